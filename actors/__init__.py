@@ -1,0 +1,1 @@
+"""The Dramatiq side: broker, middleware and one thin actor per file."""

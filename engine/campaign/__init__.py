@@ -1,0 +1,1 @@
+"""The campaign file: its model, its checks and its compiled form."""

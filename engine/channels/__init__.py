@@ -1,0 +1,1 @@
+"""Channels: each a name and a `send`."""

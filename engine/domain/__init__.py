@@ -1,0 +1,1 @@
+"""The vocabulary: nouns, keys and states, from the standard library only."""

@@ -1,0 +1,51 @@
+"""What a channel answers: outcomes are values, exceptions are surprises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The provider took it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Not now: try again after `after` (system time); `reason` is a short code such as `smtp_451`."""
+
+    after: timedelta
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Never: the provider refused it for good, or it could not be made; `reason` is a short code."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The provider may or may not have taken it (the connection broke after the body was sent)."""
+
+    reason: str
+
+
+Outcome: TypeAlias = Sent | Retry | Failed | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """One finished message, as a channel sends it.
+
+    `key` is the delivery key (idempotency key, and the source of the stable Message-ID); `raw` the whole RFC 5322
+    message; `sender` and `recipient` the bare envelope addresses.
+    """
+
+    key: str
+    sender: str
+    recipient: str
+    raw: bytes

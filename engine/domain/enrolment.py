@@ -1,0 +1,85 @@
+"""One stay, one document: the state of a user in a campaign with everything that was sent in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from engine.clock import Instant
+from engine.domain.keys import suffix_of_stay
+from engine.domain.lifecycle import DeliveryState, ExitReason, StayState
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """The one delivery that is on its way, `queued` or `attempting`.
+
+    `not_before` is campaign time (quiet hours, caps); `retry_at` system time (back-off of a retry). `token` names the
+    slice, attempt and window that marked it, `since` the system time of the mark.
+    """
+
+    message: str
+    state: DeliveryState
+    chosen_at: Instant
+    not_before: Instant
+    attempts: int = 0
+    retry_at: Instant | None = None
+    token: str | None = None
+    since: Instant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """One delivery at its end; `at` is campaign time."""
+
+    message: str
+    state: DeliveryState
+    at: Instant
+    reason: str | None = None
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """One stay of one user in one campaign. All instants are campaign time.
+
+    `version` rises with each write; a write names the version it has read and changes nothing when another came first.
+    `settled_at` is the last settling, `revision` the campaign's revision at the last look that wrote.
+    """
+
+    id: str
+    workspace: str
+    campaign: str
+    user: str
+    entry: int
+    state: StayState
+    entered_at: Instant
+    revision: int
+    version: int
+    settled_at: Instant | None = None
+    ended_at: Instant | None = None
+    reason: ExitReason | None = None
+    detail: str | None = None
+    due_at: Instant | None = None
+    holdout: bool = False
+    converted_at: Instant | None = None
+    outgoing: Outgoing | None = None
+    settled: tuple[Settled, ...] = field(default=())
+
+    @property
+    def suffix(self) -> str:
+        """`h/u` of the user."""
+        return suffix_of_stay(self.id)
+
+    @property
+    def active(self) -> bool:
+        """Whether the user is in the campaign."""
+        return self.state is StayState.ACTIVE
+
+    @property
+    def idle_since(self) -> Instant:
+        """The later of entry and last settling, from which inactivity and waits count."""
+        return max(self.entered_at, self.settled_at or 0)
+
+    def has_settled(self, message: str) -> bool:
+        """Whether `message` is settled in this stay."""
+        return any(delivery.message == message for delivery in self.settled)

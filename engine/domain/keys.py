@@ -1,0 +1,89 @@
+"""Keys of documents: laid out by a 32-bit hash of the user id, so that every store answers a slice with a range scan.
+
+A *user suffix* is `hhhhhhhh/u`: eight hex digits of the layout hash and the escaped user id. Every key that belongs
+to a user contains it (`w/h/u`, `w/c/h/u/entry`, ...), so one cut by hash serves users, enrolments, events and lists.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Final
+from urllib.parse import quote, unquote
+
+HASH_SPACE: Final = 1 << 32
+HIGHEST: Final = "g"
+"""Sorts after every user suffix (hex digits end at `f`)."""
+
+_SAFE: Final = "@:+-_.~ ,;=!*()'"
+
+
+def layout_hash(user_id: str) -> int:
+    """The 32-bit layout hash of a user id; uniform, never used for arms."""
+    return int.from_bytes(blake2b(user_id.encode(), digest_size=4).digest(), "big")
+
+
+def hash_prefix(position: int) -> str:
+    """The suffix bound of a position in the hash space, 0 to 2^32; 2^32 gives `HIGHEST`."""
+    return f"{position:08x}" if position < HASH_SPACE else HIGHEST
+
+
+def escape(user_id: str) -> str:
+    """`user_id` with `/`, `%` and what is not printable ASCII percent-encoded: any id is safe in a key."""
+    return quote(user_id, safe=_SAFE)
+
+
+def unescape(text: str) -> str:
+    """The user id that `escape` was given."""
+    return unquote(text)
+
+
+def user_suffix(user_id: str) -> str:
+    """`h/u`, the part that all keys of one user share."""
+    return f"{layout_hash(user_id):08x}/{escape(user_id)}"
+
+
+def user_key(workspace: str, user_id: str) -> str:
+    """`w/h/u`, the `_id` of a user."""
+    return f"{workspace}/{user_suffix(user_id)}"
+
+
+def suffix_of_user(key: str) -> str:
+    """The suffix `h/u` of a user key `w/h/u`."""
+    return key.split("/", 1)[1]
+
+
+def user_id_of(key: str) -> str:
+    """The user id of a user key `w/h/u`."""
+    return unescape(key.rsplit("/", 1)[1])
+
+
+def stay_prefix(workspace: str, campaign: str) -> str:
+    """`w/c/`, the range of a campaign's enrolments; `campaign` is the uid."""
+    return f"{workspace}/{campaign}/"
+
+
+def enrolment_id(workspace: str, campaign: str, suffix: str, entry: int) -> str:
+    """`w/c/h/u/entry`, the `_id` of a stay; `entry` counts from 1 and has four digits."""
+    return f"{workspace}/{campaign}/{suffix}/{entry:04d}"
+
+
+def suffix_of_stay(key: str) -> str:
+    """The suffix `h/u` of an enrolment id `w/c/h/u/entry`."""
+    return key.split("/", 2)[2].rsplit("/", 1)[0]
+
+
+def delivery_key(enrolment: str, message: str) -> str:
+    """Workspace, campaign, user, entry and message: the idempotency key of one delivery."""
+    return f"{enrolment}/{message}"
+
+
+def arm(campaign: str, purpose: str, user_id: str) -> float:
+    """Where a user falls in [0, 1) for one purpose of one campaign (a holdout, a variant); seeded by the uid."""
+    digest = blake2b("\0".join((campaign, purpose, user_id)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / (1 << 64)
+
+
+def cut(pieces: int) -> list[tuple[str, str]]:
+    """The whole hash space as `pieces` adjacent ranges `[first, until)` of suffix bounds."""
+    edges = [hash_prefix(HASH_SPACE * i // pieces) for i in range(pieces + 1)]
+    return list(zip(edges, edges[1:], strict=False))

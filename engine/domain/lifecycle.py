@@ -1,0 +1,155 @@
+"""The lifecycle on one page: every state with a sentence, and the table of legal transitions.
+
+`docs/lifecycle.md` is drawn from these tables by a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final, TypeVar
+
+from engine.errors import IllegalTransition
+
+
+class CampaignState(StrEnum):
+    """Where a campaign stands, from its first apply to its end."""
+
+    DRAFT = "draft"
+    SCHEDULED = "scheduled"
+    LIVE = "live"
+    PAUSED = "paused"
+    DRAINING = "draining"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+
+
+class StayState(StrEnum):
+    """Where one stay of one user stands."""
+
+    ACTIVE = "active"
+    ENDED = "ended"
+
+
+class ExitReason(StrEnum):
+    """Why a stay ended; each ended stay has exactly one."""
+
+    GOAL = "goal"
+    UNMATCHED = "unmatched"
+    INACTIVE = "inactive"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    DELETED = "deleted"
+    FAILED = "failed"
+
+
+class DeliveryState(StrEnum):
+    """Where one message to one user in one stay stands."""
+
+    QUEUED = "queued"
+    ATTEMPTING = "attempting"
+    SENT = "sent"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    SKIPPED = "skipped"
+
+
+class SkipReason(StrEnum):
+    """Why a chosen message was not sent."""
+
+    HOLDOUT = "holdout"
+    TOO_LATE = "too_late"
+    CANCELLED = "cancelled"
+    EXITED = "exited"
+    SUPPRESSED = "suppressed"
+
+
+class RunState(StrEnum):
+    """Where one pass of one campaign stands."""
+
+    PLANNING = "planning"
+    RUNNING = "running"
+    DECIDED = "decided"
+    DROPPED = "dropped"
+
+
+class SliceState(StrEnum):
+    """Where one unit of dispatch and lease stands."""
+
+    OPEN = "open"
+    DONE = "done"
+    SPLIT = "split"
+    DROPPED = "dropped"
+    DEAD = "dead"
+
+
+SENTENCES: Final[Mapping[StrEnum, str]] = {
+    CampaignState.DRAFT: "Applied, never launched: nobody is in it.",
+    CampaignState.SCHEDULED: "Launched, and waiting for its start in campaign time.",
+    CampaignState.LIVE: "Users enter, are looked at and are written to.",
+    CampaignState.PAUSED: "Nothing is decided and nothing is sent until it is resumed.",
+    CampaignState.DRAINING: "Nobody enters any more; those inside go on to their end.",
+    CampaignState.FINISHED: "Every stay has ended and every message is settled; the counts add up.",
+    CampaignState.CANCELLED: "Ended by hand: every stay exits and nothing more is sent.",
+    StayState.ACTIVE: "The user is in the campaign.",
+    StayState.ENDED: "The user has left, for exactly one reason.",
+    DeliveryState.QUEUED: "Chosen; a deliver slice will send it, not before its time.",
+    DeliveryState.ATTEMPTING: "Marked durably with a token; the provider is being called or has been.",
+    DeliveryState.SENT: "The provider took it.",
+    DeliveryState.FAILED: "The provider refused it for good, or it could not be made.",
+    DeliveryState.UNKNOWN: "Nobody can tell whether the provider took it; it is not repeated.",
+    DeliveryState.SKIPPED: "It was not sent, for a reason that is counted.",
+    RunState.PLANNING: "Its slices are being written.",
+    RunState.RUNNING: "All its slices are written and some are open.",
+    RunState.DECIDED: "It is fully planned and no slice of it is open.",
+    RunState.DROPPED: "A resume put a newer run in its place.",
+    SliceState.OPEN: "To be claimed, or claimed under a lease.",
+    SliceState.DONE: "Every user in its range was handled.",
+    SliceState.SPLIT: "Cut into halves that took its place.",
+    SliceState.DROPPED: "Given up unclaimed with its run.",
+    SliceState.DEAD: "It kept killing its worker; its one user's stay ended as failed(poison).",
+}
+
+_C, _D = CampaignState, DeliveryState
+TRANSITIONS: Final[Mapping[StrEnum, frozenset[StrEnum]]] = {
+    _C.DRAFT: frozenset({_C.SCHEDULED, _C.LIVE, _C.CANCELLED}),
+    _C.SCHEDULED: frozenset({_C.LIVE, _C.DRAFT, _C.CANCELLED}),
+    _C.LIVE: frozenset({_C.PAUSED, _C.DRAINING, _C.FINISHED, _C.CANCELLED}),
+    _C.PAUSED: frozenset({_C.LIVE, _C.DRAINING, _C.CANCELLED}),
+    _C.DRAINING: frozenset({_C.PAUSED, _C.FINISHED, _C.CANCELLED}),
+    _C.FINISHED: frozenset({_C.DRAINING}),
+    _C.CANCELLED: frozenset(),
+    StayState.ACTIVE: frozenset({StayState.ENDED}),
+    StayState.ENDED: frozenset(),
+    _D.QUEUED: frozenset({_D.ATTEMPTING, _D.SKIPPED}),
+    _D.ATTEMPTING: frozenset({_D.SENT, _D.FAILED, _D.UNKNOWN, _D.QUEUED}),
+    _D.UNKNOWN: frozenset({_D.SENT, _D.FAILED}),
+    _D.FAILED: frozenset({_D.QUEUED}),
+    _D.SENT: frozenset(),
+    _D.SKIPPED: frozenset(),
+    RunState.PLANNING: frozenset({RunState.RUNNING, RunState.DROPPED}),
+    RunState.RUNNING: frozenset({RunState.DECIDED, RunState.DROPPED}),
+    RunState.DECIDED: frozenset(),
+    RunState.DROPPED: frozenset(),
+    SliceState.OPEN: frozenset({SliceState.DONE, SliceState.SPLIT, SliceState.DROPPED, SliceState.DEAD}),
+    SliceState.DONE: frozenset(),
+    SliceState.SPLIT: frozenset(),
+    SliceState.DROPPED: frozenset(),
+    SliceState.DEAD: frozenset(),
+}
+
+SETTLED: Final = frozenset({_D.SENT, _D.FAILED, _D.UNKNOWN, _D.SKIPPED})
+"""Delivery states in which a message is settled: it is never chosen again in that stay."""
+
+LOOKED_AT: Final = frozenset({_C.LIVE, _C.DRAINING, _C.CANCELLED})
+"""Campaign states in which a look at a stay decides something."""
+
+State = TypeVar("State", bound=StrEnum)
+
+
+def check_transition(before: State, after: State) -> State:
+    """`after`, if the table allows it from `before`; raises `IllegalTransition` otherwise."""
+    if after not in TRANSITIONS[before]:
+        allowed = ", ".join(sorted(TRANSITIONS[before])) or "nothing"
+        raise IllegalTransition(f"{before} does not lead to {after}; it leads to {allowed}")
+    return after

@@ -1,0 +1,1 @@
+"""Local services and the Procfile supervisor."""

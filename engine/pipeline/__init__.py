@@ -1,0 +1,1 @@
+"""Use cases: each a column of named steps over the ports in `ports`."""

@@ -1,0 +1,1 @@
+"""Policies: lanes, fleets and profiles, read strictly from YAML."""

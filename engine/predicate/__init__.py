@@ -1,0 +1,1 @@
+"""The predicate language: one field catalogue, one tree, a compiler per target."""

@@ -1,0 +1,1 @@
+"""Adapters to MongoDB, Redis and Elasticsearch: named queries, each with its index."""

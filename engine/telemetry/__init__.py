@@ -1,0 +1,1 @@
+"""Telemetry: the events of the engine as a contract, and who subscribes to them."""

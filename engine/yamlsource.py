@@ -1,0 +1,186 @@
+"""YAML with a memory: every value knows its line and column, and nothing is guessed.
+
+PyYAML's own loader lets duplicate keys win silently and reads `12:30:00` as 45000, `010` as 8 and `no` as False. Here a
+document is composed, not constructed: a plain scalar is a whole number, a decimal number, `true`, `false`, `null` or a
+string, and what other YAML readers would read differently is refused with its place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import yaml
+
+from engine.errors import Fault, InvalidSource, Mark
+
+Scalar: TypeAlias = str | int | float | bool | None
+Plain: TypeAlias = "Scalar | list[Plain] | dict[str, Plain]"
+
+LARGEST_SOURCE: Final = 1_000_000
+"""Characters in one document: a policy or campaign file is a few kB, more is a mistake or an attack."""
+
+_WHOLE: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_DECIMAL: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)\.[0-9]+([eE][-+]?[0-9]+)?")
+_AMBIGUOUS: Final = re.compile(
+    r"(?i:yes|no|on|off|y|n)|[-+]?0[0-9_]+|[-+]?[0-9]+(:[0-9]{1,2})+(\.[0-9]*)?|0[xob][0-9a-fA-F_]+"
+    r"|[-+]?[0-9][0-9_]*_[0-9_]*|[-+]?\.(?i:inf)|\.(?i:nan)|[-+]?\.[0-9]+|[-+]?[0-9]+\.|~|(?i:null|true|false)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One value of a document with its place.
+
+    `value` is a scalar, a list of nodes, or a dict from key to node; `keys` holds the marks of a dict's keys;
+    `quoted` tells whether a string was written in quotes or as a block.
+    """
+
+    mark: Mark
+    value: Scalar | list[Node] | dict[str, Node]
+    keys: dict[str, Mark] = field(default_factory=dict)
+    quoted: bool = False
+
+    def plain(self) -> Plain:
+        """The value without its places."""
+        if isinstance(self.value, dict):
+            return {key: node.plain() for key, node in self.value.items()}
+        if isinstance(self.value, list):
+            return [node.plain() for node in self.value]
+        return self.value
+
+    def find(self, *path: str | int) -> Node:
+        """The node at `path`, or the deepest one that exists on the way to it."""
+        here = self
+        for step in path:
+            if isinstance(here.value, dict) and step in here.value:
+                here = here.value[str(step)]
+            elif isinstance(here.value, list) and isinstance(step, int) and step < len(here.value):
+                here = here.value[step]
+            else:
+                break
+        return here
+
+    def key_mark(self, *path: str | int) -> Mark:
+        """The mark of the key at `path` (of the value, where the last step is not a key)."""
+        parent = self.find(*path[:-1])
+        return parent.keys.get(str(path[-1]), self.find(*path).mark) if path else self.mark
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.value if isinstance(self.value, list) else ())
+
+
+def dotted(path: tuple[str | int, ...]) -> str:
+    """`("batch", "candidates", 1)` as `batch.candidates[1]`."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def read(path: Path, *, name: str | None = None) -> Node:
+    """The one document of a UTF-8 file; `name` is the path that marks show.
+
+    Raises `InvalidSource` where it is not UTF-8, not YAML, empty, too long or ambiguous.
+    """
+    shown = name or str(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidSource([Fault(Mark(shown, 1, 1), "", f"byte {error.start} is not UTF-8", "save it as UTF-8")]) from error
+    except OSError as error:
+        raise InvalidSource([Fault(Mark(shown, 1, 1), "", f"cannot be read: {error.strerror}")]) from error
+    return parse(text, shown)
+
+
+def parse(text: str, name: str) -> Node:
+    """The one document in `text`; `name` is the path that marks show. Raises `InvalidSource` as `read` does."""
+    if len(text) > LARGEST_SOURCE:
+        raise InvalidSource([Fault(Mark(name, 1, 1), "", f"longer than {LARGEST_SOURCE} characters")])
+    try:
+        loader = yaml.SafeLoader(text)
+        try:
+            root = loader.get_single_node()
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        place = error.problem_mark or error.context_mark
+        mark = Mark(name, place.line + 1, place.column + 1) if place else Mark(name, 1, 1)
+        hint = "indent with spaces" if "'\\t'" in str(error.problem) else ""
+        raise InvalidSource([Fault(mark, "", f"not valid YAML: {error.problem or error.context}", hint)]) from error
+    except yaml.YAMLError as error:
+        raise InvalidSource([Fault(Mark(name, 1, 1), "", f"not valid YAML: {error}")]) from error
+    except RecursionError as error:
+        raise InvalidSource([Fault(Mark(name, 1, 1), "", "nested too deeply")]) from error
+    if root is None:
+        raise InvalidSource([Fault(Mark(name, 1, 1), "", "the document is empty")])
+    faults: list[Fault] = []
+    node = _convert(root, name, (), faults, set())
+    if faults:
+        raise InvalidSource(faults)
+    return node
+
+
+def _convert(
+    raw: yaml.Node, name: str, path: tuple[str | int, ...], faults: list[Fault], seen: set[int]
+) -> Node:
+    mark = Mark(name, raw.start_mark.line + 1, raw.start_mark.column + 1)
+    if id(raw) in seen:
+        faults.append(Fault(mark, dotted(path), "anchors and aliases are not read here", "write the value out"))
+        return Node(mark, None)
+    seen.add(id(raw))
+    if not raw.tag.startswith("tag:yaml.org,2002:"):
+        faults.append(Fault(mark, dotted(path), f"the tag {raw.tag} is not read here", "remove it"))
+    if isinstance(raw, yaml.MappingNode):
+        return _mapping(raw, mark, name, path, faults, seen)
+    if isinstance(raw, yaml.SequenceNode):
+        return Node(mark, [_convert(item, name, (*path, i), faults, seen) for i, item in enumerate(raw.value)])
+    return _scalar(raw, mark, path, faults)
+
+
+def _mapping(
+    raw: yaml.MappingNode, mark: Mark, name: str, path: tuple[str | int, ...], faults: list[Fault], seen: set[int]
+) -> Node:
+    values: dict[str, Node] = {}
+    keys: dict[str, Mark] = {}
+    for raw_key, raw_value in raw.value:
+        place = Mark(name, raw_key.start_mark.line + 1, raw_key.start_mark.column + 1)
+        if not isinstance(raw_key, yaml.ScalarNode):
+            faults.append(Fault(place, dotted(path), "a key must be a word"))
+            continue
+        key = str(raw_key.value)
+        if key in values:
+            faults.append(Fault(place, dotted((*path, key)), f"written twice, first in line {keys[key].line}", "keep one"))
+            continue
+        if key == "<<":
+            faults.append(Fault(place, dotted(path), "merge keys are not read here", "write the keys out"))
+            continue
+        keys[key] = place
+        values[key] = _convert(raw_value, name, (*path, key), faults, seen)
+    return Node(mark, values, keys)
+
+
+def _scalar(raw: yaml.Node, mark: Mark, path: tuple[str | int, ...], faults: list[Fault]) -> Node:
+    text = str(raw.value)
+    if getattr(raw, "style", None) is not None:
+        return Node(mark, text, quoted=True)
+    if text in ("true", "false"):
+        return Node(mark, text == "true")
+    if text in ("", "null"):
+        return Node(mark, None)
+    if _WHOLE.fullmatch(text):
+        return Node(mark, int(text))
+    if _DECIMAL.fullmatch(text):
+        return Node(mark, float(text))
+    if _AMBIGUOUS.fullmatch(text):
+        hint = f'write "{text}" for a text'
+        if text.lower() in ("yes", "on", "y", "true"):
+            hint = f"write true, or {hint[6:]}"
+        elif text.lower() in ("no", "off", "n", "false"):
+            hint = f"write false, or {hint[6:]}"
+        faults.append(Fault(mark, dotted(path), f"{text} means different things to different readers", hint))
+        return Node(mark, None)
+    return Node(mark, text)
