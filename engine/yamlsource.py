@@ -19,6 +19,8 @@ from engine.errors import Fault, InvalidSource, Mark
 
 Scalar: TypeAlias = str | int | float | bool | None
 Plain: TypeAlias = "Scalar | list[Plain] | dict[str, Plain]"
+Steps: TypeAlias = tuple[str | int, ...]
+"""The way to a value: keys of mappings and indexes of lists."""
 
 LARGEST_SOURCE: Final = 1_000_000
 """Characters in one document: a policy or campaign file is a few kB, more is a mistake or an attack."""
@@ -36,13 +38,15 @@ class Node:
     """One value of a document with its place.
 
     `value` is a scalar, a list of nodes, or a dict from key to node; `keys` holds the marks of a dict's keys;
-    `quoted` tells whether a string was written in quotes or as a block.
+    `quoted` tells whether a string was written in quotes or as a block; `indent` is the indentation of a block whose
+    lines stand as they are (`|`), whose first line is the one below `mark`.
     """
 
     mark: Mark
     value: Scalar | list[Node] | dict[str, Node]
     keys: dict[str, Mark] = field(default_factory=dict)
     quoted: bool = False
+    indent: int | None = None
 
     def plain(self) -> Plain:
         """The value without its places."""
@@ -73,7 +77,7 @@ class Node:
         return iter(self.value if isinstance(self.value, list) else ())
 
 
-def dotted(path: tuple[str | int, ...]) -> str:
+def dotted(path: Steps) -> str:
     """`("batch", "candidates", 1)` as `batch.candidates[1]`."""
     text = ""
     for step in path:
@@ -90,7 +94,9 @@ def read(path: Path, *, name: str | None = None) -> Node:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InvalidSource([Fault(Mark(shown, 1, 1), "", f"byte {error.start} is not UTF-8", "save it as UTF-8")]) from error
+        raise InvalidSource(
+            [Fault(Mark(shown, 1, 1), "", f"byte {error.start} is not UTF-8", "save it as UTF-8")]
+        ) from error
     except OSError as error:
         raise InvalidSource([Fault(Mark(shown, 1, 1), "", f"cannot be read: {error.strerror}")]) from error
     return parse(text, shown)
@@ -124,9 +130,7 @@ def parse(text: str, name: str) -> Node:
     return node
 
 
-def _convert(
-    raw: yaml.Node, name: str, path: tuple[str | int, ...], faults: list[Fault], seen: set[int]
-) -> Node:
+def _convert(raw: yaml.Node, name: str, path: Steps, faults: list[Fault], seen: set[int]) -> Node:
     mark = Mark(name, raw.start_mark.line + 1, raw.start_mark.column + 1)
     if id(raw) in seen:
         faults.append(Fault(mark, dotted(path), "anchors and aliases are not read here", "write the value out"))
@@ -141,9 +145,7 @@ def _convert(
     return _scalar(raw, mark, path, faults)
 
 
-def _mapping(
-    raw: yaml.MappingNode, mark: Mark, name: str, path: tuple[str | int, ...], faults: list[Fault], seen: set[int]
-) -> Node:
+def _mapping(raw: yaml.MappingNode, mark: Mark, name: str, path: Steps, faults: list[Fault], seen: set[int]) -> Node:
     values: dict[str, Node] = {}
     keys: dict[str, Mark] = {}
     for raw_key, raw_value in raw.value:
@@ -153,7 +155,9 @@ def _mapping(
             continue
         key = str(raw_key.value)
         if key in values:
-            faults.append(Fault(place, dotted((*path, key)), f"written twice, first in line {keys[key].line}", "keep one"))
+            faults.append(
+                Fault(place, dotted((*path, key)), f"written twice, first in line {keys[key].line}", "keep one")
+            )
             continue
         if key == "<<":
             faults.append(Fault(place, dotted(path), "merge keys are not read here", "write the keys out"))
@@ -163,10 +167,11 @@ def _mapping(
     return Node(mark, values, keys)
 
 
-def _scalar(raw: yaml.Node, mark: Mark, path: tuple[str | int, ...], faults: list[Fault]) -> Node:
+def _scalar(raw: yaml.Node, mark: Mark, path: Steps, faults: list[Fault]) -> Node:
     text = str(raw.value)
-    if getattr(raw, "style", None) is not None:
-        return Node(mark, text, quoted=True)
+    style = getattr(raw, "style", None)
+    if style is not None:
+        return Node(mark, text, quoted=True, indent=_indent(raw) if style == "|" else None)
     if text in ("true", "false"):
         return Node(mark, text == "true")
     if text in ("", "null"):
@@ -184,3 +189,20 @@ def _scalar(raw: yaml.Node, mark: Mark, path: tuple[str | int, ...], faults: lis
         faults.append(Fault(mark, dotted(path), f"{text} means different things to different readers", hint))
         return Node(mark, None)
     return Node(mark, text)
+
+
+def _indent(raw: yaml.Node) -> int:
+    """Spaces before the first line of a block that is not empty."""
+    source = str(raw.start_mark.buffer or "")[raw.start_mark.pointer :].split("\n")
+    lines = [line for line in source[1:] if line.strip(" \0")]
+    return len(lines[0]) - len(lines[0].lstrip(" ")) if lines else 0
+
+
+def node_of(value: Plain, name: str) -> Node:
+    """A node of plain values, e.g. of a document read back from a store; all of it stands at `name`, line 1."""
+    mark = Mark(name, 1, 1)
+    if isinstance(value, dict):
+        return Node(mark, {key: node_of(item, name) for key, item in value.items()}, dict.fromkeys(value, mark))
+    if isinstance(value, list):
+        return Node(mark, [node_of(item, name) for item in value])
+    return Node(mark, value, quoted=isinstance(value, str))

@@ -14,7 +14,7 @@ class Outgoing:
     """The one delivery that is on its way, `queued` or `attempting`.
 
     `not_before` is campaign time (quiet hours, caps); `retry_at` system time (back-off of a retry). `token` names the
-    slice, attempt and window that marked it, `since` the system time of the mark.
+    slice, attempt and window that marked it, `since` the system time of the mark; `slice` is the slice that chose it.
     """
 
     message: str
@@ -25,6 +25,7 @@ class Outgoing:
     retry_at: Instant | None = None
     token: str | None = None
     since: Instant | None = None
+    slice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,26 @@ class Enrolment:
         """The later of entry and last settling, from which inactivity and waits count."""
         return max(self.entered_at, self.settled_at or 0)
 
-    def has_settled(self, message: str) -> bool:
-        """Whether `message` is settled in this stay."""
-        return any(delivery.message == message for delivery in self.settled)
+    def has_settled(self, names: frozenset[str]) -> bool:
+        """Whether a message is settled in this stay under one of its `names`."""
+        return any(delivery.message in names for delivery in self.settled)
+
+
+@dataclass(frozen=True, slots=True)
+class StayChange:
+    """What one decision writes on an existing stay that was read at `version`.
+
+    `due_at` None means that time alone brings no look. `exit` ends the stay at `as_of`; `outgoing` is a message chosen,
+    `settled` one that settles in the same write (skipped).
+    """
+
+    id: str
+    version: int
+    revision: int
+    as_of: Instant
+    due_at: Instant | None
+    exit: ExitReason | None = None
+    detail: str | None = None
+    outgoing: Outgoing | None = None
+    settled: Settled | None = None
+    converted_at: Instant | None = None

@@ -1,0 +1,84 @@
+# Everything from nothing: `make demo` runs it, `make test` checks it. Needs git, Python 3.11 with venv, and Java 17 for
+# Elasticsearch; `make check-needs` says what is missing. No root, no Docker, nothing running.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+PY := .venv/bin/python
+UV := .tools/bin/uv
+PYTEST := .venv/bin/pytest -q -m "not stock"
+STAMP := .venv/.made-from-lock
+export UV_PYTHON_DOWNLOADS := never
+
+.PHONY: help check-needs env lock lint types contracts format test test-unit test-conformance test-property \
+	test-integration test-chaos test-acceptance test-stock demo demo-year demo-chaos bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+check-needs: ## look for what must be installed by hand, and name the packages
+	@PYTHON="$(PYTHON)" .ci/check-needs
+
+env: $(STAMP) ## the environment in .venv, from requirements.lock with its hashes
+
+$(STAMP): requirements.lock pyproject.toml | $(UV)
+	@echo "making .venv from requirements.lock"
+	@test -x $(PY) || $(UV) venv --quiet --python "$(PYTHON)" .venv
+	@$(UV) pip install --quiet --python $(PY) --require-hashes -r requirements.lock
+	@$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation -e .
+	@touch $@
+
+# uv's own version and hashes are those of the lock as well
+$(UV):
+	@PYTHON="$(PYTHON)" .ci/check-needs
+	@echo "fetching uv into .tools"
+	@"$(PYTHON)" -m venv .tools
+	@awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > .tools/uv.lock
+	@.tools/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .tools/uv.lock
+
+# what builds the project itself (hatchling, editables) and uv are pinned too; the file holds no addresses
+lock: | $(UV) ## write requirements.lock anew from pyproject.toml
+	@printf 'editables\nhatchling\nuv\n' | $(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-header \
+		--no-annotate pyproject.toml - --all-extras --output-file requirements.lock
+	@! grep -nE '://|^-' requirements.lock
+
+lint: env ## ruff: mistakes and format
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/ruff format --quiet --check .
+
+format: env ## let ruff format and mend what it can
+	@.venv/bin/ruff check --quiet --fix .
+	@.venv/bin/ruff format --quiet .
+
+types: env ## mypy, strict
+	@.venv/bin/mypy --no-error-summary
+
+contracts: env ## the floors: who may import whom
+	@.venv/bin/lint-imports > .venv/contracts.log || { cat .venv/contracts.log; exit 1; }
+
+# one call for all layers, so that the services start once; their order is random
+test: check-needs lint types contracts ## everything: lint, types, contracts, all layers
+	@$(PYTEST)
+
+test-unit test-conformance test-property test-integration test-chaos test-acceptance: test-%: env
+	@$(PYTEST) tests/$*
+
+test-stock: env ## show each stock part failing where ours does not (slow)
+	@.venv/bin/pytest -m stock tests
+
+demo: check-needs env ## a season of a real grocer's campaigns (13 weeks); leaves var/demo/ to look at
+	@$(PY) examples/grocer/demo.py
+
+demo-year: check-needs env ## the whole year
+	@$(PY) examples/grocer/demo.py --year
+
+demo-chaos: check-needs env ## the year, with a worker killed every 5 s
+	@$(PY) examples/grocer/demo.py --chaos
+
+bench: check-needs env ## the naive way against ours, into docs/benchmarks.md
+	@$(PY) -m bench.run
+
+clean: ## remove what was made, but for what the demo left in var/
+	@rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,173 @@
+"""Runs a fleet of the policies: as a `dramatiq` command of its own, or as threads of this process.
+
+Command lines are generated and checked, never typed: an empty `-Q` serves every queue, `-Q` before the module swallows
+it, and `-p` defaults to the number of processors for each line of a Procfile (DRAMATIQ.md, row 15).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Final, Protocol
+
+from dramatiq import Worker
+from dramatiq.cli import make_argument_parser
+from dramatiq.worker import _WorkerMiddleware
+
+from actors.broker import HardenedBroker
+from engine.clock import millis
+from engine.errors import WrongCall
+
+MODULE: Final = "actors.main"
+STOP_TIMEOUT: Final = timedelta(seconds=30)
+"""What a stop waits for the messages in hand: several times the longest batch and a driver's timeout together."""
+RESTART_DELAY_MS: Final = 1_000
+"""Pause before a consumer tries Redis again (Dramatiq: 3,000 ms)."""
+
+
+class Fleet(Protocol):
+    """What a fleet of `policies/lanes.yaml` must tell."""
+
+    @property
+    def lanes(self) -> Sequence[str]:
+        """The lanes it serves; at least one."""
+
+    @property
+    def processes(self) -> int:
+        """Processes of its command; in one process a fleet is a thread pool and this is not used."""
+
+    @property
+    def threads(self) -> int:
+        """Worker threads per process."""
+
+    @property
+    def worker_timeout(self) -> timedelta:
+        """The longest idle pause between two looks at a queue."""
+
+    @property
+    def prefetch(self) -> int | None:
+        """Messages in hand per lane and process; None for twice the threads."""
+
+
+def command_line(fleet: Fleet, module: str = MODULE) -> list[str]:
+    """The `dramatiq` command of a fleet, to be run with `environment(fleet)`. Raises `WrongCall` for an empty fleet."""
+    if not fleet.lanes or fleet.processes < 1 or fleet.threads < 1:
+        raise WrongCall(
+            f"this fleet has no lane, no process or no thread: {fleet}",
+            remedy="`policies/lanes.yaml` says which lanes it serves, and with how many.",
+        )
+    return [
+        *("dramatiq", module),
+        *("--processes", str(fleet.processes)),
+        *("--threads", str(fleet.threads)),
+        *("--worker-shutdown-timeout", str(millis(STOP_TIMEOUT))),
+        "--skip-logging",
+        *("--queues", *fleet.lanes),
+    ]
+
+
+def environment(fleet: Fleet) -> dict[str, str]:
+    """What the command line of Dramatiq can only be told by environment variables, all in ms or messages.
+
+    The prefetch of the delay queue stays at its default of 1,000 a thread: a full one would stop heartbeats.
+    """
+    return {
+        "dramatiq_worker_timeout": str(millis(fleet.worker_timeout)),
+        "dramatiq_queue_prefetch": str(prefetch(fleet)),
+        "dramatiq_restart_delay": str(RESTART_DELAY_MS),
+    }
+
+
+def prefetch(fleet: Fleet) -> int:
+    """Messages in hand per lane and process."""
+    return fleet.prefetch or fleet.threads * 2
+
+
+def exec_fleet(fleet: Fleet, module: str = MODULE, *, environ: Mapping[str, str] | None = None) -> None:
+    """Become the fleet's `dramatiq` command (never returns): signals and exit code are then its own."""
+    arguments = command_line(fleet, module)[1:]
+    variables = {**(os.environ if environ is None else environ), **environment(fleet)}
+    os.execve(sys.executable, [sys.executable, "-m", "dramatiq", *arguments], variables)  # noqa: S606 - no shell wanted
+
+
+def check_command_line(argv: Sequence[str]) -> None:
+    """Raises `WrongCall` for a `dramatiq` command that does not say what it serves.
+
+    `argv` starts with `dramatiq` or follows it, e.g. one line of a Procfile split into words.
+    """
+    arguments = list(argv[1:]) if argv and os.path.basename(argv[0]) == "dramatiq" else list(argv)  # noqa: PTH119 - text
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            parsed = make_argument_parser().parse_args(arguments)  # type: ignore[no-untyped-call]  # Dramatiq's
+    except SystemExit:
+        reason = (complaint.getvalue().strip().splitlines() or ["it cannot be read"])[-1]
+        remedy = "Put the module first: everything after -Q is taken for a queue."
+        raise WrongCall(f"wrong dramatiq command: {reason}", remedy=remedy) from None
+    if not parsed.queues:
+        raise WrongCall("this dramatiq command names no queue, so it would serve all", remedy="Add -Q LANE.")
+    for flags in (("-p", "--processes"), ("-t", "--threads")):
+        if not any(word.startswith(flags) for word in arguments):
+            raise WrongCall(
+                f"this dramatiq command does not say {flags[1]}", remedy="The default depends on the machine: name it."
+            )
+
+
+def run_fleet_in_process(broker: HardenedBroker, fleet: Fleet) -> Worker:
+    """Start a fleet as threads of this process, beside others on the same broker; stop it with `stop_fleets`.
+
+    `process_boot` is emitted once per broker, before its first worker: only the command line does it otherwise, and
+    middleware that waits for it would never start. Raises `Refused` for a lane nobody declared.
+    """
+    if not getattr(broker, "process_booted", False):
+        broker.emit_after("process_boot")
+        broker.process_booted = True
+    worker = Worker(
+        broker,
+        queues=set(fleet.lanes),
+        worker_timeout=millis(fleet.worker_timeout),
+        worker_threads=fleet.threads,
+    )
+    worker.queue_prefetch = prefetch(fleet)
+    with _second_worker_is_wanted(broker):
+        worker.start()
+    return worker
+
+
+def stop_fleets(broker: HardenedBroker, workers: Sequence[Worker], *, timeout: timedelta = STOP_TIMEOUT) -> None:
+    """Stop fleets of this process side by side; others go on. Work not begun goes back to its queue."""
+    if not workers:
+        return
+    for worker in workers:
+        for thread in worker.workers:
+            thread.stop()
+    with ThreadPoolExecutor(len(workers), "stop-fleet") as pool:
+        list(pool.map(lambda worker: worker.stop(timeout=millis(timeout)), workers))
+    # Its hook would go on starting consumers for a worker that has no threads, whenever a lane is declared.
+    broker.middleware = [
+        middleware
+        for middleware in broker.middleware
+        if not (isinstance(middleware, _WorkerMiddleware) and middleware.worker in workers)
+    ]
+
+
+@contextlib.contextmanager
+def _second_worker_is_wanted(broker: HardenedBroker) -> Iterator[None]:
+    """Silence one warning: each worker adds a middleware of the same type, bound to itself, and only that is meant."""
+
+    def unexpected(record: logging.LogRecord) -> bool:
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        return not any(isinstance(argument, _WorkerMiddleware) for argument in arguments)
+
+    logger = broker.logger
+    logger.addFilter(unexpected)
+    try:
+        yield
+    finally:
+        logger.removeFilter(unexpected)

@@ -1,0 +1,60 @@
+"""One concern per file; `default_middleware` is the order in which they belong.
+
+`before_...` hooks run in this order and `after_...` hooks in the reverse: the log context is bound first and cleared
+last, sizes are taken after it was written, and the time limit is nearest to the actor.
+"""
+
+from __future__ import annotations
+
+from dramatiq.middleware import Middleware
+
+from actors.middleware.context import LogContext
+from actors.middleware.message_size import MessageSize
+from actors.middleware.refused import Refused
+from actors.middleware.reroute import Reroute
+from actors.middleware.retries import CertainRetries
+from actors.middleware.served_lanes import ServedLanes
+from actors.middleware.shutdown import clear_stop, request_stop, stop_requested, wait_for_stop
+from actors.middleware.terminate import Terminate
+from actors.middleware.time_limit import TimeLimitBackstop, time_left
+from actors.middleware.watchdog import Watchdog
+
+__all__ = [
+    "CertainRetries",
+    "LogContext",
+    "MessageSize",
+    "Refused",
+    "Reroute",
+    "ServedLanes",
+    "Terminate",
+    "TimeLimitBackstop",
+    "Watchdog",
+    "clear_stop",
+    "default_middleware",
+    "request_stop",
+    "stop_requested",
+    "time_left",
+    "wait_for_stop",
+]
+
+
+def default_middleware(
+    *,
+    context: LogContext | None = None,
+    reroute: Reroute | None = None,
+    retries: CertainRetries | None = None,
+    time_limit: TimeLimitBackstop | None = None,
+    watchdog: Watchdog | None = None,
+) -> list[Middleware]:
+    """The middleware of a hardened broker, in order; the log context and the rerouting only where given."""
+    wanted: list[Middleware | None] = [
+        Terminate(),
+        watchdog or Watchdog(),
+        ServedLanes(),
+        context,
+        MessageSize(),
+        reroute,
+        retries or CertainRetries(),
+        time_limit or TimeLimitBackstop(),
+    ]
+    return [middleware for middleware in wanted if middleware is not None]

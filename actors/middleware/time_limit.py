@@ -1,0 +1,131 @@
+"""The backstop behind the cooperative deadline (DRAMATIQ.md, rows 8 and 16).
+
+An asynchronous exception cannot break a socket call, and one that arrives a moment late ends a worker thread for good.
+So it is the last resort: the drivers have timeouts, the actor asks `time_left()` between batches, and only a thread
+that has used up `factor` times its limit is interrupted. One that does not even end then is `overdue`; the watchdog
+ends its process.
+"""
+
+# ruff: noqa: ARG002 - the signatures of the hooks are Dramatiq's
+from __future__ import annotations
+
+import ctypes
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from dramatiq import Broker, MessageProxy, Worker
+from dramatiq.middleware import Interrupt, Middleware, TimeLimitExceeded, raise_thread_exception
+
+LIMIT: Final = timedelta(seconds=60)
+"""For actors that need not state their own."""
+FACTOR: Final = 2.5
+"""Between 2 and 3: the cooperative deadline and one driver timeout after it come first."""
+INTERVAL_SECONDS: Final = 0.25
+
+_deadlines = threading.local()
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Running:
+    """A message in a thread: when to interrupt (monotonic seconds), and when that was done."""
+
+    name: str
+    deadline: float
+    interrupted_at: float | None = None
+
+
+class TimeLimitBackstop(Middleware):
+    """Raises `TimeLimitExceeded` in a thread whose message has used `factor` times its `time_limit` (ms).
+
+    Its timer starts with the first worker or with `process_boot`, whichever comes first: only the command line emits
+    the latter. It belongs at the end of the middleware: nearest to the actor.
+    """
+
+    def __init__(self, *, limit: timedelta = LIMIT, factor: float = FACTOR, interval: float = INTERVAL_SECONDS) -> None:
+        self.limit = limit
+        self.factor = factor
+        self.interval = interval
+        self._lock = threading.Lock()
+        self._running: dict[int, _Running] = {}
+        self._timer: threading.Thread | None = None
+
+    @property
+    def actor_options(self) -> set[str]:
+        """What an actor or a message may state."""
+        return {"time_limit"}
+
+    def after_process_boot(self, broker: Broker) -> None:
+        """Start the timer in a process of the command line."""
+        self._start()
+
+    def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
+        """Start the timer in any other process."""
+        self._start()
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Note when this thread began and what it may use."""
+        stated = message.options.get("time_limit") or broker.get_actor(message.actor_name).options.get("time_limit")
+        seconds = float(stated) / 1000 if stated else self.limit.total_seconds()
+        now = time.monotonic()
+        _deadlines.end = now + seconds
+        with self._lock:
+            self._running[threading.get_ident()] = _Running(message.actor_name, now + seconds * self.factor)
+
+    def after_process_message(
+        self, broker: Broker, message: MessageProxy, *, result: object = None, exception: BaseException | None = None
+    ) -> None:
+        """Forget the thread; an interrupt that is still on its way is taken back, for it would end the thread."""
+        _deadlines.end = None
+        thread = threading.get_ident()
+        try:
+            self._forget(thread)
+        except Interrupt:
+            self._forget(thread)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)
+
+    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
+        """A skipped message may have been noted."""
+        self.after_process_message(broker, message)
+
+    def overdue(self, grace: float) -> list[str]:
+        """The actors that go on more than `grace` seconds after their interrupt, e.g. inside a socket call."""
+        now = time.monotonic()
+        with self._lock:
+            return [
+                running.name
+                for running in self._running.values()
+                if running.interrupted_at is not None and now - running.interrupted_at > grace
+            ]
+
+    def _forget(self, thread: int) -> None:
+        with self._lock:
+            self._running.pop(thread, None)
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._timer is None or not self._timer.is_alive():
+                self._timer = threading.Thread(target=self._watch, name="time-limit", daemon=True)
+                self._timer.start()
+
+    def _watch(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(self.interval):
+            now = time.monotonic()
+            # Interrupting under the lock: a thread that has taken the lock to forget itself is never hit afterwards.
+            with self._lock:
+                for thread, running in self._running.items():
+                    if running.interrupted_at is None and now >= running.deadline:
+                        running.interrupted_at = now
+                        _log.warning("Actor %s is far over its time limit: interrupting it.", running.name)
+                        raise_thread_exception(thread, TimeLimitExceeded)  # type: ignore[no-untyped-call]  # Dramatiq's
+
+
+def time_left() -> float | None:
+    """Seconds until the cooperative deadline of the message this thread is at (negative: over); None outside one."""
+    end: float | None = getattr(_deadlines, "end", None)
+    return None if end is None else end - time.monotonic()

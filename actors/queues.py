@@ -1,0 +1,189 @@
+"""What `tidegate queue list|deadletters|replay|drop` needs: depths, and the dead letters of a queue.
+
+Redis keeps dead letters for 7 days. They tell which bell failed; what it was about is in MongoDB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import redis
+from dramatiq import Message
+from dramatiq.common import dq_name, q_name, xq_name
+from dramatiq.errors import DecodeError
+
+from actors.broker import HardenedBroker
+from actors.redis_client import unreachable
+from engine.clock import Instant
+from engine.errors import NotFound
+
+_PER_LIFE: Final = frozenset(
+    {"retries", "failure", "traceback", "requeue_timestamp", "eta", "hops", "redis_message_id"}
+)
+"""Options that tell of a message's first life; a replayed one starts anew."""
+
+REPLAY: Final = """
+-- replay: keys = {queue, messages, dead, dead messages}, args = {dead id, new id, new data}
+-- queue          list of ids                  messages       hash id -> message
+-- dead           sorted set of ids by time    dead messages  hash id -> message
+if redis.call("zrem", KEYS[3], ARGV[1]) == 0 then
+    return 0
+end
+redis.call("hdel", KEYS[4], ARGV[1])
+redis.call("hset", KEYS[2], ARGV[2], ARGV[3])
+redis.call("rpush", KEYS[1], ARGV[2])
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """How many messages of one queue wait, are delayed, are in somebody's hands, are dead letters."""
+
+    queue: str
+    ready: int
+    delayed: int
+    taken: int
+    dead: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that was given up: where, what it asked for, when (system time), after how many retries, and why.
+
+    `actor` is empty for one that cannot be read; it can only be dropped.
+    """
+
+    id: str
+    queue: str
+    actor: str
+    args: tuple[object, ...]
+    died_at: Instant
+    retries: int
+    failure: str
+
+
+def depths(broker: HardenedBroker, queues: Iterable[str] | None = None) -> list[QueueDepth]:
+    """The depth of each queue (default: all declared), in one round trip. Raises `ServiceUnreachable`."""
+    names = sorted(broker.queues if queues is None else queues)
+    pipe = broker.client.pipeline(transaction=False)
+    for name in names:
+        key = f"{broker.namespace}:{name}"
+        pipe.llen(key)
+        pipe.hlen(f"{broker.namespace}:{dq_name(name)}.msgs")
+        pipe.hlen(f"{key}.msgs")
+        pipe.zcard(f"{broker.namespace}:{xq_name(name)}")
+    try:
+        found = pipe.execute()
+    except redis.RedisError as error:
+        raise unreachable(error) from error
+    rows = (found[start : start + 4] for start in range(0, len(found), 4))
+    return [
+        QueueDepth(name, ready, delayed, max(stored - ready, 0), dead)
+        for name, (ready, delayed, stored, dead) in zip(names, rows, strict=True)
+    ]
+
+
+def list_dead(broker: HardenedBroker, queue: str, *, limit: int = 100) -> list[DeadLetter]:
+    """The newest `limit` dead letters of `queue`, newest first. Raises `ServiceUnreachable`."""
+    dead, messages = _keys(broker, queue)[2:]
+    try:
+        ranked: Any = broker.client.zrevrange(dead, 0, limit - 1, withscores=True)
+        stored: Any = broker.client.hmget(messages, [key for key, _ in ranked]) if ranked else []
+    except redis.RedisError as error:
+        raise unreachable(error) from error
+    return [
+        _letter(queue, key.decode(), int(score), data)
+        for (key, score), data in zip(ranked, stored, strict=True)
+        if data
+    ]
+
+
+def replay(broker: HardenedBroker, queue: str, ids: Iterable[str] | None = None) -> int:
+    """Send dead letters (default: all) again, with their retries reset; returns how many.
+
+    Each moves in one step, so two people who replay at once send nothing twice. Raises `NotFound` for an unknown id
+    and `ServiceUnreachable`; unreadable ones stay.
+    """
+    _known(broker, queue)
+    keys = _keys(broker, queue)
+    script = broker.client.register_script(REPLAY)
+    moved = 0
+    try:
+        for key, data in _chosen(broker, queue, ids):
+            message = _decoded(data)
+            if message is not None:
+                fresh = _reborn(message, queue)
+                new_id = str(fresh.options["redis_message_id"])
+                moved += int(script(keys=keys, args=[key, new_id, fresh.encode()]))
+    except redis.RedisError as error:
+        raise unreachable(error) from error
+    return moved
+
+
+def drop(broker: HardenedBroker, queue: str, ids: Iterable[str] | None = None) -> int:
+    """Forget dead letters (default: all); returns how many. Raises `NotFound` and `ServiceUnreachable`."""
+    dead, messages = _keys(broker, queue)[2:]
+    try:
+        chosen = [key for key, _ in _chosen(broker, queue, ids)]
+        if not chosen:
+            return 0
+        pipe = broker.client.pipeline(transaction=True)
+        pipe.zrem(dead, *chosen)
+        pipe.hdel(messages, *chosen)
+        return int(pipe.execute()[0])
+    except redis.RedisError as error:
+        raise unreachable(error) from error
+
+
+def _keys(broker: HardenedBroker, queue: str) -> list[str]:
+    name = f"{broker.namespace}:{q_name(queue)}"
+    dead = f"{broker.namespace}:{xq_name(queue)}"
+    return [name, f"{name}.msgs", dead, f"{dead}.msgs"]
+
+
+def _known(broker: HardenedBroker, queue: str) -> None:
+    if q_name(queue) not in broker.get_declared_queues():
+        raise NotFound(f"no lane is called {queue!r}")
+
+
+def _chosen(broker: HardenedBroker, queue: str, ids: Iterable[str] | None) -> list[tuple[str, bytes]]:
+    messages = _keys(broker, queue)[3]
+    if ids is None:
+        return [(key.decode(), data) for key, data in broker.client.hscan_iter(messages, count=1_000)]
+    wanted = list(ids)
+    stored = broker.client.hmget(messages, wanted) if wanted else []
+    for key, data in zip(wanted, stored, strict=True):
+        if data is None:
+            raise NotFound(
+                f"no dead letter {key} on {queue}", remedy=f"`tidegate queue deadletters {queue}` lists them."
+            )
+    return list(zip(wanted, stored, strict=True))
+
+
+def _decoded(data: bytes) -> Message[Any] | None:
+    try:
+        return Message.decode(data)
+    except DecodeError:
+        return None
+
+
+def _reborn(message: Message[Any], queue: str) -> Message[Any]:
+    kept = {name: value for name, value in message.options.items() if name not in _PER_LIFE}
+    fresh: Message[Any] = Message(
+        queue_name=q_name(queue), actor_name=message.actor_name, args=message.args, kwargs=message.kwargs, options=kept
+    )
+    return fresh.copy(message_id=message.message_id, options={"redis_message_id": fresh.message_id})
+
+
+def _letter(queue: str, key: str, died_at: Instant, data: bytes) -> DeadLetter:
+    message = _decoded(data)
+    if message is None:
+        return DeadLetter(key, queue, "", (), died_at, 0, "unreadable")
+    options = message.options
+    retries = int(options.get("retries", 0))
+    return DeadLetter(
+        key, queue, message.actor_name, tuple(message.args), died_at, retries, str(options.get("failure", ""))
+    )

@@ -1,0 +1,65 @@
+"""The client of the broker's Redis, built explicitly (DRAMATIQ.md, rows 10 and 11)."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from engine.errors import OperatorError, ServiceUnreachable
+
+CONNECT_SECONDS: Final = 3.0
+SOCKET_SECONDS: Final = 5.0
+"""Ten times the slowest script measured; a hanging Redis costs a thread no more than this."""
+HEALTH_CHECK_SECONDS: Final = 15
+
+
+def connect(
+    url: str,
+    *,
+    ca_certs: str | None = None,
+    certfile: str | None = None,
+    keyfile: str | None = None,
+    username: str | None = None,
+    password: str | None = None,
+) -> redis.Redis:
+    """A client for `redis://`, `rediss://` (TLS, verified) or `unix://`, credentials in the URL or beside it.
+
+    It never retries: a Lua call repeated after a lost answer runs twice (and `RedisBroker(host=)` repeats 10 times).
+    """
+    options: dict[str, Any] = {
+        "retry": Retry(NoBackoff(), 0),
+        "health_check_interval": HEALTH_CHECK_SECONDS,
+        "socket_timeout": SOCKET_SECONDS,
+        "protocol": 2,  # version 3 adds push messages, which nothing here reads
+    }
+    if not url.startswith("unix://"):
+        options |= {"socket_connect_timeout": CONNECT_SECONDS, "socket_keepalive": True}
+    if url.startswith("rediss://"):
+        options |= {"ssl_ca_certs": ca_certs, "ssl_certfile": certfile, "ssl_keyfile": keyfile}
+    given = {"username": username, "password": password}
+    options |= {name: value for name, value in given.items() if value is not None}
+    return redis.Redis(connection_pool=redis.ConnectionPool.from_url(url, **options))
+
+
+def refuse_shared(broker: redis.Redis, cache: redis.Redis) -> None:
+    """Raises `OperatorError` when both clients talk to one server, by whatever names and databases.
+
+    Maintenance runs `KEYS` inside a script: 150 ms of standstill with a million cache keys beside the queues.
+    """
+    try:
+        same = broker.info("server")["run_id"] == cache.info("server")["run_id"]
+    except redis.RedisError as error:
+        raise unreachable(error) from error
+    if same:
+        raise OperatorError(
+            "the broker and the cache are the same Redis server",
+            remedy="Give each its own instance: the broker keeps everything (noeviction), the cache forgets (LRU).",
+        )
+
+
+def unreachable(error: redis.RedisError) -> ServiceUnreachable:
+    """The error for a person at a command line."""
+    return ServiceUnreachable(f"Redis (broker) does not answer: {error}", remedy="Is it running? `tidegate status`.")

@@ -1,0 +1,143 @@
+"""Measuring: ways side by side, in turns, from clocks and counters that are not our own.
+
+Time is the wall's; processor time comes from the kernel (psutil); commands and documents examined from mongod's
+`serverStatus`. Nothing is taken from the engine's own counters.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+from pymongo.database import Database
+
+
+class Way(Protocol):
+    """One way of making a full pass over some users."""
+
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+
+    @property
+    def users(self) -> int:
+        """How many users one pass looks at."""
+
+    def prepare(self) -> None:
+        """Bring everything to the state before a pass; not measured."""
+
+    def run(self) -> int:
+        """One pass; the number of users that matched and were written."""
+
+    def processes(self) -> Sequence[psutil.Process]:
+        """The processes whose work this is, mongod aside."""
+
+    def entered(self) -> set[str]:
+        """The keys of the users that the last pass has written, to compare what the ways have found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One pass: `seconds` of wall time, processor seconds of the way's processes and of mongod, mongod's counters."""
+
+    users: int
+    matched: int
+    seconds: float
+    own_cpu: float
+    mongod_cpu: float
+    commands: int
+    examined: int
+
+
+@dataclass(slots=True)
+class Rounds:
+    """All passes of one way."""
+
+    name: str
+    passes: list[Measured] = field(default_factory=list)
+
+    def rate(self) -> float:
+        """Users per second, the median."""
+        return statistics.median(one.users / one.seconds for one in self.passes)
+
+    def spread(self) -> tuple[float, float]:
+        """Users per second of the slowest and the fastest pass."""
+        rates = [one.users / one.seconds for one in self.passes]
+        return min(rates), max(rates)
+
+    def per_user(self, what: str) -> float:
+        """The median over the passes of a counter or of processor seconds, per user."""
+        return statistics.median(float(getattr(one, what)) / one.users for one in self.passes)
+
+
+def side_by_side(database: Database[dict[str, Any]], ways: Sequence[Way], rounds: int) -> list[Rounds]:
+    """Run each way once to warm up, then `rounds` times in turns, so that a slow minute hits all alike.
+
+    Raises `AssertionError` where a way finds another number of matches than in its own first pass.
+    """
+    results = [Rounds(way.name) for way in ways]
+    expected = [measure(database, way).matched for way in ways]
+    for _ in range(rounds):
+        for way, result, matched in zip(ways, results, expected, strict=True):
+            one = measure(database, way)
+            assert one.matched == matched, f"{way.name}: {one.matched} matched, {matched} at first"
+            result.passes.append(one)
+    return results
+
+
+def measure(database: Database[dict[str, Any]], way: Way) -> Measured:
+    """One prepared pass of `way`."""
+    way.prepare()
+    server = psutil.Process(int(database.command("serverStatus")["pid"]))
+    processes = list(way.processes())
+    own, mongod = _cpu(processes), _cpu([server])
+    commands, examined = _counters(database)
+    began = time.perf_counter()
+    matched = way.run()
+    seconds = time.perf_counter() - began
+    after_commands, after_examined = _counters(database)
+    return Measured(
+        users=way.users,
+        matched=matched,
+        seconds=seconds,
+        own_cpu=_cpu(processes) - own,
+        mongod_cpu=_cpu([server]) - mongod,
+        commands=after_commands - commands,
+        examined=after_examined - examined,
+    )
+
+
+def _cpu(processes: Sequence[psutil.Process]) -> float:
+    """Processor seconds that `processes` and the children they have waited for have used."""
+    return sum(sum(process.cpu_times()[:4]) for process in processes)
+
+
+def _counters(database: Database[dict[str, Any]]) -> tuple[int, int]:
+    """Commands that mongod has run (its own monitoring included) and documents it has examined."""
+    metrics: Mapping[str, Any] = database.command("serverStatus")["metrics"]
+    commands = sum(
+        int(one["total"]) for name, one in metrics["commands"].items() if isinstance(one, dict) and name != "<UNKNOWN>"
+    )
+    return commands, int(metrics["queryExecutor"]["scannedObjects"])
+
+
+def machine(mongodb: str) -> str:
+    """Processor, cores and memory of this machine, and the versions that matter; `mongodb` is the server's."""
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    memory = psutil.virtual_memory().total / 2**30
+    system = f"Linux {platform.release()}, Python {platform.python_version()}, MongoDB {mongodb}"
+    return f"{os.cpu_count()} cores of {model}, {memory:.0f} GiB; {system}"

@@ -1,0 +1,47 @@
+"""The tables of the benches, and their place in `docs/benchmarks.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from bench.measure import Rounds
+
+PAGE: Final = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+HEAD: Final = (
+    "| way | users a pass | matched | users/s, median (slowest to fastest) | ratio "
+    "| processor a user: ours, mongod | MongoDB commands per 1000 users | documents examined a user |\n"
+    "|---|--:|--:|--:|--:|--:|--:|--:|"
+)
+
+
+def table(results: Sequence[Rounds]) -> str:
+    """The results as a Markdown table; ratios are to the first way."""
+    rows = [HEAD]
+    for one in results:
+        slowest, fastest = one.spread()
+        last = one.passes[-1]
+        rows.append(
+            f"| {one.name} | {last.users:,} | {last.matched:,} ({last.matched / last.users:.1%}) "
+            f"| {one.rate():,.0f} ({slowest:,.0f} to {fastest:,.0f}) | {one.rate() / results[0].rate():.1f} "
+            f"| {one.per_user('own_cpu') * 1e6:.1f} µs, {one.per_user('mongod_cpu') * 1e6:.1f} µs "
+            f"| {one.per_user('commands') * 1000:,.2f} | {one.per_user('examined'):.3f} |"
+        )
+    return "\n".join(rows)
+
+
+def section(command: str, machine: str, population: str, rounds: int, tables: Mapping[str, str]) -> str:
+    """What stands between the marks of the page: how it was measured, and a table per audience."""
+    parts = [f"Measured with `{command}` on {machine}. {population} Medians of {rounds} rounds, in turns, in one run."]
+    parts += [f"### Audience: {name} of the users match\n\n{one}" for name, one in tables.items()]
+    return "\n\n".join(parts)
+
+
+def put(text: str, mark: str, new: str) -> str:
+    """`text` with what stands between `<!-- mark -->` and `<!-- /mark -->` replaced. Raises `ValueError` without."""
+    before, opening, rest = text.partition(f"<!-- {mark} -->")
+    _, closing, after = rest.partition(f"<!-- /{mark} -->")
+    if not opening or not closing:
+        raise ValueError(f"the page has no marks <!-- {mark} --> and <!-- /{mark} -->")
+    return f"{before}{opening}\n\n{new}\n\n{closing}{after}"

@@ -1,0 +1,177 @@
+"""What an edit of a campaign means for those who are in it, and the edits that are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from engine.campaign.model import NO_MESSAGE, CampaignFile, Message
+from engine.clock import Instant, format_duration, format_instant
+from engine.errors import Fault
+from engine.yamlsource import Node
+from engine.yamltypes import nearest
+
+
+class Concern(StrEnum):
+    """What part of a campaign a change is about."""
+
+    AUDIENCE = "audience"
+    ENTRY = "entry"
+    EXIT = "exit"
+    GOAL = "goal"
+    TIMES = "times"
+    PROFILE = "profile"
+    HOLDOUT = "holdout"
+    MESSAGES = "messages"
+    DELIVERY = "delivery"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference between two revisions: what it is about, and a sentence on what it means for those enrolled."""
+
+    concern: Concern
+    text: str
+
+
+Aliases: TypeAlias = Mapping[str, tuple[str, ...]]
+"""For each message, the names under which it was sent before: settled under one of them is settled."""
+
+
+def edit_faults(old: CampaignFile, new: CampaignFile, node: Node, aliases: Aliases | None = None) -> list[Fault]:
+    """Why a launched campaign may not be edited so; `node` is the new document.
+
+    Another workspace or kind would be another campaign. Where messages go and others come, each new one says
+    `was: NAME` or `was: none`: a rename that is not told would be sent again to everyone. `aliases` are those of the
+    old revision, so that a `was` that was obeyed before may stay in the file.
+    """
+    faults: list[Fault] = []
+    for key, before, after in (("workspace", old.workspace, new.workspace), ("kind", old.kind, new.kind)):
+        if before != after:
+            problem = f'cannot be changed once it is launched (it is "{before}")'
+            hint = "give a new campaign another name" if key == "kind" else f'write "{before}"'
+            faults.append(Fault(node.find(key).mark, key, problem, hint))
+    before_names = {message.name for message in old.messages}
+    gone = [message.name for message in old.messages if message.name not in {one.name for one in new.messages}]
+    for i, message in enumerate(new.messages):
+        obeyed = message.was in (aliases or {}).get(message.name, ())
+        if message.name in before_names:
+            same = any(one.name == message.name and one.was == message.was for one in old.messages)
+            if message.was not in (None, NO_MESSAGE) and not same and not obeyed:
+                problem = f'"{message.name}" exists already, so it was never "{message.was}"'
+                faults.append(Fault(node.find("messages", i, "was").mark, f"messages[{i}].was", problem, "remove was:"))
+        elif gone and message.was is None:
+            names = ", ".join(gone)
+            problem = f'"{message.name}" is new while {names} is gone: a rename that is not told is sent again to all'
+            hint = f"write was: {gone[0]} if it is the same message, was: none if it is not"
+            faults.append(Fault(node.find("messages", i, "name").mark, f"messages[{i}]", problem, hint))
+        elif message.was not in (None, NO_MESSAGE) and message.was not in gone:
+            problem = f'no message "{message.was}" was there before'
+            hint = nearest(message.was, gone) if gone else "remove was:"
+            faults.append(Fault(node.find("messages", i, "was").mark, f"messages[{i}].was", problem, hint))
+    return faults
+
+
+def renames(old: CampaignFile, new: CampaignFile) -> dict[str, str]:
+    """The new name of each message that this edit renames, to its old one."""
+    gone = {message.name for message in old.messages} - {message.name for message in new.messages}
+    return {message.name: message.was for message in new.messages if message.was is not None and message.was in gone}
+
+
+def carry_aliases(aliases: Aliases, old: CampaignFile, new: CampaignFile) -> dict[str, tuple[str, ...]]:
+    """The aliases of the new revision: a renamed message keeps those of the one it was, and its name."""
+    told: dict[str, tuple[str, ...]] = {}
+    renamed = renames(old, new)
+    for message in new.messages:
+        was = renamed.get(message.name)
+        names = (*aliases.get(was, ()), was) if was is not None else tuple(aliases.get(message.name, ()))
+        if names:
+            told[message.name] = names
+    return told
+
+
+def changes(old: CampaignFile, new: CampaignFile) -> list[Change]:
+    """What differs, in the order of the file, each with what it means for those enrolled; empty for the same file."""
+    return list(_changes(old, new))
+
+
+def _changes(old: CampaignFile, new: CampaignFile) -> Iterator[Change]:
+    if old.audience != new.audience:
+        tail = "those enrolled who do not match the new one leave" if new.unmatched_exits else "those enrolled stay"
+        yield Change(Concern.AUDIENCE, f"the audience is another one: {tail}")
+    if old.starts_at != new.starts_at:
+        yield Change(Concern.TIMES, f"starts {_at(new.starts_at)} (was {_at(old.starts_at)}): those enrolled stay")
+    if old.ends_at != new.ends_at:
+        yield Change(
+            Concern.TIMES, f"intake ends {_at(new.ends_at)} (was {_at(old.ends_at)}): those enrolled go on to their end"
+        )
+    if old.profile != new.profile:
+        words = f"{new.profile or 'by matching'} (was {old.profile or 'by matching'})"
+        yield Change(Concern.PROFILE, f"the profile is {words}: lane and inactivity window may be others")
+    if old.entry != new.entry:
+        again = new.entry.again_after
+        text = (
+            "nobody enters a second time"
+            if again is None
+            else f"those who left enter again after {format_duration(again)}"
+        )
+        yield Change(Concern.ENTRY, f"{text}; those enrolled are not touched")
+    if old.unmatched_exits != new.unmatched_exits:
+        text = "now leave" if new.unmatched_exits else "now stay"
+        yield Change(Concern.EXIT, f"those enrolled who no longer match {text}")
+    if old.exit.when != new.exit.when:
+        text = "is gone" if new.exit.when is None else "is another one: those enrolled who meet it leave"
+        yield Change(Concern.EXIT, f"the exit rule {text}")
+    if old.goal != new.goal:
+        text = (
+            "is gone: nobody leaves for it any more" if new.goal is None else "is another one: conversions so far stay"
+        )
+        yield Change(Concern.GOAL, f"the goal {text}")
+    if old.holdout != new.holdout:
+        words = f"{new.holdout:.4%} (was {old.holdout:.4%})".replace(".0000%", "%")
+        yield Change(Concern.HOLDOUT, f"the holdout is {words}: for new stays; those enrolled keep their arm")
+    if old.at_most_once != new.at_most_once:
+        yield Change(Concern.DELIVERY, "what happens to a message whose sender died is another: from the next send on")
+    yield from _messages(old, new)
+
+
+def _messages(old: CampaignFile, new: CampaignFile) -> Iterator[Change]:
+    before = {message.name: message for message in old.messages}
+    after = {message.name: message for message in new.messages}
+    renamed = renames(old, new)
+    for name in before:
+        if name not in after and name not in renamed.values():
+            yield Change(Concern.MESSAGES, f'"{name}" is gone: nobody gets it any more, what is queued is still sent')
+    for name, message in after.items():
+        earlier = before.get(renamed.get(name, name))
+        if earlier is None:
+            text = f'"{name}" is new: it reaches those still active, not those who have left'
+            yield Change(Concern.MESSAGES, text)
+            continue
+        if name in renamed:
+            yield Change(Concern.MESSAGES, f'"{name}" was "{renamed[name]}": who has had that does not get it again')
+        yield from _message(name, earlier, message)
+    kept = [renamed.get(name, name) for name in after if renamed.get(name, name) in before]
+    if kept != [name for name in before if name in kept]:
+        yield Change(Concern.MESSAGES, "the order is another one: those enrolled go on with the first not yet settled")
+
+
+def _message(name: str, old: Message, new: Message) -> Iterator[Change]:
+    if old.wait != new.wait:
+        words = f"{format_duration(new.wait)} (was {format_duration(old.wait)})"
+        yield Change(Concern.MESSAGES, f'"{name}" waits {words}: those still waiting get it at the new time')
+    if old.when != new.when:
+        yield Change(
+            Concern.MESSAGES, f'"{name}" has another rule: those who have not had it are judged by the new one'
+        )
+    if old.not_after != new.not_after:
+        yield Change(Concern.MESSAGES, f'"{name}" is too late {_at(new.not_after)} (was {_at(old.not_after)})')
+    texts = [key for key in ("subject", "body", "text") if getattr(old, key) != getattr(new, key)]
+    if texts:
+        yield Change(Concern.MESSAGES, f'"{name}" has another {" and ".join(texts)}: in everything sent from now on')
+
+
+def _at(at: Instant | None) -> str:
+    return "at no set time" if at is None else format_instant(at)

@@ -1,0 +1,226 @@
+"""A campaign ready to decide with: its predicates compiled, their event queries merged into one list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from engine.campaign.goal import LoadedGoal
+from engine.campaign.load import LoadedCampaign
+from engine.clock import Instant, millis
+from engine.domain.campaign import CampaignRecord
+from engine.domain.enrolment import Enrolment
+from engine.domain.keys import arm, user_id_of
+from engine.domain.lifecycle import CampaignState
+from engine.predicate.compiled import CompiledPredicate, EventFacts, EventQuery, compile_predicate
+from engine.predicate.fields import Catalogue, Row
+from engine.predicate.tree import Predicate
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a look knows of one user: the row (None: never existed) and the events of each of the campaign's queries."""
+
+    row: Row | None
+    events: EventFacts = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignPredicate:
+    """A predicate with the positions of its event queries in the campaign's merged list."""
+
+    compiled: CompiledPredicate
+    positions: tuple[int, ...]
+
+    def _own(self, facts: Facts) -> EventFacts:
+        return tuple(facts.events[i] for i in self.positions)
+
+    def matches(self, facts: Facts, as_of: Instant) -> bool:
+        """Whether the user matches; a missing or deleted user never does."""
+        if facts.row is None or facts.row.deleted:
+            return False
+        return self.compiled.matches(facts.row, self._own(facts), as_of)
+
+    def maybe(self, row: Row, as_of: Instant) -> bool | None:
+        """The answer where it needs no event, else None."""
+        return self.compiled.maybe(row, as_of)
+
+    def next_flip(self, facts: Facts, as_of: Instant) -> Instant | None:
+        """The earliest moment after `as_of` at which time alone could change the answer."""
+        if facts.row is None or facts.row.deleted:
+            return None
+        return self.compiled.next_flip(facts.row, self._own(facts), as_of)
+
+
+@dataclass(frozen=True, slots=True)
+class EventGoal:
+    """A goal that one event reaches: the leaf of that event, and the position of its query."""
+
+    compiled: CompiledPredicate
+    position: int
+
+    def first_after(self, facts: Facts, after: Instant, until: Instant) -> Instant | None:
+        """The time of the first event that counts in (after, until]: each is shown to the leaf alone."""
+        if facts.row is None:
+            return None
+        for event in sorted(facts.events[self.position], key=lambda one: one[0]):
+            at = event[0]
+            if after < at <= until and self.compiled.matches(facts.row, ((event,),), at):
+                return at
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What the campaign is for: on an event, on fields, or either; `within` counts from the entry."""
+
+    within: timedelta | None
+    exits: bool
+    event: EventGoal | None = None
+    fields: CampaignPredicate | None = None
+
+    def reached_at(self, facts: Facts, entered_at: Instant, as_of: Instant) -> Instant | None:
+        """When the goal was reached in (entry, entry + within], as far as `as_of` tells; None: not yet, or never."""
+        closes = as_of if self.within is None else entered_at + millis(self.within)
+        if self.event is not None:
+            at = self.event.first_after(facts, entered_at, min(as_of, closes))
+            if at is not None:
+                return at
+        if self.fields is not None and entered_at < as_of <= closes and self.fields.matches(facts, as_of):
+            return as_of
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledMessage:
+    """One message as the decision sees it; `names` holds its name and those that it had before edits renamed it."""
+
+    name: str
+    names: frozenset[str]
+    wait: timedelta
+    when: CampaignPredicate | None
+    not_after: Instant | None
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledCampaign:
+    """A campaign as `engine.decide` sees it; `queries` are all event queries of its predicates, each once."""
+
+    uid: str
+    workspace: str
+    name: str
+    revision: int
+    state: CampaignState
+    intake_open: bool
+    resumed_at: Instant
+    audience: CampaignPredicate
+    unmatched_exits: bool
+    exit_rule: CampaignPredicate | None
+    again_after: timedelta | None
+    goal: Goal | None
+    holdout: float
+    messages: tuple[CompiledMessage, ...]
+    queries: tuple[EventQuery, ...]
+    goal_position: int | None
+
+    def in_holdout(self, user: str) -> bool:
+        """Whether the user of this key is in the holdout; the same for every stay."""
+        return self.holdout > 0 and arm(self.uid, "holdout", user_id_of(user)) < self.holdout
+
+    def needs_events(self, row: Row, stay: Enrolment | None, as_of: Instant) -> bool:
+        """Whether a look at this user, whose latest stay is `stay`, needs event facts."""
+        if not self.queries:
+            return False
+        if stay is not None and self.goal_position is not None and stay.converted_at is None:
+            return True
+        active = stay is not None and stay.active
+        if not active and (not self.intake_open or (stay is not None and self.again_after is None)):
+            return False
+        answer = self.audience.maybe(row, as_of)
+        if not active and answer is False:
+            return False
+        return answer is None or len(self.audience.positions) < len(self.queries)
+
+    def at_state(self, record: CampaignRecord, *, launching: bool) -> CompiledCampaign:
+        """The same revision in the state of `record`; the slices of a launch run let users in."""
+        live = record.state is CampaignState.LIVE
+        return replace(
+            self,
+            state=record.state,
+            intake_open=record.intake_open or (launching and live),
+            resumed_at=record.resumed_at,
+        )
+
+
+class QueryList:
+    """Merges the event queries of several predicates, each once, and hands out their positions."""
+
+    def __init__(self) -> None:
+        self._queries: list[EventQuery] = []
+
+    def add(self, queries: Sequence[EventQuery]) -> tuple[int, ...]:
+        """The positions of `queries` in the merged list."""
+        for query in queries:
+            if query not in self._queries:
+                self._queries.append(query)
+        return tuple(self._queries.index(query) for query in queries)
+
+    def bind(self, compiled: CompiledPredicate) -> CampaignPredicate:
+        """`compiled` with the positions of its queries."""
+        return CampaignPredicate(compiled, self.add(compiled.event_queries))
+
+    @property
+    def queries(self) -> tuple[EventQuery, ...]:
+        """All queries added so far."""
+        return tuple(self._queries)
+
+
+def compile_campaign(record: CampaignRecord, loaded: LoadedCampaign) -> CompiledCampaign:
+    """`loaded` as the decision needs it, with the uid, revision and state of `record`."""
+    queries = QueryList()
+    catalogue = loaded.catalogue
+
+    def bind(tree: Predicate | None) -> CampaignPredicate | None:
+        return None if tree is None else queries.bind(compile_predicate(tree, catalogue))
+
+    audience = queries.bind(compile_predicate(loaded.audience, catalogue))
+    exit_rule = bind(loaded.exit_when)
+    messages = tuple(
+        CompiledMessage(
+            message.name,
+            frozenset({message.name, *record.renamed.get(message.name, ())}),
+            message.wait,
+            bind(loaded.whens.get(message.name)),
+            message.not_after,
+        )
+        for message in loaded.file.messages
+    )
+    goal = None if loaded.goal is None else _goal(loaded.goal, catalogue, queries)
+    return CompiledCampaign(
+        uid=record.uid,
+        workspace=record.workspace,
+        name=record.name,
+        revision=record.revision,
+        state=record.state,
+        intake_open=record.intake_open,
+        resumed_at=record.resumed_at,
+        audience=audience,
+        unmatched_exits=loaded.file.unmatched_exits,
+        exit_rule=exit_rule,
+        again_after=loaded.file.entry.again_after,
+        goal=goal,
+        holdout=loaded.file.holdout,
+        messages=messages,
+        queries=queries.queries,
+        goal_position=goal.event.position if goal is not None and goal.event is not None else None,
+    )
+
+
+def _goal(goal: LoadedGoal, catalogue: Catalogue, queries: QueryList) -> Goal:
+    event = None
+    if goal.event is not None:
+        compiled = compile_predicate(goal.event, catalogue)
+        event = EventGoal(compiled, queries.add(compiled.event_queries)[0])
+    fields = None if goal.fields is None else queries.bind(compile_predicate(goal.fields, catalogue))
+    return Goal(goal.within, goal.exits, event, fields)

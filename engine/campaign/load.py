@@ -1,0 +1,141 @@
+"""Reads a campaign file as a whole: every mistake with its place, or a campaign that can be applied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from engine.campaign.goal import LoadedGoal, read_goal
+from engine.campaign.model import CampaignFile, Message
+from engine.campaign.texts import check_text, read_text
+from engine.clock import format_duration
+from engine.errors import Fault, InvalidSource
+from engine.policy.models import Cost, no_such
+from engine.policy.policyset import CampaignFacts, PolicySet
+from engine.predicate.compiled import compile_predicate
+from engine.predicate.fields import Catalogue
+from engine.predicate.parse import parse_predicate
+from engine.predicate.tree import Tree
+from engine.yamlmodel import validate
+from engine.yamlsource import Node, Plain, Steps, node_of, read
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedCampaign:
+    """A campaign file that was found good: the texts of its templates are in `file`, its predicates are read.
+
+    `whens` holds the messages' own rules by message name; `node` the document, for faults found later (`changes`).
+    """
+
+    file: CampaignFile
+    catalogue: Catalogue
+    audience: Tree
+    exit_when: Tree | None
+    goal: LoadedGoal | None
+    whens: Mapping[str, Tree]
+    cost: Cost
+    node: Node
+
+    @property
+    def spec(self) -> dict[str, object]:
+        """The campaign as plain values, to be stored; `campaign_from_spec` reads it back."""
+        return self.file.spec()
+
+    @property
+    def facts(self) -> CampaignFacts:
+        """What routing and profiles ask of it."""
+        file = self.file
+        return CampaignFacts(file.workspace, file.campaign, file.kind, self.cost, file.profile)
+
+
+def load_campaign(path: Path, catalogues: Mapping[str, Catalogue], policies: PolicySet) -> LoadedCampaign:
+    """The campaign in the file at `path`.
+
+    Templates are read from the file's own folder. Raises `InvalidSource` with every mistake that can be told at once:
+    those of YAML, else those of the model, else those of predicates, texts, workspace and profile together.
+    """
+    node = read(path)
+    file = validate(CampaignFile, node)
+    faults: list[Fault] = []
+    if file.profile is not None and file.profile not in policies.profiles:
+        misfit = no_such("profile", file.profile, policies.profiles)
+        faults.append(Fault(node.find("profile").mark, "profile", misfit.problem, misfit.suggestion))
+    catalogue = catalogues.get(file.workspace)
+    if catalogue is None:
+        misfit = no_such("workspace", file.workspace, catalogues)
+        faults.append(Fault(node.find("workspace").mark, "workspace", misfit.problem, misfit.suggestion))
+        raise InvalidSource(faults)
+    file = _with_texts(file, node, path, catalogue, faults)
+    try:
+        loaded = _read_rules(file, node, catalogue)
+    except InvalidSource as error:
+        raise InvalidSource([*faults, *error.faults]) from error
+    faults += _against_policies(loaded, policies)
+    if faults:
+        raise InvalidSource(faults)
+    return loaded
+
+
+def campaign_from_spec(spec: Mapping[str, object], catalogue: Catalogue) -> LoadedCampaign:
+    """The campaign that `LoadedCampaign.spec` told of, as it was stored; no file is read.
+
+    Raises `InvalidSource` where it no longer fits the catalogue, e.g. a field is gone from the workspace file.
+    """
+    node = node_of(cast("dict[str, Plain]", dict(spec)), f"campaign {spec.get('campaign')}")
+    return _read_rules(validate(CampaignFile, node), node, catalogue)
+
+
+def _read_rules(file: CampaignFile, node: Node, catalogue: Catalogue) -> LoadedCampaign:
+    faults: list[Fault] = []
+
+    def rule(*path: str | int) -> Tree | None:
+        try:
+            return parse_predicate(node.find(*path), catalogue, path)
+        except InvalidSource as error:
+            faults.extend(error.faults)
+            return None
+
+    audience = rule("audience")
+    exit_when = rule("exit", "when") if file.exit.when is not None else None
+    whens = {
+        message.name: rule("messages", i, "when") for i, message in enumerate(file.messages) if message.when is not None
+    }
+    goal = read_goal(file.goal, node.find("goal"), catalogue, faults) if file.goal is not None else None
+    if faults or audience is None:
+        raise InvalidSource(faults)
+    read_whens = {name: when for name, when in whens.items() if when is not None}
+    decided_by = [audience, *read_whens.values(), *([exit_when] if exit_when is not None else [])]
+    slow = any(compile_predicate(tree, catalogue).cost == "slow" for tree in decided_by)
+    cost = Cost.SLOW if slow else Cost.QUICK
+    return LoadedCampaign(file, catalogue, audience, exit_when, goal, read_whens, cost, node)
+
+
+def _with_texts(file: CampaignFile, node: Node, path: Path, catalogue: Catalogue, faults: list[Fault]) -> CampaignFile:
+    """The file with its templates read and checked."""
+    messages: list[Message] = []
+    for i, message in enumerate(file.messages):
+        found: dict[str, str] = {}
+        for key in ("subject", "body", "text"):
+            where: Steps = ("messages", i, key)
+            value = getattr(message, key)
+            if value is None:
+                continue
+            source = read_text(path.parent, node.find(*where), where, faults)
+            if source is not None:
+                faults.extend(check_text(source, where, catalogue.fields))
+                found[key] = source.text
+        messages.append(message.model_copy(update=found))
+    return file.model_copy(update={"messages": tuple(messages)})
+
+
+def _against_policies(loaded: LoadedCampaign, policies: PolicySet) -> Iterator[Fault]:
+    """Waits that the inactivity window would always cut short."""
+    profile = policies.profile_for(loaded.facts)
+    for i, message in enumerate(loaded.file.messages):
+        if message.wait >= profile.inactivity:
+            window = format_duration(profile.inactivity)
+            problem = f'would never end: the profile "{profile.profile}" ends a stay after {window} without a message'
+            mark = loaded.node.find("messages", i, "wait").mark
+            yield Fault(mark, f"messages[{i}].wait", problem, f"wait less than {window}, or name another profile")

@@ -1,0 +1,40 @@
+"""JSON Schemas of the files that people write, made from the models, for completion in editors.
+
+`python -m engine.campaign.schema FOLDER` writes them; a test says when those in `conf/schemas/` are out of date. They
+tell shapes and keys; what only the whole can tell (a lane that no fleet serves) is `load_policies`' and
+`load_campaign`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel
+
+from engine.campaign.model import CampaignFile
+from engine.policy.models import Lanes, Profile
+
+MODELS: Final[dict[str, type[BaseModel]]] = {"campaign": CampaignFile, "lanes": Lanes, "profile": Profile}
+
+
+def schemas() -> dict[str, str]:
+    """The text of each schema by its file name."""
+    found: dict[str, str] = {}
+    for name, model in MODELS.items():
+        schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | model.model_json_schema(by_alias=True)
+        found[f"{name}.schema.json"] = json.dumps(schema, indent=2, sort_keys=True) + "\n"
+    return found
+
+
+def write(folder: Path) -> None:
+    """Write every schema into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in schemas().items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1] if len(sys.argv) > 1 else "conf/schemas"))

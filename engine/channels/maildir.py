@@ -1,0 +1,139 @@
+"""The Maildir channel: one file per delivery key, so a repeated delivery finds its own file and sends nothing.
+
+A file is written and synced under `tmp/` and then linked into `new/` under a name made from the key. The link is the
+moment of delivery: it happens once, whoever tries and however often. A mail reader moves files to `cur/` and adds
+flags; they still count as sent. A mail that a reader deletes is forgotten: `find` then says no.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from engine.clock import SystemClock
+from engine.domain.delivery import Envelope, Outcome, Retry, Sent
+
+_LONGEST_NAME: Final = 180
+"""Bytes of a file name made from the key itself: file systems stop at 255, and readers add flags after `:2,`."""
+
+_LEFTOVER_AFTER: Final = timedelta(hours=36)
+"""The age at which the Maildir convention lets anyone delete a file under `tmp/`."""
+
+_FULL: Final = timedelta(seconds=60)
+"""A full or unwritable disk is mended by a person: asking more often only fills the logs."""
+
+_COARSE: Final = 2_000
+"""Milliseconds within which two changes of a folder may carry one timestamp."""
+
+
+def file_name(key: str) -> str:
+    """The name of the file of a delivery key: injective (by hash for a long key), without `/`, `:` or a leading dot."""
+    whole = "k-" + quote(key, safe="")
+    if len(whole) <= _LONGEST_NAME:
+        return whole
+    return "h-" + blake2b(key.encode(), digest_size=32).hexdigest()
+
+
+class MaildirChannel:
+    """Delivers into the Maildir at `folder` (made if missing); any number of processes may share it."""
+
+    name = "email"
+    limit = timedelta(seconds=30)
+    answers_for_keys = True
+
+    def __init__(self, folder: Path, *, durable: bool = True) -> None:
+        """Open the Maildir; `durable` syncs each file and the folder before `Sent` (off only where losing is fine)."""
+        self._tmp, self._new, self._cur = (folder / part for part in ("tmp", "new", "cur"))
+        for part in (self._tmp, self._new, self._cur):
+            part.mkdir(parents=True, exist_ok=True)
+        self._durable = durable
+        self._clock = SystemClock()
+        self._seen: tuple[int, frozenset[str]] = (-1, frozenset())
+        self._sweep()
+
+    def send(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
+        """Deliver each envelope once; `Retry` where the disk refuses. Never raises `OSError`."""
+        outcomes: list[Outcome] = [self._deliver(envelope) for envelope in envelopes]
+        if self._durable and any(isinstance(outcome, Sent) for outcome in outcomes):
+            try:
+                _sync_folder(self._new)
+            except OSError as error:
+                refused = _refused(error)
+                return [refused if isinstance(outcome, Sent) else outcome for outcome in outcomes]
+        return outcomes
+
+    def find(self, key: str) -> bool | None:
+        """Whether the file of `key` is in `new/` or `cur/`; exact, None only where the folder cannot be read."""
+        try:
+            return self._has(file_name(key))
+        except OSError:
+            return None
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _deliver(self, envelope: Envelope) -> Outcome:
+        name = file_name(envelope.key)
+        scratch = self._tmp / f"{os.getpid()}.{secrets.token_hex(8)}"
+        try:
+            if self._has(name):
+                return Sent()
+            try:
+                self._write(scratch, envelope.raw)
+                # A link, not a rename: it fails where the name exists, so of two that race exactly one delivers.
+                with suppress(FileExistsError):
+                    os.link(scratch, self._new / name)
+            finally:
+                scratch.unlink(missing_ok=True)
+        except OSError as error:
+            return _refused(error)
+        return Sent()
+
+    def _write(self, path: Path, raw: bytes) -> None:
+        with path.open("xb") as file:
+            file.write(raw)
+            file.flush()
+            if self._durable:
+                os.fsync(file.fileno())
+
+    def _has(self, name: str) -> bool:
+        # Readers only move from new/ to cur/, so looking in this order misses no file that was there before.
+        return (self._new / name).exists() or name in self._current()
+
+    def _current(self) -> frozenset[str]:
+        """The names in `cur/` without their flags; listed again only when the folder has changed."""
+        changed = self._cur.stat().st_mtime_ns
+        seen_at, names = self._seen
+        if changed != seen_at:
+            names = frozenset(entry.name.split(":2,", 1)[0] for entry in self._cur.iterdir())
+            # A coarse file-system clock may hide a second change shortly after: then this listing is not kept.
+            recent = self._clock.system_now() - changed // 1_000_000 < _COARSE
+            self._seen = (-1 if recent else changed, names)
+        return names
+
+    def _sweep(self) -> None:
+        oldest = self._clock.system_now() / 1000 - _LEFTOVER_AFTER.total_seconds()
+        for path in self._tmp.iterdir():
+            with suppress(OSError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _refused(error: OSError) -> Retry:
+    return Retry(_FULL, f"maildir_{errno.errorcode.get(error.errno or 0, 'error').lower()}")

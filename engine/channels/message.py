@@ -1,0 +1,166 @@
+"""One finished mail (RFC 5322) as bytes: seven-bit clean, safe against header injection, the same for the same key.
+
+Built from byte parts rather than `EmailMessage` (measured 0.7 k a second against 400 k, see the limits in
+`docs/channels.md`); only a header that is not plain ASCII goes through the library's encoder.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import encodebytes
+from binascii import b2a_qp
+from dataclasses import dataclass
+from email.header import Header
+from email.utils import format_datetime, formataddr
+from hashlib import blake2b
+from typing import Final
+
+from engine.channels.addresses import domain_of, envelope_address
+from engine.channels.plaintext import text_of
+from engine.clock import Instant, format_instant, moment
+from engine.domain.delivery import Envelope
+from engine.errors import AuthorError
+
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")
+_LINE_ENDS: Final = re.compile(r"\r\n|\r|\n")
+_LONGEST_LINE: Final = 900
+"""Bytes of a line that may travel as it is: RFC 5321 allows 998, relays add to lines."""
+
+_LONGEST_KEY: Final = 700
+"""Characters of a delivery key that fit one unfolded header line; a longer one is shown by its hash."""
+
+
+class BadMessage(AuthorError):  # noqa: N818 - families are named in engine.errors
+    """A mail cannot be built from what was given; the text says which part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who a mail is from: a display name (may be empty) and an address."""
+
+    name: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """What a mail says, rendered.
+
+    `html` and `text` may not both be empty; `sent_at` is system time, `as_of` campaign time; `recipient` is an address
+    that `envelope_address` accepts; `unsubscribe` an `https:` or `mailto:` URL, or empty.
+    """
+
+    key: str
+    campaign: str
+    as_of: Instant
+    sent_at: Instant
+    sender: Sender
+    recipient: str
+    subject: str
+    html: str = ""
+    text: str = ""
+    unsubscribe: str = ""
+
+
+def message_id(key: str, sender: str) -> str:
+    """The Message-ID of a delivery: the same for every attempt, so that a provider or reader can tell repeats."""
+    return f"<{blake2b(key.encode(), digest_size=16).hexdigest()}@{domain_of(sender)}>"
+
+
+def build(mail: Mail) -> Envelope:
+    """The envelope of `mail`, ready for a channel.
+
+    Raises `BadMessage` where an address is none, the body is empty or the unsubscribe URL is not plain. An address is
+    never part of the text, so that it reaches no log.
+    """
+    sender, recipient = envelope_address(mail.sender.address), envelope_address(mail.recipient)
+    if sender is None:
+        raise BadMessage("bad_sender: the workspace's sender is no address")
+    if recipient is None:
+        raise BadMessage("bad_address: the user's address is none")
+    if not mail.html and not mail.text:
+        raise BadMessage("empty: the mail has neither HTML nor text")
+    headers = [
+        b"From: " + _mailbox(mail.sender.name, sender, "From"),
+        b"To: " + _mailbox("", recipient, "To"),
+        b"Subject: " + _words(mail.subject, "Subject"),
+        b"Date: " + format_datetime(moment(mail.sent_at)).encode(),
+        b"Message-ID: " + message_id(mail.key, sender).encode("utf-8"),
+        b"MIME-Version: 1.0",
+        b"Tidegate-Delivery: " + _key(mail.key),
+        b"Tidegate-Campaign: " + _words(mail.campaign, "Tidegate-Campaign"),
+        b"Tidegate-As-Of: " + format_instant(mail.as_of).encode(),
+    ]
+    if mail.unsubscribe:
+        headers.append(b"List-Unsubscribe: <" + _url(mail.unsubscribe) + b">")
+        if mail.unsubscribe.startswith("https:"):
+            headers.append(b"List-Unsubscribe-Post: List-Unsubscribe=One-Click")  # RFC 8058
+    raw = b"\r\n".join(headers) + b"\r\n" + _body(mail)
+    return Envelope(mail.key, sender, recipient, raw)
+
+
+def _body(mail: Mail) -> bytes:
+    text = _part("plain", mail.text or text_of(mail.html))
+    if not mail.html:
+        return text
+    # `=_` can occur in neither quoted-printable nor base64, and a plain part that holds it is encoded (see `_part`).
+    boundary = b"=_tidegate_" + blake2b(mail.key.encode(), digest_size=12).hexdigest().encode()
+    opening, closing = b"\r\n--" + boundary + b"\r\n", b"\r\n--" + boundary + b"--\r\n"
+    kind = b'Content-Type: multipart/alternative; boundary="' + boundary + b'"\r\n'
+    return kind + opening + text + opening + _part("html", mail.html) + closing
+
+
+def _part(kind: str, text: str) -> bytes:
+    """One body part: as it is where it is plain ASCII in short lines, else quoted-printable, else base64."""
+    body = _LINE_ENDS.sub("\n", text).replace("\0", "").encode("utf-8", "replace")
+    if not body.endswith(b"\n"):
+        body += b"\n"
+    plain = body.isascii() and b"=_" not in body and max(map(len, body.split(b"\n"))) <= _LONGEST_LINE
+    if plain:
+        encoding, lines = b"7bit", body
+    elif sum(byte > 127 for byte in body) * 3 <= len(body):
+        encoding, lines = b"quoted-printable", b2a_qp(body, istext=True)
+    else:
+        encoding, lines = b"base64", encodebytes(body.replace(b"\n", b"\r\n"))
+    head = b"Content-Type: text/" + kind.encode() + b"; charset=utf-8\r\nContent-Transfer-Encoding: " + encoding
+    return head + b"\r\n\r\n" + lines.replace(b"\n", b"\r\n")
+
+
+def _words(text: str, name: str) -> bytes:
+    """A header's free text on one logical line: controls and line ends become a space, so nothing can be injected."""
+    clean = _CONTROLS.sub(" ", text).strip()
+    if clean.isascii() and len(clean) + len(name) < 76 and "=?" not in clean:
+        return clean.encode()
+    return _encoded(clean, name)
+
+
+def _mailbox(name: str, address: str, header: str) -> bytes:
+    clean = _CONTROLS.sub(" ", name).strip()
+    if not clean:
+        return address.encode("utf-8")
+    if clean.isascii() and address.isascii() and len(clean) + len(address) < 60:
+        return formataddr((clean, address)).encode()
+    # Always encoded words here: a long name in quotes could not be folded.
+    return _encoded(clean, header, "utf-8") + b"\r\n <" + address.encode("utf-8") + b">"
+
+
+def _encoded(clean: str, header: str, charset: str = "") -> bytes:
+    """Folded where there are spaces, as encoded words (RFC 2047) where it is not ASCII or cannot be folded."""
+    foldable = clean.isascii() and "=?" not in clean and max(map(len, clean.split(" "))) < 60
+    charset = charset or ("us-ascii" if foldable else "utf-8")
+    value = Header(clean.encode("utf-8", "replace").decode(), charset, maxlinelen=76, header_name=header)
+    return _LINE_ENDS.sub("\r\n", value.encode()).encode()
+
+
+def _key(key: str) -> bytes:
+    """The key as it stands where it fits one printable line (spaces as `%20`), else its hash."""
+    clean = key.replace(" ", "%20")
+    if len(clean) <= _LONGEST_KEY and clean.isascii() and clean.isprintable():
+        return clean.encode()
+    return b"blake2b:" + blake2b(key.encode(), digest_size=32).hexdigest().encode()
+
+
+def _url(url: str) -> bytes:
+    if not url.startswith(("https:", "mailto:")) or not re.fullmatch(r"[!-;=?-~]{1,900}", url):
+        raise BadMessage("bad_unsubscribe: expected a plain https: or mailto: URL without spaces")
+    return url.encode()

@@ -1,0 +1,83 @@
+"""A plain text part made from an HTML body: readable, with its links, without its styles."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import Final
+
+_SKIPPED: Final = frozenset({"style", "script", "head", "title", "template"})
+_PARAGRAPHS: Final = frozenset({"p", "h1", "h2", "h3", "h4", "h5", "h6", "table", "ul", "ol", "blockquote", "pre"})
+_LINES: Final = frozenset({"div", "tr", "li", "section", "article", "header", "footer", "address", "dd", "dt"})
+_BLANK: Final = re.compile(r"[ \t\r\n\f]+")
+
+
+class _Reader(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.parts: list[str] = []
+        self._hidden: list[str] = []
+        self._links: list[tuple[str, int]] = []
+        self._lists: list[int | None] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in _SKIPPED:
+            self._hidden.append(tag)
+        if self._hidden:
+            return
+        given = dict(attrs)
+        if tag == "br":
+            self.parts.append("\n")
+        elif tag == "hr":
+            self.parts.append("\n\n----\n\n")
+        elif tag == "img" and given.get("alt"):
+            self.parts.append(f"[{_BLANK.sub(' ', str(given['alt']))}]")
+        elif tag == "a":
+            self._links.append((given.get("href") or "", len(self.parts)))
+        elif tag in ("td", "th"):
+            self.parts.append(" ")
+        self._break(tag)
+        if tag in ("ul", "ol"):
+            self._lists.append(0 if tag == "ol" else None)
+        elif tag == "li":
+            self.parts.append(self._bullet())
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self._hidden:
+            while self._hidden.pop() != tag:
+                pass
+        if self._hidden:
+            return
+        if tag == "a" and self._links:
+            target, since = self._links.pop()
+            shown = "".join(self.parts[since:]).strip()
+            if target.startswith(("http:", "https:", "mailto:")) and target not in (shown, f"mailto:{shown}"):
+                self.parts.append(f" ({target})" if shown else target)
+        if tag in ("ul", "ol") and self._lists:
+            self._lists.pop()
+        self._break(tag)
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self.parts.append(_BLANK.sub(" ", data))
+
+    def _break(self, tag: str) -> None:
+        if tag in _PARAGRAPHS:
+            self.parts.append("\n\n")
+        elif tag in _LINES:
+            self.parts.append("\n")
+
+    def _bullet(self) -> str:
+        if self._lists and self._lists[-1] is not None:
+            self._lists[-1] += 1
+            return f"{self._lists[-1]}. "
+        return "- "
+
+
+def text_of(html: str) -> str:
+    """The text of an HTML body: paragraphs apart, list items marked, links in brackets; never raises."""
+    reader = _Reader()
+    reader.feed(html)
+    reader.close()
+    lines = [_BLANK.sub(" ", line).strip() for line in "".join(reader.parts).split("\n")]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"

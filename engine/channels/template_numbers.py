@@ -1,0 +1,93 @@
+"""Exact arithmetic for message templates: money is decimal, and Liquid's own filters read a decimal as zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Context, Decimal, InvalidOperation, localcontext
+from typing import Final, TypeAlias
+
+from liquid.exceptions import FilterArgumentError
+
+Number: TypeAlias = int | Decimal
+
+_DIGITS: Final = Context(prec=28)
+_SHOWN: Final = Context(prec=16)
+"""Significant digits of a quotient: what Liquid's floating point shows, and far more than money needs."""
+
+
+def number(value: object) -> Number:
+    """`value` as an exact number; like Liquid, what is none (a missing field, a word) counts as 0."""
+    if isinstance(value, bool):
+        return 0
+    if isinstance(value, int):
+        return value
+    try:
+        read = value if isinstance(value, Decimal) else Decimal(str(value).strip() if value else "0")
+    except InvalidOperation:
+        return 0
+    return read if read.is_finite() and abs(read.adjusted()) < 100 else 0
+
+
+def _plain(value: Decimal) -> Number:
+    """Without an exponent, so that it is shown as people write numbers."""
+    return value if isinstance(value.as_tuple().exponent, int) and value.as_tuple().exponent <= 0 else int(value)  # type: ignore[operator]
+
+
+def _two(operation: Callable[[Number, Number], Number]) -> Callable[..., Number]:
+    def apply(value: object, other: object = 0) -> Number:
+        left, right = number(value), number(other)
+        if isinstance(left, int) and isinstance(right, int):
+            return operation(left, right)
+        with localcontext(_DIGITS):
+            return _plain(Decimal(operation(Decimal(left), Decimal(right))))
+
+    return apply
+
+
+def divided_by(value: object, other: object) -> Number:
+    """Whole numbers divide to a whole number (Liquid's rule), others to at most 16 digits."""
+    left, right = number(value), number(other)
+    if right == 0:
+        raise FilterArgumentError("divided_by: can't divide by 0", token=None)
+    if isinstance(left, int) and isinstance(right, int):
+        return left // right
+    return _plain(_SHOWN.divide(Decimal(left), Decimal(right)))
+
+
+def modulo(value: object, other: object) -> Number:
+    """The remainder with the sign of the divisor, as Liquid has it."""
+    left, right = number(value), number(other)
+    if right == 0:
+        raise FilterArgumentError("modulo: can't divide by 0", token=None)
+    if isinstance(left, int) and isinstance(right, int):
+        return left % right
+    with localcontext(_DIGITS):
+        return _plain((Decimal(left) % Decimal(right) + Decimal(right)) % Decimal(right))
+
+
+def rounded(value: object, digits: object = 0) -> Number:
+    """Half away from zero, to `digits` places; without digits a whole number."""
+    places = int(number(digits))
+    if not 0 <= places <= 20:
+        raise FilterArgumentError("round: expected 0 to 20 digits", token=None)
+    exact = Decimal(number(value)).quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP, Context(prec=130))
+    return exact if places else int(exact)
+
+
+def _whole(rounding: str) -> Callable[[object], int]:
+    return lambda value: int(Decimal(number(value)).to_integral_value(rounding))
+
+
+FILTERS: Final[Mapping[str, Callable[..., object]]] = {
+    "abs": lambda value: abs(number(value)),
+    "at_least": _two(max),
+    "at_most": _two(min),
+    "ceil": _whole(ROUND_CEILING),
+    "divided_by": divided_by,
+    "floor": _whole(ROUND_FLOOR),
+    "minus": _two(lambda left, right: left - right),
+    "modulo": modulo,
+    "plus": _two(lambda left, right: left + right),
+    "round": rounded,
+    "times": _two(lambda left, right: left * right),
+}

@@ -1,0 +1,200 @@
+"""The decision: one look at one user in one campaign gives one outcome. Pure; `SEMANTICS` section 2 in code.
+
+An active stay is asked in a fixed order, and the first answer counts: a delivery on its way holds everything; then a
+deleted user, a cancelled campaign, the goal, the exit rule, inactivity and completion end the stay; else the first
+message that is not settled and whose own rule matches is sent when its wait is over. No later message overtakes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol, TypeAlias
+
+from engine.campaign.compiled import CompiledCampaign, CompiledMessage, Facts
+from engine.clock import Instant, millis
+from engine.domain.enrolment import Enrolment
+from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason, StayState
+
+
+class Window(Protocol):
+    """What the decision asks of a profile."""
+
+    @property
+    def inactivity(self) -> timedelta:
+        """How long a stay may go without a settled message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """The stay ends."""
+
+    reason: ExitReason
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """The message is chosen; with `skip` it settles as skipped in the same write and no sender sees it."""
+
+    message: str
+    skip: SkipReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do before `holds_until`, unless the user changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ignore:
+    """The user is not in the campaign and does not enter."""
+
+
+Outcome: TypeAlias = Exit | Send | Wait | Ignore
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One outcome and the moment until which it holds if the user does not change (None: for ever).
+
+    `enters` is the number of the stay that begins with this look, `converted_at` the conversion to write on the
+    latest stay.
+    """
+
+    outcome: Outcome
+    holds_until: Instant | None = None
+    enters: int | None = None
+    holdout: bool = False
+    converted_at: Instant | None = None
+
+
+IGNORED = Decision(Ignore())
+
+
+def decide(
+    campaign: CompiledCampaign, profile: Window, facts: Facts, enrolment: Enrolment | None, as_of: Instant
+) -> Decision:
+    """What happens to this user at `as_of`; `enrolment` is the latest stay, active or ended."""
+    if enrolment is not None and enrolment.active:
+        return _look(campaign, profile, facts, enrolment, as_of, enters=None)
+    return _enter(campaign, profile, facts, enrolment, as_of)
+
+
+def _enter(
+    campaign: CompiledCampaign, profile: Window, facts: Facts, last: Enrolment | None, as_of: Instant
+) -> Decision:
+    converted = _conversion(campaign, facts, last, as_of)
+    entry = 1 if last is None else last.entry + 1
+    if not campaign.intake_open or facts.row is None or facts.row.deleted:
+        return Decision(Ignore(), converted_at=converted)
+    if last is not None:
+        if campaign.again_after is None or last.ended_at is None:
+            return Decision(Ignore(), converted_at=converted)
+        opens = last.ended_at + millis(campaign.again_after)
+        if as_of < opens:
+            return Decision(Ignore(), holds_until=opens, converted_at=converted)
+    if not campaign.audience.matches(facts, as_of):
+        return Decision(Ignore(), converted_at=converted)
+    goal = campaign.goal
+    if goal is not None and goal.fields is not None and goal.fields.matches(facts, as_of):
+        return Decision(Ignore(), converted_at=converted)
+    stay = Enrolment(
+        id="",
+        workspace=campaign.workspace,
+        campaign=campaign.uid,
+        user=facts.row.key,
+        entry=entry,
+        state=StayState.ACTIVE,
+        entered_at=as_of,
+        revision=campaign.revision,
+        version=0,
+        holdout=campaign.in_holdout(facts.row.key),
+    )
+    return _look(campaign, profile, facts, stay, as_of, enters=entry)
+
+
+def _look(
+    campaign: CompiledCampaign, profile: Window, facts: Facts, stay: Enrolment, as_of: Instant, *, enters: int | None
+) -> Decision:
+    converted = _conversion(campaign, facts, stay, as_of)
+
+    def ended(reason: ExitReason) -> Decision:
+        opens = None if campaign.again_after is None else as_of + millis(campaign.again_after)
+        return Decision(Exit(reason), opens, enters, stay.holdout, converted)
+
+    if stay.outgoing is not None and stay.outgoing.state is DeliveryState.ATTEMPTING:
+        return Decision(Wait(), None, enters, stay.holdout, converted)
+    if facts.row is None or facts.row.deleted:
+        return ended(ExitReason.DELETED)
+    if campaign.state is CampaignState.CANCELLED:
+        return ended(ExitReason.CANCELLED)
+    if campaign.goal is not None and campaign.goal.exits and (converted or stay.converted_at) is not None:
+        return ended(ExitReason.GOAL)
+    if campaign.exit_rule is not None and campaign.exit_rule.matches(facts, as_of):
+        return ended(ExitReason.UNMATCHED)
+    if campaign.unmatched_exits and not campaign.audience.matches(facts, as_of):
+        return ended(ExitReason.UNMATCHED)
+    if stay.outgoing is not None:
+        return Decision(Wait(), _earliest(_exit_flips(campaign, facts, as_of)), enters, stay.holdout, converted)
+    if as_of >= max(stay.idle_since, campaign.resumed_at) + millis(profile.inactivity):
+        return ended(ExitReason.INACTIVE)
+    open_messages = [message for message in campaign.messages if not stay.has_settled(message.names)]
+    if not open_messages:
+        return ended(ExitReason.COMPLETED)
+    return _choose(campaign, facts, stay, open_messages, as_of, enters=enters, converted=converted)
+
+
+def _choose(
+    campaign: CompiledCampaign,
+    facts: Facts,
+    stay: Enrolment,
+    open_messages: list[CompiledMessage],
+    as_of: Instant,
+    *,
+    enters: int | None,
+    converted: Instant | None,
+) -> Decision:
+    due: Instant | None = None
+    for message in open_messages:
+        if message.when is not None and not message.when.matches(facts, as_of):
+            continue
+        due = (stay.entered_at if stay.settled_at is None else stay.settled_at) + millis(message.wait)
+        if as_of < due:
+            break
+        flips = _earliest(_exit_flips(campaign, facts, as_of))
+        return Decision(Send(message.name, _skip(message, stay, as_of)), flips, enters, stay.holdout, converted)
+    flips = _earliest([due, *_exit_flips(campaign, facts, as_of), *_message_flips(open_messages, facts, as_of)])
+    return Decision(Wait(), flips, enters, stay.holdout, converted)
+
+
+def _skip(message: CompiledMessage, stay: Enrolment, as_of: Instant) -> SkipReason | None:
+    if message.not_after is not None and as_of > message.not_after:
+        return SkipReason.TOO_LATE
+    return SkipReason.HOLDOUT if stay.holdout else None
+
+
+def _conversion(campaign: CompiledCampaign, facts: Facts, stay: Enrolment | None, as_of: Instant) -> Instant | None:
+    """The conversion to write once on the latest stay; events before the entry never count."""
+    if campaign.goal is None or stay is None or stay.converted_at is not None:
+        return None
+    return campaign.goal.reached_at(facts, stay.entered_at, as_of)
+
+
+def _exit_flips(campaign: CompiledCampaign, facts: Facts, as_of: Instant) -> Iterable[Instant | None]:
+    if campaign.unmatched_exits:
+        yield campaign.audience.next_flip(facts, as_of)
+    if campaign.exit_rule is not None:
+        yield campaign.exit_rule.next_flip(facts, as_of)
+    if campaign.goal is not None and campaign.goal.fields is not None:
+        yield campaign.goal.fields.next_flip(facts, as_of)
+
+
+def _message_flips(messages: list[CompiledMessage], facts: Facts, as_of: Instant) -> Iterable[Instant | None]:
+    for message in messages:
+        if message.when is not None:
+            yield message.when.next_flip(facts, as_of)
+
+
+def _earliest(moments: Iterable[Instant | None]) -> Instant | None:
+    return min((moment for moment in moments if moment is not None), default=None)

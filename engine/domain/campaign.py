@@ -1,0 +1,49 @@
+"""A campaign as it is kept: its state and its present revision; the file itself is a plain tree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from engine.clock import Instant
+from engine.domain.lifecycle import CampaignState
+
+Plain: TypeAlias = "str | int | float | bool | list[Plain] | dict[str, Plain] | None"
+
+ONE_OFF = "one_off"
+CONTINUOUS = "continuous"
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignRecord:
+    """One campaign. Instants are campaign time.
+
+    `uid` is given at the first apply and never changes; keys use it. `revision` rises with each edit. `pass_as_of` is
+    the `as_of` of the last pass that was planned, `resumed_at` the last resume (0: never), `resume_to` the state that
+    a resume leads back to. `renamed` gives for a message the names that it had before. `stuck` says why the campaign cannot finish, where something is stuck.
+    """
+
+    uid: str
+    workspace: str
+    name: str
+    kind: str
+    state: CampaignState
+    revision: int
+    spec: Plain
+    cost: str = "quick"
+    profile: str | None = None
+    starts_at: Instant | None = None
+    ends_at: Instant | None = None
+    launched_at: Instant | None = None
+    resumed_at: Instant = 0
+    resume_to: CampaignState | None = None
+    pass_as_of: Instant = 0
+    finished_at: Instant | None = None
+    stuck: str | None = None
+    renamed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def intake_open(self) -> bool:
+        """Whether users may enter: a continuous campaign while it is live, a one-off one at its launch only."""
+        return self.state is CampaignState.LIVE and self.kind == CONTINUOUS

@@ -1,0 +1,63 @@
+"""Whose work is next: weighted deficit round-robin over workspaces, and inside each over its campaigns. Pure.
+
+Each turn gives a queue its weight as credit, and each piece of work costs one (Shreedhar and Varghese, "Efficient fair
+queuing using deficit round-robin", 1995). A campaign of a million users therefore takes turns with one of a hundred; a
+queue that runs empty keeps no credit, so nobody saves up for a burst.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+SMALLEST_WEIGHT: Final = 0.01
+"""A weight below this would make a queue wait hundreds of turns; it counts as this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """What is remembered between two calls: the credit of each queue, and whose turn was last."""
+
+    credit: Mapping[str, float] = field(default_factory=dict)
+    last: Mapping[str, str] = field(default_factory=dict)
+
+
+def share(
+    queues: Mapping[str, Mapping[str, Sequence[str]]], weights: Mapping[str, float], room: int, turns: Turns
+) -> tuple[list[str], Turns]:
+    """Pick up to `room` pieces of work from `queues` (workspace -> campaign -> pieces in order).
+
+    `weights` are of campaigns (default 1); a workspace weighs 1. Gives the pieces and the turns for the next call.
+    """
+    credit = dict(turns.credit)
+    last = dict(turns.last)
+    picked: list[str] = []
+    left = {w: {c: deque(pieces) for c, pieces in campaigns.items() if pieces} for w, campaigns in queues.items()}
+    left = {workspace: campaigns for workspace, campaigns in left.items() if campaigns}
+    while left and len(picked) < room:
+        workspace = _next(sorted(left), last.get(""))
+        last[""] = workspace
+        campaigns = left[workspace]
+        campaign = _next(sorted(campaigns), last.get(workspace))
+        key = f"{workspace}/{campaign}"
+        credit[key] = credit.get(key, 0.0) + max(SMALLEST_WEIGHT, weights.get(campaign, 1.0))
+        pieces = campaigns[campaign]
+        while credit[key] >= 1 and pieces and len(picked) < room:
+            picked.append(pieces.popleft())
+            credit[key] -= 1
+        if credit[key] < 1 or not pieces:
+            last[workspace] = campaign
+        if not pieces:
+            del campaigns[campaign]
+            credit.pop(key, None)
+        if not campaigns:
+            del left[workspace]
+    waiting = {f"{w}/{c}" for w, campaigns in left.items() for c in campaigns}
+    return picked, Turns({key: value for key, value in credit.items() if key in waiting}, last)
+
+
+def _next(names: Sequence[str], after: str | None) -> str:
+    """The first of sorted `names` behind `after`, going round."""
+    return next((name for name in names if after is not None and name > after), names[0])

@@ -1,0 +1,60 @@
+"""The addresses of the services: given in the settings, or of those that run locally."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from engine.local.program import ServiceName
+from engine.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Urls:
+    """The addresses of all services; `elastic_url` is None when it runs without."""
+
+    mongo_url: str
+    broker_url: str
+    cache_url: str
+    elastic_url: str | None
+
+    def environment(self) -> dict[str, str]:
+        """The settings `TIDEGATE_SERVICES__*_URL` that hand them to other processes."""
+        pairs = {
+            "MONGO": self.mongo_url,
+            "BROKER": self.broker_url,
+            "CACHE": self.cache_url,
+            "ELASTIC": self.elastic_url,
+        }
+        return {f"TIDEGATE_SERVICES__{name}_URL": url for name, url in pairs.items() if url}
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What `tidegate status` shows of one service. `state` is `given`, `running`, `ended` or `absent`."""
+
+    name: ServiceName
+    state: str
+    url: str
+    pid: int | None
+
+
+def given(settings: Settings) -> dict[ServiceName, str]:
+    """The addresses that the settings name, credentials and all."""
+    services = settings.services
+    secrets: dict[ServiceName, SecretStr | None] = {
+        "mongo": services.mongo_url,
+        "broker": services.broker_url,
+        "cache": services.cache_url,
+        "elastic": services.elastic_url,
+    }
+    return {name: url.get_secret_value() for name, url in secrets.items() if url}
+
+
+def without_secrets(url: str) -> str:
+    """`url` with user and password left out."""
+    parts = urlsplit(url)
+    _, at, host = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"***@{host}").geturl() if at else url

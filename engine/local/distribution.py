@@ -1,0 +1,137 @@
+"""The Elasticsearch distribution: fetched once with `jgo`, verified, unpacked once per machine and user.
+
+It is the real server without its optional modules. The archive is checked against a pinned sha512 before anything is
+unpacked; it is unpacked beside its place and renamed there, so a tree is whole or absent.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Final
+
+import platformdirs
+
+from engine.local.program import CannotStart, Say
+
+VERSION: Final = "8.19.21"
+SHA512: Final = (
+    "cf6b0a93860d329937ae7f913ec5073b0c726c77639764b93fc83a304aa1dd9d"
+    "4defcfa2849948eea3b0b47c2065f994908603939fc2a4774c9c4d868c5ec1dd"
+)
+_GROUP: Final = "org.elasticsearch.distribution.integ-test-zip"
+_REMEDY: Final = "give TIDEGATE_SERVICES__ELASTIC_URL to use another server, or try again where the network allows"
+_STEP: Final = 10  # percent of the download between two lines told
+
+
+def cache_folder() -> Path:
+    """Where unpacked trees are kept: root's own home is closed to the user who runs the server for it."""
+    if os.geteuid() == 0:
+        return Path("/var/cache/tidegate")
+    return Path(platformdirs.user_cache_dir("tidegate"))
+
+
+def distribution(cache: Path, say: Say, fetch: Callable[[Say, bool], Path] | None = None) -> Path:
+    """The folder of an unpacked server in `cache`; fetches, verifies and unpacks it when it is not there.
+
+    `fetch(say, again)` returns the archive's path (`again`: whatever is kept is bad). Raises `CannotStart`.
+    """
+    place = cache / f"elasticsearch-{VERSION}"
+    if place.is_dir():
+        return place
+    cache.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with locked(cache / ".unpack.lock"):
+        if place.is_dir():  # another process was faster
+            return place
+        for half in cache.glob(".half-*"):  # nobody else unpacks now: left by a killed one
+            shutil.rmtree(half)
+        archive = _verified(fetch or fetch_archive, say)
+        say(f"unpacking Elasticsearch {VERSION}")
+        _unpack(archive, place)
+    return place
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`; the system releases it when the holder dies."""
+    with path.open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def _verified(fetch: Callable[[Say, bool], Path], say: Say) -> Path:
+    """An archive with the pinned sum; one that is wrong (a download cut short) is fetched once more."""
+    archive = fetch(say, False)
+    if _sum_of(archive) == SHA512:
+        return archive
+    say(f"{archive.name} is damaged; fetching it again")
+    archive = fetch(say, True)
+    if _sum_of(archive) != SHA512:
+        raise CannotStart(f"elasticsearch: {archive.name} has another sha512 than the pinned one", remedy=_REMEDY)
+    return archive
+
+
+def _sum_of(archive: Path) -> str:
+    with archive.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha512").hexdigest()
+
+
+def _unpack(archive: Path, place: Path) -> None:
+    half = Path(tempfile.mkdtemp(prefix=".half-", dir=place.parent))
+    with zipfile.ZipFile(archive) as opened:
+        opened.extractall(half)
+    (tree,) = half.iterdir()
+    for path in [tree, *tree.rglob("*")]:  # a zip carries no run bits that Python restores
+        path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
+    os.sync()  # so that after a power cut a renamed tree has its contents as well
+    tree.rename(place)
+    half.rmdir()
+
+
+def fetch_archive(say: Say, again: bool) -> Path:
+    """The archive from Maven Central by way of `jgo`, which keeps it; `again` drops what it kept.
+
+    Raises `CannotStart` when it is neither kept nor can be fetched.
+    """
+    try:
+        from jgo.maven import MavenContext, PythonResolver  # an extra, may be absent
+    except ImportError as error:
+        raise CannotStart("elasticsearch: the package jgo is not installed", remedy=_REMEDY) from error
+    try:
+        context = MavenContext(resolver=PythonResolver(progress_callback=_progress(say)), timeout=60)
+        project = context.project(_GROUP, "elasticsearch").at_version(VERSION)
+        path = Path(project.artifact(packaging="zip").resolve())
+        if again:
+            path.unlink()
+            path = Path(project.artifact(packaging="zip").resolve())
+    except Exception as error:  # it raises what its HTTP library and parser raise
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise CannotStart(f"elasticsearch: it could not be fetched ({reason})", remedy=_REMEDY) from error
+    return path
+
+
+def _progress(say: Say) -> Callable[[str, int], AbstractContextManager[Callable[[int], None]]]:
+    """The progress hook of jgo: a context manager that yields a function told of each chunk's size."""
+
+    @contextmanager
+    def downloading(name: str, size: int) -> Iterator[Callable[[int], None]]:
+        got, told = 0, 0
+        say(f"fetching {name} ({size / 1e6:.0f} MB)")
+
+        def chunk(length: int) -> None:
+            nonlocal got, told
+            got += length
+            if (percent := 100 * got // size) >= told + _STEP:
+                told = percent - percent % _STEP
+                say(f"fetching {name}: {told} %")
+
+        yield chunk
+
+    return downloading

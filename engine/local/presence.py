@@ -1,0 +1,65 @@
+"""Who runs `tidegate up` for a folder: one at a time, findable by `down`, recognised when it was killed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+
+from engine.errors import WrongCall
+from engine.local.processes import POLL, Born, myself
+
+
+class Presence:
+    """The runner of the folder `var`, in its file `up.json`."""
+
+    def __init__(self, var: Path) -> None:
+        self._path = var / "up.json"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Be the runner for a while. Raises `WrongCall` while another one is."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.with_name(".up.lock").open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as taken:
+                runner = self.runner()
+                who = f" (pid {runner.pid})" if runner else ""
+                message = f"tidegate up already runs for {self._path.parent}{who}"
+                raise WrongCall(message, remedy="`tidegate down` ends it; or give another paths.var") from taken
+            self._path.write_text(json.dumps(asdict(myself())), encoding="utf-8")
+            try:
+                yield
+            finally:
+                self._path.unlink(missing_ok=True)
+
+    def runner(self) -> Born | None:
+        """The process that runs it now; None if there is none or it was killed."""
+        try:
+            born = Born(**json.loads(self._path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+        return born if born.alive else None
+
+    def end(self, patience: timedelta) -> bool:
+        """Tell the runner to end and wait for it; after `patience` tell it again, which kills. False: none ran."""
+        runner = self.runner()
+        if runner is None:
+            return False
+        for _ in range(2):
+            with suppress(ProcessLookupError):
+                os.kill(runner.pid, signal.SIGTERM)
+            deadline = time.monotonic() + patience.total_seconds()
+            while runner.alive and time.monotonic() < deadline:
+                time.sleep(POLL.total_seconds())
+            if not runner.alive:
+                break
+        return True

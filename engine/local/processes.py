@@ -1,0 +1,157 @@
+"""Processes that outlive the call that started them: known by pid *and* birth, ended by group.
+
+A pid alone is no identity: it may belong to a stranger after a crash or a reboot. `Born` adds the moment of birth, so
+that leftovers of a killed run are recognised and strangers are left alone. Every process here leads its own session,
+so ending its group ends what it started as well.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+POLL: Final = timedelta(milliseconds=10)  # the system has no event for "a group is empty", so it is asked
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Born:
+    """A process for good: its pid and its birth (clock ticks after a given boot; elsewhere, seconds)."""
+
+    pid: int
+    birth: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether this very process still runs; one that has ended but was not yet waited for does not."""
+        return birth_of(self.pid) == self.birth
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to run: arguments, the variables added to the environment, and the user (None: as we are)."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    user: str | None = None
+
+
+def birth_of(pid: int) -> str | None:
+    """When process `pid` was born; None if there is no such process or it has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        boot = _BOOT_ID.read_text(encoding="ascii").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return None if _BOOT_ID.exists() else _birth_elsewhere(pid)
+    fields = stat.rpartition(")")[2].split()  # the name may hold spaces and brackets
+    return None if fields[0] in "ZX" else f"{boot}:{fields[19]}"
+
+
+def _birth_elsewhere(pid: int) -> str | None:
+    """The same where there is no /proc."""
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.2f}"
+    except psutil.NoSuchProcess:
+        return None
+
+
+def myself() -> Born:
+    """The process that asks. Raises `ProcessLookupError` never: it runs."""
+    return Born(os.getpid(), birth_of(os.getpid()) or "")
+
+
+def spawn(command: Command, *, log: Path, cwd: Path) -> subprocess.Popen[bytes]:
+    """Start `command` in a session of its own, without input, its output appended to `log`.
+
+    Raises `OSError` when it cannot be executed.
+    """
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command.argv,
+            cwd=cwd,
+            env={**os.environ, **command.env},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            user=command.user,
+            group=group_of(command.user),
+            extra_groups=[] if command.user else None,
+        )
+
+
+def group_of(user: str | None) -> int | None:
+    """The primary group of `user`; None for None."""
+    if user is None:
+        return None
+    import pwd  # not there on every platform
+
+    return pwd.getpwnam(user).pw_gid
+
+
+def members(group: int) -> list[int]:
+    """The pids of a process group that still run."""
+    found = []
+    for pid in psutil.pids():
+        try:
+            if os.getpgid(pid) == group and birth_of(pid) is not None:
+                found.append(pid)
+        except (ProcessLookupError, PermissionError):
+            continue
+    return found
+
+
+def marked_groups(name: str, value: str) -> list[int]:
+    """The process groups in which some process has `name` set to `value` in its environment at birth; not our own.
+
+    This finds what a run started and did not live to write down. Processes of others cannot be read and are skipped.
+    """
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(name) == value and birth_of(process.pid) is not None:
+                found.add(os.getpgid(process.pid))
+        except (psutil.Error, OSError):
+            continue
+    return sorted(found - {os.getpgid(0)})
+
+
+def end_groups(groups: Sequence[int], *, patience: timedelta) -> None:
+    """End process groups: TERM, up to `patience` for all of them together, then KILL; returns when none runs.
+
+    A group's number is the pid of its leader. With no patience, KILL at once.
+    """
+    if patience > timedelta(0):
+        _signal_all(groups, signal.SIGTERM)
+        if _gone_within(groups, patience):
+            return
+    _signal_all(groups, signal.SIGKILL)
+    _gone_within(groups, timedelta(seconds=10))
+
+
+def _signal_all(groups: Sequence[int], number: signal.Signals) -> None:
+    for group in groups:
+        try:
+            os.killpg(group, number)
+        except (ProcessLookupError, PermissionError):  # gone; or only a zombie is left, on some systems
+            continue
+
+
+def _gone_within(groups: Sequence[int], patience: timedelta) -> bool:
+    deadline = time.monotonic() + patience.total_seconds()
+    left = list(groups)
+    while left := [group for group in left if members(group)]:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL.total_seconds())
+    return True

@@ -1,0 +1,79 @@
+"""`services.json`: which local services belong to a folder, where they listen, and who they are.
+
+It outlives the services: their ports are taken again at the next start when they are free, so addresses are stable.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, get_args
+
+from engine.local.distribution import locked
+from engine.local.processes import Born
+from engine.local.program import ServiceName
+
+NAMES: Final[tuple[ServiceName, ...]] = get_args(ServiceName)
+FILE: Final = "services.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One service: its address and ports, its process (None: ended in order), its data, and who started it."""
+
+    url: str
+    ports: tuple[int, ...]
+    process: Born | None
+    home: str
+    owner: Born | None
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process still runs."""
+        return self.process is not None and self.process.alive
+
+
+class Record:
+    """The file in one folder; each change is a whole new file, made under a lock."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        self._lock = folder / f".{FILE}.lock"
+
+    def read(self) -> dict[ServiceName, Entry]:
+        """All entries; none when there is no file. A file that is no record counts as none."""
+        try:
+            raw = json.loads(self.path.read_text(encoding="utf-8"))
+            return {name: _entry(raw[name]) for name in NAMES if name in raw}
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return {}
+
+    def write(self, name: ServiceName, entry: Entry) -> None:
+        """Put one entry in the place of the old one."""
+        with locked(self._lock):
+            entries = {**self.read(), name: entry}
+            beside = self.path.with_name(f"{FILE}.{os.getpid()}")
+            beside.write_text(json.dumps({key: asdict(value) for key, value in entries.items()}, indent=1) + "\n")
+            beside.replace(self.path)
+
+
+def _entry(raw: Mapping[str, object]) -> Entry:
+    ports = raw["ports"]
+    if not isinstance(ports, list):
+        raise TypeError(ports)
+    return Entry(
+        url=str(raw["url"]),
+        ports=tuple(int(port) for port in ports),
+        process=_born(raw["process"]),
+        home=str(raw["home"]),
+        owner=_born(raw["owner"]),
+    )
+
+
+def _born(raw: object) -> Born | None:
+    if not isinstance(raw, dict):
+        return None
+    return Born(int(raw["pid"]), str(raw["birth"]))

@@ -1,0 +1,265 @@
+"""The local services of one folder: started side by side where they are missing, used again where they run.
+
+`LocalServices(var).start()` is what `tidegate up`, the demo and the tests call. A service for which an address is given
+is never started. Whoever started a service ends it with `stop`; one left by a killed run is recognised by its record
+(pid and birth) or, if there was no time to write one, by a mark in its environment, and is used again or ended.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, Self
+
+from engine.errors import ServiceUnreachable
+from engine.local.addresses import Status, Urls, given
+from engine.local.distribution import locked
+from engine.local.elastic import Elastic
+from engine.local.mongod import Mongod
+from engine.local.ports import free_ports, is_free
+from engine.local.processes import Born, birth_of, end_groups, marked_groups, myself, spawn
+from engine.local.program import CannotStart, Program, Say, ServiceName
+from engine.local.record import NAMES, Entry, Record
+from engine.local.valkey import Valkey
+from engine.settings import Settings
+
+MARK: Final = "TIDEGATE_LOCAL_SERVICE"
+STOP_PATIENCE: Final = timedelta(seconds=20)  # Elasticsearch flushes for some seconds
+_TRIES: Final = 3  # somebody else may take a port between our look and the bind
+_POLL: Final = 0.05  # seconds between two questions "do you serve?"
+_WITHOUT_ELASTIC: Final = "running without Elasticsearch: audiences are read from MongoDB, log search is off"
+
+
+class LocalServices:
+    """The services of the folder `var`; `addresses` maps service names to those used instead.
+
+    `heap` is Elasticsearch's, as Java writes it; `cache_memory` bounds the cache, as Valkey writes it;
+    `mongo_cache_gb` bounds mongod's cache. `say` is told of what takes long.
+    """
+
+    @classmethod
+    def of(cls, settings: Settings, say: Say = lambda _: None) -> Self:
+        """The services that `settings` describe: an address given there is used, the rest is local to `paths.var`."""
+        engine = settings.engine
+        return cls(
+            settings.paths.var,
+            addresses=given(settings),
+            heap=engine.elastic_heap,
+            cache_memory=engine.cache_memory,
+            say=say,
+        )
+
+    def __init__(
+        self,
+        var: Path,
+        *,
+        addresses: Mapping[ServiceName, str] | None = None,
+        heap: str = "512m",
+        cache_memory: str = "256mb",
+        mongo_cache_gb: float = 1.0,
+        say: Say = lambda _: None,
+    ) -> None:
+        self.var = var.resolve()
+        self.given = dict(addresses or {})
+        self.notes: list[str] = []
+        self._say = say
+        self._record = Record(self.var)
+        self._programs: dict[ServiceName, Program] = {
+            "mongo": Mongod(mongo_cache_gb),
+            "broker": Valkey("broker"),
+            "cache": Valkey("cache", cache_memory),
+            "elastic": Elastic(heap),
+        }
+        self._pool = ThreadPoolExecutor(len(NAMES), thread_name_prefix="service")
+        self._launches: dict[ServiceName, Future[str]] = {}
+        self._children: dict[ServiceName, subprocess.Popen[bytes]] = {}
+        self._ending = threading.Event()
+
+    def start(self, names: Iterable[ServiceName] = NAMES) -> Urls:
+        """Start what of `names` is missing, side by side, and return all addresses ("" for what was not asked for).
+
+        Raises `CannotStart` for a service that the engine needs. Without Elasticsearch it goes on, and `notes` says
+        why and what that costs.
+        """
+        wanted = list(names)
+        self.launch(wanted)
+        urls = {name: self.url(name) for name in wanted if name != "elastic"}
+        return Urls(
+            urls.get("mongo", ""),
+            urls.get("broker", ""),
+            urls.get("cache", ""),
+            self.elastic_url() if "elastic" in wanted else None,
+        )
+
+    def launch(self, names: Iterable[ServiceName]) -> None:
+        """Begin to start services, and return at once; `url` waits for one."""
+        self.var.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            if name not in self._launches:
+                self._launches[name] = self._pool.submit(self._ensure, name)
+
+    def url(self, name: ServiceName) -> str:
+        """The address of one service, started if it was not; waits until it serves. Raises `CannotStart`."""
+        self.launch([name])
+        return self._launches[name].result()
+
+    def elastic_url(self) -> str | None:
+        """The same for Elasticsearch, but None where it cannot run (then `notes` says why)."""
+        try:
+            return self.url("elastic")
+        except CannotStart as missing:
+            note = f"{missing}; {_WITHOUT_ELASTIC}. To have it: {missing.remedy}"
+            if note not in self.notes:
+                self.notes.append(note)
+                self._say(note)
+            return None
+
+    def running(self) -> Urls:
+        """The addresses given or recorded by whoever started the services; starts nothing.
+
+        Raises `ServiceUnreachable` when one that the engine needs is neither.
+        """
+        states = {status.name: status for status in self.status()}
+        for name in ("mongo", "broker", "cache"):
+            if states[name].state not in {"given", "running"}:
+                remedy = f"`tidegate up` starts it, or give TIDEGATE_SERVICES__{name.upper()}_URL"
+                raise ServiceUnreachable(f"{name}: no local service runs for {self.var}", remedy=remedy)
+        elastic = states["elastic"]
+        serving = elastic.url if elastic.state in {"given", "running"} else None
+        return Urls(states["mongo"].url, states["broker"].url, states["cache"].url, serving)
+
+    def status(self) -> list[Status]:
+        """What runs, without starting anything."""
+        entries = self._record.read()
+        shown = []
+        for name in NAMES:
+            entry = entries.get(name)
+            if name in self.given:
+                shown.append(Status(name, "given", self.given[name], None))
+            elif entry is None:
+                shown.append(Status(name, "absent", "", None))
+            elif entry.alive and entry.process is not None:
+                shown.append(Status(name, "running", entry.url, entry.process.pid))
+            else:
+                shown.append(Status(name, "ended", entry.url, None))
+        return shown
+
+    def stop(self, *, everything: bool = False, discard: bool = False) -> list[ServiceName]:
+        """End the services that this object started (`everything`: all of the folder); returns their names.
+
+        `discard` is for data that nobody needs again: it ends them at once and removes the data.
+        """
+        self._ending.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        entries = self._record.read()
+        mine = [name for name in NAMES if name in entries and (everything or name in self._children)]
+        groups = {name: _group(entries[name]) for name in mine}
+        strays = [group for name in mine for group in marked_groups(MARK, self._mark(name))]
+        patience = timedelta(0) if discard else STOP_PATIENCE
+        end_groups([*(group for group in groups.values() if group), *strays], patience=patience)
+        for name in mine:
+            if child := self._children.pop(name, None):
+                child.wait()
+            self._record.write(name, replace(entries[name], process=None))
+            if discard:
+                shutil.rmtree(entries[name].home, ignore_errors=True)
+        self._launches.clear()
+        return [name for name in mine if groups[name]]
+
+    def _ensure(self, name: ServiceName) -> str:
+        """The address of a serving `name`: given, running already, or started now."""
+        if name in self.given:
+            return self.given[name]
+        program = self._programs[name]
+        with locked(self.var / f".{name}.lock"):
+            entry = self._record.read().get(name)
+            if entry and entry.process and entry.alive and self._serves(program, entry.ports, entry.process):
+                return entry.url
+            self._end_leftovers(name, entry)
+            home = self._home(program, entry)
+            for attempt in range(_TRIES):
+                ports = entry.ports if attempt == 0 and entry and _usable(entry, program) else None
+                started = self._try(program, home, ports or free_ports(program.port_count))
+                if started is not None:
+                    return started
+            raise CannotStart(f"{name}: it does not start{_last_words(self.var / f'{name}.log')}")
+
+    def _try(self, program: Program, home: Path, ports: tuple[int, ...]) -> str | None:
+        """Start `program` once and wait until it serves; None if it ended first, e.g. because a port was taken."""
+        command = program.command(home, ports, self._say)
+        command = replace(command, env={**command.env, MARK: self._mark(program.name)})
+        child = spawn(command, log=self.var / f"{program.name}.log", cwd=home)
+        born = Born(child.pid, birth_of(child.pid) or "")
+        entry = Entry(program.url(ports), ports, born, str(home), myself())
+        self._record.write(program.name, entry)
+        self._children[program.name] = child
+        deadline = time.monotonic() + program.patience.total_seconds()
+        while child.poll() is None:
+            if program.ready(ports, child.pid):
+                return entry.url
+            if self._ending.wait(_POLL) or time.monotonic() > deadline:
+                break
+        end_groups([child.pid], patience=timedelta(0))
+        child.wait()
+        if self._ending.is_set():
+            raise CannotStart(f"{program.name}: ended while it started")
+        if time.monotonic() > deadline:
+            took = program.patience.total_seconds()
+            raise CannotStart(
+                f"{program.name}: not ready in {took:.0f} s{_last_words(self.var / f'{program.name}.log')}"
+            )
+        return None
+
+    def _serves(self, program: Program, ports: tuple[int, ...], process: Born) -> bool:
+        """Whether what a record names serves; it gets a moment, because its starter may have died just after."""
+        deadline = time.monotonic() + program.patience.total_seconds()
+        while process.alive and time.monotonic() < deadline and not self._ending.is_set():
+            if program.ready(ports, process.pid):
+                return True
+            self._ending.wait(_POLL)
+        return False
+
+    def _end_leftovers(self, name: ServiceName, entry: Entry | None) -> None:
+        """End what a killed run left of `name`: two servers must never share one data folder."""
+        groups = set(marked_groups(MARK, self._mark(name)))
+        if entry and (group := _group(entry)):
+            groups.add(group)
+        if groups:
+            self._say(f"ending what an earlier run left of {name}")
+            end_groups(sorted(groups), patience=STOP_PATIENCE)
+
+    def _home(self, program: Program, entry: Entry | None) -> Path:
+        """The data folder: the recorded one as long as it is there."""
+        if entry and Path(entry.home).is_dir():
+            return Path(entry.home)
+        folder = self.var / program.name
+        folder.mkdir(exist_ok=True)
+        return program.home(folder)
+
+    def _mark(self, name: ServiceName) -> str:
+        return f"{self.var}:{name}"
+
+
+def _usable(entry: Entry, program: Program) -> bool:
+    return len(entry.ports) == program.port_count and all(is_free(port) for port in entry.ports)
+
+
+def _group(entry: Entry) -> int | None:
+    """The process group that a recorded service leads, while it runs; what a dead leader left is found by its mark."""
+    return entry.process.pid if entry.process is not None and entry.process.alive else None
+
+
+def _last_words(log: Path) -> str:
+    """The end of a service's log, for a message."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return "".join(f"\n  {line[:300]}" for line in lines[-3:])

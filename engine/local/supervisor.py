@@ -1,0 +1,249 @@
+"""Runs the lines of a Procfile: restarts what ends, stops everything in order, leaves nothing behind.
+
+Each process leads its own session, so a Ctrl-C at the terminal reaches only the supervisor, which passes on one TERM.
+What ends is started again after a delay that doubles (`Backoff`) and is forgotten once a process has stayed healthy.
+The first Ctrl-C or TERM stops everything: TERM, then KILL to whoever outstays its stop timeout; the second kills at
+once. Should the supervisor itself be killed, its guard ends the processes.
+
+One thread does it all: it waits for output, signals and deadlines together.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from engine.local.guard import MARK, start_guard
+from engine.local.output import Output
+from engine.local.processes import end_groups, marked_groups
+from engine.local.procfile import ProcessType, environment, launch
+
+STOP_TIMEOUT: Final = timedelta(seconds=20)  # a batch lasts 1.5 s at most, a provider's answer up to 15 s
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_TICK: Final = 0.1  # seconds; a death is noticed within this even if somebody else holds the output open
+_CHUNK: Final = 64 * 1024
+_INTERRUPTED: Final = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """The delay before a restart: `first`, doubled for each death in a row, at most `longest`.
+
+    A process that lived for `healthy` starts the row anew.
+    """
+
+    first: timedelta = timedelta(milliseconds=250)
+    longest: timedelta = timedelta(seconds=30)
+    healthy: timedelta = timedelta(seconds=10)
+
+    def delay(self, deaths: int) -> timedelta:
+        """Before the restart after the `deaths`-th death in a row (from 1)."""
+        doublings = min(deaths - 1, 30)  # beyond that any delay is past any sensible longest
+        return min(self.first * (1 << doublings), self.longest)
+
+
+@dataclass(slots=True)
+class Instance:
+    """One process of a type, e.g. `slow.2`; times are seconds of the monotonic clock."""
+
+    name: str
+    type: ProcessType
+    child: subprocess.Popen[bytes] | None = None
+    by_shell: bool = False
+    born_at: float = 0.0
+    deaths: int = 0
+    start_at: float | None = 0.0
+    kill_at: float | None = None
+
+
+@dataclass
+class Supervisor:
+    """Runs process types, `scale` of each (1 if not named), with `env` added to their environment, in `cwd`.
+
+    `stop_timeouts` by type name; `run` may be called once, in the main thread (it handles signals).
+    """
+
+    types: Sequence[ProcessType]
+    output: Output
+    cwd: Path
+    scale: Mapping[str, int] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    stop_timeouts: Mapping[str, timedelta] = field(default_factory=dict)
+    backoff: Backoff = Backoff()
+
+    def __post_init__(self) -> None:
+        self._mark = uuid.uuid4().hex
+        self._selector = selectors.DefaultSelector()
+        self._instances = [Instance(name, kind) for name, kind in instances(self.types, self.scale)]
+        self._heard: list[int] = []  # signals, in the order they came
+
+    def run(self) -> int:
+        """Supervise until told to end; returns the exit code: 0 after TERM, 130 after Ctrl-C."""
+        longest = max([STOP_TIMEOUT, *self.stop_timeouts.values()])
+        guard = start_guard(self._mark, longest)
+        try:
+            with self._signals():
+                self._loop()
+        finally:
+            self._leave_nothing()
+            if guard.stdin:
+                guard.stdin.close()
+            guard.wait()
+        return _INTERRUPTED if self._heard[:1] == [signal.SIGINT] else 0
+
+    def _loop(self) -> None:
+        obeyed = 0
+        while not obeyed or any(instance.child for instance in self._instances):
+            for key, _ in self._selector.select(_TICK):
+                self._read(key)
+            now = time.monotonic()
+            for number in self._heard[obeyed:]:
+                obeyed += 1
+                self._stop(now, obeyed, signal.Signals(number).name)
+            for instance in self._instances:
+                self._look_at(instance, now, stopping=obeyed > 0)
+
+    def _look_at(self, instance: Instance, now: float, *, stopping: bool) -> None:
+        """Do what is due for one process: bury it, start it, or kill it."""
+        if instance.child is not None and instance.child.poll() is not None:
+            self._bury(instance, now, stopping=stopping)
+        if instance.child is None and not stopping and instance.start_at is not None and now >= instance.start_at:
+            self._start(instance, now)
+        if instance.child is not None and instance.kill_at is not None and now >= instance.kill_at:
+            self.output.say(f"{instance.name} outstays its stop timeout and is killed")
+            instance.kill_at = None
+            _signal_group(instance.child.pid, signal.SIGKILL)
+
+    def _start(self, instance: Instance, now: float) -> None:
+        env = environment(self.env, {MARK: self._mark, "TIDEGATE_PROCESS": instance.name})
+        how = launch(instance.type.command, env)
+        instance.start_at, instance.born_at, instance.by_shell = None, now, how.by_shell
+        try:
+            child = subprocess.Popen(
+                how.argv,
+                cwd=self.cwd,
+                env={**env, **how.env},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                bufsize=0,
+            )
+        except OSError as error:
+            self.output.say(f"{instance.name} cannot be started: {error}")
+            self._again(instance, now)
+            return
+        instance.child = child
+        if child.stdout:
+            os.set_blocking(child.stdout.fileno(), False)
+            self._selector.register(child.stdout, selectors.EVENT_READ, instance)
+        self.output.say(f"{instance.name} started (pid {child.pid})")
+
+    def _bury(self, instance: Instance, now: float, *, stopping: bool) -> None:
+        """A process has ended: take its last words, end what it left in its group, and plan its return."""
+        child = instance.child
+        if child is None:
+            return
+        _signal_group(child.pid, signal.SIGKILL)  # a main process that died leaves its workers behind
+        if child.stdout and not child.stdout.closed:
+            with suppress(BlockingIOError):
+                while chunk := os.read(child.stdout.fileno(), _CHUNK):
+                    self.output.feed(instance.name, chunk)
+            self._close(child)
+        self.output.finish(instance.name)
+        instance.child, instance.kill_at = None, None
+        self.output.say(f"{instance.name} ended {_how(child.returncode)}")
+        if not stopping:
+            self._again(instance, now)
+
+    def _again(self, instance: Instance, now: float) -> None:
+        lived = timedelta(seconds=now - instance.born_at)
+        instance.deaths = 1 if lived >= self.backoff.healthy else instance.deaths + 1
+        delay = self.backoff.delay(instance.deaths).total_seconds()
+        instance.start_at = now + delay
+        self.output.say(f"{instance.name} starts again in {delay:g} s")
+
+    def _read(self, key: selectors.SelectorKey) -> None:
+        instance: Instance = key.data
+        try:
+            chunk = os.read(key.fd, _CHUNK)
+        except BlockingIOError:
+            return
+        if chunk:
+            self.output.feed(instance.name, chunk)
+        elif instance.child is not None:
+            self._close(instance.child)
+
+    def _close(self, child: subprocess.Popen[bytes]) -> None:
+        if child.stdout and not child.stdout.closed:
+            self._selector.unregister(child.stdout)
+            child.stdout.close()
+
+    def _stop(self, now: float, times: int, name: str) -> None:
+        """Told to end: TERM the first time, KILL the second."""
+        running = [instance for instance in self._instances if instance.child is not None]
+        self.output.say(f"{name}: {'stopping' if times == 1 else 'killing'} {len(running)} processes")
+        for instance in running:
+            if instance.child is None:
+                continue
+            if times > 1:
+                _signal_group(instance.child.pid, signal.SIGKILL)
+                continue
+            timeout = self.stop_timeouts.get(instance.type.name, STOP_TIMEOUT)
+            instance.kill_at = now + timeout.total_seconds()
+            if instance.by_shell:  # the shell would keep it to itself
+                _signal_group(instance.child.pid, signal.SIGTERM)
+            else:  # a fleet's main process tells its workers; hearing it twice, they would drop their work
+                instance.child.terminate()
+
+    def _leave_nothing(self) -> None:
+        """Whatever happened: no process of ours stays, and no pipe."""
+        running = [instance.child for instance in self._instances if instance.child is not None]
+        end_groups([*(child.pid for child in running), *marked_groups(MARK, self._mark)], patience=timedelta(0))
+        for child in running:
+            child.wait()
+            self._close(child)
+        self._selector.close()
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Hear the signals that tell us to end; the loop obeys them within a tick."""
+
+        def hear(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
+            self._heard.append(number)
+
+        before = {number: signal.signal(number, hear) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def instances(types: Sequence[ProcessType], scale: Mapping[str, int]) -> list[tuple[str, ProcessType]]:
+    """The names of all processes with their types: `web`, or `slow.1`, `slow.2` where there are several."""
+    named = []
+    for kind in types:
+        count = scale.get(kind.name, 1)
+        named += [(kind.name if count == 1 else f"{kind.name}.{number}", kind) for number in range(1, count + 1)]
+    return named
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def _how(code: int) -> str:
+    return f"by {signal.Signals(-code).name}" if code < 0 else f"with code {code}"

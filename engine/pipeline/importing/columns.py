@@ -1,0 +1,132 @@
+"""What the columns of a file mean: renaming, defaults, what is left out; and the checks that every row shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Final, NoReturn
+from zoneinfo import available_timezones
+
+from engine.domain.changes import Stored
+from engine.errors import WrongCall
+from engine.predicate.fields import Shape, parse_value
+from engine.predicate.workspace import closest
+
+LONGEST_ID: Final = 500
+"""Bytes in a user's, an event's or a list's id: it is part of many keys."""
+
+
+class RowFaultError(ValueError):
+    """One row is wrong; the text says what, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a file's columns are to be read: `mapping` from its name to ours, `defaults` by our name, `ignored` its names."""
+
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    ignored: frozenset[str] = frozenset()
+
+    def targets(self, columns: Sequence[str], aliases: Mapping[str, str]) -> list[str | None]:
+        """Our name for each column of a file, None for one to leave out.
+
+        An alias counts where its meaning is not there by its own name. Raises `WrongCall` where a column has no name,
+        is there twice, or an option names one that is not there.
+        """
+        for option, names in (("--map", self.mapping), ("--ignore", self.ignored)):
+            for name in names:
+                if name not in columns:
+                    raise WrongCall(f"{option} {name}: the file has no such column", remedy=closest(name, columns))
+        if "" in columns:
+            place = columns.index("") + 1
+            raise WrongCall(
+                f"column {place} of the header has no name", remedy="name it, or is there a delimiter too many?"
+            )
+        taken = {self.mapping.get(column, column) for column in columns}
+        found: list[str | None] = []
+        for column in columns:
+            name = self.mapping.get(column, column)
+            if column not in self.mapping and name in aliases and aliases[name] not in taken:
+                name = aliases[name]
+            found.append(None if column in self.ignored else name)
+        named = [name for name in found if name is not None]
+        for name in named:
+            if named.count(name) > 1:
+                raise WrongCall(f"the column {name} is there twice", remedy="remove one, or pass --ignore or --map")
+        return found
+
+
+def absent(raw: object) -> bool:
+    """Whether a cell of a table says nothing: empty, or null in Parquet."""
+    return raw is None or raw == ""
+
+
+def identifier(raw: object, what: str) -> str:
+    """An id as text; whole numbers are taken too. Raises `RowFaultError`."""
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        return str(raw)
+    if absent(raw):
+        raise RowFaultError(f"{what} is missing")
+    if not isinstance(raw, str):
+        raise RowFaultError(f"{what}: expected a text, got {str(raw)[:60]}")
+    if not raw.isascii() or not raw.isprintable() or len(raw) > LONGEST_ID:
+        try:
+            size = len(raw.encode())
+        except UnicodeEncodeError as error:
+            raise RowFaultError(f"{what} is not valid Unicode: half of a surrogate pair") from error
+        if size > LONGEST_ID:
+            raise RowFaultError(f"{what} is {size} bytes long; an id has at most {LONGEST_ID}")
+        if any(ord(letter) < 32 or ord(letter) == 127 for letter in raw):
+            raise RowFaultError(f"{what} has a control character (remove it)")
+    if raw != raw.strip():
+        raise RowFaultError(f"{what} begins or ends with a space (remove it)")
+    return raw
+
+
+def read_value(name: str, shape: Shape, raw: object) -> Stored | None:
+    """A value of the catalogue, ready to store; None where it is missing. Raises `RowFaultError`."""
+    try:
+        value = parse_value(shape, raw)
+    except ValueError as error:
+        raise RowFaultError(f"{name}: {error}") from error
+    if isinstance(value, str):
+        if "\0" in value:
+            raise RowFaultError(f"{name}: has a NUL character (remove it)")
+        if name == "timezone" and value not in _zones():
+            raise RowFaultError(
+                f'timezone: "{value[:60]}" is no time zone ({closest(value, _zones()) or "e.g. Europe/Berlin"})'
+            )
+    elif isinstance(value, list) and any(isinstance(one, str) and "\0" in one for one in value):
+        raise RowFaultError(f"{name}: has a NUL character (remove it)")
+    return value  # type: ignore[return-value] # the catalogue's arrays have one element type
+
+
+def refuse_key(key: object, known: Iterable[str], what: str) -> NoReturn:
+    """Say why a key of a row is not read. Raises `RowFaultError`."""
+    text = str(key)[:60]
+    if "$" in text:
+        raise RowFaultError(f'the key "{text}" has a "$", which no name may have (rename it)')
+    if "." in text:
+        raise RowFaultError(f'the key "{text}" has a dot, which no name may have (rename it)')
+    if "\0" in text:
+        raise RowFaultError("a key has a NUL character (remove it)")
+    raise RowFaultError(
+        f'{what} "{text}" ({closest(text, known) or "declare it in the workspace file, or leave it out"})'
+    )
+
+
+def required(targets: Sequence[str | None], defaults: Mapping[str, Any], name: str, columns: Sequence[str]) -> None:
+    """Refuse a file that lacks a column. Raises `WrongCall`."""
+    if name in targets or name in defaults:
+        return
+    listed = ", ".join(columns)[:200]
+    near = closest(name, columns) or closest(name.replace("_", ""), columns)
+    column = near.removeprefix("did you mean ").removesuffix("?") or "COLUMN"
+    raise WrongCall(f"the file has no column {name} (its columns are {listed})", remedy=f"pass --map {column}={name}")
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())

@@ -1,0 +1,249 @@
+"""Files as batches of raw rows, in constant memory, from any position that an earlier run has reached.
+
+CSV and NDJSON may be gzipped. A position is an offset into the (unpacked) bytes and a line number; in Parquet both are
+row numbers.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from datetime import date
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, Final, NamedTuple, Protocol
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.errors import WrongCall
+from engine.pipeline.importing.records import CsvRecords, Lines, Record, decode, tokenise
+
+DELIMITERS: Final = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+
+
+class Position(NamedTuple):
+    """Where the next row begins: an offset in bytes (Parquet: rows) and the number of its line (Parquet: row)."""
+
+    offset: int
+    line: int
+
+
+class RawRow(NamedTuple):
+    """One row as the file has it.
+
+    `values` are cells in the order of the reader's columns (text, or Parquet's values), or a decoded JSON value where
+    the file has no columns; None where the row has a `fault`. `raw` is the row for the rejects file.
+    """
+
+    line: int
+    values: Sequence[Any] | dict[str, Any] | None  # Any: decoded JSON and Parquet values, judged by the catalogue
+    fault: str = ""
+    raw: bytes = b""
+
+
+class Batch(NamedTuple):
+    """Some rows, and the position behind them. `share` is the part of the file that is read, from 0 to 1."""
+
+    rows: list[RawRow]
+    after: Position
+    share: float
+
+
+class Reader(Protocol):
+    """One open file."""
+
+    columns: tuple[str, ...] | None
+
+    def batches(self, size: int, start: Position | None) -> Iterator[Batch]:
+        """The rows from `start` on (the first, where None), `size` at a time."""
+
+    def close(self) -> None:
+        """Release the file."""
+
+
+def open_reader(path: Path, *, form: str | None = None, delimiter: str = ",") -> Reader:
+    """A reader by `form` (`csv`, `ndjson`, `parquet`), or by the file's name. Raises `WrongCall` for what is not one."""
+    names = path.name.lower().removesuffix(".gz")
+    known = {"csv": "csv", "tsv": "csv", "ndjson": "ndjson", "jsonl": "ndjson", "json": "ndjson", "parquet": "parquet"}
+    form = form or known.get(names.rpartition(".")[2])
+    try:
+        if form == "csv":
+            return CsvReader(path, "\t" if names.endswith(".tsv") and delimiter == "," else delimiter)
+        if form == "ndjson":
+            return NdjsonReader(path)
+        if form == "parquet":
+            return ParquetReader(path)
+    except OSError as error:
+        raise WrongCall(f"{path}: cannot be read: {error.strerror or error}") from error
+    raise WrongCall(f"{path}: the name does not tell the format", remedy="pass --format csv, ndjson or parquet")
+
+
+class _Bytes:
+    """A file of lines: plain, or gzipped (then an offset is reached by reading up to it)."""
+
+    def __init__(self, path: Path) -> None:
+        self._plain: IO[bytes] = path.open("rb", buffering=1 << 20)
+        self._size = max(1, path.stat().st_size)
+        packed = self._plain.read(2) == b"\x1f\x8b"
+        self._plain.seek(0)
+        self.file: IO[bytes] = gzip.GzipFile(fileobj=self._plain) if packed else self._plain  # type: ignore[assignment]
+        self.packed = packed
+
+    def share(self, offset: int) -> float:
+        """How much of the file is read."""
+        return min(1.0, (self._plain.tell() if self.packed else offset) / self._size)
+
+    def close(self) -> None:
+        """Close both layers."""
+        self.file.close()
+        self._plain.close()
+
+
+class CsvReader:
+    """Comma-separated values with a header line; see `engine.pipeline.importing.records` for what a record is."""
+
+    def __init__(self, path: Path, delimiter: str = ",") -> None:
+        self._path = path
+        self._bytes = _Bytes(path)
+        self._delimiter = delimiter
+        self._first, self.columns = self._header()
+
+    def _header(self) -> tuple[Position, tuple[str, ...]]:
+        line = Lines(self._bytes.file, 0, 1).read()
+        if line is None:
+            raise WrongCall(f"{self._path}: the file is empty", remedy="the first line must name the columns")
+        raw = line.raw.removeprefix(b"\xef\xbb\xbf")
+        if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise WrongCall(f"{self._path}:1: the file is UTF-16", remedy="save it as UTF-8")
+        text, fault = decode(raw)
+        if fault:
+            raise WrongCall(f"{self._path}:1: the header: {fault}", remedy="save the file as UTF-8")
+        if line.overlong:
+            raise WrongCall(f"{self._path}:1: the header is too long", remedy="is this a CSV file?")
+        cells = tokenise(text, self._delimiter)
+        if not isinstance(cells, list):
+            raise WrongCall(f"{self._path}:1: the header: {cells or 'a quote is opened and not closed'}")
+        if len(cells) == 1:
+            other = next((one for one in DELIMITERS if one != self._delimiter and one in cells[0]), None)
+            if other is not None:
+                raise WrongCall(
+                    f"{self._path}:1: the header has one column, {cells[0].strip()[:60]!r}",
+                    remedy=f"it seems to be separated by a {DELIMITERS[other]}: pass --delimiter '{other}'",
+                )
+        return Position(line.end, 2), tuple(cell.strip() for cell in cells)
+
+    def batches(self, size: int, start: Position | None) -> Iterator[Batch]:
+        """The rows from `start` on, `size` at a time."""
+        at = start or self._first
+        self._bytes.file.seek(at.offset)
+        records = iter(CsvRecords(Lines(self._bytes.file, *at), len(self.columns), self._delimiter))
+        while some := list(islice(records, size)):
+            yield Batch([_raw_row(one) for one in some], Position(some[-1].end, some[-1].next_line), self._share(some))
+
+    def _share(self, some: list[Record]) -> float:
+        return self._bytes.share(some[-1].end)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._bytes.close()
+
+
+def _raw_row(record: Record) -> RawRow:
+    return RawRow(record.line, record.cells, record.fault, record.raw)
+
+
+class NdjsonReader:
+    """One JSON value a line; blank lines are skipped."""
+
+    columns: tuple[str, ...] | None = None
+
+    def __init__(self, path: Path) -> None:
+        self._bytes = _Bytes(path)
+
+    def batches(self, size: int, start: Position | None) -> Iterator[Batch]:
+        """The rows from `start` on, `size` at a time."""
+        at = start or Position(0, 1)
+        self._bytes.file.seek(at.offset)
+        lines = Lines(self._bytes.file, *at)
+        decoder = msgspec.json.Decoder()
+        rows: list[RawRow] = []
+        while (line := lines.read()) is not None:
+            raw = line.raw.removeprefix(b"\xef\xbb\xbf") if line.number == 1 else line.raw
+            at = Position(line.end, line.number + 1)
+            if raw.strip():
+                rows.append(_json_row(decoder, line.number, raw, overlong=line.overlong))
+            if len(rows) == size:
+                yield Batch(rows, at, self._bytes.share(at.offset))
+                rows = []
+        if rows:
+            yield Batch(rows, at, 1.0)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._bytes.close()
+
+
+def _json_row(decoder: msgspec.json.Decoder[Any], number: int, raw: bytes, *, overlong: bool) -> RawRow:
+    if overlong:
+        return RawRow(number, None, "the line is too long (a row may have 1 MiB)", raw)
+    try:
+        values = decoder.decode(raw)
+    except UnicodeDecodeError:
+        return RawRow(number, None, decode(raw)[1], raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        fault = decode(raw)[1]
+        return RawRow(number, None, fault or f"is not valid JSON: {str(error) or 'nested too deeply'}", raw)
+    if isinstance(values, str):
+        return RawRow(number, {"user_id": values}, "", raw)
+    if not isinstance(values, dict):
+        return RawRow(number, None, 'is not a JSON object (write {"user_id": "...", ...})', raw)
+    return RawRow(number, values, "", raw)
+
+
+class ParquetReader:
+    """A Parquet file, read a row group at a time; its columns are the rows' columns."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = pq.ParquetFile(path, memory_map=False, pre_buffer=False)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise WrongCall(f"{path}: is not a Parquet file: {error}") from error
+        self.columns = tuple(self._file.schema_arrow.names)
+
+    def batches(self, size: int, start: Position | None) -> Iterator[Batch]:
+        """The rows from `start` on, `size` at a time."""
+        number = start.offset if start else 0
+        total = max(1, self._file.metadata.num_rows)
+        group, first = 0, 0
+        while group < self._file.num_row_groups and first + self._file.metadata.row_group(group).num_rows <= number:
+            first += self._file.metadata.row_group(group).num_rows
+            group += 1
+        groups = list(range(group, self._file.num_row_groups))
+        skip = number - first
+        for piece in self._file.iter_batches(batch_size=size, row_groups=groups, use_threads=False):
+            kept = piece.slice(min(skip, piece.num_rows))
+            skip -= piece.num_rows - kept.num_rows
+            if not kept.num_rows:
+                continue
+            columns = [_plain(kept.column(place)) for place in range(kept.num_columns)]
+            rows = [RawRow(number + place, values) for place, values in enumerate(zip(*columns, strict=True), 1)]
+            number += kept.num_rows
+            yield Batch(rows, Position(number, number + 1), number / total)
+
+    def close(self) -> None:
+        """Close the file."""
+        with closing(self._file):
+            pass
+
+
+def _plain(column: Any) -> list[Any]:  # Any: pyarrow has no types
+    """One column as Python values; instants are cut to milliseconds, dates become texts."""
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("ms", column.type.tz), safe=False)
+    values: list[Any] = column.to_pylist()
+    if pa.types.is_date(column.type):
+        return [one.isoformat() if isinstance(one, date) else one for one in values]
+    return values

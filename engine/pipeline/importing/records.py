@@ -1,0 +1,202 @@
+"""Splits a CSV file into records so that one bad row stays one bad row, wherever its quotes are.
+
+The format is RFC 4180: a field is quoted as a whole or not at all, a quote inside is doubled, a quoted field may hold
+delimiters and newlines. A quote that is never closed would swallow the rest of the file; here it costs its own line.
+A record over several lines counts only if it is well formed, has as many columns as the header, and ends within
+`LONGEST_RECORD` bytes and `MOST_LINES` lines; otherwise its first line alone is at fault, and reading goes on with the next.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import IO, Final, NamedTuple
+
+LONGEST_LINE: Final = 1 << 20
+"""Bytes in one line; a longer one is a fault, and is skipped without being held in memory."""
+
+LONGEST_RECORD: Final = 1 << 16
+"""Bytes in which a quoted field over several lines must be closed: eight times the longest field that is kept."""
+
+MOST_LINES: Final = 1_000
+"""Lines in which a quoted field must be closed."""
+
+LONGEST_CELL: Final = 8_000
+"""Characters that a field can have and be kept (as bytes; see `engine.predicate.values`)."""
+
+
+class Line(NamedTuple):
+    """One physical line: its number from 1, its bytes with the line end, the offset behind it."""
+
+    number: int
+    raw: bytes
+    end: int
+    overlong: bool = False
+
+
+class Record(NamedTuple):
+    """One row: where it begins, its cells (None where it has a fault), what it says, and where the next begins."""
+
+    line: int
+    cells: list[str] | None
+    fault: str
+    raw: bytes
+    end: int
+    next_line: int
+
+
+class Lines:
+    """Physical lines of a binary file from an offset on, with the possibility to put some back."""
+
+    def __init__(self, file: IO[bytes], offset: int, number: int) -> None:
+        """`file` stands at `offset`, which is the start of line `number`."""
+        self._file = file
+        self._offset = offset
+        self._number = number
+        self._back: deque[Line] = deque()
+
+    def read(self) -> Line | None:
+        """The next line, or None at the end of the file."""
+        if self._back:
+            return self._back.popleft()
+        raw = self._file.readline(LONGEST_LINE + 1)
+        if not raw:
+            return None
+        size, overlong = len(raw), len(raw) > LONGEST_LINE
+        more = raw
+        while overlong and not more.endswith(b"\n"):
+            more = self._file.readline(LONGEST_LINE)
+            if not more:
+                break
+            size += len(more)
+        self._offset += size
+        line = Line(self._number, raw[:200] if overlong else raw, self._offset, overlong)
+        self._number += 1
+        return line
+
+    def put_back(self, lines: list[Line]) -> None:
+        """Read these again, in this order, before anything else."""
+        self._back.extendleft(reversed(lines))
+
+
+class CsvRecords:
+    """The records of a CSV file behind its header."""
+
+    def __init__(self, lines: Lines, columns: int, delimiter: str) -> None:
+        self._lines = lines
+        self._columns = columns
+        self._delimiter = delimiter
+
+    def __iter__(self) -> Iterator[Record]:
+        delimiter, columns = self._delimiter, self._columns
+        while (line := self._lines.read()) is not None:
+            raw = line.raw
+            if b'"' in raw or line.overlong:
+                yield self._quoted(line)
+                continue
+            text, fault = decode(raw)
+            text = text.rstrip("\r\n")
+            if not text:
+                continue
+            cells = text.split(delimiter)
+            if len(cells) != columns and not fault:
+                fault = miscounted(len(cells), columns)
+            yield Record(line.number, None if fault else cells, fault, raw, line.end, line.number + 1)
+
+    def _quoted(self, first: Line) -> Record:
+        """The record that begins with a line in which there is a quote."""
+        if first.overlong:
+            return self._faulty(first, f"the line is longer than {LONGEST_LINE} bytes")
+        raw, lines = first.raw, [first]
+        cells = tokenise(decode(raw)[0], self._delimiter)
+        while cells is None:
+            line = self._lines.read() if len(lines) < MOST_LINES and len(raw) < LONGEST_RECORD else None
+            if line is None or line.overlong:
+                self._lines.put_back([*lines[1:], *([line] if line else [])])
+                return self._faulty(
+                    first, "a quote is opened and never closed (close it, or double it to mean a quote)"
+                )
+            raw += line.raw
+            lines.append(line)
+            if b'"' in line.raw:
+                cells = tokenise(decode(raw)[0], self._delimiter)
+        if isinstance(cells, list) and (len(lines) == 1 or self._is_one_record(cells, lines)):
+            _, fault = decode(raw)
+            if len(cells) != self._columns and not fault:
+                fault = miscounted(len(cells), self._columns)
+            return Record(first.number, None if fault else cells, fault, raw, lines[-1].end, lines[-1].number + 1)
+        self._lines.put_back(lines[1:])
+        if len(lines) == 1:
+            return self._faulty(first, str(cells))
+        return self._faulty(
+            first, "a quote is opened and not closed in its row (close it, or double it to mean a quote)"
+        )
+
+    def _is_one_record(self, cells: list[str], lines: list[Line]) -> bool:
+        """Whether what spans several lines is a record, and not a quote left open that a later one happened to close.
+
+        Where a field is too long to be kept, the row is lost either way; then lines inside it that are rows of their
+        own, column for column, are taken for rows.
+        """
+        if len(cells) != self._columns:
+            return False
+        inner = lines[1:-1]
+        if self._columns < 2 or not inner or max(map(len, cells)) <= LONGEST_CELL:
+            return True
+        told = (tokenise(decode(line.raw)[0], self._delimiter) for line in inner)
+        return not all(isinstance(one, list) and len(one) == self._columns for one in told)
+
+    @staticmethod
+    def _faulty(line: Line, reason: str) -> Record:
+        return Record(line.number, None, decode(line.raw)[1] or reason, line.raw, line.end, line.number + 1)
+
+
+def decode(raw: bytes) -> tuple[str, str]:
+    """The text of some bytes and what is wrong with them (empty: nothing); bad bytes are kept as surrogates."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        place = f"byte {error.start + 1} of the row (0x{raw[error.start]:02x}) is not UTF-8 (save the file as UTF-8)"
+        return raw.decode(errors="surrogateescape"), place
+    return text, "has a NUL byte (remove it)" if "\0" in text else ""
+
+
+def miscounted(found: int, columns: int) -> str:
+    """What is wrong with a row of `found` cells."""
+    hint = "quote a field that holds the delimiter" if found > columns else "is a field or a delimiter missing?"
+    return f"has {found} columns, the header has {columns} ({hint})"
+
+
+def tokenise(text: str, delimiter: str) -> list[str] | str | None:
+    """The cells of one record with quotes; None where a quote is still open at the end, a text where it is malformed."""
+    text = text[:-1] if text.endswith("\n") else text
+    text = text[:-1] if text.endswith("\r") else text
+    cells: list[str] = []
+    at, size = 0, len(text)
+    while True:
+        if text.startswith('"', at):
+            end = closing(text, at + 1)
+            if end < 0:
+                return None
+            cells.append(text[at + 1 : end].replace('""', '"'))
+            at = end + 1
+            if at < size and text[at] != delimiter:
+                return f"column {len(cells)} goes on behind its closing quote (double a quote to mean one)"
+        else:
+            end = text.find(delimiter, at)
+            end = size if end < 0 else end
+            cell = text[at:end]
+            if '"' in cell:
+                return f"column {len(cells) + 1} has a quote but does not begin with one (quote it all, and double the quote)"
+            cells.append(cell)
+            at = end
+        if at >= size:
+            return cells
+        at += len(delimiter)
+
+
+def closing(text: str, at: int) -> int:
+    """Where the quoted field that begins before `at` is closed; -1 where it is not."""
+    while (at := text.find('"', at)) >= 0 and text.startswith('"', at + 1):
+        at += 2
+    return at

@@ -1,0 +1,192 @@
+"""How a slice is worked on, whatever it does: claim, guard, one batch after another, each with a checkpoint, close.
+
+The lease is MongoDB's; the holder counts on its own monotonic clock from before the claim and stops with a margin, so
+that it never writes under a lease that has run out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final, Protocol
+from uuid import uuid4
+
+from engine.clock import Clock
+from engine.domain.lifecycle import SliceState
+from engine.domain.work import Slice
+from engine.errors import EngineError
+from engine.failpoints import passage
+from engine.pipeline.ports import Doorbell, SliceStore
+from engine.poison import Again, after_error
+from engine.telemetry.events import emit
+
+MARGIN: Final = 0.2
+"""Share of a lease that is left unused, for the difference of two clocks and a slow round trip."""
+
+
+class LeaseLost(EngineError):
+    """The lease of this slice ran out; another worker goes on from its last checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a batch did: the cursor after it (None: the range is finished) and what is to be counted."""
+
+    cursor: str | None
+    counts: Counter[str]
+
+
+class Poison(Protocol):
+    """What becomes of suspects (`engine.pipeline.reconcile`)."""
+
+    def users_left(self, piece: Slice) -> int: ...
+    def treat(self, slice_id: str) -> None: ...
+
+
+@dataclass
+class Hold:
+    """A slice under a lease, which its holder trusts until `until` on its monotonic clock (s)."""
+
+    piece: Slice
+    token: str
+    until: float
+    counts: Counter[str]
+
+
+class SliceWorker:
+    """Works on slices under leases.
+
+    `stop` tells between batches whether this process is shutting down; `outages` are the exceptions of a store that
+    does not answer, for which a slice is not blamed.
+    """
+
+    def __init__(
+        self,
+        slices: SliceStore,
+        poison: Poison,
+        clock: Clock,
+        bell: Doorbell,
+        *,
+        lease: timedelta,
+        stop: Callable[[], bool],
+        outages: tuple[type[BaseException], ...],
+    ) -> None:
+        self._slices = slices
+        self._poison = poison
+        self._clock = clock
+        self._bell = bell
+        self._lease = lease
+        self._stop = stop
+        self._outages = outages
+
+    def work(
+        self,
+        slice_id: str,
+        guard: Callable[[Slice], str | None],
+        batch: Callable[[Hold], Progress],
+    ) -> Slice | None:
+        """Work on a slice to its end, or to where `guard` or a shut-down stops it; gives it when it was closed.
+
+        `guard` says before each batch why not to go on; `batch` gets the slice with its present cursor under its lease.
+        What a batch raises is counted against the slice, which is tried again after a back-off.
+        """
+        hold = self._claim(slice_id)
+        if hold is None:
+            return None
+        try:
+            return self._batches(hold, guard, batch)
+        except LeaseLost:
+            emit("slice.released", **_labels(hold.piece), reason="lease_lost")
+        except self._outages as error:
+            emit("slice.released", **_labels(hold.piece), reason="store_away", error=error)
+            self._give_back(hold)
+        except Exception as error:  # noqa: BLE001 - whatever one user's data brings out must not end the worker
+            emit("slice.failed", **_labels(hold.piece), reason=type(error).__name__, error=error)
+            self._failed(hold)
+        return None
+
+    def _claim(self, slice_id: str) -> Hold | None:
+        began = self._clock.monotonic()
+        token = uuid4().hex
+        piece = self._slices.claim(slice_id, token, self._lease)
+        if piece is None:
+            return None
+        emit("slice.claimed", **_labels(piece), attempt=str(piece.attempt), as_of=piece.as_of)
+        return Hold(piece, token, began + self._lease.total_seconds() * (1 - MARGIN), Counter(piece.results))
+
+    def _batches(
+        self, hold: Hold, guard: Callable[[Slice], str | None], batch: Callable[[Hold], Progress]
+    ) -> Slice | None:
+        while True:
+            reason = "stopping" if self._stop() else guard(hold.piece)
+            if reason is not None:
+                self._give_back(hold)
+                emit("slice.released", **_labels(hold.piece), reason=reason)
+                return None
+            progress = batch(hold)
+            passage("slice.recorded")
+            hold.counts += progress.counts
+            if self._clock.monotonic() >= hold.until:
+                raise LeaseLost
+            if progress.cursor is None:
+                return self._close(hold)
+            self._checkpoint(hold, progress.cursor)
+
+    def _checkpoint(self, hold: Hold, cursor: str) -> None:
+        renewed = self._clock.monotonic()
+        if not self._slices.checkpoint(hold.piece.id, hold.token, cursor, hold.counts, self._lease):
+            raise LeaseLost
+        hold.until = renewed + self._lease.total_seconds() * (1 - MARGIN)
+        hold.piece = replace(hold.piece, cursor=cursor, errors=0)
+        passage("slice.checkpointed")
+
+    def _close(self, hold: Hold) -> Slice:
+        if not self._slices.close(hold.piece.id, hold.token, SliceState.DONE, hold.counts):
+            raise LeaseLost
+        passage("slice.closed")
+        self._bell.ring()
+        return replace(hold.piece, state=SliceState.DONE, results=dict(hold.counts))
+
+    def _give_back(self, hold: Hold) -> None:
+        piece = hold.piece
+        try:
+            self._slices.release(
+                piece.id, hold.token, after=None, suspect=piece.suspect, deaths=piece.deaths, errors=piece.errors
+            )
+        except self._outages:
+            return  # the lease runs out by itself
+        self._bell.ring()
+
+    def _failed(self, hold: Hold) -> None:
+        piece = hold.piece
+        try:
+            users = self._poison.users_left(piece) if piece.suspect else 0
+            verdict = after_error(
+                suspect=piece.suspect, deaths=piece.deaths, errors=piece.errors, users=users, lease=self._lease
+            )
+            again = verdict if isinstance(verdict, Again) else Again(True, piece.deaths + 1, piece.errors + 1, None)
+            self._slices.release(
+                piece.id,
+                hold.token,
+                after=again.after,
+                suspect=again.suspect,
+                deaths=again.deaths,
+                errors=again.errors,
+            )
+            if again is not verdict:
+                self._poison.treat(piece.id)
+        except self._outages:
+            return  # the lease runs out by itself
+        self._bell.ring()
+
+
+def _labels(piece: Slice) -> dict[str, str]:
+    return {
+        "workspace": piece.workspace,
+        "campaign_uid": piece.campaign,
+        "slice": piece.id,
+        "kind": piece.kind.value,
+        **({"run": piece.run} if piece.run else {}),
+    }

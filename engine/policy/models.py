@@ -1,0 +1,222 @@
+"""What a policy file may say: lanes and fleets, and the profiles that campaigns are governed by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import Field, WithJsonSchema, model_validator
+
+from engine.yamltypes import Duration, Misfit, Model, Number, Percent, Slug, Text, Whole, nearest
+
+
+class LaneKind(StrEnum):
+    """What travels in a lane: slices that decide, slices that deliver, or the engine's own messages."""
+
+    DECIDE = "decide"
+    DELIVER = "deliver"
+    INTERNAL = "internal"
+
+
+class Guarantee(StrEnum):
+    """What happens to a message whose sender died while it was attempting, on a channel that cannot be asked."""
+
+    AT_LEAST_ONCE = "at_least_once"
+    AT_MOST_ONCE = "at_most_once"
+
+
+class CampaignKind(StrEnum):
+    """How an audience enters: all at launch, or whenever somebody comes to match."""
+
+    ONE_OFF = "one_off"
+    CONTINUOUS = "continuous"
+
+
+class Cost(StrEnum):
+    """What a predicate costs: `slow` when it needs the events of a window."""
+
+    QUICK = "quick"
+    SLOW = "slow"
+
+
+RESERVED: Final = ("control", "looks", "index", "suspect")
+"""Lanes that the engine itself needs; `suspect` holds slices that may have killed a worker."""
+
+SHORTEST_TIME_LIMIT: Final = timedelta(seconds=5)
+"""A lane's time limit is a backstop at three times the longest batch (1.5 s), rounded up."""
+
+
+class Lane(Model):
+    """A queue with a time limit; `depth` messages a worker thread are rung ahead of what is being worked on."""
+
+    time_limit: Duration = timedelta(seconds=60)
+    depth: Whole = Field(default=4, ge=1, le=1_000)
+    kind: LaneKind = LaneKind.DECIDE
+
+    @model_validator(mode="after")
+    def _long_enough(self) -> Self:
+        if self.time_limit < SHORTEST_TIME_LIMIT:
+            problem = "is shorter than three batches (a batch takes up to 1.5 s)"
+            raise Misfit(problem, "write 5s or more", at=("time_limit",))
+        return self
+
+
+class Fleet(Model):
+    """The worker processes that serve some lanes; `worker_timeout` is the longest idle wait before a pick-up."""
+
+    lanes: tuple[Slug, ...] = Field(min_length=1)
+    processes: Whole = Field(default=1, ge=1, le=256)
+    threads: Whole = Field(default=4, ge=1, le=256)
+    worker_timeout: Duration = Field(default=timedelta(milliseconds=1_000))
+    prefetch: Whole | None = Field(default=None, ge=1, le=10_000)
+
+    @property
+    def workers(self) -> int:
+        """Worker threads in all processes of the fleet."""
+        return self.processes * self.threads
+
+
+class Lanes(Model):
+    """`lanes.yaml`: every lane and the fleets that serve them."""
+
+    lanes: Mapping[Slug, Lane] = Field(min_length=1)
+    fleets: Mapping[Slug, Fleet] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reserved_are_internal(cls, given: object) -> object:
+        """The engine's own lanes carry its own messages, whatever the default is."""
+        if not isinstance(given, dict) or not isinstance(given.get("lanes"), dict):
+            return given
+        lanes = {
+            name: {"kind": LaneKind.INTERNAL.value, **lane} if name in RESERVED and isinstance(lane, dict) else lane
+            for name, lane in given["lanes"].items()
+        }
+        return {**given, "lanes": lanes}
+
+    @model_validator(mode="after")
+    def _kinds_fit(self) -> Self:
+        for name, lane in self.lanes.items():
+            if (lane.kind is LaneKind.INTERNAL) != (name in RESERVED):
+                problem = "is reserved for the engine's own messages" if name in RESERVED else "only reserved lanes are"
+                hint = "remove kind:" if name in RESERVED else "write decide or deliver"
+                raise Misfit(f"{problem}{'' if name in RESERVED else ' internal'}", hint, at=("lanes", name, "kind"))
+        return self
+
+
+_SCHEMA: Final = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+Patterns = Annotated[tuple[Text, ...], Field(min_length=1), WithJsonSchema(_SCHEMA)]
+"""One name, or a list of them, in which `*` and `?` stand for any characters and any one."""
+
+
+class Matches(Model):
+    """Which campaigns a profile is for; every key that is given has to fit. Names may hold `*` and `?`."""
+
+    workspace: Patterns = ("*",)
+    campaign: Patterns = ("*",)
+    kind: CampaignKind | None = None
+    cost: Cost | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_or_many(cls, given: object) -> object:
+        """One name may stand without the brackets of a list."""
+        if not isinstance(given, dict):
+            return given
+        names = {key: (given[key],) for key in ("workspace", "campaign") if isinstance(given.get(key), str)}
+        return {**given, **names}
+
+
+class SlowWhen(Model):
+    """When a campaign is measured to be slow: the 95th percentile per user over so many batches in a row."""
+
+    per_user_p95: Duration
+    batches: Whole = Field(default=10, ge=1, le=10_000)
+
+
+class Batch(Model):
+    """Users read and decided at once: the sizes that may be tried."""
+
+    candidates: tuple[Whole, ...] = Field(default=(500, 1_000, 5_000), min_length=1)
+
+    @model_validator(mode="after")
+    def _within_bounds(self) -> Self:
+        for i, size in enumerate(self.candidates):
+            if not 1 <= size <= 10_000:
+                raise Misfit(f"a batch has 1 to 10000 users, got {size}", at=("candidates", i))
+            if size in self.candidates[:i]:
+                raise Misfit(f"{size} is listed twice", "keep one", at=("candidates", i))
+        return self
+
+
+class Errors(Model):
+    """The error budget: the share of a campaign's deliveries or decisions that may fail, and what happens then."""
+
+    budget: Percent = 0.02
+    then: Literal["pause", "report"] = "pause"
+
+
+class ChannelRule(Model):
+    """What a profile says about one channel, in place of its general rule."""
+
+    delivery: Guarantee | None = None
+    window: Whole | None = Field(default=None, ge=1, le=1_000)
+
+
+class Profile(Model):
+    """`profiles/NAME.yaml`: what governs a campaign. Without `matches` it is for campaigns that name it."""
+
+    profile: Slug
+    priority: Whole = Field(default=0, ge=-1_000, le=1_000)
+    matches: Matches | None = None
+    lane: Slug
+    slow_lane: Slug = "slow"
+    deliver_lane: Slug = "deliver"
+    slow_when: SlowWhen | None = None
+    batch: Batch = Batch()
+    slice_users: Whole = Field(default=20_000, ge=1, le=1_000_000)
+    inactivity: Duration = timedelta(days=45)
+    pass_every: Duration = Field(default=timedelta(minutes=1), alias="pass")
+    reconcile: Duration = timedelta(hours=24)
+    weight: Number = Field(default=1, gt=0, le=1_000)
+    in_flight: Whole = Field(default=4, ge=1, le=1_000)
+    errors: Errors = Errors()
+    delivery: Guarantee = Guarantee.AT_LEAST_ONCE
+    window: Whole | None = Field(default=None, ge=1, le=1_000)
+    channels: Mapping[Literal["email"], ChannelRule] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _times_are_sensible(self) -> Self:
+        for key, value, least in (
+            ("inactivity", self.inactivity, timedelta(minutes=1)),
+            ("pass", self.pass_every, timedelta(seconds=1)),
+            ("reconcile", self.reconcile, self.pass_every),
+        ):
+            if value < least:
+                shortest = {"inactivity": "1m", "pass": "1s", "reconcile": "the profile's own pass:"}[key]
+                raise Misfit("is too short", f"at least {shortest}", at=(key,))
+        return self
+
+    def guarantee(self, channel: str, *, at_most_once: bool | None = None) -> Guarantee:
+        """The guarantee on a channel; `at_most_once` is what the campaign itself asks for, if anything."""
+        if at_most_once is not None:
+            return Guarantee.AT_MOST_ONCE if at_most_once else Guarantee.AT_LEAST_ONCE
+        return next(
+            (rule.delivery for name, rule in self.channels.items() if name == channel and rule.delivery), self.delivery
+        )
+
+    def window_of(self, channel: str, *, at_most_once: bool | None = None) -> int:
+        """Deliveries that one thread marks `attempting` at once: 50, or 1 where each could end `unknown`."""
+        own = next(
+            (rule.window for name, rule in self.channels.items() if name == channel and rule.window), self.window
+        )
+        if own is not None:
+            return own
+        return 1 if self.guarantee(channel, at_most_once=at_most_once) is Guarantee.AT_MOST_ONCE else 50
+
+
+def no_such(what: str, name: str, known: Mapping[str, object]) -> Misfit:
+    """The misfit for a name that nothing has, e.g. `there is no lane "slwo"`."""
+    return Misfit(f'there is no {what} "{name}"', nearest(name, sorted(known)))

@@ -1,0 +1,107 @@
+"""One whole, valid set of policies: what every process steers by, swapped in at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Final
+
+from engine.errors import NotFound
+from engine.policy.models import CampaignKind, Cost, Fleet, Lane, Lanes, Matches, Profile
+
+DEFAULT: Final = "default"
+"""The profile of a campaign that no other one is for."""
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignFacts:
+    """What routing and profiles ask of a campaign.
+
+    `profile` is the one that it names itself; `slowed` whether it was measured to be slow (`slow_when`).
+    """
+
+    workspace: str
+    campaign: str
+    kind: CampaignKind
+    cost: Cost
+    profile: str | None = None
+    slowed: bool = False
+
+
+@dataclass(frozen=True)
+class PolicySet:
+    """Lanes, fleets and profiles that fit together; made by `engine.policy.load`."""
+
+    lanes: Mapping[str, Lane]
+    fleets: Mapping[str, Fleet]
+    profiles: Mapping[str, Profile]
+
+    @cached_property
+    def version(self) -> str:
+        """Twelve hex digits of the SHA-256 of the content; comments and order of keys do not count."""
+        canonical = json.dumps(self.plain(), sort_keys=True, separators=(",", ":"))
+        return sha256(canonical.encode()).hexdigest()[:12]
+
+    def plain(self) -> dict[str, object]:
+        """The content as plain values, every default written out; `from_plain` reads it back."""
+        return {
+            "lanes": {name: lane.model_dump(mode="json") for name, lane in self.lanes.items()},
+            "fleets": {name: fleet.model_dump(mode="json") for name, fleet in self.fleets.items()},
+            "profiles": {name: one.model_dump(mode="json", by_alias=True) for name, one in self.profiles.items()},
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, object]) -> PolicySet:
+        """The set that `plain` told of, e.g. a recorded version. Raises pydantic's `ValidationError` if it is none."""
+        lanes = Lanes.model_validate({"lanes": plain["lanes"], "fleets": plain["fleets"]})
+        told = plain["profiles"]
+        profiles = {n: Profile.model_validate(p) for n, p in told.items()} if isinstance(told, Mapping) else {}
+        return cls.of(lanes, profiles)
+
+    @classmethod
+    def of(cls, lanes: Lanes, profiles: Mapping[str, Profile]) -> PolicySet:
+        """The set of these parts, which are taken to fit together."""
+        return cls(
+            MappingProxyType(dict(lanes.lanes)), MappingProxyType(dict(lanes.fleets)), MappingProxyType(dict(profiles))
+        )
+
+    def profile_for(self, facts: CampaignFacts) -> Profile:
+        """The profile that governs a campaign.
+
+        The one that it names; else, of those whose `matches` fit, the one of the highest priority (of equals the first
+        by name); else `default`. A named profile that is gone counts as not named: campaigns go on under a policy
+        edit, and `load_campaign` refuses the name at the next apply.
+        """
+        if facts.profile is not None and facts.profile in self.profiles:
+            return self.profiles[facts.profile]
+        fitting = [one for one in self.profiles.values() if one.matches is not None and fits(one.matches, facts)]
+        return min(fitting, key=lambda one: (-one.priority, one.profile), default=self.profiles[DEFAULT])
+
+    def lane(self, name: str) -> Lane:
+        """The lane of that name. Raises `NotFound`."""
+        if name not in self.lanes:
+            raise NotFound(f"there is no lane {name}", remedy=f"lanes are {', '.join(self.lanes)}")
+        return self.lanes[name]
+
+    def fleet_names(self, lane: str) -> tuple[str, ...]:
+        """The names of the fleets that serve a lane, in the order of the file."""
+        return tuple(name for name, fleet in self.fleets.items() if lane in fleet.lanes)
+
+    def room(self, lane: str) -> int:
+        """Messages that may be in a lane's queue: its depth for each worker thread that serves it."""
+        return self.lane(lane).depth * sum(self.fleets[name].workers for name in self.fleet_names(lane))
+
+
+def fits(matches: Matches, facts: CampaignFacts) -> bool:
+    """Whether a campaign is one that `matches` tells of."""
+    return (
+        any(fnmatchcase(facts.workspace, pattern) for pattern in matches.workspace)
+        and any(fnmatchcase(facts.campaign, pattern) for pattern in matches.campaign)
+        and matches.kind in (None, facts.kind)
+        and matches.cost in (None, facts.cost)
+    )

@@ -1,0 +1,198 @@
+"""The field catalogue of one workspace: which fields, events and aggregates exist, their types and their paths.
+
+One catalogue, one language, one compiler per target: whoever needs to know where a field lies or what it may hold asks
+here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final, Literal, Protocol, TypeAlias
+
+import msgspec
+
+from engine.predicate.reading import parse_value
+from engine.predicate.rows import build_row, build_row_type
+from engine.predicate.values import FieldType, Shape, Value, fold
+
+__all__ = [
+    "BUILTINS",
+    "Aggregate",
+    "Catalogue",
+    "EventType",
+    "Field",
+    "FieldType",
+    "Property",
+    "Row",
+    "Sender",
+    "Shape",
+    "Summary",
+    "fold",
+    "parse_value",
+]
+
+Kind: TypeAlias = Literal["builtin", "attribute", "aggregate"]
+Summary: TypeAlias = tuple[int, int, int]
+"""What a user document tells of one event over all stored events: how many, the first and the last instant."""
+
+_FOLDER: Final[dict[Kind, str]] = {"builtin": "", "attribute": "a.", "aggregate": "g."}
+_SLUG: Final[dict[Kind, str]] = {"builtin": "u", "attribute": "a", "aggregate": "g"}
+_ELASTIC: Final = {
+    FieldType.STRING: "k",
+    FieldType.INTEGER: "i",
+    FieldType.DECIMAL: "i",
+    FieldType.NUMBER: "n",
+    FieldType.TIME: "t",
+    FieldType.BOOLEAN: "b",
+}
+
+
+class Row(Protocol):
+    """A user as the compiled predicate sees it; the generated struct adds one slot per field (None = missing)."""
+
+    key: str
+    rev: int
+    deleted: bool
+    lists: tuple[str, ...]
+    e: tuple[Summary | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Field(Shape):
+    """A field of a user: a built-in one, an attribute that the workspace declares, or an aggregate of events."""
+
+    kind: Kind = "attribute"
+
+    @property
+    def mongo_path(self) -> str:
+        """Where it lies in a user document; strings whose case is ignored are read in their folded copy."""
+        if self.case_ignored:
+            return f"k.{self.name}"
+        return f"{'u' if self.name == 'user_id' else _FOLDER[self.kind] + self.name}"
+
+    @property
+    def elastic_path(self) -> str:
+        """Where it lies in an indexed user: one object per type, so that workspaces cannot disagree on a mapping."""
+        return f"{_ELASTIC[self.type]}.{_SLUG[self.kind]}:{self.name}"
+
+    @property
+    def slot(self) -> str:
+        """Its attribute of a row: the name, with `_` behind where that is a word of Python."""
+        return f"{self.name}_" if keyword.iskeyword(self.name) else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Property(Shape):
+    """A property of an event."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """An event that the workspace declares, with its properties by name."""
+
+    name: str
+    properties: Mapping[str, Property]
+
+    def mongo_path(self, part: Literal["n", "first", "last"]) -> str:
+        """Where a part of its summary lies in a user document."""
+        return f"e.{self.name}.{part}"
+
+    def elastic_path(self, part: Literal["n", "first", "last"]) -> str:
+        """Where a part of its summary lies in an indexed user."""
+        return f"{'i' if part == 'n' else 't'}.e:{self.name}:{part}"
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """A field that is derived from stored events: their count, the first or last instant, or the sum of a property."""
+
+    name: str
+    event: str
+    kind: Literal["count", "first", "last", "sum"]
+    property: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who the workspace's messages come from."""
+
+    name: str
+    address: str
+
+
+BUILTINS: Final[Mapping[str, Field]] = {
+    built.name: built
+    for built in (
+        Field("user_id", FieldType.STRING, kind="builtin"),
+        Field("email", FieldType.STRING, kind="builtin"),
+        Field("first_name", FieldType.STRING, kind="builtin"),
+        Field("last_name", FieldType.STRING, kind="builtin"),
+        Field("unsubscribed", FieldType.BOOLEAN, kind="builtin"),
+        Field("timezone", FieldType.STRING, kind="builtin"),
+        Field("created_at", FieldType.TIME, kind="builtin"),
+    )
+}
+"""Fields that every user has, beside what the workspace declares."""
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """What one workspace declares. `fields` holds built-in fields, attributes and aggregates by name."""
+
+    workspace: str
+    timezone: str
+    sender: Sender | None
+    fields: Mapping[str, Field]
+    events: Mapping[str, EventType] = field(default_factory=dict)
+    aggregates: Mapping[str, Aggregate] = field(default_factory=dict)
+
+    @cached_property
+    def event_places(self) -> Mapping[str, int]:
+        """Where the summary of each event stands in `row.e`."""
+        return {name: place for place, name in enumerate(self.events)}
+
+    @cached_property
+    def row_type(self) -> type[msgspec.Struct]:
+        """The generated struct of a user: key, rev, deleted, lists, e, then one slot per field in catalogue order."""
+        return build_row_type(self)
+
+    @cached_property
+    def row(self) -> Callable[[Mapping[str, object]], Row]:
+        """A function from a user document (at least the `projection`) to a row; wrong types read as None."""
+        return build_row(self)
+
+    def projection(
+        self, fields: Collection[str] | None = None, events: Collection[str] | None = None
+    ) -> dict[str, int]:
+        """The MongoDB projection of what `row` needs; of some fields and events only, where these are given."""
+        names = self.fields if fields is None else [name for name in self.fields if name in fields]
+        told = self.events if events is None else [name for name in self.events if name in events]
+        paths = [
+            "rev",
+            "deleted",
+            "lists",
+            *(self.fields[name].mongo_path for name in names),
+            *(f"e.{n}" for n in told),
+        ]
+        return dict.fromkeys(paths, 1)
+
+    def folded(self, attributes: Mapping[str, object]) -> dict[str, object]:
+        """The `k` part of a user document for its `a` part: folded copies of the strings whose case is ignored."""
+        copies: dict[str, object] = {}
+        for name, value in attributes.items():
+            declared = self.fields.get(name)
+            if declared is None or not declared.case_ignored:
+                continue
+            if isinstance(value, str):
+                copies[name] = fold(value)
+            elif isinstance(value, (list, tuple)):
+                copies[name] = [fold(item) for item in value if isinstance(item, str)]
+        return copies
+
+    @staticmethod
+    def parse_value(shape: Shape, raw: object) -> Value | list[Value] | None:
+        """Read raw input as a value of a field or property, ready to store. Raises `ValueError`; see `reading`."""
+        return parse_value(shape, raw)

@@ -1,0 +1,191 @@
+"""Raw input to values, strictly: what an import or a literal says must be exactly of its type, or be refused.
+
+Every refusal is a `RefusedValueError` (a `ValueError`) whose text says what was expected, what came, and, where it
+helps, what to write.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Final
+
+import msgspec
+
+from engine.clock import parse_instant
+from engine.predicate.values import (
+    INT64_HIGHEST,
+    INT64_LOWEST,
+    LONGEST_STRING,
+    MOST_ELEMENTS,
+    FieldType,
+    Shape,
+    Value,
+    is_finite,
+)
+
+_WHOLE: Final = re.compile(r"[-+]?[0-9]{1,30}")
+_NUMBER: Final = re.compile(r"[-+]?[0-9]{1,400}(\.[0-9]{1,400})?([eE][-+]?[0-9]{1,3})?")
+_DECIMAL: Final = re.compile(r"[-+]?[0-9]{1,30}(\.[0-9]{1,30})?")
+_LARGEST_EXACT: Final = 1 << 53
+"""Doubles hold every whole number up to here; beyond, a float may not be what was written."""
+
+
+class RefusedValueError(ValueError):
+    """A raw thing is no value of its shape; the text says why and what to write."""
+
+
+def parse_value(shape: Shape, raw: object) -> Value | list[Value] | None:
+    """Read `raw` (text of a CSV cell, or a value of JSON or Parquet) as a value of `shape`, ready to store.
+
+    Scalars: `str | int | float | bool` by type; a decimal becomes a scaled whole number, a time milliseconds. Arrays
+    (`many`): a list, text that is a JSON array, or texts separated by `|`. None and an empty array are missing: None.
+    Raises `RefusedValueError` with a text one can act on.
+    """
+    if raw is None:
+        return None
+    if not shape.many:
+        return parse_scalar(shape, raw)
+    if isinstance(raw, str):
+        raw = _elements(raw)
+    if not isinstance(raw, (list, tuple)):
+        raise RefusedValueError(f"expected an array of {shape.type}, got {_show(raw)}")
+    if len(raw) > MOST_ELEMENTS:
+        raise RefusedValueError(f"has {len(raw)} elements; at most {MOST_ELEMENTS} are kept")
+    if any(item is None for item in raw):
+        raise RefusedValueError("has an element that is null; leave it out")
+    return [parse_scalar(shape, item) for item in raw] or None
+
+
+def _elements(text: str) -> list[object]:
+    if not text:
+        return []
+    if not text.startswith("["):
+        return list(text.split("|"))
+    try:
+        read = msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise RefusedValueError(f"starts like a JSON array and is none: {error}") from error
+    return list(read) if isinstance(read, list) else [read]
+
+
+def parse_scalar(shape: Shape, raw: object) -> Value:
+    """Read one element or scalar of `shape`. Raises `RefusedValueError`."""
+    match shape.type:
+        case FieldType.STRING:
+            return _string(raw)
+        case FieldType.INTEGER:
+            return _integer(raw)
+        case FieldType.NUMBER:
+            return _number(raw)
+        case FieldType.DECIMAL:
+            return _decimal(raw, shape.scale)
+        case FieldType.BOOLEAN:
+            return _boolean(raw)
+        case FieldType.TIME:
+            return _time(raw)
+
+
+def _string(raw: object) -> str:
+    if not isinstance(raw, str):
+        raise RefusedValueError(f'expected text, got {_show(raw)} (did you mean "{_show(raw)}"?)')
+    try:
+        size = len(raw.encode())
+    except UnicodeEncodeError as error:
+        raise RefusedValueError("is not valid Unicode: half of a surrogate pair") from error
+    if size > LONGEST_STRING:
+        raise RefusedValueError(f"is {size} bytes long; at most {LONGEST_STRING} are kept")
+    return raw
+
+
+def _integer(raw: object) -> int:
+    if isinstance(raw, str) and _WHOLE.fullmatch(raw):
+        raw = int(raw)
+    if isinstance(raw, bool) or not isinstance(raw, int):
+        if isinstance(raw, float) and is_finite(raw) and raw.is_integer():
+            raise RefusedValueError(f"expected a whole number, got {raw} (did you mean {int(raw)}?)")
+        raise RefusedValueError(f"expected a whole number, got {_show(raw)}{_thousands(raw)}")
+    return _fits(int(raw))
+
+
+def _number(raw: object) -> float:
+    if isinstance(raw, str) and _NUMBER.fullmatch(raw):
+        raw = float(raw) if not _WHOLE.fullmatch(raw) else int(raw)
+    if isinstance(raw, bool) or not isinstance(raw, (int, float)):
+        raise RefusedValueError(f"expected a number, got {_show(raw)}{_thousands(raw)}")
+    if isinstance(raw, int):
+        if abs(raw) > _LARGEST_EXACT and int(float(raw)) != raw:
+            raise RefusedValueError(f"{raw} is not exact as a number (declare the field as integer)")
+        return float(raw)
+    if not is_finite(raw):
+        raise RefusedValueError(f"expected a finite number, got {raw}")
+    return raw + 0.0  # -0.0 becomes 0.0: Lucene tells them apart, nobody else does
+
+
+def _decimal(raw: object, scale: int) -> int:
+    if isinstance(raw, bool) or not isinstance(raw, (str, int, float, Decimal)):
+        raise RefusedValueError(f"expected an amount such as {_sample(scale)}, got {_show(raw)}")
+    if isinstance(raw, float):
+        if not is_finite(raw):
+            raise RefusedValueError(f"expected a finite amount, got {raw}")
+        if abs(raw) * 10**scale >= _LARGEST_EXACT:
+            raise RefusedValueError(f"{raw} is not exact (write it as a text)")
+    text = repr(raw) if isinstance(raw, float) else str(raw)
+    if isinstance(raw, str) and not _DECIMAL.fullmatch(raw):
+        raise RefusedValueError(f"expected an amount such as {_sample(scale)}, got {_show(raw)}{_thousands(raw)}")
+    try:
+        scaled = Decimal(text).scaleb(scale)
+        whole = int(scaled)
+    except (InvalidOperation, ValueError, OverflowError) as error:
+        raise RefusedValueError(f"expected an amount such as {_sample(scale)}, got {_show(raw)}") from error
+    if scaled != whole:
+        raise RefusedValueError(f"{text} has more than {scale} decimal places")
+    return _fits(whole)
+
+
+def _boolean(raw: object) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    if isinstance(raw, str) and raw.lower() in ("true", "false"):
+        return raw.lower() == "true"
+    hint = ""
+    if str(raw).lower() in ("1", "yes", "y", "on", "t", "0", "no", "n", "off", "f"):
+        hint = f" (did you mean {'true' if str(raw).lower() in ('1', 'yes', 'y', 'on', 't') else 'false'}?)"
+    raise RefusedValueError(f"expected true or false, got {_show(raw)}{hint}")
+
+
+def _time(raw: object) -> int:
+    if isinstance(raw, datetime):
+        raw = raw.isoformat()
+    if not isinstance(raw, str):
+        raise RefusedValueError(f"expected a time such as 2026-12-01T08:00:00Z, got {_show(raw)}")
+    try:
+        return parse_instant(raw)
+    except (ValueError, OverflowError) as error:
+        raise RefusedValueError(f"expected a time such as 2026-12-01T08:00:00Z, got {_show(raw)}") from error
+
+
+def _fits(whole: int) -> int:
+    if not INT64_LOWEST <= whole <= INT64_HIGHEST:
+        raise RefusedValueError(f"{whole} does not fit into 64 bits")
+    return whole
+
+
+def _sample(scale: int) -> str:
+    return f"12.{'5'.ljust(scale, '0')}" if scale else "12"
+
+
+def _show(raw: object) -> str:
+    text = f'"{raw}"' if isinstance(raw, str) else str(raw).lower() if isinstance(raw, bool) else repr(raw)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _thousands(raw: object) -> str:
+    if isinstance(raw, str):
+        if re.fullmatch(r"[0-9]+k", raw):
+            return f" (did you mean {raw[:-1]}000?)"
+        plain = raw.strip().replace(",", "").replace("_", "")
+        if plain != raw and _DECIMAL.fullmatch(plain):
+            return f" (did you mean {plain}?)"
+    return ""

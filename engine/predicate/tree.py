@@ -1,0 +1,260 @@
+"""The tree of a predicate, in the one normal form that every target compiles.
+
+Comparisons become *elements*: some element of the field (the value itself, where it is no array) lies in a set of
+values and within bounds. So prefixes, windows and comparisons are one thing, a negated comparison is an existence and
+a negated element, and each target has few cases to get right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final, Literal, TypeAlias
+
+from engine.clock import Instant
+from engine.predicate.values import Shape, Value
+
+Comparison: TypeAlias = Literal["gt", "gte", "lt", "lte"]
+SIGNS: Final[dict[str, str]] = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "eq": "==", "ne": "!="}
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """`x > value`, `x <= as_of + value` (`relative`, in ms) and so on."""
+
+    op: Comparison
+    value: str | int | float
+    relative: bool = False
+
+    def at(self, as_of: Instant) -> str | int | float:
+        """The value to compare with, once `as_of` is known."""
+        return int(self.value) + as_of if self.relative else self.value
+
+    def admits(self, value: Value, as_of: Instant) -> bool:
+        """Whether `value`, of the same type, satisfies it. The plain meaning; generated code says it faster."""
+        edge = self.at(as_of)
+        match self.op:
+            case "gt":
+                return bool(value > edge)  # type: ignore[operator]
+            case "gte":
+                return bool(value >= edge)  # type: ignore[operator]
+            case "lt":
+                return bool(value < edge)  # type: ignore[operator]
+            case "lte":
+                return bool(value <= edge)  # type: ignore[operator]
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """Everybody, or nobody."""
+
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """Every part holds."""
+
+    parts: tuple[Tree, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """At least one part holds."""
+
+    parts: tuple[Tree, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NoneOf:
+    """No part holds."""
+
+    parts: tuple[Tree, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """The field or property has a value (for an array: at least one)."""
+
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """Some element is one of `values` (where given) and within all `bounds`; false where the field is missing."""
+
+    shape: Shape
+    values: tuple[Value, ...] | None = None
+    bounds: tuple[Bound, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FieldCompare:
+    """Both fields have a value and compare so. Neither is an array."""
+
+    left: Shape
+    op: Literal["eq", "ne", "gt", "gte", "lt", "lte"]
+    right: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class InList:
+    """The user is a member of the list."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventSet:
+    """Events of one name with `t <= as_of`, `t > as_of - within` (ms, where given) and properties as `where` says."""
+
+    event: str
+    within: int | None = None
+    where: Tree = Constant(True)
+
+
+@dataclass(frozen=True, slots=True)
+class EventLeaf:
+    """How many events a set has, from `least` to `most`, and what a property sums to, from `sum_least` to `sum_most`.
+
+    The empty set counts 0 and sums 0; None is no bound; sums are whole (scaled) numbers. With `after`, only events
+    strictly later than the earliest of that other set count.
+    """
+
+    events: EventSet
+    least: int = 0
+    most: int | None = None
+    sum_of: Shape | None = None
+    sum_least: int | None = None
+    sum_most: int | None = None
+    after: EventSet | None = None
+
+    def holds(self, count: int, total: int) -> bool:
+        """Whether a set with this many events and this sum satisfies the leaf."""
+        return (
+            self.least <= count
+            and (self.most is None or count <= self.most)
+            and (self.sum_least is None or self.sum_least <= total)
+            and (self.sum_most is None or total <= self.sum_most)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryLeaf:
+    """A part of an event's summary on the user (over all stored events) is within a bound; false where missing."""
+
+    event: str
+    part: Literal["n", "first", "last"]
+    bound: Bound
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryOrder:
+    """The last stored event of `later` is strictly later than the first stored one of `earlier`."""
+
+    later: str
+    earlier: str
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What the author wrote in one place: `text` and the dotted `where`; compilers look through it."""
+
+    text: str
+    where: str
+    body: Tree
+
+
+Group: TypeAlias = AllOf | AnyOf | NoneOf
+Leaf: TypeAlias = Constant | Exists | Element | FieldCompare | InList | EventLeaf | SummaryLeaf | SummaryOrder
+Tree: TypeAlias = Group | Leaf | Named
+
+EVERYBODY: Final = Constant(True)
+NOBODY: Final = Constant(False)
+
+
+def all_of(*parts: Tree) -> Tree:
+    """The conjunction, with constants folded and nested conjunctions flattened."""
+    flat: list[Tree] = []
+    for part in parts:
+        if part == NOBODY:
+            return NOBODY
+        if isinstance(part, AllOf):
+            flat.extend(part.parts)
+        elif part != EVERYBODY:
+            flat.append(part)
+    return flat[0] if len(flat) == 1 else AllOf(tuple(flat)) if flat else EVERYBODY
+
+
+def any_of(*parts: Tree) -> Tree:
+    """The disjunction, with constants folded and nested disjunctions flattened."""
+    flat: list[Tree] = []
+    for part in parts:
+        if part == EVERYBODY:
+            return EVERYBODY
+        if isinstance(part, AnyOf):
+            flat.extend(part.parts)
+        elif part != NOBODY:
+            flat.append(part)
+    return flat[0] if len(flat) == 1 else AnyOf(tuple(flat)) if flat else NOBODY
+
+
+def none_of(*parts: Tree) -> Tree:
+    """The negated disjunction, with constants and double negations folded."""
+    inner = any_of(*parts)
+    if isinstance(inner, Constant):
+        return Constant(not inner.holds)
+    if isinstance(inner, NoneOf):
+        return any_of(*inner.parts)
+    return NoneOf(inner.parts if isinstance(inner, AnyOf) else (inner,))
+
+
+def plain(tree: Tree) -> Tree:
+    """The tree without what was written where, folded: what the compilers work on."""
+    match tree:
+        case Named():
+            return plain(tree.body)
+        case AllOf():
+            return all_of(*map(plain, tree.parts))
+        case AnyOf():
+            return any_of(*map(plain, tree.parts))
+        case NoneOf():
+            return none_of(*map(plain, tree.parts))
+        case Element(values=()):
+            return NOBODY
+        case EventLeaf():
+            return _plain_event(tree)
+        case _:
+            return tree
+
+
+def _plain_event(leaf: EventLeaf) -> Tree:
+    events = replace(leaf.events, where=plain(leaf.events.where))
+    after = replace(leaf.after, where=plain(leaf.after.where)) if leaf.after else None
+    if events.where == NOBODY or (after and after.where == NOBODY):
+        return Constant(leaf.holds(0, 0))
+    return replace(leaf, events=events, after=after)
+
+
+def leaves(tree: Tree) -> Iterator[Leaf]:
+    """Every leaf of the tree, in order; what events ask of their properties is not entered."""
+    match tree:
+        case Named():
+            yield from leaves(tree.body)
+        case AllOf() | AnyOf() | NoneOf():
+            for part in tree.parts:
+                yield from leaves(part)
+        case _:
+            yield tree
+
+
+def named(tree: Tree) -> Iterator[Named]:
+    """Every place that the author wrote, in order, outermost only."""
+    match tree:
+        case Named():
+            yield tree
+        case AllOf() | AnyOf() | NoneOf():
+            for part in tree.parts:
+                yield from named(part)
+        case _:
+            return

@@ -1,0 +1,31 @@
+"""Which lane a slice travels in: a pure function of the policies and a few facts of its campaign.
+
+Asked when a slice is rung and again when a worker picks it up, so that an edit of the policies moves what is already
+queued. Only lanes that the policies hold can come out: a typo cannot fill a queue that nobody serves.
+"""
+
+from __future__ import annotations
+
+from engine.policy.models import Cost, LaneKind
+from engine.policy.policyset import CampaignFacts, PolicySet
+
+SUSPECT = "suspect"
+"""The lane of slices that may have killed a worker; it decides and delivers, one at a time."""
+
+
+def route(policies: PolicySet, facts: CampaignFacts, *, suspect: bool, kind: LaneKind) -> str:
+    """The lane of a slice of this campaign.
+
+    A suspect goes to its own lane whatever the profile says, so that whoever dies there died of its own slice. A slice
+    that delivers takes the profile's `deliver_lane`. One that decides takes `slow_lane` when the audience needs the
+    events of a window or was measured to be slow, else `lane`. Raises `ValueError` for the engine's own messages, which
+    are no slices.
+    """
+    if kind is LaneKind.INTERNAL:
+        raise ValueError("only slices are routed: the engine's own messages keep to their lanes")
+    if suspect:
+        return SUSPECT
+    profile = policies.profile_for(facts)
+    if kind is LaneKind.DELIVER:
+        return profile.deliver_lane
+    return profile.slow_lane if facts.cost is Cost.SLOW or facts.slowed else profile.lane

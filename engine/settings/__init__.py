@@ -1,0 +1,10 @@
+"""Settings: a file per environment, below environment variables, below flags; where each came from can be told.
+
+`conf/settings.yaml` holds `environments:`, of which `default` lies below the one that `TIDEGATE_ENV` picks.
+`TIDEGATE_SECTION__KEY` overrides a key, and a flag overrides that. Secrets are never shown.
+"""
+
+from engine.settings.load import LoadedSettings, Origin, load_settings
+from engine.settings.model import Email, Engine, Logs, Paths, Services, Settings
+
+__all__ = ["Email", "Engine", "LoadedSettings", "Logs", "Origin", "Paths", "Services", "Settings", "load_settings"]

@@ -1,0 +1,165 @@
+"""Lays the sources of settings over one another and keeps in mind where each value stands."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+from pydantic_settings import EnvSettingsSource, SettingsError
+
+from engine.clock import format_duration
+from engine.errors import Fault, InvalidSource, Mark, WrongCall
+from engine.settings.model import PREFIX, Settings
+from engine.yamlmodel import validate
+from engine.yamlsource import Node, read
+from engine.yamltypes import nearest
+
+ENVIRONMENT: Final = "TIDEGATE_ENV"
+DEFAULT: Final = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """One setting: its dotted key, its value with secrets left out, and where it came from."""
+
+    key: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSettings:
+    """The settings, the environment they are for, and the merged document they were read from."""
+
+    settings: Settings
+    environment: str
+    node: Node
+
+    def origins(self) -> list[Origin]:
+        """Every setting in the order of the models, for `tidegate check --origin`."""
+        found: list[Origin] = []
+        for section in Settings.model_fields:
+            part = getattr(self.settings, section)
+            for key in type(part).model_fields:
+                mark = self.node.find(section, key).mark
+                given = section in _keys(self.node) and key in _keys(self.node.find(section))
+                source = "default" if not given else mark.path if mark.line == 0 else str(mark)
+                found.append(Origin(f"{section}.{key}", _show(getattr(part, key)), source))
+        return found
+
+
+def load_settings(
+    file: Path = Path("conf/settings.yaml"),
+    *,
+    environment: str | None = None,
+    flags: Mapping[str, object] | None = None,
+) -> LoadedSettings:
+    """Settings from `file` (which may be absent), the process's variables and `flags` (dotted key to value).
+
+    `environment` is the one of the file to use; without it `TIDEGATE_ENV` tells, else `default`. A flag that is None
+    was not given. Raises `InvalidSource` with every mistake of the file, `WrongCall` for a wrong variable or flag.
+    """
+    chosen = environment or os.environ.get(ENVIRONMENT) or DEFAULT
+    node = _over(_file(file, chosen), _variables())
+    for key, value in (flags or {}).items():
+        if value is not None:
+            section, _, name = key.partition(".")
+            node = _over(node, _given(section, name, value, f"flag --{name.replace('_', '-')}"))
+    try:
+        return LoadedSettings(validate(Settings, node), chosen, node)
+    except InvalidSource as error:
+        if all(fault.mark.line for fault in error.faults):
+            raise
+        lines = [str(one) if one.mark.line else _without_line(one) for one in error.faults]
+        raise WrongCall("\n".join(lines)) from error
+
+
+def _file(file: Path, chosen: str) -> Node:
+    """The chosen environment of the file over its default one."""
+    if not file.exists():
+        if chosen != DEFAULT:
+            raise WrongCall(f'{file} is not there, so it has no environment "{chosen}"', remedy=f"unset {ENVIRONMENT}")
+        return Node(Mark(str(file), 1, 1), {})
+    root = read(file)
+    faults = [
+        Fault(root.key_mark(key), key, "unknown key", "the file holds environments:")
+        for key in _keys(root)
+        if key != "environments"
+    ]
+    environments = _keys(root.find("environments")) if not faults else {}
+    for name, node in environments.items():
+        if not isinstance(node.value, dict):
+            faults.append(Fault(node.mark, f"environments.{name}", "expected keys and values"))
+    if chosen not in environments and (chosen != DEFAULT or not environments) and not faults:
+        hint = nearest(chosen, list(environments))
+        place = root.find("environments").mark
+        faults.append(Fault(place, "environments", f'there is no environment "{chosen}"', hint))
+    if faults:
+        raise InvalidSource(faults)
+    empty = Node(root.mark, {})
+    return _over(environments.get(DEFAULT, empty), environments.get(chosen, empty))
+
+
+def _variables() -> Node:
+    """What the process's variables say; one of an unknown section is a mistake, as a misspelt key is."""
+    sections = tuple(Settings.model_fields)
+    for name in os.environ:
+        section = name.removeprefix(PREFIX).split("__")[0].lower()
+        if name.startswith(PREFIX) and "__" in name and section not in sections:
+            raise WrongCall(f'environment {name}: there is no section "{section}"', remedy=nearest(section, sections))
+    try:
+        told = EnvSettingsSource(Settings, env_ignore_empty=True)()
+    except SettingsError as error:
+        raise WrongCall(f"environment: {error}", remedy=f"write {PREFIX}SECTION__KEY=value") from error
+    node = Node(Mark("environment", 0, 0), {})
+    for section, values in told.items():
+        for key, value in (values if isinstance(values, dict) else {}).items():
+            node = _over(node, _given(section, key, value, f"environment {PREFIX}{section.upper()}__{key.upper()}"))
+    return node
+
+
+def _given(section: str, key: str, value: object, source: str) -> Node:
+    mark = Mark(source, 0, 0)
+    scalar = value if isinstance(value, str | int | float | bool) else str(value)
+    return Node(mark, {section: Node(mark, {key: Node(mark, scalar)}, {key: mark})}, {section: mark})
+
+
+def _over(below: Node, above: Node) -> Node:
+    """`above` laid over `below`: mappings are merged, anything else replaces."""
+    if not isinstance(below.value, dict) or not isinstance(above.value, dict):
+        return above
+    merged = dict(below.value)
+    for key, node in above.value.items():
+        merged[key] = _over(merged[key], node) if key in merged else node
+    return Node(below.mark, merged, {**below.keys, **above.keys})
+
+
+def _without_line(fault: Fault) -> str:
+    hint = f" ({fault.suggestion})" if fault.suggestion else ""
+    return f"{fault.mark.path}: {fault.where}: {fault.problem}{hint}"
+
+
+def _keys(node: Node) -> Mapping[str, Node]:
+    return node.value if isinstance(node.value, dict) else {}
+
+
+def _show(value: object) -> str:
+    """A value as it may be printed: of a secret only that it is set, of an address no credentials and no options."""
+    if isinstance(value, timedelta):
+        return format_duration(value)
+    if isinstance(value, SecretStr):
+        text = value.get_secret_value()
+        if "://" not in text:
+            return "(set)" if text else ""
+        parts = urlsplit(text)
+        credentials, _, host = parts.netloc.rpartition("@")
+        return f"{parts.scheme}://{'***@' if credentials else ''}{host}{parts.path}{'?***' if parts.query else ''}"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "null" if value is None else str(value)

@@ -1,0 +1,150 @@
+"""What an operator may set: one model per section."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from engine.yamltypes import Duration, Misfit, Model
+
+PREFIX: Final = "TIDEGATE_"
+"""What every variable of ours begins with."""
+
+
+def _whole(value: object) -> object:
+    """A variable's value is a text, so digits in a text are a number here."""
+    return int(value) if isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value) else value
+
+
+def _flag(value: object) -> object:
+    return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+
+
+def _text(value: object) -> object:
+    """A secret must be a text; an error about it must not show it."""
+    if value is not None and not isinstance(value, str | SecretStr):
+        raise Misfit("expected a text", "write it in double quotes")
+    return value
+
+
+def _url(*schemes: str) -> AfterValidator:
+    def check(value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(tuple(f"{scheme}://" for scheme in schemes)):
+            raise Misfit(f"is no address of this service: it starts with {' or '.join(s + '://' for s in schemes)}")
+        return value
+
+    return AfterValidator(check)
+
+
+Secret = Annotated[SecretStr, BeforeValidator(_text)]
+Count = Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=0)]
+Port = Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=1, le=65_535)]
+Switch = Annotated[bool, BeforeValidator(_flag), Field(strict=True)]
+RedisUrl = Annotated[SecretStr | None, BeforeValidator(_text), _url("redis", "rediss")]
+
+
+class Services(Model):
+    """Addresses of the services, with credentials and TLS where they need them; null starts a local one.
+
+    The addresses are secrets as they may hold a password; `shown` leaves that out. `elastic_ca` is a PEM file.
+    """
+
+    mongo_url: Annotated[SecretStr | None, BeforeValidator(_text), _url("mongodb", "mongodb+srv")] = None
+    mongo_database: str = Field(default="tidegate", pattern=r"^[A-Za-z0-9_-]{1,38}$")
+    broker_url: RedisUrl = None
+    cache_url: RedisUrl = None
+    elastic_url: Annotated[SecretStr | None, BeforeValidator(_text), _url("http", "https")] = None
+    elastic_api_key: Secret | None = None
+    elastic_ca: Path | None = None
+
+
+class Paths(Model):
+    """Folders, relative to where the command is called: data and logs, policies, workspace files, campaign files."""
+
+    var: Path = Path("var")
+    policies: Path = Path("policies")
+    workspaces: Path = Path("conf/workspaces")
+    campaigns: Path = Path("campaigns")
+
+
+class Engine(Model):
+    """The machine's own times, in system time.
+
+    `lease`: a killed worker's slice is back after it; `tick`: between two looks of the clock process; `ring_again`: a
+    slice that was rung and not claimed is rung again; `attempt_limit`: a delivery that is attempting for longer is
+    stuck; `stop_timeout`: what a process that is told to stop has left.
+    """
+
+    lease: Duration = timedelta(seconds=30)
+    tick: Duration = timedelta(milliseconds=250)
+    ring_again: Duration = timedelta(seconds=20)
+    attempt_limit: Duration = timedelta(minutes=10)
+    stop_timeout: Duration = timedelta(seconds=10)
+    elastic_heap: str = Field(default="512m", pattern=r"^\d{2,5}[mg]$")
+    cache_memory: str = Field(default="256mb", pattern=r"^\d{1,6}(kb|mb|gb)$")
+
+
+class Logs(Model):
+    """Log files: `folder` (null: `logs` below `paths.var`), rotated at `max_bytes`, of which `keep` are kept."""
+
+    folder: Path | None = None
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    max_bytes: Count = 50_000_000
+    keep: Count = 10
+    stdout: Switch = True
+
+
+class Email(Model):
+    """The e-mail channel: a Maildir (null: `maildir` below `paths.var`), or an SMTP server."""
+
+    transport: Literal["maildir", "smtp"] = "maildir"
+    maildir: Path | None = None
+    host: str = "localhost"
+    port: Port = 587
+    starttls: Literal["required", "opportunistic", "implicit", "off"] = "required"
+    username: str = ""
+    password: Secret = SecretStr("")
+    timeout: Duration = timedelta(seconds=30)
+    attempt: Duration = timedelta(seconds=90)
+    per_connection: Count = 200
+    ca: Path | None = None
+    helo: str = ""
+
+
+class Settings(BaseSettings):
+    """Everything that an operator may set. Made by `load_settings`, which lays the sources over one another."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    services: Services = Services()
+    paths: Paths = Paths()
+    engine: Engine = Engine()
+    logs: Logs = Logs()
+    email: Email = Email()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the library's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given, and nothing else: `load_settings` has merged the sources and knows where each value stands."""
+        return (init_settings,)
+
+    @property
+    def log_folder(self) -> Path:
+        """Where log files are written."""
+        return self.logs.folder or self.paths.var / "logs"
+
+    @property
+    def maildir(self) -> Path:
+        """Where the Maildir transport delivers to."""
+        return self.email.maildir or self.paths.var / "maildir"

@@ -1,0 +1,41 @@
+"""The bell: a list in the broker's Redis on which the clock waits, so that it need not wait out its tick.
+
+Key: `tidegate:bell` (list, at most a few entries, expires after a minute). Losing it costs one tick.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+import redis
+
+KEY: Final = "tidegate:bell"
+LONGEST: Final = 60
+"""Seconds after which an unheard ring is forgotten."""
+
+
+class Bell:
+    """Rings through Redis; never fails, for a lost ring costs one tick only."""
+
+    def __init__(self, client: redis.Redis, namespace: str = "") -> None:
+        self._client = client
+        self._key = f"{namespace}{KEY}"
+
+    def ring(self) -> None:
+        """Wake the clock."""
+        try:
+            with self._client.pipeline(transaction=False) as pipe:
+                pipe.lpush(self._key, b"1")
+                pipe.ltrim(self._key, 0, 1)
+                pipe.expire(self._key, LONGEST)
+                pipe.execute()
+        except redis.RedisError:
+            return
+
+    def wait(self, longest: timedelta) -> bool:
+        """Wait until somebody rings, at most `longest`; True where somebody did. A Redis that is away waits it out."""
+        try:
+            return self._client.blpop([self._key], timeout=longest.total_seconds()) is not None
+        except redis.RedisError:
+            return False

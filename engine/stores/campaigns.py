@@ -1,0 +1,159 @@
+"""Campaigns and their revisions. A state changes by compare-and-set on the state that was read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from pymongo import ASCENDING, IndexModel
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
+
+from engine.clock import Instant
+from engine.domain.campaign import CampaignRecord
+from engine.domain.lifecycle import CampaignState, check_transition
+from engine.stores.connect import MAJORITY
+from engine.stores.documents import Document, without_none
+
+INDEXES: Final = (
+    IndexModel([("workspace", ASCENDING), ("name", ASCENDING)], name="name", unique=True),
+    IndexModel([("state", ASCENDING)], name="state"),
+)
+REVISION_INDEXES: Final = (IndexModel([("campaign", ASCENDING), ("revision", ASCENDING)], name="revision"),)
+
+
+class Campaigns:
+    """The campaigns of all workspaces."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._all: Collection[Document] = database.get_collection("campaigns", write_concern=MAJORITY)
+        self._revisions: Collection[Document] = database.get_collection("campaign_revisions", write_concern=MAJORITY)
+
+    def get(self, uid: str) -> CampaignRecord | None:
+        """One campaign by its uid. Index: `_id`."""
+        raw = self._all.find_one({"_id": uid})
+        return None if raw is None else _record(raw)
+
+    def state_of(self, uid: str) -> tuple[CampaignState, int] | None:
+        """State and revision, which a worker asks at each batch. Index: `_id`."""
+        raw = self._all.find_one({"_id": uid}, {"state": 1, "revision": 1})
+        return None if raw is None else (CampaignState(raw["state"]), raw["revision"])
+
+    def named(self, name: str, workspace: str | None = None) -> list[CampaignRecord]:
+        """The campaigns of a name, in one workspace or in all. Index: `name` (with all workspaces a small scan of it)."""
+        wanted: Document = {"workspace": workspace} if workspace else {"workspace": {"$gte": ""}}
+        return [_record(raw) for raw in self._all.find(wanted | {"name": name}, hint="name")]
+
+    def in_states(self, states: Sequence[CampaignState]) -> list[CampaignRecord]:
+        """Every campaign in one of `states`. Index: `state`."""
+        found = self._all.find({"state": {"$in": [state.value for state in states]}}, hint="state").sort("_id", 1)
+        return [_record(raw) for raw in found]
+
+    def everything(self) -> list[CampaignRecord]:
+        """Every campaign, by workspace and name. Index: `name`."""
+        return [_record(raw) for raw in self._all.find({"workspace": {"$gte": ""}}, hint="name").sort([("workspace", 1), ("name", 1)])]
+
+    def apply(self, record: CampaignRecord) -> bool:
+        """Write the first revision, or the next one where the one before is still there; False where another came first."""
+        revision = {
+            "_id": f"{record.uid}/{record.revision:06d}",
+            "campaign": record.uid,
+            "revision": record.revision,
+            "spec": record.spec,
+        }
+        self._revisions.replace_one({"_id": revision["_id"]}, revision, upsert=True)
+        if record.revision == 1:
+            try:
+                self._all.insert_one(_document(record))
+            except DuplicateKeyError:
+                return False
+            return True
+        fields = {
+            "revision": record.revision,
+            "spec": record.spec,
+            "cost": record.cost,
+            "profile": record.profile,
+            "starts_at": record.starts_at,
+            "ends_at": record.ends_at,
+            "renamed": dict(record.renamed),
+        }
+        done = self._all.update_one({"_id": record.uid, "revision": record.revision - 1}, _replacing(fields))
+        return done.matched_count == 1
+
+    def move(self, record: CampaignRecord, state: CampaignState, **fields: Any) -> bool:
+        """Move to `state` with `fields`, if the state is still the one of `record`; a None field is removed.
+
+        Raises `IllegalTransition` where the table does not allow it. Index: `_id`.
+        """
+        check_transition(record.state, state)
+        update = _replacing({"state": state.value, **fields})
+        return self._all.update_one({"_id": record.uid, "state": record.state.value}, update).matched_count == 1
+
+    def passed(self, uid: str, as_of: Instant) -> None:
+        """Note that a pass at `as_of` was planned; it never goes back. Index: `_id`."""
+        self._all.update_one({"_id": uid}, {"$max": {"pass_as_of": as_of}})
+
+    def set_stuck(self, uid: str, reason: str | None) -> None:
+        """Mark a campaign as stuck with a reason, or take the mark away. Index: `_id`."""
+        self._all.update_one({"_id": uid}, {"$set": {"stuck": reason}} if reason else {"$unset": {"stuck": ""}})
+
+    def revisions(self, uid: str) -> list[tuple[int, Document]]:
+        """All revisions of a campaign as (number, spec). Index: `revision`."""
+        return [(raw["revision"], raw["spec"]) for raw in self._revisions.find({"campaign": uid}).sort("revision", 1)]
+
+
+def _replacing(fields: Document) -> Document:
+    """The update that sets `fields`, and removes those that are None."""
+    gone = {key: "" for key, value in fields.items() if value is None}
+    return {"$set": without_none(fields)} | ({"$unset": gone} if gone else {})
+
+
+def _document(record: CampaignRecord) -> Document:
+    return without_none(
+        {
+            "_id": record.uid,
+            "workspace": record.workspace,
+            "name": record.name,
+            "kind": record.kind,
+            "state": record.state.value,
+            "revision": record.revision,
+            "spec": record.spec,
+            "cost": record.cost,
+            "profile": record.profile,
+            "starts_at": record.starts_at,
+            "ends_at": record.ends_at,
+        }
+    )
+
+
+def _record(raw: Document) -> CampaignRecord:
+    return CampaignRecord(
+        uid=raw["_id"],
+        workspace=raw["workspace"],
+        name=raw["name"],
+        kind=raw["kind"],
+        state=CampaignState(raw["state"]),
+        revision=raw["revision"],
+        spec=raw["spec"],
+        cost=raw.get("cost", "quick"),
+        profile=raw.get("profile"),
+        starts_at=raw.get("starts_at"),
+        ends_at=raw.get("ends_at"),
+        launched_at=raw.get("launched_at"),
+        resumed_at=raw.get("resumed_at", 0),
+        resume_to=CampaignState(raw["resume_to"]) if "resume_to" in raw else None,
+        pass_as_of=raw.get("pass_as_of", 0),
+        finished_at=raw.get("finished_at"),
+        stuck=raw.get("stuck"),
+        renamed=raw.get("renamed", {}),
+    )
+
+
+NAMED: Final[Mapping[str, str]] = {
+    "campaigns.named": "name",
+    "campaigns.in_states": "state",
+    "campaigns.everything": "name",
+    "campaigns.revisions": "revision",
+}
+"""The named queries and the index each relies on."""

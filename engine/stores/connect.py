@@ -1,0 +1,86 @@
+"""Clients for the stores, each with explicit time limits and retries; the composition root makes one of each."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import redis
+from bson.codec_options import CodecOptions
+from elasticsearch import Elasticsearch
+from pymongo import MongoClient, ReadPreference, WriteConcern
+from pymongo.errors import InvalidURI, PyMongoError
+from pymongo.read_concern import ReadConcern
+
+from engine.errors import ServiceUnreachable, WrongCall
+from engine.stores.documents import Document
+
+MAJORITY: Final = WriteConcern("majority", wtimeout=20_000)
+"""Durable on a majority before it is acknowledged (`wtimeout` in ms); every state change is written so."""
+
+READ_MAJORITY: Final = ReadConcern("majority")
+"""For probes whose answer ends something: "nothing open" must not be rolled back."""
+
+TIME_LIMIT: Final = 30.0
+"""Seconds that any MongoDB operation may take, sockets and server selection included."""
+
+SOCKET_TIMEOUT: Final = 10.0
+"""Seconds that a Redis command may take."""
+
+
+def mongo_client(url: str) -> MongoClient[Document]:
+    """A client of `url`; TLS and credentials stand in the URL. Raises `WrongCall` for a URL that cannot be read."""
+    try:
+        return MongoClient(
+            url,
+            timeoutMS=int(TIME_LIMIT * 1000),
+            serverSelectionTimeoutMS=10_000,
+            retryWrites=True,
+            retryReads=True,
+            appname="tidegate",
+            tz_aware=True,
+            read_preference=ReadPreference.PRIMARY,
+        )
+    except (InvalidURI, PyMongoError) as error:
+        raise WrongCall(f"services.mongo_url cannot be read: {error}") from error
+
+
+def redis_client(url: str) -> redis.Redis:
+    """A client of `url` without retries (a retried script could run twice); `rediss://` is TLS."""
+    try:
+        return redis.Redis.from_url(
+            url,
+            socket_timeout=SOCKET_TIMEOUT,
+            socket_connect_timeout=5.0,
+            health_check_interval=15,
+            retry=None,
+        )
+    except ValueError as error:
+        raise WrongCall(f"the Redis URL cannot be read: {error}") from error
+
+
+def elastic_client(url: str, *, api_key: str | None = None, ca_certificate: str | None = None) -> Elasticsearch:
+    """A client of `url` with its own limits: 10 s a request, two retries on a broken connection or a 429."""
+    more: dict[str, object] = {}
+    if api_key:
+        more["api_key"] = api_key
+    if ca_certificate:
+        more["ca_certs"] = ca_certificate
+    return Elasticsearch(
+        url, request_timeout=10, max_retries=2, retry_on_timeout=False, retry_on_status=(429, 502, 503, 504), **more
+    )  # type: ignore[arg-type]  # its keywords are typed one by one
+
+
+def check_mongo(client: MongoClient[Document]) -> str:
+    """The server's version; raises `ServiceUnreachable`, or `WrongCall` where it is no replica set."""
+    try:
+        answer = client.admin.command("hello")
+        version = str(client.server_info()["version"])
+    except PyMongoError as error:
+        raise ServiceUnreachable(f"MongoDB does not answer: {error}", remedy="start it: tidegate up") from error
+    if "setName" not in answer and answer.get("msg") != "isdbgrid":
+        raise WrongCall("MongoDB is not a replica set", remedy="change streams need one; run rs.initiate() once")
+    return version
+
+
+CODEC: Final[CodecOptions[Document]] = CodecOptions(tz_aware=True)
+"""Dates come back aware, in UTC."""

@@ -1,0 +1,172 @@
+"""Deliveries inside the enrolments: what is on its way, marked, settled. Compare-and-sets that name state and token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Final
+
+from pymongo import UpdateMany
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from engine.clock import Instant, millis
+from engine.domain.enrolment import Enrolment
+from engine.domain.lifecycle import DeliveryState
+from engine.domain.settling import Settling
+from engine.stores.connect import MAJORITY
+from engine.stores.documents import Document, read_enrolment, settled_document
+
+
+class Deliveries:
+    """Reads and writes of the deliver step, on the collection of the enrolments."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._all: Collection[Document] = database.get_collection("enrolments", write_concern=MAJORITY)
+
+    def queued(self, prefix: str, after: str, until: str, now: Instant, limit: int) -> list[Enrolment]:
+        """Up to `limit` stays with a delivery to send at campaign time `now`, ids in (`after`, `until`), by id.
+
+        One whose retry lies ahead in system time is left out. Index: `_id` range of the campaign.
+        """
+        wanted = {
+            "_id": {"$gt": max(after, prefix), "$lt": until},
+            "outgoing.state": "queued",
+            "outgoing.not_before": {"$lte": now},
+            "$expr": {"$lte": [{"$ifNull": ["$outgoing.retry_at", "$$NOW"]}, "$$NOW"]},
+        }
+        return [read_enrolment(raw) for raw in self._all.find(wanted).sort("_id", 1).limit(limit)]
+
+    def attempting(self, prefix: str, first: str, until: str, limit: int) -> list[Enrolment]:
+        """Up to `limit` stays with a delivery marked `attempting`, ids in [`first`, `until`). Index: `_id` range."""
+        wanted = {"_id": {"$gte": max(first, prefix), "$lt": until}, "outgoing.state": "attempting"}
+        return [read_enrolment(raw) for raw in self._all.find(wanted).sort("_id", 1).limit(limit)]
+
+    def first_campaign(self, state: DeliveryState, now: Instant, leave_out: Sequence[str]) -> str | None:
+        """The uid of a campaign with a delivery in `state`, other than `leave_out`. Index: `outgoing`.
+
+        For `queued` only what may be sent at campaign time `now` (and, of retries, at system time) counts.
+        """
+        wanted: Document = {"outgoing.state": state.value, "campaign": {"$nin": list(leave_out)}}
+        if state is DeliveryState.QUEUED:
+            wanted["outgoing.not_before"] = {"$lte": now}
+            wanted["$expr"] = {"$lte": [{"$ifNull": ["$outgoing.retry_at", "$$NOW"]}, "$$NOW"]}
+        found = self._all.find_one(wanted, {"campaign": 1}, hint="outgoing")
+        return None if found is None else str(found["campaign"])
+
+    def has_outgoing(self, campaigns: Sequence[str] | None, now: Instant | None) -> bool:
+        """Whether a delivery is on its way in `campaigns` (None: in any); index `outgoing`.
+
+        With `now`, deliveries put off beyond that campaign time do not count.
+        """
+        wanted: Document = {"outgoing.state": {"$in": ["queued", "attempting"]}}
+        if campaigns is not None:
+            wanted["campaign"] = {"$in": list(campaigns)}
+        if now is not None:
+            wanted["$or"] = [{"outgoing.state": "attempting"}, {"outgoing.not_before": {"$lte": now}}]
+        return self._all.find_one(wanted, {"_id": 1}, hint="outgoing") is not None
+
+    def mark(self, stays: Sequence[Enrolment], token: str) -> set[str]:
+        """Mark queued deliveries as `attempting` with `token`, durably; gives the ids marked. Index: `_id`.
+
+        Each stay must still be at the version that was read. Where fewer matched than asked, the token is read back.
+        """
+        by_version: dict[int, list[str]] = {}
+        for stay in stays:
+            by_version.setdefault(stay.version, []).append(stay.id)
+        mark = [
+            {"$set": {"outgoing.state": "attempting", "outgoing.token": token, "outgoing.since": "$$NOW"}},
+            {"$set": {"version": {"$add": ["$version", 1]}, "outgoing.attempts": {"$add": ["$outgoing.attempts", 1]}}},
+        ]
+        writes = [
+            UpdateMany({"_id": {"$in": ids}, "version": version, "outgoing.state": "queued"}, mark)
+            for version, ids in by_version.items()
+        ]
+        matched = self._all.bulk_write(writes, ordered=False).matched_count if writes else 0
+        ids = {stay.id for stay in stays}
+        if matched == len(ids):
+            return ids
+        return {raw["_id"] for raw in self._all.find({"_id": {"$in": list(ids)}, "outgoing.token": token}, {"_id": 1})}
+
+    def settle(self, settlings: Sequence[Settling]) -> int:
+        """Settle marked deliveries, equal ones together; gives how many still had the token they name. Index: `_id`."""
+        groups: dict[tuple[object, ...], tuple[Settling, list[str]]] = {}
+        for one in settlings:
+            groups.setdefault((one.token, one.settled), (one, []))[1].append(one.id)
+        writes = [
+            UpdateMany(
+                {"_id": {"$in": ids}, "outgoing.token": one.token, "outgoing.state": "attempting"},
+                _settled(one),
+            )
+            for one, ids in groups.values()
+        ]
+        return self._all.bulk_write(writes, ordered=False).matched_count if writes else 0
+
+    def skip(self, stays: Sequence[tuple[Enrolment, Settling]]) -> int:
+        """Settle queued deliveries as skipped or failed without a send, at the version that was read. Index: `_id`."""
+        writes = [
+            UpdateMany({"_id": stay.id, "version": stay.version, "outgoing.state": "queued"}, _settled(one))
+            for stay, one in stays
+        ]
+        return self._all.bulk_write(writes, ordered=False).matched_count if writes else 0
+
+    def put_back(self, ids: Sequence[str], token: str, after: timedelta) -> int:
+        """`attempting` back to `queued`, to be tried after `after` (system time of MongoDB's clock). Index: `_id`."""
+        if not ids:
+            return 0
+        retry_at = {"$add": ["$$NOW", millis(after)]}
+        back = [
+            {
+                "$set": {
+                    "outgoing.state": "queued",
+                    "outgoing.retry_at": retry_at,
+                    "version": {"$add": ["$version", 1]},
+                }
+            },
+            {"$unset": ["outgoing.token", "outgoing.since"]},
+        ]
+        wanted = {"_id": {"$in": list(ids)}, "outgoing.token": token, "outgoing.state": "attempting"}
+        return self._all.update_many(wanted, back).matched_count
+
+    def replay_failed(self, campaign: str, message: str | None, now: Instant) -> int:
+        """Failed deliveries of active stays with nothing on its way are queued again with the same key. Index: `idle`.
+
+        Gives how many; the failed entry leaves `settled`, for a message stands there once.
+        """
+        count = 0
+        match: Document = {"state": "failed"} | ({"message": message} if message else {})
+        wanted = {"campaign": campaign, "state": "active", "outgoing": {"$exists": False}, "settled": {"$elemMatch": match}}
+        for raw in self._all.find(wanted, hint="idle"):
+            failed = next(s for s in raw["settled"] if s["state"] == "failed" and message in (None, s["message"]))
+            outgoing = {"message": failed["message"], "state": "queued", "chosen_at": now, "not_before": now, "attempts": 0}
+            done = self._all.update_one(
+                {"_id": raw["_id"], "version": raw["version"]},
+                {
+                    "$pull": {"settled": {"message": failed["message"]}},
+                    "$set": {"outgoing": outgoing},
+                    "$inc": {"version": 1},
+                },
+            )
+            count += done.matched_count
+        return count
+
+
+def _settled(one: Settling) -> Document:
+    """The update that settles: the delivery moves to `settled`, and the stay is looked at again now."""
+    at = one.settled.at
+    return {
+        "$push": {"settled": settled_document(one.settled)},
+        "$set": {"settled_at": at, "idle_since": at, "due_at": at},
+        "$unset": {"outgoing": ""},
+        "$inc": {"version": 1},
+    }
+
+
+NAMED: Final[Mapping[str, str]] = {
+    "deliveries.queued": "_id_",
+    "deliveries.attempting": "_id_",
+    "deliveries.first_campaign": "outgoing",
+    "deliveries.has_outgoing": "outgoing",
+    "deliveries.replay_failed": "idle",
+}
+"""The named queries and the index each relies on."""

@@ -1,0 +1,110 @@
+"""What a user document tells of the user's events, derived from the stored events and never incremented.
+
+It is written only where the user's revision is still the one read before the events, so the last writer has always
+seen every event: sent twice, out of order, or resumed after a kill, the same events leave the same user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Final
+
+from engine.domain.keys import HIGHEST
+from engine.predicate.fields import Catalogue
+from engine.stores.events import Events, Summary
+from engine.stores.upserts import same, stored
+from engine.stores.users import Edit, Users
+
+Document = dict[str, Any]  # a driver's edge: BSON values
+
+INT64: Final = (-(1 << 63), (1 << 63) - 1)
+"""A sum beyond 64 bits stays at the bound: no store holds more, and every comparison that fits still answers right."""
+
+NOTHING: Final = Summary(0, 0, 0, {})
+
+
+def initial_fields(catalogue: Catalogue) -> dict[str, object]:
+    """The derived fields of a user without events, by document path: counts and sums are 0, instants are missing."""
+    return {path: value for path, value in aggregate_fields(catalogue, {}).items() if value is not None}
+
+
+def aggregate_fields(catalogue: Catalogue, told: Mapping[str, Summary]) -> dict[str, object]:
+    """Every aggregate of the catalogue by document path, from the summaries of one user; None where it is missing."""
+    fields: dict[str, object] = {}
+    for aggregate in catalogue.aggregates.values():
+        summary = told.get(aggregate.event, NOTHING)
+        value: int | None
+        match aggregate.kind:
+            case "count":
+                value = summary.count
+            case "first":
+                value = summary.first if summary.count else None
+            case "last":
+                value = summary.last if summary.count else None
+            case "sum":
+                exact = summary.sums.get(aggregate.property or "", 0)
+                value = min(max(exact, INT64[0]), INT64[1])
+        fields[f"g.{aggregate.name}"] = value
+    return fields
+
+
+class Derivation:
+    """Derives aggregates (`g`) and event summaries (`e`) of users for one catalogue."""
+
+    def __init__(self, users: Users, events: Events, catalogue: Catalogue) -> None:
+        self._users = users
+        self._events = events
+        self._catalogue = catalogue
+        self._summed = {one.property for one in catalogue.aggregates.values() if one.kind == "sum" and one.property}
+
+    def derive(self, keys: Collection[str], *, create: bool = True) -> set[str]:
+        """Bring some users in line with their stored events; returns the keys of those that were written.
+
+        A user who is not known yet is created with nothing but the id (unless not `create`). Events of a deleted user
+        are removed: they were stored while the deletion went on.
+        """
+        deleted: set[str] = set()
+
+        def plan(asked: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:
+            summaries = self._events.summaries(asked, self._summed)
+            edits: dict[str, Edit] = {}
+            for key in asked:
+                document = documents.get(key)
+                if document is not None and document.get("deleted"):
+                    deleted.add(key)
+                elif document is not None or (create and key in summaries):
+                    edit = self._edit(document or {}, summaries.get(key, {}))
+                    if document is None or edit.fields:
+                        edits[key] = edit
+            return edits
+
+        written = set(self._users.rewrite(keys, plan, {"rev": 1, "deleted": 1, "g": 1, "e": 1}))
+        if deleted:
+            self._events.erase(deleted)
+        return written
+
+    def derive_all(self, size: int = 1_000) -> Iterator[set[str]]:
+        """Derive every user of the workspace, batch by batch: after the catalogue has got another aggregate."""
+        workspace, first = self._catalogue.workspace, "0"
+        while True:
+            batch = [one["_id"] for one in self._users.read_range(workspace, first, HIGHEST, size, {"_id": 1})]
+            if not batch:
+                return
+            yield self.derive(batch)
+            first = batch[-1].split("/", 1)[1] + "\0"
+
+    def _edit(self, document: Document, told: Mapping[str, Summary]) -> Edit:
+        fields: dict[str, object] = {}
+        names: list[str] = []
+        for path, value in aggregate_fields(self._catalogue, told).items():
+            if not same(stored(document, path), value):
+                fields[path] = value
+                names.append(path.partition(".")[2])
+        before: Mapping[str, object] = document.get("e") or {}
+        for event in sorted(before.keys() | told.keys()):
+            summary = told.get(event)
+            now = {"n": summary.count, "first": summary.first, "last": summary.last} if summary else None
+            if before.get(event) != now:
+                fields[f"e.{event}"] = now
+                names.append(f"event:{event}")
+        return Edit(fields, names)

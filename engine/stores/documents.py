@@ -1,0 +1,164 @@
+"""Enrolments and slices as MongoDB documents and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from engine.clock import Instant, instant
+from engine.domain.enrolment import Enrolment, Outgoing, Settled
+from engine.domain.lifecycle import DeliveryState, ExitReason, SliceState, StayState
+from engine.domain.work import Slice, SliceKind
+
+Document = dict[str, Any]  # a driver's edge: BSON values
+
+
+def without_none(document: Mapping[str, Any]) -> Document:
+    """`document` without its None values: an absent field, not a null, means nothing is there."""
+    return {key: value for key, value in document.items() if value is not None}
+
+
+def _instant(value: datetime | None) -> Instant | None:
+    return None if value is None else instant(value if value.tzinfo else value.replace(tzinfo=UTC))
+
+
+def settled_document(delivery: Settled) -> Document:
+    """One settled delivery, as it stands in `enrolments.settled`."""
+    return without_none(
+        {
+            "message": delivery.message,
+            "state": delivery.state.value,
+            "at": delivery.at,
+            "reason": delivery.reason,
+            "attempts": delivery.attempts or None,
+        }
+    )
+
+
+def outgoing_document(outgoing: Outgoing) -> Document:
+    """The delivery on its way, as a choosing write puts it (always queued, never tried)."""
+    return without_none(
+        {
+            "message": outgoing.message,
+            "state": outgoing.state.value,
+            "chosen_at": outgoing.chosen_at,
+            "not_before": outgoing.not_before,
+            "attempts": outgoing.attempts,
+            "slice": outgoing.slice,
+        }
+    )
+
+
+def enrolment_document(stay: Enrolment) -> Document:
+    """A new stay, as it is inserted."""
+    return without_none(
+        {
+            "_id": stay.id,
+            "workspace": stay.workspace,
+            "campaign": stay.campaign,
+            "user": stay.user,
+            "entry": stay.entry,
+            "state": stay.state.value,
+            "reason": stay.reason and stay.reason.value,
+            "detail": stay.detail,
+            "revision": stay.revision,
+            "version": stay.version,
+            "entered_at": stay.entered_at,
+            "settled_at": stay.settled_at,
+            "ended_at": stay.ended_at,
+            "idle_since": stay.idle_since,
+            "due_at": stay.due_at,
+            "holdout": stay.holdout,
+            "converted_at": stay.converted_at,
+            "outgoing": stay.outgoing and outgoing_document(stay.outgoing),
+            "settled": [settled_document(delivery) for delivery in stay.settled],
+        }
+    )
+
+
+def read_outgoing(raw: Document) -> Outgoing:
+    """`enrolments.outgoing` as a value."""
+    return Outgoing(
+        message=raw["message"],
+        state=DeliveryState(raw["state"]),
+        chosen_at=raw["chosen_at"],
+        not_before=raw["not_before"],
+        attempts=raw.get("attempts", 0),
+        retry_at=_instant(raw.get("retry_at")),
+        token=raw.get("token"),
+        since=_instant(raw.get("since")),
+        slice=raw.get("slice"),
+    )
+
+
+def read_enrolment(raw: Document) -> Enrolment:
+    """An enrolment document as a value."""
+    return Enrolment(
+        id=raw["_id"],
+        workspace=raw["workspace"],
+        campaign=raw["campaign"],
+        user=raw["user"],
+        entry=raw["entry"],
+        state=StayState(raw["state"]),
+        entered_at=raw["entered_at"],
+        revision=raw["revision"],
+        version=raw["version"],
+        settled_at=raw.get("settled_at"),
+        ended_at=raw.get("ended_at"),
+        reason=ExitReason(raw["reason"]) if "reason" in raw else None,
+        detail=raw.get("detail"),
+        due_at=raw.get("due_at"),
+        holdout=raw.get("holdout", False),
+        converted_at=raw.get("converted_at"),
+        outgoing=read_outgoing(raw["outgoing"]) if "outgoing" in raw else None,
+        settled=tuple(
+            Settled(one["message"], DeliveryState(one["state"]), one["at"], one.get("reason"), one.get("attempts", 0))
+            for one in raw.get("settled", ())
+        ),
+    )
+
+
+def slice_document(piece: Slice) -> Document:
+    """A new slice, as it is inserted."""
+    return without_none(
+        {
+            "_id": piece.id,
+            "run": piece.run,
+            "workspace": piece.workspace,
+            "campaign": piece.campaign,
+            "kind": piece.kind.value,
+            "as_of": piece.as_of,
+            "first": piece.first,
+            "until": piece.until,
+            "state": piece.state.value,
+            "cursor": piece.cursor,
+            "attempt": piece.attempt,
+            "suspect": piece.suspect,
+            "deaths": piece.deaths,
+            "errors": piece.errors,
+            "results": piece.results,
+        }
+    )
+
+
+def read_slice(raw: Document) -> Slice:
+    """A slice document as a value."""
+    return Slice(
+        id=raw["_id"],
+        run=raw.get("run"),
+        workspace=raw["workspace"],
+        campaign=raw["campaign"],
+        kind=SliceKind(raw["kind"]),
+        as_of=raw["as_of"],
+        first=raw["first"],
+        until=raw["until"],
+        state=SliceState(raw["state"]),
+        cursor=raw.get("cursor"),
+        attempt=raw["attempt"],
+        suspect=raw["suspect"],
+        deaths=raw["deaths"],
+        errors=raw["errors"],
+        token=raw["lease"]["token"] if raw.get("lease") else None,
+        results=raw.get("results", {}),
+    )

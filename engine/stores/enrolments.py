@@ -1,0 +1,181 @@
+"""The enrolments: what a look reads and what a decision writes. One stay is one document.
+
+Every write names the version that it read and raises it; where another write came first, it changes nothing, and the
+other writer has seen to it that the stay is looked at again. Instants are campaign time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import orjson
+from pymongo import ASCENDING, IndexModel, InsertOne, UpdateMany
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError
+
+from engine.clock import Instant
+from engine.domain.enrolment import Enrolment, StayChange
+from engine.domain.keys import HIGHEST, suffix_of_stay
+from engine.failpoints import passage
+
+from engine.stores.connect import MAJORITY
+from engine.stores.documents import Document, enrolment_document, outgoing_document, read_enrolment, settled_document
+
+DUPLICATE_KEY: Final = 11000
+
+INDEXES: Final = (
+    IndexModel(
+        [("due_at", ASCENDING), ("campaign", ASCENDING), ("_id", ASCENDING)],
+        name="due",
+        partialFilterExpression={"due_at": {"$exists": True}},
+    ),
+    IndexModel(
+        [("outgoing.state", ASCENDING), ("campaign", ASCENDING), ("outgoing.not_before", ASCENDING)],
+        name="outgoing",
+        partialFilterExpression={"outgoing.state": {"$exists": True}},
+    ),
+    IndexModel(
+        [("campaign", ASCENDING), ("idle_since", ASCENDING)],
+        name="idle",
+        partialFilterExpression={"state": "active"},
+    ),
+    IndexModel([("user", ASCENDING), ("campaign", ASCENDING), ("entry", ASCENDING)], name="user"),
+)
+
+
+class Enrolments:
+    """Reads for looks, writes of decisions."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._all: Collection[Document] = database.get_collection("enrolments", write_concern=MAJORITY)
+
+    def latest(self, workspace: str, campaign: str, first: str, last: str) -> dict[str, Enrolment]:
+        """The latest stay of each user from suffix `first` to `last` (both included), by suffix. Index: `_id` range."""
+        prefix = f"{workspace}/{campaign}/"
+        found = self._all.find({"_id": {"$gte": prefix + first, "$lt": f"{prefix}{last}/{HIGHEST}"}}).sort("_id", 1)
+        return {suffix_of_stay(raw["_id"]): read_enrolment(raw) for raw in found}
+
+    def latest_of(self, campaign: str, users: Sequence[str]) -> dict[str, Enrolment]:
+        """The latest stay of each of `users` (user keys) in one campaign, by user key. Index: `user`."""
+        found = self._all.find({"user": {"$in": list(users)}, "campaign": campaign}).sort("entry", 1)
+        return {raw["user"]: read_enrolment(raw) for raw in found}
+
+    def active(self, prefix: str, after: str, until: str, limit: int) -> list[Enrolment]:
+        """Up to `limit` active stays with ids in (`after`, `until`), in order of id. Index: `_id` range of the campaign.
+
+        `prefix` is `w/c/`; `after` an id or a bound below the first one.
+        """
+        bounds = {"$gt": max(after, prefix), "$lt": until}
+        return [read_enrolment(raw) for raw in self._all.find({"_id": bounds, "state": "active"}).sort("_id", 1).limit(limit)]
+
+    def due(self, prefix: str, after: str, until: str, as_of: Instant, limit: int) -> list[Enrolment]:
+        """Up to `limit` stays due at `as_of` with ids in (`after`, `until`), in order of id. Index: `_id` range."""
+        bounds = {"$gt": max(after, prefix), "$lt": until}
+        found = self._all.find({"_id": bounds, "due_at": {"$lte": as_of}}).sort("_id", 1).limit(limit)
+        return [read_enrolment(raw) for raw in found]
+
+    def first_due_campaign(self, as_of: Instant, leave_out: Sequence[str]) -> str | None:
+        """The uid of a campaign with a stay due at `as_of`, other than `leave_out`. Index: `due`, covered."""
+        wanted = {"due_at": {"$lte": as_of}, "campaign": {"$nin": list(leave_out)}}
+        found = self._all.find_one(wanted, {"_id": 0, "campaign": 1}, hint="due")
+        return None if found is None else str(found["campaign"])
+
+    def due_ids(self, campaign: str, as_of: Instant, limit: int) -> list[str]:
+        """Ids of up to `limit` stays of a campaign that are due, sorted by id. Index: `due`, covered."""
+        found = self._all.find({"due_at": {"$lte": as_of}, "campaign": campaign}, {"_id": 1}, hint="due").limit(limit)
+        return sorted(raw["_id"] for raw in found)
+
+    def stays_of(self, user: str) -> list[Enrolment]:
+        """Every stay of a user (user key) in any campaign, by campaign and entry. Index: `user`."""
+        found = self._all.find({"user": user}).sort([("campaign", 1), ("entry", 1)])
+        return [read_enrolment(raw) for raw in found]
+
+    def enter(self, stays: Sequence[Enrolment]) -> set[str]:
+        """Insert new stays, the key as `_id`: check, then insert. Gives the ids inserted; those that exist stay as they are."""
+        ids = [stay.id for stay in stays]
+        present = {raw["_id"] for raw in self._all.find({"_id": {"$in": ids}}, {"_id": 1})}
+        fresh = [stay for stay in stays if stay.id not in present]
+        inserted = {stay.id for stay in fresh}
+        if fresh:
+            try:
+                self._all.bulk_write([InsertOne(enrolment_document(stay)) for stay in fresh], ordered=False)
+            except BulkWriteError as error:
+                for failure in (error.details or {}).get("writeErrors", []):
+                    if failure.get("code") != DUPLICATE_KEY:
+                        raise
+                    inserted.discard(fresh[failure["index"]].id)
+        passage("enter.inserted")
+        again = [stay for stay in fresh if stay.entry > 1]
+        if again:
+            self._clear_due_of_earlier(again)
+            passage("enter.reentered")
+        return inserted
+
+    def _clear_due_of_earlier(self, stays: Iterable[Enrolment]) -> None:
+        """A newer stay takes the place of the ended one, which is not looked at any more. Index: `_id`."""
+        earlier = [f"{stay.id[:-4]}{stay.entry - 1:04d}" for stay in stays]
+        self._all.update_many({"_id": {"$in": earlier}, "state": "ended"}, {"$unset": {"due_at": ""}})
+
+    def advance(self, changes: Sequence[StayChange]) -> int:
+        """Write decisions on existing stays, equal ones together; gives how many found the version they had read."""
+        groups: dict[bytes, tuple[int, Document, list[str]]] = {}
+        for change in changes:
+            update = _update(change)
+            key = orjson.dumps((change.version, update), option=orjson.OPT_SORT_KEYS)
+            groups.setdefault(key, (change.version, update, []))[2].append(change.id)
+        writes = [
+            UpdateMany({"_id": {"$in": ids}, "version": version}, update) for version, update, ids in groups.values()
+        ]
+        matched = self._all.bulk_write(writes, ordered=False).matched_count if writes else 0
+        passage("choose.advanced")
+        return matched
+
+    def clear_due(self, campaign: str) -> None:
+        """Nothing of this campaign is looked at by time any more. Index: `_id` is not needed: `user` neither; `due`."""
+        self._all.update_many({"campaign": campaign, "due_at": {"$exists": True}}, {"$unset": {"due_at": ""}}, hint="due")
+
+    def has_active(self, campaign: str) -> bool:
+        """Whether any stay is active. Index: `idle`, covered."""
+        return self._all.find_one({"campaign": campaign, "state": "active"}, {"_id": 1}, hint="idle") is not None
+
+
+def _update(change: StayChange) -> Document:
+    """The MongoDB update of one decision."""
+    fields: Document = {"revision": change.revision}
+    gone: Document = {}
+    update: Document = {"$set": fields, "$inc": {"version": 1}}
+    if change.due_at is None:
+        gone["due_at"] = ""
+    else:
+        fields["due_at"] = change.due_at
+    if change.converted_at is not None:
+        fields["converted_at"] = change.converted_at
+    if change.exit is not None:
+        fields |= {"state": "ended", "reason": change.exit.value, "ended_at": change.as_of}
+        gone["outgoing"] = ""
+    if change.detail is not None:
+        fields["detail"] = change.detail
+    if change.outgoing is not None:
+        fields["outgoing"] = outgoing_document(change.outgoing)
+    if change.settled is not None:
+        update["$push"] = {"settled": settled_document(change.settled)}
+        fields["settled_at"] = change.settled.at
+        fields["idle_since"] = change.settled.at
+    if gone:
+        update["$unset"] = gone
+    return update
+
+
+NAMED: Final[Mapping[str, str]] = {
+    "enrolments.latest": "_id_",
+    "enrolments.latest_of": "user",
+    "enrolments.active": "_id_",
+    "enrolments.due": "_id_",
+    "enrolments.first_due_campaign": "due",
+    "enrolments.due_ids": "due",
+    "enrolments.stays_of": "user",
+    "enrolments.has_active": "idle",
+}
+"""The named queries and the index each relies on."""

@@ -1,0 +1,181 @@
+"""Events: stored once each, counted from what is stored, fetched for the users of a batch.
+
+A document is `{_id: "w/h/u/id", user: "w/h/u", w, n: name, t: instant, p: {property: value}}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from bson.decimal128 import Decimal128
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError
+from pymongo.write_concern import WriteConcern
+
+from engine.clock import Instant
+from engine.domain.changes import NewEvent
+from engine.domain.keys import escape, user_key
+from engine.stores.explained import aggregate_command, delete_command, explained, find_command
+from engine.stores.users import duplicates, keys_filter
+
+Document = dict[str, Any]  # a driver's edge: BSON values
+
+BY_USER: Final = "user_name_time"
+BY_NAME: Final = "workspace_name_time"
+
+Event = tuple[int, Mapping[str, Any]]
+"""Instant and properties, as predicates take it."""
+
+
+class Query(Protocol):
+    """The part of a predicate's event query that the store needs."""
+
+    @property
+    def name(self) -> str:
+        """The event's name."""
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """Names of the properties it reads."""
+
+    def mongo(self, as_of: Instant) -> Mapping[str, Any]:
+        """The filter beside the users."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """All stored events of one name of one user. `sums` goes from property to the exact sum of its whole numbers."""
+
+    count: int
+    first: Instant
+    last: Instant
+    sums: Mapping[str, int]
+
+
+def of_users(keys: Iterable[str]) -> Document:
+    """All events of some users. Index: `user_name_time`, one seek a user."""
+    return {"user": {"$in": sorted(keys)}}
+
+
+def of_query(keys: Sequence[str], query: Mapping[str, Any], *, adjacent: bool) -> Document:
+    """The events of one query for some users. Index: `user_name_time`.
+
+    Adjacent users are one range (their neighbours' events are dropped by the caller), others one seek each.
+    """
+    users: Document = {"$gte": min(keys), "$lte": max(keys)} if adjacent else {"$in": sorted(keys)}
+    return {"user": users, **query}
+
+
+def summing(keys: Iterable[str], properties: Collection[str]) -> list[Document]:
+    """Count, first, last and sums per user and name. Index: `user_name_time`; whole numbers add up exactly."""
+    group: Document = {
+        "_id": {"u": "$user", "n": "$n"},
+        "count": {"$sum": 1},
+        "first": {"$min": "$t"},
+        "last": {"$max": "$t"},
+    }
+    for number, name in enumerate(sorted(properties)):
+        value: Document = {"$getField": {"field": {"$literal": name}, "input": "$p"}}
+        # A decimal is a scaled whole number; what an older catalogue stored as another type is missing, so it adds 0.
+        # As a decimal of 34 digits: a plain $sum leaves whole numbers for floating point where 64 bits overflow.
+        whole: Document = {"$cond": [{"$in": [{"$type": value}, ["int", "long"]]}, {"$toDecimal": value}, 0]}
+        group[f"sum{number}"] = {"$sum": whole}
+    return [{"$match": of_users(keys)}, {"$group": group}]
+
+
+class Events:
+    """The `events` collection of one database, written with majority."""
+
+    NAME: Final = "events"
+    INDEXES: Final[Sequence[Document]] = (
+        {"keys": [("user", 1), ("n", 1), ("t", 1)], "name": BY_USER},
+        {"keys": [("w", 1), ("n", 1), ("t", 1)], "name": BY_NAME},
+    )
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._events = database.get_collection(self.NAME, write_concern=WriteConcern(w="majority"))
+
+    def record(self, events: Sequence[NewEvent]) -> list[bool]:
+        """Store what is not stored yet: check, then insert. True per event where it is new; of equals the first wins.
+
+        Index: `_id_`.
+        """
+        ids = [f"{event.user}/{escape(event.id)}" for event in events]
+        known = {one["_id"] for one in self._events.find(keys_filter(set(ids)), {"_id": 1})}
+        fresh: list[bool] = []
+        documents: list[Document] = []
+        for key, event in zip(ids, events, strict=True):
+            fresh.append(key not in known)
+            if key not in known:
+                known.add(key)
+                documents.append(event_document(key, event))
+        if documents:
+            try:
+                self._events.insert_many(documents, ordered=False)
+            except BulkWriteError as error:
+                # Another process has stored the same event since we looked.
+                lost = {documents[index]["_id"] for index in duplicates(error)}
+                fresh = [new and key not in lost for new, key in zip(fresh, ids, strict=True)]
+        return fresh
+
+    def summaries(self, keys: Collection[str], properties: Collection[str]) -> dict[str, dict[str, Summary]]:
+        """User key to event name to what is stored, in one aggregation; users without events are left out."""
+        names = sorted(properties)
+        found: dict[str, dict[str, Summary]] = {}
+        for row in self._events.aggregate(summing(keys, names)):
+            sums = {name: whole_number(row[f"sum{number}"]) for number, name in enumerate(names)}
+            group = row["_id"]
+            found.setdefault(group["u"], {})[group["n"]] = Summary(row["count"], row["first"], row["last"], sums)
+        return found
+
+    def fetch(
+        self, keys: Sequence[str], queries: Sequence[Query], as_of: Instant, *, adjacent: bool = False
+    ) -> dict[str, tuple[list[Event], ...]]:
+        """The event facts of some users: per user key one list per query, in their order; all keys are there.
+
+        `adjacent` promises that `keys` are (nearly) all users of their range, which is then read as one. A query's
+        filter may let through more than it means: predicates judge each event themselves.
+        """
+        facts: dict[str, tuple[list[Event], ...]] = {key: tuple([] for _ in queries) for key in keys}
+        if not keys:
+            return facts
+        for number, query in enumerate(queries):
+            fields = {"_id": 0, "user": 1, "t": 1, **{f"p.{name}": 1 for name in query.properties}}
+            for one in self._events.find(of_query(keys, query.mongo(as_of), adjacent=adjacent), fields):
+                wanted = facts.get(one["user"])
+                if wanted is not None:
+                    wanted[number].append((one["t"], one.get("p", {})))
+        return facts
+
+    def of_user(self, key: str, limit: int = 100) -> list[Document]:
+        """The events of one user by name and time, for people to read. Index: `user_name_time`."""
+        return list(self._events.find({"user": key}).sort([("n", 1), ("t", 1)]).limit(limit))
+
+    def erase(self, keys: Collection[str]) -> int:
+        """Remove all events of some users; returns how many. Index: `user_name_time`."""
+        return self._events.delete_many(of_users(keys)).deleted_count
+
+
+def whole_number(value: object) -> int:
+    """A sum as MongoDB tells it: a whole number, or a decimal without a fraction."""
+    return int(value.to_decimal()) if isinstance(value, Decimal128) else int(str(value))
+
+
+def event_document(key: str, event: NewEvent) -> Document:
+    """One event, as it is inserted."""
+    workspace = event.user.split("/", 1)[0]
+    return {"_id": key, "user": event.user, "w": workspace, "n": event.name, "t": event.at, "p": dict(event.properties)}
+
+
+_USER: Final = user_key("w", "hh-1")
+_WINDOW: Final = {"n": "Order Completed", "t": {"$gt": 0, "$lte": 1}}
+explained(
+    "events.known", "_id_", find_command("events", keys_filter([f"{_USER}/1", f"{_USER}/2"]), projection={"_id": 1})
+)
+explained("events.summaries", BY_USER, aggregate_command("events", summing([_USER], ["value"])))
+explained("events.fetch", BY_USER, find_command("events", of_query([_USER, "w/0/a"], _WINDOW, adjacent=False)))
+explained("events.fetch_adjacent", BY_USER, find_command("events", of_query([_USER, "w/0/a"], _WINDOW, adjacent=True)))
+explained("events.of_user", BY_USER, find_command("events", {"user": _USER}, sort={"n": 1, "t": 1}, limit=100))
+explained("events.erase", BY_USER, delete_command("events", of_users([_USER])))

@@ -1,0 +1,47 @@
+"""Named leases: whoever holds one does a job alone; each new holder gets a higher fencing number."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pymongo import ReturnDocument
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
+
+from engine.clock import millis
+from engine.stores.connect import MAJORITY
+from engine.stores.documents import Document
+
+
+class Leases:
+    """Leases by name, written and compared by MongoDB's own clock."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._all: Collection[Document] = database.get_collection("leases", write_concern=MAJORITY)
+
+    def hold(self, name: str, owner: str, lease: timedelta) -> int | None:
+        """Take or renew the lease `name`; gives its fencing number, None while another holds it. Index: `_id`."""
+        mine = {"$eq": ["$owner", owner]}
+        try:
+            raw = self._all.find_one_and_update(
+                {"_id": name, "$expr": {"$or": [mine, {"$lt": [{"$ifNull": ["$until", "$$NOW"]}, "$$NOW"]}]}},
+                [
+                    {
+                        "$set": {
+                            "number": {"$add": [{"$ifNull": ["$number", 0]}, {"$cond": [mine, 0, 1]}]},
+                            "until": {"$add": ["$$NOW", millis(lease)]},
+                        }
+                    },
+                    {"$set": {"owner": owner}},
+                ],
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
+            )
+        except DuplicateKeyError:  # the upsert met the document of the present holder
+            return None
+        return int(raw["number"])
+
+    def give_up(self, name: str, owner: str) -> None:
+        """Let another take the lease at once. Index: `_id`."""
+        self._all.update_one({"_id": name, "owner": owner}, {"$unset": {"owner": "", "until": ""}})

@@ -1,0 +1,172 @@
+"""Lists: named sets of users, one document `{_id: "w/list/h/u"}` a member; `users.lists` is derived from them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError
+from pymongo.write_concern import WriteConcern
+
+from engine.domain.changes import Applied, RowOutcome
+from engine.domain.keys import HIGHEST, escape, suffix_of_user, unescape
+from engine.stores.explained import delete_command, explained, find_command, update_command
+from engine.stores.upserts import TOMBSTONE
+from engine.stores.users import Edit, Users, duplicates, keys_filter
+
+Document = dict[str, Any]  # a driver's edge: BSON values
+
+
+def member_key(workspace: str, name: str, suffix: str) -> str:
+    """`w/list/h/u`; the list's name is escaped, so that any name is safe."""
+    return f"{workspace}/{escape(name)}/{suffix}"
+
+
+def members_filter(workspace: str, name: str, first: str, until: str) -> Document:
+    """Members of one list with a suffix in [first, until). Index: `_id_`, a range scan."""
+    return {"_id": {"$gte": member_key(workspace, name, first), "$lt": member_key(workspace, name, until)}}
+
+
+def others_filter(workspace: str, name: str, run: str) -> Document:
+    """Members of one list that an import has not named. Index: `_id_`, a range scan over the list."""
+    return {**members_filter(workspace, name, "0", HIGHEST), "run": {"$ne": run}}
+
+
+class Lists:
+    """The `list_members` collection of one database, written with majority."""
+
+    NAME: Final = "list_members"
+    INDEXES: Final[Sequence[Document]] = ()
+
+    def __init__(self, database: Database[Document], users: Users, initial: Mapping[str, object]) -> None:
+        """`initial` are the derived fields of a user who is first heard of in a list."""
+        self._members = database.get_collection(self.NAME, write_concern=WriteConcern(w="majority"))
+        self._users = users
+        self._initial = dict(initial)
+
+    def add(self, name: str, keys: Sequence[str], *, run: str | None = None) -> Applied:
+        """Make users members, one row each: `CREATED`, `UNCHANGED` (was one before), `REPEATED` (named twice here).
+
+        `run` marks those named by an import that replaces the list. Users who are not known yet are created with
+        nothing but their id; a deleted user is `REJECTED`.
+        """
+        gone = self._deleted(keys)
+        ids = {key: self._id(name, key) for key in dict.fromkeys(keys) if key not in gone}
+        known = {one["_id"] for one in self._members.find(keys_filter(ids.values()), {"_id": 1})} if ids else set()
+        new = [{"_id": one, **({"run": run} if run else {})} for one in ids.values() if one not in known]
+        if new:
+            try:
+                self._members.insert_many(new, ordered=False)
+            except BulkWriteError as error:
+                known |= {new[index]["_id"] for index in duplicates(error)}
+        if run and known:
+            self._members.update_many(keys_filter(known), {"$set": {"run": run}})
+        touched = self.derive(name, list(ids))
+        return self._applied(keys, gone, {key: one not in known for key, one in ids.items()}, touched)
+
+    def remove(self, name: str, keys: Sequence[str]) -> Applied:
+        """End memberships, one row each: `UPDATED` (was a member), `UNCHANGED` (was none), `REPEATED`."""
+        ids = {key: self._id(name, key) for key in dict.fromkeys(keys)}
+        known = {one["_id"] for one in self._members.find(keys_filter(ids.values()), {"_id": 1})} if ids else set()
+        if known:
+            self._members.delete_many(keys_filter(known))
+        touched = self.derive(name, list(ids), create=False)
+        applied = self._applied(keys, set(), {key: False for key in ids}, touched)
+        seen: set[str] = set()
+        for number, key in enumerate(keys):
+            if key not in seen and ids[key] in known:
+                applied.outcomes[number] = RowOutcome.UPDATED
+            seen.add(key)
+        return applied
+
+    def remove_others(self, workspace: str, name: str, run: str, limit: int) -> tuple[int, set[str]]:
+        """End at most `limit` memberships that the import `run` has not named; how many, and the users written."""
+        found = self._members.find(others_filter(workspace, name, run), {"_id": 1}).sort("_id", 1).limit(limit)
+        ids = [one["_id"] for one in found]
+        if not ids:
+            return 0, set()
+        self._members.delete_many({**keys_filter(ids), "run": {"$ne": run}})
+        keys = [f"{workspace}/{one.split('/', 2)[2]}" for one in ids]
+        return len(ids), self.derive(name, keys, create=False)
+
+    def derive(self, name: str, keys: Sequence[str], *, create: bool = True) -> set[str]:
+        """Bring `users.lists` in line with the members for one list; returns the users written."""
+
+        def plan(asked: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:
+            ids = {self._id(name, key): key for key in asked}
+            members = {ids[one["_id"]] for one in self._members.find(keys_filter(ids), {"_id": 1})}
+            edits: dict[str, Edit] = {}
+            for key in asked:
+                document = documents.get(key)
+                if document is None and create and key in members:
+                    edits[key] = Edit({**self._initial, "lists": [name]}, [f"list:{name}"])
+                elif document is not None and not document.get("deleted"):
+                    lists: list[str] = document.get("lists", [])
+                    if (name in lists) != (key in members):
+                        now = sorted({*lists, name} if key in members else set(lists) - {name})
+                        edits[key] = Edit({"lists": now}, [f"list:{name}"])
+            return edits
+
+        return set(self._users.rewrite(keys, plan, {"rev": 1, "lists": 1, "deleted": 1})) if keys else set()
+
+    def read_range(self, workspace: str, name: str, first: str, until: str, limit: int) -> list[str]:
+        """The user keys of at most `limit` members with a suffix in [first, until), in order."""
+        found = self._members.find(members_filter(workspace, name, first, until), {"_id": 1}).sort("_id", 1)
+        return [f"{workspace}/{one['_id'].split('/', 2)[2]}" for one in found.limit(limit)]
+
+    def size(self, workspace: str, name: str) -> int:
+        """How many members a list has. Index: `_id_`, a covered count."""
+        return self._members.count_documents(members_filter(workspace, name, "0", HIGHEST), hint="_id_")
+
+    def names(self, workspace: str) -> list[str]:
+        """The lists of a workspace that have members. Index: `_id_`, one seek a list."""
+        names: list[str] = []
+        bound = f"{workspace}/"
+        while True:
+            filters = {"_id": {"$gte": bound, "$lt": f"{workspace}0"}}
+            found = self._members.find_one(filters, {"_id": 1}, sort=[("_id", 1)])
+            if found is None:
+                return names
+            escaped = found["_id"].split("/", 2)[1]
+            names.append(unescape(escaped))
+            bound = f"{workspace}/{escaped}0"
+
+    def erase(self, key: str) -> int:
+        """Remove one user from all lists of the workspace, without touching the user; returns from how many."""
+        workspace = key.split("/", 1)[0]
+        ids = [self._id(name, key) for name in self.names(workspace)]
+        return self._members.delete_many(keys_filter(ids)).deleted_count if ids else 0
+
+    @staticmethod
+    def _id(name: str, key: str) -> str:
+        return member_key(key.split("/", 1)[0], name, suffix_of_user(key))
+
+    def _deleted(self, keys: Iterable[str]) -> set[str]:
+        found = self._users.read_keys(set(keys), {"deleted": 1})
+        return {one["_id"] for one in found if one.get("deleted")}
+
+    @staticmethod
+    def _applied(keys: Sequence[str], gone: set[str], new: Mapping[str, bool], touched: set[str]) -> Applied:
+        outcomes: list[RowOutcome] = []
+        reasons: dict[int, str] = {}
+        seen: set[str] = set()
+        for number, key in enumerate(keys):
+            if key in gone:
+                outcomes.append(RowOutcome.REJECTED)
+                reasons[number] = TOMBSTONE
+            elif key in seen:
+                outcomes.append(RowOutcome.REPEATED)
+            else:
+                outcomes.append(RowOutcome.CREATED if new[key] else RowOutcome.UNCHANGED)
+            seen.add(key)
+        return Applied(outcomes, touched, reasons)
+
+
+_SAMPLE: Final = member_key("w", "campaign-1", "00000000/hh-1")
+explained("lists.known", "_id_", find_command("list_members", keys_filter([_SAMPLE, "w/a/b"]), projection={"_id": 1}))
+explained("lists.mark", "_id_", update_command("list_members", keys_filter([_SAMPLE, "w/a/b"]), {"$set": {"run": "r"}}))
+explained("lists.remove", "_id_", delete_command("list_members", keys_filter([_SAMPLE, "w/a/b"])))
+explained("lists.others", "_id_", find_command("list_members", others_filter("w", "l", "r"), sort={"_id": 1}, limit=9))
+explained("lists.read_range", "_id_", find_command("list_members", members_filter("w", "l", "0", "8"), sort={"_id": 1}))
+explained("lists.names", "_id_", find_command("list_members", {"_id": {"$gte": "w/"}}, sort={"_id": 1}, limit=1))

@@ -1,0 +1,119 @@
+"""Runs: one pass of one campaign with a fixed `as_of`. Ids are deterministic, so planning twice makes one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Final
+
+from pymongo import ASCENDING, IndexModel
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
+
+from engine.clock import Instant, millis
+from engine.domain.lifecycle import RunState, check_transition
+from engine.domain.work import Run, RunKind
+from engine.stores.connect import MAJORITY, READ_MAJORITY
+from engine.stores.documents import Document
+
+UNDECIDED: Final = (RunState.PLANNING.value, RunState.RUNNING.value)
+
+INDEXES: Final = (
+    IndexModel([("state", ASCENDING), ("campaign", ASCENDING)], name="undecided", partialFilterExpression={"open": True}),
+    IndexModel([("campaign", ASCENDING), ("kind", ASCENDING), ("as_of", ASCENDING)], name="campaign"),
+    IndexModel([("ended_at", ASCENDING)], name="ended", partialFilterExpression={"ended_at": {"$exists": True}}),
+)
+
+
+class Runs:
+    """The runs of all campaigns; `open: true` stands in a document while the run is undecided."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._all: Collection[Document] = database.get_collection(
+            "runs", write_concern=MAJORITY, read_concern=READ_MAJORITY
+        )
+
+    def add(self, run: Run) -> bool:
+        """Insert a run; False where one of this id exists."""
+        document = {
+            "_id": run.id,
+            "workspace": run.workspace,
+            "campaign": run.campaign,
+            "kind": run.kind.value,
+            "as_of": run.as_of,
+            "state": run.state.value,
+            "pieces": run.pieces,
+            "open": True,
+        }
+        try:
+            self._all.insert_one(document)
+        except DuplicateKeyError:
+            return False
+        return True
+
+    def get(self, run_id: str) -> Run | None:
+        """One run. Index: `_id`."""
+        raw = self._all.find_one({"_id": run_id})
+        return None if raw is None else _run(raw)
+
+    def move(self, run: Run, state: RunState, results: Mapping[str, int] | None = None) -> bool:
+        """Move a run to `state`, if its state is still the one of `run`. Raises `IllegalTransition`. Index: `_id`."""
+        check_transition(run.state, state)
+        fields: Document = {"state": state.value}
+        if results is not None:
+            fields["results"] = {"$literal": dict(results)}
+        stages: list[Document] = [{"$set": fields}]
+        if state in (RunState.DECIDED, RunState.DROPPED):
+            stages = [{"$set": fields | {"ended_at": "$$NOW"}}, {"$unset": ["open"]}]
+        return self._all.update_one({"_id": run.id, "state": run.state.value}, stages).matched_count == 1
+
+    def undecided(self, campaigns: Sequence[str] | None = None) -> list[Run]:
+        """Runs that are being planned or decided, of `campaigns` or of all. Index: `undecided`."""
+        wanted: Document = {"open": True, "state": {"$in": list(UNDECIDED)}}
+        if campaigns is not None:
+            wanted["campaign"] = {"$in": list(campaigns)}
+        return [_run(raw) for raw in self._all.find(wanted, hint="undecided")]
+
+    def count(self, campaign: str, kind: RunKind, as_of: Instant) -> int:
+        """How many runs of a kind a campaign has at `as_of`. Index: `campaign`, covered."""
+        return self._all.count_documents({"campaign": campaign, "kind": kind.value, "as_of": as_of}, hint="campaign")
+
+    def of_campaign(self, campaign: str, limit: int) -> list[Document]:
+        """The latest runs of a campaign as they are kept, for the report. Index: `campaign`."""
+        return list(self._all.find({"campaign": campaign}, hint="campaign").sort([("kind", 1), ("as_of", -1)]).limit(limit))
+
+    def launch_decided(self, campaign: str) -> bool:
+        """Whether the launch run is decided, read with majority. Index: `campaign`."""
+        found = self._all.find_one({"campaign": campaign, "kind": RunKind.LAUNCH.value}, {"state": 1}, hint="campaign")
+        return found is not None and found["state"] == RunState.DECIDED.value
+
+    def forget_ended(self, older_than: timedelta) -> int:
+        """Delete runs that ended longer ago than `older_than`, launch runs left; gives how many. Index: `ended`."""
+        wanted = {
+            "ended_at": {"$exists": True},
+            "kind": {"$ne": RunKind.LAUNCH.value},
+            "$expr": {"$lt": ["$ended_at", {"$subtract": ["$$NOW", millis(older_than)]}]},
+        }
+        return self._all.delete_many(wanted, hint="ended").deleted_count
+
+
+def _run(raw: Document) -> Run:
+    return Run(
+        raw["_id"],
+        raw["workspace"],
+        raw["campaign"],
+        RunKind(raw["kind"]),
+        raw["as_of"],
+        RunState(raw["state"]),
+        raw["pieces"],
+    )
+
+
+NAMED: Final[Mapping[str, str]] = {
+    "runs.undecided": "undecided",
+    "runs.count": "campaign",
+    "runs.of_campaign": "campaign",
+    "runs.launch_decided": "campaign",
+}
+"""The named queries and the index each relies on."""

@@ -1,0 +1,240 @@
+"""Slices and their leases. A lease is written and compared by MongoDB's own clock (`$$NOW`), never by a worker's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Final
+
+from pymongo import ASCENDING, IndexModel, InsertOne, ReturnDocument
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError
+
+from engine.clock import millis
+from engine.domain.lifecycle import SliceState
+from engine.domain.work import Expired, Slice, SliceKind, Waiting
+from engine.stores.connect import MAJORITY, READ_MAJORITY
+from engine.stores.documents import Document, read_slice, slice_document
+
+DUPLICATE_KEY: Final = 11000
+_NOW: Final = "$$NOW"
+
+INDEXES: Final = (
+    IndexModel(
+        [("campaign", ASCENDING), ("kind", ASCENDING)], name="open", partialFilterExpression={"state": "open"}
+    ),
+    IndexModel([("run", ASCENDING), ("state", ASCENDING)], name="run"),
+    IndexModel([("ended_at", ASCENDING)], name="ended", partialFilterExpression={"ended_at": {"$exists": True}}),
+)
+
+
+class Slices:
+    """Slices: written once with deterministic ids, claimed, checkpointed, closed."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._all: Collection[Document] = database.get_collection(
+            "slices", write_concern=MAJORITY, read_concern=READ_MAJORITY
+        )
+
+    def add(self, pieces: Sequence[Slice]) -> None:
+        """Insert slices; those that exist already (same deterministic id) stay as they are."""
+        if not pieces:
+            return
+        try:
+            self._all.bulk_write([InsertOne(slice_document(piece)) for piece in pieces], ordered=False)
+        except BulkWriteError as error:
+            if any(failure.get("code") != DUPLICATE_KEY for failure in (error.details or {}).get("writeErrors", [])):
+                raise
+
+    def get(self, slice_id: str) -> Slice | None:
+        """One slice. Index: `_id`."""
+        raw = self._all.find_one({"_id": slice_id})
+        return None if raw is None else read_slice(raw)
+
+    def claim(self, slice_id: str, token: str, lease: timedelta) -> Slice | None:
+        """Claim an open slice that nobody holds and whose time has come; the attempt is charged here. Index: `_id`.
+
+        None where it is closed, held, or put off. A lease that ran out is freed by `reconcile` first, which keeps count.
+        """
+        raw = self._all.find_one_and_update(
+            {
+                "_id": slice_id,
+                "state": "open",
+                "lease": {"$exists": False},
+                "$expr": {"$lte": [{"$ifNull": ["$not_before", _NOW]}, _NOW]},
+            },
+            [
+                {
+                    "$set": {
+                        "lease": {"token": token, "until": {"$add": [_NOW, millis(lease)]}},
+                        "attempt": {"$add": ["$attempt", 1]},
+                        "progressed": False,
+                    }
+                },
+                {"$unset": ["rung_at", "not_before"]},
+            ],
+            return_document=ReturnDocument.AFTER,
+        )
+        return None if raw is None else read_slice(raw)
+
+    def checkpoint(self, slice_id: str, token: str, cursor: str, results: Mapping[str, int], lease: timedelta) -> bool:
+        """Move the cursor and renew the lease; False where the lease is lost. Index: `_id`."""
+        done = self._all.update_one(
+            {"_id": slice_id, "lease.token": token, "state": "open", "$expr": {"$gt": ["$lease.until", _NOW]}},
+            [
+                {
+                    "$set": {
+                        "cursor": {"$literal": cursor},
+                        "results": {"$literal": dict(results)},
+                        "progressed": True,
+                        "lease.until": {"$add": [_NOW, millis(lease)]},
+                        "errors": 0,
+                    }
+                }
+            ],
+        )
+        return done.matched_count == 1
+
+    def close(self, slice_id: str, token: str, state: SliceState, results: Mapping[str, int]) -> bool:
+        """End a slice that is held under `token`; False where the lease is lost. Index: `_id`."""
+        done = self._all.update_one(
+            {"_id": slice_id, "lease.token": token, "state": "open"},
+            [
+                {"$set": {"state": state.value, "results": {"$literal": dict(results)}, "ended_at": _NOW}},
+                {"$unset": ["lease", "rung_at"]},
+            ],
+        )
+        return done.matched_count == 1
+
+    def release(
+        self, slice_id: str, token: str, *, after: timedelta | None, suspect: bool, deaths: int, errors: int
+    ) -> bool:
+        """Give a slice back, to be claimed after `after`, with its record of failures. Index: `_id`."""
+        put: Document = {"suspect": suspect, "deaths": deaths, "errors": errors}
+        if after is not None:
+            put["not_before"] = {"$add": [_NOW, millis(after)]}
+        done = self._all.update_one(
+            {"_id": slice_id, "lease.token": token, "state": "open"},
+            [{"$set": put}, {"$unset": ["lease", "rung_at"]}],
+        )
+        return done.matched_count == 1
+
+    def waiting(self, ring_again: timedelta, limit: int) -> list[Waiting]:
+        """Open slices for the dispatcher, at most `limit`, by id. A bell older than `ring_again` counts as lost.
+
+        Index: `open` (partial, only open slices stand in it).
+        """
+        found = self._all.aggregate(
+            [
+                {"$match": {"state": "open"}},
+                {"$sort": {"_id": 1}},
+                {"$limit": limit},
+                {
+                    "$project": {
+                        "workspace": 1,
+                        "campaign": 1,
+                        "kind": 1,
+                        "suspect": 1,
+                        "deaths": 1,
+                        "errors": 1,
+                        "held": {"$ne": [{"$type": "$lease"}, "missing"]},
+                        "rung": {
+                            "$gt": [{"$ifNull": ["$rung_at", {"$toDate": 0}]}, {"$subtract": [_NOW, millis(ring_again)]}]
+                        },
+                        "ready": {"$lte": [{"$ifNull": ["$not_before", _NOW]}, _NOW]},
+                    }
+                },
+            ],
+            hint="open",
+        )
+        return [
+            Waiting(
+                raw["_id"],
+                raw["workspace"],
+                raw["campaign"],
+                SliceKind(raw["kind"]),
+                raw["suspect"],
+                raw["held"],
+                raw["rung"],
+                raw["ready"],
+                raw["deaths"],
+                raw["errors"],
+            )
+            for raw in found
+        ]
+
+    def ring(self, ids: Sequence[str]) -> None:
+        """Note that a message is about to be sent for these unclaimed slices. Index: `_id`."""
+        self._all.update_many(
+            {"_id": {"$in": list(ids)}, "state": "open", "lease": {"$exists": False}}, [{"$set": {"rung_at": _NOW}}]
+        )
+
+    def expired(self) -> list[Expired]:
+        """Slices whose lease ran out by MongoDB's clock. Index: `open`."""
+        found = self._all.find({"state": "open", "$expr": {"$lt": [{"$ifNull": ["$lease.until", _NOW]}, _NOW]}}, hint="open")
+        return [Expired(read_slice(raw), raw["lease"]["token"], raw.get("progressed", False)) for raw in found]
+
+    def free(self, slice_id: str, token: str, *, suspect: bool, deaths: int, after: timedelta | None) -> bool:
+        """Free a slice whose lease `token` ran out, and keep count of it. Index: `_id`."""
+        put: Document = {"suspect": suspect, "deaths": deaths}
+        if after is not None:
+            put["not_before"] = {"$add": [_NOW, millis(after)]}
+        done = self._all.update_one(
+            {"_id": slice_id, "state": "open", "lease.token": token, "$expr": {"$lt": ["$lease.until", _NOW]}},
+            [{"$set": put}, {"$unset": ["lease", "rung_at"]}],
+        )
+        return done.matched_count == 1
+
+    def end_unclaimed(self, slice_id: str, state: SliceState) -> bool:
+        """End an open slice that nobody holds (split, dropped, dead). Index: `_id`."""
+        done = self._all.update_one(
+            {"_id": slice_id, "state": "open", "lease": {"$exists": False}},
+            [{"$set": {"state": state.value, "ended_at": _NOW}}, {"$unset": ["rung_at"]}],
+        )
+        return done.matched_count == 1
+
+    def drop_unclaimed(self, run: str) -> int:
+        """Drop the slices of a run that nobody holds; gives how many. Index: `run`."""
+        done = self._all.update_many(
+            {"run": run, "state": "open", "lease": {"$exists": False}},
+            [{"$set": {"state": SliceState.DROPPED.value, "ended_at": _NOW}}, {"$unset": ["rung_at"]}],
+        )
+        return done.modified_count
+
+    def has_open(self, run: str) -> bool:
+        """Whether a slice of the run is open, read with majority. Index: `run`, covered."""
+        return self._all.find_one({"run": run, "state": "open"}, {"_id": 0, "run": 1}, hint="run") is not None
+
+    def open_of(self, campaign: str, kind: SliceKind) -> list[Slice]:
+        """The open slices of one kind of a campaign. Index: `open`."""
+        found = self._all.find({"campaign": campaign, "kind": kind.value, "state": "open"}, hint="open")
+        return [read_slice(raw) for raw in found]
+
+    def campaigns_with_open(self, kind: SliceKind) -> set[str]:
+        """The uids of campaigns with an open slice of one kind. Index: `open`, covered."""
+        found = self._all.find({"kind": kind.value, "state": "open"}, {"_id": 0, "campaign": 1}, hint="open")
+        return {raw["campaign"] for raw in found}
+
+    def of_run(self, run: str) -> list[Slice]:
+        """Every slice of a run. Index: `run`."""
+        return [read_slice(raw) for raw in self._all.find({"run": run}, hint="run")]
+
+    def forget_ended(self, older_than: timedelta) -> int:
+        """Delete slices that ended longer ago than `older_than`; gives how many. Index: `ended`."""
+        wanted = {
+            "ended_at": {"$exists": True},
+            "$expr": {"$lt": ["$ended_at", {"$subtract": [_NOW, millis(older_than)]}]},
+        }
+        return self._all.delete_many(wanted, hint="ended").deleted_count
+
+
+NAMED: Final[Mapping[str, str]] = {
+    "slices.waiting": "open",
+    "slices.expired": "open",
+    "slices.has_open": "run",
+    "slices.open_of": "open",
+    "slices.campaigns_with_open": "open",
+    "slices.of_run": "run",
+}
+"""The named queries and the index each relies on."""

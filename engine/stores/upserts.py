@@ -1,0 +1,103 @@
+"""Users written by rows: created, updated where a value differs, else left alone, and never revived by accident."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+from engine.domain.changes import Applied, RowOutcome, UserChange
+from engine.stores.users import CREATED, DELETED, Edit, Users, name_of
+
+Document = dict[str, Any]  # a driver's edge: BSON values
+
+TOMBSTONE: Final = "this user was deleted, and an import does not revive anybody (pass --revive to create them anew)"
+
+
+class UserUpserts:
+    """Applies batches of `UserChange`; `initial` are the derived fields of a user who has done nothing yet."""
+
+    def __init__(self, users: Users, initial: Mapping[str, object]) -> None:
+        self._users = users
+        self._initial = dict(initial)
+
+    def apply(self, changes: Sequence[UserChange], *, revive: bool = False) -> Applied:
+        """Write a batch in order: a later row of the same user is applied on top of the earlier one.
+
+        A row is `CREATED` for a new user, `UPDATED` where a value differs from what is there (or from what an earlier
+        row made it), else `UNCHANGED`; `REJECTED` for a tombstone, unless `revive`. Applied again, it changes nothing.
+        """
+        by_key: dict[str, list[int]] = {}
+        for number, change in enumerate(changes):
+            by_key.setdefault(change.key, []).append(number)
+        outcomes = [RowOutcome.UNCHANGED] * len(changes)
+        reasons: dict[int, str] = {}
+        overwriting: set[str] = set()
+
+        def plan(keys: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:
+            edits: dict[str, Edit] = {}
+            for key in keys:
+                numbers, document = by_key[key], documents.get(key)
+                if document is not None and document.get("deleted") and not revive:
+                    reasons.update(dict.fromkeys(numbers, TOMBSTONE))
+                    results = [RowOutcome.REJECTED] * len(numbers)
+                else:
+                    edit, results = fold(document, [changes[number].fields for number in numbers], self._initial)
+                    if edit is not None:
+                        edits[key] = edit
+                    elif key in overwriting:
+                        # Asked again, and nothing is left to do: our own write got through, the first verdict stands.
+                        continue
+                for number, result in zip(numbers, results, strict=True):
+                    outcomes[number] = result
+            overwriting.clear()
+            overwriting.update(edits.keys() & documents.keys())
+            return edits
+
+        written = self._users.rewrite(by_key, plan)
+        return Applied(outcomes, set(written), reasons)
+
+
+def fold(
+    document: Document | None, told: Sequence[Mapping[str, object]], initial: Mapping[str, object]
+) -> tuple[Edit | None, list[RowOutcome]]:
+    """The one edit that some rows of one user make together, and the outcome of each; None where nothing differs."""
+    results: list[RowOutcome] = []
+    working: dict[str, object] = {}
+    fresh = document is None or bool(document.get("deleted"))
+    if fresh:
+        working.update(initial)
+        if document is not None:
+            working["deleted"] = None
+    for number, fields in enumerate(told):
+        differs = False
+        for path, value in fields.items():
+            now = working[path] if path in working else None if fresh else stored(document or {}, path)
+            if not same(now, value):
+                working[path] = value
+                differs = True
+        created = fresh and number == 0
+        results.append(RowOutcome.CREATED if created else RowOutcome.UPDATED if differs else RowOutcome.UNCHANGED)
+    if not fresh:
+        working = {path: value for path, value in working.items() if not same(stored(document or {}, path), value)}
+        if not working:
+            return None, results
+    names = [name for name in map(name_of, working) if name is not None and name != DELETED]
+    if document is not None and fresh:
+        names.insert(0, CREATED)
+    return Edit(working, names), results
+
+
+def stored(document: Mapping[str, Any], path: str) -> object:
+    """The value at a document path of at most two steps; None where there is none."""
+    head, _, rest = path.partition(".")
+    value = document.get(head)
+    if not rest:
+        return value
+    return value.get(rest) if isinstance(value, dict) else None
+
+
+def same(left: object, right: object) -> bool:
+    """Whether two stored values are equal and of one type: True is not 1, and 1 is not 1.0."""
+    if left != right:
+        return False
+    return isinstance(left, bool) == isinstance(right, bool) and isinstance(left, float) == isinstance(right, float)

@@ -1,0 +1,226 @@
+"""Users: read by key range, written by one update path that raises the revision and names what changed.
+
+A document is `{_id: "w/h/u", w, u, rev, changed, deleted?, built-in fields, a: attributes, k: folded strings, g:
+aggregates, e: event summaries, lists}` (`docs/import.md`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC
+from typing import Any, Final
+
+from pymongo import UpdateOne
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError
+from pymongo.write_concern import WriteConcern
+
+from engine.clock import Instant, instant
+from engine.domain.keys import HASH_SPACE, hash_prefix, user_id_of, user_key
+from engine.errors import EngineError
+from engine.stores.explained import explained, find_command, update_command
+
+Document = dict[str, Any]  # a driver's edge: BSON values
+
+CREATED: Final = "created"
+DELETED: Final = "deleted"
+"""Stand in `changed` for a new user and for a tombstone: both concern every campaign, whatever fields it names."""
+
+_TRIES: Final = 100
+"""Rounds against other writers of the same users; each round one of them gets through, so this is never reached."""
+
+_SAMPLE: Final = 4_000
+"""Users counted for an estimate: about 1.6 % standard error, some milliseconds."""
+
+_DUPLICATE: Final = 11000
+
+
+class Contended(EngineError):  # noqa: N818 - named by what happened
+    """Other processes keep changing the same users; try again when they have ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """New values for one user: document path to value, None removes. `names` is what changed, by catalogue name."""
+
+    fields: Mapping[str, object]
+    names: Sequence[str] = field(default=())
+
+
+Planner = Callable[[Collection[str], Mapping[str, Document]], Mapping[str, Edit]]
+"""From the keys asked for and the documents that exist to the edits; a key without a document is then created."""
+
+
+def range_filter(workspace: str, first: str, until: str) -> Document:
+    """Users with a suffix in [first, until). Index: `_id_`, a range scan."""
+    return {"_id": {"$gte": f"{workspace}/{first}", "$lt": f"{workspace}/{until}"}}
+
+
+def keys_filter(keys: Iterable[str]) -> Document:
+    """Users by key, sorted so that neighbours are read together. Index: `_id_`, one seek a key at most."""
+    return {"_id": {"$in": sorted(keys)}}
+
+
+def unchanged_filter(key: str, rev: int) -> Document:
+    """One user at the revision that was read. Index: `_id_`."""
+    return {"_id": key, "rev": rev}
+
+
+NEXT_REVISION: Final[Document] = {"$max": [{"$add": [{"$ifNull": ["$rev", 0]}, 1]}, {"$toLong": "$$NOW"}]}
+"""`max(rev + 1, server milliseconds)`: rises with every write, and past anything an older server wrote."""
+
+
+def edit_pipeline(edit: Edit) -> list[Document]:
+    """The update of one edit; values are literals, so that a text such as `$rev` stays a text."""
+    sets: Document = {path: {"$literal": value} for path, value in edit.fields.items() if value is not None}
+    removed = [path for path, value in edit.fields.items() if value is None]
+    stages: list[Document] = [{"$set": {**sets, "rev": NEXT_REVISION, "changed": {"$literal": list(edit.names)}}}]
+    return [*stages, {"$unset": removed}] if removed else stages
+
+
+def tombstone_pipeline() -> list[Document]:
+    """Leaves nothing of a user but key, revision and the mark."""
+    kept: Document = {name: f"${name}" for name in ("_id", "w", "u")}
+    return [{"$replaceWith": {**kept, "rev": NEXT_REVISION, "changed": {"$literal": [DELETED]}, "deleted": True}}]
+
+
+def name_of(path: str) -> str | None:
+    """The catalogue's name of a document path: `a.plan` is `plan`; None for what is only derived from another."""
+    head, _, rest = path.partition(".")
+    if head == "k":
+        return None
+    return rest or head
+
+
+class Users:
+    """The `users` collection of one database, written with majority."""
+
+    NAME: Final = "users"
+    INDEXES: Final[Sequence[Document]] = ()
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._database = database
+        self._users = database.get_collection(self.NAME, write_concern=WriteConcern(w="majority"))
+
+    def server_now(self) -> Instant:
+        """System time by MongoDB's own clock."""
+        told = self._database.command("hello")["localTime"]
+        return instant(told if told.tzinfo else told.replace(tzinfo=UTC))
+
+    def read_range(
+        self, workspace: str, first: str, until: str, limit: int, projection: Mapping[str, int] | None = None
+    ) -> list[Document]:
+        """At most `limit` users with a suffix in [first, until), tombstones too, in the order of their keys."""
+        found = self._users.find(range_filter(workspace, first, until), projection, batch_size=limit)
+        return list(found.sort("_id", 1).limit(limit))
+
+    def read_keys(self, keys: Iterable[str], projection: Mapping[str, int] | None = None) -> list[Document]:
+        """Those of `keys` that exist, in the order of their keys."""
+        return list(self._users.find(keys_filter(keys), projection).sort("_id", 1))
+
+    def get(self, key: str) -> Document | None:
+        """One user, or None."""
+        return self._users.find_one({"_id": key})
+
+    def estimate(self, workspace: str) -> int:
+        """About how many users there are: a slice of the hash space, counted and scaled up; exact when they are few.
+
+        Index: `_id_`, a covered count of at most some thousand keys.
+        """
+        share = 1 << 12
+        while True:
+            until = hash_prefix(HASH_SPACE // share)
+            counted = self._users.count_documents(range_filter(workspace, hash_prefix(0), until), hint="_id_")
+            if counted >= _SAMPLE or share == 1:
+                return counted * share
+            share = max(1, min(share // 2, share * max(counted, 1) // (2 * _SAMPLE)))
+
+    def rewrite(
+        self, keys: Iterable[str], plan: Planner, projection: Mapping[str, int] | None = None
+    ) -> dict[str, bool]:
+        """The one update path: read, plan, write where the revision is still the one read; repeat for who lost.
+
+        `plan` runs after the revisions are read, so whatever it reads besides is at least as new. It is asked again
+        for those where another writer came first, and must then plan from what is there. Returns the written keys,
+        True where the user is new. Raises `Contended` when others never stop.
+        """
+        left = set(keys)
+        written: dict[str, bool] = {}
+        for _ in range(_TRIES):
+            if not left:
+                return written
+            documents = {one["_id"]: one for one in self.read_keys(left, projection)}
+            edits = plan(left, documents)
+            new = {key: edit for key, edit in edits.items() if key not in documents}
+            old = {key: edit for key, edit in edits.items() if key in documents}
+            left = self._insert(new) | self._update(old, documents)
+            written.update({key: True for key in new if key not in left})
+            # An update that lost is planned again; where it had got through after all, that plan finds nothing to do.
+            written.update({key: False for key in old if key not in written})
+        raise Contended
+
+    def _insert(self, edits: Mapping[str, Edit]) -> set[str]:
+        """Create users with the server's time as revision; returns those that exist already."""
+        if not edits:
+            return set()
+        rev = self.server_now()
+        documents = [new_document(key, edit, rev) for key, edit in edits.items()]
+        try:
+            self._users.insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            return {documents[index]["_id"] for index in duplicates(error)}
+        return set()
+
+    def _update(self, edits: Mapping[str, Edit], documents: Mapping[str, Document]) -> set[str]:
+        """Write edits where the revision is the one read; when one was not, all of them are to be planned again."""
+        if not edits:
+            return set()
+        changes = [
+            UpdateOne(unchanged_filter(key, documents[key]["rev"]), edit_pipeline(edit)) for key, edit in edits.items()
+        ]
+        done = self._users.bulk_write(changes, ordered=False)
+        return set() if done.matched_count == len(changes) else set(edits)
+
+    def delete(self, key: str) -> bool:
+        """Turn a user into a tombstone that keeps nothing but the key; False where there is none (any more)."""
+        done = self._users.update_one({"_id": key, "deleted": {"$ne": True}}, tombstone_pipeline())
+        return done.matched_count == 1
+
+
+def new_document(key: str, edit: Edit, rev: Instant) -> Document:
+    """The document of a new user."""
+    document: Document = {
+        "_id": key,
+        "w": key.split("/", 1)[0],
+        "u": user_id_of(key),
+        "rev": rev,
+        "changed": [CREATED, *edit.names],
+    }
+    for path, value in edit.fields.items():
+        if value is None:
+            continue
+        head, _, rest = path.partition(".")
+        if rest:
+            document.setdefault(head, {})[rest] = value
+        else:
+            document[head] = value
+    return document
+
+
+def duplicates(error: BulkWriteError) -> list[int]:
+    """The numbers of the operations that met an existing key; raises `error` where anything else failed."""
+    failed = error.details.get("writeErrors", [])
+    if error.details.get("writeConcernErrors") or any(one["code"] != _DUPLICATE for one in failed):
+        raise error
+    return [int(one["index"]) for one in failed]
+
+
+_KEY: Final = user_key("w", "hh-1")
+explained("users.read_range", "_id_", find_command("users", range_filter("w", "0", "8"), sort={"_id": 1}, limit=1000))
+explained("users.read_keys", "_id_", find_command("users", keys_filter([_KEY, "w/0/a"]), sort={"_id": 1}))
+explained("users.estimate", "_id_", {"count": "users", "query": range_filter("w", "0", "1"), "hint": "_id_"})
+explained(
+    "users.update", "_id_", update_command("users", unchanged_filter(_KEY, 1), edit_pipeline(Edit({"email": "x"})))
+)
+explained("users.delete", "_id_", update_command("users", {"_id": _KEY}, tombstone_pipeline()))

@@ -1,0 +1,278 @@
+"""The telemetry contract as a table: each event's name, level, labels, measurements with their units, and meaning.
+
+Logs, metrics and the map subscribe to these events; `docs/logs.md` is checked against this table by a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+Level = Literal["debug", "info", "warning", "error"]
+Result = Literal["success", "failure", "unknown"]
+
+LABELS: Final = frozenset(
+    {"workspace", "campaign", "campaign_uid", "run", "slice", "message", "user", "entry", "key", "lane", "fleet"}
+    | {"actor", "process", "profile", "policy", "channel", "kind", "reason", "state", "service", "list", "attempt"}
+    | {"path"}
+)
+"""Names that become `labels.NAME`: identities and short codes, always text, the words that searches use."""
+
+INSTANTS: Final = frozenset({"as_of", "chosen_at", "not_before", "campaign_time"})
+"""Campaign times (`engine.clock.Instant`), shown as ISO 8601 under `tidegate.NAME`."""
+
+ALWAYS: Final = frozenset({"trace", "duration", "error", "outcome", "text"})
+"""What every event may carry: an explicit trace id, a `timedelta`, an exception, an outcome, an operator's text."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """One row of the contract.
+
+    `labels` are identities (text), `measurements` map a name to its unit, `instants` are campaign times. `meaning` is
+    one sentence. `allowed` holds every field name that `emit` takes for this event.
+    """
+
+    name: str
+    level: Level
+    outcome: Result
+    meaning: str
+    labels: frozenset[str] = frozenset()
+    measurements: Mapping[str, str] = field(default_factory=dict)
+    instants: frozenset[str] = frozenset()
+
+    @property
+    def allowed(self) -> frozenset[str]:
+        """Every field name that this event may carry."""
+        return self.labels | frozenset(self.measurements) | self.instants | ALWAYS
+
+
+_CAMPAIGN: Final = "workspace campaign campaign_uid"
+_RUN: Final = f"{_CAMPAIGN} run kind profile policy lane"
+_SLICE: Final = f"{_RUN} slice attempt fleet actor"
+_DELIVERY: Final = f"{_CAMPAIGN} run slice lane policy message user entry key channel reason attempt"
+_RANGE: Final = {"first": "user suffix, inclusive", "until": "user suffix, exclusive"}
+_USERS: Final = ("users", "matched", "entered", "reentered", "exited", "waited", "unmatched", "unchanged", "conflicts")
+_MESSAGES: Final = ("chosen", "holdout", "skipped", "sent", "failed", "unknown", "retried")
+_COUNTS: Final = dict.fromkeys(_USERS, "users") | dict.fromkeys(_MESSAGES, "messages")
+_RANGED: Final = _RANGE | _COUNTS
+
+EVENTS: Final[dict[str, EventType]] = {}
+
+
+def _event(
+    name: str,
+    meaning: str,
+    labels: str = "",
+    *,
+    level: Level = "info",
+    outcome: Result = "success",
+    instants: str = "",
+    measures: Mapping[str, str] | None = None,
+) -> None:
+    known = frozenset(labels.split())
+    EVENTS[name] = EventType(name, level, outcome, meaning, known, measures or {}, frozenset(instants.split()))
+
+
+_event("worker.started", "A process is up and serves its lanes.", "process fleet lane", measures={"threads": "threads"})
+_event("worker.stopped", "A process has ended its work.", "process fleet lane reason")
+_event(
+    "worker.stalled",
+    "A thread or consumer died; the process ends itself.",
+    "process fleet lane reason",
+    level="error",
+    outcome="failure",
+)
+_event("service.lost", "A service does not answer.", "service reason", level="warning", outcome="failure")
+_event("service.back", "A service answers again.", "service")
+_event("clock.set", "Campaign time was moved forward.", instants="campaign_time")
+
+for _verb, _meaning in {
+    "applied": "A campaign file was applied.",
+    "launched": "It was launched.",
+    "started": "Its start has come: it is live.",
+    "paused": "It was paused by hand or by its error budget.",
+    "resumed": "It was resumed.",
+    "stopped": "Intake ended: it is draining.",
+    "draining": "It drains: nobody enters any more.",
+    "cancelled": "It was cancelled.",
+    "finished": "Every stay has ended and every message is settled.",
+}.items():
+    _event(f"campaign.{_verb}", _meaning, f"{_CAMPAIGN} kind profile state reason", measures={"revision": "number"})
+_event(
+    "campaign.stuck",
+    "It cannot finish by itself; the reason says what to mend.",
+    f"{_CAMPAIGN} reason slice",
+    level="warning",
+    outcome="failure",
+    measures={"deliveries": "messages"},
+)
+
+_event(
+    "run.planned", "A run was cut into slices.", _RUN, instants="as_of", measures={"slices": "slices", "users": "users"}
+)
+_event("run.decided", "No slice of the run is open.", _RUN, instants="as_of", measures={"slices": "slices"} | _COUNTS)
+_event("run.dropped", "A newer run took its place.", f"{_RUN} reason", instants="as_of", measures={"slices": "slices"})
+_event("slice.claimed", "A worker holds the slice under a lease.", _SLICE, instants="as_of", measures=_RANGE)
+_event("slice.closed", "Every user in its range was handled.", f"{_SLICE} state", instants="as_of", measures=_RANGED)
+_event(
+    "slice.released",
+    "Given back before its end, at a checkpoint.",
+    f"{_SLICE} reason",
+    instants="as_of",
+    measures=_RANGED,
+)
+_event(
+    "slice.failed",
+    "An attempt raised; it is tried again.",
+    f"{_SLICE} reason",
+    level="error",
+    outcome="failure",
+    instants="as_of",
+    measures=_RANGE,
+)
+_event(
+    "slice.suspect",
+    "A claim died before a checkpoint: to the lane of suspects.",
+    f"{_SLICE} reason",
+    level="warning",
+    outcome="failure",
+    instants="as_of",
+    measures={"deaths": "claims"} | _RANGE,
+)
+_event(
+    "slice.split",
+    "A suspect was cut into halves.",
+    f"{_SLICE} reason",
+    level="warning",
+    outcome="failure",
+    instants="as_of",
+    measures=_RANGE,
+)
+_event(
+    "slice.dead",
+    "A slice of one user killed its worker three times.",
+    f"{_SLICE} reason user",
+    level="error",
+    outcome="failure",
+    instants="as_of",
+    measures=_RANGE,
+)
+_event("slice.moved", "Rung on another lane after a policy edit.", f"{_SLICE} reason", instants="as_of")
+_event(
+    "batch.decided",
+    "One batch of users was decided and its checkpoint written.",
+    _SLICE,
+    instants="as_of",
+    measures=_RANGED,
+)
+_event("batch.delivered", "One window of deliveries was settled.", _SLICE, instants="as_of", measures=_RANGED)
+
+_event(
+    "delivery.sent", "The provider took it.", _DELIVERY, instants="chosen_at as_of", measures={"attempts": "attempts"}
+)
+_event(
+    "delivery.failed",
+    "Refused for good, or it could not be made.",
+    _DELIVERY,
+    level="warning",
+    outcome="failure",
+    instants="chosen_at as_of",
+    measures={"attempts": "attempts"},
+)
+_event(
+    "delivery.unknown",
+    "Nobody can tell whether the provider took it.",
+    _DELIVERY,
+    level="warning",
+    outcome="unknown",
+    instants="chosen_at as_of",
+    measures={"attempts": "attempts"},
+)
+_event(
+    "delivery.skipped",
+    "Settled without being sent.",
+    _DELIVERY,
+    instants="chosen_at as_of",
+    measures={"attempts": "attempts"},
+)
+_event(
+    "delivery.retried",
+    "Not now: it is queued again.",
+    _DELIVERY,
+    outcome="unknown",
+    instants="chosen_at as_of not_before",
+    measures={"attempts": "attempts", "after": "seconds"},
+)
+_event(
+    "delivery.recovered",
+    "An attempt that a crash left open was settled or queued again.",
+    f"{_DELIVERY} state",
+    level="warning",
+    outcome="unknown",
+    instants="chosen_at as_of",
+    measures={"attempts": "attempts"},
+)
+_event(
+    "lease.reconciled",
+    "Expired leases were put back in their lanes.",
+    "lane reason",
+    measures={"slices": "slices", "deliveries": "messages"},
+)
+
+_event("policy.swapped", "A whole valid set of policies is in force.", "policy path", measures={"profiles": "profiles"})
+_event(
+    "policy.refused",
+    "An edit is invalid; the last good set stays.",
+    "policy path",
+    level="error",
+    outcome="failure",
+    measures={"faults": "faults"},
+)
+_event("import.started", "An import began or was resumed.", "workspace kind list path", measures={"resumed_at": "rows"})
+_event(
+    "import.finished",
+    "An import ended.",
+    "workspace kind list path reason",
+    measures={
+        "rows": "rows",
+        "created": "rows",
+        "updated": "rows",
+        "unchanged": "rows",
+        "repeated": "rows",
+        "rejected": "rows",
+    },
+)
+_event(
+    "users.indexed",
+    "Users were written into the search index.",
+    "workspace",
+    measures={"users": "users", "older": "users"},
+)
+_event("schema.migrated", "Indexes and templates were brought up to date.", "service", measures={"indexes": "indexes"})
+_event(
+    "ship.away",
+    "The log search does not take lines; they wait in their files.",
+    "service reason",
+    level="warning",
+    outcome="failure",
+    measures={"waiting": "bytes"},
+)
+_event("ship.back", "The log search takes lines again.", "service")
+_event(
+    "ship.rejected",
+    "The log search refused lines for good; they were put aside.",
+    "reason",
+    level="error",
+    outcome="failure",
+    measures={"lines": "lines"},
+)
+_event(
+    "engine.failed",
+    "Something raised that nobody expected; the error says where.",
+    f"{_SLICE} process message user entry key reason channel",
+    level="error",
+    outcome="failure",
+    instants="as_of chosen_at",
+)

@@ -1,0 +1,148 @@
+"""Pydantic models over YAML with places: each mistake becomes a `Fault` with its line, column and a way out.
+
+The texts are made from the models, so they cannot drift from what is checked. `validate` is the one door.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from decimal import Decimal
+from typing import Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from engine.clock import format_duration
+from engine.errors import Fault, InvalidSource
+from engine.yamlsource import Node, Steps, dotted
+from engine.yamltypes import Misfit, nearest, shown
+
+M = TypeVar("M", bound=BaseModel)
+
+_THOUSANDS: Final = {"k": 1_000, "m": 1_000_000}
+
+
+def validate(model: type[M], node: Node) -> M:
+    """The model read from `node`. Raises `InvalidSource` with one `Fault` for each mistake."""
+    try:
+        return model.model_validate(node.plain())
+    except ValidationError as error:
+        raise InvalidSource(faults_of(error, model, node)) from error
+
+
+def faults_of(error: ValidationError, model: type[BaseModel], node: Node) -> list[Fault]:
+    """What pydantic found wrong with values that stand in `node`, each with its place."""
+    return [_fault(model, node, detail) for detail in error.errors(include_url=False)]
+
+
+def fault(node: Node, path: Steps, problem: str, suggestion: str = "") -> Fault:
+    """A fault of the value at `path` below `node` (of the deepest value on the way, where it is missing)."""
+    return Fault(node.find(*path).mark, dotted(path), problem, suggestion)
+
+
+def _fault(model: type[BaseModel], node: Node, detail: ErrorDetails) -> Fault:
+    kind, given, context = detail["type"], detail["input"], detail.get("ctx", {})
+    path = _real(node, detail["loc"], missing=kind == "missing")
+    if kind == "missing":
+        return Fault(node.find(*path).mark, dotted(path), "is missing", f"add {path[-1]}:" if path else "")
+    if kind == "extra_forbidden":
+        keys = _keys(model, path[:-1])
+        return Fault(node.key_mark(*path), dotted(path), "unknown key", nearest(path[-1], keys) if path else "")
+    cause = context.get("error")
+    if isinstance(cause, Misfit):
+        place = (*path, *cause.at)
+        is_key = bool(detail["loc"]) and detail["loc"][-1] == "[key]"
+        mark = node.key_mark(*place) if is_key else node.find(*place).mark
+        return Fault(mark, dotted(place), cause.problem, cause.suggestion)
+    problem, suggestion = _words(kind, given, context, detail["msg"])
+    return Fault(node.find(*path).mark, dotted(path), problem, suggestion)
+
+
+def _real(node: Node, steps: tuple[str | int, ...], *, missing: bool) -> Steps:
+    """The steps of a pydantic location that are steps of the document (it also names validators and keys)."""
+    path: list[str | int] = []
+    here = node
+    for step in steps:
+        below = here.find(step)
+        if below is not here:
+            path.append(step)
+            here = below
+        elif missing and step == steps[-1]:
+            path.append(step)
+    return tuple(path)
+
+
+def _words(kind: str, given: object, context: Mapping[str, object], message: str) -> tuple[str, str]:
+    if kind.startswith("int"):
+        return f"expected a whole number, got {shown(given)}", _whole(given)
+    if kind.startswith("float") or kind == "finite_number":
+        return f"expected a number, got {shown(given)}", _whole(given)
+    if kind.startswith("bool"):
+        return f"expected true or false, got {shown(given)}", ""
+    if kind == "string_type":
+        single = isinstance(given, int | float) and not isinstance(given, bool)
+        return f"expected a text, got {shown(given)}", f'write "{given}"' if single else ""
+    if kind in ("enum", "literal_error"):
+        choices = [part.strip("' ") for part in re.split(r",| or ", str(context.get("expected", "")))]
+        listed = ", ".join(choices)
+        return f"expected one of {listed}, got {shown(given)}", nearest(given, choices) if isinstance(
+            given, str
+        ) else ""
+    if kind in ("list_type", "tuple_type", "set_type", "frozen_set_type"):
+        hint = f"write [{given}]" if isinstance(given, str | int | float) and not isinstance(given, bool) else ""
+        return f"expected a list, got {shown(given)}", hint
+    if kind in ("dict_type", "model_type", "model_attributes_type"):
+        return f"expected keys and values, got {shown(given)}", ""
+    bounds = {"greater_than_equal": ("at least", "ge"), "less_than_equal": ("at most", "le")}
+    bounds |= {"greater_than": ("more than", "gt"), "less_than": ("less than", "lt")}
+    if kind in bounds:
+        words, key = bounds[kind]
+        return f"must be {words} {_bound(context.get(key))}, got {_bound(given)}", ""
+    if kind == "too_short":
+        return f"needs at least {context.get('min_length')} of them, got {context.get('actual_length')}", ""
+    if kind == "string_too_short":
+        return "must not be empty", ""
+    return message[:1].lower() + message[1:], ""
+
+
+def _bound(value: object) -> str:
+    return format_duration(value) if isinstance(value, timedelta) else str(value)
+
+
+def _whole(given: object) -> str:
+    if not isinstance(given, str):
+        return f"did you mean {round(given)}?" if isinstance(given, float) else ""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", given.replace("_", "").replace(",", "").strip())
+    if not found:
+        return ""
+    return f"did you mean {int(Decimal(found[1]) * _THOUSANDS.get(found[2].lower(), 1))}?"
+
+
+def _keys(model: type[BaseModel], path: Steps) -> list[str]:
+    """The keys that the model at `path` below `model` knows."""
+    here: object = model
+    for step in path:
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            found = [field for name, field in here.model_fields.items() if step in (name, field.alias)]
+            here = found[0].annotation if found else None
+        else:
+            here = _inside(here)
+        here = _bare(here)
+    if isinstance(here, type) and issubclass(here, BaseModel):
+        return [field.alias or name for name, field in here.model_fields.items()]
+    return []
+
+
+def _bare(kind: object) -> object:
+    """`kind` without `None` beside it."""
+    parts = [part for part in getattr(kind, "__args__", ()) if part is not type(None)]
+    origin = getattr(kind, "__origin__", None)
+    return parts[0] if origin is None and len(parts) == 1 else kind
+
+
+def _inside(kind: object) -> object:
+    """What a list or a mapping type holds."""
+    parts = [part for part in getattr(kind, "__args__", ()) if part is not Ellipsis]
+    return parts[-1] if parts else None

@@ -1,0 +1,122 @@
+"""Kills a random worker with SIGKILL every few seconds, as long as it is told to.
+
+It knows nothing of the engine: its victims are whatever a supervisor runs, found through the operating system. The
+local services are not among them, nor the supervisor; whoever dies is restarted by the supervisor, as in production.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+from typing import Final, Self
+
+import psutil
+
+from engine.local.guard import MARK
+
+PROCESS_NAME: Final = "TIDEGATE_PROCESS"
+"""The supervisor tells each process its name in this variable."""
+
+_PLUMBING: Final = ("resource_tracker", "forkserver")
+"""Helpers of Python's multiprocessing: they do no work of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """One process that was killed: its pid and the name that the supervisor gave it, e.g. `slow`."""
+
+    pid: int
+    name: str
+
+
+def supervised(supervisor: int) -> list[psutil.Process]:
+    """The processes that work below the supervisor of this pid: those that have no child of their own.
+
+    A fleet's main process is spared, for it ends by itself when one of its workers is killed.
+    """
+    with suppress(psutil.NoSuchProcess):
+        below = [one for one in psutil.Process(supervisor).children(recursive=True) if _works(one)]
+        parents = {_parent(one) for one in below}
+        return sorted((one for one in below if one.pid not in parents), key=lambda one: one.pid)
+    return []
+
+
+def outermost(supervisor: int) -> list[psutil.Process]:
+    """The processes that the supervisor of this pid started itself: of `tidegate run`, the one that does everything."""
+    with suppress(psutil.NoSuchProcess):
+        return sorted((one for one in psutil.Process(supervisor).children() if _works(one)), key=lambda one: one.pid)
+    return []
+
+
+class Killer:
+    """A context in which one of `victims()`, chosen at random, is killed `every` so often; `kills` tells whom.
+
+    `victims` is asked anew each time. The same `seed` makes the same choices from the same victims.
+    """
+
+    def __init__(self, victims: Callable[[], Sequence[psutil.Process]], every: timedelta, *, seed: int = 0) -> None:
+        self.kills: list[Kill] = []
+        self._victims = victims
+        self._every = every
+        self._draw = random.Random(seed)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="killer", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def strike(self) -> Kill | None:
+        """Kill one now; None where nobody is there, or it had just ended."""
+        victims = self._victims()
+        if not victims:
+            return None
+        victim = self._draw.choice(victims)
+        name = _variable(victim, PROCESS_NAME) or str(victim.pid)
+        try:
+            victim.kill()
+        except psutil.NoSuchProcess:
+            return None
+        kill = Kill(victim.pid, name)
+        self.kills.append(kill)
+        return kill
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every.total_seconds()):
+            self.strike()
+
+
+def _works(process: psutil.Process) -> bool:
+    """Whether a supervisor runs it, and it is more than plumbing."""
+    try:
+        command = " ".join(process.cmdline())
+        running = process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+    return running and _variable(process, MARK) is not None and not any(word in command for word in _PLUMBING)
+
+
+def _variable(process: psutil.Process, name: str) -> str | None:
+    """A variable of the process's environment at its birth."""
+    try:
+        return process.environ().get(name)
+    except (psutil.Error, OSError):
+        return None
+
+
+def _parent(process: psutil.Process) -> int | None:
+    try:
+        return int(process.ppid())
+    except psutil.NoSuchProcess:
+        return None

@@ -1,0 +1,81 @@
+"""The killer of the chaos replay, on a real supervisor with processes that do nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+
+from examples.grocer import chaos
+
+SUPERVISE = """
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from engine.local.output import Output
+from engine.local.procfile import ProcessType
+from engine.local.supervisor import Backoff, Supervisor
+
+sleeper = f"{sys.executable} -c 'import signal; signal.pause()'"
+parent = f"{sys.executable} -c 'import subprocess, sys; sys.exit(subprocess.call([sys.executable, sys.argv[1]]))' "
+types = [ProcessType("alone", sleeper), ProcessType("fleet", parent + sys.argv[1])]
+names = [kind.name for kind in types]
+Supervisor(
+    types,
+    Output(sys.stdout, names, now=lambda: datetime.now(UTC)),
+    Path.cwd(),
+    backoff=Backoff(first=timedelta(milliseconds=10), longest=timedelta(milliseconds=10)),
+).run()
+"""
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A supervisor of `alone`, and of `fleet` with one child."""
+    (tmp_path / "worker.py").write_text("import signal; signal.pause()")
+    argv = [sys.executable, "-c", SUPERVISE, str(tmp_path / "worker.py")]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def until(process: subprocess.Popen[str], holds: Callable[[], bool]) -> None:
+    """Wait for a fact, asked again whenever the supervisor or the system has something new."""
+    while not holds():
+        assert process.poll() is None
+        psutil.wait_procs([psutil.Process(process.pid)], timeout=0.05)
+
+
+def test_victims_are_the_workers_and_never_the_main_process_of_a_fleet(supervisor: subprocess.Popen[str]) -> None:
+    until(supervisor, lambda: len(chaos.supervised(supervisor.pid)) == 2 and len(descendants(supervisor)) == 4)
+    victims = chaos.supervised(supervisor.pid)
+    assert all(not victim.children() for victim in victims)
+    assert any("worker.py" in " ".join(victim.cmdline()[-1:]) for victim in victims)
+    assert len(chaos.outermost(supervisor.pid)) == 2
+
+
+def test_whom_it_kills_comes_back_and_is_told(supervisor: subprocess.Popen[str]) -> None:
+    until(supervisor, lambda: len(descendants(supervisor)) == 4)
+    killer = chaos.Killer(lambda: chaos.supervised(supervisor.pid), timedelta(milliseconds=100), seed=1)
+    with killer:
+        until(supervisor, lambda: len(killer.kills) >= 3)
+    assert {kill.name for kill in killer.kills} <= {"alone", "fleet"}
+    assert not any(psutil.pid_exists(kill.pid) and kill.pid == supervisor.pid for kill in killer.kills)
+    until(supervisor, lambda: len(descendants(supervisor)) == 4)
+
+
+def test_where_nobody_is_there_nobody_is_killed() -> None:
+    assert chaos.Killer(list, timedelta(seconds=1)).strike() is None
+    assert chaos.supervised(2**22 + 1) == []
+
+
+def descendants(supervisor: subprocess.Popen[str]) -> list[psutil.Process]:
+    """What runs below it: the guard, `alone`, `fleet` and its child."""
+    return [one for one in psutil.Process(supervisor.pid).children(recursive=True) if one.is_running()]

@@ -1,0 +1,230 @@
+"""Real services for the tests: started once per session, side by side, and ended with everything they started.
+
+`TIDEGATE_TEST_SERVICES=<services.json>` uses a set that already runs. What the session of a killed run left is
+recognised (its folder names its owner) and ended by the next. Elasticsearch is begun at the start of a session that has
+a test marked `elastic`, so that it gets ready while others run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import pytest
+import redis
+from elasticsearch import BadRequestError, Elasticsearch, NotFoundError
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from engine.local.processes import Born, birth_of
+from engine.local.program import CannotStart, ServiceName
+from engine.local.services import LocalServices
+from engine.local.valkey import DATABASES
+
+_ROOT = Path(tempfile.gettempdir()) / f"tidegate-tests-{os.getuid()}"
+_OWNER = "owner.json"
+_CLAIM = "tidegate:test-database:{}"  # in database 0: who uses a numbered one
+_CLAIM_SECONDS = 3600  # a killed run's claims end by themselves
+_NEED: dict[str, ServiceName] = {
+    "services": "mongo",
+    "database": "mongo",
+    "broker_redis": "broker",
+    "broker_url": "broker",
+    "cache_redis": "cache",
+    "cache_url": "cache",
+    "elastic": "elastic",
+}
+
+
+class Services:
+    """The addresses of the running services; each is waited for when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._shared: dict[str, Any] | None = None
+        self._local: LocalServices | None = None
+        if shared := os.environ.get("TIDEGATE_TEST_SERVICES"):
+            self._shared = json.loads(Path(shared).read_text(encoding="utf-8"))
+
+    @property
+    def local(self) -> LocalServices:
+        """Our own set, made (not yet started) when first asked for, in a folder that names its owner."""
+        if self._local is None:
+            _end_leftovers()
+            _ROOT.mkdir(mode=0o700, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(dir=_ROOT))
+            owner = {"pid": os.getpid(), "birth": birth_of(os.getpid())}
+            (folder / _OWNER).write_text(json.dumps(owner), encoding="utf-8")
+            self._local = LocalServices(folder, mongo_cache_gb=0.5, cache_memory="64mb")
+        return self._local
+
+    def begin(self, names: set[ServiceName]) -> None:
+        """Start services in the background, unless shared ones are used."""
+        if self._shared is None and names:
+            self.local.launch(names)
+
+    def url(self, name: ServiceName) -> str:
+        """The address of one; skips the test (fails it in CI) when it cannot be had."""
+        if self._shared is not None:
+            if name not in self._shared:
+                _missing(f"{name} is not in the shared set")
+            return str(self._shared[name]["url"])
+        try:
+            return self.local.url(name)
+        except CannotStart as error:
+            _missing(f"{error} - {error.remedy}")
+
+    def end(self) -> None:
+        """End what was started and remove its data."""
+        if self._local is not None:
+            self._local.stop(discard=True)
+            shutil.rmtree(self._local.var, ignore_errors=True)
+            self._local = None
+
+    mongo_url = property(lambda self: self.url("mongo"))
+    broker_url = property(lambda self: self.url("broker"))
+    cache_url = property(lambda self: self.url("cache"))
+    elastic_url = property(lambda self: self.url("elastic"))
+
+
+def _missing(reason: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(f"a service is missing: {reason}")
+    pytest.skip(reason)
+
+
+def _end_leftovers() -> None:
+    """End the services of sessions whose owner is gone, and remove their folders."""
+    for folder in _ROOT.glob("*/"):
+        try:
+            owner = Born(**json.loads((folder / _OWNER).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            continue  # being made right now, or not ours
+        if not owner.alive:
+            LocalServices(folder).stop(everything=True, discard=True)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+_SERVICES = Services()
+
+
+def pytest_sessionstart() -> None:
+    """End in order on SIGTERM too, as on Ctrl-C."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin to start what the collected tests will ask for."""
+    if session.config.option.collectonly:
+        return
+    names = {_NEED[name] for item in session.items for name in getattr(item, "fixturenames", ()) if name in _NEED}
+    if any(item.get_closest_marker("elastic") for item in session.items):
+        names.add("elastic")
+    if names - {"elastic"}:
+        names |= {"mongo", "broker", "cache"}
+    _SERVICES.begin(names)
+
+
+def pytest_unconfigure() -> None:
+    """End the services; this runs after an interrupt as well."""
+    _SERVICES.end()
+
+
+@pytest.fixture(scope="session")
+def services() -> Services:
+    """Addresses of the running services: `mongo_url`, `broker_url`, `cache_url`, `elastic_url`."""
+    return _SERVICES
+
+
+@pytest.fixture(scope="session")
+def mongo_client() -> Iterator[MongoClient[dict[str, Any]]]:
+    """A client of the replica set, writing with majority."""
+    client: MongoClient[dict[str, Any]] = MongoClient(_SERVICES.mongo_url, w="majority", timeoutMS=30_000)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def database(mongo_client: MongoClient[dict[str, Any]]) -> Iterator[Database[dict[str, Any]]]:
+    """A database of its own, dropped afterwards."""
+    name = f"test_{uuid.uuid4().hex[:16]}"
+    yield mongo_client[name]
+    mongo_client.drop_database(name)
+
+
+@pytest.fixture
+def broker_url() -> Iterator[str]:
+    """The broker's address with an empty numbered database that no other test uses."""
+    with _numbered_database(_SERVICES.broker_url) as url:
+        yield url
+
+
+@pytest.fixture
+def broker_redis(broker_url: str) -> Iterator[redis.Redis]:
+    """A client of the broker on `broker_url`'s database."""
+    client = redis.Redis.from_url(broker_url, socket_timeout=10)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def cache_url() -> Iterator[str]:
+    """The cache's address with an empty numbered database that no other test uses."""
+    with _numbered_database(_SERVICES.cache_url) as url:
+        yield url
+
+
+@pytest.fixture
+def cache_redis(cache_url: str) -> Iterator[redis.Redis]:
+    """A client of the cache on `cache_url`'s database."""
+    client = redis.Redis.from_url(cache_url, socket_timeout=10)
+    yield client
+    client.close()
+
+
+@contextlib.contextmanager
+def _numbered_database(url: str) -> Iterator[str]:
+    """Claim a numbered database and empty it before and after."""
+    with contextlib.closing(redis.Redis.from_url(url, socket_timeout=10)) as claims:
+        number = next(
+            n for n in range(1, DATABASES) if claims.set(_CLAIM.format(n), os.getpid(), nx=True, ex=_CLAIM_SECONDS)
+        )
+        own = f"{url.rpartition('/')[0]}/{number}"
+        with contextlib.closing(redis.Redis.from_url(own, socket_timeout=30)) as client:
+            client.flushdb()
+            yield own
+            client.flushdb()
+        claims.delete(_CLAIM.format(number))
+
+
+@pytest.fixture(scope="session")
+def elastic() -> Iterator[Elasticsearch]:
+    """A client of Elasticsearch; mark the tests that use it with `elastic`."""
+    client = Elasticsearch(_SERVICES.elastic_url, request_timeout=30, max_retries=0)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def index_prefix(elastic: Elasticsearch) -> Iterator[str]:
+    """A prefix for names of indices and templates; what bears it is removed afterwards.
+
+    This distribution cannot delete a data stream, so one stays, with its template, until the session's data go.
+    """
+    prefix = f"test-{uuid.uuid4().hex[:12]}-"
+    yield prefix
+    elastic.indices.delete(index=f"{prefix}*", ignore_unavailable=True, allow_no_indices=True)
+    with contextlib.suppress(BadRequestError, NotFoundError):  # in use by a data stream; there is none
+        elastic.indices.delete_index_template(name=f"{prefix}*")
