@@ -76,6 +76,7 @@ class HardenedBroker(RedisBroker):
         self._next_maintenance: dict[str, float] = {}
         self._last_command = time.monotonic()
         self._quiet_until = 0.0
+        self._clock_offset = 0
         self.process_booted = False
         self._hush()
 
@@ -132,6 +133,8 @@ class HardenedBroker(RedisBroker):
         """
         acks = f"{self.namespace}:__acks__.{self.broker_id}.{queue_name}"
         try:
+            seconds, micros = self.client.time()
+            self._clock_offset = seconds * 1_000 + micros // 1_000 - current_millis()
             members: Any = self.client.smembers(acks)
         except redis.RedisError as error:
             raise self._closed(error) from error
@@ -148,7 +151,7 @@ class HardenedBroker(RedisBroker):
         """Send a heartbeat if no command did it in the last `after_seconds`: a full prefetch sends none."""
         if time.monotonic() - self._last_command >= after_seconds:
             try:
-                self.client.zadd(f"{self.namespace}:__heartbeats__", {self.broker_id: current_millis()})
+                self.client.zadd(f"{self.namespace}:__heartbeats__", {self.broker_id: self._redis_millis()})
             except redis.RedisError as error:
                 raise self._closed(error) from error
             self._last_command = time.monotonic()
@@ -174,7 +177,7 @@ class HardenedBroker(RedisBroker):
         """What `dispatch.lua` of Dramatiq 2.2.1 expects, in its order."""
         return [
             command,
-            current_millis(),
+            self._redis_millis(),
             queue_name,
             self.broker_id,
             self.heartbeat_timeout,
@@ -217,6 +220,10 @@ class HardenedBroker(RedisBroker):
             if due:
                 self._next_maintenance[queue_name] = now + MAINTENANCE_SECONDS * random.uniform(0.75, 1.25)
         return due or bool(self._should_do_maintenance("fetch"))
+
+    def _redis_millis(self) -> int:
+        """Redis's own clock, as last compared: one machine that is a minute slow must not count as dead."""
+        return current_millis() + self._clock_offset
 
     def _closed(self, error: redis.RedisError) -> ConnectionClosed:
         """Every error of Redis, a time-out or a full disk too, is one that may pass: the caller tries again."""

@@ -6,7 +6,7 @@ The texts are made from the models, so they cannot drift from what is checked. `
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from decimal import Decimal
 from typing import Final, TypeVar
@@ -24,17 +24,43 @@ M = TypeVar("M", bound=BaseModel)
 _THOUSANDS: Final = {"k": 1_000, "m": 1_000_000}
 
 
-def validate(model: type[M], node: Node) -> M:
-    """The model read from `node`. Raises `InvalidSource` with one `Fault` for each mistake."""
+def validate(model: type[M], node: Node, *, empty: bool = True) -> M:
+    """The model read from `node`; `empty` tells whether a key may have no value, as settings may.
+
+    Raises `InvalidSource` with one `Fault` for each mistake.
+    """
+    faults = [] if empty else list(_empty(node, ()))
     try:
-        return model.model_validate(node.plain())
+        read = model.model_validate(node.plain())
     except ValidationError as error:
-        raise InvalidSource(faults_of(error, model, node)) from error
+        known = {fault.where for fault in faults}
+        found = [fault for fault in faults_of(error, model, node) if fault.where not in known]
+        raise InvalidSource([*faults, *found]) from error
+    if faults:
+        raise InvalidSource(faults)
+    return read
+
+
+def _empty(node: Node, path: Steps) -> Iterator[Fault]:
+    """Keys that stand there without a value: a reader could take them for anything."""
+    if node.value is None:
+        yield Fault(node.mark, dotted(path), "has no value", "write one, or remove the key")
+    for key, value in (node.value if isinstance(node.value, dict) else {}).items():
+        yield from _empty(value, (*path, key))
+    for i, value in enumerate(node):
+        yield from _empty(value, (*path, i))
 
 
 def faults_of(error: ValidationError, model: type[BaseModel], node: Node) -> list[Fault]:
     """What pydantic found wrong with values that stand in `node`, each with its place."""
-    return [_fault(model, node, detail) for detail in error.errors(include_url=False)]
+    details = error.errors(include_url=False)
+    told = [detail for detail in details if detail["type"] != "too_short" or not _below(detail["loc"], details)]
+    return [_fault(model, node, detail) for detail in told]
+
+
+def _below(steps: tuple[str | int, ...], details: list[ErrorDetails]) -> bool:
+    """Whether a part of the value at `steps` is wrong itself: pydantic then counts only the parts that are right."""
+    return any(len(other["loc"]) > len(steps) and other["loc"][: len(steps)] == steps for other in details)
 
 
 def fault(node: Node, path: Steps, problem: str, suggestion: str = "") -> Fault:
@@ -87,11 +113,11 @@ def _words(kind: str, given: object, context: Mapping[str, object], message: str
     if kind in ("enum", "literal_error"):
         choices = [part.strip("' ") for part in re.split(r",| or ", str(context.get("expected", "")))]
         listed = ", ".join(choices)
-        return f"expected one of {listed}, got {shown(given)}", nearest(given, choices) if isinstance(
-            given, str
-        ) else ""
+        near = nearest(given, choices) if isinstance(given, str) else ""
+        return f"expected one of {listed}, got {shown(given)}", near if near.startswith("did") else ""
     if kind in ("list_type", "tuple_type", "set_type", "frozen_set_type"):
         hint = f"write [{given}]" if isinstance(given, str | int | float) and not isinstance(given, bool) else ""
+        hint = "write a dash before each" if isinstance(given, Mapping) else hint
         return f"expected a list, got {shown(given)}", hint
     if kind in ("dict_type", "model_type", "model_attributes_type"):
         return f"expected keys and values, got {shown(given)}", ""
@@ -108,12 +134,14 @@ def _words(kind: str, given: object, context: Mapping[str, object], message: str
 
 
 def _bound(value: object) -> str:
-    return format_duration(value) if isinstance(value, timedelta) else str(value)
+    if isinstance(value, timedelta):
+        return format_duration(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _whole(given: object) -> str:
     if not isinstance(given, str):
-        return f"did you mean {round(given)}?" if isinstance(given, float) else ""
+        return f"did you mean {given:.0f}?" if isinstance(given, float) and given.is_integer() else ""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", given.replace("_", "").replace(",", "").strip())
     if not found:
         return ""

@@ -33,6 +33,36 @@ _AMBIGUOUS: Final = re.compile(
 )
 
 
+_HINTS: Final = {
+    "'\\t'": "indent with spaces",
+    "or ']'": "close the bracket",
+    "or '}'": "close the brace",
+    "another document": "write one document a file",
+    "mapping values are not allowed": "put a text that holds a colon in quotes",
+    "could not find expected ':'": "write key: value",
+    "cannot start any token": "put a text that begins with it in quotes",
+    "unexpected end of stream": "close the quotes",
+    "expected <block end>": "indent the keys of a mapping alike",
+}
+"""What to do about what PyYAML complains of, by a part of its words."""
+
+
+class _NotRead(yaml.composer.ComposerError):
+    """Valid YAML that is refused: an anchor or alias (one value at two places has no one place), or a tag."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses anchors, aliases and tags where they stand: so a small document cannot unfold into a huge one."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        if getattr(event, "anchor", None) is not None:
+            raise _NotRead(None, None, "anchors and aliases are not read here", event.start_mark)
+        if getattr(event, "tag", None) is not None:
+            raise _NotRead(None, None, f"tags such as {event.tag} are not read here", event.start_mark)
+        return super().compose_node(parent, index)
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One value of a document with its place.
@@ -107,16 +137,22 @@ def parse(text: str, name: str) -> Node:
     if len(text) > LARGEST_SOURCE:
         raise InvalidSource([Fault(Mark(name, 1, 1), "", f"longer than {LARGEST_SOURCE} characters")])
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         try:
             root = loader.get_single_node()
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         place = error.problem_mark or error.context_mark
+        if error.context_mark and re.search("stream end|end of stream", str(error.problem)):
+            place = error.context_mark  # what was never closed is found where it was opened
         mark = Mark(name, place.line + 1, place.column + 1) if place else Mark(name, 1, 1)
-        hint = "indent with spaces" if "'\\t'" in str(error.problem) else ""
-        raise InvalidSource([Fault(mark, "", f"not valid YAML: {error.problem or error.context}", hint)]) from error
+        problem = str(error.problem or error.context)
+        if isinstance(error, _NotRead):
+            hint = "remove it" if problem.startswith("tags") else "write the value out"
+            raise InvalidSource([Fault(mark, "", problem, hint)]) from error
+        hint = next((hint for part, hint in _HINTS.items() if part in problem), "")
+        raise InvalidSource([Fault(mark, "", f"not valid YAML: {problem}", hint)]) from error
     except yaml.YAMLError as error:
         raise InvalidSource([Fault(Mark(name, 1, 1), "", f"not valid YAML: {error}")]) from error
     except RecursionError as error:
@@ -124,34 +160,28 @@ def parse(text: str, name: str) -> Node:
     if root is None:
         raise InvalidSource([Fault(Mark(name, 1, 1), "", "the document is empty")])
     faults: list[Fault] = []
-    node = _convert(root, name, (), faults, set())
+    node = _convert(root, name, (), faults)
     if faults:
         raise InvalidSource(faults)
     return node
 
 
-def _convert(raw: yaml.Node, name: str, path: Steps, faults: list[Fault], seen: set[int]) -> Node:
+def _convert(raw: yaml.Node, name: str, path: Steps, faults: list[Fault]) -> Node:
     mark = Mark(name, raw.start_mark.line + 1, raw.start_mark.column + 1)
-    if id(raw) in seen:
-        faults.append(Fault(mark, dotted(path), "anchors and aliases are not read here", "write the value out"))
-        return Node(mark, None)
-    seen.add(id(raw))
-    if not raw.tag.startswith("tag:yaml.org,2002:"):
-        faults.append(Fault(mark, dotted(path), f"the tag {raw.tag} is not read here", "remove it"))
     if isinstance(raw, yaml.MappingNode):
-        return _mapping(raw, mark, name, path, faults, seen)
+        return _mapping(raw, mark, name, path, faults)
     if isinstance(raw, yaml.SequenceNode):
-        return Node(mark, [_convert(item, name, (*path, i), faults, seen) for i, item in enumerate(raw.value)])
+        return Node(mark, [_convert(item, name, (*path, i), faults) for i, item in enumerate(raw.value)])
     return _scalar(raw, mark, path, faults)
 
 
-def _mapping(raw: yaml.MappingNode, mark: Mark, name: str, path: Steps, faults: list[Fault], seen: set[int]) -> Node:
+def _mapping(raw: yaml.MappingNode, mark: Mark, name: str, path: Steps, faults: list[Fault]) -> Node:
     values: dict[str, Node] = {}
     keys: dict[str, Mark] = {}
     for raw_key, raw_value in raw.value:
         place = Mark(name, raw_key.start_mark.line + 1, raw_key.start_mark.column + 1)
         if not isinstance(raw_key, yaml.ScalarNode):
-            faults.append(Fault(place, dotted(path), "a key must be a word"))
+            faults.append(Fault(place, dotted(path), "a key must be a word", "put a text that begins with { in quotes"))
             continue
         key = str(raw_key.value)
         if key in values:
@@ -163,7 +193,7 @@ def _mapping(raw: yaml.MappingNode, mark: Mark, name: str, path: Steps, faults: 
             faults.append(Fault(place, dotted(path), "merge keys are not read here", "write the keys out"))
             continue
         keys[key] = place
-        values[key] = _convert(raw_value, name, (*path, key), faults, seen)
+        values[key] = _convert(raw_value, name, (*path, key), faults)
     return Node(mark, values, keys)
 
 
@@ -181,14 +211,23 @@ def _scalar(raw: yaml.Node, mark: Mark, path: Steps, faults: list[Fault]) -> Nod
     if _DECIMAL.fullmatch(text):
         return Node(mark, float(text))
     if _AMBIGUOUS.fullmatch(text):
-        hint = f'write "{text}" for a text'
-        if text.lower() in ("yes", "on", "y", "true"):
-            hint = f"write true, or {hint[6:]}"
-        elif text.lower() in ("no", "off", "n", "false"):
-            hint = f"write false, or {hint[6:]}"
+        plainly = _plainly(text)
+        hint = f'write {plainly}, or "{text}" for a text' if plainly else f'write "{text}" for a text'
         faults.append(Fault(mark, dotted(path), f"{text} means different things to different readers", hint))
         return Node(mark, None)
     return Node(mark, text)
+
+
+def _plainly(text: str) -> str:
+    """What the author of an ambiguous scalar may have meant, written so that there is one reading; empty if unclear."""
+    words = {"yes": "true", "on": "true", "y": "true", "true": "true", "null": "null", "~": "null"}
+    words |= {"no": "false", "off": "false", "n": "false", "false": "false"}
+    if text.lower() in words:
+        return words[text.lower()]
+    digits = text.replace("_", "")
+    if re.fullmatch(r"[-+]?[0-9]+", digits):
+        return str(int(digits))
+    return str(float(digits)) if re.fullmatch(r"[-+]?([0-9]+\.|\.[0-9]+)", digits) else ""
 
 
 def _indent(raw: yaml.Node) -> int:

@@ -114,8 +114,9 @@ def _read_moment(value: object) -> Instant:
     try:
         return parse_instant(value)
     except (ValueError, OverflowError) as error:
-        found = re.fullmatch(r"(\d{1,2})[./](\d{1,2})[./](\d{4})", value)
-        hint = f"write {found[3]}-..-.. (year, month, day)" if found else ""
+        found = re.fullmatch(r"(\d{1,2})\.(\d{1,2})\.(\d{4})", value)
+        hint = f"write {found[3]}-{int(found[2]):02}-{int(found[1]):02}" if found else ""
+        hint = "there is no such day" if re.match(r"\d{4}-\d\d-\d\d", value) else hint
         raise Misfit(f"{expected}, got {shown(value)}", hint) from error
 
 

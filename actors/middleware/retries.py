@@ -29,7 +29,8 @@ MAX_BACKOFF: Final = timedelta(minutes=5)
 class CertainRetries(Retries):
     """Retries with a cap; when the retry itself fails the message is rejected, so that it is a dead letter.
 
-    Options of an actor or a message: `max_retries`, `min_backoff` and `max_backoff` (ms), `throws`. With
+    Options of an actor or a message: `max_retries`, `min_backoff` and `max_backoff` (ms; the cap given here is the
+    longest that either may ask for), `throws`. With
     `limits_required` an actor that states no `max_retries` and no `time_limit` is refused when it is declared.
     A message keeps where it failed (`failure`: exception and line, never its text, which may hold personal data).
     """
@@ -82,7 +83,7 @@ class CertainRetries(Retries):
         broker.enqueue(_inner(message), delay=delay)
 
     def _delay(self, actor: Actor[Any, Any], message: MessageProxy, retries: int, exception: BaseException) -> int:
-        longest = int(self._option(actor, message, "max_backoff", self.max_backoff))
+        longest = min(int(self._option(actor, message, "max_backoff", self.max_backoff)), self.max_backoff)
         if isinstance(exception, Retry) and exception.delay is not None:
             return min(exception.delay, longest)
         shortest = int(self._option(actor, message, "min_backoff", self.min_backoff))

@@ -220,7 +220,7 @@ def compile_campaign(record: CampaignRecord, loaded: LoadedCampaign) -> Compiled
 def _goal(goal: LoadedGoal, catalogue: Catalogue, queries: QueryList) -> Goal:
     event = None
     if goal.event is not None:
-        compiled = compile_predicate(goal.event, catalogue)
+        compiled = compile_predicate(goal.event, catalogue, summaries=False)
         event = EventGoal(compiled, queries.add(compiled.event_queries)[0])
     fields = None if goal.fields is None else queries.bind(compile_predicate(goal.fields, catalogue))
     return Goal(goal.within, goal.exits, event, fields)

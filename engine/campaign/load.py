@@ -57,7 +57,7 @@ def load_campaign(path: Path, catalogues: Mapping[str, Catalogue], policies: Pol
     those of YAML, else those of the model, else those of predicates, texts, workspace and profile together.
     """
     node = read(path)
-    file = validate(CampaignFile, node)
+    file = validate(CampaignFile, node, empty=False)
     faults: list[Fault] = []
     if file.profile is not None and file.profile not in policies.profiles:
         misfit = no_such("profile", file.profile, policies.profiles)

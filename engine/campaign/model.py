@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, WithJsonSchema, model_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    model_serializer,
+    model_validator,
+)
 
 from engine.clock import format_duration
 from engine.policy.models import CampaignKind
@@ -39,7 +47,14 @@ RULE_SCHEMA: Final[dict[str, dict[str, object] | str]] = {
     },
 }
 
-Rule = Annotated[dict[str, object], WithJsonSchema(dict(RULE_SCHEMA))]
+
+def _mapping(given: object) -> object:
+    if isinstance(given, list):
+        raise Misfit("expected a predicate, got a list", "write all: and the list under it")
+    return given
+
+
+Rule = Annotated[dict[str, object], BeforeValidator(_mapping), WithJsonSchema(dict(RULE_SCHEMA))]
 """A predicate as it stands in the file (`docs/predicates.md`)."""
 
 

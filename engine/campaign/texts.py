@@ -81,7 +81,7 @@ def read_text(folder: Path, node: Node, path: Steps, faults: list[Fault]) -> Sou
         refuse(f'the template "{value}" is not UTF-8 (byte {error.start})', "save it as UTF-8")
         return None
     except OSError as error:
-        others = [other.relative_to(folder).as_posix() for other in place.parent.glob("*") if other.is_file()]
+        others = [other.relative_to(folder.resolve()).as_posix() for other in place.parent.glob("*") if other.is_file()]
         refuse(f'the template "{value}" cannot be read: {error.strerror}', nearest(value, sorted(others)[:20]))
         return None
     if len(text) > LARGEST_TEMPLATE:

@@ -21,6 +21,8 @@ class _Reader(HTMLParser):
         self._lists: list[int | None] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "body":
+            self._hidden.clear()  # HTML may leave out the end of its head
         if tag in _SKIPPED:
             self._hidden.append(tag)
         if self._hidden:
@@ -64,7 +66,7 @@ class _Reader(HTMLParser):
     def _break(self, tag: str) -> None:
         if tag in _PARAGRAPHS:
             self.parts.append("\n\n")
-        elif tag in _LINES:
+        elif tag in _LINES and not "".join(self.parts[-2:]).rstrip(" ").endswith("\n"):
             self.parts.append("\n")
 
     def _bullet(self) -> str:

@@ -7,6 +7,7 @@ HTML bodies escape what they print; subjects and plain texts do not. A name that
 from __future__ import annotations
 
 import difflib
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ SLOWEST: Final = 2.0
 _KEPT: Final = 1_000
 """Compiled templates kept: a process serves some hundred live messages at a time."""
 
+_OUTPUT: Final = re.compile(r"\{\{.*?\}\}", re.DOTALL)
 _ROOTS: Final = frozenset({"user", "campaign", "message", "workspace", "as_of", "timezone"})
 _KNOWN: Final[Mapping[str, frozenset[str]]] = {
     "campaign": frozenset({"name"}),
@@ -152,13 +154,23 @@ def _compiled(template: str, html: bool) -> BoundTemplate:
 
 
 def _failed(error: LiquidError, template: str) -> TemplateFailed:
-    index = error.token.start_index if error.token is not None else 0
-    line, column = _place(template, max(index, 0))
+    index = error.token.start_index if error.token is not None else -1
+    line, column = _place(template, index if index >= 0 else _first_broken(template))
     # Only these texts are made from the template alone; others may quote the value that they met.
     quotable = isinstance(error, LiquidSyntaxError | ResourceLimitError | UnknownFilterError)
     cause = type(error).__name__
     problem = str(error.message) if quotable and error.message else f"a filter or tag got a wrong value ({cause})"
     return TemplateFailed(problem, line, column)
+
+
+def _first_broken(template: str) -> int:
+    """Where the first output stands that cannot be read by itself; Liquid gives no place for one that ends early."""
+    for output in _OUTPUT.finditer(template):
+        try:
+            _ENVIRONMENTS[False].from_string(output[0])
+        except LiquidError:
+            return output.start()
+    return 0
 
 
 def _unknown(segments: Sequence[object], fields: frozenset[str] | None) -> tuple[str, str, list[str]] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -14,14 +14,14 @@ from rich.table import Table
 
 from engine.campaign.load import load_campaign
 from engine.clock import format_instant
-from engine.errors import NotFound, WrongCall
+from engine.errors import InvalidSource, NotFound, WrongCall
 from engine.policy.difference import Difference, Governed, differences, governed, shares
-from engine.policy.load import load_policies, load_policies_with
+from engine.policy.load import load_policies
 from engine.policy.models import CampaignKind, Cost, LaneKind
 from engine.policy.policyset import CampaignFacts, PolicySet
 from engine.predicate.workspace import read_workspaces
-from engine.routing import route
-from engine.settings import LoadedSettings, Settings, load_settings
+from engine.routing import SUSPECT, route
+from engine.settings import LoadedSettings, Paths, load_settings
 
 History: TypeAlias = Callable[[typer.Context], Sequence[Mapping[str, object]]]
 """Recorded versions, the latest first: `_id`, `first_used_at` (ms) and `content` (what `PolicySet.plain` told)."""
@@ -32,11 +32,190 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.
 def mount(app: typer.Typer, history: History) -> None:
     """Add the group `policy` to `app`; `history` is asked only by the commands that need it."""
     group = typer.Typer(no_args_is_help=True, help="What steers: lanes, fleets and profiles.")
-    group.command(epilog="Example: tidegate policy check policies/profiles/slow.yaml")(check)
+
+    def recorded(context: typer.Context) -> Sequence[Mapping[str, object]]:
+        return history(context)
+
+    @group.command("diff", epilog="Example: tidegate policy diff 81207b9847b8")
+    def _diff(
+        context: typer.Context,
+        old: Annotated[str, typer.Argument(help="A version or a folder; default: the version recorded last.")] = "",
+        new: Annotated[str, typer.Argument(help="A version or a folder; default: the policies' folder.")] = "",
+        as_json: Json = False,
+    ) -> None:
+        """Show what differs between two sets of policies."""
+        before = _set_of(old, recorded(context) if not Path(old).is_dir() or not old else ())
+        after = _set_of(new, recorded(context)) if new and not Path(new).is_dir() else None
+        after = after or load_policies(Path(new) if new else _paths(context).policies)
+        _show_differences(before, after, as_json)
+
+    @group.command("history", epilog="Example: tidegate policy history --json")
+    def _history(context: typer.Context, as_json: Json = False) -> None:
+        """List every version that was in force, the latest first."""
+        rows = [(str(one["_id"]), format_instant(_whole(one["first_used_at"]))) for one in recorded(context)]
+        if as_json:
+            typer.echo(json.dumps([{"version": version, "first_used_at": at} for version, at in rows]))
+        else:
+            _table(("version", "in force since"), rows)
+
+    group.command(epilog="Example: tidegate policy check edited/slow.yaml")(check)
     group.command(epilog="Example: tidegate policy show lifecycle")(show)
-    group.command(epilog="Example: tidegate policy route campaigns/winback.yaml")(_route)
-    group.command("route", epilog="Example: tidegate policy route campaigns/winback.yaml")(_route)
-    group.command(epilog="Example: tidegate policy simulate --with edited/policies")(simulate)
+    group.command("route", epilog="Example: tidegate policy route campaigns/winback.yaml")(show_route)
+    group.command(epilog="Example: tidegate policy simulate --edited edited/slow.yaml")(simulate)
     app.add_typer(group, name="policy")
 
 
+def check(
+    context: typer.Context,
+    file: Annotated[Path | None, typer.Argument(help="An edited lanes.yaml or profile, or a whole folder.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check the policies, or say what an edit would change before it is saved."""
+    folder = _paths(context).policies
+    after = _edited(folder, file)
+    try:
+        before = load_policies(folder) if file is not None else after
+    except InvalidSource as error:
+        typer.echo(f"the policies in force cannot be compared:\n{error}", err=True)
+        before = after
+    _show_differences(before, after, as_json, good="valid, and nothing differs" if file else "valid")
+
+
+def show(
+    context: typer.Context,
+    profile: Annotated[str, typer.Argument(help="One profile; default: lanes, fleets and all profiles.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Show the policies with every default written out."""
+    policies = load_policies(_paths(context).policies)
+    if profile and profile not in policies.profiles:
+        raise NotFound(f"there is no profile {profile}", remedy=f"profiles are {', '.join(policies.profiles)}")
+    content = policies.plain()
+    if as_json:
+        chosen = policies.profiles[profile].model_dump(mode="json", by_alias=True) if profile else content
+        typer.echo(json.dumps({"version": policies.version, "content": chosen}))
+        return
+    typer.echo(f"version {policies.version}")
+    if not profile:
+        lanes = policies.lanes.items()
+        cells = [
+            (n, str(o.kind), str(o.depth), str(policies.room(n)), ", ".join(policies.fleet_names(n))) for n, o in lanes
+        ]
+        _table(("lane", "kind", "depth", "room", "fleets"), cells)
+    for name, one in policies.profiles.items():
+        if profile in ("", name):
+            told = one.model_dump(mode="json", by_alias=True, exclude_none=True)
+            _table((name, ""), [(key, _flow(value)) for key, value in told.items() if key != "profile"])
+
+
+def show_route(
+    context: typer.Context,
+    file: Annotated[Path | None, typer.Argument(help="A campaign file; or give the options instead.")] = None,
+    workspace: Annotated[str, typer.Option(help="Its workspace.")] = "",
+    campaign: Annotated[str, typer.Option(help="Its name.")] = "",
+    kind: Annotated[CampaignKind, typer.Option(help="How users enter.")] = CampaignKind.CONTINUOUS,
+    cost: Annotated[Cost, typer.Option(help="What its audience costs.")] = Cost.QUICK,
+    profile: Annotated[str, typer.Option(help="The profile that it names.")] = "",
+    slowed: Annotated[bool, typer.Option("--slowed", help="As if it was measured to be slow.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say which profile governs a campaign, why, and in which lanes its slices travel."""
+    policies = load_policies(_paths(context).policies)
+    if file is not None:
+        facts = _facts(_paths(context), policies, [file])[0]
+    elif workspace and campaign:
+        facts = CampaignFacts(workspace, campaign, kind, cost, profile or None, slowed)
+    else:
+        raise WrongCall("which campaign?", remedy="give its file, or --workspace and --campaign")
+    told = _governed(policies, facts)
+    if as_json:
+        typer.echo(json.dumps({**asdict(told), "cost": facts.cost, "suspect_lane": SUSPECT}))
+        return
+    rows = [("profile", f"{told.profile} ({told.why})"), ("cost", str(facts.cost)), ("decides in", told.lane)]
+    rows += [("delivers in", told.deliver_lane), ("suspects go to", SUSPECT)]
+    rows += [("served by", ", ".join(policies.fleet_names(told.lane)))]
+    _table((f"{told.workspace}/{told.campaign}", ""), rows)
+
+
+def simulate(
+    context: typer.Context,
+    edited: Annotated[Path | None, typer.Option(help="An edited file or folder to simulate instead.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Route every campaign file, and show each lane's room and how its campaigns share it while all have work."""
+    paths = _paths(context)
+    now = load_policies(paths.policies)
+    policies = _edited(paths.policies, edited)
+    facts = _facts(paths, now, sorted(paths.campaigns.glob("*.yaml")))
+    before = {(one.workspace, one.campaign): _governed(now, one) for one in facts}
+    lanes = shares(_governed(policies, one) for one in facts)
+    document: list[dict[str, object]] = []
+    for lane, members in lanes.items():
+        for one, share in members:
+            was = before[one.workspace, one.campaign]
+            moved = was.lane if was.lane != one.lane else None
+            document.append({**asdict(one), "share": round(share, 4), "room": policies.room(lane), "moved_from": moved})
+    if as_json:
+        typer.echo(json.dumps({"version": policies.version, "campaigns": document}))
+        return
+    keys = ("lane", "room", "campaign", "profile", "share", "in_flight", "deliver_lane", "moved_from")
+    _table(keys, [tuple("" if one[key] is None else str(one[key]) for key in keys) for one in document])
+
+
+def _edited(folder: Path, file: Path | None) -> PolicySet:
+    if file is None:
+        return load_policies(folder)
+    if not file.exists():
+        raise NotFound(f"{file} is not there")
+    return load_policies(file) if file.is_dir() else load_policies(folder, edited=file)
+
+
+def _facts(paths: Paths, policies: PolicySet, files: Iterable[Path]) -> list[CampaignFacts]:
+    catalogues = read_workspaces(paths.workspaces)
+    return [load_campaign(file, catalogues, policies).facts for file in files]
+
+
+def _governed(policies: PolicySet, facts: CampaignFacts) -> Governed:
+    lane = route(policies, facts, suspect=False, kind=LaneKind.DECIDE)
+    return governed(policies, facts, lane, route(policies, facts, suspect=False, kind=LaneKind.DELIVER))
+
+
+def _set_of(name: str, recorded: Sequence[Mapping[str, object]]) -> PolicySet:
+    """The set that a folder holds, or a recorded version (the latest, where no name is given)."""
+    if name and Path(name).is_dir():
+        return load_policies(Path(name))
+    found = [one for one in recorded if not name or str(one["_id"]).startswith(name)]
+    if not found:
+        what = f"no version or folder {name}" if name else "no version recorded yet"
+        raise NotFound(f"there is {what}", remedy="tidegate policy history lists the versions")
+    content = found[0]["content"]
+    return PolicySet.from_plain(content if isinstance(content, Mapping) else {})
+
+
+def _show_differences(before: PolicySet, after: PolicySet, as_json: bool, good: str = "nothing differs") -> None:
+    found: list[Difference] = differences(before, after)
+    if as_json:
+        changed = [asdict(one) for one in found]
+        typer.echo(json.dumps({"before": before.version, "after": after.version, "differences": changed}))
+        return
+    typer.echo("\n".join(map(str, found)) if found else f"{good} (version {after.version})")
+
+
+def _paths(context: typer.Context) -> Paths:
+    loaded = context.find_object(LoadedSettings) or load_settings()
+    return loaded.settings.paths
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _flow(value: object) -> str:
+    return json.dumps(value) if isinstance(value, list | Mapping) else str(value)
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0

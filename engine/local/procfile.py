@@ -15,7 +15,8 @@ from engine.errors import Fault, InvalidSource, Mark, WrongCall
 
 _LINE: Final = re.compile(r"([A-Za-z0-9_-]+):[ \t]*(\S.*)")
 _ASSIGNMENT: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
-_SHELL: Final = re.compile(r"[|&;<>()`*?\[\]{}~#!\n]|\$\(")  # what needs a shell to be understood
+_VARIABLE: Final = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+_SHELL: Final = re.compile(r"[|&;<>()`*?\[\]{}~#!\n$]")  # what needs a shell to be understood
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ def read_procfile(path: Path) -> tuple[ProcessType, ...]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise WrongCall(f"{path}: {error}", remedy="write one with `tidegate init`, or name another") from error
+        why = (isinstance(error, OSError) and error.strerror) or error
+        raise WrongCall(f"{path}: {why}", remedy="write one with `tidegate init`, or name another") from error
     types: dict[str, ProcessType] = {}
     faults = []
     for number, line in enumerate(lines, start=1):
@@ -95,11 +97,11 @@ def launch(command: str, env: Mapping[str, str]) -> Launch:
     worker fleet that hears TERM twice gives up its work. Anything else runs by `/bin/sh -c`.
     """
     by_shell = Launch(("/bin/sh", "-c", command), {}, by_shell=True)
-    if _SHELL.search(command) or ("$" in command and "'" in command):
+    if _SHELL.search(_VARIABLE.sub("", command)) or ("$" in command and "'" in command):
         return by_shell
     try:
-        words = shlex.split(_filled(command, env))
-    except ValueError:
+        words = [filled for word in shlex.split(command) if (filled := _filled(word, env)) or not word]
+    except ValueError:  # a quote without its end: let the shell say so
         return by_shell
     added = {}
     while words and (found := _ASSIGNMENT.fullmatch(words[0])):
@@ -108,9 +110,9 @@ def launch(command: str, env: Mapping[str, str]) -> Launch:
     return Launch(tuple(words), added, by_shell=False) if words else by_shell
 
 
-def _filled(command: str, env: Mapping[str, str]) -> str:
-    """`command` with `$NAME` and `${NAME}` replaced; an unset one is empty, as in a shell."""
-    return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda found: env.get(found[1] or found[2], ""), command)
+def _filled(word: str, env: Mapping[str, str]) -> str:
+    """`word` with `$NAME` and `${NAME}` replaced; an unset one is empty, as in a shell."""
+    return _VARIABLE.sub(lambda found: env.get(found[1] or found[2], ""), word)
 
 
 def environment(*layers: Mapping[str, str]) -> dict[str, str]:

@@ -158,20 +158,26 @@ class LocalServices:
         """
         self._ending.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        entries = self._record.read()
-        mine = [name for name in NAMES if name in entries and (everything or name in self._children)]
-        groups = {name: _group(entries[name]) for name in mine}
-        strays = [group for name in mine for group in marked_groups(MARK, self._mark(name))]
-        patience = timedelta(0) if discard else STOP_PATIENCE
-        end_groups([*(group for group in groups.values() if group), *strays], patience=patience)
-        for name in mine:
-            if child := self._children.pop(name, None):
-                child.wait()
-            self._record.write(name, replace(entries[name], process=None))
-            if discard:
-                shutil.rmtree(entries[name].home, ignore_errors=True)
+        entries = {
+            name: entry for name, entry in self._record.read().items() if everything or self._started(name, entry)
+        }
+        groups = {name: group for name, entry in entries.items() if (group := _group(entry))}
+        strays = [group for name in entries for group in marked_groups(MARK, self._mark(name))]
+        end_groups([*groups.values(), *strays], patience=timedelta(0) if discard else STOP_PATIENCE)
+        for child in self._children.values():
+            child.wait()
+        self._children.clear()
         self._launches.clear()
-        return [name for name in mine if groups[name]]
+        for name, entry in entries.items():
+            self._record.write(name, replace(entry, process=None))
+            if discard:
+                shutil.rmtree(entry.home, ignore_errors=True)
+        return list(groups)
+
+    def _started(self, name: ServiceName, entry: Entry) -> bool:
+        """Whether what is recorded is what this object started, and not what another started after a crash."""
+        child = self._children.get(name)
+        return child is not None and entry.process is not None and child.pid == entry.process.pid
 
     def _ensure(self, name: ServiceName) -> str:
         """The address of a serving `name`: given, running already, or started now."""

@@ -14,13 +14,18 @@ from pathlib import Path
 from typing import Final, Literal
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from engine.local.ports import LOOPBACK
 from engine.local.processes import Command
 from engine.local.program import CannotStart, Say
 
 DATABASES: Final = 512  # numbered databases; tests that run at once take one each
-_COMMON: Final = ("--save", "", "--daemonize", "no", "--databases", str(DATABASES), "--maxclients", "4096")
+_COMMON: Final = (
+    *("--save", "", "--daemonize", "no", "--databases", str(DATABASES), "--maxclients", "4096"),
+    *("--set-proc-title", "no"),  # it would be written over the environment, by which leftovers are recognised
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,8 @@ class Valkey:
 
     def ready(self, ports: Sequence[int], pid: int) -> bool:
         """Whether process `pid` answers there and has read its file."""
-        client = redis.Redis(host=LOOPBACK, port=ports[0], socket_timeout=2, socket_connect_timeout=2)
+        once = Retry(NoBackoff(), 0)  # by default it would try for seconds
+        client = redis.Redis(host=LOOPBACK, port=ports[0], socket_timeout=2, socket_connect_timeout=2, retry=once)
         try:
             info = client.info("server")
             return int(info["process_id"]) == pid and bool(client.ping())

@@ -43,8 +43,11 @@ class Entry:
         return self.loaded.facts
 
     def message(self, name: str) -> Message | None:
-        """The message of that name, if this revision has it."""
-        return next((message for message in self.loaded.file.messages if message.name == name), None)
+        """The message that has, or had before a rename, that name; None where this revision has it no more."""
+        for message in self.loaded.file.messages:
+            if name == message.name or name in self.record.renamed.get(message.name, ()):
+                return message
+        return None
 
 
 class CampaignBook:

@@ -168,7 +168,8 @@ class Processing:
             for look in looks
             if look.row is not None and campaign.needs_events(look.row, look.stay, as_of)
         ]
-        known = self._events.fetch(asked, campaign.queries, as_of) if asked else {}
+        nearly_all = 2 * len(asked) >= len(looks)
+        known = self._events.fetch(asked, campaign.queries, as_of, adjacent=nearly_all) if asked else {}
         return [
             decide(
                 campaign,

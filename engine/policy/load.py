@@ -30,31 +30,37 @@ class _Read:
     stem: str
 
 
-def load_policies(folder: Path) -> PolicySet:
+def load_policies(folder: Path, *, edited: Path | None = None) -> PolicySet:
     """The policies of `folder` (`lanes.yaml` and `profiles/*.yaml`).
 
-    Marks show paths from the folder's name on, e.g. `policies/profiles/slow.yaml:14:9`. Raises `InvalidSource` with
-    every mistake of all files.
+    `edited` is a file that is not saved there yet, to be read in place of the one of the same name (or beside them, if
+    it is a new profile). Marks show paths from the folder's name on, e.g. `policies/profiles/slow.yaml:14:9`, or that
+    of the edited file. Raises `InvalidSource` with every mistake of all files.
     """
-    faults: list[Fault] = []
     name = folder.name or "policies"
-    faults += _strangers(folder, name)
-    lanes_node = _source(folder / LANES_FILE, f"{name}/{LANES_FILE}", faults)
+    faults = list(_strangers(folder, name))
+    sources = {path.relative_to(folder).as_posix(): path for path in files_of(folder)}
+    shown = {inside: f"{name}/{inside}" for inside in sources}
+    if edited is not None:
+        inside = LANES_FILE if edited.name == LANES_FILE else f"{PROFILES_FOLDER}/{edited.name}"
+        sources[inside], shown[inside] = edited, str(edited)
+    lanes_path = sources.get(LANES_FILE, folder / LANES_FILE)
+    lanes_node = _source(lanes_path, shown.get(LANES_FILE, f"{name}/{LANES_FILE}"), faults)
     lanes = _model(Lanes, lanes_node, faults)
     profiles: list[_Read] = []
-    for path in sorted((folder / PROFILES_FOLDER).glob("*.yaml")):
-        if path.name.startswith("."):
+    for inside in sorted(sources):
+        if not inside.startswith(f"{PROFILES_FOLDER}/") or not inside.endswith(".yaml"):
             continue
-        node = _source(path, f"{name}/{PROFILES_FOLDER}/{path.name}", faults)
+        node = _source(sources[inside], shown[inside], faults)
         profile = _model(Profile, node, faults)
         if node is not None and profile is not None:
-            profiles.append(_Read(profile, node, path.stem))
+            profiles.append(_Read(profile, node, Path(inside).stem))
     if lanes is not None and lanes_node is not None:
         faults += lane_faults(lanes, lanes_node)
     for one in profiles:
         faults += _profile_faults(one, lanes)
     faults += _twins(profiles)
-    if not (folder / PROFILES_FOLDER / f"{DEFAULT}.yaml").exists():
+    if f"{PROFILES_FOLDER}/{DEFAULT}.yaml" not in sources:
         hint = "write profiles/default.yaml: it governs what no other profile is for"
         faults.append(Fault(Mark(f"{name}/{PROFILES_FOLDER}", 1, 1), "", f'there is no profile "{DEFAULT}"', hint))
     if faults or lanes is None:
@@ -138,7 +144,7 @@ def _profile_faults(one: _Read, lanes: Lanes | None) -> list[Fault]:
             misfit = no_such("lane", named, fitting)
             hint = misfit.suggestion if key in _keys(node) else f"add {key}: with one of {', '.join(fitting)}"
             faults.append(Fault(mark, key, misfit.problem, hint))
-        elif named not in fitting:
+        elif fitting and named not in fitting:
             problem = f'the lane "{named}" is of kind {lanes.lanes[named].kind}, not {kind}'
             faults.append(Fault(mark, key, problem, f"one of: {', '.join(fitting)}"))
     return faults
@@ -186,7 +192,7 @@ def _model(model: type[M], node: Node | None, faults: list[Fault]) -> M | None:
     if node is None:
         return None
     try:
-        return validate(model, node)
+        return validate(model, node, empty=False)
     except InvalidSource as error:
         faults.extend(error.faults)
         return None

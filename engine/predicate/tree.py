@@ -168,13 +168,15 @@ class Named:
 Group: TypeAlias = AllOf | AnyOf | NoneOf
 Leaf: TypeAlias = Constant | Exists | Element | FieldCompare | InList | EventLeaf | SummaryLeaf | SummaryOrder
 Tree: TypeAlias = Group | Leaf | Named
+Predicate: TypeAlias = Tree
+"""What other packages call it."""
 
 EVERYBODY: Final = Constant(True)
 NOBODY: Final = Constant(False)
 
 
 def all_of(*parts: Tree) -> Tree:
-    """The conjunction, with constants folded and nested conjunctions flattened."""
+    """The conjunction, with constants folded, nested conjunctions flattened, repeats left out."""
     flat: list[Tree] = []
     for part in parts:
         if part == NOBODY:
@@ -183,11 +185,12 @@ def all_of(*parts: Tree) -> Tree:
             flat.extend(part.parts)
         elif part != EVERYBODY:
             flat.append(part)
-    return flat[0] if len(flat) == 1 else AllOf(tuple(flat)) if flat else EVERYBODY
+    once = tuple(dict.fromkeys(flat))
+    return once[0] if len(once) == 1 else AllOf(once) if once else EVERYBODY
 
 
 def any_of(*parts: Tree) -> Tree:
-    """The disjunction, with constants folded and nested disjunctions flattened."""
+    """The disjunction, with constants folded, nested disjunctions flattened, repeats left out."""
     flat: list[Tree] = []
     for part in parts:
         if part == EVERYBODY:
@@ -196,7 +199,8 @@ def any_of(*parts: Tree) -> Tree:
             flat.extend(part.parts)
         elif part != NOBODY:
             flat.append(part)
-    return flat[0] if len(flat) == 1 else AnyOf(tuple(flat)) if flat else NOBODY
+    once = tuple(dict.fromkeys(flat))
+    return once[0] if len(once) == 1 else AnyOf(once) if once else NOBODY
 
 
 def none_of(*parts: Tree) -> Tree:

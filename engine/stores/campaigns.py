@@ -46,8 +46,9 @@ class Campaigns:
         return [_record(raw) for raw in self._all.find(wanted | {"name": name}, hint="name")]
 
     def in_states(self, states: Sequence[CampaignState]) -> list[CampaignRecord]:
-        """Every campaign in one of `states`. Index: `state`."""
-        found = self._all.find({"state": {"$in": [state.value for state in states]}}, hint="state").sort("_id", 1)
+        """Every campaign in one of `states`, without its file. Index: `state`."""
+        wanted = {"state": {"$in": [state.value for state in states]}}
+        found = self._all.find(wanted, {"spec": 0}, hint="state").sort("_id", 1)
         return [_record(raw) for raw in found]
 
     def everything(self) -> list[CampaignRecord]:
@@ -135,7 +136,7 @@ def _record(raw: Document) -> CampaignRecord:
         kind=raw["kind"],
         state=CampaignState(raw["state"]),
         revision=raw["revision"],
-        spec=raw["spec"],
+        spec=raw.get("spec"),
         cost=raw.get("cost", "quick"),
         profile=raw.get("profile"),
         starts_at=raw.get("starts_at"),

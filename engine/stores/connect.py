@@ -6,6 +6,7 @@ from typing import Final
 
 import redis
 from bson.codec_options import CodecOptions
+from elastic_transport.client_utils import DEFAULT
 from elasticsearch import Elasticsearch
 from pymongo import MongoClient, ReadPreference, WriteConcern
 from pymongo.errors import InvalidURI, PyMongoError
@@ -60,14 +61,15 @@ def redis_client(url: str) -> redis.Redis:
 
 def elastic_client(url: str, *, api_key: str | None = None, ca_certificate: str | None = None) -> Elasticsearch:
     """A client of `url` with its own limits: 10 s a request, two retries on a broken connection or a 429."""
-    more: dict[str, object] = {}
-    if api_key:
-        more["api_key"] = api_key
-    if ca_certificate:
-        more["ca_certs"] = ca_certificate
     return Elasticsearch(
-        url, request_timeout=10, max_retries=2, retry_on_timeout=False, retry_on_status=(429, 502, 503, 504), **more
-    )  # type: ignore[arg-type]  # its keywords are typed one by one
+        url,
+        api_key=api_key or None,
+        ca_certs=ca_certificate if ca_certificate else DEFAULT,
+        request_timeout=10,
+        max_retries=2,
+        retry_on_timeout=False,
+        retry_on_status=(429, 502, 503, 504),
+    )
 
 
 def check_mongo(client: MongoClient[Document]) -> str:

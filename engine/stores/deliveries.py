@@ -74,7 +74,7 @@ class Deliveries:
         by_version: dict[int, list[str]] = {}
         for stay in stays:
             by_version.setdefault(stay.version, []).append(stay.id)
-        mark = [
+        mark: list[Document] = [
             {"$set": {"outgoing.state": "attempting", "outgoing.token": token, "outgoing.since": "$$NOW"}},
             {"$set": {"version": {"$add": ["$version", 1]}, "outgoing.attempts": {"$add": ["$outgoing.attempts", 1]}}},
         ]
@@ -115,7 +115,7 @@ class Deliveries:
         if not ids:
             return 0
         retry_at = {"$add": ["$$NOW", millis(after)]}
-        back = [
+        back: list[Document] = [
             {
                 "$set": {
                     "outgoing.state": "queued",

@@ -87,6 +87,11 @@ class Enrolments:
         found = self._all.find({"due_at": {"$lte": as_of}, "campaign": campaign}, {"_id": 1}, hint="due").limit(limit)
         return sorted(raw["_id"] for raw in found)
 
+    def all_of(self, campaign: str, user: str) -> list[Enrolment]:
+        """Every stay of a user (user key) in one campaign, by entry. Index: `user`."""
+        found = self._all.find({"user": user, "campaign": campaign}).sort("entry", 1)
+        return [read_enrolment(raw) for raw in found]
+
     def stays_of(self, user: str) -> list[Enrolment]:
         """Every stay of a user (user key) in any campaign, by campaign and entry. Index: `user`."""
         found = self._all.find({"user": user}).sort([("campaign", 1), ("entry", 1)])
@@ -175,6 +180,7 @@ NAMED: Final[Mapping[str, str]] = {
     "enrolments.due": "_id_",
     "enrolments.first_due_campaign": "due",
     "enrolments.due_ids": "due",
+    "enrolments.all_of": "user",
     "enrolments.stays_of": "user",
     "enrolments.has_active": "idle",
 }

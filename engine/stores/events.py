@@ -12,11 +12,11 @@ from typing import Any, Final, Protocol
 from bson.decimal128 import Decimal128
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
-from pymongo.write_concern import WriteConcern
 
 from engine.clock import Instant
 from engine.domain.changes import NewEvent
 from engine.domain.keys import escape, user_key
+from engine.stores.connect import MAJORITY
 from engine.stores.explained import aggregate_command, delete_command, explained, find_command
 from engine.stores.users import duplicates, keys_filter
 
@@ -95,7 +95,7 @@ class Events:
     )
 
     def __init__(self, database: Database[Document]) -> None:
-        self._events = database.get_collection(self.NAME, write_concern=WriteConcern(w="majority"))
+        self._events = database.get_collection(self.NAME, write_concern=MAJORITY)
 
     def record(self, events: Sequence[NewEvent]) -> list[bool]:
         """Store what is not stored yet: check, then insert. True per event where it is new; of equals the first wins.

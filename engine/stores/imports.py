@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pymongo.database import Database
-from pymongo.write_concern import WriteConcern
 
+from engine.stores.connect import MAJORITY
 from engine.stores.explained import explained, find_command
 
 Document = dict[str, Any]  # a driver's edge: BSON values
@@ -20,7 +20,7 @@ class ImportCursors:
     INDEXES: Final[Sequence[Document]] = ()
 
     def __init__(self, database: Database[Document]) -> None:
-        self._imports = database.get_collection(self.NAME, write_concern=WriteConcern(w="majority"))
+        self._imports = database.get_collection(self.NAME, write_concern=MAJORITY)
 
     def load(self, key: str) -> Mapping[str, Any] | None:
         """The last saved state of an import that has not ended, or None. Index: `_id_`."""

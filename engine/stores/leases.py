@@ -24,7 +24,7 @@ class Leases:
         """Take or renew the lease `name`; gives its fencing number, None while another holds it. Index: `_id`."""
         mine = {"$eq": ["$owner", owner]}
         try:
-            raw = self._all.find_one_and_update(
+            raw: Document = self._all.find_one_and_update(
                 {"_id": name, "$expr": {"$or": [mine, {"$lt": [{"$ifNull": ["$until", "$$NOW"]}, "$$NOW"]}]}},
                 [
                     {

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
-from pymongo.write_concern import WriteConcern
 
 from engine.domain.changes import Applied, RowOutcome
 from engine.domain.keys import HIGHEST, escape, suffix_of_user, unescape
+from engine.stores.connect import MAJORITY
 from engine.stores.explained import delete_command, explained, find_command, update_command
 from engine.stores.upserts import TOMBSTONE
 from engine.stores.users import Edit, Users, duplicates, keys_filter
@@ -41,7 +41,7 @@ class Lists:
 
     def __init__(self, database: Database[Document], users: Users, initial: Mapping[str, object]) -> None:
         """`initial` are the derived fields of a user who is first heard of in a list."""
-        self._members = database.get_collection(self.NAME, write_concern=WriteConcern(w="majority"))
+        self._members = database.get_collection(self.NAME, write_concern=MAJORITY)
         self._users = users
         self._initial = dict(initial)
 
@@ -51,7 +51,7 @@ class Lists:
         `run` marks those named by an import that replaces the list. Users who are not known yet are created with
         nothing but their id; a deleted user is `REJECTED`.
         """
-        gone = self._deleted(keys)
+        gone = self._users.deleted(set(keys))
         ids = {key: self._id(name, key) for key in dict.fromkeys(keys) if key not in gone}
         known = {one["_id"] for one in self._members.find(keys_filter(ids.values()), {"_id": 1})} if ids else set()
         new = [{"_id": one, **({"run": run} if run else {})} for one in ids.values() if one not in known]
@@ -72,7 +72,7 @@ class Lists:
         if known:
             self._members.delete_many(keys_filter(known))
         touched = self.derive(name, list(ids), create=False)
-        applied = self._applied(keys, set(), {key: False for key in ids}, touched)
+        applied = self._applied(keys, set(), dict.fromkeys(ids, False), touched)
         seen: set[str] = set()
         for number, key in enumerate(keys):
             if key not in seen and ids[key] in known:
@@ -91,7 +91,12 @@ class Lists:
         return len(ids), self.derive(name, keys, create=False)
 
     def derive(self, name: str, keys: Sequence[str], *, create: bool = True) -> set[str]:
-        """Bring `users.lists` in line with the members for one list; returns the users written."""
+        """Bring `users.lists` in line with the members for one list; returns the users written.
+
+        A user who is not known yet is created with nothing but the id (unless not `create`). The membership of a
+        deleted user is removed: it was stored while the deletion went on.
+        """
+        orphans: set[str] = set()
 
         def plan(asked: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:
             ids = {self._id(name, key): key for key in asked}
@@ -101,14 +106,20 @@ class Lists:
                 document = documents.get(key)
                 if document is None and create and key in members:
                     edits[key] = Edit({**self._initial, "lists": [name]}, [f"list:{name}"])
-                elif document is not None and not document.get("deleted"):
+                elif document is not None and document.get("deleted"):
+                    if key in members:
+                        orphans.add(self._id(name, key))
+                elif document is not None:
                     lists: list[str] = document.get("lists", [])
                     if (name in lists) != (key in members):
                         now = sorted({*lists, name} if key in members else set(lists) - {name})
                         edits[key] = Edit({"lists": now}, [f"list:{name}"])
             return edits
 
-        return set(self._users.rewrite(keys, plan, {"rev": 1, "lists": 1, "deleted": 1})) if keys else set()
+        written = set(self._users.rewrite(keys, plan, {"rev": 1, "lists": 1, "deleted": 1}))
+        if orphans:
+            self._members.delete_many(keys_filter(orphans))
+        return written
 
     def read_range(self, workspace: str, name: str, first: str, until: str, limit: int) -> list[str]:
         """The user keys of at most `limit` members with a suffix in [first, until), in order."""
@@ -141,10 +152,6 @@ class Lists:
     @staticmethod
     def _id(name: str, key: str) -> str:
         return member_key(key.split("/", 1)[0], name, suffix_of_user(key))
-
-    def _deleted(self, keys: Iterable[str]) -> set[str]:
-        found = self._users.read_keys(set(keys), {"deleted": 1})
-        return {one["_id"] for one in found if one.get("deleted")}
 
     @staticmethod
     def _applied(keys: Sequence[str], gone: set[str], new: Mapping[str, bool], touched: set[str]) -> Applied:

@@ -79,6 +79,10 @@ class Runs:
         """How many runs of a kind a campaign has at `as_of`. Index: `campaign`, covered."""
         return self._all.count_documents({"campaign": campaign, "kind": kind.value, "as_of": as_of}, hint="campaign")
 
+    def count_all(self) -> int:
+        """How many runs there are, from the collection's metadata: whether one was made meanwhile."""
+        return self._all.estimated_document_count()
+
     def of_campaign(self, campaign: str, limit: int) -> list[Document]:
         """The latest runs of a campaign as they are kept, for the report. Index: `campaign`."""
         return list(self._all.find({"campaign": campaign}, hint="campaign").sort([("kind", 1), ("as_of", -1)]).limit(limit))

@@ -14,11 +14,11 @@ from typing import Any, Final
 from pymongo import UpdateOne
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
-from pymongo.write_concern import WriteConcern
 
 from engine.clock import Instant, instant
 from engine.domain.keys import HASH_SPACE, hash_prefix, user_id_of, user_key
 from engine.errors import EngineError
+from engine.stores.connect import MAJORITY
 from engine.stores.explained import explained, find_command, update_command
 
 Document = dict[str, Any]  # a driver's edge: BSON values
@@ -62,6 +62,11 @@ def keys_filter(keys: Iterable[str]) -> Document:
     return {"_id": {"$in": sorted(keys)}}
 
 
+def deleted_filter(keys: Iterable[str]) -> Document:
+    """Tombstones by key. Index: `_id_`."""
+    return {**keys_filter(keys), "deleted": True}
+
+
 def unchanged_filter(key: str, rev: int) -> Document:
     """One user at the revision that was read. Index: `_id_`."""
     return {"_id": key, "rev": rev}
@@ -101,7 +106,7 @@ class Users:
 
     def __init__(self, database: Database[Document]) -> None:
         self._database = database
-        self._users = database.get_collection(self.NAME, write_concern=WriteConcern(w="majority"))
+        self._users = database.get_collection(self.NAME, write_concern=MAJORITY)
 
     def server_now(self) -> Instant:
         """System time by MongoDB's own clock."""
@@ -118,6 +123,10 @@ class Users:
     def read_keys(self, keys: Iterable[str], projection: Mapping[str, int] | None = None) -> list[Document]:
         """Those of `keys` that exist, in the order of their keys."""
         return list(self._users.find(keys_filter(keys), projection).sort("_id", 1))
+
+    def deleted(self, keys: Iterable[str]) -> set[str]:
+        """Those of `keys` that are tombstones."""
+        return {one["_id"] for one in self._users.find(deleted_filter(keys), {"_id": 1})}
 
     def get(self, key: str) -> Document | None:
         """One user, or None."""
@@ -219,6 +228,7 @@ def duplicates(error: BulkWriteError) -> list[int]:
 _KEY: Final = user_key("w", "hh-1")
 explained("users.read_range", "_id_", find_command("users", range_filter("w", "0", "8"), sort={"_id": 1}, limit=1000))
 explained("users.read_keys", "_id_", find_command("users", keys_filter([_KEY, "w/0/a"]), sort={"_id": 1}))
+explained("users.deleted", "_id_", find_command("users", deleted_filter([_KEY, "w/0/a"]), projection={"_id": 1}))
 explained("users.estimate", "_id_", {"count": "users", "query": range_filter("w", "0", "1"), "hint": "_id_"})
 explained(
     "users.update", "_id_", update_command("users", unchanged_filter(_KEY, 1), edit_pipeline(Edit({"email": "x"})))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -21,9 +22,10 @@ from engine.local.output import Output
 from engine.local.procfile import ProcessType
 from engine.local.supervisor import Backoff, Supervisor
 
-sleeper = f"{sys.executable} -c 'import signal; signal.pause()'"
-parent = f"{sys.executable} -c 'import subprocess, sys; sys.exit(subprocess.call([sys.executable, sys.argv[1]]))' "
-types = [ProcessType("alone", sleeper), ProcessType("fleet", parent + sys.argv[1])]
+types = [
+    ProcessType("alone", f"{sys.executable} {sys.argv[1]}/worker.py"),
+    ProcessType("fleet", f"{sys.executable} {sys.argv[1]}/fleet.py {sys.argv[1]}/worker.py"),
+]
 names = [kind.name for kind in types]
 Supervisor(
     types,
@@ -38,7 +40,10 @@ Supervisor(
 def supervisor(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A supervisor of `alone`, and of `fleet` with one child."""
     (tmp_path / "worker.py").write_text("import signal; signal.pause()")
-    argv = [sys.executable, "-c", SUPERVISE, str(tmp_path / "worker.py")]
+    (tmp_path / "fleet.py").write_text(
+        "import subprocess, sys; sys.exit(subprocess.call([sys.executable, sys.argv[1]]))"
+    )
+    argv = [sys.executable, "-c", SUPERVISE, str(tmp_path)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
@@ -47,9 +52,11 @@ def supervisor(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def until(process: subprocess.Popen[str], holds: Callable[[], bool]) -> None:
-    """Wait for a fact, asked again whenever the supervisor or the system has something new."""
+    """Wait for a fact, as long as the supervisor lives and at most 30 s."""
+    deadline = time.monotonic() + 30
     while not holds():
         assert process.poll() is None
+        assert time.monotonic() < deadline
         psutil.wait_procs([psutil.Process(process.pid)], timeout=0.05)
 
 

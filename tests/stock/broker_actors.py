@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from pathlib import Path
 
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
@@ -16,7 +17,7 @@ from actors.middleware.watchdog import Watchdog
 
 
 def fact(name: str, value: object = "") -> None:
-    with open(os.environ["RIG_FACTS"], "a") as file:
+    with Path(os.environ["RIG_FACTS"]).open("a") as file:
         file.write(f"{name} {value}\n")
 
 

@@ -82,17 +82,11 @@ class Valkey:
         command = [self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         command += ["--appendonly", "yes", "--appendfsync", "always", "--save", "", *self.options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for(self._answers, what="Valkey's answer")
-
-    def _answers(self) -> bool:
-        try:
-            return bool(self.client.ping())
-        except redis.AuthenticationError:
-            return True
+        wait_for(self.client.ping, what="Valkey's answer")
 
     def kill(self) -> None:
+        """Also works while it is frozen: SIGKILL needs no thaw."""
         assert self.process
-        self.process.send_signal(signal.SIGCONT)
         self.process.kill()
         self.process.wait()
 
@@ -114,6 +108,20 @@ def valkey(tmp_path: Path) -> Iterator[Valkey]:
     server = Valkey(tmp_path / "valkey")
     yield server
     server.close()
+
+
+@pytest.fixture
+def another_valkey(tmp_path: Path) -> Iterator[Callable[..., Valkey]]:
+    """A factory of further servers, with options of theirs."""
+    started: list[Valkey] = []
+
+    def start(*options: str) -> Valkey:
+        started.append(Valkey(tmp_path / f"another-{len(started)}", *options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()
 
 
 @pytest.fixture
@@ -166,20 +174,28 @@ def running_stock(broker: RedisBroker, threads: int = 2, **options: object) -> I
         broker.client.connection_pool.disconnect()
 
 
+BECOME_A_FLEET = """
+import sys, types, datetime
+from actors.fleet import exec_fleet
+counts = {"processes": int(sys.argv[1]), "threads": 2, "prefetch": None}
+timeout = datetime.timedelta(milliseconds=100)
+exec_fleet(types.SimpleNamespace(lanes=("lane",), worker_timeout=timeout, **counts), "broker_actors")
+"""
+
+
 class Command:
     """A `dramatiq` command with the actors of `broker_actors.py`, in a session of its own."""
 
     def __init__(self, url: str, folder: Path, *, kind: str = "hardened", processes: int = 1, **variables: str) -> None:
         self.facts_file = folder / "facts"
         self.log = folder / f"log-{len(list(folder.glob('log-*')))}"
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "dramatiq_worker_timeout": "100", "RIG_URL": url}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(HERE))), "RIG_URL": url}
         environment |= {"RIG_FACTS": str(self.facts_file), "RIG_KIND": kind, **variables}
-        command = [sys.executable, "-m", "dramatiq", "broker_actors", "--path", str(HERE), "-p", str(processes)]
+        arguments = [sys.executable, "-c", BECOME_A_FLEET, str(processes)]
+        before = len(self.facts("ready"))
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*command, "-t", "2", "-Q", "lane"], env=environment, stderr=log, stdout=log, start_new_session=True
-            )
-        wait_for(lambda: len(self.facts("ready")) >= processes, 30, "the workers' start")
+            self.process = subprocess.Popen(arguments, env=environment, stderr=log, stdout=log, start_new_session=True)
+        wait_for(lambda: len(self.facts("ready")) >= before + processes, 30, "the workers' start")
 
     def facts(self, name: str) -> list[str]:
         """What was written after `name`, in order, by this and earlier commands of the folder."""

@@ -23,7 +23,7 @@ class RowFaultError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a file's columns are to be read: `mapping` from its name to ours, `defaults` by our name, `ignored` its names."""
+    """How a file's columns are read: `mapping` from its name to ours, `defaults` by our name, `ignored` by its name."""
 
     mapping: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, str] = field(default_factory=dict)

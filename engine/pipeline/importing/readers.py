@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from datetime import date
 from itertools import islice
 from pathlib import Path
@@ -53,9 +52,11 @@ class Batch(NamedTuple):
 
 
 class Reader(Protocol):
-    """One open file."""
+    """One open file; `columns` is None where each row names its own."""
 
-    columns: tuple[str, ...] | None
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """The names of the header."""
 
     def batches(self, size: int, start: Position | None) -> Iterator[Batch]:
         """The rows from `start` on (the first, where None), `size` at a time."""
@@ -65,7 +66,7 @@ class Reader(Protocol):
 
 
 def open_reader(path: Path, *, form: str | None = None, delimiter: str = ",") -> Reader:
-    """A reader by `form` (`csv`, `ndjson`, `parquet`), or by the file's name. Raises `WrongCall` for what is not one."""
+    """A reader by `form` (`csv`, `ndjson`, `parquet`), or by its name. Raises `WrongCall` where neither tells."""
     names = path.name.lower().removesuffix(".gz")
     known = {"csv": "csv", "tsv": "csv", "ndjson": "ndjson", "jsonl": "ndjson", "json": "ndjson", "parquet": "parquet"}
     form = form or known.get(names.rpartition(".")[2])
@@ -109,7 +110,11 @@ class CsvReader:
         self._path = path
         self._bytes = _Bytes(path)
         self._delimiter = delimiter
-        self._first, self.columns = self._header()
+        try:
+            self._first, self.columns = self._header()
+        except WrongCall:
+            self.close()
+            raise
 
     def _header(self) -> tuple[Position, tuple[str, ...]]:
         line = Lines(self._bytes.file, 0, 1).read()
@@ -207,11 +212,12 @@ class ParquetReader:
     """A Parquet file, read a row group at a time; its columns are the rows' columns."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
             self._file = pq.ParquetFile(path, memory_map=False, pre_buffer=False)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise WrongCall(f"{path}: is not a Parquet file: {error}") from error
-        self.columns = tuple(self._file.schema_arrow.names)
+        self.columns: tuple[str, ...] = tuple(self._file.schema_arrow.names)
 
     def batches(self, size: int, start: Position | None) -> Iterator[Batch]:
         """The rows from `start` on, `size` at a time."""
@@ -223,7 +229,8 @@ class ParquetReader:
             group += 1
         groups = list(range(group, self._file.num_row_groups))
         skip = number - first
-        for piece in self._file.iter_batches(batch_size=size, row_groups=groups, use_threads=False):
+        pieces = self._file.iter_batches(batch_size=size, row_groups=groups, use_threads=False)
+        while (piece := self._next(pieces)) is not None:
             kept = piece.slice(min(skip, piece.num_rows))
             skip -= piece.num_rows - kept.num_rows
             if not kept.num_rows:
@@ -233,10 +240,15 @@ class ParquetReader:
             number += kept.num_rows
             yield Batch(rows, Position(number, number + 1), number / total)
 
+    def _next(self, pieces: Iterator[Any]) -> Any | None:  # Any: pyarrow has no types
+        try:
+            return next(pieces, None)
+        except (pa.ArrowException, OSError) as error:
+            raise WrongCall(f"{self._path}: the file is damaged: {error}", remedy="write it again") from error
+
     def close(self) -> None:
         """Close the file."""
-        with closing(self._file):
-            pass
+        self._file.close()
 
 
 def _plain(column: Any) -> list[Any]:  # Any: pyarrow has no types

@@ -3,14 +3,17 @@
 The format is RFC 4180: a field is quoted as a whole or not at all, a quote inside is doubled, a quoted field may hold
 delimiters and newlines. A quote that is never closed would swallow the rest of the file; here it costs its own line.
 A record over several lines counts only if it is well formed, has as many columns as the header, and ends within
-`LONGEST_RECORD` bytes and `MOST_LINES` lines; otherwise its first line alone is at fault, and reading goes on with the next.
+`LONGEST_RECORD` bytes and `MOST_LINES` lines; otherwise its first line alone is at fault, and the next is read.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from typing import IO, Final, NamedTuple
+
+from engine.errors import WrongCall
 
 LONGEST_LINE: Final = 1 << 20
 """Bytes in one line; a longer one is a fault, and is skipped without being held in memory."""
@@ -59,13 +62,13 @@ class Lines:
         """The next line, or None at the end of the file."""
         if self._back:
             return self._back.popleft()
-        raw = self._file.readline(LONGEST_LINE + 1)
+        raw = self._readline(LONGEST_LINE + 1)
         if not raw:
             return None
         size, overlong = len(raw), len(raw) > LONGEST_LINE
         more = raw
         while overlong and not more.endswith(b"\n"):
-            more = self._file.readline(LONGEST_LINE)
+            more = self._readline(LONGEST_LINE)
             if not more:
                 break
             size += len(more)
@@ -73,6 +76,12 @@ class Lines:
         line = Line(self._number, raw[:200] if overlong else raw, self._offset, overlong)
         self._number += 1
         return line
+
+    def _readline(self, size: int) -> bytes:
+        try:
+            return self._file.readline(size)
+        except (EOFError, zlib.error, OSError) as error:
+            raise WrongCall(f"line {self._number}: the file is damaged: {error}", remedy="pack it again") from error
 
     def put_back(self, lines: list[Line]) -> None:
         """Read these again, in this order, before anything else."""
@@ -168,7 +177,7 @@ def miscounted(found: int, columns: int) -> str:
 
 
 def tokenise(text: str, delimiter: str) -> list[str] | str | None:
-    """The cells of one record with quotes; None where a quote is still open at the end, a text where it is malformed."""
+    """The cells of one record with quotes; None where a quote is open at the end, a text where it is malformed."""
     text = text[:-1] if text.endswith("\n") else text
     text = text[:-1] if text.endswith("\r") else text
     cells: list[str] = []
@@ -187,7 +196,7 @@ def tokenise(text: str, delimiter: str) -> list[str] | str | None:
             end = size if end < 0 else end
             cell = text[at:end]
             if '"' in cell:
-                return f"column {len(cells) + 1} has a quote but does not begin with one (quote it all, and double the quote)"
+                return f"column {len(cells) + 1} has a quote but does not begin with one (quote all of it)"
             cells.append(cell)
             at = end
         if at >= size:

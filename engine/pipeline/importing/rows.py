@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import orjson
 
@@ -45,6 +45,8 @@ class UserRows:
         self._aggregates = catalogue.aggregates
         for name in layout.defaults:
             self._known(name, "--default ")
+            if name == "user_id":
+                raise WrongCall("--default user_id: every row names its own user")
         if columns is None:
             return
         targets = layout.targets(columns, USER_ALIASES)
@@ -161,7 +163,7 @@ class EventRows:
         if "name" not in targets and default is None:
             example = closest("", self._events) or next(iter(self._events))
             raise WrongCall(
-                f"the file has no column name, so which event is it?", remedy=f'pass --default name="{example}"'
+                "the file has no column name, so which event is it?", remedy=f'pass --default name="{example}"'
             )
         self._places = {name: place for place, name in enumerate(targets) if name is not None}
         possible = [self._events[default]] if default and "name" not in targets else list(self._events.values())
@@ -193,11 +195,11 @@ class EventRows:
         when = self._given(told, "time")
         if absent(when):
             raise RowFaultError("time is missing")
-        at = read_value("time", _TIME, when)
+        at = cast("int", read_value("time", _TIME, when))
         read = self._read_properties(kind, properties)
         given = told.get("id")
-        event_id = identifier(given, "id") if not absent(given) else derived_id(user_id, kind.name, int(str(at)), read)
-        return NewEvent(user_key(self._workspace, user_id), event_id, kind.name, int(str(at)), read)
+        event_id = identifier(given, "id") if not absent(given) else derived_id(user_id, kind.name, at, read)
+        return NewEvent(user_key(self._workspace, user_id), event_id, kind.name, at, read)
 
     def _given(self, told: Mapping[str, Any], name: str) -> object:
         raw = told.get(name)

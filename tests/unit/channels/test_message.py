@@ -166,7 +166,7 @@ def test_html_becomes_readable_text() -> None:
     html = """<html><head><title>x</title><style>p {color: red}</style></head><body><h1>Hello</h1>
     <p>We   miss <b>you</b>.<br>Come <a href="https://g.example/back">back</a>!</p>
     <ul><li>one</li><li>two</li></ul><ol><li>first</li></ol>
-    <a href="https://g.example/">https://g.example/</a><script>alert(1)</script><img src="x" alt="Logo"></body></html>"""
+    <a href="https://g.example/">https://g.example/</a><script>alert(1)</script><img src="x" alt="Logo"></html>"""
     text = text_of(html)
     assert text.split("\n") == [
         "Hello", "", "We miss you.", "Come back (https://g.example/back)!", "", "- one", "- two", "", "1. first", "",

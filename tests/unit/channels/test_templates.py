@@ -133,7 +133,7 @@ def test_a_text_beyond_the_limit_is_refused() -> None:
 @pytest.mark.parametrize(
     ("template", "line", "column"),
     [
-        ("Hi\n  {{ user.first_name | }}", 2, 26),
+        ("Hi\n  {{ user.first_name | }}", 2, 3),
         ("{% if user.plan %}\nno end", 1, 1),
         ("a\nb {% unknown %}", 2, 3),
         ("{{ 'a' ", 1, 1),

@@ -1,0 +1,70 @@
+"""Builds the broker of a process: lanes from the policies, actors, middleware, and the way back to the engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dramatiq import MessageProxy, set_broker
+
+import actors.deliver_slice
+import actors.finish_run
+import actors.index_users
+import actors.maintain
+import actors.plan_run
+import actors.process_slice  # noqa: F401 - importing an actor's module registers it
+from actors.broker import HardenedBroker, build_broker
+from actors.messenger import BrokerMessenger
+from actors.middleware import LogContext, Reroute, default_middleware, stop_requested
+from actors.registry import declare
+from engine.app import App
+from engine.clock import millis
+from engine.domain.work import SliceKind
+from engine.errors import OperatorError
+from engine.pipeline.book import routing_facts
+from engine.policy.models import LaneKind
+from engine.routing import route
+from engine.telemetry import logging
+
+
+def broker_for(app: App, *, namespace: str | None = None) -> HardenedBroker:
+    """The hardened broker of `app`, with every lane of its policies and every actor declared; also the global one."""
+    url = app.settings.services.broker_url
+    if url is None:
+        raise OperatorError("services.broker_url is not set", remedy="start the local services: tidegate up")
+    broker = build_broker(
+        url.get_secret_value(),
+        lanes=app.policies.lanes,
+        middleware=default_middleware(
+            context=LogContext(capture=_captured, bind=_bind, clear=logging.clear),
+            reroute=Reroute(lambda message: _wanted_lane(app, message), lane_options=lambda lane: _limit(app, lane)),
+        ),
+        namespace=namespace or f"tidegate:{app.settings.services.mongo_database}",
+    )
+    set_broker(broker)
+    app.hooks.messenger = BrokerMessenger(broker, declare(broker, app), app)
+    app.hooks.stop = stop_requested
+    return broker
+
+
+def _wanted_lane(app: App, message: MessageProxy) -> str | None:
+    """The lane that the policies in force give to a slice; None for messages that keep to their queue."""
+    if message.actor_name not in ("process_slice", "deliver_slice"):
+        return None
+    piece = app.stores.slices.get(str(message.args[0]))
+    record = None if piece is None else app.stores.campaigns.get(piece.campaign)
+    if piece is None or record is None:
+        return None
+    kind = LaneKind.DELIVER if piece.kind is SliceKind.DELIVER else LaneKind.DECIDE
+    return route(app.policies, routing_facts(record), suspect=piece.suspect, kind=kind)
+
+
+def _limit(app: App, lane: str) -> dict[str, object]:
+    return {"time_limit": millis(app.policies.lane(lane).time_limit)}
+
+
+def _captured() -> dict[str, str]:
+    return {name: str(value) for name, value in logging.bound().items()}
+
+
+def _bind(context: Any) -> None:  # a mapping of texts, as `LogContext` hands it over
+    logging.bind(**context)

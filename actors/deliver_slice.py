@@ -1,0 +1,13 @@
+"""Send what is queued in a slice's range."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from actors.registry import actor, application
+
+
+@actor(queue="deliver", time_limit=timedelta(seconds=60))
+def deliver_slice(slice_id: str) -> None:
+    """Send what is queued in a slice's range."""
+    application().delivering.run(slice_id)

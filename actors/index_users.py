@@ -1,0 +1,15 @@
+"""Index changed users into Elasticsearch."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from actors.registry import actor, application
+
+
+@actor(queue="index", time_limit=timedelta(seconds=60), max_retries=8)
+def index_users(keys: list[str]) -> None:
+    """Index these users (user keys) as they are now in MongoDB."""
+    indexing = application().indexing
+    if indexing is not None:
+        indexing.run(keys)

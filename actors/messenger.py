@@ -1,0 +1,70 @@
+"""Says "look at this" to the actors, in the lane that the policies give. A message that is lost is rung again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+from dramatiq import Actor, Message
+from dramatiq.errors import BrokerError
+
+from actors.broker import HardenedBroker
+from engine.app import App
+from engine.clock import millis
+
+INDEXED_AT_ONCE = 10
+"""User keys in one message, which may have a kilobyte."""
+
+_log = structlog.get_logger(__name__)
+
+
+class BrokerMessenger:
+    """Messages through the broker; an outage of Redis is logged and costs time only."""
+
+    def __init__(self, broker: HardenedBroker, actors: Mapping[str, Actor[Any, Any]], app: App) -> None:
+        self._broker = broker
+        self._actors = actors
+        self._app = app
+
+    def process(self, pieces: Sequence[tuple[str, str]]) -> None:
+        """Ring deciding slices, as (slice id, lane)."""
+        self._send([self._in_lane("process_slice", slice_id, lane) for slice_id, lane in pieces])
+
+    def deliver(self, pieces: Sequence[tuple[str, str]]) -> None:
+        """Ring delivering slices, as (slice id, lane)."""
+        self._send([self._in_lane("deliver_slice", slice_id, lane) for slice_id, lane in pieces])
+
+    def plan(self, run_id: str) -> None:
+        """Ask for a run to be cut into slices."""
+        self._send([self._actors["plan_run"].message(run_id)])
+
+    def finish(self, run_id: str) -> None:
+        """Ask whether a run is decided."""
+        self._send([self._actors["finish_run"].message(run_id)])
+
+    def index(self, keys: Sequence[str]) -> None:
+        """Ask for users (user keys) to be indexed."""
+        size = INDEXED_AT_ONCE
+        self._send(
+            [self._actors["index_users"].message(list(keys[i : i + size])) for i in range(0, len(keys), size)]
+        )
+
+    def maintain(self) -> None:
+        """Ask for what is over to be forgotten."""
+        self._send([self._actors["maintain"].message()])
+
+    def _in_lane(self, actor: str, slice_id: str, lane: str) -> Message[Any]:
+        """A message in a lane, with that lane's time limit."""
+        limit = millis(self._app.policies.lane(lane).time_limit)
+        message = self._actors[actor].message_with_options(args=(slice_id,), time_limit=limit)
+        copy: Message[Any] = message.copy(queue_name=lane)
+        return copy
+
+    def _send(self, messages: Sequence[Message[Any]]) -> None:
+        if not messages:
+            return
+        try:
+            self._broker.enqueue_many(messages)
+        except BrokerError as error:
+            _log.warning("messenger.unheard", messages=len(messages), error=str(error))

@@ -1,0 +1,13 @@
+"""Decide the users of a slice, batch by batch."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from actors.registry import actor, application
+
+
+@actor(queue="fast", time_limit=timedelta(seconds=60))
+def process_slice(slice_id: str) -> None:
+    """Decide the users of a slice, batch by batch."""
+    application().processing.run(slice_id)

@@ -1,0 +1,299 @@
+"""The composition root: the one place that builds things. Everything else is handed what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
+from typing import Protocol
+
+from pydantic import SecretStr
+
+from engine.channels.maildir import MaildirChannel
+from engine.channels.port import Channel
+from engine.channels.smtp import SmtpChannel
+from engine.channels.smtp_connection import Security, SmtpOptions
+from engine.clock import SystemClock
+from engine.errors import InvalidSource, ProgrammerError, WrongCall
+from engine.pipeline.book import CampaignBook
+from engine.pipeline.delivering import Delivering
+from engine.pipeline.dispatching import Dispatching
+from engine.pipeline.explaining import Explaining
+from engine.pipeline.finishing import Finishing
+from engine.pipeline.importing.ports import ImportStores
+from engine.pipeline.indexing import Indexing
+from engine.pipeline.openness import Openness
+from engine.pipeline.outlook import Outlook
+from engine.pipeline.planning import Planning
+from engine.pipeline.ports import Messenger
+from engine.pipeline.process import Processing
+from engine.pipeline.reconciling import Reconciling
+from engine.pipeline.recovering import Recovering
+from engine.pipeline.steering import Steering
+from engine.pipeline.ticking import Ticking
+from engine.pipeline.working import SliceWorker
+from engine.policy.load import load_policies
+from engine.policy.policyset import PolicySet
+from engine.policy.watch import PolicyWatcher
+from engine.predicate.fields import Catalogue
+from engine.predicate.workspace import read_workspaces
+from engine.settings import Settings
+from engine.stores.opened import Stores
+from engine.telemetry.events import emit
+
+
+class Indexer(Protocol):
+    """Asks for users to be indexed; the actors provide one."""
+
+    def index(self, keys: Sequence[str]) -> None:
+        """Ask for these users (user keys) to be indexed."""
+
+
+@dataclass
+class Hooks:
+    """What the outer floors give the application after it is built: its way to the actors, and when to stop."""
+
+    messenger: Messenger | None = None
+    stop: Callable[[], bool] = bool
+
+
+class App:
+    """One process's engine: settings, stores, policies, and the use cases over them.
+
+    `settings` must name every service (`engine.local` fills in the addresses of local ones).
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.stores = Stores(settings.services)
+        self.clock = self.stores.clock
+        self.system = SystemClock()
+        self.hooks = Hooks()
+        self._channels: dict[str, Channel] = {}
+        self._lock = Lock()
+
+    @cached_property
+    def catalogues(self) -> dict[str, Catalogue]:
+        """The field catalogues of all workspaces. Raises `InvalidSource`."""
+        return dict(read_workspaces(self.settings.paths.workspaces))
+
+    @cached_property
+    def watcher(self) -> PolicyWatcher:
+        """The policies in force; `watch_policies` makes it follow the folder. Raises `InvalidSource` at first."""
+        return PolicyWatcher(
+            self.settings.paths.policies,
+            load_policies(self.settings.paths.policies),
+            on_change=lambda new, _old: self._swapped(new),
+            on_refused=self._refused,
+        )
+
+    @property
+    def policies(self) -> PolicySet:
+        """The policies in force."""
+        return self.watcher.current
+
+    def watch_policies(self) -> None:
+        """Record the policies in force, and follow the folder from now on."""
+        self._record(self.policies)
+        self.watcher.start()
+
+    def _record(self, policies: PolicySet) -> None:
+        self.stores.policy_versions.record(policies.version, policies.plain(), self.system.system_now())
+
+    def _swapped(self, new: PolicySet) -> None:
+        emit("policy.swapped", policy=new.version, path=str(self.settings.paths.policies), profiles=len(new.profiles))
+        self._record(new)
+        self.stores.bell.ring()
+
+    def _refused(self, error: InvalidSource) -> None:
+        path = str(self.settings.paths.policies)
+        emit("policy.refused", policy=self.policies.version, path=path, faults=len(error.faults), text=str(error))
+
+    def messenger(self) -> Messenger:
+        """The way to the actors. Raises `ProgrammerError` in a process without a broker."""
+        if self.hooks.messenger is None:
+            raise ProgrammerError("this process has no broker: only workers and the clock send messages")
+        return self.hooks.messenger
+
+    def stopping(self) -> bool:
+        """Whether this process is asked to stop."""
+        return self.hooks.stop()
+
+    def channel(self, name: str) -> Channel:
+        """The channel of that name, opened at its first use. Raises `WrongCall` for another name than `email`."""
+        if name != "email":
+            raise WrongCall(f"there is no channel {name}")
+        with self._lock:
+            if name not in self._channels:
+                self._channels[name] = self._email()
+            return self._channels[name]
+
+    def _email(self) -> Channel:
+        email = self.settings.email
+        if email.transport == "maildir":
+            return MaildirChannel(self.settings.maildir)
+        return SmtpChannel(
+            SmtpOptions(
+                host=email.host,
+                port=email.port,
+                security=Security(email.starttls),
+                username=email.username,
+                password=email.password.get_secret_value(),
+                timeout=email.timeout,
+                attempt=email.attempt,
+                per_connection=email.per_connection,
+                ca=email.ca,
+                helo=email.helo,
+            )
+        )
+
+    @cached_property
+    def book(self) -> CampaignBook:
+        """The campaigns, compiled."""
+        return CampaignBook(self.stores.campaigns, self.catalogues, lambda: self.policies)
+
+    @cached_property
+    def planning(self) -> Planning:
+        """Plans runs."""
+        s = self.stores
+        return Planning(s.runs, s.slices, s.campaigns, s.enrolments, s.users, self.book, s.bell, self.clock)
+
+    @cached_property
+    def finishing(self) -> Finishing:
+        """Decides runs, finishes campaigns."""
+        s = self.stores
+        return Finishing(s.runs, s.slices, s.campaigns, s.enrolments, s.deliveries, s.bell, self.clock)
+
+    @cached_property
+    def reconciling(self) -> Reconciling:
+        """Frees leases that ran out."""
+        s, lease = self.stores, self.settings.engine.lease
+        return Reconciling(s.slices, s.campaigns, s.users, s.enrolments, s.deliveries, self.clock, lease=lease)
+
+    @cached_property
+    def worker(self) -> SliceWorker:
+        """Works on slices under leases."""
+        return SliceWorker(
+            self.stores.slices,
+            self.reconciling,
+            self.clock,
+            self.stores.bell,
+            lease=self.settings.engine.lease,
+            stop=self.stopping,
+            outages=self.stores.OUTAGES,
+        )
+
+    @cached_property
+    def processing(self) -> Processing:
+        """Decides slices."""
+        s = self.stores
+        return Processing(
+            self.worker,
+            s.campaigns,
+            self.book,
+            s.users,
+            s.events,
+            s.enrolments,
+            s.slices,
+            self.messenger,
+            s.bell,
+            self.clock,
+        )
+
+    @cached_property
+    def delivering(self) -> Delivering:
+        """Delivers slices."""
+        s = self.stores
+        recovering = Recovering(self.book, s.deliveries, s.slices, self.channel, self.clock)
+        return Delivering(
+            self.worker, s.campaigns, self.book, s.users, s.deliveries, recovering, self.channel, self.clock
+        )
+
+    @cached_property
+    def dispatching(self) -> Dispatching:
+        """Rings slices in their lanes."""
+        again = self.settings.engine.ring_again
+        return Dispatching(self.stores.slices, self.book, self.messenger, self.reconciling.treat, ring_again=again)
+
+    @cached_property
+    def ticking(self) -> Ticking:
+        """The clock's tick."""
+        s = self.stores
+        return Ticking(
+            s.campaigns,
+            s.runs,
+            s.slices,
+            s.enrolments,
+            s.deliveries,
+            self.book,
+            self.planning,
+            self.finishing,
+            self.reconciling,
+            self.dispatching,
+            self.messenger,
+            self.clock,
+            self.clock.is_set,
+        )
+
+    @cached_property
+    def steering(self) -> Steering:
+        """Applies, launches, pauses, ends campaigns."""
+        s = self.stores
+        return Steering(s.campaigns, s.runs, s.slices, self.book, self.planning, s.bell, self.clock)
+
+    @cached_property
+    def openness(self) -> Openness:
+        """Tells what is open."""
+        s = self.stores
+        return Openness(s.campaigns, s.runs, s.enrolments, s.deliveries, self.clock, self.clock.is_set)
+
+    @cached_property
+    def explaining(self) -> Explaining:
+        """Explains one user in one campaign."""
+        s = self.stores
+        return Explaining(self.book, s.users, s.events, s.enrolments, self.clock)
+
+    @cached_property
+    def outlook(self) -> Outlook:
+        """Plans and reports campaigns."""
+        s = self.stores
+        return Outlook(self.book, s.audience, s.users, s.events, s.counts, s.runs, self.planning, self.clock)
+
+    @cached_property
+    def indexing(self) -> Indexing | None:
+        """Indexes users into Elasticsearch; None where there is none."""
+        index = self.stores.user_index
+        return None if index is None else Indexing(self.stores.users, index, self.catalogues)
+
+    def imports(self, workspace: str) -> ImportStores:
+        """The stores that imports of a workspace write to. Raises `NotFound` for an unknown workspace."""
+        catalogue, s = self.book.catalogue(workspace), self.stores
+        return ImportStores(
+            upserts=s.upserts(catalogue),
+            tombstones=s.users,
+            events=s.events,
+            derivation=s.derivation(catalogue),
+            lists=s.lists(catalogue),
+            cursors=s.import_cursors,
+        )
+
+    def close(self) -> None:
+        """Let go of threads and connections; safe twice."""
+        if "watcher" in self.__dict__:
+            self.watcher.stop()
+        for channel in self._channels.values():
+            channel.close()
+        self.stores.close()
+
+
+def secrets(settings: Settings) -> tuple[str, ...]:
+    """Every secret value of the settings, to be taken out of logs; passwords inside URLs too."""
+    found: list[str] = []
+    for section in (settings.services, settings.email):
+        for value in section.__dict__.values():
+            if isinstance(value, SecretStr) and value.get_secret_value():
+                text = value.get_secret_value()
+                credentials = text.split("://", 1)[1].rpartition("@")[0] if "://" in text else text
+                found += [part for part in (credentials, credentials.partition(":")[2]) if part]
+    return tuple(found)

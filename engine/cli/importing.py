@@ -1,0 +1,253 @@
+"""`tidegate import`: users, events and lists from CSV, NDJSON or Parquet."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final, Protocol, TypeAlias
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from engine.errors import WrongCall
+from engine.pipeline.importing.columns import Layout
+from engine.pipeline.importing.order import Kind, Limit, Mode, Order, Summary
+from engine.pipeline.importing.ports import ImportStores, Watcher
+from engine.pipeline.importing.ports import Progress as Reached
+from engine.pipeline.importing.run import run_import
+from engine.predicate.fields import Catalogue
+
+LINE_EVERY: Final = 5.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+
+class ImportSetting(Protocol):
+    """What the composition root provides for one workspace."""
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The workspace's catalogue."""
+
+    @property
+    def stores(self) -> ImportStores:
+        """The stores it writes to."""
+
+    def index_users(self, keys: Sequence[str]) -> None:
+        """Ask for these users to be indexed."""
+
+
+OpenImport: TypeAlias = Callable[[typer.Context, str], AbstractContextManager[ImportSetting]]
+"""From the call and a workspace's name to what its imports need. Raises `NotFound` for an unknown workspace."""
+
+
+class Form(StrEnum):
+    """Formats of files."""
+
+    CSV = "csv"
+    NDJSON = "ndjson"
+    PARQUET = "parquet"
+
+
+File = Annotated[Path, typer.Argument(help="CSV, NDJSON (both also .gz) or Parquet.")]
+Workspace = Annotated[str, typer.Option("--workspace", "-w", help="The workspace it belongs to.")]
+Format = Annotated[Form | None, typer.Option("--format", help="The format, where the name does not tell.")]
+Delimiter = Annotated[str, typer.Option(help="What separates the columns of a CSV file.")]
+Maps = Annotated[list[str] | None, typer.Option("--map", help="COLUMN=NAME: read a column under another name.")]
+Defaults = Annotated[list[str] | None, typer.Option("--default", help="NAME=VALUE where a row says nothing.")]
+Ignores = Annotated[list[str] | None, typer.Option("--ignore", help="A column to leave out.")]
+RejectsFile = Annotated[Path | None, typer.Option("--rejects", help="Where rejected rows go (.ndjson or .csv).")]
+MaxRejects = Annotated[str, typer.Option(help="Rejected rows that are still fine: a number, or a share as 1%.")]
+BatchSize = Annotated[int, typer.Option("--batch", help="Rows written at a time.")]
+Restart = Annotated[bool, typer.Option("--restart/--resume", help="Begin again, or go on where a run was cut off.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+
+def mount(app: typer.Typer, open_import: OpenImport) -> None:
+    """Add the group `import` to `app`; `open_import` is asked once the arguments are read."""
+    group = typer.Typer(no_args_is_help=True, help="Bring in users, events and lists.")
+
+    def bring_in(context: typer.Context, order: Order, workspace: str, *, as_json: bool, quiet: bool) -> None:
+        with open_import(context, workspace) as setting, watching(order.path.name, quiet=quiet) as watch:
+            summary = run_import(order, setting.catalogue, setting.stores, index_users=setting.index_users, watch=watch)
+        show(order, workspace, summary, as_json=as_json, quiet=quiet)
+        if not summary.within_limit:
+            raise typer.Exit(1)
+
+    @group.command("users", epilog="Example: tidegate import users users.csv --workspace grocer --map mail=email")
+    def _users(
+        context: typer.Context,
+        file: File,
+        workspace: Workspace,
+        form: Format = None,
+        delimiter: Delimiter = ",",
+        maps: Maps = None,
+        defaults: Defaults = None,
+        ignores: Ignores = None,
+        rejects: RejectsFile = None,
+        max_rejects: MaxRejects = "0",
+        batch: BatchSize = 5_000,
+        restart: Restart = False,
+        revive: Annotated[bool, typer.Option("--revive", help="Create deleted users anew.")] = False,
+        as_json: AsJson = False,
+        quiet: Quiet = False,
+    ) -> None:
+        """Create and update users, by user_id."""
+        order = Order(
+            Kind.USERS, file, form, delimiter, layout(maps, defaults, ignores), batch=batch, rejects=rejects,
+            limit=limit(max_rejects), restart=restart, revive=revive,
+        )  # fmt: skip
+        bring_in(context, order, workspace, as_json=as_json, quiet=quiet)
+
+    @group.command(
+        "events", epilog='Example: tidegate import events orders.csv -w grocer --default name="Order Completed"'
+    )
+    def _events(
+        context: typer.Context,
+        file: File,
+        workspace: Workspace,
+        form: Format = None,
+        delimiter: Delimiter = ",",
+        maps: Maps = None,
+        defaults: Defaults = None,
+        ignores: Ignores = None,
+        rejects: RejectsFile = None,
+        max_rejects: MaxRejects = "0",
+        batch: BatchSize = 5_000,
+        restart: Restart = False,
+        as_json: AsJson = False,
+        quiet: Quiet = False,
+    ) -> None:
+        """Store events, once each, and derive what they say of their users."""
+        order = Order(
+            Kind.EVENTS, file, form, delimiter, layout(maps, defaults, ignores), batch=batch, rejects=rejects,
+            limit=limit(max_rejects), restart=restart,
+        )  # fmt: skip
+        bring_in(context, order, workspace, as_json=as_json, quiet=quiet)
+
+    @group.command(
+        "lists", epilog="Example: tidegate import lists vips.csv --workspace grocer --list vips --mode replace"
+    )
+    def _lists(
+        context: typer.Context,
+        file: File,
+        workspace: Workspace,
+        name: Annotated[str, typer.Option("--list", help="The list's name.")],
+        mode: Annotated[Mode, typer.Option(help="Add members, replace them all, or remove them.")] = Mode.ADD,
+        form: Format = None,
+        delimiter: Delimiter = ",",
+        maps: Maps = None,
+        ignores: Ignores = None,
+        rejects: RejectsFile = None,
+        max_rejects: MaxRejects = "0",
+        batch: BatchSize = 5_000,
+        restart: Restart = False,
+        as_json: AsJson = False,
+        quiet: Quiet = False,
+    ) -> None:
+        """Add users to a list, remove them, or make a file the whole list."""
+        order = Order(
+            Kind.LISTS, file, form, delimiter, layout(maps, None, ignores), name, mode, batch, rejects,
+            limit(max_rejects), restart,
+        )  # fmt: skip
+        bring_in(context, order, workspace, as_json=as_json, quiet=quiet)
+
+    app.add_typer(group, name="import")
+
+
+def layout(maps: Sequence[str] | None, defaults: Sequence[str] | None, ignores: Sequence[str] | None) -> Layout:
+    """The layout that the options tell. Raises `WrongCall`."""
+    return Layout(pairs("--map", maps or ()), pairs("--default", defaults or ()), frozenset(ignores or ()))
+
+
+def pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
+    """`A=B` options as a dict. Raises `WrongCall`."""
+    read: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise WrongCall(f"{option} {text}: expected NAME=VALUE")
+        if key in read:
+            raise WrongCall(f"{option} {key} is given twice")
+        read[key] = value
+    return read
+
+
+def limit(text: str) -> Limit:
+    """`10` or `1.5%`. Raises `WrongCall`."""
+    if re.fullmatch(r"[0-9]{1,12}", text):
+        return Limit(rows=int(text))
+    if re.fullmatch(r"[0-9]{1,3}(\.[0-9]+)?%", text) and float(text[:-1]) <= 100:
+        return Limit(share=float(text[:-1]) / 100)
+    raise WrongCall(f"--max-rejects {text}: expected a number of rows or a share such as 1%")
+
+
+@contextmanager
+def watching(name: str, *, quiet: bool) -> Iterator[Watcher | None]:
+    """Show progress on stderr: a bar on a terminal, a line now and then where there is none."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        parts = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        with Progress(*parts, TextColumn("{task.fields[told]}"), console=Console(stderr=True)) as bar:
+            task = bar.add_task(name, total=1.0, told="")
+            yield lambda reached: bar.update(
+                task, completed=reached.share, told=f"{reached.rows:,} rows, {reached.rate:,.0f}/s"
+            )
+    else:
+        yield Lines(name).show
+
+
+class Lines:
+    """Progress as lines, one every few seconds."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._next = time.monotonic() + LINE_EVERY
+
+    def show(self, reached: Reached) -> None:
+        """Print a line if it is time for one."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + LINE_EVERY
+        left = "" if reached.seconds_left is None else f", about {reached.seconds_left:.0f} s left"
+        told = f"{self._name}: {reached.share:.0%}, {reached.rows} rows, {reached.rate:.0f} rows/s"
+        typer.echo(f"{told}, {reached.rejected} rejected{left}", err=True)
+
+
+def show(order: Order, workspace: str, summary: Summary, *, as_json: bool, quiet: bool) -> None:
+    """The summary: one JSON document, or a few lines."""
+    if as_json:
+        told = {
+            "kind": str(order.kind),
+            "workspace": workspace,
+            "file": str(order.path),
+            "list": order.list_name,
+            "rows": summary.rows,
+            **summary.counts,
+            "removed": summary.removed,
+            "users_written": summary.written,
+            "resumed_at_line": summary.resumed_at,
+            "rejects_file": str(summary.rejects) if summary.rejects else None,
+            "within_limit": summary.within_limit,
+            "seconds": round(summary.seconds, 3),
+            "rows_per_second": round(summary.rate, 1),
+        }
+        typer.echo(json.dumps(told))
+        return
+    if not quiet:
+        counts = ", ".join(f"{count} {name}" for name, count in summary.counts.items())
+        resumed = f" (resumed at line {summary.resumed_at})" if summary.resumed_at else ""
+        removed = f"; {summary.removed} removed" if summary.removed else ""
+        typer.echo(f"{order.path.name}: {summary.rows} rows{resumed}: {counts}{removed}")
+        typer.echo(f"{summary.seconds:.1f} s, {summary.rate:.0f} rows/s")
+    if summary.rejects is not None:
+        verdict = "" if summary.within_limit else ", more than --max-rejects allows"
+        typer.echo(f"{summary.rejected} rows were rejected{verdict}: see {summary.rejects}", err=True)

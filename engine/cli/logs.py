@@ -1,0 +1,176 @@
+"""`tidegate logs`: search what happened, and ship the log files into the log search."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Final
+
+import orjson
+import typer
+
+from engine.clock import Instant, SystemClock, millis, parse_duration, parse_instant
+from engine.errors import ServiceUnreachable, WrongCall
+from engine.local.services import LocalServices
+from engine.settings import LoadedSettings, Settings, load_settings
+from engine.stores.logs import LogIndex, open_client
+from engine.telemetry.logging import LogOptions, configure, for_people
+from engine.telemetry.query import LogQuery, parse_query
+from engine.telemetry.reading import Files
+from engine.telemetry.redaction import Redactor, pseudonym_key
+from engine.telemetry.ship import Shipper
+from engine.telemetry.story import LONGEST, Focus, Line, story
+
+_STOP_WITHIN: Final = 0.8
+"""Seconds for the last lines after a stop signal; what is not shipped by then waits in its file."""
+
+Since = Annotated[str, typer.Option(help="How far back: 1h, 7d, or a moment such as 2026-12-01T08:00Z.")]
+Limit = Annotated[int, typer.Option(min=1, max=10_000, help="The newest lines that are shown.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Story = Annotated[bool, typer.Option("--story", help="Every line of the newest delivery found, from split to send.")]
+FromFiles = Annotated[bool, typer.Option("--files", help="Read this machine's log files, not the log search.")]
+Once = Annotated[bool, typer.Option("--once", help="Ship what is there, then end.")]
+Keep = Annotated[str, typer.Option(help="How long lines are kept, e.g. 30d; 'ever' keeps them.")]
+
+
+def mount(app: typer.Typer) -> None:
+    """Add the group `logs` to `app`."""
+    group = typer.Typer(no_args_is_help=True, help="The audit trail: one line per batch decided and per delivery.")
+    group.command(epilog="Example: tidegate logs search 'campaign:winback user:hh-1' --story")(search)
+    group.command(epilog="Example: tidegate logs ship --once")(ship)
+    app.add_typer(group, name="logs")
+
+
+def search(
+    context: typer.Context,
+    query: Annotated[str, typer.Argument(help="Terms such as campaign:winback event:delivery.*, and free words.")] = "",
+    since: Since = "",
+    limit: Limit = 100,
+    as_json: AsJson = False,
+    tell_story: Story = False,
+    from_files: FromFiles = False,
+) -> None:
+    """Find log lines; without a log search this machine's files are read."""
+    settings = _settings(context)
+    clock = SystemClock()
+    redactor = Redactor(pseudonym_key(settings.log_folder))
+    asked = parse_query(query, redactor, _since(since, clock) if since else None)
+    index = None if from_files else _index(settings, clock)
+    lines = _found(index, settings.log_folder, asked, limit, tell_story=tell_story)
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(lines, option=orjson.OPT_INDENT_2) + b"\n")
+        return
+    for line in lines:
+        typer.echo(_shown(line))
+    if not lines:
+        typer.echo("nothing found", err=True)
+
+
+def ship(context: typer.Context, once: Once = False, keep: Keep = "30d") -> None:
+    """Send the folder's log files into the log search; ends within a second of a stop signal."""
+    settings = _settings(context)
+    clock = SystemClock()
+    index = _index(settings, clock, None if keep == "ever" else parse_duration_of(keep))
+    if index is None:
+        remedy = "give TIDEGATE_SERVICES__ELASTIC_URL, or start a local one with `tidegate up`"
+        raise ServiceUnreachable("there is no Elasticsearch to ship to", remedy=remedy)
+    logs = configure(_options(settings), clock=clock)
+    shipper = Shipper(settings.log_folder, index)
+    try:
+        if once:
+            typer.echo(f"shipped {shipper.drain()} lines", err=True)
+        else:
+            shipper.run(_stop_on_signals())
+    finally:
+        shipper.close()
+        logs.close()
+
+
+def parse_duration_of(text: str) -> timedelta:
+    """A duration that was typed. Raises `WrongCall`."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise WrongCall(str(error)) from error
+
+
+def _found(index: LogIndex | None, folder: Path, asked: LogQuery, limit: int, *, tell_story: bool) -> list[Line]:
+    if index is not None:
+        try:
+            hits = index.search(asked.elastic(), limit)
+            if hits is not None:
+                return story(hits, lambda focus: _about(index, focus)) if tell_story else list(hits)
+            why = "nothing was shipped yet"
+        except ServiceUnreachable as error:
+            why = str(error)
+    else:
+        why = "there is no log search"
+    typer.echo(f"{why}: reading the files in {folder}", err=True)
+    files = Files(folder)
+    hits_of_files = files.search(asked, limit)
+    return story(hits_of_files, lambda focus: files.about(focus, LONGEST)) if tell_story else hits_of_files
+
+
+def _about(index: LogIndex, focus: Focus) -> list[Line]:
+    return list(index.search(focus.elastic(), LONGEST) or ())
+
+
+def _index(settings: Settings, clock: SystemClock, keep: timedelta | None = None) -> LogIndex | None:
+    """The log search that the settings name or that runs locally; None where there is none."""
+    services = settings.services
+    given = services.elastic_url.get_secret_value() if services.elastic_url else ""
+    local = next((one.url for one in LocalServices.of(settings).status() if one.name == "elastic"), "")
+    if not (given or local):
+        return None
+    key = services.elastic_api_key.get_secret_value() if services.elastic_api_key else None
+    return LogIndex(open_client(given or local, api_key=key, ca=services.elastic_ca), clock, keep=keep)
+
+
+def _options(settings: Settings) -> LogOptions:
+    told = settings.logs
+    return LogOptions(
+        "ship", settings.log_folder, level=told.level, stdout=told.stdout, max_bytes=told.max_bytes, keep=told.keep
+    )
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+
+    def on_signal(_: int, __: FrameType | None) -> None:
+        if not stop.is_set():
+            stop.set()
+            # A request may be waiting for a server that does not answer. Leaving it is as safe as a kill is.
+            timer = threading.Timer(_STOP_WITHIN, os._exit, [0])
+            timer.daemon = True
+            timer.start()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    return stop
+
+
+def _since(text: str, clock: SystemClock) -> Instant:
+    try:
+        return clock.system_now() - millis(parse_duration(text))
+    except ValueError:
+        try:
+            return parse_instant(text)
+        except ValueError as error:
+            raise WrongCall(f"--since: {text!r} is neither a duration nor a moment", remedy="write 1h or 7d") from error
+
+
+def _shown(line: Line) -> str:
+    shown = for_people(line)
+    head = f"{str(line['@timestamp']).replace('T', ' ')} {shown.pop('level'):7} {shown.pop('event')}"
+    shown.pop("timestamp")
+    return head + "".join(f" {name}={value}" for name, value in shown.items())
+
+
+def _settings(context: typer.Context) -> Settings:
+    loaded = context.find_object(LoadedSettings) or load_settings()
+    return loaded.settings

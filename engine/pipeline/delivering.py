@@ -1,0 +1,229 @@
+"""Deliver a slice: recover what a dead sender left, then read, compose, mark, send and settle, window by window.
+
+`attempting` is durable before the provider is called. Consent and address are read from MongoDB just before.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+from uuid import uuid4
+
+from engine.channels.port import Channel
+from engine.clock import Clock, Instant
+from engine.domain.delivery import Envelope, Failed, Outcome, Retry, Sent, Unknown
+from engine.domain.enrolment import Enrolment, Settled
+from engine.domain.keys import delivery_key, stay_prefix
+from engine.domain.lifecycle import CampaignState, DeliveryState
+from engine.domain.settling import Settling
+from engine.domain.work import Slice
+from engine.failpoints import passage
+from engine.pipeline.book import CampaignBook, Entry
+from engine.pipeline.compose import Skip, compose
+from engine.pipeline.ports import CampaignStore, DeliveryStore, UserReads
+from engine.pipeline.recovering import Recovering
+from engine.pipeline.telling import tell
+from engine.pipeline.working import Hold, LeaseLost, Progress, SliceWorker
+from engine.telemetry.events import emit
+
+READ_AHEAD: Final = 500
+"""Deliveries read at once; they are marked and sent in windows of the profile's size."""
+
+LONGEST: Final = 1.0
+"""Seconds after which a batch ends at the next window, so that a stop or a pause is noticed."""
+
+MOST_ATTEMPTS: Final = 10
+"""Attempts of one delivery before it fails as `retries_exhausted`: with back-off about a day."""
+
+SENDING: Final = frozenset({CampaignState.LIVE, CampaignState.DRAINING})
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Deliveries that are marked and sent together."""
+
+    stays: Sequence[Enrolment]
+    envelopes: Mapping[str, Envelope]
+
+
+class Delivering:
+    """The use case behind the actor `deliver_slice`."""
+
+    def __init__(
+        self,
+        worker: SliceWorker,
+        campaigns: CampaignStore,
+        book: CampaignBook,
+        users: UserReads,
+        deliveries: DeliveryStore,
+        recovering: Recovering,
+        channels: Callable[[str], Channel],
+        clock: Clock,
+    ) -> None:
+        self._worker = worker
+        self._campaigns = campaigns
+        self._book = book
+        self._users = users
+        self._deliveries = deliveries
+        self._recovering = recovering
+        self._channels = channels
+        self._clock = clock
+
+    def run(self, slice_id: str) -> None:
+        """Work on one delivering slice; safe to call twice, late or for a slice that is gone."""
+        recovered: set[str] = set()
+
+        def batch(hold: Hold) -> Progress:
+            if hold.token not in recovered:
+                recovered.add(hold.token)
+                self._recovering.run(hold.piece)
+            return self._batch(hold)
+
+        closed = self._worker.work(slice_id, self._guard, batch)
+        if closed is not None:
+            emit(
+                "slice.closed",
+                workspace=closed.workspace,
+                campaign_uid=closed.campaign,
+                slice=closed.id,
+                kind=closed.kind.value,
+                **dict(closed.results),
+            )
+
+    def _guard(self, piece: Slice) -> str | None:
+        found = self._campaigns.state_of(piece.campaign)
+        return "campaign_gone" if found is None else None
+
+    def _batch(self, hold: Hold) -> Progress:
+        piece = hold.piece
+        entry = self._book.open(piece.campaign)
+        if entry.record.state not in SENDING:
+            return Progress(None, Counter())
+        began = self._clock.monotonic()
+        prefix = stay_prefix(piece.workspace, piece.campaign)
+        after = prefix + (piece.cursor if piece.cursor is not None else piece.first)
+        now = self._clock.campaign_now()
+        stays = self._deliveries.queued(prefix, after, prefix + piece.until, now, READ_AHEAD)
+        documents = {raw["_id"]: raw for raw in self._users.read_keys([stay.user for stay in stays])}
+        size = self._book.profile(entry.record).window_of("email", at_most_once=entry.loaded.file.at_most_once)
+        counts: Counter[str] = Counter()
+        done = 0
+        while done < len(stays) and (done == 0 or self._clock.monotonic() - began < LONGEST):
+            window = stays[done : done + size]
+            done += len(window)
+            counts += self._window(hold, entry, window, documents, now)
+        took = timedelta(seconds=self._clock.monotonic() - began)
+        if stays:
+            emit("batch.delivered", **_labels(piece, entry), duration=took, **dict(counts))
+        finished = done == len(stays) < READ_AHEAD
+        return Progress(None if finished else stays[done - 1].id.removeprefix(prefix), counts)
+
+    def _window(
+        self,
+        hold: Hold,
+        entry: Entry,
+        stays: Sequence[Enrolment],
+        documents: Mapping[str, dict[str, object]],
+        now: Instant,
+    ) -> Counter[str]:
+        window, counts = self._composed(entry, stays, documents, now)
+        token = f"{hold.piece.id}|{hold.piece.attempt}|{uuid4().hex[:12]}"
+        marked = self._deliveries.mark(window.stays, token) if window.stays else set()
+        passage("deliver.marked")
+        going = [stay for stay in window.stays if stay.id in marked]
+        if not going:
+            return counts
+        if self._clock.monotonic() >= hold.until:
+            raise LeaseLost
+        channel = self._channels("email")
+        outcomes = channel.send([window.envelopes[stay.id] for stay in going])
+        passage("deliver.sent")
+        counts += self._settle(entry, channel.name, list(zip(going, outcomes, strict=True)), token)
+        passage("deliver.settled")
+        return counts
+
+    def _composed(
+        self, entry: Entry, stays: Sequence[Enrolment], documents: Mapping[str, dict[str, object]], now: Instant
+    ) -> tuple[Window, Counter[str]]:
+        """What can be sent; what cannot settles at once as skipped or failed."""
+        envelopes: dict[str, Envelope] = {}
+        ended: list[tuple[Enrolment, Settling]] = []
+        for stay in stays:
+            if stay.outgoing is None:
+                continue
+            key = delivery_key(stay.id, stay.outgoing.message)
+            composed = compose(
+                entry, key, stay.outgoing, documents.get(stay.user), now=now, sent_at=self._clock.system_now()
+            )
+            if isinstance(composed, Envelope):
+                envelopes[stay.id] = composed
+                continue
+            state = DeliveryState.SKIPPED if isinstance(composed, Skip) else DeliveryState.FAILED
+            reason = composed.reason.value if isinstance(composed, Skip) else composed.reason
+            settled = Settled(stay.outgoing.message, state, now, reason, stay.outgoing.attempts)
+            ended.append((stay, Settling(stay.id, "", settled)))
+        if ended:
+            self._deliveries.skip(ended)
+            passage("deliver.skipped")
+        counts: Counter[str] = Counter()
+        for stay, settling in ended:
+            tell(entry, stay, settling.settled, channel="email")
+            counts["skipped" if settling.settled.state is DeliveryState.SKIPPED else "failed"] += 1
+        return Window([stay for stay in stays if stay.id in envelopes], envelopes), counts
+
+    def _settle(
+        self, entry: Entry, channel: str, answered: Sequence[tuple[Enrolment, Outcome]], token: str
+    ) -> Counter[str]:
+        now = self._clock.campaign_now()
+        settlings: list[tuple[Enrolment, Settling]] = []
+        later: dict[timedelta, list[str]] = {}
+        counts: Counter[str] = Counter()
+        for stay, outcome in answered:
+            settled = _settled(stay, outcome, now)
+            if settled is not None:
+                settlings.append((stay, Settling(stay.id, token, settled)))
+                counts[settled.state.value] += 1
+            elif isinstance(outcome, Retry):
+                later.setdefault(outcome.after, []).append(stay.id)
+                counts["retried"] += 1
+        if settlings:
+            self._deliveries.settle([settling for _, settling in settlings])
+        for after, ids in later.items():
+            self._deliveries.put_back(ids, token, after)
+        for stay, settling in settlings:
+            tell(entry, stay, settling.settled, channel=channel)
+        for stay, outcome in answered:
+            if isinstance(outcome, Retry) and stay.id in later.get(outcome.after, ()):
+                tell(entry, stay, outcome, channel=channel)
+        return counts
+
+
+def _settled(stay: Enrolment, outcome: Outcome, now: Instant) -> Settled | None:
+    """How an outcome settles a delivery; None where it is to be tried again."""
+    if stay.outgoing is None:
+        return None
+    message, attempts = stay.outgoing.message, stay.outgoing.attempts + 1
+    match outcome:
+        case Sent():
+            return Settled(message, DeliveryState.SENT, now, None, attempts)
+        case Failed(reason):
+            return Settled(message, DeliveryState.FAILED, now, reason, attempts)
+        case Unknown(reason):
+            return Settled(message, DeliveryState.UNKNOWN, now, reason, attempts)
+        case Retry():
+            exhausted = attempts >= MOST_ATTEMPTS
+            return Settled(message, DeliveryState.FAILED, now, "retries_exhausted", attempts) if exhausted else None
+
+
+def _labels(piece: Slice, entry: Entry) -> dict[str, str]:
+    return {
+        "workspace": piece.workspace,
+        "campaign": entry.record.name,
+        "campaign_uid": piece.campaign,
+        "slice": piece.id,
+        "kind": piece.kind.value,
+    }
+

@@ -1,0 +1,91 @@
+"""Dispatch: ring slices in their lanes, a few per worker thread, the next one by fair shares.
+
+Slices wait in MongoDB; so pausing, rerouting and fairness need no surgery on a queue, and a Redis that loses everything
+is refilled from here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Final
+
+from engine.domain.campaign import CampaignRecord
+from engine.domain.lifecycle import LOOKED_AT
+from engine.domain.work import SliceKind, Waiting
+from engine.fairness import Turns, share
+from engine.pipeline.book import CampaignBook, routing_facts
+from engine.pipeline.ports import Messenger, SliceStore
+from engine.policy.models import LaneKind
+from engine.poison import DEATHS_TO_HALVE
+from engine.routing import route
+
+MOST_WAITING: Final = 10_000
+"""Open slices looked at in one tick."""
+
+
+class Dispatching:
+    """Rings what is next; remembers whose turn was last."""
+
+    def __init__(
+        self,
+        slices: SliceStore,
+        book: CampaignBook,
+        messenger: Callable[[], Messenger],
+        treat: Callable[[str], None],
+        *,
+        ring_again: timedelta,
+    ) -> None:
+        self._slices = slices
+        self._book = book
+        self._messenger = messenger
+        self._treat = treat
+        self._ring_again = ring_again
+        self._turns: dict[str, Turns] = {}
+
+    def run(self, records: Mapping[str, CampaignRecord]) -> int:
+        """Ring slices of the campaigns in `records`; gives how many."""
+        waiting = self._slices.waiting(self._ring_again, MOST_WAITING)
+        if not waiting:
+            return 0
+        lanes = {one.id: lane for one in waiting if (lane := self._lane(one, records)) is not None}
+        busy = Counter(lanes[one.id] for one in waiting if one.id in lanes and (one.held or one.rung))
+        flying = Counter((one.campaign, one.kind is SliceKind.DELIVER) for one in waiting if one.held or one.rung)
+        ready: dict[str, list[Waiting]] = defaultdict(list)
+        for one in waiting:
+            if one.held or one.rung or not one.ready or one.id not in lanes:
+                continue
+            if one.deaths >= DEATHS_TO_HALVE:
+                self._treat(one.id)
+            record = records[one.campaign]
+            flight = (one.campaign, one.kind is SliceKind.DELIVER)
+            if flying[flight] < self._book.profile(record).in_flight:
+                flying[flight] += 1
+                ready[lanes[one.id]].append(one)
+        return sum(self._ring(lane, pieces, busy[lane], records) for lane, pieces in ready.items())
+
+    def _lane(self, one: Waiting, records: Mapping[str, CampaignRecord]) -> str | None:
+        """The lane of a slice under the policies in force; None where its campaign stands still."""
+        record = records.get(one.campaign)
+        delivering = one.kind is SliceKind.DELIVER
+        if record is None or (record.state not in LOOKED_AT and not delivering):
+            return None
+        kind = LaneKind.DELIVER if delivering else LaneKind.DECIDE
+        return route(self._book.policies, routing_facts(record), suspect=one.suspect, kind=kind)
+
+    def _ring(self, lane: str, pieces: Sequence[Waiting], busy: int, records: Mapping[str, CampaignRecord]) -> int:
+        room = self._book.policies.room(lane) - busy
+        if room <= 0:
+            return 0
+        queues: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for one in pieces:
+            queues[one.workspace][one.campaign].append(one.id)
+        weights = {one.campaign: self._book.profile(records[one.campaign]).weight for one in pieces}
+        picked, self._turns[lane] = share(queues, weights, room, self._turns.get(lane, Turns()))
+        delivering = {one.id for one in pieces if one.kind is SliceKind.DELIVER}
+        self._slices.ring(picked)
+        messenger = self._messenger()
+        messenger.process([(piece, lane) for piece in picked if piece not in delivering])
+        messenger.deliver([(piece, lane) for piece in picked if piece in delivering])
+        return len(picked)

@@ -1,0 +1,137 @@
+"""Explain one user in one campaign: what a look would decide now, why, and when the next one is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.campaign.compiled import CompiledCampaign, Facts
+from engine.clock import Clock, Instant, format_instant
+from engine.decide import Decision, Exit, Ignore, Send, Wait, decide
+from engine.domain.campaign import CampaignRecord
+from engine.domain.enrolment import Enrolment
+from engine.domain.keys import user_key
+from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason
+from engine.pipeline.book import CampaignBook
+from engine.pipeline.ports import EventReads, StayStore, UserReads
+from engine.predicate.compiled import LeafResult
+
+_EXITS = {
+    ExitReason.GOAL: "the goal was reached",
+    ExitReason.UNMATCHED: "the exit rule held, or the user no longer matched the audience",
+    ExitReason.INACTIVE: "nothing was settled for longer than the profile's inactivity window",
+    ExitReason.COMPLETED: "every message is settled",
+    ExitReason.CANCELLED: "the campaign was cancelled",
+    ExitReason.DELETED: "the user was deleted",
+    ExitReason.FAILED: "deciding or sending for this user kept failing",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a user did or did not get a message.
+
+    `now` says in a sentence what a look at `as_of` decides, `next_look` when it is looked at next by time (None: only a
+    change of the user or the next pass brings one). `audience` holds each leaf of the audience with its data, `stays`
+    every stay with its deliveries.
+    """
+
+    record: CampaignRecord
+    user: str
+    as_of: Instant
+    known: bool
+    matches: bool
+    now: str
+    next_look: Instant | None
+    audience: Sequence[LeafResult]
+    stays: Sequence[Enrolment]
+
+
+class Explaining:
+    """The use case behind `explain CAMPAIGN USER`."""
+
+    def __init__(
+        self, book: CampaignBook, users: UserReads, events: EventReads, stays: StayStore, clock: Clock
+    ) -> None:
+        self._book = book
+        self._users = users
+        self._events = events
+        self._stays = stays
+        self._clock = clock
+
+    def run(self, record: CampaignRecord, user_id: str) -> Explanation:
+        """Explain the user of this id, whether known or not."""
+        entry = self._book.of(record)
+        as_of = self._clock.campaign_now()
+        key = user_key(record.workspace, user_id)
+        documents = self._users.read_keys([key])
+        row = entry.catalogue.row(documents[0]) if documents else None
+        queries = entry.compiled.queries
+        events = self._events.fetch([key], queries, as_of)[key] if queries else ()
+        facts = Facts(row, events)
+        stays = self._stays.all_of(record.uid, key)
+        campaign = entry.compiled.at_state(record, launching=record.state is CampaignState.LIVE)
+        latest = stays[-1] if stays else None
+        decision = decide(campaign, self._book.profile(record), facts, latest, as_of)
+        leaves: Sequence[LeafResult] = ()
+        if row is not None and not row.deleted:
+            own = tuple(events[i] for i in campaign.audience.positions)
+            leaves = campaign.audience.compiled.explain(row, own, as_of)
+        return Explanation(
+            record=record,
+            user=user_id,
+            as_of=as_of,
+            known=row is not None and not row.deleted,
+            matches=campaign.audience.matches(facts, as_of),
+            now=_sentence(campaign, facts, latest, decision, as_of),
+            next_look=latest.due_at if latest is not None else None,
+            audience=leaves,
+            stays=stays,
+        )
+
+
+def _sentence(
+    campaign: CompiledCampaign, facts: Facts, stay: Enrolment | None, decision: Decision, as_of: Instant
+) -> str:
+    if campaign.state in (CampaignState.DRAFT, CampaignState.SCHEDULED):
+        return f"the campaign is {campaign.state}: nobody is looked at before it is live"
+    if campaign.state is CampaignState.PAUSED:
+        return "the campaign is paused: nothing is decided until it is resumed"
+    match decision.outcome:
+        case Ignore():
+            return _outside(campaign, facts, stay, decision, as_of)
+        case Exit(reason):
+            return f"the next look ends the stay ({reason}): {_EXITS[reason]}"
+        case Send(message, skip):
+            entering = "enters and " if decision.enters else ""
+            return f"the next look {entering}chooses {message}" + (f", skipped ({skip})" if skip else "")
+        case Wait():
+            return _waiting(stay, decision)
+
+
+def _outside(
+    campaign: CompiledCampaign, facts: Facts, stay: Enrolment | None, decision: Decision, as_of: Instant
+) -> str:
+    if facts.row is None:
+        return "no such user is known"
+    if facts.row.deleted:
+        return "the user was deleted"
+    if stay is not None and decision.holds_until is not None:
+        return f"the last stay has ended; a new one may begin at {format_instant(decision.holds_until)}"
+    if stay is not None and campaign.again_after is None:
+        reason = f" ({stay.reason}): {_EXITS[stay.reason]}" if stay.reason else ""
+        return f"the stay has ended{reason}; this campaign is entered once"
+    if not campaign.intake_open:
+        return f"nobody enters: the campaign is {campaign.state}"
+    if not campaign.audience.matches(facts, as_of):
+        return "the user does not match the audience"
+    return "the goal is reached already, so the user does not enter"
+
+
+def _waiting(stay: Enrolment | None, decision: Decision) -> str:
+    if stay is not None and stay.outgoing is not None:
+        word = "being sent" if stay.outgoing.state is DeliveryState.ATTEMPTING else "queued"
+        return f"{stay.outgoing.message} is {word} (attempt {stay.outgoing.attempts + 1})"
+    if decision.holds_until is None:
+        return "waits: no message's own rule holds, and time alone will not change that"
+    return f"waits until {format_instant(decision.holds_until)}, unless the user changes before"

@@ -1,0 +1,74 @@
+"""Finish: a run is decided when it is fully planned and no slice of it is open; a campaign when its numbers add up."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from engine.clock import Clock
+from engine.domain.campaign import CampaignRecord
+from engine.domain.lifecycle import CampaignState, RunState
+from engine.failpoints import passage
+from engine.pipeline.ports import CampaignStore, DeliveryStore, Doorbell, RunStore, SliceStore, StayStore
+from engine.telemetry.events import emit
+
+
+class Finishing:
+    """The use case behind the actor `finish_run`, and the test of a campaign's end."""
+
+    def __init__(
+        self,
+        runs: RunStore,
+        slices: SliceStore,
+        campaigns: CampaignStore,
+        stays: StayStore,
+        deliveries: DeliveryStore,
+        bell: Doorbell,
+        clock: Clock,
+    ) -> None:
+        self._runs = runs
+        self._slices = slices
+        self._campaigns = campaigns
+        self._stays = stays
+        self._deliveries = deliveries
+        self._bell = bell
+        self._clock = clock
+
+    def run(self, run_id: str) -> bool:
+        """Decide a run whose slices are all closed; safe to call twice, early, or for a run that is gone."""
+        run = self._runs.get(run_id)
+        if run is None or run.state is not RunState.RUNNING or self._slices.has_open(run_id):
+            return False
+        pieces = self._slices.of_run(run_id)
+        results: Counter[str] = Counter()
+        for piece in pieces:
+            results.update(piece.results)
+        if not self._runs.move(run, RunState.DECIDED, results):
+            return False
+        passage("run.decided")
+        emit(
+            "run.decided",
+            workspace=run.workspace,
+            campaign_uid=run.campaign,
+            run=run.id,
+            kind=run.kind.value,
+            as_of=run.as_of,
+            slices=len(pieces),
+            **dict(results),
+        )
+        self._bell.ring()
+        return True
+
+    def campaign(self, record: CampaignRecord) -> bool:
+        """Finish a one-off or draining campaign when nothing of it is open; gives whether it did."""
+        one_off_live = record.state is CampaignState.LIVE and record.kind == "one_off"
+        if not one_off_live and record.state is not CampaignState.DRAINING:
+            return False
+        if self._runs.undecided([record.uid]) or not self._runs.launch_decided(record.uid):
+            return False
+        if self._stays.has_active(record.uid) or self._deliveries.has_outgoing([record.uid], None):
+            return False
+        if not self._campaigns.move(record, CampaignState.FINISHED, finished_at=self._clock.campaign_now(), stuck=None):
+            return False
+        self._stays.clear_due(record.uid)
+        emit("campaign.finished", workspace=record.workspace, campaign=record.name, campaign_uid=record.uid)
+        return True

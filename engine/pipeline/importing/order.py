@@ -1,0 +1,146 @@
+"""What to import, whether that makes sense, how it is told from another import, and what came of it."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final
+
+from engine.domain.changes import RowOutcome
+from engine.errors import WrongCall
+from engine.pipeline.importing.columns import Layout, RowFaultError, identifier
+
+HEAD: Final = 1 << 16
+"""Bytes at each end of a file by which it is recognised."""
+
+
+class Kind(StrEnum):
+    """What a file holds."""
+
+    USERS = "users"
+    EVENTS = "events"
+    LISTS = "lists"
+
+
+class Mode(StrEnum):
+    """What the rows of a list mean: further members, all members, or members no more."""
+
+    ADD = "add"
+    REPLACE = "replace"
+    REMOVE = "remove"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How many rejected rows are still fine: a number, or a share of the rows."""
+
+    rows: int = 0
+    share: float = 0.0
+
+    def allows(self, rejected: int, rows: int) -> bool:
+        """Whether so many of so many are fine."""
+        return rejected <= max(self.rows, int(self.share * rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to import. `batch` rows are written at a time; `rejects` is the file of rows that were not."""
+
+    kind: Kind
+    path: Path
+    form: str | None = None
+    delimiter: str = ","
+    layout: Layout = field(default_factory=Layout)
+    list_name: str | None = None
+    mode: Mode = Mode.ADD
+    batch: int = 5_000
+    rejects: Path | None = None
+    limit: Limit = field(default_factory=Limit)
+    restart: bool = False
+    revive: bool = False
+
+    @property
+    def rejects_path(self) -> Path:
+        """The rejects file: the one given, or one beside the file."""
+        return self.rejects or self.path.with_name(f"{self.path.name}.rejects.ndjson")
+
+
+@dataclass(slots=True)
+class Summary:
+    """What an import did; `created + updated + unchanged + repeated + rejected = rows`.
+
+    `removed` counts memberships that a replaced list lost, `written` the writes to users, `resumed_at` the line where
+    an earlier run was taken up (rows before it are in the counts), `seconds` and `rate` (rows a second) this run only.
+    """
+
+    rows: int = 0
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys((str(one) for one in RowOutcome), 0))
+    removed: int = 0
+    written: int = 0
+    resumed_at: int | None = None
+    rejects: Path | None = None
+    within_limit: bool = True
+    seconds: float = 0.0
+    rate: float = 0.0
+
+    @property
+    def rejected(self) -> int:
+        """Rows that were not imported."""
+        return self.counts[RowOutcome.REJECTED]
+
+
+def check(order: Order) -> None:
+    """Refuse an order that means nothing. Raises `WrongCall`."""
+    if order.kind is Kind.LISTS:
+        if not order.list_name:
+            raise WrongCall("a list has a name", remedy="pass --list NAME")
+        try:
+            identifier(order.list_name, "--list")
+        except RowFaultError as error:
+            raise WrongCall(str(error)) from error
+    elif order.list_name or order.mode is not Mode.ADD:
+        raise WrongCall(f"--list and --mode are for lists, not for {order.kind}")
+    if order.revive and order.kind is not Kind.USERS:
+        raise WrongCall("--revive is for users")
+    if not 1 <= order.batch <= 10_000:
+        raise WrongCall("a batch has 1 to 10000 rows")
+    if not order.path.is_file():
+        raise WrongCall(f"{order.path}: there is no such file")
+    if order.rejects_path.resolve() == order.path.resolve():
+        raise WrongCall("the rejects file is the file itself", remedy="pass another --rejects FILE")
+
+
+def identity(order: Order) -> str:
+    """What tells one import from another: the file (path, size, time, both ends) and how it is to be read."""
+    status = order.path.stat()
+    with order.path.open("rb") as file:
+        head = file.read(HEAD)
+        file.seek(max(0, status.st_size - HEAD))
+        tail = file.read(HEAD)
+    layout = order.layout
+    told = (
+        str(order.path.resolve()), status.st_size, status.st_mtime_ns, order.form, order.delimiter, order.list_name,
+        str(order.mode), sorted(layout.mapping.items()), sorted(layout.defaults.items()), sorted(layout.ignored),
+        order.revive,
+    )  # fmt: skip
+    return blake2b(repr(told).encode() + head + tail, digest_size=16).hexdigest()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep a second import of the same file out while this one goes on; the kernel frees the lock of a killed one."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise WrongCall(f"{path}: cannot be read: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WrongCall(f"{path}: another import of this file goes on", remedy="wait for it, or end it") from error
+        yield

@@ -1,0 +1,80 @@
+"""The rejects file: each row that was not imported, with its line and the reason; NDJSON, or CSV by its name."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import orjson
+
+from engine.errors import WrongCall
+from engine.pipeline.importing.readers import RawRow
+
+LONGEST_SHOWN = 10_000
+"""Characters of a row that are kept: enough to mend it, and one endless line cannot fill a disk."""
+
+
+class Rejects:
+    """Appends to the file, which appears with the first rejected row, readable by its owner only: rows are personal."""
+
+    def __init__(self, path: Path, columns: Sequence[str] | None, size: int) -> None:
+        """`size` is how many bytes of an earlier run's file still count; what is behind them was not acknowledged."""
+        self.path = path
+        self._columns = columns
+        self._file: IO[bytes] | None = None
+        self.size = size
+        try:
+            if size and path.exists():
+                os.truncate(path, size)
+            else:
+                path.unlink(missing_ok=True)
+                self.size = 0
+        except OSError as error:
+            raise WrongCall(f"{path}: cannot be written: {error.strerror}", remedy="pass --rejects FILE") from error
+
+    def write(self, rejected: Sequence[tuple[RawRow, str]]) -> None:
+        """Append some rows, durably."""
+        if not rejected:
+            return
+        if self._file is None:
+            try:
+                self._file = os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
+            except OSError as error:
+                raise WrongCall(
+                    f"{self.path}: cannot be written: {error.strerror}", remedy="pass --rejects FILE"
+                ) from error
+        told = b"".join(self._line(row, reason) for row, reason in rejected)
+        if self.path.suffix == ".csv" and not self.size:
+            told = b"line,reason,row\n" + told
+        self._file.write(told)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.size += len(told)
+
+    def _line(self, row: RawRow, reason: str) -> bytes:
+        shown = self._shown(row)
+        if self.path.suffix == ".csv":
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerow((row.line, reason, shown))
+            return text.getvalue().encode(errors="replace")
+        return orjson.dumps({"line": row.line, "reason": clean(reason), "row": clean(shown)}) + b"\n"
+
+    def _shown(self, row: RawRow) -> str:
+        if row.raw:
+            return row.raw.rstrip(b"\r\n").decode(errors="replace")[:LONGEST_SHOWN]
+        values = dict(zip(self._columns, row.values, strict=False)) if self._columns and row.values else row.values
+        return orjson.dumps(values, default=str).decode()[:LONGEST_SHOWN]
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def clean(text: str) -> str:
+    """`text` without what no UTF-8 file can hold."""
+    return text.encode(errors="replace").decode()

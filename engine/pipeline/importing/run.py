@@ -1,0 +1,166 @@
+"""The import: read a batch, write it, tell who watches, move the cursor; then the next.
+
+The cursor moves after the work, and the work of a batch may be repeated. So a kill at any row costs at most one batch
+of time: the next import of the same file goes on where the last acknowledged batch ended.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import Any
+
+from engine.domain.changes import RowOutcome
+from engine.pipeline.importing.columns import RowFaultError
+from engine.pipeline.importing.order import Kind, Order, Summary, check, identity, locked
+from engine.pipeline.importing.ports import ImportStores, Indexer, Progress, Watcher
+from engine.pipeline.importing.readers import Batch, Position, RawRow, Reader, open_reader
+from engine.pipeline.importing.rejects import Rejects
+from engine.pipeline.importing.rows import EventRows, ListRows, UserRows
+from engine.pipeline.importing.targets import EventTarget, ListTarget, Target, UserTarget
+from engine.predicate.fields import Catalogue
+
+
+def run_import(
+    order: Order,
+    catalogue: Catalogue,
+    stores: ImportStores,
+    *,
+    index_users: Indexer,
+    watch: Watcher | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Summary:
+    """Import one file into one workspace; goes on where an earlier run of the same file was cut off.
+
+    Raises `WrongCall` for what is wrong with the file as a whole (nothing is written then), and what the stores raise.
+    """
+    check(order)
+    with locked(order.path), closing(open_reader(order.path, form=order.form, delimiter=order.delimiter)) as reader:
+        return _Import(order, catalogue, stores, reader).run(index_users, watch, monotonic)
+
+
+class _Import:
+    def __init__(self, order: Order, catalogue: Catalogue, stores: ImportStores, reader: Reader) -> None:
+        self._order = order
+        self._stores = stores
+        self._reader = reader
+        self._key = f"{catalogue.workspace}/{order.kind}/{identity(order)}"
+        self._summary = Summary()
+        if order.restart:
+            stores.cursors.clear(self._key)
+        state = stores.cursors.load(self._key) or {}
+        self._run = str(state.get("run") or uuid.uuid4().hex)
+        self._target = make_target(order, catalogue, stores, reader.columns, self._run)
+        self._start = self._resume(state)
+        self._rejects = Rejects(order.rejects_path, reader.columns, int(state.get("rejects", 0)))
+
+    def _resume(self, state: Any) -> Position | None:  # Any: a document as it was saved
+        if not state:
+            return None
+        self._summary.rows = state["rows"]
+        self._summary.counts.update(state["counts"])
+        self._summary.written = state["written"]
+        self._summary.removed = state["removed"]
+        self._summary.resumed_at = state["line"]
+        return Position(state["offset"], state["line"])
+
+    def run(self, index_users: Indexer, watch: Watcher | None, monotonic: Callable[[], float]) -> Summary:
+        """All batches, then the end."""
+        summary, began, first, first_share = self._summary, monotonic(), self._summary.rows, None
+        with closing(self._rejects):
+            for batch in self._reader.batches(self._order.batch, self._start):
+                self._index(self._write(batch), index_users)
+                self._save(batch.after)
+                spent = monotonic() - began
+                rate = (summary.rows - first) / spent if spent else 0.0
+                if watch is not None:
+                    # The share before the first batch is not known where a gzipped file is taken up half-way.
+                    left = None if first_share is None else _left(spent - first_share[1], first_share[0], batch.share)
+                    watch(Progress(summary.rows, summary.rejected, batch.share, rate, left))
+                if first_share is None:
+                    first_share = (batch.share, spent)
+            summary.within_limit = self._order.limit.allows(summary.rejected, summary.rows)
+            if summary.within_limit:
+                self._finish(index_users)
+        self._stores.cursors.clear(self._key)
+        summary.seconds = monotonic() - began
+        summary.rate = (summary.rows - first) / summary.seconds if summary.seconds else 0.0
+        summary.rejects = self._rejects.path if summary.rejected else None
+        return summary
+
+    def _write(self, batch: Batch) -> set[str]:
+        """One batch into the stores, its faults into the rejects file; returns the users written."""
+        good: list[Any] = []  # Any: the change that this kind of import reads
+        rows: list[RawRow] = []
+        bad: list[tuple[RawRow, str]] = []
+        read = self._target.read
+        for row in batch.rows:
+            if row.fault or row.values is None:
+                bad.append((row, row.fault))
+                continue
+            try:
+                good.append(read(row.values))
+                rows.append(row)
+            except RowFaultError as error:
+                bad.append((row, str(error)))
+        applied = self._target.apply(good)
+        bad += [(rows[number], reason) for number, reason in applied.reasons.items()]
+        bad.sort(key=lambda one: one[0].line)
+        self._rejects.write(bad)
+        counts = self._summary.counts
+        for outcome in applied.outcomes:
+            counts[outcome] += 1
+        counts[RowOutcome.REJECTED] += len(bad) - len(applied.reasons)
+        self._summary.rows += len(batch.rows)
+        self._summary.written += len(applied.touched)
+        return applied.touched
+
+    def _index(self, touched: set[str], index_users: Indexer) -> None:
+        if touched:
+            index_users(sorted(touched))
+
+    def _save(self, after: Position) -> None:
+        """Move the cursor; everything before it is done."""
+        summary = self._summary
+        state = {
+            "file": self._order.path.name,
+            "run": self._run,
+            "offset": after.offset,
+            "line": after.line,
+            "rows": summary.rows,
+            "counts": dict(summary.counts),
+            "written": summary.written,
+            "removed": summary.removed,
+            "rejects": self._rejects.size,
+        }
+        self._stores.cursors.save(self._key, state)
+
+    def _finish(self, index_users: Indexer) -> None:
+        """What is left when every row is in, piece by piece."""
+        while True:
+            removed, touched = self._target.finish()
+            if not removed:
+                return
+            self._summary.removed += removed
+            self._summary.written += len(touched)
+            self._index(touched, index_users)
+
+
+def _left(spent: float, since: float, share: float) -> float | None:
+    return spent * (1.0 - share) / (share - since) if share > since and spent > 0 else None
+
+
+def make_target(
+    order: Order, catalogue: Catalogue, stores: ImportStores, columns: Sequence[str] | None, run: str
+) -> Target[Any]:
+    """The target of an order. Raises `WrongCall` where the file's columns cannot be read."""
+    match order.kind:
+        case Kind.USERS:
+            return UserTarget(UserRows(catalogue, columns, order.layout), stores, revive=order.revive)
+        case Kind.EVENTS:
+            return EventTarget(EventRows(catalogue, columns, order.layout), stores)
+        case Kind.LISTS:
+            rows = ListRows(catalogue, columns, order.layout)
+            return ListTarget(rows, stores, catalogue.workspace, order.list_name or "", order.mode, run)

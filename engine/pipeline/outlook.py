@@ -1,0 +1,151 @@
+"""Look ahead and back: what a launch would do (`campaign plan`), and what a campaign has done (`campaign report`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, Protocol
+
+from engine.batching import choose
+from engine.campaign.compiled import CampaignPredicate, Facts
+from engine.clock import Clock, Instant
+from engine.domain.campaign import CampaignRecord
+from engine.domain.counts import CampaignCounts
+from engine.domain.keys import stay_prefix
+from engine.pipeline.book import CampaignBook, Entry, routing_facts
+from engine.pipeline.planning import Planning
+from engine.pipeline.ports import Document, EventReads, RunStore, UserReads
+from engine.policy.models import LaneKind
+from engine.routing import route
+
+PAGE: Final = 5_000
+RUNS_SHOWN: Final = 20
+
+
+class AudienceCounts(Protocol):
+    """Counts inside MongoDB, for filters that it answers exactly."""
+
+    def count(self, workspace: str, query: Mapping[str, Any]) -> int: ...
+
+
+class StayCounts(Protocol):
+    """Counts over enrolments."""
+
+    def of(self, prefix: str) -> CampaignCounts: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a launch now would do.
+
+    `audience` users match of the `users` in the workspace; `counted` says how that was found. `path` is how passes
+    find them, `reads_events` whether events must be read for it; `slices` and `batch` how the work is cut.
+    """
+
+    as_of: Instant
+    users: int
+    audience: int
+    counted: str
+    path: str
+    reads_events: bool
+    cost: str
+    profile: str
+    lane: str
+    deliver_lane: str
+    slices: int
+    batch: int
+    inactivity: timedelta
+    holdout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A campaign with its counts, whether they add up, and its latest runs."""
+
+    record: CampaignRecord
+    counts: CampaignCounts
+    adds_up: bool
+    runs: tuple[Document, ...]
+
+
+class Outlook:
+    """Plans and reports."""
+
+    def __init__(
+        self,
+        book: CampaignBook,
+        audience: AudienceCounts,
+        users: UserReads,
+        events: EventReads,
+        counts: StayCounts,
+        runs: RunStore,
+        planning: Planning,
+        clock: Clock,
+    ) -> None:
+        self._book = book
+        self._audience = audience
+        self._users = users
+        self._events = events
+        self._counts = counts
+        self._runs = runs
+        self._planning = planning
+        self._clock = clock
+
+    def plan(self, record: CampaignRecord) -> Plan:
+        """What a launch of the campaign now would do; reads every user of the workspace once."""
+        entry = self._book.of(record)
+        as_of = self._clock.campaign_now()
+        profile = self._book.profile(record)
+        facts = routing_facts(record)
+        answer = entry.compiled.audience.compiled.mongo(as_of)
+        if answer.exact:
+            audience, counted = self._audience.count(record.workspace, answer.filter), "inside MongoDB, exactly"
+        else:
+            audience, counted = self._judged(entry, as_of), "user by user, with their events"
+        slices = self._planning.pieces(record)
+        policies = self._book.policies
+        return Plan(
+            as_of=as_of,
+            users=self._users.estimate(record.workspace),
+            audience=audience,
+            counted=counted,
+            path=f"every user of the workspace by hash range (index _id), {slices} slices",
+            reads_events=bool(entry.compiled.queries),
+            cost=record.cost,
+            profile=profile.profile,
+            lane=route(policies, facts, suspect=False, kind=LaneKind.DECIDE),
+            deliver_lane=route(policies, facts, suspect=False, kind=LaneKind.DELIVER),
+            slices=slices,
+            batch=choose(profile.batch.candidates, None),
+            inactivity=profile.inactivity,
+            holdout=entry.compiled.holdout,
+        )
+
+    def report(self, record: CampaignRecord) -> Report:
+        """The counts of a campaign, computed from its enrolments, and both identities checked."""
+        counts = self._counts.of(stay_prefix(record.workspace, record.uid))
+        stays = counts.entered == counts.active + sum(counts.exited.values())
+        messages = all(one.decided == sum(one.states.values()) for one in counts.messages.values())
+        runs = tuple(self._runs.of_campaign(record.uid, RUNS_SHOWN))
+        return Report(record, counts, stays and messages, runs)
+
+    def _judged(self, entry: Entry, as_of: Instant) -> int:
+        """The audience, judged in Python page by page; events only of those whom nothing else decides."""
+        audience = entry.compiled.audience
+        read, first, count = entry.catalogue.row, "", 0
+        while True:
+            documents = self._users.read_range(entry.record.workspace, first, "g", PAGE, entry.projection)
+            rows = [row for row in map(read, documents) if not row.deleted]
+            certain = {row.key: audience.maybe(row, as_of) for row in rows}
+            unsure = [row for row in rows if certain[row.key] is None]
+            count += sum(answer is True for answer in certain.values())
+            count += self._judge(entry, audience, unsure, as_of)
+            if len(documents) < PAGE:
+                return count
+            first = documents[-1]["_id"].split("/", 1)[1] + "\0"
+
+    def _judge(self, entry: Entry, audience: CampaignPredicate, rows: list[Any], as_of: Instant) -> int:
+        queries = entry.compiled.queries
+        known = self._events.fetch([row.key for row in rows], queries, as_of) if rows else {}
+        return sum(audience.matches(Facts(row, known[row.key]), as_of) for row in rows)

@@ -1,0 +1,172 @@
+"""Reconcile: free leases that ran out, and find out which slices kill their workers (`engine.poison`)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+
+from engine.clock import Clock
+from engine.domain.enrolment import Enrolment, Settled, StayChange
+from engine.domain.keys import enrolment_id, stay_prefix, suffix_of_stay, suffix_of_user
+from engine.domain.lifecycle import DeliveryState, ExitReason, SliceState, StayState
+from engine.domain.work import Expired, Slice, SliceKind
+from engine.failpoints import passage
+from engine.pipeline.ports import CampaignStore, DeliveryStore, SliceStore, StayStore, UserReads
+from engine.poison import DEATHS_TO_BURY, DEATHS_TO_HALVE, Again, after_death
+from engine.telemetry.events import emit
+
+MOST_READ: Final = 20_000
+"""Keys read to find the middle of a suspect; a longer one is cut after these."""
+
+
+class Reconciling:
+    """Frees expired leases, halves and buries suspects."""
+
+    def __init__(
+        self,
+        slices: SliceStore,
+        campaigns: CampaignStore,
+        users: UserReads,
+        stays: StayStore,
+        deliveries: DeliveryStore,
+        clock: Clock,
+        *,
+        lease: timedelta,
+    ) -> None:
+        self._slices = slices
+        self._campaigns = campaigns
+        self._users = users
+        self._stays = stays
+        self._deliveries = deliveries
+        self._clock = clock
+        self._lease = lease
+
+    def run(self) -> int:
+        """Free every lease that ran out; gives how many."""
+        expired = self._slices.expired()
+        freed = sum(self._free(one) for one in expired)
+        if freed:
+            emit("lease.reconciled", slices=freed)
+        return freed
+
+    def _free(self, one: Expired) -> bool:
+        piece = one.slice
+        users = self.users_left(piece) if piece.suspect and not one.progressed else 0
+        verdict = after_death(
+            suspect=piece.suspect,
+            deaths=piece.deaths,
+            errors=piece.errors,
+            progressed=one.progressed,
+            users=users,
+            lease=self._lease,
+        )
+        again = verdict if isinstance(verdict, Again) else Again(True, piece.deaths + 1, piece.errors, None)
+        if not self._slices.free(piece.id, one.token, suspect=again.suspect, deaths=again.deaths, after=again.after):
+            return False
+        if again.suspect and not one.progressed:
+            emit("slice.suspect", **_labels(piece), as_of=piece.as_of, deaths=again.deaths)
+        if again is not verdict:
+            self.treat(piece.id)
+        return True
+
+    def users_left(self, piece: Slice) -> int:
+        """How many users are left in a slice, as far as it matters: 0, 1 or 2 for more."""
+        return min(2, len(self._left(piece, 3)))
+
+    def treat(self, slice_id: str) -> None:
+        """Halve a suspect that died twice, bury one of a single user that died three times; else do nothing."""
+        piece = self._slices.get(slice_id)
+        if piece is None or piece.state is not SliceState.OPEN or piece.token is not None or not piece.suspect:
+            return
+        if piece.deaths < DEATHS_TO_HALVE:
+            return
+        left = self._left(piece, MOST_READ)
+        if len(left) > 1:
+            self._halve(piece, left[len(left) // 2])
+        elif piece.deaths >= DEATHS_TO_BURY:
+            self._bury(piece, left)
+
+    def _halve(self, piece: Slice, middle: str) -> None:
+        """Children before the parent is closed, with deterministic ids."""
+        child = replace(piece, state=SliceState.OPEN, attempt=0, deaths=0, errors=0, token=None, results={})
+        self._slices.add(
+            [
+                replace(child, id=f"{piece.id}a", until=middle),
+                replace(child, id=f"{piece.id}b", first=middle, cursor=None),
+            ]
+        )
+        passage("poison.halved")
+        if self._slices.end_unclaimed(piece.id, SliceState.SPLIT):
+            emit("slice.split", **_labels(piece), as_of=piece.as_of, first=piece.first, until=piece.until)
+
+    def _bury(self, piece: Slice, left: list[str]) -> None:
+        """The stay of its one user ends `failed(poison)`, written now if there is none; then the slice is dead."""
+        for suffix in left:
+            self._end_stay(piece, suffix)
+        passage("poison.buried")
+        if self._slices.end_unclaimed(piece.id, SliceState.DEAD):
+            emit("slice.dead", **_labels(piece), as_of=piece.as_of, reason="poison")
+
+    def _end_stay(self, piece: Slice, suffix: str) -> None:
+        user = f"{piece.workspace}/{suffix}"
+        stay = self._stays.latest_of(piece.campaign, [user]).get(user)
+        now = max(piece.as_of, self._clock.campaign_now())
+        if stay is None:
+            revision = self._campaigns.state_of(piece.campaign)
+            self._stays.enter(
+                [
+                    Enrolment(
+                        id=enrolment_id(piece.workspace, piece.campaign, suffix, 1),
+                        workspace=piece.workspace,
+                        campaign=piece.campaign,
+                        user=user,
+                        entry=1,
+                        state=StayState.ENDED,
+                        entered_at=now,
+                        revision=1 if revision is None else revision[1],
+                        version=1,
+                        ended_at=now,
+                        reason=ExitReason.FAILED,
+                        detail="poison",
+                    )
+                ]
+            )
+        elif stay.active:
+            settled = None
+            if stay.outgoing is not None:
+                attempts = stay.outgoing.attempts
+                settled = Settled(stay.outgoing.message, DeliveryState.FAILED, now, "poison", attempts)
+            change = StayChange(
+                stay.id, stay.version, stay.revision, now, None, ExitReason.FAILED, "poison", settled=settled
+            )
+            self._stays.advance([change])
+
+    def _left(self, piece: Slice, limit: int) -> list[str]:
+        """Suffixes of up to `limit` users that the slice still has to handle, in order."""
+        prefix = stay_prefix(piece.workspace, piece.campaign)
+        after = prefix + (piece.first if piece.cursor is None else piece.cursor)
+        until = prefix + piece.until
+        if piece.kind is SliceKind.AUDIENCE:
+            first = piece.first if piece.cursor is None else piece.cursor + "\0"
+            documents = self._users.read_range(piece.workspace, first, piece.until, limit, {"_id": 1})
+            return [suffix_of_user(raw["_id"]) for raw in documents]
+        if piece.kind is SliceKind.DUE:
+            stays = self._stays.due(prefix, after, until, piece.as_of, limit)
+        elif piece.kind is SliceKind.STAYS:
+            stays = self._stays.active(prefix, after, until, limit)
+        else:
+            now = self._clock.campaign_now()
+            stays = self._deliveries.queued(prefix, after, until, now, limit)
+            stays = sorted(stays + self._deliveries.attempting(prefix, after, until, limit), key=lambda stay: stay.id)
+        return list(dict.fromkeys(suffix_of_stay(stay.id) for stay in stays))
+
+
+def _labels(piece: Slice) -> dict[str, str]:
+    return {
+        "workspace": piece.workspace,
+        "campaign_uid": piece.campaign,
+        "slice": piece.id,
+        "kind": piece.kind.value,
+        **({"run": piece.run} if piece.run else {}),
+    }

@@ -1,0 +1,183 @@
+"""The clock's tick: start what is due, plan passes, plan deliveries, reconcile, finish, dispatch.
+
+Every step reads what stands and writes with deterministic ids or compare-and-sets: two clocks at once are harmless, and
+a tick that is missed costs time only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from engine.clock import Clock, Instant, millis
+from engine.domain.campaign import CONTINUOUS, CampaignRecord
+from engine.domain.keys import cut, stay_prefix
+from engine.domain.lifecycle import LOOKED_AT, CampaignState, DeliveryState, RunState
+from engine.domain.work import Run, RunKind, Slice, SliceKind
+from engine.pipeline.book import CampaignBook
+from engine.pipeline.dispatching import Dispatching
+from engine.pipeline.finishing import Finishing
+from engine.pipeline.planning import Planning
+from engine.pipeline.ports import CampaignStore, DeliveryStore, Messenger, RunStore, SliceStore, StayStore
+from engine.pipeline.reconciling import Reconciling
+from engine.telemetry.events import emit
+
+WATCHED: Final = (
+    CampaignState.SCHEDULED,
+    CampaignState.LIVE,
+    CampaignState.PAUSED,
+    CampaignState.DRAINING,
+    CampaignState.CANCELLED,
+)
+ASK_AGAIN: Final = 5.0
+"""Seconds after which a run that is still being planned, or has no open slice, is rung again."""
+
+
+class Ticking:
+    """One tick of the clock. `time_is_set` tells whether campaign time stands until it is advanced."""
+
+    def __init__(
+        self,
+        campaigns: CampaignStore,
+        runs: RunStore,
+        slices: SliceStore,
+        stays: StayStore,
+        deliveries: DeliveryStore,
+        book: CampaignBook,
+        planning: Planning,
+        finishing: Finishing,
+        reconciling: Reconciling,
+        dispatching: Dispatching,
+        messenger: Callable[[], Messenger],
+        clock: Clock,
+        time_is_set: Callable[[], bool],
+    ) -> None:
+        self._campaigns = campaigns
+        self._runs = runs
+        self._slices = slices
+        self._stays = stays
+        self._deliveries = deliveries
+        self._book = book
+        self._planning = planning
+        self._finishing = finishing
+        self._reconciling = reconciling
+        self._dispatching = dispatching
+        self._messenger = messenger
+        self._clock = clock
+        self._time_is_set = time_is_set
+        self._asked: dict[str, float] = {}
+
+    def run(self) -> int:
+        """One tick; gives how many things it set going, 0 where nothing was to do."""
+        now = self._clock.campaign_now()
+        self._reconciling.run()
+        records = {record.uid: record for record in self._campaigns.in_states(WATCHED)}
+        open_runs = self._runs.undecided()
+        moved = sum(self._by_time(record, now) for record in records.values())
+        moved += self._passes(records, open_runs, now)
+        moved += self._due(records, open_runs, now)
+        moved += self._undecided(open_runs)
+        moved += self._deliver(records, now)
+        moved += sum(self._finishing.campaign(record) for record in records.values())
+        return moved + self._dispatching.run(records)
+
+    def _by_time(self, record: CampaignRecord, now: Instant) -> bool:
+        """Launch what is scheduled, and close the intake of what has ended."""
+        if record.state is CampaignState.SCHEDULED and (record.starts_at or 0) <= now:
+            return self.launch(record, now)
+        if record.state is CampaignState.LIVE and record.ends_at is not None and record.ends_at <= now:
+            moved = self._campaigns.move(record, CampaignState.DRAINING)
+            if moved:
+                emit("campaign.draining", workspace=record.workspace, campaign=record.name, campaign_uid=record.uid)
+            return moved
+        return False
+
+    def launch(self, record: CampaignRecord, now: Instant) -> bool:
+        """Write the launch run, then make the campaign live: nothing is decided before it is."""
+        run = self._planning.start(record, RunKind.LAUNCH, now)
+        moved = self._campaigns.move(record, CampaignState.LIVE, launched_at=run.as_of, pass_as_of=run.as_of)
+        if moved:
+            emit("campaign.started", workspace=record.workspace, campaign=record.name, campaign_uid=record.uid)
+            self._ask_plan(run.id)
+        return moved
+
+    def _passes(self, records: dict[str, CampaignRecord], open_runs: list[Run], now: Instant) -> int:
+        """A pass of each campaign whose time has come: over its audience while users may enter, else over its stays."""
+        busy = {run.campaign for run in open_runs if run.kind is not RunKind.DUE}
+        jumped = self._time_is_set()
+        count = 0
+        for record in records.values():
+            if record.state not in (CampaignState.LIVE, CampaignState.DRAINING) or record.uid in busy:
+                continue
+            if now <= record.pass_as_of:
+                continue
+            if not jumped and now - record.pass_as_of < millis(self._book.profile(record).pass_every):
+                continue
+            entering = record.state is CampaignState.LIVE and record.kind == CONTINUOUS
+            run = self._planning.start(record, RunKind.PASS if entering else RunKind.STAYS, now)
+            self._campaigns.passed(record.uid, now)
+            self._ask_plan(run.id)
+            count += 1
+        return count
+
+    def _due(self, records: dict[str, CampaignRecord], open_runs: list[Run], now: Instant) -> int:
+        """A due run for each campaign with a stay that is due; one probe finds that there is none."""
+        leave_out = {run.campaign for run in open_runs if run.kind is RunKind.DUE}
+        leave_out |= {record.uid for record in records.values() if record.state not in LOOKED_AT}
+        count = 0
+        while (uid := self._stays.first_due_campaign(now, sorted(leave_out))) is not None:
+            leave_out.add(uid)
+            if uid not in records:
+                self._stays.clear_due(uid)  # it ended while this stay was being settled
+                continue
+            self._ask_plan(self._planning.start(records[uid], RunKind.DUE, now).id)
+            count += 1
+        return count
+
+    def _undecided(self, open_runs: list[Run]) -> int:
+        """Ring again for runs whose message was lost: those to be planned, and those with nothing open any more."""
+        at = self._clock.monotonic()
+        known = {run.id for run in open_runs}
+        self._asked = {run_id: asked for run_id, asked in self._asked.items() if run_id in known}
+        count = 0
+        for run in open_runs:
+            if at - self._asked.setdefault(run.id, at) < ASK_AGAIN:
+                continue
+            self._asked[run.id] = at
+            if run.state is RunState.PLANNING:
+                self._messenger().plan(run.id)
+                count += 1
+            elif not self._slices.has_open(run.id):
+                self._messenger().finish(run.id)
+                count += 1
+        return count
+
+    def _deliver(self, records: dict[str, CampaignRecord], now: Instant) -> int:
+        """Delivering slices for each campaign with something to send, or to recover, and no such slice open."""
+        leave_out = self._slices.campaigns_with_open(SliceKind.DELIVER)
+        sending = {uid for uid, record in records.items() if record.state in (CampaignState.LIVE, CampaignState.DRAINING)}
+        count = 0
+        for state, allowed in ((DeliveryState.QUEUED, sending), (DeliveryState.ATTEMPTING, set(records))):
+            out = leave_out | (set(records) - allowed)
+            while (uid := self._deliveries.first_campaign(state, now, sorted(out))) is not None:
+                out.add(uid)
+                if uid in records and uid not in leave_out:
+                    leave_out.add(uid)
+                    self._round(records[uid], now)
+                    count += 1
+        return count
+
+    def _round(self, record: CampaignRecord, now: Instant) -> None:
+        """One round of delivering slices over all users of a campaign."""
+        pieces = min(self._planning.pieces(record), self._book.profile(record).in_flight)
+        name = f"{stay_prefix(record.workspace, record.uid)}deliver/{self._clock.system_now():015d}"
+        self._slices.add(
+            [
+                Slice(f"{name}/{i:04d}", None, record.workspace, record.uid, SliceKind.DELIVER, now, first, until)
+                for i, (first, until) in enumerate(cut(pieces))
+            ]
+        )
+
+    def _ask_plan(self, run_id: str) -> None:
+        self._asked[run_id] = self._clock.monotonic()
+        self._messenger().plan(run_id)

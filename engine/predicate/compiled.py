@@ -1,0 +1,229 @@
+"""A predicate with everything that the engine asks of it: its tests, its filters, what it names and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
+from typing import Literal
+
+from engine.clock import Instant
+from engine.predicate.bounds import by_summary, ever, relaxed
+from engine.predicate.crossings import Crossing, crossings
+from engine.predicate.elastic import elastic_answer
+from engine.predicate.explain import Explainable, LeafResult, explain, explainable
+from engine.predicate.fields import Catalogue, Field, Row
+from engine.predicate.flips import NextFlip, next_flip
+from engine.predicate.mongo import Answer, Document, mongo_answer
+from engine.predicate.python import EventFacts, Filter, Generator, Matches
+from engine.predicate.tree import (
+    AllOf,
+    Constant,
+    Element,
+    EventLeaf,
+    EventSet,
+    Exists,
+    FieldCompare,
+    InList,
+    Leaf,
+    SummaryLeaf,
+    Tree,
+    leaves,
+    plain,
+)
+from engine.predicate.values import Shape
+
+__all__ = [
+    "Answer",
+    "CompiledPredicate",
+    "Crossing",
+    "EventFacts",
+    "EventQuery",
+    "LeafResult",
+    "compile_predicate",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class EventQuery:
+    """The events of one name that a predicate looks at: those of a window (or all), and some of their properties."""
+
+    name: str
+    within: timedelta | None
+    properties: tuple[str, ...]
+
+    def mongo(self, as_of: Instant) -> Document:
+        """The filter on `events`, to stand beside a range of `user` (index {user, n, t}).
+
+        Events later than `as_of` are among what it finds: they tell `next_flip` when they come to be.
+        """
+        if self.within is None:
+            return {"n": self.name}
+        return {"n": self.name, "t": {"$gt": as_of - self.within // timedelta(milliseconds=1)}}
+
+    def projection(self) -> dict[str, int]:
+        """What to read of each event."""
+        return {"_id": 0, "user": 1, "n": 1, "t": 1, **{f"p.{name}": 1 for name in self.properties}}
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledPredicate:
+    """A predicate, compiled for every target; immutable, and safe to share between threads."""
+
+    tree: Tree
+    catalogue: Catalogue
+    fields: frozenset[str]
+    events: frozenset[str]
+    lists: frozenset[str]
+    event_queries: tuple[EventQuery, ...]
+    matches: Matches
+    """`matches(row, events, as_of) -> bool`: exact. `events` may be empty where there are no event queries."""
+    filter_rows: Filter
+    """`filter_rows(rows, {user key: events}, as_of) -> [index]`; who is not in the facts has no events."""
+    next_flip: NextFlip
+    """`next_flip(row, events or None, as_of) -> Instant | None`: maybe too early, never too late."""
+    _plain: Tree
+    _queries: Mapping[str, int]
+    _possible: Matches
+    _certain: Matches
+    _judge: Generator = field(repr=False)
+    _summaries: bool
+
+    @property
+    def cost(self) -> Literal["quick", "slow"]:
+        """`slow` where events must be read to decide, else `quick`."""
+        return "slow" if self.event_queries else "quick"
+
+    def maybe(self, row: Row, as_of: Instant) -> bool | None:
+        """The answer without events, by their summaries: True and False are certain, None needs the events."""
+        if not self._possible(row, (), as_of):
+            return False
+        return True if self._certain(row, (), as_of) else None
+
+    def mongo(self, as_of: Instant) -> Answer:
+        """The filter on `users`: exact, or a superset."""
+        return mongo_answer(self._plain, as_of)
+
+    def elastic(self, as_of: Instant) -> Answer:
+        """The query on the users index: exact, or a superset."""
+        return elastic_answer(self._plain, as_of)
+
+    def crossings(self, after: Instant, until: Instant) -> tuple[Crossing, ...]:
+        """The sets that hold everyone whose answer time alone flips in (after, until]."""
+        return crossings(self._plain, self.catalogue, after, until)
+
+    def explain(self, row: Row, events: EventFacts, as_of: Instant) -> list[LeafResult]:
+        """Each leaf as written: whether it held, and on which data."""
+        return explain(self._explainable, self.catalogue, self._queries, row, events, as_of)
+
+    @cached_property
+    def _explainable(self) -> tuple[Explainable, ...]:
+        return explainable(
+            self.tree, lambda leaf: self._judge.matches(_answerable(plain(leaf), summaries=self._summaries))
+        )
+
+    @property
+    def required_lists(self) -> tuple[str, ...]:
+        """Lists whose members alone can match: the range of one of them serves the predicate."""
+        return tuple(part.name for part in self._required() if isinstance(part, InList))
+
+    @property
+    def index_paths(self) -> tuple[str, ...]:
+        """Paths of `users` of which an index on any one serves the filter; none means a scan by key range."""
+        paths = [
+            part.shape.mongo_path
+            for part in self._required()
+            if isinstance(part, (Element, Exists)) and isinstance(part.shape, Field)
+        ]
+        summaries = [f"e.{part.event}.{part.part}" for part in self._required() if isinstance(part, SummaryLeaf)]
+        return tuple(dict.fromkeys([*paths, *summaries]))
+
+    def _required(self) -> Iterator[Tree]:
+        widened, _ = relaxed(self._plain, by_summary)
+        yield from widened.parts if isinstance(widened, AllOf) else (widened,)
+
+
+def compile_predicate(tree: Tree, catalogue: Catalogue, *, summaries: bool = True) -> CompiledPredicate:
+    """Compile a parsed tree for every target; about a millisecond, once per campaign revision.
+
+    `summaries=False` decides every event leaf by the facts that are given, even "ever" ones: for goals, where only
+    events since the entry may count and the caller leaves the others out of the facts.
+    """
+    written = plain(tree)
+    named = list(leaves(written))
+    decided = _answerable(written, summaries=summaries)
+    asked = [leaf for leaf in leaves(decided) if isinstance(leaf, EventLeaf)]
+    queries = _event_queries(asked)
+    places = {query.name: place for place, query in enumerate(queries)}
+    rule = by_summary if summaries else _unknown
+    possible, _ = relaxed(written, rule)
+    certain, _ = relaxed(written, rule, widen=False)
+    judge = Generator(catalogue, places)
+    return CompiledPredicate(
+        tree=tree,
+        catalogue=catalogue,
+        fields=frozenset(shape.name for leaf in named for shape in _fields(leaf)),
+        events=frozenset(events.event for leaf in named if isinstance(leaf, EventLeaf) for events in _sets(leaf)),
+        lists=frozenset(leaf.name for leaf in named if isinstance(leaf, InList)),
+        event_queries=queries,
+        matches=judge.matches(decided),
+        filter_rows=judge.filter(decided),
+        next_flip=next_flip(decided, catalogue, places),
+        _plain=written,
+        _queries=places,
+        _possible=judge.matches(possible),
+        _certain=judge.matches(certain),
+        _judge=judge,
+        _summaries=summaries,
+    )
+
+
+def _answerable(tree: Tree, *, summaries: bool) -> Tree:
+    """The tree with "ever" leaves decided by summary, so that no event has to be read for them."""
+    if not summaries:
+        return tree
+
+    def rule(leaf: Leaf, _widen: bool) -> tuple[Tree, bool]:
+        exact = ever(leaf) if isinstance(leaf, EventLeaf) else None
+        return (leaf if exact is None else exact), True
+
+    return relaxed(tree, rule)[0]
+
+
+def _unknown(leaf: Leaf, widen: bool) -> tuple[Tree, bool]:
+    """The rule where summaries tell nothing: an event leaf may hold, and never surely does."""
+    return (Constant(widen), False) if isinstance(leaf, EventLeaf) else (leaf, True)
+
+
+def _event_queries(asked: Sequence[EventLeaf]) -> tuple[EventQuery, ...]:
+    """One query per event name, with the longest window and all properties that any leaf asks for."""
+    lengths: dict[str, int | None] = {}
+    properties: dict[str, set[str]] = {}
+    for leaf in asked:
+        for events in _sets(leaf):
+            known = lengths.get(events.event, 0)
+            longer = None if events.within is None or known is None else max(known, events.within)
+            lengths[events.event] = longer
+            names = properties.setdefault(events.event, set())
+            names.update(shape.name for inner in leaves(events.where) for shape in _fields(inner))
+        if leaf.sum_of:
+            properties[leaf.events.event].add(leaf.sum_of.name)
+    return tuple(
+        EventQuery(name, None if length is None else timedelta(milliseconds=length), tuple(sorted(properties[name])))
+        for name, length in lengths.items()
+    )
+
+
+def _sets(leaf: EventLeaf) -> tuple[EventSet, ...]:
+    return (leaf.events, leaf.after) if leaf.after else (leaf.events,)
+
+
+def _fields(leaf: Leaf) -> tuple[Shape, ...]:
+    match leaf:
+        case Exists() | Element():
+            return (leaf.shape,)
+        case FieldCompare():
+            return (leaf.left, leaf.right)
+        case _:
+            return ()

@@ -1,0 +1,154 @@
+"""Why somebody matches or not: each leaf that the author wrote, whether it held, and on which data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from engine.clock import Instant, format_instant
+from engine.predicate.fields import Catalogue, Field, Row
+from engine.predicate.python import EventFacts, Matches
+from engine.predicate.tree import (
+    AllOf,
+    AnyOf,
+    Element,
+    EventLeaf,
+    Exists,
+    FieldCompare,
+    InList,
+    Named,
+    NoneOf,
+    SummaryLeaf,
+    Tree,
+    leaves,
+)
+from engine.predicate.values import FieldType, Shape
+
+
+@dataclass(frozen=True, slots=True)
+class LeafResult:
+    """One leaf for one user: `where` and `text` as written, whether it `held`, and the `data` it was decided on.
+
+    `wanted` is false under an odd number of `none`.
+    """
+
+    where: str
+    text: str
+    held: bool
+    wanted: bool
+    data: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether this leaf speaks against the user."""
+        return self.held is not self.wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Explainable:
+    """A leaf as written, with its compiled test."""
+
+    leaf: Named
+    wanted: bool
+    test: Matches
+
+
+def explainable(tree: Tree, compile_leaf: Callable[[Tree], Matches]) -> tuple[Explainable, ...]:
+    """The leaves of a tree as the author wrote them, each with its test."""
+    return tuple(Explainable(leaf, wanted, compile_leaf(leaf)) for leaf, wanted in _written(tree, wanted=True))
+
+
+def _written(tree: Tree, *, wanted: bool) -> Iterator[tuple[Named, bool]]:
+    match tree:
+        case Named():
+            yield tree, wanted
+        case AllOf() | AnyOf():
+            for part in tree.parts:
+                yield from _written(part, wanted=wanted)
+        case NoneOf():
+            for part in tree.parts:
+                yield from _written(part, wanted=not wanted)
+        case _:
+            return
+
+
+def explain(
+    parts: tuple[Explainable, ...],
+    catalogue: Catalogue,
+    queries: Mapping[str, int],
+    row: Row,
+    events: EventFacts,
+    as_of: Instant,
+) -> list[LeafResult]:
+    """One result per leaf, in the order of the file."""
+    told = _Teller(catalogue, queries, row, events, as_of)
+    return [
+        LeafResult(
+            part.leaf.where, part.leaf.text, part.test(row, events, as_of), part.wanted, told.data(part.leaf.body)
+        )
+        for part in parts
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Teller:
+    catalogue: Catalogue
+    queries: Mapping[str, int]
+    row: Row
+    events: EventFacts
+    as_of: Instant
+
+    def data(self, body: Tree) -> str:
+        """What the leaves of one place look at, each thing once."""
+        return "; ".join(dict.fromkeys(text for leaf in leaves(body) for text in self.of_leaf(leaf)))
+
+    def of_leaf(self, leaf: Tree) -> Iterator[str]:
+        match leaf:
+            case Exists() | Element():
+                yield self.field(leaf.shape)
+            case FieldCompare():
+                yield self.field(leaf.left)
+                yield self.field(leaf.right)
+            case InList():
+                yield f"lists are {', '.join(self.row.lists) or 'none'}"
+            case SummaryLeaf():
+                yield self.summary(leaf.event)
+            case EventLeaf():
+                yield self.stored(leaf.events.event)
+                if leaf.after:
+                    yield self.stored(leaf.after.event)
+            case _:
+                return
+
+    def field(self, shape: Shape) -> str:
+        value = getattr(self.row, shape.slot if isinstance(shape, Field) else shape.name)
+        if value is None:
+            return f"{shape.name} is missing"
+        shown = ", ".join(show(shape, item) for item in value) if shape.many else show(shape, value)
+        return f"{shape.name} is {shown}"
+
+    def summary(self, event: str) -> str:
+        summary = self.row.e[self.catalogue.event_places[event]]
+        if summary is None:
+            return f"no {event} is stored"
+        return f"{summary[0]} {event} from {format_instant(summary[1])} to {format_instant(summary[2])}"
+
+    def stored(self, event: str) -> str:
+        if event not in self.queries:
+            return self.summary(event)
+        times = sorted(t for t, _ in self.events[self.queries[event]] if t <= self.as_of)
+        if not times:
+            return f"no {event} up to {format_instant(self.as_of)} was looked at"
+        return f"{len(times)} {event} looked at, the last at {format_instant(times[-1])}"
+
+
+def show(shape: Shape, value: object) -> str:
+    """A value as a person would write it: a decimal with its point, a time in ISO 8601."""
+    if shape.type is FieldType.TIME and isinstance(value, int):
+        return format_instant(value)
+    if shape.type is FieldType.DECIMAL and isinstance(value, int) and shape.scale:
+        digits = f"{abs(value):0{shape.scale + 1}d}"
+        return f"{'-' if value < 0 else ''}{digits[: -shape.scale]}.{digits[-shape.scale :]}"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f'"{value}"' if isinstance(value, str) else str(value)

@@ -1,0 +1,162 @@
+"""Predicates as MongoDB filters on `users`: exact for fields and lists, surrounding for events in a window.
+
+MongoDB's own rules are wider than ours: a comparison looks into arrays, `5` equals `5.0`, a missing field equals null.
+So every leaf is guarded by type, and a scalar field also by "is no array". Text compares by UTF-8 bytes, which is the
+order of code points and so Python's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from engine.clock import Instant
+from engine.predicate.bounds import by_summary, relaxed
+from engine.predicate.fields import Field
+from engine.predicate.tree import (
+    AllOf,
+    AnyOf,
+    Bound,
+    Constant,
+    Element,
+    EventLeaf,
+    Exists,
+    FieldCompare,
+    InList,
+    Named,
+    NoneOf,
+    SummaryLeaf,
+    SummaryOrder,
+    Tree,
+)
+from engine.predicate.values import LARGEST_NUMBER, WHOLE_TYPES, FieldType, Shape
+
+Document: TypeAlias = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a store is asked: `filter` finds exactly those who match where `exact`, else at least those.
+
+    `holds` is True or False where everybody or nobody matches, whatever their data.
+    """
+
+    filter: Document
+    exact: bool
+    holds: bool | None = None
+
+
+EVERYBODY: Final[Mapping[str, object]] = {}
+NOBODY: Final[Mapping[str, object]] = {"$nor": [{}]}
+
+
+def mongo_answer(tree: Tree, as_of: Instant) -> Answer:
+    """The filter of a plain tree at `as_of`. It names no `_id`, so a key range can stand beside it."""
+    widened, exact = relaxed(tree, by_summary)
+    return Answer(mongo_filter(widened, as_of), exact, widened.holds if isinstance(widened, Constant) else None)
+
+
+def mongo_filter(tree: Tree, as_of: Instant) -> Document:
+    """The filter of a tree that names summaries only. Raises `AssertionError` for an event leaf."""
+    match tree:
+        case Named():
+            return mongo_filter(tree.body, as_of)
+        case Constant():
+            return dict(EVERYBODY if tree.holds else NOBODY)
+        case AllOf():
+            return {"$and": [mongo_filter(part, as_of) for part in tree.parts]}
+        case AnyOf():
+            return {"$or": [mongo_filter(part, as_of) for part in tree.parts]}
+        case NoneOf():
+            return {"$nor": [mongo_filter(part, as_of) for part in tree.parts]}
+        case Exists():
+            return {path_of(tree.shape): _guarded(tree.shape, {})}
+        case Element():
+            return {path_of(tree.shape): _guarded(tree.shape, _element(tree, as_of))}
+        case FieldCompare():
+            return _compare(tree)
+        case InList():
+            return {"lists": tree.name}
+        case SummaryLeaf():
+            return {f"e.{tree.event}.{tree.part}": {f"${tree.bound.op}": tree.bound.at(as_of)}}
+        case SummaryOrder():
+            later, earlier = f"$e.{tree.later}.last", f"$e.{tree.earlier}.first"
+            # A missing part would sort below every number, so both are asked for.
+            present = [{"$gt": [part, None]} for part in (later, earlier)]
+            return {"$expr": {"$and": [*present, {"$gt": [later, earlier]}]}}
+        case EventLeaf():  # pragma: no cover - by_summary replaces it
+            raise AssertionError("an event leaf has no filter on users")
+
+
+def path_of(shape: Shape) -> str:
+    """The path of a field in a user document. Raises `AssertionError` for an event's property."""
+    if not isinstance(shape, Field):
+        raise AssertionError(f"{shape.name} is no field of a user")  # noqa: TRY004 - a bug, not a wrong argument
+    return shape.mongo_path
+
+
+def type_guard(shape: Shape) -> Document:
+    """What makes a stored thing, or an element, a value of this type."""
+    if shape.type in WHOLE_TYPES:
+        return {"$type": ["int", "long"]}
+    if shape.type is FieldType.NUMBER:
+        # NaN and the infinities are no values: NaN compares with nothing, so the bounds leave it out too.
+        return {"$type": "double", "$gte": -LARGEST_NUMBER, "$lte": LARGEST_NUMBER}
+    return {"$type": "string" if shape.type is FieldType.STRING else "bool"}
+
+
+def _guarded(shape: Shape, asked: Document) -> Document:
+    guard = type_guard(shape)
+    if "$gte" in guard:
+        # The tighter of two bounds stays; ours lie inside the largest numbers.
+        guard = {key: value for key, value in guard.items() if not _bounded(asked, key)}
+    both = {**guard, **asked}
+    # An element is asked for as one; a scalar must not be found inside an array.
+    return {"$elemMatch": both} if shape.many else {**both, "$not": {"$type": "array"}}
+
+
+def _bounded(asked: Document, key: str) -> bool:
+    return (key == "$gte" and ("$gte" in asked or "$gt" in asked)) or (
+        key == "$lte" and ("$lte" in asked or "$lt" in asked)
+    )
+
+
+def _element(tree: Element, as_of: Instant) -> Document:
+    bounds = [(bound, bound.at(as_of)) for bound in tree.bounds]
+    if tree.values is not None:
+        values = [value for value in tree.values if all(bound.admits(value, as_of) for bound in tree.bounds)]
+        return {"$eq": values[0]} if len(values) == 1 else {"$in": values}
+    asked: Document = {}
+    for bound, edge in bounds:
+        _tighten(asked, bound, edge)
+    return asked
+
+
+def _tighten(asked: Document, bound: Bound, edge: str | int | float) -> None:
+    """Add a bound; of two of one side the tighter stays, so that an array's elements meet one range."""
+    strict, loose = ("$gt", "$gte") if bound.op in ("gt", "gte") else ("$lt", "$lte")
+    for key in (strict, loose):
+        held = asked.get(key)
+        if held is None:
+            continue
+        held_bound = Bound("gt" if strict == "$gt" else "lt", held)  # type: ignore[arg-type]
+        tighter = held_bound.admits(edge, 0) or (held == edge and key == loose and f"${bound.op}" == strict)
+        if not tighter:
+            return
+        del asked[key]
+    asked[f"${bound.op}"] = edge
+
+
+def _compare(tree: FieldCompare) -> Document:
+    left, right = f"${path_of(tree.left)}", f"${path_of(tree.right)}"
+    guards = [*_expression_guard(tree.left, left), *_expression_guard(tree.right, right)]
+    return {"$expr": {"$and": [*guards, {f"${tree.op}": [left, right]}]}}
+
+
+def _expression_guard(shape: Shape, path: str) -> list[Document]:
+    guard = type_guard(shape)
+    types = guard.pop("$type")
+    # In an expression NaN sorts below every number, so the bounds leave it out here as well.
+    bounds: list[Document] = [{key: [path, edge]} for key, edge in guard.items()]
+    return [{"$in": [{"$type": path}, types if isinstance(types, list) else [types]]}, *bounds]

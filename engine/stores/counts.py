@@ -1,0 +1,88 @@
+"""Counts of a campaign, computed from its enrolments and never incremented on the side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from engine.domain.counts import CampaignCounts, MessageCounts
+from engine.stores.documents import Document
+
+
+class Counts:
+    """Aggregations over the enrolments of one campaign."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._all: Collection[Document] = database.get_collection("enrolments")
+
+    def of(self, prefix: str) -> CampaignCounts:
+        """The counts of the campaign whose enrolments have ids that begin with `prefix` (`w/c/`). Index: `_id` range."""
+        match = {"$match": {"_id": {"$gte": prefix, "$lt": prefix[:-1] + "0"}}}
+        stays = self._all.aggregate(
+            [
+                match,
+                {
+                    "$group": {
+                        "_id": {"state": "$state", "reason": "$reason", "holdout": "$holdout"},
+                        "n": {"$sum": 1},
+                        "converted": {"$sum": {"$cond": [{"$gt": ["$converted_at", None]}, 1, 0]}},
+                    }
+                },
+            ]
+        )
+        settled = self._all.aggregate(
+            [
+                match,
+                {"$unwind": "$settled"},
+                {
+                    "$group": {
+                        "_id": {"m": "$settled.message", "s": "$settled.state", "r": "$settled.reason"},
+                        "n": {"$sum": 1},
+                    }
+                },
+            ]
+        )
+        outgoing = self._all.aggregate(
+            [
+                {"$match": match["$match"] | {"outgoing.state": {"$exists": True}}},
+                {"$group": {"_id": {"m": "$outgoing.message", "s": "$outgoing.state"}, "n": {"$sum": 1}}},
+            ]
+        )
+        return _counts(list(stays), [*settled, *outgoing])
+
+
+def _counts(stays: list[Document], deliveries: list[Document]) -> CampaignCounts:
+    exited: dict[str, int] = {}
+    active = holdout = converted = converted_holdout = 0
+    for raw in stays:
+        group = raw["_id"]
+        if group["state"] == "active":
+            active += raw["n"]
+        else:
+            exited[group["reason"]] = exited.get(group["reason"], 0) + raw["n"]
+        if group.get("holdout"):
+            holdout += raw["n"]
+            converted_holdout += raw["converted"]
+        converted += raw["converted"]
+    messages: dict[str, dict[str, int]] = {}
+    for raw in deliveries:
+        group = raw["_id"]
+        state = f"skipped({group['r']})" if group["s"] == "skipped" else group["s"]
+        counted = messages.setdefault(group["m"], {})
+        counted[state] = counted.get(state, 0) + raw["n"]
+    return CampaignCounts(
+        entered=active + sum(exited.values()),
+        active=active,
+        exited=exited,
+        holdout=holdout,
+        converted=converted,
+        converted_holdout=converted_holdout,
+        messages={name: MessageCounts(sum(states.values()), states) for name, states in messages.items()},
+    )
+
+
+NAMED: Final[Mapping[str, str]] = {"counts.of": "_id_"}
+"""The named queries and the index each relies on."""

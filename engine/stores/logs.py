@@ -1,0 +1,153 @@
+"""The log search: an Elasticsearch data stream that takes log lines, gives them back, and forgets them by age.
+
+Ids make repetitions harmless within one backing index; `tidy` rolls over only when nothing can be repeated any more.
+Old backing indices are deleted whole: index lifecycle management and delete-by-query are not needed (nor always there).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from elasticsearch import ApiError, BadRequestError, Elasticsearch, NotFoundError, TransportError
+
+from engine.clock import Clock, millis
+from engine.errors import OperatorError, ServiceUnreachable
+
+STREAM: Final = "logs-tidegate-default"
+TEMPLATE: Final = Path(__file__).resolve().parents[2] / "conf" / "index-templates" / "logs.json"
+_TEMPLATE_NAME: Final = "tidegate-logs"
+_REQUEST_SECONDS: Final = 10.0
+_WAIT: Final = frozenset({429, 502, 503, 504})
+"""Statuses that pass by themselves: too busy, or a node is restarting."""
+_TIDY_EVERY: Final = timedelta(minutes=10)
+"""Rolling and deleting are daily work; asking more often only costs requests."""
+
+
+def open_client(url: str, *, api_key: str | None = None, ca: Path | None = None) -> Elasticsearch:
+    """A client for the log search: no retries of its own (the shipper has its own), explicit timeouts."""
+    given: dict[str, Any] = {"ca_certs": str(ca)} if ca else {}
+    return Elasticsearch(url, api_key=api_key, request_timeout=_REQUEST_SECONDS, max_retries=0, **given)
+
+
+class LogIndex:
+    """The data stream `logs-tidegate-default`, or another. Every method raises `ServiceUnreachable` while it is gone."""
+
+    def __init__(
+        self,
+        client: Elasticsearch,
+        clock: Clock,
+        *,
+        stream: str = STREAM,
+        template: Path = TEMPLATE,
+        keep: timedelta | None = timedelta(days=30),
+        roll_after: timedelta = timedelta(days=1),
+    ) -> None:
+        """Lines are kept for `keep` (None: for ever), in backing indices that cover `roll_after` each."""
+        self._client = client.options(request_timeout=_REQUEST_SECONDS, max_retries=0)
+        self._clock, self._stream, self._template = clock, stream, template
+        self._keep, self._roll_after = keep, roll_after
+        self._tidied: float | None = None
+
+    def ensure(self) -> None:
+        """Put the index template and make the stream; safe twice. Raises `OperatorError` where that is not allowed."""
+        body = orjson.loads(self._template.read_bytes())
+        body["index_patterns"] = sorted({*body["index_patterns"], self._stream})
+        with _reaching("ensure the log stream"):
+            self._client.indices.put_index_template(name=_TEMPLATE_NAME, **body)
+            try:
+                self._client.indices.create_data_stream(name=self._stream)
+            except BadRequestError as error:
+                if error.error != "resource_already_exists_exception":
+                    raise
+
+    def create(self, lines: Sequence[tuple[str, bytes]]) -> dict[str, str]:
+        """Add the lines (id and JSON) whose ids are new; one that is there already counts as taken.
+
+        The ids that can never be taken (a mapping they contradict) come back with the reason.
+        """
+        operations: list[bytes] = []
+        for id_, raw in lines:
+            operations += (orjson.dumps({"create": {"_id": id_}}), raw)
+        with _reaching("take log lines"):
+            answer = self._client.bulk(
+                index=self._stream,
+                operations=_raw(operations),
+                filter_path="errors,items.*.status,items.*._id,items.*.error",
+            )
+        refused: dict[str, str] = {}
+        for item in answer.get("items", ()) if answer["errors"] else ():
+            told: Mapping[str, Any] = item["create"]
+            if told["status"] in _WAIT:
+                raise ServiceUnreachable(f"the log search is busy ({told['status']})")
+            if told["status"] >= 400 and told["status"] != 409:
+                refused[told["_id"]] = str(told["error"].get("type", "refused"))
+        return refused
+
+    def tidy(self) -> None:
+        """Roll over where the write index is older than `roll_after`; delete what is wholly older than `keep`."""
+        if self._tidied is not None and self._clock.monotonic() - self._tidied < _TIDY_EVERY.total_seconds():
+            return
+        now = self._clock.system_now()
+        with _reaching("tidy the log stream"):
+            born = self._backing()
+            if born and now - born[-1][1] >= millis(self._roll_after):
+                self._client.indices.rollover(alias=self._stream)
+            # A backing index takes lines until the next one is made, so its lines are older than that one's birth.
+            for (name, _), (_, closed) in pairwise(born):
+                if self._keep is not None and now - closed >= millis(self._keep):
+                    self._client.indices.delete(index=name)
+        self._tidied = self._clock.monotonic()
+
+    def search(self, query: Mapping[str, object], limit: int) -> list[dict[str, object]] | None:
+        """The newest `limit` lines of an Elasticsearch query, oldest first; None where the stream does not exist."""
+        try:
+            with _reaching("search the logs"):
+                # Who searches wants the line of a second ago; one refresh per command costs nothing.
+                self._client.indices.refresh(index=self._stream)
+                answer = self._client.search(
+                    index=self._stream,
+                    query=query,
+                    size=min(limit, 10_000),
+                    sort=[{"@timestamp": "desc"}, {"event.sequence": "desc"}],
+                    track_total_hits=False,
+                )
+        except NotFoundError:
+            return None
+        return [hit["_source"] for hit in reversed(answer["hits"]["hits"])]
+
+    def _backing(self) -> list[tuple[str, int]]:
+        """The backing indices with the system time of their making, oldest first."""
+        streams = self._client.indices.get_data_stream(name=self._stream)["data_streams"]
+        names = [index["index_name"] for stream in streams for index in stream["indices"]]
+        if not names:
+            return []
+        told = self._client.indices.get_settings(index=names, name="index.creation_date")
+        return [(name, int(told[name]["settings"]["index"]["creation_date"])) for name in names]
+
+
+def _raw(operations: list[bytes]) -> Any:
+    """Lines as they are: the client sends bytes unchanged, though its signature knows mappings only."""
+    return operations
+
+
+class _reaching:  # noqa: N801 - reads as a verb where it is used
+    """Turns what a client raises into who must act: an operator, and whether waiting helps."""
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, TransportError):
+            raise ServiceUnreachable(f"the log search does not answer: cannot {self._doing}") from error
+        if isinstance(error, ApiError) and error.status_code in _WAIT:
+            raise ServiceUnreachable(f"the log search is busy: cannot {self._doing}") from error
+        if isinstance(error, ApiError) and not isinstance(error, NotFoundError):
+            raise OperatorError(f"the log search refuses to {self._doing}: {error.error}") from error

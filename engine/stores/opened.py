@@ -1,0 +1,217 @@
+"""All stores of one installation, opened from the settings; connections are made at the first use."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Final, Protocol
+
+import redis
+from elasticsearch import ApiError, Elasticsearch, TransportError
+from pydantic import SecretStr
+from pymongo import MongoClient
+from pymongo.database import Database
+from pymongo.errors import ConnectionFailure, ExecutionTimeout, NetworkTimeout, WTimeoutError
+
+from engine.clock import Instant, SystemClock
+from engine.errors import OperatorError
+from engine.predicate.fields import Catalogue
+from engine.stores.audience import Audience
+from engine.stores.bell import Bell
+from engine.stores.campaign_time import CampaignTimes
+from engine.stores.campaigns import Campaigns
+from engine.stores.connect import elastic_client, mongo_client, redis_client
+from engine.stores.counts import Counts
+from engine.stores.deliveries import Deliveries
+from engine.stores.derived import Derivation, initial_fields
+from engine.stores.documents import Document
+from engine.stores.enrolments import Enrolments
+from engine.stores.events import Events
+from engine.stores.imports import ImportCursors
+from engine.stores.leases import Leases
+from engine.stores.lists import Lists
+from engine.stores.policy_versions import PolicyVersions
+from engine.stores.runs import Runs
+from engine.stores.search_index import UserIndex
+from engine.stores.slices import Slices
+from engine.stores.upserts import UserUpserts
+from engine.stores.users import Users
+
+
+class Addresses(Protocol):
+    """What the settings tell of the services."""
+
+    mongo_url: SecretStr | None
+    mongo_database: str
+    broker_url: SecretStr | None
+    elastic_url: SecretStr | None
+    elastic_api_key: SecretStr | None
+    elastic_ca: Path | None
+
+
+class StoredClock(SystemClock):
+    """Campaign time as MongoDB has it: read each time, for a stale one would decide wrongly."""
+
+    def __init__(self, times: CampaignTimes) -> None:
+        self._times = times
+
+    def campaign_now(self) -> Instant:
+        """What was set, else system time."""
+        at = self._times.read().set_at
+        return self.system_now() if at is None else at
+
+    def is_set(self) -> bool:
+        """Whether campaign time stands until it is advanced."""
+        return self._times.read().set_at is not None
+
+
+class Stores:
+    """The stores; each is made once."""
+
+    OUTAGES: Final = (
+        ConnectionFailure,
+        NetworkTimeout,
+        ExecutionTimeout,
+        WTimeoutError,
+        redis.ConnectionError,
+        redis.TimeoutError,
+        TransportError,
+    )
+    """What a store that does not answer raises; nobody's data is to blame for these."""
+    SEARCH_FAILURES: Final = (TransportError, ApiError)
+
+    def __init__(self, services: Addresses) -> None:
+        self._services = services
+
+    @cached_property
+    def mongo(self) -> MongoClient[Document]:
+        """The client of MongoDB. Raises `OperatorError` without an address."""
+        return mongo_client(_address(self._services.mongo_url, "mongo"))
+
+    @cached_property
+    def database(self) -> Database[Document]:
+        """The engine's own database."""
+        return self.mongo[self._services.mongo_database]
+
+    @cached_property
+    def broker_client(self) -> redis.Redis:
+        """A client of the broker's Redis, for the bell."""
+        return redis_client(_address(self._services.broker_url, "broker"))
+
+    @cached_property
+    def elastic(self) -> Elasticsearch | None:
+        """The client of Elasticsearch; None where there is none."""
+        s = self._services
+        if s.elastic_url is None:
+            return None
+        key = s.elastic_api_key.get_secret_value() if s.elastic_api_key else None
+        ca = str(s.elastic_ca) if s.elastic_ca else None
+        return elastic_client(s.elastic_url.get_secret_value(), api_key=key, ca_certificate=ca)
+
+    @cached_property
+    def clock(self) -> StoredClock:
+        """Campaign time from MongoDB, system time from the machine."""
+        return StoredClock(self.times)
+
+    @cached_property
+    def times(self) -> CampaignTimes:
+        """Campaign time."""
+        return CampaignTimes(self.database)
+
+    @cached_property
+    def bell(self) -> Bell:
+        """What wakes the clock; apart for each database on one Redis."""
+        return Bell(self.broker_client, f"{self.database.name}:")
+
+    @cached_property
+    def users(self) -> Users:
+        """Users."""
+        return Users(self.database)
+
+    @cached_property
+    def audience(self) -> Audience:
+        """Counts of audiences."""
+        return Audience(self.database)
+
+    @cached_property
+    def events(self) -> Events:
+        """Events."""
+        return Events(self.database)
+
+    @cached_property
+    def enrolments(self) -> Enrolments:
+        """Enrolments."""
+        return Enrolments(self.database)
+
+    @cached_property
+    def deliveries(self) -> Deliveries:
+        """Deliveries inside the enrolments."""
+        return Deliveries(self.database)
+
+    @cached_property
+    def counts(self) -> Counts:
+        """Counts of campaigns."""
+        return Counts(self.database)
+
+    @cached_property
+    def campaigns(self) -> Campaigns:
+        """Campaigns."""
+        return Campaigns(self.database)
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Runs."""
+        return Runs(self.database)
+
+    @cached_property
+    def slices(self) -> Slices:
+        """Slices."""
+        return Slices(self.database)
+
+    @cached_property
+    def leases(self) -> Leases:
+        """Named leases."""
+        return Leases(self.database)
+
+    @cached_property
+    def policy_versions(self) -> PolicyVersions:
+        """Recorded policies."""
+        return PolicyVersions(self.database)
+
+    @cached_property
+    def user_index(self) -> UserIndex | None:
+        """The users in Elasticsearch; None where there is none."""
+        return None if self.elastic is None else UserIndex(self.elastic)
+
+    def derivation(self, catalogue: Catalogue) -> Derivation:
+        """What brings users of a workspace in line with their events."""
+        return Derivation(self.users, self.events, catalogue)
+
+    def upserts(self, catalogue: Catalogue) -> UserUpserts:
+        """The update path of rows about users of a workspace."""
+        return UserUpserts(self.users, initial_fields(catalogue))
+
+    def lists(self, catalogue: Catalogue) -> Lists:
+        """The lists of a workspace."""
+        return Lists(self.database, self.users, initial_fields(catalogue))
+
+    @cached_property
+    def import_cursors(self) -> ImportCursors:
+        """How far imports are."""
+        return ImportCursors(self.database)
+
+    def close(self) -> None:
+        """Close what was opened; safe twice."""
+        for name in ("mongo", "broker_client", "elastic"):
+            client = self.__dict__.pop(name, None)
+            if client is not None:
+                client.close()
+
+
+def _address(url: SecretStr | None, name: str) -> str:
+    if url is None:
+        raise OperatorError(
+            f"services.{name}_url is not set and no local service runs",
+            remedy=f"start the local ones: tidegate up; or set TIDEGATE_SERVICES__{name.upper()}_URL",
+        )
+    return url.get_secret_value()

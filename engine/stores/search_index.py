@@ -1,0 +1,216 @@
+"""The users in Elasticsearch: whole documents under an external version, and the keys of those who match a query.
+
+It may be stale and only ever proposes: whoever is found is decided on in MongoDB. A document's version is the user's
+revision, so that batches may arrive twice, late or out of order, and the newest stays.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, Final
+
+import orjson
+from elastic_transport import ConnectionError as NoConnection
+from elastic_transport import ConnectionTimeout
+from elasticsearch import ApiError, BadRequestError, Elasticsearch
+
+from engine.domain.keys import HIGHEST
+from engine.errors import EngineError, ServiceUnreachable
+
+Document = dict[str, Any]  # a driver's edge: JSON values
+
+ALIAS: Final = "tidegate-users"
+LONGEST_ID: Final = 512
+"""Bytes that Elasticsearch allows in an `_id`; the key of a longer one is hashed, `user_id` always tells the whole."""
+
+LARGEST_PAGE: Final = 10_000
+"""Hits in one answer: `index.max_result_window`."""
+
+BULK: Final = 8 << 20
+"""Bytes in one bulk request: large enough for 15 k documents/s, small enough for any server's limit of 100 MB."""
+
+_OLDER: Final = 409
+_BUSY: Final = 429
+_TRIES: Final = 6
+_PAUSE: Final = 0.25
+"""Seconds before the second try of a busy server, doubled each time: about 15 in all."""
+
+
+class NotIndexed(EngineError):  # noqa: N818 - named by what happened
+    """Elasticsearch refused users; the reasons of the first are told."""
+
+
+def document_id(key: str) -> str:
+    """The `_id` of a user key."""
+    return key if len(key) <= LONGEST_ID else f"#{blake2b(key.encode(), digest_size=32).hexdigest()}"
+
+
+class UserIndex:
+    """The users' index behind one alias."""
+
+    def __init__(self, client: Elasticsearch, alias: str = ALIAS) -> None:
+        self._client = client.options(request_timeout=60)
+        self.alias = alias
+
+    def ensure(self, template: Mapping[str, Any]) -> None:
+        """Bring template, index and alias into being; safe twice. `template` has `settings` and `mappings`.
+
+        It is `conf/index-templates/users.json`; changed mappings are added to an index that exists. Raises `NotIndexed`
+        where they contradict it, `ServiceUnreachable`.
+        """
+        try:
+            self._client.indices.put_index_template(
+                name=self.alias, index_patterns=[f"{self.alias}-*"], template=dict(template), priority=500
+            )
+            if self._client.indices.exists_alias(name=self.alias):
+                self._client.indices.put_mapping(index=self.alias, **template["mappings"])
+                return
+            self._client.indices.create(index=f"{self.alias}-000001", aliases={self.alias: {"is_write_index": True}})
+        except BadRequestError as error:
+            # Another process may have created it since we looked.
+            if error.error != "resource_already_exists_exception":
+                raise NotIndexed(f"the index {self.alias} cannot be made: {error}") from error
+        except (NoConnection, ConnectionTimeout) as error:
+            raise unreachable(error) from error
+
+    def index(self, documents: Iterable[Mapping[str, Any]]) -> int:
+        """Index whole documents (as `elastic_document` makes them); returns how many were newer than what was there.
+
+        Raises `NotIndexed` with reasons where some were refused, after all others are in; `ServiceUnreachable`.
+        """
+        actions = (_action("index", one["user_id"], one["rev"]) + orjson.dumps(one) + b"\n" for one in documents)
+        return self._bulk(actions)
+
+    def delete(self, revisions: Mapping[str, int]) -> int:
+        """Remove documents by user key, where they are not newer than the revision; returns how many there were.
+
+        A deleted user is better indexed as the tombstone that it is: Elasticsearch remembers the version of a deletion
+        for a minute only.
+        """
+        return self._bulk(_action("delete", key, rev) for key, rev in revisions.items())
+
+    def _bulk(self, actions: Iterable[bytes]) -> int:
+        done = 0
+        refused: list[str] = []
+        for piece in chunks(actions):
+            items = [next(iter(one.values())) for one in self._send(piece)]
+            for item in items:
+                if item["status"] in (200, 201):
+                    done += 1
+                elif item["status"] not in (_OLDER, 404):
+                    refused.append(reason_of(item))
+        if refused:
+            raise NotIndexed(
+                f"Elasticsearch refused {len(refused)} users: {'; '.join(dict.fromkeys(refused[:3]))}",
+                remedy="run `tidegate migrate`, then import again",
+            )
+        return done
+
+    def _send(self, lines: Sequence[bytes]) -> list[Document]:
+        """One bulk request, again after a pause while the server says that it is busy."""
+        for attempt in range(_TRIES):
+            try:
+                answer = self._client.bulk(index=self.alias, operations=lines)  # type: ignore[arg-type]
+            except (NoConnection, ConnectionTimeout) as error:
+                raise unreachable(error) from error
+            items: list[Document] = answer.body["items"]
+            if all(next(iter(one.values()))["status"] != _BUSY for one in items):
+                return items
+            time.sleep(random.uniform(0.5, 1.0) * _PAUSE * 2**attempt)
+        raise ServiceUnreachable("Elasticsearch is too busy to index users", remedy="try again later")
+
+    def ids(self, query: Mapping[str, Any], workspace: str, first: str, until: str, size: int) -> list[str]:
+        """The keys of at most `size` users who match, with a suffix in [first, until), in order; no tombstones.
+
+        Where `size` came back there may be more: ask again from the last suffix + a NUL. Reads sorted doc values only,
+        never `_source`; one search per hash range needs nothing kept open.
+        """
+        return list(self._pages(query, workspace, first, until, size))
+
+    def _pages(self, query: Mapping[str, Any], workspace: str, first: str, until: str, size: int) -> Iterator[str]:
+        after: list[Any] | None = None
+        left = size
+        while left > 0:
+            page = min(left, LARGEST_PAGE)
+            try:
+                answer = self._client.search(
+                    index=self.alias,
+                    query=in_range(query, workspace, first, until),
+                    sort=[{"h": "asc"}, {"user_id": "asc"}],
+                    size=page,
+                    search_after=after,
+                    track_total_hits=False,
+                    stored_fields="_none_",
+                )
+            except (NoConnection, ConnectionTimeout) as error:
+                raise unreachable(error) from error
+            except ApiError as error:
+                raise NotIndexed(f"Elasticsearch cannot answer: {error}") from error
+            hits = answer["hits"]["hits"]
+            for hit in hits:
+                yield hit["sort"][1]
+            if len(hits) < page:
+                return
+            left -= page
+            after = hits[-1]["sort"]
+
+    def count(self, query: Mapping[str, Any], workspace: str) -> int:
+        """How many users match; no tombstones."""
+        try:
+            answer = self._client.count(index=self.alias, query=in_range(query, workspace, "0", HIGHEST))
+        except (NoConnection, ConnectionTimeout) as error:
+            raise unreachable(error) from error
+        return int(answer["count"])
+
+    def refresh(self) -> None:
+        """Make everything that is indexed visible to searches."""
+        self._client.indices.refresh(index=self.alias)
+
+
+def in_range(query: Mapping[str, Any], workspace: str, first: str, until: str) -> Document:
+    """`query` among the living users of a workspace with a suffix in [first, until).
+
+    By hash, by which the index is sorted; a bound inside a hash (a cursor) is told by the key besides.
+    """
+    hashes: Document = {"gte": first[:8], "lte" if "/" in until else "lt": until[:8]}
+    filters: list[Mapping[str, Any]] = [
+        {"term": {"w": workspace}},
+        {"term": {"deleted": False}},
+        {"range": {"h": hashes}},
+    ]
+    if "/" in first or "/" in until:
+        filters.append({"range": {"user_id": {"gte": f"{workspace}/{first}", "lt": f"{workspace}/{until}"}}})
+    return {"bool": {"filter": [*filters, query]}}
+
+
+def _action(kind: str, key: str, rev: int) -> bytes:
+    return orjson.dumps({kind: {"_id": document_id(key), "version": rev, "version_type": "external"}}) + b"\n"
+
+
+def chunks(actions: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Actions in pieces of about `BULK` bytes."""
+    piece: list[bytes] = []
+    size = 0
+    for action in actions:
+        if size + len(action) > BULK and piece:
+            yield piece
+            piece, size = [], 0
+        piece.append(action)
+        size += len(action)
+    if piece:
+        yield piece
+
+
+def reason_of(item: Mapping[str, Any]) -> str:
+    """Why one item of a bulk request failed: the type of the error only, since its text may quote a person's data."""
+    error = item.get("error") or {}
+    cause = error.get("caused_by", {}).get("type")
+    return f"{error.get('type', 'unknown')} ({item['status']}{f', {cause}' if cause else ''})"
+
+
+def unreachable(error: Exception) -> ServiceUnreachable:
+    """What to say when the server does not answer."""
+    return ServiceUnreachable(f"Elasticsearch does not answer: {type(error).__name__}", remedy="start it: tidegate up")

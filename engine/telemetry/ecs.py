@@ -1,0 +1,114 @@
+"""From an event to a line: the fields of the Elastic Common Schema, in this order, with ours under `tidegate`.
+
+`labels.*` are identities, `event.*` what happened and how long it took (nanoseconds), `trace.id` the pass it belongs
+to, `tidegate.*` measurements and campaign times. Instants are ISO 8601.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Final
+
+from engine import __version__
+from engine.clock import Instant, format_instant
+from engine.domain.keys import layout_hash, user_id_of
+from engine.telemetry.contract import INSTANTS, LABELS
+from engine.telemetry.events import trace_id
+from engine.telemetry.redaction import Redactor, looks_like_address
+
+ECS_VERSION: Final = "8.11.0"
+_DIFFERS: Final = 1_000
+"""Milliseconds between the clocks from which a line carries campaign time too: below, it follows system time."""
+
+_SUFFIXES: Final = frozenset({"first", "until"})
+
+
+def ecs_line(
+    name: str,
+    level: str,
+    fields: Mapping[str, object],
+    *,
+    at: Instant,
+    redactor: Redactor,
+    process: str,
+    outcome: str | None = None,
+    campaign_time: Instant | None = None,
+    logger: str = "engine",
+    sequence: int | None = None,
+) -> dict[str, object]:
+    """The line of one event as nested values, redacted and ready for JSON.
+
+    `at` is system time, `sequence` orders the lines of a process. A `user` may be a raw user id or a user key; in both
+    cases the line shows the id (or its pseudonym) and its layout hash (of a pseudonymised user the first half, which
+    tells nobody), by which a story finds its batches.
+    """
+    event: dict[str, object] = {"action": name, "dataset": "tidegate"}
+    line: dict[str, object] = {
+        "@timestamp": format_instant(at),
+        "log.level": level,
+        "message": name,
+        "ecs.version": ECS_VERSION,
+        "event": event,
+        "service": {"name": "tidegate", "version": __version__, "type": "tidegate"},
+        "process": {"pid": os.getpid(), "name": process},
+        "log.logger": logger,
+    }
+    labels: dict[str, str] = {}
+    own: dict[str, object] = {}
+    for field, value in fields.items():
+        if value is None:
+            continue
+        if field in LABELS:
+            _label(field, value, labels, own, redactor)
+        elif field in INSTANTS and isinstance(value, int):
+            own[field] = format_instant(value)
+        elif field in _SUFFIXES:
+            own[field] = redactor.key(str(value))
+        elif field == "duration" and isinstance(value, timedelta):
+            event["duration"] = value // timedelta(microseconds=1) * 1_000
+        elif field == "outcome":
+            outcome = str(value)
+        elif field == "trace":
+            line["trace"] = {"id": str(value)}
+        elif field == "text":
+            line["message"] = f"{name}: {redactor.text(str(value))}"
+        elif field == "error" and isinstance(value, BaseException):
+            kind, text, stack = redactor.error(value)
+            line["error"] = {"type": kind, "message": text, "stack_trace": stack}
+        else:
+            own[field] = redactor.values(value)
+    if sequence is not None:
+        event["sequence"] = sequence
+    if outcome is not None:
+        event["outcome"] = outcome
+    passed = fields.get("chosen_at", fields.get("as_of"))
+    campaign = fields.get("campaign_uid") or fields.get("campaign")
+    if "trace" not in line and campaign is not None and isinstance(passed, int):
+        line["trace"] = {"id": trace_id(str(campaign), passed)}
+    if campaign_time is not None and abs(campaign_time - at) >= _DIFFERS:
+        own.setdefault("campaign_time", format_instant(campaign_time))
+    if labels:
+        line["labels"] = labels
+    if own:
+        line["tidegate"] = own
+    return line
+
+
+def _label(field: str, value: object, labels: dict[str, str], own: dict[str, object], redactor: Redactor) -> None:
+    text = str(value)
+    if field == "user":
+        user_id = user_id_of(text) if _is_user_key(text) else text
+        labels["user"] = redactor.user(user_id)
+        digits = f"{layout_hash(user_id):08x}"
+        own["user_hash"] = digits[:4] if looks_like_address(user_id) else digits
+    elif field in ("key", "slice"):
+        labels[field] = redactor.key(text)
+    else:
+        labels[field] = redactor.text(text)
+
+
+def _is_user_key(text: str) -> bool:
+    parts = text.split("/")
+    return len(parts) == 3 and len(parts[1]) == 8 and all(digit in "0123456789abcdef" for digit in parts[1])

@@ -1,0 +1,209 @@
+"""Logs of a process: set up once, then every event of the contract is one line; ids are bound once and cleared after.
+
+    logs = configure(LogOptions(process="fast", folder=Path("var/logs")), clock=clock)
+    bind(slice=slice.id, run=run.id)
+    emit("slice.claimed", as_of=run.as_of)
+    clear()
+
+Lines go to a file of the process, to stdout where wanted, and to a console (stderr) that people read. Messages of the
+libraries (Dramatiq, the drivers) take the same way with the same redaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import orjson
+import structlog
+
+from engine.clock import Clock, Instant
+from engine.telemetry import events
+from engine.telemetry.ecs import ecs_line
+from engine.telemetry.files import LogFile
+from engine.telemetry.redaction import Redactor, pseudonym_key
+
+LEVELS: Final[Mapping[str, int]] = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+_QUIET: Final = ("pymongo", "elastic_transport", "elasticsearch", "urllib3", "watchfiles", "asyncio")
+"""Libraries whose `info` is one line per call, some with documents in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """Where lines go and what they may hold.
+
+    `process` names the process type (`fast`, `clock`, ...); `folder` None writes no files; `stdout` writes JSON lines
+    there; `console` writes lines for people to stderr (None: where that is a terminal and stdout has no lines).
+    `secrets` are taken out wherever they occur; `pseudonyms` is the key of pseudonyms (None: a file in the folder).
+    """
+
+    process: str
+    folder: Path | None = None
+    level: str = "info"
+    stdout: bool = False
+    console: bool | None = None
+    max_bytes: int = 50_000_000
+    keep: int = 10
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    pseudonyms: bytes | None = field(default=None, repr=False)
+
+
+class Logs:
+    """The configured logs of this process; `close` undoes `configure`."""
+
+    def __init__(self, options: LogOptions, clock: Clock, campaign_time: Callable[[], Instant | None] | None) -> None:
+        """Use `configure`."""
+        self._options, self._clock, self._campaign_time = options, clock, campaign_time
+        key = options.pseudonyms or (pseudonym_key(options.folder) if options.folder else os.urandom(32))
+        self.redactor = Redactor(key, options.secrets)
+        self._sequence = count(1)
+        self._threshold = LEVELS[options.level]
+        self._file = (
+            LogFile(options.folder, options.process, max_bytes=options.max_bytes, keep=options.keep)
+            if options.folder
+            else None
+        )
+        wanted = sys.stderr.isatty() and not options.stdout if options.console is None else options.console
+        self._console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False) if wanted else None
+        self._unsubscribe = events.subscribe(self._event)
+
+    def line(self, name: str, level: str, fields: Mapping[str, object], **more: Any) -> None:
+        """Write one line with the bound ids; nothing below the configured level. Never raises for a full disk."""
+        if LEVELS[level] < self._threshold:
+            return
+        bound = structlog.contextvars.get_contextvars()
+        made = ecs_line(
+            name,
+            level,
+            {**bound, **fields} if bound else fields,
+            at=self._clock.system_now(),
+            redactor=self.redactor,
+            process=self._options.process,
+            campaign_time=self._campaign_time() if self._campaign_time else None,
+            sequence=next(self._sequence),
+            **more,
+        )
+        if self._file or self._options.stdout:
+            raw = orjson.dumps(made, option=orjson.OPT_NON_STR_KEYS)
+            if self._file:
+                self._file.write(raw)
+            if self._options.stdout:
+                with suppress(OSError, ValueError):  # whoever read it has gone; the file goes on
+                    sys.stdout.buffer.write(raw + b"\n")
+                    sys.stdout.buffer.flush()
+        if self._console:
+            print(self._console(None, level, for_people(made)), file=sys.stderr)  # noqa: T201 - the console of people
+
+    def close(self) -> None:
+        """Stop listening and close the file; safe twice."""
+        global _current
+        self._unsubscribe()
+        root = logging.getLogger()
+        for handler in [one for one in root.handlers if isinstance(one, _Bridge) and one.logs is self]:
+            root.removeHandler(handler)
+        if self._file:
+            self._file.close()
+        if _current is self:
+            _current = None
+            structlog.reset_defaults()
+            events.strict(True)
+
+    def _event(self, occurrence: events.Occurrence) -> None:
+        self.line(occurrence.name, occurrence.kind.level, occurrence.fields, outcome=occurrence.kind.outcome)
+
+
+_current: Logs | None = None
+
+
+def configure(options: LogOptions, *, clock: Clock, campaign_time: Callable[[], Instant | None] | None = None) -> Logs:
+    """Set up the logs of this process; a second call replaces the first.
+
+    `campaign_time` tells campaign time without asking a store (or None); lines carry it where it differs. From here on
+    an event outside the contract is left out and reported instead of raising.
+    """
+    global _current
+    if _current is not None:
+        _current.close()
+    logs = _current = Logs(options, clock, campaign_time)
+    events.strict(False)
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, logs_processor(logs)],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[options.level]),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [one for one in root.handlers if not isinstance(one, _Bridge)] + [_Bridge(logs)]
+    root.setLevel(LEVELS[options.level])
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, LEVELS[options.level]))
+    return logs
+
+
+def bind(**ids: object) -> None:
+    """Bind ids (`run`, `slice`, `campaign`, ...) to every line of this thread until `clear`."""
+    structlog.contextvars.bind_contextvars(**{name: value for name, value in ids.items() if value is not None})
+
+
+def clear() -> None:
+    """Forget what was bound."""
+    structlog.contextvars.clear_contextvars()
+
+
+def bound() -> dict[str, object]:
+    """What is bound, to hand it on to another thread or into a queue message."""
+    return dict(structlog.contextvars.get_contextvars())
+
+
+def logs_processor(logs: Logs) -> Callable[[Any, str, MutableMapping[str, Any]], NoReturn]:
+    """The last processor of structlog: writes the line and ends the chain."""
+
+    def write(_: Any, method: str, fields: MutableMapping[str, Any]) -> NoReturn:
+        name = str(fields.pop("event", ""))
+        error = fields.pop("exc_info", None)
+        if error is True:
+            error = sys.exc_info()[1]
+        elif isinstance(error, tuple):
+            error = error[1]
+        if isinstance(error, BaseException):
+            fields["error"] = error
+        level = {"warn": "warning", "exception": "error", "fatal": "critical"}.get(method, method)
+        logs.line(logs.redactor.text(name), level, fields)
+        raise structlog.DropEvent
+
+    return write
+
+
+class _Bridge(logging.Handler):
+    """Takes what libraries log with the standard library."""
+
+    def __init__(self, logs: Logs) -> None:
+        super().__init__()
+        self.logs = logs
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = next((name for name, number in reversed(list(LEVELS.items())) if record.levelno >= number), "debug")
+        error = record.exc_info[1] if record.exc_info else None
+        fields: dict[str, object] = {"text": record.getMessage(), "error": error}
+        self.logs.line("library.logged", level, fields, logger=record.name)
+
+
+def for_people(line: Mapping[str, object]) -> dict[str, Any]:
+    """A line as `name key=value ...`: the labels and measurements, without what repeats in every line."""
+    shown: dict[str, Any] = {"timestamp": str(line["@timestamp"])[11:23], "level": line["log.level"]}
+    shown["event"] = line["message"]
+    for part in ("labels", "tidegate"):
+        inside = line.get(part)
+        shown |= inside if isinstance(inside, dict) else {}
+    event, error = line["event"], line.get("error")
+    if isinstance(event, dict) and isinstance(event.get("duration"), int):
+        shown["took"] = f"{event['duration'] / 1e6:.1f}ms"
+    if isinstance(error, dict):
+        shown["error"] = f"{error['type']}: {error['message']}"
+    return shown

@@ -1,0 +1,106 @@
+"""What people type to find lines: `campaign:winback user:hh-1 timeout`, for Elasticsearch and for the files alike."""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from engine.clock import Instant, format_instant
+from engine.errors import WrongCall
+from engine.telemetry.contract import LABELS
+from engine.telemetry.redaction import Redactor
+
+FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    **{label: (f"labels.{label}",) for label in sorted(LABELS)},
+    "campaign": ("labels.campaign", "labels.campaign_uid"),
+    "process": ("process.name", "labels.process"),
+    "event": ("event.action",),
+    "outcome": ("event.outcome",),
+    "level": ("log.level",),
+    "trace": ("trace.id",),
+    "pid": ("process.pid",),
+}
+"""The words before a colon, and the fields of a line in which their value is looked for."""
+
+_SEARCHED: Final = ("message", "error.message", "error.type", "labels.reason")
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """Lines that have every term (a field and a value, `*` at its end for a prefix) and every word, from `since` on."""
+
+    terms: tuple[tuple[str, str], ...] = ()
+    words: tuple[str, ...] = ()
+    since: Instant | None = None
+
+    def matches(self, line: Mapping[str, object]) -> bool:
+        """Whether a line read from a file is one of these."""
+        if self.since is not None and str(line.get("@timestamp", "")) < format_instant(self.since):
+            return False
+        for name, wanted in self.terms:
+            found = [str(value) for path in FIELDS[name] if (value := value_of(line, path)) is not None]
+            if not any(_equal(value, wanted) for value in found):
+                return False
+        if not self.words:
+            return True
+        text = "\n".join(str(value_of(line, path) or "") for path in _SEARCHED).lower()
+        return all(word.lower() in text for word in self.words)
+
+    def elastic(self) -> dict[str, object]:
+        """The Elasticsearch query of the same lines; words are matched by their beginnings there."""
+        filters: list[dict[str, object]] = [
+            {"bool": {"should": [_term(path, wanted) for path in FIELDS[name]]}} for name, wanted in self.terms
+        ]
+        filters += [
+            {"multi_match": {"query": word, "type": "phrase_prefix", "fields": list(_SEARCHED)}} for word in self.words
+        ]
+        if self.since is not None:
+            filters.append({"range": {"@timestamp": {"gte": format_instant(self.since)}}})
+        return {"bool": {"filter": filters}} if filters else {"match_all": {}}
+
+
+def parse_query(text: str, redactor: Redactor, since: Instant | None = None) -> LogQuery:
+    """Read a query; a user id is looked for as logs show it (a pseudonym where it looks like an address).
+
+    Raises `WrongCall` for an unknown word before a colon or an open quote.
+    """
+    try:
+        parts = shlex.split(text)
+    except ValueError as error:
+        raise WrongCall(f"cannot read the query: {error}", remedy="close the quote") from error
+    terms: list[tuple[str, str]] = []
+    words: list[str] = []
+    for part in parts:
+        name, colon, value = part.partition(":")
+        if not colon or not name or " " in part.partition(":")[0]:
+            words.append(part)
+        elif name in FIELDS:
+            shown = redactor.user(value) if name == "user" else redactor.key(value) if name == "key" else value
+            terms.append((name, shown))
+        else:
+            near = difflib.get_close_matches(name, FIELDS, 1)
+            hint = f"did you mean {near[0]}:{value}?" if near else f"one of {', '.join(FIELDS)}; or quote '{part}'"
+            raise WrongCall(f"no field {name!r} to search for", remedy=hint)
+    return LogQuery(tuple(terms), tuple(words), since)
+
+
+def value_of(line: Mapping[str, object], path: str) -> object:
+    """The value at a dotted path of a line, nested or written with dots; None where there is none."""
+    if path in line:
+        return line[path]
+    first, _, rest = path.partition(".")
+    inside = line.get(first)
+    return value_of(inside, rest) if rest and isinstance(inside, Mapping) else None
+
+
+def _equal(value: str, wanted: str) -> bool:
+    return value.startswith(wanted[:-1]) if wanted.endswith("*") else value == wanted
+
+
+def _term(path: str, wanted: str) -> dict[str, object]:
+    if path == "process.pid":
+        return {"term": {path: int(wanted) if wanted.isdigit() else -1}}
+    return {"prefix": {path: wanted[:-1]}} if wanted.endswith("*") else {"term": {path: wanted}}

@@ -1,0 +1,167 @@
+"""What may not stand in a log, taken out: addresses, known secrets, and values that strangers' exceptions quote.
+
+The contract keeps bodies and attributes out by carrying ids only. This is the second line, over every text of a line:
+
+- an e-mail address anywhere becomes `[address]`, the credentials of a URL `[credentials]`;
+- a secret that was made known (`Redactor.secret`), plain or encoded, becomes `[secret]`;
+- a user id that looks like an address becomes a pseudonym, the same in every process that has the same key;
+- the text of an exception that is not ours loses what it quotes: drivers put whole documents into theirs.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import secrets
+import traceback
+from collections.abc import Iterator
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import orjson
+
+from engine.domain.keys import unescape
+from engine.errors import EngineError
+
+_ADDRESS: Final = re.compile(r"""[^\s@"'<>()\[\]{},;:=|`]+(?:@|%40|&#64;)[^\s@"'<>()\[\]{},;:=|`\\]+""", re.IGNORECASE)
+_QUOTED_LOCAL: Final = re.compile(r'"[^"\n]{1,128}"@[^\s@"<>,;]+')
+_CREDENTIALS: Final = re.compile(r"(?<=://)[^\s/@]+@")
+_VALUES: Final = re.compile(r"""(?P<open>['"`{\[(]).*['"`}\])]""", re.DOTALL)
+_SHORTEST_SECRET: Final = 6
+"""Characters: a shorter one would take ordinary words out of the logs (and is no secret)."""
+_LONGEST_TEXT: Final = 4_000
+"""Characters of an exception's text; whole documents come after."""
+_KEY_FILE: Final = "pseudonyms.key"
+
+
+def looks_like_address(user_id: str) -> bool:
+    """Whether a user id must be pseudonymised: it has an `@` (as it stands or escaped) between other characters."""
+    return "@" in user_id.strip("@") or "%40" in user_id
+
+
+class Redactor:
+    """Takes out of texts what may not stand in a log. `key` (secret) makes the pseudonyms; 16 bytes or more."""
+
+    def __init__(self, key: bytes, known_secrets: tuple[str, ...] = ()) -> None:
+        self._key = key
+        self._known: frozenset[str] = frozenset()
+        self._secrets: re.Pattern[str] | None = None
+        for value in known_secrets:
+            self.secret(value)
+
+    def __repr__(self) -> str:
+        return "Redactor(…)"
+
+    def secret(self, value: str) -> None:
+        """Make a secret known: from now on it is taken out, as it stands and as URLs, JSON and Base64 write it."""
+        if len(value) < _SHORTEST_SECRET:
+            return
+        self._known |= set(_forms(value))
+        longest_first = sorted(self._known, key=len, reverse=True)
+        self._secrets = re.compile("|".join(map(re.escape, longest_first)))
+
+    def text(self, text: str) -> str:
+        """`text` without addresses, credentials and known secrets."""
+        if self._secrets is not None:
+            text = self._secrets.sub("[secret]", text)
+        if "@" in text or "%40" in text or "&#64;" in text:
+            text = _CREDENTIALS.sub("[credentials]@", text)
+            text = _QUOTED_LOCAL.sub("[address]", text)
+            text = _ADDRESS.sub(_mask, text)
+        return text
+
+    def user(self, user_id: str) -> str:
+        """The user id as logs show it: itself, or where it looks like an address its pseudonym, `u:` and 16 digits."""
+        if not looks_like_address(user_id):
+            return user_id
+        return "u:" + blake2b(user_id.encode(), key=self._key[:64], digest_size=8).hexdigest()
+
+    def key(self, key: str) -> str:
+        """A delivery key or another key of a user: an address in it becomes a pseudonym and its hash `~`.
+
+        The layout hash has no secret in it, so it would let anyone test a guessed address.
+        """
+        if "@" not in key and "%40" not in key:
+            return key
+        parts = key.split("/")
+        for place, part in enumerate(parts):
+            if looks_like_address(part):
+                parts[place] = self.user(unescape(part))
+                if place:
+                    parts[place - 1] = "~"
+        return "/".join(parts)
+
+    def values(self, value: object) -> object:
+        """`value` with every text in it redacted: lists and mappings are copied, other types become their text."""
+        if isinstance(value, str):
+            return self.text(value)
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if isinstance(value, dict):
+            return {str(name): self.values(one) for name, one in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.values(one) for one in value]
+        return self.text(str(value))
+
+    def error(self, error: BaseException) -> tuple[str, str, str]:
+        """Type, text and stack of an exception with its causes; texts that are not ours lose what they quote."""
+        kind = type(error)
+        return f"{kind.__module__}.{kind.__qualname__}", self._told(error), self.text("".join(self._stack(error)))
+
+    def _told(self, error: BaseException) -> str:
+        if isinstance(error, OSError) and error.strerror and not isinstance(error, EngineError):
+            return f"[errno {error.errno}] {self.text(str(error.strerror))}"
+        text = self.text(str(error)[:_LONGEST_TEXT])
+        return text if isinstance(error, EngineError) else _VALUES.sub(lambda found: f"{found['open']}…", text)
+
+    def _stack(self, error: BaseException, depth: int = 0) -> Iterator[str]:
+        """Frames without their variables, causes first; a chain is followed for eight links."""
+        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if cause is not None and depth < 8:
+            yield from self._stack(cause, depth + 1)
+            yield "\n"
+        yield from traceback.format_list(traceback.extract_tb(error.__traceback__, limit=-40))
+        yield f"{type(error).__name__}: {self._told(error)}\n"
+
+
+def pseudonym_key(folder: Path) -> bytes:
+    """The key of this installation's pseudonyms, in a file of `folder`; made once, whoever comes first.
+
+    Processes on other machines need the same key: give it in the settings there.
+    """
+    path = folder / _KEY_FILE
+    with suppress(FileNotFoundError):
+        return bytes.fromhex(path.read_text(encoding="ascii").strip())
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = folder / f".{_KEY_FILE}.{os.getpid()}.{secrets.token_hex(4)}"
+    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(secrets.token_hex(32))
+    try:
+        with suppress(FileExistsError):
+            os.link(scratch, path)  # whole or not at all, and only the first one counts
+    finally:
+        scratch.unlink()
+    return bytes.fromhex(path.read_text(encoding="ascii").strip())
+
+
+def _mask(found: re.Match[str]) -> str:
+    # What `_CREDENTIALS` has put in place stays.
+    return found[0] if found[0].startswith("[credentials]@") else "[address]"
+
+
+def _forms(value: str) -> Iterator[str]:
+    yield value
+    yield quote(value, safe="")
+    yield orjson.dumps(value).decode()[1:-1]
+    raw = value.encode()
+    # Base64 of a text in the middle of others: three alignments, less what its neighbours share.
+    for shift in range(3):
+        encoded = base64.b64encode(b"\0" * shift + raw).decode().rstrip("=")
+        middle = encoded[(0, 2, 3)[shift] : -1]
+        if len(middle) >= 2 * _SHORTEST_SECRET:
+            yield middle

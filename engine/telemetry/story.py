@@ -1,0 +1,91 @@
+"""The story of one delivery: every line of its user in its campaign, and of the pass that chose it.
+
+A delivery's line has its pass's `trace.id` (`engine.telemetry.events.trace_id`), and so have the lines of that pass's
+run, slices and batches. Of those, the story keeps the run's, the choosing slice's, and other slices whose user range
+holds this user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from engine.domain.keys import HIGHEST, escape
+from engine.telemetry.query import value_of
+
+Line: TypeAlias = Mapping[str, object]
+
+LONGEST: Final = 5_000
+"""Lines of one story: a pass over a million users has about a thousand batches, of which few are this user's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Focus:
+    """What a story is about: one user in one campaign, and the passes and choosing slices that the hits name."""
+
+    user: str
+    campaign: str
+    user_hash: str
+    traces: frozenset[str]
+    slices: frozenset[str]
+
+    def elastic(self) -> dict[str, object]:
+        """The Elasticsearch query of a superset; other users' lines, of which a pass may have a million, stay out."""
+        mine = {"term": {"labels.user": self.user}}
+        nobody = {"bool": {"must_not": [{"exists": {"field": "labels.user"}}]}}
+        carried = [
+            {"terms": {"trace.id": sorted(self.traces)}},
+            {"bool": {"filter": [mine, {"term": {"labels.campaign": self.campaign}}]}},
+        ]
+        return {"bool": {"filter": [{"bool": {"should": carried}}, {"bool": {"should": [mine, nobody]}}]}}
+
+    def holds(self, line: Line) -> bool:
+        """Whether `line` belongs to the story."""
+        user = value_of(line, "labels.user")
+        if user is not None:
+            return user == self.user and value_of(line, "labels.campaign") == self.campaign
+        if value_of(line, "trace.id") not in self.traces:
+            return False
+        part = value_of(line, "labels.slice")
+        if part is None or part in self.slices:
+            return True
+        # Another slice of the same pass: only where its range says that it held this user too.
+        first, until = value_of(line, "tidegate.first"), value_of(line, "tidegate.until")
+        return isinstance(first, str) and isinstance(until, str) and self._within(first, until)
+
+    def _within(self, first: str, until: str) -> bool:
+        if len(self.user_hash) == 8:
+            return first <= f"{self.user_hash}/{escape(self.user)}" < until
+        # Of a pseudonymised user only half of the hash is known: a batch too many rather than one too few.
+        digits = len(self.user_hash)
+        return first[:digits] <= self.user_hash and (until == HIGHEST or self.user_hash <= until[:digits])
+
+
+def story(hits: Iterable[Line], about: Callable[[Focus], Iterable[Line]]) -> list[Line]:
+    """The lines of the story of the newest delivery among `hits`, oldest first; empty where no hit names a user.
+
+    `about` searches a superset of what a focus `holds` (`Focus.elastic` says which).
+    """
+    named = [line for line in hits if value_of(line, "labels.user") and value_of(line, "labels.campaign")]
+    if not named:
+        return []
+    newest = max(named, key=order_of)
+    user, campaign = str(value_of(newest, "labels.user")), str(value_of(newest, "labels.campaign"))
+    mine = [
+        line for line in named if (value_of(line, "labels.user"), value_of(line, "labels.campaign")) == (user, campaign)
+    ]
+    focus = Focus(
+        user,
+        campaign,
+        str(value_of(newest, "tidegate.user_hash") or ""),
+        frozenset(str(trace) for line in mine if (trace := value_of(line, "trace.id")) is not None),
+        frozenset(str(part) for line in mine if (part := value_of(line, "labels.slice")) is not None),
+    )
+    return sorted((line for line in about(focus) if focus.holds(line)), key=order_of)
+
+
+def order_of(line: Line) -> tuple[str, int, int]:
+    """What sorts lines as they were written: time, then process and its own count."""
+    pid, sequence = value_of(line, "process.pid"), value_of(line, "event.sequence")
+    return str(line.get("@timestamp", "")), int(str(pid or 0)), int(str(sequence or 0))

@@ -1,0 +1,129 @@
+"""`make demo`: a season of a real grocer's campaigns through the real system, and the proof that it was right.
+
+Everything starts from nothing in `var/demo/`: services, processes, users, campaigns. Days pass as fast as the engine is
+done with them. Then the mails are read from the Maildir and compared with an oracle that shares no code with the
+engine. Exit code 1 where one mail is missing, extra or doubled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from rich.console import Console
+
+if __name__ == "__main__" and not __package__:  # called as a file: the project's root is not on the path
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from engine.clock import format_duration, parse_duration
+from engine.errors import EngineError
+from examples.grocer import data, mails, oracle, summary
+from examples.grocer.chaos import Killer, outermost, supervised
+from examples.grocer.engine_side import EngineSide
+from examples.grocer.replay import Progress, replay
+from examples.grocer.stage import ROOT, Mode, Plan, Stage
+
+WINDOWS = {"weeks": data.THIRTEEN_WEEKS, "year": data.YEAR, "fortnight": data.FORTNIGHT}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a replay proved: the summary, the seconds from nothing to the last mail, and how many were killed."""
+
+    summary: summary.Summary
+    seconds: float
+    kills: int
+
+
+def perform(
+    plan: Plan,
+    window: data.Window,
+    kill_every: timedelta | None,
+    told: Callable[[Progress], None],
+    say: Callable[[str], None],
+) -> Outcome:
+    """Replay `window` on a stage of its own, with a worker killed `kill_every` so often, and compare what came out.
+
+    Raises `EngineError`, `TimeoutError` where a day does not end, `StrangeMail` for a mail that is none of ours.
+    """
+    began = time.monotonic()
+    with Stage(plan, say) as stage, EngineSide(stage.settings) as engine:
+        stage.start_processes()
+        victims = supervised if plan.mode is Mode.PROCFILE else outermost
+        killer = Killer(lambda: victims(stage.supervisor), kill_every) if kill_every else None
+        chaos: AbstractContextManager[object] = killer or nullcontext()
+        with chaos:
+            replay(engine, window, plan.folder, told)
+        seconds = time.monotonic() - began
+        found = mails.read_maildir(stage.maildir)
+    expected = oracle.expected(window.first, window.last, launch_earlier=window.launch_earlier)
+    return Outcome(summary.compare(expected, found), seconds, len(killer.kills) if killer else 0)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo; 0 where everybody got exactly what they should have, 1 otherwise."""
+    given = _arguments(argv)
+    window = WINDOWS[given.window]
+    kill_every = parse_duration(given.kill_every) if given.kill_every else None
+    lease = parse_duration(given.lease) if given.lease else None
+    plan = Plan(given.var.resolve(), Mode(given.mode), lease, chaotic=kill_every is not None)
+    console = Console(stderr=True)
+    console.print(f"{window.first} to {window.last}, everything from nothing in {given.var}")
+    try:
+        outcome = perform(plan, window, kill_every, _teller(console), lambda text: console.print(text, markup=False))
+    except (EngineError, TimeoutError, mails.StrangeMail) as error:
+        console.print(f"{error}", markup=False, style="red")
+        console.print(f"see {given.var}/processes.log and {given.var}/logs/", markup=False)
+        return 1
+    told = outcome.summary
+    summary.write(told, plan.folder / "summary.json")
+    killed = f", {outcome.kills} workers killed" if kill_every else ""
+    shown = Console()
+    summary.show(told, shown, f"{window.first} to {window.last}, in {outcome.seconds:.0f} s{killed}")
+    verdict = "everybody got exactly what they should have" if told.right else "that is not what should have come out"
+    shown.print(f"{verdict}; look at {given.var}/maildir/, {given.var}/logs/, {given.var}/summary.json")
+    return 0 if told.right else 1
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="demo.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--year", dest="window", action="store_const", const="year", help="2016-11-14 to 2017-12-31")
+    parser.add_argument(
+        "--fortnight", dest="window", action="store_const", const="fortnight", help="two weeks of March"
+    )
+    parser.add_argument("--chaos", action="store_true", help="kill a worker every 5 s, leases of 3 s (year by default)")
+    parser.add_argument("--kill-every", metavar="5s", help="kill a random worker so often")
+    parser.add_argument("--lease", metavar="3s", help="how long a killed worker's slice stays its own")
+    parser.add_argument("--mode", choices=[mode.value for mode in Mode], default="procfile", help="how the actors run")
+    parser.add_argument("--var", type=Path, default=Path("var/demo"), help="the folder, emptied first")
+    given = parser.parse_args(argv)
+    if given.chaos:
+        given.kill_every = given.kill_every or "5s"
+        given.lease = given.lease or "3s"
+    given.window = given.window or ("year" if given.chaos else "weeks")
+    given.var = given.var if given.var.is_absolute() else Path.cwd() / given.var
+    if given.var.resolve() in (ROOT, *ROOT.parents):
+        parser.error("--var: this folder would be emptied")
+    return given
+
+
+def _teller(console: Console) -> Callable[[Progress], None]:
+    """A line for each week of campaign time, with the time that is left."""
+
+    def tell(progress: Progress) -> None:
+        if progress.number % 7 == 0 or progress.number == progress.days:
+            left = progress.seconds / progress.number * (progress.days - progress.number)
+            rest = format_duration(timedelta(seconds=round(left)))
+            console.print(f"{progress.day}  day {progress.number} of {progress.days}, about {rest} left", markup=False)
+
+    return tell
+
+
+if __name__ == "__main__":
+    sys.exit(main())

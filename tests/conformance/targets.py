@@ -1,0 +1,107 @@
+"""The three targets behind one question: whom does this predicate find among the users of this workspace?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from elasticsearch import Elasticsearch
+from pymongo.database import Database
+
+from engine.predicate.compiled import CompiledPredicate
+from engine.predicate.elastic import elastic_document
+from engine.predicate.fields import Catalogue
+from tests.conformance.population import Person
+
+MAPPING = Path(__file__).parents[2] / "conf" / "index-templates" / "users.json"
+
+Found = tuple[set[str], set[str], bool]
+"""The final set, the candidates before judging, and whether the target said that they are exact (user ids)."""
+
+
+def fill_mongo(database: Database[dict[str, Any]], catalogue: Catalogue, people: Mapping[str, Person]) -> None:
+    database.users.insert_many([person.document(catalogue, name) for name, person in people.items()])
+    events = [event for name, person in people.items() for event in person.event_documents(catalogue, name)]
+    if events:
+        database.events.insert_many(events)
+
+
+def create_index(elastic: Elasticsearch, index: str) -> None:
+    template = json.loads(MAPPING.read_text())
+    elastic.indices.create(index=index, settings=template["settings"], mappings=template["mappings"])
+
+
+def fill_elastic(elastic: Elasticsearch, index: str, catalogue: Catalogue, people: Mapping[str, Person]) -> None:
+    lines: list[dict[str, Any]] = []
+    for name, person in people.items():
+        indexed = elastic_document(catalogue, person.document(catalogue, name))
+        lines.append({"index": {"_id": indexed["user_id"], "version": indexed["rev"], "version_type": "external"}})
+        lines.append(indexed)
+    answer = elastic.bulk(index=index, operations=lines, refresh=True)
+    assert not answer["errors"], answer
+
+
+def by_python(predicate: CompiledPredicate, people: Mapping[str, Person], as_of: int) -> set[str]:
+    """The judge's own answer, asked three ways that must agree: one by one, as a batch, and with `maybe`."""
+    catalogue = predicate.catalogue
+    rows = {name: catalogue.row(person.document(catalogue, name)) for name, person in people.items()}
+    facts = {name: person.facts(predicate) for name, person in people.items()}
+    single = {name for name in people if predicate.matches(rows[name], facts[name], as_of)}
+    names = list(people)
+    batch = predicate.filter_rows([rows[name] for name in names], {rows[n].key: facts[n] for n in names}, as_of)
+    assert {names[place] for place in batch} == single
+    for name in names:
+        told = predicate.maybe(rows[name], as_of)
+        assert told in (None, name in single), f"maybe says {told} of {name}"
+        assert told is not None or predicate.event_queries, f"maybe does not know {name}, and no event could tell"
+    return single
+
+
+def by_mongo(
+    predicate: CompiledPredicate, database: Database[dict[str, Any]], people: Mapping[str, Person], as_of: int
+) -> Found:
+    """Candidates of the filter over the workspace's range; where not exact, judged from what MongoDB holds."""
+    catalogue = predicate.catalogue
+    answer = predicate.mongo(as_of)
+    reach = {"$gte": f"{catalogue.workspace}/", "$lt": f"{catalogue.workspace}0"}
+    found = list(database.users.find({"_id": reach, **answer.filter}, predicate.catalogue.projection()))
+    candidates = {document["u"] for document in found}
+    if answer.exact:
+        return candidates, candidates, True
+    final = set()
+    for document in found:
+        facts = []
+        for query in predicate.event_queries:
+            events = database.events.find({"user": document["_id"], **query.mongo(as_of)}, query.projection())
+            facts.append([(event["t"], event.get("p", {})) for event in events])
+        if predicate.matches(catalogue.row(document), facts, as_of):
+            final.add(document["u"])
+    return final, candidates, False
+
+
+def by_elastic(
+    predicate: CompiledPredicate, elastic: Elasticsearch, index: str, people: Mapping[str, Person], as_of: int
+) -> Found:
+    """Candidates of the query in the workspace; where not exact, judged from the documents."""
+    catalogue = predicate.catalogue
+    answer = predicate.elastic(as_of)
+    candidates = ids(elastic, index, catalogue, answer.filter)
+    if answer.exact:
+        return candidates, candidates, True
+    judged = by_python(predicate, {name: people[name] for name in candidates}, as_of)
+    return judged, candidates, False
+
+
+def ids(elastic: Elasticsearch, index: str, catalogue: Catalogue, query: Mapping[str, Any]) -> set[str]:
+    """The user ids that a query finds in the workspace."""
+    hits = elastic.search(
+        index=index,
+        query={"bool": {"filter": [{"term": {"w": catalogue.workspace}}, query]}},
+        size=1_000,
+        docvalue_fields=["user_id"],
+        stored_fields="_none_",
+        source=False,
+    )["hits"]["hits"]
+    return {hit["fields"]["user_id"][0].rsplit("/", 1)[1] for hit in hits}

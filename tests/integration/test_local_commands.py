@@ -1,0 +1,169 @@
+"""`tidegate up`, `down` and `status` as a user types them, mounted in an app of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.local.processes import birth_of
+from engine.local.services import LocalServices
+
+ROOT = Path(__file__).parents[2]
+APP = """
+import sys, typer
+from engine.cli.services import mount
+from engine.errors import EngineError
+app = typer.Typer()
+mount(app)
+try:
+    sys.exit(app(standalone_mode=False))  # the code of a typer.Exit is returned
+except EngineError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+Tidegate = Callable[..., "subprocess.Popen[str]"]
+GIVEN = {"TIDEGATE_SERVICES__ELASTIC_URL": "http://127.0.0.1:9"}  # none of these tests is about Elasticsearch
+
+
+@pytest.fixture
+def tidegate(tmp_path: Path) -> Iterator[Tidegate]:
+    """Runs a command in the folder `tmp_path`, with local services of its own."""
+    (tmp_path / "app.py").write_text(APP)
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: str, **env: str) -> subprocess.Popen[str]:
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("TIDEGATE_SERVICES")}
+        command = subprocess.Popen(
+            [sys.executable, "app.py", *arguments],
+            cwd=tmp_path,
+            env={**clean, "PYTHONPATH": str(ROOT), **GIVEN, **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(command)
+        return command
+
+    yield run
+    for command in started:
+        if command.poll() is None:
+            command.kill()
+            command.communicate()
+    LocalServices(tmp_path / "var").stop(everything=True, discard=True)
+
+
+def until(command: subprocess.Popen[str], text: str) -> str:
+    assert command.stdout is not None
+    seen = []
+    for line in command.stdout:
+        seen.append(line)
+        if text in line:
+            return line
+    raise AssertionError(f"{text!r} never came:\n{''.join(seen)}")
+
+
+def states(tidegate: Tidegate) -> tuple[int, dict[str, str], int | None]:
+    command = tidegate("status", "--json")
+    output, _ = command.communicate()
+    document = json.loads(output)
+    return command.returncode, {one["name"]: one["state"] for one in document["services"]}, document["up"]
+
+
+def test_up_starts_services_and_processes_and_down_ends_them_all(tidegate: Tidegate, tmp_path: Path) -> None:
+    (tmp_path / "Procfile").write_text("web: sh -c 'printenv | grep TIDEGATE_SERVICES | sort; echo set; sleep 1000'\n")
+    up = tidegate("up")
+    urls = [until(up, "TIDEGATE_SERVICES__").partition("| ")[2].partition("=") for _ in range(4)]
+    addresses = {name: url.strip() for name, _, url in urls}
+    until(up, "set")
+    code, running, pid = states(tidegate)
+    assert code == 0
+    assert running == {"mongo": "running", "broker": "running", "cache": "running", "elastic": "given"}
+    assert pid == up.pid
+    recorded = LocalServices(tmp_path / "var").running()
+    assert addresses == {**recorded.environment(), **GIVEN}
+
+    second = tidegate("up")
+    assert "already runs" in second.communicate()[0]
+    assert second.returncode == 2
+
+    down = tidegate("down")
+    assert "ended tidegate up" in down.communicate()[0]
+    up.communicate()
+    assert (down.returncode, up.returncode) == (0, 0)
+    code, ended, pid = states(tidegate)
+    assert code == 3
+    assert set(ended.values()) == {"ended", "given"}
+    assert pid is None
+
+
+def test_ctrl_c_ends_up_with_its_services(tidegate: Tidegate, tmp_path: Path) -> None:
+    (tmp_path / "Procfile").write_text("web: sleep 1000\n")
+    up = tidegate("up", "--scale", "web=2")
+    until(up, "web.2 started")
+    before = LocalServices(tmp_path / "var").status()
+    up.send_signal(signal.SIGINT)
+    up.communicate()
+    assert up.returncode == 130
+    assert [one.name for one in before if one.pid and birth_of(one.pid)] == []
+
+
+def test_detached_services_stay_until_down(tidegate: Tidegate) -> None:
+    up = tidegate("up", "--services-only", "--detach")
+    up.communicate()
+    assert up.returncode == 0
+    assert states(tidegate)[1]["mongo"] == "running"
+    down = tidegate("down")
+    assert "mongo, broker, cache" in down.communicate()[0]
+    assert states(tidegate)[1]["mongo"] == "ended"
+
+
+def test_services_only_waits_for_term(tidegate: Tidegate) -> None:
+    up = tidegate("up", "--services-only")
+    until(up, "given")
+    assert states(tidegate)[2] == up.pid
+    up.terminate()
+    up.communicate()
+    assert up.returncode == 0
+    assert states(tidegate)[1]["mongo"] == "ended"
+
+
+def test_given_addresses_are_shown_without_their_password(tidegate: Tidegate) -> None:
+    env = {
+        "TIDEGATE_SERVICES__BROKER_URL": "rediss://user:secret@broker.example:6380/0",
+        "TIDEGATE_SERVICES__CACHE_URL": "rediss://user:secret@cache.example:6380/0",
+        "TIDEGATE_SERVICES__MONGO_URL": "mongodb+srv://user:secret@db.example/",
+    }
+    command = tidegate("status", **env)
+    output, _ = command.communicate()
+    assert command.returncode == 0
+    assert "secret" not in output
+    assert "rediss://***@broker.example:6380/0" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--scale", "slwo=2"], "no process type 'slwo'"),
+        (["--scale", "slow=many"], "expected a whole number, got 'many'"),
+        (["--procfile", "Procfiel"], "Procfiel: No such file"),
+        (["--stop-timeout", "slow=2"], "expected a duration"),
+        (["--detach"], "--detach needs --services-only"),
+    ],
+)
+def test_a_wrong_call_is_refused_before_anything_starts(
+    tidegate: Tidegate, tmp_path: Path, arguments: list[str], complaint: str
+) -> None:
+    (tmp_path / "Procfile").write_text("slow: sleep 1000\n")
+    up = tidegate("up", *arguments)
+    assert complaint in up.communicate()[0]
+    assert up.returncode == 2
+    assert not (tmp_path / "var").exists()

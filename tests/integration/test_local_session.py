@@ -1,0 +1,97 @@
+"""The services of a test session: none is left, however the session ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from engine.local.processes import birth_of
+
+ROOT = Path(__file__).parents[2]
+INNER = """
+import os, signal
+def test_it(services, database, broker_redis, cache_redis):
+    print("serving", services.mongo_url, flush=True)
+    if "HANG" in os.environ:
+        signal.pause()
+"""
+Session = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Session]:
+    """Starts an inner session with its own temporary folder and, unless told otherwise, waits until it serves."""
+    (tmp_path / "tests").mkdir()
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
+    (tmp_path / "tests" / "test_inner.py").write_text(INNER)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    elastic: x\n")
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*, hang: bool) -> subprocess.Popen[str]:
+        env = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT), **({"HANG": "1"} if hang else {})}
+        env.pop("TIDEGATE_TEST_SERVICES", None)
+        inner = subprocess.Popen(
+            [sys.executable, "-m", "pytest", "-s", "-q", "-p", "no:cacheprovider", "tests"],
+            cwd=tmp_path,
+            env=env,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(inner)
+        assert inner.stdout is not None
+        assert any("serving mongodb://" in line for line in inner.stdout)
+        return inner
+
+    yield start
+    for inner in started:
+        if inner.poll() is None:
+            inner.kill()
+            inner.communicate()
+
+
+def record(folder: Path) -> dict[str, int]:
+    """The pids in the only record below `folder`."""
+    (path,) = folder.glob("tidegate-tests-*/*/services.json")
+    return {name: entry["process"]["pid"] for name, entry in json.loads(path.read_text()).items()}
+
+
+def left(folder: Path) -> list[Path]:
+    return list(folder.glob("tidegate-tests-*/*"))
+
+
+def test_a_session_ends_its_services_and_removes_their_data(session: Session, tmp_path: Path) -> None:
+    inner = session(hang=False)
+    output, _ = inner.communicate()
+    assert inner.returncode == 0, output
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_session_ends_its_services(session: Session, tmp_path: Path, number: signal.Signals) -> None:
+    inner = session(hang=True)
+    services = record(tmp_path)
+    inner.send_signal(number)
+    inner.communicate()
+    assert [name for name, pid in services.items() if birth_of(pid)] == []
+    assert left(tmp_path) == []
+
+
+def test_the_services_of_a_killed_session_are_ended_by_the_next(session: Session, tmp_path: Path) -> None:
+    inner = session(hang=True)
+    services = record(tmp_path)
+    inner.kill()
+    inner.communicate()
+    assert all(psutil.pid_exists(pid) for pid in services.values())
+    after, _ = session(hang=False).communicate()
+    assert "1 passed" in after
+    assert [name for name, pid in services.items() if birth_of(pid)] == []
+    assert left(tmp_path) == []

@@ -1,0 +1,247 @@
+"""The supervisor as a process of its own, with real programs under it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from honcho.environ import parse_procfile
+
+from engine.local.guard import MARK
+from engine.local.processes import birth_of
+from engine.local.procfile import read_procfile
+
+ROOT = Path(__file__).parents[2]
+DRIVER = """
+import json, sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from engine.local.output import Output
+from engine.local.procfile import parse_scale, read_procfile
+from engine.local.supervisor import Backoff, Supervisor, instances
+options = json.loads(sys.argv[1])
+types = read_procfile(Path("Procfile"))
+scale = parse_scale(options.get("scale", []), [kind.name for kind in types])
+output = Output(sys.stdout, [name for name, _ in instances(types, scale)], now=datetime.now)
+sys.exit(Supervisor(
+    types, output, Path.cwd(), scale=scale, env=options.get("env", {}),
+    stop_timeouts={name: timedelta(seconds=value) for name, value in options.get("stop", {}).items()},
+    backoff=Backoff(timedelta(milliseconds=1), timedelta(seconds=1), timedelta(seconds=options.get("healthy", 60))),
+).run())
+"""
+# Says each TERM it hears, and ends at the first unless it is told to be stubborn.
+PROGRAM = """
+import signal, sys
+def hear(number, frame):
+    print("heard", signal.Signals(number).name, flush=True)
+    if "stubborn" not in sys.argv:
+        sys.exit(0)
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, hear)
+print("ready", *sys.argv[1:], flush=True)
+while True:
+    signal.pause()
+"""
+# A main process with a child, and a grandchild that fled into a session of its own.
+FAMILY = """
+import os, signal, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+fled = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
+print("family", os.getpid(), child.pid, fled.pid, flush=True)
+signal.pause()
+"""
+
+
+class Run:
+    """A supervisor under test; its output is read line by line, and what was read is kept."""
+
+    def __init__(self, argv: list[str], folder: Path, env: dict[str, str] | None = None) -> None:
+        self.process = subprocess.Popen(
+            argv,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.read: list[str] = []
+
+    def until(self, pattern: str, times: int = 1) -> re.Match[str]:
+        """Read on until `pattern` was found `times` times in lines not yet read; the last match."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.read.append(line.rstrip("\n"))
+            if found := re.search(pattern, line):
+                times -= 1
+                if times == 0:
+                    return found
+        raise AssertionError(f"{pattern!r} never came:\n" + "\n".join(self.read))
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Tell it to end; its exit code after the last of its output was read."""
+        self.process.send_signal(number)
+        return self.rest()
+
+    def rest(self) -> int:
+        assert self.process.stdout is not None
+        self.read += self.process.stdout.read().splitlines()
+        return self.process.wait()
+
+    def count(self, text: str) -> int:
+        return sum(text in line for line in self.read)
+
+
+Start = Callable[..., Run]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Writes a Procfile and starts the supervisor on it."""
+    runs: list[Run] = []
+    (tmp_path / "program.py").write_text(PROGRAM)
+    (tmp_path / "family.py").write_text(FAMILY)
+
+    def started(procfile: str, **options: object) -> Run:
+        (tmp_path / "Procfile").write_text(procfile.replace("PYTHON", sys.executable))
+        runs.append(Run([sys.executable, "-c", DRIVER, json.dumps(options)], tmp_path))
+        return runs[-1]
+
+    yield started
+    for run in runs:
+        run.process.kill()
+        run.rest()
+        if run.process.stdout:
+            run.process.stdout.close()
+
+
+def gone(pid: int) -> None:
+    """Wait until a process that is no child of ours has ended."""
+    try:
+        psutil.Process(pid).wait(timeout=60)
+    except psutil.NoSuchProcess:
+        return
+
+
+def test_each_process_is_started_scaled_and_its_lines_bear_its_name(start: Start) -> None:
+    run = start("# fleets\nweb: PYTHON program.py w\nslow: PYTHON program.py s\n", scale=["slow=2"])
+    run.until(r"\| ready", times=3)
+    assert run.end() == 0
+    assert run.count("web      | ready w") == 1
+    assert run.count("slow.1   | ready s") == 1
+    assert run.count("slow.2   | ready s") == 1
+
+
+def test_the_environment_given_reaches_the_processes(start: Start) -> None:
+    run = start("web: NAME=$GIVEN-2 printenv GIVEN NAME TIDEGATE_PROCESS\n", env={"GIVEN": "here"})
+    run.until(r"\| web$")
+    run.end()
+    assert run.count("| here-2") >= 1
+
+
+def test_what_ends_is_started_again_after_a_delay_that_doubles(start: Start) -> None:
+    run = start("web: sh -c 'exit 3'\n")
+    run.until("starts again", times=5)
+    run.end()
+    delays = [float(found) for line in run.read for found in re.findall(r"starts again in (\S+) s", line)]
+    assert delays[:5] == [0.001, 0.002, 0.004, 0.008, 0.016]
+    assert run.count("ended with code 3") >= 5
+
+
+def test_the_delay_is_forgotten_after_a_healthy_life(start: Start) -> None:
+    run = start("web: sh -c 'exit 3'\n", healthy=0)
+    run.until("starts again", times=4)
+    run.end()
+    assert {line.partition("starts again in ")[2] for line in run.read if "starts again" in line} == {"0.001 s"}
+
+
+def test_a_killed_process_is_replaced(start: Start) -> None:
+    run = start("web: PYTHON program.py\n")
+    pid = int(run.until(r"started \(pid (\d+)\)")[1])
+    run.until("ready")
+    os.kill(pid, signal.SIGKILL)
+    run.until("ended by SIGKILL")
+    run.until("ready")
+    assert run.end() == 0
+
+
+def test_a_program_that_cannot_be_started_does_not_stop_the_others(start: Start) -> None:
+    run = start("bad: ./no-such-program\nweb: PYTHON program.py\n")
+    run.until("ready")
+    assert run.end() == 0
+    assert run.count("bad cannot be started") >= 1
+
+
+def test_ctrl_c_reaches_each_program_once_and_as_term(start: Start) -> None:
+    run = start("web: PYTHON program.py\nslow: PYTHON program.py\n")
+    run.until("ready", times=2)
+    os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does
+    assert run.rest() == 130
+    assert run.count("heard SIGTERM") == 2
+    assert run.count("heard SIGINT") == 0
+
+
+def test_term_reaches_a_program_behind_a_shell(start: Start) -> None:
+    run = start("web: true && PYTHON program.py\n")
+    run.until("ready")
+    assert run.end() == 0
+    assert run.count("heard SIGTERM") == 1
+
+
+def test_whoever_outstays_its_own_stop_timeout_is_killed(start: Start) -> None:
+    run = start("web: PYTHON program.py stubborn\nslow: PYTHON program.py\n", stop={"web": 0.3, "slow": 1000})
+    run.until("ready", times=2)
+    assert run.end() == 0
+    assert run.count("web outstays its stop timeout") == 1
+    assert run.count("web ended by SIGKILL") == 1
+    assert run.count("slow ended with code 0") == 1
+
+
+def test_the_second_ctrl_c_kills_at_once(start: Start) -> None:
+    run = start("web: PYTHON program.py stubborn\n", stop={"web": 1000})
+    run.until("ready")
+    run.process.send_signal(signal.SIGINT)
+    run.until("heard SIGTERM")
+    assert run.end(signal.SIGINT) == 130
+    assert run.count("web ended by SIGKILL") == 1
+
+
+def test_no_process_is_left_not_even_one_that_fled_its_group(start: Start) -> None:
+    run = start("web: PYTHON family.py\n")
+    family = [int(pid) for pid in run.until(r"family (\d+) (\d+) (\d+)").groups()]
+    run.end()
+    assert [pid for pid in family if birth_of(pid)] == []
+
+
+def test_the_children_of_a_killed_main_process_end_before_it_is_replaced(start: Start) -> None:
+    run = start("web: PYTHON family.py\n")
+    main, child, _ = [int(pid) for pid in run.until(r"family (\d+) (\d+) (\d+)").groups()]
+    os.kill(main, signal.SIGKILL)
+    run.until("family")
+    assert birth_of(child) is None
+    run.end()
+
+
+def test_the_guard_ends_the_processes_of_a_killed_supervisor(start: Start) -> None:
+    run = start("web: PYTHON family.py\nslow: PYTHON program.py\n")
+    family = [int(pid) for pid in run.until(r"family (\d+) (\d+) (\d+)").groups()]
+    marks = {psutil.Process(pid).environ()[MARK] for pid in family}
+    assert len(marks) == 1
+    run.process.kill()
+    for pid in family:
+        gone(pid)
+
+
+def test_honcho_reads_the_same_procfile() -> None:
+    procfile = ROOT / "Procfile"
+    ours = {kind.name: kind.command for kind in read_procfile(procfile)}
+    assert ours == dict(parse_procfile(procfile.read_text(encoding="utf-8")).processes)
+    assert {"clock", "fast", "slow", "suspect", "deliver", "ship"} <= set(ours)

@@ -1,0 +1,82 @@
+"""Signals and crashes with the stock broker (DRAMATIQ.md, rows 3, 4, 8, 9); see test_broker_processes.py."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
+
+import pytest
+from dramatiq import Message
+from dramatiq.brokers.redis import RedisBroker
+
+rig = SimpleNamespace(**run_path(str(Path(__file__).parent / "rig.py")))
+valkey, command = rig.valkey, rig.command
+pytestmark = pytest.mark.stock
+
+
+def send(valkey, actor, *args):
+    broker = RedisBroker(url=valkey.url, namespace="rig")
+    broker.declare_queue("lane")
+    broker.enqueue(Message(queue_name="lane", actor_name=actor, args=args, kwargs={}, options={}))
+    broker.client.connection_pool.disconnect()
+
+
+def test_stock_leaves_a_killed_workers_message_for_more_than_half_a_minute(valkey, command):
+    """Row 3: 60 s, and then a lottery of one in a thousand commands."""
+    victim = command(kind="stock")
+    send(valkey, "batches", "long", 300)
+    rig.wait_for(lambda: victim.facts("began"), what="the first run")
+    rescuer = command(kind="stock")
+    victim.signal_group(signal.SIGKILL)
+    assert rig.holds_for(lambda: len(rescuer.facts("began")) == 1, 35)
+
+
+def test_stock_leaves_its_work_when_the_group_is_told_to_stop(valkey, command):
+    """Row 4: the second SIGTERM is taken for an impatient operator."""
+    workers = command(kind="stock")
+    send(valkey, "batches", "a", 10)
+    rig.wait_for(lambda: workers.facts("began"), what="the run")
+    began = time.monotonic()
+    workers.signal_group(signal.SIGTERM)
+    workers.process.wait(10)
+    assert time.monotonic() - began < 2.5, "ten batches take 3 s"
+    assert workers.facts("ended") == []
+    assert workers.facts("stopped") == [], "the worker did not shut down in order"
+    assert len(valkey.client.hgetall("rig:lane.msgs")) == 1, "unacknowledged"
+    assert valkey.client.llen("rig:lane") == 0, "and not given back"
+
+
+def test_stock_lives_on_with_a_dead_worker_thread(valkey, command):
+    """Row 8: nobody notices; what the thread was for is not done."""
+    workers = command(kind="stock")
+    send(valkey, "end_another_thread")
+    rig.wait_for(lambda: workers.facts("interrupted"), what="the interrupt")
+    rig.wait_for(lambda: "Exception in thread" in workers.log.read_text(), what="the thread's end")
+    assert rig.holds_for(lambda: workers.process.poll() is None, 5)
+
+
+def test_stock_counts_no_deliveries(valkey):
+    """Row 9: a message that kills whoever takes it is redelivered for ever, and looks the same each time."""
+    options = {"heartbeat_timeout": 1, "maintenance_chance": 1_000_000}
+    send(valkey, "crash", "poison")
+    seen = set()
+    for _ in range(5):  # five processes that take it and die
+        victim = RedisBroker(url=valkey.url, namespace="rig", **options)
+        rig.wait_for(lambda broker=victim: seen.update(broker.do_fetch("lane", 1)) or _taken(valkey), what="delivery")
+        victim.client.connection_pool.disconnect()
+    assert len(seen) == 1
+
+
+def _taken(valkey):
+    return valkey.client.llen("rig:lane") == 0
+
+
+def test_stock_ends_the_whole_command_with_one_dead_child(valkey, command):
+    """Row 9: so the command has to be restarted by whoever supervises it."""
+    workers = command(kind="stock", processes=2)
+    send(valkey, "crash", "poison")
+    workers.process.wait(20)
+    assert len(workers.facts("stopped")) == 1, "the healthy child is stopped too"

@@ -1,0 +1,32 @@
+"""The JSON Schemas of `conf/schemas` are those of the models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engine.campaign.schema import schemas
+
+FOLDER = Path(__file__).parents[3] / "conf" / "schemas"
+
+
+@pytest.mark.parametrize("name", sorted(schemas()))
+def test_the_schema_in_conf_is_the_one_of_the_model(name: str) -> None:
+    assert (FOLDER / name).read_text(encoding="utf-8") == schemas()[name], (
+        "python -m engine.campaign.schema conf/schemas"
+    )
+
+
+def test_every_key_of_a_campaign_has_a_completion() -> None:
+    told = json.loads(schemas()["campaign.schema.json"])
+    assert {"campaign", "audience", "messages", "holdout"} <= set(told["properties"])
+    assert told["additionalProperties"] is False
+    assert {"event", "within", "exits"} <= set(told["$defs"]["GoalRule"]["properties"])
+
+
+def test_a_profile_has_its_keys_as_they_are_written() -> None:
+    told = json.loads(schemas()["profile.schema.json"])
+    assert "pass" in told["properties"]
+    assert "pass_every" not in told["properties"]

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engine.local.addresses import Urls, without_secrets
+from engine.local.processes import Born
+from engine.local.record import Entry, Record
+from engine.local.supervisor import Backoff
+
+
+def test_the_environment_leaves_out_what_does_not_run() -> None:
+    assert Urls("m", "b", "c", None).environment() == {
+        "TIDEGATE_SERVICES__MONGO_URL": "m",
+        "TIDEGATE_SERVICES__BROKER_URL": "b",
+        "TIDEGATE_SERVICES__CACHE_URL": "c",
+    }
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://127.0.0.1:1/0", "redis://127.0.0.1:1/0"),
+        ("rediss://:p%40ss@host:6380/1", "rediss://***@host:6380/1"),
+        ("mongodb://u:p@a:1,b:2/x?tls=true", "mongodb://***@a:1,b:2/x?tls=true"),
+        ("https://u:p@host/", "https://***@host/"),
+        ("", ""),
+    ],
+)
+def test_an_address_is_shown_without_credentials(url: str, shown: str) -> None:
+    assert without_secrets(url) == shown
+
+
+def test_a_record_reads_back_what_was_written(tmp_path: Path) -> None:
+    record = Record(tmp_path)
+    running = Entry("redis://x", (1, 2), Born(3, "b:4"), "/home", Born(5, "b:6"))
+    ended = Entry("mongodb://x", (7,), None, "/data", None)
+    record.write("broker", running)
+    record.write("mongo", ended)
+    assert record.read() == {"mongo": ended, "broker": running}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"mongo": {}}', '{"mongo": {"ports": 1}}', json.dumps({"x": 1})])
+def test_a_file_that_is_no_record_counts_as_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "services.json").write_text(text)
+    assert Record(tmp_path).read() == {}
+
+
+def test_a_back_off_doubles_up_to_its_longest() -> None:
+    delays = [Backoff().delay(deaths).total_seconds() for deaths in (1, 2, 3, 4, 8, 9, 1000)]
+    assert delays == [0.25, 0.5, 1.0, 2.0, 30.0, 30.0, 30.0]

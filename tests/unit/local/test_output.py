@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+
+import pytest
+
+from engine.local.output import Output
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def output(stream: io.StringIO) -> Output:
+    return Output(stream, ["web", "slow.1"], now=lambda: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+
+
+def test_only_whole_lines_are_written_until_the_end() -> None:
+    stream = io.StringIO()
+    lines = output(stream)
+    lines.feed("web", b"one\ntw")
+    assert stream.getvalue() == "03:04:05 web      | one\n"
+    lines.feed("slow.1", b"mine\n")
+    lines.feed("web", b"o\r\nthr")
+    lines.finish("web")
+    assert [line.partition("| ")[2] for line in stream.getvalue().splitlines()] == ["one", "mine", "two", "thr"]
+
+
+def test_bytes_that_are_no_text_do_not_stop_it() -> None:
+    stream = io.StringIO()
+    output(stream).feed("web", b"\xff\xfe\n")
+    assert stream.getvalue().endswith("| \ufffd\ufffd\n")
+
+
+def test_a_line_without_an_end_is_not_held_back_for_ever() -> None:
+    stream = io.StringIO()
+    output(stream).feed("web", b"x" * 70_000)
+    assert stream.getvalue().count("x") == 70_000
+
+
+def test_a_terminal_gets_a_colour_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    stream = Terminal()
+    lines = output(stream)
+    lines.feed("web", b"a\n")
+    lines.feed("slow.1", b"b\n")
+    first, second = stream.getvalue().splitlines()
+    assert first.startswith("\x1b[36m")
+    assert second.startswith("\x1b[33m")
+
+
+def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    stream = Terminal()
+    output(stream).say("hello")
+    assert stream.getvalue() == "03:04:05 tidegate | hello\n"

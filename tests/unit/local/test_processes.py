@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from engine.local.ports import free_ports, is_free
+from engine.local.processes import Born, Command, birth_of, end_groups, marked_groups, members, myself, spawn
+
+ONE = "import signal; print(1, flush=True); signal.pause()"
+TWO = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ONE!r}])"
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); signal.pause()"
+
+
+@pytest.fixture
+def leader() -> Iterator[subprocess.Popen[bytes]]:
+    """A group of two processes that ignore nothing; its member has begun."""
+    with subprocess.Popen([sys.executable, "-c", TWO], stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+        end_groups([process.pid], patience=timedelta(0))
+
+
+def test_a_process_is_known_by_pid_and_birth() -> None:
+    assert myself().alive
+    assert not Born(os.getpid(), "another boot:1").alive
+    assert Born(os.getppid(), birth_of(os.getppid()) or "").alive
+
+
+def test_one_that_ended_is_not_alive_even_before_it_was_waited_for() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        born = Born(process.pid, birth_of(process.pid) or "")
+        assert born.alive
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not born.alive
+
+
+def test_a_group_ends_with_all_its_members(leader: subprocess.Popen[bytes]) -> None:
+    assert len(members(leader.pid)) == 2
+    end_groups([leader.pid], patience=timedelta(seconds=30))
+    assert members(leader.pid) == []
+
+
+def test_who_ignores_term_is_killed_when_patience_ends() -> None:
+    with subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        end_groups([process.pid], patience=timedelta(milliseconds=50))
+        assert process.wait() == -9
+
+
+def test_ending_a_group_that_is_gone_is_no_error() -> None:
+    end_groups([2**22 + 1], patience=timedelta(seconds=1))
+
+
+def test_a_marked_process_is_found_by_its_mark(tmp_path: Path) -> None:
+    command = Command((sys.executable, "-c", "import signal; signal.pause()"), {"TIDEGATE_TEST_MARK": str(tmp_path)})
+    child = spawn(command, log=tmp_path / "log", cwd=tmp_path)
+    try:
+        assert marked_groups("TIDEGATE_TEST_MARK", str(tmp_path)) == [child.pid]
+        assert marked_groups("TIDEGATE_TEST_MARK", str(tmp_path.parent)) == []
+    finally:
+        end_groups([child.pid], patience=timedelta(0))
+        child.wait()
+
+
+def test_free_ports_are_different_and_can_be_bound() -> None:
+    ports = free_ports(5)
+    assert len(set(ports)) == 5
+    assert all(is_free(port) for port in ports)

@@ -1,0 +1,85 @@
+"""Events: the contract is kept, and who listens cannot harm who speaks."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from engine.errors import ProgrammerError
+from engine.telemetry import events
+from engine.telemetry.contract import ALWAYS, EVENTS, INSTANTS, LABELS
+from engine.telemetry.events import Occurrence, emit, listening, subscribe, trace_id
+
+
+@pytest.mark.parametrize("kind", EVENTS.values(), ids=EVENTS)
+def test_every_event_is_a_noun_and_a_verb_with_a_meaning(kind: events.EventType) -> None:
+    assert re.fullmatch(r"[a-z]+\.[a-z]+", kind.name)
+    assert kind.meaning.endswith(".")
+    assert kind.labels <= LABELS
+    assert kind.instants <= INSTANTS
+    assert not set(kind.measurements) & (LABELS | INSTANTS | ALWAYS)
+    assert all(kind.measurements.values()), "a measurement names its unit"
+
+
+def test_a_subscriber_hears_what_is_emitted_until_it_leaves() -> None:
+    heard: list[Occurrence] = []
+    leave = subscribe(heard.append)
+    emit("batch.decided", run="r", users=3, reason=None, lane=None) if False else emit(
+        "batch.decided", run="r", users=3
+    )
+    leave()
+    emit("batch.decided", run="r", users=4)
+    assert [(one.name, one.fields) for one in heard] == [("batch.decided", {"run": "r", "users": 3})]
+
+
+def test_fields_that_are_none_count_as_absent() -> None:
+    with listening() as heard:
+        emit("batch.decided", run="r", lane=None)
+    assert heard.of("batch.decided")[0].fields == {"run": "r"}
+
+
+@pytest.mark.parametrize(("name", "fields"), [("batch.eaten", {}), ("batch.decided", {"body": "x"})])
+def test_a_name_outside_the_contract_is_refused(name: str, fields: dict[str, object]) -> None:
+    with pytest.raises(ProgrammerError):
+        emit(name, **fields)
+
+
+def test_a_running_process_leaves_out_what_is_outside_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
+    events.strict(False)
+    try:
+        with listening() as heard:
+            emit("batch.eaten", users=1)
+            emit("batch.decided", users=1, body="x")
+            emit("batch.decided", users=2, body="x")
+    finally:
+        events.strict(True)
+    assert [one.fields for one in heard.of("batch.decided")] == [{"users": 1}, {"users": 2}]
+    assert capsys.readouterr().err.count("no field") <= 1
+
+
+def test_a_subscriber_that_raises_stops_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    secret = "s3cr3t"
+
+    def broken(_: Occurrence) -> None:
+        raise RuntimeError(secret)
+
+    leave = subscribe(broken)
+    try:
+        with listening() as heard:
+            emit("clock.set", campaign_time=5)
+    finally:
+        leave()
+    assert heard.wait("clock.set", campaign_time=5)
+    assert "s3cr3t" not in capsys.readouterr().err
+
+
+def test_waiting_for_what_never_happens_ends() -> None:
+    with listening() as heard, pytest.raises(TimeoutError):
+        heard.wait("clock.set", timeout=0.01)
+
+
+def test_a_delivery_finds_the_trace_of_the_run_that_chose_it() -> None:
+    assert trace_id("winback", 5) == trace_id("winback", 5)
+    assert len({trace_id("winback", 5), trace_id("winback", 6), trace_id("other", 5)}) == 3
+    assert re.fullmatch("[0-9a-f]{32}", trace_id("winback", 5))

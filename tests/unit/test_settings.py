@@ -1,0 +1,187 @@
+"""Settings: which source wins, where each came from, and that secrets are not shown."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from engine.errors import InvalidSource, WrongCall
+from engine.settings import LoadedSettings, Settings, load_settings
+
+CONF = Path(__file__).parents[2] / "conf" / "settings.yaml"
+
+FILE = """\
+environments:
+  default:
+    services: {mongo_database: one}
+    engine: {lease: 30s, tick: 1s}
+  production:
+    services: {mongo_database: two}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("TIDEGATE_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "settings.yaml"
+    path.write_text(FILE, encoding="utf-8")
+    return path
+
+
+def _sources(loaded: LoadedSettings) -> dict[str, tuple[str, str]]:
+    return {one.key: (one.value, one.source) for one in loaded.origins()}
+
+
+def _refusal(path: Path, text: str) -> list[str]:
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InvalidSource) as refused:
+        load_settings(path)
+    return [str(one).removeprefix(f"{path}:") for one in refused.value.faults]
+
+
+def test_the_file_that_is_shipped_is_good_in_every_environment() -> None:
+    assert load_settings(CONF).settings.email.transport == "maildir"
+    assert load_settings(CONF, environment="production").settings.email.transport == "smtp"
+
+
+def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
+    loaded = load_settings(tmp_path / "none.yaml")
+    assert loaded.settings == Settings()
+    assert {source for _, source in _sources(loaded).values()} == {"default"}
+
+
+def test_an_environment_lies_over_the_default_one(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings(file).settings.services.mongo_database == "one"
+    monkeypatch.setenv("TIDEGATE_ENV", "production")
+    loaded = load_settings(file)
+    assert loaded.environment == "production"
+    assert loaded.settings.services.mongo_database == "two"
+    assert loaded.settings.engine.lease == timedelta(seconds=30)
+
+
+def test_a_flag_wins_over_a_variable_and_that_over_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEGATE_ENGINE__LEASE", "3s")
+    monkeypatch.setenv("TIDEGATE_ENGINE__TICK", "2s")
+    loaded = load_settings(file, flags={"engine.tick": "5s", "engine.ring_again": None})
+    sources = _sources(loaded)
+    assert sources["engine.lease"] == ("3s", "environment TIDEGATE_ENGINE__LEASE")
+    assert sources["engine.tick"] == ("5s", "flag --tick")
+    assert sources["engine.ring_again"] == ("20s", "default")
+    assert sources["services.mongo_database"] == ("one", f"{file}:3:32")
+
+
+def test_variables_are_read_as_the_types_of_their_keys(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEGATE_LOGS__KEEP", "3")
+    monkeypatch.setenv("TIDEGATE_LOGS__STDOUT", "False")
+    monkeypatch.setenv("TIDEGATE_EMAIL__PASSWORD", "123456")
+    monkeypatch.setenv("TIDEGATE_PATHS__VAR", "/srv/var")
+    settings = load_settings(file).settings
+    assert (settings.logs.keep, settings.logs.stdout) == (3, False)
+    assert settings.email.password.get_secret_value() == "123456"
+    assert (settings.log_folder, settings.maildir) == (Path("/srv/var/logs"), Path("/srv/var/maildir"))
+
+
+def test_an_empty_variable_is_no_value(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEGATE_SERVICES__ELASTIC_URL", "")
+    assert load_settings(file).settings.services.elastic_url is None
+
+
+def test_secrets_are_never_shown(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEGATE_SERVICES__MONGO_URL", "mongodb://me:hush1@db.example:27017/x?tlsPassword=hush2")
+    monkeypatch.setenv("TIDEGATE_SERVICES__BROKER_URL", "rediss://:hush3@broker.example:6379/0")
+    monkeypatch.setenv("TIDEGATE_SERVICES__ELASTIC_API_KEY", "hush4")
+    monkeypatch.setenv("TIDEGATE_EMAIL__PASSWORD", "hush5")
+    loaded = load_settings(file)
+    shown = _sources(loaded)
+    assert shown["services.mongo_url"][0] == "mongodb://***@db.example:27017/x?***"
+    assert shown["services.broker_url"][0] == "rediss://***@broker.example:6379/0"
+    assert shown["services.elastic_api_key"][0] == "(set)"
+    assert "hush" not in f"{shown} {loaded.settings!r} {loaded.settings}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("SERVICES__MONGO_URL", "http://me:hush@db"), ("SERVICES__BROKER_URL", "hush"), ("SERVICES__ELASTIC_URL", "hush")],
+)
+def test_a_wrong_address_is_refused_without_showing_it(
+    name: str, value: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"TIDEGATE_{name}", value)
+    with pytest.raises(WrongCall, match=f"environment TIDEGATE_{name}: .* is no address of this service") as refused:
+        load_settings(file)
+    assert "hush" not in str(refused.value)
+
+
+def test_a_secret_of_the_wrong_type_is_refused_without_showing_it(file: Path) -> None:
+    told = _refusal(file, "environments:\n  default:\n    email: {password: 4711}\n")
+    assert told == ["3:23: email.password: expected a text (write it in double quotes)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("LOGS__KEEP", "5k", "logs.keep: expected a whole number"),
+        ("ENGINE__LEASE", "30", "write 30s for seconds"),
+        ("LOGS__LEVEL", "warn", 'did you mean "warning"'),
+        ("LOGS__LEVLE", "info", 'unknown key \\(did you mean "level"'),
+        ("EMAIL__PORT", "70000", "must be at most 65535"),
+    ],
+)
+def test_a_wrong_variable_is_named(
+    name: str, value: str, told: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"TIDEGATE_{name}", value)
+    with pytest.raises(WrongCall, match=f"environment TIDEGATE_{name}: .*{told}"):
+        load_settings(file)
+
+
+def test_a_variable_of_an_unknown_section_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEGATE_SERVICE__MONGO_URL", "mongodb://db")
+    with pytest.raises(WrongCall, match='there is no section "service"') as refused:
+        load_settings(file)
+    assert refused.value.remedy == 'did you mean "services"?'
+
+
+def test_an_unknown_flag_is_refused(file: Path) -> None:
+    with pytest.raises(WrongCall, match=r"flag --leese: engine.leese: unknown key"):
+        load_settings(file, flags={"engine.leese": "3s"})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("environment: {}\n", "1:1: environment: unknown key (the file holds environments:)"),
+        ("environments:\n  default: 3\n", "2:12: environments.default: expected keys and values"),
+        ("environments:\n  default:\n    service: {}\n", '3:5: service: unknown key (did you mean "services"?)'),
+        (
+            "environments:\n  default:\n    engine: {leese: 3s}\n",
+            '3:14: engine.leese: unknown key (did you mean "lease"?)',
+        ),
+        ("environments:\n  default:\n    engine: {lease: 30}\n", "3:21: engine.lease: expected a duration"),
+        ("environments:\n  default:\n    logs: {stdout: 1}\n", "3:20: logs.stdout: expected true or false, got 1"),
+        ("environments: {}\nmore: 1\n", "2:1: more: unknown key"),
+    ],
+)
+def test_a_mistake_in_the_file_is_told_with_its_place(text: str, told: str, file: Path) -> None:
+    found = _refusal(file, text)
+    assert len(found) == 1
+    assert found[0].startswith(told)
+
+
+def test_an_unknown_environment_is_refused_with_the_nearest(file: Path) -> None:
+    with pytest.raises(InvalidSource, match=r'no environment "prodution" .did you mean "production"'):
+        load_settings(file, environment="prodution")
+
+
+def test_an_environment_without_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WrongCall, match='has no environment "production"'):
+        load_settings(tmp_path / "none.yaml", environment="production")
