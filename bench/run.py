@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -18,27 +19,34 @@ from bench import report
 from bench.audiences import AUDIENCES
 from bench.measure import Rounds, Way, machine, side_by_side
 from bench.naive import NaiveWay
+from bench.ours import OursWay
 from bench.population import AS_OF, SEED, documents
 from engine.local.services import LocalServices
 
 Documents: TypeAlias = "Database[dict[str, Any]]"
-MakeWays: TypeAlias = Callable[[Documents, Sequence[str], str], Sequence[Way]]
-
+DATABASE: Final = "tidegate_bench"
 _BATCH: Final = 5_000
 
 
-def ways(database: Documents, sample: Sequence[str], audience: str) -> Sequence[Way]:
-    """The ways that are compared, the one that ratios refer to first."""
-    return [NaiveWay(database, sample, audience, AS_OF)]
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where the bench runs: the database with the population, and the settings that lead an `App` to it."""
+
+    database: Documents
+    addresses: dict[str, str]
+    folder: Path
 
 
-def compare(database: Documents, sample: Sequence[str], audience: str, rounds: int) -> list[Rounds]:
-    """All ways over one audience. Raises `AssertionError` where they do not find the same users of the sample."""
-    sides = ways(database, sample, audience)
-    results = side_by_side(database, sides, rounds)
-    wanted = sides[0].entered()
-    for side in sides[1:]:
-        assert side.entered() & set(sample) == wanted, f"{side.name} found other users than {sides[0].name}"
+def compare(ground: Ground, sample: Sequence[str], audience: str, rounds: int) -> list[Rounds]:
+    """Both ways over one audience. Raises `AssertionError` where they do not find the same users of the sample."""
+    ours = OursWay(ground.addresses, ground.folder, audience)
+    try:
+        sides: list[Way] = [NaiveWay(ground.database, sample, audience, AS_OF), ours]
+        results = side_by_side(ground.database, sides, rounds)
+        naive, engine = (side.entered() for side in sides)
+        assert engine & set(sample) == naive, "the two ways found different users"
+    finally:
+        ours.close()
     return results
 
 
@@ -50,14 +58,23 @@ def fill(database: Documents, users: int) -> None:
 
 
 @contextmanager
-def mongod() -> Iterator[str]:
-    """A mongod of our own for the run; yields its address."""
-    with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
-        services = LocalServices(Path(folder), say=lambda text: print(text, file=sys.stderr))
+def ground(users: int) -> Iterator[Ground]:
+    """Services of our own for the run, with the population in a database of its own."""
+    with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as name:
+        folder = Path(name)
+        services = LocalServices(folder / "services", say=lambda text: print(text, file=sys.stderr))
         try:
-            yield services.url("mongo")
+            urls = services.start(["mongo", "broker"])
+            addresses = {
+                "services.mongo_url": urls.mongo_url,
+                "services.broker_url": urls.broker_url,
+                "services.mongo_database": DATABASE,
+            }
+            with MongoClient[dict[str, Any]](urls.mongo_url) as client:
+                fill(client[DATABASE], users)
+                yield Ground(client[DATABASE], addresses, folder)
         finally:
-            services.stop()
+            services.stop(discard=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,30 +83,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--users", type=int, default=200_000, help="the population (default 200,000)")
     parser.add_argument("--sample", type=int, default=20_000, help="users of a naive pass (default 20,000)")
     parser.add_argument("--rounds", type=int, default=5, help="measured passes of each way (default 5)")
-    parser.add_argument("--mongo", help="the address of another MongoDB on this machine")
     parser.add_argument("--write", action="store_true", help="write the tables into docs/benchmarks.md")
     given = parser.parse_args(argv)
-    if given.mongo:
-        return bench(given.mongo, given)
-    with mongod() as address:
-        return bench(address, given)
-
-
-def bench(address: str, given: argparse.Namespace) -> int:
-    """Fill a database of its own, measure, print, and write where asked; the database is dropped afterwards."""
-    with MongoClient[dict[str, Any]](address) as client:
-        database = client["tidegate_bench"]
-        client.drop_database(database)
-        try:
-            fill(database, given.users)
-            keys = [str(one["_id"]) for one in database["users"].find({}, {"_id": 1}).sort("u", 1).limit(given.sample)]
-            tables = {
-                name: report.table(compare(database, keys, audience, given.rounds))
-                for name, audience in AUDIENCES.items()
-            }
-            version = str(client.server_info()["version"])
-        finally:
-            client.drop_database(database)
+    with ground(given.users) as place:
+        users = place.database["users"]
+        keys = [str(one["_id"]) for one in users.find({}, {"_id": 1}).sort("u", 1).limit(given.sample)]
+        tables = {
+            name: report.table(compare(place, keys, audience, given.rounds)) for name, audience in AUDIENCES.items()
+        }
+        version = str(place.database.client.server_info()["version"])
     command = "python -m bench.run"
     population = (
         f"{given.users:,} users resampled from the grocer's households (seed {SEED}, `bench/population.py`); "

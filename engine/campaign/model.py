@@ -15,6 +15,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic.config import JsonDict
 
 from engine.clock import format_duration
 from engine.policy.models import CampaignKind
@@ -23,28 +24,29 @@ from engine.yamltypes import Duration, Flag, Misfit, Model, Moment, Percent, Slu
 NO_MESSAGE: Final = "none"
 """`was: none` says that a message is new; so no message may have this name."""
 
-_NODES: Final = {"type": "array", "items": {"type": "object"}}
-RULE_SCHEMA: Final[dict[str, dict[str, object] | str]] = {
-    "type": "object",
-    "description": "A predicate: all, any, none over leaves; a leaf is FIELD: value, list: NAME or event: {...}.",
-    "properties": {
-        "all": _NODES,
-        "any": _NODES,
-        "none": _NODES,
-        "list": {"type": "string"},
-        "event": {
-            "type": "object",
-            "required": ["name"],
-            "properties": {
-                "name": {"type": "string"},
-                "within": {"type": "string"},
-                "where": {"type": "object"},
-                "count": {"type": "object"},
-                "sum": {"type": "object"},
-                "after": {"type": "object"},
-            },
+_NODES: Final[JsonDict] = {"type": "array", "items": {"type": "object"}}
+_LEAVES: Final[JsonDict] = {
+    "all": _NODES,
+    "any": _NODES,
+    "none": _NODES,
+    "list": {"type": "string"},
+    "event": {
+        "type": "object",
+        "required": ["name"],
+        "properties": {
+            "name": {"type": "string"},
+            "within": {"type": "string"},
+            "where": {"type": "object"},
+            "count": {"type": "object"},
+            "sum": {"type": "object"},
+            "after": {"type": "object"},
         },
     },
+}
+_RULE: Final[JsonDict] = {
+    "type": "object",
+    "description": "A predicate: all, any, none over leaves; a leaf is FIELD: value, list: NAME or event: {...}.",
+    "properties": _LEAVES,
 }
 
 
@@ -54,22 +56,22 @@ def _mapping(given: object) -> object:
     return given
 
 
-Rule = Annotated[dict[str, object], BeforeValidator(_mapping), WithJsonSchema(dict(RULE_SCHEMA))]
+Rule = Annotated[dict[str, object], BeforeValidator(_mapping), WithJsonSchema(_RULE)]
 """A predicate as it stands in the file (`docs/predicates.md`)."""
 
 
-def _or_once(schema: dict[str, object]) -> None:
+def _or_once(schema: JsonDict) -> None:
     """The file may say `once` in place of the mapping."""
-    written = {**schema, "required": ["again_after"]}
+    written: JsonDict = {**schema, "required": ["again_after"]}
     schema.clear()
     schema["anyOf"] = [{"const": "once"}, written]
 
 
-def _leaves_beside(schema: dict[str, object]) -> None:
+def _leaves_beside(schema: JsonDict) -> None:
     """The file has the leaves of the rule beside `within` and `exits`."""
     properties = schema.pop("properties")
     own = {key: value for key, value in properties.items() if key != "rule"} if isinstance(properties, dict) else {}
-    schema["properties"] = {**RULE_SCHEMA["properties"], **own}
+    schema["properties"] = {**_LEAVES, **own}
     schema.pop("required", None)
     schema.pop("additionalProperties", None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -15,10 +15,23 @@ from engine.errors import Fault, Mark
 from engine.yamlsource import Node, Steps, dotted
 from engine.yamltypes import nearest
 
-ROOTS: Final = ("user", "campaign", "message")
-"""What a template may name: the user's fields, the campaign and the message."""
+NAMES: Final[Mapping[str, frozenset[str]]] = {
+    "user": frozenset(),
+    "campaign": frozenset({"name"}),
+    "message": frozenset({"name"}),
+    "workspace": frozenset({"name"}),
+    "as_of": frozenset(),
+    "timezone": frozenset(),
+}
+"""What a template may name, as `engine.channels.templates` renders it; the user's parts are the workspace's fields."""
 
-LARGEST_TEMPLATE: Final = 500_000
+REFUSED_FILTERS: Final = ("safe",)
+"""Liquid's own that the channels do not have: `safe` would let a user's own text through as HTML."""
+
+REFUSED_TAGS: Final = ("include", "render")
+"""Tags that read other files, which a stored campaign does not have."""
+
+LARGEST_TEMPLATE: Final = 200_000
 """Characters of one template: mail programs cut a message off at about 100 kB."""
 
 _PATH: Final = re.compile(r"[^\s<>{}]+\.(html|liquid|txt|mjml|md)")
@@ -84,9 +97,6 @@ def read_text(folder: Path, node: Node, path: Steps, faults: list[Fault]) -> Sou
         others = [other.relative_to(folder.resolve()).as_posix() for other in place.parent.glob("*") if other.is_file()]
         refuse(f'the template "{value}" cannot be read: {error.strerror}', nearest(value, sorted(others)[:20]))
         return None
-    if len(text) > LARGEST_TEMPLATE:
-        refuse(f'the template "{value}" is longer than {LARGEST_TEMPLATE} characters')
-        return None
     if not text.strip():
         refuse(f'the template "{value}" is empty')
         return None
@@ -96,6 +106,9 @@ def read_text(folder: Path, node: Node, path: Steps, faults: list[Fault]) -> Sou
 def check_text(source: Source, path: Steps, fields: Collection[str]) -> Iterator[Fault]:
     """What is wrong with the Liquid of a text: syntax, an unknown filter, a name or field that nothing has."""
     environment, where = _environment(), dotted(path)
+    if len(source.text) > LARGEST_TEMPLATE:
+        yield Fault(source.mark(0), where, f"is longer than {LARGEST_TEMPLATE} characters")
+        return
     try:
         template = environment.from_string(source.text)
         analysis = template.analyze()
@@ -110,12 +123,14 @@ def check_text(source: Source, path: Steps, fields: Collection[str]) -> Iterator
     for root, variables in analysis.globals.items():
         for variable in variables:
             mark = source.mark(variable.span.index)
-            if root not in ROOTS:
-                hint = f"did you mean user.{root}?" if root in fields else nearest(root, ROOTS)
+            known = fields if root == "user" else NAMES.get(root)
+            if known is None:
+                hint = f"did you mean user.{root}?" if root in fields else nearest(root, list(NAMES))
                 yield Fault(mark, where, f'"{root}" is not known to a template', hint)
-            elif root == "user" and len(variable.segments) > 1 and str(variable.segments[1]) not in fields:
+            elif known and len(variable.segments) > 1 and str(variable.segments[1]) not in known:
                 field = str(variable.segments[1])
-                yield Fault(mark, where, f'a user has no field "{field}"', nearest(field, sorted(fields)))
+                noun = "a user" if root == "user" else f"the {root}"
+                yield Fault(mark, where, f'{noun} has no field "{field}"', nearest(field, sorted(known)))
 
 
 def _index(error: LiquidError, text: str) -> int:
@@ -130,4 +145,9 @@ def _index(error: LiquidError, text: str) -> int:
 
 @cache
 def _environment() -> Environment:
-    return Environment()
+    environment = Environment()
+    for name in REFUSED_TAGS:
+        environment.tags.pop(name)
+    for name in REFUSED_FILTERS:
+        environment.filters.pop(name)
+    return environment

@@ -164,7 +164,25 @@ def _set_up(smtp: smtplib.SMTP, options: SmtpOptions, deadline: float) -> None:
         smtp.ehlo()
     if options.username:
         _socket_of(smtp).settimeout(_left(options, deadline))
-        smtp.login(options.username, options.password)
+        _log_in(smtp, options)
+
+
+def _log_in(smtp: smtplib.SMTP, options: SmtpOptions) -> None:
+    """By one mechanism only: `smtplib.login` tries them all, and servers lock accounts after a few wrong passwords."""
+    if options.security is Security.OPPORTUNISTIC and not isinstance(smtp.sock, ssl.SSLSocket):
+        raise smtplib.SMTPNotSupportedError("no log-in in clear text unless `off` asks for it")
+    offered = smtp.esmtp_features.get("auth", "").upper().split()
+    smtp.user, smtp.password = options.username, options.password
+    try:
+        if "PLAIN" in offered:
+            smtp.auth("PLAIN", smtp.auth_plain)
+        elif "LOGIN" in offered:
+            smtp.auth("LOGIN", smtp.auth_login)
+        elif "CRAM-MD5" in offered:
+            smtp.auth("CRAM-MD5", smtp.auth_cram_md5)
+        else:
+            raise smtplib.SMTPNotSupportedError("no known way to log in is offered")
+    finally:
         smtp.password = ""  # smtplib keeps it for no later use
 
 

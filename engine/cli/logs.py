@@ -28,6 +28,8 @@ from engine.telemetry.story import LONGEST, Focus, Line, story
 
 _STOP_WITHIN: Final = 0.8
 """Seconds for the last lines after a stop signal; what is not shipped by then waits in its file."""
+_LOOK_AGAIN: Final = 5.0
+"""Seconds between two looks for a log search where there is none."""
 
 Since = Annotated[str, typer.Option(help="How far back: 1h, 7d, or a moment such as 2026-12-01T08:00Z.")]
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="The newest lines that are shown.")]
@@ -75,23 +77,32 @@ def ship(context: typer.Context, once: Once = False, keep: Keep = "30d") -> None
     """Send the folder's log files into the log search; ends within a second of a stop signal."""
     settings = _settings(context)
     clock = SystemClock()
-    index = _index(settings, clock, None if keep == "ever" else parse_duration_of(keep))
-    if index is None:
+    kept = None if keep == "ever" else _duration(keep)
+    stop = threading.Event() if once else _stop_on_signals()
+    index = _index(settings, clock, kept)
+    if index is None and once:
         remedy = "give TIDEGATE_SERVICES__ELASTIC_URL, or start a local one with `tidegate up`"
         raise ServiceUnreachable("there is no Elasticsearch to ship to", remedy=remedy)
+    if index is None:
+        # Everything else runs without Elasticsearch, so the shipper of a Procfile must not fail either.
+        typer.echo("there is no log search; lines stay in their files until there is one", err=True)
+    while index is None and not stop.wait(_LOOK_AGAIN):
+        index = _index(settings, clock, kept)
+    if index is None:
+        return
     logs = configure(_options(settings), clock=clock)
     shipper = Shipper(settings.log_folder, index)
     try:
         if once:
             typer.echo(f"shipped {shipper.drain()} lines", err=True)
         else:
-            shipper.run(_stop_on_signals())
+            shipper.run(stop)
     finally:
         shipper.close()
         logs.close()
 
 
-def parse_duration_of(text: str) -> timedelta:
+def _duration(text: str) -> timedelta:
     """A duration that was typed. Raises `WrongCall`."""
     try:
         return parse_duration(text)

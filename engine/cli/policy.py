@@ -33,9 +33,6 @@ def mount(app: typer.Typer, history: History) -> None:
     """Add the group `policy` to `app`; `history` is asked only by the commands that need it."""
     group = typer.Typer(no_args_is_help=True, help="What steers: lanes, fleets and profiles.")
 
-    def recorded(context: typer.Context) -> Sequence[Mapping[str, object]]:
-        return history(context)
-
     @group.command("diff", epilog="Example: tidegate policy diff 81207b9847b8")
     def _diff(
         context: typer.Context,
@@ -44,15 +41,14 @@ def mount(app: typer.Typer, history: History) -> None:
         as_json: Json = False,
     ) -> None:
         """Show what differs between two sets of policies."""
-        before = _set_of(old, recorded(context) if not Path(old).is_dir() or not old else ())
-        after = _set_of(new, recorded(context)) if new and not Path(new).is_dir() else None
-        after = after or load_policies(Path(new) if new else _paths(context).policies)
+        before = _set_of(old, lambda: history(context))
+        after = _set_of(new or str(_paths(context).policies), lambda: history(context))
         _show_differences(before, after, as_json)
 
     @group.command("history", epilog="Example: tidegate policy history --json")
     def _history(context: typer.Context, as_json: Json = False) -> None:
         """List every version that was in force, the latest first."""
-        rows = [(str(one["_id"]), format_instant(_whole(one["first_used_at"]))) for one in recorded(context)]
+        rows = [(str(one["_id"]), format_instant(_whole(one["first_used_at"]))) for one in history(context)]
         if as_json:
             typer.echo(json.dumps([{"version": version, "first_used_at": at} for version, at in rows]))
         else:
@@ -180,11 +176,11 @@ def _governed(policies: PolicySet, facts: CampaignFacts) -> Governed:
     return governed(policies, facts, lane, route(policies, facts, suspect=False, kind=LaneKind.DELIVER))
 
 
-def _set_of(name: str, recorded: Sequence[Mapping[str, object]]) -> PolicySet:
-    """The set that a folder holds, or a recorded version (the latest, where no name is given)."""
+def _set_of(name: str, recorded: Callable[[], Sequence[Mapping[str, object]]]) -> PolicySet:
+    """The set that a folder holds, or a recorded version by the beginning of its name (the latest, without one)."""
     if name and Path(name).is_dir():
         return load_policies(Path(name))
-    found = [one for one in recorded if not name or str(one["_id"]).startswith(name)]
+    found = [one for one in recorded() if str(one["_id"]).startswith(name)]
     if not found:
         what = f"no version or folder {name}" if name else "no version recorded yet"
         raise NotFound(f"there is {what}", remedy="tidegate policy history lists the versions")

@@ -151,9 +151,10 @@ def compile_predicate(tree: Tree, catalogue: Catalogue, *, summaries: bool = Tru
     events since the entry may count and the caller leaves the others out of the facts.
     """
     written = plain(tree)
-    named = list(leaves(written))
+    # Also what folding left out: an explanation tells of every leaf that was written.
+    named = list(leaves(tree))
     decided = _answerable(written, summaries=summaries)
-    asked = [leaf for leaf in leaves(decided) if isinstance(leaf, EventLeaf)]
+    asked = [leaf for leaf in named if isinstance(leaf, EventLeaf) and not (summaries and ever(leaf))]
     queries = _event_queries(asked)
     places = {query.name: place for place, query in enumerate(queries)}
     rule = by_summary if summaries else _unknown

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Final
 
 import redis
-from bson.codec_options import CodecOptions
 from elastic_transport.client_utils import DEFAULT
 from elasticsearch import Elasticsearch
 from pymongo import MongoClient, ReadPreference, WriteConcern
@@ -20,6 +20,9 @@ MAJORITY: Final = WriteConcern("majority", wtimeout=20_000)
 
 READ_MAJORITY: Final = ReadConcern("majority")
 """For probes whose answer ends something: "nothing open" must not be rolled back."""
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""Earlier than any lease or retry: what stands for a date that is absent."""
 
 TIME_LIMIT: Final = 30.0
 """Seconds that any MongoDB operation may take, sockets and server selection included."""
@@ -82,7 +85,3 @@ def check_mongo(client: MongoClient[Document]) -> str:
     if "setName" not in answer and answer.get("msg") != "isdbgrid":
         raise WrongCall("MongoDB is not a replica set", remedy="change streams need one; run rs.initiate() once")
     return version
-
-
-CODEC: Final[CodecOptions[Document]] = CodecOptions(tz_aware=True)
-"""Dates come back aware, in UTC."""

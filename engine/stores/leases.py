@@ -10,7 +10,7 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from engine.clock import millis
-from engine.stores.connect import MAJORITY
+from engine.stores.connect import EPOCH, MAJORITY
 from engine.stores.documents import Document
 
 
@@ -23,24 +23,25 @@ class Leases:
     def hold(self, name: str, owner: str, lease: timedelta) -> int | None:
         """Take or renew the lease `name`; gives its fencing number, None while another holds it. Index: `_id`."""
         mine = {"$eq": ["$owner", owner]}
-        try:
-            raw: Document = self._all.find_one_and_update(
-                {"_id": name, "$expr": {"$or": [mine, {"$lt": [{"$ifNull": ["$until", "$$NOW"]}, "$$NOW"]}]}},
-                [
-                    {
-                        "$set": {
-                            "number": {"$add": [{"$ifNull": ["$number", 0]}, {"$cond": [mine, 0, 1]}]},
-                            "until": {"$add": ["$$NOW", millis(lease)]},
-                        }
-                    },
-                    {"$set": {"owner": owner}},
-                ],
-                upsert=True,
-                return_document=ReturnDocument.AFTER,
-            )
-        except DuplicateKeyError:  # the upsert met the document of the present holder
-            return None
-        return int(raw["number"])
+        free = {"$lt": [{"$ifNull": ["$until", EPOCH]}, "$$NOW"]}
+        take: list[Document] = [
+            {
+                "$set": {
+                    "number": {"$add": [{"$ifNull": ["$number", 0]}, {"$cond": [mine, 0, 1]}]},
+                    "until": {"$add": ["$$NOW", millis(lease)]},
+                }
+            },
+            {"$set": {"owner": owner}},
+        ]
+        wanted = {"_id": name, "$expr": {"$or": [mine, free]}}
+        raw = self._all.find_one_and_update(wanted, take, return_document=ReturnDocument.AFTER)
+        if raw is None and self._all.find_one({"_id": name}, {"_id": 1}) is None:
+            try:
+                self._all.insert_one({"_id": name})
+            except DuplicateKeyError:
+                return None  # another came first and holds it now, or will at its next try
+            raw = self._all.find_one_and_update(wanted, take, return_document=ReturnDocument.AFTER)
+        return None if raw is None else int(raw["number"])
 
     def give_up(self, name: str, owner: str) -> None:
         """Let another take the lease at once. Index: `_id`."""

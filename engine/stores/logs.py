@@ -35,7 +35,7 @@ def open_client(url: str, *, api_key: str | None = None, ca: Path | None = None)
 
 
 class LogIndex:
-    """The data stream `logs-tidegate-default`, or another. Every method raises `ServiceUnreachable` while it is gone."""
+    """The data stream of log lines. Every method raises `ServiceUnreachable` while the log search is away."""
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from pymongo.errors import BulkWriteError
 from engine.clock import millis
 from engine.domain.lifecycle import SliceState
 from engine.domain.work import Expired, Slice, SliceKind, Waiting
-from engine.stores.connect import MAJORITY, READ_MAJORITY
+from engine.stores.connect import EPOCH, MAJORITY, READ_MAJORITY
 from engine.stores.documents import Document, read_slice, slice_document
 
 DUPLICATE_KEY: Final = 11000
@@ -140,7 +140,7 @@ class Slices:
                         "errors": 1,
                         "held": {"$ne": [{"$type": "$lease"}, "missing"]},
                         "rung": {
-                            "$gt": [{"$ifNull": ["$rung_at", {"$toDate": 0}]}, {"$subtract": [_NOW, millis(ring_again)]}]
+                            "$gt": [{"$ifNull": ["$rung_at", EPOCH]}, {"$subtract": [_NOW, millis(ring_again)]}]
                         },
                         "ready": {"$lte": [{"$ifNull": ["$not_before", _NOW]}, _NOW]},
                     }

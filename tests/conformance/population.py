@@ -1,4 +1,4 @@
-"""What the tests of predicates share: a workspace with every type, and user and event documents as the stores hold them."""
+"""What the tests of predicates share: a workspace with every type, and documents as the stores hold them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A second judge, for tests only: walks the plain YAML of a predicate over raw documents, sharing no code with the engine.
+"""A second judge, for tests only: walks the plain YAML of a predicate over raw documents, with no code of the engine.
 
 It is written from `docs/predicates.md`, slow and straightforward on purpose.
 """
@@ -36,11 +36,11 @@ def walk(predicate: Any, document: Mapping[str, Any], events: Sequence[Event], n
     held = []
     for key, value in predicate.items():
         if key == "all":
-            held.append(all([walk(part, document, events, now) for part in value]))
+            held.append(all(walk(part, document, events, now) for part in value))
         elif key == "any":
-            held.append(any([walk(part, document, events, now) for part in value]))
+            held.append(any(walk(part, document, events, now) for part in value))
         elif key == "none":
-            held.append(not any([walk(part, document, events, now) for part in value]))
+            held.append(not any(walk(part, document, events, now) for part in value))
         elif key == "list":
             held.append(value in document["lists"])
         elif key == "event":
@@ -150,17 +150,14 @@ def among(asked: Mapping[str, Any], events: Sequence[Event], now: int) -> list[t
     for name, t, properties in events:
         if name != asked["name"] or t > now or ("within" in asked and t <= now - span(asked["within"])):
             continue
-        if all(
-            holds(
-                condition,
-                values_of(properties.get(key), PROPERTIES[key][0], many=PROPERTIES[key][1]),
-                PROPERTIES[key][0],
-                now,
-            )
-            for key, condition in asked.get("where", {}).items()
-        ):
+        if all(property_holds(key, condition, properties, now) for key, condition in asked.get("where", {}).items()):
             found.append((t, properties))
     return found
+
+
+def property_holds(name: str, condition: Any, properties: Mapping[str, Any], now: int) -> bool:
+    kind, many = PROPERTIES[name]
+    return holds(condition, values_of(properties.get(name), kind, many=many), kind, now)
 
 
 def happened(asked: Mapping[str, Any], events: Sequence[Event], now: int) -> bool:

@@ -98,7 +98,8 @@ def test_many_messages_go_out_in_one_call_and_all_of_them_run(valkey):
     before = valkey.client.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0)
     sent = broker.enqueue_many(note.message(number) for number in range(2_500))
     assert len({each.options["redis_message_id"] for each in sent}) == 2_500
-    assert valkey.client.info("commandstats")["cmdstat_evalsha"]["calls"] - before == 2_500
+    calls = valkey.client.info("commandstats")["cmdstat_evalsha"]["calls"] - before
+    assert 2_500 <= calls <= 2_502, "one each; the first in a process also asks for the size of Lua's stack"
     assert depths(broker)[0].ready == 2_500
     with pytest.raises(QueueNotFound):
         broker.enqueue_many([note.message(1), message(queue="lame")])

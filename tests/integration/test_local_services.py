@@ -1,10 +1,9 @@
-"""The local services: started, used again, ended; what a killed run left; what a crash must not lose."""
+"""The local services: started, used again, ended; what a killed run left."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +15,6 @@ import psutil
 import pytest
 import redis
 from pymongo import MongoClient
-from pymongo.errors import PyMongoError
 
 from engine.errors import ServiceUnreachable
 from engine.local.addresses import Urls
@@ -227,63 +225,6 @@ def test_without_java_everything_else_runs_and_a_note_says_what_that_costs(
     (note,) = services.notes
     assert "running without Elasticsearch" in note
     assert "openjdk-17-jre-headless" in note
-
-
-def test_kill_9_of_mongod_loses_no_write_acknowledged_by_a_majority(make: Make) -> None:
-    services = make()
-    url = services.start(["mongo"]).mongo_url
-    acknowledged: list[int] = []
-    enough = threading.Event()
-
-    def write() -> None:
-        with MongoClient(url, w="majority", retryWrites=False, timeoutMS=3_000) as client:
-            try:
-                for number in range(1_000_000):
-                    client.x.y.insert_one({"_id": number})
-                    acknowledged.append(number)
-                    if number == 300:
-                        enough.set()
-            except PyMongoError:
-                return
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    assert enough.wait(60)
-    os.kill(pids(services)["mongo"], signal.SIGKILL)
-    writer.join()
-    with MongoClient(make().start(["mongo"]).mongo_url, timeoutMS=20_000) as client:
-        kept = {document["_id"] for document in client.x.y.find()}
-    assert set(acknowledged) <= kept
-
-
-def test_kill_9_of_the_broker_loses_no_acknowledged_write(make: Make) -> None:
-    services = make()
-    url = services.start(["broker"]).broker_url
-    acknowledged: list[int] = []
-    enough = threading.Event()
-
-    def write() -> None:
-        client = redis.Redis.from_url(url, retry=None)
-        try:
-            for number in range(1_000_000):
-                client.set(f"key:{number}", number)
-                acknowledged.append(number)
-                if number == 3_000:
-                    enough.set()
-        except redis.RedisError:
-            return
-        finally:
-            client.close()
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    assert enough.wait(60)
-    os.kill(pids(services)["broker"], signal.SIGKILL)
-    writer.join()
-    again = redis.Redis.from_url(make().start(["broker"]).broker_url)
-    lost = [number for number in acknowledged if again.get(f"key:{number}") is None]
-    again.close()
-    assert lost == []
 
 
 @pytest.mark.elastic

@@ -27,10 +27,8 @@ def critical(name: str) -> list[int]:
     person = PEOPLE[name]
     instants = [t for _, t, _ in person.events]
     instants += [v for v in person.a.values() if isinstance(v, int) and not isinstance(v, bool) and abs(v) < 1 << 50]
-    lengths = [0, *(UNITS[text] for text in LENGTHS)]
-    return sorted(
-        {t + sign * length + nudge for t in instants for length in lengths for sign in (1, -1) for nudge in (-1, 0)}
-    )
+    lengths = [0, *(sign * UNITS[text] for text in LENGTHS for sign in (1, -1))]
+    return sorted({t + length + nudge for t in instants for length in lengths for nudge in (-1, 0)})
 
 
 @searching

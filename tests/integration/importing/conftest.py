@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,3 +98,45 @@ def another(database: Database[dict[str, Any]], tmp_path: Path) -> Any:
 def counts(summary: Summary) -> Sequence[int]:
     """created, updated, unchanged, repeated, rejected."""
     return tuple(summary.counts[name] for name in ("created", "updated", "unchanged", "repeated", "rejected"))
+
+
+class Program:
+    """Runs `program.py` on the database of a test."""
+
+    def __init__(self, mongo: str) -> None:
+        self._mongo = mongo
+
+    def start(self, importer: Importer, kind: str, path: Path, **more: Any) -> subprocess.Popen[str]:
+        told = {"mongo": self._mongo, "database": importer.database.name, "kind": kind, "path": str(path), **more}
+        script = Path(__file__).with_name("program.py")
+        return subprocess.Popen([sys.executable, str(script), json.dumps(told)], stdout=subprocess.PIPE, text=True)
+
+    def run(self, importer: Importer, kind: str, path: Path, **more: Any) -> dict[str, Any]:
+        """Run to the end; the last line that it prints."""
+        with self.start(importer, kind, path, **more) as process:
+            told, _ = process.communicate()
+        assert process.returncode == 0
+        last: dict[str, Any] = json.loads(told.splitlines()[-1])
+        return last
+
+    def run_and_die(self, importer: Importer, kind: str, path: Path, **more: Any) -> None:
+        """Run until it kills itself."""
+        with self.start(importer, kind, path, **more) as process:
+            process.communicate()
+        assert process.returncode == -signal.SIGKILL
+
+    def run_and_kill(self, importer: Importer, kind: str, path: Path, rows: int, **more: Any) -> bool:
+        """Run until it has told so many rows, then kill it; False where it came to its end before that."""
+        with self.start(importer, kind, path, **more) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if json.loads(line)["rows"] >= rows:
+                    break
+            process.kill()
+            process.communicate()
+        return process.returncode == -signal.SIGKILL
+
+
+@pytest.fixture
+def program(services: Any) -> Program:
+    return Program(services.mongo_url)

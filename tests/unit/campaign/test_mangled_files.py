@@ -92,7 +92,7 @@ def _refused_with_places() -> Iterator[None]:
             raise
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(CUTS)
 def test_a_mangled_campaign_is_read_or_refused(cuts: list[tuple[int, int, str]]) -> None:
     with TemporaryDirectory() as folder:
@@ -102,7 +102,7 @@ def test_a_mangled_campaign_is_read_or_refused(cuts: list[tuple[int, int, str]])
             assert campaign_from_spec(loaded.spec, loaded.catalogue).file == loaded.file
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.sampled_from(["lanes.yaml", "profiles/lifecycle.yaml"]), CUTS)
 def test_a_mangled_policy_is_read_or_refused(name: str, cuts: list[tuple[int, int, str]]) -> None:
     text = (ROOT / "policies" / name).read_text(encoding="utf-8")
@@ -113,7 +113,7 @@ def test_a_mangled_policy_is_read_or_refused(name: str, cuts: list[tuple[int, in
             assert policies.from_plain(policies.plain()).version == policies.version
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(CUTS)
 def test_a_mangled_settings_file_is_read_or_refused(cuts: list[tuple[int, int, str]]) -> None:
     text = (ROOT / "conf" / "settings.yaml").read_text(encoding="utf-8")

@@ -1,0 +1,67 @@
+"""Brings indexes and templates up to date; safe to run twice, and while the engine runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+from pymongo import IndexModel
+from pymongo.database import Database
+from pymongo.errors import OperationFailure
+
+from engine.errors import OperatorError
+from engine.stores import campaigns, enrolments, runs, slices
+from engine.stores.documents import Document
+from engine.stores.events import Events
+from engine.stores.lists import Lists
+from engine.stores.search_index import UserIndex
+from engine.stores.users import Users
+
+USERS_TEMPLATE: Final = Path(__file__).resolve().parents[2] / "conf" / "index-templates" / "users.json"
+
+_INDEXES: Final[dict[str, list[IndexModel]]] = {
+    "enrolments": list(enrolments.INDEXES),
+    "slices": list(slices.INDEXES),
+    "runs": list(runs.INDEXES),
+    "campaigns": list(campaigns.INDEXES),
+    "campaign_revisions": list(campaigns.REVISION_INDEXES),
+    **{
+        store.NAME: [IndexModel(**given) for given in store.INDEXES]
+        for store in (Users, Events, Lists)
+    },
+}
+COLLECTIONS: Final = (*_INDEXES, "policies", "leases", "settings", "imports")
+
+
+def migrate_mongo(database: Database[Document]) -> int:
+    """Create collections and indexes that are missing; gives how many indexes the engine relies on.
+
+    Raises `OperatorError` where an index of the same name is of another shape.
+    """
+    present = set(database.list_collection_names())
+    for name in COLLECTIONS:
+        if name not in present:
+            try:
+                database.create_collection(name)
+            except OperationFailure as error:
+                if error.code != 48:  # NamespaceExists: another process made it meanwhile
+                    raise
+    count = 0
+    for name, models in _INDEXES.items():
+        if not models:
+            continue
+        try:
+            count += len(database[name].create_indexes(models))
+        except OperationFailure as error:
+            raise OperatorError(
+                f"an index of {name} cannot be made: {error.details and error.details.get('errmsg')}",
+                remedy="drop the index of that name, then migrate again",
+            ) from error
+    return count
+
+
+def migrate_search(index: UserIndex) -> None:
+    """Create the users' template and index where they are missing. Raises as `UserIndex.ensure` does."""
+    template = json.loads(USERS_TEMPLATE.read_text(encoding="utf-8"))
+    index.ensure(template)

@@ -1,0 +1,94 @@
+"""The engine as the replay driver sees it: the use cases behind the commands of the same names, called directly.
+
+A command of `tidegate` takes most of a second to start; the replay makes some two hundred calls. So it builds the
+application once and calls what the commands call.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from actors.build import broker_for
+from actors.messenger import BrokerMessenger
+from engine.app import App
+from engine.campaign.load import load_campaign
+from engine.errors import EngineError
+from engine.pipeline.importing.order import Kind, Order
+from engine.pipeline.importing.run import run_import
+from engine.settings import Settings
+from engine.stores.migrate import migrate_mongo, migrate_search
+from examples.grocer.data import WORKSPACE
+
+POLL: Final = 0.02
+"""Seconds between two questions whether anything is open; one question costs MongoDB some milliseconds."""
+
+
+class EngineSide:
+    """`examples.grocer.replay.Engine` over one application; a context that closes it. `settings` name all services."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._app = App(settings)
+        self._broker = broker_for(self._app)
+
+    def __enter__(self) -> Self:
+        stores = self._app.stores
+        migrate_mongo(stores.database)
+        if stores.user_index is not None:
+            migrate_search(stores.user_index)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._broker.close()
+        self._app.close()
+
+    def import_users(self, file: Path) -> int:
+        """See `Engine`. Raises `EngineError` where a row is rejected."""
+        return self._bring_in(Order(Kind.USERS, file))
+
+    def import_events(self, file: Path) -> int:
+        """See `Engine`. Raises `EngineError` where a row is rejected."""
+        return self._bring_in(Order(Kind.EVENTS, file))
+
+    def import_list(self, file: Path, name: str) -> int:
+        """See `Engine`. Raises `EngineError` where a row is rejected."""
+        return self._bring_in(Order(Kind.LISTS, file, list_name=name))
+
+    def apply(self, file: Path) -> None:
+        """See `Engine`. Raises `InvalidSource` for a file with mistakes."""
+        self._app.steering.apply(load_campaign(file, self._app.catalogues, self._app.policies))
+
+    def launch(self, campaign: str) -> None:
+        """See `Engine`. Raises `IllegalTransition` for a campaign that was launched before."""
+        self._app.steering.launch(self._app.steering.named(campaign, WORKSPACE))
+
+    def advance(self, to: int) -> None:
+        """See `Engine`. Raises `WrongCall` where that would be back."""
+        self._app.stores.times.advance(to, self._app.system.system_now())
+        self._app.stores.bell.ring()
+
+    def wait_until_nothing_is_open(self, patience: timedelta) -> None:
+        """See `Engine`. Raises `TimeoutError`."""
+        deadline = self._app.system.monotonic() + patience.total_seconds()
+        while (still := self._app.openness.what()) is not None:
+            if self._app.system.monotonic() > deadline:
+                raise TimeoutError(f"after {patience} still open: {still}")
+            time.sleep(POLL)
+
+    def _bring_in(self, order: Order) -> int:
+        catalogue, stores = self._app.book.catalogue(WORKSPACE), self._app.imports(WORKSPACE)
+        messenger = self._app.hooks.messenger
+        summary = run_import(
+            order,
+            catalogue,
+            stores,
+            index_users=lambda keys: messenger.index(keys) if isinstance(messenger, BrokerMessenger) else None,
+        )
+        if summary.rejected:
+            raise EngineError(f"{order.path.name}: {summary.rejected} rows rejected", remedy=f"see {summary.rejects}")
+        return summary.rows

@@ -1,0 +1,95 @@
+"""One import as a process of its own, for tests that kill it or measure it.
+
+`python program.py '{"mongo": ..., "database": ..., "kind": ..., "path": ..., "order": {...}, "die": {"record": 3}}'`
+prints a line of JSON per batch and one at the end. `die` kills it behind the n-th call of a store's method.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from pymongo import MongoClient
+
+from engine.pipeline.importing.columns import Layout
+from engine.pipeline.importing.order import Kind, Limit, Mode, Order
+from engine.pipeline.importing.ports import ImportStores
+from engine.pipeline.importing.run import run_import
+from engine.predicate.workspace import read_workspace
+from engine.stores.derived import Derivation, initial_fields
+from engine.stores.events import Events
+from engine.stores.imports import ImportCursors
+from engine.stores.lists import Lists
+from engine.stores.upserts import UserUpserts
+from engine.stores.users import Users
+
+
+def dying(call: Callable[..., Any], times: int) -> Callable[..., Any]:
+    """`call`, behind whose n-th return the process is killed."""
+    left = [times]
+
+    def wrapped(*args: Any, **more: Any) -> Any:
+        result = call(*args, **more)
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    return wrapped
+
+
+def say(told: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.flush()
+
+
+def main(told: dict[str, Any]) -> None:
+    client: MongoClient[dict[str, Any]] = MongoClient(told["mongo"], w="majority")
+    database = client[told["database"]]
+    catalogue = read_workspace(Path(__file__).with_name("shop.yaml"))
+    initial = initial_fields(catalogue)
+    users, events, cursors = Users(database), Events(database), ImportCursors(database)
+    lists, derivation, upserts = (
+        Lists(database, users, initial),
+        Derivation(users, events, catalogue),
+        UserUpserts(users, initial),
+    )
+    owners = {
+        "record": events,
+        "derive": derivation,
+        "apply": upserts,
+        "add": lists,
+        "remove_others": lists,
+        "save": cursors,
+    }
+    for name, times in told.get("die", {}).items():
+        setattr(owners[name], name, dying(getattr(owners[name], name), times))
+    more = dict(told.get("order", {}))
+    if "mode" in more:
+        more["mode"] = Mode(more["mode"])
+    order = Order(
+        Kind(told["kind"]), Path(told["path"]), layout=Layout(**told.get("layout", {})), limit=Limit(share=1.0), **more
+    )
+    stores = ImportStores(upserts, users, events, derivation, lists, cursors)
+    summary = run_import(
+        order,
+        catalogue,
+        stores,
+        index_users=lambda keys: None,
+        watch=lambda reached: say({"rows": reached.rows}),
+    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    say({"rows": summary.rows, **summary.counts, "removed": summary.removed, "mib": peak, "rate": summary.rate})
+    client.close()
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,29 @@
+"""A million rows in constant memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+ROWS = 1_000_000
+MOST_MIB = 300
+
+
+@pytest.mark.timeout(280)
+def test_a_csv_file_of_a_million_rows_is_imported_in_less_than_300_mib(
+    importer: Any, program: Any, record_property: Any
+) -> None:
+    path = importer.folder / "users.csv"
+    with path.open("w") as file:
+        file.write("user_id,email,age,plan\n")
+        for first in range(0, ROWS, 10_000):
+            file.write("".join(f"user-{n},u{n}@example.org,{n % 90},Gold\n" for n in range(first, first + 10_000)))
+    told = program.run(importer, "users", path)
+    record_property("peak_mib", told["mib"])
+    record_property("rows_per_second", told["rate"])
+    assert told["created"] == ROWS
+    assert told["rows"] == ROWS
+    assert told["mib"] < MOST_MIB
+    estimate = importer.users.estimate("shop")
+    assert 0.9 * ROWS < estimate < 1.1 * ROWS

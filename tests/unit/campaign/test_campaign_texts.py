@@ -1,0 +1,70 @@
+"""What is checked of a text is what the channels render; faults stand where the author sees them."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.campaign import texts
+from engine.campaign.texts import LARGEST_TEMPLATE, NAMES, Source, check_text, is_path
+from engine.channels import templates
+from engine.yamlsource import parse
+
+
+def _told(text: str) -> list[str]:
+    return [str(one) for one in check_text(Source.file(text, "t.html"), ("body",), {"plan", "first_name"})]
+
+
+def test_the_names_are_those_that_the_channels_give() -> None:
+    assert set(NAMES) == templates._ROOTS
+    assert {root: known for root, known in NAMES.items() if known} == templates._KNOWN
+
+
+def test_the_filters_and_tags_are_those_that_the_channels_have() -> None:
+    ours, theirs = texts._environment(), templates._ENVIRONMENTS[False]
+    assert set(ours.filters) == set(theirs.filters)
+    assert set(ours.tags) == set(theirs.tags)
+    assert LARGEST_TEMPLATE <= templates.LONGEST_TEMPLATE
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{{ user.plan | upcase }}", []),
+        ("{{ 'now' | date: '%d' }} {{ campaign.name }} {{ as_of }}", []),
+        ("{{ user.pln }}", ['t.html:1:4: body: a user has no field "pln" (did you mean "plan"?)']),
+        ("\n {{ plan }}", ['t.html:2:5: body: "plan" is not known to a template (did you mean user.plan?)']),
+        ("{{ campaign.nam }}", ['t.html:1:4: body: the campaign has no field "nam" (did you mean "name"?)']),
+        ("{{ user.plan | upcas }}", ['t.html:1:16: body: there is no filter "upcas" (did you mean "upcase"?)']),
+        ("{% include 'x' %}", ["t.html:1:4: body: not valid Liquid: unexpected tag 'include'"]),
+        ("x" * (LARGEST_TEMPLATE + 1), ["t.html:1:1: body: is longer than 200000 characters"]),
+    ],
+)
+def test_a_text_is_checked_before_it_is_ever_rendered(text: str, told: list[str]) -> None:
+    assert _told(text) == told
+
+
+@pytest.mark.parametrize(
+    ("yaml", "place"),
+    [
+        ("body: {{}}\n".replace("{{}}", "Hi {% x %}"), "1:13"),
+        ('body: "Hi {% x %}"\n', "1:14"),
+        ("body: |\n   Hi\n     {% x %}\n", "3:9"),
+    ],
+)
+def test_a_fault_of_an_inline_text_stands_in_the_campaign_file(yaml: str, place: str) -> None:
+    found = list(check_text(Source.inline(parse(yaml, "c.yaml").find("body")), ("body",), ()))
+    assert [str(one.mark) for one in found] == [f"c.yaml:{place}"]
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ("templates/a.html", True),
+        ("a.liquid", True),
+        ("See example.html", False),
+        ("<a.html", False),
+        ("{{ x }}.txt", False),
+    ],
+)
+def test_a_template_is_told_from_a_text(value: str, path: bool) -> None:
+    assert is_path(value) is path
