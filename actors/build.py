@@ -8,6 +8,7 @@ from dramatiq import MessageProxy, set_broker
 
 import actors.deliver_slice
 import actors.finish_run
+import actors.index_range
 import actors.index_users
 import actors.maintain
 import actors.plan_run

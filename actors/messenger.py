@@ -50,6 +50,10 @@ class BrokerMessenger:
             [self._actors["index_users"].message(list(keys[i : i + size])) for i in range(0, len(keys), size)]
         )
 
+    def index_ranges(self, workspace: str, ranges: Sequence[tuple[str, str]]) -> None:
+        """Ask for every user of a workspace to be indexed, by ranges [first, until) of user suffixes."""
+        self._send([self._actors["index_range"].message(workspace, first, until) for first, until in ranges])
+
     def maintain(self) -> None:
         """Ask for what is over to be forgotten."""
         self._send([self._actors["maintain"].message()])

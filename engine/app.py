@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,6 +42,7 @@ from engine.predicate.workspace import read_workspaces
 from engine.settings import Settings
 from engine.stores.opened import Stores
 from engine.telemetry.events import emit
+from engine.telemetry.logging import LogOptions
 
 
 class Indexer(Protocol):
@@ -297,3 +299,16 @@ def secrets(settings: Settings) -> tuple[str, ...]:
                 credentials = text.split("://", 1)[1].rpartition("@")[0] if "://" in text else text
                 found += [part for part in (credentials, credentials.partition(":")[2]) if part]
     return tuple(found)
+
+
+def log_options(settings: Settings, process: str) -> LogOptions:
+    """Where a process of this type writes its lines; the supervisor's name of it (`slow.2`) wins."""
+    return LogOptions(
+        process=os.environ.get("TIDEGATE_PROCESS", process),
+        folder=settings.log_folder,
+        level=settings.logs.level,
+        stdout=settings.logs.stdout,
+        max_bytes=settings.logs.max_bytes,
+        keep=settings.logs.keep,
+        secrets=secrets(settings),
+    )

@@ -190,12 +190,21 @@ class LocalServices:
                 return entry.url
             self._end_leftovers(name, entry)
             home = self._home(program, entry)
-            for attempt in range(_TRIES):
-                ports = entry.ports if attempt == 0 and entry and _usable(entry, program) else None
-                started = self._try(program, home, ports or free_ports(program.port_count))
-                if started is not None:
-                    return started
-            raise CannotStart(f"{name}: it does not start{_last_words(self.var / f'{name}.log')}")
+            try:
+                return self._try_ports(program, home, entry)
+            except CannotStart:
+                if entry is None:  # made just now, and nobody would know of it
+                    shutil.rmtree(home, ignore_errors=True)
+                raise
+
+    def _try_ports(self, program: Program, home: Path, entry: Entry | None) -> str:
+        """Start `program` on its old ports if they are free, else on others. Raises `CannotStart`."""
+        for attempt in range(_TRIES):
+            ports = entry.ports if attempt == 0 and entry and _usable(entry, program) else None
+            started = self._try(program, home, ports or free_ports(program.port_count))
+            if started is not None:
+                return started
+        raise CannotStart(f"{program.name}: it does not start{_last_words(self.var / f'{program.name}.log')}")
 
     def _try(self, program: Program, home: Path, ports: tuple[int, ...]) -> str | None:
         """Start `program` once and wait until it serves; None if it ended first, e.g. because a port was taken."""

@@ -37,17 +37,18 @@ class Indexing:
                 newer += self._write(workspace, catalogue, documents)
         return newer
 
-    def workspace(self, workspace: str, size: int = 5_000) -> int:
-        """Index every user of a workspace, in order; gives how many there are."""
-        catalogue, first, count = self._catalogues[workspace], "", 0
-        while True:
-            documents = self._users.read_range(workspace, first, "g", size, catalogue.projection())
+    def range(self, workspace: str, first: str, until: str, size: int = 5_000) -> int:
+        """Index every user of a workspace with a suffix in [first, until), in order; gives how many there are."""
+        catalogue, count = self._catalogues.get(workspace), 0
+        while catalogue is not None:
+            documents = self._users.read_range(workspace, first, until, size, catalogue.projection())
             if documents:
                 self._write(workspace, catalogue, documents)
                 count += len(documents)
             if len(documents) < size:
-                return count
+                break
             first = documents[-1]["_id"].split("/", 1)[1] + "\0"
+        return count
 
     def _write(self, workspace: str, catalogue: Catalogue, documents: Sequence[Mapping[str, Any]]) -> int:
         newer = self._index.index(elastic_document(catalogue, document) for document in documents)

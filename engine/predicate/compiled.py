@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from typing import Literal
@@ -87,7 +87,6 @@ class CompiledPredicate:
     _queries: Mapping[str, int]
     _possible: Matches
     _certain: Matches
-    _judge: Generator = field(repr=False)
     _summaries: bool
 
     @property
@@ -119,9 +118,13 @@ class CompiledPredicate:
 
     @cached_property
     def _explainable(self) -> tuple[Explainable, ...]:
-        return explainable(
-            self.tree, lambda leaf: self._judge.matches(_answerable(plain(leaf), summaries=self._summaries))
-        )
+        # A generator of its own: two threads may come here at once.
+        judge = Generator(self.catalogue, self._queries)
+
+        def compile_leaf(leaf: Tree) -> Matches:
+            return judge.matches(_answerable(plain(leaf), summaries=self._summaries))
+
+        return explainable(self.tree, compile_leaf)
 
     @property
     def required_lists(self) -> tuple[str, ...]:
@@ -175,7 +178,6 @@ def compile_predicate(tree: Tree, catalogue: Catalogue, *, summaries: bool = Tru
         _queries=places,
         _possible=judge.matches(possible),
         _certain=judge.matches(certain),
-        _judge=judge,
         _summaries=summaries,
     )
 

@@ -16,6 +16,9 @@ from engine.yamlsource import Node, dotted
 MOST_VALUES: Final = 10_000
 """Values of one `in`: far below what a single query of either store takes; more is a list."""
 
+LONGEST_EDGE: Final = 256
+"""Bytes of a text to order by or to start with: Lucene refuses the automaton of a range whose ends have about 1,000."""
+
 _ORDER: Final = ("gt", "gte", "lt", "lte")
 _TIMES: Final = ("older_than", "within", "within_next")
 _ALL: Final = ("eq", "ne", "in", "not_in", *_ORDER, "prefix", "exists", *_TIMES)
@@ -128,7 +131,11 @@ class _Conditions:
         elif key in _TIMES:
             self.window(key, operand, path)
         elif (value := read_literal(self.shape, operand, path, self.faults)) is not None:
-            self.literal(key, value)
+            if key in (*_ORDER, "prefix") and isinstance(value, str) and len(value.encode()) > LONGEST_EDGE:
+                problem = f"{key} takes a text of at most {LONGEST_EDGE} bytes"
+                self.faults.add(operand.mark, path, problem, "compare with a shorter one")
+            else:
+                self.literal(key, value)
 
     def literal(self, key: str, value: Value) -> None:
         match key:

@@ -141,6 +141,11 @@ class Enrolments:
         """Nothing of this campaign is looked at by time any more. Index: `_id` is not needed: `user` neither; `due`."""
         self._all.update_many({"campaign": campaign, "due_at": {"$exists": True}}, {"$unset": {"due_at": ""}}, hint="due")
 
+    def make_due(self, user: str, now: Instant) -> int:
+        """Every active stay of a user (user key) is looked at next; gives how many. Index: `user`."""
+        wanted = {"user": user, "state": "active", "outgoing.state": {"$ne": "attempting"}}
+        return self._all.update_many(wanted, {"$set": {"due_at": now}}, hint="user").modified_count
+
     def has_active(self, campaign: str) -> bool:
         """Whether any stay is active. Index: `idle`, covered."""
         return self._all.find_one({"campaign": campaign, "state": "active"}, {"_id": 1}, hint="idle") is not None

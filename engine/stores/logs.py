@@ -6,6 +6,7 @@ Old backing indices are deleted whole: index lifecycle management and delete-by-
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from itertools import pairwise
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
-from elasticsearch import ApiError, BadRequestError, Elasticsearch, NotFoundError, TransportError
+from elasticsearch import ApiError, Elasticsearch, NotFoundError, TransportError
 
 from engine.clock import Clock, millis
 from engine.errors import OperatorError, ServiceUnreachable
@@ -54,16 +55,17 @@ class LogIndex:
         self._tidied: float | None = None
 
     def ensure(self) -> None:
-        """Put the index template and make the stream; safe twice. Raises `OperatorError` where that is not allowed."""
+        """Put the index template, by which the first line makes the stream; safe twice.
+
+        Raises `OperatorError` where that is not allowed.
+        """
         body = orjson.loads(self._template.read_bytes())
-        body["index_patterns"] = sorted({*body["index_patterns"], self._stream})
+        name = _TEMPLATE_NAME
+        if self._stream != STREAM:
+            # Other streams rely on the shared template: one of another name has a template of its own.
+            name, body["index_patterns"] = f"{self._stream}-template", [self._stream]
         with _reaching("ensure the log stream"):
-            self._client.indices.put_index_template(name=_TEMPLATE_NAME, **body)
-            try:
-                self._client.indices.create_data_stream(name=self._stream)
-            except BadRequestError as error:
-                if error.error != "resource_already_exists_exception":
-                    raise
+            self._client.indices.put_index_template(name=name, **body)
 
     def create(self, lines: Sequence[tuple[str, bytes]]) -> dict[str, str]:
         """Add the lines (id and JSON) whose ids are new; one that is there already counts as taken.
@@ -121,13 +123,20 @@ class LogIndex:
         return [hit["_source"] for hit in reversed(answer["hits"]["hits"])]
 
     def _backing(self) -> list[tuple[str, int]]:
-        """The backing indices with the system time of their making, oldest first."""
-        streams = self._client.indices.get_data_stream(name=self._stream)["data_streams"]
-        names = [index["index_name"] for stream in streams for index in stream["indices"]]
-        if not names:
-            return []
-        told = self._client.indices.get_settings(index=names, name="index.creation_date")
-        return [(name, int(told[name]["settings"]["index"]["creation_date"])) for name in names]
+        """The backing indices with the system time of their making, oldest first.
+
+        By their names and settings: not every distribution has the data stream API.
+        """
+        told = self._client.indices.get_settings(
+            index=f".ds-{self._stream}-*", name="index.creation_date", expand_wildcards="all", allow_no_indices=True
+        )
+        own = re.compile(rf"\.ds-{re.escape(self._stream)}-\d{{4}}\.\d\d\.\d\d-(\d+)")
+        found = [
+            (int(match[1]), name, int(told[name]["settings"]["index"]["creation_date"]))
+            for name in told
+            if (match := own.fullmatch(name))
+        ]
+        return [(name, born) for _, name, born in sorted(found)]
 
 
 def _raw(operations: list[bytes]) -> Any:

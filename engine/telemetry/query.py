@@ -25,7 +25,9 @@ FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The words before a colon, and the fields of a line in which their value is looked for."""
 
-_SEARCHED: Final = ("message", "error.message", "error.type", "labels.reason")
+_TEXTS: Final = ("message", "error.message")
+_CODES: Final = ("error.type", "labels.reason")
+_SEARCHED: Final = _TEXTS + _CODES
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,7 @@ class LogQuery:
         filters: list[dict[str, object]] = [
             {"bool": {"should": [_term(path, wanted) for path in FIELDS[name]]}} for name, wanted in self.terms
         ]
-        filters += [
-            {"multi_match": {"query": word, "type": "phrase_prefix", "fields": list(_SEARCHED)}} for word in self.words
-        ]
+        filters += [{"bool": {"should": _word(word)}} for word in self.words]
         if self.since is not None:
             filters.append({"range": {"@timestamp": {"gte": format_instant(self.since)}}})
         return {"bool": {"filter": filters}} if filters else {"match_all": {}}
@@ -98,6 +98,12 @@ def value_of(line: Mapping[str, object], path: str) -> object:
 
 def _equal(value: str, wanted: str) -> bool:
     return value.startswith(wanted[:-1]) if wanted.endswith("*") else value == wanted
+
+
+def _word(word: str) -> list[dict[str, object]]:
+    texts: list[dict[str, object]] = [{"match_phrase_prefix": {path: word}} for path in _TEXTS]
+    codes: list[dict[str, object]] = [{"prefix": {path: {"value": word, "case_insensitive": True}}} for path in _CODES]
+    return texts + codes
 
 
 def _term(path: str, wanted: str) -> dict[str, object]:

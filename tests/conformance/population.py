@@ -79,10 +79,10 @@ class Person:
             told["first"], told["last"] = min(told["first"], t), max(told["last"], t)
         orders = [(t, p) for event, t, p in self.events if event == ORDER]
         values = [p["value"] for _, p in orders if type(p.get("value")) is int]
-        aggregates: dict[str, int] = {}
+        # As the stores derive them: counts and sums are 0 for who has no events, instants are missing.
+        aggregates = {"orders_count": len(orders), "orders_value": sum(values)}
         if orders:
-            aggregates = {"orders_count": len(orders), "last_order_at": max(t for t, _ in orders)}
-            aggregates["orders_value"] = sum(values)
+            aggregates["last_order_at"] = max(t for t, _ in orders)
         document = {
             "_id": user_key(catalogue.workspace, name),
             "w": catalogue.workspace,

@@ -30,8 +30,9 @@ GROUPS: dict[str, Group] = {
             ("orders_count: {gte: 3}", "three around"),
             ("last_order_at: {older_than: 1d}", "edge"),
             ("last_order_at: {within_next: 1d}", "future both around"),
-            ("orders_count: {exists: false}", "never"),
-            ("orders_count: {lt: 3}", "now future edge inside both"),
+            ("last_order_at: {exists: false}", "never"),
+            ("orders_count: 0", "never"),
+            ("orders_count: {lt: 3}", "now future edge inside both never"),
         ),
     ),
     "where": Group(

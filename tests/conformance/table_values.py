@@ -44,6 +44,19 @@ GROUPS: dict[str, Group] = {
             ('s: {gt: "a\\uFFFD"}', "wide top"),
         ),
     ),
+    "long": Group(
+        # Longer than what an import keeps, e.g. from a collection of the company's own.
+        having("s", short="x", limit="x" * 8_000, above="x" * 8_001, long="x" * 40_000, wide="é" * 20_000),
+        (
+            (f"s: {'x' * 8_000}", "limit"),
+            (f"s: {{gt: {'x' * 256}}}", "limit above long wide"),
+            (f"s: {{prefix: {'x' * 256}}}", "limit above long"),
+            (f"s: {{gte: {'x' * 256}, lt: {'x' * 255 + 'y'}}}", "limit above long"),
+            (f"s: {{prefix: {'é' * 128}}}", "wide"),
+            ('s: {gte: "y"}', "wide"),
+            ("s: {exists: true}", "short limit above long wide"),
+        ),
+    ),
     "case": Group(
         having(
             "f",

@@ -21,7 +21,7 @@ from tests.conformance.table import GROUPS
 ROWS = [(group, text, set(names.split())) for group, held in GROUPS.items() for text, names in held.rows]
 CATALOGUES = {group: catalogue_of(group) for group in GROUPS}
 
-each_row = pytest.mark.parametrize(("group", "text", "expected"), ROWS, ids=[f"{g}: {t}" for g, t, _ in ROWS])
+each_row = pytest.mark.parametrize(("group", "text", "expected"), ROWS, ids=[f"{g}: {t[:60]}" for g, t, _ in ROWS])
 
 
 def both_ways(group: str, text: str, expected: set[str]) -> list[tuple[CompiledPredicate, set[str]]]:

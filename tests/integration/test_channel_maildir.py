@@ -35,13 +35,17 @@ def envelope(key: str, raw: bytes = b"Subject: x\r\n\r\nHi\r\n") -> Envelope:
     return Envelope(key, "a@b.example", "c@d.example", raw)
 
 
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
 def test_a_repeated_delivery_writes_nothing(tmp_path: Path) -> None:
     channel = MaildirChannel(tmp_path)
     assert channel.send([envelope("k/1", b"first"), envelope("k/1", b"second"), envelope("k/2")]) == [Sent()] * 3
     assert channel.send([envelope("k/1", b"third")]) == [Sent()]
     assert (tmp_path / "new" / file_name("k/1")).read_bytes() == b"first"
-    assert len(os.listdir(tmp_path / "new")) == 2
-    assert os.listdir(tmp_path / "tmp") == []
+    assert len(names(tmp_path / "new")) == 2
+    assert names(tmp_path / "tmp") == []
 
 
 def test_a_mail_that_a_reader_has_moved_still_counts(tmp_path: Path) -> None:
@@ -53,10 +57,10 @@ def test_a_mail_that_a_reader_has_moved_still_counts(tmp_path: Path) -> None:
         message.set_subdir("cur")
         message.set_flags("RS")
         box[name] = message
-    assert os.listdir(tmp_path / "new") == []
+    assert names(tmp_path / "new") == []
     assert (channel.find("k/1"), channel.find("k/3")) == (True, False)
     assert channel.send([envelope("k/1"), envelope("k/3")]) == [Sent(), Sent()]
-    assert os.listdir(tmp_path / "new") == [file_name("k/3")]
+    assert names(tmp_path / "new") == [file_name("k/3")]
 
 
 def test_find_tells_exactly_what_was_delivered(tmp_path: Path) -> None:
@@ -83,7 +87,7 @@ def test_old_leftovers_are_swept_and_young_ones_stay(tmp_path: Path) -> None:
         then = path.stat().st_mtime - age.total_seconds()
         os.utime(path, (then, then))
     MaildirChannel(tmp_path)
-    assert os.listdir(tmp_path / "tmp") == ["young"]
+    assert names(tmp_path / "tmp") == ["young"]
 
 
 def test_two_that_race_for_one_key_deliver_once(tmp_path: Path) -> None:
@@ -102,7 +106,7 @@ def test_two_that_race_for_one_key_deliver_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert outcomes == [Sent()] * 400
-    assert len(os.listdir(tmp_path / "new")) == 50
+    assert len(names(tmp_path / "new")) == 50
 
 
 def test_a_sender_killed_anywhere_leaves_whole_mails_and_repeats_to_exactly_one(tmp_path: Path) -> None:
@@ -111,16 +115,16 @@ def test_a_sender_killed_anywhere_leaves_whole_mails_and_repeats_to_exactly_one(
         child = subprocess.Popen([sys.executable, "-c", SENDER, str(tmp_path), str(total)], stdout=subprocess.PIPE)
         assert child.stdout is not None
         child.stdout.readline()
-        while len(os.listdir(tmp_path / "new")) < kill_after and child.poll() is None:
+        while len(names(tmp_path / "new")) < kill_after and child.poll() is None:
             os.sched_yield()
         child.send_signal(signal.SIGKILL)
         child.wait()
         child.stdout.close()
-        for name in os.listdir(tmp_path / "new"):
+        for name in names(tmp_path / "new"):
             assert (tmp_path / "new" / name).read_bytes().endswith(b"END\r\n"), "no half mail"
     subprocess.run([sys.executable, "-c", SENDER, str(tmp_path), str(total)], check=True, capture_output=True)
-    assert len(os.listdir(tmp_path / "new")) == total
-    subjects = {(tmp_path / "new" / name).read_bytes().split(b"\r\n")[0] for name in os.listdir(tmp_path / "new")}
+    assert len(names(tmp_path / "new")) == total
+    subjects = {(tmp_path / "new" / name).read_bytes().split(b"\r\n")[0] for name in names(tmp_path / "new")}
     assert len(subjects) == total
 
 
@@ -134,9 +138,9 @@ def test_a_disk_that_refuses_is_a_retry(tmp_path: Path, monkeypatch: pytest.Monk
 
 @given(st.lists(st.text(min_size=1), min_size=2, max_size=2, unique=True))
 def test_file_names_are_safe_and_tell_keys_apart(keys: list[str]) -> None:
-    names = [file_name(key) for key in keys if key.isprintable()]
-    assert len(set(names)) == len(names)
-    for name in names:
+    made = [file_name(key) for key in keys if key.isprintable()]
+    assert len(set(made)) == len(made)
+    for name in made:
         assert len(name) <= 180
         assert not set(name) & set("/:,\0")
         assert not name.startswith(".")

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator, Sequence
-from datetime import date
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, Protocol
 
 import msgspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from engine.errors import WrongCall
 from engine.pipeline.importing.records import CsvRecords, Lines, Record, decode, tokenise
@@ -76,6 +73,9 @@ def open_reader(path: Path, *, form: str | None = None, delimiter: str = ",") ->
         if form == "ndjson":
             return NdjsonReader(path)
         if form == "parquet":
+            # Here, because pyarrow takes half a second to import, and most imports and all other commands need none.
+            from engine.pipeline.importing.parquet import ParquetReader
+
             return ParquetReader(path)
     except OSError as error:
         raise WrongCall(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -206,56 +206,3 @@ def _json_row(decoder: msgspec.json.Decoder[Any], number: int, raw: bytes, *, ov
     if not isinstance(values, dict):
         return RawRow(number, None, 'is not a JSON object (write {"user_id": "...", ...})', raw)
     return RawRow(number, values, "", raw)
-
-
-class ParquetReader:
-    """A Parquet file, read a row group at a time; its columns are the rows' columns."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._file = pq.ParquetFile(path, memory_map=False, pre_buffer=False)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise WrongCall(f"{path}: is not a Parquet file: {error}") from error
-        self.columns: tuple[str, ...] = tuple(self._file.schema_arrow.names)
-
-    def batches(self, size: int, start: Position | None) -> Iterator[Batch]:
-        """The rows from `start` on, `size` at a time."""
-        number = start.offset if start else 0
-        total = max(1, self._file.metadata.num_rows)
-        group, first = 0, 0
-        while group < self._file.num_row_groups and first + self._file.metadata.row_group(group).num_rows <= number:
-            first += self._file.metadata.row_group(group).num_rows
-            group += 1
-        groups = list(range(group, self._file.num_row_groups))
-        skip = number - first
-        pieces = self._file.iter_batches(batch_size=size, row_groups=groups, use_threads=False)
-        while (piece := self._next(pieces)) is not None:
-            kept = piece.slice(min(skip, piece.num_rows))
-            skip -= piece.num_rows - kept.num_rows
-            if not kept.num_rows:
-                continue
-            columns = [_plain(kept.column(place)) for place in range(kept.num_columns)]
-            rows = [RawRow(number + place, values) for place, values in enumerate(zip(*columns, strict=True), 1)]
-            number += kept.num_rows
-            yield Batch(rows, Position(number, number + 1), number / total)
-
-    def _next(self, pieces: Iterator[Any]) -> Any | None:  # Any: pyarrow has no types
-        try:
-            return next(pieces, None)
-        except (pa.ArrowException, OSError) as error:
-            raise WrongCall(f"{self._path}: the file is damaged: {error}", remedy="write it again") from error
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-def _plain(column: Any) -> list[Any]:  # Any: pyarrow has no types
-    """One column as Python values; instants are cut to milliseconds, dates become texts."""
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("ms", column.type.tz), safe=False)
-    values: list[Any] = column.to_pylist()
-    if pa.types.is_date(column.type):
-        return [one.isoformat() if isinstance(one, date) else one for one in values]
-    return values

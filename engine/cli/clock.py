@@ -1,0 +1,81 @@
+"""`tidegate clock`: the clock's own process, and campaign time."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from engine.app import App
+from engine.cli.opening import AsJson, opened, say, show_json, show_table
+from engine.cli.running import run_clock
+from engine.clock import format_instant, millis, parse_duration, parse_instant
+from engine.errors import EngineError, WrongCall
+
+ASK_EVERY = 0.02
+"""Seconds between two looks at whether anything is open: some milliseconds of MongoDB each."""
+
+
+def mount(app: typer.Typer) -> None:
+    """Add the group `clock` to `app`."""
+    group = typer.Typer(no_args_is_help=True, help="The clock's process, and campaign time.")
+    group.command("run", epilog="Example: tidegate clock run")(run_clock)
+    group.command("show", epilog="Example: tidegate clock show --json")(show)
+    group.command("advance", epilog="Example: tidegate clock advance --to 2017-01-31T23:59:59.999")(advance)
+    app.add_typer(group, name="clock")
+
+
+def show(context: typer.Context, as_json: AsJson = False) -> None:
+    """Show campaign time, whether it is set, and what is open at it."""
+    with opened(context) as app:
+        now, fixed, what = app.clock.campaign_now(), app.clock.is_set(), app.openness.what()
+        if as_json:
+            show_json({"campaign_time": format_instant(now), "set": fixed, "open": what})
+            return
+        rows: list[tuple[object, ...]] = [
+            ("campaign time", format_instant(now)),
+            ("moves", "when it is advanced" if fixed else "with the system's"),
+            ("open", what or "nothing"),
+        ]
+        show_table("", ("", ""), rows)
+
+
+def advance(
+    context: typer.Context,
+    to: Annotated[str | None, typer.Option("--to", help="A moment, ISO 8601; without a zone it is UTC.")] = None,
+    by: Annotated[str | None, typer.Option("--by", help="A duration such as 1d.")] = None,
+    wait: Annotated[bool, typer.Option(help="Return when nothing is open at the new time.")] = True,
+    patience: Annotated[str, typer.Option(help="How long to wait for that.")] = "10m",
+) -> None:
+    """Set campaign time to a later moment, and wait until nothing is open there.
+
+    From then on it stands until it is advanced again: for replays and tests.
+    """
+    if (to is None) == (by is None):
+        raise WrongCall("say --to MOMENT or --by DURATION")
+    with opened(context) as app:
+        try:
+            target = parse_instant(to) if to is not None else app.clock.campaign_now() + millis(parse_duration(by or ""))
+            longest = parse_duration(patience).total_seconds()
+        except ValueError as error:
+            raise WrongCall(str(error)) from error
+        advance_to(app, target)
+        if wait:
+            wait_until_closed(app, longest)
+        say(f"campaign time is {format_instant(target)}")
+
+
+def advance_to(app: App, target: int) -> None:
+    """Set campaign time, and wake the clock."""
+    app.stores.times.advance(target, app.system.system_now())
+    app.stores.bell.ring()
+
+
+def wait_until_closed(app: App, longest: float) -> None:
+    """Wait until nothing is open. Raises `EngineError` after `longest` seconds, saying what still is."""
+    until = time.monotonic() + longest
+    while (what := app.openness.what()) is not None:
+        if time.monotonic() > until:
+            raise EngineError(f"still open after {longest:.0f} s: {what}", remedy="do the workers and the clock run?")
+        time.sleep(ASK_EVERY)

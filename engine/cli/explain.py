@@ -1,0 +1,96 @@
+"""`tidegate explain CAMPAIGN USER`: why this user did or did not get a message, and when it is looked at next."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from engine.cli.opening import AsJson, InWorkspace, opened, show_json
+from engine.clock import format_instant
+from engine.domain.enrolment import Enrolment
+from engine.pipeline.explaining import Explanation
+
+
+def mount(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command(epilog="Example: tidegate explain winback hh-1")(explain)
+
+
+def explain(
+    context: typer.Context,
+    campaign: Annotated[str, typer.Argument(help="The campaign's name.")],
+    user: Annotated[str, typer.Argument(help="The user's id.")],
+    workspace: InWorkspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which leaf of the audience failed and on which data, what was sent, and what happens next."""
+    with opened(context) as app:
+        told = app.explaining.run(app.steering.named(campaign, workspace), user)
+    if as_json:
+        show_json(_document(told))
+        return
+    lines = [f"{told.user} in {told.record.workspace}/{told.record.name} at {format_instant(told.as_of)}", told.now]
+    if told.known:
+        lines.append("matches the audience:" if told.matches else "does not match the audience:")
+        for leaf in told.audience:
+            mark = "fails" if leaf.failed else "holds"
+            lines.append(f"  {mark}  {leaf.text}  ({leaf.where}; {leaf.data})")
+    for stay in told.stays:
+        lines += _stay(stay)
+    if told.next_look is not None:
+        lines.append(f"looked at next by time: {format_instant(told.next_look)}")
+    typer.echo("\n".join(lines))
+
+
+def _stay(stay: Enrolment) -> list[str]:
+    head = f"stay {stay.entry}: entered {format_instant(stay.entered_at)}, {stay.state}"
+    if stay.ended_at is not None:
+        head += f" ({stay.reason}) at {format_instant(stay.ended_at)}"
+    if stay.holdout:
+        head += ", in the holdout"
+    if stay.converted_at is not None:
+        head += f", converted {format_instant(stay.converted_at)}"
+    lines = [head]
+    for one in stay.settled:
+        reason = f" ({one.reason})" if one.reason else ""
+        lines.append(f"  {one.message}: {one.state}{reason} at {format_instant(one.at)}, attempts {one.attempts}")
+    if stay.outgoing is not None:
+        chosen = format_instant(stay.outgoing.chosen_at)
+        lines.append(f"  {stay.outgoing.message}: {stay.outgoing.state}, chosen at {chosen}")
+    return lines
+
+
+def _document(told: Explanation) -> dict[str, object]:
+    return {
+        "campaign": told.record.name,
+        "workspace": told.record.workspace,
+        "state": told.record.state,
+        "user": told.user,
+        "as_of": format_instant(told.as_of),
+        "known": told.known,
+        "matches": told.matches,
+        "now": told.now,
+        "next_look": None if told.next_look is None else format_instant(told.next_look),
+        "audience": [
+            {"where": leaf.where, "leaf": leaf.text, "held": leaf.held, "fails": leaf.failed, "data": leaf.data}
+            for leaf in told.audience
+        ],
+        "stays": [
+            {
+                "entry": stay.entry,
+                "state": stay.state,
+                "reason": stay.reason,
+                "entered_at": format_instant(stay.entered_at),
+                "ended_at": None if stay.ended_at is None else format_instant(stay.ended_at),
+                "due_at": None if stay.due_at is None else format_instant(stay.due_at),
+                "holdout": stay.holdout,
+                "outgoing": None if stay.outgoing is None else stay.outgoing.message,
+                "messages": [
+                    {"message": one.message, "state": one.state, "reason": one.reason, "at": format_instant(one.at)}
+                    for one in stay.settled
+                ],
+            }
+            for stay in told.stays
+        ],
+    }

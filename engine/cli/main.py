@@ -1,0 +1,115 @@
+"""`tidegate`: the command line. Errors are three lines at most; `--debug` shows the traceback."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+from elasticsearch import TransportError
+from pymongo.errors import PyMongoError
+from redis.exceptions import RedisError
+
+from engine.cli import campaign, checking, clock, explain, importing, init, logs, policy, queue, running, services, user
+from engine.cli.opening import opened
+from engine.errors import EngineError
+from engine.settings import load_settings
+
+BAD_CALL = 2
+UNREACHABLE = 3
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="tidegate",
+    help="A campaign engine that a company runs itself.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        for line in checking.versions():
+            typer.echo(line)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    context: typer.Context,
+    settings: Annotated[Path, typer.Option(help="The settings file.")] = Path("conf/settings.yaml"),
+    env: Annotated[str | None, typer.Option("--env", help="The environment of that file.")] = None,
+    given: Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, over file and variables.")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read in `main`
+    version: Annotated[  # noqa: ARG001 - its callback answers
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="The versions of engine and services.")
+    ] = False,
+) -> None:
+    """Lifecycle messaging next to your own product."""
+    flags: dict[str, object] = {}
+    for text in given or ():
+        key, separator, value = text.partition("=")
+        if not separator or "." not in key:
+            raise click.UsageError(f"--set wants SECTION.KEY=VALUE, got {text}")
+        flags[key] = value
+    if context.invoked_subcommand != "init":
+        context.obj = load_settings(settings, environment=env, flags=flags)
+
+
+services.mount(app)
+running.mount(app)
+checking.mount(app)
+init.mount(app)
+campaign.mount(app)
+explain.mount(app)
+importing.mount(app, running.open_import)
+policy.mount(app, lambda context: _history(context))
+queue.mount(app)
+user.mount(app)
+clock.mount(app)
+logs.mount(app)
+
+
+def _history(context: typer.Context) -> list[dict[str, object]]:
+    with opened(context) as application:
+        return application.stores.policy_versions.history()
+
+
+def main() -> None:
+    """Run the command of `sys.argv` and exit with its code: 0, 1, 2, 3 or 130."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; gives its exit code."""
+    debug = "--debug" in arguments
+    try:
+        code = app(arguments, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        sys.stderr.write(error.format_message() + "\n")
+        return BAD_CALL
+    except click.ClickException as error:
+        error.show()
+        return BAD_CALL
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except EngineError as error:
+        return _told(error, str(error), error.remedy, error.exit_code, debug=debug)
+    except (PyMongoError, RedisError, TransportError) as error:
+        text = f"a service does not answer: {str(error).splitlines()[0][:300]}"
+        return _told(error, text, "tidegate status shows which one", UNREACHABLE, debug=debug)
+
+
+def _told(error: Exception, text: str, remedy: str, code: int, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    sys.stderr.write(f"tidegate: {text}\n")
+    if remedy:
+        sys.stderr.write(f"  {remedy}\n")
+    return code

@@ -1,0 +1,64 @@
+"""`tidegate queue`: what waits in the lanes, and the dead letters."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from actors.build import broker_for
+from actors.queues import depths, drop, list_dead, replay
+from engine.cli.opening import AsJson, opened, say, show_json, show_table
+from engine.clock import format_instant
+
+Lane = Annotated[str, typer.Argument(help="A lane of policies/lanes.yaml.")]
+Id = Annotated[list[str] | None, typer.Argument(help="Message ids; default: all.")]
+
+
+def mount(app: typer.Typer) -> None:
+    """Add the group `queue` to `app`."""
+    group = typer.Typer(no_args_is_help=True, help="The lanes' queues. What they are about is in MongoDB.")
+    group.command("list", epilog="Example: tidegate queue list --json")(list_queues)
+    group.command("deadletters", epilog="Example: tidegate queue deadletters fast")(deadletters)
+    group.command("replay", epilog="Example: tidegate queue replay fast")(replay_dead)
+    group.command("drop", epilog="Example: tidegate queue drop fast")(drop_dead)
+    app.add_typer(group, name="queue")
+
+
+def list_queues(context: typer.Context, as_json: AsJson = False) -> None:
+    """Show the depth of each queue, and the open slices that wait in MongoDB for each lane."""
+    with opened(context) as app:
+        found = depths(broker_for(app))
+    rows: list[tuple[object, ...]] = [(one.queue, one.ready, one.delayed, one.taken, one.dead) for one in found]
+    columns = ("queue", "ready", "delayed", "taken", "dead")
+    if as_json:
+        show_json([dict(zip(columns, row, strict=True)) for row in rows])
+        return
+    show_table("", columns, rows)
+
+
+def deadletters(context: typer.Context, lane: Lane, as_json: AsJson = False) -> None:
+    """List messages that were given up; Redis keeps them for 7 days."""
+    with opened(context) as app:
+        found = list_dead(broker_for(app), lane)
+    rows: list[tuple[object, ...]] = [
+        (one.id, one.actor, " ".join(map(str, one.args)), format_instant(one.died_at), one.retries, one.failure)
+        for one in found
+    ]
+    columns = ("id", "actor", "arguments", "given up", "retries", "failure")
+    if as_json:
+        show_json([dict(zip(columns, row, strict=True)) for row in rows])
+        return
+    show_table("", columns, rows)
+
+
+def replay_dead(context: typer.Context, lane: Lane, ids: Id = None) -> None:
+    """Queue dead letters again."""
+    with opened(context) as app:
+        say(f"{replay(broker_for(app), lane, ids)} messages are queued again")
+
+
+def drop_dead(context: typer.Context, lane: Lane, ids: Id = None) -> None:
+    """Forget dead letters."""
+    with opened(context) as app:
+        say(f"{drop(broker_for(app), lane, ids)} dead letters are gone")

@@ -1,0 +1,208 @@
+"""`tidegate run`, `worker` and the clock's process; and what an import needs around it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from actors.build import broker_for
+from actors.fleet import exec_fleet, run_fleet_in_process, stop_fleets
+from actors.messenger import BrokerMessenger
+from actors.middleware import request_stop, stop_requested, wait_for_stop
+from engine.app import App, log_options
+from engine.cli.importing import ImportSetting
+from engine.cli.opening import addressed, opened, say, settings_of, with_urls
+from engine.domain.keys import cut
+from engine.errors import NotFound
+from engine.local.addresses import given
+from engine.local.presence import Presence
+from engine.local.services import LocalServices
+from engine.local.suspects import SuspectChild
+from engine.pipeline.clockwork import Clockwork
+from engine.pipeline.importing.ports import ImportStores
+from engine.policy.load import load_policies
+from engine.predicate.fields import Catalogue
+from engine.routing import SUSPECT
+from engine.settings import Settings
+from engine.stores.migrate import migrate_mongo, migrate_search
+from engine.telemetry import logging
+from engine.telemetry.events import emit
+
+MANY = 2_000
+"""Users changed by one import beyond which whole hash ranges are indexed: ids alone would be thousands of messages."""
+
+RANGES = 256
+
+
+def mount(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command(epilog="Example: tidegate run")(run)
+    app.command(epilog="Example: tidegate worker fast")(worker)
+
+
+def run(
+    context: typer.Context,
+    no_services: Annotated[bool, typer.Option("--no-services", help="Start no local service.")] = False,
+) -> None:
+    """Run everything in one process: the clock, and every fleet as its own thread pool.
+
+    Suspects alone get a child process, for whoever dies there must not take the others along.
+    """
+    settings = settings_of(context)
+    local = LocalServices.of(settings, say=say)
+    _on_signals()
+    with Presence(settings.paths.var).held():
+        try:
+            urls = local.running() if no_services or _served(settings, local) else local.start()
+            _run(with_urls(settings, urls), urls.environment())
+        finally:
+            local.stop()
+
+
+def _served(settings: Settings, local: LocalServices) -> bool:
+    """Whether every service has an address already, so that there is nothing to start."""
+    if {"mongo", "broker", "cache"} <= set(given(settings)):
+        return True
+    return all(one.state in ("given", "running") for one in local.status())
+
+
+def _run(settings: Settings, environment: dict[str, str]) -> None:
+    app = App(settings)
+    logging.configure(log_options(settings, "run"), clock=app.system)
+    migrate(app)
+    app.watch_policies()
+    broker = broker_for(app)
+    fleets = {name: fleet for name, fleet in app.policies.fleets.items() if SUSPECT not in fleet.lanes}
+    suspects = [name for name, fleet in app.policies.fleets.items() if SUSPECT in fleet.lanes]
+    command = [sys.executable, "-m", "engine.cli", "worker", *suspects[:1]]
+    child = SuspectChild(command, {**os.environ, **environment}, settings.engine.stop_timeout)
+    child.start()
+    workers = [run_fleet_in_process(broker, fleet) for fleet in fleets.values()]
+    emit("worker.started", process="run", threads=sum(fleet.threads for fleet in fleets.values()))
+    say(f"tidegate runs: {', '.join(fleets)} as threads, {', '.join(suspects)} as a child, the clock; Ctrl-C ends it")
+    try:
+        _clockwork(app).run(stop_requested, wait_for_stop)
+    finally:
+        stop_fleets(broker, workers)
+        child.stop()
+        emit("worker.stopped", process="run", reason="asked")
+        app.close()
+
+
+def worker(
+    context: typer.Context,
+    fleet: Annotated[str, typer.Argument(help="A fleet of policies/lanes.yaml.")],
+) -> None:
+    """Become the dramatiq command of one fleet: its lanes, processes and threads come from the policies."""
+    settings = settings_of(context)
+    fleets = load_policies(settings.paths.policies).fleets
+    if fleet not in fleets:
+        raise NotFound(f"there is no fleet {fleet}", remedy=f"fleets are {', '.join(fleets)}")
+    urls = LocalServices.of(settings).running()
+    environment = {**os.environ, **urls.environment(), "TIDEGATE_FLEET": fleet}
+    exec_fleet(fleets[fleet], environ=environment)
+
+
+def run_clock(context: typer.Context) -> None:
+    """Run the clock: it starts what is due, dispatches slices, and frees leases that ran out. Two may run."""
+    app = App(addressed(settings_of(context)))
+    logging.configure(log_options(app.settings, "clock"), clock=app.system)
+    _on_signals()
+    migrate(app)
+    app.watch_policies()
+    broker_for(app)
+    emit("worker.started", process="clock")
+    try:
+        _clockwork(app).run(stop_requested, wait_for_stop)
+    finally:
+        emit("worker.stopped", process="clock", reason="asked")
+        app.close()
+
+
+def migrate(app: App) -> int:
+    """Bring indexes and templates up to date; gives how many MongoDB indexes the engine relies on."""
+    count = migrate_mongo(app.stores.database)
+    if app.stores.user_index is not None:
+        migrate_search(app.stores.user_index)
+    emit("schema.migrated", indexes=count)
+    return count
+
+
+def _clockwork(app: App) -> Clockwork:
+    messenger = app.messenger()
+    maintain = messenger.maintain if isinstance(messenger, BrokerMessenger) else (lambda: None)
+    return Clockwork(
+        app.ticking,
+        app.stores.leases,
+        app.stores.bell,
+        app.clock,
+        every=app.settings.engine.tick,
+        maintain=maintain,
+        outages=app.stores.OUTAGES,
+    )
+
+
+def _on_signals() -> None:
+    """The first signal asks to stop; a second one of the same group does nothing, Ctrl-C twice still interrupts."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+
+    def asked(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
+        if stop_requested() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        request_stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, asked)
+
+
+class Importing:
+    """What an import of one workspace needs; users that changed are asked to be indexed when it has ended."""
+
+    def __init__(self, app: App, workspace: str) -> None:
+        self.catalogue: Catalogue = app.book.catalogue(workspace)
+        self.stores: ImportStores = app.imports(workspace)
+        self._app = app
+        self._workspace = workspace
+        self._changed: set[str] = set()
+        self._many = False
+
+    def index_users(self, keys: Sequence[str]) -> None:
+        """Remember these users; past `MANY` the whole workspace will be indexed."""
+        if not self._many:
+            self._changed.update(keys)
+            if len(self._changed) > MANY:
+                self._many = True
+                self._changed.clear()
+
+    def finish(self) -> None:
+        """Ask for what changed to be indexed, where there is an index to fill."""
+        if self._app.stores.user_index is None or not (self._changed or self._many):
+            return
+        broker_for(self._app)
+        messenger = self._app.messenger()
+        if not isinstance(messenger, BrokerMessenger):
+            return
+        if self._many:
+            messenger.index_ranges(self._workspace, cut(RANGES))
+        else:
+            messenger.index(sorted(self._changed))
+
+
+@contextmanager
+def open_import(context: typer.Context, workspace: str) -> Iterator[ImportSetting]:
+    """The surroundings of one import."""
+    with opened(context) as app:
+        migrate(app)
+        importing = Importing(app, workspace)
+        yield importing
+        importing.finish()
+

@@ -1,0 +1,128 @@
+"""`tidegate import` as it is typed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from engine.cli import importing
+from engine.cli.importing import Lines, limit, mount, pairs
+from engine.errors import NotFound, WrongCall
+from engine.pipeline.importing.order import Limit
+from engine.pipeline.importing.ports import Progress
+
+
+@dataclass
+class Setting:
+    """What the composition root hands to the command, on the test's database."""
+
+    importer: Any
+
+    @property
+    def catalogue(self) -> Any:
+        return self.importer.catalogue
+
+    @property
+    def stores(self) -> Any:
+        return self.importer.stores
+
+    def index_users(self, keys: Sequence[str]) -> None:
+        self.importer.indexed.extend(keys)
+
+
+@pytest.fixture
+def call(importer: Any) -> Any:
+    app = typer.Typer()
+
+    @contextmanager
+    def open_import(context: typer.Context, workspace: str) -> Iterator[Setting]:
+        if workspace != "shop":
+            raise NotFound(f"there is no workspace {workspace}")
+        yield Setting(importer)
+
+    mount(app, open_import)
+
+    @app.command()
+    def other() -> None:
+        """Another command, so that `import` stays a group."""
+
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(app, ["import", *words])
+
+    return run
+
+
+def test_the_summary_is_one_document_whose_numbers_add_up(importer: Any, call: Any) -> None:
+    path = importer.write("a.csv", "user_id,alter\nu1,7\nu2,x\nu1,7\nu1,8\n")
+    told = call("users", str(path), "-w", "shop", "--map", "alter=age", "--json", "--max-rejects", "25%")
+    assert told.exit_code == 0
+    summary = json.loads(told.stdout)
+    assert summary["rows"] == 4
+    assert [summary[name] for name in ("created", "updated", "unchanged", "repeated", "rejected")] == [1, 1, 1, 0, 1]
+    assert summary["rejects_file"] == f"{path}.rejects.ndjson"
+    assert len(importer.indexed) == 1
+
+
+def test_more_rejected_rows_than_allowed_end_with_1_after_everything_else_is_in(importer: Any, call: Any) -> None:
+    path = importer.write("a.csv", "user_id,age\nu1,x\nu2,7\n")
+    told = call("users", str(path), "-w", "shop", "--rejects", str(importer.folder / "r.csv"))
+    assert told.exit_code == 1
+    assert "2 rows: 1 created" in told.stdout
+    assert "1 rows were rejected, more than --max-rejects allows" in told.stderr
+    assert list(importer.told()) == ["u2"]
+
+
+def test_events_and_lists_are_imported(importer: Any, call: Any) -> None:
+    events = importer.write("e.csv", "user_id,time,value\nu1,2026-01-01,2.50\n")
+    told = call("events", str(events), "-w", "shop", "--default", "name=Order Completed", "--quiet")
+    assert (told.exit_code, told.stdout) == (0, "")
+    users = importer.write("l.csv", "user_id,x\nu1,1\n")
+    told = call("lists", str(users), "-w", "shop", "--list", "vips", "--mode", "replace", "--ignore", "x", "--json")
+    assert told.exit_code == 0
+    assert json.loads(told.stdout)["list"] == "vips"
+    assert importer.told()["u1"]["lists"] == ["vips"]
+    assert importer.told()["u1"]["g"]["orders_value"] == 250
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("users", "none.csv", "-w", "shop"), "no such file"),
+        (("users", "none.csv", "-w", "none"), "no workspace"),
+        (("users", "none.csv", "-w", "shop", "--map", "x"), "expected NAME=VALUE"),
+        (("users", "none.csv", "-w", "shop", "--max-rejects", "101%"), "a share such as 1%"),
+    ],
+)
+def test_a_wrong_call_is_an_error_of_its_author(call: Any, words: Sequence[str], error: str) -> None:
+    told = call(*words)
+    assert isinstance(told.exception, WrongCall)
+    assert told.exception.exit_code == 2
+    assert error in str(told.exception)
+
+
+def test_limits_and_pairs_are_read() -> None:
+    assert limit("0").allows(0, 10)
+    assert not limit("0").allows(1, 10)
+    assert limit("12") == Limit(rows=12)
+    assert limit("1.5%").allows(15, 1_000)
+    assert not limit("1.5%").allows(16, 1_000)
+    assert pairs("--map", ["a=b", "c=d=e"]) == {"a": "b", "c": "d=e"}
+    with pytest.raises(WrongCall, match="twice"):
+        pairs("--map", ["a=b", "a=c"])
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr(importing, "LINE_EVERY", 0.0)
+    Lines("a.csv").show(Progress(500, 2, 0.25, 1000.0, 1.5))
+    assert capsys.readouterr().err == "a.csv: 25%, 500 rows, 1000 rows/s, 2 rejected, about 2 s left\n"
+    monkeypatch.setattr(importing, "LINE_EVERY", 3600.0)
+    lines = Lines("a.csv")
+    lines.show(Progress(500, 2, 0.25, 1000.0, None))
+    assert capsys.readouterr().err == ""

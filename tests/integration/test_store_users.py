@@ -1,0 +1,137 @@
+"""The users' one update path and their key ranges, on a real MongoDB."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from engine.domain.keys import HIGHEST, cut, user_key
+from engine.stores.users import Contended, Edit, Users
+
+Document = dict[str, Any]
+
+
+def add(users: Users, *ids: str, workspace: str = "w") -> None:
+    edits = {user_key(workspace, one): Edit({"email": f"{one}@x.example"}, ["email"]) for one in ids}
+    users.rewrite(edits, lambda asked, documents: {key: edits[key] for key in asked if key not in documents})
+
+
+def test_ranges_of_suffixes_tell_every_user_once_and_in_order(database: Database[Document]) -> None:
+    users = Users(database)
+    add(users, *(f"u{n}" for n in range(500)))
+    add(users, *(f"u{n}" for n in range(50)), workspace="w2")
+    found = [one["_id"] for first, until in cut(7) for one in users.read_range("w", first, until, 1_000)]
+    assert found == sorted(user_key("w", f"u{n}") for n in range(500))
+    paged: list[str] = []
+    first = "0"
+    while batch := users.read_range("w", first, HIGHEST, 64, {"_id": 1}):
+        paged += [one["_id"] for one in batch]
+        first = batch[-1]["_id"].split("/", 1)[1] + "\0"
+    assert paged == found
+    assert users.read_range("x", "0", HIGHEST, 10) == []
+
+
+def test_users_are_read_by_key_in_order_and_strangers_are_left_out(database: Database[Document]) -> None:
+    users = Users(database)
+    add(users, "a", "b", "c")
+    keys = [user_key("w", one) for one in ("c", "x", "a")]
+    assert [one["_id"] for one in users.read_keys(keys)] == sorted((keys[0], keys[2]))
+    assert users.get(keys[1]) is None
+
+
+def test_an_estimate_is_exact_for_few_and_near_for_many(database: Database[Document]) -> None:
+    users = Users(database)
+    assert users.estimate("w") == 0
+    add(users, *(f"u{n}" for n in range(300)))
+    assert users.estimate("w") == 300
+    add(users, *(f"u{n}" for n in range(300, 30_000)))
+    assert 27_000 < users.estimate("w") < 33_000
+
+
+def test_the_revision_rises_with_every_write_even_when_the_servers_clock_is_behind(
+    database: Database[Document],
+) -> None:
+    users = Users(database)
+    add(users, "u")
+    key = user_key("w", "u")
+    ahead = users.server_now() + 10_000_000
+    database["users"].update_one({"_id": key}, {"$set": {"rev": ahead}})
+    for number in range(1, 4):
+        users.rewrite([key], lambda asked, documents, n=number: {key: Edit({"a.age": n}, ["age"])})  # type: ignore[misc]
+        document = users.get(key)
+        assert document is not None
+        assert document["rev"] == ahead + number
+        assert document["changed"] == ["age"]
+    assert users.delete(key)
+    gone = users.get(key)
+    assert gone == {"_id": key, "w": "w", "u": "u", "rev": ahead + 4, "changed": ["deleted"], "deleted": True}
+
+
+def test_a_new_users_revision_is_the_servers_time(database: Database[Document]) -> None:
+    users = Users(database)
+    before = users.server_now()
+    add(users, "u")
+    document = users.get(user_key("w", "u"))
+    assert document is not None
+    assert before <= document["rev"] <= users.server_now()
+    assert document["changed"] == ["created", "email"]
+
+
+def test_a_writer_who_has_read_an_older_revision_plans_again(database: Database[Document]) -> None:
+    users = Users(database)
+    add(users, "u", "v")
+    key, other = user_key("w", "u"), user_key("w", "v")
+    asked_for: list[set[str]] = []
+
+    def plan(asked: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:
+        asked_for.append(set(asked))
+        if len(asked_for) == 1:
+            users.rewrite([key], lambda _asked, _documents: {key: Edit({"a.age": 5}, ["age"])})
+        wanted = {one: (documents[one].get("a") or {}).get("age", 0) + 1 for one in asked}
+        if len(asked_for) > 1:
+            wanted = {one: age for one, age in wanted.items() if one == key}
+        return {one: Edit({"a.age": age}, ["age"]) for one, age in wanted.items()}
+
+    assert users.rewrite([key, other], plan) == {key: False, other: False}
+    assert asked_for == [{key, other}, {key, other}]
+    assert {one["u"]: one["a"]["age"] for one in database["users"].find()} == {"u": 6, "v": 1}
+
+
+def test_no_increment_is_lost_between_eight_writers(database: Database[Document]) -> None:
+    users = Users(database)
+    add(users, *(f"u{n}" for n in range(20)))
+    keys = [user_key("w", f"u{n}") for n in range(20)]
+
+    def write(number: int) -> None:
+        def plan(asked: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:
+            before = {one: (documents[one].get("a") or {}).get("all", 0) for one in asked}
+            if any(f"by{number}" in (documents[one].get("a") or {}) for one in asked):
+                return {}
+            return {one: Edit({f"a.by{number}": 1, "a.all": count + 1}, ["all"]) for one, count in before.items()}
+
+        for key in keys:
+            users.rewrite([key], plan)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [one["a"]["all"] for one in database["users"].find()] == [8] * 20
+
+
+def test_an_endless_fight_is_told(database: Database[Document]) -> None:
+    users = Users(database)
+    add(users, "u")
+    key = user_key("w", "u")
+
+    def plan(asked: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:
+        database["users"].update_one({"_id": key}, {"$inc": {"rev": 1}})
+        return {one: Edit({"a.age": documents[one]["rev"]}, ["age"]) for one in asked}
+
+    with pytest.raises(Contended):
+        users.rewrite([key], plan)

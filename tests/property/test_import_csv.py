@@ -1,0 +1,64 @@
+"""Whatever a CSV writer writes is read back, and reading may stop and go on anywhere."""
+
+from __future__ import annotations
+
+import csv
+import io
+import tempfile
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.pipeline.importing.readers import CsvReader
+from engine.pipeline.importing.records import CsvRecords, Lines
+
+CELL = st.text(st.sampled_from('ab,";\n\r\tü 1'), max_size=8)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> list[list[str]]:
+    columns = draw(st.integers(1, 4))
+    return draw(st.lists(st.lists(CELL, min_size=columns, max_size=columns), min_size=1, max_size=12))
+
+
+def written(table: list[list[str]], *, quoting: int, end: str) -> bytes:
+    file = io.StringIO()
+    csv.writer(file, quoting=quoting, lineterminator=end).writerows(table)  # type: ignore[arg-type] # a constant
+    return file.getvalue().encode()
+
+
+@given(tables(), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), st.sampled_from(["\n", "\r\n"]), st.booleans())
+def test_what_a_csv_writer_writes_is_read_back(table: list[list[str]], quoting: int, end: str, ended: bool) -> None:
+    content = written(table, quoting=quoting, end=end)
+    content = content if ended else content.removesuffix(end.encode())
+    records = list(CsvRecords(Lines(io.BytesIO(content), 0, 1), len(table[0]), ","))
+    assert [record.fault for record in records] == [""] * len(records)
+    assert [record.cells for record in records] == table
+
+
+@given(st.binary(max_size=200), st.integers(1, 4))
+def test_any_bytes_are_read_to_the_end_and_every_line_belongs_to_one_record(content: bytes, columns: int) -> None:
+    records = list(CsvRecords(Lines(io.BytesIO(content), 0, 1), columns, ","))
+    ends = [0, *(record.end for record in records)]
+    assert ends == sorted(set(ends))
+    assert all((record.cells is None) == bool(record.fault) for record in records)
+    assert content[ends[-1] :].strip(b"\r\n") == b""
+
+
+@settings(deadline=None)
+@given(tables(), st.integers(1, 5))
+def test_reading_goes_on_behind_every_batch(table: list[list[str]], size: int) -> None:
+    header = [f"c{number}" for number in range(len(table[0]))]
+    with tempfile.NamedTemporaryFile(suffix=".csv") as file:
+        file.write(written([header, *table], quoting=csv.QUOTE_ALL, end="\n"))
+        file.flush()
+        whole = CsvReader(Path(file.name))
+        batches = list(whole.batches(size, None))
+        whole.close()
+        rows = [row for batch in batches for row in batch.rows]
+        assert [row.values for row in rows] == table
+        for number, batch in enumerate(batches, 1):
+            again = CsvReader(Path(file.name))
+            assert [row for one in again.batches(3, batch.after) for row in one.rows] == rows[number * size :]
+            again.close()
