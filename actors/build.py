@@ -12,7 +12,7 @@ import actors.index_range
 import actors.index_users
 import actors.maintain
 import actors.plan_run
-import actors.process_slice  # noqa: F401 - importing an actor's module registers it
+import actors.process_slice
 from actors.broker import HardenedBroker, build_broker
 from actors.messenger import BrokerMessenger
 from actors.middleware import LogContext, Reroute, default_middleware, stop_requested

@@ -46,9 +46,7 @@ class BrokerMessenger:
     def index(self, keys: Sequence[str]) -> None:
         """Ask for users (user keys) to be indexed."""
         size = INDEXED_AT_ONCE
-        self._send(
-            [self._actors["index_users"].message(list(keys[i : i + size])) for i in range(0, len(keys), size)]
-        )
+        self._send([self._actors["index_users"].message(list(keys[i : i + size])) for i in range(0, len(keys), size)])
 
     def index_ranges(self, workspace: str, ranges: Sequence[tuple[str, str]]) -> None:
         """Ask for every user of a workspace to be indexed, by ranges [first, until) of user suffixes."""

@@ -33,6 +33,7 @@ from engine.pipeline.reconciling import Reconciling
 from engine.pipeline.recovering import Recovering
 from engine.pipeline.steering import Steering
 from engine.pipeline.ticking import Ticking
+from engine.pipeline.watching import Watching
 from engine.pipeline.working import SliceWorker
 from engine.policy.load import load_policies
 from engine.policy.policyset import PolicySet
@@ -200,8 +201,15 @@ class App:
             s.slices,
             self.messenger,
             s.bell,
+            self.watching,
             self.clock,
         )
+
+    @cached_property
+    def watching(self) -> Watching:
+        """Notices campaigns that are slow, fail too much, or are stuck."""
+        s, limit = self.stores, self.settings.engine.attempt_limit
+        return Watching(s.campaigns, s.deliveries, s.counts, self.book, self.clock, attempt_limit=limit)
 
     @cached_property
     def delivering(self) -> Delivering:
@@ -209,14 +217,24 @@ class App:
         s = self.stores
         recovering = Recovering(self.book, s.deliveries, s.slices, self.channel, self.clock)
         return Delivering(
-            self.worker, s.campaigns, self.book, s.users, s.deliveries, recovering, self.channel, self.clock
+            self.worker,
+            s.campaigns,
+            self.book,
+            s.users,
+            s.deliveries,
+            recovering,
+            self.channel,
+            self.watching,
+            self.clock,
         )
 
     @cached_property
     def dispatching(self) -> Dispatching:
         """Rings slices in their lanes."""
         again = self.settings.engine.ring_again
-        return Dispatching(self.stores.slices, self.book, self.messenger, self.reconciling.treat, ring_again=again)
+        return Dispatching(
+            self.stores.slices, self.book, self.messenger, self.reconciling.treat, self.watching, ring_again=again
+        )
 
     @cached_property
     def ticking(self) -> Ticking:

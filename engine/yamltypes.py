@@ -22,7 +22,7 @@ _LONGEST_SHOWN: Final = 60
 """Characters of a wrong value that an error repeats: enough to find it, short enough for one line."""
 
 
-class Misfit(ValueError):  # noqa: N818 - pydantic wants a ValueError, readers want a noun
+class Misfit(ValueError):
     """A value that a model refuses: `problem`, what to write instead, and where below the checked value it stands."""
 
     def __init__(self, problem: str, suggestion: str = "", at: Steps = ()) -> None:

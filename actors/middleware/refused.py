@@ -7,7 +7,7 @@ from dramatiq.middleware import MiddlewareError
 from engine.errors import ProgrammerError
 
 
-class Refused(ProgrammerError, MiddlewareError):  # noqa: N818 - named like its family
+class Refused(ProgrammerError, MiddlewareError):
     """The broker refuses this actor, message or worker; the message says why.
 
     It is a `MiddlewareError` because the broker swallows every other exception of a hook and goes on.

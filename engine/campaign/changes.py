@@ -143,7 +143,7 @@ def _messages(old: CampaignFile, new: CampaignFile) -> Iterator[Change]:
     renamed = renames(old, new)
     for name in before:
         if name not in after and name not in renamed.values():
-            yield Change(Concern.MESSAGES, f'"{name}" is gone: nobody gets it any more, what is queued is still sent')
+            yield Change(Concern.MESSAGES, f'"{name}" is gone: nobody gets it any more, what is queued is skipped')
     for name, message in after.items():
         earlier = before.get(renamed.get(name, name))
         if earlier is None:

@@ -30,7 +30,7 @@ _LONGEST_KEY: Final = 700
 """Characters of a delivery key that fit one unfolded header line; a longer one is shown by its hash."""
 
 
-class BadMessage(AuthorError):  # noqa: N818 - families are named in engine.errors
+class BadMessage(AuthorError):
     """A mail cannot be built from what was given; the text says which part."""
 
 

@@ -52,7 +52,7 @@ class SmtpOptions:
     helo: str = ""
 
 
-class ConnectionLost(OSError):  # noqa: N818 - named by what happened
+class ConnectionLost(OSError):
     """The server closed the connection, said something that is no SMTP, or took too long."""
 
 
@@ -152,7 +152,7 @@ def _open(options: SmtpOptions, deadline: float) -> smtplib.SMTP:
 
 def _set_up(smtp: smtplib.SMTP, options: SmtpOptions, deadline: float) -> None:
     # smtplib checks certificates against this name, and sets it only where its constructor connects.
-    smtp._host = options.host  # type: ignore[attr-defined]  # noqa: SLF001 - see above
+    smtp._host = options.host  # type: ignore[attr-defined]
     code, banner = smtp.connect(options.host, options.port)
     if code != 220:
         raise smtplib.SMTPConnectError(code, banner)

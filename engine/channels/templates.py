@@ -38,7 +38,7 @@ _KNOWN: Final[Mapping[str, frozenset[str]]] = {
 }
 
 
-class TemplateFailed(AuthorError):  # noqa: N818 - families are named in engine.errors
+class TemplateFailed(AuthorError):
     """A template cannot be read or rendered; `line` and `column` (from 1) say where.
 
     The text holds only what the template's author wrote, never a user's data: it may be logged.
@@ -103,7 +103,7 @@ def render(template: str, context: Mapping[str, object], *, html: bool = False) 
         return compiled.render(context)
     except LiquidError as error:
         raise _failed(error, template) from None  # the chained text may quote a user's value
-    except Exception as error:  # noqa: BLE001 - filters meet any value a user may have; only the kind is told
+    except Exception as error:
         raise TemplateFailed(f"a filter could not handle a value ({type(error).__name__})") from None
 
 

@@ -40,9 +40,9 @@ def mount(app: typer.Typer) -> None:
     ):
         group.command(name, help=what, epilog=f"Example: tidegate campaign {name} winback")(_steer(name, done))
     group.command(epilog="Example: tidegate campaign report winback")(report)
-    group.command("test-send", epilog="Example: tidegate campaign test-send winback we-miss-you --user hh-1 --to me@x.org")(
-        test_send
-    )
+    group.command(
+        "test-send", epilog="Example: tidegate campaign test-send winback we-miss-you --user hh-1 --to me@x.org"
+    )(send_test)
     group.command("replay", epilog="Example: tidegate campaign replay winback --message we-miss-you")(replay)
     app.add_typer(group, name="campaign")
 
@@ -187,7 +187,7 @@ def report(context: typer.Context, name: Name, workspace: InWorkspace = None, as
         raise typer.Exit(1)
 
 
-def test_send(
+def send_test(
     context: typer.Context,
     name: Name,
     message: Annotated[str, typer.Argument(help="The message's name.")],

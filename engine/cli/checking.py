@@ -59,7 +59,9 @@ def check(
     if as_json:
         show_json([{"check": name, "ok": code == 0, "told": told} for name, code, told in results])
     else:
-        show_table("", ("check", "", ""), [(name, "ok" if code == 0 else "WRONG", told) for name, code, told in results])
+        show_table(
+            "", ("check", "", ""), [(name, "ok" if code == 0 else "WRONG", told) for name, code, told in results]
+        )
     worst = max(code for _, code, _ in results)
     if worst:
         raise typer.Exit(worst)
@@ -130,7 +132,10 @@ def migrate_all(context: typer.Context) -> None:
     """Create indexes and templates that are missing, and bring aggregates in line with their declarations."""
     with opened(context) as app:
         count = migrate(app)
-        say(f"{count} indexes of MongoDB are there; " + ("the users' index too" if app.stores.user_index else "no search"))
+        say(
+            f"{count} indexes of MongoDB are there; "
+            + ("the users' index too" if app.stores.user_index else "no search")
+        )
         for name, catalogue in app.catalogues.items():
             changed = sum(len(keys) for keys in app.stores.derivation(catalogue).derive_all())
             say(f"{name}: {changed} users had aggregates to bring in line")

@@ -56,7 +56,9 @@ def advance(
         raise WrongCall("say --to MOMENT or --by DURATION")
     with opened(context) as app:
         try:
-            target = parse_instant(to) if to is not None else app.clock.campaign_now() + millis(parse_duration(by or ""))
+            target = (
+                parse_instant(to) if to is not None else app.clock.campaign_now() + millis(parse_duration(by or ""))
+            )
             longest = parse_duration(patience).total_seconds()
         except ValueError as error:
             raise WrongCall(str(error)) from error

@@ -44,9 +44,11 @@ def _main(
     context: typer.Context,
     settings: Annotated[Path, typer.Option(help="The settings file.")] = Path("conf/settings.yaml"),
     env: Annotated[str | None, typer.Option("--env", help="The environment of that file.")] = None,
-    given: Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, over file and variables.")] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read in `main`
-    version: Annotated[  # noqa: ARG001 - its callback answers
+    given: Annotated[
+        list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, over file and variables.")
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="The versions of engine and services.")
     ] = False,
 ) -> None:

@@ -19,7 +19,9 @@ from engine.local.services import LocalServices
 from engine.settings import LoadedSettings, Settings, load_settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-InWorkspace = Annotated[str | None, typer.Option("--workspace", "-w", help="Its workspace, where names are not unique.")]
+InWorkspace = Annotated[
+    str | None, typer.Option("--workspace", "-w", help="Its workspace, where names are not unique.")
+]
 
 
 def settings_of(context: typer.Context) -> Settings:

@@ -76,7 +76,9 @@ def report_document(told: Report) -> dict[str, Any]:
 def show_report(told: Report) -> None:
     """A report for people."""
     record, counts = told.record, told.counts
-    typer.echo(f"{record.workspace}/{record.name}: {record.state}" + (f", stuck: {record.stuck}" if record.stuck else ""))
+    typer.echo(
+        f"{record.workspace}/{record.name}: {record.state}" + (f", stuck: {record.stuck}" if record.stuck else "")
+    )
     exits = [(f"exited({reason})", f"{count:,}") for reason, count in sorted(counts.exited.items())]
     rows: list[tuple[object, ...]] = [("entered", f"{counts.entered:,}"), ("active", f"{counts.active:,}"), *exits]
     rows += [("in the holdout", f"{counts.holdout:,}"), ("converted", f"{counts.converted:,}")]

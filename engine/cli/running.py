@@ -155,7 +155,7 @@ def _on_signals() -> None:
     if threading.current_thread() is not threading.main_thread():
         return
 
-    def asked(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
+    def asked(number: int, frame: FrameType | None) -> None:
         if stop_requested() and number == signal.SIGINT:
             raise KeyboardInterrupt
         request_stop()
@@ -205,4 +205,3 @@ def open_import(context: typer.Context, workspace: str) -> Iterator[ImportSettin
         importing = Importing(app, workspace)
         yield importing
         importing.finish()
-

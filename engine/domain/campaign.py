@@ -21,7 +21,8 @@ class CampaignRecord:
 
     `uid` is given at the first apply and never changes; keys use it. `revision` rises with each edit. `pass_as_of` is
     the `as_of` of the last pass that was planned, `resumed_at` the last resume (0: never), `resume_to` the state that
-    a resume leads back to. `renamed` gives for a message the names that it had before. `stuck` says why the campaign cannot finish, where something is stuck.
+    a resume leads back to. `renamed` gives for a message the names that it had before. `stuck` says why the campaign
+    cannot finish, where something is stuck. `slowed` tells that it was measured to be slow.
     """
 
     uid: str
@@ -41,6 +42,7 @@ class CampaignRecord:
     pass_as_of: Instant = 0
     finished_at: Instant | None = None
     stuck: str | None = None
+    slowed: bool = False
     renamed: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property

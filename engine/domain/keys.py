@@ -7,6 +7,7 @@ to a user contains it (`w/h/u`, `w/c/h/u/entry`, ...), so one cut by hash serves
 from __future__ import annotations
 
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Final
 from urllib.parse import quote, unquote
 
@@ -86,4 +87,4 @@ def arm(campaign: str, purpose: str, user_id: str) -> float:
 def cut(pieces: int) -> list[tuple[str, str]]:
     """The whole hash space as `pieces` adjacent ranges `[first, until)` of suffix bounds."""
     edges = [hash_prefix(HASH_SPACE * i // pieces) for i in range(pieces + 1)]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))

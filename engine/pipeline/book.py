@@ -125,4 +125,5 @@ def launching(piece: Slice) -> bool:
 
 def routing_facts(record: CampaignRecord) -> CampaignFacts:
     """What routing and profiles ask of a campaign, from its record alone."""
-    return CampaignFacts(record.workspace, record.name, CampaignKind(record.kind), Cost(record.cost), record.profile)
+    kind, cost = CampaignKind(record.kind), Cost(record.cost)
+    return CampaignFacts(record.workspace, record.name, kind, cost, record.profile, record.slowed)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Final, Protocol
+from typing import Final
 from uuid import uuid4
 
 from engine.clock import Clock
+from engine.pipeline.ports import Heard, NamedLeases, Tick
 from engine.telemetry.events import emit
 
 LEASE: Final = timedelta(seconds=5)
@@ -21,25 +22,6 @@ BETWEEN: Final = 0.02
 
 MAINTAIN_EVERY: Final = 3_600.0
 """Seconds between two clean-ups of what is over."""
-
-
-class Tick(Protocol):
-    """One tick (`engine.pipeline.ticking`)."""
-
-    def run(self) -> int: ...
-
-
-class NamedLeases(Protocol):
-    """Named leases."""
-
-    def hold(self, name: str, owner: str, lease: timedelta) -> int | None: ...
-    def give_up(self, name: str, owner: str) -> None: ...
-
-
-class Heard(Protocol):
-    """The bell, as the clock hears it."""
-
-    def wait(self, longest: timedelta) -> bool: ...
 
 
 class Clockwork:
@@ -81,7 +63,7 @@ class Clockwork:
                 emit("engine.failed", process="clock", reason="store_away", error=error)
                 pause(IDLE.total_seconds())
                 continue
-            except Exception as error:  # noqa: BLE001 - one bad campaign must not stop the clock of all others
+            except Exception as error:
                 emit("engine.failed", process="clock", reason=type(error).__name__, error=error)
                 pause(IDLE.total_seconds())
                 continue

@@ -73,7 +73,9 @@ def compose(
         return Failed("bad_message")
 
 
-def trial(entry: Entry, message_name: str, document: Document, recipient: str, now: Instant, sent_at: Instant) -> Envelope:
+def trial(
+    entry: Entry, message_name: str, document: Document, recipient: str, now: Instant, sent_at: Instant
+) -> Envelope:
     """The mail of a message as `document`'s user would get it, addressed to `recipient`: `campaign test-send`.
 
     Raises `WrongCall` where it cannot be made.
@@ -84,7 +86,9 @@ def trial(entry: Entry, message_name: str, document: Document, recipient: str, n
         raise WrongCall(f"the campaign has no message {message_name}", remedy=f"it has {names}")
     shown = {**document, "email": recipient, "unsubscribed": False, "deleted": None}
     outgoing = Outgoing(message_name, DeliveryState.QUEUED, now, now)
-    composed = compose(entry, f"test/{entry.record.uid}/{message_name}/{sent_at}", outgoing, shown, now=now, sent_at=sent_at)
+    composed = compose(
+        entry, f"test/{entry.record.uid}/{message_name}/{sent_at}", outgoing, shown, now=now, sent_at=sent_at
+    )
     if isinstance(composed, Envelope):
         return composed
     raise WrongCall(f"the message cannot be made: {composed.reason}")

@@ -26,6 +26,7 @@ from engine.pipeline.compose import Skip, compose
 from engine.pipeline.ports import CampaignStore, DeliveryStore, UserReads
 from engine.pipeline.recovering import Recovering
 from engine.pipeline.telling import tell
+from engine.pipeline.watching import Watching
 from engine.pipeline.working import Hold, LeaseLost, Progress, SliceWorker
 from engine.telemetry.events import emit
 
@@ -61,8 +62,10 @@ class Delivering:
         deliveries: DeliveryStore,
         recovering: Recovering,
         channels: Callable[[str], Channel],
+        watching: Watching,
         clock: Clock,
     ) -> None:
+        self._watching = watching
         self._worker = worker
         self._campaigns = campaigns
         self._book = book
@@ -92,6 +95,8 @@ class Delivering:
                 kind=closed.kind.value,
                 **dict(closed.results),
             )
+            if closed.results.get("failed"):
+                self._watching.failures(self._book.open(closed.campaign).record)
 
     def _guard(self, piece: Slice) -> str | None:
         found = self._campaigns.state_of(piece.campaign)
@@ -226,4 +231,3 @@ def _labels(piece: Slice, entry: Entry) -> dict[str, str]:
         "slice": piece.id,
         "kind": piece.kind.value,
     }
-

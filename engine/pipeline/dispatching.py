@@ -17,8 +17,9 @@ from engine.domain.work import SliceKind, Waiting
 from engine.fairness import Turns, share
 from engine.pipeline.book import CampaignBook, routing_facts
 from engine.pipeline.ports import Messenger, SliceStore
-from engine.policy.models import LaneKind
+from engine.pipeline.watching import Watching
 from engine.poison import DEATHS_TO_HALVE
+from engine.policy.models import LaneKind
 from engine.routing import route
 
 MOST_WAITING: Final = 10_000
@@ -34,6 +35,7 @@ class Dispatching:
         book: CampaignBook,
         messenger: Callable[[], Messenger],
         treat: Callable[[str], None],
+        watching: Watching,
         *,
         ring_again: timedelta,
     ) -> None:
@@ -41,12 +43,14 @@ class Dispatching:
         self._book = book
         self._messenger = messenger
         self._treat = treat
+        self._watching = watching
         self._ring_again = ring_again
         self._turns: dict[str, Turns] = {}
 
     def run(self, records: Mapping[str, CampaignRecord]) -> int:
         """Ring slices of the campaigns in `records`; gives how many."""
         waiting = self._slices.waiting(self._ring_again, MOST_WAITING)
+        self._watching.stuck(records, waiting)
         if not waiting:
             return 0
         lanes = {one.id: lane for one in waiting if (lane := self._lane(one, records)) is not None}

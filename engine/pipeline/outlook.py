@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from engine.batching import choose
 from engine.campaign.compiled import CampaignPredicate, Facts
@@ -15,24 +14,12 @@ from engine.domain.counts import CampaignCounts
 from engine.domain.keys import stay_prefix
 from engine.pipeline.book import CampaignBook, Entry, routing_facts
 from engine.pipeline.planning import Planning
-from engine.pipeline.ports import Document, EventReads, RunStore, UserReads
+from engine.pipeline.ports import AudienceCounts, Document, EventReads, RunStore, StayCounts, UserReads
 from engine.policy.models import LaneKind
 from engine.routing import route
 
 PAGE: Final = 5_000
 RUNS_SHOWN: Final = 20
-
-
-class AudienceCounts(Protocol):
-    """Counts inside MongoDB, for filters that it answers exactly."""
-
-    def count(self, workspace: str, query: Mapping[str, Any]) -> int: ...
-
-
-class StayCounts(Protocol):
-    """Counts over enrolments."""
-
-    def of(self, prefix: str) -> CampaignCounts: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,10 @@ class Planning:
         size = self._book.profile(record).slice_users
         firsts = [due[i].removeprefix(prefix).rsplit("/", 1)[0] for i in range(0, len(due), size)]
         last = due[-1].removeprefix(prefix).rsplit("/", 1)[0] + "/" + HIGHEST if due else ""
-        return [_piece(run, i, first, until) for i, (first, until) in enumerate(zip(firsts, [*firsts[1:], last], strict=True))]
+        return [
+            _piece(run, i, first, until)
+            for i, (first, until) in enumerate(zip(firsts, [*firsts[1:], last], strict=True))
+        ]
 
 
 def _piece(run: Run, number: int, first: str, until: str) -> Slice:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from engine.clock import Instant
 from engine.domain.campaign import CampaignRecord
+from engine.domain.counts import CampaignCounts
 from engine.domain.enrolment import Enrolment, StayChange
 from engine.domain.lifecycle import CampaignState, DeliveryState, RunState, SliceState
 from engine.domain.settling import Settling
@@ -61,6 +62,7 @@ class DeliveryStore(Protocol):
     def attempting(self, prefix: str, first: str, until: str, limit: int) -> list[Enrolment]: ...
     def first_campaign(self, state: DeliveryState, now: Instant, leave_out: Sequence[str]) -> str | None: ...
     def has_outgoing(self, campaigns: Sequence[str] | None, now: Instant | None) -> bool: ...
+    def long_attempting(self, limit: timedelta) -> dict[str, int]: ...
     def mark(self, stays: Sequence[Enrolment], token: str) -> set[str]: ...
     def settle(self, settlings: Sequence[Settling]) -> int: ...
     def skip(self, stays: Sequence[tuple[Enrolment, Settling]]) -> int: ...
@@ -116,6 +118,7 @@ class CampaignStore(Protocol):
     def move(self, record: CampaignRecord, state: CampaignState, **fields: Any) -> bool: ...
     def passed(self, uid: str, as_of: Instant) -> None: ...
     def set_stuck(self, uid: str, reason: str | None) -> None: ...
+    def set_slowed(self, uid: str, slowed: bool) -> None: ...
 
 
 class Doorbell(Protocol):
@@ -138,3 +141,41 @@ class Messenger(Protocol):
 
     def finish(self, run_id: str) -> None:
         """Ask whether a run is decided."""
+
+
+class Tick(Protocol):
+    """One tick (`engine.pipeline.ticking`)."""
+
+    def run(self) -> int: ...
+
+
+class NamedLeases(Protocol):
+    """Named leases."""
+
+    def hold(self, name: str, owner: str, lease: timedelta) -> int | None: ...
+    def give_up(self, name: str, owner: str) -> None: ...
+
+
+class Heard(Protocol):
+    """The bell, as the clock hears it."""
+
+    def wait(self, longest: timedelta) -> bool: ...
+
+
+class AudienceCounts(Protocol):
+    """Counts inside MongoDB, for filters that it answers exactly."""
+
+    def count(self, workspace: str, query: Mapping[str, Any]) -> int: ...
+
+
+class StayCounts(Protocol):
+    """Counts over enrolments."""
+
+    def of(self, prefix: str) -> CampaignCounts: ...
+
+
+class Poison(Protocol):
+    """What becomes of suspects (`engine.pipeline.reconcile`)."""
+
+    def users_left(self, piece: Slice) -> int: ...
+    def treat(self, slice_id: str) -> None: ...

@@ -18,6 +18,7 @@ from engine.domain.lifecycle import LOOKED_AT, DeliveryState, ExitReason, SkipRe
 from engine.domain.work import Slice, SliceKind
 from engine.pipeline.book import CampaignBook, Entry, launching
 from engine.pipeline.ports import CampaignStore, Doorbell, EventReads, Messenger, SliceStore, StayStore, UserReads
+from engine.pipeline.watching import Watching
 from engine.pipeline.working import Hold, Progress, SliceWorker
 from engine.policy.models import Profile
 from engine.predicate.fields import Row
@@ -58,8 +59,10 @@ class Processing:
         slices: SliceStore,
         messenger: Callable[[], Messenger],
         bell: Doorbell,
+        watching: Watching,
         clock: Clock,
     ) -> None:
+        self._watching = watching
         self._worker = worker
         self._campaigns = campaigns
         self._book = book
@@ -98,6 +101,7 @@ class Processing:
         decisions = self._evaluate(campaign, profile, batch.looks, piece.as_of)
         counts = self._record(campaign, piece, batch.looks, decisions)
         took = timedelta(seconds=self._clock.monotonic() - began)
+        self._watching.batch(entry.record, profile, len(batch.looks), took)
         self._pace[campaign.uid] = blended(self._pace.get(campaign.uid), len(batch.looks), took)
         if counts["chosen"]:
             self._bell.ring()
@@ -164,9 +168,7 @@ class Processing:
     ) -> list[Decision]:
         none = tuple(() for _ in campaign.queries)
         asked = [
-            look.row.key
-            for look in looks
-            if look.row is not None and campaign.needs_events(look.row, look.stay, as_of)
+            look.row.key for look in looks if look.row is not None and campaign.needs_events(look.row, look.stay, as_of)
         ]
         nearly_all = 2 * len(asked) >= len(looks)
         known = self._events.fetch(asked, campaign.queries, as_of, adjacent=nearly_all) if asked else {}
@@ -282,5 +284,3 @@ def _labels(piece: Slice) -> dict[str, str]:
 
 def _measures(counts: Counter[str]) -> dict[str, int]:
     return dict(counts)
-
-

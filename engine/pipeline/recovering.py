@@ -47,7 +47,9 @@ class Recovering:
         first, count = prefix + piece.first, 0
         while True:
             found = self._deliveries.attempting(prefix, first, prefix + piece.until, AT_ONCE)
-            orphans = [(stay, stay.outgoing) for stay in found if stay.outgoing and self._orphaned(piece, stay.outgoing)]
+            orphans = [
+                (stay, stay.outgoing) for stay in found if stay.outgoing and self._orphaned(piece, stay.outgoing)
+            ]
             if orphans:
                 entry = self._book.open(piece.campaign)
                 for stay, outgoing in orphans:

@@ -76,9 +76,7 @@ class Steering:
             return self._told(Applied(record, True, ()), dry_run)
         before = found[0]
         if before.state not in EDITABLE:
-            raise WrongCall(
-                f"campaign {before.name} is {before.state}", remedy="give the file another campaign: name"
-            )
+            raise WrongCall(f"campaign {before.name} is {before.state}", remedy="give the file another campaign: name")
         old = campaign_from_spec(_spec(before), self._book.catalogue(before.workspace)).file
         if before.state is not _C.DRAFT:
             faults = edit_faults(old, file, loaded.node, _aliases(before))

@@ -155,7 +155,9 @@ class Ticking:
     def _deliver(self, records: dict[str, CampaignRecord], now: Instant) -> int:
         """Delivering slices for each campaign with something to send, or to recover, and no such slice open."""
         leave_out = self._slices.campaigns_with_open(SliceKind.DELIVER)
-        sending = {uid for uid, record in records.items() if record.state in (CampaignState.LIVE, CampaignState.DRAINING)}
+        sending = {
+            uid for uid, record in records.items() if record.state in (CampaignState.LIVE, CampaignState.DRAINING)
+        }
         count = 0
         for state, allowed in ((DeliveryState.QUEUED, sending), (DeliveryState.ATTEMPTING, set(records))):
             out = leave_out | (set(records) - allowed)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Final, Protocol
+from typing import Final
 from uuid import uuid4
 
 from engine.clock import Clock
@@ -18,7 +18,7 @@ from engine.domain.lifecycle import SliceState
 from engine.domain.work import Slice
 from engine.errors import EngineError
 from engine.failpoints import passage
-from engine.pipeline.ports import Doorbell, SliceStore
+from engine.pipeline.ports import Doorbell, Poison, SliceStore
 from engine.poison import Again, after_error
 from engine.telemetry.events import emit
 
@@ -36,13 +36,6 @@ class Progress:
 
     cursor: str | None
     counts: Counter[str]
-
-
-class Poison(Protocol):
-    """What becomes of suspects (`engine.pipeline.reconcile`)."""
-
-    def users_left(self, piece: Slice) -> int: ...
-    def treat(self, slice_id: str) -> None: ...
 
 
 @dataclass
@@ -102,7 +95,7 @@ class SliceWorker:
         except self._outages as error:
             emit("slice.released", **_labels(hold.piece), reason="store_away", error=error)
             self._give_back(hold)
-        except Exception as error:  # noqa: BLE001 - whatever one user's data brings out must not end the worker
+        except Exception as error:
             emit("slice.failed", **_labels(hold.piece), reason=type(error).__name__, error=error)
             self._failed(hold)
         return None

@@ -41,7 +41,7 @@ class Campaigns:
         return None if raw is None else (CampaignState(raw["state"]), raw["revision"])
 
     def named(self, name: str, workspace: str | None = None) -> list[CampaignRecord]:
-        """The campaigns of a name, in one workspace or in all. Index: `name` (with all workspaces a small scan of it)."""
+        """The campaigns of a name, in one workspace or in all (then the whole index is read). Index: `name`."""
         wanted: Document = {"workspace": workspace} if workspace else {"workspace": {"$gte": ""}}
         return [_record(raw) for raw in self._all.find(wanted | {"name": name}, hint="name")]
 
@@ -53,10 +53,13 @@ class Campaigns:
 
     def everything(self) -> list[CampaignRecord]:
         """Every campaign, by workspace and name. Index: `name`."""
-        return [_record(raw) for raw in self._all.find({"workspace": {"$gte": ""}}, hint="name").sort([("workspace", 1), ("name", 1)])]
+        return [
+            _record(raw)
+            for raw in self._all.find({"workspace": {"$gte": ""}}, hint="name").sort([("workspace", 1), ("name", 1)])
+        ]
 
     def apply(self, record: CampaignRecord) -> bool:
-        """Write the first revision, or the next one where the one before is still there; False where another came first."""
+        """Write the first revision, or the next where the one before still stands; False where another came first."""
         revision = {
             "_id": f"{record.uid}/{record.revision:06d}",
             "campaign": record.uid,
@@ -98,6 +101,10 @@ class Campaigns:
     def set_stuck(self, uid: str, reason: str | None) -> None:
         """Mark a campaign as stuck with a reason, or take the mark away. Index: `_id`."""
         self._all.update_one({"_id": uid}, {"$set": {"stuck": reason}} if reason else {"$unset": {"stuck": ""}})
+
+    def set_slowed(self, uid: str, slowed: bool) -> None:
+        """Note that a campaign was measured to be slow, or has recovered. Index: `_id`."""
+        self._all.update_one({"_id": uid}, {"$set": {"slowed": True}} if slowed else {"$unset": {"slowed": ""}})
 
     def revisions(self, uid: str) -> list[tuple[int, Document]]:
         """All revisions of a campaign as (number, spec). Index: `revision`."""
@@ -147,6 +154,7 @@ def _record(raw: Document) -> CampaignRecord:
         pass_as_of=raw.get("pass_as_of", 0),
         finished_at=raw.get("finished_at"),
         stuck=raw.get("stuck"),
+        slowed=raw.get("slowed", False),
         renamed=raw.get("renamed", {}),
     )
 

@@ -19,7 +19,7 @@ class Counts:
         self._all: Collection[Document] = database.get_collection("enrolments")
 
     def of(self, prefix: str) -> CampaignCounts:
-        """The counts of the campaign whose enrolments have ids that begin with `prefix` (`w/c/`). Index: `_id` range."""
+        """The counts of the campaign whose enrolment ids begin with `prefix` (`w/c/`). Index: `_id` range."""
         match = {"$match": {"_id": {"$gte": prefix, "$lt": prefix[:-1] + "0"}}}
         stays = self._all.aggregate(
             [

@@ -66,6 +66,18 @@ class Deliveries:
             wanted["$or"] = [{"outgoing.state": "attempting"}, {"outgoing.not_before": {"$lte": now}}]
         return self._all.find_one(wanted, {"_id": 1}, hint="outgoing") is not None
 
+    def long_attempting(self, limit: timedelta) -> dict[str, int]:
+        """For each campaign (uid) how many deliveries are `attempting` for longer than `limit`. Index: `outgoing`."""
+        old = {"$lt": ["$outgoing.since", {"$subtract": ["$$NOW", millis(limit)]}]}
+        found = self._all.aggregate(
+            [
+                {"$match": {"outgoing.state": "attempting", "$expr": old}},
+                {"$group": {"_id": "$campaign", "n": {"$sum": 1}}},
+            ],
+            hint="outgoing",
+        )
+        return {raw["_id"]: raw["n"] for raw in found}
+
     def mark(self, stays: Sequence[Enrolment], token: str) -> set[str]:
         """Mark queued deliveries as `attempting` with `token`, durably; gives the ids marked. Index: `_id`.
 
@@ -135,10 +147,21 @@ class Deliveries:
         """
         count = 0
         match: Document = {"state": "failed"} | ({"message": message} if message else {})
-        wanted = {"campaign": campaign, "state": "active", "outgoing": {"$exists": False}, "settled": {"$elemMatch": match}}
+        wanted = {
+            "campaign": campaign,
+            "state": "active",
+            "outgoing": {"$exists": False},
+            "settled": {"$elemMatch": match},
+        }
         for raw in self._all.find(wanted, hint="idle"):
             failed = next(s for s in raw["settled"] if s["state"] == "failed" and message in (None, s["message"]))
-            outgoing = {"message": failed["message"], "state": "queued", "chosen_at": now, "not_before": now, "attempts": 0}
+            outgoing = {
+                "message": failed["message"],
+                "state": "queued",
+                "chosen_at": now,
+                "not_before": now,
+                "attempts": 0,
+            }
             done = self._all.update_one(
                 {"_id": raw["_id"], "version": raw["version"]},
                 {
@@ -167,6 +190,7 @@ NAMED: Final[Mapping[str, str]] = {
     "deliveries.attempting": "_id_",
     "deliveries.first_campaign": "outgoing",
     "deliveries.has_outgoing": "outgoing",
+    "deliveries.long_attempting": "outgoing",
     "deliveries.replay_failed": "idle",
 }
 """The named queries and the index each relies on."""

@@ -20,6 +20,9 @@ Document = dict[str, Any]  # a driver's edge: BSON values
 INT64: Final = (-(1 << 63), (1 << 63) - 1)
 """A sum beyond 64 bits stays at the bound: no store holds more, and every comparison that fits still answers right."""
 
+AT_A_TIME: Final = 1_000
+"""Users in one aggregation: a history of some hundred events each is counted in about a second."""
+
 NOTHING: Final = Summary(0, 0, 0, {})
 
 
@@ -63,6 +66,13 @@ class Derivation:
         A user who is not known yet is created with nothing but the id (unless not `create`). Events of a deleted user
         are removed: they were stored while the deletion went on.
         """
+        written: set[str] = set()
+        ordered = sorted(keys)
+        for first in range(0, len(ordered), AT_A_TIME):
+            written |= self._derive(ordered[first : first + AT_A_TIME], create=create)
+        return written
+
+    def _derive(self, keys: Collection[str], *, create: bool) -> set[str]:
         deleted: set[str] = set()
 
         def plan(asked: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:

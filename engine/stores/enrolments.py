@@ -19,7 +19,6 @@ from engine.clock import Instant
 from engine.domain.enrolment import Enrolment, StayChange
 from engine.domain.keys import HIGHEST, suffix_of_stay
 from engine.failpoints import passage
-
 from engine.stores.connect import MAJORITY
 from engine.stores.documents import Document, enrolment_document, outgoing_document, read_enrolment, settled_document
 
@@ -63,12 +62,15 @@ class Enrolments:
         return {raw["user"]: read_enrolment(raw) for raw in found}
 
     def active(self, prefix: str, after: str, until: str, limit: int) -> list[Enrolment]:
-        """Up to `limit` active stays with ids in (`after`, `until`), in order of id. Index: `_id` range of the campaign.
+        """Up to `limit` active stays with ids in (`after`, `until`), by id. Index: `_id` range of the campaign.
 
         `prefix` is `w/c/`; `after` an id or a bound below the first one.
         """
         bounds = {"$gt": max(after, prefix), "$lt": until}
-        return [read_enrolment(raw) for raw in self._all.find({"_id": bounds, "state": "active"}).sort("_id", 1).limit(limit)]
+        return [
+            read_enrolment(raw)
+            for raw in self._all.find({"_id": bounds, "state": "active"}).sort("_id", 1).limit(limit)
+        ]
 
     def due(self, prefix: str, after: str, until: str, as_of: Instant, limit: int) -> list[Enrolment]:
         """Up to `limit` stays due at `as_of` with ids in (`after`, `until`), in order of id. Index: `_id` range."""
@@ -98,7 +100,7 @@ class Enrolments:
         return [read_enrolment(raw) for raw in found]
 
     def enter(self, stays: Sequence[Enrolment]) -> set[str]:
-        """Insert new stays, the key as `_id`: check, then insert. Gives the ids inserted; those that exist stay as they are."""
+        """Insert new stays, the key as `_id`: check, then insert. Gives the ids inserted; those that exist are left."""
         ids = [stay.id for stay in stays]
         present = {raw["_id"] for raw in self._all.find({"_id": {"$in": ids}}, {"_id": 1})}
         fresh = [stay for stay in stays if stay.id not in present]
@@ -138,8 +140,10 @@ class Enrolments:
         return matched
 
     def clear_due(self, campaign: str) -> None:
-        """Nothing of this campaign is looked at by time any more. Index: `_id` is not needed: `user` neither; `due`."""
-        self._all.update_many({"campaign": campaign, "due_at": {"$exists": True}}, {"$unset": {"due_at": ""}}, hint="due")
+        """Nothing of this campaign is looked at by time any more. Index: `due`."""
+        self._all.update_many(
+            {"campaign": campaign, "due_at": {"$exists": True}}, {"$unset": {"due_at": ""}}, hint="due"
+        )
 
     def make_due(self, user: str, now: Instant) -> int:
         """Every active stay of a user (user key) is looked at next; gives how many. Index: `user`."""

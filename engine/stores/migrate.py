@@ -26,10 +26,7 @@ _INDEXES: Final[dict[str, list[IndexModel]]] = {
     "runs": list(runs.INDEXES),
     "campaigns": list(campaigns.INDEXES),
     "campaign_revisions": list(campaigns.REVISION_INDEXES),
-    **{
-        store.NAME: [IndexModel(**given) for given in store.INDEXES]
-        for store in (Users, Events, Lists)
-    },
+    **{store.NAME: [IndexModel(**given) for given in store.INDEXES] for store in (Users, Events, Lists)},
 }
 COLLECTIONS: Final = (*_INDEXES, "policies", "leases", "settings", "imports")
 

@@ -20,7 +20,9 @@ from engine.stores.documents import Document
 UNDECIDED: Final = (RunState.PLANNING.value, RunState.RUNNING.value)
 
 INDEXES: Final = (
-    IndexModel([("state", ASCENDING), ("campaign", ASCENDING)], name="undecided", partialFilterExpression={"open": True}),
+    IndexModel(
+        [("state", ASCENDING), ("campaign", ASCENDING)], name="undecided", partialFilterExpression={"open": True}
+    ),
     IndexModel([("campaign", ASCENDING), ("kind", ASCENDING), ("as_of", ASCENDING)], name="campaign"),
     IndexModel([("ended_at", ASCENDING)], name="ended", partialFilterExpression={"ended_at": {"$exists": True}}),
 )
@@ -85,7 +87,9 @@ class Runs:
 
     def of_campaign(self, campaign: str, limit: int) -> list[Document]:
         """The latest runs of a campaign as they are kept, for the report. Index: `campaign`."""
-        return list(self._all.find({"campaign": campaign}, hint="campaign").sort([("kind", 1), ("as_of", -1)]).limit(limit))
+        return list(
+            self._all.find({"campaign": campaign}, hint="campaign").sort([("kind", 1), ("as_of", -1)]).limit(limit)
+        )
 
     def launch_decided(self, campaign: str) -> bool:
         """Whether the launch run is decided, read with majority. Index: `campaign`."""

@@ -39,7 +39,7 @@ _PAUSE: Final = 0.25
 """Seconds before the second try of a busy server, doubled each time: about 15 in all."""
 
 
-class NotIndexed(EngineError):  # noqa: N818 - named by what happened
+class NotIndexed(EngineError):
     """Elasticsearch refused users; the reasons of the first are told."""
 
 

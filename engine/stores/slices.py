@@ -21,9 +21,7 @@ DUPLICATE_KEY: Final = 11000
 _NOW: Final = "$$NOW"
 
 INDEXES: Final = (
-    IndexModel(
-        [("campaign", ASCENDING), ("kind", ASCENDING)], name="open", partialFilterExpression={"state": "open"}
-    ),
+    IndexModel([("campaign", ASCENDING), ("kind", ASCENDING)], name="open", partialFilterExpression={"state": "open"}),
     IndexModel([("run", ASCENDING), ("state", ASCENDING)], name="run"),
     IndexModel([("ended_at", ASCENDING)], name="ended", partialFilterExpression={"ended_at": {"$exists": True}}),
 )
@@ -55,7 +53,7 @@ class Slices:
     def claim(self, slice_id: str, token: str, lease: timedelta) -> Slice | None:
         """Claim an open slice that nobody holds and whose time has come; the attempt is charged here. Index: `_id`.
 
-        None where it is closed, held, or put off. A lease that ran out is freed by `reconcile` first, which keeps count.
+        None where it is closed, held, or put off. A lease that ran out is freed by the reconciler, which keeps count.
         """
         raw = self._all.find_one_and_update(
             {
@@ -139,9 +137,7 @@ class Slices:
                         "deaths": 1,
                         "errors": 1,
                         "held": {"$ne": [{"$type": "$lease"}, "missing"]},
-                        "rung": {
-                            "$gt": [{"$ifNull": ["$rung_at", EPOCH]}, {"$subtract": [_NOW, millis(ring_again)]}]
-                        },
+                        "rung": {"$gt": [{"$ifNull": ["$rung_at", EPOCH]}, {"$subtract": [_NOW, millis(ring_again)]}]},
                         "ready": {"$lte": [{"$ifNull": ["$not_before", _NOW]}, _NOW]},
                     }
                 },
@@ -172,7 +168,9 @@ class Slices:
 
     def expired(self) -> list[Expired]:
         """Slices whose lease ran out by MongoDB's clock. Index: `open`."""
-        found = self._all.find({"state": "open", "$expr": {"$lt": [{"$ifNull": ["$lease.until", _NOW]}, _NOW]}}, hint="open")
+        found = self._all.find(
+            {"state": "open", "$expr": {"$lt": [{"$ifNull": ["$lease.until", _NOW]}, _NOW]}}, hint="open"
+        )
         return [Expired(read_slice(raw), raw["lease"]["token"], raw.get("progressed", False)) for raw in found]
 
     def free(self, slice_id: str, token: str, *, suspect: bool, deaths: int, after: timedelta | None) -> bool:

@@ -36,7 +36,7 @@ _SAMPLE: Final = 4_000
 _DUPLICATE: Final = 11000
 
 
-class Contended(EngineError):  # noqa: N818 - named by what happened
+class Contended(EngineError):
     """Other processes keep changing the same users; try again when they have ended."""
 
 

@@ -109,6 +109,17 @@ _event(
     measures={"deliveries": "messages"},
 )
 
+_event("campaign.slowed", "It was measured to be slow: to its slow lane.", f"{_CAMPAIGN} profile", level="warning")
+_event("campaign.recovered", "It is quick again: back to its own lane.", f"{_CAMPAIGN} profile")
+_event(
+    "campaign.over_budget",
+    "More of its deliveries failed than its profile allows.",
+    f"{_CAMPAIGN} profile reason",
+    level="error",
+    outcome="failure",
+    measures={"failed": "messages", "ended": "messages"},
+)
+
 _event(
     "run.planned", "A run was cut into slices.", _RUN, instants="as_of", measures={"slices": "slices", "users": "users"}
 )

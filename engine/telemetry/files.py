@@ -54,7 +54,7 @@ class LogFile:
             except OSError as error:
                 if not self._complained:
                     self._complained = True
-                    print(f"logs: {self._folder}: {error.strerror}; lines are lost", file=sys.stderr)  # noqa: T201 - the log is what failed
+                    print(f"logs: {self._folder}: {error.strerror}; lines are lost", file=sys.stderr)
 
     def close(self) -> None:
         """Close the file; the next line opens another."""

@@ -99,7 +99,7 @@ class Logs:
                     sys.stdout.buffer.write(raw + b"\n")
                     sys.stdout.buffer.flush()
         if self._console:
-            print(self._console(None, level, for_people(made)), file=sys.stderr)  # noqa: T201 - the console of people
+            print(self._console(None, level, for_people(made)), file=sys.stderr)
 
     def close(self) -> None:
         """Stop listening and close the file; safe twice."""

@@ -30,6 +30,9 @@ def written(table: list[list[str]], *, quoting: int, end: str) -> bytes:
 
 @given(tables(), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), st.sampled_from(["\n", "\r\n"]), st.booleans())
 def test_what_a_csv_writer_writes_is_read_back(table: list[list[str]], quoting: int, end: str, ended: bool) -> None:
+    if quoting == csv.QUOTE_MINIMAL:
+        # Python's writer leaves a CR alone unquoted, which RFC 4180 does not allow.
+        table = [[cell.replace("\r", "") for cell in row] for row in table]
     content = written(table, quoting=quoting, end=end)
     content = content if ended else content.removesuffix(end.encode())
     records = list(CsvRecords(Lines(io.BytesIO(content), 0, 1), len(table[0]), ","))

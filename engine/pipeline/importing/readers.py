@@ -131,6 +131,10 @@ class CsvReader:
         cells = tokenise(text, self._delimiter)
         if not isinstance(cells, list):
             raise WrongCall(f"{self._path}:1: the header: {cells or 'a quote is opened and not closed'}")
+        if any("\r" in cell for cell in cells):
+            raise WrongCall(
+                f"{self._path}:1: the lines end with CR alone", remedy="save the file with LF or CRLF line ends"
+            )
         if len(cells) == 1:
             other = next((one for one in DELIMITERS if one != self._delimiter and one in cells[0]), None)
             if other is not None:

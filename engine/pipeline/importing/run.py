@@ -21,6 +21,7 @@ from engine.pipeline.importing.rejects import Rejects
 from engine.pipeline.importing.rows import EventRows, ListRows, UserRows
 from engine.pipeline.importing.targets import EventTarget, ListTarget, Target, UserTarget
 from engine.predicate.fields import Catalogue
+from engine.telemetry.events import emit
 
 
 def run_import(
@@ -37,8 +38,19 @@ def run_import(
     Raises `WrongCall` for what is wrong with the file as a whole (nothing is written then), and what the stores raise.
     """
     check(order)
+    labels = {
+        "workspace": catalogue.workspace,
+        "kind": str(order.kind),
+        "list": order.list_name,
+        "path": order.path.name,
+    }
     with locked(order.path), closing(open_reader(order.path, form=order.form, delimiter=order.delimiter)) as reader:
-        return _Import(order, catalogue, stores, reader).run(index_users, watch, monotonic)
+        running = _Import(order, catalogue, stores, reader)
+        emit("import.started", **labels, resumed_at=running.summary.rows)
+        summary = running.run(index_users, watch, monotonic)
+    reason = None if summary.within_limit else "rejects_above_limit"
+    emit("import.finished", **labels, reason=reason, rows=summary.rows, **summary.counts)
+    return summary
 
 
 class _Import:
@@ -47,7 +59,7 @@ class _Import:
         self._stores = stores
         self._reader = reader
         self._key = f"{catalogue.workspace}/{order.kind}/{identity(order)}"
-        self._summary = Summary()
+        self.summary = Summary()
         if order.restart:
             stores.cursors.clear(self._key)
         state = stores.cursors.load(self._key) or {}
@@ -59,16 +71,16 @@ class _Import:
     def _resume(self, state: Any) -> Position | None:  # Any: a document as it was saved
         if not state:
             return None
-        self._summary.rows = state["rows"]
-        self._summary.counts.update(state["counts"])
-        self._summary.written = state["written"]
-        self._summary.removed = state["removed"]
-        self._summary.resumed_at = state["line"]
+        self.summary.rows = state["rows"]
+        self.summary.counts.update(state["counts"])
+        self.summary.written = state["written"]
+        self.summary.removed = state["removed"]
+        self.summary.resumed_at = state["line"]
         return Position(state["offset"], state["line"])
 
     def run(self, index_users: Indexer, watch: Watcher | None, monotonic: Callable[[], float]) -> Summary:
         """All batches, then the end."""
-        summary, began, first, first_share = self._summary, monotonic(), self._summary.rows, None
+        summary, began, first, first_share = self.summary, monotonic(), self.summary.rows, None
         with closing(self._rejects):
             for batch in self._reader.batches(self._order.batch, self._start):
                 self._index(self._write(batch), index_users)
@@ -109,12 +121,12 @@ class _Import:
         bad += [(rows[number], reason) for number, reason in applied.reasons.items()]
         bad.sort(key=lambda one: one[0].line)
         self._rejects.write(bad)
-        counts = self._summary.counts
+        counts = self.summary.counts
         for outcome in applied.outcomes:
             counts[outcome] += 1
         counts[RowOutcome.REJECTED] += len(bad) - len(applied.reasons)
-        self._summary.rows += len(batch.rows)
-        self._summary.written += len(applied.touched)
+        self.summary.rows += len(batch.rows)
+        self.summary.written += len(applied.touched)
         return applied.touched
 
     def _index(self, touched: set[str], index_users: Indexer) -> None:
@@ -123,7 +135,7 @@ class _Import:
 
     def _save(self, after: Position) -> None:
         """Move the cursor; everything before it is done."""
-        summary = self._summary
+        summary = self.summary
         state = {
             "file": self._order.path.name,
             "run": self._run,
@@ -143,8 +155,8 @@ class _Import:
             removed, touched = self._target.finish()
             if not removed:
                 return
-            self._summary.removed += removed
-            self._summary.written += len(touched)
+            self.summary.removed += removed
+            self.summary.written += len(touched)
             self._index(touched, index_users)
 
 

@@ -81,6 +81,7 @@ def test_parquet_values_keep_their_types(tmp_path: Path) -> None:
         (b"user_id,\xff\n", "not UTF-8"),
         (b"user_id;age\n", "--delimiter ';'"),
         (b'user_id,"age\n', "not closed"),
+        (b"user_id,age\ru1,7\r", "CR alone"),
     ],
 )
 def test_a_file_that_is_wrong_as_a_whole_is_refused(tmp_path: Path, content: bytes, told: str) -> None:

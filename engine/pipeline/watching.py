@@ -1,0 +1,113 @@
+"""Watches campaigns: those that turn slow change lanes, those that fail too much pause, those that are stuck say so."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from threading import Lock
+from typing import Final
+
+from engine.clock import Clock, format_duration
+from engine.domain.campaign import CampaignRecord
+from engine.domain.keys import stay_prefix
+from engine.domain.lifecycle import CampaignState, DeliveryState
+from engine.domain.work import Waiting
+from engine.pipeline.book import CampaignBook
+from engine.pipeline.ports import CampaignStore, DeliveryStore, StayCounts
+from engine.policy.models import Profile
+from engine.pressure import is_slow, over_budget
+from engine.telemetry.events import emit
+
+STUCK_ERRORS: Final = 5
+"""Claims in a row that raised, after which a slice keeps its campaign from finishing."""
+
+LOOK_EVERY: Final = 10.0
+"""Seconds between two looks for deliveries that are attempting for too long."""
+
+
+class Watching:
+    """Measures and judges; what it decides is written to the campaign, and routing follows."""
+
+    def __init__(
+        self,
+        campaigns: CampaignStore,
+        deliveries: DeliveryStore,
+        counts: StayCounts,
+        book: CampaignBook,
+        clock: Clock,
+        *,
+        attempt_limit: timedelta,
+    ) -> None:
+        self._campaigns = campaigns
+        self._deliveries = deliveries
+        self._counts = counts
+        self._book = book
+        self._clock = clock
+        self._attempt_limit = attempt_limit
+        self._measured: dict[str, deque[float]] = {}
+        self._lock = Lock()
+        self._looked = float("-inf")
+        self._long: dict[str, int] = {}
+
+    def batch(self, record: CampaignRecord, profile: Profile, users: int, took: timedelta) -> None:
+        """Take the measurement of one decided batch; moves the campaign to its slow lane, or back."""
+        rule = profile.slow_when
+        if rule is None or users == 0:
+            return
+        with self._lock:
+            kept = self._measured.setdefault(record.uid, deque(maxlen=rule.batches))
+            kept.append(took.total_seconds() / users)
+            slow = is_slow(list(kept), rule.per_user_p95, rule.batches, slowed=record.slowed)
+            if slow == record.slowed:
+                return
+            kept.clear()  # the other lane is judged by its own measurements
+        self._campaigns.set_slowed(record.uid, slow)
+        emit(
+            "campaign.slowed" if slow else "campaign.recovered",
+            workspace=record.workspace,
+            campaign=record.name,
+            campaign_uid=record.uid,
+            profile=profile.profile,
+        )
+
+    def failures(self, record: CampaignRecord) -> None:
+        """Judge a campaign's error budget after deliveries failed; a paused one waits for a person to resume it."""
+        profile = self._book.profile(record)
+        counts = self._counts.of(stay_prefix(record.workspace, record.uid))
+        ends = [one.states for one in counts.messages.values()]
+        failed = sum(states.get(DeliveryState.FAILED.value, 0) for states in ends)
+        ended = failed + sum(states.get(DeliveryState.SENT.value, 0) for states in ends)
+        if not over_budget(failed, ended, profile.errors.budget):
+            return
+        labels = {"workspace": record.workspace, "campaign": record.name, "campaign_uid": record.uid}
+        emit("campaign.over_budget", **labels, profile=profile.profile, failed=failed, ended=ended)
+        pausing = record.state in (CampaignState.LIVE, CampaignState.DRAINING) and profile.errors.then == "pause"
+        if pausing and self._campaigns.move(record, CampaignState.PAUSED, resume_to=record.state.value):
+            emit("campaign.paused", **labels, reason="error_budget", state=CampaignState.PAUSED.value)
+
+    def stuck(self, records: Mapping[str, CampaignRecord], waiting: Sequence[Waiting]) -> None:
+        """Mark campaigns that cannot finish by themselves with the reason, and take the mark away when it is mended."""
+        if self._clock.monotonic() - self._looked > LOOK_EVERY:
+            self._looked = self._clock.monotonic()
+            self._long = self._deliveries.long_attempting(self._attempt_limit)
+        failing = {one.campaign: one.id for one in waiting if one.errors >= STUCK_ERRORS}
+        for uid, record in records.items():
+            reason = None
+            if uid in failing:
+                reason = f"slice {failing[uid]} keeps failing; the log says why"
+            elif uid in self._long:
+                limit = format_duration(self._attempt_limit)
+                reason = f"{self._long[uid]} deliveries are attempting for more than {limit}"
+            if reason == record.stuck:
+                continue
+            self._campaigns.set_stuck(uid, reason)
+            if reason is not None:
+                emit(
+                    "campaign.stuck",
+                    workspace=record.workspace,
+                    campaign=record.name,
+                    campaign_uid=uid,
+                    reason=reason,
+                    slice=failing.get(uid),
+                )

@@ -1,0 +1,103 @@
+"""What every `World` starts with (policies, two workspaces), its messenger, and how its mails are read."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from engine.domain.enrolment import Enrolment
+from engine.domain.keys import delivery_key, user_id_of
+
+POLICIES: Final = {
+    "lanes": {
+        "control": {},
+        "looks": {},
+        "index": {},
+        "suspect": {"depth": 1},
+        "fast": {"kind": "decide"},
+        "slow": {"kind": "decide"},
+        "deliver": {"kind": "deliver"},
+    },
+    "fleets": {
+        "all": {"lanes": ["control", "looks", "index", "fast", "slow", "deliver"], "processes": 1, "threads": 4},
+        "suspect": {"lanes": ["suspect"], "processes": 1, "threads": 1},
+    },
+}
+SHOP: Final = {
+    "timezone": "UTC",
+    "sender": {"name": "The Shop", "address": "news@shop.example"},
+    "attributes": {"plan": "string", "age": "integer", "vip_until": "time", "note": "string"},
+    "events": {"Order Completed": {"value": {"type": "decimal", "scale": 2}}, "Seen": {}},
+    "aggregates": {
+        "orders_count": {"event": "Order Completed", "count": True},
+        "last_order_at": {"event": "Order Completed", "last": True},
+    },
+}
+WORKSPACES: Final = ("shop", "other")
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """One file of the Maildir: the delivery key it was sent under, its recipient, subject and text."""
+
+    key: str
+    to: str
+    subject: str
+    text: str
+
+    @property
+    def user(self) -> str:
+        """The user id inside the key `w/c/h/u/entry/message`."""
+        return user_id_of(self.key.rsplit("/", 2)[0])
+
+    @property
+    def message(self) -> str:
+        """The message's name."""
+        return self.key.rsplit("/", 1)[1]
+
+
+class Collected:
+    """A messenger that only writes down what it is asked: (what, slice or run id, lane)."""
+
+    def __init__(self, asked: deque[tuple[str, str, str]]) -> None:
+        self._asked = asked
+
+    def process(self, pieces: Sequence[tuple[str, str]]) -> None:
+        """Deciding slices."""
+        self._asked.extend(("process", ident, lane) for ident, lane in pieces)
+
+    def deliver(self, pieces: Sequence[tuple[str, str]]) -> None:
+        """Delivering slices."""
+        self._asked.extend(("deliver", ident, lane) for ident, lane in pieces)
+
+    def plan(self, run_id: str) -> None:
+        """A run to be cut."""
+        self._asked.append(("plan", run_id, "control"))
+
+    def finish(self, run_id: str) -> None:
+        """A run to be decided."""
+        self._asked.append(("finish", run_id, "control"))
+
+
+def state_of(stay: Enrolment, one: Any) -> tuple[str, str]:
+    """Message and state of a delivery, settled or not, as reports name them."""
+    state = str(one.state)
+    return one.message, f"skipped({one.reason})" if state == "skipped" else state
+
+
+def sent_keys(stays: Sequence[Enrolment]) -> list[str]:
+    """The delivery keys of everything that settled as sent."""
+    return [delivery_key(stay.id, one.message) for stay in stays for one in stay.settled if one.state == "sent"]
+
+
+def read_mail(path: Path) -> Mail:
+    """A mail of the Maildir."""
+    read = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+    body = read.get_body(("plain",))
+    key = "".join(str(read["Tidegate-Delivery"]).split()).replace("%20", " ")
+    return Mail(key, str(read["To"]), str(read["Subject"]), "" if body is None else body.get_content().strip())

@@ -1,0 +1,282 @@
+"""A whole engine in one thread, without a broker: tests apply campaigns, move campaign time and read the mails.
+
+`World` builds an `App` on a fresh database with a work folder of its own. Its messenger only collects what it is asked
+to ring; `step()` makes one tick of the clock and does what was collected, `settle()` does so until nothing is open.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic import SecretStr
+from pymongo.database import Database
+
+from engine.app import App
+from engine.campaign.load import load_campaign
+from engine.channels.maildir import file_name
+from engine.clock import millis, parse_duration, parse_instant
+from engine.domain.campaign import CampaignRecord
+from engine.domain.changes import NewEvent, UserChange
+from engine.domain.enrolment import Enrolment
+from engine.domain.keys import user_key
+from engine.pipeline.steering import Applied
+from engine.settings import Email, Engine, Paths, Services, Settings
+from engine.stores.documents import read_enrolment
+from engine.stores.migrate import migrate_mongo
+from tests.integration.pipeline_shop import POLICIES, SHOP, WORKSPACES, Collected, Mail, read_mail, sent_keys, state_of
+
+START: Final = parse_instant("2026-01-01")
+"""Campaign time when a world begins."""
+MOST_STEPS: Final = 300
+"""Steps of one `settle`: far more than any test needs, so a world that never settles fails and says what is open."""
+
+
+class World:
+    """One installation on one database; everything that a test does to it, and everything that it reads of it."""
+
+    def __init__(
+        self,
+        database: Database[dict[str, Any]],
+        services: Any,
+        folder: Path,
+        *,
+        transport: Mapping[str, object] | None = None,
+        engine: Mapping[str, str] | None = None,
+        at: int = START,
+        **profile: object,
+    ) -> None:
+        """`profile` are keys of the default profile (`batch`, `slice_users`, `inactivity`); `transport` of `email:`."""
+        self.database = database
+        self.folder = folder
+        self.asked: deque[tuple[str, str, str]] = deque()
+        for name in WORKSPACES:
+            self._write(f"conf/workspaces/{name}.yaml", {"workspace": name, **SHOP})
+        self._write("policies/lanes.yaml", POLICIES)
+        self.profile(**profile)
+        self.settings = Settings(
+            services=Services(
+                mongo_url=SecretStr(services.mongo_url),
+                broker_url=SecretStr(services.broker_url),
+                mongo_database=database.name,
+            ),
+            paths=Paths(
+                var=folder / "var",
+                policies=folder / "policies",
+                workspaces=folder / "conf/workspaces",
+                campaigns=folder / "campaigns",
+            ),
+            engine=Engine.model_validate(dict(engine or {})),
+            email=Email.model_validate(dict(transport or {})),
+        )
+        migrate_mongo(database)
+        self.app = self.open()
+        self.app.stores.times.advance(at, self.app.system.system_now())
+
+    def open(self) -> App:
+        """A further application on this world's database and folder, as another process would have it."""
+        app = App(self.settings)
+        app.hooks.messenger = Collected(self.asked)
+        return app
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self.app.close()
+
+    # what an operator edits
+
+    def _write(self, name: str, content: object) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        return path
+
+    def profile(self, name: str = "default", **keys: object) -> None:
+        """Write a profile file; it is in force at the next start, or when `reload` has looked at the folder."""
+        self._write(f"policies/profiles/{name}.yaml", {"profile": name, "lane": "fast", **keys})
+
+    def reload(self) -> None:
+        """Look at the policies now, as the watcher does every second."""
+        self.app.watcher.look()
+
+    # who is in it
+
+    def user(self, user: str, workspace: str = "shop", **fields: Any) -> str:
+        """Write a user through the one update path; attributes by their names. Gives the user key."""
+        self.users([user], workspace, **fields)
+        return user_key(workspace, user)
+
+    def users(self, users: Iterable[str], workspace: str = "shop", **fields: Any) -> None:
+        """Write several users with the same fields, each with an address of its own unless `email` says otherwise."""
+        catalogue = self.app.book.catalogue(workspace)
+        paths = {catalogue.fields[name].mongo_path: value for name, value in fields.items()}
+        changes = [
+            UserChange(user_key(workspace, user), {"email": f"u{number}-{abs(hash(user))}@x.example", **paths})
+            for number, user in enumerate(users)
+        ]
+        self.app.imports(workspace).upserts.apply(changes)
+
+    def change(self, user: str, workspace: str = "shop", **fields: Any) -> None:
+        """Change some fields of a user who exists; the address stays."""
+        catalogue = self.app.book.catalogue(workspace)
+        paths = {catalogue.fields[name].mongo_path: value for name, value in fields.items()}
+        self.app.imports(workspace).upserts.apply([UserChange(user_key(workspace, user), paths)])
+
+    def event(self, user: str, name: str, at: int | None = None, workspace: str = "shop", **properties: Any) -> None:
+        """Record an event of a user (now, unless `at`) and what is derived from it."""
+        key, when = user_key(workspace, user), self.now if at is None else at
+        stores = self.app.imports(workspace)
+        stores.events.record([NewEvent(key, f"{name}-{when}", name, when, properties)])
+        stores.derivation.derive([key])
+
+    # what a person does to campaigns
+
+    def apply(self, text: str | Mapping[str, Any]) -> Applied:
+        """Apply a campaign file; what it leaves out is filled in: workspace `shop`, everybody, one message, e-mail."""
+        content = yaml.safe_load(text) if isinstance(text, str) else dict(text)
+        content = {"workspace": "shop", "kind": "continuous", "audience": {"all": []}, **content}
+        content["messages"] = [
+            {"channel": "email", "subject": one["name"], "body": "Hello {{ user.user_id }}", **one}
+            for one in content.get("messages", [{"name": "one"}])
+        ]
+        path = self._write(f"campaigns/{content['campaign']}.yaml", content)
+        return self.app.steering.apply(load_campaign(path, self.app.catalogues, self.app.policies))
+
+    def record(self, name: str, workspace: str | None = None) -> CampaignRecord:
+        """The campaign as it is now."""
+        return self.app.steering.named(name, workspace)
+
+    def launch(self, name: str, workspace: str | None = None) -> None:
+        """Launch; the next tick makes it live."""
+        self.app.steering.launch(self.record(name, workspace))
+
+    def start(self, text: str | Mapping[str, Any]) -> str:
+        """Apply, launch and settle; gives the name."""
+        applied = self.apply(text)
+        self.app.steering.launch(applied.record)
+        self.settle()
+        return applied.record.name
+
+    def steer(self, what: str, name: str) -> None:
+        """`pause`, `resume`, `stop` or `cancel` a campaign."""
+        getattr(self.app.steering, what)(self.record(name))
+
+    # time and work
+
+    @property
+    def now(self) -> int:
+        """Campaign time."""
+        return self.app.clock.campaign_now()
+
+    def advance(self, by: str = "0s", *, to: int | None = None) -> None:
+        """Move campaign time by a duration such as `3d`, or to an instant; nothing is worked on yet."""
+        target = self.now + millis(parse_duration(by)) if to is None else to
+        self.app.stores.times.advance(target, self.app.system.system_now())
+
+    def after(self, by: str) -> None:
+        """Move campaign time and settle."""
+        self.advance(by)
+        self.settle()
+
+    def tick(self) -> int:
+        """One tick of the clock; what it asks for is collected."""
+        return self.app.ticking.run()
+
+    def work(self, only: Callable[[str, str], bool] = lambda kind, ident: True) -> int:
+        """Do what was collected, and what that asks for; with `only` the rest is lost. Gives how much was done."""
+        done = 0
+        while self.asked:
+            kind, ident, _ = self.asked.popleft()
+            if only(kind, ident):
+                self.do(kind, ident)
+                done += 1
+        return done
+
+    def do(self, kind: str, ident: str) -> None:
+        """Do one piece of work, as its actor would."""
+        app = self.app
+        uses: dict[str, Callable[[str], object]] = {
+            "process": app.processing.run,
+            "deliver": app.delivering.run,
+            "plan": app.planning.run,
+            "finish": app.finishing.run,
+        }
+        uses[kind](ident)
+
+    def step(self) -> int:
+        """One tick and what it asked for; gives how many things happened."""
+        return self.tick() + self.work()
+
+    def settle(self, *, check: bool = True) -> None:
+        """Step until nothing is open and nothing more happens; then check that all counts add up."""
+        for _ in range(MOST_STEPS):
+            happened = self.step()
+            if not happened and not self.asked and self.app.openness.what() is None:
+                break
+        else:
+            raise AssertionError(f"never settles: {self.app.openness.what()}")
+        if check:
+            self.check()
+
+    def hurry(self) -> None:
+        """Let every back-off in system time be over: of retries and of slices that failed."""
+        past = {"$dateSubtract": {"startDate": "$$NOW", "unit": "second", "amount": 1}}
+        outgoing = {"outgoing.retry_at": {"$exists": True}}
+        self.database["enrolments"].update_many(outgoing, [{"$set": {"outgoing.retry_at": past}}])
+        self.database["slices"].update_many({"not_before": {"$exists": True}}, [{"$set": {"not_before": past}}])
+
+    # what came of it
+
+    def state(self, name: str) -> str:
+        """The state of a campaign."""
+        return self.record(name).state.value
+
+    def stays(self, name: str, user: str | None = None, workspace: str | None = None) -> list[Enrolment]:
+        """The stays of a campaign (of one user), by id."""
+        record = self.record(name, workspace)
+        wanted: dict[str, Any] = {"campaign": record.uid}
+        if user is not None:
+            wanted["user"] = user_key(record.workspace, user)
+        return [read_enrolment(raw) for raw in self.database["enrolments"].find(wanted).sort("_id", 1)]
+
+    def stay(self, name: str, user: str) -> Enrolment:
+        """The latest stay of a user."""
+        return self.stays(name, user)[-1]
+
+    def ends(self, name: str, user: str) -> list[tuple[str, str, str | None]]:
+        """Message, state and reason of what is settled in the latest stay of a user, in order."""
+        return [(one.message, one.state.value, one.reason) for one in self.stay(name, user).settled]
+
+    def mails(self) -> list[Mail]:
+        """Every mail of the Maildir, by delivery key."""
+        folder = self.settings.maildir / "new"
+        return sorted(map(read_mail, folder.iterdir()), key=lambda mail: mail.key) if folder.exists() else []
+
+    def sent(self) -> list[tuple[str, str]]:
+        """(user, message) of every mail, sorted."""
+        return sorted((mail.user, mail.message) for mail in self.mails())
+
+    def runs(self, name: str) -> list[dict[str, Any]]:
+        """The runs of a campaign as they are kept, by as_of."""
+        return list(self.database["runs"].find({"campaign": self.record(name).uid}).sort([("as_of", 1), ("_id", 1)]))
+
+    def check(self) -> None:
+        """Both identities for every campaign, from the report and counted again here from the raw documents."""
+        expected: Counter[str] = Counter()
+        for record in self.app.stores.campaigns.everything():
+            report = self.app.outlook.report(record)
+            assert report.adds_up, report.counts
+            stays = [read_enrolment(raw) for raw in self.database["enrolments"].find({"campaign": record.uid})]
+            exited = Counter(str(stay.reason) for stay in stays if not stay.active)
+            assert report.counts.entered == len(stays) == report.counts.active + exited.total()
+            assert dict(report.counts.exited) == dict(exited)
+            states = Counter(state_of(stay, one) for stay in stays for one in [*stay.settled, stay.outgoing] if one)
+            counted = {(n, s): c for n, m in report.counts.messages.items() for s, c in m.states.items()}
+            assert counted == dict(states)
+            if self.settings.email.transport == "maildir":
+                expected.update(map(file_name, sent_keys(stays)))
+        folder = self.settings.maildir / "new"
+        assert Counter(path.name for path in folder.glob("*")) == expected

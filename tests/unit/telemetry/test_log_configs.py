@@ -1,0 +1,48 @@
+"""The configs of other shippers: readable, about the same files and the same stream, without a way to a machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from engine.stores.logs import STREAM, TEMPLATE
+from engine.telemetry.contract import EVENTS
+from engine.telemetry.files import PATTERN
+from engine.telemetry.redaction import Redactor
+
+ROOT = Path(__file__).resolve().parents[3]
+CONFIGS = sorted((ROOT / "conf" / "logs").glob("*.y*ml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_a_shippers_config_reads_our_files_and_writes_our_stream(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert isinstance(yaml.safe_load(text), dict)
+    assert f"/{PATTERN}" in text
+    assert STREAM in text or all(part in text for part in STREAM.split("-"))
+    assert Redactor(b"k" * 16).text(text).count("[") == text.count("["), "no credentials"
+
+
+def test_there_is_one_for_each_common_shipper() -> None:
+    assert [path.name for path in CONFIGS] == ["filebeat.yml", "fluent-bit.yaml", "vector.yaml"]
+
+
+def test_the_index_template_fits_the_stream() -> None:
+    template = json.loads(TEMPLATE.read_text(encoding="utf-8"))
+    assert template["index_patterns"] == [STREAM.rsplit("-", 1)[0] + "-*"]
+    assert template["data_stream"] == {}
+    assert template["priority"] > 200, "above the templates that Elasticsearch brings for logs-*-*"
+
+
+def test_the_page_about_logs_names_every_event_and_measurement() -> None:
+    page = (ROOT / "docs" / "logs.md").read_text(encoding="utf-8")
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    for name, kind in EVENTS.items():
+        assert name in rows, f"docs/logs.md has no row for {name}"
+        assert kind.meaning in rows[name]
+        missing = [measure for measure in kind.measurements if f"`{measure}`" not in rows[name]]
+        assert not missing, f"the row of {name} lacks {missing}"
+    assert set(rows) == set(EVENTS)
