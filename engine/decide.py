@@ -8,7 +8,7 @@ message that is not settled and whose own rule matches is sent when its wait is 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Protocol, TypeAlias
 
@@ -59,7 +59,7 @@ class Decision:
     """One outcome and the moment until which it holds if the user does not change (None: for ever).
 
     `enters` is the number of the stay that begins with this look, `converted_at` the conversion to write on the
-    latest stay.
+    latest stay as it was read (where a stay begins: on the one before it).
     """
 
     outcome: Outcome
@@ -111,7 +111,7 @@ def _enter(
         version=0,
         holdout=campaign.in_holdout(facts.row.key),
     )
-    return _look(campaign, profile, facts, stay, as_of, enters=entry)
+    return replace(_look(campaign, profile, facts, stay, as_of, enters=entry), converted_at=converted)
 
 
 def _look(
@@ -136,7 +136,7 @@ def _look(
     if campaign.unmatched_exits and not campaign.audience.matches(facts, as_of):
         return ended(ExitReason.UNMATCHED)
     if stay.outgoing is not None:
-        return Decision(Wait(), _earliest(_exit_flips(campaign, facts, as_of)), enters, stay.holdout, converted)
+        return Decision(Wait(), _earliest(_exit_flips(campaign, facts, stay, as_of)), enters, stay.holdout, converted)
     if as_of >= max(stay.idle_since, campaign.resumed_at) + millis(profile.inactivity):
         return ended(ExitReason.INACTIVE)
     open_messages = [message for message in campaign.messages if not stay.has_settled(message.names)]
@@ -162,9 +162,9 @@ def _choose(
         due = (stay.entered_at if stay.settled_at is None else stay.settled_at) + millis(message.wait)
         if as_of < due:
             break
-        flips = _earliest(_exit_flips(campaign, facts, as_of))
+        flips = _earliest(_exit_flips(campaign, facts, stay, as_of))
         return Decision(Send(message.name, _skip(message, stay, as_of)), flips, enters, stay.holdout, converted)
-    flips = _earliest([due, *_exit_flips(campaign, facts, as_of), *_message_flips(open_messages, facts, as_of)])
+    flips = _earliest([due, *_exit_flips(campaign, facts, stay, as_of), *_message_flips(open_messages, facts, as_of)])
     return Decision(Wait(), flips, enters, stay.holdout, converted)
 
 
@@ -181,13 +181,13 @@ def _conversion(campaign: CompiledCampaign, facts: Facts, stay: Enrolment | None
     return campaign.goal.reached_at(facts, stay.entered_at, as_of)
 
 
-def _exit_flips(campaign: CompiledCampaign, facts: Facts, as_of: Instant) -> Iterable[Instant | None]:
+def _exit_flips(campaign: CompiledCampaign, facts: Facts, stay: Enrolment, as_of: Instant) -> Iterable[Instant | None]:
     if campaign.unmatched_exits:
         yield campaign.audience.next_flip(facts, as_of)
     if campaign.exit_rule is not None:
         yield campaign.exit_rule.next_flip(facts, as_of)
-    if campaign.goal is not None and campaign.goal.fields is not None:
-        yield campaign.goal.fields.next_flip(facts, as_of)
+    if campaign.goal is not None and campaign.goal.exits:
+        yield campaign.goal.next_flip(facts, stay.entered_at, as_of)
 
 
 def _message_flips(messages: list[CompiledMessage], facts: Facts, as_of: Instant) -> Iterable[Instant | None]:

@@ -1,19 +1,26 @@
 """Named points between two writes where a test can stop the process, as `fail-rs` does it for databases.
 
 `TIDEGATE_FAILPOINTS="deliver.marked=kill@2,enter.inserted=raise"` kills the process (SIGKILL) at the second passage of
-one point and raises at the first passage of the other. Without the variable a passage costs one check of an empty dict.
-The points are listed by name in `docs/failure-modes.md`.
+one point and raises at the first passage of the other; `stop` stops it (SIGSTOP) until somebody lets it go on. `@*`
+means every passage, and `~TEXT` behind counts only passages that are about something with that text in its name:
+`slice.decided=kill@*~/hh-7` kills whoever decides about hh-7. Without the variable a passage costs one check of an
+empty dict. The points are listed by name in `docs/failure-modes.md`.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
 POINTS: Final = frozenset(
     {
+        "run.started",
+        "plan.sliced",
+        "slice.decided",
         "enter.inserted",
         "enter.reentered",
         "choose.advanced",
@@ -21,35 +28,51 @@ POINTS: Final = frozenset(
         "slice.checkpointed",
         "slice.closed",
         "run.decided",
-        "plan.sliced",
-        "deliver.marked",
-        "deliver.sent",
-        "deliver.settled",
+        "campaign.finished",
         "deliver.skipped",
+        "deliver.marked",
+        "deliver.sending",
+        "deliver.sent",
+        "deliver.part_settled",
+        "deliver.settled",
         "deliver.recovered",
+        "lease.freed",
         "poison.halved",
         "poison.buried",
     }
 )
 
+ACTIONS: Final = ("kill", "raise", "stop")
 
-class Failpoint(RuntimeError):
+
+class Failpoint(RuntimeError):  # noqa: N818 - named by what it is
     """A test asked for a failure here."""
 
 
-def _read(text: str) -> dict[str, tuple[str, int]]:
-    wanted: dict[str, tuple[str, int]] = {}
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is to happen at a point, at which passage (None: at each), and what the passage must be about."""
+
+    action: str
+    at: int | None
+    about: str
+
+
+def _read(text: str) -> dict[str, _Wanted]:
+    wanted: dict[str, _Wanted] = {}
     for part in filter(None, text.split(",")):
-        name, _, action = part.partition("=")
-        kind, _, passage = action.partition("@")
-        if name not in POINTS or kind not in ("kill", "raise"):
-            raise ValueError(f"TIDEGATE_FAILPOINTS: {part!r} is not POINT=kill|raise[@passage]")
-        wanted[name] = (kind, int(passage or 1))
+        name, _, rest = part.partition("=")
+        rest, _, about = rest.partition("~")
+        action, _, at = rest.partition("@")
+        if name not in POINTS or action not in ACTIONS or not (at in ("", "*") or at.isdecimal()):
+            raise ValueError(f"TIDEGATE_FAILPOINTS: {part!r} is not POINT={'|'.join(ACTIONS)}[@passage|@*][~text]")
+        wanted[name] = _Wanted(action, None if at == "*" else int(at or 1), about)
     return wanted
 
 
 _wanted: Final = _read(os.environ.get("TIDEGATE_FAILPOINTS", ""))
 _passages: Final = {name: count(1) for name in _wanted}
+_done: Final[set[str]] = set()
 
 
 def arm(text: str) -> None:
@@ -57,17 +80,29 @@ def arm(text: str) -> None:
     fresh = _read(text)
     _wanted.clear()
     _passages.clear()
+    _done.clear()
     _wanted.update(fresh)
     _passages.update({name: count(1) for name in fresh})
 
 
-def passage(name: str) -> None:
-    """Pass the point `name`; kills the process or raises `Failpoint` where a test asked for it."""
+def done() -> frozenset[str]:
+    """The points at which something was done since `arm`."""
+    return frozenset(_done)
+
+
+def passage(name: str, about: Iterable[str] = ()) -> None:
+    """Pass the point `name`, which is about the keys in `about`.
+
+    Kills or stops the process, or raises `Failpoint`, where a test asked for it.
+    """
     if not _wanted or name not in _wanted:
         return
-    kind, at = _wanted[name]
-    if next(_passages[name]) != at:
+    wanted = _wanted[name]
+    if wanted.about and not any(wanted.about in one for one in about):
         return
-    if kind == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    raise Failpoint(name)
+    if next(_passages[name]) != wanted.at and wanted.at is not None:
+        return
+    _done.add(name)
+    if wanted.action == "raise":
+        raise Failpoint(name)
+    os.kill(os.getpid(), signal.SIGKILL if wanted.action == "kill" else signal.SIGSTOP)

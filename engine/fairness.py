@@ -1,8 +1,9 @@
 """Whose work is next: weighted deficit round-robin over workspaces, and inside each over its campaigns. Pure.
 
-Each turn gives a queue its weight as credit, and each piece of work costs one (Shreedhar and Varghese, "Efficient fair
-queuing using deficit round-robin", 1995). A campaign of a million users therefore takes turns with one of a hundred; a
-queue that runs empty keeps no credit, so nobody saves up for a burst.
+Each turn gives a campaign its weight as credit, and each piece of work costs one (Shreedhar and Varghese, "Efficient
+fair queuing using deficit round-robin", 1995). A campaign of a million users therefore takes turns with one of a
+hundred; a queue that runs empty keeps no credit, so nobody saves up for a burst. Workspaces take turns one piece at a
+time: the weights of a workspace's campaigns share out its own part only.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from typing import Final
 
 SMALLEST_WEIGHT: Final = 0.01
 """A weight below this would make a queue wait hundreds of turns; it counts as this."""
+
+_WORKSPACES: Final = ""
+"""Under this key `last` holds the workspace of the last turn; no workspace has it as its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +41,39 @@ def share(
     left = {w: {c: deque(pieces) for c, pieces in campaigns.items() if pieces} for w, campaigns in queues.items()}
     left = {workspace: campaigns for workspace, campaigns in left.items() if campaigns}
     while left and len(picked) < room:
-        workspace = _next(sorted(left), last.get(""))
-        last[""] = workspace
-        campaigns = left[workspace]
-        campaign = _next(sorted(campaigns), last.get(workspace))
-        key = f"{workspace}/{campaign}"
-        credit[key] = credit.get(key, 0.0) + max(SMALLEST_WEIGHT, weights.get(campaign, 1.0))
-        pieces = campaigns[campaign]
-        while credit[key] >= 1 and pieces and len(picked) < room:
-            picked.append(pieces.popleft())
-            credit[key] -= 1
-        if credit[key] < 1 or not pieces:
-            last[workspace] = campaign
-        if not pieces:
-            del campaigns[campaign]
-            credit.pop(key, None)
-        if not campaigns:
+        workspace = _next(sorted(left), last.get(_WORKSPACES))
+        last[_WORKSPACES] = workspace
+        picked.append(_pick(workspace, left[workspace], weights, credit, last))
+        if not left[workspace]:
             del left[workspace]
     waiting = {f"{w}/{c}" for w, campaigns in left.items() for c in campaigns}
     return picked, Turns({key: value for key, value in credit.items() if key in waiting}, last)
+
+
+def _pick(
+    workspace: str,
+    campaigns: dict[str, deque[str]],
+    weights: Mapping[str, float],
+    credit: dict[str, float],
+    last: dict[str, str],
+) -> str:
+    """Take one piece from a workspace. A turn begins with a credit below 1, and ends with one; it may span calls."""
+    while True:
+        campaign = _next(sorted(campaigns), last.get(workspace))
+        key, pieces = f"{workspace}/{campaign}", campaigns[campaign]
+        if credit.get(key, 0.0) < 1:
+            credit[key] = credit.get(key, 0.0) + max(SMALLEST_WEIGHT, weights.get(campaign, 1.0))
+        piece = None
+        if credit[key] >= 1:
+            piece = pieces.popleft()
+            credit[key] -= 1
+        if not pieces:
+            del campaigns[campaign]
+            del credit[key]
+        if not pieces or credit[key] < 1:
+            last[workspace] = campaign
+        if piece is not None:
+            return piece
 
 
 def _next(names: Sequence[str], after: str | None) -> str:

@@ -13,6 +13,7 @@ from engine.domain.campaign import CampaignRecord
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import arm, user_id_of
 from engine.domain.lifecycle import CampaignState
+from engine.errors import ProgrammerError
 from engine.predicate.compiled import CompiledPredicate, EventFacts, EventQuery, compile_predicate
 from engine.predicate.fields import Catalogue, Row
 from engine.predicate.tree import Predicate
@@ -20,10 +21,13 @@ from engine.predicate.tree import Predicate
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a look knows of one user: the row (None: never existed) and the events of each of the campaign's queries."""
+    """What a look knows of one user: the row (None: never existed) and the events of each of the campaign's queries.
+
+    `events` None: they were not read, for `CompiledCampaign.needs_events` said that the row tells enough.
+    """
 
     row: Row | None
-    events: EventFacts = ()
+    events: EventFacts | None = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +38,17 @@ class CampaignPredicate:
     positions: tuple[int, ...]
 
     def _own(self, facts: Facts) -> EventFacts:
-        return tuple(facts.events[i] for i in self.positions)
+        return tuple(_read(facts)[i] for i in self.positions)
 
     def matches(self, facts: Facts, as_of: Instant) -> bool:
-        """Whether the user matches; a missing or deleted user never does."""
+        """Whether the user matches; a missing or deleted user never does.
+
+        Raises `ProgrammerError` where the events were not read and the row alone does not tell.
+        """
         if facts.row is None or facts.row.deleted:
             return False
+        if facts.events is None and (answer := self.maybe(facts.row, as_of)) is not None:
+            return answer
         return self.compiled.matches(facts.row, self._own(facts), as_of)
 
     def maybe(self, row: Row, as_of: Instant) -> bool | None:
@@ -60,13 +69,13 @@ class EventGoal:
     compiled: CompiledPredicate
     position: int
 
-    def first_after(self, facts: Facts, after: Instant, until: Instant) -> Instant | None:
-        """The time of the first event that counts in (after, until]: each is shown to the leaf alone."""
+    def first_after(self, facts: Facts, after: Instant, until: Instant | None) -> Instant | None:
+        """The time of the first event that counts in (after, until]: each is shown to the leaf alone. None: ever."""
         if facts.row is None:
             return None
-        for event in sorted(facts.events[self.position], key=lambda one: one[0]):
+        for event in sorted(_read(facts)[self.position], key=lambda one: one[0]):
             at = event[0]
-            if after < at <= until and self.compiled.matches(facts.row, ((event,),), at):
+            if after < at and (until is None or at <= until) and self.compiled.matches(facts.row, ((event,),), at):
                 return at
         return None
 
@@ -87,9 +96,16 @@ class Goal:
             at = self.event.first_after(facts, entered_at, min(as_of, closes))
             if at is not None:
                 return at
-        if self.fields is not None and entered_at < as_of <= closes and self.fields.matches(facts, as_of):
+        if self.fields is not None and entered_at <= as_of <= closes and self.fields.matches(facts, as_of):
             return as_of
         return None
+
+    def next_flip(self, facts: Facts, entered_at: Instant, as_of: Instant) -> Instant | None:
+        """The earliest moment after `as_of` at which time alone could reach it: a stored event may be yet to come."""
+        closes = None if self.within is None else entered_at + millis(self.within)
+        event = None if self.event is None else self.event.first_after(facts, max(entered_at, as_of), closes)
+        fields = None if self.fields is None else self.fields.next_flip(facts, as_of)
+        return min((moment for moment in (event, fields) if moment is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +150,11 @@ class CompiledCampaign:
             return False
         if stay is not None and self.goal_position is not None and stay.converted_at is None:
             return True
-        active = stay is not None and stay.active
-        if not active and (not self.intake_open or (stay is not None and self.again_after is None)):
+        if stay is not None and stay.active:
+            return True
+        if not self.intake_open or (stay is not None and self.again_after is None):
             return False
-        answer = self.audience.maybe(row, as_of)
-        if not active and answer is False:
-            return False
-        return answer is None or len(self.audience.positions) < len(self.queries)
+        return self.audience.maybe(row, as_of) is not False
 
     def at_state(self, record: CampaignRecord, *, launching: bool) -> CompiledCampaign:
         """The same revision in the state of `record`; the slices of a launch run let users in."""
@@ -151,6 +165,12 @@ class CompiledCampaign:
             intake_open=record.intake_open or (launching and live),
             resumed_at=record.resumed_at,
         )
+
+
+def _read(facts: Facts) -> EventFacts:
+    if facts.events is None:
+        raise ProgrammerError("a decision needs events that were not read")
+    return facts.events
 
 
 class QueryList:

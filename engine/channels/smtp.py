@@ -57,7 +57,7 @@ class SmtpChannel:
                 break
         return outcomes
 
-    def find(self, key: str) -> bool | None:
+    def find(self, key: str) -> bool | None:  # noqa: ARG002 - SMTP cannot be asked
         """None: SMTP cannot be asked what it has taken."""
         return None
 

@@ -152,7 +152,7 @@ def _open(options: SmtpOptions, deadline: float) -> smtplib.SMTP:
 
 def _set_up(smtp: smtplib.SMTP, options: SmtpOptions, deadline: float) -> None:
     # smtplib checks certificates against this name, and sets it only where its constructor connects.
-    smtp._host = options.host  # type: ignore[attr-defined]
+    smtp._host = options.host  # type: ignore[attr-defined]  # noqa: SLF001 - see above
     code, banner = smtp.connect(options.host, options.port)
     if code != 220:
         raise smtplib.SMTPConnectError(code, banner)

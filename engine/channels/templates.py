@@ -103,7 +103,7 @@ def render(template: str, context: Mapping[str, object], *, html: bool = False) 
         return compiled.render(context)
     except LiquidError as error:
         raise _failed(error, template) from None  # the chained text may quote a user's value
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - filters meet any value a user may have; only its kind is told
         raise TemplateFailed(f"a filter could not handle a value ({type(error).__name__})") from None
 
 

@@ -20,6 +20,7 @@ from engine.domain.delivery import Sent
 from engine.domain.keys import user_key
 from engine.errors import EngineError, Fault, InvalidSource, NotFound, WrongCall
 from engine.pipeline.compose import trial
+from engine.pipeline.replaying import replay as queue_again
 
 Name = Annotated[str, typer.Argument(help="The campaign's name.")]
 
@@ -222,11 +223,8 @@ def replay(
     message: Annotated[str | None, typer.Option(help="Only this message.")] = None,
     workspace: InWorkspace = None,
 ) -> None:
-    """Queue failed deliveries again, with the same keys; only of stays that are active."""
+    """Queue failed deliveries again, with the same keys: of stays that are active, completed or failed."""
     with opened(context) as app:
         record = app.steering.named(name, workspace)
-        count = app.stores.deliveries.replay_failed(record.uid, message, app.clock.campaign_now())
-        if count:
-            app.steering.reopen(record)
-            app.stores.bell.ring()
+        count = queue_again(app.stores.deliveries, app.steering, app.stores.bell, app.clock, record, message)
     say(f"{count} deliveries are queued again")

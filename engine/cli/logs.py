@@ -14,12 +14,13 @@ from typing import Annotated, Final
 import orjson
 import typer
 
+from engine.app import log_options
 from engine.clock import Instant, SystemClock, millis, parse_duration, parse_instant
 from engine.errors import ServiceUnreachable, WrongCall
 from engine.local.services import LocalServices
 from engine.settings import LoadedSettings, Settings, load_settings
 from engine.stores.logs import LogIndex, open_client
-from engine.telemetry.logging import LogOptions, configure, for_people
+from engine.telemetry.logging import configure, for_people
 from engine.telemetry.query import LogQuery, parse_query
 from engine.telemetry.reading import Files
 from engine.telemetry.redaction import Redactor, pseudonym_key
@@ -90,7 +91,7 @@ def ship(context: typer.Context, once: Once = False, keep: Keep = "30d") -> None
         index = _index(settings, clock, kept)
     if index is None:
         return
-    logs = configure(_options(settings), clock=clock)
+    logs = configure(log_options(settings, "ship"), clock=clock)
     shipper = Shipper(settings.log_folder, index)
     try:
         if once:
@@ -140,13 +141,6 @@ def _index(settings: Settings, clock: SystemClock, keep: timedelta | None = None
         return None
     key = services.elastic_api_key.get_secret_value() if services.elastic_api_key else None
     return LogIndex(open_client(given or local, api_key=key, ca=services.elastic_ca), clock, keep=keep)
-
-
-def _options(settings: Settings) -> LogOptions:
-    told = settings.logs
-    return LogOptions(
-        "ship", settings.log_folder, level=told.level, stdout=told.stdout, max_bytes=told.max_bytes, keep=told.keep
-    )
 
 
 def _stop_on_signals() -> threading.Event:

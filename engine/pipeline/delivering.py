@@ -137,12 +137,13 @@ class Delivering:
         window, counts = self._composed(entry, stays, documents, now)
         token = f"{hold.piece.id}|{hold.piece.attempt}|{uuid4().hex[:12]}"
         marked = self._deliveries.mark(window.stays, token) if window.stays else set()
-        passage("deliver.marked")
         going = [stay for stay in window.stays if stay.id in marked]
         if not going:
             return counts
+        passage("deliver.marked", marked)
         if self._clock.monotonic() >= hold.until:
             raise LeaseLost
+        passage("deliver.sending", marked)
         channel = self._channels("email")
         outcomes = channel.send([window.envelopes[stay.id] for stay in going])
         passage("deliver.sent")
@@ -196,8 +197,9 @@ class Delivering:
                 counts["retried"] += 1
         if settlings:
             self._deliveries.settle([settling for _, settling in settlings])
+            passage("deliver.part_settled")
         for after, ids in later.items():
-            self._deliveries.put_back(ids, token, after)
+            self._deliveries.put_back(ids, token, after, now)
         for stay, settling in settlings:
             tell(entry, stay, settling.settled, channel=channel)
         for stay, outcome in answered:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Final
 
 from engine.domain.campaign import CampaignRecord
-from engine.domain.lifecycle import LOOKED_AT
+from engine.domain.lifecycle import LOOKED_AT, SliceState
 from engine.domain.work import SliceKind, Waiting
 from engine.fairness import Turns, share
 from engine.pipeline.book import CampaignBook, routing_facts
@@ -53,6 +53,7 @@ class Dispatching:
         self._watching.stuck(records, waiting)
         if not waiting:
             return 0
+        self._drop_left(waiting, records)
         lanes = {one.id: lane for one in waiting if (lane := self._lane(one, records)) is not None}
         busy = Counter(lanes[one.id] for one in waiting if one.id in lanes and (one.held or one.rung))
         flying = Counter((one.campaign, one.kind is SliceKind.DELIVER) for one in waiting if one.held or one.rung)
@@ -68,6 +69,12 @@ class Dispatching:
                 flying[flight] += 1
                 ready[lanes[one.id]].append(one)
         return sum(self._ring(lane, pieces, busy[lane], records) for lane, pieces in ready.items())
+
+    def _drop_left(self, waiting: Sequence[Waiting], records: Mapping[str, CampaignRecord]) -> None:
+        """Delivering slices that wait for a back-off while others deliver what is left: their campaign has finished."""
+        for one in waiting:
+            if one.kind is SliceKind.DELIVER and one.campaign not in records and not one.held:
+                self._slices.end_unclaimed(one.id, SliceState.DROPPED)
 
     def _lane(self, one: Waiting, records: Mapping[str, CampaignRecord]) -> str | None:
         """The lane of a slice under the policies in force; None where its campaign stands still."""

@@ -69,6 +69,7 @@ class Finishing:
             return False
         if not self._campaigns.move(record, CampaignState.FINISHED, finished_at=self._clock.campaign_now(), stuck=None):
             return False
+        passage("campaign.finished")
         self._stays.clear_due(record.uid)
         emit("campaign.finished", workspace=record.workspace, campaign=record.name, campaign_uid=record.uid)
         return True

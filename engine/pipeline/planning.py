@@ -48,13 +48,14 @@ class Planning:
         self._clock = clock
         self._estimates: dict[str, tuple[float, int]] = {}
 
-    def start(self, record: CampaignRecord, kind: RunKind, as_of: Instant) -> Run:
+    def start(self, record: CampaignRecord, kind: RunKind, as_of: Instant, *, anew: bool = False) -> Run:
         """Write a run to be planned; one that exists is given as it is.
 
-        A campaign has one launch run, one pass at an `as_of`, and any number of due runs at it.
+        A campaign has one launch run, one pass at an `as_of`, and any number of due runs at it; with `anew` (an edit, a
+        resume, a cancel, which may come twice while campaign time stands) also further passes.
         """
         name = "launch/1" if kind is RunKind.LAUNCH else f"{kind.value}/{as_of:015d}"
-        if kind is RunKind.DUE:
+        if kind is RunKind.DUE or anew:
             name += f"/{self._runs.count(record.uid, kind, as_of) + 1:04d}"
         run = Run(
             id=f"{stay_prefix(record.workspace, record.uid)}{name}",
@@ -66,6 +67,7 @@ class Planning:
             pieces=1 if kind is RunKind.DUE else self.pieces(record),
         )
         if self._runs.add(run):
+            passage("run.started")
             return run
         return self._runs.get(run.id) or run
 

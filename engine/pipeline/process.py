@@ -14,12 +14,13 @@ from engine.clock import Clock, Instant
 from engine.decide import Decision, Exit, Send, decide
 from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
 from engine.domain.keys import enrolment_id, stay_prefix, suffix_of_user
-from engine.domain.lifecycle import LOOKED_AT, DeliveryState, ExitReason, SkipReason, StayState
+from engine.domain.lifecycle import LOOKED_AT, CampaignState, DeliveryState, ExitReason, SkipReason, StayState
 from engine.domain.work import Slice, SliceKind
+from engine.failpoints import passage
 from engine.pipeline.book import CampaignBook, Entry, launching
 from engine.pipeline.ports import CampaignStore, Doorbell, EventReads, Messenger, SliceStore, StayStore, UserReads
 from engine.pipeline.watching import Watching
-from engine.pipeline.working import Hold, Progress, SliceWorker
+from engine.pipeline.working import Hold, LeaseLost, Progress, SliceWorker
 from engine.policy.models import Profile
 from engine.predicate.fields import Row
 from engine.telemetry.events import emit
@@ -99,6 +100,9 @@ class Processing:
         size = choose(profile.batch.candidates, self._pace.get(campaign.uid))
         batch = self._load(piece, entry, size)
         decisions = self._evaluate(campaign, profile, batch.looks, piece.as_of)
+        passage("slice.decided", (f"/{look.suffix}/" for look in batch.looks))
+        if self._clock.monotonic() >= hold.until:
+            raise LeaseLost  # what was read may be old by now: another worker may have gone on from here
         counts = self._record(campaign, piece, batch.looks, decisions)
         took = timedelta(seconds=self._clock.monotonic() - began)
         self._watching.batch(entry.record, profile, len(batch.looks), took)
@@ -166,7 +170,6 @@ class Processing:
     def _evaluate(
         self, campaign: CompiledCampaign, profile: Profile, looks: Sequence[Look], as_of: Instant
     ) -> list[Decision]:
-        none = tuple(() for _ in campaign.queries)
         asked = [
             look.row.key for look in looks if look.row is not None and campaign.needs_events(look.row, look.stay, as_of)
         ]
@@ -176,7 +179,7 @@ class Processing:
             decide(
                 campaign,
                 profile,
-                Facts(look.row, none if look.row is None else known.get(look.row.key, none)),
+                Facts(look.row, None if look.row is None else known.get(look.row.key)),
                 look.stay,
                 as_of,
             )
@@ -192,12 +195,18 @@ class Processing:
         for look, decision in zip(looks, decisions, strict=True):
             if decision.enters is not None and look.row is not None:
                 opened.append(_opened(campaign, piece, look.suffix, look.row.key, decision))
+                if look.stay is not None and decision.converted_at is not None:
+                    changes.append(_converted(piece, look.stay, decision.converted_at))
             elif look.stay is not None:
                 change = _changed(campaign, piece, look.stay, decision)
                 if change is not None:
                     changes.append(change)
         if opened:
             inserted = self._stays.enter(opened)
+            found = self._campaigns.state_of(piece.campaign) if inserted else None
+            if found is not None and found[0] is CampaignState.CANCELLED:  # its pass over the stays may be over already
+                for stay in opened:
+                    self._stays.make_due(stay.user, piece.as_of)
             counts["entered"] += len(inserted)
             counts["conflicts"] += len(opened) - len(inserted)
         if changes:
@@ -259,6 +268,11 @@ def _changed(campaign: CompiledCampaign, piece: Slice, stay: Enrolment, decision
         settled=settled,
         converted_at=decision.converted_at,
     )
+
+
+def _converted(piece: Slice, stay: Enrolment, at: Instant) -> StayChange:
+    """The conversion of an ended stay, found by the look that opens the next one."""
+    return StayChange(stay.id, stay.version, stay.revision, piece.as_of, None, converted_at=at)
 
 
 def _choice(piece: Slice, decision: Decision) -> tuple[Outgoing | None, Settled | None, Instant | None]:

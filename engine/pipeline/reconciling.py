@@ -64,6 +64,7 @@ class Reconciling:
         again = verdict if isinstance(verdict, Again) else Again(True, piece.deaths + 1, piece.errors, None)
         if not self._slices.free(piece.id, one.token, suspect=again.suspect, deaths=again.deaths, after=again.after):
             return False
+        passage("lease.freed")
         if again.suspect and not one.progressed:
             emit("slice.suspect", **_labels(piece), as_of=piece.as_of, deaths=again.deaths)
         if again is not verdict:
@@ -101,20 +102,24 @@ class Reconciling:
             emit("slice.split", **_labels(piece), as_of=piece.as_of, first=piece.first, until=piece.until)
 
     def _bury(self, piece: Slice, left: list[str]) -> None:
-        """The stay of its one user ends `failed(poison)`, written now if there is none; then the slice is dead."""
-        for suffix in left:
-            self._end_stay(piece, suffix)
+        """The stay of its one user ends `failed(poison)`, written now if there is none; then the slice is dead.
+
+        Where another write to the stay came first, the next tick tries again.
+        """
+        if not all([self._end_stay(piece, suffix) for suffix in left]):
+            return
         passage("poison.buried")
         if self._slices.end_unclaimed(piece.id, SliceState.DEAD):
             emit("slice.dead", **_labels(piece), as_of=piece.as_of, reason="poison")
 
-    def _end_stay(self, piece: Slice, suffix: str) -> None:
+    def _end_stay(self, piece: Slice, suffix: str) -> bool:
+        """End the user's latest stay; False where another write came first."""
         user = f"{piece.workspace}/{suffix}"
         stay = self._stays.latest_of(piece.campaign, [user]).get(user)
         now = max(piece.as_of, self._clock.campaign_now())
         if stay is None:
             revision = self._campaigns.state_of(piece.campaign)
-            self._stays.enter(
+            inserted = self._stays.enter(
                 [
                     Enrolment(
                         id=enrolment_id(piece.workspace, piece.campaign, suffix, 1),
@@ -132,7 +137,8 @@ class Reconciling:
                     )
                 ]
             )
-        elif stay.active:
+            return bool(inserted)
+        if stay.active:
             settled = None
             if stay.outgoing is not None:
                 attempts = stay.outgoing.attempts
@@ -140,7 +146,8 @@ class Reconciling:
             change = StayChange(
                 stay.id, stay.version, stay.revision, now, None, ExitReason.FAILED, "poison", settled=settled
             )
-            self._stays.advance([change])
+            return self._stays.advance([change]) == 1
+        return True
 
     def _left(self, piece: Slice, limit: int) -> list[str]:
         """Suffixes of up to `limit` users that the slice still has to handle, in order."""

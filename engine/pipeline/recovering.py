@@ -81,7 +81,7 @@ class Recovering:
         elif there is None and rule is Guarantee.AT_MOST_ONCE:
             state = DeliveryState.UNKNOWN
         if state is DeliveryState.QUEUED:
-            changed = self._deliveries.put_back([stay.id], token, timedelta(0))
+            changed = self._deliveries.put_back([stay.id], token, timedelta(0), now)
         else:
             reason = None if there else "sender_died"
             settled = Settled(outgoing.message, state, now, reason, outgoing.attempts)

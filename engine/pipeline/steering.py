@@ -97,7 +97,8 @@ class Steering:
         if not self._campaigns.apply(record):
             raise WrongCall(f"{file.campaign} was edited by somebody else meanwhile", remedy="apply it again")
         if before.state in (_C.LIVE, _C.DRAINING):
-            self._planning.start(record, RunKind.STAYS, self._clock.campaign_now())  # those enrolled are looked at once
+            now = self._clock.campaign_now()
+            self._planning.start(record, RunKind.STAYS, now, anew=True)  # those enrolled are looked at once
             self._bell.ring()
         return self._told(Applied(record, False, told), dry_run)
 
@@ -136,9 +137,9 @@ class Steering:
         return moved
 
     def resume(self, record: CampaignRecord) -> CampaignRecord:
-        """Resume: passes and due runs that nobody works on are dropped, and the next tick plans new ones.
+        """Resume: passes and due runs that nobody works on are dropped, and a new pass looks at everybody again.
 
-        A launch run keeps its slices and its `as_of`. Inactivity counts from now.
+        A launch run keeps its slices and its `as_of`; while it goes on, it is the pass. Inactivity counts from now.
         """
         if record.state is not _C.PAUSED or record.resume_to is None:
             raise WrongCall(f"campaign {record.name} is {record.state}, not paused")
@@ -148,7 +149,11 @@ class Steering:
             self._slices.drop_unclaimed(run.id)
             if not self._slices.has_open(run.id) and self._runs.move(run, RunState.DROPPED):
                 emit("run.dropped", workspace=run.workspace, campaign_uid=run.campaign, run=run.id, reason="resumed")
-        moved = self._move(record, record.resume_to, resume_to=None, resumed_at=self._clock.campaign_now())
+        now = self._clock.campaign_now()
+        moved = self._move(record, record.resume_to, resume_to=None, resumed_at=now)
+        if all(run.kind is RunKind.DUE for run in self._runs.undecided([record.uid])):
+            self._planning.start(moved, RunKind.PASS if moved.intake_open else RunKind.STAYS, now, anew=True)
+            self._bell.ring()
         self._emit("resumed", moved)
         return moved
 
@@ -162,7 +167,7 @@ class Steering:
         """Cancel: every stay exits, and what is queued is skipped."""
         moved = self._move(record, _C.CANCELLED)
         if record.state in LOOKED_AT or record.state is _C.PAUSED:
-            self._planning.start(moved, RunKind.STAYS, self._clock.campaign_now())
+            self._planning.start(moved, RunKind.STAYS, self._clock.campaign_now(), anew=True)
         self._emit("cancelled", moved)
         return moved
 

@@ -73,6 +73,8 @@ class Ticking:
         self._reconciling.run()
         records = {record.uid: record for record in self._campaigns.in_states(WATCHED)}
         open_runs = self._runs.undecided()
+        known = {run.id for run in open_runs}
+        self._asked = {run_id: asked for run_id, asked in self._asked.items() if run_id in known}
         moved = sum(self._by_time(record, now) for record in records.values())
         moved += self._passes(records, open_runs, now)
         moved += self._due(records, open_runs, now)
@@ -135,13 +137,15 @@ class Ticking:
         return count
 
     def _undecided(self, open_runs: list[Run]) -> int:
-        """Ring again for runs whose message was lost: those to be planned, and those with nothing open any more."""
+        """Ring for runs that a command wrote (an edit, a resume, a cancel), and again where a message was lost.
+
+        That is: runs to be planned, and runs with nothing open any more.
+        """
         at = self._clock.monotonic()
-        known = {run.id for run in open_runs}
-        self._asked = {run_id: asked for run_id, asked in self._asked.items() if run_id in known}
         count = 0
         for run in open_runs:
-            if at - self._asked.setdefault(run.id, at) < ASK_AGAIN:
+            fresh = run.id not in self._asked and run.state is RunState.PLANNING
+            if not fresh and at - self._asked.setdefault(run.id, at) < ASK_AGAIN:
                 continue
             self._asked[run.id] = at
             if run.state is RunState.PLANNING:

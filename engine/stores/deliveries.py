@@ -17,6 +17,9 @@ from engine.domain.settling import Settling
 from engine.stores.connect import MAJORITY
 from engine.stores.documents import Document, read_enrolment, settled_document
 
+REPLAYED: Final = ("completed", "failed")
+"""How a stay may have ended whose failed deliveries are sent after all, when a person asks for it."""
+
 
 class Deliveries:
     """Reads and writes of the deliver step, on the collection of the enrolments."""
@@ -122,8 +125,11 @@ class Deliveries:
         ]
         return self._all.bulk_write(writes, ordered=False).matched_count if writes else 0
 
-    def put_back(self, ids: Sequence[str], token: str, after: timedelta) -> int:
-        """`attempting` back to `queued`, to be tried after `after` (system time of MongoDB's clock). Index: `_id`."""
+    def put_back(self, ids: Sequence[str], token: str, after: timedelta, now: Instant) -> int:
+        """`attempting` back to `queued`, to be tried after `after` (system time of MongoDB's clock). Index: `_id`.
+
+        The stay is looked at at campaign time `now`: a look while it was attempting had to wait, whatever had changed.
+        """
         if not ids:
             return 0
         retry_at = {"$add": ["$$NOW", millis(after)]}
@@ -132,6 +138,7 @@ class Deliveries:
                 "$set": {
                     "outgoing.state": "queued",
                     "outgoing.retry_at": retry_at,
+                    "due_at": now,
                     "version": {"$add": ["$version", 1]},
                 }
             },
@@ -140,20 +147,22 @@ class Deliveries:
         wanted = {"_id": {"$in": list(ids)}, "outgoing.token": token, "outgoing.state": "attempting"}
         return self._all.update_many(wanted, back).matched_count
 
-    def replay_failed(self, campaign: str, message: str | None, now: Instant) -> int:
-        """Failed deliveries of active stays with nothing on its way are queued again with the same key. Index: `idle`.
+    def replay_failed(self, prefix: str, message: str | None, now: Instant) -> int:
+        """Failed deliveries with nothing on its way in their stay are queued again, under the same key; gives how many.
 
-        Gives how many; the failed entry leaves `settled`, for a message stands there once.
+        Of stays that are active, or that ended as `completed` or `failed`: whoever left for another reason is not
+        written to any more. The failed entry leaves `settled`, for a message stands there once. `prefix` is `w/c/`.
+        Index: `_id` range of the campaign.
         """
         count = 0
         match: Document = {"state": "failed"} | ({"message": message} if message else {})
         wanted = {
-            "campaign": campaign,
-            "state": "active",
+            "_id": {"$gte": prefix, "$lt": prefix[:-1] + "0"},
+            "reason": {"$in": [None, *REPLAYED]},
             "outgoing": {"$exists": False},
             "settled": {"$elemMatch": match},
         }
-        for raw in self._all.find(wanted, hint="idle"):
+        for raw in self._all.find(wanted, hint="_id_"):
             failed = next(s for s in raw["settled"] if s["state"] == "failed" and message in (None, s["message"]))
             outgoing = {
                 "message": failed["message"],
@@ -191,6 +200,6 @@ NAMED: Final[Mapping[str, str]] = {
     "deliveries.first_campaign": "outgoing",
     "deliveries.has_outgoing": "outgoing",
     "deliveries.long_attempting": "outgoing",
-    "deliveries.replay_failed": "idle",
+    "deliveries.replay_failed": "_id_",
 }
 """The named queries and the index each relies on."""

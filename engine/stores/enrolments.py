@@ -113,7 +113,7 @@ class Enrolments:
                     if failure.get("code") != DUPLICATE_KEY:
                         raise
                     inserted.discard(fresh[failure["index"]].id)
-        passage("enter.inserted")
+            passage("enter.inserted", (stay.id for stay in fresh))
         again = [stay for stay in fresh if stay.entry > 1]
         if again:
             self._clear_due_of_earlier(again)
@@ -135,8 +135,10 @@ class Enrolments:
         writes = [
             UpdateMany({"_id": {"$in": ids}, "version": version}, update) for version, update, ids in groups.values()
         ]
-        matched = self._all.bulk_write(writes, ordered=False).matched_count if writes else 0
-        passage("choose.advanced")
+        if not writes:
+            return 0
+        matched = self._all.bulk_write(writes, ordered=False).matched_count
+        passage("choose.advanced", (f"{one.id}/{one.outgoing.message}" for one in changes if one.outgoing))
         return matched
 
     def clear_due(self, campaign: str) -> None:

@@ -144,7 +144,7 @@ def _raw(operations: list[bytes]) -> Any:
     return operations
 
 
-class _reaching:
+class _reaching:  # noqa: N801 - reads as a verb where it is used
     """Turns what a client raises into who must act: an operator, and whether waiting helps."""
 
     def __init__(self, doing: str) -> None:

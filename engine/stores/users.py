@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
+from functools import lru_cache
 from typing import Any, Final
 
 from pymongo import UpdateOne
@@ -90,6 +91,7 @@ def tombstone_pipeline() -> list[Document]:
     return [{"$replaceWith": {**kept, "rev": NEXT_REVISION, "changed": {"$literal": [DELETED]}, "deleted": True}}]
 
 
+@lru_cache(4096)
 def name_of(path: str) -> str | None:
     """The catalogue's name of a document path: `a.plan` is `plan`; None for what is only derived from another."""
     head, _, rest = path.partition(".")
@@ -199,10 +201,11 @@ class Users:
 
 def new_document(key: str, edit: Edit, rev: Instant) -> Document:
     """The document of a new user."""
+    workspace, _, escaped = key.split("/", 2)
     document: Document = {
         "_id": key,
-        "w": key.split("/", 1)[0],
-        "u": user_id_of(key),
+        "w": workspace,
+        "u": user_id_of(key) if "%" in escaped else escaped,
         "rev": rev,
         "changed": [CREATED, *edit.names],
     }

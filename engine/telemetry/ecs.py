@@ -110,5 +110,6 @@ def _label(field: str, value: object, labels: dict[str, str], own: dict[str, obj
 
 
 def _is_user_key(text: str) -> bool:
+    # The hash tells a key from a user id that happens to have two slashes.
     parts = text.split("/")
-    return len(parts) == 3 and len(parts[1]) == 8 and all(digit in "0123456789abcdef" for digit in parts[1])
+    return len(parts) == 3 and parts[1] == f"{layout_hash(user_id_of(text)):08x}"

@@ -12,10 +12,13 @@ import re
 import secrets
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 PATTERN: Final = "*.ndjson"
+_MOST_FILES: Final = 1_000
+"""Finished files of one process name: beyond this, listing the folder costs more than they tell."""
 _NAME: Final = re.compile(r"(?P<process>.+)-(?P<pid>\d+)-[0-9a-f]{8}\.\d{4,}\.ndjson")
 
 
@@ -28,7 +31,8 @@ class LogFile:
     def __init__(self, folder: Path, process: str, *, max_bytes: int = 50_000_000, keep: int = 10) -> None:
         """Write into `folder` (made if missing); a file is closed at `max_bytes`.
 
-        `keep` files of the same process name whose writers have moved on or died are kept, the newest ones.
+        Of the files of the same process name whose writers have moved on or died the newest ones are kept, as many as
+        `keep` full ones take. (Counting bytes, as a process that is killed often leaves many small files.)
         """
         self._folder, self._process = folder, re.sub(r"[^A-Za-z0-9_]", "_", process) or "engine"
         self._max_bytes, self._keep = max_bytes, keep
@@ -54,7 +58,8 @@ class LogFile:
             except OSError as error:
                 if not self._complained:
                     self._complained = True
-                    print(f"logs: {self._folder}: {error.strerror}; lines are lost", file=sys.stderr)
+                    told = f"logs: {self._folder}: {error.strerror}; lines are lost"
+                    print(told, file=sys.stderr)  # noqa: T201 - the log is what failed
 
     def close(self) -> None:
         """Close the file; the next line opens another."""
@@ -74,7 +79,7 @@ class LogFile:
         self._handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         self._size = 0
         self._complained = False
-        _prune(self._folder, self._process, self._keep)
+        _prune(self._folder, self._process, self._keep * self._max_bytes)
 
     def _forked(self) -> None:
         self._lock = threading.Lock()
@@ -94,8 +99,8 @@ def log_files(folder: Path) -> list[Path]:
     return [path for _, _, path in sorted(found)]
 
 
-def _prune(folder: Path, process: str, keep: int) -> None:
-    """Delete the oldest finished files of a process name beyond `keep`; what a living process may write stays."""
+def _prune(folder: Path, process: str, budget: int) -> None:
+    """Delete the oldest finished files of a process name beyond `budget` bytes; what a living process writes stays."""
     newest_of: dict[str, Path] = {}
     finished: list[Path] = []
     for path in log_files(folder):
@@ -108,8 +113,12 @@ def _prune(folder: Path, process: str, keep: int) -> None:
         newest_of[writer] = path
         if not _lives(int(match["pid"])):
             finished.append(newest_of.pop(writer))
-    for path in finished[: max(0, len(finished) - keep)]:
-        path.unlink(missing_ok=True)
+    total = 0
+    for kept, path in enumerate(reversed(finished)):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size
+            if total > budget or kept >= _MOST_FILES:
+                path.unlink()
 
 
 def _lives(pid: int) -> bool:

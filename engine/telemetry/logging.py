@@ -96,10 +96,10 @@ class Logs:
                 self._file.write(raw)
             if self._options.stdout:
                 with suppress(OSError, ValueError):  # whoever read it has gone; the file goes on
-                    sys.stdout.buffer.write(raw + b"\n")
-                    sys.stdout.buffer.flush()
+                    sys.stdout.write(raw.decode() + "\n")
+                    sys.stdout.flush()
         if self._console:
-            print(self._console(None, level, for_people(made)), file=sys.stderr)
+            print(self._console(None, level, for_people(made)), file=sys.stderr)  # noqa: T201 - people read it
 
     def close(self) -> None:
         """Stop listening and close the file; safe twice."""

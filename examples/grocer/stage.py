@@ -67,6 +67,7 @@ class Stage:
                 "services.broker_url": urls.broker_url,
                 "services.cache_url": urls.cache_url,
                 **({"services.elastic_url": urls.elastic_url} if urls.elastic_url else {}),
+                "logs.stdout": "false",  # the files below logs/ hold the same lines
                 "paths.var": str(self.plan.folder),
                 "paths.policies": str(HERE / "policies"),
                 "paths.workspaces": str(HERE / "conf" / "workspaces"),

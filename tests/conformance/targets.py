@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from elasticsearch import Elasticsearch
 from pymongo.database import Database
 
 from engine.predicate.compiled import CompiledPredicate
 from engine.predicate.elastic import elastic_document
-from engine.predicate.fields import Catalogue
+from engine.predicate.fields import Catalogue, Row
 from tests.conformance.population import Person
 
 MAPPING = Path(__file__).parents[2] / "conf" / "index-templates" / "users.json"
@@ -43,10 +44,21 @@ def fill_elastic(elastic: Elasticsearch, index: str, catalogue: Catalogue, peopl
     assert not answer["errors"], answer
 
 
+_ROWS: WeakKeyDictionary[Catalogue, dict[str, Row]] = WeakKeyDictionary()
+
+
+def rows_of(catalogue: Catalogue, people: Mapping[str, Person]) -> dict[str, Row]:
+    """The rows of a population, read once; a catalogue belongs to one population."""
+    known = _ROWS.setdefault(catalogue, {})
+    for name in people.keys() - known.keys():
+        known[name] = catalogue.row(people[name].document(catalogue, name))
+    return known
+
+
 def by_python(predicate: CompiledPredicate, people: Mapping[str, Person], as_of: int) -> set[str]:
     """The judge's own answer, asked three ways that must agree: one by one, as a batch, and with `maybe`."""
     catalogue = predicate.catalogue
-    rows = {name: catalogue.row(person.document(catalogue, name)) for name, person in people.items()}
+    rows = rows_of(catalogue, people)
     facts = {name: person.facts(predicate) for name, person in people.items()}
     single = {name for name in people if predicate.matches(rows[name], facts[name], as_of)}
     names = list(people)
@@ -70,14 +82,14 @@ def by_mongo(
     candidates = {document["u"] for document in found}
     if answer.exact:
         return candidates, candidates, True
-    final = set()
-    for document in found:
-        facts = []
-        for query in predicate.event_queries:
-            events = database.events.find({"user": document["_id"], **query.mongo(as_of)}, query.projection())
-            facts.append([(event["t"], event.get("p", {})) for event in events])
-        if predicate.matches(catalogue.row(document), facts, as_of):
-            final.add(document["u"])
+    facts: dict[str, list[list[Any]]] = {document["_id"]: [[] for _ in predicate.event_queries] for document in found}
+    for place, query in enumerate(predicate.event_queries):
+        asked = {"user": {"$in": list(facts)}, **query.mongo(as_of)}
+        for event in database.events.find(asked, query.projection()):
+            facts[event["user"]][place].append((event["t"], event.get("p", {})))
+    final = {
+        document["u"] for document in found if predicate.matches(catalogue.row(document), facts[document["_id"]], as_of)
+    }
     return final, candidates, False
 
 

@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pymongo import MongoClient
 from pymongo.database import Database
 
+from engine.stores.migrate import migrate_mongo
 from tests.integration.pipeline_world import World
+
+Databases = list[Database[dict[str, Any]]]
+
+
+@pytest.fixture(scope="session")
+def migrated(mongo_client: MongoClient[dict[str, Any]]) -> Iterator[Databases]:
+    """Empty databases with all indexes, to be taken and put back empty: making them is the longest part of a test."""
+    free: Databases = []
+    yield free
+    for database in free:
+        mongo_client.drop_database(database.name)
 
 
 @pytest.fixture
-def make_world(database: Database[dict[str, Any]], services: Any, tmp_path: Path) -> Iterator[Callable[..., World]]:
-    """Makes worlds with their own settings (`World` tells which); further ones on databases beside the first."""
+def make_world(
+    migrated: Databases, mongo_client: MongoClient[dict[str, Any]], services: Any, tmp_path: Path
+) -> Iterator[Callable[..., World]]:
+    """Makes worlds with their own settings (`World` tells which), each on an empty database of its own."""
     made: list[World] = []
 
     def make(**more: Any) -> World:
-        own = database if not made else database.client[f"{database.name}_{len(made)}"]
-        world = World(own, services, tmp_path / f"world{len(made)}", **more)
+        database = migrated.pop() if migrated else mongo_client[f"test_{uuid.uuid4().hex[:16]}"]
+        migrate_mongo(database)
+        world = World(database, services, tmp_path / f"world{len(made)}", **more)
         made.append(world)
         return world
 
     yield make
-    for number, world in enumerate(made):
+    for world in made:
         world.close()
-        if number:
-            database.client.drop_database(world.database.name)
+        for name in world.database.list_collection_names():
+            world.database[name].delete_many({})
+        migrated.append(world.database)
 
 
 @pytest.fixture

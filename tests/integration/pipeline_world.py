@@ -26,7 +26,6 @@ from engine.domain.keys import user_key
 from engine.pipeline.steering import Applied
 from engine.settings import Email, Engine, Paths, Services, Settings
 from engine.stores.documents import read_enrolment
-from engine.stores.migrate import migrate_mongo
 from tests.integration.pipeline_shop import POLICIES, SHOP, WORKSPACES, Collected, Mail, read_mail, sent_keys, state_of
 
 START: Final = parse_instant("2026-01-01")
@@ -49,7 +48,7 @@ class World:
         at: int = START,
         **profile: object,
     ) -> None:
-        """`profile` are keys of the default profile (`batch`, `slice_users`, `inactivity`); `transport` of `email:`."""
+        """`database` is migrated and empty; `profile` are keys of the default profile, `transport` of `email:`."""
         self.database = database
         self.folder = folder
         self.asked: deque[tuple[str, str, str]] = deque()
@@ -72,7 +71,6 @@ class World:
             engine=Engine.model_validate(dict(engine or {})),
             email=Email.model_validate(dict(transport or {})),
         )
-        migrate_mongo(database)
         self.app = self.open()
         self.app.stores.times.advance(at, self.app.system.system_now())
 
@@ -220,6 +218,12 @@ class World:
             raise AssertionError(f"never settles: {self.app.openness.what()}")
         if check:
             self.check()
+
+    def choose(self) -> None:
+        """Plan and decide what is to be launched, and send nothing yet."""
+        for _ in range(2):
+            self.tick()
+            self.work(lambda kind, ident: kind != "deliver")
 
     def hurry(self) -> None:
         """Let every back-off in system time be over: of retries and of slices that failed."""

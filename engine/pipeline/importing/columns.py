@@ -10,7 +10,8 @@ from zoneinfo import available_timezones
 
 from engine.domain.changes import Stored
 from engine.errors import WrongCall
-from engine.predicate.fields import Shape, parse_value
+from engine.predicate.fields import FieldType, Shape, parse_value
+from engine.predicate.values import LONGEST_STRING
 from engine.predicate.workspace import closest
 
 LONGEST_ID: Final = 500
@@ -87,6 +88,11 @@ def identifier(raw: object, what: str) -> str:
 
 def read_value(name: str, shape: Shape, raw: object) -> Stored | None:
     """A value of the catalogue, ready to store; None where it is missing. Raises `RowFaultError`."""
+    # The most common cell by far: a text of ASCII that is short enough is what it is.
+    if type(raw) is str and shape.type is FieldType.STRING and not shape.many and name != "timezone":
+        plain = len(raw) <= LONGEST_STRING and raw.isascii() and "\0" not in raw
+        if plain:
+            return raw
     try:
         value = parse_value(shape, raw)
     except ValueError as error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,43 +102,87 @@ def counts(summary: Summary) -> Sequence[int]:
     return tuple(summary.counts[name] for name in ("created", "updated", "unchanged", "repeated", "rejected"))
 
 
+class Running:
+    """One import that goes on in a process of its own."""
+
+    def __init__(self, server: subprocess.Popen[str], pid: int, out: Path) -> None:
+        self._server = server
+        self.pid = pid
+        self.lines = out.open()
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+    def end(self) -> tuple[list[str], int]:
+        """What it still prints, and its exit status."""
+        with self.lines:
+            told = self.lines.readlines()
+        return told, int(ask(self._server, {"wait": self.pid})["status"])
+
+
+def ask(server: subprocess.Popen[str], told: Mapping[str, Any]) -> dict[str, Any]:
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(json.dumps(told) + "\n")
+    server.stdin.flush()
+    answer: dict[str, Any] = json.loads(server.stdout.readline())
+    return answer
+
+
 class Program:
     """Runs `program.py` on the database of a test."""
 
-    def __init__(self, mongo: str) -> None:
+    def __init__(self, mongo: str, server: subprocess.Popen[str], folder: Path) -> None:
         self._mongo = mongo
+        self._server = server
+        self._folder = folder
 
-    def start(self, importer: Importer, kind: str, path: Path, **more: Any) -> subprocess.Popen[str]:
+    def start(self, importer: Importer, kind: str, path: Path, **more: Any) -> Running:
         told = {"mongo": self._mongo, "database": importer.database.name, "kind": kind, "path": str(path), **more}
-        script = Path(__file__).with_name("program.py")
-        return subprocess.Popen([sys.executable, str(script), json.dumps(told)], stdout=subprocess.PIPE, text=True)
+        out = self._folder / f"{uuid.uuid4().hex}.pipe"
+        os.mkfifo(out)
+        return Running(self._server, ask(self._server, {**told, "out": str(out)})["pid"], out)
 
     def run(self, importer: Importer, kind: str, path: Path, **more: Any) -> dict[str, Any]:
         """Run to the end; the last line that it prints."""
-        with self.start(importer, kind, path, **more) as process:
-            told, _ = process.communicate()
-        assert process.returncode == 0
-        last: dict[str, Any] = json.loads(told.splitlines()[-1])
+        told, status = self.start(importer, kind, path, **more).end()
+        assert status == 0
+        last: dict[str, Any] = json.loads(told[-1])
+        return last
+
+    def run_alone(self, importer: Importer, kind: str, path: Path) -> dict[str, Any]:
+        """Run to the end in a fresh interpreter, so that its memory is its own."""
+        told = {"mongo": self._mongo, "database": importer.database.name, "kind": kind, "path": str(path)}
+        words = [sys.executable, str(PROGRAM), json.dumps(told)]
+        last: dict[str, Any] = json.loads(subprocess.check_output(words, text=True).splitlines()[-1])
         return last
 
     def run_and_die(self, importer: Importer, kind: str, path: Path, **more: Any) -> None:
         """Run until it kills itself."""
-        with self.start(importer, kind, path, **more) as process:
-            process.communicate()
-        assert process.returncode == -signal.SIGKILL
+        assert self.start(importer, kind, path, **more).end()[1] == -signal.SIGKILL
 
     def run_and_kill(self, importer: Importer, kind: str, path: Path, rows: int, **more: Any) -> bool:
         """Run until it has told so many rows, then kill it; False where it came to its end before that."""
-        with self.start(importer, kind, path, **more) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if json.loads(line)["rows"] >= rows:
-                    break
-            process.kill()
-            process.communicate()
-        return process.returncode == -signal.SIGKILL
+        running = self.start(importer, kind, path, **more)
+        for line in running.lines:
+            if json.loads(line)["rows"] >= rows:
+                break
+        running.kill()
+        return running.end()[1] == -signal.SIGKILL
+
+
+PROGRAM = Path(__file__).with_name("program.py")
+
+
+@pytest.fixture(scope="session")
+def forking() -> Iterator[subprocess.Popen[str]]:
+    words = [sys.executable, str(PROGRAM), "serve"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        yield server
+        assert server.stdin is not None
+        server.stdin.close()
 
 
 @pytest.fixture
-def program(services: Any) -> Program:
-    return Program(services.mongo_url)
+def program(services: Any, forking: subprocess.Popen[str], tmp_path: Path) -> Program:
+    return Program(services.mongo_url, forking, tmp_path)

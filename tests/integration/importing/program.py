@@ -2,6 +2,7 @@
 
 `python program.py '{"mongo": ..., "database": ..., "kind": ..., "path": ..., "order": {...}, "die": {"record": 3}}'`
 prints a line of JSON per batch and one at the end. `die` kills it behind the n-th call of a store's method.
+`python program.py serve` does so for each line of stdin, in a fork each: the libraries are imported once, not per kill.
 """
 
 from __future__ import annotations
@@ -91,5 +92,26 @@ def main(told: dict[str, Any]) -> None:
     client.close()
 
 
+def serve() -> None:
+    """Fork a process for each order, its output in the named pipe `out`; `{"wait": pid}` tells how it has ended."""
+    for line in sys.stdin:
+        told = json.loads(line)
+        if "wait" in told:
+            say({"status": os.waitstatus_to_exitcode(os.waitpid(told["wait"], 0)[1])})
+            continue
+        pid = os.fork()
+        if pid:
+            say({"pid": pid})
+            continue
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(os.open(told["out"], os.O_WRONLY), 1)
+        code = 1
+        try:
+            main(told)
+            code = 0
+        finally:
+            os._exit(code)
+
+
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    serve() if sys.argv[1] == "serve" else main(json.loads(sys.argv[1]))

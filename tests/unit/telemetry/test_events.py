@@ -14,7 +14,7 @@ from engine.telemetry.events import Occurrence, emit, listening, subscribe, trac
 
 @pytest.mark.parametrize("kind", EVENTS.values(), ids=EVENTS)
 def test_every_event_is_a_noun_and_a_verb_with_a_meaning(kind: events.EventType) -> None:
-    assert re.fullmatch(r"[a-z]+\.[a-z]+", kind.name)
+    assert re.fullmatch(r"[a-z]+\.[a-z_]+", kind.name)
     assert kind.meaning.endswith(".")
     assert kind.labels <= LABELS
     assert kind.instants <= INSTANTS

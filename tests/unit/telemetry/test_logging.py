@@ -98,6 +98,12 @@ def test_a_user_id_that_looks_like_an_address_is_pseudonymised(logs: telemetry.L
     assert line["labels"] == {"campaign": "lapsed", "user": name, "key": f"grocer/lapsed/~/{name}/0001/first"}
 
 
+def test_a_user_id_with_slashes_is_not_taken_for_a_key(logs: telemetry.Logs, tmp_path: Path) -> None:
+    emit("delivery.sent", user="a/0a1b2c3d/b")
+    emit("delivery.sent", user=user_key("grocer", "a/0a1b2c3d/b"))
+    assert [line["labels"] for line in lines(tmp_path)] == [{"user": "a/0a1b2c3d/b"}] * 2
+
+
 def test_processes_with_one_folder_use_the_same_pseudonyms(tmp_path: Path) -> None:
     made: list[bytes] = []
     threads = [threading.Thread(target=lambda: made.append(pseudonym_key(tmp_path))) for _ in range(8)]

@@ -1,0 +1,36 @@
+"""Replay: deliveries that failed are tried once more, because a person has mended what made them fail."""
+
+from __future__ import annotations
+
+from engine.clock import Clock
+from engine.domain.campaign import CampaignRecord
+from engine.domain.keys import stay_prefix
+from engine.domain.lifecycle import CampaignState
+from engine.errors import WrongCall
+from engine.pipeline.ports import DeliveryStore, Doorbell
+from engine.pipeline.steering import Steering
+
+REFUSED = frozenset({CampaignState.DRAFT, CampaignState.SCHEDULED, CampaignState.CANCELLED})
+"""States in which nothing was sent yet, or nothing may be sent any more."""
+
+
+def replay(
+    deliveries: DeliveryStore,
+    steering: Steering,
+    bell: Doorbell,
+    clock: Clock,
+    record: CampaignRecord,
+    message: str | None,
+) -> int:
+    """Queue the failed deliveries of a campaign again (of one message, or of all); gives how many.
+
+    A finished campaign is draining again; asked twice, it is so even where the first call died half-way. Raises
+    `WrongCall` for a campaign that sends nothing.
+    """
+    if record.state in REFUSED:
+        raise WrongCall(f"campaign {record.name} is {record.state}: there is nothing to replay")
+    count = deliveries.replay_failed(stay_prefix(record.workspace, record.uid), message, clock.campaign_now())
+    if deliveries.has_outgoing([record.uid], None):
+        steering.reopen(steering.named(record.name, record.workspace))
+        bell.ring()
+    return count

@@ -1,0 +1,35 @@
+"""The seasons themselves, through services and processes of their own: nothing missing, nothing extra, none twice."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from examples.grocer import data, demo
+from examples.grocer.stage import Mode, Plan
+
+LEASE = timedelta(seconds=3)
+KILL_EVERY = timedelta(seconds=5)
+
+
+def season(plan: Plan, window: data.Window, kill_every: timedelta | None) -> demo.Outcome:
+    """One replay; its days and notes go to the test's captured output."""
+    return demo.perform(plan, window, kill_every, print, print)
+
+
+@pytest.mark.timeout(900)
+def test_thirteen_weeks_give_everybody_exactly_what_they_should_have(tmp_path: Path) -> None:
+    outcome = season(Plan(tmp_path / "demo"), data.THIRTEEN_WEEKS, None)
+    assert outcome.summary.differences == ()
+    assert (outcome.summary.total.expected, outcome.summary.total.found) == (5380, 5380)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_fortnight_gives_the_same_mails_while_workers_are_killed(tmp_path: Path, mode: Mode) -> None:
+    outcome = season(Plan(tmp_path / "demo", mode, LEASE, chaotic=True), data.FORTNIGHT, KILL_EVERY)
+    assert outcome.summary.differences == ()
+    assert outcome.summary.total.found == 3349
+    assert outcome.kills >= 1

@@ -1,0 +1,108 @@
+"""A play: what operators and time do to one campaign, in steps that anyone can begin again after a crash.
+
+Whoever performs it drives the use cases as clock and actors do, in one thread. A step that was done already does
+nothing, so a second performance of the same play takes up where a killed one ended.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from pymongo.database import Database
+
+from engine.app import App
+from engine.domain.lifecycle import CampaignState
+from engine.failpoints import Failpoint
+from engine.pipeline import ticking
+
+Step = Sequence[str | int]
+"""`launch`, `settle`, `rounds COUNT` (without an end), `advance INSTANT`, `stop`."""
+
+NAME: Final = "play"
+"""The campaign that every play is about."""
+
+MOST_ROUNDS: Final = 200
+_PAST: Final = {"$dateSubtract": {"startDate": "$$NOW", "unit": "second", "amount": 1}}
+
+
+def everywhere(lane: str) -> bool:  # noqa: ARG001 - the signature of a choice of lanes
+    """Every lane is served."""
+    return True
+
+
+class Performer:
+    """Performs plays on one application; `asked` is what its messenger collected, as (what, id, lane)."""
+
+    def __init__(self, app: App, database: Database[dict[str, Any]], asked: deque[tuple[str, str, str]]) -> None:
+        self.app = app
+        self.database = database
+        self.asked = asked
+        self.done: list[tuple[str, str, str]] = []
+        self.raised = 0
+
+    def perform(self, steps: Sequence[Step], *, serves: Callable[[str], bool] = everywhere) -> None:
+        """Perform the steps, in the lanes that `serves` tells; what travels in others is lost."""
+        ticking.ASK_AGAIN = 0.0  # a message of a dead process is given up at once
+        for step, *arguments in steps:
+            if step == "settle":
+                self.settle(serves=serves)
+            elif step == "rounds":
+                for _ in range(int(arguments[0])):
+                    self.round(serves)
+            elif step == "advance":
+                to = int(arguments[0])
+                if self.app.clock.campaign_now() < to:
+                    self.app.stores.times.advance(to, self.app.system.system_now())
+            elif step == "launch":
+                if (record := self.app.steering.named(NAME)).state is CampaignState.DRAFT:
+                    self.app.steering.launch(record)
+            elif step == "stop" and (record := self.app.steering.named(NAME)).state is CampaignState.LIVE:
+                self.app.steering.stop(record)
+
+    def settle(self, *, serves: Callable[[str], bool] = everywhere, hurried: bool = True) -> None:
+        """Tick and work until nothing is open; where nothing moves, leases and back-offs run out if `hurried`."""
+        for _ in range(MOST_ROUNDS):
+            moved = self.round(serves)
+            if moved:
+                continue
+            if self.app.openness.what() is None:
+                return
+            if hurried:
+                let_time_pass(self.database)
+        raise AssertionError(f"never settles: {self.app.openness.what()}")
+
+    def round(self, serves: Callable[[str], bool] = everywhere) -> int:
+        """One tick and what it asks for; what raises is survived, as by the clock's loop and by Dramatiq."""
+        moved = self._survive(self.app.ticking.run)
+        uses: dict[str, Callable[[str], object]] = {
+            "process": self.app.processing.run,
+            "deliver": self.app.delivering.run,
+            "plan": self.app.planning.run,
+            "finish": self.app.finishing.run,
+        }
+        while self.asked:
+            what, ident, lane = self.asked.popleft()
+            if serves(lane):
+                self.done.append((what, ident, lane))
+                self._survive(lambda use=uses[what], ident=ident: use(ident))
+                moved += 1
+        return moved
+
+    def _survive(self, use: Callable[[], object]) -> int:
+        try:
+            return int(bool(use()))
+        except Failpoint:
+            self.raised += 1
+            return 1
+
+
+def let_time_pass(database: Database[dict[str, Any]]) -> None:
+    """All leases, back-offs and bells run out by MongoDB's clock, as if a minute had passed."""
+    slices = database["slices"]
+    slices.update_many({"lease": {"$exists": True}}, [{"$set": {"lease.until": _PAST}}])
+    slices.update_many({"not_before": {"$exists": True}}, [{"$set": {"not_before": _PAST}}])
+    slices.update_many({"rung_at": {"$exists": True}}, {"$unset": {"rung_at": ""}})
+    retries = {"outgoing.retry_at": {"$exists": True}}
+    database["enrolments"].update_many(retries, [{"$set": {"outgoing.retry_at": _PAST}}])

@@ -1,0 +1,238 @@
+"""At every named point between two writes a process dies, or raises; whoever comes next brings all to the right end."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pytest
+
+from engine import failpoints
+from tests.chaos.conftest import ROOT, Drive
+from tests.chaos.play import NAME, Performer, Step
+from tests.integration.pipeline_world import START, World
+
+DAY: Final = 86_400_000
+SERIES: Final[tuple[Step, ...]] = (("launch",), ("settle",), ("advance", START + 2 * DAY), ("settle",))
+AGAIN: Final[tuple[Step, ...]] = (*SERIES, ("stop",), ("settle",))
+POISON: Final[tuple[Step, ...]] = (("launch",), ("settle",))
+POISONED: Final = "slice.decided=raise@*~/u3/"
+"""Whoever decides about the user u3 fails."""
+
+USERS: Final = tuple(f"u{number}" for number in range(12))
+UNSUBSCRIBED: Final = "u5"
+
+
+@dataclass(frozen=True)
+class Play:
+    """A campaign, its steps, and what must have become of each user in the end."""
+
+    campaign: dict[str, Any]
+    steps: tuple[Step, ...]
+    check: Callable[[World], None]
+    always: str = ""
+
+
+def check_series(world: World) -> None:
+    """One stay each with both messages settled: sent, or skipped by holdout or consent, which comes later."""
+    for user in USERS:
+        (stay,) = world.stays(NAME, user)
+        end = ("sent", None)
+        if stay.holdout:
+            end = ("skipped", "holdout")
+        elif user == UNSUBSCRIBED:
+            end = ("skipped", "suppressed")
+        assert world.ends(NAME, user) == [("one", *end), ("two", *end)]
+        assert (stay.state, stay.reason, stay.entered_at) == ("ended", "completed", START)
+    assert {kind for kind, in_run in runs(world)} == {"launch", "due", "stays"}
+
+
+def check_again(world: World) -> None:
+    """Two stays each, one after the other, with one mail in each."""
+    for user in USERS:
+        stays = world.stays(NAME, user)
+        assert [(stay.entry, stay.reason) for stay in stays] == [(1, "completed"), (2, "completed")]
+        assert [stay.entered_at for stay in stays] == [START, START + 2 * DAY]
+        end = ("skipped", "suppressed") if user == UNSUBSCRIBED else ("sent", None)
+        assert [[(one.state, one.reason) for one in stay.settled] for stay in stays] == [[end], [end]]
+
+
+def check_poison(world: World) -> None:
+    """The stay of u3 alone has failed; everybody else has got the mail."""
+    for user in USERS:
+        (stay,) = world.stays(NAME, user)
+        poisoned = user == "u3"
+        assert (stay.reason, stay.detail) == (("failed", "poison") if poisoned else ("completed", None))
+        assert [one.message for one in stay.settled] == ([] if poisoned else ["one"])
+
+
+PLAYS: Final = {
+    "series": Play(
+        {
+            "kind": "one_off",
+            "holdout": "50%",
+            "messages": [{"name": "one"}, {"name": "two", "wait": "2d"}],
+        },
+        SERIES,
+        check_series,
+    ),
+    "again": Play({"kind": "continuous", "entry": {"again_after": "2d"}}, AGAIN, check_again),
+    "poison": Play({"kind": "one_off"}, POISON, check_poison, always=POISONED),
+}
+
+CASES: Final = (
+    ("series", "run.started@1"),  # the launch, before the campaign is live
+    ("series", "run.started@2"),  # a pass or a due run
+    ("series", "plan.sliced@1"),
+    ("series", "plan.sliced@2"),
+    ("series", "slice.decided@1"),
+    ("series", "slice.decided@4"),
+    ("series", "enter.inserted@1"),  # entering, and choosing the first message in the same write
+    ("series", "enter.inserted@2"),
+    ("again", "enter.inserted~/0002"),  # re-entering
+    ("again", "enter.reentered@1"),
+    ("again", "enter.reentered@2"),
+    ("series", "choose.advanced@1"),
+    ("series", "choose.advanced~/two"),  # choosing the second message
+    ("again", "choose.advanced@1"),
+    ("series", "slice.recorded@1"),
+    ("series", "slice.recorded@3"),
+    ("series", "slice.checkpointed@1"),
+    ("series", "slice.checkpointed@2"),
+    ("series", "slice.closed@1"),
+    ("again", "slice.closed@4"),
+    ("series", "run.decided@1"),
+    ("series", "run.decided@2"),
+    ("series", "campaign.finished@1"),
+    ("again", "campaign.finished@1"),
+    ("again", "deliver.skipped@1"),
+    ("again", "deliver.skipped@2"),
+    ("series", "deliver.marked@1"),
+    ("series", "deliver.marked@3"),
+    ("series", "deliver.sending@1"),
+    ("series", "deliver.sent@1"),
+    ("series", "deliver.sent@3"),
+    ("series", "deliver.part_settled@1"),
+    ("again", "deliver.settled@1"),
+    ("again", "deliver.settled@3"),
+    ("series", "deliver.recovered@1"),
+    ("series", "lease.freed@1"),
+    ("poison", "lease.freed@1"),
+    ("poison", "poison.halved@1"),
+    ("poison", "poison.halved@2"),
+    ("poison", "poison.buried@1"),
+)
+"""A play, and a point that is passed in it with the passage at which the process ends there."""
+
+BEFORE: Final = {"lease.freed": "slice.decided=kill@2", "deliver.recovered": "deliver.sent=kill"}
+"""A point that is only passed after a death, and that death."""
+
+
+def runs(world: World) -> list[tuple[str, str]]:
+    """Kind and state of every run."""
+    return [(raw["kind"], raw["state"]) for raw in world.runs(NAME)]
+
+
+def staged(make_stage: Callable[..., World], play: Play) -> World:
+    """The users and the campaign of a play, which nobody has launched."""
+    world = make_stage()
+    world.users(USERS)
+    world.change(UNSUBSCRIBED, unsubscribed=True)
+    world.apply({"campaign": NAME, **play.campaign})
+    return world
+
+
+def check_end(world: World, play: Play) -> None:
+    """What holds at the end of any play, and what holds for this one."""
+    play.check(world)
+    world.check()  # each sent message has exactly one file, and both identities hold
+    assert world.state(NAME) == "finished"
+    assert {state for _, state in runs(world)} == {"decided"}
+    assert world.database["slices"].count_documents({"state": "open"}) == 0
+    assert world.database["enrolments"].count_documents({"due_at": {"$lte": world.now}}) == 0
+
+
+def armed(*points: str) -> str:
+    """The points that are wanted, in one text."""
+    return ",".join(filter(None, points))
+
+
+def with_action(case: str, action: str) -> str:
+    """`point@2` as `point=kill@2`."""
+    point = next(point for point in failpoints.POINTS if case.startswith(point))
+    return f"{point}={action}{case.removeprefix(point)}"
+
+
+@pytest.mark.parametrize(("name", "case"), CASES)
+def test_a_process_killed_at_a_crash_point_changes_nothing_of_the_end(
+    name: str, case: str, make_stage: Callable[..., World], drive: Drive, recover: Callable[..., Performer]
+) -> None:
+    play = PLAYS[name]
+    world = staged(make_stage, play)
+    point = case.partition("@")[0].partition("~")[0]
+    if point in BEFORE:
+        assert drive.perform(world.settings, play.steps, BEFORE[point])[1] == "signal 9"
+    assert drive.perform(world.settings, play.steps, armed(with_action(case, "kill"), play.always))[1] == "signal 9"
+    recover(world, play.steps, play.always)
+    check_end(world, play)
+
+
+@pytest.mark.parametrize("point", sorted(failpoints.POINTS))
+def test_an_exception_at_a_crash_point_changes_nothing_of_the_end(
+    point: str, make_stage: Callable[..., World], drive: Drive, recover: Callable[..., Performer]
+) -> None:
+    name, case = next(one for one in CASES if one[1].startswith(point))
+    play = PLAYS[name]
+    world = staged(make_stage, play)
+    if point in BEFORE:
+        assert drive.perform(world.settings, play.steps, BEFORE[point])[1] == "signal 9"
+    recover(world, play.steps, armed(with_action(case, "raise"), play.always))
+    assert point in failpoints.done()
+    check_end(world, play)
+
+
+def test_an_exception_at_every_point_of_a_series_changes_nothing_of_the_end(
+    make_stage: Callable[..., World], recover: Callable[..., Performer]
+) -> None:
+    play = PLAYS["series"]
+    world = staged(make_stage, play)
+    passed = {case.partition("@")[0].partition("~")[0] for name, case in CASES if name == "series"}
+    points = sorted(passed - {*BEFORE, "campaign.finished"})
+    recover(world, play.steps, armed(*(f"{point}=raise@2" for point in points)))
+    assert len(failpoints.done()) > 10
+    check_end(world, play)
+
+
+def test_stays_that_a_crash_left_due_in_a_finished_campaign_are_forgotten_when_their_time_comes(
+    make_stage: Callable[..., World], drive: Drive, recover: Callable[..., Performer]
+) -> None:
+    play = PLAYS["again"]
+    world = staged(make_stage, play)
+    assert drive.perform(world.settings, play.steps, "campaign.finished=kill")[1] == "signal 9"
+    later = (*play.steps, ("advance", START + 9 * DAY), ("settle",))
+    recover(world, later)
+    check_end(world, play)
+    assert world.database["enrolments"].count_documents({"due_at": {"$exists": True}}) == 0
+
+
+def test_every_crash_point_has_its_cases() -> None:
+    covered = {point for point in failpoints.POINTS for _, case in CASES if case.startswith(point)}
+    assert covered == failpoints.POINTS
+
+
+def test_failpoints_are_read_from_the_environment() -> None:
+    """As an operator of a test system sets them: the process dies at its first passage."""
+    code = "from engine.failpoints import passage; passage('run.decided'); passage('slice.closed', ['w/c/h/u'])"
+    points = "run.decided=kill@2,slice.closed=kill~/u"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={"TIDEGATE_FAILPOINTS": points}, check=False)
+    assert ended.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("wrong", ["nowhere=kill", "run.decided", "run.decided=explode", "run.decided=kill@x"])
+def test_a_failpoint_that_cannot_be_read_is_refused(wrong: str) -> None:
+    with pytest.raises(ValueError, match="TIDEGATE_FAILPOINTS"):
+        failpoints.arm(wrong)

@@ -1,0 +1,243 @@
+"""The poison rule: a user whose data kills workers is found, ends alone, and takes nobody along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import pytest
+
+from engine.domain.enrolment import Enrolment
+from engine.domain.keys import suffix_of_user, user_key
+from engine.failpoints import arm
+from engine.poison import DEATHS_TO_BURY, DEATHS_TO_HALVE, ERRORS_TO_SUSPECT
+from engine.stores.enrolments import Enrolments
+from tests.chaos.conftest import Drive
+from tests.chaos.play import NAME, Performer, Step, let_time_pass
+from tests.integration.pipeline_world import World
+
+STEPS: Final[tuple[Step, ...]] = (("launch",), ("settle",))
+USERS: Final = tuple(f"u{number}" for number in range(12))
+POISON: Final = "u3"
+ORDINARY: Final = ("control", "looks", "index", "fast", "slow", "deliver")
+DECIDING: Final = f"slice.decided=%s@*~/{POISON}/"
+SENDING: Final = f"deliver.marked=%s@*~/{POISON}/"
+
+
+def staged(make_stage: Callable[..., World], **more: Any) -> World:
+    """Twelve users in one slice, and a one-off campaign of one message that nobody has launched."""
+    world = make_stage(slice_users=100, **more)
+    world.users(USERS)
+    world.apply({"campaign": NAME, "kind": "one_off"})
+    return world
+
+
+def slices(world: World) -> list[dict[str, Any]]:
+    """Every slice, by id."""
+    return list(world.database["slices"].find().sort("_id", 1))
+
+
+def check_that_one_failed(world: World, *, settled: list[tuple[str, str, str | None]]) -> None:
+    """The stay of the poisoned user has failed, with `settled`; everybody else has the mail."""
+    world.check()
+    assert [user for user in USERS if world.stay(NAME, user).reason == "failed"] == [POISON]
+    assert (world.stay(NAME, POISON).detail, world.ends(NAME, POISON)) == ("poison", settled)
+    assert [user for user, _ in world.sent()] == sorted(set(USERS) - {POISON})
+    assert world.state(NAME) == "finished"
+    assert {one["state"] for one in slices(world)} <= {"done", "split", "dead"}
+
+
+@pytest.mark.parametrize(
+    ("point", "settled"), [(DECIDING, []), (SENDING, [("one", "failed", "poison")])], ids=["deciding", "sending"]
+)
+def test_a_user_who_kills_every_worker_ends_alone(
+    point: str, settled: list[tuple[str, str, str | None]], make_stage: Callable[..., World], drive: Drive
+) -> None:
+    """Each process dies by SIGKILL as soon as it has that user's data in hand."""
+    world = staged(make_stage)
+    ends = []
+    while "exit 0" not in ends and len(ends) < 40:
+        ends.append(drive.perform(world.settings, STEPS, point % "kill")[1])
+        let_time_pass(world.database)
+    levels = 4  # twelve users are halved to one in four steps
+    assert set(ends) == {"signal 9", "exit 0"}
+    assert len(ends) - 1 <= 1 + DEATHS_TO_HALVE * levels + DEATHS_TO_BURY
+    check_that_one_failed(world, settled=settled)
+
+
+@pytest.mark.parametrize(
+    ("point", "settled"), [(DECIDING, []), (SENDING, [("one", "failed", "poison")])], ids=["deciding", "sending"]
+)
+def test_a_user_whose_data_raises_ends_alone(
+    point: str,
+    settled: list[tuple[str, str, str | None]],
+    make_stage: Callable[..., World],
+    recover: Callable[..., Performer],
+) -> None:
+    world = staged(make_stage)
+    performer = recover(world, STEPS, point % "raise")
+    check_that_one_failed(world, settled=settled)
+    suspects = {lane for what, _, lane in performer.done if what in ("process", "deliver")}
+    assert suspects == {"fast", "deliver", "suspect"}
+
+
+def test_a_poisoned_user_inside_the_campaign_ends_with_what_was_settled_before(
+    make_stage: Callable[..., World], recover: Callable[..., Performer]
+) -> None:
+    """The second look at a stay fails: its first mail stays sent, nothing is sent after it."""
+    world = make_stage(slice_users=100)
+    world.users(USERS)
+    world.apply({"campaign": NAME, "kind": "one_off", "messages": [{"name": "one"}, {"name": "two", "wait": "2d"}]})
+    recover(world, STEPS)
+    later: tuple[Step, ...] = (("advance", world.now + 2 * 86_400_000), ("settle",))
+    recover(world, later, DECIDING % "raise")
+    world.check()
+    stay = world.stay(NAME, POISON)
+    assert (stay.reason, stay.detail, world.ends(NAME, POISON)) == ("failed", "poison", [("one", "sent", None)])
+    others = {user for user in USERS if world.ends(NAME, user) == [("one", "sent", None), ("two", "sent", None)]}
+    assert others == set(USERS) - {POISON}
+
+
+def test_an_error_makes_a_suspect_only_at_the_third_time(make_stage: Callable[..., World]) -> None:
+    world = staged(make_stage)
+    arm(DECIDING % "raise")
+    performer = Performer(world.app, world.database, world.asked)
+    seen: list[tuple[int, bool, str]] = []
+    world.launch(NAME)
+    for _ in range(60):
+        performer.round()
+        (whole,) = [one for one in slices(world) if one["_id"].endswith("/0000")]
+        lane = next((lane for what, ident, lane in reversed(performer.done) if ident == whole["_id"]), "")
+        if (whole["errors"], whole["suspect"], lane) not in seen:
+            seen.append((whole["errors"], whole["suspect"], lane))
+        if whole["state"] == "split":
+            break
+        let_time_pass(world.database)
+    errors = [(count, suspect) for count, suspect, _ in seen if count]
+    assert errors[:ERRORS_TO_SUSPECT] == [(1, False), (2, False), (3, True)]
+    assert all(
+        lane == ("suspect" if suspect and count > ERRORS_TO_SUSPECT else "fast")
+        for count, suspect, lane in seen
+        if count
+    )
+
+
+def test_a_death_before_the_first_checkpoint_makes_a_suspect_and_one_after_it_does_not(
+    make_stage: Callable[..., World], drive: Drive
+) -> None:
+    world = staged(make_stage)
+    assert drive.perform(world.settings, STEPS, "slice.checkpointed=kill")[1] == "signal 9"
+    let_time_pass(world.database)
+    world.tick()
+    (whole,) = slices(world)
+    assert (whole["suspect"], whole["deaths"]) == (False, 0)
+    assert world.asked.pop() == ("process", whole["_id"], "fast")
+    let_time_pass(world.database)
+    assert drive.perform(world.settings, STEPS, "slice.decided=kill")[1] == "signal 9"
+    let_time_pass(world.database)
+    world.tick()
+    (whole,) = slices(world)
+    assert (whole["suspect"], whole["deaths"]) == (True, 0)
+    assert world.asked.pop() == ("process", whole["_id"], "suspect")
+
+
+def test_only_suspects_travel_in_their_lane(
+    make_stage: Callable[..., World], recover: Callable[..., Performer]
+) -> None:
+    world = make_stage()  # two slices: one holds the poisoned user
+    world.users(USERS)
+    world.apply({"campaign": NAME, "kind": "one_off"})
+    performer = recover(world, STEPS, DECIDING % "raise")
+    poisoned = suffix_of_user(user_key("shop", POISON))
+    was_suspect = {one["_id"] for one in slices(world) if one["suspect"]}
+    assert {ident for _, ident, lane in performer.done if lane == "suspect"} <= was_suspect
+    innocent = [one for one in slices(world) if not one["first"] <= poisoned < one["until"] and not one["suspect"]]
+    assert innocent
+    assert all(one["state"] == "done" and one["deaths"] == one["errors"] == 0 for one in innocent)
+
+
+def test_halves_have_deterministic_ids_and_cover_what_their_slice_had_left(
+    make_stage: Callable[..., World], drive: Drive, recover: Callable[..., Performer]
+) -> None:
+    """Killed between writing the halves and closing the whole, and halved again: the same two slices."""
+    world = staged(make_stage)
+    points = f"{DECIDING % 'raise'},poison.halved=kill"
+    assert drive.perform(world.settings, STEPS, points)[1] == "signal 9"
+    halves = {one["_id"]: (one["first"], one["until"], one["state"]) for one in slices(world) if one["_id"][-1] in "ab"}
+    whole = next(one for one in slices(world) if one["_id"][-1] not in "ab" and one["_id"] + "a" in halves)
+    assert whole["state"] == "open"
+    recover(world, STEPS, DECIDING % "raise")
+    after = {one["_id"]: one for one in slices(world)}
+    for ident, (first, until, _) in halves.items():
+        assert (after[ident]["first"], after[ident]["until"]) == (first, until)
+    for one in after.values():
+        if one["state"] == "split":
+            lower, upper = after[one["_id"] + "a"], after[one["_id"] + "b"]
+            assert (lower["first"], upper["until"]) == (one["first"], one["until"])
+            assert lower["until"] == upper["first"]
+            assert (lower["run"], upper["run"]) == (one["run"], one["run"])
+    check_that_one_failed(world, settled=[])
+
+
+def test_a_storm_that_kills_every_ordinary_worker_ends_no_stay(
+    make_stage: Callable[..., World], drive: Drive, recover: Callable[..., Performer]
+) -> None:
+    """Whoever decides anything dies, in any lane but the suspects': deaths of innocent slices are not counted."""
+    world = make_stage(slice_users=3)
+    world.users(USERS)
+    world.apply({"campaign": NAME, "kind": "one_off"})
+    ends = []
+    for _ in range(8):
+        ends.append(drive.perform(world.settings, (("launch",), ("rounds", 6)), "slice.decided=kill@1", ORDINARY)[1])
+        let_time_pass(world.database)
+    assert ends.count("signal 9") >= len(slices(world)) > 2
+    assert all(one["suspect"] and one["deaths"] == 0 and one["state"] == "open" for one in slices(world))
+    recover(world, STEPS)
+    world.check()
+    assert [user for user, _ in world.sent()] == sorted(USERS)
+    assert {stay.reason for stay in world.stays(NAME)} == {"completed"}
+
+
+@pytest.mark.parametrize("point", ["slice.checkpointed", "slice.closed", "deliver.sent"])
+def test_a_storm_in_which_every_worker_lives_for_one_batch_ends_no_stay(
+    point: str, make_stage: Callable[..., World], drive: Drive
+) -> None:
+    """Suspects or not: who gets a batch done before it dies has shown that its slice is innocent."""
+    world = staged(make_stage, batch={"candidates": [2]})
+    ends = []
+    while "exit 0" not in ends and len(ends) < 40:
+        ends.append(drive.perform(world.settings, STEPS, f"{point}=kill@1")[1])
+        let_time_pass(world.database)
+    assert len(ends) > 2
+    assert ends[-1] == "exit 0"
+    world.check()
+    assert [user for user, _ in world.sent()] == sorted(USERS)
+    assert {stay.reason for stay in world.stays(NAME)} == {"completed"}
+
+
+class Interrupted(Enrolments):
+    """The enrolments, where somebody else writes to a stay just after it was read, once."""
+
+    left = 1
+
+    def latest_of(self, campaign: str, users: Sequence[str]) -> dict[str, Enrolment]:
+        found = super().latest_of(campaign, users)
+        if self.left and found:
+            self.left -= 1
+            self._all.update_many({"user": {"$in": list(users)}}, {"$inc": {"version": 1}})
+        return found
+
+
+def test_a_burial_waits_when_another_write_to_the_stay_comes_first(
+    make_stage: Callable[..., World], recover: Callable[..., Performer]
+) -> None:
+    """A slice is not dead before its user's end is written."""
+    world = staged(make_stage)
+    assert world.app.steering.named(NAME)
+    app = world.open()
+    app.stores.__dict__["enrolments"] = interrupted = Interrupted(app.stores.database)
+    arm(SENDING % "raise")
+    Performer(app, world.database, world.asked).perform(STEPS)
+    app.close()
+    assert interrupted.left == 0
+    check_that_one_failed(world, settled=[("one", "failed", "poison")])

@@ -1,0 +1,201 @@
+"""How stays end, convert, and begin again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from engine.clock import millis, parse_duration
+from engine.domain.keys import user_key
+from tests.integration.pipeline_world import START, World
+
+DAY = millis(parse_duration("1d"))
+TWO = [{"name": "one"}, {"name": "two", "wait": "5d"}]
+GOAL = {"event": {"name": "Order Completed"}, "within": "10d"}
+
+
+def reason(world: World, name: str, user: str) -> str:
+    return str(world.stay(name, user).reason)
+
+
+def test_who_no_longer_matches_leaves_a_continuous_campaign(world: World) -> None:
+    world.users(["goes", "stays"], plan="free")
+    world.start({"campaign": "series", "audience": {"plan": "free"}, "messages": TWO})
+    world.change("goes", plan="pro")
+    world.after("1d")
+    assert reason(world, "series", "goes") == "unmatched"
+    assert world.stay("series", "goes").ended_at == START + DAY
+    world.after("5d")
+    assert world.sent() == [("goes", "one"), ("stays", "one"), ("stays", "two")]
+
+
+def test_who_no_longer_matches_stays_in_a_one_off_campaign(world: World) -> None:
+    world.user("u", plan="free")
+    world.start({"campaign": "hello", "kind": "one_off", "audience": {"plan": "free"}, "messages": TWO})
+    world.change("u", plan="pro")
+    world.after("5d")
+    assert world.sent() == [("u", "one"), ("u", "two")]
+    assert reason(world, "hello", "u") == "completed"
+
+
+def test_time_alone_can_end_a_match(world: World) -> None:
+    world.user("u", vip_until=START + 2 * DAY)
+    audience = {"vip_until": {"within_next": "30d"}}
+    world.start({"campaign": "series", "audience": audience, "messages": TWO})
+    world.advance(to=START + 2 * DAY - 1)
+    world.settle()
+    assert world.stay("series", "u").active
+    world.advance(to=START + 2 * DAY)
+    world.settle()
+    assert reason(world, "series", "u") == "unmatched"
+    assert world.stay("series", "u").ended_at == START + 2 * DAY
+
+
+def test_time_alone_can_make_a_match(world: World) -> None:
+    world.user("u")
+    world.event("u", "Order Completed", START)
+    world.start({"campaign": "lapsed", "audience": {"last_order_at": {"older_than": "14d"}}})
+    world.advance(to=START + 14 * DAY - 1)
+    world.settle()
+    assert world.stays("lapsed") == []
+    world.advance(to=START + 14 * DAY)
+    world.settle()
+    assert world.sent() == [("u", "one")]
+
+
+def test_an_exit_rule_ends_the_stay(world: World) -> None:
+    world.user("u")
+    world.start({"campaign": "series", "exit": {"when": {"age": {"gte": 18}}}, "messages": TWO})
+    world.change("u", age=18)
+    world.after("1d")
+    assert reason(world, "series", "u") == "unmatched"
+
+
+def test_a_queued_delivery_of_who_leaves_is_skipped_as_exited(world: World) -> None:
+    world.user("u", plan="free")
+    world.apply({"campaign": "series", "audience": {"plan": "free"}})
+    world.launch("series")
+    world.choose()
+    world.change("u", plan="pro")
+    world.advance("1d")
+    for _ in range(4):
+        world.tick()
+        world.work(lambda kind, ident: kind != "deliver")
+    assert world.ends("series", "u") == [("one", "skipped", "exited")]
+    assert reason(world, "series", "u") == "unmatched"
+    world.settle()
+    assert world.sent() == []
+
+
+def test_the_goal_ends_the_stay_and_is_counted_as_a_conversion(world: World) -> None:
+    world.users(["buys", "waits"])
+    world.start({"campaign": "series", "goal": GOAL, "messages": TWO})
+    world.advance("2d")
+    world.event("buys", "Order Completed", START + DAY)
+    world.settle()
+    assert reason(world, "series", "buys") == "goal"
+    assert world.stay("series", "buys").converted_at == START + DAY
+    world.after("3d")
+    assert world.sent() == [("buys", "one"), ("waits", "one"), ("waits", "two")]
+    assert world.app.outlook.report(world.record("series")).counts.converted == 1
+
+
+def test_a_goal_that_does_not_end_the_stay_is_still_counted(world: World) -> None:
+    world.user("u")
+    world.start({"campaign": "series", "goal": {**GOAL, "exits": False}, "messages": TWO})
+    world.advance("1d")
+    world.event("u", "Order Completed")
+    world.settle()
+    assert world.stay("series", "u").active
+    world.after("5d")
+    assert world.sent() == [("u", "one"), ("u", "two")]
+    assert world.stay("series", "u").converted_at == START + DAY
+
+
+def test_a_conversion_after_leaving_is_written_while_the_window_is_open(world: World) -> None:
+    world.users(["in-time", "too-late"])
+    world.start({"campaign": "series", "goal": GOAL})
+    world.after("1d")
+    assert {str(stay.reason) for stay in world.stays("series")} == {"completed"}
+    world.advance(to=START + 10 * DAY)
+    world.event("in-time", "Order Completed")
+    world.settle()
+    world.advance(to=START + 10 * DAY + 1)
+    world.event("too-late", "Order Completed")
+    world.settle()
+    assert world.stay("series", "in-time").converted_at == START + 10 * DAY
+    assert world.stay("series", "too-late").converted_at is None
+    assert {str(stay.reason) for stay in world.stays("series")} == {"completed"}
+
+
+def test_events_before_the_entry_never_count(world: World) -> None:
+    world.user("u")
+    world.event("u", "Order Completed", START)
+    world.start({"campaign": "series", "goal": GOAL, "messages": TWO})
+    world.after("1d")
+    assert world.stay("series", "u").active
+    assert world.stay("series", "u").converted_at is None
+
+
+def test_who_meets_a_goal_on_fields_already_does_not_enter(world: World) -> None:
+    world.user("pro", plan="pro")
+    world.user("free", plan="free")
+    world.start({"campaign": "series", "goal": {"plan": "pro"}, "messages": TWO})
+    assert [stay.user for stay in world.stays("series")] == [user_key("shop", "free")]
+
+
+def test_a_user_enters_again_when_the_time_has_passed_without_having_left_the_audience(world: World) -> None:
+    world.user("u")
+    world.start({"campaign": "series", "entry": {"again_after": "10d"}})
+    world.advance(to=START + 10 * DAY - 1)
+    world.settle()
+    assert len(world.stays("series")) == 1
+    world.advance(to=START + 10 * DAY)
+    world.settle()
+    stays = world.stays("series")
+    assert [(stay.entry, stay.entered_at) for stay in stays] == [(1, START), (2, START + 10 * DAY)]
+    assert stays[0].due_at is None
+    assert len(world.mails()) == 2
+
+
+def test_who_entered_once_never_enters_again(world: World) -> None:
+    world.user("u", plan="free")
+    world.start({"campaign": "series", "audience": {"plan": "free"}})
+    world.change("u", plan="pro")
+    world.after("1d")
+    world.change("u", plan="free")
+    world.after("300d")
+    assert len(world.stays("series")) == 1
+
+
+def test_who_gets_nothing_for_the_inactivity_window_leaves(make_world: Callable[..., World]) -> None:
+    world = make_world(inactivity="10d")
+    world.user("u")
+    never = {"name": "two", "when": {"plan": "pro"}}
+    world.start({"campaign": "series", "messages": [{"name": "one"}, never]})
+    world.advance(to=START + 10 * DAY - 1)
+    world.settle()
+    assert world.stay("series", "u").active
+    world.advance(to=START + 10 * DAY)
+    world.settle()
+    assert reason(world, "series", "u") == "inactive"
+
+
+def test_a_shorter_inactivity_window_needs_no_change_of_the_stays(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(inactivity="40d")
+    world.user("u")
+    world.start({"campaign": "series", "messages": [{"name": "one"}, {"name": "two", "when": {"plan": "pro"}}]})
+    world.profile(inactivity="5d")
+    world.reload()
+    world.after("5d")
+    assert reason(world, "series", "u") == "inactive"
+
+
+def test_a_deleted_user_leaves_and_is_not_written_to(world: World) -> None:
+    world.users(["gone", "here"])
+    world.start({"campaign": "series", "messages": TWO})
+    world.app.stores.users.delete(user_key("shop", "gone"))
+    world.after("5d")
+    assert reason(world, "series", "gone") == "deleted"
+    assert world.sent() == [("gone", "one"), ("here", "one"), ("here", "two")]

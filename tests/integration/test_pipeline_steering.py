@@ -1,0 +1,292 @@
+"""Pause, resume, stop, cancel: within a batch, without losing or doubling anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from engine.clock import millis, parse_duration
+from engine.errors import IllegalTransition, WrongCall
+from engine.failpoints import arm
+from engine.telemetry import events
+from tests.integration.pipeline_world import START, World
+
+DAY = millis(parse_duration("1d"))
+TWO = [{"name": "one"}, {"name": "two", "wait": "5d"}]
+
+
+@contextmanager
+def at_first(event: str, act: Callable[[], object]) -> Iterator[list[str]]:
+    """Act at the first such event, in the thread that tells it; gives the names of all that were told."""
+    told: list[str] = []
+
+    def hear(occurrence: events.Occurrence) -> None:
+        told.append(occurrence.name)
+        if occurrence.name == event and told.count(event) == 1:
+            act()
+
+    end = events.subscribe(hear)
+    try:
+        yield told
+    finally:
+        end()
+
+
+@pytest.fixture
+def small(make_world: Callable[..., World]) -> World:
+    """A world whose batches are of one user, in one slice."""
+    return make_world(batch={"candidates": [1]})
+
+
+def test_a_pause_acts_within_a_batch_and_a_resume_goes_on_from_there(small: World) -> None:
+    small.users([f"u{i}" for i in range(6)])
+    small.apply({"campaign": "hello", "kind": "one_off"})
+    small.launch("hello")
+    with at_first("batch.decided", lambda: small.steer("pause", "hello")) as told:
+        small.settle()
+    assert told.count("batch.decided") == 1
+    assert len(small.stays("hello")) == 1
+    assert small.sent() == []
+    (piece,) = small.database["slices"].find({"kind": "audience", "state": "open"})
+    assert "lease" not in piece
+    assert piece["cursor"] == small.stays("hello")[0].suffix
+    small.advance("2d")
+    small.settle()
+    assert len(small.stays("hello")) == 1
+    small.steer("resume", "hello")
+    small.settle()
+    assert small.sent() == [(f"u{i}", "one") for i in range(6)]
+    assert {stay.entered_at for stay in small.stays("hello")} == {START}, "a launch run keeps its as_of"
+    assert [run["kind"] for run in small.runs("hello")].count("launch") == 1
+
+
+def test_a_pause_holds_back_what_is_queued(world: World) -> None:
+    world.users(["a", "b"])
+    world.apply({"campaign": "hello", "kind": "one_off"})
+    world.launch("hello")
+    world.choose()
+    world.steer("pause", "hello")
+    world.settle()
+    assert world.sent() == []
+    assert {stay.outgoing.state for stay in world.stays("hello") if stay.outgoing} == {"queued"}
+    world.steer("resume", "hello")
+    world.settle()
+    assert world.sent() == [("a", "one"), ("b", "one")]
+
+
+def test_a_resume_drops_unclaimed_slices_of_passes_and_due_runs_and_looks_at_everybody_again(small: World) -> None:
+    small.users(["a", "b"])
+    small.start({"campaign": "series", "messages": TWO})
+    small.user("new")
+    small.advance("5d")
+    small.tick()
+    small.work(lambda kind, ident: kind == "plan")
+    before = {run["_id"]: run["kind"] for run in small.runs("series") if run["state"] == "running"}
+    assert sorted(before.values()) == ["due", "pass"]
+    small.steer("pause", "series")
+    small.settle()
+    small.steer("resume", "series")
+    states = {run["_id"]: run["state"] for run in small.runs("series")}
+    assert {states[run] for run in before} == {"dropped"}
+    assert small.database["slices"].count_documents({"run": {"$in": list(before)}, "state": "dropped"}) == 2
+    small.settle()
+    assert small.sent() == [("a", "one"), ("a", "two"), ("b", "one"), ("b", "two"), ("new", "one")]
+
+
+def test_a_user_who_changed_while_it_was_paused_is_seen_at_the_resume(world: World) -> None:
+    world.user("u", plan="free")
+    world.start({"campaign": "series", "audience": {"plan": "free"}, "messages": TWO})
+    world.steer("pause", "series")
+    world.change("u", plan="pro")
+    world.user("new", plan="free")
+    world.settle()
+    assert world.stay("series", "u").active
+    world.steer("resume", "series")
+    world.settle()
+    assert str(world.stay("series", "u").reason) == "unmatched"
+    assert ("new", "one") in world.sent()
+
+
+def test_a_campaign_can_be_paused_and_resumed_again_while_campaign_time_stands(world: World) -> None:
+    world.user("u")
+    world.start({"campaign": "series", "messages": TWO})
+    for name in ("v", "w"):
+        world.steer("pause", "series")
+        world.user(name)
+        world.settle()
+        assert name not in dict(world.sent())
+        world.steer("resume", "series")
+        world.settle()
+        assert name in dict(world.sent())
+
+
+def test_inactivity_counts_from_the_resume(make_world: Callable[..., World]) -> None:
+    world = make_world(inactivity="10d")
+    world.user("u")
+    world.start({"campaign": "series", "messages": [{"name": "one"}, {"name": "two", "when": {"plan": "pro"}}]})
+    world.after("5d")
+    world.steer("pause", "series")
+    world.after("20d")
+    world.steer("resume", "series")
+    world.settle()
+    world.advance(to=START + 35 * DAY - 1)
+    world.settle()
+    assert world.stay("series", "u").active
+    world.advance(to=START + 35 * DAY)
+    world.settle()
+    assert str(world.stay("series", "u").reason) == "inactive"
+
+
+def test_a_campaign_may_end_while_it_is_paused(world: World) -> None:
+    world.user("u")
+    world.start({"campaign": "series", "messages": TWO, "ends_at": "2026-01-03"})
+    world.steer("pause", "series")
+    world.user("late")
+    world.after("4d")
+    assert world.state("series") == "paused"
+    world.steer("resume", "series")
+    world.after("1d")
+    assert world.state("series") == "finished"
+    assert world.sent() == [("u", "one"), ("u", "two")]
+
+
+def test_a_paused_campaign_that_is_stopped_drains(world: World) -> None:
+    world.user("u")
+    world.start({"campaign": "series", "messages": TWO})
+    world.steer("pause", "series")
+    world.steer("stop", "series")
+    world.user("late")
+    world.after("5d")
+    assert world.state("series") == "finished"
+    assert world.sent() == [("u", "one"), ("u", "two")]
+
+
+def test_a_stop_in_the_middle_of_the_launch_lets_nobody_more_in(small: World) -> None:
+    small.users([f"u{i}" for i in range(4)])
+    small.apply({"campaign": "hello", "kind": "one_off"})
+    small.launch("hello")
+    with at_first("batch.decided", lambda: small.steer("stop", "hello")):
+        small.settle()
+    assert small.state("hello") == "finished"
+    assert len(small.sent()) == 1
+
+
+def test_a_cancel_ends_every_stay_and_skips_what_is_queued(world: World) -> None:
+    world.users(["a", "b"])
+    world.start({"campaign": "series", "messages": TWO})
+    world.user("c")
+    world.advance("1d")
+    world.choose()
+    assert world.stay("series", "c").outgoing is not None
+    world.steer("cancel", "series")
+    world.settle()
+    assert {str(stay.reason) for stay in world.stays("series")} == {"cancelled"}
+    assert world.ends("series", "c") == [("one", "skipped", "cancelled")]
+    assert world.sent() == [("a", "one"), ("b", "one")]
+    world.after("30d")
+    assert world.state("series") == "cancelled"
+    assert len(world.mails()) == 2
+
+
+def test_a_cancel_waits_for_what_is_being_sent(world: World) -> None:
+    world.user("u")
+    world.apply({"campaign": "series", "messages": TWO})
+    world.launch("series")
+    world.choose()
+    arm("deliver.sent=raise")
+    try:
+        world.step()
+    finally:
+        arm("")
+    assert world.stay("series", "u").outgoing is not None
+    assert world.stay("series", "u").outgoing.state == "attempting"  # type: ignore[union-attr]
+    world.steer("cancel", "series")
+    for _ in range(3):
+        world.step()
+    assert world.stay("series", "u").active
+    world.hurry()
+    world.settle()
+    assert world.ends("series", "u") == [("one", "sent", None)]
+    assert str(world.stay("series", "u").reason) == "cancelled"
+
+
+def test_a_cancel_ends_who_was_marked_and_not_sent(world: World) -> None:
+    world.user("u")
+    world.apply({"campaign": "series", "messages": TWO})
+    world.launch("series")
+    world.choose()
+    arm("deliver.marked=raise")
+    try:
+        world.step()
+    finally:
+        arm("")
+    world.steer("cancel", "series")
+    for _ in range(3):
+        world.step()
+    world.hurry()
+    world.settle()
+    assert world.sent() == []
+    assert world.ends("series", "u") == [("one", "skipped", "cancelled")]
+    assert str(world.stay("series", "u").reason) == "cancelled"
+
+
+def test_a_cancel_also_ends_who_enters_at_that_moment(small: World) -> None:
+    small.users([f"u{i}" for i in range(4)])
+    small.apply({"campaign": "hello", "kind": "one_off"})
+    small.launch("hello")
+    enter = small.app.stores.enrolments.enter
+
+    def cancelled_first(stays: list[object]) -> set[str]:
+        small.app.stores.enrolments.enter = enter  # type: ignore[method-assign]
+        small.steer("cancel", "hello")
+        other = small.open()  # another process ends every stay before this one writes
+        try:
+            for run in other.stores.runs.undecided():
+                other.planning.run(run.id)
+            for piece in other.stores.slices.open_of(small.record("hello").uid, piece_kind()):
+                other.processing.run(piece.id)
+        finally:
+            other.close()
+        return enter(stays)  # type: ignore[arg-type]
+
+    small.app.stores.enrolments.enter = cancelled_first  # type: ignore[method-assign,assignment]
+    small.settle()
+    assert small.state("hello") == "cancelled"
+    assert {str(stay.reason) for stay in small.stays("hello")} == {"cancelled"}
+    assert small.sent() == []
+
+
+def piece_kind() -> object:
+    from engine.domain.work import SliceKind
+
+    return SliceKind.STAYS
+
+
+def test_what_the_state_does_not_allow_is_refused_and_changes_nothing(world: World) -> None:
+    world.user("u")
+    world.apply({"campaign": "hello", "kind": "one_off"})
+    for verb in ("pause", "stop"):
+        with pytest.raises(IllegalTransition):
+            world.steer(verb, "hello")
+    with pytest.raises(WrongCall):
+        world.steer("resume", "hello")
+    world.launch("hello")
+    world.settle()
+    for verb in ("pause", "cancel"):
+        with pytest.raises(IllegalTransition):
+            world.steer(verb, "hello")
+    assert world.state("hello") == "finished"
+
+
+def test_a_draft_and_a_scheduled_campaign_can_be_cancelled(world: World) -> None:
+    world.user("u")
+    world.apply({"campaign": "draft"})
+    world.apply({"campaign": "scheduled", "starts_at": "2027-01-01"})
+    world.launch("scheduled")
+    for name in ("draft", "scheduled"):
+        world.steer("cancel", name)
+    world.after("1d")
+    assert {world.state(name) for name in ("draft", "scheduled")} == {"cancelled"}
+    assert world.sent() == []

@@ -1,0 +1,86 @@
+"""The layout by hash, attacked: any id, any number of pieces."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.domain.keys import (
+    HASH_SPACE,
+    HIGHEST,
+    arm,
+    cut,
+    enrolment_id,
+    escape,
+    hash_prefix,
+    layout_hash,
+    stay_prefix,
+    suffix_of_stay,
+    suffix_of_user,
+    unescape,
+    user_id_of,
+    user_key,
+    user_suffix,
+)
+
+IDS = st.text(st.characters(codec="utf-8"), max_size=40)
+
+
+@given(IDS)
+def test_any_id_survives_the_way_into_a_key_and_back(user_id: str) -> None:
+    assert unescape(escape(user_id)) == user_id
+    assert user_id_of(user_key("w", user_id)) == user_id
+
+
+@given(IDS)
+def test_an_escaped_id_is_one_printable_part_of_a_key(user_id: str) -> None:
+    escaped = escape(user_id)
+    assert "/" not in escaped
+    assert escaped.isascii()
+    assert escaped.isprintable()
+
+
+@given(IDS, IDS)
+def test_two_ids_never_share_a_key(one: str, other: str) -> None:
+    assert (user_key("w", one) == user_key("w", other)) is (one == other)
+
+
+@given(IDS, st.integers(1, 9_999))
+def test_a_stay_tells_its_user_and_stands_in_its_campaign(user_id: str, entry: int) -> None:
+    suffix = user_suffix(user_id)
+    stay = enrolment_id("w", "c", suffix, entry)
+    assert suffix_of_stay(stay) == suffix == suffix_of_user(user_key("w", user_id))
+    prefix = stay_prefix("w", "c")
+    assert prefix + hash_prefix(0) <= stay < prefix + HIGHEST
+
+
+@given(st.integers(1, 5_000))
+def test_a_cut_covers_the_space_exactly_in_nearly_equal_pieces(number: int) -> None:
+    pieces = cut(number)
+    assert len(pieces) == number
+    assert (pieces[0][0], pieces[-1][1]) == (hash_prefix(0), HIGHEST)
+    assert all(before[1] == after[0] for before, after in pairwise(pieces))
+    edges = [int(first, 16) for first, _ in pieces] + [HASH_SPACE]
+    widths = [after - before for before, after in pairwise(edges)]
+    assert max(widths) - min(widths) <= 1
+
+
+@given(IDS, st.integers(1, 300))
+def test_every_user_falls_into_exactly_one_piece(user_id: str, number: int) -> None:
+    suffix = user_suffix(user_id)
+    homes = [place for place, (first, until) in enumerate(cut(number)) if first <= suffix < until]
+    edges = [HASH_SPACE * i // number for i in range(number + 1)]
+    assert homes == [next(i for i in range(number) if layout_hash(user_id) < edges[i + 1])]
+
+
+@given(st.text(min_size=1, max_size=12), st.sampled_from(["holdout", "variant"]), st.integers(0, 10**9))
+def test_arms_are_uniform_and_know_nothing_of_the_layout(campaign: str, purpose: str, seed: int) -> None:
+    """Of 1,000 users: the bounds are five standard deviations, which chance passes once in two million draws."""
+    people = [f"{seed}-{n}" for n in range(1_000)]
+    arms = [arm(campaign, purpose, name) for name in people]
+    assert all(0 <= one < 1 for one in arms)
+    assert abs(sum(arms) / 1_000 - 0.5) < 0.046
+    low = [one for one, name in zip(arms, people, strict=True) if layout_hash(name) < HASH_SPACE // 2]
+    assert abs(sum(one < 0.5 for one in low) / len(low) - 0.5) < 0.13

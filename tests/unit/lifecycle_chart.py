@@ -1,0 +1,77 @@
+"""Draws `docs/lifecycle.md` from the tables of `engine.domain.lifecycle`.
+
+`.venv/bin/python -m tests.unit.lifecycle_chart` writes it anew; `test_lifecycle.py` fails while it is not current.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from engine.domain.lifecycle import (
+    SENTENCES,
+    SETTLED,
+    TRANSITIONS,
+    CampaignState,
+    DeliveryState,
+    ExitReason,
+    RunState,
+    SkipReason,
+    SliceState,
+    StayState,
+)
+
+PAGE: Final = Path(__file__).parents[2] / "docs" / "lifecycle.md"
+REWRITE: Final = ".venv/bin/python -m tests.unit.lifecycle_chart"
+
+_SETTLED: Final = ", ".join(f"`{state}`" for state in DeliveryState if state in SETTLED)
+
+MACHINES: Final[dict[str, tuple[type[StrEnum], str]]] = {
+    "Campaign": (CampaignState, "From its first apply to its end. Only `live` lets users in."),
+    "Stay (enrolment)": (
+        StayState,
+        f"One user's stay in one campaign. It ends for exactly one reason: {', '.join(f'`{r}`' for r in ExitReason)}.",
+    ),
+    "Delivery": (
+        DeliveryState,
+        f"One message to one user in one stay. Settled, and so never chosen again in that stay, are {_SETTLED}. A "
+        + f"skipped one says why: {', '.join(f'`{r}`' for r in SkipReason)}.",
+    ),
+    "Run": (RunState, "One pass of one campaign with a fixed `as_of`."),
+    "Slice": (SliceState, "A part of a run, or of a campaign's deliveries: what one worker holds under a lease."),
+}
+
+INTRODUCTION: Final = f"""\
+# The lifecycle on one page
+
+Every state that the engine knows, and the only ways from one to another. This page is drawn from the tables in
+`engine/domain/lifecycle.py`; after a change there, `{REWRITE}` writes it anew. What the
+words mean is told in [concepts](concepts.md).
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    return INTRODUCTION + "".join(_section(name, *told) for name, told in MACHINES.items())
+
+
+def _section(name: str, states: type[StrEnum], introduction: str) -> str:
+    rows = ""
+    for state in states:
+        leads = ", ".join(f"`{after}`" for after in _after(states, state)) or "an end"
+        rows += f"| `{state}` | {SENTENCES[state]} | {leads} |\n"
+    arrows = "".join(f"    {before} --> {after}\n" for before in states for after in _after(states, before))
+    ends = "".join(f"    {state} --> [*]\n" for state in states if not TRANSITIONS[state])
+    first = next(iter(states))
+    chart = f"```mermaid\nstateDiagram-v2\n    [*] --> {first}\n{arrows}{ends}```\n"
+    return f"\n## {name}\n{introduction}\n\n{chart}\n| state | meaning | leads to |\n|---|---|---|\n{rows}"
+
+
+def _after(states: type[StrEnum], before: StrEnum) -> list[StrEnum]:
+    """Where `before` leads, in the order of the states."""
+    return [state for state in states if state in TRANSITIONS[before]]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

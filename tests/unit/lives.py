@@ -1,0 +1,151 @@
+"""Life stories without a store: looks and deliveries of one user in one campaign, written as the pipeline writes them.
+
+`advanced`, `marked`, `settled_as` and `put_back` are the memory twin of the store; `test_store_enrolments` compares it
+with MongoDB.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from engine.campaign.compiled import CompiledCampaign
+from engine.decide import Decision, decide
+from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
+from engine.domain.keys import suffix_of_user
+from engine.domain.lifecycle import LOOKED_AT, CampaignState, DeliveryState, StayState, check_transition
+from engine.domain.work import Slice, SliceKind
+from engine.pipeline.process import _changed, _converted, _opened
+from tests.unit.looks import Patience, Someone
+
+
+def piece_at(as_of: int) -> Slice:
+    """A slice whose looks are made at `as_of`."""
+    return Slice("s1", "shop/c1/pass/1", "shop", "c1", SliceKind.AUDIENCE, as_of, "", "g")
+
+
+def advanced(stay: Enrolment, change: StayChange) -> Enrolment:
+    """`stay` after one decision was written, if its version is the one that the decision read."""
+    if stay.version != change.version:
+        return stay
+    ended = change.exit is not None
+    if ended:
+        check_transition(stay.state, StayState.ENDED)
+    outgoing = change.outgoing or (None if ended else stay.outgoing)
+    return replace(
+        stay,
+        version=stay.version + 1,
+        revision=change.revision,
+        due_at=change.due_at,
+        converted_at=change.converted_at if change.converted_at is not None else stay.converted_at,
+        state=StayState.ENDED if ended else stay.state,
+        reason=change.exit or stay.reason,
+        detail=change.detail or stay.detail,
+        ended_at=change.as_of if ended else stay.ended_at,
+        outgoing=outgoing,
+        settled=stay.settled if change.settled is None else (*stay.settled, change.settled),
+        settled_at=stay.settled_at if change.settled is None else change.settled.at,
+    )
+
+
+def _moved(stay: Enrolment, state: DeliveryState) -> Outgoing:
+    assert stay.outgoing is not None
+    check_transition(stay.outgoing.state, state)
+    return stay.outgoing
+
+
+def marked(stay: Enrolment) -> Enrolment:
+    """`stay` with its queued delivery marked as attempting."""
+    out = _moved(stay, DeliveryState.ATTEMPTING)
+    tried = replace(out, state=DeliveryState.ATTEMPTING, attempts=out.attempts + 1, token="t")
+    return replace(stay, version=stay.version + 1, outgoing=tried)
+
+
+def settled_as(stay: Enrolment, state: DeliveryState, at: int, reason: str | None = None) -> Enrolment:
+    """`stay` with its delivery settled; it is looked at again at once."""
+    out = _moved(stay, state)
+    end = Settled(out.message, state, at, reason, out.attempts)
+    return replace(
+        stay, version=stay.version + 1, outgoing=None, settled=(*stay.settled, end), settled_at=at, due_at=at
+    )
+
+
+def put_back(stay: Enrolment, at: int) -> Enrolment:
+    """`stay` with its attempting delivery queued again."""
+    out = replace(_moved(stay, DeliveryState.QUEUED), state=DeliveryState.QUEUED, token=None)
+    return replace(stay, version=stay.version + 1, outgoing=out, due_at=at)
+
+
+@dataclass
+class Life:
+    """Every stay of one user in one campaign, oldest first."""
+
+    campaign: CompiledCampaign
+    user: Someone
+    inactivity: timedelta = timedelta(days=45)
+    stays: list[Enrolment] = field(default_factory=list)
+
+    @property
+    def latest(self) -> Enrolment | None:
+        return self.stays[-1] if self.stays else None
+
+    def look(self, as_of: int) -> Decision | None:
+        """One look, written; None where the campaign's state lets nobody look."""
+        if self.campaign.state not in LOOKED_AT:
+            return None
+        facts = self.user.facts(self.campaign)
+        decision = decide(self.campaign, Patience(self.inactivity), facts, self.latest, as_of)
+        piece = piece_at(as_of)
+        if decision.enters is not None:
+            if self.latest is not None:
+                found = decision.converted_at
+                change = None if found is None else _converted(piece, self.latest, found)
+                last = self.latest if change is None else advanced(self.latest, change)
+                self.stays[-1] = replace(last, due_at=None)
+            suffix = suffix_of_user(self.user.key)
+            self.stays.append(_opened(self.campaign, piece, suffix, self.user.key, decision))
+        elif self.latest is not None:
+            change = _changed(self.campaign, piece, self.latest, decision)
+            if change is not None:
+                self.stays[-1] = advanced(self.latest, change)
+        return decision
+
+    def settle(self, as_of: int, most: int = 20) -> int:
+        """Look as long as the stay is due at `as_of`; gives how many looks that took."""
+        looks = 0
+        while looks < most and self.campaign.state in LOOKED_AT:
+            if looks and (self.latest is None or self.latest.due_at is None or self.latest.due_at > as_of):
+                return looks
+            self.look(as_of)
+            looks += 1
+        return looks
+
+    def deliver(self, as_of: int, state: DeliveryState = DeliveryState.SENT) -> str | None:
+        """Send what is queued; gives the message, None where nothing is."""
+        sending = self.campaign.state in (CampaignState.LIVE, CampaignState.DRAINING)
+        if self.latest is None or self.latest.outgoing is None or not sending:
+            return None
+        name = self.latest.outgoing.message
+        self.stays[-1] = settled_as(marked(self.latest), state, as_of)
+        return name
+
+
+def identities_hold(stays: Iterable[Enrolment]) -> bool:
+    """Both counting identities of `SEMANTICS` section 3, and that no message stands twice in one stay."""
+    stays = list(stays)
+    by_state = Counter(stay.state for stay in stays)
+    by_reason = Counter(stay.reason for stay in stays if stay.reason is not None)
+    if len(stays) != by_state[StayState.ACTIVE] + by_reason.total():
+        return False
+    for stay in stays:
+        names = [one.message for one in stay.settled] + ([stay.outgoing.message] if stay.outgoing else [])
+        skipped = [one for one in stay.settled if one.state is DeliveryState.SKIPPED]
+        if len(names) != len(set(names)) or any(one.reason is None for one in skipped):
+            return False
+        if not stay.active and (stay.reason is None or stay.ended_at is None or stay.outgoing is not None):
+            return False
+        if stay.active and (stay.reason is not None or stay.ended_at is not None):
+            return False
+    return sum(stay.active for stay in stays) <= 1

@@ -1,0 +1,172 @@
+"""What the tests of the decision share: a workspace, people, campaigns as their author writes them, and stays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from engine.campaign.compiled import CompiledCampaign, Facts, compile_campaign
+from engine.campaign.load import campaign_from_spec
+from engine.decide import Decision, Exit, Send, decide
+from engine.domain.campaign import CampaignRecord
+from engine.domain.enrolment import Enrolment, Outgoing, Settled
+from engine.domain.keys import enrolment_id, suffix_of_user, user_key
+from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason, StayState
+from engine.predicate.workspace import workspace_of
+from engine.yamlsource import parse
+
+NOW = 1_796_083_200_000
+"""2026-12-01T00:00:00Z."""
+HOUR = 3_600_000
+DAY = 24 * HOUR
+ORDER = "Order Completed"
+
+SHOP = workspace_of(
+    parse(
+        """
+workspace: shop
+timezone: UTC
+attributes:
+  plan: string
+  points: integer
+  seen: time
+events:
+  Order Completed: {value: {type: decimal, scale: 2}}
+  Coupon Redeemed: {}
+""",
+        "conf/workspaces/shop.yaml",
+    )
+)
+_COMPILED: dict[str, CompiledCampaign] = {}  # to compile one takes longer than to look at a hundred people
+GOLD: Mapping[str, Any] = {"plan": "gold"}
+
+
+@dataclass(frozen=True)
+class Patience:
+    """A profile, as far as the decision asks for it."""
+
+    inactivity: timedelta = timedelta(days=45)
+
+
+@dataclass(frozen=True)
+class Someone:
+    """A user: attributes and events as (name, time, properties)."""
+
+    attributes: Mapping[str, Any] = field(default_factory=lambda: dict(GOLD))
+    events: Sequence[tuple[str, int, Mapping[str, Any]]] = ()
+    deleted: bool = False
+    name: str = "ann"
+    lists: Sequence[str] = ()
+
+    @property
+    def key(self) -> str:
+        return user_key("shop", self.name)
+
+    def document(self) -> dict[str, Any]:
+        """The document of `users`, with truthful summaries of events."""
+        told: dict[str, dict[str, int]] = {}
+        for event, t, _ in self.events:
+            one = told.setdefault(event, {"n": 0, "first": t, "last": t})
+            told[event] = {"n": one["n"] + 1, "first": min(one["first"], t), "last": max(one["last"], t)}
+        document = {"_id": self.key, "w": "shop", "u": self.name, "rev": 1, "a": dict(self.attributes)}
+        return document | {"e": told, "lists": list(self.lists)} | ({"deleted": True} if self.deleted else {})
+
+    def facts(self, campaign: CompiledCampaign) -> Facts:
+        """What a look of this campaign knows of them."""
+        known = [tuple((t, p) for name, t, p in self.events if name == query.name) for query in campaign.queries]
+        return Facts(SHOP.row(self.document()), tuple(known))
+
+
+def message(name: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "channel": "email", "subject": "Hello", "body": "Hello", **more}
+
+
+def campaign(
+    *,
+    state: CampaignState = CampaignState.LIVE,
+    launching: bool = False,
+    resumed_at: int = 0,
+    revision: int = 1,
+    renamed: Mapping[str, Sequence[str]] | None = None,
+    uid: str = "c1",
+    **written: Any,
+) -> CompiledCampaign:
+    """A continuous campaign for gold users with the messages `one` and, two days later, `two`; `written` overrides."""
+    spec = {
+        "campaign": "hello",
+        "workspace": "shop",
+        "kind": "continuous",
+        "audience": dict(GOLD),
+        "messages": [message("one"), message("two", wait="2d")],
+        **written,
+    }
+    record = CampaignRecord(
+        uid, "shop", "hello", spec["kind"], state, revision, spec, resumed_at=resumed_at, renamed=renamed or {}
+    )
+    key = repr((uid, revision, spec, renamed))
+    if key not in _COMPILED:
+        _COMPILED[key] = compile_campaign(record, campaign_from_spec(spec, SHOP))
+    return _COMPILED[key].at_state(record, launching=launching)
+
+
+def stay(
+    *,
+    entered_at: int = NOW - DAY,
+    entry: int = 1,
+    outgoing: str | None = None,
+    attempting: bool = False,
+    settled: Sequence[tuple[str, int]] = (),
+    ended: tuple[ExitReason, int] | None = None,
+    holdout: bool = False,
+    converted_at: int | None = None,
+    name: str = "ann",
+) -> Enrolment:
+    """A stay of `ann` in the campaign `c1`; `settled` are (message, time), all sent."""
+    key = user_key("shop", name)
+    state = DeliveryState.ATTEMPTING if attempting else DeliveryState.QUEUED
+    return Enrolment(
+        id=enrolment_id("shop", "c1", suffix_of_user(key), entry),
+        workspace="shop",
+        campaign="c1",
+        user=key,
+        entry=entry,
+        state=StayState.ACTIVE if ended is None else StayState.ENDED,
+        entered_at=entered_at,
+        revision=1,
+        version=1,
+        settled_at=max((at for _, at in settled), default=None),
+        ended_at=None if ended is None else ended[1],
+        reason=None if ended is None else ended[0],
+        holdout=holdout,
+        converted_at=converted_at,
+        outgoing=None if outgoing is None else Outgoing(outgoing, state, entered_at, entered_at),
+        settled=tuple(Settled(one, DeliveryState.SENT, at) for one, at in settled),
+    )
+
+
+def look(
+    at: CompiledCampaign,
+    user: Someone,
+    latest: Enrolment | None = None,
+    as_of: int = NOW,
+    inactivity: timedelta = timedelta(days=45),
+) -> Decision:
+    """One look at a user with the whole of what is known of them."""
+    return decide(at, Patience(inactivity), user.facts(at), latest, as_of)
+
+
+def exits(decision: Decision) -> ExitReason | None:
+    return decision.outcome.reason if isinstance(decision.outcome, Exit) else None
+
+
+def sends(decision: Decision) -> str | None:
+    """The message that goes out; one that is skipped does not."""
+    outcome = decision.outcome
+    return outcome.message if isinstance(outcome, Send) and outcome.skip is None else None
+
+
+def skips(decision: Decision) -> tuple[str, SkipReason] | None:
+    outcome = decision.outcome
+    return (outcome.message, outcome.skip) if isinstance(outcome, Send) and outcome.skip is not None else None

@@ -1,0 +1,225 @@
+"""Life stories: decisions written one after another, from entry to exit, with the counts adding up at each step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from engine.domain.enrolment import Settled
+from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason, StayState
+from tests.unit.lives import Life, advanced, identities_hold, marked, piece_at, put_back
+from tests.unit.looks import DAY, GOLD, HOUR, NOW, ORDER, Someone, campaign, look, message
+
+GONE = Someone({"plan": "free"})
+
+
+def ends(life: Life) -> list[tuple[str, str | None]]:
+    assert life.latest is not None
+    return [(one.message, one.reason or one.state.value) for one in life.latest.settled]
+
+
+def story(
+    days: int = 30, *, step: int = HOUR, user: Someone | None = None, **written: Any
+) -> tuple[Life, list[tuple[str, int]]]:
+    """Hour by hour; gives the life and what was sent, as (message, hours after the start)."""
+    life = Life(campaign(**written), user or Someone())
+    sent: list[tuple[str, int]] = []
+    for as_of in range(NOW, NOW + days * DAY + 1, step):
+        life.settle(as_of)
+        while (name := life.deliver(as_of)) is not None:
+            sent.append((name, (as_of - NOW) // HOUR))
+            life.settle(as_of)
+        assert identities_hold(life.stays)
+    return life, sent
+
+
+def test_a_series_is_sent_in_order_with_its_waits_and_ends_completed() -> None:
+    life, sent = story()
+    assert sent == [("one", 0), ("two", 48)]
+    assert [(stay.reason, stay.ended_at) for stay in life.stays] == [(ExitReason.COMPLETED, NOW + 2 * DAY)]
+
+
+def test_due_times_alone_lead_a_stay_to_its_end() -> None:
+    """Nobody passes by: each look is made when the one before it said."""
+    life = Life(campaign(messages=[message("one"), message("two", wait="2d"), message("three", wait="5d")]), Someone())
+    life.look(NOW)
+    sent, at = [], NOW
+    while life.latest is not None and life.latest.active:
+        name = life.deliver(at)
+        sent += [name] if name else []
+        assert life.latest.due_at is not None
+        at = max(at, life.latest.due_at)
+        life.look(at)
+        assert identities_hold(life.stays)
+    assert (sent, at) == (["one", "two", "three"], NOW + 7 * DAY)
+
+
+def test_a_continuous_campaign_takes_a_user_in_again_and_again() -> None:
+    life, sent = story(40, step=6 * HOUR, entry={"again_after": "10d"})
+    assert [stay.entry for stay in life.stays] == [1, 2, 3, 4]
+    assert [hours // 24 for name, hours in sent if name == "one"] == [0, 12, 24, 36]
+    assert [stay.due_at for stay in life.stays[:-1]] == [None, None, None]
+
+
+def test_a_user_who_leaves_and_matches_again_waits_out_the_pause() -> None:
+    life = Life(campaign(entry={"again_after": "10d"}), Someone())
+    life.settle(NOW)
+    life.user = GONE
+    life.settle(NOW + DAY)
+    assert life.latest is not None
+    assert life.latest.due_at == NOW + 11 * DAY
+    life.user = Someone()
+    life.settle(NOW + 2 * DAY)
+    assert len(life.stays) == 1
+    life.settle(NOW + 11 * DAY)
+    assert [stay.reason for stay in life.stays] == [ExitReason.UNMATCHED, None]
+
+
+def test_an_exit_settles_a_queued_delivery_as_skipped_in_the_same_write() -> None:
+    life = Life(campaign(), Someone())
+    life.look(NOW)
+    before = life.latest
+    life.user = GONE
+    life.look(NOW + HOUR)
+    assert life.latest is not None
+    assert before is not None
+    assert life.latest.version == before.version + 1
+    assert (life.latest.state, life.latest.outgoing) == (StayState.ENDED, None)
+    assert life.latest.settled == (Settled("one", DeliveryState.SKIPPED, NOW + HOUR, "exited"),)
+
+
+def test_a_cancelled_campaign_settles_what_is_queued_as_cancelled() -> None:
+    life = Life(campaign(), Someone())
+    life.look(NOW)
+    life.campaign = campaign(state=CampaignState.CANCELLED)
+    assert life.deliver(NOW + HOUR) is None
+    life.look(NOW + HOUR)
+    assert ends(life) == [("one", SkipReason.CANCELLED.value)]
+    assert life.latest is not None
+    assert (life.latest.reason, life.latest.due_at) == (ExitReason.CANCELLED, None)
+
+
+def test_what_is_attempting_is_settled_before_the_stay_exits() -> None:
+    life = Life(campaign(), Someone())
+    life.look(NOW)
+    assert life.latest is not None
+    life.stays = [marked(life.latest)]
+    life.user = GONE
+    life.look(NOW + 1)
+    assert life.latest.active
+    life.stays = [replace(life.stays[0], outgoing=replace(life.stays[0].outgoing, state=DeliveryState.QUEUED))]
+    life.deliver(NOW + 2)
+    assert life.latest.due_at == NOW + 2
+    life.look(NOW + 2)
+    assert (life.latest.reason, ends(life)) == (ExitReason.UNMATCHED, [("one", "sent")])
+
+
+def test_a_look_that_had_to_wait_for_an_attempt_is_made_again_when_the_delivery_is_put_back() -> None:
+    life = Life(campaign(), Someone())
+    life.look(NOW)
+    assert life.latest is not None
+    life.stays = [marked(life.latest)]
+    life.user = GONE
+    life.look(NOW + 1)
+    assert life.latest.due_at is None
+    life.stays = [put_back(life.latest, NOW + 2)]
+    life.settle(NOW + 2)
+    assert (life.latest.reason, ends(life)) == (ExitReason.UNMATCHED, [("one", "exited")])
+
+
+def test_a_holdout_takes_as_long_as_the_others_and_nothing_goes_out() -> None:
+    name = next(str(n) for n in range(100) if look(campaign(holdout="50%"), Someone(name=str(n))).holdout)
+    life, sent = story(holdout="50%", user=Someone(name=name))
+    assert sent == []
+    assert ends(life) == [("one", "holdout"), ("two", "holdout")]
+    assert life.latest is not None
+    assert (life.latest.reason, life.latest.ended_at) == (ExitReason.COMPLETED, NOW + 2 * DAY)
+
+
+def test_a_message_that_is_too_late_settles_in_the_choosing_write_and_the_next_one_follows() -> None:
+    life, sent = story(messages=[message("one", wait="3d", not_after="2026-12-03"), message("two")])
+    assert sent == [("two", 72)]
+    assert ends(life) == [("one", "too_late"), ("two", "sent")]
+
+
+def test_failed_and_unknown_count_as_settled_and_the_series_goes_on() -> None:
+    for state in (DeliveryState.FAILED, DeliveryState.UNKNOWN):
+        life = Life(campaign(messages=[message("one"), message("two")]), Someone())
+        life.settle(NOW)
+        assert life.deliver(NOW, state) == "one"
+        life.settle(NOW)
+        assert life.deliver(NOW) == "two"
+        assert ends(life) == [("one", state.value), ("two", "sent")]
+
+
+def test_a_buyer_converts_and_leaves_and_one_who_buys_after_leaving_converts_too() -> None:
+    rules = {"goal": {"event": {"name": ORDER}, "within": "5d"}}
+    bought = Someone(events=[(ORDER, NOW + 3 * HOUR, {})])
+    life, sent = story(user=bought, **rules)
+    assert life.latest is not None
+    assert (life.latest.reason, life.latest.converted_at, sent) == (ExitReason.GOAL, NOW + 3 * HOUR, [("one", 0)])
+    later, _ = story(user=Someone(events=[(ORDER, NOW + 4 * DAY, {})]), **rules)
+    assert later.latest is not None
+    assert (later.latest.reason, later.latest.converted_at) == (ExitReason.COMPLETED, NOW + 4 * DAY)
+    never, _ = story(user=Someone(events=[(ORDER, NOW + 6 * DAY, {})]), **rules)
+    assert never.latest is not None
+    assert never.latest.converted_at is None
+
+
+def test_a_paused_campaign_decides_nothing_and_resumes_where_it_stood() -> None:
+    life = Life(campaign(), Someone())
+    life.settle(NOW)
+    life.deliver(NOW)
+    life.settle(NOW)
+    life.campaign = campaign(state=CampaignState.PAUSED)
+    assert life.look(NOW + 50 * DAY) is None
+    life.campaign = campaign(resumed_at=NOW + 50 * DAY)
+    life.settle(NOW + 50 * DAY)
+    assert life.deliver(NOW + 50 * DAY) == "two"
+
+
+def test_an_inactive_stay_ends_and_takes_no_message_with_it() -> None:
+    waiting = {"messages": [message("one", when={"points": 1})]}
+    life = Life(campaign(**waiting), Someone(), timedelta(days=10))
+    life.settle(NOW)
+    life.settle(NOW + 10 * DAY)
+    assert life.latest is not None
+    assert (life.latest.reason, life.latest.settled) == (ExitReason.INACTIVE, ())
+
+
+def test_a_look_that_says_what_is_written_already_writes_nothing() -> None:
+    life = Life(campaign(messages=[message("one", wait="3d")]), Someone())
+    life.look(NOW)
+    assert life.latest is not None
+    version = life.latest.version
+    life.look(NOW + DAY)
+    assert life.latest.version == version
+
+
+def test_a_look_of_a_newer_revision_notes_it_on_the_stay() -> None:
+    life = Life(campaign(messages=[message("one", wait="3d")]), Someone())
+    life.look(NOW)
+    life.campaign = campaign(messages=[message("one", wait="3d"), message("two")], revision=2)
+    life.look(NOW)
+    assert life.latest is not None
+    assert life.latest.revision == 2
+
+
+def test_a_decision_on_an_older_version_changes_nothing() -> None:
+    life = Life(campaign(), Someone())
+    life.look(NOW)
+    assert life.latest is not None
+    from engine.pipeline.process import _changed
+
+    change = _changed(life.campaign, piece_at(NOW), life.latest, look(life.campaign, GONE, life.latest))
+    assert change is not None
+    newer = marked(life.latest)
+    assert advanced(newer, change) == newer
+
+
+def test_attributes_of_a_stay_survive_every_write() -> None:
+    life, _ = story(user=Someone(dict(GOLD)), entry={"again_after": "1d"}, days=10)
+    for number, stay in enumerate(life.stays, 1):
+        assert (stay.entry, stay.user, stay.campaign) == (number, life.user.key, "c1")
+        assert stay.id.endswith(f"/{number:04d}")

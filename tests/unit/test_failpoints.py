@@ -1,0 +1,104 @@
+"""Failpoints: named points at which a test can end, stop or fail the process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine import failpoints
+from engine.failpoints import POINTS, Failpoint, arm, done, passage
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _disarmed() -> Iterator[None]:
+    arm("")
+    yield
+    arm("")
+
+
+def test_without_a_wish_every_point_is_passed() -> None:
+    for name in POINTS:
+        passage(name)
+    assert done() == frozenset()
+
+
+def test_a_point_raises_at_its_first_passage_and_not_at_the_next() -> None:
+    arm("slice.closed=raise")
+    with pytest.raises(Failpoint, match=r"slice\.closed"):
+        passage("slice.closed")
+    passage("slice.closed")
+    assert done() == {"slice.closed"}
+
+
+def test_a_passage_can_be_counted() -> None:
+    arm("slice.closed=raise@3")
+    passage("slice.closed")
+    passage("slice.closed")
+    with pytest.raises(Failpoint):
+        passage("slice.closed")
+
+
+def test_every_passage_can_be_meant() -> None:
+    arm("slice.closed=raise@*")
+    for _ in range(3):
+        with pytest.raises(Failpoint):
+            passage("slice.closed")
+
+
+def test_a_point_can_be_about_somebody() -> None:
+    arm("slice.decided=raise@*~/hh-7/")
+    passage("slice.decided", ["/hh-1/", "/hh-2/"])
+    passage("slice.decided")
+    with pytest.raises(Failpoint):
+        passage("slice.decided", ["/hh-1/", "/hh-7/"])
+
+
+def test_several_points_are_counted_apart() -> None:
+    arm("slice.closed=raise@2,enter.inserted=raise")
+    passage("slice.closed")
+    with pytest.raises(Failpoint):
+        passage("enter.inserted")
+    with pytest.raises(Failpoint):
+        passage("slice.closed")
+
+
+@pytest.mark.parametrize("text", ["nowhere=kill", "slice.closed", "slice.closed=explode", "slice.closed=kill@x"])
+def test_a_wish_that_cannot_be_met_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="TIDEGATE_FAILPOINTS"):
+        arm(text)
+
+
+def test_arming_again_forgets_what_was_wanted() -> None:
+    arm("slice.closed=raise")
+    arm("enter.inserted=raise")
+    passage("slice.closed")
+
+
+def test_kill_from_the_environment_ends_the_process_as_a_crash_does() -> None:
+    code = (
+        "from engine.failpoints import passage as go; go('deliver.sent'); print('once', flush=True); go('deliver.sent')"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TIDEGATE_FAILPOINTS": "deliver.sent=kill@2"},
+        cwd=ROOT,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (-signal.SIGKILL, b"once\n")
+
+
+def test_every_point_stands_somewhere_in_the_engine() -> None:
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "engine").rglob("*.py"))
+    own = Path(failpoints.__file__).read_text(encoding="utf-8")
+    rest = source.replace(own, "")
+    assert {name for name in POINTS if f'passage("{name}"' not in rest} == set()

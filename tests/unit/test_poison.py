@@ -1,0 +1,114 @@
+"""The poison rule: who killed a worker is found, and a storm that kills every worker buries nobody."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from engine.poison import (
+    DEATHS_TO_BURY,
+    DEATHS_TO_HALVE,
+    ERRORS_TO_SUSPECT,
+    LONGEST_BACKOFF,
+    Again,
+    Bury,
+    Halve,
+    after_death,
+    after_error,
+)
+
+LEASE = timedelta(seconds=30)
+
+
+def died(**more: Any) -> object:
+    return after_death(
+        **{"suspect": False, "deaths": 0, "errors": 0, "progressed": False, "users": 9, "lease": LEASE, **more}
+    )
+
+
+def failed(**more: Any) -> object:
+    return after_error(**{"suspect": False, "deaths": 0, "errors": 0, "users": 9, "lease": LEASE, **more})
+
+
+def test_a_death_before_a_checkpoint_makes_a_suspect_which_may_run_at_once() -> None:
+    assert died() == Again(suspect=True, deaths=0, errors=0, after=None)
+
+
+def test_a_death_among_others_is_no_death_of_the_slice_itself() -> None:
+    assert died(deaths=7).deaths == 0
+
+
+def test_a_death_after_progress_is_nobodys_fault() -> None:
+    assert died(progressed=True) == Again(suspect=False, deaths=0, errors=0, after=None)
+    assert died(progressed=True, suspect=True, deaths=1) == Again(suspect=True, deaths=0, errors=0, after=None)
+
+
+def test_a_suspect_that_dies_alone_is_counted_and_waits_a_lease() -> None:
+    assert died(suspect=True) == Again(suspect=True, deaths=1, errors=0, after=LEASE)
+
+
+def test_a_suspect_of_many_is_halved_after_two_deaths() -> None:
+    assert died(suspect=True, deaths=DEATHS_TO_HALVE - 1) == Halve()
+
+
+def test_a_suspect_of_one_is_buried_after_three_and_not_before() -> None:
+    assert died(suspect=True, deaths=DEATHS_TO_BURY - 2, users=1) == Again(
+        suspect=True, deaths=2, errors=0, after=LEASE
+    )
+    assert died(suspect=True, deaths=DEATHS_TO_BURY - 1, users=1) == Bury()
+
+
+def test_a_suspect_with_nobody_left_is_buried_too() -> None:
+    assert died(suspect=True, deaths=DEATHS_TO_BURY - 1, users=0) == Bury()
+
+
+def test_an_error_backs_off_longer_each_time_up_to_a_limit() -> None:
+    waits = [failed(errors=n).after for n in range(12)]
+    assert waits[:4] == [timedelta(seconds=1), timedelta(seconds=2), timedelta(seconds=4), timedelta(seconds=8)]
+    assert waits == sorted(waits)
+    assert waits[-1] == LONGEST_BACKOFF
+
+
+def test_three_errors_in_a_row_make_a_suspect() -> None:
+    assert [failed(errors=n).suspect for n in range(4)] == [n + 1 >= ERRORS_TO_SUSPECT for n in range(4)]
+
+
+def test_an_error_of_a_suspect_counts_like_a_death() -> None:
+    assert failed(suspect=True) == Again(suspect=True, deaths=1, errors=1, after=LEASE)
+    assert failed(suspect=True, deaths=DEATHS_TO_HALVE - 1) == Halve()
+    assert failed(suspect=True, deaths=DEATHS_TO_BURY - 1, users=1) == Bury()
+
+
+@pytest.mark.parametrize("users", [1, 2, 500, 20_000])
+def test_one_poisonous_user_is_found_by_halving_and_nobody_else_is_buried(users: int) -> None:
+    """Each slice that holds the user kills whoever works on it; the others end well."""
+    poison, buried, finished = users // 3, [], 0
+    open_slices, deaths_seen = [(0, users)], 0
+    while open_slices:
+        first, until = open_slices.pop()
+        if not first <= poison < until:
+            finished += until - first
+            continue
+        deaths, suspect = 0, False
+        while True:
+            deaths_seen += 1
+            verdict = died(suspect=suspect, deaths=deaths, users=until - first)
+            if isinstance(verdict, Again):
+                suspect, deaths = verdict.suspect, verdict.deaths
+                continue
+            if isinstance(verdict, Bury):
+                buried.append(first)
+                assert until - first == 1
+            else:
+                middle = (first + until) // 2
+                open_slices += [(first, middle), (middle, until)]
+            break
+    assert buried == [poison]
+    assert finished == users - 1
+    assert deaths_seen <= 3 * (users.bit_length() + 1) + 2
+
+
+def test_a_storm_that_kills_every_claim_of_slices_that_are_no_suspects_halves_and_buries_nothing() -> None:
+    assert all(isinstance(died(deaths=n, users=u), Again) for n in range(20) for u in range(3))
