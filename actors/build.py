@@ -6,13 +6,6 @@ from typing import Any
 
 from dramatiq import MessageProxy, set_broker
 
-import actors.deliver_slice
-import actors.finish_run
-import actors.index_range
-import actors.index_users
-import actors.maintain
-import actors.plan_run
-import actors.process_slice
 from actors.broker import HardenedBroker, build_broker
 from actors.messenger import BrokerMessenger
 from actors.middleware import LogContext, Reroute, default_middleware, stop_requested

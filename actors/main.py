@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 
 from actors.build import broker_for
-from engine.app import App, log_options
+from actors.logs import log_options
+from engine.app import App
 from engine.settings import load_settings
 from engine.telemetry import logging
 from engine.telemetry.events import emit

@@ -10,6 +10,7 @@ from dramatiq import Actor, Message
 from dramatiq.errors import BrokerError
 
 from actors.broker import HardenedBroker
+from actors.middleware import Refused
 from engine.app import App
 from engine.clock import millis
 
@@ -68,5 +69,5 @@ class BrokerMessenger:
             return
         try:
             self._broker.enqueue_many(messages)
-        except BrokerError as error:
+        except (BrokerError, Refused) as error:
             _log.warning("messenger.unheard", messages=len(messages), error=str(error))

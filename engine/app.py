@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
-from typing import Protocol
-
-from pydantic import SecretStr
 
 from engine.channels.maildir import MaildirChannel
 from engine.channels.port import Channel
@@ -43,14 +39,6 @@ from engine.predicate.workspace import read_workspaces
 from engine.settings import Settings
 from engine.stores.opened import Stores
 from engine.telemetry.events import emit
-from engine.telemetry.logging import LogOptions
-
-
-class Indexer(Protocol):
-    """Asks for users to be indexed; the actors provide one."""
-
-    def index(self, keys: Sequence[str]) -> None:
-        """Ask for these users (user keys) to be indexed."""
 
 
 @dataclass
@@ -166,13 +154,15 @@ class App:
     def finishing(self) -> Finishing:
         """Decides runs, finishes campaigns."""
         s = self.stores
-        return Finishing(s.runs, s.slices, s.campaigns, s.enrolments, s.deliveries, s.bell, self.clock)
+        return Finishing(s.runs, s.slices, s.campaigns, s.enrolments, s.deliveries, s.bell, self.clock, self.book.name)
 
     @cached_property
     def reconciling(self) -> Reconciling:
         """Frees leases that ran out."""
         s, lease = self.stores, self.settings.engine.lease
-        return Reconciling(s.slices, s.campaigns, s.users, s.enrolments, s.deliveries, self.clock, lease=lease)
+        return Reconciling(
+            s.slices, s.campaigns, s.users, s.enrolments, s.deliveries, self.book, self.clock, lease=lease
+        )
 
     @cached_property
     def worker(self) -> SliceWorker:
@@ -185,6 +175,7 @@ class App:
             lease=self.settings.engine.lease,
             stop=self.stopping,
             outages=self.stores.OUTAGES,
+            name_of=self.book.name,
         )
 
     @cached_property
@@ -306,27 +297,3 @@ class App:
             channel.close()
         self.stores.close()
 
-
-def secrets(settings: Settings) -> tuple[str, ...]:
-    """Every secret value of the settings, to be taken out of logs; passwords inside URLs too."""
-    found: list[str] = []
-    for section in (settings.services, settings.email):
-        for value in section.__dict__.values():
-            if isinstance(value, SecretStr) and value.get_secret_value():
-                text = value.get_secret_value()
-                credentials = text.split("://", 1)[1].rpartition("@")[0] if "://" in text else text
-                found += [part for part in (credentials, credentials.partition(":")[2]) if part]
-    return tuple(found)
-
-
-def log_options(settings: Settings, process: str) -> LogOptions:
-    """Where a process of this type writes its lines; the supervisor's name of it (`slow.2`) wins."""
-    return LogOptions(
-        process=os.environ.get("TIDEGATE_PROCESS", process),
-        folder=settings.log_folder,
-        level=settings.logs.level,
-        stdout=settings.logs.stdout,
-        max_bytes=settings.logs.max_bytes,
-        keep=settings.logs.keep,
-        secrets=secrets(settings),
-    )

@@ -55,7 +55,7 @@ class _Loader(yaml.SafeLoader):
     """Refuses anchors, aliases and tags where they stand: so a small document cannot unfold into a huge one."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs leave it out
         if getattr(event, "anchor", None) is not None:
             raise _NotRead(None, None, "anchors and aliases are not read here", event.start_mark)
         if getattr(event, "tag", None) is not None:

@@ -14,7 +14,7 @@ from typing import Annotated, Final
 import orjson
 import typer
 
-from engine.app import log_options
+from actors.logs import log_options
 from engine.clock import Instant, SystemClock, millis, parse_duration, parse_instant
 from engine.errors import ServiceUnreachable, WrongCall
 from engine.local.services import LocalServices

@@ -15,9 +15,10 @@ import typer
 
 from actors.build import broker_for
 from actors.fleet import exec_fleet, run_fleet_in_process, stop_fleets
+from actors.logs import log_options
 from actors.messenger import BrokerMessenger
 from actors.middleware import request_stop, stop_requested, wait_for_stop
-from engine.app import App, log_options
+from engine.app import App
 from engine.cli.importing import ImportSetting
 from engine.cli.opening import addressed, opened, say, settings_of, with_urls
 from engine.domain.keys import cut

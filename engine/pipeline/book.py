@@ -63,6 +63,7 @@ class CampaignBook:
         self._catalogues = catalogues
         self._policies = policies
         self._entries: OrderedDict[tuple[str, int], Entry] = OrderedDict()
+        self._names: dict[str, str] = {}
         self._lock = Lock()
 
     @property
@@ -84,6 +85,15 @@ class CampaignBook:
         if record is None:
             raise NotFound(f"there is no campaign {uid}")
         return self.of(record)
+
+    def name(self, uid: str) -> str:
+        """The name of a campaign, which never changes; the uid itself where there is none (any more)."""
+        known = self._names.get(uid)
+        if known is None:
+            record = self._campaigns.get(uid)
+            known = uid if record is None else record.name
+            self._names[uid] = known
+        return known
 
     def of(self, record: CampaignRecord) -> Entry:
         """The entry of a record, compiled at its first use; raises `EngineError` where its file no longer fits."""

@@ -25,7 +25,7 @@ from engine.pipeline.book import CampaignBook, Entry
 from engine.pipeline.compose import Skip, compose
 from engine.pipeline.ports import CampaignStore, DeliveryStore, UserReads
 from engine.pipeline.recovering import Recovering
-from engine.pipeline.telling import tell
+from engine.pipeline.telling import slice_labels, tell
 from engine.pipeline.watching import Watching
 from engine.pipeline.working import Hold, LeaseLost, Progress, SliceWorker
 from engine.telemetry.events import emit
@@ -87,14 +87,7 @@ class Delivering:
 
         closed = self._worker.work(slice_id, self._guard, batch)
         if closed is not None:
-            emit(
-                "slice.closed",
-                workspace=closed.workspace,
-                campaign_uid=closed.campaign,
-                slice=closed.id,
-                kind=closed.kind.value,
-                **dict(closed.results),
-            )
+            emit("slice.closed", **slice_labels(closed, self._book.name(closed.campaign)), **dict(closed.results))
             if closed.results.get("failed"):
                 self._watching.failures(self._book.open(closed.campaign).record)
 
@@ -122,7 +115,7 @@ class Delivering:
             counts += self._window(hold, entry, window, documents, now)
         took = timedelta(seconds=self._clock.monotonic() - began)
         if stays:
-            emit("batch.delivered", **_labels(piece, entry), duration=took, **dict(counts))
+            emit("batch.delivered", **slice_labels(piece, entry.record.name), duration=took, **dict(counts))
         finished = done == len(stays) < READ_AHEAD
         return Progress(None if finished else stays[done - 1].id.removeprefix(prefix), counts)
 
@@ -223,13 +216,3 @@ def _settled(stay: Enrolment, outcome: Outcome, now: Instant) -> Settled | None:
         case Retry():
             exhausted = attempts >= MOST_ATTEMPTS
             return Settled(message, DeliveryState.FAILED, now, "retries_exhausted", attempts) if exhausted else None
-
-
-def _labels(piece: Slice, entry: Entry) -> dict[str, str]:
-    return {
-        "workspace": piece.workspace,
-        "campaign": entry.record.name,
-        "campaign_uid": piece.campaign,
-        "slice": piece.id,
-        "kind": piece.kind.value,
-    }

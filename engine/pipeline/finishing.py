@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from engine.clock import Clock
 from engine.domain.campaign import CampaignRecord
@@ -24,6 +25,7 @@ class Finishing:
         deliveries: DeliveryStore,
         bell: Doorbell,
         clock: Clock,
+        name_of: Callable[[str], str],
     ) -> None:
         self._runs = runs
         self._slices = slices
@@ -32,6 +34,7 @@ class Finishing:
         self._deliveries = deliveries
         self._bell = bell
         self._clock = clock
+        self._name_of = name_of
 
     def run(self, run_id: str) -> bool:
         """Decide a run whose slices are all closed; safe to call twice, early, or for a run that is gone."""
@@ -48,6 +51,7 @@ class Finishing:
         emit(
             "run.decided",
             workspace=run.workspace,
+            campaign=self._name_of(run.campaign),
             campaign_uid=run.campaign,
             run=run.id,
             kind=run.kind.value,

@@ -19,6 +19,7 @@ from engine.domain.work import Slice, SliceKind
 from engine.failpoints import passage
 from engine.pipeline.book import CampaignBook, Entry, launching
 from engine.pipeline.ports import CampaignStore, Doorbell, EventReads, Messenger, SliceStore, StayStore, UserReads
+from engine.pipeline.telling import slice_labels
 from engine.pipeline.watching import Watching
 from engine.pipeline.working import Hold, LeaseLost, Progress, SliceWorker
 from engine.policy.models import Profile
@@ -81,7 +82,8 @@ class Processing:
         closed = self._worker.work(slice_id, self._guard, self._batch)
         if closed is None or closed.run is None:
             return
-        emit("slice.closed", **_labels(closed), as_of=closed.as_of, **_measures(Counter(closed.results)))
+        labels = slice_labels(closed, self._book.name(closed.campaign))
+        emit("slice.closed", **labels, as_of=closed.as_of, first=closed.first, until=closed.until, **closed.results)
         if not self._slices.has_open(closed.run):
             self._messenger().finish(closed.run)
 
@@ -111,13 +113,14 @@ class Processing:
             self._bell.ring()
         emit(
             "batch.decided",
-            **_labels(piece),
-            campaign=campaign.name,
+            **slice_labels(piece, campaign.name),
+            first=batch.looks[0].suffix if batch.looks else piece.first,
+            until=batch.looks[-1].suffix + _AFTER if batch.looks else piece.until,
             profile=profile.profile,
             policy=self._book.policies.version,
             as_of=piece.as_of,
             duration=took,
-            **_measures(counts),
+            **dict(counts),
         )
         return Progress(batch.cursor, counts)
 
@@ -284,17 +287,3 @@ def _choice(piece: Slice, decision: Decision) -> tuple[Outgoing | None, Settled 
         return None, Settled(outcome.message, DeliveryState.SKIPPED, piece.as_of, outcome.skip.value), piece.as_of
     chosen = Outgoing(outcome.message, DeliveryState.QUEUED, piece.as_of, piece.as_of, slice=piece.id)
     return chosen, None, decision.holds_until
-
-
-def _labels(piece: Slice) -> dict[str, str]:
-    return {
-        "workspace": piece.workspace,
-        "campaign_uid": piece.campaign,
-        "run": piece.run or "",
-        "slice": piece.id,
-        "kind": piece.kind.value,
-    }
-
-
-def _measures(counts: Counter[str]) -> dict[str, int]:
-    return dict(counts)

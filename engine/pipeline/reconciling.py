@@ -12,7 +12,9 @@ from engine.domain.keys import enrolment_id, stay_prefix, suffix_of_stay, suffix
 from engine.domain.lifecycle import DeliveryState, ExitReason, SliceState, StayState
 from engine.domain.work import Expired, Slice, SliceKind
 from engine.failpoints import passage
+from engine.pipeline.book import CampaignBook
 from engine.pipeline.ports import CampaignStore, DeliveryStore, SliceStore, StayStore, UserReads
+from engine.pipeline.telling import slice_labels
 from engine.poison import DEATHS_TO_BURY, DEATHS_TO_HALVE, Again, after_death
 from engine.telemetry.events import emit
 
@@ -30,6 +32,7 @@ class Reconciling:
         users: UserReads,
         stays: StayStore,
         deliveries: DeliveryStore,
+        book: CampaignBook,
         clock: Clock,
         *,
         lease: timedelta,
@@ -39,6 +42,7 @@ class Reconciling:
         self._users = users
         self._stays = stays
         self._deliveries = deliveries
+        self._book = book
         self._clock = clock
         self._lease = lease
 
@@ -66,10 +70,13 @@ class Reconciling:
             return False
         passage("lease.freed")
         if again.suspect and not one.progressed:
-            emit("slice.suspect", **_labels(piece), as_of=piece.as_of, deaths=again.deaths)
+            emit("slice.suspect", **self._labels(piece), as_of=piece.as_of, deaths=again.deaths)
         if again is not verdict:
             self.treat(piece.id)
         return True
+
+    def _labels(self, piece: Slice) -> dict[str, str]:
+        return slice_labels(piece, self._book.name(piece.campaign))
 
     def users_left(self, piece: Slice) -> int:
         """How many users are left in a slice, as far as it matters: 0, 1 or 2 for more."""
@@ -99,7 +106,7 @@ class Reconciling:
         )
         passage("poison.halved")
         if self._slices.end_unclaimed(piece.id, SliceState.SPLIT):
-            emit("slice.split", **_labels(piece), as_of=piece.as_of, first=piece.first, until=piece.until)
+            emit("slice.split", **self._labels(piece), as_of=piece.as_of, first=piece.first, until=piece.until)
 
     def _bury(self, piece: Slice, left: list[str]) -> None:
         """The stay of its one user ends `failed(poison)`, written now if there is none; then the slice is dead.
@@ -110,7 +117,7 @@ class Reconciling:
             return
         passage("poison.buried")
         if self._slices.end_unclaimed(piece.id, SliceState.DEAD):
-            emit("slice.dead", **_labels(piece), as_of=piece.as_of, reason="poison")
+            emit("slice.dead", **self._labels(piece), as_of=piece.as_of, reason="poison")
 
     def _end_stay(self, piece: Slice, suffix: str) -> bool:
         """End the user's latest stay; False where another write came first."""
@@ -167,13 +174,3 @@ class Reconciling:
             stays = self._deliveries.queued(prefix, after, until, now, limit)
             stays = sorted(stays + self._deliveries.attempting(prefix, after, until, limit), key=lambda stay: stay.id)
         return list(dict.fromkeys(suffix_of_stay(stay.id) for stay in stays))
-
-
-def _labels(piece: Slice) -> dict[str, str]:
-    return {
-        "workspace": piece.workspace,
-        "campaign_uid": piece.campaign,
-        "slice": piece.id,
-        "kind": piece.kind.value,
-        **({"run": piece.run} if piece.run else {}),
-    }

@@ -9,7 +9,7 @@ from typing import Final
 from engine.channels.port import Channel
 from engine.clock import Clock
 from engine.domain.enrolment import Enrolment, Outgoing, Settled
-from engine.domain.keys import delivery_key, stay_prefix
+from engine.domain.keys import delivery_key, stay_prefix, user_id_of
 from engine.domain.lifecycle import DeliveryState
 from engine.domain.settling import Settling
 from engine.domain.work import Slice
@@ -94,8 +94,13 @@ class Recovering:
                 workspace=stay.workspace,
                 campaign=entry.record.name,
                 campaign_uid=stay.campaign,
+                slice=outgoing.slice,
+                message=outgoing.message,
+                user=user_id_of(stay.user),
+                entry=str(stay.entry),
                 key=key,
                 channel=channel.name,
                 state=state.value,
+                chosen_at=outgoing.chosen_at,
                 attempts=outgoing.attempts,
             )

@@ -148,7 +148,8 @@ class Steering:
                 continue
             self._slices.drop_unclaimed(run.id)
             if not self._slices.has_open(run.id) and self._runs.move(run, RunState.DROPPED):
-                emit("run.dropped", workspace=run.workspace, campaign_uid=run.campaign, run=run.id, reason="resumed")
+                labels = {"workspace": run.workspace, "campaign": record.name, "campaign_uid": run.campaign}
+                emit("run.dropped", **labels, run=run.id, reason="resumed")
         now = self._clock.campaign_now()
         moved = self._move(record, record.resume_to, resume_to=None, resumed_at=now)
         if all(run.kind is RunKind.DUE for run in self._runs.undecided([record.uid])):

@@ -1,10 +1,11 @@
-"""One line for one delivery at its end: the event that the logs, the metrics and the map subscribe to."""
+"""The labels of what is told, and one line for one delivery at its end."""
 
 from __future__ import annotations
 
 from engine.domain.delivery import Retry
 from engine.domain.enrolment import Enrolment, Settled
 from engine.domain.keys import delivery_key, user_id_of
+from engine.domain.work import Slice
 from engine.pipeline.book import Entry
 from engine.telemetry.events import emit
 
@@ -32,3 +33,15 @@ def tell(entry: Entry, stay: Enrolment, end: Settled | Retry, *, channel: str) -
         emit("delivery.retried", **labels, attempts=stay.outgoing.attempts + 1, after=end.after.total_seconds())
     else:
         emit(f"delivery.{end.state.value}", **labels, as_of=end.at, attempts=end.attempts)
+
+
+def slice_labels(piece: Slice, campaign: str) -> dict[str, str]:
+    """The labels of a line about a slice of the campaign of that name."""
+    return {
+        "workspace": piece.workspace,
+        "campaign": campaign,
+        "campaign_uid": piece.campaign,
+        "slice": piece.id,
+        "kind": piece.kind.value,
+        **({"run": piece.run} if piece.run else {}),
+    }

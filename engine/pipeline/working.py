@@ -19,6 +19,7 @@ from engine.domain.work import Slice
 from engine.errors import EngineError
 from engine.failpoints import passage
 from engine.pipeline.ports import Doorbell, Poison, SliceStore
+from engine.pipeline.telling import slice_labels
 from engine.poison import Again, after_error
 from engine.telemetry.events import emit
 
@@ -52,7 +53,7 @@ class SliceWorker:
     """Works on slices under leases.
 
     `stop` tells between batches whether this process is shutting down; `outages` are the exceptions of a store that
-    does not answer, for which a slice is not blamed.
+    does not answer, for which a slice is not blamed; `name_of` gives the name of a campaign's uid.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class SliceWorker:
         lease: timedelta,
         stop: Callable[[], bool],
         outages: tuple[type[BaseException], ...],
+        name_of: Callable[[str], str],
     ) -> None:
         self._slices = slices
         self._poison = poison
@@ -73,6 +75,7 @@ class SliceWorker:
         self._lease = lease
         self._stop = stop
         self._outages = outages
+        self._name_of = name_of
 
     def work(
         self,
@@ -91,14 +94,17 @@ class SliceWorker:
         try:
             return self._batches(hold, guard, batch)
         except LeaseLost:
-            emit("slice.released", **_labels(hold.piece), reason="lease_lost")
+            emit("slice.released", **self._labels(hold.piece), reason="lease_lost")
         except self._outages as error:
-            emit("slice.released", **_labels(hold.piece), reason="store_away", error=error)
+            emit("slice.released", **self._labels(hold.piece), reason="store_away", error=error)
             self._give_back(hold)
         except Exception as error:
-            emit("slice.failed", **_labels(hold.piece), reason=type(error).__name__, error=error)
+            emit("slice.failed", **self._labels(hold.piece), reason=type(error).__name__, error=error)
             self._failed(hold)
         return None
+
+    def _labels(self, piece: Slice) -> dict[str, str]:
+        return slice_labels(piece, self._name_of(piece.campaign))
 
     def _claim(self, slice_id: str) -> Hold | None:
         began = self._clock.monotonic()
@@ -106,7 +112,7 @@ class SliceWorker:
         piece = self._slices.claim(slice_id, token, self._lease)
         if piece is None:
             return None
-        emit("slice.claimed", **_labels(piece), attempt=str(piece.attempt), as_of=piece.as_of)
+        emit("slice.claimed", **self._labels(piece), attempt=str(piece.attempt), as_of=piece.as_of)
         return Hold(piece, token, began + self._lease.total_seconds() * (1 - MARGIN), Counter(piece.results))
 
     def _batches(
@@ -116,7 +122,7 @@ class SliceWorker:
             reason = "stopping" if self._stop() else guard(hold.piece)
             if reason is not None:
                 self._give_back(hold)
-                emit("slice.released", **_labels(hold.piece), reason=reason)
+                emit("slice.released", **self._labels(hold.piece), reason=reason)
                 return None
             progress = batch(hold)
             passage("slice.recorded")
@@ -173,13 +179,3 @@ class SliceWorker:
         except self._outages:
             return  # the lease runs out by itself
         self._bell.ring()
-
-
-def _labels(piece: Slice) -> dict[str, str]:
-    return {
-        "workspace": piece.workspace,
-        "campaign_uid": piece.campaign,
-        "slice": piece.id,
-        "kind": piece.kind.value,
-        **({"run": piece.run} if piece.run else {}),
-    }

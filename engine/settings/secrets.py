@@ -1,0 +1,19 @@
+"""The secret values among the settings: what must never reach a log."""
+
+from __future__ import annotations
+
+from pydantic import SecretStr
+
+from engine.settings.model import Settings
+
+
+def secrets(settings: Settings) -> tuple[str, ...]:
+    """Every secret value of the settings, to be taken out of logs; passwords inside URLs too."""
+    found: list[str] = []
+    for section in (settings.services, settings.email):
+        for value in section.__dict__.values():
+            if isinstance(value, SecretStr) and value.get_secret_value():
+                text = value.get_secret_value()
+                credentials = text.split("://", 1)[1].rpartition("@")[0] if "://" in text else text
+                found += [part for part in (credentials, credentials.partition(":")[2]) if part]
+    return tuple(found)
