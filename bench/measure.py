@@ -128,8 +128,8 @@ def _counters(database: Database[dict[str, Any]]) -> tuple[int, int]:
     return commands, int(metrics["queryExecutor"]["scannedObjects"])
 
 
-def machine(mongodb: str) -> str:
-    """Processor, cores and memory of this machine, and the versions that matter; `mongodb` is the server's."""
+def machine(mongodb: str, load: float) -> str:
+    """This machine and the versions that matter; `load` is what others made it do, before the bench began."""
     model = next(
         (
             line.split(":", 1)[1].strip()
@@ -140,4 +140,4 @@ def machine(mongodb: str) -> str:
     )
     memory = psutil.virtual_memory().total / 2**30
     system = f"Linux {platform.release()}, Python {platform.python_version()}, MongoDB {mongodb}"
-    return f"{os.cpu_count()} cores of {model}, {memory:.0f} GiB; {system}"
+    return f"{os.cpu_count()} cores of {model}, {memory:.0f} GiB; {system}; load average {load:.1f} before it began"

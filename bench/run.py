@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -83,8 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--users", type=int, default=200_000, help="the population (default 200,000)")
     parser.add_argument("--sample", type=int, default=20_000, help="users of a naive pass (default 20,000)")
     parser.add_argument("--rounds", type=int, default=5, help="measured passes of each way (default 5)")
-    parser.add_argument("--write", action="store_true", help="write the tables into docs/benchmarks.md")
+    parser.add_argument("--print-only", action="store_true", help="leave docs/benchmarks.md as it is")
     given = parser.parse_args(argv)
+    load = os.getloadavg()[0]
     with ground(given.users) as place:
         users = place.database["users"]
         keys = [str(one["_id"]) for one in users.find({}, {"_id": 1}).sort("u", 1).limit(given.sample)]
@@ -92,14 +94,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             name: report.table(compare(place, keys, audience, given.rounds)) for name, audience in AUDIENCES.items()
         }
         version = str(place.database.client.server_info()["version"])
-    command = "python -m bench.run"
+    sizes = f"--users {given.users} --sample {given.sample} --rounds {given.rounds}"
+    command = f"python -m bench.run {sizes}"
     population = (
         f"{given.users:,} users resampled from the grocer's households (seed {SEED}, `bench/population.py`); "
         f"the naive way looks at {given.sample:,} of them."
     )
-    text = report.section(command, machine(version), population, given.rounds, tables)
+    text = report.section(command, machine(version, load), population, given.rounds, tables)
     print(text)
-    if given.write:
+    if not given.print_only:
         report.PAGE.write_text(report.put(report.PAGE.read_text(encoding="utf-8"), "bench.run", text), encoding="utf-8")
     return 0
 

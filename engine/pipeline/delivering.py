@@ -36,8 +36,11 @@ READ_AHEAD: Final = 500
 LONGEST: Final = 1.0
 """Seconds after which a batch ends at the next window, so that a stop or a pause is noticed."""
 
-MOST_ATTEMPTS: Final = 10
-"""Attempts of one delivery before it fails as `retries_exhausted`: with back-off about a day."""
+MOST_ATTEMPTS: Final = 12
+"""Attempts of one delivery before it fails as `retries_exhausted`: with back-off half a day to a day."""
+
+LONGEST_BACKOFF: Final = timedelta(hours=4)
+"""The longest pause between two attempts: RFC 5321 4.5.4.1 asks for two to three hours after the first tries."""
 
 SENDING: Final = frozenset({CampaignState.LIVE, CampaignState.DRAINING})
 
@@ -178,7 +181,7 @@ class Delivering:
     ) -> Counter[str]:
         now = self._clock.campaign_now()
         settlings: list[tuple[Enrolment, Settling]] = []
-        later: dict[timedelta, list[str]] = {}
+        later: dict[timedelta, list[tuple[Enrolment, Retry]]] = {}
         counts: Counter[str] = Counter()
         for stay, outcome in answered:
             settled = _settled(stay, outcome, now)
@@ -186,19 +189,25 @@ class Delivering:
                 settlings.append((stay, Settling(stay.id, token, settled)))
                 counts[settled.state.value] += 1
             elif isinstance(outcome, Retry):
-                later.setdefault(outcome.after, []).append(stay.id)
+                again = _backed_off(outcome, stay)
+                later.setdefault(again.after, []).append((stay, again))
                 counts["retried"] += 1
         if settlings:
             self._deliveries.settle([settling for _, settling in settlings])
             passage("deliver.part_settled")
-        for after, ids in later.items():
-            self._deliveries.put_back(ids, token, after, now)
+        for after, put_off in later.items():
+            self._deliveries.put_back([stay.id for stay, _ in put_off], token, after, now)
         for stay, settling in settlings:
             tell(entry, stay, settling.settled, channel=channel)
-        for stay, outcome in answered:
-            if isinstance(outcome, Retry) and stay.id in later.get(outcome.after, ()):
-                tell(entry, stay, outcome, channel=channel)
+        for stay, again in (one for put_off in later.values() for one in put_off):
+            tell(entry, stay, again, channel=channel)
         return counts
+
+
+def _backed_off(outcome: Retry, stay: Enrolment) -> Retry:
+    """The channel's pause, doubled with each attempt so far: an outage of hours must not use the attempts up."""
+    attempts = 0 if stay.outgoing is None else stay.outgoing.attempts
+    return Retry(max(outcome.after, min(LONGEST_BACKOFF, outcome.after * 2**attempts)), outcome.reason)
 
 
 def _settled(stay: Enrolment, outcome: Outcome, now: Instant) -> Settled | None:

@@ -113,7 +113,7 @@ class Reconciling:
 
         Where another write to the stay came first, the next tick tries again.
         """
-        if not all([self._end_stay(piece, suffix) for suffix in left]):
+        if not all(self._end_stay(piece, suffix) for suffix in left):
             return
         passage("poison.buried")
         if self._slices.end_unclaimed(piece.id, SliceState.DEAD):

@@ -17,7 +17,7 @@ _HEADERS: Final = ("Tidegate-Delivery", "Tidegate-Campaign", "Tidegate-As-Of", "
 _PARSER: Final = BytesHeaderParser(policy=default)
 
 
-class StrangeMail(ValueError):  # noqa: N818 - reads as what it is
+class StrangeMail(ValueError):
     """A file in the Maildir is none of the replay's mails; the text names the file and the header."""
 
 

@@ -17,6 +17,7 @@ from pymongo.database import Database
 from engine import failpoints
 from engine.pipeline import ticking
 from engine.settings import Settings
+from engine.stores.migrate import migrate_mongo
 from tests.chaos.play import Performer, Step
 from tests.integration.pipeline_world import World
 
@@ -93,6 +94,7 @@ def make_stage(
 ) -> Iterator[Callable[..., World]]:
     """Makes the one engine of a test, on an empty database; keys are those of `World`."""
     monkeypatch.setattr(ticking, "ASK_AGAIN", ticking.ASK_AGAIN)  # performers change it
+    migrate_mongo(crash_database)
     for name in crash_database.list_collection_names():
         crash_database[name].delete_many({})
     made: list[World] = []

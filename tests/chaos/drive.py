@@ -42,7 +42,7 @@ def _fork(order: dict[str, Any]) -> int:
         return pid
     try:
         _perform(order)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - a forked process must never return into the loop above
         traceback.print_exc()
         os._exit(1)
     os._exit(0)

@@ -27,7 +27,7 @@ MOST_ROUNDS: Final = 200
 _PAST: Final = {"$dateSubtract": {"startDate": "$$NOW", "unit": "second", "amount": 1}}
 
 
-def everywhere(lane: str) -> bool:  # noqa: ARG001 - the signature of a choice of lanes
+def everywhere(lane: str) -> bool:
     """Every lane is served."""
     return True
 

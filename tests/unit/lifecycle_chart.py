@@ -26,6 +26,7 @@ PAGE: Final = Path(__file__).parents[2] / "docs" / "lifecycle.md"
 REWRITE: Final = ".venv/bin/python -m tests.unit.lifecycle_chart"
 
 _SETTLED: Final = ", ".join(f"`{state}`" for state in DeliveryState if state in SETTLED)
+_SKIPPED: Final = f" A skipped one says why: {', '.join(f'`{reason}`' for reason in SkipReason)}."
 
 MACHINES: Final[dict[str, tuple[type[StrEnum], str]]] = {
     "Campaign": (CampaignState, "From its first apply to its end. Only `live` lets users in."),
@@ -35,8 +36,7 @@ MACHINES: Final[dict[str, tuple[type[StrEnum], str]]] = {
     ),
     "Delivery": (
         DeliveryState,
-        f"One message to one user in one stay. Settled, and so never chosen again in that stay, are {_SETTLED}. A "
-        + f"skipped one says why: {', '.join(f'`{r}`' for r in SkipReason)}.",
+        f"One message to one user in one stay. Never chosen again in that stay, for it is settled: {_SETTLED}.{_SKIPPED}",
     ),
     "Run": (RunState, "One pass of one campaign with a fixed `as_of`."),
     "Slice": (SliceState, "A part of a run, or of a campaign's deliveries: what one worker holds under a lease."),

@@ -95,7 +95,7 @@ class Life:
         """One look, written; None where the campaign's state lets nobody look."""
         if self.campaign.state not in LOOKED_AT:
             return None
-        facts = self.user.facts(self.campaign)
+        facts = self.user.facts_read(self.campaign, self.latest, as_of)
         decision = decide(self.campaign, Patience(self.inactivity), facts, self.latest, as_of)
         piece = piece_at(as_of)
         if decision.enters is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.campaign.compiled import CompiledCampaign, Facts, compile_campaign
 from engine.campaign.load import campaign_from_spec
+from engine.clock import millis
 from engine.decide import Decision, Exit, Send, decide
 from engine.domain.campaign import CampaignRecord
 from engine.domain.enrolment import Enrolment, Outgoing, Settled
@@ -74,9 +75,23 @@ class Someone:
         return document | {"e": told, "lists": list(self.lists)} | ({"deleted": True} if self.deleted else {})
 
     def facts(self, campaign: CompiledCampaign) -> Facts:
-        """What a look of this campaign knows of them."""
+        """All that a look of this campaign could know of them."""
         known = [tuple((t, p) for name, t, p in self.events if name == query.name) for query in campaign.queries]
         return Facts(SHOP.row(self.document()), tuple(known))
+
+    def facts_read(self, campaign: CompiledCampaign, latest: Enrolment | None, as_of: int) -> Facts:
+        """What the pipeline reads for a look at `as_of`: the events of each query's window, or none if none are needed."""
+        facts = self.facts(campaign)
+        if facts.row is None or facts.events is None or not campaign.needs_events(facts.row, latest, as_of):
+            return Facts(facts.row, None)
+        starts = [None if query.within is None else as_of - millis(query.within) for query in campaign.queries]
+        return Facts(
+            facts.row,
+            tuple(
+                tuple((t, p) for t, p in events if start is None or t > start)
+                for events, start in zip(facts.events, starts, strict=True)
+            ),
+        )
 
 
 def message(name: str, **more: Any) -> dict[str, Any]:

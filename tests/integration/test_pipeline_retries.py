@@ -1,0 +1,187 @@
+"""Refusals of a real SMTP server: retries with back-off, retries that are used up, failures and their replay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from engine.errors import WrongCall
+from engine.pipeline.delivering import MOST_ATTEMPTS
+from engine.pipeline.replaying import replay
+from tests.integration.pipeline_world import World
+from tests.integration.test_channel_smtp import Sink, serving
+
+
+@pytest.fixture
+def sink() -> Sink:
+    return Sink()
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World], sink: Sink) -> Iterator[World]:
+    """A world that sends to `sink` by SMTP."""
+    with serving(sink) as port:
+        smtp = {"transport": "smtp", "host": "127.0.0.1", "port": port, "starttls": "off", "timeout": "2s"}
+        yield make_world(transport=smtp)
+
+
+def outgoing(world: World, user: str) -> dict[str, Any]:
+    (found,) = world.database["enrolments"].find({"user": {"$regex": f"/{user}$"}})
+    told: dict[str, Any] = found["outgoing"]
+    return told
+
+
+def until_put_off(world: World, user: str) -> dict[str, Any]:
+    """Step until the delivery of a user waits for its next attempt."""
+    for _ in range(10):
+        world.step()
+        stays = world.stays("hello", user)
+        if stays and stays[0].outgoing is not None and stays[0].outgoing.retry_at is not None:
+            return outgoing(world, user)
+    raise AssertionError("it was not put off")
+
+
+def again(world: World, name: str = "hello", message: str | None = None) -> int:
+    app = world.app
+    return replay(app.stores.deliveries, app.steering, app.stores.bell, app.clock, world.record(name), message)
+
+
+def test_a_temporary_refusal_is_tried_again_later_and_the_others_are_not_held_up(world: World, sink: Sink) -> None:
+    sink.answers["RCPT"] = ["451 4.7.1 greylisted"]
+    world.users(["a", "b"])
+    world.apply({"campaign": "hello", "kind": "one_off"})
+    world.launch("hello")
+    first = next(u for u in ("a", "b") if u == sorted(("a", "b"), key=lambda u: world.user(u))[0])
+    told = until_put_off(world, first)
+    assert (told["state"], told["attempts"]) == ("queued", 1)
+    assert len(sink.taken) == 1
+    for _ in range(3):
+        world.step()
+    assert len(sink.taken) == 1, "not before its time"
+    assert world.state("hello") == "live"
+    world.hurry()
+    world.settle()
+    assert len(sink.taken) == 2
+    assert [one.attempts for one in world.stay("hello", first).settled] == [2]
+    assert world.state("hello") == "finished"
+
+
+def test_the_pause_doubles_with_each_attempt_until_the_attempts_are_used_up(world: World, sink: Sink) -> None:
+    sink.answers["RCPT"] = ["451 no"] * 40
+    world.user("u")
+    world.apply({"campaign": "hello", "kind": "one_off", "messages": [{"name": "one"}, {"name": "two", "wait": "1d"}]})
+    world.launch("hello")
+    pauses: list[float] = []
+    for attempt in range(1, MOST_ATTEMPTS):
+        told = until_put_off(world, "u")
+        assert told["attempts"] == attempt
+        now = world.database.command("hello")["localTime"]
+        pauses.append((told["retry_at"] - now).total_seconds())
+        world.hurry()
+        world.database["enrolments"].update_many({}, {"$unset": {"outgoing.retry_at": ""}})
+    assert pauses[0] == pytest.approx(300, abs=30)
+    assert all(later == pytest.approx(min(2 * pause, 14_400), rel=0.1) for pause, later in zip(pauses, pauses[1:]))
+    world.settle()
+    assert world.ends("hello", "u") == [("one", "failed", "retries_exhausted")]
+    assert [one.attempts for one in world.stay("hello", "u").settled] == [MOST_ATTEMPTS]
+    del sink.answers["RCPT"]
+    world.after("1d")
+    assert [one[:2] for one in world.ends("hello", "u")] == [("one", "failed"), ("two", "sent")]
+    assert world.state("hello") == "finished"
+
+
+def test_a_server_that_is_away_costs_time_only(make_world: Callable[..., World], sink: Sink) -> None:
+    with serving(sink) as port:
+        pass
+    smtp = {"transport": "smtp", "host": "127.0.0.1", "port": port, "starttls": "off", "timeout": "2s"}
+    world = make_world(transport=smtp)
+    world.users([f"u{i}" for i in range(3)])
+    world.apply({"campaign": "hello", "kind": "one_off"})
+    world.launch("hello")
+    for _ in range(4):
+        world.step()
+        world.hurry()
+    assert world.state("hello") == "live"
+    assert all(stay.outgoing is not None and not stay.settled for stay in world.stays("hello"))
+
+
+def test_who_changes_between_two_attempts_is_looked_at_before_the_next(world: World, sink: Sink) -> None:
+    sink.answers["RCPT"] = ["451 later"]
+    world.user("u", plan="free")
+    world.apply({"campaign": "hello", "audience": {"plan": "free"}})
+    world.launch("hello")
+    until_put_off(world, "u")
+    world.change("u", plan="pro")
+    world.advance("1d")
+    for _ in range(3):
+        world.step()
+    assert world.ends("hello", "u") == [("one", "skipped", "exited")]
+    world.hurry()
+    world.settle()
+    assert sink.taken == []
+
+
+def test_a_failure_for_good_fails_alone_and_can_be_replayed_with_the_same_key(world: World, sink: Sink) -> None:
+    sink.answers["RCPT"] = ["550 5.1.1 no such user"]
+    world.users(["a", "b"])
+    world.start({"campaign": "hello", "kind": "one_off"})
+    counts = world.app.outlook.report(world.record("hello")).counts
+    assert counts.messages["one"].states == {"sent": 1, "failed": 1}
+    assert world.state("hello") == "finished"
+    assert again(world) == 1
+    assert world.state("hello") == "draining"
+    world.settle()
+    assert world.state("hello") == "finished"
+    counts = world.app.outlook.report(world.record("hello")).counts
+    assert counts.messages["one"].states == {"sent": 2}
+    assert len(world.stays("hello")) == 2
+    ids = [line for _, _, raw in sink.taken for line in raw.split(b"\r\n") if line.startswith(b"Tidegate-Delivery")]
+    assert len(set(ids)) == 2
+    assert again(world) == 0
+    assert world.state("hello") == "finished"
+
+
+def test_a_replay_of_one_message_leaves_the_other_failures_alone(world: World, sink: Sink) -> None:
+    sink.answers["RCPT"] = ["550 no", "550 no"]
+    world.user("u")
+    world.start({"campaign": "hello", "kind": "one_off", "messages": [{"name": "one"}, {"name": "two"}]})
+    assert [one[:2] for one in world.ends("hello", "u")] == [("one", "failed"), ("two", "failed")]
+    assert again(world, message="two") == 1
+    world.settle()
+    assert sorted(one[:2] for one in world.ends("hello", "u")) == [("one", "failed"), ("two", "sent")]
+
+
+def test_a_replay_does_not_write_to_who_has_left(world: World, sink: Sink) -> None:
+    sink.answers["RCPT"] = ["550 no"]
+    world.user("u", plan="free")
+    messages = [{"name": "one"}, {"name": "two", "wait": "5d"}]
+    world.start({"campaign": "hello", "audience": {"plan": "free"}, "messages": messages})
+    world.change("u", plan="pro")
+    world.after("1d")
+    assert again(world) == 0
+
+
+def test_a_replay_of_an_active_stay_goes_on_with_the_series(world: World, sink: Sink) -> None:
+    sink.answers["RCPT"] = ["550 no"]
+    world.user("u")
+    world.start({"campaign": "hello", "messages": [{"name": "one"}, {"name": "two", "wait": "5d"}]})
+    world.after("1d")
+    assert again(world) == 1
+    world.settle()
+    world.after("4d")
+    assert [one[0] for one in world.ends("hello", "u")] == ["one"]
+    world.after("1d")
+    assert [one[:2] for one in world.ends("hello", "u")] == [("one", "sent"), ("two", "sent")]
+
+
+def test_a_cancelled_campaign_and_a_draft_have_nothing_to_replay(world: World) -> None:
+    world.apply({"campaign": "hello"})
+    with pytest.raises(WrongCall):
+        again(world)
+    world.launch("hello")
+    world.settle()
+    world.steer("cancel", "hello")
+    with pytest.raises(WrongCall):
+        again(world)

@@ -1,0 +1,166 @@
+"""The decision against a second reading of `SEMANTICS`, over random campaigns and random lives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from engine.decide import Decision, Exit, Ignore, Send, Wait, decide
+from engine.domain.lifecycle import LOOKED_AT, CampaignState, DeliveryState
+from tests.property.decide_reading import HALF, Rules, campaigns, people, reading
+from tests.unit.lives import Life, identities_hold, marked, put_back, settled_as
+from tests.unit.looks import NOW, Patience, Someone, campaign
+
+FOR_EVER = Patience(timedelta(days=100_000))
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from([0, 1, HALF - 1, HALF, HALF, HALF + 1, 3 * HALF]),
+        st.sampled_from(
+            ["look"] * 8 + ["send"] * 6 + ["fail", "mark", "put back", "change", "change", "delete"]
+            + ["pause", "resume", "drain", "cancel"]
+        ),
+    ),
+    min_size=3,
+    max_size=20,
+)  # fmt: skip
+
+
+def told(decision: Decision) -> str:
+    match decision.outcome:
+        case Exit(reason):
+            return f"exit {reason}"
+        case Send(name, None):
+            return f"send {name}"
+        case Send(name, skip):
+            return f"skip {name} {skip}"
+        case Wait():
+            return "wait"
+        case Ignore():
+            return "ignore"
+
+
+class Story:
+    """One life, told step by step; every look is compared with the second reading."""
+
+    def __init__(self, rules: Rules, user: Someone) -> None:
+        self.rules = rules
+        self.state = CampaignState.LIVE
+        self.resumed_at = 0
+        self.life = Life(self.campaign, user, timedelta(milliseconds=rules.inactivity))
+
+    @property
+    def campaign(self) -> object:
+        launching = self.rules.one_off
+        return campaign(**self.rules.written, state=self.state, launching=launching, resumed_at=self.resumed_at)
+
+    def move(self, state: CampaignState) -> None:
+        self.state = state
+        self.life.campaign = self.campaign
+
+    def look(self, as_of: int) -> None:
+        if self.state not in LOOKED_AT:
+            return
+        user, last = self.life.user, self.life.latest
+        expected = reading(self.rules, self.state.value, self.rules.one_off, self.resumed_at, user, last, as_of)
+        decision = self.life.look(as_of)
+        assert decision is not None
+        assert (told(decision), decision.enters, decision.converted_at) == expected
+        event(told(decision).split(" m")[0])
+        self.check_holds(as_of)
+
+    def check_holds(self, as_of: int) -> None:
+        """Until a stay is due, time alone changes nothing, inactivity left out."""
+        latest = self.life.latest
+        if latest is None or (not latest.active and latest.due_at is None):
+            return
+        for later in self.samples(as_of, latest.due_at):
+            facts = self.life.user.facts_read(self.life.campaign, latest, later)
+            again = decide(self.life.campaign, FOR_EVER, facts, latest, later)
+            assert again.outcome == (Wait() if latest.active else Ignore()), later - as_of
+            assert again.enters is None
+
+    def samples(self, as_of: int, due: int | None) -> Iterator[int]:
+        for n in range(1, 24):
+            for nudge in (-1, 0, 1):
+                later = NOW + n * HALF + nudge
+                if later > as_of and (due is None or later < due):
+                    yield later
+        if due is not None and due - 1 > as_of:
+            yield due - 1
+
+    def deliver(self, what: str, as_of: int) -> None:
+        latest = self.life.latest
+        if latest is None or latest.outgoing is None:
+            return
+        queued = latest.outgoing.state is DeliveryState.QUEUED
+        if self.state in (CampaignState.PAUSED, CampaignState.CANCELLED) and queued:
+            return
+        if what == "mark" and queued:
+            self.life.stays[-1] = marked(latest)
+        elif what == "put back" and not queued:
+            self.life.stays[-1] = put_back(latest, as_of)
+        elif what in ("send", "fail"):
+            end = DeliveryState.SENT if what == "send" else DeliveryState.FAILED
+            self.life.stays[-1] = settled_as(marked(latest) if queued else latest, end, as_of)
+
+    def steer(self, what: str, as_of: int) -> None:
+        if what == "pause" and self.state is CampaignState.LIVE:
+            self.move(CampaignState.PAUSED)
+        elif what == "resume" and self.state is CampaignState.PAUSED:
+            self.resumed_at = as_of
+            self.move(CampaignState.LIVE)
+        elif what == "drain" and self.state is CampaignState.LIVE:
+            self.move(CampaignState.DRAINING)
+        elif what == "cancel" and self.state is not CampaignState.CANCELLED:
+            self.move(CampaignState.CANCELLED)
+
+
+@settings(max_examples=150, deadline=None)
+@given(campaigns(), people(), STEPS, st.data())
+def test_two_readings_of_the_semantics_decide_alike(
+    rules: Rules, user: Someone, steps: list[tuple[int, str]], data: st.DataObject
+) -> None:
+    story, as_of = Story(rules, user), NOW
+    story.look(as_of)
+    for step, what in steps:
+        as_of += step
+        if what == "change":
+            story.life.user = replace(data.draw(people()), name=user.name)
+        elif what == "delete":
+            story.life.user = replace(story.life.user, deleted=True)
+        elif what in ("pause", "resume", "drain", "cancel"):
+            story.steer(what, as_of)
+        else:
+            story.deliver(what, as_of)
+        story.look(as_of)
+        assert identities_hold(story.life.stays)
+
+
+@settings(max_examples=75, deadline=None)
+@given(campaigns(), people())
+def test_due_times_alone_find_every_moment_that_a_look_each_half_day_finds(rules: Rules, user: Someone) -> None:
+    """Who looks only when a stay is due writes the same stays as who looks all the time, to the millisecond."""
+    patient = replace(rules, inactivity=36_500_000_000_000)
+    often, seldom = Story(patient, user), Story(patient, user)
+    moments = sorted({NOW + n * HALF + nudge for n in range(24) for nudge in (-1, 0, 1) if n or nudge >= 0})
+    for as_of in moments:
+        for story in (often, seldom):
+            for _ in range(12):
+                latest = story.life.latest
+                due = latest is not None and latest.due_at is not None and latest.due_at <= as_of
+                entering = latest is None or not latest.active
+                if story is often or due or entering:
+                    story.look(as_of)
+                story.deliver("send", as_of)
+        assert plain(often) == plain(seldom)
+
+
+def plain(story: Story) -> list[object]:
+    return [
+        (stay.entry, stay.entered_at, stay.reason, stay.ended_at, stay.outgoing, stay.settled)
+        for stay in story.life.stays
+    ]
