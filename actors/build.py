@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from dramatiq import MessageProxy, set_broker
 
+from actors import (
+    deliver_slice,
+    finish_run,
+    index_range,
+    index_users,
+    maintain,
+    plan_run,
+    process_slice,
+)
 from actors.broker import HardenedBroker, build_broker
+from actors.fleet import follow_policies
 from actors.messenger import BrokerMessenger
 from actors.middleware import LogContext, Reroute, default_middleware, stop_requested
 from actors.registry import declare
@@ -18,6 +28,9 @@ from engine.pipeline.book import routing_facts
 from engine.policy.models import LaneKind
 from engine.routing import route
 from engine.telemetry import logging
+
+ACTORS: Final = (deliver_slice, finish_run, index_range, index_users, maintain, plan_run, process_slice)
+"""The modules of all actors; importing one registers its actor."""
 
 
 def broker_for(app: App, *, namespace: str | None = None) -> HardenedBroker:
@@ -37,6 +50,7 @@ def broker_for(app: App, *, namespace: str | None = None) -> HardenedBroker:
     set_broker(broker)
     app.hooks.messenger = BrokerMessenger(broker, declare(broker, app), app)
     app.hooks.stop = stop_requested
+    app.hooks.swapped.append(lambda new: follow_policies(broker, new.lanes, new.fleets))
     return broker
 
 

@@ -11,13 +11,15 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Final, Protocol
+from weakref import WeakKeyDictionary
 
 from dramatiq import Worker
 from dramatiq.cli import make_argument_parser
+from dramatiq.common import dq_name
 from dramatiq.worker import _WorkerMiddleware
 
 from actors.broker import HardenedBroker
@@ -29,6 +31,12 @@ STOP_TIMEOUT: Final = timedelta(seconds=30)
 """What a stop waits for the messages in hand: several times the longest batch and a driver's timeout together."""
 RESTART_DELAY_MS: Final = 1_000
 """Pause before a consumer tries Redis again (Dramatiq: 3,000 ms)."""
+
+
+FLEET_VARIABLE: Final = "TIDEGATE_FLEET"
+"""Tells a process of the `dramatiq` command which fleet it is."""
+
+_named: Final[WeakKeyDictionary[Worker, str]] = WeakKeyDictionary()
 
 
 class Fleet(Protocol):
@@ -119,8 +127,10 @@ def check_command_line(argv: Sequence[str]) -> None:
             )
 
 
-def run_fleet_in_process(broker: HardenedBroker, fleet: Fleet) -> Worker:
+def run_fleet_in_process(broker: HardenedBroker, fleet: Fleet, name: str = "") -> Worker:
     """Start a fleet as threads of this process, beside others on the same broker; stop it with `stop_fleets`.
+
+    `name` is the one in the policies, by which `follow_policies` finds it again.
 
     `process_boot` is emitted once per broker, before its first worker: only the command line does it otherwise, and
     middleware that waits for it would never start. Raises `Refused` for a lane nobody declared.
@@ -135,9 +145,28 @@ def run_fleet_in_process(broker: HardenedBroker, fleet: Fleet) -> Worker:
         worker_threads=fleet.threads,
     )
     worker.queue_prefetch = prefetch(fleet)
+    _named[worker] = name
     with _second_worker_is_wanted(broker):
         worker.start()
     return worker
+
+
+def follow_policies(broker: HardenedBroker, lanes: Iterable[str], fleets: Mapping[str, Fleet]) -> None:
+    """Take up new lanes while running: they are declared, and the workers of this process serve what is theirs now.
+
+    A lane that is gone is served until the process ends, for messages may still be in it. How many threads a fleet has
+    is settled at its start.
+    """
+    for lane in lanes:
+        if lane not in broker.queues:
+            broker.declare_queue(lane)
+    for worker in [one.worker for one in broker.middleware if isinstance(one, _WorkerMiddleware)]:
+        fleet = fleets.get(_named.get(worker) or os.environ.get(FLEET_VARIABLE, ""))
+        served = worker.consumer_whitelist or set()
+        for lane in () if fleet is None else sorted(set(fleet.lanes) - served):
+            worker.consumer_whitelist = {*(worker.consumer_whitelist or ()), lane}
+            worker._add_consumer(lane)  # noqa: SLF001 - what declaring the lane does for a worker that knows it
+            worker._add_consumer(dq_name(lane), delay=True)  # noqa: SLF001 - the same
 
 
 def stop_fleets(broker: HardenedBroker, workers: Sequence[Worker], *, timeout: timedelta = STOP_TIMEOUT) -> None:

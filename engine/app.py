@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
 
@@ -43,10 +43,11 @@ from engine.telemetry.events import emit
 
 @dataclass
 class Hooks:
-    """What the outer floors give the application after it is built: its way to the actors, and when to stop."""
+    """What the outer floors give: the way to the actors, when to stop, and what follows new policies."""
 
     messenger: Messenger | None = None
     stop: Callable[[], bool] = bool
+    swapped: list[Callable[[PolicySet], None]] = field(default_factory=list)
 
 
 class App:
@@ -94,6 +95,8 @@ class App:
 
     def _swapped(self, new: PolicySet) -> None:
         emit("policy.swapped", policy=new.version, path=str(self.settings.paths.policies), profiles=len(new.profiles))
+        for follow in self.hooks.swapped:
+            follow(new)
         self._record(new)
         self.stores.bell.ring()
 
@@ -296,4 +299,3 @@ class App:
         for channel in self._channels.values():
             channel.close()
         self.stores.close()
-

@@ -1,6 +1,5 @@
 """Carries the log context (trace id, run, slice) from the sender to the actor."""
 
-
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping

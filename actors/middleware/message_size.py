@@ -1,6 +1,5 @@
 """Messages carry ids only: what is large is refused before it reaches the queue."""
 
-
 from __future__ import annotations
 
 from typing import Any, Final

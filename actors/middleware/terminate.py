@@ -5,7 +5,6 @@ children. Dramatiq takes the second SIGTERM for an impatient operator and leaves
 unacknowledged.
 """
 
-
 from __future__ import annotations
 
 import signal

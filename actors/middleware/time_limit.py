@@ -6,7 +6,6 @@ that has used up `factor` times its limit is interrupted. One that does not even
 ends its process.
 """
 
-
 from __future__ import annotations
 
 import ctypes

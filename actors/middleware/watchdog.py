@@ -3,7 +3,6 @@
 Dramatiq does not notice a dead worker or consumer thread: the process lives, answers and does less, or nothing.
 """
 
-
 from __future__ import annotations
 
 import logging

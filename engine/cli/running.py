@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from actors.build import broker_for
-from actors.fleet import exec_fleet, run_fleet_in_process, stop_fleets
+from actors.fleet import FLEET_VARIABLE, exec_fleet, run_fleet_in_process, stop_fleets
 from actors.logs import log_options
 from actors.messenger import BrokerMessenger
 from actors.middleware import request_stop, stop_requested, wait_for_stop
@@ -30,6 +30,7 @@ from engine.local.suspects import SuspectChild
 from engine.pipeline.clockwork import Clockwork
 from engine.pipeline.importing.ports import ImportStores
 from engine.policy.load import load_policies
+from engine.policy.policyset import PolicySet
 from engine.predicate.fields import Catalogue
 from engine.routing import SUSPECT
 from engine.settings import Settings
@@ -86,13 +87,21 @@ def _run(settings: Settings, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "engine.cli", "worker", *suspects[:1]]
     child = SuspectChild(command, {**os.environ, **environment}, settings.engine.stop_timeout)
     child.start()
-    workers = [run_fleet_in_process(broker, fleet) for fleet in fleets.values()]
+    workers = {name: run_fleet_in_process(broker, fleet, name) for name, fleet in fleets.items()}
+
+    def start_missing(new: PolicySet) -> None:
+        for name, fleet in new.fleets.items():
+            if name not in workers and SUSPECT not in fleet.lanes:
+                workers[name] = run_fleet_in_process(broker, fleet, name)
+
+    app.hooks.swapped.append(start_missing)
     emit("worker.started", process="run", threads=sum(fleet.threads for fleet in fleets.values()))
     say(f"tidegate runs: {', '.join(fleets)} as threads, {', '.join(suspects)} as a child, the clock; Ctrl-C ends it")
     try:
         _clockwork(app).run(stop_requested, wait_for_stop)
     finally:
-        stop_fleets(broker, workers)
+        app.watcher.stop()  # so that no fleet is started any more
+        stop_fleets(broker, list(workers.values()))
         child.stop()
         emit("worker.stopped", process="run", reason="asked")
         app.close()
@@ -108,7 +117,7 @@ def worker(
     if fleet not in fleets:
         raise NotFound(f"there is no fleet {fleet}", remedy=f"fleets are {', '.join(fleets)}")
     urls = LocalServices.of(settings).running()
-    environment = {**os.environ, **urls.environment(), "TIDEGATE_FLEET": fleet}
+    environment = {**os.environ, **urls.environment(), FLEET_VARIABLE: fleet}
     exec_fleet(fleets[fleet], environ=environment)
 
 

@@ -109,9 +109,11 @@ class Planning:
         """The ranges in which stays are due, read covered and sorted by key."""
         prefix = stay_prefix(run.workspace, run.campaign)
         due = self._stays.due_ids(run.campaign, run.as_of, MOST_DUE)
+        if not due:
+            return []  # another run has looked at them meanwhile
         size = self._book.profile(record).slice_users
         firsts = [due[i].removeprefix(prefix).rsplit("/", 1)[0] for i in range(0, len(due), size)]
-        last = due[-1].removeprefix(prefix).rsplit("/", 1)[0] + "/" + HIGHEST if due else ""
+        last = due[-1].removeprefix(prefix).rsplit("/", 1)[0] + "/" + HIGHEST
         return [
             _piece(run, i, first, until)
             for i, (first, until) in enumerate(zip(firsts, [*firsts[1:], last], strict=True))

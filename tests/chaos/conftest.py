@@ -92,16 +92,20 @@ def crash_database(mongo_client: MongoClient[dict[str, Any]]) -> Iterator[Databa
 def make_stage(
     crash_database: Database[dict[str, Any]], services: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., World]]:
-    """Makes the one engine of a test, on an empty database; keys are those of `World`."""
+    """Makes the one engine of a test, on an empty database; keys are those of `World`, None takes one away.
+
+    `broker` has the addresses in place of the shared services'.
+    """
     monkeypatch.setattr(ticking, "ASK_AGAIN", ticking.ASK_AGAIN)  # performers change it
     migrate_mongo(crash_database)
     for name in crash_database.list_collection_names():
         crash_database[name].delete_many({})
     made: list[World] = []
 
-    def make(**more: Any) -> World:
+    def make(broker: Any = None, **more: Any) -> World:
         small = {"batch": {"candidates": [4]}, "slice_users": 6, "window": 2, "errors": {"budget": "100%"}}
-        world = World(crash_database, services, tmp_path, **{**small, **more})
+        keys = {name: value for name, value in {**small, **more}.items() if value is not None}
+        world = World(crash_database, broker or services, tmp_path, **keys)
         made.append(world)
         return world
 
@@ -124,8 +128,10 @@ def recover(crash_database: Database[dict[str, Any]]) -> Callable[..., Performer
     def begin_anew(world: World, steps: Sequence[Step], points: str = "") -> Performer:
         failpoints.arm(points)
         performer = Performer(world.open(), crash_database, world.asked)
-        performer.perform(steps)
-        performer.app.close()
+        try:
+            performer.perform(steps)
+        finally:
+            performer.app.close()
         return performer
 
     return begin_anew

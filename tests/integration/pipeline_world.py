@@ -55,7 +55,7 @@ class World:
         for name in WORKSPACES:
             self._write(f"conf/workspaces/{name}.yaml", {"workspace": name, **SHOP})
         self._write("policies/lanes.yaml", POLICIES)
-        self.profile(**profile)
+        self.profile("default", **profile)
         self.settings = Settings(
             services=Services(
                 mongo_url=SecretStr(services.mongo_url),
@@ -92,7 +92,7 @@ class World:
         path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
         return path
 
-    def profile(self, name: str = "default", **keys: object) -> None:
+    def profile(self, name: str = "default", /, **keys: object) -> None:
         """Write a profile file; it is in force at the next start, or when `reload` has looked at the folder."""
         self._write(f"policies/profiles/{name}.yaml", {"profile": name, "lane": "fast", **keys})
 

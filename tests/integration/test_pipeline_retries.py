@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from engine.domain.keys import user_suffix
 from engine.errors import WrongCall
 from engine.pipeline.delivering import MOST_ATTEMPTS
 from engine.pipeline.replaying import replay
@@ -53,7 +55,7 @@ def test_a_temporary_refusal_is_tried_again_later_and_the_others_are_not_held_up
     world.users(["a", "b"])
     world.apply({"campaign": "hello", "kind": "one_off"})
     world.launch("hello")
-    first = next(u for u in ("a", "b") if u == sorted(("a", "b"), key=lambda u: world.user(u))[0])
+    first = min(("a", "b"), key=user_suffix)
     told = until_put_off(world, first)
     assert (told["state"], told["attempts"]) == ("queued", 1)
     assert len(sink.taken) == 1
@@ -82,7 +84,7 @@ def test_the_pause_doubles_with_each_attempt_until_the_attempts_are_used_up(worl
         world.hurry()
         world.database["enrolments"].update_many({}, {"$unset": {"outgoing.retry_at": ""}})
     assert pauses[0] == pytest.approx(300, abs=30)
-    assert all(later == pytest.approx(min(2 * pause, 14_400), rel=0.1) for pause, later in zip(pauses, pauses[1:]))
+    assert all(later == pytest.approx(min(2 * pause, 14_400), rel=0.1) for pause, later in pairwise(pauses))
     world.settle()
     assert world.ends("hello", "u") == [("one", "failed", "retries_exhausted")]
     assert [one.attempts for one in world.stay("hello", "u").settled] == [MOST_ATTEMPTS]

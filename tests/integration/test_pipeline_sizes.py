@@ -96,9 +96,13 @@ def told(world: World) -> dict[tuple[str, str, int], Any]:
     }
 
 
-def test_slices_and_batches_of_all_sizes_give_the_same_result(make_world: Callable[..., World]) -> None:
+def test_slices_and_batches_of_all_sizes_give_the_same_result(
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
     results = []
     for batch, slice_users in SIZES:
+        uids = iter(["a1", "b2"])  # arms are seeded by the uid
+        monkeypatch.setattr("engine.pipeline.steering.token_hex", lambda _, uids=uids: next(uids))
         world = make_world(batch={"candidates": [batch]}, slice_users=slice_users, in_flight=100)
         life(world)
         named = {record.name: record.uid for record in world.app.stores.campaigns.everything()}
@@ -139,7 +143,7 @@ def test_two_workspaces_are_apart(world: World) -> None:
     world.user("u", "other", email="other@x.example")
     world.user("only-other", "other")
     for workspace in ("shop", "other"):
-        world.apply({"campaign": "hello", "workspace": workspace, "subject": workspace})
+        world.apply({"campaign": "hello", "workspace": workspace, "messages": [{"name": "one", "subject": workspace}]})
         world.launch("hello", workspace)
     world.settle()
     assert sorted(mail.to for mail in world.mails() if mail.user == "u") == ["other@x.example", "shop@x.example"]

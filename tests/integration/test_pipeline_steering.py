@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from engine.clock import millis, parse_duration
+from engine.domain.work import SliceKind
 from engine.errors import IllegalTransition, WrongCall
 from engine.failpoints import arm
 from engine.telemetry import events
@@ -245,7 +246,7 @@ def test_a_cancel_also_ends_who_enters_at_that_moment(small: World) -> None:
         try:
             for run in other.stores.runs.undecided():
                 other.planning.run(run.id)
-            for piece in other.stores.slices.open_of(small.record("hello").uid, piece_kind()):
+            for piece in other.stores.slices.open_of(small.record("hello").uid, SliceKind.STAYS):
                 other.processing.run(piece.id)
         finally:
             other.close()
@@ -256,12 +257,6 @@ def test_a_cancel_also_ends_who_enters_at_that_moment(small: World) -> None:
     assert small.state("hello") == "cancelled"
     assert {str(stay.reason) for stay in small.stays("hello")} == {"cancelled"}
     assert small.sent() == []
-
-
-def piece_kind() -> object:
-    from engine.domain.work import SliceKind
-
-    return SliceKind.STAYS
 
 
 def test_what_the_state_does_not_allow_is_refused_and_changes_nothing(world: World) -> None:

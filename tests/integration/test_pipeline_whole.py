@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -96,7 +96,9 @@ def test_a_campaign_is_never_finished_while_anything_of_it_is_open(make_world: C
     )
     world.launch("hello")
     seen: list[str] = []
-    changes = iter([lambda: world.change("u1", age=1), lambda: world.advance("20d"), lambda: world.advance("30d")])
+    changes: Iterator[Callable[[], None]] = iter(
+        [lambda: world.change("u1", age=1), lambda: world.advance("20d"), lambda: world.advance("30d")]
+    )
     while world.state("hello") != "finished":
         if not world.asked and not world.tick() and world.app.openness.what() is None:
             next(changes)()

@@ -36,7 +36,7 @@ MACHINES: Final[dict[str, tuple[type[StrEnum], str]]] = {
     ),
     "Delivery": (
         DeliveryState,
-        f"One message to one user in one stay. Never chosen again in that stay, for it is settled: {_SETTLED}.{_SKIPPED}",
+        f"One message to one user in one stay. Settled, and not chosen again in that stay: {_SETTLED}.{_SKIPPED}",
     ),
     "Run": (RunState, "One pass of one campaign with a fixed `as_of`."),
     "Slice": (SliceState, "A part of a run, or of a campaign's deliveries: what one worker holds under a lease."),

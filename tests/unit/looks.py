@@ -80,7 +80,7 @@ class Someone:
         return Facts(SHOP.row(self.document()), tuple(known))
 
     def facts_read(self, campaign: CompiledCampaign, latest: Enrolment | None, as_of: int) -> Facts:
-        """What the pipeline reads for a look at `as_of`: the events of each query's window, or none if none are needed."""
+        """What the pipeline reads for a look at `as_of`: the events of each query's window, if any are needed."""
         facts = self.facts(campaign)
         if facts.row is None or facts.events is None or not campaign.needs_events(facts.row, latest, as_of):
             return Facts(facts.row, None)

@@ -1,0 +1,137 @@
+"""Senders that die in front of an SMTP server, which cannot be asked afterwards: the guarantee decides."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from tests.chaos.conftest import Drive
+from tests.chaos.play import NAME, Performer, Step, let_time_pass
+from tests.integration.pipeline_world import World
+
+STEPS: Final[tuple[Step, ...]] = (("launch",), ("settle",))
+USERS: Final = tuple(f"u{number}" for number in range(8))
+
+
+class Sink:
+    """A real SMTP server's handler: counts what it took by recipient, and refuses once whom a test names."""
+
+    def __init__(self) -> None:
+        self.taken: Counter[str] = Counter()
+        self.refused_once: set[str] = set()
+
+    async def handle_RCPT(  # noqa: N802 - aiosmtpd's hook
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        """Greylisting: not now."""
+        if address in self.refused_once:
+            self.refused_once.remove(address)
+            return "451 4.7.1 come back later"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 - a hook
+        """It is ours now."""
+        self.taken.update(envelope.rcpt_tos)
+        return "250 OK"
+
+
+class FreePort(Controller):
+    """A controller on whatever port is free: the stock one wants to know it before it listens."""
+
+    def _trigger_server(self) -> None:
+        assert self.server is not None
+        self.port = self.server.sockets[0].getsockname()[1]
+        super()._trigger_server()
+
+
+@pytest.fixture
+def sink() -> Iterator[tuple[Sink, int]]:
+    """A server and its port."""
+    handler = Sink()
+    controller = FreePort(handler, hostname="127.0.0.1", port=0)
+    controller.start()
+    yield handler, controller.port
+    controller.stop()
+
+
+@pytest.fixture
+def staged(make_stage: Callable[..., World], sink: tuple[Sink, int]) -> Callable[..., World]:
+    """Makes a one-off campaign to eight users that goes out through the sink; keys are those of the campaign."""
+
+    def make(**more: Any) -> World:
+        transport = {"transport": "smtp", "host": "127.0.0.1", "port": sink[1], "starttls": "off"}
+        world = make_stage(slice_users=100, transport=transport, window=None if more.get("at_most_once") else 2)
+        for user in USERS:
+            world.user(user, email=f"{user}@x.example")
+        world.apply({"campaign": NAME, "kind": "one_off", **more})
+        return world
+
+    return make
+
+
+def states(world: World) -> Counter[str]:
+    """How the deliveries ended."""
+    return Counter(state for user in USERS for _, state, _ in world.ends(NAME, user))
+
+
+def killed_three_times(world: World, drive: Drive, point: str) -> None:
+    """Three senders in a row die at the point; each has one thread and so one window in flight."""
+    for _ in range(3):
+        assert drive.perform(world.settings, STEPS, f"{point}=kill")[1] == "signal 9"
+        let_time_pass(world.database)
+
+
+@pytest.mark.parametrize("point", ["deliver.marked", "deliver.sending", "deliver.sent"])
+def test_at_most_once_leaves_as_many_unknown_as_were_in_flight_at_a_kill(
+    point: str,
+    staged: Callable[..., World],
+    sink: tuple[Sink, int],
+    drive: Drive,
+    recover: Callable[..., Performer],
+) -> None:
+    world = staged(at_most_once=True)
+    killed_three_times(world, drive, point)
+    recover(world, STEPS)
+    world.check()
+    assert states(world) == {"unknown": 3, "sent": 5}
+    assert max(sink[0].taken.values()) == 1
+    assert len(sink[0].taken) == (8 if point == "deliver.sent" else 5)
+    assert world.state(NAME) == "finished"
+
+
+@pytest.mark.parametrize("point", ["deliver.marked", "deliver.sending", "deliver.sent", "deliver.part_settled"])
+def test_at_least_once_repeats_what_was_in_flight_at_a_kill(
+    point: str,
+    staged: Callable[..., World],
+    sink: tuple[Sink, int],
+    drive: Drive,
+    recover: Callable[..., Performer],
+) -> None:
+    world = staged(at_most_once=False)
+    killed_three_times(world, drive, point)
+    recover(world, STEPS)
+    world.check()
+    assert states(world) == {"sent": 8}
+    assert len(sink[0].taken) == 8
+    repeated = sink[0].taken.total() - 8
+    assert 0 < repeated <= 3 * 2 if point == "deliver.sent" else repeated == 0  # a window has two mails
+    assert world.state(NAME) == "finished"
+
+
+def test_a_sender_killed_between_settling_and_putting_back_repeats_nothing_that_settled(
+    staged: Callable[..., World], sink: tuple[Sink, int], drive: Drive, recover: Callable[..., Performer]
+) -> None:
+    """One mail of a window was taken, the other is to be tried later, and the sender dies in between."""
+    world = staged(at_most_once=False)
+    sink[0].refused_once.update(f"{user}@x.example" for user in USERS[::2])
+    assert drive.perform(world.settings, STEPS, "deliver.part_settled=kill")[1] == "signal 9"
+    recover(world, STEPS)
+    world.check()
+    assert states(world) == {"sent": 8}
+    assert sink[0].taken == dict.fromkeys((f"{user}@x.example" for user in USERS), 1)

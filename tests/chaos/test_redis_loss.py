@@ -1,0 +1,104 @@
+"""Redis may lose everything at any moment: what it held is written anew from MongoDB, and nobody gets a mail twice."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
+from typing import Any, Final
+
+import pytest
+
+from actors.build import broker_for
+from actors.fleet import run_fleet_in_process, stop_fleets
+from actors.middleware import clear_stop
+from engine.app import App
+from engine.pipeline.clockwork import Clockwork
+from tests.chaos.play import NAME
+from tests.integration.pipeline_world import World
+
+rig = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "stock" / "rig.py")))
+valkey, quick_reconnects = rig.valkey, rig.quick_reconnects
+
+USERS: Final = tuple(f"u{number}" for number in range(60))
+A_MINUTE: Final = 60.0
+
+
+@pytest.fixture
+def staged(make_stage: Callable[..., World], services: Any, valkey: Any) -> World:
+    """Sixty users in ten slices, launched, on a broker that the test may kill; what is unheard is rung after 1 s."""
+    addresses = SimpleNamespace(mongo_url=services.mongo_url, broker_url=valkey.url)
+    world = make_stage(addresses, engine={"ring_again": "1s", "tick": "100ms", "lease": "5s"})
+    world.users(USERS)
+    world.apply({"campaign": NAME, "kind": "one_off", "messages": [{"name": "one"}, {"name": "two"}]})
+    world.launch(NAME)
+    return world
+
+
+@contextmanager
+def engine_of(world: World) -> Iterator[App]:
+    """The clock and all fleets as threads, as in `tidegate run`."""
+    app = world.open()
+    broker = broker_for(app)
+    app.ticking.run()  # what this asks for is lost with the first flush
+    broker.client.flushall()
+    workers = [run_fleet_in_process(broker, fleet) for fleet in app.policies.fleets.values()]
+    stop = threading.Event()
+    clockwork = Clockwork(
+        app.ticking,
+        app.stores.leases,
+        app.stores.bell,
+        app.clock,
+        every=app.settings.engine.tick,
+        maintain=lambda: None,
+        outages=app.stores.OUTAGES,
+    )
+    clock = threading.Thread(target=clockwork.run, args=(stop.is_set, stop.wait))
+    clock.start()
+    try:
+        yield app
+    finally:
+        stop.set()
+        clock.join(30)
+        stop_fleets(broker, workers)
+        clear_stop()
+        broker.close()
+        app.close()
+
+
+def check_everybody_got_both(world: World) -> None:
+    """One stay each, both messages, one file for each."""
+    world.check()
+    assert world.sent() == sorted((user, message) for user in USERS for message in ("one", "two"))
+    assert all(len(world.stays(NAME, user)) == 1 for user in USERS)
+
+
+def test_a_queue_that_is_emptied_again_and_again_is_rebuilt_from_mongodb(
+    staged: World, valkey: Any, quick_reconnects: None
+) -> None:
+    with engine_of(staged):
+        for many in (1, 20, 60, 90):
+            rig.wait_for(lambda many=many: len(staged.sent()) >= many, A_MINUTE, f"{many} mails")
+            valkey.client.flushall()
+        rig.wait_for(lambda: staged.state(NAME) == "finished", A_MINUTE, "the end of the campaign")
+    check_everybody_got_both(staged)
+
+
+def test_a_broker_that_dies_and_comes_back_empty_is_refilled_within_a_minute(
+    staged: World, valkey: Any, quick_reconnects: None
+) -> None:
+    with engine_of(staged):
+        rig.wait_for(lambda: len(staged.sent()) >= 10, A_MINUTE, "ten mails")
+        valkey.kill()
+        shutil.rmtree(valkey.folder)
+        rig.wait_for(lambda: staged.app.openness.what() is not None, what="work that is left")
+        valkey.start()
+        back = time.monotonic()
+        rig.wait_for(lambda: staged.state(NAME) == "finished", A_MINUTE, "the end of the campaign")
+        assert time.monotonic() - back < A_MINUTE
+    check_everybody_got_both(staged)

@@ -1,0 +1,112 @@
+"""Two that do the same at once: two clocks, and a worker that was asleep for longer than its lease."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import pytest
+
+from engine.domain.work import SliceKind
+from engine.pipeline.clockwork import LEASE
+from tests.chaos.conftest import Drive
+from tests.chaos.play import NAME, Performer, Step, let_time_pass
+from tests.integration.pipeline_world import START, World
+
+DAY: Final = 86_400_000
+USERS: Final = tuple(f"u{number}" for number in range(12))
+STEPS: Final[tuple[Step, ...]] = (("launch",), ("settle",))
+
+
+def staged(make_stage: Callable[..., World], **more: Any) -> World:
+    """Twelve users in two slices, and a campaign of two messages that nobody has launched."""
+    world = make_stage(**more)
+    world.users(USERS)
+    messages = [{"name": "one"}, {"name": "two", "wait": "2d"}]
+    world.apply({"campaign": NAME, "kind": "continuous", "entry": {"again_after": "3d"}, "messages": messages})
+    return world
+
+
+def test_two_clocks_and_two_workers_at_once_create_nothing_twice(make_stage: Callable[..., World]) -> None:
+    """Each round both tick at the same moment, and then both do what both have asked for."""
+    world = staged(make_stage)
+    both = [world.app, world.open()]
+    performers = [Performer(app, world.database, world.asked) for app in both]
+    start = threading.Barrier(2, timeout=60)
+
+    def tick_and_work(performer: Performer) -> None:
+        start.wait()
+        performer.app.ticking.run()
+        start.wait()
+        performer.round()
+
+    with ThreadPoolExecutor(2) as pool:
+        world.launch(NAME)
+        for day in range(7):
+            world.advance(to=START + day * DAY)
+            for _ in range(200):
+                list(pool.map(tick_and_work, performers))
+                if not world.asked and world.app.openness.what() is None:
+                    break
+                let_time_pass(world.database)
+            assert world.app.openness.what() is None
+    both[1].close()
+    world.check()
+    for user in USERS:
+        stays = world.stays(NAME, user)
+        assert [stay.entry for stay in stays] == [1, 2]  # completed after two days, back three days later
+        assert [stay.entered_at for stay in stays] == [START, START + 5 * DAY]
+        assert [one.message for one in stays[0].settled] == ["one", "two"]
+    runs = Counter((run["kind"], run["as_of"]) for run in world.runs(NAME) if run["kind"] != "due")
+    assert runs.pop(("launch", START)) == 1
+    assert runs == {("pass", START + day * DAY): 1 for day in range(1, 7)}
+    pieces = Counter(one["run"] for one in world.database["slices"].find({"kind": SliceKind.AUDIENCE.value}))
+    assert set(pieces.values()) == {2}
+
+
+def test_only_one_of_two_clocks_holds_the_lease(make_stage: Callable[..., World]) -> None:
+    """Its number rises with each holder, so an old one can be told."""
+    leases = make_stage().app.stores.leases
+    first = leases.hold("clock", "one", LEASE)
+    assert first is not None
+    assert leases.hold("clock", "two", LEASE) is None
+    assert leases.hold("clock", "one", LEASE) == first
+    leases.give_up("clock", "one")
+    second = leases.hold("clock", "two", LEASE)
+    assert second is not None
+    assert second > first
+
+
+@pytest.mark.parametrize("lease", ["really over", "over by MongoDB's clock only"])
+@pytest.mark.parametrize(
+    "point", ["slice.decided", "enter.inserted", "slice.recorded", "deliver.marked", "deliver.sending"]
+)
+def test_a_worker_that_slept_longer_than_its_lease_does_nothing_twice(
+    point: str, lease: str, make_stage: Callable[..., World], drive: Drive
+) -> None:
+    """It is stopped in the middle of a batch, others finish its slice, and then it goes on where it was."""
+    real = lease == "really over"
+    world = staged(make_stage, engine={"lease": "2s" if real else "30s", "ring_again": "500ms"})
+    pid, end = drive.perform(world.settings, STEPS, f"{point}=stop")
+    assert end == "stopped"
+    performer = Performer(world.app, world.database, world.asked)
+    if real:
+        pause = threading.Event()
+        for _ in range(600):
+            if not performer.round() and world.app.openness.what() is None:
+                break
+            pause.wait(0.05)
+    else:
+        performer.settle()
+    assert world.app.openness.what() is None
+    before = [(stay.id, stay.version, stay.settled) for stay in world.stays(NAME)]
+    os.kill(pid, signal.SIGCONT)
+    assert drive.wait(pid) == "exit 0"
+    world.check()
+    assert [(stay.id, stay.version, stay.settled) for stay in world.stays(NAME)] == before
+    assert [message for _, message in world.sent()] == ["one"] * len(USERS)
