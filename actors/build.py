@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from dramatiq import MessageProxy, set_broker
+from dramatiq.common import q_name
 
 from actors import (
     deliver_slice,
     finish_run,
-    index_range,
     index_users,
     maintain,
     plan_run,
@@ -28,8 +28,9 @@ from engine.pipeline.book import routing_facts
 from engine.policy.models import LaneKind
 from engine.routing import route
 from engine.telemetry import logging
+from engine.telemetry.events import emit
 
-ACTORS: Final = (deliver_slice, finish_run, index_range, index_users, maintain, plan_run, process_slice)
+ACTORS: Final = (deliver_slice, finish_run, index_users, maintain, plan_run, process_slice)
 """The modules of all actors; importing one registers its actor."""
 
 
@@ -63,7 +64,22 @@ def _wanted_lane(app: App, message: MessageProxy) -> str | None:
     if piece is None or record is None:
         return None
     kind = LaneKind.DELIVER if piece.kind is SliceKind.DELIVER else LaneKind.DECIDE
-    return route(app.policies, routing_facts(record), suspect=piece.suspect, kind=kind)
+    lane = route(app.policies, routing_facts(record), suspect=piece.suspect, kind=kind)
+    if lane != q_name(message.queue_name):
+        emit(
+            "slice.moved",
+            workspace=piece.workspace,
+            campaign=record.name,
+            campaign_uid=piece.campaign,
+            run=piece.run,
+            slice=piece.id,
+            kind=piece.kind.value,
+            as_of=piece.as_of,
+            policy=app.policies.version,
+            lane=lane,
+            reason=f"rung on {q_name(message.queue_name)}",
+        )
+    return lane
 
 
 def _limit(app: App, lane: str) -> dict[str, object]:

@@ -7,9 +7,9 @@ from datetime import timedelta
 from actors.registry import actor, application
 
 
-@actor(queue="index", time_limit=timedelta(seconds=60), max_retries=8)
-def index_users(keys: list[str]) -> None:
-    """Index these users (user keys) as they are now in MongoDB."""
+@actor(queue="index", time_limit=timedelta(seconds=120), max_retries=8)
+def index_users(request_id: str) -> None:
+    """Do one kept request: index its users as they are now in MongoDB."""
     indexing = application().indexing
     if indexing is not None:
-        indexing.run(keys)
+        indexing.run(request_id)

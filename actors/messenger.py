@@ -14,9 +14,6 @@ from actors.middleware import Refused
 from engine.app import App
 from engine.clock import millis
 
-INDEXED_AT_ONCE = 10
-"""User keys in one message, which may have a kilobyte."""
-
 _log = structlog.get_logger(__name__)
 
 
@@ -44,14 +41,9 @@ class BrokerMessenger:
         """Ask whether a run is decided."""
         self._send([self._actors["finish_run"].message(run_id)])
 
-    def index(self, keys: Sequence[str]) -> None:
-        """Ask for users (user keys) to be indexed."""
-        size = INDEXED_AT_ONCE
-        self._send([self._actors["index_users"].message(list(keys[i : i + size])) for i in range(0, len(keys), size)])
-
-    def index_ranges(self, workspace: str, ranges: Sequence[tuple[str, str]]) -> None:
-        """Ask for every user of a workspace to be indexed, by ranges [first, until) of user suffixes."""
-        self._send([self._actors["index_range"].message(workspace, first, until) for first, until in ranges])
+    def index(self, requests: Sequence[str]) -> None:
+        """Ask for these requests (ids) to be done."""
+        self._send([self._actors["index_users"].message(request_id) for request_id in requests])
 
     def maintain(self) -> None:
         """Ask for what is over to be forgotten."""

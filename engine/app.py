@@ -278,7 +278,8 @@ class App:
     def indexing(self) -> Indexing | None:
         """Indexes users into Elasticsearch; None where there is none."""
         index = self.stores.user_index
-        return None if index is None else Indexing(self.stores.users, index, self.catalogues)
+        requests = self.stores.index_requests
+        return None if index is None else Indexing(self.stores.users, index, requests, self.catalogues)
 
     def imports(self, workspace: str) -> ImportStores:
         """The stores that imports of a workspace write to. Raises `NotFound` for an unknown workspace."""

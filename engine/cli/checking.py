@@ -8,8 +8,6 @@ from typing import Annotated
 
 import redis
 import typer
-from elastic_transport import TransportError
-from elasticsearch import ApiError
 
 from actors.redis_client import connect, refuse_shared
 from engine import __version__
@@ -113,6 +111,8 @@ def _elastic(app: App) -> str:
     client = app.stores.elastic
     if client is None:
         return "none: audiences are found without it, logs are searched in files"
+    from elasticsearch import ApiError, TransportError
+
     try:
         health = client.cluster.health(timeout="5s")
     except (TransportError, ApiError) as error:

@@ -1,4 +1,4 @@
-"""`tidegate run`, `worker` and the clock's process; and what an import needs around it."""
+"""`tidegate run` and the clock's process; and what an import needs around it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from types import FrameType
 from typing import Annotated
 
 import typer
 
 from actors.build import broker_for
-from actors.fleet import FLEET_VARIABLE, exec_fleet, run_fleet_in_process, stop_fleets
+from actors.fleet import run_fleet_in_process, stop_fleets
 from actors.logs import log_options
 from actors.messenger import BrokerMessenger
 from actors.middleware import request_stop, stop_requested, wait_for_stop
@@ -22,18 +23,17 @@ from engine.app import App
 from engine.cli.importing import ImportSetting
 from engine.cli.opening import addressed, opened, say, settings_of, with_urls
 from engine.domain.keys import cut
-from engine.errors import NotFound
 from engine.local.addresses import given
 from engine.local.presence import Presence
 from engine.local.services import LocalServices
 from engine.local.suspects import SuspectChild
-from engine.pipeline.clockwork import Clockwork
+from engine.pipeline.clockwork import Chore, Clockwork
 from engine.pipeline.importing.ports import ImportStores
-from engine.policy.load import load_policies
 from engine.policy.policyset import PolicySet
 from engine.predicate.fields import Catalogue
 from engine.routing import SUSPECT
 from engine.settings import Settings
+from engine.stores.index_requests import IndexRequest
 from engine.stores.migrate import migrate_mongo, migrate_search
 from engine.telemetry import logging
 from engine.telemetry.events import emit
@@ -42,12 +42,16 @@ MANY = 2_000
 """Users changed by one import beyond which whole hash ranges are indexed: ids alone would be thousands of messages."""
 
 RANGES = 256
+MAINTAIN_EVERY = 3_600.0
+REMIND_EVERY = 10.0
+"""Seconds between two clean-ups of what is over, and between two looks for index requests that nobody heard."""
+UNHEARD = timedelta(minutes=2)
+"""After this an index request is rung again: its message was lost, or Elasticsearch is away."""
 
 
 def mount(app: typer.Typer) -> None:
-    """Add the commands to `app`."""
+    """Add the command to `app`."""
     app.command(epilog="Example: tidegate run")(run)
-    app.command(epilog="Example: tidegate worker fast")(worker)
 
 
 def run(
@@ -60,13 +64,14 @@ def run(
     """
     settings = settings_of(context)
     local = LocalServices.of(settings, say=say)
-    _on_signals()
+    came = _on_signals()
     with Presence(settings.paths.var).held():
         try:
             urls = local.running() if no_services or _served(settings, local) else local.start()
             _run(with_urls(settings, urls), urls.environment())
         finally:
             local.stop()
+    _interrupted(came)
 
 
 def _served(settings: Settings, local: LocalServices) -> bool:
@@ -107,25 +112,11 @@ def _run(settings: Settings, environment: dict[str, str]) -> None:
         app.close()
 
 
-def worker(
-    context: typer.Context,
-    fleet: Annotated[str, typer.Argument(help="A fleet of policies/lanes.yaml.")],
-) -> None:
-    """Become the dramatiq command of one fleet: its lanes, processes and threads come from the policies."""
-    settings = settings_of(context)
-    fleets = load_policies(settings.paths.policies).fleets
-    if fleet not in fleets:
-        raise NotFound(f"there is no fleet {fleet}", remedy=f"fleets are {', '.join(fleets)}")
-    urls = LocalServices.of(settings).running()
-    environment = {**os.environ, **urls.environment(), FLEET_VARIABLE: fleet}
-    exec_fleet(fleets[fleet], environ=environment)
-
-
 def run_clock(context: typer.Context) -> None:
     """Run the clock: it starts what is due, dispatches slices, and frees leases that ran out. Two may run."""
     app = App(addressed(settings_of(context)))
     logging.configure(log_options(app.settings, "clock"), clock=app.system)
-    _on_signals()
+    came = _on_signals()
     migrate(app)
     app.watch_policies()
     broker_for(app)
@@ -135,6 +126,7 @@ def run_clock(context: typer.Context) -> None:
     finally:
         emit("worker.stopped", process="clock", reason="asked")
         app.close()
+    _interrupted(came)
 
 
 def migrate(app: App) -> int:
@@ -148,30 +140,48 @@ def migrate(app: App) -> int:
 
 def _clockwork(app: App) -> Clockwork:
     messenger = app.messenger()
-    maintain = messenger.maintain if isinstance(messenger, BrokerMessenger) else (lambda: None)
+    chores: list[Chore] = []
+    if isinstance(messenger, BrokerMessenger):
+        requests = app.stores.index_requests
+        chores = [
+            Chore(MAINTAIN_EVERY, messenger.maintain),
+            Chore(REMIND_EVERY, lambda: messenger.index(requests.unheard(UNHEARD, RANGES))),
+        ]
     return Clockwork(
         app.ticking,
         app.stores.leases,
         app.stores.bell,
         app.clock,
         every=app.settings.engine.tick,
-        maintain=maintain,
+        chores=chores,
         outages=app.stores.OUTAGES,
     )
 
 
-def _on_signals() -> None:
-    """The first signal asks to stop; a second one of the same group does nothing, Ctrl-C twice still interrupts."""
-    if threading.current_thread() is not threading.main_thread():
-        return
+def _on_signals() -> list[int]:
+    """The first signal asks to stop; a second one of the same group does nothing, Ctrl-C twice still interrupts.
 
-    def asked(number: int, frame: FrameType | None) -> None:
+    Gives a list that will hold the signals that came.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        return came
+
+    def asked(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
+        came.append(number)
         if stop_requested() and number == signal.SIGINT:
             raise KeyboardInterrupt
         request_stop()
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, asked)
+    return came
+
+
+def _interrupted(came: list[int]) -> None:
+    """Exit with the code of a Ctrl-C, if that is what ended it."""
+    if came[:1] == [signal.SIGINT]:
+        raise typer.Exit(130)
 
 
 class Importing:
@@ -194,17 +204,19 @@ class Importing:
                 self._changed.clear()
 
     def finish(self) -> None:
-        """Ask for what changed to be indexed, where there is an index to fill."""
-        if self._app.stores.user_index is None or not (self._changed or self._many):
+        """Keep what changed as requests and ring for them, where there is an index to fill."""
+        if self._app.stores.user_index is None:
             return
+        requests = [IndexRequest(keys=sorted(self._changed))]
+        if self._many:
+            requests = [IndexRequest((), self._workspace, first, until) for first, until in cut(RANGES)]
+        ids = self._app.stores.index_requests.add(requests)
         broker_for(self._app)
         messenger = self._app.messenger()
-        if not isinstance(messenger, BrokerMessenger):
-            return
-        if self._many:
-            messenger.index_ranges(self._workspace, cut(RANGES))
-        else:
-            messenger.index(sorted(self._changed))
+        if isinstance(messenger, BrokerMessenger):
+            messenger.index(ids)
+        self._changed.clear()
+        self._many = False
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def erase(
         lists = app.stores.lists(app.book.catalogue(workspace)).erase(key)
         app.stores.enrolments.make_due(key, app.clock.campaign_now())
         if app.indexing is not None:
-            app.indexing.run([key])
+            app.indexing.keys([key])
         app.stores.bell.ring()
     say(f"{user} is erased: {events} events, {lists} memberships")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 from uuid import uuid4
@@ -20,8 +21,14 @@ IDLE: Final = timedelta(seconds=1)
 BETWEEN: Final = 0.02
 """Seconds between two ticks at least: rings that come meanwhile are answered by one tick."""
 
-MAINTAIN_EVERY: Final = 3_600.0
-"""Seconds between two clean-ups of what is over."""
+
+@dataclass
+class Chore:
+    """Something that the clock does now and then: every so many seconds."""
+
+    every: float
+    run: Callable[[], None]
+    last: float = float("-inf")
 
 
 class Clockwork:
@@ -35,7 +42,7 @@ class Clockwork:
         clock: Clock,
         *,
         every: timedelta,
-        maintain: Callable[[], None],
+        chores: Sequence[Chore],
         outages: tuple[type[BaseException], ...],
     ) -> None:
         self._tick = tick
@@ -43,22 +50,26 @@ class Clockwork:
         self._bell = bell
         self._clock = clock
         self._every = every
-        self._maintain = maintain
+        self._chores = list(chores)
         self._outages = outages
         self._owner = uuid4().hex
 
+    def _do_chores(self) -> None:
+        for chore in self._chores:
+            if self._clock.monotonic() - chore.last >= chore.every:
+                chore.last = self._clock.monotonic()
+                chore.run()
+
     def run(self, stopping: Callable[[], bool], pause: Callable[[float], object]) -> None:
         """Tick until `stopping`; `pause` sleeps for seconds, less when the process is told to stop."""
-        wait, maintained = self._every, self._clock.monotonic()
+        wait = self._every
         while not stopping():
             try:
                 if self._leases.hold("clock", self._owner, LEASE) is None:
                     pause(IDLE.total_seconds())
                     continue
                 busy = self._tick.run() > 0
-                if self._clock.monotonic() - maintained > MAINTAIN_EVERY:
-                    maintained = self._clock.monotonic()
-                    self._maintain()
+                self._do_chores()
             except self._outages as error:
                 emit("engine.failed", process="clock", reason="store_away", error=error)
                 pause(IDLE.total_seconds())

@@ -19,15 +19,59 @@ class Index(Protocol):
         """Index whole documents under their revision; gives how many were newer than what was there."""
 
 
+class Request(Protocol):
+    """Users to be indexed: by key, or all of a workspace with a suffix in [first, until)."""
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """User keys."""
+
+    @property
+    def workspace(self) -> str:
+        """The workspace of the range; empty without one."""
+
+    @property
+    def first(self) -> str:
+        """The first suffix."""
+
+    @property
+    def until(self) -> str:
+        """The bound behind the last."""
+
+
+class Requests(Protocol):
+    """Kept requests (`engine.stores.index_requests`)."""
+
+    def get(self, request_id: str) -> Request | None:
+        """One that is not done yet."""
+
+    def done(self, request_id: str) -> None:
+        """Take it away."""
+
+
 class Indexing:
     """The use case behind the actor `index_users`."""
 
-    def __init__(self, users: UserReads, index: Index, catalogues: Mapping[str, Catalogue]) -> None:
+    def __init__(
+        self, users: UserReads, index: Index, requests: Requests, catalogues: Mapping[str, Catalogue]
+    ) -> None:
         self._users = users
+        self._requests = requests
         self._index = index
         self._catalogues = catalogues
 
-    def run(self, keys: Sequence[str]) -> int:
+    def run(self, request_id: str) -> int:
+        """Do a request, and take it away afterwards; safe to call twice, late, or for one that is done."""
+        request = self._requests.get(request_id)
+        if request is None:
+            return 0
+        newer = self.keys(request.keys)
+        if request.workspace:
+            newer += self.range(request.workspace, request.first, request.until)
+        self._requests.done(request_id)
+        return newer
+
+    def keys(self, keys: Sequence[str]) -> int:
         """Index these users (user keys); safe to call twice or late. Gives how many were newer than what was there."""
         newer = 0
         for workspace, group in groupby(sorted(keys), key=lambda key: key.split("/", 1)[0]):

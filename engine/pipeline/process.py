@@ -101,7 +101,7 @@ class Processing:
         profile = self._book.profile(entry.record)
         size = choose(profile.batch.candidates, self._pace.get(campaign.uid))
         batch = self._load(piece, entry, size)
-        decisions = self._evaluate(campaign, profile, batch.looks, piece.as_of)
+        decisions = self._evaluate(campaign, profile, piece, batch.looks)
         passage("slice.decided", (f"/{look.suffix}/" for look in batch.looks))
         if self._clock.monotonic() >= hold.until:
             raise LeaseLost  # what was read may be old by now: another worker may have gone on from here
@@ -171,12 +171,13 @@ class Processing:
         self._stays.advance([StayChange(stay.id, stay.version, stay.revision, stay.idle_since, None) for stay in old])
 
     def _evaluate(
-        self, campaign: CompiledCampaign, profile: Profile, looks: Sequence[Look], as_of: Instant
+        self, campaign: CompiledCampaign, profile: Profile, piece: Slice, looks: Sequence[Look]
     ) -> list[Decision]:
+        as_of = piece.as_of
         asked = [
             look.row.key for look in looks if look.row is not None and campaign.needs_events(look.row, look.stay, as_of)
         ]
-        nearly_all = 2 * len(asked) >= len(looks)
+        nearly_all = piece.kind is SliceKind.AUDIENCE and 2 * len(asked) >= len(looks)
         known = self._events.fetch(asked, campaign.queries, as_of, adjacent=nearly_all) if asked else {}
         return [
             decide(

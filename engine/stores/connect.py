@@ -6,8 +6,6 @@ from datetime import UTC, datetime
 from typing import Final
 
 import redis
-from elastic_transport.client_utils import DEFAULT
-from elasticsearch import Elasticsearch
 from pymongo import MongoClient, ReadPreference, WriteConcern
 from pymongo.errors import InvalidURI, PyMongoError
 from pymongo.read_concern import ReadConcern
@@ -60,19 +58,6 @@ def redis_client(url: str) -> redis.Redis:
         )
     except ValueError as error:
         raise WrongCall(f"the Redis URL cannot be read: {error}") from error
-
-
-def elastic_client(url: str, *, api_key: str | None = None, ca_certificate: str | None = None) -> Elasticsearch:
-    """A client of `url` with its own limits: 10 s a request, two retries on a broken connection or a 429."""
-    return Elasticsearch(
-        url,
-        api_key=api_key or None,
-        ca_certs=ca_certificate if ca_certificate else DEFAULT,
-        request_timeout=10,
-        max_retries=2,
-        retry_on_timeout=False,
-        retry_on_status=(429, 502, 503, 504),
-    )
 
 
 def check_mongo(client: MongoClient[Document]) -> str:

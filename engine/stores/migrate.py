@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pymongo import IndexModel
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from engine.errors import OperatorError
-from engine.stores import campaigns, enrolments, runs, slices
+from engine.stores import campaigns, enrolments, index_requests, runs, slices
 from engine.stores.documents import Document
 from engine.stores.events import Events
 from engine.stores.lists import Lists
-from engine.stores.search_index import UserIndex
 from engine.stores.users import Users
+
+if TYPE_CHECKING:
+    from engine.stores.search_index import UserIndex
 
 USERS_TEMPLATE: Final = Path(__file__).resolve().parents[2] / "conf" / "index-templates" / "users.json"
 
@@ -24,6 +26,7 @@ _INDEXES: Final[dict[str, list[IndexModel]]] = {
     "enrolments": list(enrolments.INDEXES),
     "slices": list(slices.INDEXES),
     "runs": list(runs.INDEXES),
+    "index_requests": list(index_requests.INDEXES),
     "campaigns": list(campaigns.INDEXES),
     "campaign_revisions": list(campaigns.REVISION_INDEXES),
     **{store.NAME: [IndexModel(**given) for given in store.INDEXES] for store in (Users, Events, Lists)},

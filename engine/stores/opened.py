@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import redis
-from elasticsearch import ApiError, Elasticsearch, TransportError
 from pydantic import SecretStr
 from pymongo import MongoClient
 from pymongo.database import Database
@@ -20,7 +19,7 @@ from engine.stores.audience import Audience
 from engine.stores.bell import Bell
 from engine.stores.campaign_time import CampaignTimes
 from engine.stores.campaigns import Campaigns
-from engine.stores.connect import elastic_client, mongo_client, redis_client
+from engine.stores.connect import mongo_client, redis_client
 from engine.stores.counts import Counts
 from engine.stores.deliveries import Deliveries
 from engine.stores.derived import Derivation, initial_fields
@@ -28,14 +27,19 @@ from engine.stores.documents import Document
 from engine.stores.enrolments import Enrolments
 from engine.stores.events import Events
 from engine.stores.imports import ImportCursors
+from engine.stores.index_requests import IndexRequests
 from engine.stores.leases import Leases
 from engine.stores.lists import Lists
 from engine.stores.policy_versions import PolicyVersions
 from engine.stores.runs import Runs
-from engine.stores.search_index import UserIndex
 from engine.stores.slices import Slices
 from engine.stores.upserts import UserUpserts
 from engine.stores.users import Users
+
+if TYPE_CHECKING:  # imported where they are used: most processes never talk to Elasticsearch
+    from elasticsearch import Elasticsearch
+
+    from engine.stores.search_index import UserIndex
 
 
 class Addresses(Protocol):
@@ -75,10 +79,8 @@ class Stores:
         WTimeoutError,
         redis.ConnectionError,
         redis.TimeoutError,
-        TransportError,
     )
     """What a store that does not answer raises; nobody's data is to blame for these."""
-    SEARCH_FAILURES: Final = (TransportError, ApiError)
 
     def __init__(self, services: Addresses) -> None:
         self._services = services
@@ -104,6 +106,8 @@ class Stores:
         s = self._services
         if s.elastic_url is None:
             return None
+        from engine.stores.connect_elastic import elastic_client
+
         key = s.elastic_api_key.get_secret_value() if s.elastic_api_key else None
         ca = str(s.elastic_ca) if s.elastic_ca else None
         return elastic_client(s.elastic_url.get_secret_value(), api_key=key, ca_certificate=ca)
@@ -181,7 +185,11 @@ class Stores:
     @cached_property
     def user_index(self) -> UserIndex | None:
         """The users in Elasticsearch; None where there is none."""
-        return None if self.elastic is None else UserIndex(self.elastic)
+        if self.elastic is None:
+            return None
+        from engine.stores.search_index import UserIndex
+
+        return UserIndex(self.elastic)
 
     def derivation(self, catalogue: Catalogue) -> Derivation:
         """What brings users of a workspace in line with their events."""
@@ -194,6 +202,11 @@ class Stores:
     def lists(self, catalogue: Catalogue) -> Lists:
         """The lists of a workspace."""
         return Lists(self.database, self.users, initial_fields(catalogue))
+
+    @cached_property
+    def index_requests(self) -> IndexRequests:
+        """What is to be indexed."""
+        return IndexRequests(self.database)
 
     @cached_property
     def import_cursors(self) -> ImportCursors:

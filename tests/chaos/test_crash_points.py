@@ -224,6 +224,14 @@ def test_every_crash_point_has_its_cases() -> None:
     assert covered == failpoints.POINTS
 
 
+def test_the_page_on_failures_lists_every_crash_point() -> None:
+    page = (ROOT / "docs/failure-modes.md").read_text(encoding="utf-8")
+    listed = {
+        row.split("`")[1] for row in page.partition("## The crash points")[2].splitlines() if row.startswith("| `")
+    }
+    assert listed == failpoints.POINTS
+
+
 def test_failpoints_are_read_from_the_environment() -> None:
     """As an operator of a test system sets them: the process dies at its first passage."""
     code = "from engine.failpoints import passage; passage('run.decided'); passage('slice.closed', ['w/c/h/u'])"

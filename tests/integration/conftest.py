@@ -12,6 +12,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from engine.stores.migrate import migrate_mongo
+from tests.integration.installation import Installation
 from tests.integration.pipeline_world import World
 
 Databases = list[Database[dict[str, Any]]]
@@ -52,3 +53,11 @@ def make_world(
 def world(make_world: Callable[..., World]) -> World:
     """A whole engine on an empty database; see `tests/integration/pipeline_world.py`."""
     return make_world()
+
+
+@pytest.fixture
+def installation(world: World, services: Any) -> Iterator[Installation]:
+    """The command line and real processes on `world`, with a short lease; see `tests/integration/installation.py`."""
+    made = Installation(world, services, {"TIDEGATE_ENGINE__LEASE": "5s", "TIDEGATE_ENGINE__RING_AGAIN": "5s"})
+    yield made
+    made.close()

@@ -61,6 +61,7 @@ EVENTS = [
         lambda user, at: user.attributes.get("plan") == "gold" and not times(user, COUPON, at - DAY, at),
     ),
 ]
+EVERYBODY = Rule({"all": []}, lambda _user, _at: True)
 ANY_RULE = st.sampled_from([FIELDS[0], *FIELDS, *EVENTS])
 
 
@@ -127,7 +128,7 @@ def reading(
 ) -> tuple[str, int | None, int | None]:
     """What a look does, as text, with the number of the stay that it opens and the conversion that it writes."""
     converted = None
-    if last is not None and last.converted_at is None and not user.deleted:
+    if last is not None and last.converted_at is None:
         converted = conversion(rules, user, last.entered_at, as_of)
     if last is None or not last.active:
         live = state == "live" and (launching or not rules.one_off)
@@ -148,12 +149,15 @@ def reading(
 
 
 def conversion(rules: Rules, user: Someone, entered: int, as_of: int) -> int | None:
-    """When the goal was reached: the first order after the entry, else the fields at this look, inside the window."""
+    """When the goal was reached: the first order after the entry, else the fields at this look, inside the window.
+
+    What a user did before being deleted was done; a deleted user has no fields.
+    """
     closes = as_of if rules.goal_within is None else entered + rules.goal_within
     orders = [t for t in times(user, ORDER, entered, as_of) if t <= closes] if rules.goal_event else []
     if orders:
         return orders[0]
-    met = rules.goal_fields is not None and rules.goal_fields.means(user, as_of)
+    met = rules.goal_fields is not None and not user.deleted and rules.goal_fields.means(user, as_of)
     return as_of if met and as_of <= closes else None
 
 
@@ -217,7 +221,7 @@ def campaigns(draw: st.DrawFn) -> Rules:
     )
     return Rules(
         one_off=one_off,
-        audience=draw(ANY_RULE),
+        audience=draw(st.one_of(st.just(EVERYBODY), ANY_RULE)),
         unmatched=draw(st.one_of(st.none(), st.none(), st.booleans())),
         exit_when=draw(st.one_of(st.none(), maybe)),
         again_after=None if one_off else draw(st.sampled_from([None, HALF, 2 * DAY])),

@@ -20,12 +20,12 @@ STEPS = st.lists(
     st.tuples(
         st.sampled_from([0, 1, HALF - 1, HALF, HALF, HALF + 1, 3 * HALF]),
         st.sampled_from(
-            ["look"] * 8 + ["send"] * 6 + ["fail", "mark", "put back", "change", "change", "delete"]
-            + ["pause", "resume", "drain", "cancel"]
+            ["look"] * 8 + ["send"] * 8 + ["change"] * 4 + ["mark", "mark", "put back", "fail"] * 2
+            + ["delete", "pause", "resume", "drain", "cancel"]
         ),
     ),
-    min_size=3,
-    max_size=20,
+    min_size=6,
+    max_size=24,
 )  # fmt: skip
 
 
@@ -119,7 +119,7 @@ class Story:
             self.move(CampaignState.CANCELLED)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(campaigns(), people(), STEPS, st.data())
 def test_two_readings_of_the_semantics_decide_alike(
     rules: Rules, user: Someone, steps: list[tuple[int, str]], data: st.DataObject
@@ -140,7 +140,7 @@ def test_two_readings_of_the_semantics_decide_alike(
         assert identities_hold(story.life.stays)
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(campaigns(), people())
 def test_due_times_alone_find_every_moment_that_a_look_each_half_day_finds(rules: Rules, user: Someone) -> None:
     """Who looks only when a stay is due writes the same stays as who looks all the time, to the millisecond."""

@@ -1,0 +1,78 @@
+"""What is to be indexed into Elasticsearch, kept until it is done: Redis may lose the message that asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import uuid4
+
+from pymongo import ASCENDING, IndexModel
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from engine.clock import millis
+from engine.stores.connect import MAJORITY
+
+Document = dict[str, Any]  # a driver's edge: BSON values
+
+KEYS_AT_ONCE: Final = 1_000
+"""Users in one request: a bulk of about a megabyte."""
+
+INDEXES: Final = (IndexModel([("asked_at", ASCENDING)], name="asked"),)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRequest:
+    """Users to be indexed: by key, or all of a workspace with a suffix in [first, until)."""
+
+    keys: Sequence[str] = ()
+    workspace: str = ""
+    first: str = ""
+    until: str = ""
+
+
+class IndexRequests:
+    """Requests, each taken away when it is done; done twice is harmless."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._all: Collection[Document] = database.get_collection("index_requests", write_concern=MAJORITY)
+
+    def add(self, requests: Sequence[IndexRequest]) -> list[str]:
+        """Keep requests, those by key cut into pieces; gives their ids. Their time is a hint for `unheard` only."""
+        documents: list[Document] = []
+        for one in requests:
+            if one.workspace:
+                documents.append({"workspace": one.workspace, "first": one.first, "until": one.until})
+            for start in range(0, len(one.keys), KEYS_AT_ONCE):
+                documents.append({"keys": list(one.keys[start : start + KEYS_AT_ONCE])})
+        for document in documents:
+            document |= {"_id": uuid4().hex, "asked_at": datetime.now(UTC)}
+        if documents:
+            self._all.insert_many(documents, ordered=False)
+        return [document["_id"] for document in documents]
+
+    def get(self, request_id: str) -> IndexRequest | None:
+        """One request that is not done yet. Index: `_id`."""
+        raw = self._all.find_one({"_id": request_id})
+        if raw is None:
+            return None
+        return IndexRequest(raw.get("keys", ()), raw.get("workspace", ""), raw.get("first", ""), raw.get("until", ""))
+
+    def done(self, request_id: str) -> None:
+        """Take a request away. Index: `_id`."""
+        self._all.delete_one({"_id": request_id})
+
+    def unheard(self, after: timedelta, limit: int) -> list[str]:
+        """Ids of up to `limit` requests asked longer ago than `after`, which count as asked now. Index: `asked`."""
+        old = {"$lt": ["$asked_at", {"$subtract": ["$$NOW", millis(after)]}]}
+        found = self._all.find({"$expr": old}, {"_id": 1}, hint="asked").sort("asked_at", 1).limit(limit)
+        ids = [raw["_id"] for raw in found]
+        if ids:
+            self._all.update_many({"_id": {"$in": ids}}, [{"$set": {"asked_at": "$$NOW"}}])
+        return ids
+
+
+NAMED: Final[Mapping[str, str]] = {"index_requests.get": "_id_", "index_requests.unheard": "asked"}
+"""The named queries and the index each relies on."""

@@ -1,0 +1,84 @@
+"""`tidegate run` as a real process: one campaign from its file to its mails, and every way to end it."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.integration.installation import Installation
+
+HELLO = """
+campaign: hello
+workspace: shop
+kind: one_off
+audience: {all: []}
+messages:
+  - {name: one, channel: email, subject: Hello, body: "Hello {{ user.user_id }}"}
+  - {name: two, channel: email, subject: Again, body: "Again {{ user.user_id }}", wait: 2d}
+"""
+
+
+def test_a_campaign_is_applied_launched_and_sent_and_a_term_ends_everything(installation: Installation) -> None:
+    installation.world.users([f"u{i}" for i in range(20)])
+    process = installation.running()
+    family = installation.family(process)
+    assert len(family) > 1, "the suspects have a child"
+    (installation.folder / "hello.yaml").write_text(HELLO)
+    assert installation.call("campaign", "apply", "hello.yaml").code == 0
+    assert installation.call("campaign", "launch", "hello").code == 0
+    installation.until(lambda: len(installation.world.mails()) == 20, "the first message", process)
+    assert installation.call("clock", "advance", "--by", "2d").code == 0
+    assert len(installation.world.mails()) == 40
+    told = installation.call("campaign", "report", "hello", "--json")
+    assert (told.code, told.document["adds_up"], told.document["exited"]) == (0, True, {"completed": 20})
+    family += [one for one in installation.family(process) if one not in family]
+    assert installation.end(process, signal.SIGTERM) == 0
+    installation.until(lambda: installation.ended(family), "the end of every process")
+    assert installation.lines("worker.stopped")
+    assert "Traceback" not in installation.said()
+    installation.world.check()
+
+
+def test_a_ctrl_c_ends_it_with_130(installation: Installation) -> None:
+    process = installation.running()
+    family = installation.family(process)
+    assert installation.end(process, signal.SIGINT) == 130
+    installation.until(lambda: installation.ended(family), "the end of every process")
+
+
+def test_a_kill_leaves_no_process_behind(installation: Installation) -> None:
+    process = installation.running()
+    installation.until(lambda: len(installation.family(process)) > 3, "the child of the suspects", process)
+    family = installation.family(process)
+    process.kill()
+    process.wait()
+    installation.until(lambda: installation.ended(family), "the end of every process")
+
+
+def test_a_second_one_in_the_same_folder_is_refused(installation: Installation) -> None:
+    process = installation.running()
+    told = installation.call("run")
+    assert told.code == 2
+    assert "already runs" in told.err
+    assert len(told.err.splitlines()) <= 3
+    assert process.poll() is None
+    assert installation.end(process) == 0
+
+
+@pytest.mark.timeout(200)
+def test_work_that_was_going_on_at_a_kill_is_done_by_the_next_one_and_nobody_is_written_to_twice(
+    installation: Installation,
+) -> None:
+    installation.world.users([f"u{i}" for i in range(1_500)])
+    process = installation.running()
+    installation.world.apply({"campaign": "hello", "kind": "one_off"})
+    installation.world.launch("hello")
+    installation.until(lambda: len(installation.world.mails()) > 100, "some mails", process)
+    process.kill()
+    process.wait()
+    again = installation.start("run")
+    installation.until(lambda: installation.world.state("hello") == "finished", "the end of the campaign", again)
+    assert len(installation.world.mails()) == 1_500
+    installation.world.check()
+    assert installation.end(again) == 0

@@ -1,0 +1,42 @@
+"""`tidegate up`: the processes of a Procfile on services that are given, one campaign from end to end."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.integration.installation import Installation
+
+PROCFILE = """
+clock: tidegate clock run
+all: tidegate worker all
+suspect: tidegate worker suspect
+"""
+
+
+@pytest.mark.timeout(200)
+def test_a_procfile_sends_a_campaign_and_a_ctrl_c_ends_every_process(installation: Installation) -> None:
+    (installation.folder / "Procfile").write_text(PROCFILE)
+    world = installation.world
+    world.users([f"u{i}" for i in range(10)])
+    process = installation.start("up")
+    started = {"clock", "all", "suspect"}
+    installation.until(
+        lambda: {line["labels"]["process"] for line in installation.lines("worker.started")} >= started,
+        "every process",
+        process,
+    )
+    family = installation.family(process)
+    assert not (installation.folder / "var" / "services.json").exists(), "given services are not started"
+    world.apply({"campaign": "hello", "kind": "one_off"})
+    world.launch("hello")
+    installation.until(lambda: world.state("hello") == "finished", "the end of the campaign", process)
+    assert len(world.mails()) == 10
+    world.check()
+    told = installation.call("status", "--json")
+    assert told.code == 0
+    assert told.document["up"] == process.pid
+    assert {one["state"] for one in told.document["services"] if one["name"] != "elastic"} == {"given"}
+    assert installation.end(process, signal.SIGINT) == 130
+    installation.until(lambda: installation.ended(family), "the end of every process")
