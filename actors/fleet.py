@@ -101,7 +101,7 @@ def exec_fleet(fleet: Fleet, module: str = MODULE, *, environ: Mapping[str, str]
     """Become the fleet's `dramatiq` command (never returns): signals and exit code are then its own."""
     arguments = command_line(fleet, module)[1:]
     variables = {**(os.environ if environ is None else environ), **environment(fleet)}
-    os.execve(sys.executable, [sys.executable, "-m", "dramatiq", *arguments], variables)
+    os.execve(sys.executable, [sys.executable, "-m", "dramatiq", *arguments], variables)  # noqa: S606 - no shell wanted
 
 
 def check_command_line(argv: Sequence[str]) -> None:
@@ -109,7 +109,7 @@ def check_command_line(argv: Sequence[str]) -> None:
 
     `argv` starts with `dramatiq` or follows it, e.g. one line of a Procfile split into words.
     """
-    arguments = list(argv[1:]) if argv and os.path.basename(argv[0]) == "dramatiq" else list(argv)
+    arguments = list(argv[1:]) if argv and os.path.basename(argv[0]) == "dramatiq" else list(argv)  # noqa: PTH119 - text
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):

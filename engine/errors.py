@@ -86,6 +86,8 @@ class ServiceUnreachable(OperatorError):
 class IllegalTransition(EngineError):
     """This state does not lead to that one; `engine.domain.lifecycle` has the table."""
 
+    exit_code = 2
+
 
 class ProgrammerError(EngineError):
     """The engine contradicts itself; please report it with the traceback."""

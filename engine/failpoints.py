@@ -37,6 +37,7 @@ POINTS: Final = frozenset(
         "deliver.settled",
         "deliver.recovered",
         "lease.freed",
+        "poison.half_written",
         "poison.halved",
         "poison.buried",
     }
@@ -45,7 +46,7 @@ POINTS: Final = frozenset(
 ACTIONS: Final = ("kill", "raise", "stop")
 
 
-class Failpoint(RuntimeError):  # noqa: N818 - named by what it is
+class Failpoint(RuntimeError):
     """A test asked for a failure here."""
 
 

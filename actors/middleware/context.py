@@ -1,5 +1,6 @@
 """Carries the log context (trace id, run, slice) from the sender to the actor."""
 
+# ruff: noqa: ARG002 - the signatures of the hooks are Dramatiq's
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping

@@ -1,5 +1,6 @@
 """Messages carry ids only: what is large is refused before it reaches the queue."""
 
+# ruff: noqa: ARG002 - the signatures of the hooks are Dramatiq's
 from __future__ import annotations
 
 from typing import Any, Final

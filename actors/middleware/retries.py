@@ -4,6 +4,7 @@ Stock: when the retry cannot be enqueued, because Redis is away, the error is sw
 acknowledged: the message is in no queue and in no dead letters. And the defaults are 20 retries within 7 days.
 """
 
+# ruff: noqa: ARG002 - the signatures of the hooks are Dramatiq's
 from __future__ import annotations
 
 import traceback

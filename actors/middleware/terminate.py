@@ -5,6 +5,7 @@ children. Dramatiq takes the second SIGTERM for an impatient operator and leaves
 unacknowledged.
 """
 
+# ruff: noqa: ARG002 - the signatures of the hooks are Dramatiq's
 from __future__ import annotations
 
 import signal

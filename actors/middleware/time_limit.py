@@ -6,6 +6,7 @@ that has used up `factor` times its limit is interrupted. One that does not even
 ends its process.
 """
 
+# ruff: noqa: ARG002 - the signatures of the hooks are Dramatiq's
 from __future__ import annotations
 
 import ctypes

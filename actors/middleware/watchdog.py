@@ -3,6 +3,7 @@
 Dramatiq does not notice a dead worker or consumer thread: the process lives, answers and does less, or nothing.
 """
 
+# ruff: noqa: ARG002 - the signatures of the hooks are Dramatiq's
 from __future__ import annotations
 
 import logging
@@ -106,7 +107,7 @@ def leave(reason: str, workers: list[Worker]) -> None:
     try:
         for worker in workers:
             worker.stop(timeout=DRAIN_MILLISECONDS)
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever fails, this process has to end
         _log.exception("Could not give everything back; it returns after the heartbeat timeout.")
     logging.shutdown()
     os._exit(EXIT_UNHEALTHY)

@@ -131,7 +131,7 @@ def _campaigns(app: App) -> str:
 def migrate_all(context: typer.Context) -> None:
     """Create indexes and templates that are missing, and bring aggregates in line with their declarations."""
     with opened(context) as app:
-        count = migrate(app)
+        count = migrate(app, search_needed=True)
         say(
             f"{count} indexes of MongoDB are there; "
             + ("the users' index too" if app.stores.user_index else "no search")

@@ -95,6 +95,5 @@ def init(
         (folder / name).write_text(text, encoding="utf-8")
     for name in copied:
         shutil.copyfile(SOURCE / name, folder / name)
-    say(
-        f"{len(files) + len(copied)} files are in {folder}; next: tidegate up, then tidegate campaign apply campaigns/*.yaml"
-    )
+    say(f"{len(files) + len(copied)} files are in {folder}")
+    say("next: tidegate up, then tidegate campaign apply campaigns/*.yaml")

@@ -48,8 +48,8 @@ def _main(
     given: Annotated[
         list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, over file and variables.")
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-    version: Annotated[
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read in `main`
+    version: Annotated[  # noqa: ARG001 - its callback answers
         bool, typer.Option("--version", callback=_version, is_eager=True, help="The versions of engine and services.")
     ] = False,
 ) -> None:

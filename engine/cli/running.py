@@ -23,6 +23,7 @@ from engine.app import App
 from engine.cli.importing import ImportSetting
 from engine.cli.opening import addressed, opened, say, settings_of, with_urls
 from engine.domain.keys import cut
+from engine.errors import ServiceUnreachable
 from engine.local.addresses import given
 from engine.local.presence import Presence
 from engine.local.services import LocalServices
@@ -129,11 +130,19 @@ def run_clock(context: typer.Context) -> None:
     _interrupted(came)
 
 
-def migrate(app: App) -> int:
-    """Bring indexes and templates up to date; gives how many MongoDB indexes the engine relies on."""
+def migrate(app: App, *, search_needed: bool = False) -> int:
+    """Bring indexes and templates up to date; gives how many MongoDB indexes the engine relies on.
+
+    The engine runs without its search, so one that is away is only told of, unless it is `search_needed`.
+    """
     count = migrate_mongo(app.stores.database)
     if app.stores.user_index is not None:
-        migrate_search(app.stores.user_index)
+        try:
+            migrate_search(app.stores.user_index)
+        except ServiceUnreachable as error:
+            if search_needed:
+                raise
+            say(f"{error}; going on without it, tidegate migrate makes its index later")
     emit("schema.migrated", indexes=count)
     return count
 

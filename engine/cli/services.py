@@ -56,7 +56,7 @@ def up(
     names = [kind.name for kind in types]
     counts = parse_scale(scale or (), names) if types else {}
     timeouts = dict.fromkeys(names, settings.engine.stop_timeout) | _durations(stop_timeout or (), names)
-    services = LocalServices.of(settings, say=lambda text: print(text, file=sys.stderr))
+    services = LocalServices.of(settings, say=lambda text: print(text, file=sys.stderr))  # noqa: T201 - progress
     with Presence(settings.paths.var).held(), _terminable():
         try:
             urls = services.start()
@@ -133,7 +133,7 @@ def _wait() -> int:
 def _terminable() -> Iterator[None]:
     """Let TERM unwind like Ctrl-C while no supervisor handles it, so that services are ended."""
 
-    def told(number: int, frame: FrameType | None) -> NoReturn:
+    def told(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - a handler's signature
         raise KeyboardInterrupt(number)
 
     before = signal.signal(signal.SIGTERM, told)

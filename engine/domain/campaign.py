@@ -14,6 +14,9 @@ Plain: TypeAlias = "str | int | float | bool | list[Plain] | dict[str, Plain] | 
 ONE_OFF = "one_off"
 CONTINUOUS = "continuous"
 
+STAYS_TO_END = -1
+"""`pass_as_of` of a campaign that was cancelled with stays in it, until the run that ends them is written."""
+
 
 @dataclass(frozen=True, slots=True)
 class CampaignRecord:

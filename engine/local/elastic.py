@@ -86,7 +86,7 @@ class Elastic:
         """`http://127.0.0.1:PORT`."""
         return f"http://{LOOPBACK}:{ports[0]}"
 
-    def ready(self, ports: Sequence[int], pid: int) -> bool:
+    def ready(self, ports: Sequence[int], pid: int) -> bool:  # noqa: ARG002 - it does not tell its launcher's pid
         """Whether the cluster named after these ports is at least yellow (`GET /` is not served by this one)."""
         connection = http.client.HTTPConnection(LOOPBACK, ports[0], timeout=5)
         try:

@@ -103,6 +103,6 @@ def _fetched(user: str | None, folder: Path) -> Java | str:
         return "cjdk is not installed"
     try:
         home = cjdk.java_home(vendor="temurin-jre", version=str(OLDEST), cache_dir=folder)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - it raises what its HTTP, archive and index libraries raise
         return f"cjdk: {type(error).__name__}"
     return examine(Path(home) / "bin" / "java", user)

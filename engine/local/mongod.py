@@ -45,7 +45,7 @@ class Mongod:
     port_count: int = 1
     patience: timedelta = timedelta(seconds=60)  # recovery after kill -9 replays its journal
 
-    def command(self, folder: Path, ports: Sequence[int], say: Say) -> Command:
+    def command(self, folder: Path, ports: Sequence[int], say: Say) -> Command:  # noqa: ARG002 - nothing takes long here
         """See `Program.command`; probes the binary first."""
         program = binary()
         probe(program)

@@ -220,7 +220,7 @@ class Supervisor:
     def _signals(self) -> Iterator[None]:
         """Hear the signals that tell us to end; the loop obeys them within a tick."""
 
-        def hear(number: int, frame: FrameType | None) -> None:
+        def hear(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
             self._heard.append(number)
 
         before = {number: signal.signal(number, hear) for number in _SIGNALS}

@@ -37,7 +37,7 @@ class Valkey:
     port_count: int = 1
     patience: timedelta = timedelta(seconds=30)  # a long append-only file is read at start
 
-    def command(self, folder: Path, ports: Sequence[int], say: Say) -> Command:
+    def command(self, folder: Path, ports: Sequence[int], say: Say) -> Command:  # noqa: ARG002 - nothing takes long here
         """See `Program.command`."""
         keep: tuple[str, ...]
         if self.name == "broker":

@@ -74,7 +74,7 @@ class Clockwork:
                 emit("engine.failed", process="clock", reason="store_away", error=error)
                 pause(IDLE.total_seconds())
                 continue
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - one bad campaign must not stop the clock of all others
                 emit("engine.failed", process="clock", reason=type(error).__name__, error=error)
                 pause(IDLE.total_seconds())
                 continue

@@ -52,9 +52,7 @@ class Requests(Protocol):
 class Indexing:
     """The use case behind the actor `index_users`."""
 
-    def __init__(
-        self, users: UserReads, index: Index, requests: Requests, catalogues: Mapping[str, Catalogue]
-    ) -> None:
+    def __init__(self, users: UserReads, index: Index, requests: Requests, catalogues: Mapping[str, Catalogue]) -> None:
         self._users = users
         self._requests = requests
         self._index = index

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engine.clock import Clock
+from engine.domain.campaign import STAYS_TO_END
 from engine.domain.lifecycle import LOOKED_AT, CampaignState
 from engine.pipeline.ports import CampaignStore, DeliveryStore, RunStore, StayStore
 
@@ -51,6 +52,8 @@ class Openness:
         for record in records:
             if record.state is CampaignState.SCHEDULED and (record.starts_at or 0) <= now:
                 return f"campaign {record.name} is to be launched"
+            if record.state is CampaignState.CANCELLED and record.pass_as_of == STAYS_TO_END:
+                return f"campaign {record.name} has stays to end"
             going = record.state in (CampaignState.LIVE, CampaignState.DRAINING)
             if going and self._time_is_set() and record.pass_as_of < now:
                 return f"campaign {record.name} has a pass to make"

@@ -96,14 +96,17 @@ class Reconciling:
             self._bury(piece, left)
 
     def _halve(self, piece: Slice, middle: str) -> None:
-        """Children before the parent is closed, with deterministic ids."""
+        """Children before the parent is closed, with deterministic ids.
+
+        The first child, once written, says where the cut is: another clock, or one that died in between, may have found
+        another middle, and nobody must fall between the two halves.
+        """
         child = replace(piece, state=SliceState.OPEN, attempt=0, deaths=0, errors=0, token=None, results={})
-        self._slices.add(
-            [
-                replace(child, id=f"{piece.id}a", until=middle),
-                replace(child, id=f"{piece.id}b", first=middle, cursor=None),
-            ]
-        )
+        self._slices.add([replace(child, id=f"{piece.id}a", until=middle)])
+        passage("poison.half_written")
+        lower = self._slices.get(f"{piece.id}a")
+        edge = middle if lower is None else lower.until
+        self._slices.add([replace(child, id=f"{piece.id}b", first=edge, cursor=None)])
         passage("poison.halved")
         if self._slices.end_unclaimed(piece.id, SliceState.SPLIT):
             emit("slice.split", **self._labels(piece), as_of=piece.as_of, first=piece.first, until=piece.until)

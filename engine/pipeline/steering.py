@@ -9,7 +9,7 @@ from typing import Final
 from engine.campaign.changes import Change, carry_aliases, changes, edit_faults
 from engine.campaign.load import LoadedCampaign, campaign_from_spec
 from engine.clock import Clock
-from engine.domain.campaign import CampaignRecord, Plain
+from engine.domain.campaign import STAYS_TO_END, CampaignRecord, Plain
 from engine.domain.lifecycle import LOOKED_AT, CampaignState, RunState
 from engine.domain.work import RunKind
 from engine.errors import InvalidSource, NotFound, WrongCall
@@ -151,10 +151,10 @@ class Steering:
                 labels = {"workspace": run.workspace, "campaign": record.name, "campaign_uid": run.campaign}
                 emit("run.dropped", **labels, run=run.id, reason="resumed")
         now = self._clock.campaign_now()
-        moved = self._move(record, record.resume_to, resume_to=None, resumed_at=now)
         if all(run.kind is RunKind.DUE for run in self._runs.undecided([record.uid])):
-            self._planning.start(moved, RunKind.PASS if moved.intake_open else RunKind.STAYS, now, anew=True)
-            self._bell.ring()
+            entering = replace(record, state=record.resume_to).intake_open
+            self._planning.start(record, RunKind.PASS if entering else RunKind.STAYS, now, anew=True)
+        moved = self._move(record, record.resume_to, resume_to=None, resumed_at=now)
         self._emit("resumed", moved)
         return moved
 
@@ -165,10 +165,9 @@ class Steering:
         return moved
 
     def cancel(self, record: CampaignRecord) -> CampaignRecord:
-        """Cancel: every stay exits, and what is queued is skipped."""
-        moved = self._move(record, _C.CANCELLED)
-        if record.state in LOOKED_AT or record.state is _C.PAUSED:
-            self._planning.start(moved, RunKind.STAYS, self._clock.campaign_now(), anew=True)
+        """Cancel: every stay exits, and what is queued is skipped. It is one write; the next tick sees to the stays."""
+        inside = record.state in LOOKED_AT or record.state is _C.PAUSED
+        moved = self._move(record, _C.CANCELLED, **({"pass_as_of": STAYS_TO_END} if inside else {}))
         self._emit("cancelled", moved)
         return moved
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from engine.clock import Clock, Instant, millis
-from engine.domain.campaign import CONTINUOUS, CampaignRecord
+from engine.domain.campaign import CONTINUOUS, STAYS_TO_END, CampaignRecord
 from engine.domain.keys import cut, stay_prefix
 from engine.domain.lifecycle import LOOKED_AT, CampaignState, DeliveryState, RunState
 from engine.domain.work import Run, RunKind, Slice, SliceKind
@@ -77,6 +77,7 @@ class Ticking:
         self._asked = {run_id: asked for run_id, asked in self._asked.items() if run_id in known}
         moved = sum(self._by_time(record, now) for record in records.values())
         moved += self._passes(records, open_runs, now)
+        moved += self._ends(records, now)
         moved += self._due(records, open_runs, now)
         moved += self._undecided(open_runs)
         moved += self._deliver(records, now)
@@ -120,6 +121,17 @@ class Ticking:
             self._campaigns.passed(record.uid, now)
             self._ask_plan(run.id)
             count += 1
+        return count
+
+    def _ends(self, records: dict[str, CampaignRecord], now: Instant) -> int:
+        """A run over the stays of each campaign that was cancelled: they exit."""
+        count = 0
+        for record in records.values():
+            if record.state is CampaignState.CANCELLED and record.pass_as_of == STAYS_TO_END:
+                run = self._planning.start(record, RunKind.STAYS, now, anew=True)
+                self._campaigns.passed(record.uid, now)
+                self._ask_plan(run.id)
+                count += 1
         return count
 
     def _due(self, records: dict[str, CampaignRecord], open_runs: list[Run], now: Instant) -> int:

@@ -98,7 +98,7 @@ class SliceWorker:
         except self._outages as error:
             emit("slice.released", **self._labels(hold.piece), reason="store_away", error=error)
             self._give_back(hold)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever one user's data brings out must not end the worker
             emit("slice.failed", **self._labels(hold.piece), reason=type(error).__name__, error=error)
             self._failed(hold)
         return None

@@ -99,7 +99,7 @@ class PolicyWatcher:
         while not self._stop.wait(self._interval):
             try:
                 self.look()
-            except Exception:
+            except Exception:  # noqa: BLE001 - a listener's fault must not end the watch; it is logged with its place
                 _log.exception("policy.watch_failed")
 
 

@@ -36,17 +36,17 @@ def explained(name: str, index: str, command: Document) -> None:
     QUERIES[name] = ExplainedQuery(name, index, command)
 
 
-def find_command(collection: str, filter: Mapping[str, object], **options: object) -> Document:
+def find_command(collection: str, filter: Mapping[str, object], **options: object) -> Document:  # noqa: A002 - MongoDB's own word
     """A `find` as a database command; `options` are `sort`, `projection`, `limit`."""
     return {"find": collection, "filter": dict(filter), **options}
 
 
-def update_command(collection: str, filter: Mapping[str, object], update: object) -> Document:
+def update_command(collection: str, filter: Mapping[str, object], update: object) -> Document:  # noqa: A002 - MongoDB's own word
     """An `update` of many as a database command."""
     return {"update": collection, "updates": [{"q": dict(filter), "u": update, "multi": True}]}
 
 
-def delete_command(collection: str, filter: Mapping[str, object]) -> Document:
+def delete_command(collection: str, filter: Mapping[str, object]) -> Document:  # noqa: A002 - MongoDB's own word
     """A `delete` of many as a database command."""
     return {"delete": collection, "deletes": [{"q": dict(filter), "limit": 0}]}
 

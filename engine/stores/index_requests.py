@@ -45,8 +45,8 @@ class IndexRequests:
         for one in requests:
             if one.workspace:
                 documents.append({"workspace": one.workspace, "first": one.first, "until": one.until})
-            for start in range(0, len(one.keys), KEYS_AT_ONCE):
-                documents.append({"keys": list(one.keys[start : start + KEYS_AT_ONCE])})
+            starts = range(0, len(one.keys), KEYS_AT_ONCE)
+            documents += [{"keys": list(one.keys[start : start + KEYS_AT_ONCE])} for start in starts]
         for document in documents:
             document |= {"_id": uuid4().hex, "asked_at": datetime.now(UTC)}
         if documents:

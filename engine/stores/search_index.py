@@ -113,7 +113,7 @@ class UserIndex:
         """One bulk request, again after a pause while the server says that it is busy."""
         for attempt in range(_TRIES):
             try:
-                answer = self._client.bulk(index=self.alias, operations=lines)  # type: ignore[arg-type]
+                answer = self._client.bulk(index=self.alias, operations=lines, require_alias=True)  # type: ignore[arg-type]
             except (NoConnection, ConnectionTimeout) as error:
                 raise unreachable(error) from error
             items: list[Document] = answer.body["items"]

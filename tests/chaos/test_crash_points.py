@@ -122,6 +122,7 @@ CASES: Final = (
     ("series", "deliver.recovered@1"),
     ("series", "lease.freed@1"),
     ("poison", "lease.freed@1"),
+    ("poison", "poison.half_written@1"),
     ("poison", "poison.halved@1"),
     ("poison", "poison.halved@2"),
     ("poison", "poison.buried@1"),

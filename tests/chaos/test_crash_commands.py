@@ -1,0 +1,80 @@
+"""Commands and halving that die between two writes: what was begun is finished by the tick, or by asking again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+from engine.domain.keys import user_suffix
+from engine.failpoints import Failpoint, arm
+from tests.chaos.conftest import Drive
+from tests.chaos.play import NAME, Performer, Step
+from tests.integration.pipeline_world import World
+
+USERS: Final = tuple(f"u{number}" for number in range(12))
+STEPS: Final[tuple[Step, ...]] = (("launch",), ("settle",))
+DECIDING: Final = "slice.decided=raise@*~/u3/"
+
+
+@pytest.fixture
+def live(stage: World, recover: Callable[..., Performer]) -> World:
+    """Twelve users inside a continuous campaign, each with one mail; the second is two days away."""
+    stage.users(USERS)
+    stage.apply({"campaign": NAME, "messages": [{"name": "one"}, {"name": "two", "wait": "2d"}]})
+    recover(stage, STEPS)
+    return stage
+
+
+def test_a_cancelled_campaign_ends_its_stays_whoever_dies(live: World, recover: Callable[..., Performer]) -> None:
+    """The command is one write; the run over the stays is the tick's, and a tick that dies behind it is no loss."""
+    live.steer("cancel", NAME)
+    assert live.app.openness.what() == f"campaign {NAME} has stays to end"
+    recover(live, (("settle",),), "run.started=raise")
+    live.check()
+    assert {(stay.state, stay.reason) for stay in live.stays(NAME)} == {("ended", "cancelled")}
+    assert len(live.sent()) == len(USERS)
+
+
+def test_a_resume_that_dies_before_its_last_write_is_asked_again(
+    live: World, recover: Callable[..., Performer]
+) -> None:
+    """Users who came while it was paused enter once."""
+    live.steer("pause", NAME)
+    live.user("late")
+    arm("run.started=raise")
+    with pytest.raises(Failpoint):
+        live.steer("resume", NAME)
+    assert live.state(NAME) == "paused"
+    live.steer("resume", NAME)
+    recover(live, (("settle",),))
+    live.check()
+    assert live.state(NAME) == "live"
+    assert len(live.stays(NAME, "late")) == 1
+    assert len(live.sent()) == len(USERS) + 1
+
+
+def test_nobody_falls_between_two_halves_that_were_cut_at_different_places(
+    make_stage: Callable[..., World], drive: Drive, recover: Callable[..., Performer]
+) -> None:
+    """Killed after the first half, and then other users are there: the second half begins where the first one ends."""
+    world = make_stage(slice_users=100)
+    world.users(USERS)
+    world.apply({"campaign": NAME, "kind": "one_off"})
+    assert drive.perform(world.settings, STEPS, f"{DECIDING},poison.half_written=kill")[1] == "signal 9"
+    half = world.database["slices"].find_one({"_id": {"$regex": "a$"}})
+    assert half is not None
+    late = [f"u{number}" for number in range(100, 160)]
+    for user in late:
+        world.user(user)
+    recover(world, STEPS, DECIDING)
+    world.check()
+    ahead = [user for user in late if user_suffix(user) > half.get("cursor", half["first"])]  # the others came too late
+    assert ahead
+    assert [user for user, _ in world.sent()] == sorted({*USERS, *ahead} - {"u3"})
+    slices = {one["_id"]: one for one in world.database["slices"].find({"kind": "audience"})}
+    for one in slices.values():
+        if one["state"] == "split":
+            assert slices[one["_id"] + "a"]["until"] == slices[one["_id"] + "b"]["first"]
+    assert world.stay(NAME, "u3").detail == "poison"

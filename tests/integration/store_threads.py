@@ -1,0 +1,22 @@
+"""Many threads at one document, all let go at the same moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+def together(number: int, call: Callable[[int], Result]) -> list[Result]:
+    """What `call(0)` to `call(number - 1)` give when threads make them at once, in the order of the numbers."""
+    barrier = Barrier(number, timeout=60)
+
+    def one(i: int) -> Result:
+        barrier.wait()
+        return call(i)
+
+    with ThreadPoolExecutor(number) as threads:
+        return list(threads.map(one, range(number)))

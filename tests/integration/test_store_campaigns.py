@@ -1,0 +1,136 @@
+"""Campaigns on MongoDB: revisions one after another, states by compare-and-set."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from engine.domain.campaign import CampaignRecord
+from engine.domain.lifecycle import CampaignState
+from engine.errors import IllegalTransition
+from engine.stores.campaigns import INDEXES, REVISION_INDEXES, Campaigns
+from tests.integration.store_threads import together
+
+C = CampaignState
+DRAFT = CampaignRecord("uid1", "shop", "hello", "continuous", C.DRAFT, 1, {"campaign": "hello"}, ends_at=9)
+
+
+@pytest.fixture
+def campaigns(database: Database[dict[str, Any]]) -> Campaigns:
+    database.campaigns.create_indexes(list(INDEXES))
+    database.campaign_revisions.create_indexes(list(REVISION_INDEXES))
+    return Campaigns(database)
+
+
+@pytest.fixture
+def draft(campaigns: Campaigns) -> CampaignRecord:
+    assert campaigns.apply(DRAFT)
+    return DRAFT
+
+
+def test_a_campaign_is_read_back_as_it_was_applied(campaigns: Campaigns, draft: CampaignRecord) -> None:
+    assert campaigns.get("uid1") == draft
+    assert campaigns.state_of("uid1") == (C.DRAFT, 1)
+    assert campaigns.get("other") is None
+    assert campaigns.state_of("other") is None
+
+
+def test_a_name_stands_once_in_a_workspace(campaigns: Campaigns, draft: CampaignRecord) -> None:
+    assert not campaigns.apply(replace(draft, uid="uid2"))
+    assert campaigns.apply(replace(draft, uid="uid2", workspace="other"))
+    assert [one.uid for one in campaigns.named("hello", "shop")] == ["uid1"]
+    assert {one.uid for one in campaigns.named("hello")} == {"uid1", "uid2"}
+    assert campaigns.named("bye") == []
+
+
+def test_of_many_first_applies_at_once_one_makes_the_campaign(campaigns: Campaigns) -> None:
+    assert sum(together(8, lambda i: campaigns.apply(replace(DRAFT, uid=f"uid{i}")))) == 1
+
+
+def test_a_revision_follows_the_one_before_and_no_other(campaigns: Campaigns, draft: CampaignRecord) -> None:
+    second = replace(draft, revision=2, spec={"campaign": "hello", "v": 2}, ends_at=None, renamed={"b": ["a"]})
+    assert not campaigns.apply(replace(second, revision=3))
+    assert campaigns.apply(second)
+    assert not campaigns.apply(second)
+    assert campaigns.get("uid1") == second
+
+
+def test_of_many_edits_at_once_one_is_the_next_revision(campaigns: Campaigns, draft: CampaignRecord) -> None:
+    assert sum(together(8, lambda i: campaigns.apply(replace(draft, revision=2, spec={"v": i})))) == 1
+
+
+def test_every_revision_is_kept(campaigns: Campaigns, draft: CampaignRecord) -> None:
+    campaigns.apply(replace(draft, revision=2, spec={"v": 2}))
+    assert campaigns.revisions("uid1") == [(1, {"campaign": "hello"}), (2, {"v": 2})]
+
+
+def test_an_edit_keeps_the_state(campaigns: Campaigns, draft: CampaignRecord) -> None:
+    campaigns.move(draft, C.LIVE, launched_at=5)
+    campaigns.apply(replace(draft, revision=2))
+    found = campaigns.get("uid1")
+    assert found is not None
+    assert (found.state, found.launched_at, found.revision) == (C.LIVE, 5, 2)
+
+
+def test_a_state_moves_once_from_the_one_that_was_read(campaigns: Campaigns, draft: CampaignRecord) -> None:
+    assert sum(together(8, lambda _: campaigns.move(draft, C.SCHEDULED))) == 1
+    assert not campaigns.move(draft, C.LIVE)
+    assert campaigns.state_of("uid1") == (C.SCHEDULED, 1)
+
+
+def test_pausing_and_cancelling_at_once_leaves_one_of_them(campaigns: Campaigns, draft: CampaignRecord) -> None:
+    campaigns.move(draft, C.LIVE)
+    live = replace(draft, state=C.LIVE)
+    ways = [C.PAUSED, C.CANCELLED, C.DRAINING]
+    moved = together(9, lambda i: campaigns.move(live, ways[i % 3]))
+    assert sum(moved) == 1
+    assert campaigns.state_of("uid1") == (ways[moved.index(True) % 3], 1)
+
+
+def test_a_move_that_the_table_does_not_have_is_refused(campaigns: Campaigns, draft: CampaignRecord) -> None:
+    with pytest.raises(IllegalTransition, match="draft does not lead to paused"):
+        campaigns.move(draft, C.PAUSED)
+
+
+def test_a_move_sets_and_removes_fields(campaigns: Campaigns, draft: CampaignRecord) -> None:
+    campaigns.move(draft, C.LIVE)
+    live = replace(draft, state=C.LIVE)
+    campaigns.move(live, C.PAUSED, resume_to="live")
+    paused = campaigns.get("uid1")
+    assert paused is not None
+    assert paused.resume_to is C.LIVE
+    campaigns.move(paused, C.LIVE, resume_to=None, resumed_at=7)
+    found = campaigns.get("uid1")
+    assert found is not None
+    assert (found.resume_to, found.resumed_at) == (None, 7)
+
+
+def test_the_last_pass_never_goes_back(campaigns: Campaigns, draft: CampaignRecord) -> None:
+    for as_of in (5, 9, 7):
+        campaigns.passed("uid1", as_of)
+    found = campaigns.get("uid1")
+    assert found is not None
+    assert found.pass_as_of == 9
+
+
+def test_marks_are_set_and_taken_away(campaigns: Campaigns, draft: CampaignRecord) -> None:
+    campaigns.set_stuck("uid1", "a slice is dead")
+    campaigns.set_slowed("uid1", slowed=True)
+    marked = campaigns.get("uid1")
+    assert marked is not None
+    assert (marked.stuck, marked.slowed) == ("a slice is dead", True)
+    campaigns.set_stuck("uid1", None)
+    campaigns.set_slowed("uid1", slowed=False)
+    assert campaigns.get("uid1") == draft
+
+
+def test_campaigns_are_told_by_state_without_their_file_and_all_by_name(campaigns: Campaigns) -> None:
+    for uid, name in (("u1", "b"), ("u2", "a"), ("u3", "c")):
+        campaigns.apply(replace(DRAFT, uid=uid, name=name))
+    campaigns.move(replace(DRAFT, uid="u2"), C.LIVE)
+    found = campaigns.in_states([C.LIVE, C.PAUSED])
+    assert [(one.uid, one.spec) for one in found] == [("u2", None)]
+    assert [one.name for one in campaigns.everything()] == ["a", "b", "c"]

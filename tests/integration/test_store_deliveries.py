@@ -1,0 +1,243 @@
+"""Deliveries on MongoDB: marked once, settled once, by whoever holds the token."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from engine.domain.enrolment import Enrolment, Settled
+from engine.domain.keys import stay_prefix
+from engine.domain.lifecycle import DeliveryState, ExitReason
+from engine.domain.settling import Settling
+from engine.stores.deliveries import Deliveries
+from engine.stores.enrolments import INDEXES, Enrolments
+from tests.integration.store_threads import together
+from tests.unit.looks import DAY, NOW, stay
+
+PREFIX = stay_prefix("shop", "c1")
+Documents = Database[dict[str, Any]]
+SENT = Settled("one", DeliveryState.SENT, NOW + 7, None, 1)
+
+
+@pytest.fixture
+def stays(database: Documents) -> Enrolments:
+    database.enrolments.create_indexes(list(INDEXES))
+    return Enrolments(database)
+
+
+@pytest.fixture
+def deliveries(database: Documents, stays: Enrolments) -> Deliveries:
+    return Deliveries(database)
+
+
+@pytest.fixture
+def queued(stays: Enrolments) -> Enrolment:
+    stays.enter([stay(outgoing="one")])
+    return stay(outgoing="one")
+
+
+def now_of(stays: Enrolments, name: str = "ann") -> Enrolment:
+    return stays.all_of("c1", stay(name=name).user)[-1]
+
+
+def to_send(deliveries: Deliveries, now: int = NOW) -> list[str]:
+    return [one.id for one in deliveries.queued(PREFIX, "", PREFIX + "g", now, 100)]
+
+
+def test_marking_makes_it_attempting_counts_the_attempt_and_notes_mongodbs_time(
+    deliveries: Deliveries, stays: Enrolments, queued: Enrolment
+) -> None:
+    assert deliveries.mark([queued], "t1") == {queued.id}
+    out = now_of(stays).outgoing
+    assert out is not None
+    assert (out.state, out.token, out.attempts) == (DeliveryState.ATTEMPTING, "t1", 1)
+    assert out.since is not None
+    assert now_of(stays).version == queued.version + 1
+
+
+def test_what_is_marked_is_not_marked_again(deliveries: Deliveries, stays: Enrolments, queued: Enrolment) -> None:
+    deliveries.mark([queued], "t1")
+    assert deliveries.mark([queued], "t2") == set()
+    assert deliveries.mark([now_of(stays)], "t2") == set()
+
+
+def test_of_many_who_mark_at_once_one_has_it(deliveries: Deliveries, queued: Enrolment) -> None:
+    marked = together(12, lambda i: deliveries.mark([queued], f"t{i}"))
+    assert sorted(map(len, marked)) == [0] * 11 + [1]
+
+
+def test_a_window_that_overlaps_another_is_told_which_are_its_own(deliveries: Deliveries, stays: Enrolments) -> None:
+    people = [stay(name=f"hh-{n}", outgoing="one") for n in range(10)]
+    stays.enter(people)
+    windows = together(5, lambda i: deliveries.mark(people[i : i + 6], f"t{i}"))
+    marked = [id_ for window in windows for id_ in window]
+    assert sorted(marked) == sorted(one.id for one in people)
+
+
+def test_what_exited_meanwhile_is_not_marked(deliveries: Deliveries, stays: Enrolments, queued: Enrolment) -> None:
+    from engine.domain.enrolment import StayChange
+
+    stays.advance([StayChange(queued.id, queued.version, 1, NOW, None, ExitReason.UNMATCHED)])
+    assert deliveries.mark([queued], "t1") == set()
+
+
+def test_settling_moves_it_to_the_settled_and_makes_the_stay_due(
+    deliveries: Deliveries, stays: Enrolments, queued: Enrolment, database: Documents
+) -> None:
+    deliveries.mark([queued], "t1")
+    assert deliveries.settle([Settling(queued.id, "t1", SENT)]) == 1
+    found = now_of(stays)
+    assert (found.outgoing, found.settled) == (None, (SENT,))
+    assert (found.settled_at, found.due_at, found.idle_since) == (NOW + 7, NOW + 7, NOW + 7)
+    raw = database.enrolments.find_one({"_id": queued.id})
+    assert raw is not None
+    assert raw["idle_since"] == NOW + 7
+
+
+@pytest.mark.parametrize("token", ["t2", ""])
+def test_only_the_token_that_marked_it_settles_it(
+    deliveries: Deliveries, stays: Enrolments, queued: Enrolment, token: str
+) -> None:
+    deliveries.mark([queued], "t1")
+    assert deliveries.settle([Settling(queued.id, token, SENT)]) == 0
+    assert deliveries.put_back([queued.id], token, timedelta(0), NOW) == 0
+    assert now_of(stays).settled == ()
+
+
+def test_what_is_queued_cannot_be_settled_as_sent(deliveries: Deliveries, queued: Enrolment) -> None:
+    assert deliveries.settle([Settling(queued.id, "t1", SENT)]) == 0
+
+
+def test_of_many_who_settle_at_once_one_end_is_written(
+    deliveries: Deliveries, stays: Enrolments, queued: Enrolment
+) -> None:
+    deliveries.mark([queued], "t1")
+    ends = [SENT, replace(SENT, state=DeliveryState.UNKNOWN)]
+    written = together(8, lambda i: deliveries.settle([Settling(queued.id, "t1", ends[i % 2])]))
+    assert sum(written) == 1
+    assert now_of(stays).settled == (ends[written.index(1) % 2],)
+
+
+def test_equal_ends_are_written_together_and_each_tells_its_own(deliveries: Deliveries, stays: Enrolments) -> None:
+    people = [stay(name=f"hh-{n}", outgoing="one") for n in range(6)]
+    stays.enter(people)
+    deliveries.mark(people, "t1")
+    failed = replace(SENT, state=DeliveryState.FAILED, reason="smtp_550")
+    ends = [Settling(one.id, "t1", SENT if i % 2 else failed) for i, one in enumerate(people)]
+    assert deliveries.settle(ends) == 6
+    assert [now_of(stays, f"hh-{i}").settled[0].state.value for i in range(6)] == ["failed", "sent"] * 3
+
+
+def test_a_skip_settles_what_is_still_queued_at_the_version_that_was_read(
+    deliveries: Deliveries, stays: Enrolments, queued: Enrolment
+) -> None:
+    suppressed = Settling(queued.id, "", Settled("one", DeliveryState.SKIPPED, NOW, "suppressed"))
+    assert deliveries.skip([(replace(queued, version=99), suppressed)]) == 0
+    assert deliveries.skip([(queued, suppressed)]) == 1
+    assert deliveries.skip([(queued, suppressed)]) == 0
+    assert [one.reason for one in now_of(stays).settled] == ["suppressed"]
+
+
+def test_a_skip_never_settles_what_is_attempting(deliveries: Deliveries, stays: Enrolments, queued: Enrolment) -> None:
+    deliveries.mark([queued], "t1")
+    end = Settling(queued.id, "", Settled("one", DeliveryState.SKIPPED, NOW, "suppressed"))
+    assert deliveries.skip([(now_of(stays), end)]) == 0
+
+
+def test_a_retry_waits_by_mongodbs_clock_and_is_looked_at_again_meanwhile(
+    deliveries: Deliveries, stays: Enrolments, queued: Enrolment
+) -> None:
+    deliveries.mark([queued], "t1")
+    assert deliveries.put_back([queued.id], "t1", timedelta(hours=1), NOW) == 1
+    found = now_of(stays)
+    assert found.outgoing is not None
+    assert (found.outgoing.state, found.outgoing.token, found.outgoing.attempts) == (DeliveryState.QUEUED, None, 1)
+    assert found.due_at == NOW
+    assert to_send(deliveries) == []
+    assert deliveries.first_campaign(DeliveryState.QUEUED, NOW, []) is None
+    assert deliveries.has_outgoing(["c1"], NOW)
+
+
+def test_a_retry_whose_time_has_come_is_sent_and_counts_its_attempts(
+    deliveries: Deliveries, stays: Enrolments, queued: Enrolment
+) -> None:
+    deliveries.mark([queued], "t1")
+    deliveries.put_back([queued.id], "t1", timedelta(seconds=-1), NOW)
+    assert to_send(deliveries) == [queued.id]
+    deliveries.mark([now_of(stays)], "t2")
+    out = now_of(stays).outgoing
+    assert out is not None
+    assert out.attempts == 2
+
+
+def test_what_is_put_off_in_campaign_time_is_not_sent_before_and_holds_nothing_open(
+    deliveries: Deliveries, stays: Enrolments
+) -> None:
+    later = stay(outgoing="one")
+    assert later.outgoing is not None
+    stays.enter([replace(later, outgoing=replace(later.outgoing, not_before=NOW + DAY))])
+    assert to_send(deliveries) == []
+    assert not deliveries.has_outgoing(["c1"], NOW)
+    assert deliveries.has_outgoing(["c1"], None)
+    assert to_send(deliveries, NOW + DAY) == [later.id]
+    assert deliveries.has_outgoing(None, NOW + DAY)
+
+
+def test_deliveries_are_read_page_by_page_in_order(deliveries: Deliveries, stays: Enrolments) -> None:
+    people = sorted((stay(name=f"hh-{n}", outgoing="one") for n in range(10)), key=lambda one: one.id)
+    stays.enter(people)
+    first = deliveries.queued(PREFIX, "", PREFIX + "g", NOW, 4)
+    rest = deliveries.queued(PREFIX, first[-1].id, PREFIX + "g", NOW, 100)
+    assert [one.id for one in (*first, *rest)] == [one.id for one in people]
+    deliveries.mark(people[2:5], "t1")
+    found = deliveries.attempting(PREFIX, people[3].id, PREFIX + "g", 10)
+    assert [one.id for one in found] == [one.id for one in people[3:5]]
+
+
+def test_the_probes_tell_a_campaign_with_something_queued_or_attempting(
+    deliveries: Deliveries, queued: Enrolment
+) -> None:
+    assert deliveries.first_campaign(DeliveryState.QUEUED, NOW, []) == "c1"
+    assert deliveries.first_campaign(DeliveryState.QUEUED, NOW, ["c1"]) is None
+    assert deliveries.first_campaign(DeliveryState.ATTEMPTING, NOW, []) is None
+    deliveries.mark([queued], "t1")
+    assert deliveries.first_campaign(DeliveryState.ATTEMPTING, NOW, []) == "c1"
+    assert deliveries.first_campaign(DeliveryState.QUEUED, NOW, []) is None
+    assert not deliveries.has_outgoing(["c2"], NOW)
+
+
+def test_attempts_that_take_too_long_are_told_by_campaign(deliveries: Deliveries, queued: Enrolment) -> None:
+    deliveries.mark([queued], "t1")
+    assert deliveries.long_attempting(timedelta(hours=1)) == {}
+    assert deliveries.long_attempting(timedelta(seconds=-1)) == {"c1": 1}
+
+
+def failed(name: str, *, ended: tuple[ExitReason, int] | None = None, outgoing: str | None = None) -> Enrolment:
+    end = Settled("one", DeliveryState.FAILED, NOW - 5, "smtp_550", 3)
+    return replace(stay(name=name, ended=ended, outgoing=outgoing), settled=(end,), settled_at=NOW - 5)
+
+
+def test_a_failed_delivery_is_queued_again_under_its_own_name_and_leaves_the_settled(
+    deliveries: Deliveries, stays: Enrolments
+) -> None:
+    stays.enter([failed("ann"), failed("bob", outgoing="two"), stay(name="eve", settled=[("one", NOW)])])
+    assert deliveries.replay_failed(PREFIX, None, NOW) == 1
+    found = now_of(stays)
+    assert found.outgoing is not None
+    assert (found.outgoing.message, found.outgoing.state, found.settled) == ("one", DeliveryState.QUEUED, ())
+    assert deliveries.replay_failed(PREFIX, None, NOW) == 0
+
+
+def test_a_replay_of_one_message_leaves_the_others(deliveries: Deliveries, stays: Enrolments) -> None:
+    stays.enter([failed("ann")])
+    assert deliveries.replay_failed(PREFIX, "two", NOW) == 0
+    assert deliveries.replay_failed(PREFIX, "one", NOW) == 1
+
+
+def test_many_replays_at_once_queue_a_delivery_once(deliveries: Deliveries, stays: Enrolments) -> None:
+    stays.enter([failed(f"hh-{n}") for n in range(5)])
+    assert sum(together(6, lambda _: deliveries.replay_failed(PREFIX, None, NOW))) == 5

@@ -1,0 +1,199 @@
+"""Enrolments on MongoDB: one stay, one document, and every write on the version that was read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from engine.clock import Instant
+from engine.decide import decide
+from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
+from engine.domain.keys import stay_prefix
+from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, StayState
+from engine.pipeline.process import _changed
+from engine.stores.enrolments import INDEXES, Enrolments
+from tests.integration.store_threads import together
+from tests.unit.lives import advanced, piece_at
+from tests.unit.looks import DAY, NOW, ORDER, Patience, Someone, campaign, message, stay
+
+PREFIX = stay_prefix("shop", "c1")
+QUEUED = Outgoing("one", DeliveryState.QUEUED, NOW, NOW)
+Documents = Database[dict[str, Any]]
+
+
+@pytest.fixture
+def stays(database: Documents) -> Enrolments:
+    database.enrolments.create_indexes(list(INDEXES))
+    return Enrolments(database)
+
+
+def the_one(stays: Enrolments, name: str = "ann") -> Enrolment:
+    found = stays.all_of("c1", Someone(name=name).key)
+    assert len(found) == 1
+    return found[0]
+
+
+def change(of: Enrolment, **more: Any) -> StayChange:
+    return StayChange(of.id, of.version, of.revision, NOW, **{"due_at": None, **more})
+
+
+def test_a_stay_is_entered_once_however_often_it_is_tried(stays: Enrolments) -> None:
+    assert stays.enter([stay()]) == {stay().id}
+    assert stays.enter([stay(converted_at=NOW), stay(name="bob")]) == {stay(name="bob").id}
+    assert the_one(stays) == stay()
+
+
+def test_of_many_who_enter_a_user_at_once_one_does(stays: Enrolments) -> None:
+    names = [f"hh-{n}" for n in range(5)]
+    inserted = together(8, lambda _: stays.enter([stay(name=name) for name in names]))
+    assert sorted(id_ for one in inserted for id_ in one) == sorted(stay(name=name).id for name in names)
+
+
+def test_a_new_stay_takes_the_ended_one_before_it_off_the_due_list(stays: Enrolments) -> None:
+    stays.enter([replace(stay(ended=(ExitReason.GOAL, NOW)), due_at=NOW), replace(stay(name="bob"), due_at=NOW)])
+    stays.enter([stay(entry=2)])
+    assert [one.due_at for one in stays.all_of("c1", stay().user)] == [None, None]
+    assert the_one(stays, "bob").due_at == NOW
+
+
+def test_a_decision_on_the_version_that_was_read_is_written_and_raises_it(stays: Enrolments) -> None:
+    stays.enter([stay()])
+    assert stays.advance([change(stay(), outgoing=QUEUED, due_at=NOW + 5)]) == 1
+    assert the_one(stays) == replace(stay(), version=2, outgoing=QUEUED, due_at=NOW + 5)
+
+
+def test_a_decision_on_an_older_version_changes_nothing(stays: Enrolments) -> None:
+    stays.enter([stay()])
+    stays.advance([change(stay(), outgoing=QUEUED)])
+    before = the_one(stays)
+    assert stays.advance([change(stay(), exit=ExitReason.UNMATCHED)]) == 0
+    assert the_one(stays) == before
+
+
+def test_of_many_decisions_at_once_one_is_written(stays: Enrolments) -> None:
+    stays.enter([stay()])
+    reasons = [ExitReason.GOAL, ExitReason.UNMATCHED, ExitReason.INACTIVE, ExitReason.DELETED]
+    written = together(8, lambda i: stays.advance([change(stay(), exit=reasons[i % 4], detail=str(i))]))
+    assert sum(written) == 1
+    assert the_one(stays).detail == str(written.index(1))
+    assert the_one(stays).version == 2
+
+
+def test_equal_decisions_are_written_together_and_different_ones_apart(stays: Enrolments) -> None:
+    people = [stay(name=f"hh-{n}") for n in range(6)]
+    stays.enter(people)
+    stays.advance([change(people[0])])
+    assert stays.advance([change(one, due_at=NOW + i % 2) for i, one in enumerate(people)]) == 5
+    due = {one.user: one.due_at for one in stays.active(PREFIX, "", PREFIX + "g", 10)}
+    assert [due[one.user] for one in people] == [None, NOW + 1, NOW, NOW + 1, NOW, NOW + 1]
+
+
+def test_nothing_to_write_writes_nothing(stays: Enrolments) -> None:
+    assert stays.advance([]) == 0
+    assert stays.enter([]) == set()
+
+
+def test_an_exit_takes_the_queued_delivery_with_it_in_one_write(stays: Enrolments) -> None:
+    queued = stay(outgoing="one")
+    stays.enter([queued])
+    skipped = Settled("one", DeliveryState.SKIPPED, NOW, "exited")
+    stays.advance([change(queued, exit=ExitReason.UNMATCHED, settled=skipped)])
+    found = the_one(stays)
+    assert (found.state, found.reason, found.ended_at) == (StayState.ENDED, ExitReason.UNMATCHED, NOW)
+    assert (found.outgoing, found.settled, found.version) == (None, (skipped,), 2)
+
+
+STORIES: list[tuple[str, Enrolment, Someone, dict[str, Any], Instant]] = [
+    ("sends", stay(), Someone(), {}, NOW),
+    ("waits", stay(settled=[("one", NOW - DAY)]), Someone(), {}, NOW),
+    ("exits", stay(outgoing="one"), Someone({"plan": "free"}), {"entry": {"again_after": "5d"}}, NOW),
+    ("skips", stay(holdout=True), Someone(), {}, NOW),
+    ("is cancelled", stay(outgoing="one"), Someone(), {"state": CampaignState.CANCELLED}, NOW),
+    ("converts", stay(), Someone(events=[(ORDER, NOW - 5, {})]), {"goal": {"event": {"name": ORDER}}}, NOW),
+    ("is too late", stay(), Someone(), {"messages": [message("one", not_after="2026-11-30")]}, NOW),
+    ("is inactive", stay(), Someone(), {}, NOW + 60 * DAY),
+    ("ended", replace(stay(ended=(ExitReason.GOAL, NOW)), due_at=NOW), Someone(deleted=True), {}, NOW + DAY),
+]
+
+
+@pytest.mark.parametrize("told", STORIES, ids=[story[0] for story in STORIES])
+def test_mongodb_writes_a_decision_as_the_memory_twin_of_the_tests_does(
+    stays: Enrolments, told: tuple[str, Enrolment, Someone, dict[str, Any], Instant]
+) -> None:
+    _, before, user, written, as_of = told
+    stays.enter([before])
+    rules = campaign(**written)
+    decision = decide(rules, Patience(), user.facts(rules), before, as_of)
+    made = _changed(rules, piece_at(as_of), before, decision)
+    assert made is not None
+    assert stays.advance([made]) == 1
+    found = the_one(stays)
+    assert replace(found, outgoing=found.outgoing and replace(found.outgoing, slice="s1")) == replace(
+        advanced(before, made), outgoing=(out := advanced(before, made).outgoing) and replace(out, slice="s1")
+    )
+
+
+def test_the_latest_stay_of_each_user_of_a_range_is_read_by_suffix(stays: Enrolments) -> None:
+    everyone = sorted((stay(name=f"hh-{n}") for n in range(20)), key=lambda one: one.id)
+    stays.enter(everyone)
+    stays.enter([replace(one, id=one.id[:-1] + "2", entry=2) for one in everyone[:5]])
+    found = stays.latest("shop", "c1", everyone[2].suffix, everyone[9].suffix)
+    assert list(found) == [one.suffix for one in everyone[2:10]]
+    assert [one.entry for one in found.values()] == [2, 2, 2, 1, 1, 1, 1, 1]
+
+
+def test_the_latest_stays_of_named_users_are_read(stays: Enrolments) -> None:
+    stays.enter([stay(ended=(ExitReason.GOAL, NOW)), stay(entry=2), stay(name="bob")])
+    found = stays.latest_of("c1", [stay().user, stay(name="eve").user])
+    assert {user: one.entry for user, one in found.items()} == {stay().user: 2}
+
+
+def test_active_and_due_stays_are_read_page_by_page_in_order(stays: Enrolments) -> None:
+    people = sorted((replace(stay(name=f"hh-{n}"), due_at=NOW + n % 2) for n in range(10)), key=lambda one: one.id)
+    stays.enter([*people, replace(stay(ended=(ExitReason.GOAL, NOW), name="gone"), due_at=NOW)])
+    first = stays.active(PREFIX, "", PREFIX + "g", 4)
+    rest = stays.active(PREFIX, first[-1].id, PREFIX + "g", 100)
+    assert [one.id for one in (*first, *rest)] == [one.id for one in people]
+    due = stays.due(PREFIX, "", PREFIX + "g", NOW, 100)
+    assert {one.user for one in due} == {one.user for one in people if one.due_at == NOW} | {stay(name="gone").user}
+    assert stays.due_ids("c1", NOW, 100) == [one.id for one in due]
+    assert stays.due_ids("c1", NOW - 1, 100) == []
+
+
+def test_the_probe_finds_a_campaign_that_has_something_due(stays: Enrolments) -> None:
+    stays.enter([replace(stay(), due_at=NOW)])
+    assert stays.first_due_campaign(NOW - 1, []) is None
+    assert stays.first_due_campaign(NOW, []) == "c1"
+    assert stays.first_due_campaign(NOW, ["c1"]) is None
+
+
+def test_nothing_of_a_campaign_is_due_once_it_is_cleared(stays: Enrolments) -> None:
+    other = replace(stay(name="bob"), id=stay(name="bob").id.replace("c1", "c2"), campaign="c2", due_at=NOW)
+    stays.enter([replace(stay(), due_at=NOW), other])
+    stays.clear_due("c1")
+    assert stays.first_due_campaign(NOW, []) == "c2"
+    assert the_one(stays).due_at is None
+
+
+def test_a_user_can_be_made_due_in_every_campaign_but_not_over_an_attempt(stays: Enrolments) -> None:
+    stays.enter([stay(), stay(name="bob", outgoing="one", attempting=True)])
+    assert stays.make_due(stay().user, NOW) == 1
+    assert stays.make_due(stay(name="bob").user, NOW) == 0
+    assert the_one(stays).due_at == NOW
+
+
+def test_a_campaign_has_active_stays_until_the_last_one_ended(stays: Enrolments) -> None:
+    assert not stays.has_active("c1")
+    stays.enter([stay(), stay(name="bob", ended=(ExitReason.GOAL, NOW))])
+    assert stays.has_active("c1")
+    stays.advance([change(stay(), exit=ExitReason.COMPLETED)])
+    assert not stays.has_active("c1")
+
+
+def test_all_stays_of_a_user_are_told_by_campaign_and_entry(stays: Enrolments) -> None:
+    other = replace(stay(), id=stay().id.replace("c1", "c0"), campaign="c0")
+    stays.enter([stay(entry=2), stay(ended=(ExitReason.GOAL, NOW)), other])
+    assert [(one.campaign, one.entry) for one in stays.stays_of(stay().user)] == [("c0", 1), ("c1", 1), ("c1", 2)]

@@ -1,0 +1,64 @@
+"""Campaign time: one document, which moves only forward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from engine.errors import WrongCall
+from engine.stores.campaign_time import CampaignTime, CampaignTimes
+from tests.integration.store_threads import together
+
+SYSTEM = 1_796_083_200_000
+
+
+@pytest.fixture
+def times(database: Database[dict[str, Any]]) -> CampaignTimes:
+    return CampaignTimes(database)
+
+
+def test_without_a_document_campaign_time_is_system_time(times: CampaignTimes) -> None:
+    assert times.read() == CampaignTime(None)
+
+
+def test_campaign_time_can_be_set_to_any_moment_before_anything_ran(times: CampaignTimes) -> None:
+    times.advance(1_000, SYSTEM)
+    assert times.read() == CampaignTime(1_000)
+
+
+def test_campaign_time_moves_forward_and_may_stand(times: CampaignTimes) -> None:
+    for to in (1_000, 1_000, 2_000):
+        times.advance(to, SYSTEM)
+    assert times.read().set_at == 2_000
+
+
+def test_campaign_time_never_goes_back(times: CampaignTimes) -> None:
+    times.advance(2_000, SYSTEM)
+    with pytest.raises(WrongCall, match=r"only forward: it is 1970-01-01T00:00:02\.000Z, asked for .*01\.999Z"):
+        times.advance(1_999, SYSTEM)
+    assert times.read().set_at == 2_000
+
+
+def test_who_ran_on_system_time_cannot_go_back_behind_it(
+    database: Database[dict[str, Any]], times: CampaignTimes
+) -> None:
+    database.runs.insert_one({"_id": "r1"})
+    with pytest.raises(WrongCall, match="only forward"):
+        times.advance(SYSTEM - 1, SYSTEM)
+    times.advance(SYSTEM, SYSTEM)
+    assert times.read().set_at == SYSTEM
+
+
+def test_of_many_who_advance_at_once_the_latest_moment_stands(times: CampaignTimes) -> None:
+    def advance(i: int) -> bool:
+        try:
+            times.advance(1_000 + i, SYSTEM)
+        except WrongCall:
+            return False
+        return True
+
+    done = together(10, advance)
+    assert done[9]
+    assert times.read().set_at == 1_009
