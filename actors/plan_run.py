@@ -10,4 +10,6 @@ from actors.registry import actor, application
 @actor(queue="control", time_limit=timedelta(seconds=30))
 def plan_run(run_id: str) -> None:
     """Cut a run into slices."""
-    application().planning.run(run_id)
+    app = application()
+    if app.planning.run(run_id):
+        app.finishing.run(run_id)  # what was due has been looked at meanwhile

@@ -9,10 +9,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Final
 
-import click
 import typer
 
-from engine.errors import EngineError
+from engine.errors import EngineError, WrongCall
 from engine.settings import load_settings
 
 BAD_CALL = 2
@@ -58,7 +57,7 @@ def _main(
     for text in given or ():
         key, separator, value = text.partition("=")
         if not separator or "." not in key:
-            raise click.UsageError(f"--set wants SECTION.KEY=VALUE, got {text}")
+            raise WrongCall(f"--set wants SECTION.KEY=VALUE, got {text}")
         flags[key] = value
     if context.invoked_subcommand != "init":
         context.obj = load_settings(settings, environment=env, flags=flags)
@@ -131,13 +130,9 @@ def run(arguments: list[str]) -> int:
     try:
         code = app(arguments, standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except click.exceptions.NoArgsIsHelpError as error:
-        sys.stderr.write(error.format_message() + "\n")
-        return BAD_CALL
-    except click.ClickException as error:
-        error.show()
-        return BAD_CALL
-    except (click.Abort, KeyboardInterrupt):
+    except typer.TyperException as error:
+        return _misused(error)
+    except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except EngineError as error:
         return _told(error, str(error), error.remedy, error.exit_code, debug=debug)
@@ -146,6 +141,18 @@ def run(arguments: list[str]) -> int:
             raise
         text = f"a service does not answer: {str(error).splitlines()[0][:300]}"
         return _told(error, text, "tidegate status shows which one", UNREACHABLE, debug=debug)
+
+
+def _misused(error: typer.TyperException) -> int:
+    """A call that Typer does not understand, as one of our own errors; what lacks a command gets its help."""
+    text = error.format_message()
+    context = getattr(error, "ctx", None)
+    if "\n" in text:
+        sys.stderr.write(f"{text.rstrip()}\n")
+    else:
+        path = "tidegate" if context is None else context.command_path
+        _told(error, text, f"{path} --help shows how it is called", BAD_CALL, debug=False)
+    return BAD_CALL
 
 
 def _told(error: Exception, text: str, remedy: str, code: int, *, debug: bool) -> int:

@@ -63,6 +63,11 @@ def stay_prefix(workspace: str, campaign: str) -> str:
     return f"{workspace}/{campaign}/"
 
 
+def campaign_of(prefix: str) -> str:
+    """The campaign uid of a prefix `w/c/`."""
+    return prefix.split("/")[1]
+
+
 def enrolment_id(workspace: str, campaign: str, suffix: str, entry: int) -> str:
     """`w/c/h/u/entry`, the `_id` of a stay; `entry` counts from 1 and has four digits."""
     return f"{workspace}/{campaign}/{suffix}/{entry:04d}"

@@ -79,12 +79,12 @@ class Planning:
             self._estimates[record.workspace] = kept
         return max(1, min(MOST_PIECES, -(-kept[1] // self._book.profile(record).slice_users)))
 
-    def run(self, run_id: str) -> None:
-        """Cut a run into slices; safe to call twice, late, or for a run that is gone."""
+    def run(self, run_id: str) -> bool:
+        """Cut a run into slices; safe to call twice, late, or for a run that is gone. Gives whether it has none."""
         run = self._runs.get(run_id)
         record = None if run is None else self._campaigns.get(run.campaign)
         if run is None or record is None or run.state is not RunState.PLANNING:
-            return
+            return False
         pieces = self._due(run, record) if run.kind is RunKind.DUE else self._by_hash(run)
         self._slices.add(pieces)
         passage("plan.sliced")
@@ -100,6 +100,7 @@ class Planning:
                 slices=len(pieces),
             )
         self._bell.ring()
+        return not pieces
 
     def _by_hash(self, run: Run) -> list[Slice]:
         """The whole hash space, cut without a query."""

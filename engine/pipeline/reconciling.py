@@ -151,8 +151,10 @@ class Reconciling:
         if stay.active:
             settled = None
             if stay.outgoing is not None:
-                attempts = stay.outgoing.attempts
-                settled = Settled(stay.outgoing.message, DeliveryState.FAILED, now, "poison", attempts)
+                # nobody can tell whether what was being attempted has gone out
+                trying = stay.outgoing.state is DeliveryState.ATTEMPTING
+                end = DeliveryState.UNKNOWN if trying else DeliveryState.FAILED
+                settled = Settled(stay.outgoing.message, end, now, "poison", stay.outgoing.attempts)
             change = StayChange(
                 stay.id, stay.version, stay.revision, now, None, ExitReason.FAILED, "poison", settled=settled
             )

@@ -6,6 +6,7 @@ Key: `tidegate:bell` (list, at most a few entries, expires after a minute). Losi
 from __future__ import annotations
 
 from datetime import timedelta
+from threading import Event
 from typing import Final
 
 import redis
@@ -38,4 +39,4 @@ class Bell:
         try:
             return self._client.blpop([self._key], timeout=longest.total_seconds()) is not None
         except redis.RedisError:
-            return False
+            return Event().wait(longest.total_seconds())  # nobody sets it: the clock must not spin meanwhile

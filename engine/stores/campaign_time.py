@@ -40,7 +40,13 @@ class CampaignTimes:
         system's and campaigns have run on it, earlier than now.
         """
         standing = self.read().set_at
-        floor = standing if standing is not None else system_now if self._runs.find_one({}, {"_id": 1}) else None
+        floor = (
+            standing
+            if standing is not None
+            else system_now
+            if self._runs.find_one({"_id": {"$gte": ""}}, {"_id": 1})
+            else None
+        )
         if floor is not None and to < floor:
             raise WrongCall(
                 f"campaign time moves only forward: it is {format_instant(floor)}, asked for {format_instant(to)}",

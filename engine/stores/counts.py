@@ -19,39 +19,37 @@ class Counts:
         self._all: Collection[Document] = database.get_collection("enrolments")
 
     def of(self, prefix: str) -> CampaignCounts:
-        """The counts of the campaign whose enrolment ids begin with `prefix` (`w/c/`). Index: `_id` range."""
-        match = {"$match": {"_id": {"$gte": prefix, "$lt": prefix[:-1] + "0"}}}
-        stays = self._all.aggregate(
+        """The counts of the campaign whose enrolment ids begin with `prefix` (`w/c/`). Index: `_id` range.
+
+        Each stay is read once, for all numbers: one that changes meanwhile counts as it was or as it is, never as both.
+        """
+        on_its_way = {"$cond": [{"$gt": ["$outgoing", None]}, ["$outgoing"], []]}
+        stays: list[Document] = [
+            {
+                "$group": {
+                    "_id": {"state": "$state", "reason": "$reason", "holdout": "$holdout"},
+                    "n": {"$sum": 1},
+                    "converted": {"$sum": {"$cond": [{"$gt": ["$converted_at", None]}, 1, 0]}},
+                }
+            }
+        ]
+        deliveries: list[Document] = [
+            {"$unwind": "$deliveries"},
+            {
+                "$group": {
+                    "_id": {"m": "$deliveries.message", "s": "$deliveries.state", "r": "$deliveries.reason"},
+                    "n": {"$sum": 1},
+                }
+            },
+        ]
+        told = self._all.aggregate(
             [
-                match,
-                {
-                    "$group": {
-                        "_id": {"state": "$state", "reason": "$reason", "holdout": "$holdout"},
-                        "n": {"$sum": 1},
-                        "converted": {"$sum": {"$cond": [{"$gt": ["$converted_at", None]}, 1, 0]}},
-                    }
-                },
+                {"$match": {"_id": {"$gte": prefix, "$lt": prefix[:-1] + "0"}}},
+                {"$set": {"deliveries": {"$concatArrays": ["$settled", on_its_way]}}},
+                {"$facet": {"stays": stays, "deliveries": deliveries}},
             ]
-        )
-        settled = self._all.aggregate(
-            [
-                match,
-                {"$unwind": "$settled"},
-                {
-                    "$group": {
-                        "_id": {"m": "$settled.message", "s": "$settled.state", "r": "$settled.reason"},
-                        "n": {"$sum": 1},
-                    }
-                },
-            ]
-        )
-        outgoing = self._all.aggregate(
-            [
-                {"$match": match["$match"] | {"outgoing.state": {"$exists": True}}},
-                {"$group": {"_id": {"m": "$outgoing.message", "s": "$outgoing.state"}, "n": {"$sum": 1}}},
-            ]
-        )
-        return _counts(list(stays), [*settled, *outgoing])
+        ).next()
+        return _counts(told["stays"], told["deliveries"])
 
 
 def _counts(stays: list[Document], deliveries: list[Document]) -> CampaignCounts:

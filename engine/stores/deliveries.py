@@ -12,6 +12,7 @@ from pymongo.database import Database
 
 from engine.clock import Instant, millis
 from engine.domain.enrolment import Enrolment
+from engine.domain.keys import campaign_of
 from engine.domain.lifecycle import DeliveryState
 from engine.domain.settling import Settling
 from engine.stores.connect import MAJORITY
@@ -30,10 +31,12 @@ class Deliveries:
     def queued(self, prefix: str, after: str, until: str, now: Instant, limit: int) -> list[Enrolment]:
         """Up to `limit` stays with a delivery to send at campaign time `now`, ids in (`after`, `until`), by id.
 
-        One whose retry lies ahead in system time is left out. Index: `_id` range of the campaign.
+        One whose retry lies ahead in system time is left out. Index: where many are queued the `_id` range of the
+        campaign, where few are `outgoing`; MongoDB's planner tries both.
         """
         wanted = {
             "_id": {"$gt": max(after, prefix), "$lt": until},
+            "campaign": campaign_of(prefix),
             "outgoing.state": "queued",
             "outgoing.not_before": {"$lte": now},
             "$expr": {"$lte": [{"$ifNull": ["$outgoing.retry_at", "$$NOW"]}, "$$NOW"]},
@@ -41,9 +44,16 @@ class Deliveries:
         return [read_enrolment(raw) for raw in self._all.find(wanted).sort("_id", 1).limit(limit)]
 
     def attempting(self, prefix: str, first: str, until: str, limit: int) -> list[Enrolment]:
-        """Up to `limit` stays with a delivery marked `attempting`, ids in [`first`, `until`). Index: `_id` range."""
-        wanted = {"_id": {"$gte": max(first, prefix), "$lt": until}, "outgoing.state": "attempting"}
-        return [read_enrolment(raw) for raw in self._all.find(wanted).sort("_id", 1).limit(limit)]
+        """Up to `limit` stays with a delivery marked `attempting`, ids in [`first`, `until`), by id. Index: `outgoing`.
+
+        Few are at any time: as many as are being sent, and those of senders that died.
+        """
+        wanted = {
+            "_id": {"$gte": max(first, prefix), "$lt": until},
+            "campaign": campaign_of(prefix),
+            "outgoing.state": "attempting",
+        }
+        return [read_enrolment(raw) for raw in self._all.find(wanted, hint="outgoing").sort("_id", 1).limit(limit)]
 
     def first_campaign(self, state: DeliveryState, now: Instant, leave_out: Sequence[str]) -> str | None:
         """The uid of a campaign with a delivery in `state`, other than `leave_out`. Index: `outgoing`.
@@ -195,11 +205,11 @@ def _settled(one: Settling) -> Document:
 
 
 NAMED: Final[Mapping[str, str]] = {
-    "deliveries.queued": "_id_",
-    "deliveries.attempting": "_id_",
+    "deliveries.queued": "_id_ or outgoing",
+    "deliveries.attempting": "outgoing",
     "deliveries.first_campaign": "outgoing",
     "deliveries.has_outgoing": "outgoing",
     "deliveries.long_attempting": "outgoing",
     "deliveries.replay_failed": "_id_",
 }
-"""The named queries and the index each relies on."""
+"""The named queries and the index each relies on; of two, the planner chooses by what it finds."""

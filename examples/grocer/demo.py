@@ -8,6 +8,7 @@ engine. Exit code 1 where one mail is missing, extra or doubled.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +16,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -73,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     kill_every = parse_duration(given.kill_every) if given.kill_every else None
     lease = parse_duration(given.lease) if given.lease else None
     plan = Plan(given.var.resolve(), Mode(given.mode), lease, chaotic=kill_every is not None)
+    signal.signal(signal.SIGTERM, _end)
     console = Console(stderr=True)
     console.print(f"{window.first} to {window.last}, everything from nothing in {given.var}")
     try:
@@ -81,6 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(f"{error}", markup=False, style="red")
         console.print(f"see {given.var}/processes.log and {given.var}/logs/", markup=False)
         return 1
+    except KeyboardInterrupt:
+        console.print("interrupted; everything is stopped")
+        return 130
     told = outcome.summary
     summary.write(told, plan.folder / "summary.json")
     killed = f", {outcome.kills} workers killed" if kill_every else ""
@@ -89,6 +96,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     verdict = "everybody got exactly what they should have" if told.right else "that is not what should have come out"
     shown.print(f"{verdict}; look at {given.var}/maildir/, {given.var}/logs/, {given.var}/summary.json")
     return 0 if told.right else 1
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - a handler's signature
+    """End as on Ctrl-C: processes and services are stopped on the way out."""
+    raise KeyboardInterrupt
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
@@ -43,32 +43,26 @@ def staged(make_stage: Callable[..., World], services: Any, valkey: Any) -> Worl
 @contextmanager
 def engine_of(world: World) -> Iterator[App]:
     """The clock and all fleets as threads, as in `tidegate run`."""
-    app = world.open()
-    broker = broker_for(app)
-    app.ticking.run()  # what this asks for is lost with the first flush
-    broker.client.flushall()
-    workers = [run_fleet_in_process(broker, fleet) for fleet in app.policies.fleets.values()]
-    stop = threading.Event()
-    clockwork = Clockwork(
-        app.ticking,
-        app.stores.leases,
-        app.stores.bell,
-        app.clock,
-        every=app.settings.engine.tick,
-        maintain=lambda: None,
-        outages=app.stores.OUTAGES,
-    )
-    clock = threading.Thread(target=clockwork.run, args=(stop.is_set, stop.wait))
-    clock.start()
-    try:
+    with ExitStack() as ends:
+        app = world.open()
+        ends.callback(app.close)
+        broker = broker_for(app)
+        ends.callback(broker.close)
+        ends.callback(clear_stop)
+        app.ticking.run()  # what this asks for is lost with the first flush
+        broker.client.flushall()
+        workers = [run_fleet_in_process(broker, fleet) for fleet in app.policies.fleets.values()]
+        ends.callback(stop_fleets, broker, workers)
+        stores, every = app.stores, app.settings.engine.tick
+        clockwork = Clockwork(
+            app.ticking, stores.leases, stores.bell, app.clock, every=every, chores=(), outages=stores.OUTAGES
+        )
+        stop = threading.Event()
+        clock = threading.Thread(target=clockwork.run, args=(stop.is_set, stop.wait))
+        clock.start()
+        ends.callback(clock.join, 30)
+        ends.callback(stop.set)
         yield app
-    finally:
-        stop.set()
-        clock.join(30)
-        stop_fleets(broker, workers)
-        clear_stop()
-        broker.close()
-        app.close()
 
 
 def check_everybody_got_both(world: World) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from threading import Thread
-from typing import Any
+from time import monotonic
 
 import redis
 
@@ -51,7 +51,9 @@ def test_bells_of_two_installations_on_one_redis_are_apart(broker_redis: redis.R
     assert Bell(broker_redis, "one:").wait(LONG)
 
 
-def test_a_redis_that_is_away_stops_nobody(services: Any) -> None:
+def test_a_redis_that_is_away_stops_nobody_and_makes_nobody_spin() -> None:
     with redis.Redis(host="127.0.0.1", port=1, socket_connect_timeout=1) as nowhere:
         Bell(nowhere).ring()
+        began = monotonic()
         assert not Bell(nowhere).wait(SOON)
+        assert monotonic() - began >= SOON.total_seconds()

@@ -1,0 +1,160 @@
+"""Exit codes 0, 1, 2, 3 and 130, and errors that say what, where, why and what to do."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.integration.installation import Installation, Told
+
+Tidegate = Callable[..., Told]
+CAMPAIGN = """campaign: hello
+workspace: shop
+kind: one_off
+audience:
+  all:
+    - plann: free
+messages:
+  - {name: one, channel: email, subject: Hello, body: Hello}
+"""
+
+
+def short(told: Told) -> None:
+    assert 1 <= len(told.err.splitlines()) <= 3, told.err
+    assert "Traceback" not in told.err
+    assert told.err.startswith("tidegate: ")
+
+
+def test_a_mistake_in_a_campaign_is_told_with_its_place_and_what_was_meant(
+    tidegate: Tidegate, installation: Installation
+) -> None:
+    (installation.folder / "hello.yaml").write_text(CAMPAIGN)
+    told = tidegate("campaign", "apply", "hello.yaml")
+    short(told)
+    assert (told.code, told.out) == (2, "")
+    assert re.search(r"hello\.yaml:6:7: .*plann.*did you mean plan\?", told.err)
+    assert installation.world.app.stores.campaigns.everything() == []
+
+
+def test_of_several_files_a_wrong_one_applies_none(tidegate: Tidegate, installation: Installation) -> None:
+    (installation.folder / "good.yaml").write_text(CAMPAIGN.replace("plann", "plan"))
+    (installation.folder / "bad.yaml").write_text(CAMPAIGN.replace("hello", "other", 1))
+    assert tidegate("campaign", "apply", "good.yaml", "bad.yaml").code == 2
+    assert installation.world.app.stores.campaigns.everything() == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "place"),
+    [
+        ("policies/profiles/default.yaml", "profile: default\nlane: fsat\n", "default.yaml:2:7"),
+        ("policies/lanes.yaml", "lanes: {}\nfleets: {}\n", "lanes.yaml:1:8"),
+        ("conf/workspaces/shop.yaml", "workspace: shop\nattributes: {age: intt}\n", "shop.yaml:2:19"),
+        ("conf/settings.yaml", "environments:\n  default:\n    engine: {leese: 3s}\n", "settings.yaml:3:14"),
+    ],
+)
+def test_a_mistake_in_any_file_has_path_line_and_column(
+    tidegate: Tidegate, installation: Installation, file: str, text: str, place: str
+) -> None:
+    (installation.folder / "hello.yaml").write_text(CAMPAIGN.replace("plann", "plan"))
+    path = installation.folder / file
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_text(text)
+    told = tidegate("campaign", "apply", "hello.yaml")
+    assert told.code == 2
+    assert place in told.err
+    assert "Traceback" not in told.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "campaign show nosuch",
+        "campaign plan nosuch",
+        "campaign launch nosuch",
+        "campaign report nosuch",
+        "campaign pause nosuch",
+        "campaign replay nosuch",
+        "explain nosuch u",
+        "user show u -w shop",
+        "user show u -w nosuch",
+        "user erase u -w shop --yes",
+        "campaign apply nosuch.yaml",
+        "import users nosuch.csv -w shop",
+        "queue list --lane nosuch",
+        "queue deadletters nosuch",
+        "worker nosuch",
+        "clock advance --by soon",
+        "clock advance --to sometime",
+        "clock advance --to 2026-01-02 --by 1d",
+        "--set engine.leese=3s campaign list",
+        "--settings nosuch.yaml --env nosuch campaign list",
+        "policy show nosuch",
+    ],
+)
+def test_what_does_not_exist_or_cannot_be_read_is_code_2_in_three_lines(tidegate: Tidegate, words: str) -> None:
+    told = tidegate(*words.split())
+    assert (told.code, told.out) == (2, "")
+    short(told)
+
+
+def test_an_erasure_wants_to_be_confirmed(tidegate: Tidegate, installation: Installation) -> None:
+    installation.world.user("u")
+    told = tidegate("user", "erase", "u", "-w", "shop")
+    assert told.code == 2
+    assert "--yes" in told.err
+    assert tidegate("user", "show", "u", "-w", "shop").code == 0
+
+
+def test_what_a_campaigns_state_does_not_allow_is_code_1(tidegate: Tidegate, installation: Installation) -> None:
+    installation.world.apply({"campaign": "hello"})
+    told = tidegate("campaign", "pause", "hello")
+    assert told.code == 1
+    short(told)
+    assert "draft" in told.err
+
+
+def test_rejected_rows_above_the_limit_are_code_1(tidegate: Tidegate, installation: Installation) -> None:
+    (installation.folder / "users.csv").write_text("user_id,age\na,1\nb,many\n")
+    told = tidegate("import", "users", "users.csv", "-w", "shop")
+    assert told.code == 1
+    assert tidegate("import", "users", "users.csv", "-w", "shop", "--max-rejected", "1").code == 0
+
+
+def test_a_service_that_does_not_answer_is_code_3(
+    tidegate: Tidegate, monkeypatch: pytest.MonkeyPatch, installation: Installation
+) -> None:
+    address = "mongodb://app:hunter2@127.0.0.1:9/?serverSelectionTimeoutMS=200"
+    monkeypatch.setenv("TIDEGATE_SERVICES__MONGO_URL", address)
+    told = tidegate("campaign", "list")
+    short(told)
+    assert (told.code, told.out) == (3, "")
+    assert "hunter2" not in told.err
+
+
+def test_a_service_that_is_not_there_is_told_with_what_to_do(
+    tidegate: Tidegate, monkeypatch: pytest.MonkeyPatch, installation: Installation
+) -> None:
+    monkeypatch.delenv("TIDEGATE_SERVICES__MONGO_URL")
+    told = tidegate("campaign", "list")
+    short(told)
+    assert told.code == 3
+    assert "tidegate up" in told.err
+
+
+def test_an_interrupted_command_is_code_130_and_says_nothing_more(installation: Installation) -> None:
+    world = installation.world
+    world.user("u")
+    world.apply({"campaign": "hello"})
+    world.launch("hello")  # nobody works on it, so the wait goes on
+    process = installation.start("clock", "advance", "--by", "1d")
+    before = world.now
+    installation.until(lambda: world.now > before, "campaign time to move", process)
+    assert installation.end(process, signal.SIGINT) == 130
+    assert "Traceback" not in installation.said()
+
+
+def test_a_traceback_is_shown_with_debug_only(tidegate: Tidegate) -> None:
+    assert "Traceback" in tidegate("--debug", "campaign", "show", "nosuch").err

@@ -1,0 +1,104 @@
+"""Every command can be learnt from itself, and says what is wrong with a call in three lines at most."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from engine.cli import main
+from tests.integration.installation import Told
+
+Tidegate = Callable[..., Told]
+PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+
+
+def commands() -> dict[str, object]:
+    """Every command by its words, e.g. `campaign plan`."""
+    app = typer.Typer()
+    for mount in main.MOUNTS:
+        mount(app)
+
+    def leaves(group: object, words: tuple[str, ...]) -> Iterator[tuple[str, object]]:
+        for name, command in group.commands.items():  # type: ignore[attr-defined]
+            if hasattr(command, "commands"):
+                yield from leaves(command, (*words, name))
+            else:
+                yield " ".join((*words, name)), command
+
+    return dict(leaves(typer.main.get_command(app), ()))
+
+
+NAMES = sorted(commands())
+
+
+def test_the_commands_are_those_of_the_front_door() -> None:
+    groups = {
+        "campaign": "apply list show plan launch pause resume stop cancel report test-send replay",
+        "import": "users events lists",
+        "policy": "check show diff history route simulate",
+        "queue": "list deadletters replay drop",
+        "user": "show erase",
+        "clock": "run show advance",
+        "logs": "search ship",
+    }
+    single = {"init", "up", "run", "down", "status", "check", "migrate", "explain", "worker"}
+    assert set(NAMES) >= single | {f"{group} {name}" for group, names in groups.items() for name in names.split()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_help_has_an_example_of_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run([*name.split(), "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"Example: tidegate {name}" in told
+    assert len(told.split("Usage:")[1].split("Options")[0].split()) > 6, "it says what it does"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_about_the_command_line_has_it_with_an_example(name: str) -> None:
+    assert f"tidegate {name}" in PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("words", [*NAMES, *(f"{group} nosuch" for group in ("campaign", "queue", "policy"))])
+def test_a_wrong_option_or_command_is_told_in_three_lines_with_code_2(
+    words: str, tidegate: Tidegate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = tidegate(*words.split(), "--no-such-option")
+    assert (told.code, told.out) == (2, "")
+    assert 1 <= len(told.err.splitlines()) <= 3
+    assert told.err.startswith("tidegate: No such")
+    assert "--help" in told.err
+
+
+@pytest.mark.parametrize("words", ["", "campaign", "clock"])
+def test_a_group_without_a_command_shows_its_help_on_stderr_with_code_2(words: str, tidegate: Tidegate) -> None:
+    told = tidegate(*words.split())
+    assert (told.code, told.out) == (2, "")
+    assert "Usage:" in told.err
+
+
+def test_the_version_names_the_versions_of_the_services(installation: object) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "engine.cli", "--version"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert importlib.metadata.version("tidegate") in done.stdout.splitlines()[0]
+    for service in ("mongo", "valkey", "elasticsearch"):
+        assert service in done.stdout.lower()
+
+
+def test_completion_can_be_installed(tidegate: Tidegate) -> None:
+    assert "--install-completion" in tidegate("--help").out
+
+
+def test_a_command_imports_only_what_it_needs() -> None:
+    code = "import sys; from engine.cli.main import run; run(['init', '--help']); print(sorted(sys.modules), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    loaded = done.stderr
+    assert not [name for name in ("pymongo", "pyarrow", "elasticsearch", "dramatiq") if f"'{name}'" in loaded]
+    assert json.dumps("engine.cli.init").strip('"') in loaded

@@ -1,0 +1,246 @@
+"""One sample call of every method of every store, with the indexes that its commands may use.
+
+`CALLS` is complete: `test_queries_use_indexes.py` fails where a store has a public method that does not stand in it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from pymongo.database import Database
+
+from engine.domain.campaign import CampaignRecord
+from engine.domain.changes import NewEvent
+from engine.domain.enrolment import Outgoing, Settled, StayChange
+from engine.domain.keys import stay_prefix, user_key
+from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, RunState, SliceState
+from engine.domain.settling import Settling
+from engine.domain.work import Run, RunKind, Slice, SliceKind
+from engine.predicate.compiled import EventQuery
+from engine.stores.audience import Audience
+from engine.stores.campaign_time import CampaignTimes
+from engine.stores.campaigns import Campaigns
+from engine.stores.counts import Counts
+from engine.stores.deliveries import Deliveries
+from engine.stores.enrolments import Enrolments
+from engine.stores.events import Events
+from engine.stores.imports import ImportCursors
+from engine.stores.index_requests import IndexRequest, IndexRequests
+from engine.stores.leases import Leases
+from engine.stores.lists import Lists
+from engine.stores.policy_versions import PolicyVersions
+from engine.stores.runs import Runs
+from engine.stores.slices import Slices
+from engine.stores.users import Edit, Users
+from tests.unit.looks import DAY, NOW, ORDER, stay
+
+HOUR = timedelta(hours=1)
+PREFIX = stay_prefix("shop", "c1")
+NAMES = [f"hh-{n}" for n in range(3_000)]
+KEYS = sorted(user_key("shop", name) for name in NAMES[:20])
+STAY = stay(name="hh-1", outgoing="one")
+MARKED = stay(name="hh-2", outgoing="one", attempting=True)
+RUN = Run("shop/c1/pass/000000000000001", "shop", "c1", RunKind.PASS, 1, RunState.RUNNING)
+PIECE = Slice(f"{RUN.id}/0001", RUN.id, "shop", "c1", SliceKind.AUDIENCE, 1, "0", "g")
+CAMPAIGN = CampaignRecord("c1", "shop", "campaign-1", "continuous", CampaignState.LIVE, 1, {})
+ENDED = Settled("one", DeliveryState.SENT, NOW)
+ORDERS = [EventQuery(ORDER, timedelta(days=2), ("value",))]
+KEY_ONLY = frozenset({"_id_"})
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of `store.method`; `uses` are the indexes that its commands may use, beside which none is allowed."""
+
+    make: Callable[[Any], object]
+    uses: frozenset[str] = KEY_ONLY
+
+
+def by(*indexes: str) -> Callable[[Callable[[Any], object]], Call]:
+    return lambda make: Call(make, frozenset(indexes))
+
+
+def _lists(database: Database[dict[str, Any]]) -> Lists:
+    return Lists(database, Users(database), {})
+
+
+STORES: dict[str, tuple[type, Callable[[Database[dict[str, Any]]], object]]] = {
+    "audience": (Audience, Audience),
+    "campaigns": (Campaigns, Campaigns),
+    "counts": (Counts, Counts),
+    "deliveries": (Deliveries, Deliveries),
+    "enrolments": (Enrolments, Enrolments),
+    "events": (Events, Events),
+    "imports": (ImportCursors, ImportCursors),
+    "index_requests": (IndexRequests, IndexRequests),
+    "leases": (Leases, Leases),
+    "lists": (Lists, _lists),
+    "policies": (PolicyVersions, PolicyVersions),
+    "runs": (Runs, Runs),
+    "slices": (Slices, Slices),
+    "times": (CampaignTimes, CampaignTimes),
+    "users": (Users, Users),
+}
+
+CALLS: Mapping[str, Call] = {
+    "audience.count": Call(lambda s: s.count("shop", {"a.plan": "gold"})),
+    "campaigns.get": Call(lambda s: s.get("c1")),
+    "campaigns.state_of": Call(lambda s: s.state_of("c1")),
+    "campaigns.named": by("name")(lambda s: (s.named("campaign-1", "shop"), s.named("campaign-1"))),
+    "campaigns.in_states": by("state")(lambda s: s.in_states([CampaignState.LIVE, CampaignState.PAUSED])),
+    "campaigns.everything": by("name")(lambda s: s.everything()),
+    "campaigns.apply": Call(lambda s: s.apply(replace(CAMPAIGN, revision=2))),
+    "campaigns.move": Call(lambda s: s.move(CAMPAIGN, CampaignState.DRAINING, stuck=None)),
+    "campaigns.passed": Call(lambda s: s.passed("c1", 5)),
+    "campaigns.set_stuck": Call(lambda s: (s.set_stuck("c1", "why"), s.set_stuck("c1", None))),
+    "campaigns.set_slowed": Call(lambda s: (s.set_slowed("c1", slowed=True), s.set_slowed("c1", slowed=False))),
+    "campaigns.revisions": by("revision")(lambda s: s.revisions("c1")),
+    "counts.of": Call(lambda s: s.of(PREFIX)),
+    "deliveries.queued": by("_id_", "outgoing")(lambda s: s.queued(PREFIX, "", PREFIX + "8", NOW, 100)),
+    "deliveries.attempting": by("outgoing")(lambda s: s.attempting(PREFIX, "", PREFIX + "8", 100)),
+    "deliveries.first_campaign": by("outgoing")(
+        lambda s: [s.first_campaign(state, NOW, ["c2"]) for state in (DeliveryState.QUEUED, DeliveryState.ATTEMPTING)]
+    ),
+    "deliveries.has_outgoing": by("outgoing")(
+        lambda s: [s.has_outgoing(who, now) for who in (None, ["c1"]) for now in (None, NOW)]
+    ),
+    "deliveries.long_attempting": by("outgoing")(lambda s: s.long_attempting(HOUR)),
+    "deliveries.mark": Call(lambda s: s.mark([STAY, replace(STAY, version=9)], "t")),
+    "deliveries.settle": Call(lambda s: s.settle([Settling(MARKED.id, "t", ENDED)])),
+    "deliveries.skip": Call(lambda s: s.skip([(STAY, Settling(STAY.id, "", ENDED))])),
+    "deliveries.put_back": Call(lambda s: s.put_back([MARKED.id], "t", HOUR, NOW)),
+    "deliveries.replay_failed": Call(lambda s: s.replay_failed(PREFIX, "two", NOW)),
+    "enrolments.latest": Call(lambda s: s.latest("shop", "c1", "1", "2")),
+    "enrolments.latest_of": by("user")(lambda s: s.latest_of("c1", KEYS)),
+    "enrolments.active": Call(lambda s: s.active(PREFIX, "", PREFIX + "8", 100)),
+    "enrolments.due": by("_id_", "due")(lambda s: s.due(PREFIX, "", PREFIX + "8", NOW, 100)),
+    "enrolments.first_due_campaign": by("due")(lambda s: s.first_due_campaign(NOW, ["c2"])),
+    "enrolments.due_ids": by("due")(lambda s: s.due_ids("c1", NOW, 100)),
+    "enrolments.all_of": by("user")(lambda s: s.all_of("c1", KEYS[0])),
+    "enrolments.stays_of": by("user")(lambda s: s.stays_of(KEYS[0])),
+    "enrolments.enter": Call(lambda s: s.enter([stay(name="new", entry=2)])),
+    "enrolments.advance": Call(
+        lambda s: s.advance([StayChange(STAY.id, 1, 1, NOW, None), StayChange(MARKED.id, 1, 1, NOW, NOW)])
+    ),
+    "enrolments.clear_due": by("due")(lambda s: s.clear_due("c3")),
+    "enrolments.make_due": by("user")(lambda s: s.make_due(KEYS[0], NOW)),
+    "enrolments.has_active": by("idle")(lambda s: s.has_active("c1")),
+    "events.record": Call(lambda s: s.record([NewEvent(KEYS[0], "e1", ORDER, NOW, {})])),
+    "events.summaries": by("user_name_time")(lambda s: s.summaries(KEYS, {"value"})),
+    "events.fetch": by("user_name_time")(
+        lambda s: [s.fetch(KEYS, ORDERS, NOW, adjacent=near) for near in (True, False)]
+    ),
+    "events.of_user": by("user_name_time")(lambda s: s.of_user(KEYS[0])),
+    "events.erase": by("user_name_time")(lambda s: s.erase(KEYS[:2])),
+    "imports.load": Call(lambda s: s.load("k")),
+    "imports.save": Call(lambda s: s.save("k", {"at": 1})),
+    "imports.clear": Call(lambda s: s.clear("k")),
+    "index_requests.add": Call(lambda s: s.add([IndexRequest(KEYS)])),
+    "index_requests.get": Call(lambda s: s.get("i1")),
+    "index_requests.done": Call(lambda s: s.done("i1")),
+    "index_requests.unheard": by("asked", "_id_")(lambda s: s.unheard(-HOUR, 10)),
+    "leases.hold": Call(lambda s: (s.hold("clock", "a", HOUR), s.hold("new", "a", HOUR))),
+    "leases.give_up": Call(lambda s: s.give_up("clock", "a")),
+    "lists.add": Call(lambda s: s.add("vip", [KEYS[0], user_key("shop", "new")], run="r2")),
+    "lists.remove": Call(lambda s: s.remove("vip", [KEYS[1]])),
+    "lists.remove_others": Call(lambda s: s.remove_others("shop", "vip", "r2", 5)),
+    "lists.derive": Call(lambda s: s.derive("vip", KEYS)),
+    "lists.read_range": Call(lambda s: s.read_range("shop", "vip", "1", "3", 100)),
+    "lists.size": Call(lambda s: s.size("shop", "vip")),
+    "lists.names": Call(lambda s: s.names("shop")),
+    "lists.erase": Call(lambda s: s.erase(KEYS[2])),
+    "policies.record": Call(lambda s: s.record("v1", {}, NOW)),
+    "policies.history": Call(lambda s: s.history()),
+    "runs.add": Call(lambda s: s.add(replace(RUN, id="new"))),
+    "runs.get": Call(lambda s: s.get(RUN.id)),
+    "runs.move": Call(lambda s: s.move(RUN, RunState.DECIDED, {"users": 1})),
+    "runs.undecided": by("undecided")(lambda s: (s.undecided(), s.undecided(["c1", "c2"]))),
+    "runs.count": by("campaign")(lambda s: s.count("c1", RunKind.DUE, 5)),
+    "runs.count_all": by()(lambda s: s.count_all()),
+    "runs.of_campaign": by("campaign")(lambda s: s.of_campaign("c1", 10)),
+    "runs.launch_decided": by("campaign")(lambda s: s.launch_decided("c1")),
+    "runs.forget_ended": by("ended")(lambda s: s.forget_ended(HOUR)),
+    "slices.add": Call(lambda s: s.add([replace(PIECE, id="new")])),
+    "slices.get": Call(lambda s: s.get(PIECE.id)),
+    "slices.claim": Call(lambda s: s.claim(PIECE.id, "t", HOUR)),
+    "slices.checkpoint": Call(lambda s: s.checkpoint(PIECE.id, "t", "7f", {}, HOUR)),
+    "slices.close": Call(lambda s: s.close(PIECE.id, "t", SliceState.DONE, {})),
+    "slices.release": Call(lambda s: s.release(PIECE.id, "t", after=HOUR, suspect=False, deaths=0, errors=0)),
+    "slices.waiting": by("open")(lambda s: s.waiting(HOUR, 100)),
+    "slices.ring": Call(lambda s: s.ring([PIECE.id])),
+    "slices.expired": by("open")(lambda s: s.expired()),
+    "slices.free": Call(lambda s: s.free(PIECE.id, "t", suspect=True, deaths=0, after=None)),
+    "slices.end_unclaimed": Call(lambda s: s.end_unclaimed(PIECE.id, SliceState.SPLIT)),
+    "slices.drop_unclaimed": by("run")(lambda s: s.drop_unclaimed(RUN.id)),
+    "slices.has_open": by("run")(lambda s: s.has_open(RUN.id)),
+    "slices.open_of": by("open")(lambda s: s.open_of("c1", SliceKind.DELIVER)),
+    "slices.campaigns_with_open": by("open")(lambda s: s.campaigns_with_open(SliceKind.DELIVER)),
+    "slices.of_run": by("run")(lambda s: s.of_run(RUN.id)),
+    "slices.forget_ended": by("ended")(lambda s: s.forget_ended(HOUR)),
+    "times.read": Call(lambda s: s.read()),
+    "times.advance": Call(lambda s: s.advance(NOW, NOW)),
+    "users.server_now": by()(lambda s: s.server_now()),
+    "users.read_range": Call(lambda s: s.read_range("shop", "1", "3", 100)),
+    "users.read_keys": Call(lambda s: s.read_keys(KEYS)),
+    "users.deleted": Call(lambda s: s.deleted(KEYS)),
+    "users.get": Call(lambda s: s.get(KEYS[0])),
+    "users.estimate": Call(lambda s: s.estimate("shop")),
+    "users.rewrite": Call(
+        lambda s: s.rewrite([KEYS[0]], lambda keys, _: {key: Edit({"a.plan": "x"}, ["plan"]) for key in keys})
+    ),
+    "users.delete": Call(lambda s: s.delete(KEYS[3])),
+}
+
+
+def fill(database: Database[dict[str, Any]]) -> None:
+    """Some thousand documents in every collection, so that the planner has a choice and a reason."""
+    rnd = random.Random(1)
+    many: list[Sequence[Any]] = [
+        [_stay(rnd, name, uid) for name in NAMES[:1_000] for uid in ("c1", "c2", "c3")],
+        [replace(RUN, id=f"r{n}", campaign=f"c{n % 9}", kind=RunKind.DUE, as_of=n) for n in range(2_000)],
+        [replace(PIECE, id=f"p{n}", run=f"r{n // 4}", campaign=f"c{n % 9}") for n in range(2_000)],
+    ]
+    Enrolments(database).enter(many[0])
+    runs, slices = Runs(database), Slices(database)
+    for run in (RUN, *many[1][:50]):
+        runs.add(run)
+    ended = [
+        {"_id": f"e{n}", "campaign": f"c{n % 9}", "kind": "due", "as_of": n, "state": "decided"} for n in range(2_000)
+    ]
+    database.runs.insert_many(ended)
+    slices.add([PIECE, *many[2]])
+    database.slices.update_many({"_id": {"$gte": "p2"}}, [{"$set": {"state": "done", "ended_at": "$$NOW"}}])
+    states = [state.value for state in CampaignState]
+    rows = [{"_id": f"c{n}", "workspace": "shop", "name": f"campaign-{n}", "kind": "continuous"} for n in range(500)]
+    database.campaigns.insert_many([row | {"state": states[n % 7], "revision": 1} for n, row in enumerate(rows)])
+    database.campaigns.update_one({"_id": "c1"}, {"$set": {"state": "live"}})
+    revisions = [{"_id": f"c{n}/000001", "campaign": f"c{n}", "revision": 1, "spec": {}} for n in range(500)]
+    database.campaign_revisions.insert_many(revisions)
+    keys = {name: user_key("shop", name) for name in NAMES}
+    people = [{"_id": key, "w": "shop", "u": name, "rev": 1, "a": {"plan": "gold"}} for name, key in keys.items()]
+    database.users.insert_many(people)
+    database.list_members.insert_many([{"_id": key.replace("shop/", "shop/vip/")} for key in keys.values()])
+    happened = [
+        {"_id": f"{key}/{n}", "user": key, "w": "shop", "n": name, "t": NOW - n * DAY, "p": {}}
+        for key in keys.values()
+        for n, name in enumerate((ORDER, "Coupon Redeemed"))
+    ]
+    database.events.insert_many(happened)
+    for name in ("leases", "policies", "settings", "imports"):
+        database[name].insert_many([{"_id": f"x{n}", "first_used_at": n} for n in range(500)])
+    IndexRequests(database).add([IndexRequest((key,)) for key in KEYS])
+    database.index_requests.insert_one({"_id": "i1", "keys": []})
+
+
+def _stay(rnd: random.Random, name: str, uid: str) -> Any:
+    one = stay(name=name, ended=(ExitReason.COMPLETED, NOW) if rnd.random() < 0.5 else None)
+    out = None
+    if one.active and rnd.random() < 0.2:
+        out = Outgoing("one", rnd.choice([DeliveryState.QUEUED, DeliveryState.ATTEMPTING]), NOW, NOW)
+    settled = (Settled("two", rnd.choice([DeliveryState.SENT, DeliveryState.FAILED]), NOW),)
+    due = NOW + rnd.randrange(-DAY, DAY) if rnd.random() < 0.1 else None
+    return replace(one, id=one.id.replace("c1", uid, 1), campaign=uid, outgoing=out, settled=settled, due_at=due)
