@@ -128,7 +128,7 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     _mount(arguments)
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, prog_name="tidegate", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except typer.TyperException as error:
         return _misused(error)

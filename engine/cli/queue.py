@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated
 
 import typer
 
+from actors.broker import HardenedBroker
 from actors.build import broker_for
 from actors.queues import depths, drop, list_dead, replay
+from engine.app import App
 from engine.cli.opening import AsJson, opened, say, show_json, show_table
 from engine.clock import format_instant
+from engine.domain.work import SliceKind
+from engine.pipeline.book import routing_facts
+from engine.pipeline.dispatching import MOST_WAITING
+from engine.policy.models import LaneKind
+from engine.routing import route
 
 Lane = Annotated[str, typer.Argument(help="A lane of policies/lanes.yaml.")]
 Id = Annotated[list[str] | None, typer.Argument(help="Message ids; default: all.")]
@@ -28,19 +36,40 @@ def mount(app: typer.Typer) -> None:
 def list_queues(context: typer.Context, as_json: AsJson = False) -> None:
     """Show the depth of each queue, and the open slices that wait in MongoDB for each lane."""
     with opened(context) as app:
-        found = depths(broker_for(app))
-    rows: list[tuple[object, ...]] = [(one.queue, one.ready, one.delayed, one.taken, one.dead) for one in found]
-    columns = ("queue", "ready", "delayed", "taken", "dead")
+        found, waiting = depths(broker_for(app)), _open_slices(app)
+    rows: list[tuple[object, ...]] = [
+        (one.queue, one.ready, one.delayed, one.taken, one.dead, waiting[one.queue]) for one in found
+    ]
+    columns = ("queue", "ready", "delayed", "taken", "dead", "slices")
     if as_json:
         show_json([dict(zip(columns, row, strict=True)) for row in rows])
         return
     show_table("", columns, rows)
 
 
+def _open_slices(app: App) -> Counter[str]:
+    """Open slices by the lane that the policies in force give them, up to what the clock looks at in one tick."""
+    waiting = app.stores.slices.waiting(app.settings.engine.ring_again, MOST_WAITING)
+    records = {uid: app.stores.campaigns.get(uid) for uid in {one.campaign for one in waiting}}
+    lanes: Counter[str] = Counter()
+    for one in waiting:
+        record = records[one.campaign]
+        if record is not None:
+            kind = LaneKind.DELIVER if one.kind is SliceKind.DELIVER else LaneKind.DECIDE
+            lanes[route(app.policies, routing_facts(record), suspect=one.suspect, kind=kind)] += 1
+    return lanes
+
+
+def _broker_of(app: App, lane: str) -> HardenedBroker:
+    """The broker. Raises `NotFound` for a lane that the policies do not have."""
+    app.policies.lane(lane)
+    return broker_for(app)
+
+
 def deadletters(context: typer.Context, lane: Lane, as_json: AsJson = False) -> None:
     """List messages that were given up; Redis keeps them for 7 days."""
     with opened(context) as app:
-        found = list_dead(broker_for(app), lane)
+        found = list_dead(_broker_of(app, lane), lane)
     rows: list[tuple[object, ...]] = [
         (one.id, one.actor, " ".join(map(str, one.args)), format_instant(one.died_at), one.retries, one.failure)
         for one in found
@@ -55,10 +84,10 @@ def deadletters(context: typer.Context, lane: Lane, as_json: AsJson = False) -> 
 def replay_dead(context: typer.Context, lane: Lane, ids: Id = None) -> None:
     """Queue dead letters again."""
     with opened(context) as app:
-        say(f"{replay(broker_for(app), lane, ids)} messages are queued again")
+        say(f"{replay(_broker_of(app, lane), lane, ids)} messages are queued again")
 
 
 def drop_dead(context: typer.Context, lane: Lane, ids: Id = None) -> None:
     """Forget dead letters."""
     with opened(context) as app:
-        say(f"{drop(broker_for(app), lane, ids)} dead letters are gone")
+        say(f"{drop(_broker_of(app, lane), lane, ids)} dead letters are gone")

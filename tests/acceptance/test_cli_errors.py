@@ -83,7 +83,7 @@ def test_a_mistake_in_any_file_has_path_line_and_column(
         "user erase u -w shop --yes",
         "campaign apply nosuch.yaml",
         "import users nosuch.csv -w shop",
-        "queue list --lane nosuch",
+        "queue replay nosuch",
         "queue deadletters nosuch",
         "worker nosuch",
         "clock advance --by soon",
@@ -108,10 +108,10 @@ def test_an_erasure_wants_to_be_confirmed(tidegate: Tidegate, installation: Inst
     assert tidegate("user", "show", "u", "-w", "shop").code == 0
 
 
-def test_what_a_campaigns_state_does_not_allow_is_code_1(tidegate: Tidegate, installation: Installation) -> None:
+def test_what_a_campaigns_state_does_not_allow_is_code_2(tidegate: Tidegate, installation: Installation) -> None:
     installation.world.apply({"campaign": "hello"})
     told = tidegate("campaign", "pause", "hello")
-    assert told.code == 1
+    assert told.code == 2
     short(told)
     assert "draft" in told.err
 
@@ -120,7 +120,7 @@ def test_rejected_rows_above_the_limit_are_code_1(tidegate: Tidegate, installati
     (installation.folder / "users.csv").write_text("user_id,age\na,1\nb,many\n")
     told = tidegate("import", "users", "users.csv", "-w", "shop")
     assert told.code == 1
-    assert tidegate("import", "users", "users.csv", "-w", "shop", "--max-rejected", "1").code == 0
+    assert tidegate("import", "users", "users.csv", "-w", "shop", "--max-rejects", "1", "--restart").code == 0
 
 
 def test_a_service_that_does_not_answer_is_code_3(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from engine.domain.enrolment import Enrolment, Settled
+from engine.domain.enrolment import Enrolment, Settled, StayChange
 from engine.domain.keys import stay_prefix
 from engine.domain.lifecycle import DeliveryState, ExitReason
 from engine.domain.settling import Settling
@@ -79,8 +79,6 @@ def test_a_window_that_overlaps_another_is_told_which_are_its_own(deliveries: De
 
 
 def test_what_exited_meanwhile_is_not_marked(deliveries: Deliveries, stays: Enrolments, queued: Enrolment) -> None:
-    from engine.domain.enrolment import StayChange
-
     stays.advance([StayChange(queued.id, queued.version, 1, NOW, None, ExitReason.UNMATCHED)])
     assert deliveries.mark([queued], "t1") == set()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.domain.enrolment import Settled
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason, StayState
+from engine.pipeline.process import _changed
 from tests.unit.lives import Life, advanced, identities_hold, marked, piece_at, put_back
 from tests.unit.looks import DAY, GOLD, HOUR, NOW, ORDER, Someone, campaign, look, message
 
@@ -210,8 +211,6 @@ def test_a_decision_on_an_older_version_changes_nothing() -> None:
     life = Life(campaign(), Someone())
     life.look(NOW)
     assert life.latest is not None
-    from engine.pipeline.process import _changed
-
     change = _changed(life.campaign, piece_at(NOW), life.latest, look(life.campaign, GONE, life.latest))
     assert change is not None
     newer = marked(life.latest)

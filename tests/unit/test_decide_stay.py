@@ -7,10 +7,26 @@ from datetime import timedelta
 
 import pytest
 
-from engine.decide import Wait
+from engine.campaign.compiled import Facts
+from engine.decide import Wait, decide
 from engine.domain.enrolment import Settled
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason
-from tests.unit.looks import DAY, GOLD, HOUR, NOW, ORDER, Someone, campaign, exits, look, message, sends, skips, stay
+from tests.unit.looks import (
+    DAY,
+    GOLD,
+    HOUR,
+    NOW,
+    ORDER,
+    Patience,
+    Someone,
+    campaign,
+    exits,
+    look,
+    message,
+    sends,
+    skips,
+    stay,
+)
 
 GONE = Someone({"plan": "free"})
 BOUGHT = Someone(events=[(ORDER, NOW - HOUR, {})])
@@ -38,10 +54,6 @@ def test_a_deleted_user_leaves_before_anything_else_is_asked() -> None:
 
 
 def test_a_user_whose_document_is_gone_counts_as_deleted() -> None:
-    from engine.campaign.compiled import Facts
-    from engine.decide import decide
-    from tests.unit.looks import Patience
-
     assert exits(decide(campaign(), Patience(), Facts(None), stay(), NOW)) is ExitReason.DELETED
 
 

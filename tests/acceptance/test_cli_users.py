@@ -1,0 +1,204 @@
+"""What an operator asks about one user, and does by hand: explain, test-send, show, erase, time, queues, origins."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from actors.build import broker_for
+from actors.fleet import run_fleet_in_process, stop_fleets
+from engine.clock import format_instant, millis, parse_duration
+from tests.integration.installation import Installation, Told
+from tests.integration.pipeline_world import START, World
+
+Tidegate = Callable[..., Told]
+DAY = millis(parse_duration("1d"))
+
+
+@pytest.fixture
+def shop(installation: Installation) -> World:
+    """A shop with a series for those of the free plan."""
+    world = installation.world
+    world.user("sam", plan="free", email="sam@x.example")
+    world.user("pat", plan="pro")
+    messages = [
+        {"name": "one", "subject": "Hello {{ user.user_id }}", "body": "<p>Plan: {{ user.plan }}</p>"},
+        {"name": "two", "wait": "3d"},
+    ]
+    world.apply({"campaign": "series", "audience": {"plan": "free"}, "messages": messages})
+    return world
+
+
+def explained(tidegate: Tidegate, user: str) -> dict[str, Any]:
+    document: dict[str, Any] = tidegate("explain", "series", user, "--json").document
+    return document
+
+
+def test_explain_says_that_a_campaign_was_not_launched(shop: World, tidegate: Tidegate) -> None:
+    assert "draft" in explained(tidegate, "sam")["now"]
+
+
+def test_explain_knows_an_unknown_user(shop: World, tidegate: Tidegate) -> None:
+    shop.launch("series")
+    shop.settle()
+    told = explained(tidegate, "nobody")
+    assert (told["known"], told["matches"], told["stays"]) == (False, False, [])
+    assert told["now"] == "no such user is known"
+
+
+def test_explain_names_the_leaf_that_fails_and_its_data(shop: World, tidegate: Tidegate) -> None:
+    shop.launch("series")
+    shop.settle()
+    told = explained(tidegate, "pat")
+    assert (told["known"], told["matches"], told["stays"]) == (True, False, [])
+    (leaf,) = [leaf for leaf in told["audience"] if leaf["fails"]]
+    assert "plan" in leaf["leaf"]
+    assert "pro" in str(leaf["data"])
+    words = tidegate("explain", "series", "pat").out
+    assert "does not match the audience" in words
+    assert "fails" in words
+
+
+def test_explain_tells_of_a_stay_that_waits_and_when_it_is_looked_at_next(shop: World, tidegate: Tidegate) -> None:
+    shop.launch("series")
+    shop.settle()
+    told = explained(tidegate, "sam")
+    assert told["now"].startswith(f"waits until {format_instant(START + 3 * DAY)}")
+    assert told["next_look"] == format_instant(START + 3 * DAY)
+    (stay,) = told["stays"]
+    assert [(one["message"], one["state"]) for one in stay["messages"]] == [("one", "sent")]
+    assert "looked at next by time" in tidegate("explain", "series", "sam").out
+
+
+def test_explain_tells_why_a_stay_ended(shop: World, tidegate: Tidegate) -> None:
+    shop.launch("series")
+    shop.settle()
+    shop.after("3d")
+    told = explained(tidegate, "sam")
+    assert "completed" in told["now"]
+    assert "entered once" in told["now"]
+    assert [one["message"] for one in told["stays"][0]["messages"]] == ["one", "two"]
+
+
+def test_a_test_send_goes_to_another_address_and_is_not_recorded(shop: World, tidegate: Tidegate) -> None:
+    told = tidegate("campaign", "test-send", "series", "one", "--user", "sam", "--to", "me@office.example")
+    assert (told.code, told.out) == (0, ""), told.err
+    (path,) = (shop.settings.maildir / "new").iterdir()
+    mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+    assert (mail["To"], mail["Subject"]) == ("me@office.example", "Hello sam")
+    assert "Plan: free" in path.read_text()
+    assert shop.stays("series") == []
+    wrong = tidegate("campaign", "test-send", "series", "three", "--user", "sam", "--to", "me@office.example")
+    assert wrong.code == 2
+    assert "one, two" in wrong.err
+    assert tidegate("campaign", "test-send", "series", "one", "--user", "sam", "--to", "me").code == 2
+
+
+def test_a_user_can_be_shown_and_erased_for_good(shop: World, tidegate: Tidegate) -> None:
+    shop.event("sam", "Order Completed", START, value=1250)
+    shop.app.imports("shop").lists.add("vip", [shop.stays("series")[0].user] if shop.stays("series") else [])
+    shop.launch("series")
+    shop.settle()
+    told = tidegate("user", "show", "sam", "-w", "shop", "--json").document
+    assert told["user"]["email"] == "sam@x.example"
+    assert told["stays"] == [{"campaign": "series", "entry": 1, "state": "active"}]
+    assert [one["n"] for one in told["events"]] == ["Order Completed"]
+    assert tidegate("user", "erase", "sam", "-w", "shop", "--yes").code == 0
+    shop.settle()
+    assert str(shop.stay("series", "sam").reason) == "deleted"
+    told = tidegate("user", "show", "sam", "-w", "shop", "--json").document
+    assert told["events"] == []
+    assert "sam@x.example" not in str(told)
+    assert shop.database["users"].count_documents({"email": "sam@x.example"}) == 0
+
+
+def test_campaign_time_never_goes_back(shop: World, tidegate: Tidegate) -> None:
+    assert tidegate("clock", "advance", "--to", "2026-02-01", "--no-wait").code == 0
+    told = tidegate("clock", "advance", "--to", "2026-01-31")
+    assert told.code == 2
+    assert "forward" in told.err
+    assert len(told.err.splitlines()) <= 3
+    assert tidegate("clock", "show", "--json").document == {
+        "campaign_time": "2026-02-01T00:00:00.000Z",
+        "set": True,
+        "open": None,
+    }
+
+
+def test_an_advance_says_what_is_still_open_after_its_patience(shop: World, tidegate: Tidegate) -> None:
+    shop.launch("series")
+    told = tidegate("clock", "advance", "--by", "1d", "--patience", "50ms")
+    assert told.code == 1
+    assert "series is to be launched" in told.err
+
+
+def test_origins_show_where_settings_came_from_and_no_secret(
+    shop: World, tidegate: Tidegate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDEGATE_SERVICES__BROKER_URL", "redis://app:hunter2@localhost:6379/0")
+    monkeypatch.setenv("TIDEGATE_EMAIL__PASSWORD", "hunter3")
+    for form in ((), ("--json",)):
+        told = tidegate("--set", "engine.tick=1s", "check", "--origin", *form)
+        assert told.code == 0
+        assert "hunter" not in told.out + told.err
+    rows = {row["key"]: row for row in tidegate("--set", "engine.tick=1s", "check", "--origin", "--json").document}
+    assert rows["engine.tick"]["value"] == "1s"
+    assert "--" in rows["engine.tick"]["source"]
+    assert rows["services.broker_url"]["value"] == "redis://***@localhost:6379/0"
+    assert "TIDEGATE_SERVICES__BROKER_URL" in rows["services.broker_url"]["source"]
+    assert rows["logs.keep"]["source"] == "default"
+
+
+def test_dead_letters_can_be_listed_replayed_and_dropped(shop: World, tidegate: Tidegate) -> None:
+    broker = broker_for(shop.app)
+    broker.flush_all()
+    try:
+        for number in range(2):
+            message = broker.get_actor("process_slice").message(f"slice-{number}").copy(queue_name="fast")
+            broker.enqueue(message.copy(options={"max_retries": 0}))
+        shop.app.__dict__["processing"] = _Broken()
+        _serve(shop, broker, lambda: len(tidegate("queue", "deadletters", "fast", "--json").document) == 2)
+        found = tidegate("queue", "deadletters", "fast", "--json").document
+        assert {one["actor"] for one in found} == {"process_slice"}
+        assert {one["arguments"] for one in found} == {"slice-0", "slice-1"}
+        assert "ValueError" in found[0]["failure"]
+        row = next(row for row in tidegate("queue", "list", "--json").document if row["queue"] == "fast")
+        assert (row["ready"], row["dead"]) == (0, 2)
+        assert "1 messages" in tidegate("queue", "replay", "fast", found[0]["id"]).err
+        row = next(row for row in tidegate("queue", "list", "--json").document if row["queue"] == "fast")
+        assert (row["ready"], row["dead"]) == (1, 1)
+        assert "1 dead letters" in tidegate("queue", "drop", "fast").err
+        assert tidegate("queue", "deadletters", "fast", "--json").document == []
+    finally:
+        broker.flush_all()
+        broker.close()
+
+
+class _Broken:
+    def run(self, slice_id: str) -> None:
+        raise ValueError("it cannot be done")
+
+
+def _serve(world: World, broker: Any, until: Callable[[], bool]) -> None:
+    fleet = world.app.policies.fleets["all"].model_validate({"lanes": ["fast"], "threads": 1, "worker_timeout": "50ms"})
+    worker = run_fleet_in_process(broker, fleet)
+    try:
+        for _ in range(600):
+            if until():
+                return
+    finally:
+        stop_fleets(broker, [worker])
+    raise AssertionError("the dead letters never came")
+
+
+def test_open_slices_are_shown_for_their_lane(shop: World, tidegate: Tidegate) -> None:
+    shop.launch("series")
+    shop.tick()
+    shop.work(lambda kind, ident: kind == "plan")
+    rows = {row["queue"]: row for row in tidegate("queue", "list", "--json").document}
+    assert rows["fast"]["slices"] == 1
+    assert rows["deliver"]["slices"] == 0
