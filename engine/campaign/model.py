@@ -139,8 +139,9 @@ class GoalRule(Model):
 class Message(Model):
     """One message of the series. `body` and `text` are the text itself or the path of a template.
 
-    `wait` counts from the message before it (from the entry for the first); `not_after` is the moment from which it is
-    skipped as too late; `was` tells what became of a message that an edit renames (`none`: it is new).
+    `wait` counts from the message before it (from the entry for the first); `not_after` is the last moment at
+    which it is sent, later it is skipped as too late; `was` tells what became of a message that an edit renames
+    (`none`: it is new).
     """
 
     name: Slug

@@ -47,12 +47,12 @@ class Focus:
             return user == self.user and value_of(line, "labels.campaign") == self.campaign
         if value_of(line, "trace.id") not in self.traces:
             return False
-        part = value_of(line, "labels.slice")
-        if part is None or part in self.slices:
-            return True
-        # Another slice of the same pass: only where its range says that it held this user too.
+        # A line with a range (a batch, a slice that was cut): only where it held this user, in whichever slice it was.
         first, until = value_of(line, "tidegate.first"), value_of(line, "tidegate.until")
-        return isinstance(first, str) and isinstance(until, str) and self._within(first, until)
+        if isinstance(first, str) and isinstance(until, str):
+            return self._within(first, until)
+        part = value_of(line, "labels.slice")
+        return part is None or part in self.slices
 
     def _within(self, first: str, until: str) -> bool:
         if len(self.user_hash) == 8:

@@ -50,7 +50,7 @@ def test_sigterm_to_the_whole_group_lets_a_batch_end(valkey, command):
 
 
 def test_workers_stop_within_five_seconds_and_messages_not_begun_go_back(valkey, command):
-    """Row 4: a supervisor such as honcho kills after 5 s (measured: 2 s busy or idle)."""
+    """Row 4: a supervisor such as honcho kills after 5 s."""
     broker = rig.hardened(valkey.url, namespace="rig")
     workers = command()
     for name in "abcdef":

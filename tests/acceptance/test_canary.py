@@ -1,0 +1,218 @@
+"""A thousand users with addresses, names and secrets of their own, the whole pipeline, everything goes wrong: the logs
+and the output of every process hold none of it, and still tell each delivery's story.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.cli.main import run
+from engine.domain.keys import user_id_of
+from engine.pipeline import process
+from engine.settings.secrets import secrets
+from engine.telemetry import logging
+from tests.integration.installation import Installation
+from tests.integration.pipeline_world import World
+from tests.integration.test_channel_smtp import Sink, serving
+
+USERS = 1_000
+SMTP_PASSWORD = "canary-smtp-p4ssw0rd"
+REDIS_PASSWORD = "canary-redis-p4ssw0rd"
+STEMS = ("canary", "k4nari")
+"""What no log may hold: each address, name, secret and password has one of these in it."""
+
+
+class Refusing(Sink):
+    """A server that puts the address into its answer, as many do: one in ten is refused, one in ten put off."""
+
+    async def handle_RCPT(self, server, session, envelope, address, options):  # noqa: N802 - aiosmtpd's hook
+        number = int("".join(letter for letter in address if letter.isdigit())[-4:] or 0)
+        if number % 10 == 3:
+            return f"550 5.1.1 <{address}>: Recipient address rejected: no mailbox {address}"
+        if number % 10 == 4:
+            return f"451 4.7.1 <{address}>: greylisted, {address} try again"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+
+def user_id(number: int) -> str:
+    """Every second user is known by an address."""
+    return f"canary.id{number:04d}@x.example" if number % 2 else f"user-{number:04d}"
+
+
+def rows() -> str:
+    """The import file; one in fifty rows cannot be read, and the mistake is in a value that nobody may see."""
+    lines = ["user_id,email,first_name,note,age"]
+    for n in range(USERS):
+        age = f"k4nari-age-{n}" if n % 50 == 49 else n % 9
+        lines.append(f"{user_id(n)},canary{n:04d}@mail.example,Canary{n:04d},k4nari-token-{n:04d},{age}")
+    return "\n".join(lines) + "\n"
+
+
+def clean(text: str) -> None:
+    folded = text.lower()
+    for stem in STEMS:
+        at = folded.find(stem)
+        assert at < 0, text[max(0, at - 300) : at + 200]
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with serving(Refusing()) as port:
+        yield port
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World], port: int) -> World:
+    smtp = {"transport": "smtp", "host": "127.0.0.1", "port": port, "starttls": "off", "timeout": "2s"}
+    return make_world(transport={**smtp, "password": SMTP_PASSWORD}, slice_users=300)
+
+
+def log_text(folder: Path) -> str:
+    files = [path for path in (folder / "var" / "logs").rglob("*") if path.is_file()]
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in files)
+
+
+def failing(campaign: Any, profile: Any, facts: Any, stay: Any, as_of: int) -> Any:
+    """A decision with a bug that two users' data bring out, and that says so with all of the data."""
+    if facts.row is not None and user_id_of(facts.row.key).endswith(("17@x.example", "-0018")):
+        raise ValueError(f"cannot decide {facts.row!r} with {facts.row.note}")
+    return DECIDE(campaign, profile, facts, stay, as_of)
+
+
+DECIDE = process.decide
+
+
+def test_no_address_name_or_secret_is_in_any_log_or_output(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    world = installation.world
+    monkeypatch.chdir(installation.folder)
+    for name, value in installation.env.items():
+        monkeypatch.setenv(name, value)
+    logs = logging.configure(
+        logging.LogOptions(
+            "canary",
+            installation.folder / "var" / "logs",
+            level="debug",
+            stdout=True,
+            console=True,
+            secrets=secrets(world.settings),
+        ),
+        clock=world.app.system,
+    )
+    try:
+        (installation.folder / "users.csv").write_text(rows())
+        assert run(["import", "users", "users.csv", "-w", "shop", "--max-rejects", "5%"]) == 0
+        refused = {"user": {"$not": {"$regex": "(0021|0022)"}}}
+        world.database.command("collMod", "enrolments", validator=refused)  # MongoDB's error quotes the document
+        monkeypatch.setattr(process, "decide", failing)
+        body = "{{ user.first_name }} {{ user.note }} {{ 10 | divided_by: user.age }}"
+        world.apply({"campaign": "free-name", "messages": [{"name": "one", "body": body}]})
+        world.launch("free-name")
+        for _ in range(60):
+            world.step()
+            world.hurry()
+        for command in ("campaign report free-name", "campaign list", "queue list", "clock show", "check --origin"):
+            assert run(command.split()) == 0
+    finally:
+        world.database.command("collMod", "enrolments", validator={})
+        logging.clear()
+        logs.close()
+    said = "".join(capfd.readouterr())
+    text = log_text(installation.folder)
+    for event in ("slice.failed", "slice.dead", "slice.split", "delivery.failed", "delivery.retried", "delivery.sent"):
+        assert f'"{event}"' in text, event
+    assert text.count('"delivery.') > USERS // 2
+    clean(text)
+    clean(said)
+    assert said.count("delivery.") > USERS // 2, "it was all said on stdout too"
+    for line in text.splitlines():
+        if line.startswith("{"):
+            json.loads(line)
+
+
+def test_a_real_process_prints_and_logs_none_of_it(installation: Installation, port: int) -> None:
+    world = installation.world
+    secret = installation.env["TIDEGATE_SERVICES__BROKER_URL"].replace("redis://", f"redis://default:{REDIS_PASSWORD}@")
+    installation.env |= {
+        "TIDEGATE_SERVICES__BROKER_URL": secret,
+        "TIDEGATE_EMAIL__TRANSPORT": "smtp",
+        "TIDEGATE_EMAIL__HOST": "127.0.0.1",
+        "TIDEGATE_EMAIL__PORT": str(port),
+        "TIDEGATE_EMAIL__STARTTLS": "off",
+        "TIDEGATE_EMAIL__USERNAME": "app",
+        "TIDEGATE_EMAIL__PASSWORD": SMTP_PASSWORD,
+    }
+    (installation.folder / "users.csv").write_text("\n".join(rows().splitlines()[:41]) + "\n")
+    told = installation.call("import", "users", "users.csv", "-w", "shop")
+    assert told.code == 0, told.err
+    process = installation.running()
+    world.apply({"campaign": "hello", "kind": "one_off", "messages": [{"name": "one", "body": "{{ user.note }}"}]})
+    world.launch("hello")
+    installation.until(lambda: len(installation.lines("delivery.retried")) == 40, "every attempt", process)
+    assert installation.call("campaign", "report", "hello").code == 0
+    assert installation.end(process, signal.SIGTERM) == 0
+    clean(log_text(installation.folder))
+    clean(installation.said() + told.out + told.err)
+
+
+@pytest.fixture
+def told_story(
+    make_world: Callable[..., World], services: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Installation]:
+    """A campaign that was sent with its logs on."""
+    world = make_world(slice_users=4, batch={"candidates": [2]})
+    installation = Installation(world, services, {})
+    folder = installation.folder / "var" / "logs"
+    logs = logging.configure(logging.LogOptions("run", folder, stdout=False), clock=world.app.system)
+    try:
+        world.users([f"u{i}" for i in range(9)] + ["Sam@x.example"])
+        world.start({"campaign": f"story-{world.database.name[-8:].replace('_', '-')}", "kind": "one_off"})
+    finally:
+        logs.close()
+    monkeypatch.chdir(installation.folder)
+    for name, value in installation.env.items():
+        monkeypatch.setenv(name, value)
+    return installation
+
+
+def story_of(installation: Installation, user: str, capsys: pytest.CaptureFixture[str], *more: str) -> None:
+    (record,) = installation.world.app.stores.campaigns.everything()
+    capsys.readouterr()
+    assert run(["logs", "search", f"campaign:{record.name} user:{user}", "--story", "--json", *more]) == 0
+    lines = json.loads(capsys.readouterr().out)
+    names = [line["event"]["action"] for line in lines]
+    assert names.index("run.planned") < names.index("batch.decided") < names.index("delivery.sent")
+    assert names.count("delivery.sent") == 1, "only this user's"
+    sent = lines[names.index("delivery.sent")]
+    chosen = [line for line in lines if line["labels"].get("slice") == sent["labels"]["slice"]]
+    batches = [line for line in chosen if line["event"]["action"] == "batch.decided"]
+    assert len(batches) == 1 or "@" in user, "only the batch that held this user; of a pseudonym half the hash is known"
+    planned = lines[names.index("run.planned")]
+    assert sent["labels"]["run"] == planned["labels"]["run"] == batches[0]["labels"]["run"]
+    assert sent["trace"] == planned["trace"] == batches[0]["trace"]
+
+
+@pytest.mark.parametrize("user", ["u3", "Sam@x.example"])
+def test_a_delivery_tells_its_whole_story_from_the_files(
+    told_story: Installation, capsys: pytest.CaptureFixture[str], user: str
+) -> None:
+    story_of(told_story, user, capsys, "--files")
+
+
+@pytest.mark.elastic
+def test_a_delivery_tells_its_whole_story_from_elasticsearch(
+    told_story: Installation, services: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDEGATE_SERVICES__ELASTIC_URL", services.elastic_url)
+    assert run(["logs", "ship", "--once"]) == 0
+    for user in ("u3", "Sam@x.example"):
+        story_of(told_story, user, capsys)
+    assert "reading the files" not in capsys.readouterr().err

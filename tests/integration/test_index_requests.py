@@ -1,0 +1,81 @@
+"""Requests to index are kept until they are done, and remembered when nobody heard them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from engine.pipeline.indexing import Indexing
+from engine.stores.index_requests import KEYS_AT_ONCE, IndexRequest, IndexRequests
+from engine.stores.migrate import migrate_mongo
+from tests.integration.pipeline_world import World
+
+LATER = timedelta(seconds=-1)
+"""A time ago that is still to come: everything counts as unheard."""
+
+
+class Taken:
+    """An index that notes what it is given, or refuses it."""
+
+    def __init__(self, *, away: bool = False) -> None:
+        self.users: list[str] = []
+        self.away = away
+
+    def index(self, documents: Iterable[Mapping[str, Any]]) -> int:
+        if self.away:
+            raise ConnectionError("away")
+        before = len(self.users)
+        self.users += [document["user_id"] for document in documents]
+        return len(self.users) - before
+
+
+def indexing(world: World, index: Taken) -> Indexing:
+    stores = world.app.stores
+    return Indexing(stores.users, index, stores.index_requests, world.app.catalogues)
+
+
+def test_a_request_is_taken_away_when_it_is_done(world: World) -> None:
+    key = world.user("u")
+    [request] = world.app.stores.index_requests.add([IndexRequest(keys=[key])])
+    index = Taken()
+    assert indexing(world, index).run(request) == 1
+    assert indexing(world, index).run(request) == 0
+    assert index.users == [key]
+
+
+def test_a_request_that_could_not_be_done_is_kept(world: World) -> None:
+    [request] = world.app.stores.index_requests.add([IndexRequest(keys=[world.user("u")])])
+    with pytest.raises(ConnectionError):
+        indexing(world, Taken(away=True)).run(request)
+    assert world.app.stores.index_requests.get(request) is not None
+
+
+def test_a_range_brings_every_user_in_it_and_no_other(world: World) -> None:
+    world.users([f"u{i}" for i in range(50)])
+    requests = [IndexRequest((), "shop", "", "8"), IndexRequest((), "shop", "8", "g")]
+    index = Taken()
+    for request in world.app.stores.index_requests.add(requests):
+        indexing(world, index).run(request)
+    assert sorted(index.users) == sorted(raw["_id"] for raw in world.database["users"].find({"w": "shop"}))
+
+
+def test_many_keys_are_cut_into_several_requests(database: Database[dict[str, Any]]) -> None:
+    migrate_mongo(database)
+    requests = IndexRequests(database)
+    ids = requests.add([IndexRequest(keys=[f"w/0/{i}" for i in range(KEYS_AT_ONCE + 1)])])
+    told = [requests.get(request) for request in ids]
+    assert [len(one.keys) for one in told if one is not None] == [KEYS_AT_ONCE, 1]
+
+
+def test_what_nobody_heard_is_told_once_more(database: Database[dict[str, Any]]) -> None:
+    migrate_mongo(database)
+    requests = IndexRequests(database)
+    ids = requests.add([IndexRequest(keys=["w/0/a"])])
+    assert requests.unheard(timedelta(hours=1), 10) == []
+    assert requests.unheard(LATER, 10) == ids
+    requests.done(ids[0])
+    assert requests.unheard(LATER, 10) == []

@@ -1,0 +1,81 @@
+"""Campaigns that turn slow, fail too much or are stuck, as an operator meets them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from engine.domain.lifecycle import CampaignState
+from engine.pipeline.book import routing_facts
+from engine.policy.models import LaneKind
+from engine.routing import route
+from tests.integration.pipeline_world import World
+
+SLOW = {"slow_when": {"per_user_p95": "1ms", "batches": 3}}
+
+
+def measured(world: World, seconds: float, users: int = 100, batches: int = 3) -> None:
+    """As if that many batches of a campaign had taken `seconds` each."""
+    for _ in range(batches):
+        record = world.record("c")
+        world.app.watching.batch(record, world.app.book.profile(record), users, timedelta(seconds=seconds))
+
+
+def lane(world: World) -> str:
+    return route(world.app.policies, routing_facts(world.record("c")), suspect=False, kind=LaneKind.DECIDE)
+
+
+def test_a_campaign_that_turns_slow_leaves_its_lane_and_comes_back(make_world: Callable[..., World]) -> None:
+    world = make_world(**SLOW)
+    world.start("campaign: c")
+    before = lane(world)
+    measured(world, seconds=1.0)
+    slow = lane(world)
+    measured(world, seconds=0.001)
+    assert (before, slow, lane(world)) == ("fast", "slow", "fast")
+
+
+def test_without_slow_when_nothing_is_slow(world: World) -> None:
+    world.start("campaign: c")
+    measured(world, seconds=100.0, batches=50)
+    assert lane(world) == "fast"
+
+
+def test_a_campaign_over_its_error_budget_is_paused(world: World) -> None:
+    world.users([f"u{i}" for i in range(60)])
+    world.users([f"bad{i}" for i in range(20)], email="not an address")
+    world.start("campaign: c")
+    assert world.record("c").state is CampaignState.PAUSED
+    report = world.app.outlook.report(world.record("c"))
+    assert report.counts.messages["one"].states == {"sent": 60, "failed": 20}
+
+
+def test_a_profile_may_only_report_failures(make_world: Callable[..., World]) -> None:
+    world = make_world(errors={"budget": "2%", "then": "report"})
+    world.users([f"u{i}" for i in range(60)])
+    world.users([f"bad{i}" for i in range(20)], email="not an address")
+    world.start("campaign: c")
+    assert world.record("c").state is CampaignState.LIVE
+
+
+def test_a_few_failures_do_not_pause(world: World) -> None:
+    world.users([f"u{i}" for i in range(99)])
+    world.user("bad", email="not an address")
+    world.start("campaign: c")
+    assert world.record("c").state is CampaignState.LIVE
+
+
+def test_a_delivery_that_attempts_for_too_long_makes_its_campaign_stuck(make_world: Callable[..., World]) -> None:
+    world = make_world(engine={"attempt_limit": "1m"})
+    world.user("u")
+    world.start("campaign: c")
+    stays = world.database["enrolments"]
+    left = {"state": "attempting", "message": "one", "since": datetime(2020, 1, 1, tzinfo=UTC)}
+    stays.update_many({}, {"$set": {"outgoing": left}})
+    watching, record = world.open().watching, world.record("c")
+    watching.stuck({record.uid: record}, [])
+    assert "attempting for more than 1m" in (world.record("c").stuck or "")
+    stays.update_many({}, {"$unset": {"outgoing": ""}})
+    record = world.record("c")
+    world.open().watching.stuck({record.uid: record}, [])
+    assert world.record("c").stuck is None
