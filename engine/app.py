@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
 
-from engine.channels.maildir import MaildirChannel
+from engine.channels.opening import open_email
 from engine.channels.port import Channel
-from engine.channels.smtp import SmtpChannel
-from engine.channels.smtp_connection import Security, SmtpOptions
 from engine.clock import SystemClock
 from engine.errors import InvalidSource, ProgrammerError, WrongCall
 from engine.pipeline.book import CampaignBook
@@ -120,27 +118,8 @@ class App:
             raise WrongCall(f"there is no channel {name}")
         with self._lock:
             if name not in self._channels:
-                self._channels[name] = self._email()
+                self._channels[name] = open_email(self.settings.email, self.settings.maildir)
             return self._channels[name]
-
-    def _email(self) -> Channel:
-        email = self.settings.email
-        if email.transport == "maildir":
-            return MaildirChannel(self.settings.maildir)
-        return SmtpChannel(
-            SmtpOptions(
-                host=email.host,
-                port=email.port,
-                security=Security(email.starttls),
-                username=email.username,
-                password=email.password.get_secret_value(),
-                timeout=email.timeout,
-                attempt=email.attempt,
-                per_connection=email.per_connection,
-                ca=email.ca,
-                helo=email.helo,
-            )
-        )
 
     @cached_property
     def book(self) -> CampaignBook:
