@@ -114,7 +114,7 @@ class Processing:
         emit(
             "batch.decided",
             **slice_labels(piece, campaign.name),
-            first=batch.looks[0].suffix if batch.looks else piece.first,
+            first=batch.looks[0].suffix if batch.looks else _rest(piece),
             until=batch.looks[-1].suffix + _AFTER if batch.looks else piece.until,
             profile=profile.profile,
             policy=self._book.policies.version,
@@ -131,7 +131,7 @@ class Processing:
 
     def _load_audience(self, piece: Slice, entry: Entry, size: int) -> Batch:
         """The next users of the range with their latest stays: two adjacent range scans."""
-        first = piece.first if piece.cursor is None else piece.cursor + _AFTER
+        first = _rest(piece)
         documents = self._users.read_range(piece.workspace, first, piece.until, size, entry.projection)
         if not documents:
             return Batch((), None)
@@ -223,6 +223,11 @@ class Processing:
             isinstance(decision.outcome, Send) and decision.outcome.skip is SkipReason.HOLDOUT for decision in decisions
         )
         return +counts
+
+
+def _rest(piece: Slice) -> str:
+    """Where what is left of a slice begins."""
+    return piece.first if piece.cursor is None else piece.cursor + _AFTER
 
 
 def _opened(campaign: CompiledCampaign, piece: Slice, suffix: str, user: str, decision: Decision) -> Enrolment:

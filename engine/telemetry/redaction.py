@@ -30,7 +30,7 @@ from engine.errors import EngineError
 _ADDRESS: Final = re.compile(r"""[^\s@"'<>()\[\]{},;:=|`]+(?:@|%40|&#64;)[^\s@"'<>()\[\]{},;:=|`\\]+""", re.IGNORECASE)
 _QUOTED_LOCAL: Final = re.compile(r'"[^"\n]{1,128}"@[^\s@"<>,;]+')
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^\s/@]+@")
-_VALUES: Final = re.compile(r"""(?P<open>['"`{\[(]).*['"`}\])]""", re.DOTALL)
+_VALUES: Final = re.compile(r"""(?P<open>['"`{\[(]).*""", re.DOTALL)
 _SHORTEST_SECRET: Final = 6
 """Characters: a shorter one would take ordinary words out of the logs (and is no secret)."""
 _LONGEST_TEXT: Final = 4_000

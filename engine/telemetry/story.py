@@ -20,6 +20,10 @@ LONGEST: Final = 5_000
 """Lines of one story: a pass over a million users has about a thousand batches, of which few are this user's."""
 
 
+HIDDEN: Final = "~"
+"""Stands for the hash in a bound that is the key of a pseudonymised user (`Redactor.key`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Focus:
     """What a story is about: one user in one campaign, and the passes and choosing slices that the hits name."""
@@ -47,12 +51,16 @@ class Focus:
             return user == self.user and value_of(line, "labels.campaign") == self.campaign
         if value_of(line, "trace.id") not in self.traces:
             return False
-        # A line with a range (a batch, a slice that was cut): only where it held this user, in whichever slice it was.
-        first, until = value_of(line, "tidegate.first"), value_of(line, "tidegate.until")
-        if isinstance(first, str) and isinstance(until, str):
-            return self._within(first, until)
         part = value_of(line, "labels.slice")
-        return part is None or part in self.slices
+        mine = part is None or part in self.slices
+        first, until = value_of(line, "tidegate.first"), value_of(line, "tidegate.until")
+        if not isinstance(first, str) or not isinstance(until, str):
+            return mine
+        # A batch, or a slice that was cut: only where its range held this user. A bound that is a pseudonym does not
+        # tell; inside the user's own slice such a line stays, in another one it goes.
+        if HIDDEN in (first[:1], until[:1]):
+            return mine
+        return self._within(first, until)
 
     def _within(self, first: str, until: str) -> bool:
         if len(self.user_hash) == 8:

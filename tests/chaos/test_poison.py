@@ -53,7 +53,7 @@ def check_that_one_failed(world: World, *, settled: list[tuple[str, str, str | N
 
 
 @pytest.mark.parametrize(
-    ("point", "settled"), [(DECIDING, []), (SENDING, [("one", "failed", "poison")])], ids=["deciding", "sending"]
+    ("point", "settled"), [(DECIDING, []), (SENDING, [("one", "unknown", "poison")])], ids=["deciding", "sending"]
 )
 def test_a_user_who_kills_every_worker_ends_alone(
     point: str, settled: list[tuple[str, str, str | None]], make_stage: Callable[..., World], drive: Drive
@@ -71,7 +71,7 @@ def test_a_user_who_kills_every_worker_ends_alone(
 
 
 @pytest.mark.parametrize(
-    ("point", "settled"), [(DECIDING, []), (SENDING, [("one", "failed", "poison")])], ids=["deciding", "sending"]
+    ("point", "settled"), [(DECIDING, []), (SENDING, [("one", "unknown", "poison")])], ids=["deciding", "sending"]
 )
 def test_a_user_whose_data_raises_ends_alone(
     point: str,
@@ -242,4 +242,4 @@ def test_a_burial_waits_when_another_write_to_the_stay_comes_first(make_stage: C
     arm(SENDING % "raise")
     Performer(world.app, world.database, world.asked).perform(STEPS)
     assert interrupted.left == 0
-    check_that_one_failed(world, settled=[("one", "failed", "poison")])
+    check_that_one_failed(world, settled=[("one", "unknown", "poison")])
