@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-import sys
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import timedelta
 from types import FrameType
 from typing import Annotated
@@ -24,10 +26,10 @@ from engine.cli.importing import ImportSetting
 from engine.cli.opening import addressed, opened, say, settings_of, with_urls
 from engine.domain.keys import cut
 from engine.errors import ServiceUnreachable
-from engine.local.addresses import given
+from engine.local.addresses import Urls, given
 from engine.local.presence import Presence
 from engine.local.services import LocalServices
-from engine.local.suspects import SuspectChild
+from engine.local.suspects import Nursery
 from engine.pipeline.clockwork import Chore, Clockwork
 from engine.pipeline.importing.ports import ImportStores
 from engine.policy.policyset import PolicySet
@@ -43,6 +45,8 @@ MANY = 2_000
 """Users changed by one import beyond which whole hash ranges are indexed: ids alone would be thousands of messages."""
 
 RANGES = 256
+URLS = "urls"
+"""Under this the services' addresses are handed to the child of the suspects."""
 MAINTAIN_EVERY = 3_600.0
 REMIND_EVERY = 10.0
 """Seconds between two clean-ups of what is over, and between two looks for index requests that nobody heard."""
@@ -64,13 +68,18 @@ def run(
     Suspects alone get a child process, for whoever dies there must not take the others along.
     """
     settings = settings_of(context)
+    nursery = Nursery(
+        lambda told: _serve_suspects(settings, Urls(**json.loads(told[URLS]))), settings.engine.stop_timeout
+    )
     local = LocalServices.of(settings, say=say)
     came = _on_signals()
     with Presence(settings.paths.var).held():
         try:
             urls = local.running() if no_services or _served(settings, local) else local.start()
-            _run(with_urls(settings, urls), urls.environment())
+            nursery.start({URLS: json.dumps(asdict(urls))})
+            _run(with_urls(settings, urls))
         finally:
+            nursery.stop()
             local.stop()
     _interrupted(came)
 
@@ -82,17 +91,31 @@ def _served(settings: Settings, local: LocalServices) -> bool:
     return all(one.state in ("given", "running") for one in local.status())
 
 
-def _run(settings: Settings, environment: dict[str, str]) -> None:
+def _serve_suspects(settings: Settings, urls: Urls) -> None:
+    """The child of `tidegate run`: one process with one thread, for the suspects alone."""
+    app = App(with_urls(settings, urls))
+    logging.configure(log_options(app.settings, SUSPECT, exact=True), clock=app.system)
+    _on_signals()
+    app.watch_policies()
+    broker = broker_for(app)
+    fleets = [(name, fleet) for name, fleet in app.policies.fleets.items() if SUSPECT in fleet.lanes]
+    workers = [run_fleet_in_process(broker, fleet, name) for name, fleet in fleets]
+    emit("worker.started", process=SUSPECT)
+    while not wait_for_stop(60.0):
+        pass
+    app.watcher.stop()
+    stop_fleets(broker, workers)
+    emit("worker.stopped", process=SUSPECT, reason="asked")
+    app.close()
+
+
+def _run(settings: Settings) -> None:
     app = App(settings)
     logging.configure(log_options(settings, "run"), clock=app.system)
     migrate(app)
     app.watch_policies()
     broker = broker_for(app)
     fleets = {name: fleet for name, fleet in app.policies.fleets.items() if SUSPECT not in fleet.lanes}
-    suspects = [name for name, fleet in app.policies.fleets.items() if SUSPECT in fleet.lanes]
-    command = [sys.executable, "-m", "engine.cli", "worker", *suspects[:1]]
-    child = SuspectChild(command, {**os.environ, **environment}, settings.engine.stop_timeout)
-    child.start()
     workers = {name: run_fleet_in_process(broker, fleet, name) for name, fleet in fleets.items()}
 
     def start_missing(new: PolicySet) -> None:
@@ -102,13 +125,12 @@ def _run(settings: Settings, environment: dict[str, str]) -> None:
 
     app.hooks.swapped.append(start_missing)
     emit("worker.started", process="run", threads=sum(fleet.threads for fleet in fleets.values()))
-    say(f"tidegate runs: {', '.join(fleets)} as threads, {', '.join(suspects)} as a child, the clock; Ctrl-C ends it")
+    say(f"tidegate runs: {', '.join(fleets)} as threads, the suspects as a child, the clock; Ctrl-C ends it")
     try:
         _clockwork(app).run(stop_requested, wait_for_stop)
     finally:
         app.watcher.stop()  # so that no fleet is started any more
         stop_fleets(broker, list(workers.values()))
-        child.stop()
         emit("worker.stopped", process="run", reason="asked")
         app.close()
 
@@ -156,11 +178,14 @@ def _clockwork(app: App) -> Clockwork:
             Chore(MAINTAIN_EVERY, messenger.maintain),
             Chore(REMIND_EVERY, lambda: messenger.index(requests.unheard(UNHEARD, RANGES))),
         ]
+    process = os.environ.get("TIDEGATE_PROCESS", "clock")
+    owner = f"{socket.gethostname()}:{app.settings.paths.var.resolve()}:{process}"
     return Clockwork(
         app.ticking,
         app.stores.leases,
         app.stores.bell,
         app.clock,
+        owner=owner,
         every=app.settings.engine.tick,
         chores=chores,
         outages=app.stores.OUTAGES,

@@ -1,58 +1,107 @@
-"""The child process of `tidegate run` that serves the suspects: who dies there takes nobody along."""
+"""The child process of `tidegate run` that serves the suspects: who dies there takes nobody along.
+
+It is forked, not started anew: a process that is killed often would else spend its life importing, and its suspects
+would wait for ever. The fork is made by a nursery, itself forked before any thread exists, since forking a process
+with threads can leave its locks held. The nursery ends its child and itself when the pipe from its parent closes, so
+a killed parent leaves nothing behind.
+"""
 
 from __future__ import annotations
 
-import subprocess
-import threading
-import uuid
-from collections.abc import Mapping, Sequence
+import json
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Final
+from typing import Final, NoReturn
 
-from engine.local.guard import MARK, start_guard
-from engine.local.processes import end_groups, marked_groups
+BACKOFF: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
+"""Seconds before the child is forked again after its first, second, ... death in a row."""
 
-BACKOFF: Final = (0.5, 1.0, 2.0, 5.0)
-"""Seconds before the child is started again after its first, second, ... death."""
+HEALTHY: Final = 30.0
+"""Seconds of life after which a death counts as the first again."""
+
+LOOK_EVERY: Final = 0.05
+"""Seconds between two looks at the pipe and at the child."""
 
 
-class SuspectChild:
-    """Keeps one child running until `stop`."""
+class Nursery:
+    """Forks the child that does `work` with the variables that `start` gives, and again whenever it dies.
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], patience: timedelta) -> None:
-        self._mark = uuid.uuid4().hex
-        self._command = list(command)
-        self._environment = {**environment, MARK: self._mark}
-        self._patience = patience
-        self._ending = threading.Event()
-        self._child: subprocess.Popen[bytes] | None = None
-        self._thread = threading.Thread(target=self._keep, name="suspect-child", daemon=True)
-        self._guard = start_guard(self._mark, patience)
+    Make it while the process has one thread only. `patience` is what a child that is told to end has left.
+    """
 
-    def start(self) -> None:
-        """Start the child and watch over it."""
-        self._thread.start()
+    def __init__(self, work: Callable[[Mapping[str, str]], None], patience: timedelta) -> None:
+        reading, self._writing = os.pipe()
+        self._patience = patience.total_seconds()
+        self._pid = os.fork()
+        if self._pid == 0:
+            os.close(self._writing)
+            self._rear(reading, work)
+        os.close(reading)
+
+    def start(self, variables: Mapping[str, str]) -> None:
+        """Have the child forked; `variables` are added to its environment."""
+        os.write(self._writing, json.dumps(dict(variables)).encode() + b"\n")
 
     def stop(self) -> None:
-        """End the child and all of its processes: TERM, and KILL after the patience."""
-        self._ending.set()
-        if self._child is not None and self._child.poll() is None:
-            self._child.terminate()
-            try:
-                self._child.wait(self._patience.total_seconds())
-            except subprocess.TimeoutExpired:
-                end_groups(marked_groups(MARK, self._mark), patience=timedelta(0))
-        self._thread.join()
-        if self._guard.stdin is not None:
-            self._guard.stdin.close()
-        self._guard.wait()
+        """End child and nursery; safe twice."""
+        if self._writing >= 0:
+            os.close(self._writing)
+            self._writing = -1
+            os.waitpid(self._pid, 0)
 
-    def _keep(self) -> None:
-        deaths = 0
-        while not self._ending.is_set():
-            self._child = subprocess.Popen(
-                self._command, env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True
-            )
-            self._child.wait()
-            self._ending.wait(BACKOFF[min(deaths, len(BACKOFF) - 1)])
-            deaths += 1
+    def _rear(self, reading: int, work: Callable[[Mapping[str, str]], None]) -> NoReturn:
+        """The nursery's life: wait for the variables, keep a child, end with the parent."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # these reach the whole group; the parent decides when to end
+        told = b""
+        while not told.endswith(b"\n"):
+            piece = os.read(reading, 65_536)
+            if not piece:
+                os._exit(0)
+            told += piece
+        variables, deaths, child, born, due = json.loads(told), 0, 0, 0.0, 0.0
+        while not _closed(reading):
+            now = time.monotonic()
+            if child and os.waitpid(child, os.WNOHANG)[0]:
+                deaths = 0 if now - born > HEALTHY else deaths
+                child, due = 0, now + BACKOFF[min(deaths, len(BACKOFF) - 1)]
+                deaths += 1
+            if not child and now >= due:
+                child, born = _fork(reading, work, variables), now
+        if child:
+            self._end(child)
+        os._exit(0)
+
+    def _end(self, child: int) -> None:
+        os.kill(child, signal.SIGTERM)
+        until = time.monotonic() + self._patience
+        while os.waitpid(child, os.WNOHANG)[0] == 0:
+            if time.monotonic() > until:
+                os.kill(child, signal.SIGKILL)
+                until = float("inf")
+            time.sleep(LOOK_EVERY)
+
+
+def _closed(reading: int) -> bool:
+    """Whether the parent has closed its end; waits a moment for it."""
+    ready, _, _ = select.select([reading], [], [], LOOK_EVERY)
+    return bool(ready) and not os.read(reading, 1)
+
+
+def _fork(reading: int, work: Callable[[Mapping[str, str]], None], variables: Mapping[str, str]) -> int:
+    child = os.fork()
+    if child:
+        return child
+    os.close(reading)
+    code = 1
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        work(variables)
+        code = 0
+    finally:
+        os._exit(code)

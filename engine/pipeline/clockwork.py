@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
-from uuid import uuid4
 
 from engine.clock import Clock
 from engine.pipeline.ports import Heard, NamedLeases, Tick
@@ -32,7 +31,10 @@ class Chore:
 
 
 class Clockwork:
-    """Runs ticks until told to stop."""
+    """Runs ticks until told to stop.
+
+    `owner` names this clock across its restarts, so that one that was killed takes its own lease up again at once.
+    """
 
     def __init__(
         self,
@@ -41,6 +43,7 @@ class Clockwork:
         bell: Heard,
         clock: Clock,
         *,
+        owner: str,
         every: timedelta,
         chores: Sequence[Chore],
         outages: tuple[type[BaseException], ...],
@@ -52,7 +55,7 @@ class Clockwork:
         self._every = every
         self._chores = list(chores)
         self._outages = outages
-        self._owner = uuid4().hex
+        self._owner = owner
 
     def _do_chores(self) -> None:
         for chore in self._chores:

@@ -55,7 +55,14 @@ def engine_of(world: World) -> Iterator[App]:
         ends.callback(stop_fleets, broker, workers)
         stores, every = app.stores, app.settings.engine.tick
         clockwork = Clockwork(
-            app.ticking, stores.leases, stores.bell, app.clock, every=every, chores=(), outages=stores.OUTAGES
+            app.ticking,
+            stores.leases,
+            stores.bell,
+            app.clock,
+            owner="test",
+            every=every,
+            chores=(),
+            outages=stores.OUTAGES,
         )
         stop = threading.Event()
         clock = threading.Thread(target=clockwork.run, args=(stop.is_set, stop.wait))
