@@ -156,7 +156,7 @@ class Ticking:
         at = self._clock.monotonic()
         count = 0
         for run in open_runs:
-            fresh = run.id not in self._asked and run.state is RunState.PLANNING
+            fresh = run.id not in self._asked  # a command's, or of a clock that was killed before it could ask again
             if not fresh and at - self._asked.setdefault(run.id, at) < ASK_AGAIN:
                 continue
             self._asked[run.id] = at
