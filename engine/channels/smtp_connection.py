@@ -144,7 +144,7 @@ def _open(options: SmtpOptions, deadline: float) -> smtplib.SMTP:
         smtp = smtplib.SMTP(local_hostname=helo, timeout=timeout)
     try:
         _set_up(smtp, options, deadline)
-    except BaseException:
+    except BaseException:  # whatever it was, the socket is not left open; raised again
         smtp.close()
         raise
     return smtp

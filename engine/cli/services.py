@@ -65,7 +65,7 @@ def up(
                 code = 0 if detach else _wait()
             else:
                 code = _supervise(types, counts, urls.environment(), timeouts)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: what was started is ended first; raised again
             services.stop()
             raise
         if not detach:
