@@ -11,6 +11,7 @@ from actors import (
     deliver_slice,
     finish_run,
     index_users,
+    look_at_users,
     maintain,
     plan_run,
     process_slice,
@@ -30,7 +31,7 @@ from engine.routing import route
 from engine.telemetry import logging
 from engine.telemetry.events import emit
 
-ACTORS: Final = (deliver_slice, finish_run, index_users, maintain, plan_run, process_slice)
+ACTORS: Final = (deliver_slice, finish_run, index_users, look_at_users, maintain, plan_run, process_slice)
 """The modules of all actors; importing one registers its actor."""
 
 

@@ -41,6 +41,10 @@ class BrokerMessenger:
         """Ask whether a run is decided."""
         self._send([self._actors["finish_run"].message(run_id)])
 
+    def look(self) -> None:
+        """Ask for looks at the users who changed."""
+        self._send([self._actors["look_at_users"].message()])
+
     def index(self, requests: Sequence[str]) -> None:
         """Ask for these requests (ids) to be done."""
         self._send([self._actors["index_users"].message(request_id) for request_id in requests])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
@@ -12,19 +12,28 @@ from engine.channels.port import Channel
 from engine.clock import SystemClock
 from engine.errors import InvalidSource, ProgrammerError, WrongCall
 from engine.pipeline.book import CampaignBook
+from engine.pipeline.choosing import Choosing
+from engine.pipeline.deciding import Deciding
 from engine.pipeline.delivering import Delivering
 from engine.pipeline.dispatching import Dispatching
+from engine.pipeline.entering import Entering
 from engine.pipeline.explaining import Explaining
+from engine.pipeline.feeding import Feeding
+from engine.pipeline.finding import Finding
 from engine.pipeline.finishing import Finishing
 from engine.pipeline.importing.ports import ImportStores
 from engine.pipeline.indexing import Indexing
+from engine.pipeline.looking import Looking
 from engine.pipeline.openness import Openness
 from engine.pipeline.outlook import Outlook
+from engine.pipeline.passing import Passing
 from engine.pipeline.planning import Planning
 from engine.pipeline.ports import Messenger
 from engine.pipeline.process import Processing
 from engine.pipeline.reconciling import Reconciling
 from engine.pipeline.recovering import Recovering
+from engine.pipeline.registry import Registry
+from engine.pipeline.roster import Roster
 from engine.pipeline.steering import Steering
 from engine.pipeline.ticking import Ticking
 from engine.pipeline.watching import Watching
@@ -35,6 +44,9 @@ from engine.policy.watch import PolicyWatcher
 from engine.predicate.fields import Catalogue
 from engine.predicate.workspace import read_workspaces
 from engine.settings import Settings
+from engine.stores.change_stream import HistoryLost
+from engine.stores.index_requests import IndexRequest
+from engine.stores.lists import Lists
 from engine.stores.opened import Stores
 from engine.telemetry.events import emit
 
@@ -130,13 +142,105 @@ class App:
     def planning(self) -> Planning:
         """Plans runs."""
         s = self.stores
-        return Planning(s.runs, s.slices, s.campaigns, s.enrolments, s.users, self.book, s.bell, self.clock)
+        return Planning(s.runs, s.slices, s.campaigns, s.enrolments, self.book, self.choosing, s.bell, self.clock)
+
+    @cached_property
+    def choosing(self) -> Choosing:
+        """Chooses access paths."""
+        s = self.stores
+        return Choosing(
+            self.book,
+            s.users,
+            self._lists,
+            s.user_index,
+            s.index_requests.any,
+            None,
+            s.feeds,
+            s.rates,
+            self.clock,
+            s.OUTAGES,
+        )
+
+    def _lists(self, workspace: str) -> Lists:
+        """The lists of a workspace."""
+        return self.stores.lists(self.book.catalogue(workspace))
+
+    @cached_property
+    def deciding(self) -> Deciding:
+        """Evaluates looks and records decisions."""
+        return Deciding(self.stores.campaigns, self.stores.events, self.stores.enrolments)
+
+    @cached_property
+    def entering(self) -> Entering:
+        """Lets candidates enter."""
+        s = self.stores
+        finding = Finding(s.users, self._lists, s.user_index, None, self.choosing.size)
+        return Entering(finding, self.deciding, s.enrolments, None, self.clock)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Which campaigns a change concerns."""
+        return Registry(Roster(self.stores.campaigns, self.clock), self.book)
+
+    @cached_property
+    def looking(self) -> Looking:
+        """Looks at users who changed."""
+        s = self.stores
+        return Looking(
+            s.looks,
+            self.registry,
+            self.book,
+            s.users,
+            s.enrolments,
+            s.slices,
+            self.deciding,
+            s.leases,
+            s.bell,
+            self.clock,
+            self.stopping,
+            s.OUTAGES,
+        )
+
+    @cached_property
+    def feeding(self) -> Feeding:
+        """Follows the users' changes."""
+        s = self.stores
+        return Feeding(
+            s.user_stream,
+            HistoryLost,
+            s.feeds,
+            Registry(Roster(s.campaigns, self.clock), self.book),
+            s.users,
+            s.looks,
+            None,
+            s.user_index,
+            lambda keys: self._ask_index([IndexRequest(keys)]),
+            lambda workspace, ranges: self._ask_index([IndexRequest((), workspace, *one) for one in ranges]),
+            self.messenger,
+            self.catalogues,
+            self.clock,
+            s.OUTAGES,
+        )
+
+    def _ask_index(self, requests: Sequence[IndexRequest]) -> None:
+        """Keep requests to be indexed; the clock rings for them."""
+        self.stores.index_requests.add(requests)
 
     @cached_property
     def finishing(self) -> Finishing:
         """Decides runs, finishes campaigns."""
         s = self.stores
-        return Finishing(s.runs, s.slices, s.campaigns, s.enrolments, s.deliveries, s.bell, self.clock, self.book.name)
+        return Finishing(
+            s.runs,
+            s.slices,
+            s.campaigns,
+            s.enrolments,
+            s.deliveries,
+            s.bell,
+            self.clock,
+            self.book.name,
+            s.rates,
+        )
 
     @cached_property
     def reconciling(self) -> Reconciling:
@@ -155,6 +259,7 @@ class App:
             self.clock,
             self.stores.bell,
             lease=self.settings.engine.lease,
+            pace=self.settings.engine.checkpoint,
             stop=self.stopping,
             outages=self.stores.OUTAGES,
             name_of=self.book.name,
@@ -169,9 +274,10 @@ class App:
             s.campaigns,
             self.book,
             s.users,
-            s.events,
             s.enrolments,
             s.slices,
+            self.deciding,
+            self.entering,
             self.messenger,
             s.bell,
             self.watching,
@@ -227,7 +333,15 @@ class App:
             self.messenger,
             self.clock,
             self.clock.is_set,
+            self.roster,
+            Passing(s.campaigns, s.enrolments, self.book, self.planning, self.roster, self.choosing.probe),
+            self.looking,
         )
+
+    @cached_property
+    def roster(self) -> Roster:
+        """The campaigns as the clock knows them."""
+        return Roster(self.stores.campaigns, self.clock)
 
     @cached_property
     def steering(self) -> Steering:
@@ -239,7 +353,9 @@ class App:
     def openness(self) -> Openness:
         """Tells what is open."""
         s = self.stores
-        return Openness(s.campaigns, s.runs, s.enrolments, s.deliveries, self.clock, self.clock.is_set)
+        return Openness(
+            s.campaigns, s.runs, s.enrolments, s.deliveries, self.clock, self.clock.is_set, s.looks, s.feeds
+        )
 
     @cached_property
     def explaining(self) -> Explaining:

@@ -81,6 +81,26 @@ def decide(
     return _enter(campaign, profile, facts, enrolment, as_of)
 
 
+def alike(campaign: CompiledCampaign, as_of: Instant, *, holdout: bool) -> Decision | None:
+    """What a look decides for every user (in the holdout, or not) who matches and was never in.
+
+    None where it depends on the user: a goal, an exit rule, a rule of a message, an audience that time moves.
+    """
+    moves = campaign.unmatched_exits and campaign.audience.compiled.moves
+    if not campaign.intake_open or moves or campaign.exit_rule is not None or campaign.goal is not None:
+        return None
+    if any(message.when is not None for message in campaign.messages):
+        return None
+    first = campaign.messages[0]
+    due = as_of + millis(first.wait)
+    if as_of < due:
+        return Decision(Wait(), due, 1, holdout)
+    skip = SkipReason.HOLDOUT if holdout else None
+    if first.not_after is not None and as_of > first.not_after:
+        skip = SkipReason.TOO_LATE
+    return Decision(Send(first.name, skip), None, 1, holdout)
+
+
 def _enter(
     campaign: CompiledCampaign, profile: Window, facts: Facts, last: Enrolment | None, as_of: Instant
 ) -> Decision:

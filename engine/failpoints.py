@@ -40,6 +40,10 @@ POINTS: Final = frozenset(
         "poison.half_written",
         "poison.halved",
         "poison.buried",
+        "feed.refreshed",
+        "feed.asked",
+        "feed.handled",
+        "look.decided",
     }
 )
 

@@ -14,7 +14,7 @@ from engine.domain.enrolment import Enrolment
 from engine.domain.keys import arm, user_id_of
 from engine.domain.lifecycle import CampaignState
 from engine.errors import ProgrammerError
-from engine.predicate.compiled import CompiledPredicate, EventFacts, EventQuery, compile_predicate
+from engine.predicate.compiled import Candidates, CompiledPredicate, EventFacts, EventQuery, compile_predicate
 from engine.predicate.fields import Catalogue, Row
 from engine.predicate.tree import Predicate
 
@@ -139,6 +139,21 @@ class CompiledCampaign:
     messages: tuple[CompiledMessage, ...]
     queries: tuple[EventQuery, ...]
     goal_position: int | None
+
+    @property
+    def moves(self) -> bool:
+        """Whether time alone can let somebody in."""
+        return self.audience.compiled.moves or any(one.moves for one in self._gates)
+
+    @property
+    def _gates(self) -> tuple[CompiledPredicate, ...]:
+        """What keeps users out beside the audience: a goal on fields that they already meet."""
+        goal = self.goal
+        return () if goal is None or goal.fields is None else (goal.fields.compiled,)
+
+    def candidates(self, after: Instant | None, as_of: Instant) -> Candidates:
+        """Who may enter at `as_of`; with `after`, only those whom time may have let in since the pass at `after`."""
+        return self.audience.compiled.candidates(after, as_of, also=self._gates)
 
     def in_holdout(self, user: str) -> bool:
         """Whether the user of this key is in the holdout; the same for every stay."""

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from engine.clock import Instant
 from engine.domain.lifecycle import CampaignState
+from engine.domain.work import AccessPath
 
 Plain: TypeAlias = "str | int | float | bool | list[Plain] | dict[str, Plain] | None"
 
@@ -23,7 +24,8 @@ class CampaignRecord:
     """One campaign. Instants are campaign time.
 
     `uid` is given at the first apply and never changes; keys use it. `revision` rises with each edit. `pass_as_of` is
-    the `as_of` of the last pass that was planned, `resumed_at` the last resume (0: never), `resume_to` the state that
+    the `as_of` of the last pass that was planned, `crossed_to` of the last one that is decided, `reconciled_at` of the
+    last look at everybody, `resumed_at` the last resume (0: never), `resume_to` the state that
     a resume leads back to. `renamed` gives for a message the names that it had before. `stuck` says why the campaign
     cannot finish, where something is stuck. `slowed` tells that it was measured to be slow.
     """
@@ -43,9 +45,12 @@ class CampaignRecord:
     resumed_at: Instant = 0
     resume_to: CampaignState | None = None
     pass_as_of: Instant = 0
+    crossed_to: Instant = 0
+    reconciled_at: Instant = 0
     finished_at: Instant | None = None
     stuck: str | None = None
     slowed: bool = False
+    path: AccessPath | None = None
     renamed: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property

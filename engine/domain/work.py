@@ -10,34 +10,66 @@ from engine.domain.lifecycle import RunState, SliceState
 
 
 class RunKind(StrEnum):
-    """Why a run was made, which also says what it reads."""
+    """Why a run was made, which also says what it reads.
+
+    `launch` finds the whole audience, `pass` those whom time alone has let into it since the last pass, `due` stays
+    whose time has come, `idle` stays without a settled message for longer than the inactivity window, `stays` every
+    active stay (after an edit or a cancel), `reconcile` everybody: the safety net.
+    """
 
     LAUNCH = "launch"
     PASS = "pass"  # noqa: S105 - the field's word, no secret
     STAYS = "stays"
     DUE = "due"
+    IDLE = "idle"
+    RECONCILE = "reconcile"
 
 
 class SliceKind(StrEnum):
-    """What a slice reads and does."""
+    """What a slice reads and does: users who may enter, everybody, stays of some kind, deliveries."""
 
-    AUDIENCE = "audience"
+    CANDIDATES = "candidates"
+    EVERYBODY = "everybody"
     STAYS = "stays"
     DUE = "due"
+    IDLE = "idle"
     DELIVER = "deliver"
 
 
 SLICE_OF_RUN = {
-    RunKind.LAUNCH: SliceKind.AUDIENCE,
-    RunKind.PASS: SliceKind.AUDIENCE,
+    RunKind.LAUNCH: SliceKind.CANDIDATES,
+    RunKind.PASS: SliceKind.CANDIDATES,
     RunKind.STAYS: SliceKind.STAYS,
     RunKind.DUE: SliceKind.DUE,
+    RunKind.IDLE: SliceKind.IDLE,
+    RunKind.RECONCILE: SliceKind.EVERYBODY,
 }
+
+OF_USERS = frozenset({SliceKind.CANDIDATES, SliceKind.EVERYBODY})
+"""Slices that read users; the others read stays."""
+
+
+class AccessPath(StrEnum):
+    """How a slice of candidates finds them (`engine.planner` chooses).
+
+    `scan`: every user of the range from MongoDB; `index`: MongoDB by an index on a field; `list`: the members of a
+    list; `elastic`: Elasticsearch names those who match; `cache`: every user of the range from the user cache.
+    """
+
+    SCAN = "scan"
+    INDEX = "index"
+    LIST = "list"
+    ELASTIC = "elastic"
+    CACHE = "cache"
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One pass of one campaign at a fixed `as_of` (campaign time), cut into `pieces` slices by hash."""
+    """One pass of one campaign at a fixed `as_of` (campaign time), cut into slices by hash.
+
+    `after` is the `as_of` of the pass before it, where only those are looked for whom time has let in since (None: the
+    whole audience). `path` is the access path that somebody asked for, or that was chosen at planning.
+    """
 
     id: str
     workspace: str
@@ -45,7 +77,8 @@ class Run:
     kind: RunKind
     as_of: Instant
     state: RunState
-    pieces: int = 1
+    after: Instant | None = None
+    path: AccessPath | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +87,8 @@ class Slice:
 
     `cursor` is the last suffix (for due and stays slices: enrolment id) whose work is done; it moves after the work.
     `attempt` counts claims, `deaths` those that ended without a checkpoint while the slice was a suspect, `errors`
-    those that raised. `token` names the lease of the present claim.
+    those that raised. `token` names the lease of the present claim. A slice of candidates knows its `path`, what it
+    looks behind (`after`), and of how many slices it is one.
     """
 
     id: str
@@ -73,6 +107,9 @@ class Slice:
     errors: int = 0
     token: str | None = None
     results: dict[str, int] = field(default_factory=dict)
+    after: Instant | None = None
+    path: AccessPath | None = None
+    of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

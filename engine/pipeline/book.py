@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Final
 
@@ -25,12 +25,19 @@ KEPT: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One campaign at one revision: its record, its file, its compiled form, and what a look reads of a user."""
+    """One campaign at one revision: its record, its file, its compiled form, and what a look reads of a user.
+
+    `fields` and `events` are those that any of its predicates names; `names` are what a change of a user must name to
+    concern it (`engine.domain.looks.Changed`).
+    """
 
     record: CampaignRecord
     loaded: LoadedCampaign
     compiled: CompiledCampaign
     projection: Mapping[str, int]
+    fields: frozenset[str] = frozenset()
+    events: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset()
 
     @property
     def catalogue(self) -> Catalogue:
@@ -106,7 +113,7 @@ class CampaignBook:
                 self._entries[key] = known
                 while len(self._entries) > KEPT:
                     self._entries.popitem(last=False)
-        return Entry(record, known.loaded, known.compiled, known.projection)
+        return replace(known, record=record)
 
     def profile(self, record: CampaignRecord) -> Profile:
         """The profile that governs a campaign under the policies in force."""
@@ -125,7 +132,9 @@ class CampaignBook:
             named.append(compiled.goal.event.compiled)
         fields = frozenset[str]().union(*(one.fields for one in named))
         events = frozenset[str]().union(*(one.events for one in named))
-        return Entry(record, loaded, compiled, loaded.catalogue.projection(fields, events))
+        lists = frozenset({"lists"}) if any(one.lists for one in named) else frozenset()
+        names = fields | {f"event:{name}" for name in events} | lists
+        return Entry(record, loaded, compiled, loaded.catalogue.projection(fields, events), fields, events, names)
 
 
 def launching(piece: Slice) -> bool:

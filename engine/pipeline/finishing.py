@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
+from typing import Final, Protocol
 
 from engine.clock import Clock
 from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import CampaignState, RunState
+from engine.domain.work import AccessPath, RunKind
 from engine.failpoints import passage
+from engine.pipeline.entering import READ_US
 from engine.pipeline.ports import CampaignStore, DeliveryStore, Doorbell, RunStore, SliceStore, StayStore
 from engine.telemetry.events import emit
+
+
+PASSING: Final = frozenset({RunKind.LAUNCH, RunKind.PASS, RunKind.RECONCILE})
+"""Runs after which everybody whom time has let in up to their `as_of` was looked at."""
+
+
+class RateStore(Protocol):
+    """Measured rates (`engine.stores.rates`)."""
+
+    def measured(self, path: AccessPath, users: int, took: timedelta) -> None: ...
 
 
 class Finishing:
@@ -26,7 +40,9 @@ class Finishing:
         bell: Doorbell,
         clock: Clock,
         name_of: Callable[[str], str],
+        rates: RateStore,
     ) -> None:
+        self._rates = rates
         self._runs = runs
         self._slices = slices
         self._campaigns = campaigns
@@ -45,9 +61,14 @@ class Finishing:
         results: Counter[str] = Counter()
         for piece in pieces:
             results.update(piece.results)
+        if run.kind in PASSING:
+            self._campaigns.crossed([run.campaign], run.as_of, reconciled=run.kind is not RunKind.PASS)
         if not self._runs.move(run, RunState.DECIDED, results):
             return False
         passage("run.decided")
+        path = pieces[0].path if pieces else None
+        if path is not None and results[READ_US]:
+            self._rates.measured(path, results["users"], timedelta(microseconds=results[READ_US]))
         emit(
             "run.decided",
             workspace=run.workspace,
@@ -57,7 +78,7 @@ class Finishing:
             kind=run.kind.value,
             as_of=run.as_of,
             slices=len(pieces),
-            **dict(results),
+            **{name: count for name, count in results.items() if name != READ_US},
         )
         self._bell.ring()
         return True

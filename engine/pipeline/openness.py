@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from typing import Final, Protocol
 
 from engine.clock import Clock
 from engine.domain.campaign import STAYS_TO_END
 from engine.domain.lifecycle import LOOKED_AT, CampaignState
 from engine.pipeline.ports import CampaignStore, DeliveryStore, RunStore, StayStore
+
+
+PATIENCE: Final = 1.0
+"""Seconds that one question waits for the feed's report."""
+
+POLL: Final = 0.005
+
+
+class OpenLooks(Protocol):
+    """Looks that wait (`engine.stores.looks`)."""
+
+    def any(self) -> bool: ...
+
+
+class FeedPosition(Protocol):
+    """How far the feed is (`engine.stores.feeds`)."""
+
+    def position(self) -> int: ...
+    def now(self) -> int: ...
 
 
 class Openness:
@@ -21,7 +42,11 @@ class Openness:
         deliveries: DeliveryStore,
         clock: Clock,
         time_is_set: Callable[[], bool],
+        looks: OpenLooks,
+        feed: FeedPosition,
     ) -> None:
+        self._looks = looks
+        self._feed = feed
         self._campaigns = campaigns
         self._runs = runs
         self._stays = stays
@@ -32,13 +57,35 @@ class Openness:
     def what(self) -> str | None:
         """One thing that is open, in words; None where nothing is.
 
-        Work moves from a run to a delivery to a due stay to a run. No run is undecided at the first look and none was
-        made until the last one, so nothing can have moved past the looks in between.
+        Work moves from a change to a look, from a run to a delivery to a due stay to a run. The changes are handled
+        before the last round of questions; in that round no run is undecided at the first look and none was made until
+        the last one, so nothing can have moved past the looks in between.
 
-        Open are: a scheduled campaign whose start has come, a pass not yet made after campaign time was set, an
-        undecided run, a stay due, a delivery on its way that is not put off in campaign time. Paused campaigns stand
-        still and do not count.
+        Open are: a change that the feed has not handled, a look, a scheduled campaign whose start has come, a pass not
+        yet made after campaign time was set, an undecided run, a stay due, a delivery on its way that is not put off
+        in campaign time. Paused campaigns stand still and do not count.
         """
+        changed_to = self._feed.now()
+        first = self._standing()
+        if first is not None:
+            return first
+        if not self._handled(changed_to):
+            return "the feed has not handled every change yet (does it run?)"
+        if self._looks.any():
+            return "users who changed are to be looked at"
+        return self._standing() or ("users who changed are to be looked at" if self._looks.any() else None)
+
+    def _handled(self, changed_to: int) -> bool:
+        """Whether the feed comes to a position; its own report may be a fraction of a second old, so wait for one."""
+        until = self._clock.monotonic() + PATIENCE
+        while self._feed.position() < changed_to:
+            if self._clock.monotonic() > until:
+                return False
+            time.sleep(POLL)
+        return True
+
+    def _standing(self) -> str | None:
+        """One thing that is open in campaigns, runs, deliveries and stays."""
         now = self._clock.campaign_now()
         records = self._campaigns.in_states(
             (

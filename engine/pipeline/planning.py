@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
-from engine.clock import Clock, Instant
+from engine.clock import Clock, Instant, millis
 from engine.domain.campaign import CampaignRecord
 from engine.domain.keys import HIGHEST, cut, stay_prefix
 from engine.domain.lifecycle import RunState
-from engine.domain.work import SLICE_OF_RUN, Run, RunKind, Slice, SliceKind
+from engine.domain.work import OF_USERS, SLICE_OF_RUN, AccessPath, Run, RunKind, Slice, SliceKind
 from engine.failpoints import passage
 from engine.pipeline.book import CampaignBook
-from engine.pipeline.ports import CampaignStore, Doorbell, RunStore, SliceStore, StayStore, UserReads
+from engine.pipeline.choosing import Choosing, Chosen
+from engine.pipeline.ports import CampaignStore, Doorbell, RunStore, SliceStore, StayStore
+from engine.planner import pieces
 from engine.telemetry.events import emit
 
-MOST_DUE: Final = 100_000
-"""Due stays that one run takes up; the next run takes the rest, so that one burst does not fill a worker's memory."""
+MOST_FOUND: Final = 100_000
+"""Due or idle stays that one run takes up; the next run takes the rest, so that a burst does not fill a memory."""
 
 MOST_PIECES: Final = 4_096
 """Slices of one run: with 20,000 users each that is 80 million users."""
 
-ESTIMATE_KEPT: Final = 60.0
-"""Seconds for which an estimate of a workspace's users is good enough to cut by."""
+FROM_THE_LAUNCH: Final = frozenset({RunKind.LAUNCH})
 
 
 class Planning:
@@ -33,8 +35,8 @@ class Planning:
         slices: SliceStore,
         campaigns: CampaignStore,
         stays: StayStore,
-        users: UserReads,
         book: CampaignBook,
+        choosing: Choosing,
         bell: Doorbell,
         clock: Clock,
     ) -> None:
@@ -42,20 +44,29 @@ class Planning:
         self._slices = slices
         self._campaigns = campaigns
         self._stays = stays
-        self._users = users
         self._book = book
+        self._choosing = choosing
         self._bell = bell
         self._clock = clock
-        self._estimates: dict[str, tuple[float, int]] = {}
 
-    def start(self, record: CampaignRecord, kind: RunKind, as_of: Instant, *, anew: bool = False) -> Run:
+    def start(
+        self,
+        record: CampaignRecord,
+        kind: RunKind,
+        as_of: Instant,
+        *,
+        anew: bool = False,
+        after: Instant | None = None,
+        path: AccessPath | None = None,
+    ) -> Run:
         """Write a run to be planned; one that exists is given as it is.
 
-        A campaign has one launch run, one pass at an `as_of`, and any number of due runs at it; with `anew` (an edit, a
-        resume, a cancel, which may come twice while campaign time stands) also further passes.
+        A campaign has one launch run, one pass and one reconciliation at an `as_of`, and any number of due and idle
+        runs at it; with `anew` (an edit, a resume, a cancel, which may come twice while campaign time stands) also
+        further ones. `after` is where the pass before it was, `path` the access path that somebody asked for.
         """
         name = "launch/1" if kind is RunKind.LAUNCH else f"{kind.value}/{as_of:015d}"
-        if kind is RunKind.DUE or anew:
+        if kind in (RunKind.DUE, RunKind.IDLE) or anew:
             name += f"/{self._runs.count(record.uid, kind, as_of) + 1:04d}"
         run = Run(
             id=f"{stay_prefix(record.workspace, record.uid)}{name}",
@@ -64,7 +75,8 @@ class Planning:
             kind=kind,
             as_of=as_of,
             state=RunState.PLANNING,
-            pieces=1 if kind is RunKind.DUE else self.pieces(record),
+            after=after,
+            path=path or (record.path if kind in FROM_THE_LAUNCH else None),
         )
         if self._runs.add(run):
             passage("run.started")
@@ -72,12 +84,9 @@ class Planning:
         return self._runs.get(run.id) or run
 
     def pieces(self, record: CampaignRecord) -> int:
-        """Into how many slices the users of a campaign's workspace are cut, by its profile's `slice_users`."""
-        kept = self._estimates.get(record.workspace)
-        if kept is None or self._clock.monotonic() - kept[0] > ESTIMATE_KEPT:
-            kept = (self._clock.monotonic(), self._users.estimate(record.workspace))
-            self._estimates[record.workspace] = kept
-        return max(1, min(MOST_PIECES, -(-kept[1] // self._book.profile(record).slice_users)))
+        """Into how many slices all users of a campaign's workspace are cut, by its profile's `slice_users`."""
+        users = self._choosing.size(record.workspace)
+        return max(1, min(MOST_PIECES, -(-users // self._book.profile(record).slice_users)))
 
     def run(self, run_id: str) -> bool:
         """Cut a run into slices; safe to call twice, late, or for a run that is gone. Gives whether it has none."""
@@ -85,10 +94,17 @@ class Planning:
         record = None if run is None else self._campaigns.get(run.campaign)
         if run is None or record is None or run.state is not RunState.PLANNING:
             return False
-        pieces = self._due(run, record) if run.kind is RunKind.DUE else self._by_hash(run)
-        self._slices.add(pieces)
+        plan: dict[str, object] = {}
+        kind = SLICE_OF_RUN[run.kind]
+        if kind is SliceKind.CANDIDATES:
+            parts, plan = self._candidates(run, record)
+        elif kind in (SliceKind.DUE, SliceKind.IDLE):
+            parts = self._found(run, record)
+        else:
+            parts = [_piece(run, i, first, until) for i, (first, until) in enumerate(cut(self.pieces(record)))]
+        self._slices.add(parts)
         passage("plan.sliced")
-        if self._runs.move(run, RunState.RUNNING):
+        if self._runs.move(run, RunState.RUNNING, plan=plan):
             emit(
                 "run.planned",
                 workspace=run.workspace,
@@ -97,30 +113,77 @@ class Planning:
                 run=run.id,
                 kind=run.kind.value,
                 as_of=run.as_of,
-                slices=len(pieces),
+                slices=len(parts),
+                path=plan.get("path"),
             )
         self._bell.ring()
-        return not pieces
+        return not parts
 
-    def _by_hash(self, run: Run) -> list[Slice]:
-        """The whole hash space, cut without a query."""
-        return [_piece(run, i, first, until) for i, (first, until) in enumerate(cut(run.pieces))]
+    def _candidates(self, run: Run, record: CampaignRecord) -> tuple[list[Slice], dict[str, object]]:
+        """The hash space by the chosen path; a run that was cut before its planner died keeps its slices."""
+        entry = self._book.of(record)
+        wanted = entry.compiled.candidates(run.after, run.as_of)
+        if wanted.nobody:
+            return [], {"why": "nobody can match"}
+        before = self._slices.of_run(run.id)
+        if before:
+            number, path = before[0].of or len(before), before[0].path
+            plan: dict[str, object] = {"path": None if path is None else path.value, "why": "planned before a crash"}
+        else:
+            chosen = self._choosing.for_run(run, entry, wanted)
+            profile = self._book.profile(record)
+            number, path = pieces(chosen.estimate, profile.slice_users, profile.in_flight), chosen.path
+            plan = _told(chosen)
+        number = max(1, min(MOST_PIECES, number))
+        whole = replace(run, path=path)
+        return [
+            replace(_piece(whole, i, first, until), of=number) for i, (first, until) in enumerate(cut(number))
+        ], plan
 
-    def _due(self, run: Run, record: CampaignRecord) -> list[Slice]:
-        """The ranges in which stays are due, read covered and sorted by key."""
+    def _found(self, run: Run, record: CampaignRecord) -> list[Slice]:
+        """The ranges in which stays are due or idle, read covered and sorted by key."""
         prefix = stay_prefix(run.workspace, run.campaign)
-        due = self._stays.due_ids(run.campaign, run.as_of, MOST_DUE)
-        if not due:
+        profile = self._book.profile(record)
+        if run.kind is RunKind.DUE:
+            found = self._stays.due_ids(run.campaign, run.as_of, MOST_FOUND)
+        else:
+            found = self._stays.idle_ids(run.campaign, run.as_of - millis(profile.inactivity), MOST_FOUND)
+        if not found:
             return []  # another run has looked at them meanwhile
-        size = self._book.profile(record).slice_users
-        firsts = [due[i].removeprefix(prefix).rsplit("/", 1)[0] for i in range(0, len(due), size)]
-        last = due[-1].removeprefix(prefix).rsplit("/", 1)[0] + "/" + HIGHEST
+        firsts = [
+            found[i].removeprefix(prefix).rsplit("/", 1)[0] for i in range(0, len(found), profile.slice_users)
+        ]
+        last = found[-1].removeprefix(prefix).rsplit("/", 1)[0] + "/" + HIGHEST
         return [
             _piece(run, i, first, until)
             for i, (first, until) in enumerate(zip(firsts, [*firsts[1:], last], strict=True))
         ]
 
 
+def _told(chosen: Chosen) -> dict[str, object]:
+    """What the report shows beside what the run then took."""
+    return {
+        "path": chosen.path.value,
+        "users": chosen.users,
+        "matches": chosen.matches,
+        "reads": chosen.estimate.users,
+        "seconds": round(chosen.estimate.seconds, 4),
+        "operations": chosen.estimate.operations,
+        "why": chosen.why,
+    }
+
+
 def _piece(run: Run, number: int, first: str, until: str) -> Slice:
     kind: SliceKind = SLICE_OF_RUN[run.kind]
-    return Slice(f"{run.id}/{number:04d}", run.id, run.workspace, run.campaign, kind, run.as_of, first, until)
+    return Slice(
+        f"{run.id}/{number:04d}",
+        run.id,
+        run.workspace,
+        run.campaign,
+        kind,
+        run.as_of,
+        first,
+        until,
+        after=run.after,
+        path=run.path if kind in OF_USERS else None,
+    )

@@ -10,7 +10,7 @@ from engine.clock import Clock
 from engine.domain.enrolment import Enrolment, Settled, StayChange
 from engine.domain.keys import enrolment_id, stay_prefix, suffix_of_stay, suffix_of_user
 from engine.domain.lifecycle import DeliveryState, ExitReason, SliceState, StayState
-from engine.domain.work import Expired, Slice, SliceKind
+from engine.domain.work import OF_USERS, Expired, Slice, SliceKind
 from engine.failpoints import passage
 from engine.pipeline.book import CampaignBook
 from engine.pipeline.ports import CampaignStore, DeliveryStore, SliceStore, StayStore, UserReads
@@ -166,13 +166,13 @@ class Reconciling:
         prefix = stay_prefix(piece.workspace, piece.campaign)
         after = prefix + (piece.first if piece.cursor is None else piece.cursor)
         until = prefix + piece.until
-        if piece.kind is SliceKind.AUDIENCE:
+        if piece.kind in OF_USERS:
             first = piece.first if piece.cursor is None else piece.cursor + "\0"
             documents = self._users.read_range(piece.workspace, first, piece.until, limit, {"_id": 1})
             return [suffix_of_user(raw["_id"]) for raw in documents]
         if piece.kind is SliceKind.DUE:
             stays = self._stays.due(prefix, after, until, piece.as_of, limit)
-        elif piece.kind is SliceKind.STAYS:
+        elif piece.kind in (SliceKind.STAYS, SliceKind.IDLE):
             stays = self._stays.active(prefix, after, until, limit)
         else:
             now = self._clock.campaign_now()

@@ -11,7 +11,7 @@ from engine.campaign.load import LoadedCampaign, campaign_from_spec
 from engine.clock import Clock
 from engine.domain.campaign import STAYS_TO_END, CampaignRecord, Plain
 from engine.domain.lifecycle import LOOKED_AT, CampaignState, RunState
-from engine.domain.work import RunKind
+from engine.domain.work import AccessPath, RunKind
 from engine.errors import InvalidSource, NotFound, WrongCall
 from engine.pipeline.book import CampaignBook
 from engine.pipeline.planning import Planning
@@ -99,6 +99,8 @@ class Steering:
         if before.state in (_C.LIVE, _C.DRAINING):
             now = self._clock.campaign_now()
             self._planning.start(record, RunKind.STAYS, now, anew=True)  # those enrolled are looked at once
+            if record.intake_open:
+                self._planning.start(record, RunKind.PASS, now, anew=True)  # and whoever the new audience lets in
             self._bell.ring()
         return self._told(Applied(record, False, told), dry_run)
 
@@ -124,9 +126,12 @@ class Steering:
             ends_at=file.ends_at,
         )
 
-    def launch(self, record: CampaignRecord) -> CampaignRecord:
-        """Launch a draft: it goes live at its start, at the next tick where that has come."""
-        moved = self._move(record, _C.SCHEDULED)
+    def launch(self, record: CampaignRecord, *, path: AccessPath | None = None) -> CampaignRecord:
+        """Launch a draft: it goes live at its start, at the next tick where that has come.
+
+        `path` is the access path that its launch is to take; the planner chooses where none is asked for.
+        """
+        moved = self._move(record, _C.SCHEDULED, path=None if path is None else path.value)
         self._emit("launched", moved)
         return moved
 
@@ -151,9 +156,9 @@ class Steering:
                 labels = {"workspace": run.workspace, "campaign": record.name, "campaign_uid": run.campaign}
                 emit("run.dropped", **labels, run=run.id, reason="resumed")
         now = self._clock.campaign_now()
-        if all(run.kind is RunKind.DUE for run in self._runs.undecided([record.uid])):
+        if all(run.kind in (RunKind.DUE, RunKind.IDLE) for run in self._runs.undecided([record.uid])):
             entering = replace(record, state=record.resume_to).intake_open
-            self._planning.start(record, RunKind.PASS if entering else RunKind.STAYS, now, anew=True)
+            self._planning.start(record, RunKind.RECONCILE if entering else RunKind.STAYS, now, anew=True)
         moved = self._move(record, record.resume_to, resume_to=None, resumed_at=now)
         self._emit("resumed", moved)
         return moved

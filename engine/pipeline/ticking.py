@@ -6,20 +6,22 @@ a tick that is missed costs time only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
 
-from engine.clock import Clock, Instant, millis
-from engine.domain.campaign import CONTINUOUS, STAYS_TO_END, CampaignRecord
+from engine.clock import Clock, Instant
+from engine.domain.campaign import ONE_OFF, STAYS_TO_END, CampaignRecord
 from engine.domain.keys import cut, stay_prefix
 from engine.domain.lifecycle import LOOKED_AT, CampaignState, DeliveryState, RunState
 from engine.domain.work import Run, RunKind, Slice, SliceKind
 from engine.pipeline.book import CampaignBook
 from engine.pipeline.dispatching import Dispatching
 from engine.pipeline.finishing import Finishing
+from engine.pipeline.passing import Passing
 from engine.pipeline.planning import Planning
 from engine.pipeline.ports import CampaignStore, DeliveryStore, Messenger, RunStore, SliceStore, StayStore
 from engine.pipeline.reconciling import Reconciling
+from engine.pipeline.roster import Roster
 from engine.telemetry.events import emit
 
 WATCHED: Final = (
@@ -31,6 +33,16 @@ WATCHED: Final = (
 )
 ASK_AGAIN: Final = 5.0
 """Seconds after which a run that is still being planned, or has no open slice, is rung again."""
+
+MOST_FINISHED: Final = 50
+"""Campaigns asked at one tick whether they are finished."""
+
+
+class Suspects(Protocol):
+    """Looks that wait (`engine.pipeline.looking`)."""
+
+    def suspects(self) -> int: ...
+    def waiting(self) -> bool: ...
 
 
 class Ticking:
@@ -51,7 +63,13 @@ class Ticking:
         messenger: Callable[[], Messenger],
         clock: Clock,
         time_is_set: Callable[[], bool],
+        roster: Roster,
+        passing: Passing,
+        looking: Suspects,
     ) -> None:
+        self._roster = roster
+        self._passing = passing
+        self._looking = looking
         self._campaigns = campaigns
         self._runs = runs
         self._slices = slices
@@ -66,23 +84,47 @@ class Ticking:
         self._clock = clock
         self._time_is_set = time_is_set
         self._asked: dict[str, float] = {}
+        self._finished_to = ""
 
     def run(self) -> int:
         """One tick; gives how many things it set going, 0 where nothing was to do."""
         now = self._clock.campaign_now()
         self._reconciling.run()
-        records = {record.uid: record for record in self._campaigns.in_states(WATCHED)}
+        self._roster.refresh()
+        records = self._roster.in_states(WATCHED)
         open_runs = self._runs.undecided()
         known = {run.id for run in open_runs}
         self._asked = {run_id: asked for run_id, asked in self._asked.items() if run_id in known}
         moved = sum(self._by_time(record, now) for record in records.values())
-        moved += self._passes(records, open_runs, now)
+        for run in self._passing.run(records, open_runs, now, jumped=self._time_is_set()):
+            self._ask_plan(run.id)
+            moved += 1
         moved += self._ends(records, now)
         moved += self._due(records, open_runs, now)
         moved += self._undecided(open_runs)
         moved += self._deliver(records, now)
-        moved += sum(self._finishing.campaign(record) for record in records.values())
+        moved += self._looks()
+        moved += self._finish(records)
         return moved + self._dispatching.run(records)
+
+    def _looks(self) -> int:
+        """Ring for looks that wait, also those whose message was lost."""
+        count = self._looking.suspects()
+        if self._looking.waiting():
+            self._messenger().look()
+            count += 1
+        return count
+
+    def _finish(self, records: Mapping[str, CampaignRecord]) -> int:
+        """Finish campaigns whose numbers add up, some at each tick in turn: each costs a few questions."""
+        ending = sorted(
+            uid
+            for uid, record in records.items()
+            if record.state is CampaignState.DRAINING or (record.state is CampaignState.LIVE and record.kind == ONE_OFF)
+        )
+        turn = [uid for uid in ending if uid > self._finished_to][:MOST_FINISHED] or ending[:MOST_FINISHED]
+        self._finished_to = turn[-1] if len(turn) == MOST_FINISHED else ""
+        return sum(self._finishing.campaign(records[uid]) for uid in turn)
 
     def _by_time(self, record: CampaignRecord, now: Instant) -> bool:
         """Launch what is scheduled, and close the intake of what has ended."""
@@ -98,30 +140,12 @@ class Ticking:
     def launch(self, record: CampaignRecord, now: Instant) -> bool:
         """Write the launch run, then make the campaign live: nothing is decided before it is."""
         run = self._planning.start(record, RunKind.LAUNCH, now)
-        moved = self._campaigns.move(record, CampaignState.LIVE, launched_at=run.as_of, pass_as_of=run.as_of)
+        marks = {"launched_at": run.as_of, "pass_as_of": run.as_of, "reconciled_at": run.as_of}
+        moved = self._campaigns.move(record, CampaignState.LIVE, **marks)
         if moved:
             emit("campaign.started", workspace=record.workspace, campaign=record.name, campaign_uid=record.uid)
             self._ask_plan(run.id)
         return moved
-
-    def _passes(self, records: dict[str, CampaignRecord], open_runs: list[Run], now: Instant) -> int:
-        """A pass of each campaign whose time has come: over its audience while users may enter, else over its stays."""
-        busy = {run.campaign for run in open_runs if run.kind is not RunKind.DUE}
-        jumped = self._time_is_set()
-        count = 0
-        for record in records.values():
-            if record.state not in (CampaignState.LIVE, CampaignState.DRAINING) or record.uid in busy:
-                continue
-            if now <= record.pass_as_of:
-                continue
-            if not jumped and now - record.pass_as_of < millis(self._book.profile(record).pass_every):
-                continue
-            entering = record.state is CampaignState.LIVE and record.kind == CONTINUOUS
-            run = self._planning.start(record, RunKind.PASS if entering else RunKind.STAYS, now)
-            self._campaigns.passed(record.uid, now)
-            self._ask_plan(run.id)
-            count += 1
-        return count
 
     def _ends(self, records: dict[str, CampaignRecord], now: Instant) -> int:
         """A run over the stays of each campaign that was cancelled: they exit."""
@@ -129,7 +153,8 @@ class Ticking:
         for record in records.values():
             if record.state is CampaignState.CANCELLED and record.pass_as_of == STAYS_TO_END:
                 run = self._planning.start(record, RunKind.STAYS, now, anew=True)
-                self._campaigns.passed(record.uid, now)
+                self._campaigns.passed([record.uid], now)
+                self._roster.passed([record.uid], now)
                 self._ask_plan(run.id)
                 count += 1
         return count

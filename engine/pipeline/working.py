@@ -18,6 +18,7 @@ from engine.domain.lifecycle import SliceState
 from engine.domain.work import Slice
 from engine.errors import EngineError
 from engine.failpoints import passage
+from engine.pipeline.book import Entry
 from engine.pipeline.ports import Doorbell, Poison, SliceStore
 from engine.pipeline.telling import slice_labels
 from engine.poison import Again, after_error
@@ -41,19 +42,27 @@ class Progress:
 
 @dataclass
 class Hold:
-    """A slice under a lease, which its holder trusts until `until` on its monotonic clock (s)."""
+    """A slice under a lease, which its holder trusts until `until` on its monotonic clock (s).
+
+    `looked` is when it last asked whether to go on (s on the same clock), `ahead` whether work was done since its cursor
+    was written.
+    """
 
     piece: Slice
     token: str
     until: float
     counts: Counter[str]
+    looked: float = float("-inf")
+    ahead: bool = False
+    entry: tuple[float, Entry] | None = None
 
 
 class SliceWorker:
     """Works on slices under leases.
 
     `stop` tells between batches whether this process is shutting down; `outages` are the exceptions of a store that
-    does not answer, for which a slice is not blamed; `name_of` gives the name of a campaign's uid.
+    does not answer, for which a slice is not blamed; `name_of` gives the name of a campaign's uid. Batches may be done
+    in milliseconds: the guard is asked and the cursor written at most every `pace`.
     """
 
     def __init__(
@@ -64,6 +73,7 @@ class SliceWorker:
         bell: Doorbell,
         *,
         lease: timedelta,
+        pace: timedelta,
         stop: Callable[[], bool],
         outages: tuple[type[BaseException], ...],
         name_of: Callable[[str], str],
@@ -73,6 +83,7 @@ class SliceWorker:
         self._clock = clock
         self._bell = bell
         self._lease = lease
+        self._pace = pace.total_seconds()
         self._stop = stop
         self._outages = outages
         self._name_of = name_of
@@ -119,11 +130,16 @@ class SliceWorker:
         self, hold: Hold, guard: Callable[[Slice], str | None], batch: Callable[[Hold], Progress]
     ) -> Slice | None:
         while True:
-            reason = "stopping" if self._stop() else guard(hold.piece)
+            over = self._clock.monotonic() - hold.looked >= self._pace
+            if over and hold.ahead:
+                self._checkpoint(hold)
+            reason = "stopping" if self._stop() else guard(hold.piece) if over else None
             if reason is not None:
                 self._give_back(hold)
                 emit("slice.released", **self._labels(hold.piece), reason=reason)
                 return None
+            if over:
+                hold.looked = self._clock.monotonic()
             progress = batch(hold)
             passage("slice.recorded")
             hold.counts += progress.counts
@@ -131,14 +147,17 @@ class SliceWorker:
                 raise LeaseLost
             if progress.cursor is None:
                 return self._close(hold)
-            self._checkpoint(hold, progress.cursor)
+            hold.piece = replace(hold.piece, cursor=progress.cursor, errors=0)
+            hold.ahead = True
 
-    def _checkpoint(self, hold: Hold, cursor: str) -> None:
+    def _checkpoint(self, hold: Hold) -> None:
+        """Write the cursor of the work that is done, and renew the lease."""
         renewed = self._clock.monotonic()
+        cursor = hold.piece.cursor or hold.piece.first
         if not self._slices.checkpoint(hold.piece.id, hold.token, cursor, hold.counts, self._lease):
             raise LeaseLost
         hold.until = renewed + self._lease.total_seconds() * (1 - MARGIN)
-        hold.piece = replace(hold.piece, cursor=cursor, errors=0)
+        hold.ahead = False
         passage("slice.checkpointed")
 
     def _close(self, hold: Hold) -> Slice:
@@ -151,16 +170,20 @@ class SliceWorker:
     def _give_back(self, hold: Hold) -> None:
         piece = hold.piece
         try:
+            if hold.ahead:
+                self._checkpoint(hold)
             self._slices.release(
                 piece.id, hold.token, after=None, suspect=piece.suspect, deaths=piece.deaths, errors=piece.errors
             )
-        except self._outages:
+        except (LeaseLost, *self._outages):
             return  # the lease runs out by itself
         self._bell.ring()
 
     def _failed(self, hold: Hold) -> None:
         piece = hold.piece
         try:
+            if hold.ahead:
+                self._checkpoint(hold)
             users = self._poison.users_left(piece) if piece.suspect else 0
             verdict = after_error(
                 suspect=piece.suspect, deaths=piece.deaths, errors=piece.errors, users=users, lease=self._lease
@@ -176,6 +199,6 @@ class SliceWorker:
             )
             if again is not verdict:
                 self._poison.treat(piece.id)
-        except self._outages:
+        except (LeaseLost, *self._outages):
             return  # the lease runs out by itself
         self._bell.ring()

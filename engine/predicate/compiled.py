@@ -10,11 +10,12 @@ from typing import Literal
 
 from engine.clock import Instant
 from engine.predicate.bounds import by_summary, ever, relaxed
+from engine.predicate.candidates import Candidates, candidates
 from engine.predicate.crossings import Crossing, crossings
 from engine.predicate.elastic import elastic_answer
 from engine.predicate.explain import Explainable, LeafResult, explain, explainable
 from engine.predicate.fields import Catalogue, Field, Row
-from engine.predicate.flips import NextFlip, next_flip
+from engine.predicate.flips import NextFlip, depends_on_time, next_flip
 from engine.predicate.mongo import Answer, Document, mongo_answer
 from engine.predicate.python import EventFacts, Filter, Generator, Matches
 from engine.predicate.tree import (
@@ -36,6 +37,7 @@ from engine.predicate.values import Shape
 
 __all__ = [
     "Answer",
+    "Candidates",
     "CompiledPredicate",
     "Crossing",
     "EventFacts",
@@ -111,6 +113,20 @@ class CompiledPredicate:
     def crossings(self, after: Instant, until: Instant) -> tuple[Crossing, ...]:
         """The sets that hold everyone whose answer time alone flips in (after, until]."""
         return crossings(self._plain, self.catalogue, after, until)
+
+    def candidates(
+        self, after: Instant | None, as_of: Instant, *, also: Sequence[CompiledPredicate] = ()
+    ) -> Candidates:
+        """Who may match at `as_of`, or (with `after`) may have come to match by time alone since then.
+
+        `also` are predicates that keep users out, so that their flips let somebody in as well.
+        """
+        return candidates(self._plain, self.catalogue, after, as_of, also=[one._plain for one in also])
+
+    @cached_property
+    def moves(self) -> bool:
+        """Whether time alone can change the answer for somebody."""
+        return depends_on_time(self._plain)
 
     def explain(self, row: Row, events: EventFacts, as_of: Instant) -> list[LeafResult]:
         """Each leaf as written: whether it held, and on which data."""

@@ -30,6 +30,8 @@ class Crossing:
     collection: Literal["users", "events"]
     mongo: Document
     elastic: Document
+    around: Tree
+    """The same or more as a tree of summaries, for whoever has rows of users only."""
 
 
 def crossings(tree: Tree, catalogue: Catalogue, after: Instant, until: Instant) -> tuple[Crossing, ...]:
@@ -72,7 +74,7 @@ def _of_events(events: EventSet, catalogue: Catalogue, after: Instant, until: In
             SummaryLeaf(events.event, "first", Bound("lte", high)), SummaryLeaf(events.event, "last", Bound("gt", low))
         )
         what = f"{events.event} leaves the window" if length else f"{events.event} comes to be"
-        yield Crossing(what, "events", mongo, elastic_query(around, until))
+        yield Crossing(what, "events", mongo, elastic_query(around, until), around)
 
 
 def _stretch(low: Instant, high: Instant) -> tuple[Bound, Bound]:
@@ -80,4 +82,4 @@ def _stretch(low: Instant, high: Instant) -> tuple[Bound, Bound]:
 
 
 def _users(what: str, tree: Tree, until: Instant) -> Crossing:
-    return Crossing(what, "users", mongo_filter(tree, until), elastic_query(tree, until))
+    return Crossing(what, "users", mongo_filter(tree, until), elastic_query(tree, until), tree)

@@ -73,6 +73,12 @@ class Generator:
         ]
         return cast("Filter", self.build("filter_rows", "rows, facts, as_of", body))
 
+    def living(self, tree: Tree) -> Callable[[Sequence[Row], Instant], list[Row]]:
+        """`living(rows, as_of) -> rows` of users who are not deleted and for whom a tree of summaries holds."""
+        test = self.test(tree)
+        body = [f"return [r for r in rows if not r.deleted and {test}]"]
+        return cast("Callable[[Sequence[Row], Instant], list[Row]]", self.build("living", "rows, as_of", body))
+
     def build(self, name: str, arguments: str, body: list[str]) -> object:
         """Compile one function with the moments it needs computed first."""
         moments = [f"{variable} = as_of + {offset}" for offset, variable in self.moments.items()]

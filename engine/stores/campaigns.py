@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from pymongo import ASCENDING, IndexModel
@@ -13,12 +14,14 @@ from pymongo.errors import DuplicateKeyError
 from engine.clock import Instant
 from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import CampaignState, check_transition
+from engine.domain.work import AccessPath
 from engine.stores.connect import MAJORITY
 from engine.stores.documents import Document, without_none
 
 INDEXES: Final = (
     IndexModel([("workspace", ASCENDING), ("name", ASCENDING)], name="name", unique=True),
     IndexModel([("state", ASCENDING)], name="state"),
+    IndexModel([("touched", ASCENDING)], name="touched"),
 )
 REVISION_INDEXES: Final = (IndexModel([("campaign", ASCENDING), ("revision", ASCENDING)], name="revision"),)
 
@@ -69,10 +72,10 @@ class Campaigns:
         self._revisions.replace_one({"_id": revision["_id"]}, revision, upsert=True)
         if record.revision == 1:
             try:
-                self._all.insert_one(_document(record))
+                new = {"$setOnInsert": _document(record), "$currentDate": {"touched": True}}
+                return self._all.update_one({"_id": record.uid}, new, upsert=True).upserted_id is not None
             except DuplicateKeyError:
                 return False
-            return True
         fields = {
             "revision": record.revision,
             "spec": record.spec,
@@ -94,17 +97,35 @@ class Campaigns:
         update = _replacing({"state": state.value, **fields})
         return self._all.update_one({"_id": record.uid, "state": record.state.value}, update).matched_count == 1
 
-    def passed(self, uid: str, as_of: Instant) -> None:
-        """Note that a pass at `as_of` was planned; it never goes back. Index: `_id`."""
-        self._all.update_one({"_id": uid}, {"$max": {"pass_as_of": as_of}})
+    def passed(self, uids: Sequence[str], as_of: Instant) -> None:
+        """Note that passes at `as_of` were planned, or had nothing to find; it never goes back. Index: `_id`.
+
+        This alone does not touch a campaign: thousands may pass in a minute, and only the clock asks for it.
+        """
+        self._all.update_many({"_id": {"$in": list(uids)}}, {"$max": {"pass_as_of": as_of}})
+
+    def crossed(self, uids: Sequence[str], as_of: Instant, *, reconciled: bool = False) -> None:
+        """Note up to where time has been passed: a pass at `as_of` is decided, or had nothing to find. Index: `_id`."""
+        update: Document = {"$max": {"crossed_to": as_of}}
+        if reconciled:
+            update = {"$max": {"crossed_to": as_of, "reconciled_at": as_of}, "$currentDate": {"touched": True}}
+        self._all.update_many({"_id": {"$in": list(uids)}}, update)
 
     def set_stuck(self, uid: str, reason: str | None) -> None:
         """Mark a campaign as stuck with a reason, or take the mark away. Index: `_id`."""
-        self._all.update_one({"_id": uid}, {"$set": {"stuck": reason}} if reason else {"$unset": {"stuck": ""}})
+        self._all.update_one({"_id": uid}, _replacing({"stuck": reason}))
 
     def set_slowed(self, uid: str, slowed: bool) -> None:
         """Note that a campaign was measured to be slow, or has recovered. Index: `_id`."""
-        self._all.update_one({"_id": uid}, {"$set": {"slowed": True}} if slowed else {"$unset": {"slowed": ""}})
+        self._all.update_one({"_id": uid}, _replacing({"slowed": slowed or None}))
+
+    def touched_since(self, moment: datetime) -> tuple[list[CampaignRecord], datetime]:
+        """Campaigns that somebody changed at `moment` or later (MongoDB's clock), and the latest such moment.
+
+        Index: `touched`.
+        """
+        found = list(self._all.find({"touched": {"$gte": moment}}, hint="touched"))
+        return [_record(raw) for raw in found], max((raw["touched"] for raw in found), default=moment)
 
     def revisions(self, uid: str) -> list[tuple[int, Document]]:
         """All revisions of a campaign as (number, spec). Index: `revision`."""
@@ -112,9 +133,10 @@ class Campaigns:
 
 
 def _replacing(fields: Document) -> Document:
-    """The update that sets `fields`, and removes those that are None."""
+    """The update that sets `fields`, removes those that are None, and tells everybody that the campaign changed."""
     gone = {key: "" for key, value in fields.items() if value is None}
-    return {"$set": without_none(fields)} | ({"$unset": gone} if gone else {})
+    update = {"$set": without_none(fields), "$unset": gone, "$currentDate": {"touched": True}}
+    return {operator: of for operator, of in update.items() if of}
 
 
 def _document(record: CampaignRecord) -> Document:
@@ -152,9 +174,12 @@ def _record(raw: Document) -> CampaignRecord:
         resumed_at=raw.get("resumed_at", 0),
         resume_to=CampaignState(raw["resume_to"]) if "resume_to" in raw else None,
         pass_as_of=raw.get("pass_as_of", 0),
+        crossed_to=raw.get("crossed_to", 0),
+        reconciled_at=raw.get("reconciled_at", 0),
         finished_at=raw.get("finished_at"),
         stuck=raw.get("stuck"),
         slowed=raw.get("slowed", False),
+        path=AccessPath(raw["path"]) if "path" in raw else None,
         renamed=raw.get("renamed", {}),
     )
 
@@ -162,6 +187,7 @@ def _record(raw: Document) -> CampaignRecord:
 NAMED: Final[Mapping[str, str]] = {
     "campaigns.named": "name",
     "campaigns.in_states": "state",
+    "campaigns.touched_since": "touched",
     "campaigns.everything": "name",
     "campaigns.revisions": "revision",
 }

@@ -46,6 +46,19 @@ def mongo_client(url: str) -> MongoClient[Document]:
         raise WrongCall(f"services.mongo_url cannot be read: {error}") from error
 
 
+def stream_client(url: str) -> MongoClient[Document]:
+    """A client for change streams: without an overall time limit, for their wait is the command's own."""
+    return MongoClient(
+        url,
+        socketTimeoutMS=int(TIME_LIMIT * 1000),
+        serverSelectionTimeoutMS=10_000,
+        retryReads=True,
+        appname="tidegate-feed",
+        tz_aware=True,
+        maxPoolSize=2,
+    )
+
+
 def redis_client(url: str) -> redis.Redis:
     """A client of `url` without retries (a retried script could run twice); `rediss://` is TLS."""
     try:

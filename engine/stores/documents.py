@@ -9,7 +9,7 @@ from typing import Any
 from engine.clock import Instant, instant
 from engine.domain.enrolment import Enrolment, Outgoing, Settled
 from engine.domain.lifecycle import DeliveryState, ExitReason, SliceState, StayState
-from engine.domain.work import Slice, SliceKind
+from engine.domain.work import AccessPath, Slice, SliceKind
 
 Document = dict[str, Any]  # a driver's edge: BSON values
 
@@ -138,6 +138,9 @@ def slice_document(piece: Slice) -> Document:
             "deaths": piece.deaths,
             "errors": piece.errors,
             "results": piece.results,
+            "after": piece.after,
+            "path": piece.path and piece.path.value,
+            "of": piece.of,
         }
     )
 
@@ -161,4 +164,7 @@ def read_slice(raw: Document) -> Slice:
         errors=raw["errors"],
         token=raw["lease"]["token"] if raw.get("lease") else None,
         results=raw.get("results", {}),
+        after=raw.get("after"),
+        path=AccessPath(raw["path"]) if "path" in raw else None,
+        of=raw.get("of"),
     )

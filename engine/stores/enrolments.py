@@ -83,6 +83,25 @@ class Enrolments:
         found = self._all.find(wanted).sort("_id", 1).limit(limit)
         return [read_enrolment(raw) for raw in found]
 
+    def idle(self, prefix: str, after: str, until: str, before: Instant, limit: int) -> list[Enrolment]:
+        """Up to `limit` active stays with nothing on its way and idle since `before` or earlier, in order of id.
+
+        Index: where many are idle the `_id` range, where few are `idle`.
+        """
+        bounds = {"$gt": max(after, prefix), "$lt": until}
+        wanted = {"_id": bounds, **_idle(campaign_of(prefix), before)}
+        return [read_enrolment(raw) for raw in self._all.find(wanted).sort("_id", 1).limit(limit)]
+
+    def idle_ids(self, campaign: str, before: Instant, limit: int) -> list[str]:
+        """Ids of up to `limit` active stays idle since `before` or earlier, sorted by id. Index: `idle`."""
+        found = self._all.find(_idle(campaign, before), {"_id": 1}, hint="idle").limit(limit)
+        return sorted(raw["_id"] for raw in found)
+
+    def first_idle_campaign(self, campaigns: Sequence[str], before: Instant) -> str | None:
+        """The uid of one of `campaigns` with a stay idle since `before` or earlier. Index: `idle`, a seek a campaign."""
+        found = self._all.find_one(_idle({"$in": list(campaigns)}, before), {"campaign": 1}, hint="idle")
+        return None if found is None else str(found["campaign"])
+
     def first_due_campaign(self, as_of: Instant, leave_out: Sequence[str]) -> str | None:
         """The uid of a campaign with a stay due at `as_of`, other than `leave_out`. Index: `due`, covered."""
         wanted = {"due_at": {"$lte": as_of}, "campaign": {"$nin": list(leave_out)}}
@@ -98,6 +117,12 @@ class Enrolments:
         """Every stay of a user (user key) in one campaign, by entry. Index: `user`."""
         found = self._all.find({"user": user, "campaign": campaign}).sort("entry", 1)
         return [read_enrolment(raw) for raw in found]
+
+    def latest_in(self, campaigns: Sequence[str], users: Sequence[str]) -> dict[tuple[str, str], Enrolment]:
+        """The latest stay of each of `users` (user keys) in each of `campaigns`, by (campaign, user). Index: `user`."""
+        wanted = {"user": {"$in": list(users)}, "campaign": {"$in": list(campaigns)}}
+        found = self._all.find(wanted, hint="user").sort("entry", 1)
+        return {(raw["campaign"], raw["user"]): read_enrolment(raw) for raw in found}
 
     def stays_of(self, user: str) -> list[Enrolment]:
         """Every stay of a user (user key) in any campaign, by campaign and entry. Index: `user`."""
@@ -162,6 +187,16 @@ class Enrolments:
         return self._all.find_one({"campaign": campaign, "state": "active"}, {"_id": 1}, hint="idle") is not None
 
 
+def _idle(campaign: str | Document, before: Instant) -> Document:
+    """Active stays without a settled message since `before` and nothing on its way."""
+    return {
+        "campaign": campaign,
+        "state": "active",
+        "idle_since": {"$lte": before},
+        "outgoing": {"$exists": False},
+    }
+
+
 def _update(change: StayChange) -> Document:
     """The MongoDB update of one decision."""
     fields: Document = {"revision": change.revision}
@@ -194,9 +229,13 @@ NAMED: Final[Mapping[str, str]] = {
     "enrolments.latest_of": "user",
     "enrolments.active": "_id_",
     "enrolments.due": "_id_ or due",
+    "enrolments.idle": "_id_ or idle",
+    "enrolments.idle_ids": "idle",
+    "enrolments.first_idle_campaign": "idle",
     "enrolments.first_due_campaign": "due",
     "enrolments.due_ids": "due",
     "enrolments.all_of": "user",
+    "enrolments.latest_in": "user",
     "enrolments.stays_of": "user",
     "enrolments.has_active": "idle",
 }

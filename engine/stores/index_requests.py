@@ -64,6 +64,10 @@ class IndexRequests:
         """Take a request away. Index: `_id`."""
         self._all.delete_one({"_id": request_id})
 
+    def any(self) -> bool:
+        """Whether something is still to be indexed. Index: `_id`."""
+        return self._all.find_one({}, {"_id": 1}) is not None
+
     def unheard(self, after: timedelta, limit: int) -> list[str]:
         """Ids of up to `limit` requests asked longer ago than `after`, which count as asked now. Index: `asked`."""
         old = {"$lt": ["$asked_at", {"$subtract": ["$$NOW", millis(after)]}]}

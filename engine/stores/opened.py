@@ -19,18 +19,22 @@ from engine.stores.audience import Audience
 from engine.stores.bell import Bell
 from engine.stores.campaign_time import CampaignTimes
 from engine.stores.campaigns import Campaigns
-from engine.stores.connect import mongo_client, redis_client
+from engine.stores.change_stream import UserStream
+from engine.stores.connect import mongo_client, redis_client, stream_client
 from engine.stores.counts import Counts
 from engine.stores.deliveries import Deliveries
 from engine.stores.derived import Derivation, initial_fields
 from engine.stores.documents import Document
 from engine.stores.enrolments import Enrolments
 from engine.stores.events import Events
+from engine.stores.feeds import Feeds
 from engine.stores.imports import ImportCursors
 from engine.stores.index_requests import IndexRequests
 from engine.stores.leases import Leases
 from engine.stores.lists import Lists
+from engine.stores.looks import Looks
 from engine.stores.policy_versions import PolicyVersions
+from engine.stores.rates import RateBook
 from engine.stores.runs import Runs
 from engine.stores.slices import Slices
 from engine.stores.upserts import UserUpserts
@@ -84,6 +88,7 @@ class Stores:
 
     def __init__(self, services: Addresses) -> None:
         self._services = services
+        self._stream_client: MongoClient[Document] | None = None
 
     @cached_property
     def mongo(self) -> MongoClient[Document]:
@@ -173,6 +178,27 @@ class Stores:
         return Slices(self.database)
 
     @cached_property
+    def looks(self) -> Looks:
+        """Looks that wait."""
+        return Looks(self.database)
+
+    @cached_property
+    def feeds(self) -> Feeds:
+        """How far the feed is."""
+        return Feeds(self.database, self.broker_client)
+
+    @cached_property
+    def rates(self) -> RateBook:
+        """What runs have measured."""
+        return RateBook(self.database)
+
+    def user_stream(self, token: str | None) -> UserStream:
+        """The users' change stream behind `token`, on a client of its own. Raises `HistoryLost`."""
+        if self._stream_client is None:
+            self._stream_client = stream_client(_address(self._services.mongo_url, "mongo"))
+        return UserStream(self._stream_client, self._services.mongo_database, token)
+
+    @cached_property
     def leases(self) -> Leases:
         """Named leases."""
         return Leases(self.database)
@@ -215,6 +241,9 @@ class Stores:
 
     def close(self) -> None:
         """Close what was opened; safe twice."""
+        if self._stream_client is not None:
+            self._stream_client.close()
+            self._stream_client = None
         for name in ("mongo", "broker_client", "elastic"):
             client = self.__dict__.pop(name, None)
             if client is not None:

@@ -13,9 +13,9 @@ from pymongo.errors import DuplicateKeyError
 
 from engine.clock import Instant, millis
 from engine.domain.lifecycle import RunState, check_transition
-from engine.domain.work import Run, RunKind
+from engine.domain.work import AccessPath, Run, RunKind
 from engine.stores.connect import MAJORITY, READ_MAJORITY
-from engine.stores.documents import Document
+from engine.stores.documents import Document, without_none
 
 UNDECIDED: Final = (RunState.PLANNING.value, RunState.RUNNING.value)
 
@@ -38,16 +38,19 @@ class Runs:
 
     def add(self, run: Run) -> bool:
         """Insert a run; False where one of this id exists."""
-        document = {
-            "_id": run.id,
-            "workspace": run.workspace,
-            "campaign": run.campaign,
-            "kind": run.kind.value,
-            "as_of": run.as_of,
-            "state": run.state.value,
-            "pieces": run.pieces,
-            "open": True,
-        }
+        document = without_none(
+            {
+                "_id": run.id,
+                "workspace": run.workspace,
+                "campaign": run.campaign,
+                "kind": run.kind.value,
+                "as_of": run.as_of,
+                "state": run.state.value,
+                "after": run.after,
+                "path": run.path and run.path.value,
+                "open": True,
+            }
+        )
         try:
             self._all.insert_one(document)
         except DuplicateKeyError:
@@ -59,10 +62,23 @@ class Runs:
         raw = self._all.find_one({"_id": run_id})
         return None if raw is None else _run(raw)
 
-    def move(self, run: Run, state: RunState, results: Mapping[str, int] | None = None) -> bool:
-        """Move a run to `state`, if its state is still the one of `run`. Raises `IllegalTransition`. Index: `_id`."""
+    def move(
+        self,
+        run: Run,
+        state: RunState,
+        results: Mapping[str, int] | None = None,
+        *,
+        plan: Mapping[str, object] | None = None,
+    ) -> bool:
+        """Move a run to `state`, if its state is still the one of `run`. Raises `IllegalTransition`. Index: `_id`.
+
+        `plan` is what its planning has found (path, estimates), kept for the report.
+        """
         check_transition(run.state, state)
         fields: Document = {"state": state.value}
+        if plan is not None:
+            fields["plan"] = {"$literal": dict(plan)}
+            fields["planned_at"] = "$$NOW"
         if results is not None:
             fields["results"] = {"$literal": dict(results)}
         stages: list[Document] = [{"$set": fields}]
@@ -114,7 +130,8 @@ def _run(raw: Document) -> Run:
         RunKind(raw["kind"]),
         raw["as_of"],
         RunState(raw["state"]),
-        raw["pieces"],
+        raw.get("after"),
+        AccessPath(raw["path"]) if "path" in raw else None,
     )
 
 

@@ -122,6 +122,27 @@ class Users:
         found = self._users.find(range_filter(workspace, first, until), projection, batch_size=limit)
         return list(found.sort("_id", 1).limit(limit))
 
+    def find_range(
+        self,
+        workspace: str,
+        query: Mapping[str, Any],
+        first: str,
+        until: str,
+        limit: int,
+        projection: Mapping[str, int] | None = None,
+    ) -> list[Document]:
+        """At most `limit` users who match `query` with a suffix in [first, until), in the order of their keys.
+
+        Index: one that begins with the workspace and a field of the query where there is one, else a range scan.
+        """
+        wanted = {"$and": [{"w": workspace, **range_filter(workspace, first, until)}, dict(query)]}
+        found = self._users.find(wanted, projection, batch_size=limit)
+        return list(found.sort("_id", 1).limit(limit))
+
+    def indexed(self) -> list[tuple[str, ...]]:
+        """The keys of every index of the collection, in order."""
+        return [tuple(key for key, _ in one["key"]) for one in self._users.index_information().values()]
+
     def read_keys(self, keys: Iterable[str], projection: Mapping[str, int] | None = None) -> list[Document]:
         """Those of `keys` that exist, in the order of their keys."""
         return list(self._users.find(keys_filter(keys), projection).sort("_id", 1))
@@ -230,6 +251,16 @@ def duplicates(error: BulkWriteError) -> list[int]:
 
 _KEY: Final = user_key("w", "hh-1")
 explained("users.read_range", "_id_", find_command("users", range_filter("w", "0", "8"), sort={"_id": 1}, limit=1000))
+explained(
+    "users.find_range",
+    "_id_",
+    find_command(
+        "users",
+        {"$and": [{"w": "w", **range_filter("w", "0", "8")}, {"a.plan": {"$eq": "gold"}}]},
+        sort={"_id": 1},
+        limit=1000,
+    ),
+)
 explained("users.read_keys", "_id_", find_command("users", keys_filter([_KEY, "w/0/a"]), sort={"_id": 1}))
 explained("users.deleted", "_id_", find_command("users", deleted_filter([_KEY, "w/0/a"]), projection={"_id": 1}))
 explained("users.estimate", "_id_", {"count": "users", "query": range_filter("w", "0", "1"), "hint": "_id_"})

@@ -53,7 +53,7 @@ _RUN: Final = f"{_CAMPAIGN} run kind profile policy lane"
 _SLICE: Final = f"{_RUN} slice attempt fleet actor"
 _DELIVERY: Final = f"{_CAMPAIGN} run slice lane policy message user entry key channel reason attempt"
 _RANGE: Final = {"first": "user suffix, inclusive", "until": "user suffix, exclusive"}
-_USERS: Final = ("users", "matched", "entered", "reentered", "exited", "waited", "unmatched", "unchanged", "conflicts")
+_USERS: Final = ("users", "matched", "entered", "reentered", "exited", "waited", "missed", "unchanged", "conflicts")
 _MESSAGES: Final = ("chosen", "holdout", "skipped", "sent", "failed", "unknown", "retried")
 _COUNTS: Final = dict.fromkeys(_USERS, "users") | dict.fromkeys(_MESSAGES, "messages")
 _RANGED: Final = _RANGE | _COUNTS
@@ -121,7 +121,11 @@ _event(
 )
 
 _event(
-    "run.planned", "A run was cut into slices.", _RUN, instants="as_of", measures={"slices": "slices", "users": "users"}
+    "run.planned",
+    "A run was cut into slices.",
+    f"{_RUN} path",
+    instants="as_of",
+    measures={"slices": "slices", "users": "users"},
 )
 _event("run.decided", "No slice of the run is open.", _RUN, instants="as_of", measures={"slices": "slices"} | _COUNTS)
 _event("run.dropped", "A newer run took its place.", f"{_RUN} reason", instants="as_of", measures={"slices": "slices"})
@@ -177,6 +181,33 @@ _event(
     _SLICE,
     instants="as_of",
     measures=_RANGED,
+)
+_event(
+    "looks.decided",
+    "Users who had changed were looked at in one campaign.",
+    f"{_CAMPAIGN} slice",
+    instants="as_of",
+    measures=_COUNTS,
+)
+_event(
+    "feed.handled",
+    "A micro-batch of changes is in the cache and in the index, and its looks are asked for.",
+    measures={"users": "users", "looks": "users"},
+)
+_event(
+    "feed.gap",
+    "What changed is not known, or did not reach the cache: what was cached before counts no more.",
+    "reason",
+    level="warning",
+    outcome="failure",
+    measures={"generation": "number"},
+)
+_event(
+    "plan.fallback",
+    "A pass reads MongoDB itself, since what it would have read was not up to date.",
+    f"{_CAMPAIGN} run reason",
+    level="warning",
+    outcome="failure",
 )
 _event("batch.delivered", "One window of deliveries was settled.", _SLICE, instants="as_of", measures=_RANGED)
 

@@ -1,0 +1,54 @@
+"""Looks: users who changed, and what of them, until every campaign that names it has looked at them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+EVERYTHING = "*"
+"""Among the names of a look: every campaign looks, whatever it names (a new user, a deleted one, a gap in the feed)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """One change of one user: the user's key, and what changed, by the catalogue's names (`list:NAME` for a list)."""
+
+    user: str
+    names: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A user who is to be looked at because of `names`; `mark` tells later changes of the same user apart."""
+
+    user: str
+    names: frozenset[str]
+    mark: str
+
+
+@dataclass(frozen=True, slots=True)
+class DirtyRange:
+    """So many users of a range changed that all of them are looked at: suffixes in [first, until) of a workspace.
+
+    `cursor` is the last suffix whose work is done.
+    """
+
+    id: str
+    workspace: str
+    first: str
+    until: str
+    names: frozenset[str]
+    mark: str
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FeedState:
+    """How far the feed is: every change up to `position` (cluster time, seconds << 32 | counter) has been handled.
+
+    `generation` rises with each gap, after which nothing that was cached before counts any more. `token` resumes the
+    change stream.
+    """
+
+    position: int = 0
+    generation: int = 1
+    token: str | None = None

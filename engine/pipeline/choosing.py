@@ -1,0 +1,254 @@
+"""Choose the access path of a pass: gather the facts, ask the planner, and wait for the feed where the path needs it.
+
+The user cache and Elasticsearch may be stale; a pass may use them only when the feed has handled every change that was
+there when the pass was planned. Until then, and where they are away, it reads MongoDB.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from engine.batching import choose
+from engine.clock import Clock
+from engine.domain.keys import HASH_SPACE, hash_prefix
+from engine.domain.work import AccessPath, Run
+from engine.pipeline.book import CampaignBook, Entry
+from engine.pipeline.finding import RangeReads
+from engine.planner import Choice, Estimate, Rates, estimates
+from engine.predicate.compiled import Candidates
+from engine.telemetry.events import emit
+
+SMALL: Final = 5_000
+"""Users of a workspace up to which MongoDB is simply scanned: a tenth of a second, and nothing to wait for."""
+
+SAMPLE: Final = 2_000
+"""Users judged to estimate a share, where Elasticsearch cannot count."""
+
+PATIENCE: Final = 3.0
+"""Seconds that a plan waits for the feed before it reads MongoDB instead."""
+
+POLL: Final = 0.02
+ESTIMATE_KEPT: Final = 60.0
+"""Seconds for which an estimate of a workspace's users is good enough."""
+
+
+class Sizes(RangeReads, Protocol):
+    """Users, and about how many there are."""
+
+    def estimate(self, workspace: str) -> int: ...
+    def indexed(self) -> list[tuple[str, ...]]: ...
+
+
+class Search(Protocol):
+    """What the planner asks of the users' index."""
+
+    def count(self, query: Mapping[str, Any], workspace: str) -> int: ...
+    def refresh(self) -> None: ...
+
+
+class CacheState(Protocol):
+    """What the planner asks of the user cache."""
+
+    def usable(self, workspace: str, fields: frozenset[str], events: frozenset[str]) -> str | None: ...
+    def warm(self, workspace: str) -> float: ...
+
+
+class FeedPosition(Protocol):
+    """How far the feed is (`engine.stores.feeds`)."""
+
+    def position(self) -> int: ...
+    def now(self) -> int: ...
+
+
+class RateStore(Protocol):
+    """Measured rates (`engine.stores.rates`)."""
+
+    def read(self) -> Rates: ...
+
+
+class ListSizes(Protocol):
+    """Sizes of lists."""
+
+    def size(self, workspace: str, name: str) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The path of a pass with its estimate, the others, and what it was chosen from.
+
+    `why` is a sentence; `matches` is the estimated number of candidates (None: nobody counted) and `counted` says how.
+    """
+
+    path: AccessPath
+    estimate: Estimate
+    others: tuple[Estimate, ...]
+    users: int
+    matches: int | None
+    counted: str
+    why: str
+
+
+class Choosing:
+    """Chooses paths; `search` and `cache` are None where there is none, `behind` tells why Elasticsearch is stale."""
+
+    def __init__(
+        self,
+        book: CampaignBook,
+        users: Sizes,
+        lists: Callable[[str], ListSizes],
+        search: Search | None,
+        behind: Callable[[], bool],
+        cache: CacheState | None,
+        feed: FeedPosition,
+        rates: RateStore,
+        clock: Clock,
+        outages: tuple[type[BaseException], ...],
+    ) -> None:
+        self._book = book
+        self._users = users
+        self._lists = lists
+        self._search = search
+        self._behind = behind
+        self._cache = cache
+        self._feed = feed
+        self._rates = rates
+        self._clock = clock
+        self._outages = outages
+        self._sizes: dict[str, tuple[float, int]] = {}
+
+    def size(self, workspace: str) -> int:
+        """About how many users a workspace has, by an estimate of the last minute."""
+        kept = self._sizes.get(workspace)
+        if kept is None or self._clock.monotonic() - kept[0] > ESTIMATE_KEPT:
+            kept = (self._clock.monotonic(), self._users.estimate(workspace))
+            self._sizes[workspace] = kept
+        return kept[1]
+
+    def for_run(self, run: Run, entry: Entry, wanted: Candidates) -> Chosen:
+        """The path of a run: the one it was asked to take, or the quickest that is up to date."""
+        if run.path is not None:
+            return self._forced(run.path, entry, wanted)
+        chosen = self.choose(entry, wanted)
+        stale = chosen.path in (AccessPath.CACHE, AccessPath.ELASTIC) and not self._caught_up(chosen.path)
+        if not stale:
+            return chosen
+        emit("plan.fallback", workspace=run.workspace, campaign=entry.record.name, run=run.id, reason="feed_behind")
+        return self._forced(AccessPath.SCAN, entry, wanted, why="the feed is behind: MongoDB itself is read")
+
+    def choose(self, entry: Entry, wanted: Candidates) -> Chosen:
+        """The quickest path by measured rates, whatever the feed says."""
+        workspace = entry.record.workspace
+        users = self.size(workspace)
+        if users <= SMALL:
+            only = Estimate(AccessPath.SCAN, users, users / self._rates.read().read[AccessPath.SCAN], 1)
+            why = f"{users} users: too few to look for another way"
+            return Chosen(AccessPath.SCAN, only, (only,), users, None, "not counted", why)
+        told, matches, counted = self._told(entry, wanted, users)
+        best = told[0]
+        second = next((one for one in told[1:] if one.possible), None)
+        why = f"it reads {best.users} of {users} users in about {best.seconds:.2f} s"
+        if second is not None:
+            why += f"; the next best, {second.path.value}, takes {second.seconds:.2f} s"
+        return Chosen(best.path, best, told, users, matches, counted, why)
+
+    def probe(self, entry: Entry, wanted: Candidates) -> bool:
+        """Whether a pass over these candidates could find anybody, by one question; True where only the pass can tell.
+
+        What answers may be some moments old: whoever has changed since is looked at because of that.
+        """
+        if wanted.nobody:
+            return False
+        workspace = entry.record.workspace
+        if self.size(workspace) <= SMALL or self._indexed(entry.compiled.audience.compiled.index_paths):
+            query = wanted.mongo().filter
+            return bool(self._users.find_range(workspace, query, hash_prefix(0), hash_prefix(HASH_SPACE), 1, {"_id": 1}))
+        found, _ = (None, "") if self._search is None or self._behind() else self._count(workspace, wanted)
+        return found != 0
+
+    def _forced(self, path: AccessPath, entry: Entry, wanted: Candidates, why: str = "it was asked for") -> Chosen:
+        users = self.size(entry.record.workspace)
+        told, matches, counted = self._told(entry, wanted, users)
+        mine = next((one for one in told if one.path is path and one.possible), None)
+        if mine is None:
+            mine = next(one for one in told if one.path is AccessPath.SCAN)
+            why = f"{path.value} cannot be taken: {next((o.reason for o in told if o.path is path), 'unknown')}"
+        elif path in (AccessPath.CACHE, AccessPath.ELASTIC) and not self._caught_up(path):
+            mine = next(one for one in told if one.path is AccessPath.SCAN)
+            why = "the feed is behind: MongoDB itself is read"
+        return Chosen(mine.path, mine, told, users, matches, counted, why)
+
+    def _told(
+        self, entry: Entry, wanted: Candidates, users: int
+    ) -> tuple[tuple[Estimate, ...], int | None, str]:
+        workspace = entry.record.workspace
+        reads = {AccessPath.SCAN: users}
+        impossible: dict[AccessPath, str] = {}
+        matches, counted = self._count(workspace, wanted)
+        if matches is None:
+            impossible[AccessPath.ELASTIC] = "there is no Elasticsearch" if self._search is None else "it does not answer"
+            share = self._sampled(entry, wanted)
+            matches, counted = int(share * users), f"estimated from {SAMPLE} users"
+        elif self._behind():
+            impossible[AccessPath.ELASTIC] = "it is behind MongoDB"
+        else:
+            reads[AccessPath.ELASTIC] = matches
+        refused = "there is no user cache" if self._cache is None else self._cache.usable(
+            workspace, entry.fields, entry.events
+        )
+        if refused is None:
+            reads[AccessPath.CACHE] = users
+        else:
+            impossible[AccessPath.CACHE] = refused
+        audience = entry.compiled.audience.compiled
+        if audience.required_lists:
+            reads[AccessPath.LIST] = self._lists(workspace).size(workspace, audience.required_lists[0])
+        else:
+            impossible[AccessPath.LIST] = "the audience asks for no list"
+        if self._indexed(audience.index_paths):
+            reads[AccessPath.INDEX] = matches
+        else:
+            impossible[AccessPath.INDEX] = "no index of users serves the audience"
+        warm = self._cache.warm(workspace) if self._cache is not None and refused is None else 0.0
+        batch = choose(self._book.profile(entry.record).batch.candidates, None)
+        facts = Choice(users, matches, reads, impossible, warm, batch)
+        return estimates(facts, self._rates.read()), matches, counted
+
+    def _count(self, workspace: str, wanted: Candidates) -> tuple[int | None, str]:
+        if self._search is None:
+            return None, ""
+        try:
+            return self._search.count(wanted.elastic().filter, workspace), "by Elasticsearch"
+        except self._outages:
+            return None, ""
+
+    def _sampled(self, entry: Entry, wanted: Candidates) -> float:
+        """The share of candidates among the first users of a stretch of the hash space, which is a fair sample."""
+        until = hash_prefix(HASH_SPACE)
+        documents = self._users.read_range(
+            entry.record.workspace, hash_prefix(0), until, SAMPLE, entry.projection
+        )
+        rows = list(map(entry.catalogue.row, documents))
+        return len(wanted.living(rows, wanted.as_of)) / len(rows) if rows else 0.0
+
+    def _indexed(self, paths: tuple[str, ...]) -> bool:
+        """Whether an index of users begins with the workspace and one of the paths that the audience needs."""
+        return any(keys[:1] == ("w",) and keys[1:2] and keys[1] in paths for keys in self._users.indexed())
+
+    def _caught_up(self, path: AccessPath) -> bool:
+        """Wait until the feed has handled everything that is there now; False where it does not in time."""
+        until = self._clock.monotonic() + PATIENCE
+        wanted = self._feed.now()
+        while self._feed.position() < wanted:
+            if self._clock.monotonic() > until:
+                return False
+            time.sleep(POLL)
+        if path is AccessPath.ELASTIC and self._search is not None:
+            try:
+                self._search.refresh()
+            except self._outages:
+                return False
+            return not self._behind()
+        return True

@@ -1,0 +1,205 @@
+"""Decide a batch of looks of one campaign and write what came of it; deciding itself is `engine.decide`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.campaign.compiled import CompiledCampaign, Facts
+from engine.clock import Instant
+from engine.decide import Decision, Exit, Send, alike, decide
+from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
+from engine.domain.keys import enrolment_id, suffix_of_user
+from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason, StayState
+from engine.pipeline.ports import CampaignStore, EventReads, StayStore
+from engine.policy.models import Profile
+from engine.predicate.fields import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One user to be looked at: the suffix, the row (None: no such user), and the latest stay."""
+
+    suffix: str
+    row: Row | None
+    stay: Enrolment | None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Why these looks are made: the slice (or the batch of looks) that they belong to, and their `as_of`."""
+
+    id: str
+    as_of: Instant
+
+
+class Deciding:
+    """What slices and looks at changed users share: evaluate, then record."""
+
+    def __init__(self, campaigns: CampaignStore, events: EventReads, stays: StayStore) -> None:
+        self._campaigns = campaigns
+        self._events = events
+        self._stays = stays
+
+    def evaluate(
+        self,
+        campaign: CompiledCampaign,
+        profile: Profile,
+        looks: Sequence[Look],
+        as_of: Instant,
+        *,
+        dense: bool = False,
+    ) -> list[Decision]:
+        """A decision for each look; events are read for those who need them.
+
+        `dense` tells that the looks are all users of their range, so that their events are read as a range too.
+        """
+        asked = [
+            look.row.key for look in looks if look.row is not None and campaign.needs_events(look.row, look.stay, as_of)
+        ]
+        adjacent = dense and 2 * len(asked) >= len(looks)
+        known = self._events.fetch(asked, campaign.queries, as_of, adjacent=adjacent) if asked else {}
+        return [
+            decide(
+                campaign,
+                profile,
+                Facts(look.row, None if look.row is None else known.get(look.row.key)),
+                look.stay,
+                as_of,
+            )
+            for look in looks
+        ]
+
+    def record(
+        self, campaign: CompiledCampaign, origin: Origin, looks: Sequence[Look], decisions: Sequence[Decision]
+    ) -> Counter[str]:
+        """Write decisions; gives what was done, by the names of the telemetry contract."""
+        counts: Counter[str] = Counter()
+        opened: list[Enrolment] = []
+        changes: list[StayChange] = []
+        for look, decision in zip(looks, decisions, strict=True):
+            if decision.enters is not None and look.row is not None:
+                opened.append(_opened(campaign, origin, look.suffix, look.row.key, decision))
+                if look.stay is not None and decision.converted_at is not None:
+                    changes.append(_converted(origin, look.stay, decision.converted_at))
+            elif look.stay is not None:
+                change = _changed(campaign, origin, look.stay, decision)
+                if change is not None:
+                    changes.append(change)
+        if opened:
+            inserted = self._stays.enter(opened)
+            self._leave_if_cancelled(campaign, origin, [stay.user for stay in opened] if inserted else [])
+            counts["entered"] += len(inserted)
+            counts["conflicts"] += len(opened) - len(inserted)
+        if changes:
+            matched = self._stays.advance(changes)
+            counts["exited"] += sum(change.exit is not None for change in changes)
+            counts["conflicts"] += len(changes) - matched
+        counts["chosen"] += sum(stay.outgoing is not None for stay in opened)
+        counts["chosen"] += sum(change.outgoing is not None for change in changes)
+        counts["holdout"] += sum(
+            isinstance(decision.outcome, Send) and decision.outcome.skip is SkipReason.HOLDOUT for decision in decisions
+        )
+        return +counts
+
+    def enter_alike(self, campaign: CompiledCampaign, origin: Origin, rows: Sequence[Row]) -> Counter[str] | None:
+        """Enter users who match (in the order of their keys), all by one decision; those who were in are left alone.
+
+        None where the decision depends on the user; then nothing is written.
+        """
+        held: list[str] = []
+        entering = [row.key for row in rows]
+        if campaign.holdout:
+            held = [key for key in entering if campaign.in_holdout(key)]
+            out = set(held)
+            entering = [key for key in entering if key not in out]
+        counts: Counter[str] = Counter()
+        for users, holdout in ((entering, False), (held, True)):
+            decision = alike(campaign, origin.as_of, holdout=holdout)
+            if decision is None:
+                return None
+            if not users:
+                continue
+            pairs = [(suffix_of_user(user), user) for user in users]
+            model = _opened(campaign, origin, *pairs[0], decision)
+            inserted = self._stays.enter_alike(model, pairs)
+            self._leave_if_cancelled(campaign, origin, users if inserted else [])
+            counts["entered"] += len(inserted)
+            if model.outgoing is not None:
+                counts["chosen"] += len(inserted)
+            if isinstance(decision.outcome, Send) and decision.outcome.skip is SkipReason.HOLDOUT:
+                counts["holdout"] += len(inserted)
+        return +counts
+
+    def _leave_if_cancelled(self, campaign: CompiledCampaign, origin: Origin, users: Sequence[str]) -> None:
+        """Whoever entered a campaign that was cancelled meanwhile is looked at: its run over the stays may be over."""
+        found = self._campaigns.state_of(campaign.uid) if users else None
+        if found is not None and found[0] is CampaignState.CANCELLED:
+            for user in users:
+                self._stays.make_due(user, origin.as_of)
+
+
+def _opened(campaign: CompiledCampaign, origin: Origin, suffix: str, user: str, decision: Decision) -> Enrolment:
+    """The new stay that a decision opens, with what the same look chose."""
+    as_of = origin.as_of
+    entry = decision.enters or 1
+    outgoing, settled, due_at = _choice(origin, decision)
+    ended = decision.outcome.reason if isinstance(decision.outcome, Exit) else None
+    return Enrolment(
+        id=enrolment_id(campaign.workspace, campaign.uid, suffix, entry),
+        workspace=campaign.workspace,
+        campaign=campaign.uid,
+        user=user,
+        entry=entry,
+        state=StayState.ACTIVE if ended is None else StayState.ENDED,
+        entered_at=as_of,
+        revision=campaign.revision,
+        version=1,
+        settled_at=None if settled is None else as_of,
+        ended_at=None if ended is None else as_of,
+        reason=ended,
+        due_at=due_at,
+        holdout=decision.holdout,
+        outgoing=outgoing,
+        settled=() if settled is None else (settled,),
+    )
+
+
+def _changed(campaign: CompiledCampaign, origin: Origin, stay: Enrolment, decision: Decision) -> StayChange | None:
+    """What a decision writes on a stay; None where it says what is written already."""
+    outgoing, settled, due_at = _choice(origin, decision)
+    reason = decision.outcome.reason if isinstance(decision.outcome, Exit) else None
+    if reason is not None and stay.outgoing is not None:
+        why = SkipReason.CANCELLED if reason is ExitReason.CANCELLED else SkipReason.EXITED
+        settled = Settled(stay.outgoing.message, DeliveryState.SKIPPED, origin.as_of, why.value, stay.outgoing.attempts)
+    nothing = reason is None and outgoing is None and settled is None and decision.converted_at is None
+    if nothing and due_at == stay.due_at and (not stay.active or stay.revision == campaign.revision):
+        return None
+    return StayChange(
+        id=stay.id,
+        version=stay.version,
+        revision=campaign.revision,
+        as_of=origin.as_of,
+        due_at=due_at,
+        exit=reason,
+        outgoing=outgoing,
+        settled=settled,
+        converted_at=decision.converted_at,
+    )
+
+
+def _converted(origin: Origin, stay: Enrolment, at: Instant) -> StayChange:
+    """The conversion of an ended stay, found by the look that opens the next one."""
+    return StayChange(stay.id, stay.version, stay.revision, origin.as_of, None, converted_at=at)
+
+
+def _choice(origin: Origin, decision: Decision) -> tuple[Outgoing | None, Settled | None, Instant | None]:
+    """The delivery that a decision puts on its way or settles at once, and when the stay is looked at next."""
+    outcome = decision.outcome
+    if not isinstance(outcome, Send):
+        return None, None, decision.holds_until
+    if outcome.skip is not None:
+        return None, Settled(outcome.message, DeliveryState.SKIPPED, origin.as_of, outcome.skip.value), origin.as_of
+    chosen = Outgoing(outcome.message, DeliveryState.QUEUED, origin.as_of, origin.as_of, slice=origin.id)
+    return chosen, None, decision.holds_until

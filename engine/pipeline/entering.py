@@ -1,0 +1,131 @@
+"""Let users enter: the candidates of a range, by an access path, batch by batch.
+
+Those who are in a campaign already are none of its business: what is due, what changed and what stands idle is found
+by its own index. So a pass costs what it finds, not how many are enrolled.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from threading import Lock
+from typing import Final, Protocol
+
+from engine.campaign.compiled import CompiledCampaign
+from engine.clock import Clock, Instant
+from engine.domain.keys import suffix_of_user
+from engine.failpoints import passage
+from engine.pipeline.book import Entry
+from engine.pipeline.deciding import Deciding, Look, Origin
+from engine.pipeline.finding import AFTER, Finding, Found
+from engine.pipeline.ports import StayStore
+from engine.pipeline.working import Hold, LeaseLost
+from engine.policy.models import Profile
+from engine.predicate.compiled import Candidates
+from engine.predicate.fields import Row
+
+READ_US: Final = "read_us"
+"""Under this a slice's results tell the microseconds that its path took to read; the planner's rates come from it."""
+
+KEPT: Final = 256
+"""Compiled candidate sets kept in a process, some kilobytes each: one for each run that goes on."""
+
+
+class Recheck(Protocol):
+    """Asks for another look where a user of the cache changed while its old row was decided on."""
+
+    def changed(self, workspace: str, rows: Sequence[Row], since: int | None) -> int:
+        """Look again at those of `rows` that are newer by now; gives how many. `since`: see `Found.changes`."""
+
+
+class Entering:
+    """Batches of candidate slices."""
+
+    def __init__(
+        self, finding: Finding, deciding: Deciding, stays: StayStore, recheck: Recheck | None, clock: Clock
+    ) -> None:
+        self._finding = finding
+        self._deciding = deciding
+        self._stays = stays
+        self._recheck = recheck
+        self._clock = clock
+        self._kept: OrderedDict[tuple[str, int, Instant | None, Instant], Candidates] = OrderedDict()
+        self._lock = Lock()
+
+    def batch(
+        self, hold: Hold, entry: Entry, campaign: CompiledCampaign, profile: Profile, first: str, size: int
+    ) -> tuple[str | None, Counter[str]]:
+        """One batch from suffix bound `first` on: the cursor behind it (None: the range ends) and what was done."""
+        piece = hold.piece
+        wanted = self._candidates(campaign, piece.after, piece.as_of)
+        began = self._clock.monotonic()
+        found = self._finding.next(piece, entry, wanted, first, size)
+        read_us = int((self._clock.monotonic() - began) * 1_000_000)
+        rows = wanted.living(found.rows, piece.as_of)
+        rows.sort(key=_key)
+        passage("slice.decided", (f"/{suffix_of_user(row.key)}/" for row in rows))
+        origin = Origin(piece.id, piece.as_of)
+        counts = self._enter(hold, campaign, profile, origin, rows, exact=wanted.exact) if rows else Counter[str]()
+        if counts["entered"] and self._recheck is not None and found.changes is not None:
+            self._recheck.changed(piece.workspace, rows, found.changes)
+        counts["users"] = found.read
+        counts["matched"] = len(rows)
+        counts[READ_US] = read_us
+        return _cursor(found), +counts
+
+    def _enter(
+        self,
+        hold: Hold,
+        campaign: CompiledCampaign,
+        profile: Profile,
+        origin: Origin,
+        rows: Sequence[Row],
+        *,
+        exact: bool,
+    ) -> Counter[str]:
+        if exact and campaign.again_after is None:
+            if self._clock.monotonic() >= hold.until:
+                raise LeaseLost
+            entered = self._deciding.enter_alike(campaign, origin, rows)
+            if entered is not None:
+                return entered
+        looks = self._looks(campaign, rows)
+        decisions = self._deciding.evaluate(campaign, profile, looks, origin.as_of)
+        if self._clock.monotonic() >= hold.until:
+            raise LeaseLost  # what was read may be old by now: another worker may have gone on from here
+        return self._deciding.record(campaign, origin, looks, decisions)
+
+    def _looks(self, campaign: CompiledCampaign, rows: Sequence[Row]) -> list[Look]:
+        """Those who were never in; where a campaign is entered again, also those whose last stay has ended."""
+        suffixes = [suffix_of_user(row.key) for row in rows]
+        known = self._stays.present(campaign.workspace, campaign.uid, suffixes)
+        looks = [
+            Look(suffix, row, None) for suffix, row in zip(suffixes, rows, strict=True) if suffix not in known
+        ]
+        if campaign.again_after is not None and known:
+            keys = [row.key for suffix, row in zip(suffixes, rows, strict=True) if suffix in known]
+            latest = self._stays.latest_of(campaign.uid, keys)
+            again = {user: stay for user, stay in latest.items() if not stay.active}
+            looks += [Look(again[row.key].suffix, row, again[row.key]) for row in rows if row.key in again]
+        return looks
+
+    def _candidates(self, campaign: CompiledCampaign, after: Instant | None, as_of: Instant) -> Candidates:
+        key = (campaign.uid, campaign.revision, after, as_of)
+        with self._lock:
+            known = self._kept.get(key)
+        if known is None:
+            known = campaign.candidates(after, as_of)
+            with self._lock:
+                self._kept[key] = known
+                while len(self._kept) > KEPT:
+                    self._kept.popitem(last=False)
+        return known
+
+
+def _key(row: Row) -> str:
+    return row.key
+
+
+def _cursor(found: Found) -> str | None:
+    """The cursor whose `AFTER` is where the next batch begins."""
+    return None if found.then is None else found.then.removesuffix(AFTER)

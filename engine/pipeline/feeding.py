@@ -1,0 +1,250 @@
+"""Feed: follow the users' changes, in micro-batches, and bring everything that depends on them up to date.
+
+Per batch: refresh the user cache, index into Elasticsearch, ask for looks at those whom a campaign's predicates
+concern; then, and only then, move on. A feed that dies does the last batch again, which changes nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Final, Protocol
+
+from engine.clock import Clock
+from engine.domain.keys import cut
+from engine.domain.looks import EVERYTHING, Changed, FeedState
+from engine.failpoints import passage
+from engine.pipeline.ports import Document, Messenger
+from engine.pipeline.registry import Registry
+from engine.predicate.elastic import elastic_document
+from engine.predicate.fields import Catalogue
+from engine.telemetry.events import emit
+
+MOST: Final = 1_000
+"""Changes in one micro-batch: some tens of milliseconds of work."""
+
+BACKLOG: Final = 20_000
+"""Looks that wait, above which changes collapse into dirty ranges: a burst is then looked at as passes are."""
+
+SAVE_IDLE: Final = 10.0
+"""Seconds between two notes of the position while nothing changes: a token must not grow older than the oplog."""
+
+REINDEXED: Final = 256
+"""Ranges in which a workspace is indexed again after a gap."""
+
+
+class Batch(Protocol):
+    """One micro-batch of the stream."""
+
+    @property
+    def changes(self) -> Sequence[Changed]: ...
+    @property
+    def token(self) -> str: ...
+    @property
+    def position(self) -> int: ...
+
+
+class Stream(Protocol):
+    """The users' change stream (`engine.stores.change_stream`)."""
+
+    @property
+    def start(self) -> str: ...
+    def take(self, most: int, wait: timedelta) -> Batch: ...
+    def close(self) -> None: ...
+
+
+class FeedStore(Protocol):
+    """How far the feed is (`engine.stores.feeds`)."""
+
+    def read(self) -> FeedState: ...
+    def save(self, position: int, token: str) -> None: ...
+    def publish(self, position: int) -> None: ...
+    def next_generation(self) -> int: ...
+
+
+class UserKeys(Protocol):
+    """Users by key."""
+
+    def read_keys(self, keys: Sequence[str], projection: Mapping[str, int] | None = None) -> list[Document]: ...
+
+
+class LookWrites(Protocol):
+    """What asks for looks (`engine.stores.looks`)."""
+
+    def add(self, names: Mapping[str, frozenset[str]], mark: str) -> None: ...
+    def add_ranges(self, names: Mapping[str, frozenset[str]], mark: str) -> None: ...
+    def count(self) -> int: ...
+
+
+class Refresh(Protocol):
+    """The user cache, as the feed writes it; False where Redis was not reached."""
+
+    def refresh(self, workspace: str, documents: Sequence[Document]) -> bool: ...
+
+
+class Index(Protocol):
+    """The users' index."""
+
+    def index(self, documents: Sequence[Document]) -> int: ...
+
+
+class Feeding:
+    """The use case behind the process `feed`; `cache` and `index` are None where there is none."""
+
+    def __init__(
+        self,
+        open_stream: Callable[[str | None], Stream],
+        lost: type[Exception],
+        feeds: FeedStore,
+        registry: Registry,
+        users: UserKeys,
+        looks: LookWrites,
+        cache: Refresh | None,
+        index: Index | None,
+        keep_request: Callable[[Sequence[str]], None],
+        reindex: Callable[[str, Sequence[tuple[str, str]]], None],
+        messenger: Callable[[], Messenger],
+        catalogues: Mapping[str, Catalogue],
+        clock: Clock,
+        outages: tuple[type[BaseException], ...],
+    ) -> None:
+        """`lost` is what a stream raises that cannot go on; `keep_request` keeps users to be indexed later."""
+        self._open_stream = open_stream
+        self._lost = lost
+        self._feeds = feeds
+        self._registry = registry
+        self._users = users
+        self._looks = looks
+        self._cache = cache
+        self._index = index
+        self._keep_request = keep_request
+        self._reindex = reindex
+        self._messenger = messenger
+        self._catalogues = catalogues
+        self._clock = clock
+        self._outages = outages
+        self._stream: Stream | None = None
+        self._saved = float("-inf")
+        self._away: set[str] = set()
+
+    def step(self, wait: timedelta) -> int:
+        """Handle the next micro-batch, waiting up to `wait` for one; gives how many changes it had."""
+        try:
+            stream = self._stream or self._open()
+            batch = stream.take(MOST, wait)
+        except self._lost:
+            self.close()
+            self._gap("the change stream cannot be resumed")
+            return 0
+        if batch.changes:
+            self._handle(batch)
+            passage("feed.handled")
+            self._feeds.save(batch.position, batch.token)
+            self._saved = self._clock.monotonic()
+        elif self._clock.monotonic() - self._saved > SAVE_IDLE:
+            self._feeds.save(batch.position, batch.token)
+            self._saved = self._clock.monotonic()
+        else:
+            self._feeds.publish(batch.position)
+        return len(batch.changes)
+
+    def close(self) -> None:
+        """Let go of the stream; the next step opens it again from where the last one was saved."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _open(self) -> Stream:
+        state = self._feeds.read()
+        self._stream = self._open_stream(state.token)
+        if state.token is None:
+            self._feeds.save(0, self._stream.start)
+            self._registry.refresh()
+            if self._registry.live():
+                self._gap("it starts for the first time, and campaigns are live already")
+        return self._stream
+
+    def _gap(self, reason: str) -> None:
+        """What changed is not known: nothing cached counts any more, and everybody is looked at and indexed again."""
+        generation = self._feeds.next_generation()
+        emit("feed.gap", reason=reason, generation=generation)
+        if self._stream is None:
+            self._stream = self._open_stream(None)
+        mark = f"gap{generation:08d}"
+        for workspace in self._catalogues:
+            everybody = {f"{workspace}/{first}/": frozenset({EVERYTHING}) for first, _ in cut(REINDEXED)}
+            self._looks.add_ranges(everybody, mark)
+            if self._index is not None:
+                self._reindex(workspace, cut(REINDEXED))
+        self._feeds.save(0, self._stream.start)
+        self._messenger().look()
+
+    def _handle(self, batch: Batch) -> None:
+        began = self._clock.monotonic()
+        names: dict[str, frozenset[str]] = defaultdict(frozenset)
+        for change in batch.changes:
+            names[change.user] |= change.names
+        groups: dict[str, list[str]] = defaultdict(list)
+        for key in sorted(names):
+            groups[key.split("/", 1)[0]].append(key)
+        for workspace, keys in groups.items():
+            catalogue = self._catalogues.get(workspace)
+            if catalogue is not None:
+                documents = self._users.read_keys(keys, catalogue.projection())
+                self._refresh(workspace, documents)
+                self._write(catalogue, documents)
+        passage("feed.refreshed")
+        # Not earlier: a campaign that goes live from here on finds these users fresh, one that is live gets its looks.
+        self._registry.refresh()
+        wanted = {
+            key: told for key, told in names.items() if self._registry.concerned(key.split("/", 1)[0], told)
+        }
+        if wanted:
+            mark = f"{batch.position:020d}"
+            if self._looks.count() > BACKLOG:
+                self._looks.add_ranges(wanted, mark)
+            else:
+                self._looks.add(wanted, mark)
+            passage("feed.asked")
+            self._messenger().look()
+        emit(
+            "feed.handled",
+            users=len(names),
+            looks=len(wanted),
+            duration=timedelta(seconds=self._clock.monotonic() - began),
+        )
+
+    def _refresh(self, workspace: str, documents: Sequence[Document]) -> None:
+        """Newer rows into the cache; where it is not reached, what it holds counts no more."""
+        if self._cache is None:
+            return
+        if self._cache.refresh(workspace, documents):
+            self._away.discard("cache")
+        elif "cache" not in self._away:
+            self._away.add("cache")
+            emit("feed.gap", reason="the user cache is away", generation=self._feeds.next_generation())
+
+    def _write(self, catalogue: Catalogue, documents: Sequence[Document]) -> None:
+        """Whole documents into Elasticsearch; where it does not take them, the request is kept until it does."""
+        if self._index is None:
+            return
+        try:
+            self._index.index([elastic_document(catalogue, raw) for raw in documents])
+        except self._outages as error:
+            self._keep_request([raw["_id"] for raw in documents])
+            if "search" not in self._away:
+                self._away.add("search")
+                emit("service.lost", service="elasticsearch", reason=type(error).__name__)
+        else:
+            if "search" in self._away:
+                self._away.discard("search")
+                emit("service.back", service="elasticsearch")
+
+
+def drain(feeding: Feeding, wait: timedelta = timedelta(milliseconds=20)) -> int:
+    """Handle changes until there is none; gives how many there were."""
+    handled = 0
+    while (now := feeding.step(wait)) > 0:
+        handled += now
+    return handled

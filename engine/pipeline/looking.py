@@ -1,0 +1,266 @@
+"""Look at users who changed: in every campaign that names what changed, with the users as MongoDB has them now."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Final, Protocol
+from uuid import uuid4
+
+from engine.clock import Clock, Instant
+from engine.domain.campaign import CampaignRecord
+from engine.domain.enrolment import Enrolment
+from engine.domain.keys import stay_prefix, suffix_of_user
+from engine.domain.looks import EVERYTHING, DirtyRange
+from engine.domain.looks import Look as Asked
+from engine.domain.work import AccessPath, Slice, SliceKind
+from engine.failpoints import passage
+from engine.pipeline.book import CampaignBook, Entry
+from engine.pipeline.deciding import Deciding, Look, Origin
+from engine.pipeline.finding import AFTER
+from engine.pipeline.ports import Doorbell, NamedLeases, SliceStore, StayStore, UserReads
+from engine.pipeline.registry import Registry
+from engine.predicate.fields import Row
+from engine.telemetry.events import emit
+
+AT_ONCE: Final = 1_000
+"""Users looked at together."""
+
+LEASE: Final = timedelta(seconds=30)
+"""After this others take up what a dead process held."""
+
+LONGEST: Final = 5.0
+"""Seconds after which one message ends, so that the lane's other work is not held up; it rings again if work is left."""
+
+RANGE_LEASE: Final = "dirty-ranges"
+
+
+class LookStore(Protocol):
+    """Looks that wait (`engine.stores.looks`)."""
+
+    def take(self, limit: int, lease: timedelta) -> list[Asked]: ...
+    def done(self, looks: Sequence[Asked]) -> int: ...
+    def add(self, names: Mapping[str, frozenset[str]], mark: str) -> None: ...
+    def ranges(self, limit: int) -> list[DirtyRange]: ...
+    def move(self, dirty: DirtyRange, cursor: str) -> bool: ...
+    def clean(self, dirty: DirtyRange) -> bool: ...
+    def suspects(self, limit: int) -> list[Asked]: ...
+    def expire(self) -> int: ...
+    def waiting(self) -> bool: ...
+
+
+class Revisions(Protocol):
+    """Revisions in the user cache; None where the bucket is gone."""
+
+    def changes(self, workspace: str) -> int | None: ...
+    def revisions(self, workspace: str, keys: Sequence[str]) -> Mapping[str, int | None]: ...
+
+
+class Looking:
+    """The use case behind the actor `look_at_users`."""
+
+    def __init__(
+        self,
+        looks: LookStore,
+        registry: Registry,
+        book: CampaignBook,
+        users: UserReads,
+        stays: StayStore,
+        slices: SliceStore,
+        deciding: Deciding,
+        leases: NamedLeases,
+        bell: Doorbell,
+        clock: Clock,
+        stop: Callable[[], bool],
+        outages: tuple[type[BaseException], ...],
+    ) -> None:
+        self._looks = looks
+        self._outages = outages
+        self._registry = registry
+        self._book = book
+        self._users = users
+        self._stays = stays
+        self._slices = slices
+        self._deciding = deciding
+        self._leases = leases
+        self._bell = bell
+        self._clock = clock
+        self._stop = stop
+
+    def run(self) -> int:
+        """Work on what waits, up to `LONGEST`; safe to call twice or for nothing. Gives how many users were looked at.
+
+        A user whose row brings out an exception is looked at alone: the others of the batch are not held up by it.
+        """
+        began, count = self._clock.monotonic(), 0
+        while not self._stop() and self._clock.monotonic() - began < LONGEST:
+            taken = self._looks.take(AT_ONCE, LEASE)
+            if not taken:
+                return count + self._ranges(began)
+            done = self._all_of(taken)
+            passage("look.decided")
+            self._looks.done(done)
+            count += len(done)
+        return count
+
+    def _all_of(self, taken: Sequence[Asked]) -> Sequence[Asked]:
+        """Look at all, or at each alone where together they raise; gives those that are done."""
+        try:
+            self.at(taken)
+        except self._outages:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever one user's data brings out must not hold up the others
+            if len(taken) == 1:
+                emit("engine.failed", process="looks", reason=type(error).__name__, error=error)
+                return ()
+            return [one for each in taken for one in self._all_of([each])]
+        return taken
+
+    def at(self, taken: Sequence[Asked]) -> None:
+        """Look at these users in every campaign that is concerned."""
+        self._registry.refresh()
+        names = {one.user: one.names for one in taken}
+        groups: dict[str, list[str]] = defaultdict(list)
+        for key in sorted(names):
+            groups[key.split("/", 1)[0]].append(key)
+        for workspace, keys in groups.items():
+            self._look(workspace, keys, names, f"look/{min(one.mark for one in taken)}")
+
+    def _look(self, workspace: str, keys: Sequence[str], names: Mapping[str, frozenset[str]], mark: str) -> None:
+        wanted: dict[str, list[str]] = defaultdict(list)
+        for key in keys:
+            for uid in self._registry.concerned(workspace, names[key]):
+                wanted[uid].append(key)
+        entries = {uid: entry for uid in wanted if (entry := self._registry.entry(uid)) is not None}
+        if not entries:
+            return
+        catalogue = next(iter(entries.values())).catalogue
+        as_of = self._clock.campaign_now()
+        documents = self._users.read_keys(keys, catalogue.projection())
+        rows = {raw["_id"]: catalogue.row(raw) for raw in documents}
+        stays = self._stays.latest_in(list(entries), keys)
+        chosen = 0
+        for uid, entry in entries.items():
+            counts = self._campaign(entry, wanted[uid], rows, stays, mark, as_of)
+            chosen += counts["chosen"]
+        if chosen:
+            self._bell.ring()
+
+    def _campaign(
+        self,
+        entry: Entry,
+        keys: Sequence[str],
+        rows: Mapping[str, Row],
+        stays: Mapping[tuple[str, str], Enrolment],
+        mark: str,
+        as_of: Instant,
+    ) -> Counter[str]:
+        """Look at users in one campaign: those who are or were in it, and those who may enter."""
+        began = self._clock.monotonic()
+        record = entry.record
+        campaign = entry.compiled.at_state(record, launching=False)
+        inside = [key for key in keys if (record.uid, key) in stays]
+        looks = [
+            Look(stay.suffix, rows.get(key), stay) for key in inside for stay in (stays[record.uid, key],)
+        ]
+        if campaign.intake_open:
+            strangers = [rows[key] for key in keys if key in rows and (record.uid, key) not in stays]
+            may = campaign.candidates(None, as_of).living(strangers, as_of) if strangers else []
+            looks += [Look(suffix_of_user(row.key), row, None) for row in may]
+        if not looks:
+            return Counter()
+        decisions = self._deciding.evaluate(campaign, self._book.profile(record), looks, as_of)
+        origin = Origin(f"{stay_prefix(record.workspace, record.uid)}{mark}", as_of)
+        counts = self._deciding.record(campaign, origin, looks, decisions)
+        emit(
+            "looks.decided",
+            workspace=record.workspace,
+            campaign=record.name,
+            campaign_uid=record.uid,
+            slice=origin.id,
+            as_of=as_of,
+            users=len(looks),
+            duration=timedelta(seconds=self._clock.monotonic() - began),
+            **dict(counts),
+        )
+        return counts
+
+    def _ranges(self, began: float) -> int:
+        """Work on dirty ranges, batch by batch, each range by one process at a time."""
+        owner, count = uuid4().hex, 0
+        if not self._looks.ranges(1) or self._leases.hold(RANGE_LEASE, owner, LEASE) is None:
+            return 0
+        try:
+            while not self._stop() and self._clock.monotonic() - began < LONGEST:
+                dirty = next(iter(self._looks.ranges(1)), None)
+                if dirty is None or self._leases.hold(RANGE_LEASE, owner, LEASE) is None:
+                    break
+                count += self._range(dirty)
+        finally:
+            self._leases.give_up(RANGE_LEASE, owner)
+        return count
+
+    def _range(self, dirty: DirtyRange) -> int:
+        """One batch of a range; where changes come meanwhile its cursor was taken back, and it begins anew."""
+        first = dirty.first if dirty.cursor is None else dirty.cursor + AFTER
+        found = self._users.read_range(dirty.workspace, first, dirty.until, AT_ONCE, {"_id": 1})
+        if found:
+            self.at([Asked(raw["_id"], dirty.names, dirty.mark) for raw in found])
+        if len(found) < AT_ONCE:
+            self._looks.clean(dirty)
+        else:
+            self._looks.move(dirty, suffix_of_user(found[-1]["_id"]))
+        return len(found)
+
+    def waiting(self) -> bool:
+        """Whether looks or dirty ranges wait that nobody holds."""
+        return self._looks.waiting()
+
+    def suspects(self) -> int:
+        """Looks whose takers died again and again become slices of one user each, under the poison rule."""
+        self._looks.expire()
+        found = self._looks.suspects(AT_ONCE)
+        if not found:
+            return 0
+        self._registry.refresh()
+        for asked in found:
+            workspace, suffix = asked.user.split("/", 1)
+            uids = self._registry.concerned(workspace, asked.names)
+            entries = [entry for uid in uids if (entry := self._registry.entry(uid)) is not None]
+            self._slices.add([_alone(entry.record, suffix, asked.mark, self._clock.campaign_now()) for entry in entries])
+        self._looks.done(found)
+        return len(found)
+
+
+class Rechecking:
+    """Looks again at users whose cached row was old when it was decided on (`engine.pipeline.entering.Recheck`)."""
+
+    def __init__(self, cache: Revisions, looks: LookStore) -> None:
+        self._cache = cache
+        self._looks = looks
+
+    def changed(self, workspace: str, rows: Sequence[Row], since: int | None) -> int:
+        """Ask for looks at those of `rows` whose revision has risen, if anything was refreshed since."""
+        if since is not None and self._cache.changes(workspace) == since:
+            return 0
+        newer = self._cache.revisions(workspace, [row.key for row in rows])
+        old = [row.key for row in rows if newer.get(row.key) != row.rev]
+        self._looks.add({key: frozenset({EVERYTHING}) for key in old}, "recheck")
+        return len(old)
+
+
+def _alone(record: CampaignRecord, suffix: str, mark: str, as_of: Instant) -> Slice:
+    """A slice over one user, which goes to the suspects' lane."""
+    return Slice(
+        f"{stay_prefix(record.workspace, record.uid)}look/{mark}/{suffix}",
+        None,
+        record.workspace,
+        record.uid,
+        SliceKind.EVERYBODY,
+        as_of,
+        suffix,
+        suffix + AFTER,
+        suspect=True,
+        path=AccessPath.SCAN,
+    )

@@ -1,0 +1,117 @@
+"""Passes: what time alone brings up, beside stays that are due.
+
+A pass of a campaign finds stays that stand idle, by their own index, and users whom time has let into its audience, by
+its crossing sets; now and then everybody is looked at, as a safety net. One question serves all campaigns of an
+inactivity window, and a pass that has nothing to find leaves no run behind.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Final
+
+from engine.clock import Instant, millis
+from engine.domain.campaign import CONTINUOUS, CampaignRecord
+from engine.domain.lifecycle import CampaignState
+from engine.domain.work import Run, RunKind
+from engine.errors import EngineError
+from engine.pipeline.book import CampaignBook, Entry
+from engine.pipeline.planning import Planning
+from engine.pipeline.ports import CampaignStore, StayStore
+from engine.pipeline.roster import Roster
+from engine.predicate.compiled import Candidates
+
+MARGIN: Final = timedelta(minutes=1)
+"""Crossings are looked for from so much before the last pass: two machines' clocks may differ by that."""
+
+GOING: Final = (CampaignState.LIVE, CampaignState.DRAINING)
+
+
+class Passing:
+    """Plans the passes of all campaigns whose time has come."""
+
+    def __init__(
+        self,
+        campaigns: CampaignStore,
+        stays: StayStore,
+        book: CampaignBook,
+        planning: Planning,
+        roster: Roster,
+        probe: Callable[[Entry, Candidates], bool],
+    ) -> None:
+        """`probe` tells whether a pass over these candidates could find anybody (`Choosing.probe`)."""
+        self._campaigns = campaigns
+        self._stays = stays
+        self._book = book
+        self._planning = planning
+        self._roster = roster
+        self._probe = probe
+
+    def run(
+        self, records: Mapping[str, CampaignRecord], open_runs: Sequence[Run], now: Instant, *, jumped: bool
+    ) -> list[Run]:
+        """The runs to be planned; `jumped` tells that campaign time is set, and a move of it brings a pass at once."""
+        busy = {run.campaign for run in open_runs if run.kind is not RunKind.DUE}
+        passing = [
+            record
+            for record in records.values()
+            if record.state in GOING and record.uid not in busy and self._comes(record, now, jumped=jumped)
+        ]
+        if not passing:
+            return []
+        runs = self._idle(passing, now)
+        nothing: list[str] = []
+        for record in passing:
+            run = self._entering(record, now)
+            if run is None:
+                nothing.append(record.uid)
+            else:
+                runs.append(run)
+        uids = [record.uid for record in passing]
+        self._campaigns.passed(uids, now)
+        self._roster.passed(uids, now)
+        if nothing:
+            self._campaigns.crossed(nothing, now)
+            self._roster.crossed(nothing, now)
+        return runs
+
+    def _comes(self, record: CampaignRecord, now: Instant, *, jumped: bool) -> bool:
+        if now <= record.pass_as_of:
+            return False
+        return jumped or now - record.pass_as_of >= millis(self._book.profile(record).pass_every)
+
+    def _idle(self, passing: Sequence[CampaignRecord], now: Instant) -> list[Run]:
+        """A run for each campaign with stays that stand idle; one question for each inactivity window."""
+        windows: dict[timedelta, dict[str, CampaignRecord]] = defaultdict(dict)
+        for record in passing:
+            window = self._book.profile(record).inactivity
+            if now >= record.resumed_at + millis(window):
+                windows[window][record.uid] = record
+        runs: list[Run] = []
+        for window, records in windows.items():
+            left = dict(records)
+            before = now - millis(window)
+            while left and (uid := self._stays.first_idle_campaign(list(left), before)) is not None:
+                runs.append(self._planning.start(left.pop(uid), RunKind.IDLE, now))
+        return runs
+
+    def _entering(self, record: CampaignRecord, now: Instant) -> Run | None:
+        """The run that finds users who may enter, or looks at everybody; None where there is nothing to find."""
+        reconciling = now - record.reconciled_at >= millis(self._book.profile(record).reconcile)
+        if record.state is not CampaignState.LIVE or record.kind != CONTINUOUS:
+            if not reconciling:
+                return None
+            self._campaigns.crossed([record.uid], now, reconciled=True)
+            return self._planning.start(record, RunKind.STAYS, now)
+        if reconciling:
+            return self._planning.start(record, RunKind.RECONCILE, now)
+        after = max(0, record.crossed_to - millis(MARGIN))
+        try:
+            entry = self._book.of(record)
+        except EngineError:
+            return None  # its file no longer fits its workspace: its other slices fail and say so
+        if not entry.compiled.moves or not self._probe(entry, entry.compiled.candidates(after, now)):
+            return None
+        return self._planning.start(record, RunKind.PASS, now, after=after)

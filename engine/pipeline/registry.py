@@ -1,0 +1,71 @@
+"""Which campaigns a change of a user concerns: those whose predicates name a field, an event or a list that changed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from threading import Lock
+from typing import Final
+
+from engine.domain.campaign import CampaignRecord
+from engine.domain.lifecycle import CampaignState
+from engine.domain.looks import EVERYTHING
+from engine.errors import EngineError
+from engine.pipeline.book import CampaignBook, Entry
+from engine.pipeline.roster import Roster
+
+CONCERNED: Final = (CampaignState.LIVE, CampaignState.DRAINING)
+"""States in which a change brings a look. A paused campaign looks at everybody when it is resumed."""
+
+
+class Registry:
+    """Campaigns by workspace and by what they name; `refresh` first, then ask."""
+
+    def __init__(self, roster: Roster, book: CampaignBook) -> None:
+        self._roster = roster
+        self._book = book
+        self._by_name: Mapping[tuple[str, str], frozenset[str]] = {}
+        self._entries: Mapping[str, Entry] = {}
+        self._built = False
+        self._lock = Lock()
+
+    def refresh(self) -> None:
+        """Take up campaigns that were launched, edited or ended.
+
+        Whoever received a change before this call and asks afterwards misses no campaign whose launch could have read
+        the user as it was before the change.
+        """
+        if self._roster.refresh() or not self._built:
+            with self._lock:
+                self._build(self._roster.in_states(CONCERNED))
+                self._built = True
+
+    def _build(self, records: Mapping[str, CampaignRecord]) -> None:
+        by_name: dict[tuple[str, str], set[str]] = defaultdict(set)
+        entries: dict[str, Entry] = {}
+        for uid, record in records.items():
+            try:
+                entry = self._book.of(record)
+            except EngineError:
+                continue  # its file no longer fits its workspace: its slices fail and say so
+            entries[uid] = entry
+            for name in (EVERYTHING, *entry.names):
+                by_name[record.workspace, name].add(uid)
+        self._entries = entries
+        self._by_name = {key: frozenset(uids) for key, uids in by_name.items()}
+
+    def concerned(self, workspace: str, names: Iterable[str]) -> frozenset[str]:
+        """The uids of the campaigns that a change of `names` concerns."""
+        found: frozenset[str] = frozenset()
+        wanted = frozenset(names)
+        for name in (EVERYTHING,) if EVERYTHING in wanted else wanted:
+            found |= self._by_name.get((workspace, name), frozenset())
+        return found
+
+    def entry(self, uid: str) -> Entry | None:
+        """The campaign of a uid that `concerned` gave."""
+        return self._entries.get(uid)
+
+    def live(self) -> bool:
+        """Whether any campaign could be concerned by anything."""
+        return bool(self._entries)

@@ -1,0 +1,61 @@
+"""The campaigns as one process knows them: read once, then only what somebody changed since.
+
+With thousands of campaigns, reading them all at each tick would cost more than the ticks do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from threading import Lock
+from typing import Final
+
+from engine.clock import Clock, Instant
+from engine.domain.campaign import CampaignRecord
+from engine.pipeline.ports import CampaignStore
+
+MARGIN: Final = timedelta(seconds=5)
+"""Writes become visible in another order than that of their moments; so much later one may still come."""
+
+ALL_AGAIN: Final = 60.0
+"""Seconds after which everything is read again: what two clocks write of passes touches no campaign."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Roster:
+    """Records of campaigns by uid."""
+
+    def __init__(self, campaigns: CampaignStore, clock: Clock) -> None:
+        self._campaigns = campaigns
+        self._clock = clock
+        self._records: dict[str, CampaignRecord] = {}
+        self._since = _EPOCH
+        self._read = float("-inf")
+        self._lock = Lock()
+
+    def refresh(self) -> bool:
+        """Read what changed; gives whether anything did."""
+        with self._lock:
+            if self._clock.monotonic() - self._read > ALL_AGAIN:
+                self._read, self._since = self._clock.monotonic(), _EPOCH
+            found, latest = self._campaigns.touched_since(max(_EPOCH, self._since - MARGIN))
+            self._since = max(self._since, latest)
+            changed = [record for record in found if self._records.get(record.uid) != record]
+            self._records = self._records | {record.uid: record for record in changed}
+            return bool(changed)
+
+    def in_states(self, states: Sequence[str]) -> dict[str, CampaignRecord]:
+        """The campaigns in one of `states`, by uid, as they were at the last `refresh`."""
+        return {uid: record for uid, record in self._records.items() if record.state in states}
+
+    def passed(self, uids: Sequence[str], as_of: Instant) -> None:
+        """Remember passes that this process has planned."""
+        with self._lock:
+            self._records = self._records | {uid: replace(self._records[uid], pass_as_of=as_of) for uid in uids}
+
+    def crossed(self, uids: Sequence[str], as_of: Instant) -> None:
+        """Remember up to where this process knows that time has been passed."""
+        with self._lock:
+            self._records = self._records | {uid: replace(self._records[uid], crossed_to=as_of) for uid in uids}

@@ -1,0 +1,148 @@
+"""Which access path finds the candidates of a pass at the least cost. Pure: facts and measured rates in, estimates out.
+
+A path's time is what it reads over the rate at which it was last measured to read, and what it finds over the rate at
+which users enter; the second part is the same for all of them. The first rates are those of `LIMITS` (2 shared cores,
+November 2026); every run that ends corrects them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Final
+
+from engine.domain.work import AccessPath
+
+FIRST_RATES: Final[Mapping[AccessPath, float]] = MappingProxyType(
+    {
+        AccessPath.SCAN: 60_000.0,
+        AccessPath.CACHE: 800_000.0,
+        AccessPath.INDEX: 60_000.0,
+        AccessPath.LIST: 70_000.0,
+        AccessPath.ELASTIC: 60_000.0,
+    }
+)
+"""Users read per second by one worker, before anything was measured."""
+
+LOAD_RATE: Final = 40_000.0
+"""Users per second that a cold cache is loaded with: a range scan, and a write of what it found."""
+
+ENTER_RATE: Final = 30_000.0
+"""Users per second who enter, with their first message chosen, durably."""
+
+START: Final[Mapping[AccessPath, float]] = MappingProxyType({AccessPath.ELASTIC: 0.02, AccessPath.CACHE: 0.005})
+"""Seconds that a path takes before its first user: a refresh and a search, a look at the layout."""
+
+WEIGHT: Final = 0.3
+"""Weight of the newest measurement in a rate."""
+
+FEWEST_READ: Final = 2_000
+"""Users that a run must have read before its rate says anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What was measured: users read per second by path, and users entered per second."""
+
+    read: Mapping[AccessPath, float] = FIRST_RATES
+    enter: float = ENTER_RATE
+
+    def after(self, path: AccessPath, users: int, took: timedelta) -> Rates:
+        """The rates after a run that read so many users in so much time of its workers."""
+        if users < FEWEST_READ or not took:
+            return self
+        now = users / took.total_seconds()
+        before = self.read.get(path, now)
+        return Rates({**self.read, path: (1 - WEIGHT) * before + WEIGHT * now}, self.enter)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is known before a path is chosen.
+
+    `users` are those of the workspace, `matches` those who may enter (None: nobody counted). `reads` gives for each
+    path that could be taken how many users it would read; `impossible` gives for the others why they cannot. `warm` is
+    the share of the cache that is loaded. `batch` is how many users are read at once.
+    """
+
+    users: int
+    matches: int | None
+    reads: Mapping[AccessPath, int]
+    impossible: Mapping[AccessPath, str] = field(default_factory=dict)
+    warm: float = 1.0
+    batch: int = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """One path: the users it reads, its seconds on one worker, its MongoDB operations; or why it cannot be taken."""
+
+    path: AccessPath
+    users: int = 0
+    seconds: float = float("inf")
+    operations: int = 0
+    reason: str = ""
+
+    @property
+    def possible(self) -> bool:
+        """Whether it can be taken."""
+        return not self.reason
+
+
+def estimates(facts: Choice, rates: Rates) -> tuple[Estimate, ...]:
+    """Every path with its estimate, the quickest first; those that cannot be taken last."""
+    told = [_estimate(path, facts, rates) for path in AccessPath if path in facts.reads]
+    told.sort(key=lambda one: (one.seconds, list(AccessPath).index(one.path)))
+    refused = [Estimate(path, reason=facts.impossible[path]) for path in AccessPath if path in facts.impossible]
+    return (*told, *refused)
+
+
+def _estimate(path: AccessPath, facts: Choice, rates: Rates) -> Estimate:
+    users = facts.reads[path]
+    entering = facts.matches if facts.matches is not None else users
+    seconds = START.get(path, 0.0) + users / rates.read[path] + min(entering, users) / rates.enter
+    batches = -(-users // max(1, facts.batch))
+    operations = batches + -(-min(entering, users) // max(1, facts.batch)) * 2
+    if path is AccessPath.CACHE:
+        cold = users * (1 - facts.warm)
+        seconds += cold / LOAD_RATE
+        operations += -(-int(cold) // max(1, facts.batch)) - batches
+    return Estimate(path, users, seconds, max(1, operations))
+
+
+def pieces(estimate: Estimate, slice_users: int, in_flight: int) -> int:
+    """Into how many slices the chosen path is cut: 1 to 10 seconds of work each, enough for all who may work on them.
+
+    A path that reads MongoDB is cut by the policy's `slice_users`; the cached scan, much faster, by its time.
+    """
+    if estimate.path is AccessPath.CACHE:
+        wanted = max(in_flight, -(-int(estimate.seconds * 1_000) // SLICE_MS))
+        return max(1, min(wanted, -(-estimate.users // slice_users)))
+    return max(1, -(-estimate.users // slice_users))
+
+
+SLICE_MS: Final = 3_000
+"""Milliseconds of work in one slice of a cached scan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """How many workers a launch needs to be done by a moment, and when it would be done with those there are."""
+
+    workers: int
+    with_those: timedelta
+    there_are: int
+
+
+def capacity(seconds: float, within: timedelta, workers: int, *, shared: float = 1.0) -> Capacity:
+    """The workers for `seconds` of work of one worker `within` a time; `shared` is the share of them it gets."""
+    needed = max(1, -(-int(seconds * 1_000) // max(1, int(within.total_seconds() * 1_000 * shared))))
+    there = max(1, workers)
+    return Capacity(needed, timedelta(seconds=seconds / (there * shared)), there)
+
+
+def quickest(told: Sequence[Estimate]) -> Estimate:
+    """The one to take. Raises `ValueError` where none is possible."""
+    return min((one for one in told if one.possible), key=lambda one: one.seconds)

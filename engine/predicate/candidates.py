@@ -1,0 +1,68 @@
+"""Who may enter in a pass: a tree of summaries that every access path can answer.
+
+It holds for everybody who matches the predicate at `as_of`, and for some others: whoever it finds is decided on exactly.
+A pass that follows another one needs only those whom time alone has let in since (the crossing sets); whoever changed
+is looked at because of the change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from engine.clock import Instant
+from engine.predicate.bounds import by_summary, relaxed
+from engine.predicate.crossings import crossings
+from engine.predicate.elastic import elastic_answer
+from engine.predicate.fields import Catalogue, Row
+from engine.predicate.mongo import Answer, mongo_answer
+from engine.predicate.python import Generator
+from engine.predicate.tree import NOBODY, Constant, Tree, all_of, any_of
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The candidates at one `as_of`; immutable, and safe to share between threads.
+
+    `exact` tells that everybody whom `living` finds matches, so that nobody has to be asked again.
+    """
+
+    catalogue: Catalogue
+    as_of: Instant
+    tree: Tree
+    exact: bool
+
+    @property
+    def nobody(self) -> bool:
+        """Whether there can be none, whatever the data."""
+        return self.tree == NOBODY
+
+    @cached_property
+    def living(self) -> Callable[[Sequence[Row], Instant], list[Row]]:
+        """`living(rows, as_of) -> rows`: the candidates among some rows, in their order."""
+        return Generator(self.catalogue, {}).living(self.tree)
+
+    def mongo(self) -> Answer:
+        """The filter on `users`."""
+        return mongo_answer(self.tree, self.as_of)
+
+    def elastic(self) -> Answer:
+        """The query on the users index."""
+        return elastic_answer(self.tree, self.as_of)
+
+
+def candidates(
+    tree: Tree, catalogue: Catalogue, after: Instant | None, as_of: Instant, *, also: Sequence[Tree] = ()
+) -> Candidates:
+    """The candidates of a plain tree at `as_of`; with `after`, those whom time may have let in since then.
+
+    `also` are further plain trees (a goal that keeps users out) whose answer may flip by time.
+    """
+    widened, exact = relaxed(tree, by_summary)
+    if after is not None:
+        lines = [one for moving in (tree, *also) for one in crossings(moving, catalogue, after, as_of)]
+        widened = all_of(widened, any_of(*(one.around for one in lines)))
+    if isinstance(widened, Constant) and not widened.holds:
+        widened = NOBODY
+    return Candidates(catalogue, as_of, widened, exact)

@@ -1,0 +1,74 @@
+"""How far the feed is: in MongoDB with the token that resumes its stream, and more often in Redis.
+
+Key in the broker's Redis: `{database}:tidegate:feed` (text, the position; no expiry). It may be lost or old: it only
+ever understates, for it is written after the work, and the higher of the two counts.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import redis
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from engine.domain.looks import FeedState
+from engine.stores.connect import MAJORITY
+from engine.stores.documents import Document
+
+FEED: Final = "users"
+
+
+class Feeds:
+    """The state of the one feed."""
+
+    def __init__(self, database: Database[Document], client: redis.Redis | None) -> None:
+        self._all: Collection[Document] = database.get_collection("feeds", write_concern=MAJORITY)
+        self._database = database
+        self._client = client
+        self._key = f"{database.name}:tidegate:feed"
+
+    def read(self) -> FeedState:
+        """Where it stands, as MongoDB has it. Index: `_id`."""
+        raw = self._all.find_one({"_id": FEED}) or {}
+        return FeedState(raw.get("position", 0), raw.get("generation", 1), raw.get("token"))
+
+    def save(self, position: int, token: str) -> None:
+        """Note that everything up to `position` is handled, durably; it never goes back. Index: `_id`."""
+        update = {"$max": {"position": position}, "$set": {"token": token}, "$setOnInsert": {"generation": 1}}
+        self._all.update_one({"_id": FEED}, update, upsert=True)
+        self.publish(position)
+
+    def publish(self, position: int) -> None:
+        """Tell `position` at once; lost where Redis is away."""
+        if self._client is not None:
+            try:
+                self._client.set(self._key, position)
+            except redis.RedisError:
+                return
+
+    def position(self) -> int:
+        """Everything up to here is handled; may understate."""
+        told = 0
+        if self._client is not None:
+            try:
+                told = int(self._client.get(self._key) or 0)  # type: ignore[arg-type]  # the client's stubs allow an awaitable
+            except redis.RedisError:
+                told = 0
+        return max(told, self.read().position)
+
+    def now(self) -> int:
+        """The cluster time of MongoDB: what is written from now on comes later."""
+        at = self._database.command("ping")["operationTime"]
+        return position_of(at.time, at.inc)
+
+    def next_generation(self) -> int:
+        """A gap: nothing that was cached before counts any more. Gives the new generation. Index: `_id`."""
+        self._all.update_one({"_id": FEED}, {"$setOnInsert": {"generation": 1}}, upsert=True)
+        self._all.update_one({"_id": FEED}, {"$inc": {"generation": 1}})
+        return self.read().generation
+
+
+def position_of(seconds: int, counter: int) -> int:
+    """A cluster time as one number that keeps its order."""
+    return seconds << 32 | counter

@@ -1,0 +1,174 @@
+"""Looks that wait: users who changed (`looks`), or ranges in which too many did (`dirty_ranges`).
+
+A look is `{_id: "w/h/u", names, mark, at, until?, token?, attempts?}`. Whoever takes one holds it under a short lease;
+it is removed only where its mark is still the one that was taken, so that a change meanwhile is looked at again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Final
+from uuid import uuid4
+
+from pymongo import ASCENDING, DeleteOne, IndexModel, UpdateOne
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from engine.clock import millis
+from engine.domain.keys import cut
+from engine.domain.looks import DirtyRange, Look
+from engine.stores.connect import MAJORITY
+from engine.stores.documents import Document
+
+MOST_ATTEMPTS: Final = 3
+"""Takers that may die before a look is worked on as a suspect."""
+
+RANGES: Final = 256
+"""Dirty ranges of a workspace: of a million users each has 4,000, some seconds of work."""
+
+INDEXES: Final = (
+    IndexModel([("until", ASCENDING), ("_id", ASCENDING)], name="free"),
+    IndexModel([("token", ASCENDING)], name="token", partialFilterExpression={"token": {"$exists": True}}),
+)
+_FREE: Final[Document] = {"until": None}
+_SUSPECT: Final[Document] = {"attempts": {"$gte": MOST_ATTEMPTS}}
+
+
+class Looks:
+    """The looks of all workspaces."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._all: Collection[Document] = database.get_collection("looks", write_concern=MAJORITY)
+        self._ranges: Collection[Document] = database.get_collection("dirty_ranges", write_concern=MAJORITY)
+
+    def add(self, names: Mapping[str, frozenset[str]], mark: str) -> None:
+        """Ask for a look at users (key -> what changed); added to what is asked already. Index: `_id`."""
+        writes = [
+            UpdateOne(
+                {"_id": key},
+                {
+                    "$addToSet": {"names": {"$each": sorted(changed)}},
+                    "$set": {"mark": mark},
+                    "$currentDate": {"at": True},
+                },
+                upsert=True,
+            )
+            for key, changed in names.items()
+        ]
+        if writes:
+            self._all.bulk_write(writes, ordered=False)
+
+    def add_ranges(self, names: Mapping[str, frozenset[str]], mark: str) -> None:
+        """Ask for a look at the whole ranges in which these users (key -> what changed) are. Index: `_id`."""
+        touched: dict[tuple[str, int], set[str]] = {}
+        for key, changed in names.items():
+            workspace, position, _ = key.split("/", 2)
+            touched.setdefault((workspace, int(position, 16) * RANGES >> 32), set()).update(changed)
+        bounds = cut(RANGES)
+        writes = [
+            UpdateOne(
+                {"_id": f"{workspace}/{number:02x}"},
+                {
+                    "$addToSet": {"names": {"$each": sorted(changed)}},
+                    "$set": {"mark": mark, "workspace": workspace, "first": bounds[number][0]}
+                    | {"last": bounds[number][1]},
+                    "$unset": {"cursor": ""},
+                },
+                upsert=True,
+            )
+            for (workspace, number), changed in touched.items()
+        ]
+        if writes:
+            self._ranges.bulk_write(writes, ordered=False)
+
+    def take(self, limit: int, lease: timedelta) -> list[Look]:
+        """Take up to `limit` looks that nobody holds, in the order of their keys. Index: `free`.
+
+        A taker that dies gives them back after `lease`. Those are then taken one by one, so that whoever dies again
+        died of that one; after `MOST_ATTEMPTS` it is left to `suspects`.
+        """
+        ids = self._free({"attempts": None}, limit) or self._free({"attempts": {"$lt": MOST_ATTEMPTS}}, 1)
+        if not ids:
+            return []
+        token = uuid4().hex
+        held: Document = {"token": token, "until": {"$add": ["$$NOW", millis(lease)]}}
+        tried: Document = {"attempts": {"$add": [{"$ifNull": ["$attempts", 0]}, 1]}}
+        self._all.update_many({"_id": {"$in": ids}, **_FREE}, [{"$set": held | tried}])
+        return [_look(raw) for raw in self._all.find({"token": token}, hint="token").sort("_id", 1)]
+
+    def _free(self, more: Document, limit: int) -> list[str]:
+        found = self._all.find({**_FREE, **more}, {"_id": 1}, hint="free").sort("_id", 1).limit(limit)
+        return [raw["_id"] for raw in found]
+
+    def done(self, looks: Sequence[Look]) -> int:
+        """Remove looks that are done; gives how many. Where the user changed meanwhile it is free again. Index: `_id`."""
+        if not looks:
+            return 0
+        deleted = self._all.bulk_write(
+            [DeleteOne({"_id": look.user, "mark": look.mark}) for look in looks], ordered=False
+        ).deleted_count
+        if deleted < len(looks):
+            left = {"_id": {"$in": [look.user for look in looks]}}
+            self._all.update_many(left, {"$unset": {"until": "", "token": "", "attempts": ""}})
+        return deleted
+
+    def expire(self) -> int:
+        """Give back what dead takers held; gives how many. Index: `free`."""
+        wanted = {"until": {"$gt": None}, "$expr": {"$lt": ["$until", "$$NOW"]}}
+        return self._all.update_many(wanted, {"$unset": {"until": "", "token": ""}}, hint="free").modified_count
+
+    def suspects(self, limit: int) -> list[Look]:
+        """Looks whose takers died again and again, held by nobody. Index: `free`."""
+        return [_look(raw) for raw in self._all.find({**_FREE, **_SUSPECT}, hint="free").sort("_id", 1).limit(limit)]
+
+    def waiting(self) -> bool:
+        """Whether a look or a range waits that nobody holds. Index: `free`, `_id`."""
+        if self._all.find_one(_FREE, {"_id": 1}, hint="free") is not None:
+            return True
+        return self._ranges.find_one({}, {"_id": 1}) is not None
+
+    def any(self) -> bool:
+        """Whether any look is open, held or not. Index: `_id`."""
+        return self._all.find_one({}, {"_id": 1}) is not None or self._ranges.find_one({}, {"_id": 1}) is not None
+
+    def count(self) -> int:
+        """About how many looks wait, from the collection's metadata."""
+        return self._all.estimated_document_count()
+
+    def ranges(self, limit: int) -> list[DirtyRange]:
+        """Up to `limit` dirty ranges, by id. Index: `_id`."""
+        return [
+            DirtyRange(
+                raw["_id"],
+                raw["workspace"],
+                raw["first"],
+                raw["last"],
+                frozenset(raw["names"]),
+                raw["mark"],
+                raw.get("cursor"),
+            )
+            for raw in self._ranges.find({}).sort("_id", 1).limit(limit)
+        ]
+
+    def move(self, dirty: DirtyRange, cursor: str) -> bool:
+        """Move a range's cursor, where no change came meanwhile. Index: `_id`."""
+        wanted = {"_id": dirty.id, "mark": dirty.mark}
+        return self._ranges.update_one(wanted, {"$set": {"cursor": cursor}}).matched_count == 1
+
+    def clean(self, dirty: DirtyRange) -> bool:
+        """Remove a range that is done, where no change came meanwhile. Index: `_id`."""
+        return self._ranges.delete_one({"_id": dirty.id, "mark": dirty.mark}).deleted_count == 1
+
+
+def _look(raw: Document) -> Look:
+    return Look(raw["_id"], frozenset(raw["names"]), raw["mark"])
+
+
+NAMED: Final[Mapping[str, str]] = {
+    "looks.take": "free",
+    "looks.expire": "free",
+    "looks.suspects": "free",
+    "looks.waiting": "free",
+}
+"""The named queries and the index each relies on."""

@@ -1,0 +1,33 @@
+"""What runs have measured: users read per second by access path. One document; the last writer wins."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from engine.domain.work import AccessPath
+from engine.planner import FIRST_RATES, Rates
+from engine.stores.documents import Document
+
+
+class RateBook:
+    """The measured rates of an installation."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._all: Collection[Document] = database.get_collection("settings")
+
+    def read(self) -> Rates:
+        """The rates, those of a first start where nothing was measured yet. Index: `_id`."""
+        raw = self._all.find_one({"_id": "rates"}) or {}
+        measured = {AccessPath(path): float(rate) for path, rate in raw.get("read", {}).items()}
+        return Rates({**FIRST_RATES, **measured})
+
+    def measured(self, path: AccessPath, users: int, took: timedelta) -> None:
+        """A run has read so many users by `path` in so much time of its workers. Index: `_id`."""
+        before = self.read()
+        after = before.after(path, users, took)
+        if after != before:
+            update = {"$set": {f"read.{path.value}": after.read[path]}}
+            self._all.update_one({"_id": "rates"}, update, upsert=True)
