@@ -18,7 +18,7 @@ from pymongo.errors import BulkWriteError
 
 from engine.clock import Instant
 from engine.domain.enrolment import Enrolment, StayChange
-from engine.domain.keys import HIGHEST, campaign_of, enrolment_id, suffix_of_stay
+from engine.domain.keys import HIGHEST, campaign_of, enrolment_ids, suffix_of_stay
 from engine.failpoints import passage
 from engine.stores.connect import MAJORITY
 from engine.stores.documents import Document, enrolment_document, outgoing_document, read_enrolment, settled_document
@@ -121,13 +121,14 @@ class Enrolments:
         bytes. Gives the ids inserted; those that exist are left. Index: `_id_`, covered.
         """
         workspace, campaign, entry = model.workspace, model.campaign, model.entry
-        known = set(self._known(workspace, campaign, [suffix for suffix, _ in users], entry))
-        ids = [enrolment_id(workspace, campaign, suffix, entry) for suffix, _ in users]
+        suffixes = [suffix for suffix, _ in users]
+        ids = enrolment_ids(workspace, campaign, suffixes, entry)
+        known = set(self._known(workspace, campaign, suffixes, entry))
         fresh = [(key, user) for key, (_, user) in zip(ids, users, strict=True) if key not in known]
         inserted = self._insert([key for key, _ in fresh], Copies(model).of(fresh))
         if entry > 1:
-            new = [suffix for key, (suffix, _) in zip(ids, users, strict=True) if key not in known]
-            self._clear_due([enrolment_id(workspace, campaign, suffix, entry - 1) for suffix in new])
+            new = [suffix for key, suffix in zip(ids, suffixes, strict=True) if key not in known]
+            self._clear_due(enrolment_ids(workspace, campaign, new, entry - 1))
         return inserted
 
     def present(self, workspace: str, campaign: str, suffixes: Sequence[str]) -> set[str]:

@@ -15,12 +15,12 @@ import bson
 from bson.raw_bson import RawBSONDocument
 
 from engine.domain.enrolment import Enrolment
-from engine.domain.keys import enrolment_id, stay_prefix
+from engine.domain.keys import enrolment_ids, stay_prefix
 from engine.stores.documents import Document, enrolment_document
 
 KEYS_PER_USER: Final = 2
-"""How many keys of a range may be read for one user asked for. A key of a range costs both sides together about 1.3 us,
-a key of `$in` 1.8 us where the stay is missing and 4 us where it is there, so up to here the range is no dearer."""
+"""How many keys of a range may be read for one user asked for. Processor time of both sides, measured with 1000 users:
+1.2 us for each key in the range, against 2.5 us for each key of an `$in` that is missing and 3.4 us for one found."""
 
 _LENGTH: Final = Struct("<i").pack
 
@@ -71,4 +71,4 @@ def range_of(workspace: str, campaign: str, suffixes: Sequence[str]) -> Document
 
 def one_by_one(workspace: str, campaign: str, suffixes: Iterable[str], entry: int) -> Document:
     """One stay each of some users of a campaign. Index: `_id_`, one seek a key."""
-    return {"_id": {"$in": [enrolment_id(workspace, campaign, suffix, entry) for suffix in suffixes]}}
+    return {"_id": {"$in": enrolment_ids(workspace, campaign, suffixes, entry)}}
