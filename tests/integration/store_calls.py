@@ -16,7 +16,7 @@ from pymongo.database import Database
 from engine.domain.campaign import CampaignRecord
 from engine.domain.changes import NewEvent
 from engine.domain.enrolment import Outgoing, Settled, StayChange
-from engine.domain.keys import stay_prefix, user_key
+from engine.domain.keys import stay_prefix, suffix_of_user, user_key
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, RunState, SliceState
 from engine.domain.settling import Settling
 from engine.domain.work import Run, RunKind, Slice, SliceKind
@@ -42,6 +42,8 @@ HOUR = timedelta(hours=1)
 PREFIX = stay_prefix("shop", "c1")
 NAMES = [f"hh-{n}" for n in range(3_000)]
 KEYS = sorted(user_key("shop", name) for name in NAMES[:20])
+FAR_APART = [(suffix_of_user(KEYS[0]), KEYS[0]), (suffix_of_user(KEYS[-1]), KEYS[-1])]
+"""So few users over so wide a range that their stays are read one by one; a single one is a range."""
 STAY = stay(name="hh-1", outgoing="one")
 MARKED = stay(name="hh-2", outgoing="one", attempting=True)
 RUN = Run("shop/c1/pass/000000000000001", "shop", "c1", RunKind.PASS, 1, RunState.RUNNING)
@@ -123,6 +125,10 @@ CALLS: Mapping[str, Call] = {
     "enrolments.all_of": by("user")(lambda s: s.all_of("c1", KEYS[0])),
     "enrolments.stays_of": by("user")(lambda s: s.stays_of(KEYS[0])),
     "enrolments.enter": Call(lambda s: s.enter([stay(name="new", entry=2)])),
+    "enrolments.enter_alike": Call(
+        lambda s: [s.enter_alike(stay(name="none", entry=2), few) for few in (FAR_APART, FAR_APART[:1])]
+    ),
+    "enrolments.present": Call(lambda s: [s.present("shop", "c1", [suffix for suffix, _ in FAR_APART])]),
     "enrolments.advance": Call(
         lambda s: s.advance([StayChange(STAY.id, 1, 1, NOW, None), StayChange(MARKED.id, 1, 1, NOW, NOW)])
     ),

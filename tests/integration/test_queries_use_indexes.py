@@ -165,6 +165,17 @@ def test_the_probe_for_due_stays_is_answered_by_its_index_alone(
         assert [plan.stages & {"FETCH"} for _, plan in plans(filled, list(overhearing.heard))] == [set()]
 
 
+@pytest.mark.parametrize("method", ["enter_alike", "present"])
+def test_who_has_a_stay_is_read_from_keys_alone_as_a_range_and_one_by_one(
+    filled: Database[Document], overhearing: Overhearing, method: str
+) -> None:
+    overhearing.heard.clear()
+    CALLS[f"enrolments.{method}"].make(STORES["enrolments"][1](filled))
+    found = [command for command in overhearing.heard if "find" in command]
+    assert {"hint" in command for command in found} == {True, False}, "both ways are asked for"
+    assert [plan.stages & {"FETCH"} for _, plan in plans(filled, found)] == [set()] * len(found)
+
+
 @pytest.mark.parametrize(("few", "index"), [(True, "due"), (False, "_id_")])
 def test_due_stays_are_read_by_their_index_where_few_are_due_and_by_key_where_all_are(
     filled: Database[Document], overhearing: Overhearing, *, few: bool, index: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +12,9 @@ from pymongo.database import Database
 from engine.clock import Instant
 from engine.decide import decide
 from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
-from engine.domain.keys import stay_prefix
+from engine.domain.keys import stay_prefix, suffix_of_user
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, StayState
+from engine.failpoints import Failpoint, arm, done
 from engine.pipeline.process import _changed
 from engine.stores.enrolments import INDEXES, Enrolments
 from tests.integration.store_threads import together
@@ -50,6 +52,84 @@ def test_of_many_who_enter_a_user_at_once_one_does(stays: Enrolments) -> None:
     names = [f"hh-{n}" for n in range(5)]
     inserted = together(8, lambda _: stays.enter([stay(name=name) for name in names]))
     assert sorted(id_ for one in inserted for id_ in one) == sorted(stay(name=name).id for name in names)
+
+
+def alike(names: Sequence[str]) -> list[tuple[str, str]]:
+    keys = [Someone(name=name).key for name in names]
+    return [(suffix_of_user(key), key) for key in keys]
+
+
+def test_stays_that_are_alike_are_entered_as_if_each_were_written_by_itself(
+    stays: Enrolments, database: Documents
+) -> None:
+    model = replace(stay(holdout=True, outgoing="one"), due_at=NOW, outgoing=replace(QUEUED, slice="s1"))
+    names = ["ann", "bob", "a/b %c", "\u00fcmit"]
+    expected = [stay(name=name) for name in names]
+    assert stays.enter_alike(model, alike(names)) == {one.id for one in expected}
+    written = list(database.enrolments.find())
+    database.enrolments.delete_many({})
+    stays.enter([replace(model, id=one.id, user=one.user) for one in expected])
+    assert list(database.enrolments.find()) == written
+
+
+def test_of_stays_that_are_alike_those_that_exist_are_left_alone(stays: Enrolments) -> None:
+    names = [f"hh-{n}" for n in range(20)]
+    there = [stay(name=name, converted_at=NOW) for name in names[::2]]
+    stays.enter(there)
+    assert stays.enter_alike(stay(), alike(names)) == {stay(name=name).id for name in names[1::2]}
+    assert stays.enter_alike(stay(), alike(names)) == set()
+    assert {the_one(stays, name).converted_at for name in names[::2]} == {NOW}
+    assert stays.enter_alike(stay(), []) == set()
+
+
+def test_of_many_who_enter_users_alike_at_once_one_does(stays: Enrolments) -> None:
+    names = [f"hh-{n}" for n in range(50)]
+    inserted = together(8, lambda _: stays.enter_alike(stay(), alike(names)))
+    assert sorted(id_ for one in inserted for id_ in one) == sorted(stay(name=name).id for name in names)
+
+
+def test_a_new_stay_like_others_takes_the_ended_one_before_it_off_the_due_list(stays: Enrolments) -> None:
+    stays.enter([replace(stay(ended=(ExitReason.GOAL, NOW)), due_at=NOW), replace(stay(name="bob"), due_at=NOW)])
+    stays.enter_alike(stay(entry=2), alike(["ann", "bob"]))
+    assert [one.due_at for one in stays.all_of("c1", stay().user)] == [None, None]
+    assert [one.due_at for one in stays.all_of("c1", stay(name="bob").user)] == [NOW, None], "an active one stays due"
+
+
+def test_stays_are_entered_alike_where_the_users_are_far_apart_among_many_others(stays: Enrolments) -> None:
+    others = [f"hh-{n}" for n in range(300)]
+    stays.enter_alike(stay(), alike(others))
+    assert stays.enter_alike(stay(), alike(["x-1", "x-2", "hh-7"])) == {stay(name=name).id for name in ("x-1", "x-2")}
+
+
+@pytest.mark.parametrize("many", [0, 400])
+def test_who_has_any_stay_is_told_whether_they_are_near_or_far_apart(stays: Enrolments, many: int) -> None:
+    stays.enter_alike(stay(), alike([f"hh-{n}" for n in range(many)]))
+    stays.enter([stay(ended=(ExitReason.GOAL, NOW)), stay(entry=2), stay(name="bob")])
+    stays.enter([replace(stay(name="eve"), id=stay(name="eve").id.replace("c1", "c2"), campaign="c2")])
+    asked = sorted(suffix for suffix, _ in alike(["ann", "bob", "eve", "zoe"]))
+    assert stays.present("shop", "c1", asked) == {stay().suffix, stay(name="bob").suffix}
+    assert stays.present("shop", "c2", asked) == {stay(name="eve").suffix}
+    assert stays.present("shop", "c1", []) == set()
+
+
+def test_users_whose_ids_have_the_same_hash_are_told_apart(stays: Enrolments) -> None:
+    same = [("00000000/a", "shop/00000000/a"), ("00000000/a-1", "shop/00000000/a-1"), ("00000000/z", "shop/00000000/z")]
+    stays.enter_alike(stay(), same[:2])
+    assert stays.present("shop", "c1", [suffix for suffix, _ in same]) == {"00000000/a", "00000000/a-1"}
+    assert stays.enter_alike(stay(), same) == {"shop/c1/00000000/z/0001"}
+
+
+def test_entering_alike_passes_the_points_at_which_a_test_can_kill(stays: Enrolments) -> None:
+    arm("enter.inserted=raise@1~hh-1/,enter.reentered=raise")
+    try:
+        stays.enter_alike(stay(), alike(["hh-2"]))
+        with pytest.raises(Failpoint):
+            stays.enter_alike(stay(), alike(["hh-1"]))
+        with pytest.raises(Failpoint):
+            stays.enter_alike(stay(entry=2), alike(["hh-2"]))
+        assert done() == {"enter.inserted", "enter.reentered"}
+    finally:
+        arm("")
 
 
 def test_a_new_stay_takes_the_ended_one_before_it_off_the_due_list(stays: Enrolments) -> None:

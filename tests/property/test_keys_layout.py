@@ -13,6 +13,7 @@ from engine.domain.keys import (
     arm,
     cut,
     enrolment_id,
+    enrolment_ids,
     escape,
     hash_prefix,
     layout_hash,
@@ -51,6 +52,7 @@ def test_two_ids_never_share_a_key(one: str, other: str) -> None:
 def test_a_stay_tells_its_user_and_stands_in_its_campaign(user_id: str, entry: int) -> None:
     suffix = user_suffix(user_id)
     stay = enrolment_id("w", "c", suffix, entry)
+    assert enrolment_ids("w", "c", [suffix], entry) == [stay]
     assert suffix_of_stay(stay) == suffix == suffix_of_user(user_key("w", user_id))
     prefix = stay_prefix("w", "c")
     assert prefix + hash_prefix(0) <= stay < prefix + HIGHEST

@@ -1,0 +1,74 @@
+"""New stays that are alike: encoded once, then copied for each user with the key and the user put in.
+
+In a pass that opens many stays, their documents are equal but for `_id` and `user`. Encoding each of them anew took
+five sixths of what a stay cost our process (12.8 us against 2.6 us, batches of 1000); MongoDB's share, 13 us, is the
+same either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from struct import Struct
+from typing import Final
+
+import bson
+from bson.raw_bson import RawBSONDocument
+
+from engine.domain.enrolment import Enrolment
+from engine.domain.keys import enrolment_ids, stay_prefix
+from engine.stores.documents import Document, enrolment_document
+
+KEYS_PER_USER: Final = 2
+"""How many keys of a range may be read for one user asked for. Processor time of both sides, measured with 1000 users:
+1.2 us for each key in the range, against 2.5 us for each key of an `$in` that is missing and 3.4 us for one found."""
+
+_LENGTH: Final = Struct("<i").pack
+
+
+class Copies:
+    """Documents of stays like `model`, for other users of its campaign; the bytes of `enrolment_document`."""
+
+    def __init__(self, model: Enrolment) -> None:
+        document = enrolment_document(model)
+        names = list(document)
+        place = names.index("user")
+        self._before = _fields({name: document[name] for name in names[1:place]})
+        self._after = _fields({name: document[name] for name in names[place + 1 :]}) + b"\0"
+        self._frames: dict[tuple[int, int], tuple[bytes, bytes, bytes]] = {}
+
+    def of(self, stays: Iterable[tuple[str, str]]) -> list[RawBSONDocument]:
+        """One document for each (enrolment id, user key)."""
+        made: list[RawBSONDocument] = []
+        for stay, user in stays:
+            key, whose = stay.encode(), user.encode()
+            sizes = len(key), len(whose)
+            head, middle, tail = self._frames.get(sizes) or self._frame(*sizes)
+            made.append(RawBSONDocument(b"".join((head, key, middle, whose, tail))))
+        return made
+
+    def _frame(self, key: int, user: int) -> tuple[bytes, bytes, bytes]:
+        """What stands before, between and after an id and a user key of so many bytes."""
+        head = b"\x02_id\0" + _LENGTH(key + 1)
+        middle = b"\0" + self._before + b"\x02user\0" + _LENGTH(user + 1)
+        tail = b"\0" + self._after
+        size = 4 + len(head) + key + len(middle) + user + len(tail)
+        frame = (_LENGTH(size) + head, middle, tail)
+        self._frames[key, user] = frame
+        return frame
+
+
+def _fields(document: Document) -> bytes:
+    """The fields of a document as they stand inside one: without its length and its end."""
+    return bson.encode(document)[4:-1]
+
+
+def range_of(workspace: str, campaign: str, suffixes: Sequence[str]) -> Document:
+    """All stays of a campaign from the lowest to the highest hash of `suffixes`. Index: `_id_`, a range scan."""
+    prefix = stay_prefix(workspace, campaign)
+    first, last = min(suffixes).partition("/")[0], max(suffixes).partition("/")[0]
+    return {"_id": {"$gte": f"{prefix}{first}/", "$lt": f"{prefix}{last}0"}}  # "0" is the character behind "/"
+
+
+def one_by_one(workspace: str, campaign: str, suffixes: Iterable[str], entry: int) -> Document:
+    """One stay each of some users of a campaign. Index: `_id_`, one seek a key."""
+    return {"_id": {"$in": enrolment_ids(workspace, campaign, suffixes, entry)}}
