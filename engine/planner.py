@@ -46,7 +46,7 @@ FEWEST_READ: Final = 2_000
 class Rates:
     """What was measured: users read per second by path, and users entered per second."""
 
-    read: Mapping[AccessPath, float] = FIRST_RATES
+    read: Mapping[AccessPath, float] = field(default_factory=lambda: FIRST_RATES)
     enter: float = ENTER_RATE
 
     def after(self, path: AccessPath, users: int, took: timedelta) -> Rates:

@@ -7,17 +7,17 @@ there when the pass was planned. Until then, and where they are away, it reads M
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final
 
 from engine.batching import choose
 from engine.clock import Clock
 from engine.domain.keys import HASH_SPACE, hash_prefix
 from engine.domain.work import AccessPath, Run
 from engine.pipeline.book import CampaignBook, Entry
-from engine.pipeline.finding import RangeReads
-from engine.planner import Choice, Estimate, Rates, estimates
+from engine.pipeline.sources import FeedStore, ListReads, RangeReads, RateStore, Search, UserCache
+from engine.planner import Choice, Estimate, estimates
 from engine.predicate.compiled import Candidates
 from engine.telemetry.events import emit
 
@@ -33,46 +33,6 @@ PATIENCE: Final = 3.0
 POLL: Final = 0.02
 ESTIMATE_KEPT: Final = 60.0
 """Seconds for which an estimate of a workspace's users is good enough."""
-
-
-class Sizes(RangeReads, Protocol):
-    """Users, and about how many there are."""
-
-    def estimate(self, workspace: str) -> int: ...
-    def indexed(self) -> list[tuple[str, ...]]: ...
-
-
-class Search(Protocol):
-    """What the planner asks of the users' index."""
-
-    def count(self, query: Mapping[str, Any], workspace: str) -> int: ...
-    def refresh(self) -> None: ...
-
-
-class CacheState(Protocol):
-    """What the planner asks of the user cache."""
-
-    def usable(self, workspace: str, fields: frozenset[str], events: frozenset[str]) -> str | None: ...
-    def warm(self, workspace: str) -> float: ...
-
-
-class FeedPosition(Protocol):
-    """How far the feed is (`engine.stores.feeds`)."""
-
-    def position(self) -> int: ...
-    def now(self) -> int: ...
-
-
-class RateStore(Protocol):
-    """Measured rates (`engine.stores.rates`)."""
-
-    def read(self) -> Rates: ...
-
-
-class ListSizes(Protocol):
-    """Sizes of lists."""
-
-    def size(self, workspace: str, name: str) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +57,12 @@ class Choosing:
     def __init__(
         self,
         book: CampaignBook,
-        users: Sizes,
-        lists: Callable[[str], ListSizes],
+        users: RangeReads,
+        lists: Callable[[str], ListReads],
         search: Search | None,
         behind: Callable[[], bool],
-        cache: CacheState | None,
-        feed: FeedPosition,
+        cache: UserCache | None,
+        feed: FeedStore,
         rates: RateStore,
         clock: Clock,
         outages: tuple[type[BaseException], ...],
@@ -163,8 +123,8 @@ class Choosing:
             return False
         workspace = entry.record.workspace
         if self.size(workspace) <= SMALL or self._indexed(entry.compiled.audience.compiled.index_paths):
-            query = wanted.mongo().filter
-            return bool(self._users.find_range(workspace, query, hash_prefix(0), hash_prefix(HASH_SPACE), 1, {"_id": 1}))
+            whole = hash_prefix(0), hash_prefix(HASH_SPACE)
+            return bool(self._users.find_range(workspace, wanted.mongo().filter, *whole, 1, {"_id": 1}))
         found, _ = (None, "") if self._search is None or self._behind() else self._count(workspace, wanted)
         return found != 0
 
@@ -180,23 +140,24 @@ class Choosing:
             why = "the feed is behind: MongoDB itself is read"
         return Chosen(mine.path, mine, told, users, matches, counted, why)
 
-    def _told(
-        self, entry: Entry, wanted: Candidates, users: int
-    ) -> tuple[tuple[Estimate, ...], int | None, str]:
+    def _told(self, entry: Entry, wanted: Candidates, users: int) -> tuple[tuple[Estimate, ...], int | None, str]:
         workspace = entry.record.workspace
         reads = {AccessPath.SCAN: users}
         impossible: dict[AccessPath, str] = {}
         matches, counted = self._count(workspace, wanted)
         if matches is None:
-            impossible[AccessPath.ELASTIC] = "there is no Elasticsearch" if self._search is None else "it does not answer"
+            away = "it does not answer" if self._search is not None else "there is no Elasticsearch"
+            impossible[AccessPath.ELASTIC] = away
             share = self._sampled(entry, wanted)
             matches, counted = int(share * users), f"estimated from {SAMPLE} users"
         elif self._behind():
             impossible[AccessPath.ELASTIC] = "it is behind MongoDB"
         else:
             reads[AccessPath.ELASTIC] = matches
-        refused = "there is no user cache" if self._cache is None else self._cache.usable(
-            workspace, entry.fields, entry.events
+        refused = (
+            "there is no user cache"
+            if self._cache is None
+            else self._cache.refused(workspace, entry.fields, entry.events)
         )
         if refused is None:
             reads[AccessPath.CACHE] = users
@@ -211,7 +172,7 @@ class Choosing:
             reads[AccessPath.INDEX] = matches
         else:
             impossible[AccessPath.INDEX] = "no index of users serves the audience"
-        warm = self._cache.warm(workspace) if self._cache is not None and refused is None else 0.0
+        warm = self._cache.warm_share(workspace) if self._cache is not None and refused is None else 0.0
         batch = choose(self._book.profile(entry.record).batch.candidates, None)
         facts = Choice(users, matches, reads, impossible, warm, batch)
         return estimates(facts, self._rates.read()), matches, counted
@@ -227,9 +188,7 @@ class Choosing:
     def _sampled(self, entry: Entry, wanted: Candidates) -> float:
         """The share of candidates among the first users of a stretch of the hash space, which is a fair sample."""
         until = hash_prefix(HASH_SPACE)
-        documents = self._users.read_range(
-            entry.record.workspace, hash_prefix(0), until, SAMPLE, entry.projection
-        )
+        documents = self._users.read_range(entry.record.workspace, hash_prefix(0), until, SAMPLE, entry.projection)
         rows = list(map(entry.catalogue.row, documents))
         return len(wanted.living(rows, wanted.as_of)) / len(rows) if rows else 0.0
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from threading import Lock
-from typing import Final, Protocol
+from typing import Final
 
 from engine.campaign.compiled import CompiledCampaign
 from engine.clock import Clock, Instant
@@ -19,6 +19,7 @@ from engine.pipeline.book import Entry
 from engine.pipeline.deciding import Deciding, Look, Origin
 from engine.pipeline.finding import AFTER, Finding, Found
 from engine.pipeline.ports import StayStore
+from engine.pipeline.sources import Recheck
 from engine.pipeline.working import Hold, LeaseLost
 from engine.policy.models import Profile
 from engine.predicate.compiled import Candidates
@@ -29,13 +30,6 @@ READ_US: Final = "read_us"
 
 KEPT: Final = 256
 """Compiled candidate sets kept in a process, some kilobytes each: one for each run that goes on."""
-
-
-class Recheck(Protocol):
-    """Asks for another look where a user of the cache changed while its old row was decided on."""
-
-    def changed(self, workspace: str, rows: Sequence[Row], since: int | None) -> int:
-        """Look again at those of `rows` that are newer by now; gives how many. `since`: see `Found.changes`."""
 
 
 class Entering:
@@ -99,9 +93,7 @@ class Entering:
         """Those who were never in; where a campaign is entered again, also those whose last stay has ended."""
         suffixes = [suffix_of_user(row.key) for row in rows]
         known = self._stays.present(campaign.workspace, campaign.uid, suffixes)
-        looks = [
-            Look(suffix, row, None) for suffix, row in zip(suffixes, rows, strict=True) if suffix not in known
-        ]
+        looks = [Look(suffix, row, None) for suffix, row in zip(suffixes, rows, strict=True) if suffix not in known]
         if campaign.again_after is not None and known:
             keys = [row.key for suffix, row in zip(suffixes, rows, strict=True) if suffix in known]
             latest = self._stays.latest_of(campaign.uid, keys)

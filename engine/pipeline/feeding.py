@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Final, Protocol
+from typing import Final
 
 from engine.clock import Clock
 from engine.domain.keys import cut
-from engine.domain.looks import EVERYTHING, Changed, FeedState
+from engine.domain.looks import EVERYTHING
 from engine.failpoints import passage
 from engine.pipeline.ports import Document, Messenger
 from engine.pipeline.registry import Registry
+from engine.pipeline.sources import Batch, FeedStore, LookStore, RangeReads, Search, Stream, UserCache
 from engine.predicate.elastic import elastic_document
 from engine.predicate.fields import Catalogue
 from engine.telemetry.events import emit
@@ -34,61 +35,6 @@ REINDEXED: Final = 256
 """Ranges in which a workspace is indexed again after a gap."""
 
 
-class Batch(Protocol):
-    """One micro-batch of the stream."""
-
-    @property
-    def changes(self) -> Sequence[Changed]: ...
-    @property
-    def token(self) -> str: ...
-    @property
-    def position(self) -> int: ...
-
-
-class Stream(Protocol):
-    """The users' change stream (`engine.stores.change_stream`)."""
-
-    @property
-    def start(self) -> str: ...
-    def take(self, most: int, wait: timedelta) -> Batch: ...
-    def close(self) -> None: ...
-
-
-class FeedStore(Protocol):
-    """How far the feed is (`engine.stores.feeds`)."""
-
-    def read(self) -> FeedState: ...
-    def save(self, position: int, token: str) -> None: ...
-    def publish(self, position: int) -> None: ...
-    def next_generation(self) -> int: ...
-
-
-class UserKeys(Protocol):
-    """Users by key."""
-
-    def read_keys(self, keys: Sequence[str], projection: Mapping[str, int] | None = None) -> list[Document]: ...
-
-
-class LookWrites(Protocol):
-    """What asks for looks (`engine.stores.looks`)."""
-
-    def add(self, names: Mapping[str, frozenset[str]], mark: str) -> None: ...
-    def add_ranges(self, names: Mapping[str, frozenset[str]], mark: str) -> None: ...
-    def count(self) -> int: ...
-
-
-class Refresh(Protocol):
-    """The user cache, as the feed writes it; False where Redis was not reached."""
-
-    def refresh(self, workspace: str, documents: Sequence[Document]) -> bool: ...
-
-
-class Index(Protocol):
-    """The users' index."""
-
-    def index(self, documents: Sequence[Document]) -> int: ...
-
-
 class Feeding:
     """The use case behind the process `feed`; `cache` and `index` are None where there is none."""
 
@@ -98,10 +44,10 @@ class Feeding:
         lost: type[Exception],
         feeds: FeedStore,
         registry: Registry,
-        users: UserKeys,
-        looks: LookWrites,
-        cache: Refresh | None,
-        index: Index | None,
+        users: RangeReads,
+        looks: LookStore,
+        cache: UserCache | None,
+        index: Search | None,
         keep_request: Callable[[Sequence[str]], None],
         reindex: Callable[[str, Sequence[tuple[str, str]]], None],
         messenger: Callable[[], Messenger],
@@ -197,9 +143,7 @@ class Feeding:
         passage("feed.refreshed")
         # Not earlier: a campaign that goes live from here on finds these users fresh, one that is live gets its looks.
         self._registry.refresh()
-        wanted = {
-            key: told for key, told in names.items() if self._registry.concerned(key.split("/", 1)[0], told)
-        }
+        wanted = {key: told for key, told in names.items() if self._registry.concerned(key.split("/", 1)[0], told)}
         if wanted:
             mark = f"{batch.position:020d}"
             if self._looks.count() > BACKLOG:

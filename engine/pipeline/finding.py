@@ -6,15 +6,15 @@ elsewhere (a list, Elasticsearch) read them from MongoDB; the cached scan reads 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final
 
 from engine.domain.keys import HASH_SPACE, hash_prefix, suffix_of_user
 from engine.domain.work import AccessPath, Slice
 from engine.errors import ProgrammerError
 from engine.pipeline.book import Entry
-from engine.pipeline.ports import Document
+from engine.pipeline.sources import ListReads, RangeReads, Search, UserCache
 from engine.predicate.compiled import Candidates
 from engine.predicate.fields import Row
 
@@ -24,61 +24,16 @@ AFTER: Final = "\0"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one step of a path gave: rows in the order of their keys, how many users were read for it, and where the
-    next step begins (None: the range ends here). `changes` tells later whether users of the cache changed meanwhile.
+    """What one step of a path gave.
+
+    `read` is how many users were read for the rows, `then` where the next step begins (None: the range ends here).
+    `changes` tells later whether users of the cache changed meanwhile.
     """
 
     rows: Sequence[Row]
     read: int
     then: str | None
     changes: int | None = None
-
-
-class RangeReads(Protocol):
-    """The users, as paths read them (`engine.stores.users`)."""
-
-    def read_range(
-        self, workspace: str, first: str, until: str, limit: int, projection: Mapping[str, int] | None = None
-    ) -> list[Document]: ...
-    def read_keys(self, keys: Iterable[str], projection: Mapping[str, int] | None = None) -> list[Document]: ...
-    def find_range(
-        self,
-        workspace: str,
-        query: Mapping[str, Any],
-        first: str,
-        until: str,
-        limit: int,
-        projection: Mapping[str, int] | None = None,
-    ) -> list[Document]: ...
-
-
-class ListReads(Protocol):
-    """The members of a list (`engine.stores.lists`)."""
-
-    def read_range(self, workspace: str, name: str, first: str, until: str, limit: int) -> list[str]: ...
-
-
-class IndexReads(Protocol):
-    """The users' index (`engine.stores.search_index`)."""
-
-    def ids(self, query: Mapping[str, Any], workspace: str, first: str, until: str, size: int) -> list[str]: ...
-
-
-class CachedRows(Protocol):
-    """Rows from the user cache."""
-
-    @property
-    def rows(self) -> Sequence[Row]: ...
-    @property
-    def until(self) -> str: ...
-    @property
-    def changes(self) -> int | None: ...
-
-
-class CacheReads(Protocol):
-    """The user cache, as the cached scan reads it (`engine.stores.user_cache`)."""
-
-    def scan(self, workspace: str, first: str, until: str) -> CachedRows: ...
 
 
 class Finding:
@@ -88,8 +43,8 @@ class Finding:
         self,
         users: RangeReads,
         lists: Callable[[str], ListReads],
-        index: IndexReads | None,
-        cache: CacheReads | None,
+        index: Search | None,
+        cache: UserCache | None,
         size_of: Callable[[str], int],
     ) -> None:
         """`size_of` gives about how many users a workspace has."""
@@ -100,7 +55,7 @@ class Finding:
         self._size_of = size_of
 
     def next(self, piece: Slice, entry: Entry, wanted: Candidates, first: str, size: int) -> Found:
-        """The next `size` users or so from suffix bound `first` on. Raises `ProgrammerError` without the path's store."""
+        """The next `size` users or so from bound `first` on. Raises `ProgrammerError` where the path has no store."""
         match piece.path:
             case AccessPath.CACHE:
                 return self._cached(piece, first, size)
@@ -108,22 +63,21 @@ class Finding:
                 if self._index is None:
                     raise ProgrammerError("a slice asks for Elasticsearch, and there is none")
                 query = wanted.elastic().filter
-                return self._named(piece, entry, self._index.ids(query, piece.workspace, first, piece.until, size), size)
+                keys = self._index.ids(query, piece.workspace, first, piece.until, size)
+                return self._named(entry, keys, size)
             case AccessPath.LIST:
                 name = entry.compiled.audience.compiled.required_lists[0]
                 keys = self._lists(piece.workspace).read_range(piece.workspace, name, first, piece.until, size)
-                return self._named(piece, entry, keys, size)
+                return self._named(entry, keys, size)
             case AccessPath.INDEX:
                 query = wanted.mongo().filter
-                documents = self._users.find_range(
-                    piece.workspace, query, first, piece.until, size, entry.projection
-                )
+                documents = self._users.find_range(piece.workspace, query, first, piece.until, size, entry.projection)
             case _:
                 documents = self._users.read_range(piece.workspace, first, piece.until, size, entry.projection)
         then = suffix_of_user(documents[-1]["_id"]) + AFTER if len(documents) == size else None
         return Found(list(map(entry.catalogue.row, documents)), len(documents), then)
 
-    def _named(self, piece: Slice, entry: Entry, keys: Sequence[str], size: int) -> Found:
+    def _named(self, entry: Entry, keys: Sequence[str], size: int) -> Found:
         documents = self._users.read_keys(keys, entry.projection) if keys else []
         then = suffix_of_user(keys[-1]) + AFTER if len(keys) == size else None
         return Found(list(map(entry.catalogue.row, documents)), len(keys), then)

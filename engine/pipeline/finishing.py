@@ -5,26 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Final, Protocol
+from typing import Final
 
 from engine.clock import Clock
 from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import CampaignState, RunState
-from engine.domain.work import AccessPath, RunKind
+from engine.domain.work import RunKind
 from engine.failpoints import passage
 from engine.pipeline.entering import READ_US
 from engine.pipeline.ports import CampaignStore, DeliveryStore, Doorbell, RunStore, SliceStore, StayStore
+from engine.pipeline.sources import RateStore
 from engine.telemetry.events import emit
-
 
 PASSING: Final = frozenset({RunKind.LAUNCH, RunKind.PASS, RunKind.RECONCILE})
 """Runs after which everybody whom time has let in up to their `as_of` was looked at."""
-
-
-class RateStore(Protocol):
-    """Measured rates (`engine.stores.rates`)."""
-
-    def measured(self, path: AccessPath, users: int, took: timedelta) -> None: ...
 
 
 class Finishing:

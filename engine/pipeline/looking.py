@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Final, Protocol
+from typing import Final
 from uuid import uuid4
 
 from engine.clock import Clock, Instant
@@ -21,6 +21,7 @@ from engine.pipeline.deciding import Deciding, Look, Origin
 from engine.pipeline.finding import AFTER
 from engine.pipeline.ports import Doorbell, NamedLeases, SliceStore, StayStore, UserReads
 from engine.pipeline.registry import Registry
+from engine.pipeline.sources import LookStore, UserCache
 from engine.predicate.fields import Row
 from engine.telemetry.events import emit
 
@@ -31,30 +32,9 @@ LEASE: Final = timedelta(seconds=30)
 """After this others take up what a dead process held."""
 
 LONGEST: Final = 5.0
-"""Seconds after which one message ends, so that the lane's other work is not held up; it rings again if work is left."""
+"""Seconds after which one message ends, so that the lane's other work is not held up; the clock rings again."""
 
 RANGE_LEASE: Final = "dirty-ranges"
-
-
-class LookStore(Protocol):
-    """Looks that wait (`engine.stores.looks`)."""
-
-    def take(self, limit: int, lease: timedelta) -> list[Asked]: ...
-    def done(self, looks: Sequence[Asked]) -> int: ...
-    def add(self, names: Mapping[str, frozenset[str]], mark: str) -> None: ...
-    def ranges(self, limit: int) -> list[DirtyRange]: ...
-    def move(self, dirty: DirtyRange, cursor: str) -> bool: ...
-    def clean(self, dirty: DirtyRange) -> bool: ...
-    def suspects(self, limit: int) -> list[Asked]: ...
-    def expire(self) -> int: ...
-    def waiting(self) -> bool: ...
-
-
-class Revisions(Protocol):
-    """Revisions in the user cache; None where the bucket is gone."""
-
-    def changes(self, workspace: str) -> int | None: ...
-    def revisions(self, workspace: str, keys: Sequence[str]) -> Mapping[str, int | None]: ...
 
 
 class Looking:
@@ -161,9 +141,7 @@ class Looking:
         record = entry.record
         campaign = entry.compiled.at_state(record, launching=False)
         inside = [key for key in keys if (record.uid, key) in stays]
-        looks = [
-            Look(stay.suffix, rows.get(key), stay) for key in inside for stay in (stays[record.uid, key],)
-        ]
+        looks = [Look(stay.suffix, rows.get(key), stay) for key in inside for stay in (stays[record.uid, key],)]
         if campaign.intake_open:
             strangers = [rows[key] for key in keys if key in rows and (record.uid, key) not in stays]
             may = campaign.candidates(None, as_of).living(strangers, as_of) if strangers else []
@@ -228,7 +206,8 @@ class Looking:
             workspace, suffix = asked.user.split("/", 1)
             uids = self._registry.concerned(workspace, asked.names)
             entries = [entry for uid in uids if (entry := self._registry.entry(uid)) is not None]
-            self._slices.add([_alone(entry.record, suffix, asked.mark, self._clock.campaign_now()) for entry in entries])
+            as_of = self._clock.campaign_now()
+            self._slices.add([_alone(entry.record, suffix, asked.mark, as_of) for entry in entries])
         self._looks.done(found)
         return len(found)
 
@@ -236,7 +215,7 @@ class Looking:
 class Rechecking:
     """Looks again at users whose cached row was old when it was decided on (`engine.pipeline.entering.Recheck`)."""
 
-    def __init__(self, cache: Revisions, looks: LookStore) -> None:
+    def __init__(self, cache: UserCache, looks: LookStore) -> None:
         self._cache = cache
         self._looks = looks
 

@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from engine.clock import Clock
 from engine.domain.campaign import STAYS_TO_END
 from engine.domain.lifecycle import LOOKED_AT, CampaignState
 from engine.pipeline.ports import CampaignStore, DeliveryStore, RunStore, StayStore
-
+from engine.pipeline.sources import FeedStore, LookStore
 
 PATIENCE: Final = 1.0
 """Seconds that one question waits for the feed's report."""
 
 POLL: Final = 0.005
-
-
-class OpenLooks(Protocol):
-    """Looks that wait (`engine.stores.looks`)."""
-
-    def any(self) -> bool: ...
-
-
-class FeedPosition(Protocol):
-    """How far the feed is (`engine.stores.feeds`)."""
-
-    def position(self) -> int: ...
-    def now(self) -> int: ...
 
 
 class Openness:
@@ -42,8 +29,8 @@ class Openness:
         deliveries: DeliveryStore,
         clock: Clock,
         time_is_set: Callable[[], bool],
-        looks: OpenLooks,
-        feed: FeedPosition,
+        looks: LookStore,
+        feed: FeedStore,
     ) -> None:
         self._looks = looks
         self._feed = feed

@@ -104,7 +104,7 @@ class Planning:
             parts = [_piece(run, i, first, until) for i, (first, until) in enumerate(cut(self.pieces(record)))]
         self._slices.add(parts)
         passage("plan.sliced")
-        if self._runs.move(run, RunState.RUNNING, plan=plan):
+        if self._runs.move(run, RunState.RUNNING, plan=plan, pieces=len(parts)):
             emit(
                 "run.planned",
                 workspace=run.workspace,
@@ -150,9 +150,7 @@ class Planning:
             found = self._stays.idle_ids(run.campaign, run.as_of - millis(profile.inactivity), MOST_FOUND)
         if not found:
             return []  # another run has looked at them meanwhile
-        firsts = [
-            found[i].removeprefix(prefix).rsplit("/", 1)[0] for i in range(0, len(found), profile.slice_users)
-        ]
+        firsts = [found[i].removeprefix(prefix).rsplit("/", 1)[0] for i in range(0, len(found), profile.slice_users)]
         last = found[-1].removeprefix(prefix).rsplit("/", 1)[0] + "/" + HIGHEST
         return [
             _piece(run, i, first, until)

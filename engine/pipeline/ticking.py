@@ -7,7 +7,7 @@ a tick that is missed costs time only.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Final
 
 from engine.clock import Clock, Instant
 from engine.domain.campaign import ONE_OFF, STAYS_TO_END, CampaignRecord
@@ -22,6 +22,7 @@ from engine.pipeline.planning import Planning
 from engine.pipeline.ports import CampaignStore, DeliveryStore, Messenger, RunStore, SliceStore, StayStore
 from engine.pipeline.reconciling import Reconciling
 from engine.pipeline.roster import Roster
+from engine.pipeline.sources import Suspects
 from engine.telemetry.events import emit
 
 WATCHED: Final = (
@@ -36,13 +37,6 @@ ASK_AGAIN: Final = 5.0
 
 MOST_FINISHED: Final = 50
 """Campaigns asked at one tick whether they are finished."""
-
-
-class Suspects(Protocol):
-    """Looks that wait (`engine.pipeline.looking`)."""
-
-    def suspects(self) -> int: ...
-    def waiting(self) -> bool: ...
 
 
 class Ticking:

@@ -44,8 +44,8 @@ class Progress:
 class Hold:
     """A slice under a lease, which its holder trusts until `until` on its monotonic clock (s).
 
-    `looked` is when it last asked whether to go on (s on the same clock), `ahead` whether work was done since its cursor
-    was written.
+    `looked` is when it last asked whether to go on (s on the same clock), `entry` the campaign as it was then, `ahead`
+    whether work was done since the cursor was written.
     """
 
     piece: Slice
@@ -86,6 +86,7 @@ class SliceWorker:
         self._pace = pace.total_seconds()
         self._stop = stop
         self._outages = outages
+        self._lost: tuple[type[BaseException], ...] = (LeaseLost, *outages)
         self._name_of = name_of
 
     def work(
@@ -175,7 +176,7 @@ class SliceWorker:
             self._slices.release(
                 piece.id, hold.token, after=None, suspect=piece.suspect, deaths=piece.deaths, errors=piece.errors
             )
-        except (LeaseLost, *self._outages):
+        except self._lost:
             return  # the lease runs out by itself
         self._bell.ring()
 
@@ -199,6 +200,6 @@ class SliceWorker:
             )
             if again is not verdict:
                 self._poison.treat(piece.id)
-        except (LeaseLost, *self._outages):
+        except self._lost:
             return  # the lease runs out by itself
         self._bell.ring()

@@ -1,8 +1,8 @@
 """Who may enter in a pass: a tree of summaries that every access path can answer.
 
-It holds for everybody who matches the predicate at `as_of`, and for some others: whoever it finds is decided on exactly.
-A pass that follows another one needs only those whom time alone has let in since (the crossing sets); whoever changed
-is looked at because of the change.
+It holds for everybody who matches the predicate at `as_of`, and for some others: whom it finds is decided on exactly. A
+pass that follows another one needs only those whom time alone has let in since (the crossing sets); whoever changed is
+looked at because of the change.
 """
 
 from __future__ import annotations

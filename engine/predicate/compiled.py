@@ -121,7 +121,7 @@ class CompiledPredicate:
 
         `also` are predicates that keep users out, so that their flips let somebody in as well.
         """
-        return candidates(self._plain, self.catalogue, after, as_of, also=[one._plain for one in also])
+        return candidates(self._plain, self.catalogue, after, as_of, also=[plain(one.tree) for one in also])
 
     @cached_property
     def moves(self) -> bool:

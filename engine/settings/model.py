@@ -76,9 +76,9 @@ class Engine(Model):
     """The machine's own times, in system time.
 
     `lease`: a killed worker's slice is back after it; `tick`: between two looks of the clock process; `ring_again`: a
-    slice that was rung and not claimed is rung again; `checkpoint`: how often at most a slice writes its cursor and asks
-    whether to go on; `attempt_limit`: a delivery that is attempting for longer is
-    stuck; `stop_timeout`: what a process that is told to stop has left.
+    slice that was rung and not claimed is rung again; `checkpoint`: how often at most a slice writes its cursor and
+    asks whether to go on; `attempt_limit`: a delivery that is attempting for longer is stuck; `stop_timeout`: what a
+    process that is told to stop has left.
     """
 
     lease: Duration = timedelta(seconds=30)

@@ -99,7 +99,7 @@ class Enrolments:
         return sorted(raw["_id"] for raw in found)
 
     def first_idle_campaign(self, campaigns: Sequence[str], before: Instant) -> str | None:
-        """The uid of one of `campaigns` with a stay idle since `before` or earlier. Index: `idle`, a seek a campaign."""
+        """The uid of one of `campaigns` with a stay idle since `before` or earlier. Index: `idle`, a seek for each."""
         found = self._all.find_one(_idle({"$in": list(campaigns)}, before), {"campaign": 1}, hint="idle")
         return None if found is None else str(found["campaign"])
 

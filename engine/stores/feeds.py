@@ -52,7 +52,7 @@ class Feeds:
         told = 0
         if self._client is not None:
             try:
-                told = int(self._client.get(self._key) or 0)  # type: ignore[arg-type]  # the client's stubs allow an awaitable
+                told = int(self._client.get(self._key) or 0)
             except redis.RedisError:
                 told = 0
         return max(told, self.read().position)

@@ -102,7 +102,7 @@ class Looks:
         return [raw["_id"] for raw in found]
 
     def done(self, looks: Sequence[Look]) -> int:
-        """Remove looks that are done; gives how many. Where the user changed meanwhile it is free again. Index: `_id`."""
+        """Remove looks that are done, free those whose user changed meanwhile; gives how many went. Index: `_id`."""
         if not looks:
             return 0
         deleted = self._all.bulk_write(

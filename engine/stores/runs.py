@@ -69,16 +69,17 @@ class Runs:
         results: Mapping[str, int] | None = None,
         *,
         plan: Mapping[str, object] | None = None,
+        pieces: int | None = None,
     ) -> bool:
         """Move a run to `state`, if its state is still the one of `run`. Raises `IllegalTransition`. Index: `_id`.
 
-        `plan` is what its planning has found (path, estimates), kept for the report.
+        `plan` is what its planning has found (path, estimates), kept for the report, and `pieces` its slices.
         """
         check_transition(run.state, state)
         fields: Document = {"state": state.value}
         if plan is not None:
             fields["plan"] = {"$literal": dict(plan)}
-            fields["planned_at"] = "$$NOW"
+            fields |= {"planned_at": "$$NOW", "pieces": pieces}
         if results is not None:
             fields["results"] = {"$literal": dict(results)}
         stages: list[Document] = [{"$set": fields}]

@@ -79,6 +79,10 @@ class Collected:
         """A run to be cut."""
         self._asked.append(("plan", run_id, "control"))
 
+    def look(self) -> None:
+        """Users who changed."""
+        self._asked.append(("look", "", "looks"))
+
     def finish(self, run_id: str) -> None:
         """A run to be decided."""
         self._asked.append(("finish", run_id, "control"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,11 +69,21 @@ class World:
                 workspaces=folder / "conf/workspaces",
                 campaigns=folder / "campaigns",
             ),
-            engine=Engine.model_validate(dict(engine or {})),
+            engine=Engine.model_validate({"checkpoint": "0s", **(engine or {})}),
             email=Email.model_validate(dict(transport or {})),
         )
         self.app = self.open()
         self.app.stores.times.advance(at, self.app.system.system_now())
+        self.feed()
+
+    def feed(self) -> int:
+        """Handle every change of users so far, as the feed's process would; gives how many there were."""
+        handled = 0
+        wanted = self.app.stores.feeds.now()
+        while True:
+            handled += self.app.feeding.step(timedelta(milliseconds=5))
+            if self.app.stores.feeds.position() >= wanted:
+                return handled
 
     def open(self) -> App:
         """A further application on this world's database and folder, as another process would have it."""
@@ -82,6 +93,7 @@ class World:
 
     def close(self) -> None:
         """Let go of connections."""
+        self.app.feeding.close()
         self.app.close()
 
     # what an operator edits
@@ -201,18 +213,19 @@ class World:
             "deliver": app.delivering.run,
             "plan": app.planning.run,
             "finish": app.finishing.run,
+            "look": lambda _: app.looking.run(),
         }
         uses[kind](ident)
 
     def step(self) -> int:
-        """One tick and what it asked for; gives how many things happened."""
-        return self.tick() + self.work()
+        """What changed, one tick, and what they asked for; gives how many things happened."""
+        return self.feed() + self.tick() + self.work()
 
     def settle(self, *, check: bool = True) -> None:
         """Step until nothing is open and nothing more happens; then check that all counts add up."""
         for _ in range(MOST_STEPS):
             happened = self.step()
-            if not happened and not self.asked and self.app.openness.what() is None:
+            if not happened and not self.asked and not self.feed() and self.app.openness.what() is None:
                 break
         else:
             raise AssertionError(f"never settles: {self.app.openness.what()}")
