@@ -31,7 +31,7 @@ _INDEXES: Final[dict[str, list[IndexModel]]] = {
     "campaign_revisions": list(campaigns.REVISION_INDEXES),
     **{store.NAME: [IndexModel(**given) for given in store.INDEXES] for store in (Users, Events, Lists)},
 }
-COLLECTIONS: Final = (*_INDEXES, "policies", "leases", "settings", "imports")
+COLLECTIONS: Final = (*_INDEXES, "policies", "leases", "settings", "imports", "cache_layouts")
 
 
 def migrate_mongo(database: Database[Document]) -> int:

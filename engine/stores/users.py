@@ -19,7 +19,7 @@ from pymongo.errors import BulkWriteError
 from engine.clock import Instant, instant
 from engine.domain.keys import HASH_SPACE, hash_prefix, user_id_of, user_key
 from engine.errors import EngineError
-from engine.stores.connect import MAJORITY
+from engine.stores.connect import MAJORITY, READ_MAJORITY
 from engine.stores.explained import explained, find_command, update_command
 
 Document = dict[str, Any]  # a driver's edge: BSON values
@@ -121,6 +121,14 @@ class Users:
         """At most `limit` users with a suffix in [first, until), tombstones too, in the order of their keys."""
         found = self._users.find(range_filter(workspace, first, until), projection, batch_size=limit)
         return list(found.sort("_id", 1).limit(limit))
+
+    def read_whole(self, workspace: str, first: str, until: str, projection: Mapping[str, int]) -> list[Document]:
+        """All users with a suffix in [first, until) as a majority has them, in the order of their keys.
+
+        What a failover rolls back is no change that the feed hears of, so nothing that is kept may hold it.
+        """
+        found = self._database.get_collection(self.NAME, read_concern=READ_MAJORITY)
+        return list(found.find(range_filter(workspace, first, until), projection).sort("_id", 1))
 
     def read_keys(self, keys: Iterable[str], projection: Mapping[str, int] | None = None) -> list[Document]:
         """Those of `keys` that exist, in the order of their keys."""
@@ -230,6 +238,7 @@ def duplicates(error: BulkWriteError) -> list[int]:
 
 _KEY: Final = user_key("w", "hh-1")
 explained("users.read_range", "_id_", find_command("users", range_filter("w", "0", "8"), sort={"_id": 1}, limit=1000))
+explained("users.read_whole", "_id_", find_command("users", range_filter("w", "0", "8"), sort={"_id": 1}))
 explained("users.read_keys", "_id_", find_command("users", keys_filter([_KEY, "w/0/a"]), sort={"_id": 1}))
 explained("users.deleted", "_id_", find_command("users", deleted_filter([_KEY, "w/0/a"]), projection={"_id": 1}))
 explained("users.estimate", "_id_", {"count": "users", "query": range_filter("w", "0", "1"), "hint": "_id_"})

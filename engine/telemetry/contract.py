@@ -261,6 +261,14 @@ _event(
     "workspace",
     measures={"users": "users", "older": "users"},
 )
+_event(
+    "cache.away",
+    "The user cache does not answer; users are read from MongoDB.",
+    "reason",
+    level="warning",
+    outcome="failure",
+)
+_event("cache.back", "The user cache answers again.")
 _event("schema.migrated", "Indexes and templates were brought up to date.", "service", measures={"indexes": "indexes"})
 _event(
     "ship.away",
