@@ -15,6 +15,7 @@ from uuid import uuid4
 from engine.stores.cache_layout import Layout, Span
 from engine.stores.cache_scripts import BUCKET_MS, LEASE, LEASE_MS, STORE
 from engine.stores.cache_server import Away, CacheServer
+from engine.stores.cache_stats import MemoryWatch
 
 Document = dict[str, Any]  # a driver's edge: BSON values
 Contents = dict[int, dict[bytes, bytes]]
@@ -44,9 +45,10 @@ NOTHING_LEASED: Final = Leased(b"", frozenset())
 class BucketLoader:
     """Loads buckets: `lease`, then `fetch`, then `store`."""
 
-    def __init__(self, server: CacheServer, users: UserRanges) -> None:
+    def __init__(self, server: CacheServer, users: UserRanges, watch: MemoryWatch) -> None:
         self._server = server
         self._users = users
+        self._watch = watch
 
     def lease(self, layout: Layout, buckets: Sequence[int]) -> Leased:
         """Take the leases that nobody has; without Redis there are none."""
@@ -56,7 +58,8 @@ class BucketLoader:
             taken = self._server.ask([LEASE.call(keys, [token, LEASE_MS])])[0]
         except Away:
             return NOTHING_LEASED
-        if not isinstance(taken, list):  # out of memory
+        if not isinstance(taken, list):
+            self._watch.loaded(refused=True)
             return NOTHING_LEASED
         return Leased(token, frozenset(bucket for bucket, mine in zip(buckets, taken, strict=True) if mine))
 
@@ -81,9 +84,11 @@ class BucketLoader:
             for bucket in sorted(leased.buckets)
         ]
         try:
-            return sum(answer == 1 for answer in self._server.ask(calls))
+            answers = self._server.ask(calls)
         except Away:
             return 0
+        self._watch.loaded(refused=any(isinstance(answer, Exception) for answer in answers))
+        return sum(answer == 1 for answer in answers)
 
 
 def neighbours(buckets: Iterable[int]) -> Iterator[Span]:

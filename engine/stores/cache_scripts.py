@@ -5,6 +5,10 @@ They touch a bucket, its load lease and the counter of changes of one workspace:
     bucket     hash     user suffix -> packed row, "" -> "": see `cache_layout`       7 days
     lease      string   the token of who loads the bucket                             20 seconds
     changes    string   a number, raised by every refreshed row                       no end
+
+The counter begins at the server's microseconds, so that a lost one never comes back to a number it had. A server whose
+memory is full and which evicts nothing refuses a script's first growing write: `lease` and `store` are refused, while
+`refresh` and `drop` begin with a removal and get through, so that what is cached stays right.
 """
 
 from __future__ import annotations
@@ -57,33 +61,33 @@ return taken
 STORE: Final = Script("""
 -- store: keys = {bucket, lease}, args = {token, lifetime in ms, field, value, field, value, ...}
 -- writes a whole bucket if the lease is still there: a refresh since then has removed it; answers 1 or 0
-if redis.call("get", KEYS[2]) ~= ARGV[1] then
-    return 0
-end
-redis.call("del", KEYS[2])
-if redis.call("exists", KEYS[1]) == 1 then
+if redis.call("get", KEYS[2]) ~= ARGV[1] or redis.call("exists", KEYS[1]) == 1 then
     return 0
 end
 for start = 3, #ARGV, 1000 do
-    local done = redis.pcall("hset", KEYS[1], unpack(ARGV, start, math.min(start + 999, #ARGV)))
-    if type(done) == "table" and done.err then
-        redis.call("del", KEYS[1])
-        return done
-    end
+    redis.call("hset", KEYS[1], unpack(ARGV, start, math.min(start + 999, #ARGV)))
 end
 redis.call("pexpire", KEYS[1], ARGV[2])
+redis.call("del", KEYS[2])
 return 1
 """)
 
-REFRESH: Final = Script("""
+_RAISE: Final = """
+if redis.call("incr", KEYS[3]) == 1 then
+    local now = redis.call("time")
+    redis.call("set", KEYS[3], now[1] .. string.format("%06d", now[2]))
+end
+"""
+
+REFRESH: Final = Script(
+    """
 -- refresh: keys = {bucket, lease, changes}, args = {field, value, revision}
 -- voids the lease: who reads now has read older data. Then writes the row if the bucket is there and has none or an
--- older one; never makes a bucket. Answers {0 no bucket, 1 not newer, 2 written, 3 bucket dropped; leases voided}
+-- older one; never makes a bucket. Answers {0 no bucket, 1 not newer, 2 written; leases voided}
 local voided = redis.call("del", KEYS[2])
-local raised = redis.pcall("incr", KEYS[3])
-if type(raised) == "table" and raised.err then
-    redis.call("del", KEYS[3])
-end
+"""
+    + _RAISE
+    + """
 if redis.call("exists", KEYS[1]) == 0 then
     return {0, voided}
 end
@@ -96,26 +100,24 @@ if old then
         return {1, voided}
     end
 end
-local done = redis.pcall("hset", KEYS[1], ARGV[1], ARGV[2])
-if type(done) == "table" and done.err then
-    redis.call("del", KEYS[1])
-    return {3, voided}
-end
+redis.call("hset", KEYS[1], ARGV[1], ARGV[2])
 return {2, voided}
-""")
+"""
+)
 
-DROP: Final = Script("""
+DROP: Final = Script(
+    """
 -- drop: keys = {bucket, lease, changes}, args = {}
--- for a user without a revision to compare (its document is gone): the next reader
--- loads the bucket anew. Answers as refresh does
+-- for a user without a revision to compare (its document is gone): the next reader loads the bucket anew.
+-- Answers as refresh does
 redis.call("del", KEYS[1])
 local voided = redis.call("del", KEYS[2])
-local raised = redis.pcall("incr", KEYS[3])
-if type(raised) == "table" and raised.err then
-    redis.call("del", KEYS[3])
-end
+"""
+    + _RAISE
+    + """
 return {0, voided}
-""")
+"""
+)
 
 LEASE_MS: Final = b"%d" % millis(LEASE_LIFETIME)
 BUCKET_MS: Final = b"%d" % millis(BUCKET_LIFETIME)

@@ -144,7 +144,7 @@ class Stores:
         url = self._services.cache_url
         if url is None:
             return None
-        return UserCache(CacheServer(cache_client(url.get_secret_value()), self._tell), self.users)
+        return UserCache(CacheServer(cache_client(url.get_secret_value()), self._tell), self.users, self._tell)
 
     @cached_property
     def cache_layouts(self) -> CacheLayouts:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 import msgspec
@@ -19,8 +20,8 @@ from engine.predicate.fields import Row
 from engine.stores.cache_layout import Layout, Span, read_head
 from engine.stores.cache_load import BucketLoader, UserRanges
 from engine.stores.cache_scripts import DROP, REFRESH
-from engine.stores.cache_server import Asked, Away, CacheServer, Reply
-from engine.stores.cache_stats import CacheCounts, CacheMemory, CacheUse, cache_memory
+from engine.stores.cache_server import Asked, Away, CacheServer, Reply, Tell, unheard
+from engine.stores.cache_stats import BETWEEN_LOOKS, CacheCounts, CacheMemory, CacheUse, MemoryWatch, cache_memory
 
 Document = dict[str, Any]  # a driver's edge: BSON values
 
@@ -62,9 +63,12 @@ class Refreshed:
 class UserCache:
     """The user cache of one installation, shared by the threads of a process."""
 
-    def __init__(self, server: CacheServer, users: UserRanges) -> None:
+    def __init__(
+        self, server: CacheServer, users: UserRanges, tell: Tell = unheard, looks: timedelta = BETWEEN_LOOKS
+    ) -> None:
+        """`tell` hears when the memory is too small; `looks` is the time between two looks at it."""
         self._server = server
-        self._loader = BucketLoader(server, users)
+        self._loader = BucketLoader(server, users, MemoryWatch(server, tell, looks))
         self._counts = CacheCounts()
 
     # -- reading
@@ -173,8 +177,6 @@ class UserCache:
             try:
                 answers = self._server.ask(calls[start : start + CALLS_AT_ONCE])
             except Away:
-                return Refreshed(False, written, voided)
-            if any(not isinstance(answer, list) for answer in answers):  # out of memory before it began
                 return Refreshed(False, written, voided)
             written += sum(code == 2 for code, _ in answers)
             voided += sum(lease for _, lease in answers)

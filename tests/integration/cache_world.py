@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -42,12 +43,18 @@ CATALOGUE = Catalogue(
 class CacheWorld:
     """Users in a database, and the cache at `url` with the layout that was adopted."""
 
-    def __init__(self, database: Database[Document], url: str, catalogue: Catalogue = CATALOGUE) -> None:
+    def __init__(
+        self,
+        database: Database[Document],
+        url: str,
+        catalogue: Catalogue = CATALOGUE,
+        looks: timedelta = timedelta(seconds=10),
+    ) -> None:
         self.database, self.catalogue = database, catalogue
         self.users = Users(database)
         self.redis = redis.Redis.from_url(url, socket_timeout=10)
         self.layouts = CacheLayouts(database, self.users, "t:")
-        self.cache = UserCache(CacheServer(cache_client(url), emit), self.users)
+        self.cache = UserCache(CacheServer(cache_client(url), emit), self.users, emit, looks)
 
     def close(self) -> None:
         self.cache.close()
