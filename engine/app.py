@@ -68,7 +68,7 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.stores = Stores(settings.services)
+        self.stores = Stores(settings.services, emit)
         self.clock = self.stores.clock
         self.system = SystemClock()
         self.hooks = Hooks()

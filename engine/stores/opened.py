@@ -17,6 +17,8 @@ from engine.errors import OperatorError
 from engine.predicate.fields import Catalogue
 from engine.stores.audience import Audience
 from engine.stores.bell import Bell
+from engine.stores.cache_layouts import CacheLayouts
+from engine.stores.cache_server import CacheServer, Tell, cache_client, unheard
 from engine.stores.campaign_time import CampaignTimes
 from engine.stores.campaigns import Campaigns
 from engine.stores.change_stream import UserStream
@@ -38,6 +40,7 @@ from engine.stores.rates import RateBook
 from engine.stores.runs import Runs
 from engine.stores.slices import Slices
 from engine.stores.upserts import UserUpserts
+from engine.stores.user_cache import UserCache
 from engine.stores.users import Users
 
 if TYPE_CHECKING:  # imported where they are used: most processes never talk to Elasticsearch
@@ -52,6 +55,7 @@ class Addresses(Protocol):
     mongo_url: SecretStr | None
     mongo_database: str
     broker_url: SecretStr | None
+    cache_url: SecretStr | None
     elastic_url: SecretStr | None
     elastic_api_key: SecretStr | None
     elastic_ca: Path | None
@@ -86,9 +90,11 @@ class Stores:
     )
     """What a store that does not answer raises; nobody's data is to blame for these."""
 
-    def __init__(self, services: Addresses) -> None:
+    def __init__(self, services: Addresses, tell: Tell = unheard) -> None:
+        """`tell` hears of outages that no caller sees."""
         self._services = services
         self._stream_client: MongoClient[Document] | None = None
+        self._tell = tell
 
     @cached_property
     def mongo(self) -> MongoClient[Document]:
@@ -136,6 +142,19 @@ class Stores:
     def users(self) -> Users:
         """Users."""
         return Users(self.database)
+
+    @cached_property
+    def user_cache(self) -> UserCache | None:
+        """The user cache; None where there is none."""
+        url = self._services.cache_url
+        if url is None:
+            return None
+        return UserCache(CacheServer(cache_client(url.get_secret_value()), self._tell), self.users, self._tell)
+
+    @cached_property
+    def cache_layouts(self) -> CacheLayouts:
+        """How the user cache lies in Redis; apart for each database on one Redis."""
+        return CacheLayouts(self.database, self.users, f"{self.database.name}:")
 
     @cached_property
     def audience(self) -> Audience:
@@ -244,7 +263,7 @@ class Stores:
         if self._stream_client is not None:
             self._stream_client.close()
             self._stream_client = None
-        for name in ("mongo", "broker_client", "elastic"):
+        for name in ("mongo", "broker_client", "user_cache", "elastic"):
             client = self.__dict__.pop(name, None)
             if client is not None:
                 client.close()

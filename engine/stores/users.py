@@ -19,7 +19,7 @@ from pymongo.errors import BulkWriteError
 from engine.clock import Instant, instant
 from engine.domain.keys import HASH_SPACE, hash_prefix, user_id_of, user_key
 from engine.errors import EngineError
-from engine.stores.connect import MAJORITY
+from engine.stores.connect import MAJORITY, READ_MAJORITY
 from engine.stores.explained import explained, find_command, update_command
 
 Document = dict[str, Any]  # a driver's edge: BSON values
@@ -143,6 +143,14 @@ class Users:
         """The keys of every index of the collection, in order."""
         return [tuple(key for key, _ in one["key"]) for one in self._users.index_information().values()]
 
+    def read_whole(self, workspace: str, first: str, until: str, projection: Mapping[str, int]) -> list[Document]:
+        """All users with a suffix in [first, until) as a majority has them, in the order of their keys.
+
+        What a failover rolls back is no change that the feed hears of, so nothing that is kept may hold it.
+        """
+        found = self._database.get_collection(self.NAME, read_concern=READ_MAJORITY)
+        return list(found.find(range_filter(workspace, first, until), projection).sort("_id", 1))
+
     def read_keys(self, keys: Iterable[str], projection: Mapping[str, int] | None = None) -> list[Document]:
         """Those of `keys` that exist, in the order of their keys."""
         return list(self._users.find(keys_filter(keys), projection).sort("_id", 1))
@@ -261,6 +269,7 @@ explained(
         limit=1000,
     ),
 )
+explained("users.read_whole", "_id_", find_command("users", range_filter("w", "0", "8"), sort={"_id": 1}))
 explained("users.read_keys", "_id_", find_command("users", keys_filter([_KEY, "w/0/a"]), sort={"_id": 1}))
 explained("users.deleted", "_id_", find_command("users", deleted_filter([_KEY, "w/0/a"]), projection={"_id": 1}))
 explained("users.estimate", "_id_", {"count": "users", "query": range_filter("w", "0", "1"), "hint": "_id_"})

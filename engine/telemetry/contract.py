@@ -292,6 +292,23 @@ _event(
     "workspace",
     measures={"users": "users", "older": "users"},
 )
+_event(
+    "cache.away",
+    "The user cache does not answer; users are read from MongoDB.",
+    "reason",
+    level="warning",
+    outcome="failure",
+)
+_event("cache.back", "The user cache answers again.")
+_event(
+    "cache.full",
+    "The user cache's memory is too small for what is read; the rest is read from MongoDB.",
+    "reason",
+    level="warning",
+    outcome="failure",
+    measures={"used": "bytes", "limit": "bytes", "evicted": "keys"},
+)
+_event("cache.fits", "The user cache's memory is enough again.", measures={"used": "bytes", "limit": "bytes"})
 _event("schema.migrated", "Indexes and templates were brought up to date.", "service", measures={"indexes": "indexes"})
 _event(
     "ship.away",

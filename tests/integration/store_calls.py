@@ -21,7 +21,9 @@ from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, Ru
 from engine.domain.settling import Settling
 from engine.domain.work import Run, RunKind, Slice, SliceKind
 from engine.predicate.compiled import EventQuery
+from engine.predicate.fields import BUILTINS, Catalogue, EventType
 from engine.stores.audience import Audience
+from engine.stores.cache_layouts import CacheLayouts
 from engine.stores.campaign_time import CampaignTimes
 from engine.stores.campaigns import Campaigns
 from engine.stores.counts import Counts
@@ -51,6 +53,7 @@ PIECE = Slice(f"{RUN.id}/0001", RUN.id, "shop", "c1", SliceKind.AUDIENCE, 1, "0"
 CAMPAIGN = CampaignRecord("c1", "shop", "campaign-1", "continuous", CampaignState.LIVE, 1, {})
 ENDED = Settled("one", DeliveryState.SENT, NOW)
 ORDERS = [EventQuery(ORDER, timedelta(days=2), ("value",))]
+CATALOGUE = Catalogue("shop", "UTC", None, BUILTINS, {ORDER: EventType(ORDER, {})})
 KEY_ONLY = frozenset({"_id_"})
 
 
@@ -70,8 +73,13 @@ def _lists(database: Database[dict[str, Any]]) -> Lists:
     return Lists(database, Users(database), {})
 
 
+def _layouts(database: Database[dict[str, Any]]) -> CacheLayouts:
+    return CacheLayouts(database, Users(database), "test:")
+
+
 STORES: dict[str, tuple[type, Callable[[Database[dict[str, Any]]], object]]] = {
     "audience": (Audience, Audience),
+    "cache_layouts": (CacheLayouts, _layouts),
     "campaigns": (Campaigns, Campaigns),
     "counts": (Counts, Counts),
     "deliveries": (Deliveries, Deliveries),
@@ -90,6 +98,10 @@ STORES: dict[str, tuple[type, Callable[[Database[dict[str, Any]]], object]]] = {
 
 CALLS: Mapping[str, Call] = {
     "audience.count": Call(lambda s: s.count("shop", {"a.plan": "gold"})),
+    "cache_layouts.layout": Call(lambda s: s.layout(CATALOGUE, 1)),
+    "cache_layouts.want": Call(lambda s: s.want("shop", ["plan"], [ORDER])),
+    "cache_layouts.pending": Call(lambda s: s.pending(["shop", "other"])),
+    "cache_layouts.adopt": Call(lambda s: (s.adopt(CATALOGUE, 1), s.adopt(replace(CATALOGUE, events={}), 2))),
     "campaigns.get": Call(lambda s: s.get("c1")),
     "campaigns.state_of": Call(lambda s: s.state_of("c1")),
     "campaigns.named": by("name")(lambda s: (s.named("campaign-1", "shop"), s.named("campaign-1"))),
@@ -191,6 +203,7 @@ CALLS: Mapping[str, Call] = {
     "times.advance": Call(lambda s: s.advance(NOW, NOW)),
     "users.server_now": by()(lambda s: s.server_now()),
     "users.read_range": Call(lambda s: s.read_range("shop", "1", "3", 100)),
+    "users.read_whole": Call(lambda s: s.read_whole("shop", "1", "3", {"rev": 1})),
     "users.read_keys": Call(lambda s: s.read_keys(KEYS)),
     "users.deleted": Call(lambda s: s.deleted(KEYS)),
     "users.get": Call(lambda s: s.get(KEYS[0])),
@@ -236,7 +249,7 @@ def fill(database: Database[dict[str, Any]]) -> None:
         for n, name in enumerate((ORDER, "Coupon Redeemed"))
     ]
     database.events.insert_many(happened)
-    for name in ("leases", "policies", "settings", "imports"):
+    for name in ("leases", "policies", "settings", "imports", "cache_layouts"):
         database[name].insert_many([{"_id": f"x{n}", "first_used_at": n} for n in range(500)])
     IndexRequests(database).add([IndexRequest((key,)) for key in KEYS])
     database.index_requests.insert_one({"_id": "i1", "keys": []})

@@ -1,0 +1,139 @@
+"""Which layout of the user cache is in force, for each workspace: one small document, changed by compare-and-set.
+
+    {_id: workspace, version, current: {depth, fields, events, shape}, wanted?: {fields, events}}
+
+Only the feed puts a layout into force (`adopt`), and from then on it refreshes that one: a layout that readers chose
+themselves would be filled before anybody refreshes it. Others say what they `want`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any, Final
+
+from pymongo.collection import Collection as MongoCollection
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
+
+from engine.predicate.fields import Catalogue
+from engine.stores.cache_layout import (
+    USERS_PER_BUCKET,
+    Held,
+    Layout,
+    depth_for,
+    everything,
+    extended,
+    held_at_first,
+    shape_of,
+)
+from engine.stores.connect import MAJORITY
+from engine.stores.users import Contended, Users
+
+Document = dict[str, Any]  # a driver's edge: BSON values
+
+NOTHING: Final = Held(frozenset(), frozenset())
+
+_STRAY: Final = 4
+"""A bucket may hold four times more or fewer users than it should before its workspace is cut anew: every cut empties
+the cache."""
+
+_TRIES: Final = 100
+"""Rounds against others who want something; each round one of them gets through, so this is never reached."""
+
+
+class CacheLayouts:
+    """The layouts of one installation's workspaces; `prefix` is what its keys in Redis begin with."""
+
+    def __init__(self, database: Database[Document], users: Users, prefix: str) -> None:
+        self._all: MongoCollection[Document] = database.get_collection("cache_layouts", write_concern=MAJORITY)
+        self._users = users
+        self._prefix = prefix
+        self._made: dict[str, Layout] = {}
+
+    def layout(self, catalogue: Catalogue, generation: int) -> Layout | None:
+        """The layout in force. Index: `_id_`.
+
+        None where the feed has put none into force, or one of another version of the catalogue: then read MongoDB.
+        """
+        raw = self._all.find_one({"_id": catalogue.workspace}) or {}
+        current = raw.get("current")
+        if current is None:
+            return None
+        layout = self._layout(catalogue, generation, current)
+        return layout if layout.shape == current["shape"] else None
+
+    def want(self, workspace: str, fields: Collection[str], events: Collection[str]) -> bool:
+        """Ask for more to be held; False where it is held already. Index: `_id_`.
+
+        It is in force when the feed has adopted it.
+        """
+        raw = self._all.find_one({"_id": workspace}) or {}
+        if "current" in raw and _held(raw["current"]).holds(fields, events):
+            return False
+        if "wanted" in raw and _held(raw["wanted"]).holds(fields, events):
+            return True
+        more = {"wanted.fields": {"$each": sorted(fields)}, "wanted.events": {"$each": sorted(events)}}
+        self._all.update_one({"_id": workspace}, {"$addToSet": more, "$inc": {"version": 1}}, upsert=True)
+        return True
+
+    def pending(self, workspaces: Iterable[str]) -> set[str]:
+        """The workspaces of which more is wanted than is in force. Index: `_id_`."""
+        found = self._all.find({"_id": {"$in": sorted(workspaces)}, "wanted": {"$exists": True}}, {"_id": 1})
+        return {raw["_id"] for raw in found}
+
+    def adopt(self, catalogue: Catalogue, generation: int, named: Held = NOTHING) -> Layout:
+        """Put into force what is wanted and what fits the catalogue and the number of users. Index: `_id_`.
+
+        For the feed alone, which from now on refreshes this layout. `named` is what campaigns name: a workspace with
+        many fields holds those. Raises `Contended`.
+        """
+        for _ in range(_TRIES):
+            raw = self._all.find_one({"_id": catalogue.workspace})
+            target = self._target(catalogue, raw or {}, named)
+            settled = raw is not None and raw.get("current") == target and "wanted" not in raw
+            if settled or self._put(catalogue.workspace, raw, target):
+                return self._layout(catalogue, generation, target)
+        raise Contended
+
+    def _target(self, catalogue: Catalogue, raw: Document, named: Held) -> Document:
+        current = raw.get("current")
+        held = held_at_first(catalogue, named)
+        for part in (current, raw.get("wanted")):
+            if part is not None:
+                held = extended(held, part.get("fields", ()), part.get("events", ()))
+        held = extended(held, named.fields, named.events)
+        declared = everything(catalogue)
+        held = Held(held.fields & declared.fields, held.events & declared.events)
+        users = self._users.estimate(catalogue.workspace)
+        depth = depth_for(users)
+        if current is not None and 1 / _STRAY <= users / (USERS_PER_BUCKET << current["depth"]) <= _STRAY:
+            depth = current["depth"]
+        return {
+            "depth": depth,
+            "fields": sorted(held.fields),
+            "events": sorted(held.events),
+            "shape": shape_of(catalogue, held),
+        }
+
+    def _put(self, workspace: str, raw: Document | None, target: Document) -> bool:
+        if raw is None:
+            try:
+                self._all.insert_one({"_id": workspace, "version": 1, "current": target})
+            except DuplicateKeyError:
+                return False
+            return True
+        change = {"$set": {"current": target}, "$unset": {"wanted": ""}, "$inc": {"version": 1}}
+        return self._all.update_one({"_id": workspace, "version": raw["version"]}, change).matched_count == 1
+
+    def _layout(self, catalogue: Catalogue, generation: int, current: Document) -> Layout:
+        """The value that `current` describes; the one made before where nothing has changed."""
+        asked = (catalogue, generation, current["depth"], _held(current))
+        made = self._made.get(catalogue.workspace)
+        if made is None or (made.catalogue, made.generation, made.depth, made.held) != asked:
+            made = Layout(catalogue, _held(current), current["depth"], generation, self._prefix)
+            self._made[catalogue.workspace] = made
+        return made
+
+
+def _held(raw: Document) -> Held:
+    return Held(frozenset(raw.get("fields", ())), frozenset(raw.get("events", ())))

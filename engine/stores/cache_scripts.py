@@ -1,0 +1,126 @@
+"""The scripts of the user cache. Each runs in one step, so nobody sees a half-written bucket.
+
+They touch a bucket, its load lease and the counter of changes of one workspace:
+
+    bucket     hash     user suffix -> packed row, "" -> "": see `cache_layout`       7 days
+    lease      string   the token of who loads the bucket                             20 seconds
+    changes    string   a number, raised by every refreshed row                       no end
+
+The counter begins at the server's microseconds, so that a lost one never comes back to a number it had. A server whose
+memory is full and which evicts nothing refuses a script's first growing write: `lease` and `store` are refused, while
+`refresh` and `drop` begin with a removal and get through, so that what is cached stays right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from hashlib import sha1
+from typing import Final
+
+from engine.clock import millis
+
+BUCKET_LIFETIME: Final = timedelta(days=7)
+"""After it was loaded; by then nobody asks for an epoch that has ended."""
+
+LEASE_LIFETIME: Final = timedelta(seconds=20)
+"""A range of some buckets is read in milliseconds; a loader that takes longer keeps what it read to itself."""
+
+
+@dataclass(frozen=True)
+class Script:
+    """A Lua script, called by its digest."""
+
+    text: str
+
+    @cached_property
+    def digest(self) -> bytes:
+        """What EVALSHA calls it."""
+        return sha1(self.text.encode(), usedforsecurity=False).hexdigest().encode()
+
+    def call(self, keys: list[bytes], arguments: list[bytes]) -> tuple[bytes, ...]:
+        """The command."""
+        return (b"EVALSHA", self.digest, b"%d" % len(keys), *keys, *arguments)
+
+    def load(self) -> tuple[bytes, ...]:
+        """The command that makes the server know it."""
+        return (b"SCRIPT", b"LOAD", self.text.encode())
+
+
+LEASE: Final = Script("""
+-- lease: keys = {lease, ...}, args = {token, lifetime in ms}
+-- takes each lease that nobody has; answers 1 or 0 for each
+local taken = {}
+for place, lease in ipairs(KEYS) do
+    taken[place] = redis.call("set", lease, ARGV[1], "nx", "px", ARGV[2]) and 1 or 0
+end
+return taken
+""")
+
+STORE: Final = Script("""
+-- store: keys = {bucket, lease}, args = {token, lifetime in ms, field, value, field, value, ...}
+-- writes a whole bucket if the lease is still there: a refresh since then has removed it; answers 1 or 0
+if redis.call("get", KEYS[2]) ~= ARGV[1] or redis.call("exists", KEYS[1]) == 1 then
+    return 0
+end
+for start = 3, #ARGV, 1000 do
+    redis.call("hset", KEYS[1], unpack(ARGV, start, math.min(start + 999, #ARGV)))
+end
+redis.call("pexpire", KEYS[1], ARGV[2])
+redis.call("del", KEYS[2])
+return 1
+""")
+
+_RAISE: Final = """
+if redis.call("incr", KEYS[3]) == 1 then
+    local now = redis.call("time")
+    redis.call("set", KEYS[3], now[1] .. string.format("%06d", now[2]))
+end
+"""
+
+REFRESH: Final = Script(
+    """
+-- refresh: keys = {bucket, lease, changes}, args = {field, value, revision}
+-- voids the lease: who reads now has read older data. Then writes the row if the bucket is there and has none or an
+-- older one; never makes a bucket. Answers {0 no bucket, 1 not newer, 2 written; leases voided}
+local voided = redis.call("del", KEYS[2])
+"""
+    + _RAISE
+    + """
+if redis.call("exists", KEYS[1]) == 0 then
+    return {0, voided}
+end
+local old = redis.call("hget", KEYS[1], ARGV[1])
+if old then
+    -- an array of up to 15 elements has a head of one byte, else of three; then come key and revision
+    local at = old:byte(1) < 0xa0 and 1 or 3
+    local fine, _, _, revision = pcall(cmsgpack.unpack_limit, old, 2, at)
+    if fine and type(revision) == "number" and revision >= tonumber(ARGV[3]) then
+        return {1, voided}
+    end
+end
+redis.call("hset", KEYS[1], ARGV[1], ARGV[2])
+return {2, voided}
+"""
+)
+
+DROP: Final = Script(
+    """
+-- drop: keys = {bucket, lease, changes}, args = {}
+-- for a user without a revision to compare (its document is gone): the next reader loads the bucket anew.
+-- Answers as refresh does
+redis.call("del", KEYS[1])
+local voided = redis.call("del", KEYS[2])
+"""
+    + _RAISE
+    + """
+return {0, voided}
+"""
+)
+
+LEASE_MS: Final = b"%d" % millis(LEASE_LIFETIME)
+BUCKET_MS: Final = b"%d" % millis(BUCKET_LIFETIME)
+
+BY_DIGEST: Final = {script.digest: script for script in (LEASE, STORE, REFRESH, DROP)}
+"""What a server that has forgotten a script is given."""

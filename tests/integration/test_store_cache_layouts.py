@@ -1,0 +1,185 @@
+"""What the user cache holds: decided by the feed, extended when a campaign names more, never mixed up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from engine.domain.keys import user_key
+from engine.predicate.fields import BUILTINS, Catalogue, EventType, Field, FieldType
+from engine.stores.cache_layout import HELD_BY_DEFAULT, Held, held_at_first
+from engine.stores.cache_layouts import CacheLayouts
+from tests.integration.cache_world import CATALOGUE, ORDER, CacheWorld
+
+Document = dict[str, Any]
+WIDE = replace(
+    CATALOGUE,
+    fields={**CATALOGUE.fields, **{f"x{n}": Field(f"x{n}", FieldType.INTEGER) for n in range(HELD_BY_DEFAULT)}},
+)
+NAMED = Held(frozenset({"plan", "x3"}), frozenset({"Opened"}))
+
+
+@pytest.fixture
+def world(database: Database[Document], cache_url: str) -> Iterator[CacheWorld]:
+    made = CacheWorld(database, cache_url, WIDE)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def layouts(world: CacheWorld) -> CacheLayouts:
+    """Another process."""
+    return CacheLayouts(world.database, world.users, "t:")
+
+
+def test_nothing_is_read_before_the_feed_has_put_a_layout_into_force(world: CacheWorld, layouts: CacheLayouts) -> None:
+    assert layouts.layout(CATALOGUE, 1) is None
+    assert layouts.want("shop", ["plan"], []) is True
+    assert layouts.layout(CATALOGUE, 1) is None
+    adopted = world.layouts.adopt(CATALOGUE, 1)
+    read = layouts.layout(CATALOGUE, 1)
+    assert read is not None
+    assert (read.epoch, read.held) == (adopted.epoch, adopted.held)
+    assert layouts.layout(CATALOGUE, 1) is read, "made once"
+    other = layouts.layout(CATALOGUE, 2)
+    assert other is not None
+    assert other.epoch != read.epoch
+
+
+def test_a_small_workspace_holds_everything_and_a_large_one_what_campaigns_name() -> None:
+    assert held_at_first(CATALOGUE, NAMED) == Held(frozenset(CATALOGUE.fields), frozenset(CATALOGUE.events))
+    assert held_at_first(WIDE, NAMED) == NAMED
+
+
+def test_what_is_not_held_is_none_and_what_is_held_is_right(world: CacheWorld) -> None:
+    world.fill(300)
+    layout = world.layouts.adopt(WIDE, 1, NAMED)
+    assert layout.holds(["plan"], ["Opened"])
+    assert not layout.holds(["age"], [])
+    assert not layout.holds([], [ORDER])
+    stored = world.stored()
+    for _ in ("cold", "warm"):
+        read = world.read(layout)
+        assert read.keys() == stored.keys()
+        for key, row in read.items():
+            for slot in ("key", "rev", "deleted", "lists", "plan", "x3"):
+                assert row[slot] == stored[key][slot]
+            assert row["e"][0] == (None, stored[key]["e"][0][1])
+            assert row["age"][0] is row["email"][0] is None
+    assert world.cache.use.hits == 300
+
+
+def test_a_refresh_writes_what_is_held_only(world: CacheWorld) -> None:
+    world.fill(100)
+    layout = world.layouts.adopt(WIDE, 1, NAMED)
+    world.cache.warm(layout)
+    cold = world.read(layout)
+    documents = world.documents(cold)
+    world.cache.refresh(layout, [{**raw, "rev": raw["rev"] + 1} for raw in documents])
+    after = world.read(layout)
+    assert {key: {**row, "rev": 0} for key, row in after.items()} == {k: {**r, "rev": 0} for k, r in cold.items()}
+    assert all(after[key]["rev"][0] == cold[key]["rev"][0] + 1 for key in after)
+
+
+def test_a_field_that_is_wanted_is_held_once_the_feed_adopts_and_the_cache_is_warmed(
+    world: CacheWorld, layouts: CacheLayouts
+) -> None:
+    world.fill(300)
+    old = world.layouts.adopt(WIDE, 1, NAMED)
+    world.cache.warm(old)
+    assert layouts.want("shop", ["plan"], ["Opened"]) is False
+    assert layouts.pending(["shop"]) == set()
+    assert layouts.want("shop", ["age"], [ORDER]) is True
+    assert layouts.want("shop", ["age"], []) is True
+    assert world.layouts.pending(["shop", "other"]) == {"shop"}
+    assert layouts.layout(WIDE, 1) is not None
+    assert not layouts.layout(WIDE, 1).holds(["age"], [])  # type: ignore[union-attr]
+    new = world.layouts.adopt(WIDE, 1, NAMED)
+    assert world.layouts.pending(["shop"]) == set()
+    assert new.holds(["plan", "x3", "age"], ["Opened", ORDER])
+    assert new.epoch != old.epoch
+    assert world.cache.warm(new) == new.buckets
+    stored = world.stored()
+    assert all(row["age"] == stored[key]["age"] for key, row in world.read(new).items())
+    assert world.cache.use.misses == 0
+    assert world.layouts.adopt(WIDE, 1) is new, "nothing is wanted: nothing changes"
+
+
+def test_a_process_with_another_catalogue_reads_mongodb_until_the_feed_has_it_too(
+    world: CacheWorld, layouts: CacheLayouts
+) -> None:
+    world.layouts.adopt(CATALOGUE, 1)
+    for changed in (
+        replace(CATALOGUE, fields={**CATALOGUE.fields, "age": Field("age", FieldType.NUMBER)}),
+        replace(CATALOGUE, fields={**CATALOGUE.fields, "age": Field("age", FieldType.INTEGER, many=True)}),
+        replace(CATALOGUE, fields=dict(reversed(CATALOGUE.fields.items()))),
+        replace(CATALOGUE, events=dict(reversed(CATALOGUE.events.items()))),
+        replace(CATALOGUE, events={**CATALOGUE.events, "More": EventType("More", {})}),
+    ):
+        assert layouts.layout(changed, 1) is None
+        world.layouts.adopt(changed, 1)
+        assert layouts.layout(changed, 1) is not None
+        assert layouts.layout(CATALOGUE, 1) is None
+        world.layouts.adopt(CATALOGUE, 1)
+
+
+def test_a_field_that_is_no_longer_declared_is_no_longer_held(world: CacheWorld, layouts: CacheLayouts) -> None:
+    world.layouts.adopt(CATALOGUE, 1)
+    world.layouts.adopt(replace(CATALOGUE, fields=dict(BUILTINS)), 1)
+    behind = layouts.layout(CATALOGUE, 1)
+    assert behind is not None
+    assert behind.holds(BUILTINS, CATALOGUE.events)
+    assert not behind.holds(["age"], [])
+
+
+def test_a_field_that_is_declared_beside_those_held_changes_nothing(layouts: CacheLayouts) -> None:
+    before = layouts.adopt(WIDE, 1, NAMED)
+    more = replace(WIDE, fields={**WIDE.fields, "y": Field("y", FieldType.STRING)})
+    after = layouts.layout(more, 1)
+    assert after is not None
+    assert after.epoch == before.epoch
+
+
+def test_the_depth_stays_while_a_workspace_grows_and_is_cut_anew_when_it_has_outgrown_it(world: CacheWorld) -> None:
+    def grown(to: int) -> int:
+        have = world.database.users.count_documents({})
+        people = [{"_id": user_key("shop", f"v{n}"), "rev": 1} for n in range(have, to)]
+        world.database.users.insert_many(people)
+        return world.layouts.adopt(CATALOGUE, 1).depth
+
+    assert [grown(size) for size in (10, 130, 250, 300, 1_000, 1_200, 3_000)] == [0, 0, 0, 2, 2, 4, 4]
+    world.database.users.delete_many({})
+    assert world.layouts.adopt(CATALOGUE, 1).depth == 0
+
+
+def test_wants_of_many_processes_are_all_adopted(world: CacheWorld) -> None:
+    wanted = [f"x{n}" for n in range(32)]
+    done = threading.Event()
+
+    def want(name: str) -> None:
+        CacheLayouts(world.database, world.users, "t:").want("shop", [name], [])
+
+    def feed() -> None:
+        while not done.is_set():
+            world.layouts.adopt(WIDE, 1, NAMED)
+
+    threads = [threading.Thread(target=want, args=(name,)) for name in wanted]
+    feeding = threading.Thread(target=feed)
+    for thread in (feeding, *threads):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    done.set()
+    feeding.join()
+    assert world.layouts.adopt(WIDE, 1).holds(wanted, ())
+
+
+def test_a_catalogue_of_one_workspace_is_not_that_of_another(layouts: CacheLayouts) -> None:
+    layouts.adopt(CATALOGUE, 1)
+    other = Catalogue("other", "UTC", None, CATALOGUE.fields, CATALOGUE.events)
+    assert layouts.layout(other, 1) is None
