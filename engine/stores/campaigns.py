@@ -13,6 +13,7 @@ from pymongo.errors import DuplicateKeyError
 from engine.clock import Instant
 from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import CampaignState, check_transition
+from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY
 from engine.stores.documents import Document, without_none
 
@@ -23,6 +24,7 @@ INDEXES: Final = (
 REVISION_INDEXES: Final = (IndexModel([("campaign", ASCENDING), ("revision", ASCENDING)], name="revision"),)
 
 
+@named_queries("campaigns")
 class Campaigns:
     """The campaigns of all workspaces."""
 

@@ -9,9 +9,11 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from engine.domain.counts import CampaignCounts, MessageCounts
+from engine.measuring import named_queries
 from engine.stores.documents import Document
 
 
+@named_queries("counts")
 class Counts:
     """Aggregations over the enrolments of one campaign."""
 

@@ -14,6 +14,7 @@ from pymongo.errors import DuplicateKeyError
 from engine.clock import Instant, millis
 from engine.domain.lifecycle import RunState, check_transition
 from engine.domain.work import Run, RunKind
+from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY, READ_MAJORITY
 from engine.stores.documents import Document
 
@@ -28,6 +29,7 @@ INDEXES: Final = (
 )
 
 
+@named_queries("runs")
 class Runs:
     """The runs of all campaigns; `open: true` stands in a document while the run is undecided."""
 
