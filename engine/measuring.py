@@ -14,7 +14,10 @@ average alone (`docs/decisions/0007-named-queries-are-measured-where-they-are-ca
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator
+import os
+import secrets
+import socket
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -26,6 +29,7 @@ from typing import Any, Final, TypeVar
 
 from hdrh.histogram import HdrHistogram
 
+from engine.batching import Evidence
 from engine.clock import Instant, SystemClock
 
 LONGEST: Final = 3_600_000_000
@@ -85,6 +89,22 @@ class Figure:
     documents: int
     worst: Worst
     durations: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What one process measured from `began` to `until` (system time).
+
+    `id` names process and stretch (`host:pid:random/0000`), `process` its type (`fast`); `tuned` is what its batch
+    tuner knows of each query.
+    """
+
+    id: str
+    process: str
+    began: Instant
+    until: Instant
+    figures: Sequence[Figure]
+    tuned: Mapping[str, Sequence[Evidence]]
 
 
 class _Query:
@@ -152,6 +172,11 @@ class Measurements:
 
 MEASUREMENTS: Final = Measurements()
 """Those of this process."""
+
+
+def new_process_id() -> str:
+    """A name of this process that no other one has had: host, process id, and chance."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 class measured:  # noqa: N801 - reads as a verb where it is used

@@ -33,6 +33,7 @@ from engine.stores.lists import Lists
 from engine.stores.policy_versions import PolicyVersions
 from engine.stores.runs import Runs
 from engine.stores.slices import Slices
+from engine.stores.statistics import Statistics
 from engine.stores.upserts import UserUpserts
 from engine.stores.users import Users
 
@@ -171,6 +172,11 @@ class Stores:
     def slices(self) -> Slices:
         """Slices."""
         return Slices(self.database)
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """What processes measured."""
+        return Statistics(self.database)
 
     @cached_property
     def leases(self) -> Leases:
