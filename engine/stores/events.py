@@ -105,7 +105,9 @@ class Events:
         Index: `_id_`.
         """
         ids = [f"{event.user}/{escape(event.id)}" for event in events]
-        known = {one["_id"] for one in self._events.find(keys_filter(set(ids)), {"_id": 1})}
+        with measured("events.known") as call:
+            known = {one["_id"] for one in self._events.find(keys_filter(set(ids)), {"_id": 1})}
+            call.documents = len(known)
         fresh: list[bool] = []
         documents: list[Document] = []
         for key, event in zip(ids, events, strict=True):

@@ -34,7 +34,8 @@ class Statistics:
     """The `stats` collection; without majority, for nothing depends on it."""
 
     def __init__(self, database: Database[Document]) -> None:
-        self._all: Collection[Document] = database.get_collection("stats")
+        aware = database.codec_options.with_options(tz_aware=True)
+        self._all: Collection[Document] = database.get_collection("stats", codec_options=aware)
 
     def write(self, stretch: Stretch) -> None:
         """Put what a process measured so far in the place of what it had written of this stretch. Index: `_id_`."""
