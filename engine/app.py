@@ -12,6 +12,7 @@ from engine.channels.opening import open_email
 from engine.channels.port import Channel
 from engine.clock import SystemClock
 from engine.errors import InvalidSource, ProgrammerError, WrongCall
+from engine.pipeline.advising import Advising
 from engine.pipeline.book import CampaignBook
 from engine.pipeline.delivering import Delivering
 from engine.pipeline.dispatching import Dispatching
@@ -257,6 +258,11 @@ class App:
         """Tells what was measured."""
         s = self.stores
         return Statistics(s.statistics, s.runs, s.counts, s.campaigns, self.book, self.system)
+
+    @cached_property
+    def advising(self) -> Advising:
+        """Advises indexes."""
+        return Advising(self.stores.advisor, self.stores.campaigns, self.book, self.clock)
 
     @cached_property
     def outlook(self) -> Outlook:

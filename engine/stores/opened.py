@@ -15,6 +15,7 @@ from pymongo.errors import ConnectionFailure, ExecutionTimeout, NetworkTimeout, 
 from engine.clock import Instant, SystemClock
 from engine.errors import OperatorError
 from engine.predicate.fields import Catalogue
+from engine.stores.advisor import IndexAdvisor
 from engine.stores.audience import Audience
 from engine.stores.bell import Bell
 from engine.stores.campaign_time import CampaignTimes
@@ -177,6 +178,11 @@ class Stores:
     def statistics(self) -> Statistics:
         """What processes measured."""
         return Statistics(self.database)
+
+    @cached_property
+    def advisor(self) -> IndexAdvisor:
+        """What explains queries."""
+        return IndexAdvisor(self.database)
 
     @cached_property
     def leases(self) -> Leases:
