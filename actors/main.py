@@ -10,6 +10,7 @@ import os
 
 from actors.build import broker_for
 from actors.logs import log_options
+from actors.middleware.last_words import LastWords
 from engine.app import App
 from engine.settings import load_settings
 from engine.telemetry import logging
@@ -18,5 +19,7 @@ from engine.telemetry.events import emit
 app = App(load_settings().settings)
 logging.configure(log_options(app.settings, os.environ.get("TIDEGATE_FLEET", "worker")), clock=app.system)
 app.watch_policies()
+app.recording.start(os.environ.get("TIDEGATE_FLEET", "worker"))
 broker = broker_for(app)
+broker.add_middleware(LastWords(app.recording.stop))
 emit("worker.started", process=os.environ.get("TIDEGATE_FLEET", "worker"))

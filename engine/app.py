@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
 
+from engine.batching import Tuner
 from engine.channels.opening import open_email
 from engine.channels.port import Channel
 from engine.clock import SystemClock
 from engine.errors import InvalidSource, ProgrammerError, WrongCall
+from engine.pipeline.advising import Advising
 from engine.pipeline.book import CampaignBook
 from engine.pipeline.choosing import Choosing
 from engine.pipeline.deciding import Deciding
@@ -31,9 +33,11 @@ from engine.pipeline.planning import Planning
 from engine.pipeline.ports import Messenger
 from engine.pipeline.process import Processing
 from engine.pipeline.reconciling import Reconciling
+from engine.pipeline.recording import Recording
 from engine.pipeline.recovering import Recovering
 from engine.pipeline.registry import Registry
 from engine.pipeline.roster import Roster
+from engine.pipeline.statistics import Statistics
 from engine.pipeline.steering import Steering
 from engine.pipeline.ticking import Ticking
 from engine.pipeline.watching import Watching
@@ -72,6 +76,8 @@ class App:
         self.clock = self.stores.clock
         self.system = SystemClock()
         self.hooks = Hooks()
+        self.tuner = Tuner()
+        self.recording = Recording(lambda: self.stores.statistics, self.tuner, self.system, Stores.OUTAGES)
         self._channels: dict[str, Channel] = {}
         self._lock = Lock()
 
@@ -364,6 +370,17 @@ class App:
         return Explaining(self.book, s.users, s.events, s.enrolments, self.clock)
 
     @cached_property
+    def statistics(self) -> Statistics:
+        """Tells what was measured."""
+        s = self.stores
+        return Statistics(s.statistics, s.runs, s.counts, s.campaigns, self.book, self.system)
+
+    @cached_property
+    def advising(self) -> Advising:
+        """Advises indexes."""
+        return Advising(self.stores.advisor, self.stores.campaigns, self.book, self.clock)
+
+    @cached_property
     def outlook(self) -> Outlook:
         """Plans and reports campaigns."""
         s = self.stores
@@ -394,4 +411,5 @@ class App:
             self.watcher.stop()
         for channel in self._channels.values():
             channel.close()
+        self.recording.stop()
         self.stores.close()

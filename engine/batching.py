@@ -1,13 +1,18 @@
 """How many users are read and decided at once. Pure.
 
-A batch may take `LONGEST` at most, so that a stop, a pause or a lost lease is noticed in time. Of the candidates that a
-policy names, the largest that is expected to keep to it is taken: a larger batch costs less per user.
+A batch may take `LONGEST` at most, so that a stop, a pause or a lost lease is noticed in time. Which of the candidates
+that a policy names is best differs by query and by machine, so `Tuner` tries them and keeps the one whose tail costs
+least per user. `choose` is the guess before there is a tuner: a larger batch costs less per user.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
+from threading import Lock
 from typing import Final
 
 LONGEST: Final = timedelta(seconds=1.5)
@@ -15,6 +20,22 @@ LONGEST: Final = timedelta(seconds=1.5)
 
 WEIGHT: Final = 0.3
 """Weight of the newest measurement in the running mean of seconds per user."""
+
+TRIALS: Final = 5
+"""Batches that a candidate is tried with before it is judged: the worst of 5 stands for the tail until there are 20."""
+
+WINDOW: Final = 32
+"""Latest batches of a candidate that it is judged by; of 32, the 95th percentile leaves out the single worst."""
+
+MARGIN: Final = 0.1
+"""How much better another candidate must be: half of the noise between equal runs (about 20 % on shared cores)."""
+
+FIRST_HORIZON: Final = 64
+LONGEST_HORIZON: Final = 1024
+"""Batches of a query after which a measurement is forgotten, and its candidate tried again.
+
+It doubles while the answer stays the same: with three candidates, 10 tries in 64 batches become 10 in 1,024 (1 %).
+"""
 
 
 def choose(candidates: Sequence[int], seconds_per_user: float | None) -> int:
@@ -35,3 +56,179 @@ def blended(before: float | None, users: int, took: timedelta) -> float | None:
         return before
     now = took.total_seconds() / users
     return now if before is None else (1 - WEIGHT) * before + WEIGHT * now
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of one candidate of one query.
+
+    `batches` and `users` are all that were measured; `recent` the seconds per user of the latest batches, oldest first
+    (at most `WINDOW`), from which `median` and `tail` (95th percentile) come; `chosen` whether it is in use.
+    """
+
+    size: int
+    batches: int
+    users: int
+    recent: tuple[float, ...]
+    chosen: bool
+
+    @property
+    def median(self) -> float | None:
+        """The middle of the latest seconds per user; None before there are any."""
+        return quantile(self.recent, 0.5)
+
+    @property
+    def tail(self) -> float | None:
+        """The 95th percentile of the latest seconds per user; None before there are any."""
+        return quantile(self.recent, 0.95)
+
+
+def quantile(values: Iterable[float], share: float) -> float | None:
+    """The quantile by nearest rank: the smallest value that at least `share` of them do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
+
+
+def expected(size: int, tails: Mapping[int, float]) -> float:
+    """Seconds that a batch of `size` is expected to take at its tail; endless where nothing was measured yet.
+
+    `tails` are seconds per user by size. What a size that is not among them costs is told by the next smaller one, else
+    by the smallest: a larger batch seldom costs more for each user, so the guess errs on the careful side.
+    """
+    if not tails:
+        return math.inf
+    below = [other for other in tails if other <= size]
+    return size * tails[max(below) if below else min(tails)]
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """The turns it was last asked for, and its latest batches: turn and seconds per user."""
+
+    asked: deque[int] = field(default_factory=lambda: deque(maxlen=TRIALS))
+    recent: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    batches: int = 0
+    users: int = 0
+
+    def tail(self) -> float | None:
+        return quantile((seconds for _, seconds in self.recent), 0.95)
+
+
+@dataclass(slots=True)
+class _Query:
+    sizes: dict[int, _Candidate] = field(default_factory=dict)
+    chosen: dict[tuple[int, ...], int] = field(default_factory=dict)
+    turn: int = 0
+    horizon: int = FIRST_HORIZON
+    since: int = 0
+    """The turn at which the answer or the horizon last changed."""
+
+    def forget(self) -> None:
+        """Drop what was measured before the horizon; lengthen it where the answer stood for that long."""
+        if self.turn - self.since >= self.horizon:
+            self.horizon, self.since = min(2 * self.horizon, LONGEST_HORIZON), self.turn
+        for candidate in self.sizes.values():
+            while candidate.recent and candidate.recent[0][0] <= self.turn - self.horizon:
+                candidate.recent.popleft()
+
+    def tails(self) -> dict[int, float]:
+        """The tail of each candidate that was measured within the horizon, in seconds per user."""
+        return {size: tail for size, one in self.sizes.items() if (tail := one.tail()) is not None}
+
+    def untried(self, size: int) -> bool:
+        """Whether it was asked for less than `TRIALS` times within the horizon."""
+        asked = self.sizes[size].asked
+        return len(asked) < TRIALS or asked[0] <= self.turn - self.horizon
+
+    def best(self, ordered: tuple[int, ...], fitting: Sequence[int], tails: Mapping[int, float]) -> int:
+        """The candidate in use, or one that is better by more than `MARGIN`; of equal ones the larger."""
+        before = self.chosen.get(ordered)
+        known = {size: tails[size] for size in fitting if size in tails}
+        judged = {size: tail for size, tail in known.items() if len(self.sizes[size].recent) >= TRIALS} or known
+        best = min(judged, key=lambda size: (judged[size], -size), default=fitting[0])
+        if before is not None:
+            better = before not in fitting or (before in judged and judged[best] * (1 + MARGIN) < judged[before])
+            if better and best != before:
+                self.horizon, self.since = max(FIRST_HORIZON, self.horizon // 4), self.turn
+            else:
+                best = before
+        self.chosen[ordered] = best
+        return best
+
+    def counts(self, size: int, users: int) -> bool:
+        """Whether a batch tells of its size: a smaller candidate would not have read it whole."""
+        smaller = [other for other in self.sizes if other < size]
+        return users > max(smaller) if smaller else 2 * users >= size
+
+
+class Tuner:
+    """Tries the candidates of each named query and keeps the best one; threads may share it.
+
+    Every candidate that is expected to keep to `LONGEST` is tried with `TRIALS` batches, the smallest first. Then the
+    one with the least seconds per user at the 95th percentile is in use, until another is better by `MARGIN`. What was
+    measured is forgotten after a number of batches (the horizon), and the candidate tried again: so a candidate that
+    was too slow once comes back when the others say that it would fit now. Time and chance are no inputs: the same
+    calls give the same answers.
+    """
+
+    def __init__(self) -> None:
+        self._queries: dict[str, _Query] = {}
+        self._lock = Lock()
+
+    def choose(self, query: str, candidates: Sequence[int], pace: float | None = None) -> int:
+        """The size of the next batch of `query`, one of `candidates` (at least one, all above 0).
+
+        `pace` is the mean of seconds per user of this very campaign, where it is known (`blended`): a slow one among
+        quick ones is not given a size that only they can finish in time. Where none is expected to keep to `LONGEST`,
+        it is the smallest.
+        """
+        ordered, limit = tuple(sorted(set(candidates))), LONGEST.total_seconds()
+        with self._lock:
+            state = self._queries.setdefault(query, _Query())
+            for size in ordered:
+                state.sizes.setdefault(size, _Candidate())
+            state.turn += 1
+            state.forget()
+            tails = state.tails()
+            fitting = [size for size in ordered if expected(size, tails) <= limit] or [ordered[0]]
+            quick = [size for size in fitting if pace is None or size * pace <= limit] or [ordered[0]]
+            wanted = next((size for size in quick if state.untried(size)), None)
+            if wanted is None:
+                wanted = state.best(ordered, fitting, tails)
+                wanted = wanted if wanted in quick else quick[-1]
+            state.sizes[wanted].asked.append(state.turn)
+            return wanted
+
+    def measured(self, query: str, size: int, users: int, took: timedelta) -> None:
+        """Note a batch of `size` that read `users` and took `took`, reading, deciding and writing together.
+
+        A batch that came back short, at the end of a range, says little of its size and is left out, unless it took
+        longer than `LONGEST`: then it counts as if it had been full.
+        """
+        with self._lock:
+            state = self._queries.setdefault(query, _Query())
+            candidate = state.sizes.setdefault(size, _Candidate())
+            seconds = took.total_seconds()
+            candidate.batches += 1
+            candidate.users += users
+            if state.counts(size, users):
+                candidate.recent.append((state.turn, seconds / users))
+            elif took > LONGEST:
+                candidate.recent.append((state.turn, seconds / size))
+
+    def queries(self) -> list[str]:
+        """The queries it has heard of, by name."""
+        with self._lock:
+            return sorted(self._queries)
+
+    def evidence(self, query: str) -> list[Evidence]:
+        """What is known of each candidate of a query, by size; empty for a query it has not heard of."""
+        with self._lock:
+            state = self._queries.get(query)
+            if state is None:
+                return []
+            used = set(state.chosen.values())
+            return [
+                Evidence(size, one.batches, one.users, tuple(seconds for _, seconds in one.recent), size in used)
+                for size, one in sorted(state.sizes.items())
+            ]

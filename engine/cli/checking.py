@@ -12,6 +12,7 @@ import typer
 from actors.redis_client import connect, refuse_shared
 from engine import __version__
 from engine.app import App
+from engine.cli.indexes import named_queries_served, show_indexes
 from engine.cli.opening import AsJson, opened, say, show_json, show_table
 from engine.cli.running import migrate
 from engine.errors import EngineError, OperatorError, ServiceUnreachable
@@ -23,7 +24,7 @@ PACKAGES = ("dramatiq", "redis", "pymongo", "elasticsearch", "structlog")
 
 def mount(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    app.command(epilog="Example: tidegate check --origin")(check)
+    app.command(epilog="Example: tidegate check --indexes")(check)
     app.command("migrate", epilog="Example: tidegate migrate")(migrate_all)
 
 
@@ -41,9 +42,19 @@ def versions() -> list[str]:
 def check(
     context: typer.Context,
     origin: Annotated[bool, typer.Option("--origin", help="Show every setting and where it came from.")] = False,
+    indexes: Annotated[
+        bool, typer.Option("--indexes", help="Show which index serves each named query and each campaign's predicates.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check settings, files and services; exit code 1 if something is wrong, 3 if a service does not answer."""
+    """Check settings, files, services and indexes; exit code 1 if something is wrong, 3 if a service does not answer.
+
+    A named query without its index is wrong. A predicate that no index serves is not: it is answered by a scan.
+    """
+    if indexes:
+        with opened(context) as app:
+            show_indexes(app, as_json=as_json)
+        return
     if origin:
         loaded = context.find_object(LoadedSettings) or load_settings()
         rows: list[tuple[object, ...]] = [(one.key, one.value, one.source) for one in loaded.origins()]
@@ -82,6 +93,7 @@ def _checks(app: App) -> dict[str, Callable[[], str]]:
         "broker and cache": lambda: _redis(app),
         "elasticsearch": lambda: _elastic(app),
         "campaigns": lambda: _campaigns(app),
+        "indexes": lambda: named_queries_served(app),
     }
 
 

@@ -100,6 +100,7 @@ MOUNTS: Final[dict[Callable[[typer.Typer], None], tuple[str, ...]]] = {
     _importing: ("import",),
     _policy: ("policy",),
     _module("queue"): ("queue",),
+    _module("stats"): ("stats",),
     _module("user"): ("user",),
     _module("clock"): ("clock",),
     _module("logs"): ("logs",),

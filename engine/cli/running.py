@@ -97,6 +97,7 @@ def _serve_suspects(settings: Settings, urls: Urls) -> None:
     logging.configure(log_options(app.settings, SUSPECT, exact=True), clock=app.system)
     _on_signals()
     app.watch_policies()
+    app.recording.start(SUSPECT)
     broker = broker_for(app)
     fleets = [(name, fleet) for name, fleet in app.policies.fleets.items() if SUSPECT in fleet.lanes]
     workers = [run_fleet_in_process(broker, fleet, name) for name, fleet in fleets]
@@ -114,6 +115,7 @@ def _run(settings: Settings) -> None:
     logging.configure(log_options(settings, "run"), clock=app.system)
     migrate(app)
     app.watch_policies()
+    app.recording.start("run")
     broker = broker_for(app)
     fleets = {name: fleet for name, fleet in app.policies.fleets.items() if SUSPECT not in fleet.lanes}
     workers = {name: run_fleet_in_process(broker, fleet, name) for name, fleet in fleets.items()}
@@ -142,6 +144,7 @@ def run_clock(context: typer.Context) -> None:
     came = _on_signals()
     migrate(app)
     app.watch_policies()
+    app.recording.start("clock")
     broker_for(app)
     emit("worker.started", process="clock")
     try:
@@ -258,6 +261,7 @@ def open_import(context: typer.Context, workspace: str) -> Iterator[ImportSettin
     """The surroundings of one import."""
     with opened(context) as app:
         migrate(app)
+        app.recording.start("import")
         importing = Importing(app, workspace)
         yield importing
         importing.finish()

@@ -18,6 +18,7 @@ from engine.domain.lifecycle import SliceState
 from engine.domain.work import Slice
 from engine.errors import EngineError
 from engine.failpoints import passage
+from engine.measuring import working_on
 from engine.pipeline.book import Entry
 from engine.pipeline.ports import Doorbell, Poison, SliceStore
 from engine.pipeline.telling import slice_labels
@@ -104,7 +105,8 @@ class SliceWorker:
         if hold is None:
             return None
         try:
-            return self._batches(hold, guard, batch)
+            with working_on(hold.piece.campaign, self._name_of(hold.piece.campaign)):
+                return self._batches(hold, guard, batch)
         except LeaseLost:
             emit("slice.released", **self._labels(hold.piece), reason="lease_lost")
         except self._outages as error:

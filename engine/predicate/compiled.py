@@ -16,7 +16,7 @@ from engine.predicate.elastic import elastic_answer
 from engine.predicate.explain import Explainable, LeafResult, explain, explainable
 from engine.predicate.fields import Catalogue, Field, Row
 from engine.predicate.flips import NextFlip, depends_on_time, next_flip
-from engine.predicate.mongo import Answer, Document, mongo_answer
+from engine.predicate.mongo import Answer, Document, mongo_answer, mongo_filter
 from engine.predicate.python import EventFacts, Filter, Generator, Matches
 from engine.predicate.tree import (
     AllOf,
@@ -150,13 +150,23 @@ class CompiledPredicate:
     @property
     def index_paths(self) -> tuple[str, ...]:
         """Paths of `users` of which an index on any one serves the filter; none means a scan by key range."""
-        paths = [
-            part.shape.mongo_path
-            for part in self._required()
-            if isinstance(part, (Element, Exists)) and isinstance(part.shape, Field)
-        ]
-        summaries = [f"e.{part.event}.{part.part}" for part in self._required() if isinstance(part, SummaryLeaf)]
-        return tuple(dict.fromkeys([*paths, *summaries]))
+        return tuple(dict.fromkeys(path for path, _ in self._indexable()))
+
+    def index_filters(self, as_of: Instant) -> dict[str, Document]:
+        """Of each of `index_paths` what an index on it alone is asked: whoever matches is among those it finds."""
+        filters: dict[str, list[Document]] = {}
+        for path, part in self._indexable():
+            filters.setdefault(path, []).append(mongo_filter(part, as_of))
+        return {path: parts[0] if len(parts) == 1 else {"$and": parts} for path, parts in filters.items()}
+
+    def _indexable(self) -> Iterator[tuple[str, Tree]]:
+        required = list(self._required())
+        for part in required:
+            if isinstance(part, (Element, Exists)) and isinstance(part.shape, Field):
+                yield part.shape.mongo_path, part
+        for part in required:
+            if isinstance(part, SummaryLeaf):
+                yield f"e.{part.event}.{part.part}", part
 
     def _required(self) -> Iterator[Tree]:
         widened, _ = relaxed(self._plain, by_summary)

@@ -9,9 +9,11 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from engine.domain.keys import HIGHEST
+from engine.measuring import named_queries
 from engine.stores.documents import Document
 
 
+@named_queries("audience")
 class Audience:
     """Counts over the users of one workspace."""
 

@@ -10,6 +10,7 @@ from pymongo.errors import DuplicateKeyError
 
 from engine.clock import Instant, format_instant
 from engine.errors import WrongCall
+from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY
 from engine.stores.documents import Document
 
@@ -21,6 +22,7 @@ class CampaignTime:
     set_at: Instant | None
 
 
+@named_queries("times")
 class CampaignTimes:
     """The one document that says what campaign time is."""
 

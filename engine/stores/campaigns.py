@@ -15,6 +15,7 @@ from engine.clock import Instant
 from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import CampaignState, check_transition
 from engine.domain.work import AccessPath
+from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY
 from engine.stores.documents import Document, without_none
 
@@ -26,6 +27,7 @@ INDEXES: Final = (
 REVISION_INDEXES: Final = (IndexModel([("campaign", ASCENDING), ("revision", ASCENDING)], name="revision"),)
 
 
+@named_queries("campaigns")
 class Campaigns:
     """The campaigns of all workspaces."""
 

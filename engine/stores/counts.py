@@ -9,9 +9,14 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from engine.domain.counts import CampaignCounts, MessageCounts
+from engine.measuring import named_queries
 from engine.stores.documents import Document
 
+DAY: Final = 86_400_000
+"""Milliseconds."""
 
+
+@named_queries("counts")
 class Counts:
     """Aggregations over the enrolments of one campaign."""
 
@@ -51,6 +56,36 @@ class Counts:
         ).next()
         return _counts(told["stays"], told["deliveries"])
 
+    def quiet_stretches(self, prefix: str, limit: int) -> dict[int, int]:
+        """How long nothing happened before something did, in the first `limit` stays of a campaign, by key.
+
+        Gives days, rounded up, to how many stretches: from the entry to the first message, from one to the next, and
+        from the one before it to the conversion (campaign time). A message counts at its settling, the one on its way
+        at its choice. Index: `_id` range; reads at most `limit` documents.
+        """
+        happened: Document = {
+            "$concatArrays": [
+                ["$entered_at"],
+                "$settled.at",
+                {"$cond": [{"$gt": ["$outgoing", None]}, ["$outgoing.chosen_at"], []]},
+                {"$cond": [{"$gt": ["$converted_at", None]}, ["$converted_at"], []]},
+            ]
+        }
+        before: Document = {"$arrayElemAt": ["$at", {"$subtract": ["$$i", 1]}]}
+        days: Document = {"$ceil": {"$divide": [{"$subtract": [{"$arrayElemAt": ["$at", "$$i"]}, before]}, DAY]}}
+        told = self._all.aggregate(
+            [
+                {"$match": {"_id": {"$gte": prefix, "$lt": prefix[:-1] + "0"}}},
+                {"$sort": {"_id": 1}},
+                {"$limit": limit},
+                {"$project": {"_id": 0, "at": {"$sortArray": {"input": happened, "sortBy": 1}}}},
+                {"$project": {"days": {"$map": {"input": {"$range": [1, {"$size": "$at"}]}, "as": "i", "in": days}}}},
+                {"$unwind": "$days"},
+                {"$group": {"_id": "$days", "n": {"$sum": 1}}},
+            ]
+        )
+        return {int(raw["_id"]): int(raw["n"]) for raw in told}
+
 
 def _counts(stays: list[Document], deliveries: list[Document]) -> CampaignCounts:
     exited: dict[str, int] = {}
@@ -82,5 +117,5 @@ def _counts(stays: list[Document], deliveries: list[Document]) -> CampaignCounts
     )
 
 
-NAMED: Final[Mapping[str, str]] = {"counts.of": "_id_"}
+NAMED: Final[Mapping[str, str]] = {"counts.of": "_id_", "counts.quiet_stretches": "_id_"}
 """The named queries and the index each relies on."""

@@ -15,6 +15,7 @@ from engine.domain.enrolment import Enrolment
 from engine.domain.keys import campaign_of
 from engine.domain.lifecycle import DeliveryState
 from engine.domain.settling import Settling
+from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY
 from engine.stores.documents import Document, read_enrolment, settled_document
 
@@ -22,6 +23,7 @@ REPLAYED: Final = ("completed", "failed")
 """How a stay may have ended whose failed deliveries are sent after all, when a person asks for it."""
 
 
+@named_queries("deliveries")
 class Deliveries:
     """Reads and writes of the deliver step, on the collection of the enrolments."""
 

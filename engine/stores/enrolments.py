@@ -20,6 +20,7 @@ from engine.clock import Instant
 from engine.domain.enrolment import Enrolment, StayChange
 from engine.domain.keys import HIGHEST, campaign_of, enrolment_ids, suffix_of_stay
 from engine.failpoints import passage
+from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY
 from engine.stores.documents import Document, enrolment_document, outgoing_document, read_enrolment, settled_document
 from engine.stores.entering import KEYS_PER_USER, Copies, one_by_one, range_of
@@ -45,6 +46,7 @@ INDEXES: Final = (
 )
 
 
+@named_queries("enrolments")
 class Enrolments:
     """Reads for looks, writes of decisions."""
 

@@ -16,6 +16,7 @@ from pymongo.errors import BulkWriteError
 from engine.clock import Instant
 from engine.domain.changes import NewEvent
 from engine.domain.keys import escape, user_key
+from engine.measuring import measured, named_queries
 from engine.stores.connect import MAJORITY
 from engine.stores.explained import aggregate_command, delete_command, explained, find_command
 from engine.stores.users import duplicates, keys_filter
@@ -85,6 +86,7 @@ def summing(keys: Iterable[str], properties: Collection[str]) -> list[Document]:
     return [{"$match": of_users(keys)}, {"$group": group}]
 
 
+@named_queries("events", apart=("fetch",))
 class Events:
     """The `events` collection of one database, written with majority."""
 
@@ -103,7 +105,9 @@ class Events:
         Index: `_id_`.
         """
         ids = [f"{event.user}/{escape(event.id)}" for event in events]
-        known = {one["_id"] for one in self._events.find(keys_filter(set(ids)), {"_id": 1})}
+        with measured("events.known") as call:
+            known = {one["_id"] for one in self._events.find(keys_filter(set(ids)), {"_id": 1})}
+            call.documents = len(known)
         fresh: list[bool] = []
         documents: list[Document] = []
         for key, event in zip(ids, events, strict=True):
@@ -143,7 +147,10 @@ class Events:
             return facts
         for number, query in enumerate(queries):
             fields = {"_id": 0, "user": 1, "t": 1, **{f"p.{name}": 1 for name in query.properties}}
-            for one in self._events.find(of_query(keys, query.mongo(as_of), adjacent=adjacent), fields):
+            with measured("events.fetch_adjacent" if adjacent else "events.fetch") as call:
+                found = list(self._events.find(of_query(keys, query.mongo(as_of), adjacent=adjacent), fields))
+                call.documents = len(found)
+            for one in found:
                 wanted = facts.get(one["user"])
                 if wanted is not None:
                     wanted[number].append((one["t"], one.get("p", {})))

@@ -7,12 +7,14 @@ from typing import Any, Final
 
 from pymongo.database import Database
 
+from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY
 from engine.stores.explained import explained, find_command
 
 Document = dict[str, Any]  # a driver's edge: BSON values
 
 
+@named_queries("imports")
 class ImportCursors:
     """The `imports` collection of one database, written with majority."""
 

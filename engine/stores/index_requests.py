@@ -13,6 +13,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from engine.clock import millis
+from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY
 
 Document = dict[str, Any]  # a driver's edge: BSON values
@@ -33,6 +34,7 @@ class IndexRequest:
     until: str = ""
 
 
+@named_queries("index_requests")
 class IndexRequests:
     """Requests, each taken away when it is done; done twice is harmless."""
 

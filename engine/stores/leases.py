@@ -10,10 +10,12 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from engine.clock import millis
+from engine.measuring import named_queries
 from engine.stores.connect import EPOCH, MAJORITY
 from engine.stores.documents import Document
 
 
+@named_queries("leases")
 class Leases:
     """Leases by name, written and compared by MongoDB's own clock."""
 

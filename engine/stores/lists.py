@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from pymongo.database import Database
@@ -10,6 +10,7 @@ from pymongo.errors import BulkWriteError
 
 from engine.domain.changes import Applied, RowOutcome
 from engine.domain.keys import HIGHEST, escape, suffix_of_user, unescape
+from engine.measuring import measured, named_queries
 from engine.stores.connect import MAJORITY
 from engine.stores.explained import delete_command, explained, find_command, update_command
 from engine.stores.upserts import TOMBSTONE
@@ -33,6 +34,7 @@ def others_filter(workspace: str, name: str, run: str) -> Document:
     return {**members_filter(workspace, name, "0", HIGHEST), "run": {"$ne": run}}
 
 
+@named_queries("lists")
 class Lists:
     """The `list_members` collection of one database, written with majority."""
 
@@ -53,7 +55,7 @@ class Lists:
         """
         gone = self._users.deleted(set(keys))
         ids = {key: self._id(name, key) for key in dict.fromkeys(keys) if key not in gone}
-        known = {one["_id"] for one in self._members.find(keys_filter(ids.values()), {"_id": 1})} if ids else set()
+        known = self._known(ids.values()) if ids else set()
         new = [{"_id": one, **({"run": run} if run else {})} for one in ids.values() if one not in known]
         if new:
             try:
@@ -61,14 +63,22 @@ class Lists:
             except BulkWriteError as error:
                 known |= {new[index]["_id"] for index in duplicates(error)}
         if run and known:
-            self._members.update_many(keys_filter(known), {"$set": {"run": run}})
+            with measured("lists.mark"):
+                self._members.update_many(keys_filter(known), {"$set": {"run": run}})
         touched = self.derive(name, list(ids))
         return self._applied(keys, gone, {key: one not in known for key, one in ids.items()}, touched)
+
+    def _known(self, ids: Iterable[str]) -> set[str]:
+        """Those of some memberships that exist."""
+        with measured("lists.known") as call:
+            known = {one["_id"] for one in self._members.find(keys_filter(ids), {"_id": 1})}
+            call.documents = len(known)
+        return known
 
     def remove(self, name: str, keys: Sequence[str]) -> Applied:
         """End memberships, one row each: `UPDATED` (was a member), `UNCHANGED` (was none), `REPEATED`."""
         ids = {key: self._id(name, key) for key in dict.fromkeys(keys)}
-        known = {one["_id"] for one in self._members.find(keys_filter(ids.values()), {"_id": 1})} if ids else set()
+        known = self._known(ids.values()) if ids else set()
         if known:
             self._members.delete_many(keys_filter(known))
         touched = self.derive(name, list(ids), create=False)
@@ -82,8 +92,10 @@ class Lists:
 
     def remove_others(self, workspace: str, name: str, run: str, limit: int) -> tuple[int, set[str]]:
         """End at most `limit` memberships that the import `run` has not named; how many, and the users written."""
-        found = self._members.find(others_filter(workspace, name, run), {"_id": 1}).sort("_id", 1).limit(limit)
-        ids = [one["_id"] for one in found]
+        with measured("lists.others") as call:
+            found = self._members.find(others_filter(workspace, name, run), {"_id": 1}).sort("_id", 1).limit(limit)
+            ids = [one["_id"] for one in found]
+            call.documents = len(ids)
         if not ids:
             return 0, set()
         self._members.delete_many({**keys_filter(ids), "run": {"$ne": run}})
@@ -100,7 +112,7 @@ class Lists:
 
         def plan(asked: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:
             ids = {self._id(name, key): key for key in asked}
-            members = {ids[one["_id"]] for one in self._members.find(keys_filter(ids), {"_id": 1})}
+            members = {ids[one] for one in self._known(ids)}
             edits: dict[str, Edit] = {}
             for key in asked:
                 document = documents.get(key)

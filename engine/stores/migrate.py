@@ -11,7 +11,7 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from engine.errors import OperatorError
-from engine.stores import campaigns, enrolments, index_requests, looks, runs, slices
+from engine.stores import campaigns, enrolments, index_requests, looks, runs, slices, statistics
 from engine.stores.documents import Document
 from engine.stores.events import Events
 from engine.stores.lists import Lists
@@ -28,6 +28,7 @@ _INDEXES: Final[dict[str, list[IndexModel]]] = {
     "runs": list(runs.INDEXES),
     "index_requests": list(index_requests.INDEXES),
     "looks": list(looks.INDEXES),
+    "stats": list(statistics.INDEXES),
     "campaigns": list(campaigns.INDEXES),
     "campaign_revisions": list(campaigns.REVISION_INDEXES),
     **{store.NAME: [IndexModel(**given) for given in store.INDEXES] for store in (Users, Events, Lists)},

@@ -15,6 +15,7 @@ from pymongo.errors import ConnectionFailure, ExecutionTimeout, NetworkTimeout, 
 from engine.clock import Instant, SystemClock
 from engine.errors import OperatorError
 from engine.predicate.fields import Catalogue
+from engine.stores.advisor import IndexAdvisor
 from engine.stores.audience import Audience
 from engine.stores.bell import Bell
 from engine.stores.cache_layouts import CacheLayouts
@@ -39,6 +40,7 @@ from engine.stores.policy_versions import PolicyVersions
 from engine.stores.rates import RateBook
 from engine.stores.runs import Runs
 from engine.stores.slices import Slices
+from engine.stores.statistics import Statistics
 from engine.stores.upserts import UserUpserts
 from engine.stores.user_cache import UserCache
 from engine.stores.users import Users
@@ -216,6 +218,16 @@ class Stores:
         if self._stream_client is None:
             self._stream_client = stream_client(_address(self._services.mongo_url, "mongo"))
         return UserStream(self._stream_client, self._services.mongo_database, token)
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """What processes measured."""
+        return Statistics(self.database)
+
+    @cached_property
+    def advisor(self) -> IndexAdvisor:
+        """What explains queries."""
+        return IndexAdvisor(self.database)
 
     @cached_property
     def leases(self) -> Leases:

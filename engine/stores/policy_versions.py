@@ -6,10 +6,12 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from engine.clock import Instant
+from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY
 from engine.stores.documents import Document
 
 
+@named_queries("policies")
 class PolicyVersions:
     """Recorded policy sets: version, first use (system time) and content."""
 

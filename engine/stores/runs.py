@@ -14,6 +14,7 @@ from pymongo.errors import DuplicateKeyError
 from engine.clock import Instant, millis
 from engine.domain.lifecycle import RunState, check_transition
 from engine.domain.work import AccessPath, Run, RunKind
+from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY, READ_MAJORITY
 from engine.stores.documents import Document, without_none
 
@@ -28,6 +29,7 @@ INDEXES: Final = (
 )
 
 
+@named_queries("runs")
 class Runs:
     """The runs of all campaigns; `open: true` stands in a document while the run is undecided."""
 
@@ -108,6 +110,25 @@ class Runs:
             self._all.find({"campaign": campaign}, hint="campaign").sort([("kind", 1), ("as_of", -1)]).limit(limit)
         )
 
+    def results_of(self, campaigns: Sequence[str]) -> dict[str, dict[str, int]]:
+        """The results of the decided runs of each of `campaigns`, summed by name, by uid; those without are left out.
+
+        Index: `campaign`. Runs that ended longer ago than they are kept are no longer among them, launch runs are.
+        """
+        told = self._all.aggregate(
+            [
+                {"$match": {"campaign": {"$in": list(campaigns)}, "results": {"$exists": True}}},
+                {"$project": {"campaign": 1, "results": {"$objectToArray": "$results"}}},
+                {"$unwind": "$results"},
+                {"$group": {"_id": {"c": "$campaign", "k": "$results.k"}, "n": {"$sum": "$results.v"}}},
+            ],
+            hint="campaign",
+        )
+        sums: dict[str, dict[str, int]] = {}
+        for raw in told:
+            sums.setdefault(raw["_id"]["c"], {})[raw["_id"]["k"]] = raw["n"]
+        return sums
+
     def launch_decided(self, campaign: str) -> bool:
         """Whether the launch run is decided, read with majority. Index: `campaign`."""
         found = self._all.find_one({"campaign": campaign, "kind": RunKind.LAUNCH.value}, {"state": 1}, hint="campaign")
@@ -140,6 +161,7 @@ NAMED: Final[Mapping[str, str]] = {
     "runs.undecided": "undecided",
     "runs.count": "campaign",
     "runs.of_campaign": "campaign",
+    "runs.results_of": "campaign",
     "runs.launch_decided": "campaign",
 }
 """The named queries and the index each relies on."""

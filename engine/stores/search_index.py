@@ -19,6 +19,7 @@ from elasticsearch import ApiError, BadRequestError, Elasticsearch
 
 from engine.domain.keys import HIGHEST
 from engine.errors import EngineError, ServiceUnreachable
+from engine.measuring import named_queries
 
 Document = dict[str, Any]  # a driver's edge: JSON values
 
@@ -48,6 +49,7 @@ def document_id(key: str) -> str:
     return key if len(key) <= LONGEST_ID else f"#{blake2b(key.encode(), digest_size=32).hexdigest()}"
 
 
+@named_queries("elastic")
 class UserIndex:
     """The users' index behind one alias."""
 

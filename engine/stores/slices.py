@@ -14,6 +14,7 @@ from pymongo.errors import BulkWriteError
 from engine.clock import millis
 from engine.domain.lifecycle import SliceState
 from engine.domain.work import Expired, Slice, SliceKind, Waiting
+from engine.measuring import named_queries
 from engine.stores.connect import EPOCH, MAJORITY, READ_MAJORITY
 from engine.stores.documents import Document, read_slice, slice_document
 
@@ -27,6 +28,7 @@ INDEXES: Final = (
 )
 
 
+@named_queries("slices")
 class Slices:
     """Slices: written once with deterministic ids, claimed, checkpointed, closed."""
 

@@ -19,6 +19,7 @@ from pymongo.errors import BulkWriteError
 from engine.clock import Instant, instant
 from engine.domain.keys import HASH_SPACE, hash_prefix, user_id_of, user_key
 from engine.errors import EngineError
+from engine.measuring import measured, named_queries
 from engine.stores.connect import MAJORITY, READ_MAJORITY
 from engine.stores.explained import explained, find_command, update_command
 
@@ -100,6 +101,7 @@ def name_of(path: str) -> str | None:
     return rest or head
 
 
+@named_queries("users")
 class Users:
     """The `users` collection of one database, written with majority."""
 
@@ -219,7 +221,9 @@ class Users:
         changes = [
             UpdateOne(unchanged_filter(key, documents[key]["rev"]), edit_pipeline(edit)) for key, edit in edits.items()
         ]
-        done = self._users.bulk_write(changes, ordered=False)
+        with measured("users.update") as call:
+            done = self._users.bulk_write(changes, ordered=False)
+            call.documents = done.matched_count
         return set() if done.matched_count == len(changes) else set(edits)
 
     def delete(self, key: str) -> bool:

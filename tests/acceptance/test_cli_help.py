@@ -47,7 +47,7 @@ def test_the_commands_are_those_of_the_front_door() -> None:
         "clock": "run show advance",
         "logs": "search ship",
     }
-    single = {"init", "up", "run", "down", "status", "check", "migrate", "explain", "worker"}
+    single = {"init", "up", "run", "down", "status", "check", "migrate", "stats", "explain", "worker"}
     assert set(NAMES) >= single | {f"{group} {name}" for group, names in groups.items() for name in names.split()}
 
 

@@ -39,6 +39,7 @@ CALLS = {
     "policy simulate": "policy simulate",
     "queue deadletters": "queue deadletters fast",
     "queue list": "queue list",
+    "stats": "stats",
     "status": "status",
     "user show": "user show u1 -w shop",
 }

@@ -13,6 +13,7 @@ from typing import Any
 
 from pymongo.database import Database
 
+from engine.clock import moment
 from engine.domain.campaign import CampaignRecord
 from engine.domain.changes import NewEvent
 from engine.domain.enrolment import Outgoing, Settled, StayChange
@@ -20,6 +21,7 @@ from engine.domain.keys import stay_prefix, suffix_of_user, user_key
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, RunState, SliceState
 from engine.domain.settling import Settling
 from engine.domain.work import Run, RunKind, Slice, SliceKind
+from engine.measuring import Stretch
 from engine.predicate.compiled import EventQuery
 from engine.predicate.fields import BUILTINS, Catalogue, EventType
 from engine.stores.audience import Audience
@@ -37,6 +39,7 @@ from engine.stores.lists import Lists
 from engine.stores.policy_versions import PolicyVersions
 from engine.stores.runs import Runs
 from engine.stores.slices import Slices
+from engine.stores.statistics import Statistics
 from engine.stores.users import Edit, Users
 from tests.unit.looks import DAY, NOW, ORDER, stay
 
@@ -54,6 +57,7 @@ CAMPAIGN = CampaignRecord("c1", "shop", "campaign-1", "continuous", CampaignStat
 ENDED = Settled("one", DeliveryState.SENT, NOW)
 ORDERS = [EventQuery(ORDER, timedelta(days=2), ("value",))]
 CATALOGUE = Catalogue("shop", "UTC", None, BUILTINS, {ORDER: EventType(ORDER, {})})
+STRETCH = Stretch("host:1:a/0000", "fast", NOW, NOW, (), {})
 KEY_ONLY = frozenset({"_id_"})
 
 
@@ -92,6 +96,7 @@ STORES: dict[str, tuple[type, Callable[[Database[dict[str, Any]]], object]]] = {
     "policies": (PolicyVersions, PolicyVersions),
     "runs": (Runs, Runs),
     "slices": (Slices, Slices),
+    "statistics": (Statistics, Statistics),
     "times": (CampaignTimes, CampaignTimes),
     "users": (Users, Users),
 }
@@ -114,6 +119,7 @@ CALLS: Mapping[str, Call] = {
     "campaigns.set_slowed": Call(lambda s: (s.set_slowed("c1", slowed=True), s.set_slowed("c1", slowed=False))),
     "campaigns.revisions": by("revision")(lambda s: s.revisions("c1")),
     "counts.of": Call(lambda s: s.of(PREFIX)),
+    "counts.quiet_stretches": Call(lambda s: s.quiet_stretches(PREFIX, 100)),
     "deliveries.queued": by("_id_", "outgoing")(lambda s: s.queued(PREFIX, "", PREFIX + "8", NOW, 100)),
     "deliveries.attempting": by("outgoing")(lambda s: s.attempting(PREFIX, "", PREFIX + "8", 100)),
     "deliveries.first_campaign": by("outgoing")(
@@ -182,6 +188,7 @@ CALLS: Mapping[str, Call] = {
     "runs.of_campaign": by("campaign")(lambda s: s.of_campaign("c1", 10)),
     "runs.launch_decided": by("campaign")(lambda s: s.launch_decided("c1")),
     "runs.forget_ended": by("ended")(lambda s: s.forget_ended(HOUR)),
+    "runs.results_of": by("campaign")(lambda s: s.results_of(["c1", "c2"])),
     "slices.add": Call(lambda s: s.add([replace(PIECE, id="new")])),
     "slices.get": Call(lambda s: s.get(PIECE.id)),
     "slices.claim": Call(lambda s: s.claim(PIECE.id, "t", HOUR)),
@@ -199,6 +206,8 @@ CALLS: Mapping[str, Call] = {
     "slices.campaigns_with_open": by("open")(lambda s: s.campaigns_with_open(SliceKind.DELIVER)),
     "slices.of_run": by("run")(lambda s: s.of_run(RUN.id)),
     "slices.forget_ended": by("ended")(lambda s: s.forget_ended(HOUR)),
+    "statistics.write": Call(lambda s: s.write(STRETCH)),
+    "statistics.since": by("until")(lambda s: s.since(NOW)),
     "times.read": Call(lambda s: s.read()),
     "times.advance": Call(lambda s: s.advance(NOW, NOW)),
     "users.server_now": by()(lambda s: s.server_now()),
@@ -242,6 +251,7 @@ def fill(database: Database[dict[str, Any]]) -> None:
     keys = {name: user_key("shop", name) for name in NAMES}
     people = [{"_id": key, "w": "shop", "u": name, "rev": 1, "a": {"plan": "gold"}} for name, key in keys.items()]
     database.users.insert_many(people)
+    database.stats.insert_many([{"_id": f"h:1:{n}/0000", "until": moment(n), "queries": []} for n in range(2_000)])
     database.list_members.insert_many([{"_id": key.replace("shop/", "shop/vip/")} for key in keys.values()])
     happened = [
         {"_id": f"{key}/{n}", "user": key, "w": "shop", "n": name, "t": NOW - n * DAY, "p": {}}

@@ -19,6 +19,7 @@ from pymongo.database import Database
 from pymongo.monitoring import CommandListener, CommandStartedEvent
 
 import engine.stores
+from engine.measuring import MEASUREMENTS
 from engine.stores.enrolments import Enrolments
 from engine.stores.explained import QUERIES, ExplainedQuery, Plan, explain
 from engine.stores.migrate import migrate_mongo
@@ -137,6 +138,13 @@ def test_every_store_that_holds_a_collection_is_among_them() -> None:
 def test_every_named_query_is_a_method_and_names_an_index_that_its_call_may_use() -> None:
     assert set(NAMED) <= set(CALLS)
     assert {name for name, index in NAMED.items() if not set(index.split(" or ")) <= CALLS[name].uses} == set()
+
+
+def test_every_call_of_a_store_and_every_named_query_is_measured_by_its_name(filled: Database[Document]) -> None:
+    for name, call in CALLS.items():
+        call.make(STORES[name.split(".")[0]][1](filled))
+    measured = {figure.name for figure in MEASUREMENTS.figures()}
+    assert measured >= set(CALLS) | set(NAMED) | set(QUERIES)
 
 
 @pytest.mark.parametrize("name", sorted(QUERIES))

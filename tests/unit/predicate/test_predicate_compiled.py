@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -40,6 +41,17 @@ def test_a_predicate_tells_what_it_names() -> None:
     assert predicate.events == {COUPON}
     assert predicate.lists == {"vip"}
     assert predicate.index_paths[:2] == ("g.orders_count", "g.last_order_at")
+
+
+def test_each_indexable_path_has_the_condition_that_an_index_on_it_is_asked() -> None:
+    predicate = compiled("{all: [{i: {gte: 3}}, {i: {lt: 9}}, {s: x}, {any: [{f: 1}, {s: y}]}]}")
+    filters = predicate.index_filters(0)
+    assert tuple(filters) == predicate.index_paths
+    assert {path: json.dumps(asked).count(path) for path, asked in filters.items()} == {"a.i": 2, "a.s": 1}
+    assert compiled("{any: [{i: 3}, {s: x}]}").index_filters(0) == {}
+    ever = compiled("event: {name: Coupon Redeemed, within: 7d}").index_filters(1_000_000_000)
+    assert all(path.startswith("e.Coupon Redeemed.") for path in ever)
+    assert ever
 
 
 def test_events_in_a_window_are_slow_and_fields_lists_and_ever_are_quick() -> None:

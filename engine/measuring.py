@@ -1,0 +1,244 @@
+"""Named queries, measured while they run: how often, how long at each quantile, and the worst with its campaign.
+
+    with working_on(campaign.uid, campaign.name):
+        with measured("cache.read") as call:
+            rows = ...
+            call.documents = len(rows)
+
+A store's methods are measured by their names (`@named_queries("users")` makes `users.read_range` and its kind), so a
+query cannot be forgotten. The figures of a process are in `MEASUREMENTS`; whoever keeps them takes a `Figure` of each.
+Durations are kept in an HDR histogram: two significant digits at every scale, mergeable between processes, never an
+average alone (`docs/decisions/0007-named-queries-are-measured-where-they-are-called.md`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import secrets
+import socket
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import wraps
+from threading import Lock
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Final, TypeVar
+
+from hdrh.histogram import HdrHistogram
+
+from engine.batching import Evidence
+from engine.clock import Instant, SystemClock
+
+LONGEST: Final = 3_600_000_000
+"""The largest duration that is told apart, in microseconds: an hour. Drivers give up after half a minute."""
+
+DIGITS: Final = 2
+"""Significant digits of a duration that are kept: within 1 %, in some hundred bytes a query."""
+
+_BITS: Final = 8
+"""Bits of a duration that are told apart while counting: finer than two digits, and 3 us cheaper than the histogram."""
+
+Kind = TypeVar("Kind", bound=type)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The campaign that this thread works on: its uid and its name."""
+
+    uid: str
+    name: str
+
+
+_WORK: Final[ContextVar[Work | None]] = ContextVar("work", default=None)
+
+
+@contextmanager
+def working_on(uid: str, name: str) -> Iterator[None]:
+    """Whatever is asked of a store inside is asked for this campaign (a thread that it starts must be told again)."""
+    before = _WORK.set(Work(uid, name))
+    try:
+        yield
+    finally:
+        _WORK.reset(before)
+
+
+@dataclass(frozen=True, slots=True)
+class Worst:
+    """The longest call: seconds, the documents it gave, system time of its end, and the campaign it was for."""
+
+    seconds: float
+    documents: int
+    at: Instant
+    campaign: str | None = None
+    campaign_uid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What was measured of one query: calls, how many of them raised, documents, the worst, and the durations.
+
+    `durations` is an encoded HDR histogram of microseconds (its own compressed format, version 2).
+    """
+
+    name: str
+    calls: int
+    failed: int
+    documents: int
+    worst: Worst
+    durations: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What one process measured from `began` to `until` (system time).
+
+    `id` names process and stretch (`host:pid:random/0000`), `process` its type (`fast`); `tuned` is what its batch
+    tuner knows of each query.
+    """
+
+    id: str
+    process: str
+    began: Instant
+    until: Instant
+    figures: Sequence[Figure]
+    tuned: Mapping[str, Sequence[Evidence]]
+
+
+class _Query:
+    """One query of this process, under the lock of its measurements."""
+
+    __slots__ = ("calls", "documents", "durations", "failed", "worst")
+
+    def __init__(self) -> None:
+        self.calls = self.failed = self.documents = 0
+        self.durations: dict[int, int] = {}
+        self.worst = Worst(-1.0, 0, 0)
+
+    def figure(self, name: str) -> Figure:
+        histogram = HdrHistogram(1, LONGEST, DIGITS)
+        for micros, count in self.durations.items():
+            histogram.record_value(micros, count)
+        return Figure(name, self.calls, self.failed, self.documents, self.worst, histogram.encode())
+
+
+class Measurements:
+    """The figures of one process since they were last begun anew; threads may share it."""
+
+    def __init__(self) -> None:
+        self._queries: dict[str, _Query] = {}
+        self._lock = Lock()
+        self._calls = 0
+
+    @property
+    def calls(self) -> int:
+        """How many calls were measured so far, those before a new beginning too: whether anything is new."""
+        return self._calls
+
+    def record(self, name: str, seconds: float, documents: int, *, failed: bool = False) -> None:
+        """Note one call of the query `name`; some 2 us."""
+        micros = min(max(1, int(seconds * 1e6)), LONGEST)
+        spare = max(0, micros.bit_length() - _BITS)
+        micros = micros >> spare << spare
+        with self._lock:
+            query = self._queries.get(name)
+            if query is None:
+                query = self._queries[name] = _Query()
+            self._calls += 1
+            query.calls += 1
+            query.documents += documents
+            query.failed += failed
+            query.durations[micros] = query.durations.get(micros, 0) + 1
+            if seconds > query.worst.seconds:
+                work = _WORK.get()
+                query.worst = Worst(
+                    seconds,
+                    documents,
+                    SystemClock().system_now(),
+                    None if work is None else work.name,
+                    None if work is None else work.uid,
+                )
+
+    def figures(self, *, anew: bool = False) -> list[Figure]:
+        """The figures by name; with `anew` what comes after is counted from nothing."""
+        with self._lock:
+            queries = self._queries
+            if anew:
+                self._queries = {}
+            return [query.figure(name) for name, query in sorted(queries.items())]
+
+
+MEASUREMENTS: Final = Measurements()
+"""Those of this process."""
+
+
+def new_process_id() -> str:
+    """A name of this process that no other one has had: host, process id, and chance."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+class measured:  # noqa: N801 - reads as a verb where it is used
+    """Measures the block as one call of the query `name`; the block may say how many `documents` it got."""
+
+    __slots__ = ("_began", "_name", "documents")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.documents = 0
+
+    def __enter__(self) -> measured:
+        self._began = perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        MEASUREMENTS.record(self._name, perf_counter() - self._began, self.documents, failed=kind is not None)
+
+
+def named_queries(prefix: str, *, apart: Collection[str] = ()) -> Callable[[Kind], Kind]:
+    """Measure every public method of a store as the query `prefix.method`, but for those that are generators.
+
+    `apart` are methods that measure their own parts by name.
+    """
+
+    def decorate(store: Kind) -> Kind:
+        for name, method in list(vars(store).items()):
+            if name.startswith("_") or name in apart or not inspect.isfunction(method):
+                continue
+            if not inspect.isgeneratorfunction(method):
+                setattr(store, name, _measuring(f"{prefix}.{name}", method))
+        return store
+
+    return decorate
+
+
+def documents_of(answer: object) -> int:
+    """How many documents an answer holds: the length of a list, set or mapping by key, 1 for one thing, 0 for a number.
+
+    A mapping with an `_id` is a document itself.
+    """
+    if isinstance(answer, list | set | frozenset):
+        return len(answer)
+    if isinstance(answer, dict):
+        return 1 if "_id" in answer else len(answer)
+    return 0 if answer is None or isinstance(answer, int | float) else 1
+
+
+def _measuring(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    record = MEASUREMENTS.record
+
+    @wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        began = perf_counter()
+        try:
+            answer = method(*args, **kwargs)
+        except BaseException:
+            record(name, perf_counter() - began, 0, failed=True)
+            raise
+        record(name, perf_counter() - began, documents_of(answer))
+        return answer
+
+    return call

@@ -1,0 +1,178 @@
+"""The index advisor: which index serves each predicate of each applied campaign, and which one is missing.
+
+A pass needs an index for whom it looks for among all users: the audience, and the crossing sets of a continuous one.
+The exit rule, the goal and the messages' rules are judged on users who are read by key. A predicate that no index
+serves is no error: the cached scan and Elasticsearch answer it, and without them a scan does, at the cost said here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from engine.campaign.compiled import CampaignPredicate
+from engine.clock import Clock, Instant, millis
+from engine.domain.campaign import CampaignRecord
+from engine.domain.lifecycle import CampaignState
+from engine.pipeline.book import CampaignBook, Entry
+from engine.predicate.compiled import CompiledPredicate, Crossing
+
+OVER: Final = frozenset({CampaignState.FINISHED, CampaignState.CANCELLED})
+"""Campaigns that look at nobody new any more."""
+
+WORTH: Final = 0.5
+"""An index that would find more than this share of the users is not advised: reading them in order of key is cheaper
+(`LIMITS.md`: random reads are half as fast as adjacent ones)."""
+
+BY_KEY: Final = "_id_"
+BY_KEY_AND_EVENT: Final = "_id_, user_name_time"
+"""Users read by key, and their events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One predicate of one campaign.
+
+    `part` says which; `served_by` names the index, list or key range that serves it (None: a scan reads all `users` of
+    the workspace). `reads` is about how many users are read to find it (None: only those who are looked at anyway).
+    `index` is the one that is missing, in order of its keys, and `would_read` about how many users it would leave to
+    read; both None where none would help.
+    """
+
+    workspace: str
+    campaign: str
+    part: str
+    served_by: str | None
+    users: int
+    reads: int | None
+    index: tuple[str, ...] | None = None
+    would_read: int | None = None
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        if self.served_by is not None:
+            about = "those who are looked at" if self.reads is None else f"about {self.reads:,} users"
+            return f"{self.part}: {self.served_by}, {about}"
+        scan = f"a MongoDB scan reads every user of {self.workspace} ({self.users:,})"
+        if self.index is None or self.would_read is None:
+            return f"{self.part}: no index would help; {scan}"
+        keys = ", ".join(f"{key}: 1" for key in self.index)
+        return f"{self.part}: no index on users.{self.index[1]}; {scan}; with {{{keys}}} about {self.would_read:,}"
+
+
+class IndexReads(Protocol):
+    """What is asked of MongoDB."""
+
+    def serving(self, collection: str, query: Mapping[str, Any]) -> Sequence[str]:
+        """The indexes that would serve a filter; none: a scan."""
+
+    def users(self, workspace: str) -> int:
+        """About how many there are."""
+
+    def matching(self, workspace: str, query: Mapping[str, Any]) -> int:
+        """About how many match."""
+
+
+class CampaignReads(Protocol):
+    """Every campaign."""
+
+    def everything(self) -> list[CampaignRecord]:
+        """By workspace and name."""
+
+
+class Advising:
+    """Advises; reads a sample of each workspace, and writes nothing."""
+
+    def __init__(self, indexes: IndexReads, campaigns: CampaignReads, book: CampaignBook, clock: Clock) -> None:
+        self._indexes = indexes
+        self._campaigns = campaigns
+        self._book = book
+        self._clock = clock
+        self._known: dict[tuple[str, str], int] = {}
+
+    def advise(self) -> list[Advice]:
+        """The advice for every campaign that is not over, by workspace and name. Raises what `CampaignBook.of` does."""
+        as_of = self._clock.campaign_now()
+        return [
+            advice
+            for record in self._campaigns.everything()
+            if record.state not in OVER
+            for advice in self._campaign(self._book.of(record), as_of)
+        ]
+
+    def _campaign(self, entry: Entry, as_of: Instant) -> Iterator[Advice]:
+        record, campaign = entry.record, entry.compiled
+        yield self._audience(record, campaign.audience.compiled, as_of)
+        if record.kind == "continuous":
+            since = as_of - millis(self._book.profile(record).pass_every)
+            for crossing in campaign.audience.compiled.crossings(since, as_of):
+                yield self._crossing(record, crossing)
+        by_key: dict[str, CampaignPredicate | None] = {"exit rule": campaign.exit_rule}
+        if campaign.goal is not None:
+            by_key["goal"] = campaign.goal.fields
+        by_key |= {f"message {message.name}": message.when for message in campaign.messages}
+        for part, predicate in by_key.items():
+            if predicate is not None:
+                served = BY_KEY_AND_EVENT if predicate.compiled.event_queries else BY_KEY
+                yield Advice(record.workspace, record.name, part, served, self._indexes.users(record.workspace), None)
+
+    def _audience(self, record: CampaignRecord, audience: CompiledPredicate, as_of: Instant) -> Advice:
+        answer = audience.mongo(as_of)
+        if answer.holds is not None:
+            users = self._indexes.users(record.workspace)
+            reads = users if answer.holds else 0
+            return Advice(record.workspace, record.name, "audience", f"{BY_KEY}, everybody", users, reads)
+        if audience.required_lists:
+            name, reads = min(
+                ((name, self._matching(record.workspace, {"lists": name})) for name in audience.required_lists),
+                key=lambda one: one[1],
+            )
+            users = self._indexes.users(record.workspace)
+            return Advice(record.workspace, record.name, "audience", f"the range of list {name}", users, reads)
+        return self._found(record, "audience", answer.filter, audience.index_filters(as_of))
+
+    def _crossing(self, record: CampaignRecord, crossing: Crossing) -> Advice:
+        part = f"crossing: {crossing.leaf}"
+        if crossing.collection == "users":
+            return self._found(record, part, crossing.mongo, dict.fromkeys(paths_of(crossing.mongo), crossing.mongo))
+        served = ", ".join(self._indexes.serving("events", crossing.mongo)) or None
+        users = self._indexes.users(record.workspace)
+        return Advice(
+            record.workspace, record.name, part, served and f"events: {served}", users, 0 if served else users
+        )
+
+    def _found(
+        self, record: CampaignRecord, part: str, query: Mapping[str, Any], by_path: Mapping[str, Mapping[str, Any]]
+    ) -> Advice:
+        """What serves a filter on users; where nothing does, the index on the path that leaves the fewest to read."""
+        workspace = record.workspace
+        users = self._indexes.users(workspace)
+        serving = self._indexes.serving("users", {"$and": [{"w": workspace}, dict(query)]})
+        reads = {path: self._matching(workspace, asked) for path, asked in by_path.items()}
+        least = min(reads, key=lambda path: reads[path], default=None)
+        if serving:
+            about = users if least is None else reads[least]
+            return Advice(workspace, record.name, part, ", ".join(serving), users, about)
+        if least is None or reads[least] > WORTH * users:
+            return Advice(workspace, record.name, part, None, users, users)
+        return Advice(workspace, record.name, part, None, users, users, ("w", least, "_id"), reads[least])
+
+    def _matching(self, workspace: str, query: Mapping[str, Any]) -> int:
+        """As the store tells; many campaigns ask the same."""
+        key = (workspace, repr(query))
+        if key not in self._known:
+            self._known[key] = self._indexes.matching(workspace, query)
+        return self._known[key]
+
+
+def paths_of(query: Mapping[str, Any]) -> list[str]:
+    """The document paths that a filter of required conditions names, each once."""
+    paths: dict[str, None] = {}
+    for key, asked in query.items():
+        if key == "$and":
+            paths |= dict.fromkeys(path for one in asked for path in paths_of(one))
+        elif not key.startswith("$"):
+            paths[key] = None
+    return list(paths)

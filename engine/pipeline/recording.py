@@ -1,0 +1,96 @@
+"""Keeps what a process measures: written now and then and at its end, never in the way of the work."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from engine.batching import Tuner
+from engine.clock import Clock, Instant
+from engine.measuring import MEASUREMENTS, Measurements, Stretch, new_process_id
+from engine.telemetry.events import emit
+
+EVERY: Final = 10.0
+"""Seconds between two writes: one small document a process, and only where something was measured."""
+
+STRETCH: Final = 3_600_000
+"""Milliseconds after which counting begins anew in a document of its own: the latest hours can be told apart."""
+
+
+class StretchStore(Protocol):
+    """Where stretches are kept."""
+
+    def write(self, stretch: Stretch) -> None:
+        """Put it in the place of what was written of the same stretch."""
+
+
+class Recording:
+    """Writes the measurements of this process, once started.
+
+    `store` is asked for at the first write; `tuner` is the process's; `outages` are what a store raises that is away.
+    """
+
+    def __init__(
+        self,
+        store: Callable[[], StretchStore],
+        tuner: Tuner,
+        clock: Clock,
+        outages: tuple[type[BaseException], ...],
+        measurements: Measurements = MEASUREMENTS,
+    ) -> None:
+        self._store = store
+        self._measurements = measurements
+        self._tuner = tuner
+        self._clock = clock
+        self._outages = outages
+        self._id = new_process_id()
+        self._process = ""
+        self._began: Instant = clock.system_now()
+        self._number = 0
+        self._written = 0
+        self._writing = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, process: str) -> None:
+        """Write from now on, every `EVERY` seconds; `process` is the type of this process (`fast`)."""
+        self._process = process
+        self._thread = threading.Thread(target=self._run, name="recording", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what is left, and end; safe twice, and before a start. A store that is away is not waited for long."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._stop.set()
+            thread.join()
+            self._tell()
+
+    def write(self) -> bool:
+        """Write what was measured so far, and begin anew after an hour; False where nothing was. Raises outages."""
+        with self._writing:
+            if self._measurements.calls == self._written:
+                return False
+            now = self._clock.system_now()
+            over = now - self._began >= STRETCH
+            figures = self._measurements.figures(anew=over)
+            tuned = {query: self._tuner.evidence(query) for query in self._tuner.queries()}
+            stretch = Stretch(f"{self._id}/{self._number:04d}", self._process, self._began, now, figures, tuned)
+            if over:
+                self._number, self._began = self._number + 1, now
+            self._store().write(stretch)
+            self._written = self._measurements.calls  # the write itself is measured, and is no reason for another
+            return True
+
+    def _run(self) -> None:
+        while not self._stop.wait(EVERY):
+            self._tell()
+
+    def _tell(self) -> None:
+        try:
+            self.write()
+        except self._outages:
+            return  # what was counted so far is written next time
+        except Exception as error:  # noqa: BLE001 - statistics must never end a process
+            emit("engine.failed", process=self._process, reason=type(error).__name__, error=error)

@@ -1,0 +1,204 @@
+"""What `tidegate stats` tells: the named queries, the batch sizes, and what each campaign's messages cost in looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, Protocol
+
+from hdrh.histogram import HdrHistogram
+
+from engine.batching import Evidence, quantile
+from engine.clock import Clock, Instant, millis
+from engine.domain.campaign import CampaignRecord
+from engine.domain.keys import stay_prefix
+from engine.inactivity import advised
+from engine.measuring import DIGITS, LONGEST, Figure, Stretch, Worst
+from engine.pipeline.book import CampaignBook
+
+SAMPLED: Final = 20_000
+"""Stays of a campaign that the inactivity advice reads: the first by hash, which is a random sample of its users."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryStatistics:
+    """One named query over all processes; durations in seconds, each within 1 %, the worst exact."""
+
+    name: str
+    calls: int
+    failed: int
+    documents: int
+    median: float
+    p95: float
+    p99: float
+    worst: Worst
+
+
+@dataclass(frozen=True, slots=True)
+class SizeStatistics:
+    """One candidate of one query's batch size over all processes.
+
+    `median` and `p95` are seconds per user in the latest batches; `chosen` of `processes` use it now.
+    """
+
+    query: str
+    size: int
+    batches: int
+    users: int
+    median: float | None
+    p95: float | None
+    chosen: int
+    processes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignStatistics:
+    """What a campaign's decided runs cost, those of the last week and its launch.
+
+    `looked_at` users for `chosen` messages, the holdout's included; `window` is its inactivity window, `advice` the one
+    that its enrolments advise (`engine.inactivity`; None: too little evidence) from `stretches` quiet stretches.
+    """
+
+    record: CampaignRecord
+    looked_at: int
+    chosen: int
+    window: timedelta
+    advice: timedelta | None
+    stretches: int
+
+    @property
+    def each(self) -> float | None:
+        """Users looked at per message; None where no message was chosen."""
+        return self.looked_at / self.chosen if self.chosen else None
+
+
+class StretchReads(Protocol):
+    """What processes wrote."""
+
+    def since(self, earliest: Instant) -> list[Stretch]:
+        """The stretches written since then."""
+
+
+class RunResults(Protocol):
+    """What the decided runs of campaigns carry."""
+
+    def results_of(self, campaigns: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
+        """Uid to the sums of the results of its decided runs."""
+
+
+class QuietStretches(Protocol):
+    """Quiet stretches in the enrolments."""
+
+    def quiet_stretches(self, prefix: str, limit: int) -> dict[int, int]:
+        """Days, rounded up, to how many there were."""
+
+
+class CampaignReads(Protocol):
+    """Every campaign."""
+
+    def everything(self) -> list[CampaignRecord]:
+        """By workspace and name."""
+
+
+class Statistics:
+    """Reads what was measured and what the runs carry, and puts it together."""
+
+    def __init__(
+        self,
+        stretches: StretchReads,
+        runs: RunResults,
+        counts: QuietStretches,
+        campaigns: CampaignReads,
+        book: CampaignBook,
+        clock: Clock,
+    ) -> None:
+        self._stretches = stretches
+        self._runs = runs
+        self._counts = counts
+        self._campaigns = campaigns
+        self._book = book
+        self._clock = clock
+
+    def measured(self, within: timedelta) -> list[Stretch]:
+        """The stretches written within the last while."""
+        return self._stretches.since(self._clock.system_now() - millis(within))
+
+    def campaigns(self, limit: int, workspace: str | None = None) -> list[CampaignStatistics]:
+        """The campaigns that look at most users per message, at most `limit`; those without a message come first."""
+        records = {
+            one.uid: one for one in self._campaigns.everything() if workspace is None or one.workspace == workspace
+        }
+        sums = self._runs.results_of(list(records))
+        found = [(records[uid], one.get("users", 0), _messages(one)) for uid, one in sums.items() if uid in records]
+        found.sort(key=lambda one: (one[1] / one[2] if one[2] else float("inf"), one[1]), reverse=True)
+        return [self._campaign(*one) for one in found[:limit]]
+
+    def _campaign(self, record: CampaignRecord, looked_at: int, chosen: int) -> CampaignStatistics:
+        quiet = self._counts.quiet_stretches(stay_prefix(record.workspace, record.uid), SAMPLED)
+        messages = self._book.of(record).compiled.messages
+        longest = max((message.wait for message in messages), default=timedelta(0))
+        return CampaignStatistics(
+            record,
+            looked_at,
+            chosen,
+            self._book.profile(record).inactivity,
+            advised(quiet, longest),
+            sum(quiet.values()),
+        )
+
+
+def _messages(results: Mapping[str, int]) -> int:
+    """Messages that the runs chose, those of the holdout among them: they are a look's yield all the same."""
+    return results.get("chosen", 0) + results.get("holdout", 0)
+
+
+def queries(stretches: Iterable[Stretch]) -> list[QueryStatistics]:
+    """The named queries of all stretches together, by name."""
+    parts: dict[str, list[Figure]] = {}
+    for stretch in stretches:
+        for figure in stretch.figures:
+            parts.setdefault(figure.name, []).append(figure)
+    return [_merged(name, figures) for name, figures in sorted(parts.items())]
+
+
+def _merged(name: str, figures: Sequence[Figure]) -> QueryStatistics:
+    durations = HdrHistogram(1, LONGEST, DIGITS)
+    for figure in figures:
+        durations.decode_and_add(figure.durations)
+    median, p95, p99 = (durations.get_value_at_percentile(share) / 1e6 for share in (50, 95, 99))
+    return QueryStatistics(
+        name,
+        sum(one.calls for one in figures),
+        sum(one.failed for one in figures),
+        sum(one.documents for one in figures),
+        median,
+        p95,
+        p99,
+        max((one.worst for one in figures), key=lambda worst: worst.seconds),
+    )
+
+
+def sizes(stretches: Sequence[Stretch]) -> list[SizeStatistics]:
+    """The batch tuners' evidence of all processes together: each one's latest word counts, as it holds the earlier."""
+    latest = {stretch.id.rsplit("/", 1)[0]: stretch for stretch in stretches}
+    parts: dict[tuple[str, int], list[Evidence]] = {}
+    for stretch in latest.values():
+        for query, evidence in stretch.tuned.items():
+            for one in evidence:
+                parts.setdefault((query, one.size), []).append(one)
+    return [_size(query, size, parts[query, size]) for query, size in sorted(parts)]
+
+
+def _size(query: str, size: int, evidence: Sequence[Evidence]) -> SizeStatistics:
+    recent = [seconds for one in evidence for seconds in one.recent]
+    return SizeStatistics(
+        query,
+        size,
+        sum(one.batches for one in evidence),
+        sum(one.users for one in evidence),
+        quantile(recent, 0.5),
+        quantile(recent, 0.95),
+        sum(one.chosen for one in evidence),
+        len(evidence),
+    )

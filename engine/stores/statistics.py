@@ -1,0 +1,111 @@
+"""What processes measured: one document per process and stretch of time, forgotten after a week.
+
+`{_id: "process id/number", process, began, until, queries: [{name, calls, failed, documents, worst, durations}],
+tuned: [{query, size, batches, users, recent, chosen}]}`; `durations` is an encoded HDR histogram.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Final
+
+import pymongo
+from pymongo import ASCENDING, IndexModel
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from engine.batching import Evidence
+from engine.clock import Instant, instant, moment
+from engine.measuring import Figure, Stretch, Worst, named_queries
+from engine.stores.documents import Document, without_none
+
+KEPT: Final = timedelta(days=7)
+"""How long measurements are kept; as long as ended runs, so that both tell of the same time."""
+
+PATIENCE: Final = 5.0
+"""Seconds after which a write is given up: a process that stops must not wait for its statistics."""
+
+INDEXES: Final = (IndexModel([("until", ASCENDING)], name="until", expireAfterSeconds=int(KEPT.total_seconds())),)
+
+
+@named_queries("statistics")
+class Statistics:
+    """The `stats` collection; without majority, for nothing depends on it."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        aware = database.codec_options.with_options(tz_aware=True)
+        self._all: Collection[Document] = database.get_collection("stats", codec_options=aware)
+
+    def write(self, stretch: Stretch) -> None:
+        """Put what a process measured so far in the place of what it had written of this stretch. Index: `_id_`."""
+        with pymongo.timeout(PATIENCE):
+            self._all.replace_one({"_id": stretch.id}, _document(stretch), upsert=True)
+
+    def since(self, earliest: Instant) -> list[Stretch]:
+        """The stretches that were written at or after `earliest` (system time), oldest first. Index: `until`."""
+        found = self._all.find({"until": {"$gte": moment(earliest)}}, hint="until").sort("until", 1)
+        return [_stretch(raw) for raw in found]
+
+
+def _document(stretch: Stretch) -> Document:
+    return {
+        "_id": stretch.id,
+        "process": stretch.process,
+        "began": moment(stretch.began),
+        "until": moment(stretch.until),
+        "queries": [
+            {
+                "name": one.name,
+                "calls": one.calls,
+                "failed": one.failed,
+                "documents": one.documents,
+                "durations": one.durations,
+                "worst": without_none(
+                    {
+                        "seconds": one.worst.seconds,
+                        "documents": one.worst.documents,
+                        "at": one.worst.at,
+                        "campaign": one.worst.campaign,
+                        "campaign_uid": one.worst.campaign_uid,
+                    }
+                ),
+            }
+            for one in stretch.figures
+        ],
+        "tuned": [
+            {
+                "query": query,
+                "size": one.size,
+                "batches": one.batches,
+                "users": one.users,
+                "recent": list(one.recent),
+                "chosen": one.chosen,
+            }
+            for query, evidence in stretch.tuned.items()
+            for one in evidence
+        ],
+    }
+
+
+def _stretch(raw: Document) -> Stretch:
+    tuned: dict[str, list[Evidence]] = {}
+    for one in raw["tuned"]:
+        evidence = Evidence(one["size"], one["batches"], one["users"], tuple(one["recent"]), one["chosen"])
+        tuned.setdefault(one["query"], []).append(evidence)
+    figures = [
+        Figure(
+            one["name"],
+            one["calls"],
+            one["failed"],
+            one["documents"],
+            Worst(**one["worst"]),
+            bytes(one["durations"]),
+        )
+        for one in raw["queries"]
+    ]
+    return Stretch(raw["_id"], raw["process"], instant(raw["began"]), instant(raw["until"]), figures, tuned)
+
+
+NAMED: Final[Mapping[str, str]] = {"statistics.since": "until"}
+"""The named queries and the index each relies on."""

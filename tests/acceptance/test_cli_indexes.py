@@ -1,0 +1,53 @@
+"""`tidegate check`: a named query without its index is wrong; a predicate without one is told, and is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.integration.installation import Installation, Told
+
+Tidegate = Callable[..., Told]
+
+
+def test_a_predicate_without_an_index_is_advice_with_the_command_that_makes_it(
+    installation: Installation, tidegate: Tidegate
+) -> None:
+    world = installation.world
+    world.users([f"u{i}" for i in range(90)], plan="free")
+    world.users([f"u{i}" for i in range(90, 100)], plan="pro")
+    world.apply({"campaign": "hello", "audience": {"plan": "pro"}})
+    world.apply({"campaign": "again", "audience": {"plan": "pro"}})
+    told = tidegate("check", "--indexes")
+    assert told.code == 0
+    assert (
+        "campaign shop/hello: audience: no index on users.a.plan; a MongoDB scan reads every user of shop (100)"
+        in told.out
+    )
+    assert 'db.users.createIndex({"w": 1, "a.plan": 1, "_id": 1})  // 2 predicates' in told.out
+    document = tidegate("check", "--indexes", "--json").document
+    assert all(one["ok"] for one in document["queries"])
+    assert {one["campaign"]: one["would_read"] for one in document["predicates"]} == {"again": 10, "hello": 10}
+    assert [one["predicates"] for one in document["suggested"]] == [2]
+
+
+def test_a_named_query_without_its_index_is_wrong(installation: Installation, tidegate: Tidegate) -> None:
+    (row,) = [one for one in tidegate("check", "--json").document if one["check"] == "indexes"]
+    assert row["ok"]
+    installation.world.database.slices.drop_index("open")
+    told = tidegate("check", "--json")
+    assert told.code in (1, 3)
+    (row,) = [one for one in told.document if one["check"] == "indexes"]
+    assert not row["ok"]
+    assert "slices has no index open" in row["told"]
+    assert "tidegate migrate" in row["told"]
+    told = tidegate("check", "--indexes")
+    assert told.code == 1
+    assert "slices has no index open" in told.out
+    assert tidegate("migrate").code == 0
+    assert tidegate("check", "--indexes").code == 0
+
+
+def test_an_empty_installation_says_so(tidegate: Tidegate) -> None:
+    told = tidegate("check", "--indexes")
+    assert told.code == 0
+    assert "no campaign is applied that is not over" in told.out

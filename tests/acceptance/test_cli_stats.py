@@ -1,0 +1,98 @@
+"""`tidegate stats`: what running processes measured, and what a campaign's messages cost in looks."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.integration.installation import Installation, Told
+from tests.integration.test_run_procfile import PROCFILE
+
+Tidegate = Callable[..., Told]
+
+
+@pytest.mark.timeout(200)
+def test_every_process_tells_what_it_measured_even_in_its_last_seconds(
+    installation: Installation, tidegate: Tidegate
+) -> None:
+    (installation.folder / "Procfile").write_text(PROCFILE)
+    world = installation.world
+    world.users([f"u{i}" for i in range(50)], plan="free")
+    world.users([f"u{i}" for i in range(50, 60)], plan="pro")
+    world.apply({"campaign": "hello", "kind": "one_off", "audience": {"plan": "free"}})
+    world.launch("hello")
+    installation.env["TIDEGATE_SERVICES__ELASTIC_URL"] = "http://127.0.0.1:9"  # nobody answers there
+    process = installation.start("up")
+    installation.until(lambda: world.state("hello") == "finished", "the end of the campaign", process)
+    assert installation.end(process, signal.SIGINT) == 130
+    assert {"clock", "all"} <= set(world.database.stats.distinct("process"))
+    told = tidegate("stats", "--json").document
+    asked = {one["query"]: one for one in told["queries"]}
+    read = asked["users.read_range"]
+    assert (read["documents"], read["failed"]) == (60, 0)
+    assert read["calls"] >= 1
+    assert read["worst"]["campaign"] == "hello"
+    assert 0 < read["median_seconds"] <= read["p95_seconds"] <= read["p99_seconds"]
+    assert read["worst"]["seconds"] * 1.02 >= read["p99_seconds"]
+    assert {"enrolments.enter", "deliveries.mark", "slices.waiting", "runs.undecided"} <= set(asked)
+    (campaign,) = told["campaigns"]
+    assert (campaign["campaign"], campaign["looked_at"], campaign["messages"]) == ("hello", 110, 50)
+    assert campaign["looked_at_per_message"] == pytest.approx(2.2)
+    assert (campaign["inactivity"], campaign["inactivity_advised"]) == ("45d", None)
+
+
+def test_people_get_three_tables(
+    installation: Installation, tidegate: Tidegate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    world = installation.world
+    world.users([f"u{i}" for i in range(6)])
+    world.apply({"campaign": "hello", "kind": "one_off"})
+    world.launch("hello")
+    world.app.recording.start("test")
+    world.settle()
+    world.app.recording.stop()
+    told = tidegate("stats")
+    assert told.code == 0
+    for words in ("named queries", "users.read_range", "batch sizes", "looks a message", "shop/hello", "too little"):
+        assert words in told.out
+
+
+def test_a_campaign_that_looks_at_many_for_few_messages_comes_first(
+    installation: Installation, tidegate: Tidegate
+) -> None:
+    world = installation.world
+    world.users([f"u{i}" for i in range(30)], plan="free")
+    world.users(["u30"], plan="pro")
+    for name, plan in (("many", "free"), ("few", "pro"), ("nobody", "none")):
+        world.apply({"campaign": name, "kind": "one_off", "audience": {"plan": plan}})
+        world.launch(name)
+    world.settle()
+    told = tidegate("stats", "--json").document["campaigns"]
+    assert [one["campaign"] for one in told] == ["nobody", "few", "many"]
+    assert told[0]["looked_at_per_message"] is None
+    assert told[1]["looked_at_per_message"] > told[2]["looked_at_per_message"]
+    assert len(tidegate("stats", "--campaigns", "1", "--json").document["campaigns"]) == 1
+    assert tidegate("stats", "-w", "nosuch", "--json").document["campaigns"] == []
+
+
+def test_a_window_is_advised_from_enough_stays(installation: Installation, tidegate: Tidegate) -> None:
+    world = installation.world
+    world.users([f"u{i}" for i in range(320)])
+    messages = [{"name": name, "channel": "email", "subject": name, "body": name} for name in ("one", "two")]
+    world.apply({"campaign": "series", "kind": "one_off", "messages": [messages[0], messages[1] | {"wait": "3d"}]})
+    world.launch("series")
+    world.settle()
+    world.after("4d")
+    (told,) = tidegate("stats", "--json").document["campaigns"]
+    assert told["quiet_stretches"] == 640
+    assert (told["inactivity"], told["inactivity_advised"]) == ("45d", "4d")
+
+
+@pytest.mark.parametrize("within", ["1", "soon", "-1h"])
+def test_a_duration_that_cannot_be_read_is_a_wrong_call(within: str, tidegate: Tidegate) -> None:
+    told = tidegate("stats", f"--within={within}")
+    assert told.code == 2
+    assert "--within" in told.err

@@ -1,0 +1,178 @@
+"""The index advisor on a real MongoDB: what serves what, what is missing, and what it would save."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from engine.pipeline.advising import Advice
+from engine.stores.advisor import SAMPLE, IndexAdvisor
+from engine.stores.migrate import migrate_mongo
+from tests.integration.pipeline_world import World
+
+USERS = 400
+
+
+@pytest.fixture(autouse=True)
+def indexes_as_before(world: World) -> Iterator[None]:
+    """The database is used again by other tests: what was made or dropped here is undone."""
+    yield
+    world.database.users.drop_indexes()
+    migrate_mongo(world.database)
+
+
+@pytest.fixture
+def shop(world: World) -> World:
+    """Of 400 users ten are gold; the sixteenth part is a member until some day, and all have a plan."""
+    names = [f"u{n}" for n in range(USERS)]
+    world.users(names[:10], plan="gold")
+    world.users(names[10:], plan="free")
+    for number, name in enumerate(names[:25]):
+        world.change(name, vip_until=world.now + (number + 1) * 86_400_000)
+    return world
+
+
+def advised(world: World, part: str = "audience") -> Advice:
+    (one,) = [one for one in world.app.advising.advise() if one.part == part]
+    return one
+
+
+def examined(world: World, query: dict[str, Any]) -> int:
+    """Documents that MongoDB examines for a find on users."""
+    find = {"find": "users", "filter": query}
+    told = world.database.command("explain", find, verbosity="executionStats")
+    return int(told["executionStats"]["totalDocsExamined"])
+
+
+def create(world: World, advice: Advice) -> None:
+    assert advice.index is not None
+    world.database.users.create_index([(key, 1) for key in advice.index])
+
+
+def audience_filter(world: World, name: str) -> dict[str, Any]:
+    compiled = world.app.book.of(world.record(name)).compiled.audience.compiled
+    return {"$and": [{"w": "shop"}, compiled.mongo(world.now).filter]}
+
+
+def test_a_missing_index_is_named_with_what_a_scan_reads_and_what_it_would_read(shop: World) -> None:
+    shop.apply({"campaign": "golden", "audience": {"plan": "gold"}})
+    found = advised(shop)
+    assert (found.served_by, found.users, found.reads, found.would_read) == (None, USERS, USERS, 10)
+    assert found.index == ("w", "a.plan", "_id")
+    assert found.text == (
+        "audience: no index on users.a.plan; a MongoDB scan reads every user of shop (400); "
+        "with {w: 1, a.plan: 1, _id: 1} about 10"
+    )
+
+
+def test_the_index_that_was_advised_serves_and_reads_what_was_said(shop: World) -> None:
+    shop.apply({"campaign": "golden", "audience": {"all": [{"plan": "gold"}, {"age": {"exists": False}}]}})
+    query = audience_filter(shop, "golden")
+    assert examined(shop, query) == USERS
+    create(shop, advised(shop))
+    found = advised(shop)
+    assert (found.served_by, found.reads, found.index) == ("w_1_a.plan_1__id_1", 10, None)
+    assert found.text == "audience: w_1_a.plan_1__id_1, about 10 users"
+    assert examined(shop, query) == 10
+
+
+def test_of_several_conditions_the_one_that_leaves_fewest_is_advised(shop: World) -> None:
+    shop.apply({"campaign": "c", "audience": {"all": [{"vip_until": {"within_next": "365d"}}, {"plan": "gold"}]}})
+    assert advised(shop).index == ("w", "a.plan", "_id")
+    shop.apply({"campaign": "c", "audience": {"all": [{"vip_until": {"within_next": "5d"}}, {"plan": "gold"}]}})
+    found = advised(shop)
+    assert (found.index, found.would_read) == (("w", "a.vip_until", "_id"), 5)
+
+
+def test_a_broad_audience_and_one_without_a_required_condition_get_no_index(shop: World) -> None:
+    shop.apply({"campaign": "broad", "audience": {"plan": "free"}})
+    shop.apply({"campaign": "either", "audience": {"any": [{"plan": "gold"}, {"age": 7}]}})
+    told = [one for one in shop.app.advising.advise() if one.part == "audience"]
+    assert [(one.campaign, one.served_by, one.index) for one in told] == [("broad", None, None), ("either", None, None)]
+    assert told[0].text == "audience: no index would help; a MongoDB scan reads every user of shop (400)"
+
+
+def test_everybody_is_read_by_key_range_and_a_list_by_its_own(shop: World) -> None:
+    shop.apply({"campaign": "all"})
+    found = advised(shop)
+    assert (found.served_by, found.reads) == ("_id_, everybody", USERS)
+    shop.app.imports("shop").lists.add("vips", [key["_id"] for key in shop.database.users.find().limit(3)])
+    shop.apply({"campaign": "all", "audience": {"all": [{"list": "vips"}, {"plan": "free"}]}})
+    found = advised(shop)
+    assert (found.served_by, found.reads) == ("the range of list vips", 3)
+
+
+def test_crossing_sets_have_their_rows_and_their_indexes(shop: World) -> None:
+    audience = {"all": [{"vip_until": {"within_next": "5d"}}, {"event": {"name": "Seen", "within": "3d"}}]}
+    shop.apply({"campaign": "timed", "audience": audience})
+    told = {one.part: one for one in shop.app.advising.advise()}
+    events = [one for part, one in told.items() if part.startswith("crossing: Seen")]
+    assert len(events) == 2
+    assert {one.served_by for one in events} == {"events: workspace_name_time"}
+    fields = [one for part, one in told.items() if part.startswith("crossing: vip_until")]
+    assert fields
+    assert all(one.served_by is None and one.index == ("w", "a.vip_until", "_id") for one in fields)
+    create(shop, fields[0])
+    told = {one.part: one for one in shop.app.advising.advise()}
+    assert all(told[one.part].served_by == "w_1_a.vip_until_1__id_1" for one in fields)
+
+
+def test_a_one_off_crosses_nothing_and_one_that_is_over_is_left_out(shop: World) -> None:
+    shop.apply({"campaign": "once", "kind": "one_off", "audience": {"vip_until": {"within_next": "5d"}}})
+    assert [one.part for one in shop.app.advising.advise()] == ["audience"]
+    shop.launch("once")
+    shop.settle()
+    assert shop.state("once") == "finished"
+    assert shop.app.advising.advise() == []
+
+
+def test_what_is_judged_on_the_enrolled_is_read_by_key(shop: World) -> None:
+    shop.apply(
+        {
+            "campaign": "full",
+            "audience": {"plan": "gold"},
+            "exit": {"when": {"event": {"name": "Seen", "within": "3d"}}},
+            "goal": {"plan": "pro"},
+            "messages": [{"name": "one", "when": {"age": {"gte": 18}}}],
+        }
+    )
+    told = {one.part: one.served_by for one in shop.app.advising.advise()}
+    assert told == {
+        "audience": None,
+        "exit rule": "_id_, user_name_time",
+        "goal": "_id_",
+        "message one": "_id_",
+    }
+
+
+def test_a_share_is_estimated_from_a_sample(world: World) -> None:
+    many = 3 * SAMPLE
+    world.users([f"u{n}" for n in range(many)], plan="free")
+    world.users([f"u{n}" for n in range(0, many, 10)], plan="gold")
+    advisor = IndexAdvisor(world.database)
+    assert advisor.users("shop") == pytest.approx(many, rel=0.1)
+    assert advisor.matching("shop", {"a.plan": "gold"}) == pytest.approx(many / 10, rel=0.25)
+    assert 0 < advisor.matching("shop", {"a.plan": "none"}) <= 4
+    assert advisor.matching("other", {"a.plan": "gold"}) == 0
+
+
+def test_each_named_query_has_its_index_after_a_migration(world: World) -> None:
+    named = IndexAdvisor(world.database).named()
+    assert {"users.read_range", "enrolments.due", "deliveries.queued", "runs.undecided", "lists.names"} <= {
+        one.name for one in named
+    }
+    assert [one for one in named if one.problem] == []
+    assert any(one.explained for one in named)
+
+
+def test_a_named_query_without_its_index_is_told(world: World) -> None:
+    world.database.enrolments.drop_index("due")
+    world.database.events.drop_indexes()
+    wrong = {one.name: one.problem for one in IndexAdvisor(world.database).named() if one.problem}
+    assert wrong["enrolments.first_due_campaign"] == "enrolments has no index due"
+    assert wrong["events.fetch"] == "MongoDB scans all of events"
+    world.database.events.drop()
+    wrong = {one.name: one.problem for one in IndexAdvisor(world.database).named() if one.problem}
+    assert wrong["events.fetch"] == "MongoDB uses no index of events"
