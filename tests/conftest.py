@@ -29,7 +29,7 @@ from elasticsearch import BadRequestError, Elasticsearch, NotFoundError
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from engine.local.processes import Born, birth_of
+from engine.births import Born, birth_of
 from engine.local.program import CannotStart, ServiceName
 from engine.local.services import LocalServices
 from engine.local.valkey import DATABASES
