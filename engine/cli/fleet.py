@@ -13,10 +13,9 @@ from actors.fleet import FLEET_VARIABLE, exec_fleet, run_fleet_in_process, stop_
 from actors.logs import log_options
 from actors.middleware import wait_for_stop
 from engine.app import App
-from engine.cli.opening import addressed, say, settings_of
+from engine.cli.opening import addressed, keep, settings_of
 from engine.cli.stopping import on_signals
 from engine.errors import NotFound
-from engine.local.prefork import keep_children
 from engine.local.services import LocalServices
 from engine.policy.load import load_policies
 from engine.settings import Settings
@@ -41,12 +40,10 @@ def worker(
     fleets = load_policies(settings.paths.policies).fleets
     if fleet not in fleets:
         raise NotFound(f"there is no fleet {fleet}", remedy=f"fleets are {', '.join(fleets)}")
-    urls = LocalServices.of(settings).running()
     if as_dramatiq:
+        urls = LocalServices.of(settings).running()
         exec_fleet(fleets[fleet], environ={**os.environ, **urls.environment(), FLEET_VARIABLE: fleet})
-    code = keep_children(fleets[fleet].processes, settings.engine.stop_timeout, say=say)
-    if code is not None:
-        raise typer.Exit(code)
+    keep(settings, fleets[fleet].processes)
     serve(addressed(settings), fleet, [fleet])
 
 

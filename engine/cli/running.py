@@ -21,12 +21,11 @@ from actors.middleware import stop_requested, wait_for_stop
 from engine.app import App
 from engine.cli.fleet import serve
 from engine.cli.importing import ImportSetting
-from engine.cli.opening import addressed, opened, say, settings_of, with_urls
+from engine.cli.opening import addressed, keep, opened, say, settings_of, with_urls
 from engine.cli.stopping import interrupted, on_signals
 from engine.domain.keys import cut
 from engine.errors import ServiceUnreachable
 from engine.local.addresses import Urls, given
-from engine.local.prefork import keep_children
 from engine.local.presence import Presence
 from engine.local.services import LocalServices
 from engine.local.suspects import Nursery
@@ -128,10 +127,7 @@ def _run(settings: Settings) -> None:
 def run_clock(context: typer.Context) -> None:
     """Run the clock: it starts what is due, dispatches slices, and frees leases that ran out. Two may run."""
     settings = settings_of(context)
-    addressed(settings)  # what cannot run is told at once, and not by a child again and again
-    code = keep_children(1, settings.engine.stop_timeout, say=say)
-    if code is not None:
-        raise typer.Exit(code)
+    keep(settings, 1)
     app = App(addressed(settings))
     logging.configure(log_options(app.settings, "clock"), clock=app.system)
     on_signals()
