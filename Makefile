@@ -9,6 +9,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 UV := .tools/bin/uv
 PYTEST := .venv/bin/pytest -q -m "not stock"
+TEST_PROCESSES ?= 2
 STAMP := .venv/.made-from-lock
 export UV_PYTHON_DOWNLOADS := never
 
@@ -58,9 +59,10 @@ types: env ## mypy, strict
 contracts: env ## the floors: who may import whom
 	@.venv/bin/lint-imports > .venv/contracts.log || { cat .venv/contracts.log; exit 1; }
 
-# one call for all layers, so that the services start once; their order is random
+# one call for all layers, so that the services start once; two processes, for much of a test is waiting, and a file's
+# tests in one of them, for they may share what they made; the order is random, but what takes long comes first
 test: check-needs lint types contracts ## everything: lint, types, contracts, all layers
-	@$(PYTEST)
+	@$(PYTEST) -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-unit test-conformance test-property test-integration test-chaos test-acceptance: test-%: env
 	@$(PYTEST) tests/$*

@@ -24,6 +24,7 @@ from dramatiq.common import current_millis, q_name
 from dramatiq.errors import ConnectionClosed, QueueNotFound
 from dramatiq.middleware import Middleware
 
+from actors import lives
 from actors.consumer import REMEMBER_FAILURE, HardenedConsumer
 from actors.middleware import default_middleware
 from actors.redis_client import connect
@@ -69,7 +70,9 @@ class HardenedBroker(RedisBroker):
             heartbeat_timeout=heartbeat_timeout,
             maintenance_chance=maintenance_chance,
         )
+        self.broker_id = lives.new_id()
         self.max_delay = max_delay
+        self._put_back = client.register_script(lives.PUT_BACK)
         self._remember_failure = client.register_script(REMEMBER_FAILURE)
         self._lock = threading.Lock()
         self._held: dict[str, set[str]] = {}
@@ -146,6 +149,19 @@ class HardenedBroker(RedisBroker):
         if lost:
             self.logger.warning("Putting %d lost messages back on %s.", len(lost), queue_name)
             self.do_requeue(queue_name, *sorted(lost))
+        self._inherit(queue_name)
+
+    def _inherit(self, queue_name: str) -> None:
+        """Put back at once what processes of this machine held that are known to be dead, e.g. our predecessor."""
+        try:
+            known: Any = self.client.zrange(f"{self.namespace}:__heartbeats__", 0, -1)
+            for dead in filter(lives.is_known_dead, (member.decode() for member in known)):
+                queue = f"{self.namespace}:{queue_name}"
+                keys = [f"{self.namespace}:__acks__.{dead}.{queue_name}", f"{queue}.msgs", queue]
+                if count := self._put_back(keys=keys):
+                    self.logger.info("Putting back %s messages of a dead process on %s.", count, queue_name)
+        except redis.RedisError as error:
+            raise self._closed(error) from error
 
     def keep_alive(self, after_seconds: float) -> None:
         """Send a heartbeat if no command did it in the last `after_seconds`: a full prefetch sends none."""

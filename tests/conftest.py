@@ -3,6 +3,9 @@
 `TIDEGATE_TEST_SERVICES=<services.json>` uses a set that already runs. What the session of a killed run left is
 recognised (its folder names its owner) and ended by the next. Elasticsearch is begun at the start of a session that has
 a test marked `elastic`, so that it gets ready while others run.
+
+With `-n 2` (pytest-xdist) all workers use one set, in a folder of the process that hands out the tests, which ends it
+after them; each test has databases and names of its own there. Files with a test marked `long` are handed out first.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import shutil
 import signal
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -25,15 +29,17 @@ from elasticsearch import BadRequestError, Elasticsearch, NotFoundError
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from engine.local.processes import Born, birth_of
+from engine.births import Born, birth_of
 from engine.local.program import CannotStart, ServiceName
 from engine.local.services import LocalServices
 from engine.local.valkey import DATABASES
 
 _ROOT = Path(tempfile.gettempdir()) / f"tidegate-tests-{os.getuid()}"
 _OWNER = "owner.json"
+_FOLDER = "tidegate_services"  # what a worker of pytest-xdist is told: the folder of its session's services
 _CLAIM = "tidegate:test-database:{}"  # in database 0: who uses a numbered one
 _CLAIM_SECONDS = 3600  # a killed run's claims end by themselves
+_SIZES: dict[str, Any] = {"mongo_cache_gb": 0.5, "cache_memory": "64mb"}
 _NEED: dict[str, ServiceName] = {
     "services": "mongo",
     "database": "mongo",
@@ -51,20 +57,30 @@ class Services:
     def __init__(self) -> None:
         self._shared: dict[str, Any] | None = None
         self._local: LocalServices | None = None
+        self._owned = True
         if shared := os.environ.get("TIDEGATE_TEST_SERVICES"):
             self._shared = json.loads(Path(shared).read_text(encoding="utf-8"))
 
     @property
+    def given(self) -> bool:
+        """Whether a set is used that runs already, and is nobody's here."""
+        return self._shared is not None
+
+    @property
     def local(self) -> LocalServices:
-        """Our own set, made (not yet started) when first asked for, in a folder that names its owner."""
+        """Our session's set, made (not yet started) when first asked for, in a folder that names its owner."""
         if self._local is None:
             _end_leftovers()
             _ROOT.mkdir(mode=0o700, exist_ok=True)
             folder = Path(tempfile.mkdtemp(dir=_ROOT))
             owner = {"pid": os.getpid(), "birth": birth_of(os.getpid())}
             (folder / _OWNER).write_text(json.dumps(owner), encoding="utf-8")
-            self._local = LocalServices(folder, mongo_cache_gb=0.5, cache_memory="64mb")
+            self._local = LocalServices(folder, **_SIZES)
         return self._local
+
+    def join(self, folder: Path) -> None:
+        """Use the set that another process of this session owns; `LocalServices` finds there what runs already."""
+        self._local, self._owned = LocalServices(folder, **_SIZES), False
 
     def begin(self, names: set[ServiceName]) -> None:
         """Start services in the background, unless shared ones are used."""
@@ -83,9 +99,9 @@ class Services:
             _missing(f"{error} - {error.remedy}")
 
     def end(self) -> None:
-        """End what was started and remove its data."""
-        if self._local is not None:
-            self._local.stop(discard=True)
+        """End the set and remove its data, if this process owns it."""
+        if self._local is not None and self._owned:
+            self._local.stop(everything=True, discard=True)
             shutil.rmtree(self._local.var, ignore_errors=True)
             self._local = None
 
@@ -114,6 +130,30 @@ def _end_leftovers() -> None:
 
 
 _SERVICES = Services()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A worker of pytest-xdist uses the set of the process that hands out the tests."""
+    told: dict[str, Any] = getattr(config, "workerinput", {})
+    if _FOLDER in told:
+        _SERVICES.join(Path(told[_FOLDER]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist where the services of this session are."""
+    if not _SERVICES.given:
+        node.workerinput[_FOLDER] = str(_SERVICES.local.var)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest first, in whole files, so that no worker begins it when others are done; else as shuffled."""
+    seconds: Counter[Path] = Counter()
+    for item in items:
+        if marker := item.get_closest_marker("long"):
+            seconds[item.path] += marker.kwargs["seconds"]
+    items.sort(key=lambda item: -seconds[item.path])
 
 
 def pytest_sessionstart() -> None:

@@ -1,17 +1,28 @@
-"""`tidegate worker`: one fleet as its `dramatiq` command. Imports little, for it is replaced by that at once."""
+"""`tidegate worker`: the processes of one fleet."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from actors.fleet import FLEET_VARIABLE, exec_fleet
+from actors.build import broker_for
+from actors.fleet import FLEET_VARIABLE, exec_fleet, run_fleet_in_process, stop_fleets
+from actors.logs import log_options
+from actors.middleware import wait_for_stop
+from engine.app import App
+from engine.cli.opening import addressed, keep, settings_of
+from engine.cli.stopping import on_signals
 from engine.errors import NotFound
 from engine.local.services import LocalServices
 from engine.policy.load import load_policies
-from engine.settings import LoadedSettings, load_settings
+from engine.settings import Settings
+from engine.telemetry import logging
+from engine.telemetry.events import emit
+
+AsDramatiq = Annotated[bool, typer.Option("--dramatiq", help="Become Dramatiq's own command instead.")]
 
 
 def mount(app: typer.Typer) -> None:
@@ -22,12 +33,32 @@ def mount(app: typer.Typer) -> None:
 def worker(
     context: typer.Context,
     fleet: Annotated[str, typer.Argument(help="A fleet of policies/lanes.yaml.")],
+    as_dramatiq: AsDramatiq = False,
 ) -> None:
-    """Become the dramatiq command of one fleet: its lanes, processes and threads come from the policies."""
-    settings = (context.find_object(LoadedSettings) or load_settings()).settings
+    """Run one fleet: its lanes, processes and threads come from the policies. A process that dies is forked again."""
+    settings = settings_of(context)
     fleets = load_policies(settings.paths.policies).fleets
     if fleet not in fleets:
         raise NotFound(f"there is no fleet {fleet}", remedy=f"fleets are {', '.join(fleets)}")
-    urls = LocalServices.of(settings).running()
-    environment = {**os.environ, **urls.environment(), FLEET_VARIABLE: fleet}
-    exec_fleet(fleets[fleet], environ=environment)
+    if as_dramatiq:
+        urls = LocalServices.of(settings).running()
+        exec_fleet(fleets[fleet], environ={**os.environ, **urls.environment(), FLEET_VARIABLE: fleet})
+    keep(settings, fleets[fleet].processes)
+    serve(addressed(settings), fleet, [fleet])
+
+
+def serve(settings: Settings, process: str, fleets: Sequence[str], *, exact: bool = False) -> None:
+    """Serve these fleets as threads of this process until told to stop; `exact` as in `log_options`."""
+    app = App(settings)
+    logging.configure(log_options(app.settings, process, exact=exact), clock=app.system)
+    on_signals()
+    app.watch_policies()
+    broker = broker_for(app)
+    workers = [run_fleet_in_process(broker, app.policies.fleets[name], name) for name in fleets]
+    emit("worker.started", process=process)
+    while not wait_for_stop(60.0):
+        pass
+    app.watcher.stop()
+    stop_fleets(broker, workers)
+    emit("worker.stopped", process=process, reason="asked")
+    app.close()

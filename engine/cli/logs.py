@@ -17,6 +17,7 @@ import typer
 from actors.logs import log_options
 from engine.clock import Instant, SystemClock, millis, parse_duration, parse_instant
 from engine.errors import ServiceUnreachable, WrongCall
+from engine.local.prefork import keep_children
 from engine.local.services import LocalServices
 from engine.settings import LoadedSettings, Settings, load_settings
 from engine.stores.logs import LogIndex, open_client
@@ -77,6 +78,9 @@ def search(
 def ship(context: typer.Context, once: Once = False, keep: Keep = "30d") -> None:
     """Send the folder's log files into the log search; ends within a second of a stop signal."""
     settings = _settings(context)
+    code = None if once else keep_children(1, settings.engine.stop_timeout, say=lambda text: typer.echo(text, err=True))
+    if code is not None:
+        raise typer.Exit(code)
     clock = SystemClock()
     kept = None if keep == "ever" else _duration(keep)
     stop = threading.Event() if once else _stop_on_signals()

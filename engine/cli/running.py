@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -20,10 +17,12 @@ from actors.build import broker_for
 from actors.fleet import run_fleet_in_process, stop_fleets
 from actors.logs import log_options
 from actors.messenger import BrokerMessenger
-from actors.middleware import request_stop, stop_requested, wait_for_stop
+from actors.middleware import stop_requested, wait_for_stop
 from engine.app import App
+from engine.cli.fleet import serve
 from engine.cli.importing import ImportSetting
-from engine.cli.opening import addressed, opened, say, settings_of, with_urls
+from engine.cli.opening import addressed, keep, opened, say, settings_of, with_urls
+from engine.cli.stopping import interrupted, on_signals
 from engine.domain.keys import cut
 from engine.errors import ServiceUnreachable
 from engine.local.addresses import Urls, given
@@ -32,6 +31,7 @@ from engine.local.services import LocalServices
 from engine.local.suspects import Nursery
 from engine.pipeline.clockwork import Chore, Clockwork
 from engine.pipeline.importing.ports import ImportStores
+from engine.policy.load import load_policies
 from engine.policy.policyset import PolicySet
 from engine.predicate.fields import Catalogue
 from engine.routing import SUSPECT
@@ -72,7 +72,7 @@ def run(
         lambda told: _serve_suspects(settings, Urls(**json.loads(told[URLS]))), settings.engine.stop_timeout
     )
     local = LocalServices.of(settings, say=say)
-    came = _on_signals()
+    came = on_signals()
     with Presence(settings.paths.var).held():
         try:
             urls = local.running() if no_services or _served(settings, local) else local.start()
@@ -81,7 +81,7 @@ def run(
         finally:
             nursery.stop()
             local.stop()
-    _interrupted(came)
+    interrupted(came)
 
 
 def _served(settings: Settings, local: LocalServices) -> bool:
@@ -93,21 +93,9 @@ def _served(settings: Settings, local: LocalServices) -> bool:
 
 def _serve_suspects(settings: Settings, urls: Urls) -> None:
     """The child of `tidegate run`: one process with one thread, for the suspects alone."""
-    app = App(with_urls(settings, urls))
-    logging.configure(log_options(app.settings, SUSPECT, exact=True), clock=app.system)
-    _on_signals()
-    app.watch_policies()
-    app.recording.start(SUSPECT)
-    broker = broker_for(app)
-    fleets = [(name, fleet) for name, fleet in app.policies.fleets.items() if SUSPECT in fleet.lanes]
-    workers = [run_fleet_in_process(broker, fleet, name) for name, fleet in fleets]
-    emit("worker.started", process=SUSPECT)
-    while not wait_for_stop(60.0):
-        pass
-    app.watcher.stop()
-    stop_fleets(broker, workers)
-    emit("worker.stopped", process=SUSPECT, reason="asked")
-    app.close()
+    fleets = load_policies(settings.paths.policies).fleets
+    names = [name for name, fleet in fleets.items() if SUSPECT in fleet.lanes]
+    serve(with_urls(settings, urls), SUSPECT, names, exact=True)
 
 
 def _run(settings: Settings) -> None:
@@ -139,9 +127,11 @@ def _run(settings: Settings) -> None:
 
 def run_clock(context: typer.Context) -> None:
     """Run the clock: it starts what is due, dispatches slices, and frees leases that ran out. Two may run."""
-    app = App(addressed(settings_of(context)))
+    settings = settings_of(context)
+    keep(settings, 1)
+    app = App(addressed(settings))
     logging.configure(log_options(app.settings, "clock"), clock=app.system)
-    came = _on_signals()
+    on_signals()
     migrate(app)
     app.watch_policies()
     app.recording.start("clock")
@@ -152,7 +142,6 @@ def run_clock(context: typer.Context) -> None:
     finally:
         emit("worker.stopped", process="clock", reason="asked")
         app.close()
-    _interrupted(came)
 
 
 def migrate(app: App, *, search_needed: bool = False) -> int:
@@ -193,32 +182,6 @@ def _clockwork(app: App) -> Clockwork:
         chores=chores,
         outages=app.stores.OUTAGES,
     )
-
-
-def _on_signals() -> list[int]:
-    """The first signal asks to stop; a second one of the same group does nothing, Ctrl-C twice still interrupts.
-
-    Gives a list that will hold the signals that came.
-    """
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        return came
-
-    def asked(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
-        came.append(number)
-        if stop_requested() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        request_stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, asked)
-    return came
-
-
-def _interrupted(came: list[int]) -> None:
-    """Exit with the code of a Ctrl-C, if that is what ended it."""
-    if came[:1] == [signal.SIGINT]:
-        raise typer.Exit(130)
 
 
 class Importing:

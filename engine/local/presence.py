@@ -13,8 +13,9 @@ from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 
+from engine.births import Born, myself
 from engine.errors import WrongCall
-from engine.local.processes import POLL, Born, myself
+from engine.local.processes import POLL
 
 
 class Presence:

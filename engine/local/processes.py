@@ -1,8 +1,6 @@
 """Processes that outlive the call that started them: known by pid *and* birth, ended by group.
 
-A pid alone is no identity: it may belong to a stranger after a crash or a reboot. `Born` adds the moment of birth, so
-that leftovers of a killed run are recognised and strangers are left alone. Every process here leads its own session,
-so ending its group ends what it started as well.
+Every process here leads its own session, so ending its group ends what it started as well.
 """
 
 from __future__ import annotations
@@ -19,21 +17,9 @@ from typing import Final
 
 import psutil
 
+from engine.births import birth_of
+
 POLL: Final = timedelta(milliseconds=10)  # the system has no event for "a group is empty", so it is asked
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-
-
-@dataclass(frozen=True, slots=True)
-class Born:
-    """A process for good: its pid and its birth (clock ticks after a given boot; elsewhere, seconds)."""
-
-    pid: int
-    birth: str
-
-    @property
-    def alive(self) -> bool:
-        """Whether this very process still runs; one that has ended but was not yet waited for does not."""
-        return birth_of(self.pid) == self.birth
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,31 +29,6 @@ class Command:
     argv: tuple[str, ...]
     env: Mapping[str, str]
     user: str | None = None
-
-
-def birth_of(pid: int) -> str | None:
-    """When process `pid` was born; None if there is no such process or it has ended."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        boot = _BOOT_ID.read_text(encoding="ascii").strip()
-    except (FileNotFoundError, ProcessLookupError):
-        return None if _BOOT_ID.exists() else _birth_elsewhere(pid)
-    fields = stat.rpartition(")")[2].split()  # the name may hold spaces and brackets
-    return None if fields[0] in "ZX" else f"{boot}:{fields[19]}"
-
-
-def _birth_elsewhere(pid: int) -> str | None:
-    """The same where there is no /proc."""
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.2f}"
-    except psutil.NoSuchProcess:
-        return None
-
-
-def myself() -> Born:
-    """The process that asks. Raises `ProcessLookupError` never: it runs."""
-    return Born(os.getpid(), birth_of(os.getpid()) or "")
 
 
 def spawn(command: Command, *, log: Path, cwd: Path) -> subprocess.Popen[bytes]:

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, get_args
 
+from engine.births import Born
 from engine.local.distribution import locked
-from engine.local.processes import Born
 from engine.local.program import ServiceName
 
 NAMES: Final[tuple[ServiceName, ...]] = get_args(ServiceName)

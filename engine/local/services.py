@@ -18,13 +18,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Self
 
+from engine.births import Born, birth_of, myself
 from engine.errors import ServiceUnreachable
 from engine.local.addresses import Status, Urls, given
 from engine.local.distribution import locked
 from engine.local.elastic import Elastic
 from engine.local.mongod import Mongod
 from engine.local.ports import free_ports, is_free
-from engine.local.processes import Born, birth_of, end_groups, marked_groups, myself, spawn
+from engine.local.processes import end_groups, marked_groups, spawn
 from engine.local.program import CannotStart, Program, Say, ServiceName
 from engine.local.record import NAMES, Entry, Record
 from engine.local.valkey import Valkey

@@ -163,7 +163,7 @@ class Supervisor:
             self._close(child)
         self.output.finish(instance.name)
         instance.child, instance.kill_at = None, None
-        self.output.say(f"{instance.name} ended {_how(child.returncode)}")
+        self.output.say(f"{instance.name} ended {how_ended(child.returncode)}")
         if not stopping:
             self._again(instance, now)
 
@@ -245,5 +245,6 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def _how(code: int) -> str:
+def how_ended(code: int) -> str:
+    """An exit code in words: `by SIGKILL`, `with code 1`."""
     return f"by {signal.Signals(-code).name}" if code < 0 else f"with code {code}"

@@ -19,6 +19,7 @@ def season(plan: Plan, window: data.Window, kill_every: timedelta | None) -> dem
     return demo.perform(plan, window, kill_every, print, print)
 
 
+@pytest.mark.long(seconds=150)
 @pytest.mark.timeout(900)
 def test_thirteen_weeks_give_everybody_exactly_what_they_should_have(tmp_path: Path) -> None:
     outcome = season(Plan(tmp_path / "demo"), data.THIRTEEN_WEEKS, None)
@@ -26,6 +27,7 @@ def test_thirteen_weeks_give_everybody_exactly_what_they_should_have(tmp_path: P
     assert (outcome.summary.total.expected, outcome.summary.total.found) == (5380, 5380)
 
 
+@pytest.mark.long(seconds=100)
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("mode", list(Mode))
 def test_a_fortnight_gives_the_same_mails_while_workers_are_killed(tmp_path: Path, mode: Mode) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.local.processes import birth_of
+from engine.births import birth_of
 from engine.local.services import LocalServices
 
 ROOT = Path(__file__).parents[2]

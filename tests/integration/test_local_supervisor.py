@@ -15,8 +15,8 @@ import psutil
 import pytest
 from honcho.environ import parse_procfile
 
+from engine.births import birth_of
 from engine.local.guard import MARK
-from engine.local.processes import birth_of
 from engine.local.procfile import read_procfile
 
 ROOT = Path(__file__).parents[2]

@@ -58,6 +58,7 @@ def by_walk(plain: dict[str, Any], group: str, as_of: int) -> set[str]:
 
 
 @pytest.mark.elastic
+@pytest.mark.long(seconds=90)
 @pytest.mark.timeout(900)  # 2,000 times three stores: a minute alone, more on a busy machine
 @searching
 @given(plain=predicates(), group=st.sampled_from(sorted(POPULATIONS)), as_of=st.sampled_from([NOW, *TIMES]))

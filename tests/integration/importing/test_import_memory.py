@@ -11,6 +11,7 @@ ROWS = 1_000_000
 MOST_MIB = 300
 
 
+@pytest.mark.long(seconds=60)
 @pytest.mark.timeout(280)
 def test_a_csv_file_of_a_million_rows_is_imported_in_less_than_300_mib(importer: Any, program: Any) -> None:
     path = importer.folder / "users.csv"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.births import Born
 from engine.local.addresses import Urls, without_secrets
-from engine.local.processes import Born
 from engine.local.record import Entry, Record
 from engine.local.supervisor import Backoff
 

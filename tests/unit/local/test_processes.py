@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.births import Born, birth_of, myself
 from engine.local.ports import free_ports, is_free
-from engine.local.processes import Born, Command, birth_of, end_groups, marked_groups, members, myself, spawn
+from engine.local.processes import Command, end_groups, marked_groups, members, spawn
 
 ONE = "import signal; print(1, flush=True); signal.pause()"
 TWO = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ONE!r}])"

@@ -1,0 +1,161 @@
+"""Children that are forked from a process that has imported everything, and forked again at once when one dies.
+
+Importing takes a process two seconds or more, a fork some milliseconds. So a process of the Procfile whose worker is
+killed (by the system for its memory, by a poisonous slice, by hand) works again before its lease has run out, and its
+siblings never notice. The parent does nothing else and opens nothing: it holds no connection, no lock and no thread
+that a child could inherit.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import FrameType
+from typing import Final
+
+from engine.local.supervisor import Backoff, how_ended
+
+AGAIN: Final = Backoff(timedelta(milliseconds=50), timedelta(seconds=5))
+"""Before a child is forked again; what dies again and again must not take the machine with it."""
+MARGIN: Final = 0.9
+"""Share of the patience of whoever stops us after which a child that does not end is killed: we must outlive it."""
+INTERRUPTED: Final = 130
+_STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@dataclass(slots=True)
+class Child:
+    """One of the children; times are seconds of the monotonic clock."""
+
+    number: int
+    pid: int = 0
+    born: float = 0.0
+    deaths: int = 0
+    due: float = 0.0
+
+
+def keep_children(count: int, patience: timedelta, *, say: Callable[[str], None], again: Backoff = AGAIN) -> int | None:
+    """Fork `count` children and keep as many until told to end; None in each child, in the parent its exit code.
+
+    Call it in the main thread while there is no other. TERM, HUP and Ctrl-C are passed on as one TERM; who has not
+    ended shortly before `patience` is killed. A second Ctrl-C kills at once. A child in which this returns has the
+    default handlers (but ignores Ctrl-C, which its parent passes on), and gets a TERM should its parent die. `say` is
+    told of every death.
+    """
+    gc.freeze()  # what is imported stays shared: the children's collector need not touch it
+    return _Parent([Child(number) for number in range(1, count + 1)], patience, say, again).run()
+
+
+@dataclass
+class _Parent:
+    children: list[Child]
+    patience: timedelta
+    say: Callable[[str], None]
+    again: Backoff
+    heard: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._alive, self._held = os.pipe()  # ends with the parent: its children wait for that
+        self._waking, self._wake = os.pipe()
+        for end in (self._waking, self._wake):
+            os.set_blocking(end, False)
+
+    def run(self) -> int | None:
+        """The life of the parent; None in a child."""
+        with self._signals():
+            stopping: float | None = None
+            while stopping is None or any(child.pid for child in self.children):
+                now = time.monotonic()
+                self._bury(now)
+                if stopping is None and self.heard:
+                    stopping = now + self.patience.total_seconds() * MARGIN
+                    self._tell(signal.SIGTERM)
+                if stopping is not None and (now > stopping or self.heard.count(signal.SIGINT) > 1):
+                    self._tell(signal.SIGKILL)
+                if stopping is None and not self._fork_missing(now):
+                    return None
+                self._wait(now, stopping)
+        for end in (self._alive, self._held, self._waking, self._wake):
+            os.close(end)
+        return INTERRUPTED if self.heard[:1] == [signal.SIGINT] else 0
+
+    def _fork_missing(self, now: float) -> bool:
+        """Fork whom it is time for; False in a child."""
+        for child in self.children:
+            if child.pid or now < child.due:
+                continue
+            unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # the child must not hear one with our ears
+            child.pid, child.born = os.fork(), now
+            if child.pid == 0:
+                self._become_child()
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+            if child.pid == 0:
+                return False
+        return True
+
+    def _become_child(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for end in (self._held, self._waking, self._wake):
+            os.close(end)
+        for number in (*_STOPS, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=_outlive, args=(self._alive,), name="parent", daemon=True).start()
+
+    def _bury(self, now: float) -> None:
+        for child in self.children:
+            if not child.pid:
+                continue
+            pid, status = os.waitpid(child.pid, os.WNOHANG)
+            if pid:
+                healthy = now - child.born >= self.again.healthy.total_seconds()
+                child.deaths = 1 if healthy else child.deaths + 1
+                child.pid, child.due = 0, now + self.again.delay(child.deaths).total_seconds()
+                if not self.heard:
+                    self.say(f"process {child.number} ({pid}) ended {how_ended(os.waitstatus_to_exitcode(status))}")
+
+    def _tell(self, number: signal.Signals) -> None:
+        for child in self.children:
+            if child.pid:
+                with suppress(ProcessLookupError):
+                    os.kill(child.pid, number)
+
+    def _wait(self, now: float, stopping: float | None) -> None:
+        """Until a signal comes (a child that ends sends one), or it is time to do something."""
+        times = [child.due for child in self.children if not child.pid] if stopping is None else [stopping]
+        longest = max(0.0, min(times) - now) + 0.001 if times else None
+        if select.select([self._waking], [], [], longest)[0]:
+            os.read(self._waking, 4096)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Hear the signals; in a child they are heard no more."""
+        me = os.getpid()
+
+        def hear(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
+            if number != signal.SIGCHLD:
+                self.heard.append(number)
+
+        before = {number: signal.signal(number, hear) for number in (*_STOPS, signal.SIGCHLD)}
+        woken = signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            if os.getpid() == me:
+                signal.set_wakeup_fd(woken)
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+
+def _outlive(alive: int) -> None:
+    """Wait for the end of the parent, then end as if told to."""
+    os.read(alive, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
