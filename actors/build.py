@@ -15,6 +15,7 @@ from actors import (
     maintain,
     plan_run,
     process_slice,
+    warm_cache,
 )
 from actors.broker import HardenedBroker, build_broker
 from actors.fleet import follow_policies
@@ -31,7 +32,7 @@ from engine.routing import route
 from engine.telemetry import logging
 from engine.telemetry.events import emit
 
-ACTORS: Final = (deliver_slice, finish_run, index_users, look_at_users, maintain, plan_run, process_slice)
+ACTORS: Final = (deliver_slice, finish_run, index_users, look_at_users, maintain, plan_run, process_slice, warm_cache)
 """The modules of all actors; importing one registers its actor."""
 
 

@@ -45,6 +45,10 @@ class BrokerMessenger:
         """Ask for looks at the users who changed."""
         self._send([self._actors["look_at_users"].message()])
 
+    def warm(self, workspace: str) -> None:
+        """Ask for the user cache of a workspace to be loaded."""
+        self._send([self._actors["warm_cache"].message(workspace)])
+
     def index(self, requests: Sequence[str]) -> None:
         """Ask for these requests (ids) to be done."""
         self._send([self._actors["index_users"].message(request_id) for request_id in requests])

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import cached_property
-from threading import Lock
 
-from engine.batching import Tuner
-from engine.channels.opening import open_email
-from engine.channels.port import Channel
-from engine.clock import SystemClock
-from engine.errors import InvalidSource, ProgrammerError, WrongCall
+from engine.core import Core
+from engine.domain.keys import cut
 from engine.pipeline.advising import Advising
-from engine.pipeline.book import CampaignBook
 from engine.pipeline.choosing import Choosing
 from engine.pipeline.deciding import Deciding
 from engine.pipeline.delivering import Delivering
@@ -25,15 +19,13 @@ from engine.pipeline.finding import Finding
 from engine.pipeline.finishing import Finishing
 from engine.pipeline.importing.ports import ImportStores
 from engine.pipeline.indexing import Indexing
-from engine.pipeline.looking import Looking
+from engine.pipeline.looking import Looking, Rechecking
 from engine.pipeline.openness import Openness
 from engine.pipeline.outlook import Outlook
 from engine.pipeline.passing import Passing
 from engine.pipeline.planning import Planning
-from engine.pipeline.ports import Messenger
 from engine.pipeline.process import Processing
 from engine.pipeline.reconciling import Reconciling
-from engine.pipeline.recording import Recording
 from engine.pipeline.recovering import Recovering
 from engine.pipeline.registry import Registry
 from engine.pipeline.roster import Roster
@@ -42,107 +34,14 @@ from engine.pipeline.steering import Steering
 from engine.pipeline.ticking import Ticking
 from engine.pipeline.watching import Watching
 from engine.pipeline.working import SliceWorker
-from engine.policy.load import load_policies
-from engine.policy.policyset import PolicySet
-from engine.policy.watch import PolicyWatcher
-from engine.predicate.fields import Catalogue
-from engine.predicate.workspace import read_workspaces
-from engine.settings import Settings
+from engine.stores.cached_users import CachedUsers
 from engine.stores.change_stream import HistoryLost
 from engine.stores.index_requests import IndexRequest
 from engine.stores.lists import Lists
-from engine.stores.opened import Stores
-from engine.telemetry.events import emit
 
 
-@dataclass
-class Hooks:
-    """What the outer floors give: the way to the actors, when to stop, and what follows new policies."""
-
-    messenger: Messenger | None = None
-    stop: Callable[[], bool] = bool
-    swapped: list[Callable[[PolicySet], None]] = field(default_factory=list)
-
-
-class App:
-    """One process's engine: settings, stores, policies, and the use cases over them.
-
-    `settings` must name every service (`engine.local` fills in the addresses of local ones).
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.stores = Stores(settings.services, emit)
-        self.clock = self.stores.clock
-        self.system = SystemClock()
-        self.hooks = Hooks()
-        self.tuner = Tuner()
-        self.recording = Recording(lambda: self.stores.statistics, self.tuner, self.system, Stores.OUTAGES)
-        self._channels: dict[str, Channel] = {}
-        self._lock = Lock()
-
-    @cached_property
-    def catalogues(self) -> dict[str, Catalogue]:
-        """The field catalogues of all workspaces. Raises `InvalidSource`."""
-        return dict(read_workspaces(self.settings.paths.workspaces))
-
-    @cached_property
-    def watcher(self) -> PolicyWatcher:
-        """The policies in force; `watch_policies` makes it follow the folder. Raises `InvalidSource` at first."""
-        return PolicyWatcher(
-            self.settings.paths.policies,
-            load_policies(self.settings.paths.policies),
-            on_change=lambda new, _old: self._swapped(new),
-            on_refused=self._refused,
-        )
-
-    @property
-    def policies(self) -> PolicySet:
-        """The policies in force."""
-        return self.watcher.current
-
-    def watch_policies(self) -> None:
-        """Record the policies in force, and follow the folder from now on."""
-        self._record(self.policies)
-        self.watcher.start()
-
-    def _record(self, policies: PolicySet) -> None:
-        self.stores.policy_versions.record(policies.version, policies.plain(), self.system.system_now())
-
-    def _swapped(self, new: PolicySet) -> None:
-        emit("policy.swapped", policy=new.version, path=str(self.settings.paths.policies), profiles=len(new.profiles))
-        for follow in self.hooks.swapped:
-            follow(new)
-        self._record(new)
-        self.stores.bell.ring()
-
-    def _refused(self, error: InvalidSource) -> None:
-        path = str(self.settings.paths.policies)
-        emit("policy.refused", policy=self.policies.version, path=path, faults=len(error.faults), text=str(error))
-
-    def messenger(self) -> Messenger:
-        """The way to the actors. Raises `ProgrammerError` in a process without a broker."""
-        if self.hooks.messenger is None:
-            raise ProgrammerError("this process has no broker: only workers and the clock send messages")
-        return self.hooks.messenger
-
-    def stopping(self) -> bool:
-        """Whether this process is asked to stop."""
-        return self.hooks.stop()
-
-    def channel(self, name: str) -> Channel:
-        """The channel of that name, opened at its first use. Raises `WrongCall` for another name than `email`."""
-        if name != "email":
-            raise WrongCall(f"there is no channel {name}")
-        with self._lock:
-            if name not in self._channels:
-                self._channels[name] = open_email(self.settings.email, self.settings.maildir)
-            return self._channels[name]
-
-    @cached_property
-    def book(self) -> CampaignBook:
-        """The campaigns, compiled."""
-        return CampaignBook(self.stores.campaigns, self.catalogues, lambda: self.policies)
+class App(Core):
+    """One process's engine: the use cases, each made at its first use."""
 
     @cached_property
     def planning(self) -> Planning:
@@ -160,12 +59,17 @@ class App:
             self._lists,
             s.user_index,
             s.index_requests.any,
-            None,
+            self.cached_users,
             s.feeds,
             s.rates,
             self.clock,
             s.OUTAGES,
         )
+
+    @cached_property
+    def cached_users(self) -> CachedUsers | None:
+        """The user cache; None where there is none."""
+        return self.stores.cached_users(self.catalogues)
 
     def _lists(self, workspace: str) -> Lists:
         """The lists of a workspace."""
@@ -180,8 +84,10 @@ class App:
     def entering(self) -> Entering:
         """Lets candidates enter."""
         s = self.stores
-        finding = Finding(s.users, self._lists, s.user_index, None, self.choosing.size)
-        return Entering(finding, self.deciding, s.enrolments, None, self.clock)
+        cache = self.cached_users
+        recheck = None if cache is None else Rechecking(cache, s.looks)
+        finding = Finding(s.users, self._lists, s.user_index, cache)
+        return Entering(finding, self.deciding, s.enrolments, recheck, self.clock)
 
     @cached_property
     def registry(self) -> Registry:
@@ -218,15 +124,20 @@ class App:
             Registry(Roster(s.campaigns, self.clock), self.book),
             s.users,
             s.looks,
-            None,
+            self.cached_users,
             s.user_index,
             lambda keys: self._ask_index([IndexRequest(keys)]),
-            lambda workspace, ranges: self._ask_index([IndexRequest((), workspace, *one) for one in ranges]),
+            self._reindex,
             self.messenger,
             self.catalogues,
             self.clock,
             s.OUTAGES,
         )
+
+    def _reindex(self, workspace: str) -> None:
+        """Ask for every user of a workspace to be indexed, in ranges of some thousand."""
+        pieces = max(1, min(256, self.choosing.size(workspace) // 5_000))
+        self._ask_index([IndexRequest((), workspace, *one) for one in cut(pieces)])
 
     def _ask_index(self, requests: Sequence[IndexRequest]) -> None:
         """Keep requests to be indexed; the clock rings for them."""
@@ -404,12 +315,3 @@ class App:
             lists=s.lists(catalogue),
             cursors=s.import_cursors,
         )
-
-    def close(self) -> None:
-        """Let go of threads and connections; safe twice."""
-        if "watcher" in self.__dict__:
-            self.watcher.stop()
-        for channel in self._channels.values():
-            channel.close()
-        self.recording.stop()
-        self.stores.close()

@@ -13,8 +13,7 @@ from actors.redis_client import connect, refuse_shared
 from engine import __version__
 from engine.app import App
 from engine.cli.indexes import named_queries_served, show_indexes
-from engine.cli.opening import AsJson, opened, say, show_json, show_table
-from engine.cli.running import migrate
+from engine.cli.opening import AsJson, migrate, opened, say, show_json, show_table
 from engine.errors import EngineError, OperatorError, ServiceUnreachable
 from engine.settings import LoadedSettings, load_settings
 from engine.stores.connect import check_mongo

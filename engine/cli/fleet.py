@@ -53,6 +53,7 @@ def serve(settings: Settings, process: str, fleets: Sequence[str], *, exact: boo
     logging.configure(log_options(app.settings, process, exact=exact), clock=app.system)
     on_signals()
     app.watch_policies()
+    app.recording.start(process)
     broker = broker_for(app)
     workers = [run_fleet_in_process(broker, app.policies.fleets[name], name) for name in fleets]
     emit("worker.started", process=process)

@@ -103,6 +103,7 @@ MOUNTS: Final[dict[Callable[[typer.Typer], None], tuple[str, ...]]] = {
     _module("stats"): ("stats",),
     _module("user"): ("user",),
     _module("clock"): ("clock",),
+    _module("feed"): ("feed",),
     _module("logs"): ("logs",),
 }
 """What adds which commands."""

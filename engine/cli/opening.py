@@ -15,10 +15,13 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.app import App
+from engine.errors import ServiceUnreachable
 from engine.local.addresses import Urls
 from engine.local.prefork import keep_children
 from engine.local.services import LocalServices
 from engine.settings import LoadedSettings, Settings, load_settings
+from engine.stores.migrate import migrate_mongo, migrate_search
+from engine.telemetry.events import emit
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 InWorkspace = Annotated[
@@ -90,3 +93,20 @@ def show_table(title: str, columns: tuple[str, ...], rows: list[tuple[object, ..
 def say(text: str) -> None:
     """A line about progress, on stderr."""
     sys.stderr.write(f"{text}\n")
+
+
+def migrate(app: App, *, search_needed: bool = False) -> int:
+    """Bring indexes and templates up to date; gives how many MongoDB indexes the engine relies on.
+
+    The engine runs without its search, so one that is away is only told of, unless it is `search_needed`.
+    """
+    count = migrate_mongo(app.stores.database)
+    if app.stores.user_index is not None:
+        try:
+            migrate_search(app.stores.user_index)
+        except ServiceUnreachable as error:
+            if search_needed:
+                raise
+            say(f"{error}; going on without it, tidegate migrate makes its index later")
+    emit("schema.migrated", indexes=count)
+    return count

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
+from threading import Thread
 from typing import Annotated
 
 import typer
@@ -17,14 +18,14 @@ from actors.build import broker_for
 from actors.fleet import run_fleet_in_process, stop_fleets
 from actors.logs import log_options
 from actors.messenger import BrokerMessenger
-from actors.middleware import stop_requested, wait_for_stop
+from actors.middleware import request_stop, stop_requested, wait_for_stop
 from engine.app import App
+from engine.cli.feed import following
 from engine.cli.fleet import serve
 from engine.cli.importing import ImportSetting
-from engine.cli.opening import addressed, keep, opened, say, settings_of, with_urls
+from engine.cli.opening import addressed, keep, migrate, opened, say, settings_of, with_urls
 from engine.cli.stopping import interrupted, on_signals
 from engine.domain.keys import cut
-from engine.errors import ServiceUnreachable
 from engine.local.addresses import Urls, given
 from engine.local.presence import Presence
 from engine.local.services import LocalServices
@@ -37,7 +38,6 @@ from engine.predicate.fields import Catalogue
 from engine.routing import SUSPECT
 from engine.settings import Settings
 from engine.stores.index_requests import IndexRequest
-from engine.stores.migrate import migrate_mongo, migrate_search
 from engine.telemetry import logging
 from engine.telemetry.events import emit
 
@@ -114,11 +114,17 @@ def _run(settings: Settings) -> None:
                 workers[name] = run_fleet_in_process(broker, fleet, name)
 
     app.hooks.swapped.append(start_missing)
+    feed = Thread(target=following(app, "run").run, args=(stop_requested, wait_for_stop), name="feed")
+    feed.start()
     emit("worker.started", process="run", threads=sum(fleet.threads for fleet in fleets.values()))
-    say(f"tidegate runs: {', '.join(fleets)} as threads, the suspects as a child, the clock; Ctrl-C ends it")
+    say(
+        f"tidegate runs: {', '.join(fleets)} and the feed as threads, the suspects as a child, the clock; Ctrl-C ends it"
+    )
     try:
         _clockwork(app).run(stop_requested, wait_for_stop)
     finally:
+        request_stop()
+        feed.join()
         app.watcher.stop()  # so that no fleet is started any more
         stop_fleets(broker, list(workers.values()))
         emit("worker.stopped", process="run", reason="asked")
@@ -142,23 +148,6 @@ def run_clock(context: typer.Context) -> None:
     finally:
         emit("worker.stopped", process="clock", reason="asked")
         app.close()
-
-
-def migrate(app: App, *, search_needed: bool = False) -> int:
-    """Bring indexes and templates up to date; gives how many MongoDB indexes the engine relies on.
-
-    The engine runs without its search, so one that is away is only told of, unless it is `search_needed`.
-    """
-    count = migrate_mongo(app.stores.database)
-    if app.stores.user_index is not None:
-        try:
-            migrate_search(app.stores.user_index)
-        except ServiceUnreachable as error:
-            if search_needed:
-                raise
-            say(f"{error}; going on without it, tidegate migrate makes its index later")
-    emit("schema.migrated", indexes=count)
-    return count
 
 
 def _clockwork(app: App) -> Clockwork:

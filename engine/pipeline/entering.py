@@ -53,7 +53,7 @@ class Entering:
         piece = hold.piece
         wanted = self._candidates(campaign, piece.after, piece.as_of)
         began = self._clock.monotonic()
-        found = self._finding.next(piece, entry, wanted, first, size)
+        found = self._finding.next(hold, entry, wanted, first, size)
         read_us = int((self._clock.monotonic() - began) * 1_000_000)
         rows = wanted.living(found.rows, piece.as_of)
         rows.sort(key=_key)

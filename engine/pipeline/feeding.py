@@ -13,7 +13,7 @@ from typing import Final
 
 from engine.clock import Clock
 from engine.domain.keys import cut
-from engine.domain.looks import EVERYTHING
+from engine.domain.looks import EVERYTHING, FeedState
 from engine.failpoints import passage
 from engine.pipeline.ports import Document, Messenger
 from engine.pipeline.registry import Registry
@@ -31,8 +31,8 @@ BACKLOG: Final = 20_000
 SAVE_IDLE: Final = 10.0
 """Seconds between two notes of the position while nothing changes: a token must not grow older than the oplog."""
 
-REINDEXED: Final = 256
-"""Ranges in which a workspace is indexed again after a gap."""
+RANGES: Final = 256
+"""Dirty ranges that cover a workspace."""
 
 
 class Feeding:
@@ -49,13 +49,16 @@ class Feeding:
         cache: UserCache | None,
         index: Search | None,
         keep_request: Callable[[Sequence[str]], None],
-        reindex: Callable[[str, Sequence[tuple[str, str]]], None],
+        reindex: Callable[[str], None],
         messenger: Callable[[], Messenger],
         catalogues: Mapping[str, Catalogue],
         clock: Clock,
         outages: tuple[type[BaseException], ...],
     ) -> None:
-        """`lost` is what a stream raises that cannot go on; `keep_request` keeps users to be indexed later."""
+        """`lost` is what a stream raises that cannot go on.
+
+        `keep_request` keeps users to be indexed later, `reindex` a whole workspace.
+        """
         self._open_stream = open_stream
         self._lost = lost
         self._feeds = feeds
@@ -72,12 +75,14 @@ class Feeding:
         self._outages = outages
         self._stream: Stream | None = None
         self._saved = float("-inf")
+        self._generation = 0
         self._away: set[str] = set()
 
     def step(self, wait: timedelta) -> int:
         """Handle the next micro-batch, waiting up to `wait` for one; gives how many changes it had."""
         try:
             stream = self._stream or self._open()
+            self._adopt()
             batch = stream.take(MOST, wait)
         except self._lost:
             self.close()
@@ -103,28 +108,41 @@ class Feeding:
 
     def _open(self) -> Stream:
         state = self._feeds.read()
+        self._generation = state.generation
         self._stream = self._open_stream(state.token)
+        self._registry.refresh()
         if state.token is None:
-            self._feeds.save(0, self._stream.start)
-            self._registry.refresh()
-            if self._registry.live():
-                self._gap("it starts for the first time, and campaigns are live already")
+            self._gap("it starts for the first time")
         return self._stream
 
     def _gap(self, reason: str) -> None:
         """What changed is not known: nothing cached counts any more, and everybody is looked at and indexed again."""
-        generation = self._feeds.next_generation()
-        emit("feed.gap", reason=reason, generation=generation)
+        generation = self._next_generation(reason)
         if self._stream is None:
             self._stream = self._open_stream(None)
         mark = f"gap{generation:08d}"
-        for workspace in self._catalogues:
-            everybody = {f"{workspace}/{first}/": frozenset({EVERYTHING}) for first, _ in cut(REINDEXED)}
+        self._registry.refresh()
+        for workspace in self._registry.workspaces():
+            everybody = {f"{workspace}/{first}/": frozenset({EVERYTHING}) for first, _ in cut(RANGES)}
             self._looks.add_ranges(everybody, mark)
-            if self._index is not None:
-                self._reindex(workspace, cut(REINDEXED))
+        if self._index is not None:
+            for workspace in self._catalogues:
+                self._reindex(workspace)
         self._feeds.save(0, self._stream.start)
         self._messenger().look()
+
+    def _next_generation(self, reason: str) -> int:
+        self._generation = self._feeds.next_generation()
+        emit("feed.gap", reason=reason, generation=self._generation)
+        return self._generation
+
+    def _adopt(self) -> None:
+        """Put layouts of the cache into force, and have those that are new warmed up."""
+        if self._cache is None:
+            return
+        fresh = self._cache.adopt(FeedState(generation=self._generation), self._registry.named)
+        for workspace in fresh:
+            self._messenger().warm(workspace)
 
     def _handle(self, batch: Batch) -> None:
         began = self._clock.monotonic()
@@ -138,7 +156,7 @@ class Feeding:
             catalogue = self._catalogues.get(workspace)
             if catalogue is not None:
                 documents = self._users.read_keys(keys, catalogue.projection())
-                self._refresh(workspace, documents)
+                self._refresh(workspace, documents, sorted(set(keys) - {raw["_id"] for raw in documents}))
                 self._write(catalogue, documents)
         passage("feed.refreshed")
         # Not earlier: a campaign that goes live from here on finds these users fresh, one that is live gets its looks.
@@ -159,15 +177,16 @@ class Feeding:
             duration=timedelta(seconds=self._clock.monotonic() - began),
         )
 
-    def _refresh(self, workspace: str, documents: Sequence[Document]) -> None:
+    def _refresh(self, workspace: str, documents: Sequence[Document], gone: Sequence[str]) -> None:
         """Newer rows into the cache; where it is not reached, what it holds counts no more."""
         if self._cache is None:
             return
-        if self._cache.refresh(workspace, documents):
+        if self._cache.refresh(workspace, documents, gone):
             self._away.discard("cache")
         elif "cache" not in self._away:
             self._away.add("cache")
-            emit("feed.gap", reason="the user cache is away", generation=self._feeds.next_generation())
+            self._next_generation("the user cache is away")
+            self._adopt()
 
     def _write(self, catalogue: Catalogue, documents: Sequence[Document]) -> None:
         """Whole documents into Elasticsearch; where it does not take them, the request is kept until it does."""

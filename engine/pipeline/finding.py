@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from engine.domain.keys import HASH_SPACE, hash_prefix, suffix_of_user
+from engine.domain.keys import suffix_of_user
 from engine.domain.work import AccessPath, Slice
 from engine.errors import ProgrammerError
 from engine.pipeline.book import Entry
 from engine.pipeline.sources import ListReads, RangeReads, Search, UserCache
+from engine.pipeline.working import Hold, Scan
 from engine.predicate.compiled import Candidates
 from engine.predicate.fields import Row
 
@@ -45,20 +46,18 @@ class Finding:
         lists: Callable[[str], ListReads],
         index: Search | None,
         cache: UserCache | None,
-        size_of: Callable[[str], int],
     ) -> None:
-        """`size_of` gives about how many users a workspace has."""
         self._users = users
         self._lists = lists
         self._index = index
         self._cache = cache
-        self._size_of = size_of
 
-    def next(self, piece: Slice, entry: Entry, wanted: Candidates, first: str, size: int) -> Found:
+    def next(self, hold: Hold, entry: Entry, wanted: Candidates, first: str, size: int) -> Found:
         """The next `size` users or so from bound `first` on. Raises `ProgrammerError` where the path has no store."""
+        piece = hold.piece
         match piece.path:
             case AccessPath.CACHE:
-                return self._cached(piece, first, size)
+                return self._cached(hold, first, size) or self._scanned(piece, entry, first, size)
             case AccessPath.ELASTIC:
                 if self._index is None:
                     raise ProgrammerError("a slice asks for Elasticsearch, and there is none")
@@ -73,7 +72,7 @@ class Finding:
                 query = wanted.mongo().filter
                 documents = self._users.find_range(piece.workspace, query, first, piece.until, size, entry.projection)
             case _:
-                documents = self._users.read_range(piece.workspace, first, piece.until, size, entry.projection)
+                return self._scanned(piece, entry, first, size)
         then = suffix_of_user(documents[-1]["_id"]) + AFTER if len(documents) == size else None
         return Found(list(map(entry.catalogue.row, documents)), len(documents), then)
 
@@ -82,11 +81,30 @@ class Finding:
         then = suffix_of_user(keys[-1]) + AFTER if len(keys) == size else None
         return Found(list(map(entry.catalogue.row, documents)), len(keys), then)
 
-    def _cached(self, piece: Slice, first: str, size: int) -> Found:
+    def _scanned(self, piece: Slice, entry: Entry, first: str, size: int) -> Found:
+        documents = self._users.read_range(piece.workspace, first, piece.until, size, entry.projection)
+        then = suffix_of_user(documents[-1]["_id"]) + AFTER if len(documents) == size else None
+        return Found(list(map(entry.catalogue.row, documents)), len(documents), then)
+
+    def _cached(self, hold: Hold, first: str, size: int) -> Found | None:
+        """The next rows of the scan that goes on, read ahead; None where no cache is in force (any more)."""
         if self._cache is None:
-            raise ProgrammerError("a slice asks for the user cache, and there is none")
-        share = size / max(1, self._size_of(piece.workspace))
-        edge = hash_prefix(min(HASH_SPACE, int(first[:8], 16) + max(1, int(share * HASH_SPACE))))
-        read = self._cache.scan(piece.workspace, first, min(edge, piece.until))
-        then = None if read.until >= piece.until else read.until
-        return Found(read.rows, len(read.rows), then, read.changes)
+            return None
+        piece, scan = hold.piece, hold.scan
+        epoch = self._cache.epoch(piece.workspace)
+        if scan is None or scan.epoch != epoch or scan.reached != first:
+            batches = self._cache.scan(piece.workspace, first, piece.until)
+            if batches is None:
+                return None
+            scan = hold.scan = Scan(batches, epoch, first)
+        rows: list[Row] = []
+        changes: int | None = None
+        for read in scan.batches:
+            changes = read.changes if changes is None else changes
+            rows += read.rows
+            scan.reached = read.until
+            if len(rows) >= size:
+                break
+        else:
+            return Found(rows, len(rows), None, changes)
+        return Found(rows, len(rows), None if scan.reached >= piece.until else scan.reached, changes)

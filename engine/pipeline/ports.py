@@ -163,6 +163,9 @@ class Messenger(Protocol):
     def look(self) -> None:
         """Ask for looks at the users who changed."""
 
+    def warm(self, workspace: str) -> None:
+        """Ask for the user cache of a workspace to be loaded."""
+
 
 class Tick(Protocol):
     """One tick (`engine.pipeline.ticking`)."""

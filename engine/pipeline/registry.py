@@ -62,10 +62,16 @@ class Registry:
             found |= self._by_name.get((workspace, name), frozenset())
         return found
 
+    def named(self, workspace: str) -> tuple[frozenset[str], frozenset[str]]:
+        """The fields and the events that the campaigns of a workspace name."""
+        entries = [one for one in self._entries.values() if one.record.workspace == workspace]
+        nothing: frozenset[str] = frozenset()
+        return nothing.union(*(one.fields for one in entries)), nothing.union(*(one.events for one in entries))
+
     def entry(self, uid: str) -> Entry | None:
         """The campaign of a uid that `concerned` gave."""
         return self._entries.get(uid)
 
-    def live(self) -> bool:
-        """Whether any campaign could be concerned by anything."""
-        return bool(self._entries)
+    def workspaces(self) -> set[str]:
+        """The workspaces in which a change could concern a campaign."""
+        return {entry.record.workspace for entry in self._entries.values()}

@@ -7,7 +7,7 @@ that it never writes under a lease that has run out.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
@@ -21,6 +21,7 @@ from engine.failpoints import passage
 from engine.measuring import working_on
 from engine.pipeline.book import Entry
 from engine.pipeline.ports import Doorbell, Poison, SliceStore
+from engine.pipeline.sources import CachedRows
 from engine.pipeline.telling import slice_labels
 from engine.poison import Again, after_error
 from engine.telemetry.events import emit
@@ -42,11 +43,20 @@ class Progress:
 
 
 @dataclass
+class Scan:
+    """A scan of the user cache that goes on: its batches, the epoch it reads, and the bound up to which it has come."""
+
+    batches: Iterator[CachedRows]
+    epoch: str | None
+    reached: str
+
+
+@dataclass
 class Hold:
     """A slice under a lease, which its holder trusts until `until` on its monotonic clock (s).
 
     `looked` is when it last asked whether to go on (s on the same clock), `entry` the campaign as it was then, `ahead`
-    whether work was done since the cursor was written.
+    whether work was done since the cursor was written, `scan` the scan of the cache that its batches come from.
     """
 
     piece: Slice
@@ -56,6 +66,7 @@ class Hold:
     looked: float = float("-inf")
     ahead: bool = False
     entry: tuple[float, Entry] | None = None
+    scan: Scan | None = None
 
 
 class SliceWorker:

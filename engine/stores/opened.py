@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -20,6 +21,7 @@ from engine.stores.audience import Audience
 from engine.stores.bell import Bell
 from engine.stores.cache_layouts import CacheLayouts
 from engine.stores.cache_server import CacheServer, Tell, cache_client, unheard
+from engine.stores.cached_users import CachedUsers
 from engine.stores.campaign_time import CampaignTimes
 from engine.stores.campaigns import Campaigns
 from engine.stores.change_stream import UserStream
@@ -152,6 +154,11 @@ class Stores:
         if url is None:
             return None
         return UserCache(CacheServer(cache_client(url.get_secret_value()), self._tell), self.users, self._tell)
+
+    def cached_users(self, catalogues: Mapping[str, Catalogue]) -> CachedUsers | None:
+        """The user cache by workspace; None where there is none."""
+        cache = self.user_cache
+        return None if cache is None else CachedUsers(cache, self.cache_layouts, self.feeds, catalogues)
 
     @cached_property
     def cache_layouts(self) -> CacheLayouts:

@@ -156,6 +156,20 @@ class UserCache:
                 }
         return found
 
+    def present(self, layout: Layout, buckets: Collection[int]) -> int:
+        """How many of these buckets are cached; 0 where Redis is away."""
+        try:
+            return sum(bool(one) for one in self._server.ask([(b"EXISTS", layout.bucket_key(b)) for b in buckets]))
+        except Away:
+            return 0
+
+    def changes(self, layout: Layout) -> int | None:
+        """The workspace's counter of refreshed rows; None where Redis is away."""
+        try:
+            return int(self._server.ask([(b"GET", layout.changes_key)])[0] or 0)
+        except Away:
+            return None
+
     # -- writing, by the feed
 
     def refresh(self, layout: Layout, documents: Sequence[Mapping[str, Any]]) -> Refreshed:

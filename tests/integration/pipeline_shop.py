@@ -83,6 +83,9 @@ class Collected:
         """Users who changed."""
         self._asked.append(("look", "", "looks"))
 
+    def warm(self, workspace: str) -> None:
+        """A cache to be loaded: readers load what they need."""
+
     def finish(self, run_id: str) -> None:
         """A run to be decided."""
         self._asked.append(("finish", run_id, "control"))

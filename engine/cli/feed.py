@@ -1,0 +1,50 @@
+"""`tidegate feed`: the process that follows the users' changes."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import typer
+
+from actors.build import broker_for
+from actors.logs import log_options
+from actors.middleware import stop_requested, wait_for_stop
+from engine.app import App
+from engine.cli.opening import addressed, keep, migrate, settings_of
+from engine.cli.stopping import interrupted, on_signals
+from engine.pipeline.following import Following
+from engine.telemetry import logging
+from engine.telemetry.events import emit
+
+
+def mount(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command(epilog="Example: tidegate feed")(feed)
+
+
+def feed(context: typer.Context) -> None:
+    """Follow the users' changes: refresh the cache, index, and ask for looks. Two may run: one waits for the other."""
+    settings = settings_of(context)
+    keep(settings, 1)
+    app = App(addressed(settings))
+    logging.configure(log_options(app.settings, "feed"), clock=app.system)
+    came = on_signals()
+    migrate(app)
+    app.watch_policies()
+    app.recording.start("feed")
+    broker_for(app)
+    emit("worker.started", process="feed")
+    try:
+        following(app, "feed").run(stop_requested, wait_for_stop)
+    finally:
+        emit("worker.stopped", process="feed", reason="asked")
+        app.close()
+    interrupted(came)
+
+
+def following(app: App, process: str) -> Following:
+    """The feed's loop of this process."""
+    name = os.environ.get("TIDEGATE_PROCESS", process)
+    owner = f"{socket.gethostname()}:{app.settings.paths.var.resolve()}:{name}"
+    return Following(app.feeding, app.stores.leases, app.clock, owner=owner, outages=app.stores.OUTAGES)

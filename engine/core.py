@@ -1,0 +1,124 @@
+"""What every use case of a process stands on: settings, stores, clocks, policies, the book, and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from threading import Lock
+
+from engine.batching import Tuner
+from engine.channels.opening import open_email
+from engine.channels.port import Channel
+from engine.clock import SystemClock
+from engine.errors import InvalidSource, ProgrammerError, WrongCall
+from engine.pipeline.book import CampaignBook
+from engine.pipeline.ports import Messenger
+from engine.pipeline.recording import Recording
+from engine.policy.load import load_policies
+from engine.policy.policyset import PolicySet
+from engine.policy.watch import PolicyWatcher
+from engine.predicate.fields import Catalogue
+from engine.predicate.workspace import read_workspaces
+from engine.settings import Settings
+from engine.stores.opened import Stores
+from engine.telemetry.events import emit
+
+
+@dataclass
+class Hooks:
+    """What the outer floors give: the way to the actors, when to stop, and what follows new policies."""
+
+    messenger: Messenger | None = None
+    stop: Callable[[], bool] = bool
+    swapped: list[Callable[[PolicySet], None]] = field(default_factory=list)
+
+
+class Core:
+    """One process's engine: settings, stores, policies, and the use cases over them.
+
+    `settings` must name every service (`engine.local` fills in the addresses of local ones).
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.stores = Stores(settings.services, emit)
+        self.clock = self.stores.clock
+        self.system = SystemClock()
+        self.hooks = Hooks()
+        self.tuner = Tuner()
+        self.recording = Recording(lambda: self.stores.statistics, self.tuner, self.system, Stores.OUTAGES)
+        self._channels: dict[str, Channel] = {}
+        self._lock = Lock()
+
+    @cached_property
+    def catalogues(self) -> dict[str, Catalogue]:
+        """The field catalogues of all workspaces. Raises `InvalidSource`."""
+        return dict(read_workspaces(self.settings.paths.workspaces))
+
+    @cached_property
+    def watcher(self) -> PolicyWatcher:
+        """The policies in force; `watch_policies` makes it follow the folder. Raises `InvalidSource` at first."""
+        return PolicyWatcher(
+            self.settings.paths.policies,
+            load_policies(self.settings.paths.policies),
+            on_change=lambda new, _old: self._swapped(new),
+            on_refused=self._refused,
+        )
+
+    @property
+    def policies(self) -> PolicySet:
+        """The policies in force."""
+        return self.watcher.current
+
+    def watch_policies(self) -> None:
+        """Record the policies in force, and follow the folder from now on."""
+        self._record(self.policies)
+        self.watcher.start()
+
+    def _record(self, policies: PolicySet) -> None:
+        self.stores.policy_versions.record(policies.version, policies.plain(), self.system.system_now())
+
+    def _swapped(self, new: PolicySet) -> None:
+        emit("policy.swapped", policy=new.version, path=str(self.settings.paths.policies), profiles=len(new.profiles))
+        for follow in self.hooks.swapped:
+            follow(new)
+        self._record(new)
+        self.stores.bell.ring()
+
+    def _refused(self, error: InvalidSource) -> None:
+        path = str(self.settings.paths.policies)
+        emit("policy.refused", policy=self.policies.version, path=path, faults=len(error.faults), text=str(error))
+
+    def messenger(self) -> Messenger:
+        """The way to the actors. Raises `ProgrammerError` in a process without a broker."""
+        if self.hooks.messenger is None:
+            raise ProgrammerError("this process has no broker: only workers and the clock send messages")
+        return self.hooks.messenger
+
+    def stopping(self) -> bool:
+        """Whether this process is asked to stop."""
+        return self.hooks.stop()
+
+    def channel(self, name: str) -> Channel:
+        """The channel of that name, opened at its first use. Raises `WrongCall` for another name than `email`."""
+        if name != "email":
+            raise WrongCall(f"there is no channel {name}")
+        with self._lock:
+            if name not in self._channels:
+                self._channels[name] = open_email(self.settings.email, self.settings.maildir)
+            return self._channels[name]
+
+    @cached_property
+    def book(self) -> CampaignBook:
+        """The campaigns, compiled."""
+        return CampaignBook(self.stores.campaigns, self.catalogues, lambda: self.policies)
+
+    def close(self) -> None:
+        """Let go of threads and connections; safe twice."""
+        if "watcher" in self.__dict__:
+            self.watcher.stop()
+        for channel in self._channels.values():
+            channel.close()
+        self.recording.stop()
+        self.stores.close()

@@ -1,0 +1,139 @@
+"""The user cache as the pipeline uses it: by workspace, under whatever layout is in force just then."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from threading import Lock
+from typing import Any, Final
+
+from engine.domain.looks import FeedState
+from engine.predicate.fields import Catalogue
+from engine.stores.cache_layout import Held, Layout
+from engine.stores.cache_layouts import CacheLayouts
+from engine.stores.feeds import Feeds
+from engine.stores.user_cache import Rows, UserCache
+
+Document = dict[str, Any]  # a driver's edge: BSON values
+
+RENEWED: Final = 0.25
+"""Seconds after which the layout in force is asked for again: as often as a slice asks whether to go on."""
+
+PENDING: Final = 5.0
+"""Seconds between two looks of the feed at what more is wanted."""
+
+SAMPLED: Final = 64
+"""Buckets asked for, to estimate how much of a workspace is cached: within some 6 %."""
+
+COLD: Final = "the user cache is not in force yet: no feed has taken it up"
+
+
+class CachedUsers:
+    """The user cache of one process; `catalogues` are the workspaces' fields."""
+
+    def __init__(
+        self, cache: UserCache, layouts: CacheLayouts, feeds: Feeds, catalogues: Mapping[str, Catalogue]
+    ) -> None:
+        self._cache = cache
+        self._layouts = layouts
+        self._feeds = feeds
+        self._catalogues = catalogues
+        self._kept: dict[str, tuple[float, Layout | None]] = {}
+        self._adopted: dict[str, Layout] = {}
+        self._looked = float("-inf")
+        self._lock = Lock()
+
+    # -- readers
+
+    def scan(self, workspace: str, first: str, until: str) -> Iterator[Rows] | None:
+        """All users with a suffix in [first, until), in batches that are read ahead; None where nothing is in force."""
+        layout = self._layout(workspace)
+        return None if layout is None else self._cache.scan(layout, first, until)
+
+    def epoch(self, workspace: str) -> str | None:
+        """What is in force: where it changes, a scan that goes on reads what nobody refreshes any more."""
+        layout = self._layout(workspace)
+        return None if layout is None else layout.epoch
+
+    def refused(self, workspace: str, fields: frozenset[str], events: frozenset[str]) -> str | None:
+        """Why the cache cannot serve a reader of these fields and events; what is not held is asked for."""
+        layout = self._layout(workspace)
+        if layout is None:
+            return COLD
+        if layout.holds(fields, events):
+            return None
+        self._layouts.want(workspace, fields, events)
+        missing = sorted((fields - layout.held.fields) | (events - layout.held.events))
+        return f"the user cache does not hold {', '.join(missing)} yet; it was asked to"
+
+    def warm_share(self, workspace: str) -> float:
+        """About which share of the workspace's buckets is cached; 0 where Redis is away."""
+        layout = self._layout(workspace)
+        if layout is None:
+            return 0.0
+        picked = random.sample(range(layout.buckets), min(SAMPLED, layout.buckets))
+        return self._cache.present(layout, picked) / len(picked)
+
+    def changes(self, workspace: str) -> int | None:
+        """The counter of refreshed rows; None where it cannot be had."""
+        layout = self._layout(workspace)
+        return None if layout is None else self._cache.changes(layout)
+
+    def revisions(self, workspace: str, keys: Sequence[str]) -> Mapping[str, int | None]:
+        """The cached revision of each user; None where its bucket is gone."""
+        layout = self._layout(workspace)
+        return dict.fromkeys(keys) if layout is None else self._cache.revisions(layout, keys)
+
+    def warm(self, workspace: str) -> int:
+        """Load every bucket that is absent; gives how many were stored."""
+        layout = self._layout(workspace)
+        return 0 if layout is None else self._cache.warm(layout)
+
+    def _layout(self, workspace: str) -> Layout | None:
+        kept = self._kept.get(workspace)
+        if kept is not None and time.monotonic() - kept[0] < RENEWED:
+            return kept[1]
+        catalogue = self._catalogues.get(workspace)
+        layout = None if catalogue is None else self._layouts.layout(catalogue, self._feeds.read().generation)
+        with self._lock:
+            known = None if kept is None else kept[1]
+            if known is not None and layout is not None and known.epoch == layout.epoch:
+                layout = known  # its decoder is built already
+            self._kept[workspace] = (time.monotonic(), layout)
+        return layout
+
+    # -- the feed
+
+    def adopt(self, state: FeedState, named: Callable[[str], tuple[frozenset[str], frozenset[str]]]) -> list[str]:
+        """Put layouts into force and take up what is wanted; gives the workspaces whose layout is new.
+
+        For the feed alone, before it refreshes anything under `state`; `named` gives the fields and events that the
+        campaigns of a workspace name.
+        """
+        if time.monotonic() - self._looked < PENDING and self._adopted:
+            stale = [name for name, layout in self._adopted.items() if layout.generation != state.generation]
+        else:
+            self._looked = time.monotonic()
+            pending = self._layouts.pending(self._catalogues)
+            stale = [name for name in self._catalogues if name in pending or self._generation(name) != state.generation]
+        fresh = []
+        for name in stale:
+            layout = self._layouts.adopt(self._catalogues[name], state.generation, Held(*named(name)))
+            known = self._adopted.get(name)
+            if known is None or known.epoch != layout.epoch:
+                fresh.append(name)
+            self._adopted[name] = layout
+        return fresh
+
+    def _generation(self, workspace: str) -> int | None:
+        layout = self._adopted.get(workspace)
+        return None if layout is None else layout.generation
+
+    def refresh(self, workspace: str, documents: Sequence[Document], gone: Sequence[str] = ()) -> bool:
+        """Bring cached users in line with these documents, drop those that are gone; whether Redis took it all."""
+        layout = self._adopted.get(workspace)
+        if layout is None:
+            return True  # nobody reads what was never in force
+        reached = self._cache.refresh(layout, documents).reached
+        return self._cache.drop(layout, gone).reached and reached if gone else reached
