@@ -295,7 +295,7 @@ class App(Core):
     def outlook(self) -> Outlook:
         """Plans and reports campaigns."""
         s = self.stores
-        return Outlook(self.book, s.audience, s.users, s.events, s.counts, s.runs, self.planning, self.clock)
+        return Outlook(self.book, s.audience, s.users, s.events, s.counts, s.runs, self.choosing, s.rates, self.clock)
 
     @cached_property
     def indexing(self) -> Indexing | None:

@@ -7,8 +7,8 @@ November 2026); every run that ends corrects them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Final
@@ -32,6 +32,9 @@ LOAD_RATE: Final = 40_000.0
 ENTER_RATE: Final = 30_000.0
 """Users per second who enter, with their first message chosen, durably."""
 
+SEND_RATE: Final = 2_000.0
+"""Messages per second of one thread over SMTP, before anything was measured."""
+
 START: Final[Mapping[AccessPath, float]] = MappingProxyType({AccessPath.ELASTIC: 0.02, AccessPath.CACHE: 0.005})
 """Seconds that a path takes before its first user: a refresh and a search, a look at the layout."""
 
@@ -39,15 +42,17 @@ WEIGHT: Final = 0.3
 """Weight of the newest measurement in a rate."""
 
 FEWEST_READ: Final = 2_000
-"""Users that a run must have read before its rate says anything."""
+FEWEST_SENT: Final = 200
+"""Users that a run must have read, and messages that a slice must have sent, before its rate says anything."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What was measured: users read per second by path, and users entered per second."""
+    """What was measured, all by one worker: users read per second by path, users entered, messages sent per second."""
 
     read: Mapping[AccessPath, float] = field(default_factory=lambda: FIRST_RATES)
     enter: float = ENTER_RATE
+    send: float = SEND_RATE
 
     def after(self, path: AccessPath, users: int, took: timedelta) -> Rates:
         """The rates after a run that read so many users in so much time of its workers."""
@@ -55,7 +60,13 @@ class Rates:
             return self
         now = users / took.total_seconds()
         before = self.read.get(path, now)
-        return Rates({**self.read, path: (1 - WEIGHT) * before + WEIGHT * now}, self.enter)
+        return replace(self, read={**self.read, path: (1 - WEIGHT) * before + WEIGHT * now})
+
+    def sent(self, messages: int, took: timedelta) -> Rates:
+        """The rates after a worker has sent so many messages in so much time."""
+        if messages < FEWEST_SENT or not took:
+            return self
+        return replace(self, send=(1 - WEIGHT) * self.send + WEIGHT * messages / took.total_seconds())
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +147,8 @@ class Capacity:
     there_are: int
 
 
-def capacity(seconds: float, within: timedelta, workers: int, *, shared: float = 1.0) -> Capacity:
-    """The workers for `seconds` of work of one worker `within` a time; `shared` is the share of them it gets."""
-    needed = max(1, -(-int(seconds * 1_000) // max(1, int(within.total_seconds() * 1_000 * shared))))
+def capacity(seconds: float, within: timedelta, workers: int) -> Capacity:
+    """The workers for `seconds` of work of one worker `within` a time, where there are `workers`."""
+    needed = max(1, -(-int(seconds * 1_000) // max(1, int(within.total_seconds() * 1_000))))
     there = max(1, workers)
-    return Capacity(needed, timedelta(seconds=seconds / (there * shared)), there)
-
-
-def quickest(told: Sequence[Estimate]) -> Estimate:
-    """The one to take. Raises `ValueError` where none is possible."""
-    return min((one for one in told if one.possible), key=lambda one: one.seconds)
+    return Capacity(needed, timedelta(seconds=seconds / there), there)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -13,11 +14,20 @@ from engine.app import App
 from engine.campaign.load import LoadedCampaign, load_campaign
 from engine.channels.addresses import envelope_address
 from engine.cli.opening import AsJson, InWorkspace, opened, say, show_json, show_table
-from engine.cli.reports import plan_document, plan_rows, report_document, show_report
-from engine.clock import format_instant
+from engine.cli.reports import (
+    capacity_document,
+    capacity_rows,
+    path_rows,
+    plan_document,
+    plan_rows,
+    report_document,
+    show_report,
+)
+from engine.clock import format_instant, parse_duration
 from engine.domain.campaign import CampaignRecord
 from engine.domain.delivery import Sent
 from engine.domain.keys import user_key
+from engine.domain.work import AccessPath
 from engine.errors import EngineError, Fault, InvalidSource, NotFound, WrongCall
 from engine.pipeline.compose import trial
 from engine.pipeline.replaying import replay as queue_again
@@ -128,15 +138,39 @@ def show(context: typer.Context, name: Name, workspace: InWorkspace = None, as_j
     typer.echo(yaml.safe_dump(record.spec, sort_keys=False, allow_unicode=True).rstrip())
 
 
-def plan(context: typer.Context, name: Name, workspace: InWorkspace = None, as_json: AsJson = False) -> None:
-    """Say what a launch now would do: how many users, found how, in which lane, in how many slices."""
+def plan(
+    context: typer.Context,
+    name: Name,
+    workspace: InWorkspace = None,
+    path: Annotated[AccessPath | None, typer.Option(help="Plan with this access path.")] = None,
+    capacity: Annotated[
+        str | None, typer.Option(metavar="30m", help="How many workers, to be done in so long.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a launch now would do: how many users, found how, at what cost, in which lane, in how many slices."""
+    within = _duration(capacity) if capacity is not None else None
     with opened(context) as app:
         record = app.steering.named(name, workspace)
-        planned = app.outlook.plan(record)
+        planned = app.outlook.plan(record, path)
+        needed = None if within is None else app.outlook.capacity(planned, within)
     if as_json:
-        show_json(plan_document(record, planned))
+        document = plan_document(record, planned)
+        if needed is not None:
+            document["capacity"] = [capacity_document(one) for one in needed]
+        show_json(document)
         return
     show_table(f"{record.workspace}/{record.name}", ("", ""), plan_rows(planned))
+    show_table("access paths", ("path", "users read", "time", "MongoDB operations", "not, because"), path_rows(planned))
+    if needed is not None:
+        show_table(f"to be done in {capacity}", ("", "workers needed", "there are", "done in"), capacity_rows(*needed))
+
+
+def _duration(text: str) -> timedelta:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise WrongCall(f"--capacity: {error}") from error
 
 
 def launch(
@@ -145,6 +179,7 @@ def launch(
     workspace: InWorkspace = None,
     expect: Annotated[int | None, typer.Option(help="Refuse when the audience is not about this many.")] = None,
     drift: Annotated[int, typer.Option(help="How far it may be off, in percent.")] = 5,
+    path: Annotated[AccessPath | None, typer.Option(help="Take this access path, whatever it costs.")] = None,
 ) -> None:
     """Launch a campaign: at its start, or at once where that has come."""
     with opened(context) as app:
@@ -156,7 +191,7 @@ def launch(
                     f"the audience is {audience} users, not about {expect} ({drift} % allowed)",
                     remedy="look at it with tidegate campaign plan, then launch with the count you accept",
                 )
-        moved = app.steering.launch(record)
+        moved = app.steering.launch(record, path=path)
     when = "at once" if moved.starts_at is None else f"at {format_instant(moved.starts_at)} campaign time"
     say(f"{moved.workspace}/{moved.name} is launched, {when}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import typer
@@ -10,6 +12,7 @@ from engine.cli.opening import show_table
 from engine.clock import format_duration, format_instant
 from engine.domain.campaign import CampaignRecord
 from engine.pipeline.outlook import Plan, Report
+from engine.planner import Capacity
 
 
 def plan_rows(planned: Plan) -> list[tuple[object, ...]]:
@@ -18,7 +21,7 @@ def plan_rows(planned: Plan) -> list[tuple[object, ...]]:
     return [
         ("as of", format_instant(planned.as_of)),
         ("audience", f"{planned.audience:,} of {planned.users:,} users{share}, counted {planned.counted}"),
-        ("access path", planned.path),
+        ("access path", f"{planned.chosen.path.value}: {planned.chosen.why}"),
         ("cost", f"{planned.cost}: " + ("reads events" if planned.reads_events else "reads no events")),
         ("profile", planned.profile),
         ("lane", f"{planned.lane}, then {planned.deliver_lane}"),
@@ -37,7 +40,17 @@ def plan_document(record: CampaignRecord, planned: Plan) -> dict[str, Any]:
         "users": planned.users,
         "audience": planned.audience,
         "counted": planned.counted,
-        "path": planned.path,
+        "path": planned.chosen.path.value,
+        "why": planned.chosen.why,
+        "paths": [
+            {
+                "path": one.path.value,
+                "possible": one.possible,
+                **({"reason": one.reason} if one.reason else {}),
+                **({"reads": one.users, "seconds": one.seconds, "operations": one.operations} if one.possible else {}),
+            }
+            for one in planned.chosen.others
+        ],
         "reads_events": planned.reads_events,
         "cost": planned.cost,
         "profile": planned.profile,
@@ -47,6 +60,38 @@ def plan_document(record: CampaignRecord, planned: Plan) -> dict[str, Any]:
         "batch": planned.batch,
         "holdout": planned.holdout,
     }
+
+
+def path_rows(planned: Plan) -> list[tuple[object, ...]]:
+    """Each access path with its estimate, or with why it cannot be taken."""
+    return [
+        (
+            f"{'> ' if one.path is planned.chosen.path else '  '}{one.path.value}",
+            f"{one.users:,}" if one.possible else "",
+            f"{one.seconds:.2f} s" if one.possible else "",
+            f"{one.operations:,}" if one.possible else "",
+            one.reason,
+        )
+        for one in planned.chosen.others
+    ]
+
+
+def capacity_document(one: Capacity) -> dict[str, Any]:
+    """The capacity that one kind of work needs, as a document."""
+    return {"workers": one.workers, "there_are": one.there_are, "seconds": one.with_those.total_seconds()}
+
+
+def capacity_rows(deciding: Capacity, sending: Capacity) -> list[tuple[object, ...]]:
+    """The workers that are needed, and when it is done with those that there are."""
+    return [
+        (
+            what,
+            one.workers,
+            one.there_are,
+            format_duration(timedelta(seconds=round(one.with_those.total_seconds()))) or "0s",
+        )
+        for what, one in (("deciding", deciding), ("sending the first message", sending))
+    ]
 
 
 def report_document(told: Report) -> dict[str, Any]:
@@ -67,10 +112,49 @@ def report_document(told: Report) -> dict[str, Any]:
         "converted_holdout": counts.converted_holdout,
         "messages": {name: {"decided": one.decided, **one.states} for name, one in counts.messages.items()},
         "runs": [
-            {"run": raw["_id"], "kind": raw["kind"], "as_of": format_instant(raw["as_of"]), "state": raw["state"]}
+            {
+                "run": raw["_id"],
+                "kind": raw["kind"],
+                "as_of": format_instant(raw["as_of"]),
+                "state": raw["state"],
+                **({"plan": raw["plan"], "actual": actual(raw)} if raw.get("plan") else {}),
+            }
             for raw in told.runs
         ],
     }
+
+
+def actual(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run took, to stand beside its estimate: users read, seconds of its workers and of the clock on the wall."""
+    results = raw.get("results", {})
+    planned, ended = raw.get("planned_at"), raw.get("ended_at")
+    return {
+        "reads": results.get("users", 0),
+        "matches": results.get("matched", 0),
+        "entered": results.get("entered", 0),
+        "seconds_reading": round(results.get("read_us", 0) / 1_000_000, 4),
+        **({"seconds_wall": (ended - planned).total_seconds()} if planned and ended else {}),
+    }
+
+
+def run_rows(told: Report) -> list[tuple[object, ...]]:
+    """Runs that were planned by cost: estimate against actual."""
+    rows: list[tuple[object, ...]] = []
+    for raw in told.runs:
+        plan = raw.get("plan") or {}
+        if "reads" in plan and raw["state"] == "decided":
+            took = actual(raw)
+            rows.append(
+                (
+                    raw["kind"],
+                    format_instant(raw["as_of"]),
+                    plan["path"],
+                    f"{plan['reads']:,} / {took['reads']:,}",
+                    f"{plan['matches']:,} / {took['matches']:,}" if plan.get("matches") is not None else "",
+                    f"{plan['seconds']:.2f} s / {took.get('seconds_wall', 0):.2f} s",
+                )
+            )
+    return rows
 
 
 def show_report(told: Report) -> None:
@@ -83,6 +167,9 @@ def show_report(told: Report) -> None:
     rows: list[tuple[object, ...]] = [("entered", f"{counts.entered:,}"), ("active", f"{counts.active:,}"), *exits]
     rows += [("in the holdout", f"{counts.holdout:,}"), ("converted", f"{counts.converted:,}")]
     show_table("stays", ("", ""), rows)
+    planned = run_rows(told)
+    if planned:
+        show_table("runs: estimated / actual", ("run", "as of", "path", "users read", "matches", "seconds"), planned)
     for name, one in counts.messages.items():
         states = ", ".join(f"{state} {count:,}" for state, count in sorted(one.states.items()))
         typer.echo(f"{name}: decided {one.decided:,} = {states}")

@@ -117,9 +117,7 @@ def _run(settings: Settings) -> None:
     feed = Thread(target=following(app, "run").run, args=(stop_requested, wait_for_stop), name="feed")
     feed.start()
     emit("worker.started", process="run", threads=sum(fleet.threads for fleet in fleets.values()))
-    say(
-        f"tidegate runs: {', '.join(fleets)} and the feed as threads, the suspects as a child, the clock; Ctrl-C ends it"
-    )
+    say(f"tidegate runs: {', '.join(fleets)}, feed, clock as threads, suspects as a child; Ctrl-C ends it")
     try:
         _clockwork(app).run(stop_requested, wait_for_stop)
     finally:

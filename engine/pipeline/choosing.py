@@ -27,6 +27,9 @@ SMALL: Final = 5_000
 SAMPLE: Final = 2_000
 """Users judged to estimate a share, where Elasticsearch cannot count."""
 
+BY_SEARCH: Final = "by Elasticsearch"
+"""How an audience was counted: the only way that reads nobody."""
+
 PATIENCE: Final = 3.0
 """Seconds that a plan waits for the feed before it reads MongoDB instead."""
 
@@ -90,13 +93,13 @@ class Choosing:
     def for_run(self, run: Run, entry: Entry, wanted: Candidates) -> Chosen:
         """The path of a run: the one it was asked to take, or the quickest that is up to date."""
         if run.path is not None:
-            return self._forced(run.path, entry, wanted)
+            return self.forced(run.path, entry, wanted)
         chosen = self.choose(entry, wanted)
         stale = chosen.path in (AccessPath.CACHE, AccessPath.ELASTIC) and not self._caught_up(chosen.path)
         if not stale:
             return chosen
         emit("plan.fallback", workspace=run.workspace, campaign=entry.record.name, run=run.id, reason="feed_behind")
-        return self._forced(AccessPath.SCAN, entry, wanted, why="the feed is behind: MongoDB itself is read")
+        return self.forced(AccessPath.SCAN, entry, wanted, why="the feed is behind: MongoDB itself is read")
 
     def choose(self, entry: Entry, wanted: Candidates) -> Chosen:
         """The quickest path by measured rates, whatever the feed says."""
@@ -128,7 +131,8 @@ class Choosing:
         found, _ = (None, "") if self._search is None or self._behind() else self._count(workspace, wanted)
         return found != 0
 
-    def _forced(self, path: AccessPath, entry: Entry, wanted: Candidates, why: str = "it was asked for") -> Chosen:
+    def forced(self, path: AccessPath, entry: Entry, wanted: Candidates, why: str = "it was asked for") -> Chosen:
+        """The path that was asked for; MongoDB by key range, with the reason, where it cannot be taken."""
         users = self.size(entry.record.workspace)
         told, matches, counted = self._told(entry, wanted, users)
         mine = next((one for one in told if one.path is path and one.possible), None)
@@ -181,7 +185,7 @@ class Choosing:
         if self._search is None:
             return None, ""
         try:
-            return self._search.count(wanted.elastic().filter, workspace), "by Elasticsearch"
+            return self._search.count(wanted.elastic().filter, workspace), BY_SEARCH
         except self._outages:
             return None, ""
 

@@ -12,9 +12,12 @@ from engine.clock import Clock, Instant
 from engine.domain.campaign import CampaignRecord
 from engine.domain.counts import CampaignCounts
 from engine.domain.keys import stay_prefix
+from engine.domain.work import AccessPath
 from engine.pipeline.book import CampaignBook, Entry, routing_facts
-from engine.pipeline.planning import Planning
+from engine.pipeline.choosing import BY_SEARCH, Choosing, Chosen
 from engine.pipeline.ports import AudienceCounts, Document, EventReads, RunStore, StayCounts, UserReads
+from engine.pipeline.sources import RateStore
+from engine.planner import Capacity, capacity, pieces
 from engine.policy.models import LaneKind
 from engine.routing import route
 
@@ -26,15 +29,16 @@ RUNS_SHOWN: Final = 20
 class Plan:
     """What a launch now would do.
 
-    `audience` users match of the `users` in the workspace; `counted` says how that was found. `path` is how passes
-    find them, `reads_events` whether events must be read for it; `slices` and `batch` how the work is cut.
+    `audience` users match of the `users` in the workspace; `counted` says how that was found. `chosen` is the access
+    path with its reason and those that were not taken, `reads_events` whether events must be read; `slices` and
+    `batch` how the work is cut.
     """
 
     as_of: Instant
     users: int
     audience: int
     counted: str
-    path: str
+    chosen: Chosen
     reads_events: bool
     cost: str
     profile: str
@@ -67,7 +71,8 @@ class Outlook:
         events: EventReads,
         counts: StayCounts,
         runs: RunStore,
-        planning: Planning,
+        choosing: Choosing,
+        rates: RateStore,
         clock: Clock,
     ) -> None:
         self._book = book
@@ -76,38 +81,54 @@ class Outlook:
         self._events = events
         self._counts = counts
         self._runs = runs
-        self._planning = planning
+        self._choosing = choosing
+        self._rates = rates
         self._clock = clock
 
-    def plan(self, record: CampaignRecord) -> Plan:
-        """What a launch of the campaign now would do; reads every user of the workspace once."""
+    def plan(self, record: CampaignRecord, path: AccessPath | None = None) -> Plan:
+        """What a launch of the campaign now would do; `path` is the access path that it is to take.
+
+        Where Elasticsearch cannot count the audience exactly, every user of the workspace is read once.
+        """
         entry = self._book.of(record)
         as_of = self._clock.campaign_now()
         profile = self._book.profile(record)
         facts = routing_facts(record)
+        wanted = entry.compiled.candidates(None, as_of)
+        chosen = self._choosing.choose(entry, wanted)
+        if path is not None:
+            chosen = self._choosing.forced(path, entry, wanted)
         answer = entry.compiled.audience.compiled.mongo(as_of)
-        if answer.exact:
+        if chosen.matches is not None and chosen.counted == BY_SEARCH and wanted.exact and wanted.elastic().exact:
+            audience, counted = chosen.matches, BY_SEARCH
+        elif answer.exact:
             audience, counted = self._audience.count(record.workspace, answer.filter), "inside MongoDB, exactly"
         else:
             audience, counted = self._judged(entry, as_of), "user by user, with their events"
-        slices = self._planning.pieces(record)
         policies = self._book.policies
         return Plan(
             as_of=as_of,
             users=self._users.estimate(record.workspace),
             audience=audience,
             counted=counted,
-            path=f"every user of the workspace by hash range (index _id), {slices} slices",
+            chosen=chosen,
             reads_events=bool(entry.compiled.queries),
             cost=record.cost,
             profile=profile.profile,
             lane=route(policies, facts, suspect=False, kind=LaneKind.DECIDE),
             deliver_lane=route(policies, facts, suspect=False, kind=LaneKind.DELIVER),
-            slices=slices,
+            slices=pieces(chosen.estimate, profile.slice_users, profile.in_flight),
             batch=choose(profile.batch.candidates, None),
             inactivity=profile.inactivity,
             holdout=entry.compiled.holdout,
         )
+
+    def capacity(self, planned: Plan, within: timedelta) -> tuple[Capacity, Capacity]:
+        """The workers that decide and those that send, for a launch that is done `within` a time; by measured rates."""
+        policies = self._book.policies
+        deciding = capacity(planned.chosen.estimate.seconds, within, policies.workers(planned.lane))
+        sending = planned.audience * (1 - planned.holdout) / self._rates.read().send
+        return deciding, capacity(sending, within, policies.workers(planned.deliver_lane))
 
     def report(self, record: CampaignRecord) -> Report:
         """The counts of a campaign, computed from its enrolments, and both identities checked."""

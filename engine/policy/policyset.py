@@ -92,9 +92,13 @@ class PolicySet:
         """The names of the fleets that serve a lane, in the order of the file."""
         return tuple(name for name, fleet in self.fleets.items() if lane in fleet.lanes)
 
+    def workers(self, lane: str) -> int:
+        """The worker threads that serve a lane."""
+        return sum(self.fleets[name].workers for name in self.fleet_names(lane))
+
     def room(self, lane: str) -> int:
         """Messages that may be in a lane's queue: its depth for each worker thread that serves it."""
-        return self.lane(lane).depth * sum(self.fleets[name].workers for name in self.fleet_names(lane))
+        return self.lane(lane).depth * self.workers(lane)
 
 
 def fits(matches: Matches, facts: CampaignFacts) -> bool:

@@ -8,7 +8,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from engine.domain.work import AccessPath
-from engine.planner import FIRST_RATES, Rates
+from engine.planner import FIRST_RATES, SEND_RATE, Rates
 from engine.stores.documents import Document
 
 
@@ -22,7 +22,7 @@ class RateBook:
         """The rates, those of a first start where nothing was measured yet. Index: `_id`."""
         raw = self._all.find_one({"_id": "rates"}) or {}
         measured = {AccessPath(path): float(rate) for path, rate in raw.get("read", {}).items()}
-        return Rates({**FIRST_RATES, **measured})
+        return Rates({**FIRST_RATES, **measured}, send=float(raw.get("send", SEND_RATE)))
 
     def measured(self, path: AccessPath, users: int, took: timedelta) -> None:
         """A run has read so many users by `path` in so much time of its workers. Index: `_id`."""
@@ -31,3 +31,10 @@ class RateBook:
         if after != before:
             update = {"$set": {f"read.{path.value}": after.read[path]}}
             self._all.update_one({"_id": "rates"}, update, upsert=True)
+
+    def sent(self, messages: int, took: timedelta) -> None:
+        """A slice has sent so many messages in so much time of its worker. Index: `_id`."""
+        before = self.read()
+        after = before.sent(messages, took)
+        if after != before:
+            self._all.update_one({"_id": "rates"}, {"$set": {"send": after.send}}, upsert=True)

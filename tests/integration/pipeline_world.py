@@ -281,7 +281,11 @@ class World:
         return list(self.database["runs"].find({"campaign": self.record(name).uid}).sort([("as_of", 1), ("_id", 1)]))
 
     def check(self) -> None:
-        """Both identities for every campaign, from the report and counted again here from the raw documents."""
+        """Both identities for every campaign, from the report and counted again here from the raw documents.
+
+        And no reconciliation found what due times, crossings and looks should have found before it.
+        """
+        assert not list(self.database["runs"].find({"results.missed": {"$gt": 0}}))
         expected: Counter[str] = Counter()
         for record in self.app.stores.campaigns.everything():
             report = self.app.outlook.report(record)

@@ -50,7 +50,7 @@ def test_a_pause_acts_within_a_batch_and_a_resume_goes_on_from_there(small: Worl
     assert told.count("batch.decided") == 1
     assert len(small.stays("hello")) == 1
     assert small.sent() == []
-    (piece,) = small.database["slices"].find({"kind": "audience", "state": "open"})
+    (piece,) = small.database["slices"].find({"kind": "candidates", "state": "open"})
     assert "lease" not in piece
     assert piece["cursor"] == small.stays("hello")[0].suffix
     small.advance("2d")
@@ -85,7 +85,7 @@ def test_a_resume_drops_unclaimed_slices_of_passes_and_due_runs_and_looks_at_eve
     small.tick()
     small.work(lambda kind, ident: kind == "plan")
     before = {run["_id"]: run["kind"] for run in small.runs("series") if run["state"] == "running"}
-    assert sorted(before.values()) == ["due", "pass"]
+    assert sorted(before.values()) == ["due", "reconcile"]
     small.steer("pause", "series")
     small.settle()
     small.steer("resume", "series")
@@ -237,10 +237,10 @@ def test_a_cancel_also_ends_who_enters_at_that_moment(small: World) -> None:
     small.users([f"u{i}" for i in range(4)])
     small.apply({"campaign": "hello", "kind": "one_off"})
     small.launch("hello")
-    enter = small.app.stores.enrolments.enter
+    enter = small.app.stores.enrolments.enter_alike
 
-    def cancelled_first(stays: list[object]) -> set[str]:
-        small.app.stores.enrolments.enter = enter  # type: ignore[method-assign]
+    def cancelled_first(*stays: object) -> set[str]:
+        small.app.stores.enrolments.enter_alike = enter  # type: ignore[method-assign]
         small.steer("cancel", "hello")
         other = small.open()  # another process ends every stay before this one writes
         try:
@@ -250,9 +250,9 @@ def test_a_cancel_also_ends_who_enters_at_that_moment(small: World) -> None:
                 other.processing.run(piece.id)
         finally:
             other.close()
-        return enter(stays)  # type: ignore[arg-type]
+        return enter(*stays)  # type: ignore[arg-type]
 
-    small.app.stores.enrolments.enter = cancelled_first  # type: ignore[method-assign,assignment]
+    small.app.stores.enrolments.enter_alike = cancelled_first  # type: ignore[method-assign,assignment]
     small.settle()
     assert small.state("hello") == "cancelled"
     assert {str(stay.reason) for stay in small.stays("hello")} == {"cancelled"}
