@@ -144,7 +144,7 @@ def plan(
     workspace: InWorkspace = None,
     path: Annotated[AccessPath | None, typer.Option(help="Plan with this access path.")] = None,
     capacity: Annotated[
-        str | None, typer.Option(metavar="30m", help="How many workers, to be done in so long.")
+        str | None, typer.Option(metavar="30m", help="Workers needed to be done in this.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

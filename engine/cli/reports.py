@@ -125,7 +125,7 @@ def report_document(told: Report) -> dict[str, Any]:
 
 
 def actual(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run took, to stand beside its estimate: users read, seconds of its workers and of the clock on the wall."""
+    """What a run took, to stand beside its estimate: users read, its workers' seconds, seconds on the wall."""
     results = raw.get("results", {})
     planned, ended = raw.get("planned_at"), raw.get("ended_at")
     return {
