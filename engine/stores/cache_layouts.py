@@ -17,13 +17,15 @@ from pymongo.errors import DuplicateKeyError
 
 from engine.predicate.fields import Catalogue
 from engine.stores.cache_layout import (
+    HELD_BY_DEFAULT,
     USERS_PER_BUCKET,
     Held,
     Layout,
     depth_for,
-    everything,
     extended,
     held_at_first,
+    in_front,
+    reach,
     shape_of,
 )
 from engine.stores.connect import MAJORITY
@@ -31,11 +33,14 @@ from engine.stores.users import Contended, Users
 
 Document = dict[str, Any]  # a driver's edge: BSON values
 
-NOTHING: Final = Held(frozenset(), frozenset())
+NOTHING: Final = Held((), frozenset())
 
 _STRAY: Final = 4
 """A bucket may hold four times more or fewer users than it should before its workspace is cut anew: every cut empties
 the cache."""
+
+_FAR: Final = 2
+"""Where what campaigns name reaches twice as far into a row as it must, the fields are put into another order."""
 
 _TRIES: Final = 100
 """Rounds against others who want something; each round one of them gets through, so this is never reached."""
@@ -97,20 +102,24 @@ class CacheLayouts:
 
     def _target(self, catalogue: Catalogue, raw: Document, named: Held) -> Document:
         current = raw.get("current")
-        held = held_at_first(catalogue, named)
-        for part in (current, raw.get("wanted")):
-            if part is not None:
-                held = extended(held, part.get("fields", ()), part.get("events", ()))
-        held = extended(held, named.fields, named.events)
-        declared = everything(catalogue)
-        held = Held(held.fields & declared.fields, held.events & declared.events)
+        held = held_at_first(catalogue, named) if current is None else _held(current)
+        for part in (_held(raw.get("wanted", {})), named):
+            held = extended(held, part.fields, part.events)
+        if len(catalogue.fields) <= HELD_BY_DEFAULT:
+            held = extended(held, catalogue.fields, catalogue.events)
+        held = Held(
+            tuple(name for name in held.fields if name in catalogue.fields), held.events.intersection(catalogue.events)
+        )
+        wanted = [name for name in named.fields if name in catalogue.fields]
+        if reach(held, wanted) > _FAR * max(len(wanted), 4):
+            held = in_front(held, wanted)
         users = self._users.estimate(catalogue.workspace)
         depth = depth_for(users)
         if current is not None and 1 / _STRAY <= users / (USERS_PER_BUCKET << current["depth"]) <= _STRAY:
             depth = current["depth"]
         return {
             "depth": depth,
-            "fields": sorted(held.fields),
+            "fields": list(held.fields),
             "events": sorted(held.events),
             "shape": shape_of(catalogue, held),
         }
@@ -136,4 +145,4 @@ class CacheLayouts:
 
 
 def _held(raw: Document) -> Held:
-    return Held(frozenset(raw.get("fields", ())), frozenset(raw.get("events", ())))
+    return Held(tuple(raw.get("fields", ())), frozenset(raw.get("events", ())))

@@ -17,7 +17,7 @@ import msgspec
 
 from engine.domain.keys import HIGHEST, suffix_of_user
 from engine.predicate.fields import Row
-from engine.stores.cache_layout import Layout, Span, read_head
+from engine.stores.cache_layout import Layout, Span, Unpack, read_head
 from engine.stores.cache_load import BucketLoader, UserRanges
 from engine.stores.cache_scripts import DROP, REFRESH
 from engine.stores.cache_server import Asked, Away, CacheServer, Reply, Tell, unheard
@@ -73,45 +73,55 @@ class UserCache:
 
     # -- reading
 
-    def read(self, layout: Layout, first: str, until: str, limit: int = BATCH) -> Rows:
-        """About `limit` users with a suffix from `first` on and below `until`, by whole buckets; see `Rows`."""
+    def read(
+        self, layout: Layout, first: str, until: str, limit: int = BATCH, fields: Collection[str] | None = None
+    ) -> Rows:
+        """About `limit` users with a suffix from `first` on and below `until`, by whole buckets; see `Rows`.
+
+        Their rows reach to the last of `fields` (`Layout.unpacker`).
+        """
         span = next(layout.spans(first, until, limit), None)
         if span is None:
             return Rows([], until, 0, None)
         ((_, answers),) = self._server.ahead([_asked(layout, span)])
-        return self._rows(layout, span, answers, first, until)
+        return self._rows(layout, span, answers, first, until, layout.unpacker(fields))
 
-    def scan(self, layout: Layout, first: str, until: str, limit: int = BATCH) -> Iterator[Rows]:
+    def scan(
+        self, layout: Layout, first: str, until: str, limit: int = BATCH, fields: Collection[str] | None = None
+    ) -> Iterator[Rows]:
         """All users with a suffix in [first, until), in batches of about `limit`; the next one is read ahead."""
+        unpack = layout.unpacker(fields)
         asked = (_asked(layout, span) for span in layout.spans(first, until, limit))
         for span, answers in self._server.ahead(asked):
-            yield self._rows(layout, span, answers, first, until)
+            yield self._rows(layout, span, answers, first, until, unpack)
 
-    def _rows(self, layout: Layout, span: Span, answers: list[Reply] | None, first: str, until: str) -> Rows:
+    def _rows(
+        self, layout: Layout, span: Span, answers: list[Reply] | None, first: str, until: str, unpack: Unpack
+    ) -> Rows:
         """The rows of `span` below `until` and from `first` on; what the answers do not hold is loaded."""
         changes = None if answers is None else int(answers[0] or 0)
         missing, values, hits = _sorted_out(span, answers)
         try:
-            rows = layout.unpack(values, hits) if hits else []
+            rows = unpack(values, hits) if hits else []
         except msgspec.MsgspecError:
             self._forget(layout, span)
             missing, rows, hits = list(range(*span)), [], 0
         if missing:
-            rows += self._load(layout, missing)
+            loaded = self._load(layout, missing)
+            rows += unpack(loaded, len(loaded))
         self._counts.add(hits=hits, misses=len(rows) - hits)
         reached = layout.bound(span.until)
         if layout.bound(span.first) < first or reached > until:
             rows = _between(rows, f"{layout.workspace}/{first}", f"{layout.workspace}/{until}")
         return Rows(rows, min(reached, until), hits, changes)
 
-    def _load(self, layout: Layout, buckets: Sequence[int]) -> list[Row]:
-        """The rows of absent buckets, which are stored where nobody else is at it and nothing changed meanwhile."""
+    def _load(self, layout: Layout, buckets: Sequence[int]) -> list[bytes]:
+        """The packed users of absent buckets, stored where nobody else is at it and nothing changed meanwhile."""
         leased = self._loader.lease(layout, buckets)
         contents = self._loader.fetch(layout, buckets)
         stored = self._loader.store(layout, leased, contents)
         self._counts.add(loads=stored, unstored=len(buckets) - stored)
-        values = [value for users in contents.values() for value in users.values()]
-        return layout.unpack(values, len(values)) if values else []
+        return [value for users in contents.values() for value in users.values()]
 
     def _forget(self, layout: Layout, span: Span) -> None:
         """Remove buckets that hold what is no row of this layout: nothing of ours wrote it."""

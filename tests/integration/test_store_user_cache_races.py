@@ -162,7 +162,7 @@ def test_no_entry_is_older_than_the_store_when_everybody_has_fought(
     for bucket in range(layout.buckets):
         held = world.redis.hgetall(layout.bucket_key(bucket))
         assert not held or held.pop(b"") == b""  # type: ignore[union-attr]
-        rows = {row.key: told(world.catalogue, row) for row in layout.unpack(list(held.values()), len(held))}  # type: ignore[union-attr]
+        rows = {row.key: told(world.catalogue, row) for row in layout.unpacker()(list(held.values()), len(held))}  # type: ignore[union-attr]
         there = world.stored(layout.bound(bucket), layout.bound(bucket + 1))
         entries += len(rows)
         wrong += sum(rows[key] != there.get(key) for key in rows) + (len(there.keys() - rows.keys()) if rows else 0)
