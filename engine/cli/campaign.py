@@ -143,9 +143,7 @@ def plan(
     name: Name,
     workspace: InWorkspace = None,
     path: Annotated[AccessPath | None, typer.Option(help="Plan with this access path.")] = None,
-    capacity: Annotated[
-        str | None, typer.Option(metavar="30m", help="Workers needed to be done in this.")
-    ] = None,
+    capacity: Annotated[str | None, typer.Option(metavar="30m", help="Workers needed to be done in this.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what a launch now would do: how many users, found how, at what cost, in which lane, in how many slices."""

@@ -57,7 +57,7 @@ class Finding:
         piece = hold.piece
         match piece.path:
             case AccessPath.CACHE:
-                return self._cached(hold, first, size) or self._scanned(piece, entry, first, size)
+                return self._cached(hold, entry, first, size) or self._scanned(piece, entry, first, size)
             case AccessPath.ELASTIC:
                 if self._index is None:
                     raise ProgrammerError("a slice asks for Elasticsearch, and there is none")
@@ -86,14 +86,14 @@ class Finding:
         then = suffix_of_user(documents[-1]["_id"]) + AFTER if len(documents) == size else None
         return Found(list(map(entry.catalogue.row, documents)), len(documents), then)
 
-    def _cached(self, hold: Hold, first: str, size: int) -> Found | None:
+    def _cached(self, hold: Hold, entry: Entry, first: str, size: int) -> Found | None:
         """The next rows of the scan that goes on, read ahead; None where no cache is in force (any more)."""
         if self._cache is None:
             return None
         piece, scan = hold.piece, hold.scan
         epoch = self._cache.epoch(piece.workspace)
         if scan is None or scan.epoch != epoch or scan.reached != first:
-            batches = self._cache.scan(piece.workspace, first, piece.until)
+            batches = self._cache.scan(piece.workspace, first, piece.until, entry.fields)
             if batches is None:
                 return None
             scan = hold.scan = Scan(batches, epoch, first)

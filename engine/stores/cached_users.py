@@ -46,10 +46,13 @@ class CachedUsers:
 
     # -- readers
 
-    def scan(self, workspace: str, first: str, until: str) -> Iterator[Rows] | None:
-        """All users with a suffix in [first, until), in batches that are read ahead; None where nothing is in force."""
+    def scan(self, workspace: str, first: str, until: str, fields: frozenset[str]) -> Iterator[Rows] | None:
+        """All users with a suffix in [first, until), in batches that are read ahead; None where nothing is in force.
+
+        Their rows have `fields` at least.
+        """
         layout = self._layout(workspace)
-        return None if layout is None else self._cache.scan(layout, first, until)
+        return None if layout is None else self._cache.scan(layout, first, until, fields=fields)
 
     def epoch(self, workspace: str) -> str | None:
         """What is in force: where it changes, a scan that goes on reads what nobody refreshes any more."""
@@ -64,7 +67,7 @@ class CachedUsers:
         if layout.holds(fields, events):
             return None
         self._layouts.want(workspace, fields, events)
-        missing = sorted((fields - layout.held.fields) | (events - layout.held.events))
+        missing = sorted((fields - set(layout.held.fields)) | (events - layout.held.events))
         return f"the user cache does not hold {', '.join(missing)} yet; it was asked to"
 
     def warm_share(self, workspace: str) -> float:
@@ -119,7 +122,7 @@ class CachedUsers:
             stale = [name for name in self._catalogues if name in pending or self._generation(name) != state.generation]
         fresh = []
         for name in stale:
-            layout = self._layouts.adopt(self._catalogues[name], state.generation, Held(*named(name)))
+            layout = self._layouts.adopt(self._catalogues[name], state.generation, _held(*named(name)))
             known = self._adopted.get(name)
             if known is None or known.epoch != layout.epoch:
                 fresh.append(name)
@@ -137,3 +140,8 @@ class CachedUsers:
             return True  # nobody reads what was never in force
         reached = self._cache.refresh(layout, documents).reached
         return self._cache.drop(layout, gone).reached and reached if gone else reached
+
+
+def _held(fields: frozenset[str], events: frozenset[str]) -> Held:
+    """What campaigns name, as the cache is asked to hold it."""
+    return Held(tuple(sorted(fields)), events)
