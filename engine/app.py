@@ -199,6 +199,7 @@ class App(Core):
             s.bell,
             self.watching,
             self.clock,
+            self.tuner,
         )
 
     @cached_property

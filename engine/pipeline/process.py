@@ -9,14 +9,14 @@ from datetime import timedelta
 from itertools import repeat
 from typing import Final
 
-from engine.batching import blended, choose
+from engine.batching import Tuner, blended
 from engine.campaign.compiled import CompiledCampaign
 from engine.clock import Clock, Instant, millis
 from engine.decide import Decision, Exit, Send
 from engine.domain.enrolment import Enrolment, StayChange
 from engine.domain.keys import stay_prefix, suffix_of_user
 from engine.domain.lifecycle import LOOKED_AT, ExitReason
-from engine.domain.work import Slice, SliceKind
+from engine.domain.work import AccessPath, Slice, SliceKind
 from engine.failpoints import passage
 from engine.pipeline.book import CampaignBook, Entry, launching
 from engine.pipeline.deciding import Deciding, Look, Origin
@@ -31,6 +31,23 @@ from engine.telemetry.events import emit
 
 MISSED: Final = "missed"
 """What a reconciliation found that due times, crossings and looks should have found before."""
+
+
+QUERY_OF_PATH: Final = {
+    AccessPath.SCAN: "users.read_range",
+    AccessPath.INDEX: "users.find_range",
+    AccessPath.LIST: "lists.read_range",
+    AccessPath.ELASTIC: "elastic.ids",
+    AccessPath.CACHE: "cache.read",
+}
+QUERY_OF_KIND: Final = {
+    SliceKind.CANDIDATES: "users.read_range",
+    SliceKind.EVERYBODY: "users.read_range",
+    SliceKind.STAYS: "enrolments.active",
+    SliceKind.DUE: "enrolments.due",
+    SliceKind.IDLE: "enrolments.idle",
+}
+"""The named query whose batch size a slice tries out, by its path, and by its kind where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +75,9 @@ class Processing:
         bell: Doorbell,
         watching: Watching,
         clock: Clock,
+        tuner: Tuner,
     ) -> None:
+        self._tuner = tuner
         self._watching = watching
         self._worker = worker
         self._campaigns = campaigns
@@ -96,8 +115,9 @@ class Processing:
         entry = self._entry(hold)
         campaign = entry.compiled.at_state(entry.record, launching=launching(piece))
         profile = self._book.profile(entry.record)
-        pace = (campaign.uid, piece.path.value if piece.path is not None else piece.kind.value)
-        size = choose(profile.batch.candidates, self._pace.get(pace))
+        query = QUERY_OF_PATH[piece.path] if piece.path is not None else QUERY_OF_KIND[piece.kind]
+        pace = (campaign.uid, query)
+        size = self._tuner.choose(query, profile.batch.candidates, self._pace.get(pace))
         first = rest(piece)
         if piece.kind is SliceKind.CANDIDATES:
             cursor, counts = self._entering.batch(hold, entry, campaign, profile, first, size)
@@ -105,6 +125,7 @@ class Processing:
             cursor, counts = self._looked(hold, entry, campaign, profile, size)
         took = timedelta(seconds=self._clock.monotonic() - began)
         self._watching.batch(entry.record, profile, counts["users"], took)
+        self._tuner.measured(query, size, counts["users"], took)
         self._pace[pace] = blended(self._pace.get(pace), counts["users"], took)
         if counts["chosen"]:
             self._bell.ring()
