@@ -1,7 +1,8 @@
-"""The change stream of `users`, read batch by batch with one command each.
+"""The change stream of the users, read batch by batch with one command each.
 
 A batch ends where the server had no more: waiting for a further change would hold back those that are there. A batch
-that is empty still moves the position on, by the server's own high-water mark (`postBatchResumeToken`).
+that is empty still moves the position on, by the server's own high-water mark (`postBatchResumeToken`). New runs stand
+in the stream too, and are left out of the batches: they end the wait, so that a run hears at once how far the feed is.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ _KEYS: Final = {
 _PROJECTION: Final[Document] = {
     "operationType": 1,
     "documentKey": 1,
+    "ns": 1,
     "updated": _KEYS,
     "removed": "$updateDescription.removedFields",
     "cut": "$updateDescription.truncatedArrays.field",
 }
+_OURS: Final[Document] = {"$or": [{"ns.coll": "users"}, {"ns.coll": "runs", "operationType": "insert"}]}
 _DERIVED: Final = frozenset({"rev", "changed", "w", "u"})
 
 
@@ -62,18 +65,19 @@ class UserStream:
         self._database = client[database]
         self._session: ClientSession = client.start_session(causal_consistency=False)
         stage: Document = {} if token is None else {"resumeAfter": {"_data": token}}
-        pipeline = [{"$changeStream": stage}, {"$project": _PROJECTION}]
-        command = {"aggregate": "users", "pipeline": pipeline, "cursor": {"batchSize": 0}}
+        pipeline = [{"$changeStream": stage}, {"$match": _OURS}, {"$project": _PROJECTION}]
+        command = {"aggregate": 1, "pipeline": pipeline, "cursor": {"batchSize": 0}}
         reply = self._command({**command, "readConcern": {"level": "majority"}})
         self._cursor = reply["cursor"]["id"]
         self.start = str(reply["cursor"]["postBatchResumeToken"]["_data"])
 
     def take(self, most: int, wait: timedelta) -> Batch:
         """The next changes, at most `most`; waits up to `wait` where there is none. Raises `HistoryLost`."""
-        more = {"getMore": self._cursor, "collection": "users", "batchSize": most, "maxTimeMS": millis(wait)}
+        more = {"getMore": self._cursor, "collection": "$cmd.aggregate", "batchSize": most, "maxTimeMS": millis(wait)}
         cursor = self._command(more)["cursor"]
         token = str(cursor["postBatchResumeToken"]["_data"])
-        changes = [Changed(str(raw["documentKey"]["_id"]), names(raw)) for raw in cursor["nextBatch"]]
+        users = [raw for raw in cursor["nextBatch"] if raw["ns"]["coll"] == "users"]
+        changes = [Changed(str(raw["documentKey"]["_id"]), names(raw)) for raw in users]
         return Batch(changes, token, position_of_token(token))
 
     def close(self) -> None:

@@ -182,7 +182,11 @@ class World:
         return self.app.clock.campaign_now()
 
     def advance(self, by: str = "0s", *, to: int | None = None) -> None:
-        """Move campaign time by a duration such as `3d`, or to an instant; nothing is worked on yet."""
+        """Move campaign time by a duration such as `3d`, or to an instant; nothing is worked on yet.
+
+        What changed before has reached the looks by then, so that a reconciliation may call nobody missed.
+        """
+        self.feed()
         target = self.now + millis(parse_duration(by)) if to is None else to
         self.app.stores.times.advance(target, self.app.system.system_now())
 
