@@ -14,7 +14,7 @@ class RunKind(StrEnum):
 
     `launch` finds the whole audience, `pass` those whom time alone has let into it since the last pass, `due` stays
     whose time has come, `idle` stays without a settled message for longer than the inactivity window, `stays` every
-    active stay (after an edit or a cancel), `reconcile` everybody: the safety net.
+    active stay (after an edit or a cancel), `resume` everybody after a pause, `reconcile` everybody: the safety net.
     """
 
     LAUNCH = "launch"
@@ -22,6 +22,7 @@ class RunKind(StrEnum):
     STAYS = "stays"
     DUE = "due"
     IDLE = "idle"
+    RESUME = "resume"
     RECONCILE = "reconcile"
 
 
@@ -42,6 +43,7 @@ SLICE_OF_RUN = {
     RunKind.STAYS: SliceKind.STAYS,
     RunKind.DUE: SliceKind.DUE,
     RunKind.IDLE: SliceKind.IDLE,
+    RunKind.RESUME: SliceKind.EVERYBODY,
     RunKind.RECONCILE: SliceKind.EVERYBODY,
 }
 

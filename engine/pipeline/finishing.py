@@ -17,7 +17,7 @@ from engine.pipeline.ports import CampaignStore, DeliveryStore, Doorbell, RunSto
 from engine.pipeline.sources import RateStore
 from engine.telemetry.events import emit
 
-PASSING: Final = frozenset({RunKind.LAUNCH, RunKind.PASS, RunKind.RECONCILE})
+PASSING: Final = frozenset({RunKind.LAUNCH, RunKind.PASS, RunKind.RESUME, RunKind.RECONCILE})
 """Runs after which everybody whom time has let in up to their `as_of` was looked at."""
 
 

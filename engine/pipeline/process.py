@@ -16,7 +16,7 @@ from engine.decide import Decision, Exit, Send
 from engine.domain.enrolment import Enrolment, StayChange
 from engine.domain.keys import stay_prefix, suffix_of_user
 from engine.domain.lifecycle import LOOKED_AT, ExitReason
-from engine.domain.work import AccessPath, Slice, SliceKind
+from engine.domain.work import AccessPath, RunKind, Slice, SliceKind
 from engine.failpoints import passage
 from engine.pipeline.book import CampaignBook, Entry, launching
 from engine.pipeline.deciding import Deciding, Look, Origin
@@ -162,7 +162,7 @@ class Processing:
             raise LeaseLost  # what was read may be old by now: another worker may have gone on from here
         counts = self._deciding.record(campaign, Origin(piece.id, piece.as_of), looks, decisions)
         counts["users"] = len(looks)
-        if everybody:
+        if everybody and piece.run is not None and f"/{RunKind.RECONCILE}/" in piece.run:
             counts[MISSED] = sum(map(_missed, looks, decisions, repeat(piece.as_of)))
         return batch.cursor, +counts
 

@@ -158,7 +158,7 @@ class Steering:
         now = self._clock.campaign_now()
         if all(run.kind in (RunKind.DUE, RunKind.IDLE) for run in self._runs.undecided([record.uid])):
             entering = replace(record, state=record.resume_to).intake_open
-            self._planning.start(record, RunKind.RECONCILE if entering else RunKind.STAYS, now, anew=True)
+            self._planning.start(record, RunKind.RESUME if entering else RunKind.STAYS, now, anew=True)
         moved = self._move(record, record.resume_to, resume_to=None, resumed_at=now)
         self._emit("resumed", moved)
         return moved
