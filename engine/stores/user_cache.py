@@ -30,7 +30,7 @@ BATCH: Final = 1_000
 (measured: 64 buckets take half as long again per user)."""
 
 CALLS_AT_ONCE: Final = 1_000
-"""Script calls in one round trip: some milliseconds of the server's time, some hundred kilobytes."""
+"""Script calls in one round trip, so that no answer waits for a whole burst of changes."""
 
 
 @dataclass(frozen=True, slots=True)
