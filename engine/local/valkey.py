@@ -26,6 +26,9 @@ _COMMON: Final = (
     *("--save", "", "--daemonize", "no", "--databases", str(DATABASES), "--maxclients", "4096"),
     *("--set-proc-title", "no"),  # it would be written over the environment, by which leftovers are recognised
 )
+_PACKED: Final = ("--hash-max-listpack-entries", "512", "--hash-max-listpack-value", "1024")
+"""The user cache's hashes have about 64 fields of some hundred bytes: packed they take a fifth less memory and half the
+processor time to read (`bench/cache.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class Valkey:
         if self.name == "broker":
             keep = ("--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction")
         else:
-            keep = ("--appendonly", "no", "--maxmemory", self.memory, "--maxmemory-policy", "allkeys-lru")
+            keep = ("--appendonly", "no", "--maxmemory", self.memory, "--maxmemory-policy", "allkeys-lru", *_PACKED)
         place = ("--bind", LOOPBACK, "--port", str(ports[0]), "--dir", str(folder))
         return Command((str(binary()), *place, *_COMMON, *keep), {})
 

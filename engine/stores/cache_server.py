@@ -21,7 +21,7 @@ from engine.errors import WrongCall
 from engine.stores.cache_scripts import BY_DIGEST
 
 SOCKET_SECONDS: Final = 1.0
-"""A command takes about a millisecond. Who waits longer reads MongoDB instead, which takes less."""
+"""A batch is 15 commands. Who has waited for so long reads MongoDB instead."""
 
 HEALTH_CHECK_SECONDS: Final = 15
 COOL_DOWN: Final = 1.0

@@ -35,6 +35,9 @@ _TRIES: Final = 100
 _SAMPLE: Final = 4_000
 """Users counted for an estimate: about 1.6 % standard error, some milliseconds."""
 
+_ONE_ANSWER: Final = 100_000
+"""Documents of one answer: it is bounded by its 16 MB only, so that most ranges cost one command."""
+
 _DUPLICATE: Final = 11000
 
 
@@ -150,8 +153,9 @@ class Users:
 
         What a failover rolls back is no change that the feed hears of, so nothing that is kept may hold it.
         """
-        found = self._database.get_collection(self.NAME, read_concern=READ_MAJORITY)
-        return list(found.find(range_filter(workspace, first, until), projection).sort("_id", 1))
+        users = self._database.get_collection(self.NAME, read_concern=READ_MAJORITY)
+        found = users.find(range_filter(workspace, first, until), projection, batch_size=_ONE_ANSWER)
+        return list(found.sort("_id", 1))
 
     def read_keys(self, keys: Iterable[str], projection: Mapping[str, int] | None = None) -> list[Document]:
         """Those of `keys` that exist, in the order of their keys."""
