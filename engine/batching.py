@@ -169,6 +169,9 @@ class Tuner:
     measured is forgotten after a number of batches (the horizon), and the candidate tried again: so a candidate that
     was too slow once comes back when the others say that it would fit now. Time and chance are no inputs: the same
     calls give the same answers.
+
+    A query whose cost depends on what is decided with it (reading events or not) should have a name for each kind:
+    by one tail for both, the slow kind would hold the quick one back.
     """
 
     def __init__(self) -> None:
@@ -195,7 +198,8 @@ class Tuner:
             wanted = next((size for size in quick if state.untried(size)), None)
             if wanted is None:
                 wanted = state.best(ordered, fitting, tails)
-                wanted = wanted if wanted in quick else quick[-1]
+            if wanted not in quick:
+                wanted = min(quick, key=lambda size: (tails.get(size, math.inf), -size))
             state.sizes[wanted].asked.append(state.turn)
             return wanted
 

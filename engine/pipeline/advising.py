@@ -71,8 +71,8 @@ class IndexReads(Protocol):
     def users(self, workspace: str) -> int:
         """About how many there are."""
 
-    def matching(self, workspace: str, query: Mapping[str, Any]) -> int:
-        """About how many match."""
+    def matching(self, workspace: str, query: Mapping[str, Any], total: int) -> int:
+        """About how many of the `total` users match."""
 
 
 class CampaignReads(Protocol):
@@ -91,10 +91,13 @@ class Advising:
         self._book = book
         self._clock = clock
         self._known: dict[tuple[str, str], int] = {}
+        self._totals: dict[str, int] = {}
 
     def advise(self) -> list[Advice]:
         """The advice for every campaign that is not over, by workspace and name. Raises what `CampaignBook.of` does."""
         as_of = self._clock.campaign_now()
+        self._known.clear()
+        self._totals.clear()
         return [
             advice
             for record in self._campaigns.everything()
@@ -116,12 +119,12 @@ class Advising:
         for part, predicate in by_key.items():
             if predicate is not None:
                 served = BY_KEY_AND_EVENT if predicate.compiled.event_queries else BY_KEY
-                yield Advice(record.workspace, record.name, part, served, self._indexes.users(record.workspace), None)
+                yield Advice(record.workspace, record.name, part, served, self._users(record.workspace), None)
 
     def _audience(self, record: CampaignRecord, audience: CompiledPredicate, as_of: Instant) -> Advice:
         answer = audience.mongo(as_of)
         if answer.holds is not None:
-            users = self._indexes.users(record.workspace)
+            users = self._users(record.workspace)
             reads = users if answer.holds else 0
             return Advice(record.workspace, record.name, "audience", f"{BY_KEY}, everybody", users, reads)
         if audience.required_lists:
@@ -129,7 +132,7 @@ class Advising:
                 ((name, self._matching(record.workspace, {"lists": name})) for name in audience.required_lists),
                 key=lambda one: one[1],
             )
-            users = self._indexes.users(record.workspace)
+            users = self._users(record.workspace)
             return Advice(record.workspace, record.name, "audience", f"the range of list {name}", users, reads)
         return self._found(record, "audience", answer.filter, audience.index_filters(as_of))
 
@@ -138,7 +141,7 @@ class Advising:
         if crossing.collection == "users":
             return self._found(record, part, crossing.mongo, dict.fromkeys(paths_of(crossing.mongo), crossing.mongo))
         served = ", ".join(self._indexes.serving("events", crossing.mongo)) or None
-        users = self._indexes.users(record.workspace)
+        users = self._users(record.workspace)
         return Advice(
             record.workspace, record.name, part, served and f"events: {served}", users, 0 if served else users
         )
@@ -148,7 +151,7 @@ class Advising:
     ) -> Advice:
         """What serves a filter on users; where nothing does, the index on the path that leaves the fewest to read."""
         workspace = record.workspace
-        users = self._indexes.users(workspace)
+        users = self._users(workspace)
         serving = self._indexes.serving("users", {"$and": [{"w": workspace}, dict(query)]})
         reads = {path: self._matching(workspace, asked) for path, asked in by_path.items()}
         least = min(reads, key=lambda path: reads[path], default=None)
@@ -163,8 +166,13 @@ class Advising:
         """As the store tells; many campaigns ask the same."""
         key = (workspace, repr(query))
         if key not in self._known:
-            self._known[key] = self._indexes.matching(workspace, query)
+            self._known[key] = self._indexes.matching(workspace, query, self._users(workspace))
         return self._known[key]
+
+    def _users(self, workspace: str) -> int:
+        if workspace not in self._totals:
+            self._totals[workspace] = self._indexes.users(workspace)
+        return self._totals[workspace]
 
 
 def paths_of(query: Mapping[str, Any]) -> list[str]:

@@ -50,7 +50,6 @@ class IndexAdvisor:
     def __init__(self, database: Database[Document]) -> None:
         self._database = database
         self._users = Users(database)
-        self._totals: dict[str, int] = {}
 
     def named(self) -> list[NamedQuery]:
         """Every named query of every store, by name."""
@@ -85,16 +84,14 @@ class IndexAdvisor:
 
     def users(self, workspace: str) -> int:
         """About how many users a workspace has. Index: `_id_`."""
-        if workspace not in self._totals:
-            self._totals[workspace] = self._users.estimate(workspace)
-        return self._totals[workspace]
+        return self._users.estimate(workspace)
 
-    def matching(self, workspace: str, query: Mapping[str, Any]) -> int:
-        """About how many users of a workspace match: the share of `SAMPLE` neighbours by hash. Index: `_id_` range.
+    def matching(self, workspace: str, query: Mapping[str, Any], total: int) -> int:
+        """About how many of the `total` users of a workspace match: the share of `SAMPLE` neighbours by hash.
 
         Where the sample has none, it is what one in the sample would stand for, for there may be that many.
+        Index: `_id_` range.
         """
-        total = self.users(workspace)
         if total == 0:
             return 0
         until = hash_prefix(min(HASH_SPACE, HASH_SPACE * SAMPLE // total))

@@ -23,7 +23,7 @@ from engine.stores.documents import Document, without_none
 KEPT: Final = timedelta(days=7)
 """How long measurements are kept; as long as ended runs, so that both tell of the same time."""
 
-PATIENCE: Final = 5.0
+PATIENCE: Final = 2.0
 """Seconds after which a write is given up: a process that stops must not wait for its statistics."""
 
 INDEXES: Final = (IndexModel([("until", ASCENDING)], name="until", expireAfterSeconds=int(KEPT.total_seconds())),)

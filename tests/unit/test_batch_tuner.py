@@ -57,6 +57,13 @@ def test_a_slow_campaign_among_quick_ones_is_given_a_size_that_it_can_finish() -
     assert tuner.choose("users.read_range", SIZES) == 5_000
 
 
+def test_of_the_sizes_that_a_slow_campaign_can_finish_it_gets_the_best() -> None:
+    tuner = Tuner()
+    play(tuner, 50, lambda size: size * {500: 1e-5, 1_000: 2e-5, 5_000: 5e-6}[size])
+    assert tuner.choose("users.read_range", SIZES) == 5_000
+    assert tuner.choose("users.read_range", SIZES, pace=0.001) == 500
+
+
 def test_a_slow_campaign_in_between_does_not_disturb_what_the_quick_ones_use() -> None:
     tuner, cost = Tuner(), fixed(0.005, 1e-5)
     play(tuner, 2 * LONGEST_HORIZON, cost)

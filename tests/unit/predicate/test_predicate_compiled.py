@@ -44,7 +44,7 @@ def test_a_predicate_tells_what_it_names() -> None:
 
 
 def test_each_indexable_path_has_the_condition_that_an_index_on_it_is_asked() -> None:
-    predicate = compiled("{all: [{i: {gte: 3}}, {i: {lt: 9}}, {s: x}, {any: [{f: 1}, {s: y}]}]}")
+    predicate = compiled("{all: [{i: {gte: 3}}, {i: {lt: 9}}, {s: x}, {any: [{i: 1}, {s: z}]}]}")
     filters = predicate.index_filters(0)
     assert tuple(filters) == predicate.index_paths
     assert {path: json.dumps(asked).count(path) for path, asked in filters.items()} == {"a.i": 2, "a.s": 1}
