@@ -14,9 +14,10 @@ from typing import Any
 
 from engine.domain.changes import RowOutcome
 from engine.pipeline.importing.columns import RowFaultError
+from engine.pipeline.importing.lines import Position, RawRow
 from engine.pipeline.importing.order import Kind, Order, Summary, check, identity, locked
 from engine.pipeline.importing.ports import ImportStores, Indexer, Progress, Watcher
-from engine.pipeline.importing.readers import Batch, Position, RawRow, Reader, open_reader
+from engine.pipeline.importing.readers import Batch, Reader, open_reader
 from engine.pipeline.importing.rejects import Rejects
 from engine.pipeline.importing.rows import EventRows, ListRows, UserRows
 from engine.pipeline.importing.targets import EventTarget, ListTarget, Target, UserTarget
