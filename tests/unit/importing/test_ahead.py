@@ -13,7 +13,8 @@ from engine.pipeline.importing.ahead import made_ahead
 def test_items_come_in_their_order() -> None:
     with made_ahead(range(1_000)) as items:
         assert list(items) == list(range(1_000))
-    with made_ahead([]) as none:
+    nothing: list[int] = []
+    with made_ahead(nothing) as none:
         assert list(none) == []
 
 
