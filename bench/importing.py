@@ -174,6 +174,17 @@ class InsertWay:
         return {str(one["_id"]) for one in self._documents}
 
 
+def open_app(addresses: Mapping[str, str], folder: Path) -> App:
+    """The engine on the services of `addresses` (dotted settings), with the workspace of the bench."""
+    flags = {
+        **addresses,
+        "paths.var": str(folder),
+        "paths.policies": str(HERE.parent / "policies"),
+        "paths.workspaces": str(HERE / "conf" / "workspaces"),
+    }
+    return App(load_settings(HERE.parent / "conf" / "settings.yaml", flags=flags).settings)
+
+
 def compare(app: App, files: Files, rounds: int) -> list[Rounds]:
     """All imports and the floor, in turns. Raises `AssertionError` where a row does not end as it should."""
     new = ImportWay(app, "new users", Kind.USERS, files.users, "created")
@@ -212,13 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     load = os.getloadavg()[0]
     with ground(0) as place:
-        flags = {
-            **place.addresses,
-            "paths.var": str(place.folder),
-            "paths.policies": str(HERE.parent / "policies"),
-            "paths.workspaces": str(HERE / "conf" / "workspaces"),
-        }
-        app = App(load_settings(HERE.parent / "conf" / "settings.yaml", flags=flags).settings)
+        app = open_app(place.addresses, place.folder)
         try:
             results = compare(app, write_files(place.folder, given.rows), given.rounds)
         finally:
