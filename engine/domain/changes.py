@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from engine.clock import Instant
 
@@ -23,8 +23,7 @@ class RowOutcome(StrEnum):
     REJECTED = "rejected"
 
 
-@dataclass(frozen=True, slots=True)
-class UserChange:
+class UserChange(NamedTuple):
     """New values for some fields of one user.
 
     `fields` goes from document path (`email`, `a.plan`) to value; None removes the field, a path that is not named
@@ -35,8 +34,7 @@ class UserChange:
     fields: Mapping[str, Stored | None]
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
+class NewEvent(NamedTuple):
     """Something a user did. `user` is the user key, `id` the event's id inside that user, `at` campaign time."""
 
     user: str

@@ -21,7 +21,6 @@ from engine.domain.looks import EVERYTHING, Changed
 from engine.errors import EngineError
 from engine.stores.documents import Document
 from engine.stores.feeds import position_of
-from engine.stores.users import name_of
 
 LOST: Final = frozenset({136, 260, 280, 286})
 """CappedPositionLost, InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost."""
@@ -115,9 +114,7 @@ def _named(paths: Sequence[str]) -> Iterator[str]:
         elif head in ("a", "g") and "." not in path:
             yield EVERYTHING
         elif head not in _DERIVED:
-            name = name_of(".".join(path.split(".")[:2]) if head in ("a", "g") else head)
-            if name is not None:
-                yield name
+            yield path.split(".")[1] if head in ("a", "g") else head
 
 
 def position_of_token(token: str) -> int:

@@ -6,9 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from engine.domain.changes import Applied, RowOutcome, UserChange
-from engine.stores.users import CREATED, DELETED, Edit, Users, name_of
+from engine.stores.users import CREATED, DELETED, Edit, Users, names_of, steps_of
 
 Document = dict[str, Any]  # a driver's edge: BSON values
+
+_CREATED: Final = (RowOutcome.CREATED,)
+_UPDATED: Final = (RowOutcome.UPDATED,)
+_UNCHANGED: Final = (RowOutcome.UNCHANGED,)
 
 TOMBSTONE: Final = "this user was deleted, and an import does not revive anybody (pass --revive to create them anew)"
 
@@ -39,7 +43,7 @@ class UserUpserts:
                 numbers, document = by_key[key], documents.get(key)
                 if document is not None and document.get("deleted") and not revive:
                     reasons.update(dict.fromkeys(numbers, TOMBSTONE))
-                    results = [RowOutcome.REJECTED] * len(numbers)
+                    results: Sequence[RowOutcome] = [RowOutcome.REJECTED] * len(numbers)
                 else:
                     edit, results = fold(document, [changes[number].fields for number in numbers], self._initial)
                     if edit is not None:
@@ -53,18 +57,26 @@ class UserUpserts:
             overwriting.update(edits.keys() & documents.keys())
             return edits
 
-        written = self._users.rewrite(by_key, plan)
+        paths = {path for told in {tuple(change.fields) for change in changes} for path in told}
+        written = self._users.rewrite(by_key, plan, dict.fromkeys(("rev", "deleted", *paths), 1))
         return Applied(outcomes, set(written), reasons)
 
 
 def fold(
     document: Document | None, told: Sequence[Mapping[str, object]], initial: Mapping[str, object]
-) -> tuple[Edit | None, list[RowOutcome]]:
+) -> tuple[Edit | None, Sequence[RowOutcome]]:
     """The one edit that some rows of one user make together, and the outcome of each; None where nothing differs."""
-    if document is None and len(told) == 1:
-        # Nearly every row of a first import comes this way.
-        new = {**initial, **{path: value for path, value in told[0].items() if value is not None}}
-        return Edit(new, [name for name in map(name_of, new) if name is not None]), [RowOutcome.CREATED]
+    if len(told) == 1:
+        # Nearly every row of an import comes one of these two ways.
+        new: dict[str, object]
+        if document is None:
+            new = {**initial, **told[0]}
+            if None in new.values():
+                new = {path: value for path, value in new.items() if value is not None}
+            return Edit(new, names_of(tuple(new))), _CREATED
+        if "deleted" not in document:
+            new = differing(document, told[0])
+            return (Edit(new, names_of(tuple(new))), _UPDATED) if new else (None, _UNCHANGED)
     results: list[RowOutcome] = []
     working: dict[str, object] = {}
     fresh = document is None or bool(document.get("deleted"))
@@ -82,13 +94,25 @@ def fold(
         created = fresh and number == 0
         results.append(RowOutcome.CREATED if created else RowOutcome.UPDATED if differs else RowOutcome.UNCHANGED)
     if not fresh:
-        working = {path: value for path, value in working.items() if not same(stored(document or {}, path), value)}
+        working = differing(document or {}, working)
         if not working:
             return None, results
-    names = [name for name in map(name_of, working) if name is not None and name != DELETED]
+    names = [name for name in names_of(tuple(working)) if name != DELETED]
     if document is not None and fresh:
         names.insert(0, CREATED)
     return Edit(working, names), results
+
+
+def differing(document: Mapping[str, Any], fields: Mapping[str, object]) -> dict[str, object]:
+    """Those of `fields` that the document does not hold."""
+    found: dict[str, object] = {}
+    for path, head, rest in steps_of(tuple(fields)):
+        value, now = fields[path], document.get(head)
+        if rest:
+            now = now.get(rest) if isinstance(now, dict) else None
+        if now is not value and (now != value or (type(now) is not type(value) and not same(now, value))):
+            found[path] = value
+    return found
 
 
 def stored(document: Mapping[str, Any], path: str) -> object:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import pytest
+from pymongo import MongoClient
 from pymongo.database import Database
+from pymongo.errors import AutoReconnect
 
 from engine.domain.keys import HIGHEST, cut, user_key
 from engine.stores.users import Contended, Edit, Users
+from tests.integration.store_proxy import Cutting
 
 Document = dict[str, Any]
 
@@ -99,6 +102,48 @@ def test_a_writer_who_has_read_an_older_revision_plans_again(database: Database[
     assert users.rewrite([key, other], plan) == {key: False, other: False}
     assert asked_for == [{key, other}, {key, other}]
     assert {one["u"]: one["a"]["age"] for one in database["users"].find()} == {"u": 6, "v": 1}
+
+
+@pytest.fixture
+def cutting(services: Any) -> Iterator[Cutting]:
+    made = Cutting(int(services.mongo_url.partition("/?")[0].rpartition(":")[2]), "update")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def through(cutting: Cutting, database: Database[Document]) -> Iterator[Users]:
+    """The users of `database`, reached through `cutting`."""
+    with MongoClient[Document]("127.0.0.1", cutting.port, directConnection=True, timeoutMS=30_000) as client:
+        yield Users(client[database.name])
+
+
+def test_updates_whose_answer_was_lost_are_planned_again_and_written_once(
+    database: Database[Document], cutting: Cutting, through: Users
+) -> None:
+    add(Users(database), "u", "v")
+    keys = [user_key("w", one) for one in ("u", "v", "new")]
+
+    def plan(asked: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:
+        ages = {one: (documents[one].get("a") or {}).get("age") if one in documents else None for one in asked}
+        return {one: Edit({"a.age": 7}, ["age"]) for one, age in ages.items() if age != 7}
+
+    cutting.cuts = 1
+    assert through.rewrite(keys, plan) == {keys[0]: False, keys[1]: False, keys[2]: True}
+    assert cutting.cuts == 0
+    told = {one["u"]: (one["a"]["age"], one["changed"]) for one in database["users"].find()}
+    assert told == {"u": (7, ["age"]), "v": (7, ["age"]), "new": (7, ["created", "age"])}
+
+
+def test_a_connection_that_breaks_again_and_again_is_an_error(
+    database: Database[Document], cutting: Cutting, through: Users
+) -> None:
+    add(Users(database), "u")
+    key, ages = user_key("w", "u"), iter(range(100))
+    cutting.cuts = 2
+    with pytest.raises(AutoReconnect):
+        through.rewrite([key], lambda asked, _: {one: Edit({"a.age": next(ages)}, ["age"]) for one in asked})
+    assert cutting.cuts == 0
 
 
 def test_no_increment_is_lost_between_eight_writers(database: Database[Document]) -> None:

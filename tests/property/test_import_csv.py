@@ -10,8 +10,9 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.pipeline.importing.lines import Lines, RawRow
 from engine.pipeline.importing.readers import CsvReader
-from engine.pipeline.importing.records import CsvRecords, Lines
+from engine.pipeline.importing.records import CsvRecords
 
 CELL = st.text(st.sampled_from('ab,";\n\r\tü 1'), max_size=8)
 
@@ -47,6 +48,30 @@ def test_any_bytes_are_read_to_the_end_and_every_line_belongs_to_one_record(cont
     assert ends == sorted(set(ends))
     assert all((record.cells is None) == bool(record.fault) for record in records)
     assert content[ends[-1] :].strip(b"\r\n") == b""
+
+
+LINES = st.lists(
+    st.sampled_from([b"a,b", b'"a",b', b'a,"b', b'b"', b"", b"\xff,b", b"\0,", b"a", b'"x\ny",b', b"\r"]), max_size=15
+)
+
+
+@given(st.binary(max_size=200) | LINES.map(b"\n".join), st.integers(1, 3), st.integers(1, 5))
+def test_records_are_the_same_some_at_a_time_as_one_by_one(content: bytes, columns: int, size: int) -> None:
+    records = CsvRecords(Lines(io.BytesIO(content), 0, 1), columns, ",")
+    told = [
+        (one.line, one.cells, one.fault, one.raw) for one in CsvRecords(Lines(io.BytesIO(content), 0, 1), columns, ",")
+    ]
+    found: list[RawRow] = []
+    while True:
+        rows, after = records.some(size)
+        if not rows:
+            break
+        found += rows
+        there = io.BytesIO(content)
+        there.seek(after.offset)
+        rest = [(one.line, one.cells) for one in CsvRecords(Lines(there, *after), columns, ",")]
+        assert rest == [one[:2] for one in told[len(found) :]], "reading goes on behind them"
+    assert [tuple(row) for row in found] == told
 
 
 @settings(deadline=None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import count
 from typing import Any, Final
 
@@ -96,7 +95,7 @@ def test_aggregates_and_windows_are_those_of_the_events_from_scratch(
     happened, batches = told
     keys = {user: user_key("w", f"{next(PREFIX)}-{user}") for user in "xyz"}
     for batch in batches:
-        here = [replace(event, user=keys[event.user]) for event in batch]
+        here = [event._replace(user=keys[event.user]) for event in batch]
         events.record(here)
         derivation.derive({event.user for event in here})
     for user, key in keys.items():

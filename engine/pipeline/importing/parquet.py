@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.errors import WrongCall
-from engine.pipeline.importing.readers import Batch, Position, RawRow
+from engine.pipeline.importing.lines import Position, RawRow
+from engine.pipeline.importing.readers import Batch
 
 
 class ParquetReader:

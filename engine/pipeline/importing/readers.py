@@ -7,37 +7,18 @@ row numbers.
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
 from engine.errors import WrongCall
-from engine.pipeline.importing.records import CsvRecords, Lines, Record, decode, tokenise
+from engine.pipeline.importing.lines import MOST_BYTES, Lines, Position, RawRow
+from engine.pipeline.importing.records import CsvRecords, decode, tokenise
 
 DELIMITERS: Final = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-
-
-class Position(NamedTuple):
-    """Where the next row begins: an offset in bytes (Parquet: rows) and the number of its line (Parquet: row)."""
-
-    offset: int
-    line: int
-
-
-class RawRow(NamedTuple):
-    """One row as the file has it.
-
-    `values` are cells in the order of the reader's columns (text, or Parquet's values), or a decoded JSON value where
-    the file has no columns; None where the row has a `fault`. `raw` is the row for the rejects file.
-    """
-
-    line: int
-    values: Sequence[Any] | dict[str, Any] | None  # Any: decoded JSON and Parquet values, judged by the catalogue
-    fault: str = ""
-    raw: bytes = b""
 
 
 class Batch(NamedTuple):
@@ -86,11 +67,11 @@ class _Bytes:
     """A file of lines: plain, or gzipped (then an offset is reached by reading up to it)."""
 
     def __init__(self, path: Path) -> None:
-        self._plain: IO[bytes] = path.open("rb", buffering=1 << 20)
+        self._plain = path.open("rb", buffering=1 << 20)
         self._size = max(1, path.stat().st_size)
         packed = self._plain.read(2) == b"\x1f\x8b"
         self._plain.seek(0)
-        self.file: IO[bytes] = gzip.GzipFile(fileobj=self._plain) if packed else self._plain  # type: ignore[assignment]
+        self.file: BufferedIOBase = gzip.GzipFile(fileobj=self._plain) if packed else self._plain  # type: ignore[assignment] # it is buffered
         self.packed = packed
 
     def share(self, offset: int) -> float:
@@ -148,20 +129,16 @@ class CsvReader:
         """The rows from `start` on, `size` at a time."""
         at = start or self._first
         self._bytes.file.seek(at.offset)
-        records = iter(CsvRecords(Lines(self._bytes.file, *at), len(self.columns), self._delimiter))
-        while some := list(islice(records, size)):
-            yield Batch([_raw_row(one) for one in some], Position(some[-1].end, some[-1].next_line), self._share(some))
-
-    def _share(self, some: list[Record]) -> float:
-        return self._bytes.share(some[-1].end)
+        records = CsvRecords(Lines(self._bytes.file, *at), len(self.columns), self._delimiter)
+        while True:
+            rows, after = records.some(size)
+            if not rows:
+                return
+            yield Batch(rows, after, self._bytes.share(after.offset))
 
     def close(self) -> None:
         """Close the file."""
         self._bytes.close()
-
-
-def _raw_row(record: Record) -> RawRow:
-    return RawRow(record.line, record.cells, record.fault, record.raw)
 
 
 class NdjsonReader:
@@ -179,14 +156,15 @@ class NdjsonReader:
         lines = Lines(self._bytes.file, *at)
         decoder = msgspec.json.Decoder()
         rows: list[RawRow] = []
+        first = at.offset
         while (line := lines.read()) is not None:
             raw = line.raw.removeprefix(b"\xef\xbb\xbf") if line.number == 1 else line.raw
             at = Position(line.end, line.number + 1)
             if raw.strip():
                 rows.append(_json_row(decoder, line.number, raw, overlong=line.overlong))
-            if len(rows) == size:
+            if len(rows) == size or at.offset - first >= MOST_BYTES:
                 yield Batch(rows, at, self._bytes.share(at.offset))
-                rows = []
+                rows, first = [], at.offset
         if rows:
             yield Batch(rows, at, 1.0)
 

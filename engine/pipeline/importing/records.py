@@ -8,15 +8,10 @@ A record over several lines counts only if it is well formed, has as many column
 
 from __future__ import annotations
 
-import zlib
-from collections import deque
-from collections.abc import Iterator
-from typing import IO, Final, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
 
-from engine.errors import WrongCall
-
-LONGEST_LINE: Final = 1 << 20
-"""Bytes in one line; a longer one is a fault, and is skipped without being held in memory."""
+from engine.pipeline.importing.lines import LONGEST_LINE, MOST_BYTES, Line, Lines, Position, RawRow
 
 LONGEST_RECORD: Final = 1 << 16
 """Bytes in which a quoted field over several lines must be closed: eight times the longest field that is kept."""
@@ -26,15 +21,6 @@ MOST_LINES: Final = 1_000
 
 LONGEST_CELL: Final = 8_000
 """Characters that a field can have and be kept (as bytes; see `engine.predicate.values`)."""
-
-
-class Line(NamedTuple):
-    """One physical line: its number from 1, its bytes with the line end, the offset behind it."""
-
-    number: int
-    raw: bytes
-    end: int
-    overlong: bool = False
 
 
 class Record(NamedTuple):
@@ -48,46 +34,6 @@ class Record(NamedTuple):
     next_line: int
 
 
-class Lines:
-    """Physical lines of a binary file from an offset on, with the possibility to put some back."""
-
-    def __init__(self, file: IO[bytes], offset: int, number: int) -> None:
-        """`file` stands at `offset`, which is the start of line `number`."""
-        self._file = file
-        self._offset = offset
-        self._number = number
-        self._back: deque[Line] = deque()
-
-    def read(self) -> Line | None:
-        """The next line, or None at the end of the file."""
-        if self._back:
-            return self._back.popleft()
-        raw = self._readline(LONGEST_LINE + 1)
-        if not raw:
-            return None
-        size, overlong = len(raw), len(raw) > LONGEST_LINE
-        more = raw
-        while overlong and not more.endswith(b"\n"):
-            more = self._readline(LONGEST_LINE)
-            if not more:
-                break
-            size += len(more)
-        self._offset += size
-        line = Line(self._number, raw[:200] if overlong else raw, self._offset, overlong)
-        self._number += 1
-        return line
-
-    def _readline(self, size: int) -> bytes:
-        try:
-            return self._file.readline(size)
-        except (EOFError, zlib.error, OSError) as error:
-            raise WrongCall(f"line {self._number}: the file is damaged: {error}", remedy="pack it again") from error
-
-    def put_back(self, lines: list[Line]) -> None:
-        """Read these again, in this order, before anything else."""
-        self._back.extendleft(reversed(lines))
-
-
 class CsvRecords:
     """The records of a CSV file behind its header."""
 
@@ -97,20 +43,60 @@ class CsvRecords:
         self._delimiter = delimiter
 
     def __iter__(self) -> Iterator[Record]:
+        while (record := self._next()) is not None:
+            yield record
+
+    def some(self, size: int) -> tuple[list[RawRow], Position]:
+        """Up to `size` records, as rows, and where the next one begins; fewer where they are long, none at the end."""
+        rows: list[RawRow] = []
+        first, after = self._lines.position.offset, self._lines.position
+        while len(rows) < size and after.offset - first < MOST_BYTES:
+            ahead = self._lines.ahead(size - len(rows))
+            plain = self._plain(ahead, rows)
+            self._lines.take(ahead[:plain])
+            after = self._lines.position if plain else after
+            if plain < len(ahead) or not ahead:
+                record = self._next()
+                if record is None:
+                    break
+                rows.append(RawRow(record.line, record.cells, record.fault, record.raw))
+                after = Position(record.end, record.next_line)
+        return rows, after
+
+    def _plain(self, lines: Sequence[bytes], rows: list[RawRow]) -> int:
+        """Add the records of lines without a quote to `rows`; gives how many lines that were."""
         delimiter, columns = self._delimiter, self._columns
+        number = first = self._lines.position.line
+        for number, raw in enumerate(lines, first):
+            if b'"' in raw or len(raw) > LONGEST_LINE:
+                return number - first
+            try:
+                text = raw.decode()
+            except UnicodeDecodeError:
+                rows.append(RawRow(number, None, decode(raw)[1], raw))
+                continue
+            cells = text.rstrip("\r\n").split(delimiter)
+            if len(cells) == columns and "\0" not in text and (columns > 1 or cells[0]):
+                rows.append(RawRow(number, cells, "", raw))
+            elif cells != [""]:
+                rows.append(RawRow(number, None, decode(raw)[1] or miscounted(len(cells), columns), raw))
+        return len(lines)
+
+    def _next(self) -> Record | None:
+        """The next record, whatever it is."""
         while (line := self._lines.read()) is not None:
             raw = line.raw
             if b'"' in raw or line.overlong:
-                yield self._quoted(line)
-                continue
+                return self._quoted(line)
             text, fault = decode(raw)
             text = text.rstrip("\r\n")
             if not text:
                 continue
-            cells = text.split(delimiter)
-            if len(cells) != columns and not fault:
-                fault = miscounted(len(cells), columns)
-            yield Record(line.number, None if fault else cells, fault, raw, line.end, line.number + 1)
+            cells = text.split(self._delimiter)
+            if len(cells) != self._columns and not fault:
+                fault = miscounted(len(cells), self._columns)
+            return Record(line.number, None if fault else cells, fault, raw, line.end, line.number + 1)
+        return None
 
     def _quoted(self, first: Line) -> Record:
         """The record that begins with a line in which there is a quote."""

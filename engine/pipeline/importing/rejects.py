@@ -12,7 +12,7 @@ from typing import IO
 import orjson
 
 from engine.errors import WrongCall
-from engine.pipeline.importing.readers import RawRow
+from engine.pipeline.importing.lines import RawRow
 
 LONGEST_SHOWN = 10_000
 """Characters of a row that are kept: enough to mend it, and one endless line cannot fill a disk."""

@@ -15,6 +15,7 @@ import orjson
 from engine.domain.changes import NewEvent, Stored, UserChange
 from engine.domain.keys import user_key
 from engine.errors import WrongCall
+from engine.pipeline.importing.cells import build_reader, put
 from engine.pipeline.importing.columns import (
     Layout,
     RowFaultError,
@@ -24,7 +25,7 @@ from engine.pipeline.importing.columns import (
     refuse_key,
     required,
 )
-from engine.predicate.fields import Catalogue, EventType, Field, FieldType, Shape, fold
+from engine.predicate.fields import Catalogue, EventType, Field, FieldType, Shape
 from engine.predicate.workspace import closest
 
 Values: TypeAlias = "Sequence[Any] | Mapping[str, Any]"  # Any: what a file says, judged here
@@ -51,12 +52,11 @@ class UserRows:
             return
         targets = layout.targets(columns, USER_ALIASES)
         required(targets, {}, "user_id", columns)
-        self._id = targets.index("user_id")
-        self._places = [
-            (place, self._known(name)) for place, name in enumerate(targets) if name is not None and name != "user_id"
-        ]
+        places = [(at, self._known(name)) for at, name in enumerate(targets) if name not in (None, "user_id")]
         told = {name for name in targets if name is not None}
-        self._extra = {self._known(name): text for name, text in layout.defaults.items() if name not in told}
+        extra = {self._known(name): text for name, text in layout.defaults.items() if name not in told}
+        place = targets.index("user_id")
+        self._read_cells = build_reader(catalogue.workspace, place, places, layout.defaults, extra)
 
     def _known(self, name: str, option: str = "") -> Field:
         known = self._fields.get(name.removeprefix("attributes.").removeprefix("traits."))
@@ -73,21 +73,10 @@ class UserRows:
 
     def read(self, values: Values) -> UserChange:
         """One row. Raises `RowFaultError`."""
+        if not isinstance(values, Mapping):
+            return self._read_cells(values)
         fields: dict[str, Stored | None] = {}
-        if isinstance(values, Mapping):
-            uid = self._read_object(values, fields)
-        else:
-            uid = identifier(values[self._id], "user_id")
-            defaults = self._layout.defaults
-            for place, field in self._places:
-                raw = values[place]
-                if raw is None or raw == "":
-                    raw = defaults.get(field.name)
-                    if raw is None:
-                        continue
-                put(fields, field, raw)
-            for field, text in self._extra.items():
-                put(fields, field, text)
+        uid = self._read_object(values, fields)
         return UserChange(user_key(self._workspace, uid), fields)
 
     def _read_object(self, values: Mapping[str, Any], fields: dict[str, Stored | None]) -> str:
@@ -122,22 +111,6 @@ class UserRows:
             else:
                 pairs.append((name, raw))
         return pairs
-
-
-def put(fields: dict[str, Stored | None], field: Field, raw: object) -> None:
-    """Read one value of a user into its path, and its folded copy where the case is ignored."""
-    value = read_value(field.name, field, raw)
-    if field.kind == "builtin":
-        fields[field.name] = value
-        return
-    fields[f"a.{field.name}"] = value
-    if field.case_ignored:
-        folded: Stored | None = None
-        if isinstance(value, str):
-            folded = fold(value)
-        elif isinstance(value, list):
-            folded = [fold(str(one)) for one in value]
-        fields[f"k.{field.name}"] = folded
 
 
 class EventRows:

@@ -1,4 +1,4 @@
-"""The import: read a batch, write it, tell who watches, move the cursor; then the next.
+"""The import: read a batch, write it, tell who watches, move the cursor; then the next, which was read meanwhile.
 
 The cursor moves after the work, and the work of a batch may be repeated. So a kill at any row costs at most one batch
 of time: the next import of the same file goes on where the last acknowledged batch ended.
@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.domain.changes import RowOutcome
+from engine.pipeline.importing.ahead import made_ahead
 from engine.pipeline.importing.columns import RowFaultError
+from engine.pipeline.importing.lines import Position, RawRow
 from engine.pipeline.importing.order import Kind, Order, Summary, check, identity, locked
 from engine.pipeline.importing.ports import ImportStores, Indexer, Progress, Watcher
-from engine.pipeline.importing.readers import Batch, Position, RawRow, Reader, open_reader
+from engine.pipeline.importing.readers import Reader, open_reader
 from engine.pipeline.importing.rejects import Rejects
 from engine.pipeline.importing.rows import EventRows, ListRows, UserRows
 from engine.pipeline.importing.targets import EventTarget, ListTarget, Target, UserTarget
@@ -53,6 +56,16 @@ def run_import(
     return summary
 
 
+class _Read(NamedTuple):
+    """A batch as changes: the good ones with their rows, the bad rows with their faults, and what `Batch` tells."""
+
+    good: Sequence[Any]  # Any: the change that this kind of import reads
+    rows: Sequence[RawRow]
+    bad: list[tuple[RawRow, str]]
+    after: Position
+    share: float
+
+
 class _Import:
     def __init__(self, order: Order, catalogue: Catalogue, stores: ImportStores, reader: Reader) -> None:
         self._order = order
@@ -81,8 +94,8 @@ class _Import:
     def run(self, index_users: Indexer, watch: Watcher | None, monotonic: Callable[[], float]) -> Summary:
         """All batches, then the end."""
         summary, began, first, first_share = self.summary, monotonic(), self.summary.rows, None
-        with closing(self._rejects):
-            for batch in self._reader.batches(self._order.batch, self._start):
+        with closing(self._rejects), made_ahead(self._read()) as batches:
+            for batch in batches:
                 self._index(self._write(batch), index_users)
                 self._save(batch.after)
                 spent = monotonic() - began
@@ -102,30 +115,35 @@ class _Import:
         summary.rejects = self._rejects.path if summary.rejected else None
         return summary
 
-    def _write(self, batch: Batch) -> set[str]:
-        """One batch into the stores, its faults into the rejects file; returns the users written."""
-        good: list[Any] = []  # Any: the change that this kind of import reads
-        rows: list[RawRow] = []
-        bad: list[tuple[RawRow, str]] = []
+    def _read(self) -> Iterator[_Read]:
+        """Every batch as changes; runs in a thread of its own, one batch in front of the writing."""
         read = self._target.read
-        for row in batch.rows:
-            if row.fault or row.values is None:
-                bad.append((row, row.fault))
-                continue
-            try:
-                good.append(read(row.values))
-                rows.append(row)
-            except RowFaultError as error:
-                bad.append((row, str(error)))
-        applied = self._target.apply(good)
-        bad += [(rows[number], reason) for number, reason in applied.reasons.items()]
+        for batch in self._reader.batches(self._order.batch, self._start):
+            good: list[Any] = []  # Any: the change that this kind of import reads
+            rows: list[RawRow] = []
+            bad: list[tuple[RawRow, str]] = []
+            for row in batch.rows:
+                if row.values is None:
+                    bad.append((row, row.fault))
+                    continue
+                try:
+                    good.append(read(row.values))
+                    rows.append(row)
+                except RowFaultError as error:
+                    bad.append((row, str(error)))
+            yield _Read(good, rows, bad, batch.after, batch.share)
+
+    def _write(self, batch: _Read) -> set[str]:
+        """One batch into the stores, its faults into the rejects file; returns the users written."""
+        applied = self._target.apply(batch.good)
+        bad = batch.bad + [(batch.rows[number], reason) for number, reason in applied.reasons.items()]
         bad.sort(key=lambda one: one[0].line)
         self._rejects.write(bad)
         counts = self.summary.counts
-        for outcome in applied.outcomes:
-            counts[outcome] += 1
-        counts[RowOutcome.REJECTED] += len(bad) - len(applied.reasons)
-        self.summary.rows += len(batch.rows)
+        for outcome, many in Counter(applied.outcomes).items():
+            counts[outcome] += many
+        counts[RowOutcome.REJECTED] += len(batch.bad)
+        self.summary.rows += len(batch.rows) + len(batch.bad)
         self.summary.written += len(applied.touched)
         return applied.touched
 

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.errors import WrongCall
-from engine.pipeline.importing.readers import Position, open_reader
+from engine.pipeline.importing.lines import Position
+from engine.pipeline.importing.readers import open_reader
 
 
 def rows(path: Path, size: int = 2, start: Position | None = None, **more: Any) -> list[Any]:

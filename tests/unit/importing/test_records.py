@@ -6,8 +6,9 @@ import io
 
 import pytest
 
-from engine.pipeline.importing import records
-from engine.pipeline.importing.records import CsvRecords, Lines, Record
+from engine.pipeline.importing import lines, records
+from engine.pipeline.importing.lines import Lines
+from engine.pipeline.importing.records import CsvRecords, Record
 
 
 def read(content: bytes, columns: int = 3, delimiter: str = ",", offset: int = 0, line: int = 2) -> list[Record]:
@@ -98,7 +99,9 @@ def test_reading_goes_on_at_the_offset_behind_any_record() -> None:
 
 
 def test_a_line_without_end_is_one_fault_and_is_not_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "LONGEST_LINE", 100)
+    for module in (lines, records):
+        monkeypatch.setattr(module, "LONGEST_LINE", 100)
+    monkeypatch.setattr(lines, "BLOCK", 30)
     found = read(b"a,b," + b"x" * 1000 + b'"\nd,e,f\n')
     assert [one.line for one in found if one.fault] == [2]
     assert len(found[0].raw) <= 200

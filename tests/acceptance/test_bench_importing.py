@@ -1,0 +1,47 @@
+"""The bench of imports measures what it says: every row ends as its way says, and the table tells medians."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from bench.importing import compare, open_app, table, write_files
+from bench.measure import Measured, Rounds
+from engine.app import App
+
+
+@pytest.fixture
+def app(database: Database[dict[str, Any]], services: Any, tmp_path: Path) -> Iterator[App]:
+    addresses = {
+        "services.mongo_url": services.mongo_url,
+        "services.broker_url": services.broker_url,
+        "services.mongo_database": database.name,
+    }
+    made = open_app(addresses, tmp_path)
+    yield made
+    made.close()
+
+
+def test_every_row_of_every_way_ends_as_it_says(app: App, tmp_path: Path) -> None:
+    results = compare(app, write_files(tmp_path, 300), rounds=1)
+    assert [one.passes[0].matched for one in results] == [300] * 5
+    assert all(one.passes[0].mongod_cpu >= 0 and one.rate() > 0 for one in results)
+
+
+def test_the_files_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        folder.mkdir()
+        write_files(folder, 50)
+    assert {path.name: path.read_bytes() for path in one.iterdir()} == {
+        path.name: path.read_bytes() for path in other.iterdir()
+    }
+
+
+def test_the_table_tells_medians_and_the_ratio_to_listmonk() -> None:
+    way = Rounds("new users", [Measured(4_300, 4_300, seconds, 0.043, 0.086, 9, 0) for seconds in (0.1, 0.2, 0.4)])
+    assert table([way]).splitlines()[-1] == "| new users | 4,300 | 21,500 (10,750 to 43,000) | 5.0 | 10.0 µs, 20.0 µs |"

@@ -1,0 +1,54 @@
+"""What is made ahead comes in its order, a bounded number in front, with its errors in their place."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from engine.pipeline.importing.ahead import made_ahead
+
+
+def test_items_come_in_their_order() -> None:
+    with made_ahead(range(1_000)) as items:
+        assert list(items) == list(range(1_000))
+    nothing: list[int] = []
+    with made_ahead(nothing) as none:
+        assert list(none) == []
+
+
+def test_the_next_item_is_made_while_one_is_worked_on_and_no_further_one() -> None:
+    asked: list[int] = []
+    at = threading.Condition()
+
+    def make() -> Iterator[int]:
+        for number in range(5):
+            with at:
+                asked.append(number)
+                at.notify_all()
+            yield number
+
+    with made_ahead(make()) as items:
+        for number in items:
+            with at:
+                assert at.wait_for(lambda n=number: len(asked) >= min(n + 2, 5), timeout=30)  # type: ignore[misc]
+                assert len(asked) <= number + 2
+
+
+def test_an_error_is_raised_behind_the_items_before_it() -> None:
+    def make() -> Iterator[int]:
+        yield 1
+        raise ValueError("the second")
+
+    taken: list[int] = []
+    with pytest.raises(ValueError, match="the second"), made_ahead(make()) as items:
+        taken.extend(items)
+    assert taken == [1]
+
+
+def test_who_leaves_early_leaves_no_thread_behind() -> None:
+    before = threading.active_count()
+    with made_ahead(iter(range(1_000_000))) as items:
+        assert next(items) == 0
+    assert threading.active_count() == before
