@@ -121,8 +121,8 @@ class SendingWindow:
         if broken is not None or dialogue.over:
             self._waiting.extendleft(reversed(dialogue.lost(broken or "smtp_broken")))
         for turn in dialogue.ended:
-            assert turn.outcome is not None
-            self._outcomes[turn.place] = turn.outcome
+            if turn.outcome is not None:  # it is: that is what ended says
+                self._outcomes[turn.place] = turn.outcome
         dialogue.ended.clear()
         if dialogue.over:
             self._forget(connection)

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-from engine.domain.delivery import Retry
-from engine.domain.enrolment import Enrolment, Settled
+from engine.domain.delivery import Queued, Retry
+from engine.domain.enrolment import Settled
 from engine.domain.keys import delivery_key, user_id_of
 from engine.domain.work import Slice
 from engine.pipeline.book import Entry
 from engine.telemetry.events import emit
 
 
-def tell(entry: Entry, stay: Enrolment, end: Settled | Retry, *, channel: str) -> None:
-    """Tell how a delivery of `stay` ended, or that it is tried again."""
-    if stay.outgoing is None:
-        return
-    chosen_by = stay.outgoing.slice
+def tell(entry: Entry, one: Queued, end: Settled | Retry, *, channel: str) -> None:
+    """Tell how a delivery ended, or that it is tried again."""
     labels: dict[str, object] = {
-        "workspace": stay.workspace,
+        "workspace": entry.record.workspace,
         "campaign": entry.record.name,
-        "campaign_uid": stay.campaign,
-        "run": None if chosen_by is None else chosen_by.rsplit("/", 1)[0],
-        "slice": chosen_by,
-        "message": stay.outgoing.message,
-        "user": user_id_of(stay.user),
-        "entry": str(stay.entry),
-        "key": delivery_key(stay.id, stay.outgoing.message),
+        "campaign_uid": entry.record.uid,
+        "run": None if one.slice is None else one.slice.rsplit("/", 1)[0],
+        "slice": one.slice,
+        "message": one.message,
+        "user": user_id_of(one.user),
+        "entry": str(int(one.id.rsplit("/", 1)[1])),
+        "key": delivery_key(one.id, one.message),
         "channel": channel,
         "reason": end.reason,
-        "chosen_at": stay.outgoing.chosen_at,
+        "chosen_at": one.chosen_at,
     }
     if isinstance(end, Retry):
-        emit("delivery.retried", **labels, attempts=stay.outgoing.attempts + 1, after=end.after.total_seconds())
+        emit("delivery.retried", **labels, attempts=one.attempts + 1, after=end.after.total_seconds())
     else:
         emit(f"delivery.{end.state.value}", **labels, as_of=end.at, attempts=end.attempts)
 

@@ -11,6 +11,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from engine.clock import Instant, millis
+from engine.domain.delivery import Queued, Versioned
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import campaign_of
 from engine.domain.lifecycle import DeliveryState
@@ -22,14 +23,24 @@ REPLAYED: Final = ("completed", "failed")
 """How a stay may have ended whose failed deliveries are sent after all, when a person asks for it."""
 
 
+_AS_QUEUED: Final = {
+    "user": 1,
+    "version": 1,
+    "outgoing.message": 1,
+    "outgoing.chosen_at": 1,
+    "outgoing.attempts": 1,
+    "outgoing.slice": 1,
+}
+
+
 class Deliveries:
     """Reads and writes of the deliver step, on the collection of the enrolments."""
 
     def __init__(self, database: Database[Document]) -> None:
         self._all: Collection[Document] = database.get_collection("enrolments", write_concern=MAJORITY)
 
-    def queued(self, prefix: str, after: str, until: str, now: Instant, limit: int) -> list[Enrolment]:
-        """Up to `limit` stays with a delivery to send at campaign time `now`, ids in (`after`, `until`), by id.
+    def queued(self, prefix: str, after: str, until: str, now: Instant, limit: int) -> list[Queued]:
+        """Up to `limit` deliveries to send at campaign time `now`, of stays with ids in (`after`, `until`), by id.
 
         One whose retry lies ahead in system time is left out. Index: where many are queued the `_id` range of the
         campaign, where few are `outgoing`; MongoDB's planner tries both.
@@ -39,9 +50,11 @@ class Deliveries:
             "campaign": campaign_of(prefix),
             "outgoing.state": "queued",
             "outgoing.not_before": {"$lte": now},
-            "$expr": {"$lte": [{"$ifNull": ["$outgoing.retry_at", "$$NOW"]}, "$$NOW"]},
+            # The expression is dear and few are retries.
+            "$or": [{"outgoing.retry_at": {"$exists": False}}, {"$expr": {"$lte": ["$outgoing.retry_at", "$$NOW"]}}],
         }
-        return [read_enrolment(raw) for raw in self._all.find(wanted).sort("_id", 1).limit(limit)]
+        found = self._all.find(wanted, _AS_QUEUED, batch_size=limit).sort("_id", 1).limit(limit)
+        return [_read_queued(raw) for raw in found]
 
     def attempting(self, prefix: str, first: str, until: str, limit: int) -> list[Enrolment]:
         """Up to `limit` stays with a delivery marked `attempting`, ids in [`first`, `until`), by id. Index: `outgoing`.
@@ -91,7 +104,7 @@ class Deliveries:
         )
         return {raw["_id"]: raw["n"] for raw in found}
 
-    def mark(self, stays: Sequence[Enrolment], token: str) -> set[str]:
+    def mark(self, stays: Sequence[Versioned], token: str) -> set[str]:
         """Mark queued deliveries as `attempting` with `token`, durably; gives the ids marked. Index: `_id`.
 
         Each stay must still be at the version that was read. Where fewer matched than asked, the token is read back.
@@ -99,10 +112,11 @@ class Deliveries:
         by_version: dict[int, list[str]] = {}
         for stay in stays:
             by_version.setdefault(stay.version, []).append(stay.id)
-        mark: list[Document] = [
-            {"$set": {"outgoing.state": "attempting", "outgoing.token": token, "outgoing.since": "$$NOW"}},
-            {"$set": {"version": {"$add": ["$version", 1]}, "outgoing.attempts": {"$add": ["$outgoing.attempts", 1]}}},
-        ]
+        mark: Document = {
+            "$set": {"outgoing.state": "attempting", "outgoing.token": token},
+            "$currentDate": {"outgoing.since": True},
+            "$inc": {"version": 1, "outgoing.attempts": 1},
+        }
         writes = [
             UpdateMany({"_id": {"$in": ids}, "version": version, "outgoing.state": "queued"}, mark)
             for version, ids in by_version.items()
@@ -127,7 +141,7 @@ class Deliveries:
         ]
         return self._all.bulk_write(writes, ordered=False).matched_count if writes else 0
 
-    def skip(self, stays: Sequence[tuple[Enrolment, Settling]]) -> int:
+    def skip(self, stays: Sequence[tuple[Versioned, Settling]]) -> int:
         """Settle queued deliveries as skipped or failed without a send, at the version that was read. Index: `_id`."""
         writes = [
             UpdateMany({"_id": stay.id, "version": stay.version, "outgoing.state": "queued"}, _settled(one))
@@ -191,6 +205,12 @@ class Deliveries:
             )
             count += done.matched_count
         return count
+
+
+def _read_queued(raw: Document) -> Queued:
+    out = raw["outgoing"]
+    attempts, chosen_by = out.get("attempts", 0), out.get("slice")
+    return Queued(raw["_id"], raw["user"], raw["version"], out["message"], out["chosen_at"], attempts, chosen_by)
 
 
 def _settled(one: Settling) -> Document:
