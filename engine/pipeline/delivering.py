@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -145,7 +145,7 @@ class Delivering:
         channel = self._channels("email")
         outcomes = channel.send([window.envelopes[one.id] for one in going])
         passage("deliver.sent")
-        counts += self._settle(entry, channel.name, list(zip(going, outcomes, strict=True)), token)
+        counts += self._settle(entry, channel.name, zip(going, outcomes, strict=True), token)
         passage("deliver.settled")
         return counts
 
@@ -154,7 +154,7 @@ class Delivering:
     ) -> tuple[Window, Counter[str]]:
         """What can be sent; what cannot settles at once as skipped or failed."""
         envelopes: dict[str, Envelope] = {}
-        ended: list[tuple[Queued, Settling]] = []
+        ended: dict[Settled, list[Queued]] = {}
         sent_at = self._clock.system_now()
         for one in waiting:
             composed = self._composing.compose(entry, one, documents.get(one.user), now=now, sent_at=sent_at)
@@ -163,59 +163,58 @@ class Delivering:
                 continue
             state = DeliveryState.SKIPPED if isinstance(composed, Skip) else DeliveryState.FAILED
             reason = composed.reason.value if isinstance(composed, Skip) else composed.reason
-            ended.append((one, Settling(one.id, "", Settled(one.message, state, now, reason, one.attempts))))
+            ended.setdefault(Settled(one.message, state, now, reason, one.attempts), []).append(one)
         if ended:
-            self._deliveries.skip(ended)
+            self._deliveries.skip([(one, end) for end, some in ended.items() for one in some])
             passage("deliver.skipped")
         counts: Counter[str] = Counter()
-        for one, settling in ended:
-            tell(entry, one, settling.settled, channel="email")
-            counts["skipped" if settling.settled.state is DeliveryState.SKIPPED else "failed"] += 1
+        for end, some in ended.items():
+            tell(entry, some, end, channel="email")
+            counts[end.state.value] += len(some)
         return Window([one for one in waiting if one.id in envelopes], envelopes), counts
 
     def _settle(
-        self, entry: Entry, channel: str, answered: Sequence[tuple[Queued, Outcome]], token: str
+        self, entry: Entry, channel: str, answered: Iterable[tuple[Queued, Outcome]], token: str
     ) -> Counter[str]:
+        """What became of a window, equal ends together: settled, or put back to be tried later."""
         now = self._clock.campaign_now()
-        ends: list[tuple[Queued, Settling]] = []
-        later: dict[timedelta, list[tuple[Queued, Retry]]] = {}
-        counts: Counter[str] = Counter()
+        alike: dict[tuple[Outcome, str, int], list[Queued]] = {}
         for one, outcome in answered:
-            settled = _settled(one, outcome, now)
-            if settled is not None:
-                ends.append((one, Settling(one.id, token, settled)))
-                counts[settled.state.value] += 1
-            elif isinstance(outcome, Retry):
-                again = _backed_off(outcome, one)
-                later.setdefault(again.after, []).append((one, again))
-                counts["retried"] += 1
-        if ends:
-            self._deliveries.settle([settling for _, settling in ends])
+            alike.setdefault((outcome, one.message, one.attempts), []).append(one)
+        ended: list[tuple[Settled, list[Queued]]] = []
+        later: list[tuple[Retry, list[Queued]]] = []
+        for (outcome, message, attempts), some in alike.items():
+            end = _end(outcome, message, attempts, now)
+            if isinstance(end, Settled):
+                ended.append((end, some))
+            else:
+                later.append((end, some))
+        if ended:
+            self._deliveries.settle([Settling([one.id for one in some], token, end) for end, some in ended])
             passage("deliver.part_settled")
-        for after, put_off in later.items():
-            self._deliveries.put_back([one.id for one, _ in put_off], token, after, now)
-        for one, settling in ends:
-            tell(entry, one, settling.settled, channel=channel)
-        for one, again in (pair for put_off in later.values() for pair in put_off):
-            tell(entry, one, again, channel=channel)
+        for again, some in later:
+            self._deliveries.put_back([one.id for one in some], token, again.after, now)
+        counts: Counter[str] = Counter()
+        for end, some in ended:
+            tell(entry, some, end, channel=channel)
+            counts[end.state.value] += len(some)
+        for again, some in later:
+            tell(entry, some, again, channel=channel)
+            counts["retried"] += len(some)
         return counts
 
 
-def _backed_off(outcome: Retry, one: Queued) -> Retry:
-    """The channel's pause, doubled with each attempt so far: an outage of hours must not use the attempts up."""
-    return Retry(max(outcome.after, min(LONGEST_BACKOFF, outcome.after * 2**one.attempts)), outcome.reason)
-
-
-def _settled(one: Queued, outcome: Outcome, now: Instant) -> Settled | None:
-    """How an outcome settles a delivery; None where it is to be tried again."""
-    attempts = one.attempts + 1
+def _end(outcome: Outcome, message: str, attempts: int, now: Instant) -> Settled | Retry:
+    """How an outcome ends a delivery that had `attempts` before this one, or after which pause it is tried again."""
     match outcome:
         case Sent():
-            return Settled(one.message, DeliveryState.SENT, now, None, attempts)
+            return Settled(message, DeliveryState.SENT, now, None, attempts + 1)
         case Failed(reason):
-            return Settled(one.message, DeliveryState.FAILED, now, reason, attempts)
+            return Settled(message, DeliveryState.FAILED, now, reason, attempts + 1)
         case Unknown(reason):
-            return Settled(one.message, DeliveryState.UNKNOWN, now, reason, attempts)
-        case Retry():
-            exhausted = attempts >= MOST_ATTEMPTS
-            return Settled(one.message, DeliveryState.FAILED, now, "retries_exhausted", attempts) if exhausted else None
+            return Settled(message, DeliveryState.UNKNOWN, now, reason, attempts + 1)
+        case Retry(after, reason):
+            if attempts + 1 >= MOST_ATTEMPTS:
+                return Settled(message, DeliveryState.FAILED, now, "retries_exhausted", attempts + 1)
+            # The channel's pause, doubled with each attempt so far: an outage of hours must not use the attempts up.
+            return Retry(max(after, min(LONGEST_BACKOFF, after * 2**attempts)), reason)

@@ -86,13 +86,13 @@ class Recovering:
         else:
             reason = None if there else "sender_died"
             settled = Settled(outgoing.message, state, now, reason, outgoing.attempts)
-            changed = self._deliveries.settle([Settling(stay.id, token, settled)])
+            changed = self._deliveries.settle([Settling([stay.id], token, settled)])
             if changed:
                 attempts = outgoing.attempts - 1  # those before the one that was left open
                 one = Queued(
                     stay.id, stay.user, stay.version, outgoing.message, outgoing.chosen_at, attempts, outgoing.slice
                 )
-                tell(entry, one, settled, channel=channel.name)
+                tell(entry, [one], settled, channel=channel.name)
         if changed:
             emit(
                 "delivery.recovered",

@@ -12,7 +12,7 @@ from pymongo.database import Database
 
 from engine.clock import Instant, millis
 from engine.domain.delivery import Queued, Versioned
-from engine.domain.enrolment import Enrolment
+from engine.domain.enrolment import Enrolment, Settled
 from engine.domain.keys import campaign_of
 from engine.domain.lifecycle import DeliveryState
 from engine.domain.settling import Settling
@@ -128,24 +128,21 @@ class Deliveries:
         return {raw["_id"] for raw in self._all.find({"_id": {"$in": list(ids)}, "outgoing.token": token}, {"_id": 1})}
 
     def settle(self, settlings: Sequence[Settling]) -> int:
-        """Settle marked deliveries, equal ones together; gives how many still had the token they name. Index: `_id`."""
-        groups: dict[tuple[object, ...], tuple[Settling, list[str]]] = {}
-        for one in settlings:
-            groups.setdefault((one.token, one.settled), (one, []))[1].append(one.id)
+        """Settle marked deliveries; gives how many still had the token that was named. Index: `_id`."""
         writes = [
             UpdateMany(
-                {"_id": {"$in": ids}, "outgoing.token": one.token, "outgoing.state": "attempting"},
-                _settled(one),
+                {"_id": {"$in": list(one.ids)}, "outgoing.token": one.token, "outgoing.state": "attempting"},
+                _settled(one.settled),
             )
-            for one, ids in groups.values()
+            for one in settlings
         ]
         return self._all.bulk_write(writes, ordered=False).matched_count if writes else 0
 
-    def skip(self, stays: Sequence[tuple[Versioned, Settling]]) -> int:
+    def skip(self, stays: Sequence[tuple[Versioned, Settled]]) -> int:
         """Settle queued deliveries as skipped or failed without a send, at the version that was read. Index: `_id`."""
         writes = [
-            UpdateMany({"_id": stay.id, "version": stay.version, "outgoing.state": "queued"}, _settled(one))
-            for stay, one in stays
+            UpdateMany({"_id": stay.id, "version": stay.version, "outgoing.state": "queued"}, _settled(end))
+            for stay, end in stays
         ]
         return self._all.bulk_write(writes, ordered=False).matched_count if writes else 0
 
@@ -213,11 +210,11 @@ def _read_queued(raw: Document) -> Queued:
     return Queued(raw["_id"], raw["user"], raw["version"], out["message"], out["chosen_at"], attempts, chosen_by)
 
 
-def _settled(one: Settling) -> Document:
+def _settled(end: Settled) -> Document:
     """The update that settles: the delivery moves to `settled`, and the stay is looked at again now."""
-    at = one.settled.at
+    at = end.at
     return {
-        "$push": {"settled": settled_document(one.settled)},
+        "$push": {"settled": settled_document(end)},
         "$set": {"settled_at": at, "idle_since": at, "due_at": at},
         "$unset": {"outgoing": ""},
         "$inc": {"version": 1},
