@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from engine.channels.message import Mail, build
-from engine.channels.skeleton import Letter, is_html, skeleton_of
+from engine.channels.skeleton import Letter, Written, is_html, skeleton_of
 from engine.channels.template_values import UserValues, surroundings
 from engine.channels.templates import TemplateFailed, render, user_fields
-from engine.clock import Instant
 from engine.domain.delivery import Envelope
 from engine.predicate.fields import Catalogue
 
 ALWAYS: Final = ("email", "unsubscribed", "deleted")
 """What is read of every user before a mail is sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """When and for what one mail is made: its delivery key, an envelope address, campaign time and system time."""
-
-    key: str
-    recipient: str
-    as_of: Instant
-    sent_at: Instant
 
 
 class Mailing:
@@ -56,7 +44,7 @@ class Mailing:
         values = {**self._surroundings(written.as_of), "user": user}
         if self._skeleton is None:
             return self.write_whole(values, written)
-        return self._skeleton.mail(written.key, written.recipient, user, values, written.as_of, written.sent_at)
+        return self._skeleton.mail(user, values, written)
 
     def write_whole(self, values: Mapping[str, object], written: Written) -> Envelope:
         """The same without the skeleton: rendered as a whole, then built. Raises as `write`."""

@@ -98,18 +98,21 @@ def build(mail: Mail) -> Envelope:
         if mail.unsubscribe.startswith("https:"):
             headers.append(b"List-Unsubscribe-Post: List-Unsubscribe=One-Click")  # RFC 8058
     raw = b"\r\n".join(headers) + b"\r\n" + _body(mail)
-    return Envelope(mail.key, sender, recipient, raw)
+    return Envelope(mail.key, sender, recipient, raw, clean=True)
 
 
 def _body(mail: Mail) -> bytes:
     text = part("plain", mail.text or text_of(mail.html))
-    return both(mail.key, text, part("html", mail.html)) if mail.html else text
+    return both(boundary_of(mail.key), text, part("html", mail.html)) if mail.html else text
 
 
-def both(key: str, text: bytes, html: bytes) -> bytes:
+def boundary_of(key: str) -> bytes:
+    """What parts the parts of a delivery's mail: `=_` occurs in none of them (see `part`)."""
+    return b"=_tidegate_" + blake2b(key.encode(), digest_size=12).hexdigest().encode()
+
+
+def both(boundary: bytes, text: bytes, html: bytes) -> bytes:
     """The two parts of a mail as one `multipart/alternative`, with its header."""
-    # `=_` can occur in neither quoted-printable nor base64, and a plain part that holds it is encoded (see `part`).
-    boundary = b"=_tidegate_" + blake2b(key.encode(), digest_size=12).hexdigest().encode()
     return (b'Content-Type: multipart/alternative; boundary="%b"\r\n\r\n--%b\r\n%b\r\n--%b\r\n%b\r\n--%b--\r\n') % (
         boundary,
         boundary,
@@ -137,6 +140,7 @@ def part(kind: str, text: str) -> bytes:
     body = _LINE_ENDS.sub("\n", text).replace("\0", "").encode("utf-8", "replace")
     if not body.endswith(b"\n"):
         body += b"\n"
+    # `=_` can occur in neither quoted-printable nor base64, and a plain part that holds it is encoded: `boundary_of`.
     if body.isascii() and b"=_" not in body and max(map(len, body.split(b"\n"))) <= LONGEST_LINE:
         encoding, lines = b"7bit", body
     elif len(body.translate(None, _ASCII)) * 3 <= len(body):

@@ -17,6 +17,7 @@ from engine.channels.message import (
     LONGEST_LINE,
     Sender,
     both,
+    boundary_of,
     date_of,
     instant_of,
     mailbox,
@@ -47,6 +48,16 @@ class Letter:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """When and for what one mail is made: its delivery key, an envelope address, campaign time and system time."""
+
+    key: str
+    recipient: str
+    as_of: Instant
+    sent_at: Instant
+
+
 class _Part:
     """One body part: its head and literals as bytes, where short ASCII words leave it as it is."""
 
@@ -62,6 +73,11 @@ class _Part:
             self._bytes = [one.encode() for one in ended.replace("\n", "\r\n").split(MARK)]
             self._bytes[0] = head + self._bytes[0]
 
+    @property
+    def finished(self) -> list[bytes]:
+        """The part as bytes, cut at its slots; empty where what is put in decides on its encoding."""
+        return self._bytes
+
     def made(self, texts: list[str], plain: list[bytes] | None) -> bytes:
         """The part with `texts` in its slots; `plain` are the same as bytes where they are short ASCII words."""
         if self._bytes and plain is not None:
@@ -76,53 +92,82 @@ class Skeleton:
         self._html = is_html(letter.body)
         self._subject, self._body, self._text = subject, body, text
         self._sender = sender
-        self._from = b"From: " + mailbox(letter.sender.name, sender, "From") + b"\r\nTo: "
-        campaign = b"\r\nTidegate-Campaign: " + words(letter.campaign, "Tidegate-Campaign") + b"\r\nTidegate-As-Of: "
-        self._campaign = campaign
+        self._from = mailbox(letter.sender.name, sender, "From")
+        self._campaign = words(letter.campaign, "Tidegate-Campaign")
         self._fixed_subject = None if subject.slots else words(subject.literals[0], "Subject")
         self._body_part = _Part("html" if self._html else "plain", body.literals)
         self._text_part = None if text is None else _Part("plain", text.literals)
         around = text_around(body.marked, MARK) if self._html else None
         self._seen = [] if around is None else around[1]
         self._around = None if around is None else _Part("plain", tuple(around[0]))
+        self._fields = tuple({slot.field for one in (subject, body, text) if one for slot in one.slots})
+        self._whole = self._finished()
 
     @property
     def reads_ahead(self) -> bool:
         """Whether the text part was read from the HTML once, for all users with words in their values."""
         return self._around is not None
 
-    def mail(
-        self,
-        key: str,
-        recipient: str,
-        user: Mapping[str, object],
-        values: Mapping[str, object],
-        as_of: Instant,
-        sent_at: Instant,
-    ) -> Envelope:
-        """The envelope for one user; `recipient` is an envelope address, `values` the templates' whole context.
+    @property
+    def is_finished(self) -> bool:
+        """Whether short ASCII words go into finished bytes of the whole mail."""
+        return self._whole is not None
 
-        Raises `TemplateFailed`.
-        """
+    def mail(self, user: Mapping[str, object], values: Mapping[str, object], written: Written) -> Envelope:
+        """The envelope for one user; `values` is the templates' whole context. Raises `TemplateFailed`."""
+        key = written.key
         subject = self._fixed_subject
         if subject is None:
             subject = words(self._subject.fill(_texts(self._subject, user, values, html=False)), "Subject")
-        content = self._content(key, user, values)
-        raw = (
-            b"%b%b\r\nSubject: %b\r\nDate: %b\r\nMessage-ID: %b\r\nMIME-Version: 1.0\r\nTidegate-Delivery: %b%b%b\r\n%b"
-            % (
-                self._from,
-                recipient.encode(),
-                subject,
-                date_of(sent_at // 1000),
-                message_id(key, self._sender).encode(),
-                shown_key(key),
-                self._campaign,
-                instant_of(as_of),
-                content,
-            )
-        )
-        return Envelope(key, self._sender, recipient, raw)
+        given = {
+            b"to": written.recipient.encode(),
+            b"subject": subject,
+            b"date": date_of(written.sent_at // 1000),
+            b"id": message_id(key, self._sender).encode(),
+            b"key": shown_key(key),
+            b"as_of": instant_of(written.as_of),
+            b"boundary": boundary_of(key),
+        }
+        if self._whole is not None and self._put_words(user, given):
+            raw = self._whole % given
+        else:
+            raw = self._head() % given + self._content(key, user, values)
+        return Envelope(key, self._sender, written.recipient, raw, clean=True)
+
+    def _head(self) -> bytes:
+        """The header up to that of the content, with a named place for each thing that differs."""
+        return (
+            b"From: %b\r\nTo: %%(to)b\r\nSubject: %%(subject)b\r\nDate: %%(date)b\r\nMessage-ID: %%(id)b\r\n"
+            b"MIME-Version: 1.0\r\nTidegate-Delivery: %%(key)b\r\nTidegate-Campaign: %b\r\n"
+            b"Tidegate-As-Of: %%(as_of)b\r\n"
+        ) % (_literal(self._from), _literal(self._campaign))
+
+    def _finished(self) -> bytes | None:
+        """The whole mail with a named place for each thing that differs; None where a value decides on more."""
+        if None in self._fields:
+            return None  # a filter has to be asked
+        main = _named(self._body_part, self._body)
+        if not self._html:
+            return None if main is None else self._head() + main
+        if self._text is not None and self._text_part is not None:
+            text = _named(self._text_part, self._text) if any(self._text.literals) else None
+        elif self._around is not None:
+            seen = [slot for slot, seen in zip(self._body.slots, self._seen, strict=True) if seen]
+            text = _named(self._around, Slotted(("",) * (len(seen) + 1), tuple(seen)))
+        else:
+            text = None
+        return None if main is None or text is None else self._head() + both(b"%(boundary)b", text, main)
+
+    def _put_words(self, user: Mapping[str, object], given: dict[bytes, bytes]) -> bool:
+        """Add the user's values by their fields' names; False where one is more than short ASCII words."""
+        for field in self._fields:
+            value = user.get(field) if field else None
+            if type(value) is not str or len(value) > _LONGEST_WORDS or not value.isascii():
+                return False
+            if not _WORDS.fullmatch(value):
+                return False
+            given[_place(field)] = value.encode()
+        return True
 
     def _content(self, key: str, user: Mapping[str, object], values: Mapping[str, object]) -> bytes:
         texts = _texts(self._body, user, values, html=self._html)
@@ -133,8 +178,8 @@ class Skeleton:
         if self._text is not None and self._text_part is not None:
             own = _texts(self._text, user, values, html=False)
             if any(own) or any(self._text.literals):
-                return both(key, self._text_part.made(own, _plain(own)), main)
-        return both(key, self._read(texts, plain), main)
+                return both(boundary_of(key), self._text_part.made(own, _plain(own)), main)
+        return both(boundary_of(key), self._read(texts, plain), main)
 
     def _read(self, texts: list[str], plain: list[bytes] | None) -> bytes:
         """The text part that is read from the HTML."""
@@ -173,6 +218,24 @@ def _plain(texts: list[str]) -> list[bytes] | None:
         if len(text) > _LONGEST_WORDS or not text.isascii() or not _WORDS.fullmatch(text):
             return None
     return [text.encode() for text in texts]
+
+
+def _place(field: str | None) -> bytes:
+    """The name of a field's place: in hex, so that no name can be taken for another or break the format."""
+    return b"user." + (field or "").encode().hex().encode()
+
+
+def _literal(text: bytes) -> bytes:
+    return text.replace(b"%", b"%%")
+
+
+def _named(one: _Part, slotted: Slotted) -> bytes | None:
+    """A finished part with a named place for each slot."""
+    if not one.finished:
+        return None
+    return _woven(
+        [_literal(text) for text in one.finished], [b"%%(%b)b" % _place(slot.field) for slot in slotted.slots]
+    )
 
 
 def _joined(literals: tuple[str, ...], texts: list[str]) -> str:

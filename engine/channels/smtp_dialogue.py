@@ -246,11 +246,10 @@ def body_of(envelope: Envelope) -> bytes:
     So no server can read a bare line feed before a dot as the end of the mail.
     """
     body = envelope.raw
-    ends = body.count(b"\r\n")
-    if body.count(b"\n") != ends or body.count(b"\r") != ends:
+    if not envelope.clean:
         body = _LINE_ENDS.sub(b"\r\n", body)
-    if not body.endswith(b"\r\n"):
-        body += b"\r\n"
+        if not body.endswith(b"\r\n"):
+            body += b"\r\n"
     return _DOTS.sub(b"..", body) if b"\n." in body or body[:1] == b"." else body
 
 

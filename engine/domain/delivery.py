@@ -71,10 +71,12 @@ class Envelope:
     """One finished message, as a channel sends it.
 
     `key` is the delivery key (idempotency key, and the source of the stable Message-ID); `raw` the whole RFC 5322
-    message; `sender` and `recipient` the bare envelope addresses.
+    message; `sender` and `recipient` the bare envelope addresses; `clean` says that all line ends of `raw` are CRLF and
+    that it ends with one.
     """
 
     key: str
     sender: str
     recipient: str
     raw: bytes
+    clean: bool = False

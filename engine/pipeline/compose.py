@@ -9,9 +9,9 @@ from typing import Final, TypeAlias
 
 from engine.campaign.model import Message
 from engine.channels.addresses import envelope_address
-from engine.channels.mailing import ALWAYS, Mailing, Written
+from engine.channels.mailing import ALWAYS, Mailing
 from engine.channels.message import BadMessage, Sender
-from engine.channels.skeleton import Letter
+from engine.channels.skeleton import Letter, Written
 from engine.channels.templates import TemplateFailed
 from engine.clock import Instant
 from engine.domain.delivery import Envelope, Failed, Queued

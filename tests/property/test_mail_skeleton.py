@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from engine.channels.addresses import envelope_address
-from engine.channels.mailing import Mailing, Written
+from engine.channels.mailing import Mailing
 from engine.channels.message import BadMessage, Sender
 from engine.channels.plaintext import text_of
-from engine.channels.skeleton import Letter, skeleton_of
+from engine.channels.skeleton import Letter, Written, skeleton_of
 from engine.channels.template_values import context
 from engine.channels.templates import TemplateFailed
 from engine.predicate.fields import Catalogue
@@ -128,6 +128,7 @@ def test_words_in_a_plain_letter_are_put_into_what_is_finished(names: list[str])
     skeleton = skeleton_of(Letter(Sender("", "a@b.example"), "c", "s", body, ""))
     assert skeleton is not None
     assert skeleton.reads_ahead
+    assert skeleton.is_finished
     mailing = Mailing(Letter(Sender("", "a@b.example"), "c", "s", body, ""), "m", FIELDS)
     message = message_from_bytes(mailing.write({"a": {"nick": names[0]}}, WRITTEN).raw, policy=SMTP)
     assert isinstance(message, EmailMessage)
