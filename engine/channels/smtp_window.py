@@ -57,9 +57,9 @@ class SendingWindow:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._selector.close()
         for connection in [one for one in self._kept if one.dialogue.over or not one.dialogue.idle]:
             self._forget(connection)
+        self._selector.close()
 
     def send(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
         """One outcome per envelope, in order."""
