@@ -188,6 +188,7 @@ def test_what_was_on_its_way_over_many_connections_is_unknown_and_nothing_else()
 def test_a_server_that_takes_fewer_connections_than_allowed_gets_those_it_takes() -> None:
     class Choosy(Pipelining):
         async def handle_EHLO(self, server: SMTP, session, envelope, hostname, responses):  # noqa: N802 - a hook
+            session.host_name = hostname
             self.connections += 1
             if self.connections > 1:
                 return ["421 4.7.0 too many connections"]
