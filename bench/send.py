@@ -38,7 +38,8 @@ LATE: Final = {
 }
 HEAD: Final = (
     "| way | mails a round | entering and choosing: worker, mongod | delivering: worker, mongod | Valkey | a mail "
-    "| mails per processor second, median (least to most) | of listmonk's 7,290 | afterwards: the look that ends a stay |"
+    "| mails per processor second, median (least to most) | of listmonk's 7,290 "
+    "| not counted: the look that ends a stay |"
 )
 FLOORS: Final = {
     "read what is queued": ("mongod 3 µs, decoding 4 µs", "at it"),

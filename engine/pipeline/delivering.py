@@ -30,8 +30,14 @@ from engine.pipeline.watching import Watching
 from engine.pipeline.working import Hold, LeaseLost, Progress, SliceWorker
 from engine.telemetry.events import emit
 
-READ_AHEAD: Final = 500
-"""Deliveries read at once; they are marked and sent in windows of the profile's size."""
+READ_AHEAD: Final = 1_000
+"""Deliveries read at once; they are marked and sent in windows of at most the profile's size."""
+
+SURELY: Final = 50
+"""Deliveries of a window before it is known how many the provider takes in a second."""
+
+PATIENCE: Final = 2.0
+"""Seconds that a larger window may take by the pace of the last one: a window must not outlast its slice's lease."""
 
 LONGEST: Final = 1.0
 """Seconds after which a batch ends at the next window, so that a stop or a pause is noticed."""
@@ -78,6 +84,7 @@ class Delivering:
         self._channels = channels
         self._clock = clock
         self._composing = Composing()
+        self._pace = SURELY / PATIENCE
 
     def run(self, slice_id: str) -> None:
         """Work on one delivering slice; safe to call twice, late or for a slice that is gone."""
@@ -111,11 +118,11 @@ class Delivering:
         waiting = self._deliveries.queued(prefix, after, prefix + piece.until, now, READ_AHEAD)
         wanted = self._composing.projection(entry)
         documents = {raw["_id"]: raw for raw in self._users.read_keys([one.user for one in waiting], wanted)}
-        size = self._book.profile(entry.record).window_of("email", at_most_once=entry.loaded.file.at_most_once)
+        most = self._book.profile(entry.record).window_of("email", at_most_once=entry.loaded.file.at_most_once)
         counts: Counter[str] = Counter()
         done = 0
         while done < len(waiting) and (done == 0 or self._clock.monotonic() - began < LONGEST):
-            window = waiting[done : done + size]
+            window = waiting[done : done + min(most, max(SURELY, int(self._pace * PATIENCE)))]
             done += len(window)
             counts += self._window(hold, entry, window, documents, now)
         took = timedelta(seconds=self._clock.monotonic() - began)
@@ -143,7 +150,9 @@ class Delivering:
             raise LeaseLost
         passage("deliver.sending", marked)
         channel = self._channels("email")
+        began = self._clock.monotonic()
         outcomes = channel.send([window.envelopes[one.id] for one in going])
+        self._pace = len(going) / max(0.001, self._clock.monotonic() - began)
         passage("deliver.sent")
         counts += self._settle(entry, channel.name, zip(going, outcomes, strict=True), token)
         passage("deliver.settled")
