@@ -76,7 +76,7 @@ class Connection:
     @property
     def full(self) -> bool:
         """Whether it has had its number of mails."""
-        return self.dialogue.begun >= self._options.per_connection
+        return self.dialogue.begun >= max(1, self._options.per_connection)
 
     @property
     def stale(self) -> bool:
@@ -111,7 +111,7 @@ class Connection:
             if not data:
                 raise ConnectionLost("closed by the server")
             self.used_at = time.monotonic()
-            self.dialogue.hear(data, more)
+            self.dialogue.hear(data, lambda: None if self.full else more())
             if self.dialogue.over or not self._tls:
                 return  # a TLS socket may hold more than the selector sees
 

@@ -24,7 +24,16 @@ _LONGEST_REPLY: Final = 65_536
 
 _LINE_ENDS: Final = re.compile(rb"\r\n|\r|\n")
 _DOTS: Final = re.compile(rb"(?m)^\.")
-_GOES_ON: Final = {Phase.RSET: b"250", Phase.MAIL: b"250", Phase.RCPT: b"250", Phase.DATA: b"354"}
+_GOES_ON: Final = {
+    Phase.RSET: b"250",
+    Phase.MAIL: b"250",
+    Phase.RCPT: b"250",
+    Phase.DATA: b"354",
+    Phase.DOT: b"250",
+}
+_LAST: Final = (b" ", b"\r", b"")
+"""What stands behind the code of a reply's last line."""
+_SENT: Final = Sent()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +111,11 @@ class Dialogue:
             self._say(Phase.RSET, turn, b"RSET\r\n")
             if not self._offers.pipelining:
                 return
-        self._say(Phase.MAIL, turn, self._mail(turn))
-        if self._offers.pipelining:
-            self._say(Phase.RCPT, turn, b"RCPT TO:<%s>\r\n" % turn.envelope.recipient.encode())
-            self._say(Phase.DATA, turn, b"DATA\r\n")
+        if not self._offers.pipelining:
+            self._say(Phase.MAIL, turn, self._mail(turn))
+            return
+        self._awaited.extend(((Phase.MAIL, turn), (Phase.RCPT, turn), (Phase.DATA, turn)))
+        self.out += b"%bRCPT TO:<%b>\r\nDATA\r\n" % (self._mail(turn), turn.envelope.recipient.encode())
 
     def wrote(self, count: int, under_way: int) -> None:
         """The network took `count` bytes of `out`, and up to `under_way` may have left."""
@@ -113,7 +123,7 @@ class Dialogue:
         while dots and dots[0][0] <= self._written + under_way:
             dots.popleft()[1].phase = Phase.DOT
         self._written += count
-        self.out = self.out[count:]
+        self.out = self.out[count:] if count < len(self.out) else b""
 
     def hear(self, data: bytes, more: More) -> None:
         """Take what the server said; `more` is asked for the next turn as soon as it can travel with a body."""
@@ -121,14 +131,18 @@ class Dialogue:
         self._rest = lines.pop()
         self._read += len(data)
         for line in lines:
+            if self._is_expected(line):
+                self._proceed(line[:3], more)
+                continue
             match = _REPLY.match(line)
             if match is None or self._read > _LONGEST_REPLY:
                 self.over = True
             elif match[2] != b"-":
-                self._read = len(self._rest)
                 self._take(match, more)
             if self.over:
                 return
+        if lines:
+            self._read = len(self._rest)
         self.over = len(self._rest) > _LONGEST_REPLY
 
     def lost(self, reason: str = "smtp_broken") -> list[Turn]:
@@ -150,24 +164,39 @@ class Dialogue:
         self.out, self.over = b"", True
         return back
 
+    def _is_expected(self, line: bytes) -> bool:
+        """Whether a line is the whole answer with which all goes on: nearly every line is."""
+        if not self._awaited or line[3:4] not in _LAST:
+            return False
+        phase, turn = self._awaited[0]
+        if line[:3] != _GOES_ON[phase]:
+            return False
+        if phase is Phase.DOT:
+            if turn.phase is not Phase.DOT:
+                return False  # an answer before the body's end, or to a lone dot
+            turn.outcome = _SENT
+        return True
+
     def _take(self, reply: re.Match[bytes], more: More) -> None:
+        """An answer that has to be judged."""
         if not self._awaited:
             self.over = True  # nobody asked: it says good-bye, or is out of step
             return
         phase, turn = self._awaited[0]
-        if reply[1] == _GOES_ON.get(phase):
-            outcome = None
-        else:
+        outcome = None
+        if reply[1] != _GOES_ON[phase] or phase is Phase.DOT:
             outcome = self._judged(phase, turn, Answer(int(reply[1]), (reply[3] or b"").decode()))
         if turn.outcome is None:
             turn.outcome = outcome
-        if self.over and phase is not Phase.DOT:
-            return  # `lost` sees to this turn too
-        self._awaited.popleft()
+        if not self.over or phase is Phase.DOT:
+            self._proceed(reply[1], more)  # else `lost` sees to this turn too
+
+    def _proceed(self, code: bytes, more: More) -> None:
+        phase, turn = self._awaited.popleft()
         if phase is Phase.DOT:
             self.ended.append(turn)
         elif phase is Phase.DATA or (turn.outcome is not None and not self._offers.pipelining):
-            self._after_data(turn, reply[1], more)
+            self._after_data(turn, code, more)
         else:
             self._goes_on(phase, turn)
 

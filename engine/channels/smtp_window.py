@@ -63,9 +63,12 @@ class SendingWindow:
 
     def send(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
         """One outcome per envelope, in order."""
+        senders: set[str] = set()
         for place, envelope in enumerate(envelopes):
-            addresses = envelope_address(envelope.sender), envelope_address(envelope.recipient)
-            if addresses == (envelope.sender, envelope.recipient):
+            sender, recipient = envelope.sender, envelope.recipient
+            if sender not in senders and envelope_address(sender) == sender:
+                senders.add(sender)
+            if sender in senders and envelope_address(recipient) == recipient:
                 self._waiting.append(Turn(place, envelope, body_of(envelope)))
             else:
                 self._outcomes[place] = Failed("bad_address")
@@ -74,7 +77,8 @@ class SendingWindow:
             may_open = bool(self._waiting) and len(self._kept) < self._most
             ready = self._selector.select(0 if may_open else _LOOK) if self._events else []
             for key, mask in ready:
-                self._serve(key.data, mask)
+                if key.data in self._events:  # else it was ended in this turn of the loop
+                    self._serve(key.data, mask)
             if not ready and may_open:
                 self._open()
             if not ready or time.monotonic() - self._looked_at > _LOOK:
@@ -101,19 +105,20 @@ class SendingWindow:
             elif (turn := self._next()) is not None:
                 connection.used_at = time.monotonic()  # the wait for the server begins now
                 connection.dialogue.begin(turn)
-                self._after(connection, _try(connection.write))
+                self._serve(connection, EVENT_WRITE)
             else:
                 self._free[connection] = None
 
     def _serve(self, connection: Connection, mask: int) -> None:
-        if connection not in self._events:
-            return
-        broken = None
-        if mask & EVENT_READ:
-            broken = _try(lambda: connection.read(lambda: None if connection.full else self._next()))
-        if broken is None and not connection.dialogue.over:
-            broken = _try(connection.write)
-        self._after(connection, broken)
+        try:
+            if mask & EVENT_READ:
+                connection.read(self._next)
+            if not connection.dialogue.over:
+                connection.write()
+        except OSError:
+            self._after(connection, "smtp_broken")
+        else:
+            self._after(connection, None)
 
     def _after(self, connection: Connection, broken: str | None) -> None:
         """Note what has ended, and what the connection waits for next."""
@@ -169,15 +174,6 @@ class SendingWindow:
         now = self._looked_at = time.monotonic()
         for connection in [one for one in self._events if not one.dialogue.idle and one.until <= now]:
             self._after(connection, "smtp_timeout")
-
-
-def _try(step: Callable[[], None]) -> str | None:
-    """The reason why the connection broke in `step`, or None."""
-    try:
-        step()
-    except OSError:
-        return "smtp_broken"
-    return None
 
 
 def _refused(error: OSError | smtplib.SMTPException) -> Outcome:
