@@ -6,6 +6,11 @@ import re
 from typing import Final
 
 _LOCAL: Final = re.compile(r"[^\s\x00-\x20\x7f-\xa0()<>\[\]:;@\\,.\"]+(\.[^\s\x00-\x20\x7f-\xa0()<>\[\]:;@\\,.\"]+)*")
+_PLAIN: Final = re.compile(
+    r"(?=.{3,254}\Z)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,64}(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,64})*"
+    r"@(?:(?!-)[A-Za-z0-9-]{1,63}(?<!-)\.)+(?!-)(?![0-9]+\Z)[A-Za-z0-9-]{1,63}(?<!-)"
+)
+"""What nearly every address is: it is taken as it stands."""
 _LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 _LONGEST: Final = 254
 """Bytes of an address in an envelope: RFC 5321 allows a path of 256 with its angle brackets."""
@@ -18,6 +23,8 @@ def envelope_address(text: str) -> str | None:
     least two labels (other scripts become their ASCII form) or `localhost`. Quoted local parts, comments, display names
     and address literals are refused: nobody collects them, and each is a way to smuggle a header.
     """
+    if _PLAIN.fullmatch(text) and text.find("@") <= 64:
+        return text
     local, at, domain = text.strip().rpartition("@")
     if not at or not _LOCAL.fullmatch(local):
         return None

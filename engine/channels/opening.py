@@ -24,6 +24,7 @@ class EmailSettings(Protocol):
     timeout: timedelta
     attempt: timedelta
     per_connection: int
+    connections: int
     ca: Path | None
     helo: str
 
@@ -50,6 +51,7 @@ def open_email(email: EmailSettings, maildir: Path) -> Channel:
             timeout=email.timeout,
             attempt=email.attempt,
             per_connection=email.per_connection,
+            connections=email.connections,
             ca=email.ca,
             helo=email.helo,
         )

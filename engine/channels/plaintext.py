@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from typing import Final
 
 _SKIPPED: Final = frozenset({"style", "script", "head", "title", "template"})
 _PARAGRAPHS: Final = frozenset({"p", "h1", "h2", "h3", "h4", "h5", "h6", "table", "ul", "ol", "blockquote", "pre"})
 _LINES: Final = frozenset({"div", "tr", "li", "section", "article", "header", "footer", "address", "dd", "dt"})
+_OPEN: Final = re.compile(r"<[^>]*\Z|&[^\s<&;]*\Z")
+"""A tag or an entity that has begun: what follows could become a part of it."""
 _BLANK: Final = re.compile(r"[ \t\r\n\f]+")
 
 
@@ -76,10 +79,53 @@ class _Reader(HTMLParser):
         return "- "
 
 
+class _Marking(_Reader):
+    """Notes for each mark whether it is seen in the text, and whether all stand where any plain words could stand."""
+
+    def __init__(self, mark: str) -> None:
+        super().__init__()
+        self._mark = mark
+        self.seen: list[bool] = []
+        self.in_link = False
+
+    def handle_data(self, data: str) -> None:
+        marks = data.count(self._mark)
+        self.seen += [not self._hidden] * marks
+        self.in_link = self.in_link or bool(marks and self._links)  # a link's own address is not printed twice
+        super().handle_data(data)
+
+
+def text_around(html: str, mark: str) -> tuple[list[str], list[bool]] | None:
+    """The text of an HTML body cut at its marks, and for each mark whether it stands in the text at all.
+
+    For words without markup and with single spaces between them `text_of` gives the same as putting them between what
+    is given here. None where that does not hold: a mark in a tag, a link or what may become one.
+    """
+    if any(_OPEN.search(before) for before in _prefixes(html, mark)):
+        return None
+    reader = _Marking(mark)
+    reader.feed(html)
+    reader.close()
+    if reader.in_link or len(reader.seen) != html.count(mark):
+        return None
+    return _laid_out(reader.parts).split(mark), reader.seen
+
+
+def _prefixes(html: str, mark: str) -> Iterator[str]:
+    place = html.find(mark)
+    while place >= 0:
+        yield html[:place]
+        place = html.find(mark, place + 1)
+
+
 def text_of(html: str) -> str:
     """The text of an HTML body: paragraphs apart, list items marked, links in brackets; never raises."""
     reader = _Reader()
     reader.feed(html)
     reader.close()
-    lines = [_BLANK.sub(" ", line).strip() for line in "".join(reader.parts).split("\n")]
+    return _laid_out(reader.parts)
+
+
+def _laid_out(parts: list[str]) -> str:
+    lines = [_BLANK.sub(" ", line).strip() for line in "".join(parts).split("\n")]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"

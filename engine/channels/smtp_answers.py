@@ -14,6 +14,7 @@ class Phase(StrEnum):
     """How far a transaction had come; only after the final dot can a server have taken the mail."""
 
     CONNECT = "connect"
+    RSET = "rset"
     MAIL = "mail"
     RCPT = "rcpt"
     DATA = "data"

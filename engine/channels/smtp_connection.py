@@ -1,8 +1,7 @@
-"""One kept SMTP connection: set up by `smtplib`, then driven line by line under a deadline."""
+"""One kept SMTP connection: set up by `smtplib`, then a socket that never waits, with what is said on it."""
 
 from __future__ import annotations
 
-import re
 import smtplib
 import socket
 import ssl
@@ -13,11 +12,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from engine.channels.smtp_answers import Answer
+from engine.channels.smtp_dialogue import Dialogue, More, Offers
 
-_REPLY: Final = re.compile(rb"([0-9]{3})([ -]?)(?:([245]\.[0-9]{1,3}\.[0-9]{1,3}) )?")
-_LONGEST_REPLY: Final = 65_536
-"""Bytes of one reply: RFC 5321 allows 512 a line; more than this is no SMTP server."""
+_RECORD: Final = 16_384
+"""Bytes of a TLS record: what is handed over at once, so that it is known how much can have left."""
+_READ: Final = 65_536
+"""Bytes read at once."""
 
 
 class Security(StrEnum):
@@ -35,8 +35,9 @@ class SmtpOptions:
 
     `security`: STARTTLS `required` (with a verified certificate), `opportunistic` (used where offered, not verified),
     `implicit` (TLS from the first byte, port 465) or `off`. `timeout` bounds one wait for the server, `attempt` a whole
-    attempt with connecting. A connection is renewed after `per_connection` mails or `idle` without use. `ca` is a PEM
-    file that replaces the system's certificate authorities. `helo` is the name we give (default: the machine's own).
+    attempt with connecting. A thread keeps up to `connections`, each renewed after `per_connection` mails or `idle`
+    without use. `ca` is a PEM file that replaces the system's certificate authorities. `helo` is the name we give
+    (default: the machine's own).
     """
 
     host: str
@@ -47,93 +48,94 @@ class SmtpOptions:
     timeout: timedelta = timedelta(seconds=30)
     attempt: timedelta = timedelta(seconds=90)
     per_connection: int = 200
+    connections: int = 1
     idle: timedelta = timedelta(seconds=20)
     ca: Path | None = None
     helo: str = ""
 
 
 class ConnectionLost(OSError):
-    """The server closed the connection, said something that is no SMTP, or took too long."""
+    """The server closed the connection."""
 
 
 class Connection:
     """A logged-in connection of one thread. Raises `OSError` or `smtplib.SMTPException` where it cannot be opened."""
 
     def __init__(self, options: SmtpOptions, deadline: float) -> None:
-        """Connect, greet, protect and log in before `deadline` (monotonic seconds)."""
+        """Connect, greet, protect and log in before `deadline` (monotonic s); from then on nothing here waits."""
         self._options = options
         self._smtp = _open(options, deadline)
-        self._socket = _socket_of(self._smtp)
-        # The final dot is a small packet of its own: without this it waits for the acknowledgement of the body.
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._buffer = b""
-        self.sent = 0
+        self.socket = _socket_of(self._smtp)
+        # The final dot may be a small packet of its own: without this it waits for the acknowledgement of the body.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.setblocking(False)
+        self._tls = isinstance(self.socket, ssl.SSLSocket)
+        self.dialogue = Dialogue(_offers(self._smtp))
         self.used_at = time.monotonic()
 
-    def offers(self, extension: str) -> bool:
-        """Whether the server announced `extension` (e.g. `8bitmime`) after the last EHLO."""
-        return self._smtp.has_extn(extension)
-
     @property
-    def largest(self) -> int | None:
-        """The largest message in bytes that the server announced, or None."""
-        announced = self._smtp.esmtp_features.get("size", "")
-        return int(announced) or None if announced.isdigit() else None
+    def full(self) -> bool:
+        """Whether it has had its number of mails."""
+        return self.dialogue.begun >= max(1, self._options.per_connection)
 
     @property
     def stale(self) -> bool:
         """Whether it should be renewed before the next mail."""
-        idle = time.monotonic() - self.used_at
-        return self.sent >= self._options.per_connection or idle > self._options.idle.total_seconds()
+        return self.full or time.monotonic() - self.used_at > self._options.idle.total_seconds()
 
-    def say(self, line: bytes, deadline: float) -> Answer:
-        """Send one command and read its reply. Raises `OSError` where the connection breaks or the time is over."""
-        self.write(line + b"\r\n", deadline)
-        return self.reply(deadline)
+    @property
+    def until(self) -> float:
+        """When it has kept us waiting for too long (monotonic s): one wait, or the attempt that is under way."""
+        return min(self.used_at + self._options.timeout.total_seconds(), self.dialogue.deadline)
 
-    def write(self, data: bytes, deadline: float) -> None:
-        """Hand all of `data` to the network. Raises `OSError`."""
-        self._socket.settimeout(self._left(deadline))
-        self._socket.sendall(data)
-        self.used_at = time.monotonic()
+    def write(self) -> None:
+        """Hand over what is to go out, as far as the network takes it. Raises `OSError`."""
+        while self.dialogue.out:
+            data = self.dialogue.out[:_RECORD] if self._tls else self.dialogue.out
+            try:
+                count = self.socket.send(data)
+            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                # TLS may have sent a part of this record: the peer cannot read it yet, but nobody tells how much it was
+                self.dialogue.wrote(0, len(data) if self._tls else 0)
+                return
+            self.dialogue.wrote(count, count)
+            self.used_at = time.monotonic()
 
-    def reply(self, deadline: float) -> Answer:
-        """Read one reply of one or several lines. Raises `OSError`; a server that drips bytes cannot outlast it."""
-        read = 0
+    def read(self, more: More) -> None:
+        """Take what has come. Raises `OSError` where the server has closed the connection."""
         while True:
-            line = self._line(deadline)
-            read += len(line)
-            match = _REPLY.match(line)
-            if match is None or read > _LONGEST_REPLY:
-                raise ConnectionLost("not an SMTP reply")
-            if match[2] != b"-":
-                self.used_at = time.monotonic()
-                return Answer(int(match[1]), (match[3] or b"").decode())
+            try:
+                data = self.socket.recv(_READ)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+            if not data:
+                raise ConnectionLost("closed by the server")
+            self.used_at = time.monotonic()
+            self.dialogue.hear(data, lambda: None if self.full else more())
+            if self.dialogue.over or not self._tls:
+                return  # a TLS socket may hold more than the selector sees
 
     def quit(self) -> None:
-        """Say good-bye without waiting for the answer, and close."""
+        """Say good-bye without waiting for the answer, and close; in the middle of a dialogue just close."""
         try:
-            self._socket.settimeout(0.2)
-            self._socket.sendall(b"QUIT\r\n")
+            if self.dialogue.idle and not self.dialogue.over:
+                self.socket.settimeout(0.2)
+                self.socket.sendall(b"QUIT\r\n")
         except OSError:
             pass  # it is gone already, which is what we want
         finally:
             self._smtp.close()
 
-    def _line(self, deadline: float) -> bytes:
-        while b"\n" not in self._buffer:
-            if len(self._buffer) > _LONGEST_REPLY:
-                raise ConnectionLost("an endless line")
-            self._socket.settimeout(self._left(deadline))
-            more = self._socket.recv(4096)
-            if not more:
-                raise ConnectionLost("closed by the server")
-            self._buffer += more
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line
 
-    def _left(self, deadline: float) -> float:
-        return _left(self._options, deadline)
+def _offers(smtp: smtplib.SMTP) -> Offers:
+    announced = smtp.esmtp_features.get("size", "")
+    return Offers(
+        pipelining=smtp.has_extn("pipelining"),
+        size=smtp.has_extn("size"),
+        eightbitmime=smtp.has_extn("8bitmime"),
+        smtputf8=smtp.has_extn("smtputf8"),
+        largest=int(announced) or None if announced.isdigit() else None,
+    )
 
 
 def _open(options: SmtpOptions, deadline: float) -> smtplib.SMTP:

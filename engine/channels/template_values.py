@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
@@ -21,25 +21,50 @@ class Moment(datetime):
         return self.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def user_values(document: Mapping[str, object], catalogue: Catalogue) -> dict[str, object]:
-    """The declared fields that a user document has a value for, by name; what is missing is left out.
+class UserValues:
+    """Reads of user documents the declared fields of some names (None: all), by name; what is missing is left out.
 
     Decimals are `Decimal` with their declared places, times are `Moment`, strings keep their case.
     """
-    values: dict[str, object] = {}
-    for name, declared in catalogue.fields.items():
-        value = _value(document, declared)
-        if value is not None:
-            values[name] = value
-    return values
+
+    def __init__(self, catalogue: Catalogue, names: Collection[str] | None = None) -> None:
+        fields = [one for name, one in catalogue.fields.items() if names is None or name in names]
+        self._fields = [(one.name, one, _FOLDER.get(one.kind), _stored_as(one), normaliser(one)) for one in fields]
+
+    @property
+    def paths(self) -> list[str]:
+        """Where the fields lie in a user document, for a projection."""
+        return [f"{folder}.{stored}" if folder else stored for _, _, folder, stored, _ in self._fields]
+
+    def of(self, document: Mapping[str, object]) -> dict[str, object]:
+        """The values of one user."""
+        values: dict[str, object] = {}
+        for name, declared, folder, stored, normalise in self._fields:
+            # The stored value, not its folded copy: "Dear ANNA" is how Anna wrote it.
+            inside = document if folder is None else document.get(folder)
+            value = normalise(inside.get(stored)) if isinstance(inside, Mapping) else None
+            if isinstance(value, tuple):
+                values[name] = [_shown(item, declared) for item in value]
+            elif value is not None:
+                values[name] = _shown(value, declared)
+        return values
+
+
+def user_values(document: Mapping[str, object], catalogue: Catalogue) -> dict[str, object]:
+    """Every declared field that a user document has a value for, by name."""
+    return UserValues(catalogue).of(document)
 
 
 def context(
     document: Mapping[str, object], catalogue: Catalogue, *, campaign: str, message: str, as_of: Instant
 ) -> dict[str, object]:
-    """What `templates.render` wants: `user`, `campaign.name`, `message.name`, `workspace.name`, `as_of`, `timezone`."""
+    """What `templates.render` wants, with every field of the user."""
+    return {"user": user_values(document, catalogue), **surroundings(catalogue, campaign, message, as_of)}
+
+
+def surroundings(catalogue: Catalogue, campaign: str, message: str, as_of: Instant) -> dict[str, object]:
+    """What a template sees besides `user`: `campaign.name`, `message.name`, `workspace.name`, `as_of`, `timezone`."""
     return {
-        "user": user_values(document, catalogue),
         "campaign": {"name": campaign},
         "message": {"name": message},
         "workspace": {"name": catalogue.workspace},
@@ -48,16 +73,8 @@ def context(
     }
 
 
-def _value(document: Mapping[str, object], declared: Field) -> object:
-    # The stored value, not its folded copy: "Dear ANNA" is how Anna wrote it.
-    folder = document if declared.kind == "builtin" else document.get(_FOLDER[declared.kind])
-    if not isinstance(folder, Mapping):
-        return None
-    stored = folder.get("u" if declared.name == "user_id" else declared.name)
-    value = normaliser(declared)(stored)
-    if isinstance(value, tuple):
-        return [_shown(item, declared) for item in value]
-    return None if value is None else _shown(value, declared)
+def _stored_as(declared: Field) -> str:
+    return "u" if declared.name == "user_id" else declared.name
 
 
 def _shown(value: object, declared: Field) -> object:

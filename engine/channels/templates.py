@@ -38,6 +38,10 @@ _KNOWN: Final[Mapping[str, frozenset[str]]] = {
 }
 
 
+OF_MAPPINGS: Final = frozenset({"size", "first", "last"})
+"""What Liquid says of a whole mapping where it has no field of that name."""
+
+
 class TemplateFailed(AuthorError):
     """A template cannot be read or rendered; `line` and `column` (from 1) say where.
 
@@ -98,11 +102,15 @@ def render(template: str, context: Mapping[str, object], *, html: bool = False) 
 
     `html` escapes what is printed. Raises `TemplateFailed`; its text holds nothing of the context.
     """
-    compiled = _compiled(template, html)
+    return rendered(bound(template, html), context, template)
+
+
+def rendered(template: BoundTemplate, context: Mapping[str, object], source: str) -> str:
+    """The text of a bound template, or of a part of one; `source` is the whole text. Raises `TemplateFailed`."""
     try:
-        return compiled.render(context)
+        return template.render(context)
     except LiquidError as error:
-        raise _failed(error, template) from None  # the chained text may quote a user's value
+        raise _failed(error, source) from None  # the chained text may quote a user's value
     except Exception as error:  # noqa: BLE001 - filters meet any value a user may have; only its kind is told
         raise TemplateFailed(f"a filter could not handle a value ({type(error).__name__})") from None
 
@@ -122,7 +130,7 @@ def check(template: str, fields: frozenset[str] | None = None) -> list[Lint]:
 
     Raises `TemplateFailed` where it cannot be read at all. Unknown names and filters are in the list, in order.
     """
-    compiled = _compiled(template, False)
+    compiled = bound(template, False)
     analysis = compiled.analyze(include_partials=False)
     found: list[Lint] = []
     for uses in analysis.globals.values():
@@ -137,14 +145,20 @@ def check(template: str, fields: frozenset[str] | None = None) -> list[Lint]:
     return sorted(found, key=lambda lint: (lint.line, lint.column))
 
 
-def user_fields(template: str) -> frozenset[str]:
-    """The user's fields that `template` names: what a reader has to project. Raises `TemplateFailed`."""
-    uses = _compiled(template, False).analyze(include_partials=False).globals.get("user", [])
-    return frozenset(str(use.segments[1]) for use in uses if len(use.segments) > 1)
+def user_fields(template: str) -> frozenset[str] | None:
+    """The user's fields that `template` names: what a reader has to project. None: any, for it names `user` as a whole.
+
+    Raises `TemplateFailed`.
+    """
+    uses = bound(template, False).analyze(include_partials=False).globals.get("user", [])
+    named = {use.segments[1] if len(use.segments) > 1 else None for use in uses}
+    whole = any(not isinstance(name, str) or name in OF_MAPPINGS for name in named)
+    return None if whole else frozenset(map(str, named))
 
 
 @lru_cache(maxsize=_KEPT)
-def _compiled(template: str, html: bool) -> BoundTemplate:
+def bound(template: str, html: bool) -> BoundTemplate:
+    """The template compiled, once for as long as it is in use. Raises `TemplateFailed` where it cannot be read."""
     if len(template) > LONGEST_TEMPLATE:
         raise TemplateFailed(f"longer than {LONGEST_TEMPLATE} characters")
     try:

@@ -1,10 +1,39 @@
-"""What a channel answers: outcomes are values, exceptions are surprises."""
+"""A delivery on its way, and what a channel answers: outcomes are values, exceptions are surprises."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
+
+from engine.clock import Instant
+
+
+class Versioned(Protocol):
+    """A stay as somebody has read it, of which a write names the version."""
+
+    @property
+    def id(self) -> str:
+        """The key of the stay."""
+
+    @property
+    def version(self) -> int:
+        """The version that was read."""
+
+
+class Queued(NamedTuple):
+    """A delivery that waits to be sent, as the deliver step reads it: of the stay `id` at `version`.
+
+    `user` is the user key, `chosen_at` campaign time, `attempts` those so far, `slice` the slice that chose it.
+    """
+
+    id: str
+    user: str
+    version: int
+    message: str
+    chosen_at: Instant
+    attempts: int = 0
+    slice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +71,12 @@ class Envelope:
     """One finished message, as a channel sends it.
 
     `key` is the delivery key (idempotency key, and the source of the stable Message-ID); `raw` the whole RFC 5322
-    message; `sender` and `recipient` the bare envelope addresses.
+    message; `sender` and `recipient` the bare envelope addresses; `clean` says that all line ends of `raw` are CRLF and
+    that it ends with one.
     """
 
     key: str
     sender: str
     recipient: str
     raw: bytes
+    clean: bool = False

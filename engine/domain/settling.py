@@ -1,7 +1,8 @@
-"""How a delivery settles: which stay, under which token, to what end."""
+"""How deliveries settle: of which stays, under which token, to what end."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.domain.enrolment import Settled
@@ -9,8 +10,8 @@ from engine.domain.enrolment import Settled
 
 @dataclass(frozen=True, slots=True)
 class Settling:
-    """One delivery of the stay `id` at its end; `token` is the mark it was sent under (empty where none was)."""
+    """Deliveries of the stays `ids` that came to the same end; `token` is the mark that they were sent under."""
 
-    id: str
+    ids: Sequence[str]
     token: str
     settled: Settled

@@ -1,21 +1,28 @@
-"""From a stay, its message and the user as MongoDB has it now, to the mail that is sent, or the reason why none is."""
+"""From a delivery, its message and the user as MongoDB has it now, to the mail that is sent, or why none is."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
+from engine.campaign.model import Message
 from engine.channels.addresses import envelope_address
-from engine.channels.message import BadMessage, Mail, Sender, build
-from engine.channels.template_values import context
-from engine.channels.templates import TemplateFailed, render
+from engine.channels.mailing import ALWAYS, Mailing
+from engine.channels.message import BadMessage, Sender
+from engine.channels.skeleton import Letter, Written
+from engine.channels.templates import TemplateFailed
 from engine.clock import Instant
-from engine.domain.delivery import Envelope, Failed
-from engine.domain.enrolment import Outgoing
-from engine.domain.lifecycle import DeliveryState, SkipReason
+from engine.domain.delivery import Envelope, Failed, Queued
+from engine.domain.keys import delivery_key
+from engine.domain.lifecycle import SkipReason
 from engine.errors import WrongCall
 from engine.pipeline.book import Entry
 from engine.pipeline.ports import Document
+
+KEPT: Final = 1_000
+"""Messages whose templates are kept ready in a process: some 10 kB each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,49 +35,56 @@ class Skip:
 Composed: TypeAlias = Envelope | Skip | Failed
 
 
-def compose(
-    entry: Entry, key: str, outgoing: Outgoing, document: Document | None, *, now: Instant, sent_at: Instant
-) -> Composed:
-    """The mail of one delivery. `document` is the user, read from MongoDB just before: consent is never cached.
+class Composing:
+    """Composes mails; what is the same for all users of a message is made once per revision of its campaign."""
 
-    `now` is campaign time, `sent_at` system time, for the Date header.
-    """
-    message = entry.message(outgoing.message)
-    if message is None:
-        return Skip(SkipReason.CANCELLED)
-    if document is None or document.get("deleted") or document.get("unsubscribed") is True:
-        return Skip(SkipReason.SUPPRESSED)
-    if message.not_after is not None and now > message.not_after:
-        return Skip(SkipReason.TOO_LATE)
-    address = document.get("email")
-    if not isinstance(address, str) or envelope_address(address) is None:
-        return Failed("bad_address" if address else "no_address")
-    sender = entry.catalogue.sender
-    if sender is None:
-        return Failed("no_sender")
-    name = entry.record.name
-    values = context(document, entry.catalogue, campaign=name, message=message.name, as_of=outgoing.chosen_at)
-    html = message.body.lstrip().startswith("<")
-    try:
-        body = render(message.body, values, html=html)
-        text = render(message.text, values) if message.text else ""
-        return build(
-            Mail(
-                key=key,
-                campaign=name,
-                as_of=outgoing.chosen_at,
-                sent_at=sent_at,
-                sender=Sender(sender.name, sender.address),
-                recipient=address,
-                subject=render(message.subject, values),
-                html=body if html else "",
-                text=text if html else body,
-            )
-        )
-    except TemplateFailed:
-        return Failed("template")
-    except BadMessage:
-        return Failed("bad_message")
+    def __init__(self) -> None:
+        self._mailings: OrderedDict[tuple[str, int, str], Mailing] = OrderedDict()
+
+    def projection(self, entry: Entry) -> Mapping[str, int]:
+        """What mails of a campaign need of a user document."""
+        paths = {path: 1 for message in entry.loaded.file.messages for path in self._mailing(entry, message).paths}
+        return dict.fromkeys(ALWAYS, 1) | paths
+
+    def compose(
+        self, entry: Entry, one: Queued, document: Document | None, *, now: Instant, sent_at: Instant
+    ) -> Composed:
+        """The mail of one delivery. `document` is the user, read from MongoDB just before: consent is never cached.
+
+        `now` is campaign time, `sent_at` system time, for the Date header.
+        """
+        message = entry.message(one.message)
+        if message is None:
+            return Skip(SkipReason.CANCELLED)
+        if document is None or document.get("deleted") or document.get("unsubscribed") is True:
+            return Skip(SkipReason.SUPPRESSED)
+        if message.not_after is not None and now > message.not_after:
+            return Skip(SkipReason.TOO_LATE)
+        address = document.get("email")
+        recipient = envelope_address(address) if isinstance(address, str) else None
+        if recipient is None:
+            return Failed("bad_address" if address else "no_address")
+        if entry.catalogue.sender is None:
+            return Failed("no_sender")
+        try:
+            written = Written(delivery_key(one.id, one.message), recipient, one.chosen_at, sent_at)
+            return self._mailing(entry, message).write(document, written)
+        except TemplateFailed:
+            return Failed("template")
+        except BadMessage:
+            return Failed("bad_message")
+
+    def _mailing(self, entry: Entry, message: Message) -> Mailing:
+        place = (entry.record.uid, entry.record.revision, message.name)
+        known = self._mailings.get(place)
+        if known is None:
+            sender = entry.catalogue.sender
+            given = Sender("", "") if sender is None else Sender(sender.name, sender.address)
+            letter = Letter(given, entry.record.name, message.subject, message.body, message.text or "")
+            known = self._mailings[place] = Mailing(letter, message.name, entry.catalogue)
+            while len(self._mailings) > KEPT:
+                self._mailings.popitem(last=False)
+        return known
 
 
 def trial(
@@ -85,10 +99,9 @@ def trial(
         names = ", ".join(message.name for message in entry.loaded.file.messages)
         raise WrongCall(f"the campaign has no message {message_name}", remedy=f"it has {names}")
     shown = {**document, "email": recipient, "unsubscribed": False, "deleted": None}
-    outgoing = Outgoing(message_name, DeliveryState.QUEUED, now, now)
-    composed = compose(
-        entry, f"test/{entry.record.uid}/{message_name}/{sent_at}", outgoing, shown, now=now, sent_at=sent_at
-    )
+    stay = f"test/{entry.record.uid}/{sent_at}"
+    one = Queued(stay, str(document.get("_id", "")), 0, message_name, now)
+    composed = Composing().compose(entry, one, shown, now=now, sent_at=sent_at)
     if isinstance(composed, Envelope):
         return composed
     raise WrongCall(f"the message cannot be made: {composed.reason}")

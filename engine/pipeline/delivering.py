@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -14,15 +14,15 @@ from uuid import uuid4
 
 from engine.channels.port import Channel
 from engine.clock import Clock, Instant
-from engine.domain.delivery import Envelope, Failed, Outcome, Retry, Sent, Unknown
-from engine.domain.enrolment import Enrolment, Settled
-from engine.domain.keys import delivery_key, stay_prefix
+from engine.domain.delivery import Envelope, Failed, Outcome, Queued, Retry, Sent, Unknown
+from engine.domain.enrolment import Settled
+from engine.domain.keys import stay_prefix
 from engine.domain.lifecycle import CampaignState, DeliveryState
 from engine.domain.settling import Settling
 from engine.domain.work import Slice
 from engine.failpoints import passage
 from engine.pipeline.book import CampaignBook, Entry
-from engine.pipeline.compose import Skip, compose
+from engine.pipeline.compose import Composing, Skip
 from engine.pipeline.ports import CampaignStore, DeliveryStore, UserReads
 from engine.pipeline.recovering import Recovering
 from engine.pipeline.telling import slice_labels, tell
@@ -30,8 +30,14 @@ from engine.pipeline.watching import Watching
 from engine.pipeline.working import Hold, LeaseLost, Progress, SliceWorker
 from engine.telemetry.events import emit
 
-READ_AHEAD: Final = 500
-"""Deliveries read at once; they are marked and sent in windows of the profile's size."""
+READ_AHEAD: Final = 1_000
+"""Deliveries read at once; they are marked and sent in windows of at most the profile's size."""
+
+SURELY: Final = 50
+"""Deliveries of a window before it is known how many the provider takes in a second."""
+
+PATIENCE: Final = 2.0
+"""Seconds that a larger window may take by the pace of the last one: a window must not outlast its slice's lease."""
 
 LONGEST: Final = 1.0
 """Seconds after which a batch ends at the next window, so that a stop or a pause is noticed."""
@@ -49,7 +55,7 @@ SENDING: Final = frozenset({CampaignState.LIVE, CampaignState.DRAINING})
 class Window:
     """Deliveries that are marked and sent together."""
 
-    stays: Sequence[Enrolment]
+    waiting: Sequence[Queued]
     envelopes: Mapping[str, Envelope]
 
 
@@ -77,6 +83,8 @@ class Delivering:
         self._recovering = recovering
         self._channels = channels
         self._clock = clock
+        self._composing = Composing()
+        self._pace = SURELY / PATIENCE
 
     def run(self, slice_id: str) -> None:
         """Work on one delivering slice; safe to call twice, late or for a slice that is gone."""
@@ -107,33 +115,34 @@ class Delivering:
         prefix = stay_prefix(piece.workspace, piece.campaign)
         after = prefix + (piece.cursor if piece.cursor is not None else piece.first)
         now = self._clock.campaign_now()
-        stays = self._deliveries.queued(prefix, after, prefix + piece.until, now, READ_AHEAD)
-        documents = {raw["_id"]: raw for raw in self._users.read_keys([stay.user for stay in stays])}
-        size = self._book.profile(entry.record).window_of("email", at_most_once=entry.loaded.file.at_most_once)
+        waiting = self._deliveries.queued(prefix, after, prefix + piece.until, now, READ_AHEAD)
+        wanted = self._composing.projection(entry)
+        documents = {raw["_id"]: raw for raw in self._users.read_keys([one.user for one in waiting], wanted)}
+        most = self._book.profile(entry.record).window_of("email", at_most_once=entry.loaded.file.at_most_once)
         counts: Counter[str] = Counter()
         done = 0
-        while done < len(stays) and (done == 0 or self._clock.monotonic() - began < LONGEST):
-            window = stays[done : done + size]
+        while done < len(waiting) and (done == 0 or self._clock.monotonic() - began < LONGEST):
+            window = waiting[done : done + min(most, max(SURELY, int(self._pace * PATIENCE)))]
             done += len(window)
             counts += self._window(hold, entry, window, documents, now)
         took = timedelta(seconds=self._clock.monotonic() - began)
-        if stays:
+        if waiting:
             emit("batch.delivered", **slice_labels(piece, entry.record.name), duration=took, **dict(counts))
-        finished = done == len(stays) < READ_AHEAD
-        return Progress(None if finished else stays[done - 1].id.removeprefix(prefix), counts)
+        finished = done == len(waiting) < READ_AHEAD
+        return Progress(None if finished else waiting[done - 1].id.removeprefix(prefix), counts)
 
     def _window(
         self,
         hold: Hold,
         entry: Entry,
-        stays: Sequence[Enrolment],
+        waiting: Sequence[Queued],
         documents: Mapping[str, dict[str, object]],
         now: Instant,
     ) -> Counter[str]:
-        window, counts = self._composed(entry, stays, documents, now)
+        window, counts = self._composed(entry, waiting, documents, now)
         token = f"{hold.piece.id}|{hold.piece.attempt}|{uuid4().hex[:12]}"
-        marked = self._deliveries.mark(window.stays, token) if window.stays else set()
-        going = [stay for stay in window.stays if stay.id in marked]
+        marked = self._deliveries.mark(window.waiting, token) if window.waiting else set()
+        going = [one for one in window.waiting if one.id in marked]
         if not going:
             return counts
         passage("deliver.marked", marked)
@@ -141,87 +150,80 @@ class Delivering:
             raise LeaseLost
         passage("deliver.sending", marked)
         channel = self._channels("email")
-        outcomes = channel.send([window.envelopes[stay.id] for stay in going])
+        began = self._clock.monotonic()
+        outcomes = channel.send([window.envelopes[one.id] for one in going])
+        self._pace = len(going) / max(0.001, self._clock.monotonic() - began)
         passage("deliver.sent")
-        counts += self._settle(entry, channel.name, list(zip(going, outcomes, strict=True)), token)
+        counts += self._settle(entry, channel.name, zip(going, outcomes, strict=True), token)
         passage("deliver.settled")
         return counts
 
     def _composed(
-        self, entry: Entry, stays: Sequence[Enrolment], documents: Mapping[str, dict[str, object]], now: Instant
+        self, entry: Entry, waiting: Sequence[Queued], documents: Mapping[str, dict[str, object]], now: Instant
     ) -> tuple[Window, Counter[str]]:
         """What can be sent; what cannot settles at once as skipped or failed."""
         envelopes: dict[str, Envelope] = {}
-        ended: list[tuple[Enrolment, Settling]] = []
-        for stay in stays:
-            if stay.outgoing is None:
-                continue
-            key = delivery_key(stay.id, stay.outgoing.message)
-            composed = compose(
-                entry, key, stay.outgoing, documents.get(stay.user), now=now, sent_at=self._clock.system_now()
-            )
+        ended: dict[Settled, list[Queued]] = {}
+        sent_at = self._clock.system_now()
+        for one in waiting:
+            composed = self._composing.compose(entry, one, documents.get(one.user), now=now, sent_at=sent_at)
             if isinstance(composed, Envelope):
-                envelopes[stay.id] = composed
+                envelopes[one.id] = composed
                 continue
             state = DeliveryState.SKIPPED if isinstance(composed, Skip) else DeliveryState.FAILED
             reason = composed.reason.value if isinstance(composed, Skip) else composed.reason
-            settled = Settled(stay.outgoing.message, state, now, reason, stay.outgoing.attempts)
-            ended.append((stay, Settling(stay.id, "", settled)))
+            ended.setdefault(Settled(one.message, state, now, reason, one.attempts), []).append(one)
         if ended:
-            self._deliveries.skip(ended)
+            self._deliveries.skip([(one, end) for end, some in ended.items() for one in some])
             passage("deliver.skipped")
         counts: Counter[str] = Counter()
-        for stay, settling in ended:
-            tell(entry, stay, settling.settled, channel="email")
-            counts["skipped" if settling.settled.state is DeliveryState.SKIPPED else "failed"] += 1
-        return Window([stay for stay in stays if stay.id in envelopes], envelopes), counts
+        for end, some in ended.items():
+            tell(entry, some, end, channel="email")
+            counts[end.state.value] += len(some)
+        return Window([one for one in waiting if one.id in envelopes], envelopes), counts
 
     def _settle(
-        self, entry: Entry, channel: str, answered: Sequence[tuple[Enrolment, Outcome]], token: str
+        self, entry: Entry, channel: str, answered: Iterable[tuple[Queued, Outcome]], token: str
     ) -> Counter[str]:
+        """What became of a window, equal ends together: settled, or put back to be tried later."""
         now = self._clock.campaign_now()
-        settlings: list[tuple[Enrolment, Settling]] = []
-        later: dict[timedelta, list[tuple[Enrolment, Retry]]] = {}
-        counts: Counter[str] = Counter()
-        for stay, outcome in answered:
-            settled = _settled(stay, outcome, now)
-            if settled is not None:
-                settlings.append((stay, Settling(stay.id, token, settled)))
-                counts[settled.state.value] += 1
-            elif isinstance(outcome, Retry):
-                again = _backed_off(outcome, stay)
-                later.setdefault(again.after, []).append((stay, again))
-                counts["retried"] += 1
-        if settlings:
-            self._deliveries.settle([settling for _, settling in settlings])
+        alike: dict[tuple[Outcome, str, int], list[Queued]] = {}
+        for one, outcome in answered:
+            alike.setdefault((outcome, one.message, one.attempts), []).append(one)
+        ended: list[tuple[Settled, list[Queued]]] = []
+        later: list[tuple[Retry, list[Queued]]] = []
+        for (outcome, message, attempts), some in alike.items():
+            end = _end(outcome, message, attempts, now)
+            if isinstance(end, Settled):
+                ended.append((end, some))
+            else:
+                later.append((end, some))
+        if ended:
+            self._deliveries.settle([Settling([one.id for one in some], token, end) for end, some in ended])
             passage("deliver.part_settled")
-        for after, put_off in later.items():
-            self._deliveries.put_back([stay.id for stay, _ in put_off], token, after, now)
-        for stay, settling in settlings:
-            tell(entry, stay, settling.settled, channel=channel)
-        for stay, again in (one for put_off in later.values() for one in put_off):
-            tell(entry, stay, again, channel=channel)
+        for again, some in later:
+            self._deliveries.put_back([one.id for one in some], token, again.after, now)
+        counts: Counter[str] = Counter()
+        for end, some in ended:
+            tell(entry, some, end, channel=channel)
+            counts[end.state.value] += len(some)
+        for again, some in later:
+            tell(entry, some, again, channel=channel)
+            counts["retried"] += len(some)
         return counts
 
 
-def _backed_off(outcome: Retry, stay: Enrolment) -> Retry:
-    """The channel's pause, doubled with each attempt so far: an outage of hours must not use the attempts up."""
-    attempts = 0 if stay.outgoing is None else stay.outgoing.attempts
-    return Retry(max(outcome.after, min(LONGEST_BACKOFF, outcome.after * 2**attempts)), outcome.reason)
-
-
-def _settled(stay: Enrolment, outcome: Outcome, now: Instant) -> Settled | None:
-    """How an outcome settles a delivery; None where it is to be tried again."""
-    if stay.outgoing is None:
-        return None
-    message, attempts = stay.outgoing.message, stay.outgoing.attempts + 1
+def _end(outcome: Outcome, message: str, attempts: int, now: Instant) -> Settled | Retry:
+    """How an outcome ends a delivery that had `attempts` before this one, or after which pause it is tried again."""
     match outcome:
         case Sent():
-            return Settled(message, DeliveryState.SENT, now, None, attempts)
+            return Settled(message, DeliveryState.SENT, now, None, attempts + 1)
         case Failed(reason):
-            return Settled(message, DeliveryState.FAILED, now, reason, attempts)
+            return Settled(message, DeliveryState.FAILED, now, reason, attempts + 1)
         case Unknown(reason):
-            return Settled(message, DeliveryState.UNKNOWN, now, reason, attempts)
-        case Retry():
-            exhausted = attempts >= MOST_ATTEMPTS
-            return Settled(message, DeliveryState.FAILED, now, "retries_exhausted", attempts) if exhausted else None
+            return Settled(message, DeliveryState.UNKNOWN, now, reason, attempts + 1)
+        case Retry(after, reason):
+            if attempts + 1 >= MOST_ATTEMPTS:
+                return Settled(message, DeliveryState.FAILED, now, "retries_exhausted", attempts + 1)
+            # The channel's pause, doubled with each attempt so far: an outage of hours must not use the attempts up.
+            return Retry(max(after, min(LONGEST_BACKOFF, after * 2**attempts)), reason)

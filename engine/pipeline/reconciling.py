@@ -176,6 +176,7 @@ class Reconciling:
             stays = self._stays.active(prefix, after, until, limit)
         else:
             now = self._clock.campaign_now()
-            stays = self._deliveries.queued(prefix, after, until, now, limit)
-            stays = sorted(stays + self._deliveries.attempting(prefix, after, until, limit), key=lambda stay: stay.id)
+            ids = [one.id for one in self._deliveries.queued(prefix, after, until, now, limit)]
+            ids += [stay.id for stay in self._deliveries.attempting(prefix, after, until, limit)]
+            return list(dict.fromkeys(map(suffix_of_stay, sorted(ids))))
         return list(dict.fromkeys(suffix_of_stay(stay.id) for stay in stays))

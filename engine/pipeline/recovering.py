@@ -8,6 +8,7 @@ from typing import Final
 
 from engine.channels.port import Channel
 from engine.clock import Clock
+from engine.domain.delivery import Queued
 from engine.domain.enrolment import Enrolment, Outgoing, Settled
 from engine.domain.keys import delivery_key, stay_prefix, user_id_of
 from engine.domain.lifecycle import DeliveryState
@@ -85,9 +86,13 @@ class Recovering:
         else:
             reason = None if there else "sender_died"
             settled = Settled(outgoing.message, state, now, reason, outgoing.attempts)
-            changed = self._deliveries.settle([Settling(stay.id, token, settled)])
+            changed = self._deliveries.settle([Settling([stay.id], token, settled)])
             if changed:
-                tell(entry, stay, settled, channel=channel.name)
+                attempts = outgoing.attempts - 1  # those before the one that was left open
+                one = Queued(
+                    stay.id, stay.user, stay.version, outgoing.message, outgoing.chosen_at, attempts, outgoing.slice
+                )
+                tell(entry, [one], settled, channel=channel.name)
         if changed:
             emit(
                 "delivery.recovered",

@@ -1,38 +1,49 @@
-"""The labels of what is told, and one line for one delivery at its end."""
+"""The labels of what is told, and one line for each delivery at its end."""
 
 from __future__ import annotations
 
-from engine.domain.delivery import Retry
-from engine.domain.enrolment import Enrolment, Settled
+from collections.abc import Sequence
+
+from engine.clock import Instant
+from engine.domain.delivery import Queued, Retry
+from engine.domain.enrolment import Settled
 from engine.domain.keys import delivery_key, user_id_of
 from engine.domain.work import Slice
 from engine.pipeline.book import Entry
-from engine.telemetry.events import emit
+from engine.telemetry.events import emit_each
 
 
-def tell(entry: Entry, stay: Enrolment, end: Settled | Retry, *, channel: str) -> None:
-    """Tell how a delivery of `stay` ended, or that it is tried again."""
-    if stay.outgoing is None:
-        return
-    chosen_by = stay.outgoing.slice
-    labels: dict[str, object] = {
-        "workspace": stay.workspace,
-        "campaign": entry.record.name,
-        "campaign_uid": stay.campaign,
-        "run": None if chosen_by is None else chosen_by.rsplit("/", 1)[0],
-        "slice": chosen_by,
-        "message": stay.outgoing.message,
-        "user": user_id_of(stay.user),
-        "entry": str(stay.entry),
-        "key": delivery_key(stay.id, stay.outgoing.message),
-        "channel": channel,
-        "reason": end.reason,
-        "chosen_at": stay.outgoing.chosen_at,
-    }
-    if isinstance(end, Retry):
-        emit("delivery.retried", **labels, attempts=stay.outgoing.attempts + 1, after=end.after.total_seconds())
-    else:
-        emit(f"delivery.{end.state.value}", **labels, as_of=end.at, attempts=end.attempts)
+def tell(entry: Entry, ended: Sequence[Queued], end: Settled | Retry, *, channel: str) -> None:
+    """Tell how deliveries ended that came to one end, or that they are tried again: one line each."""
+    alike: dict[tuple[str, Instant, str | None, int], list[Queued]] = {}
+    for one in ended:
+        alike.setdefault((one.message, one.chosen_at, one.slice, one.attempts), []).append(one)
+    for (message, chosen_at, chosen_by, attempts), some in alike.items():
+        common: dict[str, object] = {
+            "workspace": entry.record.workspace,
+            "campaign": entry.record.name,
+            "campaign_uid": entry.record.uid,
+            "run": None if chosen_by is None else chosen_by.rsplit("/", 1)[0],
+            "slice": chosen_by,
+            "message": message,
+            "channel": channel,
+            "reason": end.reason,
+            "chosen_at": chosen_at,
+        }
+        rows = [
+            {
+                "user": user_id_of(one.user),
+                "entry": str(int(one.id.rsplit("/", 1)[1])),
+                "key": delivery_key(one.id, message),
+            }
+            for one in some
+        ]
+        if isinstance(end, Retry):
+            common |= {"attempts": attempts + 1, "after": end.after.total_seconds()}
+            emit_each("delivery.retried", common, rows)
+        else:
+            common |= {"attempts": end.attempts, "as_of": end.at}
+            emit_each(f"delivery.{end.state.value}", common, rows)
 
 
 def slice_labels(piece: Slice, campaign: str) -> dict[str, str]:

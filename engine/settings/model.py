@@ -114,6 +114,7 @@ class Email(Model):
     timeout: Duration = timedelta(seconds=30)
     attempt: Duration = timedelta(seconds=90)
     per_connection: Count = 200
+    connections: Count = 4
     ca: Path | None = None
     helo: str = ""
 

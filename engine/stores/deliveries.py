@@ -11,7 +11,8 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from engine.clock import Instant, millis
-from engine.domain.enrolment import Enrolment
+from engine.domain.delivery import Queued, Versioned
+from engine.domain.enrolment import Enrolment, Settled
 from engine.domain.keys import campaign_of
 from engine.domain.lifecycle import DeliveryState
 from engine.domain.settling import Settling
@@ -23,6 +24,16 @@ REPLAYED: Final = ("completed", "failed")
 """How a stay may have ended whose failed deliveries are sent after all, when a person asks for it."""
 
 
+_AS_QUEUED: Final = {
+    "user": 1,
+    "version": 1,
+    "outgoing.message": 1,
+    "outgoing.chosen_at": 1,
+    "outgoing.attempts": 1,
+    "outgoing.slice": 1,
+}
+
+
 @named_queries("deliveries")
 class Deliveries:
     """Reads and writes of the deliver step, on the collection of the enrolments."""
@@ -30,8 +41,8 @@ class Deliveries:
     def __init__(self, database: Database[Document]) -> None:
         self._all: Collection[Document] = database.get_collection("enrolments", write_concern=MAJORITY)
 
-    def queued(self, prefix: str, after: str, until: str, now: Instant, limit: int) -> list[Enrolment]:
-        """Up to `limit` stays with a delivery to send at campaign time `now`, ids in (`after`, `until`), by id.
+    def queued(self, prefix: str, after: str, until: str, now: Instant, limit: int) -> list[Queued]:
+        """Up to `limit` deliveries to send at campaign time `now`, of stays with ids in (`after`, `until`), by id.
 
         One whose retry lies ahead in system time is left out. Index: where many are queued the `_id` range of the
         campaign, where few are `outgoing`; MongoDB's planner tries both.
@@ -41,9 +52,11 @@ class Deliveries:
             "campaign": campaign_of(prefix),
             "outgoing.state": "queued",
             "outgoing.not_before": {"$lte": now},
-            "$expr": {"$lte": [{"$ifNull": ["$outgoing.retry_at", "$$NOW"]}, "$$NOW"]},
+            # The expression is dear and few are retries.
+            "$or": [{"outgoing.retry_at": {"$exists": False}}, {"$expr": {"$lte": ["$outgoing.retry_at", "$$NOW"]}}],
         }
-        return [read_enrolment(raw) for raw in self._all.find(wanted).sort("_id", 1).limit(limit)]
+        found = self._all.find(wanted, _AS_QUEUED, batch_size=limit).sort("_id", 1).limit(limit)
+        return [_read_queued(raw) for raw in found]
 
     def attempting(self, prefix: str, first: str, until: str, limit: int) -> list[Enrolment]:
         """Up to `limit` stays with a delivery marked `attempting`, ids in [`first`, `until`), by id. Index: `outgoing`.
@@ -93,7 +106,7 @@ class Deliveries:
         )
         return {raw["_id"]: raw["n"] for raw in found}
 
-    def mark(self, stays: Sequence[Enrolment], token: str) -> set[str]:
+    def mark(self, stays: Sequence[Versioned], token: str) -> set[str]:
         """Mark queued deliveries as `attempting` with `token`, durably; gives the ids marked. Index: `_id`.
 
         Each stay must still be at the version that was read. Where fewer matched than asked, the token is read back.
@@ -101,10 +114,11 @@ class Deliveries:
         by_version: dict[int, list[str]] = {}
         for stay in stays:
             by_version.setdefault(stay.version, []).append(stay.id)
-        mark: list[Document] = [
-            {"$set": {"outgoing.state": "attempting", "outgoing.token": token, "outgoing.since": "$$NOW"}},
-            {"$set": {"version": {"$add": ["$version", 1]}, "outgoing.attempts": {"$add": ["$outgoing.attempts", 1]}}},
-        ]
+        mark: Document = {
+            "$set": {"outgoing.state": "attempting", "outgoing.token": token},
+            "$currentDate": {"outgoing.since": True},
+            "$inc": {"version": 1, "outgoing.attempts": 1},
+        }
         writes = [
             UpdateMany({"_id": {"$in": ids}, "version": version, "outgoing.state": "queued"}, mark)
             for version, ids in by_version.items()
@@ -116,24 +130,21 @@ class Deliveries:
         return {raw["_id"] for raw in self._all.find({"_id": {"$in": list(ids)}, "outgoing.token": token}, {"_id": 1})}
 
     def settle(self, settlings: Sequence[Settling]) -> int:
-        """Settle marked deliveries, equal ones together; gives how many still had the token they name. Index: `_id`."""
-        groups: dict[tuple[object, ...], tuple[Settling, list[str]]] = {}
-        for one in settlings:
-            groups.setdefault((one.token, one.settled), (one, []))[1].append(one.id)
+        """Settle marked deliveries; gives how many still had the token that was named. Index: `_id`."""
         writes = [
             UpdateMany(
-                {"_id": {"$in": ids}, "outgoing.token": one.token, "outgoing.state": "attempting"},
-                _settled(one),
+                {"_id": {"$in": list(one.ids)}, "outgoing.token": one.token, "outgoing.state": "attempting"},
+                _settled(one.settled),
             )
-            for one, ids in groups.values()
+            for one in settlings
         ]
         return self._all.bulk_write(writes, ordered=False).matched_count if writes else 0
 
-    def skip(self, stays: Sequence[tuple[Enrolment, Settling]]) -> int:
+    def skip(self, stays: Sequence[tuple[Versioned, Settled]]) -> int:
         """Settle queued deliveries as skipped or failed without a send, at the version that was read. Index: `_id`."""
         writes = [
-            UpdateMany({"_id": stay.id, "version": stay.version, "outgoing.state": "queued"}, _settled(one))
-            for stay, one in stays
+            UpdateMany({"_id": stay.id, "version": stay.version, "outgoing.state": "queued"}, _settled(end))
+            for stay, end in stays
         ]
         return self._all.bulk_write(writes, ordered=False).matched_count if writes else 0
 
@@ -195,11 +206,17 @@ class Deliveries:
         return count
 
 
-def _settled(one: Settling) -> Document:
+def _read_queued(raw: Document) -> Queued:
+    out = raw["outgoing"]
+    attempts, chosen_by = out.get("attempts", 0), out.get("slice")
+    return Queued(raw["_id"], raw["user"], raw["version"], out["message"], out["chosen_at"], attempts, chosen_by)
+
+
+def _settled(end: Settled) -> Document:
     """The update that settles: the delivery moves to `settled`, and the stay is looked at again now."""
-    at = one.settled.at
+    at = end.at
     return {
-        "$push": {"settled": settled_document(one.settled)},
+        "$push": {"settled": settled_document(end)},
         "$set": {"settled_at": at, "idle_since": at, "due_at": at},
         "$unset": {"outgoing": ""},
         "$inc": {"version": 1},

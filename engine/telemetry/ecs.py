@@ -7,9 +7,9 @@ to, `tidegate.*` measurements and campaign times. Instants are ISO 8601.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from engine import __version__
 from engine.clock import Instant, format_instant
@@ -94,6 +94,19 @@ def ecs_line(
     if own:
         line["tidegate"] = own
     return line
+
+
+def ecs_lines(
+    made: Mapping[str, Any], rows: Iterable[Mapping[str, object]], redactor: Redactor, sequence: Iterator[int]
+) -> Iterator[dict[str, Any]]:
+    """The lines of occurrences that share the line `made`, each with the labels of its row and its own sequence."""
+    event, shared, measured = made["event"], made.get("labels", {}), made.get("tidegate", {})
+    for row in rows:
+        labels, own = dict(shared), dict(measured)
+        for field, value in row.items():
+            if value is not None:
+                _label(field, value, labels, own, redactor)
+        yield {**made, "event": {**event, "sequence": next(sequence)}, "labels": labels, "tidegate": own}
 
 
 def _label(field: str, value: object, labels: dict[str, str], own: dict[str, object], redactor: Redactor) -> None:

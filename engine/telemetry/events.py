@@ -11,15 +11,16 @@ from __future__ import annotations
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from typing import Final
 
 from engine.clock import Instant
 from engine.errors import ProgrammerError
-from engine.telemetry.contract import EVENTS, EventType
+from engine.telemetry.contract import EVENTS, LABELS, EventType
 
 _ALLOWED: Final = {name: kind.allowed for name, kind in EVENTS.items()}
 
@@ -38,8 +39,11 @@ class Occurrence:
 
 
 Subscriber = Callable[[Occurrence], None]
+Rows = Sequence[Mapping[str, object]]
+AtOnce = Callable[[EventType, Mapping[str, object], Rows], None]
+"""Hears many occurrences of one event at once: its row of the contract, the fields they share, each one's labels."""
 
-_subscribers: tuple[Subscriber, ...] = ()
+_subscribers: tuple[tuple[Subscriber, AtOnce | None], ...] = ()
 _registering: Final = threading.Lock()
 _strict = True
 _misused: Final[set[str]] = set()
@@ -51,16 +55,19 @@ def strict(wanted: bool) -> None:
     _strict = wanted
 
 
-def subscribe(subscriber: Subscriber) -> Callable[[], None]:
-    """Call `subscriber` with every occurrence from now on; the returned function ends that."""
+def subscribe(subscriber: Subscriber, at_once: AtOnce | None = None) -> Callable[[], None]:
+    """Call `subscriber` with every occurrence from now on; the returned function ends that.
+
+    With `at_once` it hears there, in one call, what `emit_each` tells.
+    """
     global _subscribers
     with _registering:
-        _subscribers = (*_subscribers, subscriber)
+        _subscribers = (*_subscribers, (subscriber, at_once))
 
     def unsubscribe() -> None:
         global _subscribers
         with _registering:
-            _subscribers = tuple(other for other in _subscribers if other is not subscriber)
+            _subscribers = tuple(other for other in _subscribers if other[0] is not subscriber)
 
     return unsubscribe
 
@@ -76,11 +83,41 @@ def emit(event: str, /, **fields: object) -> None:
         if allowed is None:
             return
     occurrence = Occurrence(EVENTS[event], {name: value for name, value in fields.items() if value is not None})
-    for subscriber in _subscribers:
-        try:
-            subscriber(occurrence)
-        except Exception:  # noqa: BLE001 - a listener's fault must not stop a delivery; said once, without its data
-            _once(f"subscriber {subscriber!r}", traceback.format_tb(sys.exc_info()[2])[-1])
+    for subscriber, _ in _subscribers:
+        _tell(partial(subscriber, occurrence))
+
+
+def emit_each(event: str, common: Mapping[str, object], rows: Rows) -> None:
+    """Tell that `event` happened once for each of `rows`, which add labels of their own to the fields of `common`.
+
+    As `emit` for each of them, in one go for subscribers that can. Raises `ProgrammerError` for a row that has other
+    names than the first, or other things than labels.
+    """
+    if not rows:
+        return
+    names = rows[0].keys()
+    if not names <= LABELS or any(row.keys() != names for row in rows):
+        raise ProgrammerError(f"{event}: rows of different labels", remedy="give them alike, the rest as common fields")
+    allowed = _ALLOWED.get(event)
+    if allowed is None or not allowed.issuperset(common) or not allowed.issuperset(names):
+        for row in rows:
+            emit(event, **common, **row)
+        return
+    kind = EVENTS[event]
+    fields = {name: value for name, value in common.items() if value is not None}
+    for subscriber, at_once in _subscribers:
+        if at_once is not None:
+            _tell(partial(at_once, kind, fields, rows))
+            continue
+        for row in rows:
+            _tell(partial(subscriber, Occurrence(kind, {**fields, **row})))
+
+
+def _tell(call: partial[None]) -> None:
+    try:
+        call()
+    except Exception:  # noqa: BLE001 - a listener's fault must not stop a delivery; said once, without its data
+        _once(f"subscriber {call.func!r}", traceback.format_tb(sys.exc_info()[2])[-1])
 
 
 def _outside(event: str, allowed: frozenset[str] | None, fields: dict[str, object]) -> dict[str, object]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -26,11 +26,14 @@ import structlog
 
 from engine.clock import Clock, Instant
 from engine.telemetry import events
-from engine.telemetry.ecs import ecs_line
+from engine.telemetry.contract import EventType
+from engine.telemetry.ecs import ecs_line, ecs_lines
 from engine.telemetry.files import LogFile
 from engine.telemetry.redaction import Redactor, pseudonym_key
 
 LEVELS: Final[Mapping[str, int]] = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+_AT_ONCE: Final = 100
+"""Lines written with one call: some 80 kB, of which a SIGKILL may tear the last."""
 _QUIET: Final = ("pymongo", "elastic_transport", "elasticsearch", "urllib3", "watchfiles", "asyncio")
 """Libraries whose `info` is one line per call, some with documents in it."""
 
@@ -72,14 +75,17 @@ class Logs:
         )
         wanted = sys.stderr.isatty() and not options.stdout if options.console is None else options.console
         self._console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False) if wanted else None
-        self._unsubscribe = events.subscribe(self._event)
+        self._unsubscribe = events.subscribe(self._event, self._events)
 
     def line(self, name: str, level: str, fields: Mapping[str, object], **more: Any) -> None:
         """Write one line with the bound ids; nothing below the configured level. Never raises for a full disk."""
         if LEVELS[level] < self._threshold:
             return
+        self._write(level, [self._made(name, level, fields, sequence=next(self._sequence), **more)])
+
+    def _made(self, name: str, level: str, fields: Mapping[str, object], **more: Any) -> dict[str, object]:
         bound = structlog.contextvars.get_contextvars()
-        made = ecs_line(
+        return ecs_line(
             name,
             level,
             {**bound, **fields} if bound else fields,
@@ -87,11 +93,12 @@ class Logs:
             redactor=self.redactor,
             process=self._options.process,
             campaign_time=self._campaign_time() if self._campaign_time else None,
-            sequence=next(self._sequence),
             **more,
         )
+
+    def _write(self, level: str, lines: Sequence[Mapping[str, Any]]) -> None:
         if self._file or self._options.stdout:
-            raw = orjson.dumps(made, option=orjson.OPT_NON_STR_KEYS)
+            raw = b"\n".join(orjson.dumps(line, option=orjson.OPT_NON_STR_KEYS) for line in lines)
             if self._file:
                 self._file.write(raw)
             if self._options.stdout:
@@ -99,7 +106,8 @@ class Logs:
                     sys.stdout.write(raw.decode() + "\n")
                     sys.stdout.flush()
         if self._console:
-            print(self._console(None, level, for_people(made)), file=sys.stderr)  # noqa: T201 - people read it
+            for line in lines:
+                print(self._console(None, level, for_people(line)), file=sys.stderr)  # noqa: T201 - people read it
 
     def close(self) -> None:
         """Stop listening and close the file; safe twice."""
@@ -117,6 +125,15 @@ class Logs:
 
     def _event(self, occurrence: events.Occurrence) -> None:
         self.line(occurrence.name, occurrence.kind.level, occurrence.fields, outcome=occurrence.kind.outcome)
+
+    def _events(self, kind: EventType, common: Mapping[str, object], rows: events.Rows) -> None:
+        """Many lines at once: what they share is made and redacted once, and they are written with few calls."""
+        if LEVELS[kind.level] < self._threshold:
+            return
+        made = self._made(kind.name, kind.level, common, outcome=kind.outcome)
+        for first in range(0, len(rows), _AT_ONCE):
+            few = rows[first : first + _AT_ONCE]
+            self._write(kind.level, list(ecs_lines(made, few, self.redactor, self._sequence)))
 
 
 _current: Logs | None = None

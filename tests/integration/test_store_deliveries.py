@@ -87,7 +87,7 @@ def test_settling_moves_it_to_the_settled_and_makes_the_stay_due(
     deliveries: Deliveries, stays: Enrolments, queued: Enrolment, database: Documents
 ) -> None:
     deliveries.mark([queued], "t1")
-    assert deliveries.settle([Settling(queued.id, "t1", SENT)]) == 1
+    assert deliveries.settle([Settling([queued.id], "t1", SENT)]) == 1
     found = now_of(stays)
     assert (found.outgoing, found.settled) == (None, (SENT,))
     assert (found.settled_at, found.due_at, found.idle_since) == (NOW + 7, NOW + 7, NOW + 7)
@@ -101,13 +101,13 @@ def test_only_the_token_that_marked_it_settles_it(
     deliveries: Deliveries, stays: Enrolments, queued: Enrolment, token: str
 ) -> None:
     deliveries.mark([queued], "t1")
-    assert deliveries.settle([Settling(queued.id, token, SENT)]) == 0
+    assert deliveries.settle([Settling([queued.id], token, SENT)]) == 0
     assert deliveries.put_back([queued.id], token, timedelta(0), NOW) == 0
     assert now_of(stays).settled == ()
 
 
 def test_what_is_queued_cannot_be_settled_as_sent(deliveries: Deliveries, queued: Enrolment) -> None:
-    assert deliveries.settle([Settling(queued.id, "t1", SENT)]) == 0
+    assert deliveries.settle([Settling([queued.id], "t1", SENT)]) == 0
 
 
 def test_of_many_who_settle_at_once_one_end_is_written(
@@ -115,7 +115,7 @@ def test_of_many_who_settle_at_once_one_end_is_written(
 ) -> None:
     deliveries.mark([queued], "t1")
     ends = [SENT, replace(SENT, state=DeliveryState.UNKNOWN)]
-    written = together(8, lambda i: deliveries.settle([Settling(queued.id, "t1", ends[i % 2])]))
+    written = together(8, lambda i: deliveries.settle([Settling([queued.id], "t1", ends[i % 2])]))
     assert sum(written) == 1
     assert now_of(stays).settled == (ends[written.index(1) % 2],)
 
@@ -125,7 +125,7 @@ def test_equal_ends_are_written_together_and_each_tells_its_own(deliveries: Deli
     stays.enter(people)
     deliveries.mark(people, "t1")
     failed = replace(SENT, state=DeliveryState.FAILED, reason="smtp_550")
-    ends = [Settling(one.id, "t1", SENT if i % 2 else failed) for i, one in enumerate(people)]
+    ends = [Settling([one.id], "t1", SENT if i % 2 else failed) for i, one in enumerate(people)]
     assert deliveries.settle(ends) == 6
     assert [now_of(stays, f"hh-{i}").settled[0].state.value for i in range(6)] == ["failed", "sent"] * 3
 
@@ -133,7 +133,7 @@ def test_equal_ends_are_written_together_and_each_tells_its_own(deliveries: Deli
 def test_a_skip_settles_what_is_still_queued_at_the_version_that_was_read(
     deliveries: Deliveries, stays: Enrolments, queued: Enrolment
 ) -> None:
-    suppressed = Settling(queued.id, "", Settled("one", DeliveryState.SKIPPED, NOW, "suppressed"))
+    suppressed = Settled("one", DeliveryState.SKIPPED, NOW, "suppressed")
     assert deliveries.skip([(replace(queued, version=99), suppressed)]) == 0
     assert deliveries.skip([(queued, suppressed)]) == 1
     assert deliveries.skip([(queued, suppressed)]) == 0
@@ -142,7 +142,7 @@ def test_a_skip_settles_what_is_still_queued_at_the_version_that_was_read(
 
 def test_a_skip_never_settles_what_is_attempting(deliveries: Deliveries, stays: Enrolments, queued: Enrolment) -> None:
     deliveries.mark([queued], "t1")
-    end = Settling(queued.id, "", Settled("one", DeliveryState.SKIPPED, NOW, "suppressed"))
+    end = Settled("one", DeliveryState.SKIPPED, NOW, "suppressed")
     assert deliveries.skip([(now_of(stays), end)]) == 0
 
 

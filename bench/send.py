@@ -1,0 +1,264 @@
+"""`python -m bench.send`: mails per processor second and mails a second to a late provider, into `docs/benchmarks.md`.
+
+P6 launches a campaign to everybody and counts the processor time of the worker, mongod and Valkey until every mail is
+settled; P6b takes the wall time of the delivering alone, to a sink that answers each command 10 ms late.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import redis
+
+from bench import marks, report
+from bench.measure import machine
+from bench.run import Ground, ground
+from bench.sending import Launch, Meter, Phase, Setup, sink
+
+LISTMONK_CPU: Final = 7_290
+"""Mails per processor second of listmonk 6.2.0 and PostgreSQL, on a machine like ours (50 connections)."""
+LISTMONK_LATE: Final = 3_945
+"""Mails a second of listmonk to a provider that answers 10 ms late, with 50 connections."""
+
+WAYS: Final = {
+    "window 50 (the default), 4 connections": Setup(threads=1, window=50, connections=4),
+    "window 1000, 4 connections": Setup(threads=1, window=1000, connections=4),
+    "window 1000, 16 connections": Setup(threads=1, window=1000, connections=16),
+}
+LATE: Final = {
+    "2 threads, 25 connections each": Setup(threads=2, window=1000, connections=25),
+    "2 threads, 100 connections each": Setup(threads=2, window=1000, connections=100),
+}
+HEAD: Final = (
+    "| way | mails a round | entering and choosing: worker, mongod | delivering: worker, mongod | Valkey | a mail "
+    "| mails per processor second, median (least to most) | of listmonk's 7,290 "
+    "| not counted: the look that ends a stay |"
+)
+FLOORS: Final = {
+    "read what is queued": ("mongod 3 µs, decoding 4 µs", "at it"),
+    "read the users": ("mongod 3 µs, decoding 4 µs", "at it: five fields of adjacent ids"),
+    "compose": ("2.5 µs for replacing parts", "two hashes for keys, an address to check, one Python object a mail"),
+    "send": ("25 µs", "the dialogue in Python, three system calls a mail and connection"),
+    "mark": ("1 to 6 µs (mongod: 24 µs)", "at it: one `update_many` a window"),
+    "settle": ("1 to 6 µs (mongod: 41 µs)", "at it: one `update_many` a window and end"),
+    "tell": ("none known", "one redacted JSON line a mail, written a hundred at a time"),
+}
+
+
+def processor(place: Ground, rounds: int) -> list[tuple[str, int, list[tuple[Phase, Phase, Phase]]]]:
+    """P6: for each way its mails a round, and what entering, delivering and ending cost."""
+    meter = _meter(place)
+    results: list[tuple[str, int, list[tuple[Phase, Phase, Phase]]]] = []
+    for name, setup in WAYS.items():
+        with sink() as server:
+            launch = Launch(place.addresses, place.folder, setup, server.port)
+            try:
+                measured, mails = [], 0
+                for number in range(rounds + 1):
+                    phases = _round(launch, meter)
+                    ends = launch.ends()
+                    mails = ends["sent"]
+                    assert ends == {"sent": mails}, ends
+                    if number:
+                        measured.append(phases)
+            finally:
+                launch.close()
+            taken = server.taken()
+        assert taken["mails"] == mails * (rounds + 1), taken
+        assert taken["repeated"] == mails * rounds, "a recipient was written to twice in one round"
+        results.append((name, mails, measured))
+    return results
+
+
+def _round(launch: Launch, meter: Meter) -> tuple[Phase, Phase, Phase]:
+    launch.prepare()
+    phases: list[Phase] = []
+    for step in (launch.enter, launch.deliver, launch.end):
+        with meter.phase(phases):
+            step()
+    return phases[0], phases[1], phases[2]
+
+
+def late(place: Ground, rounds: int) -> list[tuple[str, list[float], list[float]]]:
+    """P6b: for each way its mails a second and processor microseconds a mail, of the delivering."""
+    meter = _meter(place)
+    results: list[tuple[str, list[float], list[float]]] = []
+    for name, setup in LATE.items():
+        with sink(late=10) as server:
+            launch = Launch(place.addresses, place.folder, setup, server.port)
+            try:
+                rates, costs = [], []
+                for number in range(rounds + 1):
+                    phase = _round(launch, meter)[1]
+                    mails = launch.ends()["sent"]
+                    if number:
+                        rates.append(mails / phase.seconds)
+                        costs.append(phase.cpu / mails * 1e6)
+            finally:
+                launch.close()
+        results.append((name, rates, costs))
+    return results
+
+
+def parts(place: Ground) -> dict[str, float]:
+    """Processor microseconds a mail that the sending thread spends in each part, in a round after one to warm up."""
+    spent: defaultdict[str, float] = defaultdict(float)
+    with sink() as server:
+        launch = Launch(place.addresses, place.folder, WAYS["window 1000, 4 connections"], server.port)
+        try:
+            _clocked(launch, spent)
+            for _ in range(2):
+                spent.clear()
+                launch.prepare()
+                launch.enter()
+                launch.deliver()
+            mails = launch.ends()["sent"]
+        finally:
+            launch.close()
+    return {name: seconds / mails * 1e6 for name, seconds in spent.items()}
+
+
+def _clocked(launch: Launch, spent: defaultdict[str, float]) -> None:
+    """Put a clock around the parts of the deliver step."""
+    delivering: Any = launch.app.delivering
+    stores: Any = launch.app.stores
+    channel: Any = launch.app.channel("email")
+    for owner, method, name in (
+        (stores.deliveries, "queued", "read what is queued"),
+        (stores.users, "read_keys", "read the users"),
+        (delivering, "_composed", "compose"),
+        (stores.deliveries, "mark", "mark"),
+        (channel, "send", "send"),
+        (stores.deliveries, "settle", "settle"),
+        (delivering, "_settle", "tell"),
+        (delivering, "run", "all"),
+    ):
+        setattr(owner, method, _timed(getattr(owner, method), name, spent))
+
+
+def _timed(function: Callable[..., Any], name: str, spent: defaultdict[str, float]) -> Callable[..., Any]:
+    def timed(*arguments: Any, **named: Any) -> Any:
+        began = time.thread_time()
+        try:
+            return function(*arguments, **named)
+        finally:
+            spent[name] += time.thread_time() - began
+
+    return timed
+
+
+def processor_table(results: Sequence[tuple[str, int, list[tuple[Phase, Phase, Phase]]]]) -> str:
+    """P6 as a Markdown table."""
+    rows = [
+        HEAD,
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, mails, measured in results:
+        rates = [mails / (enter.cpu + deliver.cpu) for enter, deliver, _ in measured]
+
+        def each(read: Callable[[tuple[Phase, Phase, Phase]], float], some: Any = measured, of: int = mails) -> float:
+            return statistics.median(read(one) for one in some) / of * 1e6
+
+        rate = statistics.median(rates)
+        rows.append(
+            f"| {name} | {mails:,} "
+            f"| {each(lambda one: one[0].worker):.0f} µs, {each(lambda one: one[0].mongod):.0f} µs "
+            f"| {each(lambda one: one[1].worker):.0f} µs, {each(lambda one: one[1].mongod):.0f} µs "
+            f"| {each(lambda one: one[0].valkey + one[1].valkey):.1f} µs "
+            f"| {each(lambda one: one[0].cpu + one[1].cpu):.0f} µs "
+            f"| {rate:,.0f} ({min(rates):,.0f} to {max(rates):,.0f}) | {rate / LISTMONK_CPU:.2f} "
+            f"| {each(lambda one: one[2].cpu):.0f} µs |"
+        )
+    return "\n".join(rows)
+
+
+def late_table(results: Sequence[tuple[str, list[float], list[float]]]) -> str:
+    """P6b as a Markdown table."""
+    rows = [
+        "| way | mails/s, median (least to most) | of listmonk's 3,945 | processor time a mail |",
+        "|---|--:|--:|--:|",
+    ]
+    for name, rates, costs in results:
+        rate = statistics.median(rates)
+        rows.append(
+            f"| {name} | {rate:,.0f} ({min(rates):,.0f} to {max(rates):,.0f}) | {rate / LISTMONK_LATE:.2f} "
+            f"| {statistics.median(costs):.0f} µs |"
+        )
+    return "\n".join(rows)
+
+
+def parts_table(spent: dict[str, float]) -> str:
+    """Where the sending thread's time goes, with the floor of each part."""
+    own = {**spent, "tell": spent["tell"] - spent["settle"]}
+    rows = ["| part | the worker's processor time a mail | floor | what stands between |", "|---|--:|--:|---|"]
+    rows += [f"| {name} | {own[name]:.1f} µs | {floor} | {why} |" for name, (floor, why) in FLOORS.items()]
+    rest = own["all"] - sum(own[name] for name in FLOORS)
+    return "\n".join([*rows, f"| the rest: slices, leases, keys | {rest:.1f} µs | | |"])
+
+
+def marks_table(measured: Sequence[marks.Marks]) -> str:
+    """What a mark per window would save."""
+
+    def each(name: str) -> float:
+        return statistics.median(float(getattr(one, name)) for one in measured)
+
+    return (
+        "| mongod's processor time a mail | mark | settle | both |\n|---|--:|--:|--:|\n"
+        f"| per delivery, as it is | {each('mark'):.1f} µs | {each('settle'):.1f} µs "
+        f"| {each('mark') + each('settle'):.1f} µs |\n"
+        f"| per window, with its ids | {each('mark_window'):.1f} µs | {each('settle_window'):.1f} µs "
+        f"| {each('mark_window') + each('settle_window'):.1f} µs |"
+    )
+
+
+def _meter(place: Ground) -> Meter:
+    server = int(place.database.command("serverStatus")["pid"])
+    info = redis.Redis.from_url(place.addresses["services.broker_url"]).info()
+    assert isinstance(info, dict)
+    return Meter(server, int(info["process_id"]))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the bench; 0 when it is done."""
+    parser = argparse.ArgumentParser(prog="python -m bench.send", description=__doc__)
+    parser.add_argument("--users", type=int, default=20_000, help="users, of whom 98 %% get a mail (default 20,000)")
+    parser.add_argument("--rounds", type=int, default=5, help="measured launches of each way (default 5)")
+    parser.add_argument("--print-only", action="store_true", help="leave docs/benchmarks.md as it is")
+    given = parser.parse_args(argv)
+    load = os.getloadavg()[0]
+    with ground(given.users) as place:
+        p6 = processor(place, given.rounds)
+        spent = parts(place)
+        p6b = late(place, given.rounds)
+        windows = [marks.measure(place.database, given.users, 1000) for _ in range(given.rounds)]
+        version = str(place.database.client.server_info()["version"])
+    command = f"python -m bench.send --users {given.users} --rounds {given.rounds}"
+    text = "\n\n".join(
+        (
+            f"Measured with `{command}` on {machine(version, load)}. Medians of {given.rounds} launches, after one.",
+            "### P6: mails per processor second",
+            processor_table(p6),
+            "### Where the sending thread's time goes (window 1000, 4 connections)",
+            parts_table(spent),
+            "### P6b: mails a second to a provider that answers each command 10 ms late",
+            late_table(p6b),
+            "### What a mark per window would save (window 1000)",
+            marks_table(windows),
+        )
+    )
+    print(text)
+    if not given.print_only:
+        page = report.PAGE.read_text(encoding="utf-8")
+        report.PAGE.write_text(report.put(page, "bench.send", text), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,242 @@
+"""One launch of a campaign to everybody, through the whole send path: entered, chosen, marked, sent and settled.
+
+The use cases behind the actors `process_slice` and `deliver_slice` run in this process, as many delivering slices at a
+time as there are threads, under their leases, with checkpoints, durable writes and log lines. What is left out is only
+the queue message that says "look at slice 17".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+import yaml
+
+from bench.population import AS_OF, WORKSPACE
+from engine.app import App
+from engine.campaign.load import load_campaign
+from engine.domain.lifecycle import RunState
+from engine.settings import load_settings
+from engine.stores.migrate import migrate_mongo
+from engine.telemetry.logging import LogOptions, configure
+
+HERE: Final = Path(__file__).resolve().parent
+NAME: Final = "bench_send"
+_WORDS: Final = "Fresh bread, ripe tomatoes and twelve kinds of cheese are waiting at the corner of your street. "
+BODY: Final = (
+    "<p>Hello {{ user.first_name }},</p>\n"
+    + "".join(f"<p>{_WORDS}</p>\n" for _ in range(5))
+    + '<p><a href="https://shop.example/week">See the week</a></p>\n'
+)
+"""HTML with one variable; the mail with its text part and headers has about 1.8 kB."""
+SUBJECT: Final = "{{ user.first_name }}, this week at the grocer's"
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How a launch is sent: threads of the worker, deliveries marked at once, connections a thread keeps."""
+
+    threads: int
+    window: int
+    connections: int
+
+
+class Collected:
+    """A messenger that collects the slices it is to ring: `Launch` works on them itself."""
+
+    def __init__(self) -> None:
+        self.processing: list[str] = []
+        self.delivering: list[str] = []
+
+    def process(self, pieces: Sequence[tuple[str, str]]) -> None:
+        """Slices to decide."""
+        self.processing += [slice_id for slice_id, _ in pieces]
+
+    def deliver(self, pieces: Sequence[tuple[str, str]]) -> None:
+        """Slices to send."""
+        self.delivering += [slice_id for slice_id, _ in pieces]
+
+    def plan(self, run_id: str) -> None:
+        """`Launch.enter` plans."""
+
+    def finish(self, run_id: str) -> None:
+        """`Launch.enter` knows when it is done."""
+
+
+class Launch:
+    """One launch after another over every user of the workspace `bench`."""
+
+    def __init__(self, addresses: Mapping[str, str], folder: Path, setup: Setup, port: int) -> None:
+        """`addresses` are dotted settings of the services and the database; `port` is the sink's."""
+        self._setup = setup
+        policies = folder / "policies"
+        write_policies(policies, setup)
+        flags = {
+            **addresses,
+            "paths.var": str(folder),
+            "paths.policies": str(policies),
+            "paths.workspaces": str(HERE / "conf" / "workspaces"),
+            "email.transport": "smtp",
+            "email.host": "127.0.0.1",
+            "email.port": str(port),
+            "email.starttls": "off",
+            "email.per_connection": "1000000",
+            "email.connections": str(setup.connections),
+        }
+        settings = load_settings(HERE.parent / "conf" / "settings.yaml", flags=flags).settings
+        self.app = App(settings)
+        self._messages = Collected()
+        self.app.hooks.messenger = self._messages
+        self._logs = configure(
+            LogOptions(process="deliver", folder=settings.log_folder, console=False), clock=self.app.system
+        )
+        path = folder / f"{NAME}.yaml"
+        path.write_text(campaign(), encoding="utf-8")
+        self._campaign = load_campaign(path, self.app.catalogues, self.app.policies)
+        migrate_mongo(self.app.stores.database)
+        self.app.stores.times.advance(AS_OF, self.app.system.system_now())
+        self._pool = ThreadPoolExecutor(setup.threads)
+
+    def prepare(self) -> None:
+        """The campaign is launched and nobody has entered; not measured."""
+        for name in ("enrolments", "runs", "slices", "campaigns", "campaign_revisions"):
+            self.app.stores.database[name].delete_many({})
+        record = self.app.steering.launch(self.app.steering.apply(self._campaign).record)
+        self.app.ticking.launch(record, AS_OF)
+
+    def enter(self) -> None:
+        """Plan the launch run and decide every slice of it: users enter, and their message is chosen."""
+        (run,) = self.app.stores.runs.undecided()
+        self.app.planning.run(run.id)
+        for piece in self.app.stores.slices.of_run(run.id):
+            self.app.processing.run(piece.id)
+        self.app.finishing.run(run.id)
+        found = self.app.stores.runs.get(run.id)
+        assert found is not None
+        assert found.state is RunState.DECIDED
+
+    def deliver(self) -> None:
+        """One round of delivering slices over everybody, as the clock makes it, worked on by the threads."""
+        self._messages.delivering.clear()
+        while not self._messages.delivering:
+            self.app.ticking.run()
+        list(self._pool.map(self.app.delivering.run, self._messages.delivering))
+
+    def end(self) -> None:
+        """The looks after the settling, in which every stay ends."""
+        self._messages.processing.clear()
+        self.app.ticking.run()
+        for run in self.app.stores.runs.undecided():
+            self.app.planning.run(run.id)
+            for piece in self.app.stores.slices.of_run(run.id):
+                self.app.processing.run(piece.id)
+            self.app.finishing.run(run.id)
+
+    def ends(self) -> dict[str, int]:
+        """How many deliveries have settled, by their end, as MongoDB has them."""
+        found = self.app.stores.database["enrolments"].aggregate(
+            [{"$unwind": "$settled"}, {"$group": {"_id": "$settled.state", "n": {"$sum": 1}}}]
+        )
+        return {str(one["_id"]): int(one["n"]) for one in found}
+
+    def close(self) -> None:
+        """Let go of threads and connections."""
+        self._pool.shutdown()
+        self._logs.close()
+        self.app.close()
+
+
+def campaign() -> str:
+    """The campaign file: everybody who has not unsubscribed gets one HTML mail with a name in subject and body."""
+    message = {"name": "hello", "channel": "email", "subject": SUBJECT, "body": BODY}
+    return yaml.safe_dump(
+        {
+            "campaign": NAME,
+            "workspace": WORKSPACE,
+            "kind": "one_off",
+            "audience": {"none": [{"unsubscribed": True}]},
+            "messages": [message],
+        },
+        sort_keys=False,
+    )
+
+
+def write_policies(folder: Path, setup: Setup) -> None:
+    """The repository's lanes, and one profile with as many delivering slices as there are threads."""
+    (folder / "profiles").mkdir(parents=True, exist_ok=True)
+    lanes = (HERE.parent / "policies" / "lanes.yaml").read_text(encoding="utf-8")
+    (folder / "lanes.yaml").write_text(lanes.partition("\n")[2], encoding="utf-8")
+    profile = {"profile": "default", "lane": "slow", "in_flight": setup.threads, "window": setup.window}
+    profile |= {"batch": {"candidates": [1000, 5000]}, "slice_users": 20_000 // setup.threads}
+    (folder / "profiles" / "default.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
+
+
+@contextmanager
+def sink(late: float = 0.0, *, stepwise: bool = False) -> Iterator[Sink]:
+    """A sink in a process of its own for as long as the block runs."""
+    command = [sys.executable, "-m", "bench.sink", "--late", str(late), *(["--stepwise"] if stepwise else [])]
+    process = subprocess.Popen(command, cwd=HERE.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    started = Sink(process, int(process.stdout.readline()))
+    try:
+        yield started
+    finally:
+        if process.poll() is None:
+            process.communicate(timeout=10)
+
+
+class Sink:
+    """The sink's process and port."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        self._process, self.port = process, port
+
+    def taken(self) -> dict[str, int]:
+        """End it; gives what it took (`bench.sink.Taken`)."""
+        told, _ = self._process.communicate(timeout=10)
+        counted: dict[str, int] = json.loads(told)
+        return counted
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What one phase of a launch cost: seconds of wall time, processor seconds per kind of process."""
+
+    seconds: float
+    worker: float
+    mongod: float
+    valkey: float
+
+    @property
+    def cpu(self) -> float:
+        """Processor seconds of everything of ours."""
+        return self.worker + self.mongod + self.valkey
+
+
+class Meter:
+    """Reads the kernel's processor times of this process (the worker), mongod and Valkey."""
+
+    def __init__(self, mongod: int, valkey: int) -> None:
+        self._processes = [psutil.Process(os.getpid()), psutil.Process(mongod), psutil.Process(valkey)]
+
+    @contextmanager
+    def phase(self, into: list[Phase]) -> Iterator[None]:
+        """Measure the block and append it to `into`."""
+        before, began = self._read(), time.perf_counter()
+        yield
+        seconds = time.perf_counter() - began
+        worker, mongod, valkey = (after - start for after, start in zip(self._read(), before, strict=True))
+        into.append(Phase(seconds, worker, mongod, valkey))
+
+    def _read(self) -> list[float]:
+        return [sum(process.cpu_times()[:2]) for process in self._processes]

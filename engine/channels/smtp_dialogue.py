@@ -1,0 +1,286 @@
+"""What is said on one SMTP connection, without a socket: bytes that came in, bytes to go out, envelopes that ended.
+
+Where the server offers PIPELINING (RFC 2920), MAIL, RCPT and DATA travel together, and with the body of the mail
+before: one round trip a mail. Answers come in the order of the commands, so each belongs to exactly one envelope. The
+body is written only when DATA was answered with 354 *and* nothing of that envelope was refused; a 354 after a refusal
+is answered with a lone dot. Without PIPELINING each command waits for the answer before it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from engine.channels.addresses import needs_smtputf8
+from engine.channels.smtp_answers import Answer, Phase, broken, closes, judge
+from engine.domain.delivery import Envelope, Failed, Outcome, Sent
+
+_REPLY: Final = re.compile(rb"([0-9]{3})([ -]?)(?:([245]\.[0-9]{1,3}\.[0-9]{1,3}) )?")
+_LONGEST_REPLY: Final = 65_536
+"""Bytes of one reply: RFC 5321 allows 512 a line; more than this is no SMTP server."""
+
+_LINE_ENDS: Final = re.compile(rb"\r\n|\r|\n")
+_DOTS: Final = re.compile(rb"(?m)^\.")
+_GOES_ON: Final = {
+    Phase.RSET: b"250",
+    Phase.MAIL: b"250",
+    Phase.RCPT: b"250",
+    Phase.DATA: b"354",
+    Phase.DOT: b"250",
+}
+_LAST: Final = (b" ", b"\r", b"")
+"""What stands behind the code of a reply's last line."""
+_SENT: Final = Sent()
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What the server announced after EHLO; `largest` is its SIZE in bytes, None where it named none."""
+
+    pipelining: bool = False
+    size: bool = False
+    eightbitmime: bool = False
+    smtputf8: bool = False
+    largest: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Turn:
+    """One envelope's turn on a connection.
+
+    `place` is where its outcome goes, `body` is what `body_of` made of it, `deadline` (monotonic s, 0 before it has
+    begun) bounds its attempt, `phase` is the answer it waits for: `DOT` once the final dot was on its way.
+    """
+
+    place: int
+    envelope: Envelope
+    body: bytes
+    deadline: float = 0.0
+    phase: Phase = Phase.MAIL
+    outcome: Outcome | None = None
+
+
+More: TypeAlias = Callable[[], Turn | None]
+"""Gives the next turn of a window, or None."""
+
+
+class Dialogue:
+    """The dialogue on one connection. `out` is what is to be written next; `over` says that no more can be said."""
+
+    def __init__(self, offers: Offers) -> None:
+        self._offers = offers
+        self._awaited: deque[tuple[Phase, Turn]] = deque()
+        self._dots: deque[tuple[int, Turn]] = deque()
+        self._body = b""
+        self._first: Turn | None = None
+        self._written = 0
+        self._read = 0
+        self._rest = b""
+        self._reset = False
+        self.begun = 0
+        self.out = b""
+        self.over = False
+        self.ended: list[Turn] = []
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._awaited
+
+    @property
+    def deadline(self) -> float:
+        """When the attempt of the turn that waits longest is over (monotonic s); only while not `idle`."""
+        return self._awaited[0][1].deadline
+
+    def begin(self, turn: Turn) -> None:
+        """Say the envelope of a turn; an envelope that this server cannot take ends at once."""
+        refused = self._unsendable(turn)
+        if refused is not None:
+            turn.outcome = refused
+            self.ended.append(turn)
+            return
+        if not self.begun:
+            self._first = turn
+        self.begun += 1
+        turn.phase = Phase.MAIL
+        if self._reset:
+            self._reset = False
+            self._say(Phase.RSET, turn, b"RSET\r\n")
+            if not self._offers.pipelining:
+                return
+        if not self._offers.pipelining:
+            self._say(Phase.MAIL, turn, self._mail(turn))
+            return
+        self._awaited.extend(((Phase.MAIL, turn), (Phase.RCPT, turn), (Phase.DATA, turn)))
+        self.out += b"%bRCPT TO:<%b>\r\nDATA\r\n" % (self._mail(turn), turn.envelope.recipient.encode())
+
+    def wrote(self, count: int, under_way: int) -> None:
+        """The network took `count` bytes of `out`, and up to `under_way` may have left."""
+        dots = self._dots
+        while dots and dots[0][0] <= self._written + under_way:
+            dots.popleft()[1].phase = Phase.DOT
+        self._written += count
+        self.out = self.out[count:] if count < len(self.out) else b""
+
+    def hear(self, data: bytes, more: More) -> None:
+        """Take what the server said; `more` is asked for the next turn as soon as it can travel with a body."""
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()
+        self._read += len(data)
+        for line in lines:
+            if self._is_expected(line):
+                self._proceed(line[:3], more)
+                continue
+            match = _REPLY.match(line)
+            if match is None or self._read > _LONGEST_REPLY:
+                self.over = True
+            elif match[2] != b"-":
+                self._take(match, more)
+            if self.over:
+                return
+        if lines:
+            self._read = len(self._rest)
+        self.over = len(self._rest) > _LONGEST_REPLY
+
+    def lost(self, reason: str = "smtp_broken") -> list[Turn]:
+        """The connection is gone or of no more use: ends every turn on it, and gives those that are safe to begin anew.
+
+        Safe is a turn of which the server has heard no more than MAIL, and which was not the first on its connection:
+        servers close what idles or has had its number of mails, and that says nothing about this one.
+        """
+        back: list[Turn] = []
+        for turn in dict.fromkeys(turn for _, turn in self._awaited):
+            if turn.outcome is None and turn.phase is Phase.MAIL and turn is not self._first:
+                back.append(turn)
+                continue
+            if turn.outcome is None:
+                turn.outcome = broken(turn.phase, reason)
+            self.ended.append(turn)
+        self._awaited.clear()
+        self._dots.clear()
+        self.out, self.over = b"", True
+        return back
+
+    def _is_expected(self, line: bytes) -> bool:
+        """Whether a line is the whole answer with which all goes on: nearly every line is."""
+        if not self._awaited or line[3:4] not in _LAST:
+            return False
+        phase, turn = self._awaited[0]
+        if line[:3] != _GOES_ON[phase]:
+            return False
+        if phase is Phase.DOT:
+            if turn.phase is not Phase.DOT:
+                return False  # an answer before the body's end, or to a lone dot
+            turn.outcome = _SENT
+        return True
+
+    def _take(self, reply: re.Match[bytes], more: More) -> None:
+        """An answer that has to be judged."""
+        if not self._awaited:
+            self.over = True  # nobody asked: it says good-bye, or is out of step
+            return
+        phase, turn = self._awaited[0]
+        outcome = None
+        if reply[1] != _GOES_ON[phase] or phase is Phase.DOT:
+            outcome = self._judged(phase, turn, Answer(int(reply[1]), (reply[3] or b"").decode()))
+        if turn.outcome is None:
+            turn.outcome = outcome
+        if not self.over or phase is Phase.DOT:
+            self._proceed(reply[1], more)  # else `lost` sees to this turn too
+
+    def _proceed(self, code: bytes, more: More) -> None:
+        phase, turn = self._awaited.popleft()
+        if phase is Phase.DOT:
+            self.ended.append(turn)
+        elif phase is Phase.DATA or (turn.outcome is not None and not self._offers.pipelining):
+            self._after_data(turn, code, more)
+        else:
+            self._goes_on(phase, turn)
+
+    def _judged(self, phase: Phase, turn: Turn, answer: Answer) -> Outcome | None:
+        """What an answer that is not the expected one means; sets `over` where nothing can follow it."""
+        if phase is Phase.RSET:
+            self.over = True
+            return None
+        outcome = judge(phase, answer)
+        early = phase is Phase.DOT and turn.phase is not Phase.DOT and turn.outcome is None
+        if early and answer.code < 400:
+            outcome = broken(Phase.DATA, "smtp_garbled")
+        # What is out of step, or answered before the body's end, must not take the rest of a body for commands.
+        garbled = outcome is not None and answer.code < 400 and not isinstance(outcome, Sent)
+        self.over = closes(answer) or early or garbled
+        return None if self.over and phase is Phase.MAIL and turn is not self._first else outcome
+
+    def _goes_on(self, phase: Phase, turn: Turn) -> None:
+        """The next command of a turn; with PIPELINING all are said already."""
+        if phase is not Phase.RSET and turn.outcome is None:
+            turn.phase = Phase.RCPT if phase is Phase.MAIL else Phase.DATA
+        if self._offers.pipelining:
+            return
+        if phase is Phase.RSET:
+            self._say(Phase.MAIL, turn, self._mail(turn))
+        elif phase is Phase.MAIL:
+            self._say(Phase.RCPT, turn, b"RCPT TO:<%s>\r\n" % turn.envelope.recipient.encode())
+        else:
+            self._say(Phase.DATA, turn, b"DATA\r\n")
+
+    def _after_data(self, turn: Turn, code: bytes, more: More) -> None:
+        """The body where it is wanted, and with it the next envelope; else the end of a refused turn."""
+        if code != b"354":
+            self._reset = True
+            self.ended.append(turn)
+            return
+        if turn.outcome is not None:
+            self._say(Phase.DOT, turn, b".\r\n")  # RFC 2920 3.1: no recipient, so nothing may be taken for a mail
+            return
+        self._say(Phase.DOT, turn, turn.body + b".\r\n")
+        self._dots.append((self._written + len(self.out), turn))
+        if self._offers.pipelining:
+            following = more()
+            while following is not None:
+                self.begin(following)
+                following = more() if following.outcome is not None else None
+
+    def _say(self, phase: Phase, turn: Turn, data: bytes) -> None:
+        self._awaited.append((phase, turn))
+        self.out += data
+
+    def _mail(self, turn: Turn) -> bytes:
+        envelope, extras = turn.envelope, b""
+        if self._offers.size:
+            extras += b" SIZE=%d" % len(turn.body)
+        if not envelope.raw.isascii():
+            extras += b" BODY=8BITMIME"
+        if _international(envelope):
+            extras += b" SMTPUTF8"
+        return b"MAIL FROM:<%s>%s\r\n" % (envelope.sender.encode(), extras)
+
+    def _unsendable(self, turn: Turn) -> Failed | None:
+        offers, envelope = self._offers, turn.envelope
+        if not offers.smtputf8 and _international(envelope):
+            return Failed("smtputf8_not_offered")
+        if not offers.eightbitmime and not envelope.raw.isascii():
+            return Failed("8bitmime_not_offered")
+        if offers.largest is not None and len(turn.body) > offers.largest:
+            return Failed("too_big")
+        return None
+
+
+def body_of(envelope: Envelope) -> bytes:
+    """The mail as it travels, without the final dot: only whole CRLF line ends, and dots at their beginnings doubled.
+
+    So no server can read a bare line feed before a dot as the end of the mail.
+    """
+    body = envelope.raw
+    if not envelope.clean:
+        body = _LINE_ENDS.sub(b"\r\n", body)
+        if not body.endswith(b"\r\n"):
+            body += b"\r\n"
+    return _DOTS.sub(b"..", body) if b"\n." in body or body[:1] == b"." else body
+
+
+def _international(envelope: Envelope) -> bool:
+    return needs_smtputf8(envelope.sender) or needs_smtputf8(envelope.recipient)

@@ -1,0 +1,112 @@
+"""Telling many occurrences at once: every line and every listener hears what `emit` would have told for each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.clock import Instant, parse_instant
+from engine.errors import ProgrammerError
+from engine.telemetry import logging as telemetry
+from engine.telemetry.events import emit, emit_each, listening
+from engine.telemetry.files import log_files
+
+NOW = parse_instant("2026-11-23T08:00:00.123Z")
+SECRET = "hunter2-hunter2"
+COMMON: dict[str, object] = {
+    "workspace": "grocer",
+    "campaign": "lapsed",
+    "campaign_uid": "0a1b2c3d",
+    "slice": "grocer/0a1b2c3d/launch/1/0000",
+    "channel": "email",
+    "reason": None,
+    "chosen_at": NOW - 5,
+    "as_of": NOW,
+    "attempts": 1,
+}
+ROWS = [
+    {"user": user, "entry": "1", "key": f"grocer/0a1b2c3d/00000000/{user}/0001/hello"}
+    for user in ("hh-1", "ann@example.org", f"x-{SECRET}", "a/b", *(f"u-{number}" for number in range(250)))
+]
+
+
+class Still:
+    """A clock that stands."""
+
+    def campaign_now(self) -> Instant:
+        """Campaign time."""
+        return NOW
+
+    def system_now(self) -> Instant:
+        """System time."""
+        return NOW
+
+    def monotonic(self) -> float:
+        """Seconds."""
+        return 0.0
+
+
+def told(folder: Path, tell: Callable[[], None], level: str = "info") -> list[dict[str, Any]]:
+    """The lines that `tell` leaves in a folder."""
+    options = telemetry.LogOptions(
+        "deliver", folder, level=level, console=False, secrets=(SECRET,), pseudonyms=b"k" * 32
+    )
+    logs = telemetry.configure(options, clock=Still())
+    telemetry.bind(lane="deliver")
+    try:
+        tell()
+    finally:
+        logs.close()
+        telemetry.clear()
+    return [json.loads(line) for path in log_files(folder) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("event", ["delivery.sent", "delivery.failed", "delivery.unknown"])
+def test_lines_are_those_of_one_emit_each(event: str, tmp_path: Path) -> None:
+    together = told(tmp_path / "together", lambda: emit_each(event, COMMON, ROWS))
+    singly = told(tmp_path / "singly", lambda: [emit(event, **COMMON, **row) for row in ROWS] and None)
+    assert together == singly
+    assert len(together) == len(ROWS)
+    assert [line["event"]["sequence"] for line in together] == list(range(1, len(ROWS) + 1))
+
+
+def test_no_address_stands_in_a_line(tmp_path: Path) -> None:
+    lines = json.dumps(told(tmp_path, lambda: emit_each("delivery.sent", COMMON, ROWS)))
+    assert "ann@" not in lines
+    assert "ann%40" not in lines
+
+
+def test_what_is_below_the_level_leaves_no_line(tmp_path: Path) -> None:
+    assert told(tmp_path, lambda: emit_each("delivery.sent", COMMON, ROWS), level="warning") == []
+
+
+def test_a_listener_hears_each(tmp_path: Path) -> None:
+    with listening() as heard:
+        emit_each("delivery.sent", COMMON, ROWS)
+    assert len(heard.of("delivery.sent", workspace="grocer")) == len(ROWS)
+    assert heard.of("delivery.sent", user="hh-1")[0].fields == {
+        **{name: value for name, value in COMMON.items() if value is not None},
+        **ROWS[0],
+    }
+
+
+def test_nothing_is_told_of_nobody() -> None:
+    with listening() as heard:
+        emit_each("delivery.sent", COMMON, [])
+    assert heard.of("delivery.sent") == []
+
+
+@pytest.mark.parametrize("rows", [[{"user": "a"}, {"entry": "1"}], [{"attempts": 1}], [{"as_of": 5}]])
+def test_rows_of_different_labels_or_of_other_things_are_refused(rows: list[dict[str, object]]) -> None:
+    with pytest.raises(ProgrammerError, match="rows of different labels"):
+        emit_each("delivery.sent", {}, rows)
+
+
+@pytest.mark.parametrize(("event", "row"), [("delivery.gone", {"user": "a"}), ("delivery.sent", {"fleet": "a"})])
+def test_what_is_outside_the_contract_is_refused(event: str, row: dict[str, object]) -> None:
+    with pytest.raises(ProgrammerError, match=r"not in the contract|has no field"):
+        emit_each(event, {}, [row])
