@@ -74,7 +74,6 @@ class _Parent:
             stopping: float | None = None
             while stopping is None or any(child.pid for child in self.children):
                 now = time.monotonic()
-                self._bury(now)
                 if stopping is None and self.heard:
                     stopping = now + self.patience.total_seconds() * MARGIN
                     self._tell(signal.SIGTERM)
@@ -83,6 +82,7 @@ class _Parent:
                 if stopping is None and not self._fork_missing(now):
                     return None
                 self._wait(now, stopping)
+                self._bury(time.monotonic())
         for end in (self._alive, self._held, self._waking, self._wake):
             os.close(end)
         return INTERRUPTED if self.heard[:1] == [signal.SIGINT] else 0

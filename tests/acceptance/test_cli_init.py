@@ -37,6 +37,7 @@ def test_init_writes_what_every_command_accepts_and_touches_nothing_twice(fresh:
     assert settings.read_text() == "# mine\n"
 
 
+@pytest.mark.long(seconds=30)
 @pytest.mark.timeout(280)
 def test_the_example_is_applied_launched_and_sent_by_the_processes_of_its_procfile(fresh: Installation) -> None:
     process = fresh.start("up")

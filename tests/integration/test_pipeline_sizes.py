@@ -96,6 +96,7 @@ def told(world: World) -> dict[tuple[str, str, int], Any]:
     }
 
 
+@pytest.mark.long(seconds=60)
 def test_slices_and_batches_of_all_sizes_give_the_same_result(
     make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:

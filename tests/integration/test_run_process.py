@@ -66,6 +66,7 @@ def test_a_second_one_in_the_same_folder_is_refused(installation: Installation) 
     assert installation.end(process) == 0
 
 
+@pytest.mark.long(seconds=40)
 @pytest.mark.timeout(200)
 def test_work_that_was_going_on_at_a_kill_is_done_by_the_next_one_and_nobody_is_written_to_twice(
     installation: Installation,

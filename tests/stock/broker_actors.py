@@ -34,6 +34,8 @@ if hardened:
     heartbeat = int(os.environ.get("RIG_HEARTBEAT", "15000"))
     middleware = default_middleware(watchdog=Watchdog(interval=0.2))
     broker = build_broker(os.environ["RIG_URL"], middleware=middleware, namespace="rig", heartbeat_timeout=heartbeat)
+    if place := os.environ.get("RIG_PLACE"):
+        broker.broker_id = "|".join((place, *broker.broker_id.split("|")[1:]))
 else:
     broker = RedisBroker(url=os.environ["RIG_URL"], namespace="rig")
 broker.add_middleware(Ready())

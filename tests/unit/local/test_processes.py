@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from engine.births import Born, birth_of, myself
 from engine.local.ports import free_ports, is_free
 from engine.local.processes import Command, end_groups, marked_groups, members, spawn
 
@@ -26,21 +24,6 @@ def leader() -> Iterator[subprocess.Popen[bytes]]:
         process.stdout.readline()
         yield process
         end_groups([process.pid], patience=timedelta(0))
-
-
-def test_a_process_is_known_by_pid_and_birth() -> None:
-    assert myself().alive
-    assert not Born(os.getpid(), "another boot:1").alive
-    assert Born(os.getppid(), birth_of(os.getppid()) or "").alive
-
-
-def test_one_that_ended_is_not_alive_even_before_it_was_waited_for() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        born = Born(process.pid, birth_of(process.pid) or "")
-        assert born.alive
-        process.kill()
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        assert not born.alive
 
 
 def test_a_group_ends_with_all_its_members(leader: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,30 @@
+"""Bells that nobody hears: rung again after a while, and at once by a clock that has just started."""
+
+from __future__ import annotations
+
+from tests.integration.pipeline_world import World
+
+
+def rung(world: World) -> list[str]:
+    """The slices that are asked for; whoever heard it forgets it."""
+    asked = [ident for kind, ident, _ in world.asked if kind == "process"]
+    world.asked.clear()
+    return asked
+
+
+def test_a_clock_rings_once_and_one_that_takes_over_rings_what_nobody_has_claimed(world: World) -> None:
+    world.users(["a", "b"])
+    world.apply({"campaign": "c"})
+    world.launch("c")
+    world.tick()
+    world.work(lambda kind, _: kind == "plan")
+    world.tick()
+    (first,) = rung(world)
+    world.tick()
+    assert rung(world) == [], "it waits for an answer"
+    successor = world.open()
+    successor.ticking.run()
+    assert rung(world) == [first]
+    successor.ticking.run()
+    assert rung(world) == []
+    successor.close()

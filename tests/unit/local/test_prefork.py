@@ -1,0 +1,129 @@
+"""Children of a process that has imported everything: kept, told to end, and never left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+
+KEEP = """
+import signal, sys
+from datetime import timedelta
+from engine.local.prefork import keep_children
+count, patience, do = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
+code = keep_children(count, timedelta(seconds=patience), say=lambda text: print("told", text, flush=True))
+if code is not None:
+    print("over", flush=True)
+    sys.exit(code)
+import os
+def tell(text):  # in one write, for two children may speak at once
+    os.write(1, f"{text}\\n".encode())
+exec(do)
+"""
+SERVE = """
+import select
+tell(f"born {os.getpid()}")
+while True:
+    select.select([], [], [], 0.05)  # not `pause`: a signal that comes just before it would be slept over
+"""
+STUBBORN = f"signal.signal(signal.SIGTERM, lambda *_: tell('no')){SERVE}"
+IN_ORDER = f"signal.signal(signal.SIGTERM, lambda *_: (tell('in order'), sys.exit(0))){SERVE}"
+Keep = Callable[..., "Parent"]
+
+
+class Parent:
+    """A process that keeps children; its lines are read as they come."""
+
+    def __init__(self, count: int, patience: float, do: str) -> None:
+        argv = [sys.executable, "-c", KEEP, str(count), str(patience), do]
+        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def born(self) -> int:
+        """The pid of the next child that says so."""
+        word, pid = self.line().split()
+        assert word == "born"
+        return int(pid)
+
+    def end(self, number: signal.Signals) -> tuple[int, str]:
+        """Send a signal to the parent alone; its exit code and its last words."""
+        self.process.send_signal(number)
+        said, _ = self.process.communicate()
+        return self.process.returncode, said
+
+
+@pytest.fixture
+def keep() -> Iterator[Keep]:
+    parents: list[Parent] = []
+
+    def start(count: int = 1, do: str = SERVE, patience: float = 30.0) -> Parent:
+        parents.append(Parent(count, patience, do))
+        return parents[-1]
+
+    yield start
+    for one in parents:
+        if one.process.poll() is None:
+            os.killpg(one.process.pid, signal.SIGKILL)
+            one.process.communicate()
+
+
+def test_a_child_that_is_killed_is_forked_again_and_its_sibling_never_notices(keep: Keep) -> None:
+    parent = keep(2)
+    first, second = parent.born(), parent.born()
+    os.kill(first, signal.SIGKILL)
+    assert parent.line() in {f"told process {number} ({first}) ended by SIGKILL" for number in (1, 2)}
+    third = parent.born()
+    assert {one.pid for one in psutil.Process(parent.process.pid).children()} == {second, third}
+
+
+def test_one_that_ends_by_itself_is_forked_again_too(keep: Keep) -> None:
+    parent = keep(do="tell(f'born {os.getpid()}'); sys.exit(3)")
+    first = parent.born()
+    assert parent.line() == f"told process 1 ({first}) ended with code 3"
+    assert parent.born() != first
+
+
+def test_a_term_reaches_the_children_and_the_parent_ends_after_them(keep: Keep) -> None:
+    parent = keep(2, IN_ORDER)
+    children = [parent.born(), parent.born()]
+    assert parent.end(signal.SIGTERM) == (0, "in order\nin order\nover\n")
+    assert not [pid for pid in children if psutil.pid_exists(pid)]
+
+
+def test_a_ctrl_c_ends_the_children_in_order_and_tells_so_by_130(keep: Keep) -> None:
+    parent = keep(do=IN_ORDER)
+    parent.born()
+    os.killpg(parent.process.pid, signal.SIGINT)  # as a terminal does: to everybody
+    said, _ = parent.process.communicate()
+    assert (parent.process.returncode, said) == (130, "in order\nover\n")
+
+
+def test_a_child_that_does_not_listen_is_killed_before_the_patience_is_over(keep: Keep) -> None:
+    parent = keep(do=STUBBORN, patience=0.5)
+    child = parent.born()
+    assert parent.end(signal.SIGTERM) == (0, "no\nover\n")
+    assert not psutil.pid_exists(child)
+
+
+def test_a_second_ctrl_c_kills_at_once(keep: Keep) -> None:
+    parent = keep(do=STUBBORN, patience=3_600)
+    parent.born()
+    parent.process.send_signal(signal.SIGINT)
+    assert parent.line() == "no"
+    assert parent.end(signal.SIGINT) == (130, "over\n")
+
+
+def test_children_end_in_order_when_their_parent_is_killed(keep: Keep) -> None:
+    parent = keep(2, IN_ORDER)
+    parent.born()
+    parent.born()
+    code, said = parent.end(signal.SIGKILL)
+    assert (code, said) == (-signal.SIGKILL, "in order\nin order\n")
