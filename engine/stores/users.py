@@ -148,7 +148,7 @@ class Users:
         return list(found.sort("_id", 1).limit(limit))
 
     def indexed(self) -> list[tuple[str, ...]]:
-        """The keys of every index of the collection, in order."""
+        """The keys of every index, in order."""
         return [tuple(key for key, _ in one["key"]) for one in self._users.index_information().values()]
 
     def read_whole(self, workspace: str, first: str, until: str, projection: Mapping[str, int]) -> list[Document]:
@@ -289,16 +289,8 @@ def duplicates(error: BulkWriteError) -> list[int]:
 
 _KEY: Final = user_key("w", "hh-1")
 explained("users.read_range", "_id_", find_command("users", range_filter("w", "0", "8"), sort={"_id": 1}, limit=1000))
-explained(
-    "users.find_range",
-    "_id_",
-    find_command(
-        "users",
-        {"$and": [{"w": "w", **range_filter("w", "0", "8")}, {"a.plan": {"$eq": "gold"}}]},
-        sort={"_id": 1},
-        limit=1000,
-    ),
-)
+_PLAN: Final[Document] = {"$and": [{"w": "w", **range_filter("w", "0", "8")}, {"a.plan": {"$eq": "gold"}}]}
+explained("users.find_range", "_id_", find_command("users", _PLAN, sort={"_id": 1}, limit=1000))
 explained("users.read_whole", "_id_", find_command("users", range_filter("w", "0", "8"), sort={"_id": 1}))
 explained("users.read_keys", "_id_", find_command("users", keys_filter([_KEY, "w/0/a"]), sort={"_id": 1}))
 explained("users.deleted", "_id_", find_command("users", deleted_filter([_KEY, "w/0/a"]), projection={"_id": 1}))

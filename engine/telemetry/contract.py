@@ -5,48 +5,12 @@ Logs, metrics and the map subscribe to these events; `docs/logs.md` is checked a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
-Level = Literal["debug", "info", "warning", "error"]
-Result = Literal["success", "failure", "unknown"]
+from engine.telemetry.event_types import ALWAYS, EVENTS, INSTANTS, LABELS, EventType
+from engine.telemetry.event_types import declare as _event
 
-LABELS: Final = frozenset(
-    {"workspace", "campaign", "campaign_uid", "run", "slice", "message", "user", "entry", "key", "lane", "fleet"}
-    | {"actor", "process", "profile", "policy", "channel", "kind", "reason", "state", "service", "list", "attempt"}
-    | {"path"}
-)
-"""Names that become `labels.NAME`: identities and short codes, always text, the words that searches use."""
-
-INSTANTS: Final = frozenset({"as_of", "chosen_at", "not_before", "campaign_time"})
-"""Campaign times (`engine.clock.Instant`), shown as ISO 8601 under `tidegate.NAME`."""
-
-ALWAYS: Final = frozenset({"trace", "duration", "error", "outcome", "text"})
-"""What every event may carry: an explicit trace id, a `timedelta`, an exception, an outcome, an operator's text."""
-
-
-@dataclass(frozen=True, slots=True)
-class EventType:
-    """One row of the contract.
-
-    `labels` are identities (text), `measurements` map a name to its unit, `instants` are campaign times. `meaning` is
-    one sentence. `allowed` holds every field name that `emit` takes for this event.
-    """
-
-    name: str
-    level: Level
-    outcome: Result
-    meaning: str
-    labels: frozenset[str] = frozenset()
-    measurements: Mapping[str, str] = field(default_factory=dict)
-    instants: frozenset[str] = frozenset()
-
-    @property
-    def allowed(self) -> frozenset[str]:
-        """Every field name that this event may carry."""
-        return self.labels | frozenset(self.measurements) | self.instants | ALWAYS
-
+__all__ = ["ALWAYS", "EVENTS", "INSTANTS", "LABELS", "EventType"]
 
 _CAMPAIGN: Final = "workspace campaign campaign_uid"
 _RUN: Final = f"{_CAMPAIGN} run kind profile policy lane"
@@ -57,23 +21,6 @@ _USERS: Final = ("users", "matched", "entered", "reentered", "exited", "waited",
 _MESSAGES: Final = ("chosen", "holdout", "skipped", "sent", "failed", "unknown", "retried")
 _COUNTS: Final = dict.fromkeys(_USERS, "users") | dict.fromkeys(_MESSAGES, "messages")
 _RANGED: Final = _RANGE | _COUNTS
-
-EVENTS: Final[dict[str, EventType]] = {}
-
-
-def _event(
-    name: str,
-    meaning: str,
-    labels: str = "",
-    *,
-    level: Level = "info",
-    outcome: Result = "success",
-    instants: str = "",
-    measures: Mapping[str, str] | None = None,
-) -> None:
-    known = frozenset(labels.split())
-    EVENTS[name] = EventType(name, level, outcome, meaning, known, measures or {}, frozenset(instants.split()))
-
 
 _event("worker.started", "A process is up and serves its lanes.", "process fleet lane", measures={"threads": "threads"})
 _event("worker.stopped", "A process has ended its work.", "process fleet lane reason")

@@ -1,0 +1,254 @@
+"""What works by itself: planning, deciding, sending, looking, the feed and the clock's tick."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from engine.core import Core
+from engine.domain.keys import cut
+from engine.pipeline.choosing import Choosing
+from engine.pipeline.deciding import Deciding
+from engine.pipeline.delivering import Delivering
+from engine.pipeline.dispatching import Dispatching
+from engine.pipeline.entering import Entering
+from engine.pipeline.feeding import Feeding
+from engine.pipeline.finding import Finding
+from engine.pipeline.finishing import Finishing
+from engine.pipeline.looking import Looking, Rechecking
+from engine.pipeline.passing import Passing
+from engine.pipeline.planning import Planning
+from engine.pipeline.process import Processing
+from engine.pipeline.reconciling import Reconciling
+from engine.pipeline.recovering import Recovering
+from engine.pipeline.registry import Registry
+from engine.pipeline.roster import Roster
+from engine.pipeline.ticking import Ticking
+from engine.pipeline.watching import Watching
+from engine.pipeline.working import SliceWorker
+from engine.stores.cached_users import CachedUsers
+from engine.stores.change_stream import HistoryLost
+from engine.stores.index_requests import IndexRequest
+from engine.stores.lists import Lists
+
+
+class Machinery(Core):
+    """The use cases behind the actors, the clock and the feed, each made at its first use."""
+
+    @cached_property
+    def planning(self) -> Planning:
+        """Plans runs."""
+        s = self.stores
+        return Planning(s.runs, s.slices, s.campaigns, s.enrolments, self.book, self.choosing, s.bell, self.clock)
+
+    @cached_property
+    def choosing(self) -> Choosing:
+        """Chooses access paths."""
+        s = self.stores
+        return Choosing(
+            self.book,
+            s.users,
+            self._lists,
+            s.user_index,
+            s.index_requests.any,
+            self.cached_users,
+            s.feeds,
+            s.rates,
+            self.clock,
+            s.OUTAGES,
+        )
+
+    @cached_property
+    def cached_users(self) -> CachedUsers | None:
+        """The user cache; None where there is none."""
+        return self.stores.cached_users(self.catalogues)
+
+    def _lists(self, workspace: str) -> Lists:
+        """The lists of a workspace."""
+        return self.stores.lists(self.book.catalogue(workspace))
+
+    @cached_property
+    def deciding(self) -> Deciding:
+        """Evaluates looks and records decisions."""
+        return Deciding(self.stores.campaigns, self.stores.events, self.stores.enrolments)
+
+    @cached_property
+    def entering(self) -> Entering:
+        """Lets candidates enter."""
+        s = self.stores
+        cache = self.cached_users
+        recheck = None if cache is None else Rechecking(cache, s.looks)
+        finding = Finding(s.users, self._lists, s.user_index, cache)
+        return Entering(finding, self.deciding, s.enrolments, recheck, self.clock)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Which campaigns a change concerns."""
+        return Registry(Roster(self.stores.campaigns, self.clock), self.book)
+
+    @cached_property
+    def looking(self) -> Looking:
+        """Looks at users who changed."""
+        s = self.stores
+        return Looking(
+            s.looks,
+            self.registry,
+            self.book,
+            s.users,
+            s.enrolments,
+            s.slices,
+            self.deciding,
+            s.leases,
+            s.bell,
+            self.clock,
+            self.stopping,
+            s.OUTAGES,
+        )
+
+    @cached_property
+    def feeding(self) -> Feeding:
+        """Follows the users' changes."""
+        s = self.stores
+        return Feeding(
+            s.user_stream,
+            HistoryLost,
+            s.feeds,
+            Registry(Roster(s.campaigns, self.clock), self.book),
+            s.users,
+            s.looks,
+            self.cached_users,
+            s.user_index,
+            lambda keys: self._ask_index([IndexRequest(keys)]),
+            self._reindex,
+            self.messenger,
+            self.catalogues,
+            self.clock,
+            s.OUTAGES,
+        )
+
+    def _reindex(self, workspace: str) -> None:
+        """Ask for every user of a workspace to be indexed, in ranges of some thousand."""
+        pieces = max(1, min(256, self.choosing.size(workspace) // 5_000))
+        self._ask_index([IndexRequest((), workspace, *one) for one in cut(pieces)])
+
+    def _ask_index(self, requests: Sequence[IndexRequest]) -> None:
+        """Keep requests to be indexed; the clock rings for them."""
+        self.stores.index_requests.add(requests)
+
+    @cached_property
+    def finishing(self) -> Finishing:
+        """Decides runs, finishes campaigns."""
+        s = self.stores
+        return Finishing(
+            s.runs,
+            s.slices,
+            s.campaigns,
+            s.enrolments,
+            s.deliveries,
+            s.bell,
+            self.clock,
+            self.book.name,
+            s.rates,
+        )
+
+    @cached_property
+    def reconciling(self) -> Reconciling:
+        """Frees leases that ran out."""
+        s, lease = self.stores, self.settings.engine.lease
+        return Reconciling(
+            s.slices, s.campaigns, s.users, s.enrolments, s.deliveries, self.book, self.clock, lease=lease
+        )
+
+    @cached_property
+    def worker(self) -> SliceWorker:
+        """Works on slices under leases."""
+        return SliceWorker(
+            self.stores.slices,
+            self.reconciling,
+            self.clock,
+            self.stores.bell,
+            lease=self.settings.engine.lease,
+            pace=self.settings.engine.checkpoint,
+            stop=self.stopping,
+            outages=self.stores.OUTAGES,
+            name_of=self.book.name,
+        )
+
+    @cached_property
+    def processing(self) -> Processing:
+        """Decides slices."""
+        s = self.stores
+        return Processing(
+            self.worker,
+            s.campaigns,
+            self.book,
+            s.users,
+            s.enrolments,
+            s.slices,
+            self.deciding,
+            self.entering,
+            self.messenger,
+            s.bell,
+            self.watching,
+            self.clock,
+            self.tuner,
+        )
+
+    @cached_property
+    def watching(self) -> Watching:
+        """Notices campaigns that are slow, fail too much, or are stuck."""
+        s, limit = self.stores, self.settings.engine.attempt_limit
+        return Watching(s.campaigns, s.deliveries, s.counts, self.book, self.clock, attempt_limit=limit)
+
+    @cached_property
+    def delivering(self) -> Delivering:
+        """Delivers slices."""
+        s = self.stores
+        recovering = Recovering(self.book, s.deliveries, s.slices, self.channel, self.clock)
+        return Delivering(
+            self.worker,
+            s.campaigns,
+            self.book,
+            s.users,
+            s.deliveries,
+            recovering,
+            self.channel,
+            self.watching,
+            self.clock,
+        )
+
+    @cached_property
+    def dispatching(self) -> Dispatching:
+        """Rings slices in their lanes."""
+        again = self.settings.engine.ring_again
+        return Dispatching(
+            self.stores.slices, self.book, self.messenger, self.reconciling.treat, self.watching, ring_again=again
+        )
+
+    @cached_property
+    def ticking(self) -> Ticking:
+        """The clock's tick."""
+        s = self.stores
+        return Ticking(
+            s.campaigns,
+            s.runs,
+            s.slices,
+            s.enrolments,
+            s.deliveries,
+            self.book,
+            self.planning,
+            self.finishing,
+            self.reconciling,
+            self.dispatching,
+            self.messenger,
+            self.clock,
+            self.clock.is_set,
+            self.roster,
+            Passing(s.campaigns, s.enrolments, self.book, self.planning, self.roster, self.choosing.probe),
+            self.looking,
+        )
+
+    @cached_property
+    def roster(self) -> Roster:
+        """The campaigns as the clock knows them."""
+        return Roster(self.stores.campaigns, self.clock)
