@@ -98,11 +98,11 @@ def measure(database: Database[dict[str, Any]], way: Way) -> Measured:
     server = psutil.Process(int(database.command("serverStatus")["pid"]))
     processes = list(way.processes())
     own, mongod = _cpu(processes), _cpu([server])
-    commands, examined = _counters(database)
+    commands, examined = counters(database)
     began = time.perf_counter()
     matched = way.run()
     seconds = time.perf_counter() - began
-    after_commands, after_examined = _counters(database)
+    after_commands, after_examined = counters(database)
     return Measured(
         users=way.users,
         matched=matched,
@@ -119,7 +119,7 @@ def _cpu(processes: Sequence[psutil.Process]) -> float:
     return sum(sum(process.cpu_times()[:4]) for process in processes)
 
 
-def _counters(database: Database[dict[str, Any]]) -> tuple[int, int]:
+def counters(database: Database[dict[str, Any]]) -> tuple[int, int]:
     """Commands that mongod has run (its own monitoring included) and documents it has examined."""
     metrics: Mapping[str, Any] = database.command("serverStatus")["metrics"]
     commands = sum(

@@ -1,25 +1,37 @@
-"""Our way as it stands: the launch of a campaign over all users, planned, decided and written by one worker process.
+"""Our way: the launch of a campaign over all users, planned, decided and written by one worker process.
 
 It is the use case behind the actor `process_slice`, slice after slice under its lease, with checkpoints and durable
-writes, in this process. What is left out is only the message that says "look at slice 17".
+writes, on the threads of this process; the feed is this process too. What is left out is only the message that says
+"look at slice 17".
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
+import yaml
 
 from bench.population import AS_OF, WORKSPACE
 from engine.app import App
-from engine.campaign.load import LoadedCampaign, load_campaign
+from engine.campaign.load import load_campaign
+from engine.domain.campaign import CampaignRecord
+from engine.domain.work import AccessPath
 from engine.settings import load_settings
-from engine.stores.migrate import migrate_mongo
+from engine.stores.migrate import migrate_mongo, migrate_search
 
 HERE: Final = Path(__file__).resolve().parent
 NAME: Final = "bench"
+THREADS: Final = 2
+"""Slices worked on at once: while one waits for MongoDB or Redis, the other decides."""
+
+WORK: Final = ("enrolments", "runs", "slices", "campaigns", "campaign_revisions", "looks", "dirty_ranges")
 
 
 class NoMessages:
@@ -32,41 +44,130 @@ class NoMessages:
         """Nobody listens: the bench is about deciding."""
 
     def plan(self, run_id: str) -> None:
-        """`OursWay.run` plans."""
+        """Whoever runs the bench plans."""
 
     def finish(self, run_id: str) -> None:
-        """`OursWay.run` knows when it is done."""
+        """Whoever runs the bench knows when it is done."""
+
+    def look(self) -> None:
+        """Whoever runs the bench looks."""
+
+    def warm(self, workspace: str) -> None:
+        """Whoever runs the bench warms the cache."""
 
 
-class OursWay:
-    """Our way as a side of the bench, over every user of the workspace `bench`."""
+class Engine:
+    """One process's engine on the bench's services."""
 
-    name = "ours, one worker process"
-
-    def __init__(self, addresses: dict[str, str], folder: Path, audience: str) -> None:
-        """`addresses` are dotted settings of the services and the database; `folder` takes the campaign file."""
+    def __init__(self, addresses: Mapping[str, str], folder: Path, threads: int = THREADS) -> None:
+        """`addresses` are dotted settings of the services and the database; `folder` takes the campaign files."""
         flags = {
             **addresses,
             "paths.var": str(folder),
             "paths.policies": str(HERE.parent / "policies"),
             "paths.workspaces": str(HERE / "conf" / "workspaces"),
         }
-        self._app = App(load_settings(HERE.parent / "conf" / "settings.yaml", flags=flags).settings)
-        self._app.hooks.messenger = NoMessages()
-        self._campaign = self._load(folder / f"{NAME}.yaml", audience)
-        migrate_mongo(self._app.stores.database)
-        self._app.stores.times.advance(AS_OF, self._app.system.system_now())
-        self._users = self._app.stores.database["users"].count_documents({})
-        self._run = ""
+        self.app = App(load_settings(HERE.parent / "conf" / "settings.yaml", flags=flags).settings)
+        self.app.hooks.messenger = NoMessages()
+        self.database = self.app.stores.database
+        self._folder = folder
+        self._threads = threads
+        migrate_mongo(self.database)
+        if self.app.stores.user_index is not None:
+            migrate_search(self.app.stores.user_index)
+        self.app.stores.times.advance(AS_OF, self.app.system.system_now())
 
-    def _load(self, path: Path, audience: str) -> LoadedCampaign:
-        indented = audience.replace("\n", "\n  ").rstrip()
-        path.write_text(
-            f"campaign: {NAME}\nworkspace: {WORKSPACE}\nkind: one_off\naudience:\n  {indented}\n"
-            "messages:\n  - {name: hello, channel: email, subject: Hello, body: Hello}\n",
-            encoding="utf-8",
-        )
-        return load_campaign(path, self._app.catalogues, self._app.policies)
+    def clear(self) -> None:
+        """No campaign and nobody in one: empty collections, indexes in place."""
+        for name in WORK:
+            self.database[name].delete_many({})
+
+    def campaign(self, name: str, audience: str, **more: object) -> CampaignRecord:
+        """Apply a campaign: one-off, one message, unless `more` says otherwise."""
+        spec: dict[str, Any] = {
+            "campaign": name,
+            "workspace": WORKSPACE,
+            "kind": "one_off",
+            "audience": yaml.safe_load(audience),
+            "messages": [{"name": "hello", "channel": "email", "subject": "Hello", "body": "Hello"}],
+        }
+        path = self._folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({**spec, **more}, sort_keys=False), encoding="utf-8")
+        return self.app.steering.apply(load_campaign(path, self.app.catalogues, self.app.policies)).record
+
+    def launch(self, record: CampaignRecord, path: AccessPath | None = None) -> str:
+        """Make a campaign live; the id of its launch run, which nobody has planned yet."""
+        record = self.app.steering.launch(record, path=path)
+        self.app.ticking.launch(record, self.app.clock.campaign_now())
+        return next(run.id for run in self.app.stores.runs.undecided([record.uid]))
+
+    def work(self, run_id: str) -> dict[str, int]:
+        """Plan a run, work on all its slices and decide it; its results."""
+        self.app.planning.run(run_id)
+        left = deque(piece.id for piece in self.app.stores.slices.of_run(run_id))
+        threads = [threading.Thread(target=self._slices, args=(left,)) for _ in range(self._threads)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.app.finishing.run(run_id)
+        raw = self.database["runs"].find_one({"_id": run_id}) or {}
+        return dict(raw.get("results", {}))
+
+    def _slices(self, left: deque[str]) -> None:
+        while True:
+            try:
+                piece = left.popleft()
+            except IndexError:
+                return
+            self.app.processing.run(piece)
+
+    def caught_up(self) -> None:
+        """Let the feed handle everything that has changed so far."""
+        wanted = self.app.stores.feeds.now()
+        while self.app.stores.feeds.position() < wanted:
+            self.app.feeding.step(timedelta(milliseconds=5))
+
+    @contextmanager
+    def feed(self) -> Iterator[None]:
+        """The feed follows while the block runs."""
+        stop = threading.Event()
+
+        def follow() -> None:
+            while not stop.is_set():
+                self.app.feeding.step(timedelta(milliseconds=250))
+
+        thread = threading.Thread(target=follow, name="feed")
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def warm(self) -> None:
+        """Load the whole cache."""
+        self.caught_up()
+        cache = self.app.cached_users
+        assert cache is not None
+        assert cache.warm_share(WORKSPACE) == 1.0 or cache.warm(WORKSPACE) > 0
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self.app.feeding.close()
+        self.app.close()
+
+
+class OursWay:
+    """A full pass as a side of the bench: a launch over every user, by one access path."""
+
+    def __init__(self, engine: Engine, audience: str, path: AccessPath) -> None:
+        self.name = f"ours, {path.value}"
+        self._engine = engine
+        self._audience = audience
+        self._path = path
+        self._users = engine.app.choosing.size(WORKSPACE)
+        self._run = ""
 
     @property
     def users(self) -> int:
@@ -74,23 +175,14 @@ class OursWay:
         return self._users
 
     def prepare(self) -> None:
-        """The campaign is launched and nobody has entered: empty collections, indexes in place, one run to plan."""
-        for name in ("enrolments", "runs", "slices", "campaigns", "campaign_revisions"):
-            self._app.stores.database[name].delete_many({})
-        record = self._app.steering.apply(self._campaign).record
-        record = self._app.steering.launch(record)
-        self._app.ticking.launch(record, AS_OF)
-        self._run = self._app.stores.runs.undecided()[0].id
+        """The campaign is launched and nobody has entered."""
+        self._engine.clear()
+        self._run = self._engine.launch(self._engine.campaign(NAME, self._audience), self._path)
 
     def run(self) -> int:
         """Plan the run and work on every slice of it; the number of users who have entered."""
-        self._app.planning.run(self._run)
-        entered = 0
-        for piece in self._app.stores.slices.of_run(self._run):
-            self._app.processing.run(piece.id)
-        for piece in self._app.stores.slices.of_run(self._run):
-            entered += piece.results.get("entered", 0)
-        return entered
+        with self._engine.feed():
+            return self._engine.work(self._run).get("entered", 0)
 
     def processes(self) -> list[psutil.Process]:
         """This process."""
@@ -98,8 +190,4 @@ class OursWay:
 
     def entered(self) -> set[str]:
         """Who has entered in the last pass, as MongoDB has it."""
-        return {str(one["user"]) for one in self._app.stores.database["enrolments"].find({}, {"user": 1})}
-
-    def close(self) -> None:
-        """Let go of the connections."""
-        self._app.close()
+        return {str(one["user"]) for one in self._engine.database["enrolments"].find({}, {"user": 1})}

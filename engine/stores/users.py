@@ -295,7 +295,6 @@ explained("users.read_whole", "_id_", find_command("users", range_filter("w", "0
 explained("users.read_keys", "_id_", find_command("users", keys_filter([_KEY, "w/0/a"]), sort={"_id": 1}))
 explained("users.deleted", "_id_", find_command("users", deleted_filter([_KEY, "w/0/a"]), projection={"_id": 1}))
 explained("users.estimate", "_id_", {"count": "users", "query": range_filter("w", "0", "1"), "hint": "_id_"})
-explained(
-    "users.update", "_id_", update_command("users", unchanged_filter(_KEY, 1), edit_update(Edit({"email": "x"}), 2))
-)
+_EDIT: Final = edit_update(Edit({"email": "x"}), 2)
+explained("users.update", "_id_", update_command("users", unchanged_filter(_KEY, 1), _EDIT))
 explained("users.delete", "_id_", update_command("users", {"_id": _KEY}, tombstone_pipeline()))

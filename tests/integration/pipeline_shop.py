@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import email
 import email.policy
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pymongo.database import Database
+
+from engine.app import App
+from engine.channels.maildir import file_name
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import delivery_key, user_id_of
+from engine.settings import Settings
+from engine.stores.documents import read_enrolment
 
 POLICIES: Final = {
     "lanes": {
@@ -108,3 +114,30 @@ def read_mail(path: Path) -> Mail:
     body = read.get_body(("plain",))
     key = "".join(str(read["Tidegate-Delivery"]).split()).replace("%20", " ")
     return Mail(key, str(read["To"]), str(read["Subject"]), "" if body is None else body.get_content().strip())
+
+
+def hurry(database: Database[dict[str, Any]]) -> None:
+    """Let every back-off in system time be over: of retries and of slices that failed."""
+    past = {"$dateSubtract": {"startDate": "$$NOW", "unit": "second", "amount": 1}}
+    outgoing = {"outgoing.retry_at": {"$exists": True}}
+    database["enrolments"].update_many(outgoing, [{"$set": {"outgoing.retry_at": past}}])
+    database["slices"].update_many({"not_before": {"$exists": True}}, [{"$set": {"not_before": past}}])
+
+
+def check_counts(app: App, database: Database[dict[str, Any]], settings: Settings) -> None:
+    """Both identities for every campaign, from the report and counted again from the raw documents."""
+    expected: Counter[str] = Counter()
+    for record in app.stores.campaigns.everything():
+        report = app.outlook.report(record)
+        assert report.adds_up, report.counts
+        stays = [read_enrolment(raw) for raw in database["enrolments"].find({"campaign": record.uid})]
+        exited = Counter(str(stay.reason) for stay in stays if not stay.active)
+        assert report.counts.entered == len(stays) == report.counts.active + exited.total()
+        assert dict(report.counts.exited) == dict(exited)
+        states = Counter(state_of(stay, one) for stay in stays for one in [*stay.settled, stay.outgoing] if one)
+        counted = {(n, s): c for n, m in report.counts.messages.items() for s, c in m.states.items()}
+        assert counted == dict(states)
+        if settings.email.transport == "maildir":
+            expected.update(map(file_name, sent_keys(stays)))
+    folder = settings.maildir / "new"
+    assert Counter(path.name for path in folder.glob("*")) == expected

@@ -6,7 +6,7 @@ to ring; `step()` makes one tick of the clock and does what was collected, `sett
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +18,6 @@ from pymongo.database import Database
 
 from engine.app import App
 from engine.campaign.load import load_campaign
-from engine.channels.maildir import file_name
 from engine.clock import millis, parse_duration, parse_instant
 from engine.domain.campaign import CampaignRecord
 from engine.domain.changes import NewEvent, UserChange
@@ -27,7 +26,16 @@ from engine.domain.keys import user_key
 from engine.pipeline.steering import Applied
 from engine.settings import Email, Engine, Paths, Services, Settings
 from engine.stores.documents import read_enrolment
-from tests.integration.pipeline_shop import POLICIES, SHOP, WORKSPACES, Collected, Mail, read_mail, sent_keys, state_of
+from tests.integration.pipeline_shop import (
+    POLICIES,
+    SHOP,
+    WORKSPACES,
+    Collected,
+    Mail,
+    check_counts,
+    hurry,
+    read_mail,
+)
 
 START: Final = parse_instant("2026-01-01")
 """Campaign time when a world begins."""
@@ -244,10 +252,7 @@ class World:
 
     def hurry(self) -> None:
         """Let every back-off in system time be over: of retries and of slices that failed."""
-        past = {"$dateSubtract": {"startDate": "$$NOW", "unit": "second", "amount": 1}}
-        outgoing = {"outgoing.retry_at": {"$exists": True}}
-        self.database["enrolments"].update_many(outgoing, [{"$set": {"outgoing.retry_at": past}}])
-        self.database["slices"].update_many({"not_before": {"$exists": True}}, [{"$set": {"not_before": past}}])
+        hurry(self.database)
 
     # what came of it
 
@@ -290,18 +295,4 @@ class World:
         And no reconciliation found what due times, crossings and looks should have found before it.
         """
         assert not list(self.database["runs"].find({"results.missed": {"$gt": 0}}))
-        expected: Counter[str] = Counter()
-        for record in self.app.stores.campaigns.everything():
-            report = self.app.outlook.report(record)
-            assert report.adds_up, report.counts
-            stays = [read_enrolment(raw) for raw in self.database["enrolments"].find({"campaign": record.uid})]
-            exited = Counter(str(stay.reason) for stay in stays if not stay.active)
-            assert report.counts.entered == len(stays) == report.counts.active + exited.total()
-            assert dict(report.counts.exited) == dict(exited)
-            states = Counter(state_of(stay, one) for stay in stays for one in [*stay.settled, stay.outgoing] if one)
-            counted = {(n, s): c for n, m in report.counts.messages.items() for s, c in m.states.items()}
-            assert counted == dict(states)
-            if self.settings.email.transport == "maildir":
-                expected.update(map(file_name, sent_keys(stays)))
-        folder = self.settings.maildir / "new"
-        assert Counter(path.name for path in folder.glob("*")) == expected
+        check_counts(self.app, self.database, self.settings)

@@ -1,0 +1,118 @@
+"""P3, P7: what a pass costs when nobody is due, by how many users are enrolled."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+import psutil
+
+from bench.measure import counters
+from bench.ours import Engine
+from bench.population import AS_OF, DAY_MS, WORKSPACE
+from engine.domain.enrolment import Enrolment
+from engine.domain.keys import enrolment_id, user_key, user_suffix
+from engine.domain.lifecycle import StayState
+from engine.stores.documents import enrolment_document
+
+DUE: Final = 100
+"""Stays that are due at each pass of P7."""
+
+AUDIENCE: Final = "all: [{orders_count: {gte: 3}}, {last_order_at: {older_than: 14d}}]\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """One pass: seconds on the wall, processor seconds of everything, MongoDB commands, documents examined."""
+
+    seconds: float
+    processor: float
+    commands: int
+    examined: int
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """The medians of the passes with so many enrolled, `due` of whom are due."""
+
+    enrolled: int
+    due: int
+    cost: Cost
+
+
+def measure(engine: Engine, sizes: list[int], rounds: int, *, due: int) -> list[Enrolled]:
+    """Passes of one continuous campaign as its enrolled users grow; `due` of them are due at each pass."""
+    engine.clear()
+    record = engine.campaign("enrolled", AUDIENCE, kind="continuous", entry={"again_after": "900d"})
+    record = engine.app.steering.launch(record)
+    engine.app.stores.campaigns.move(record, type(record.state)("live"), launched_at=AS_OF, pass_as_of=AS_OF)
+    engine.app.stores.campaigns.crossed([record.uid], AS_OF, reconciled=True)
+    results: list[Enrolled] = []
+    there = 0
+    for size in sizes:
+        _enrol(engine, record.uid, there, size)
+        there = size
+        costs = [_pass(engine, record.uid, due) for _ in range(rounds + 1)][1:]
+        middle = [statistics.median(getattr(cost, what) for cost in costs) for what in Cost.__dataclass_fields__]
+        results.append(Enrolled(size, due, Cost(middle[0], middle[1], int(middle[2]), int(middle[3]))))
+    return results
+
+
+def _enrol(engine: Engine, uid: str, first: int, until: int) -> None:
+    """Enrol users `first` to `until`, waiting for a message that is not due for years."""
+    stays = engine.database["enrolments"]
+    documents = _documents(uid, first, until)
+    while batch := list(islice(documents, 5_000)):
+        stays.insert_many(batch, ordered=False)
+
+
+def _documents(uid: str, first: int, until: int) -> Iterator[dict[str, Any]]:
+    for number in range(first, until):
+        user = f"u-{number + 1}"
+        yield enrolment_document(
+            Enrolment(
+                id=enrolment_id(WORKSPACE, uid, user_suffix(user), 1),
+                workspace=WORKSPACE,
+                campaign=uid,
+                user=user_key(WORKSPACE, user),
+                entry=1,
+                state=StayState.ACTIVE,
+                entered_at=AS_OF,
+                revision=1,
+                version=1,
+                due_at=AS_OF + 1_000 * DAY_MS,
+            )
+        )
+
+
+def _pass(engine: Engine, uid: str, due: int) -> Cost:
+    """One pass: time moves by a minute, the clock ticks until nothing more happens, what it asked for is done."""
+    app = engine.app
+    app.stores.times.advance(app.clock.campaign_now() + 60_000, app.system.system_now())
+    if due:
+        wanted = {"campaign": uid, "due_at": {"$gt": AS_OF + 900 * DAY_MS}}
+        ids = [raw["_id"] for raw in engine.database["enrolments"].find(wanted, {"_id": 1}).limit(due)]
+        engine.database["enrolments"].update_many({"_id": {"$in": ids}}, {"$set": {"due_at": app.clock.campaign_now()}})
+    server = psutil.Process(int(engine.database.command("serverStatus")["pid"]))
+    own, mongod = _cpu(psutil.Process()), _cpu(server)
+    commands, examined = counters(engine.database)
+    began = time.perf_counter()
+    app.ticking.run()
+    for run in app.stores.runs.undecided() if due else []:
+        engine.work(run.id)
+    seconds = time.perf_counter() - began
+    after_commands, after_examined = counters(engine.database)
+    return Cost(
+        seconds,
+        _cpu(psutil.Process()) - own + _cpu(server) - mongod,
+        after_commands - commands - 1,
+        after_examined - examined,
+    )
+
+
+def _cpu(process: psutil.Process) -> float:
+    return sum(process.cpu_times()[:2])

@@ -1,0 +1,71 @@
+"""P1, P1b, P1c, P2, P11: a full pass over all users, in every way, side by side."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from bench.audiences import AUDIENCES, node
+from bench.competent import CompetentWay
+from bench.measure import Rounds, Way, side_by_side
+from bench.naive import NaiveWay
+from bench.ours import Engine, OursWay
+from bench.population import AS_OF, WORKSPACE
+from engine.domain.keys import HIGHEST
+from engine.domain.work import AccessPath
+from engine.predicate.compiled import compile_predicate
+from engine.predicate.parse import parse_predicate
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """The rounds of every way over one audience, the floor, and this worker's memory (MiB) before and at the most."""
+
+    rounds: list[Rounds]
+    floor: float
+    memory: tuple[float, float]
+
+
+def compare(engine: Engine, sample: Sequence[str], audience: str, rounds: int) -> Passes:
+    """All ways over one audience. Raises `AssertionError` where they do not find the same users of the sample."""
+    database = engine.database
+    engine.warm()
+    ours = OursWay(engine, AUDIENCES[audience], AccessPath.CACHE)
+    scan = OursWay(engine, AUDIENCES[audience], AccessPath.SCAN)
+    naive = NaiveWay(database, sample, AUDIENCES[audience], AS_OF)
+    competent = CompetentWay(database, sample, AUDIENCES[audience], AS_OF)
+    sides: list[Way] = [naive, competent, scan, ours]
+    before = _memory()
+    results = side_by_side(database, sides, rounds)
+    most = _memory()
+    floor = statistics.median(_floor(engine, audience) for _ in range(rounds))
+    asked = set(sample)
+    found = naive.entered()
+    assert competent.entered() == found, "the competent way found different users"
+    assert ours.entered() & asked == found, "our way found different users"
+    return Passes(results, floor, (before, most))
+
+
+def _floor(engine: Engine, audience: str) -> float:
+    """Users per second of the parts one after the other: reading and decoding every row, then the generated test."""
+    catalogue = engine.app.book.catalogue(WORKSPACE)
+    compiled = compile_predicate(parse_predicate(node(AUDIENCES[audience]), catalogue), catalogue)
+    wanted = compiled.candidates(None, AS_OF)
+    cache = engine.app.cached_users
+    assert cache is not None
+    scan = cache.scan(WORKSPACE, "0", HIGHEST, compiled.fields)
+    assert scan is not None
+    users = 0
+    began = time.perf_counter()
+    for batch in scan:
+        wanted.living(batch.rows, AS_OF)
+        users += len(batch.rows)
+    return users / (time.perf_counter() - began)
+
+
+def _memory() -> float:
+    return psutil.Process().memory_info().rss / 2**20
