@@ -8,7 +8,7 @@
 A store's methods are measured by their names (`@named_queries("users")` makes `users.read_range` and its kind), so a
 query cannot be forgotten. The figures of a process are in `MEASUREMENTS`; whoever keeps them takes a `Figure` of each.
 Durations are kept in an HDR histogram: two significant digits at every scale, mergeable between processes, never an
-average alone (`docs/decisions/0007-named-queries-are-measured-where-they-are-called.md`).
+average alone (`docs/decisions/0008-named-queries-are-measured-where-they-are-called.md`).
 """
 
 from __future__ import annotations
