@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gc
 import os
 import random
 import sys
@@ -146,6 +147,7 @@ class InsertWay:
         self._app = app
         self._documents: list[Document] = list(app.stores.database["users"].find().sort("_id", 1))
         random.Random(SEED).shuffle(self._documents)  # as in a file: users stand in no order of their keys
+        gc.freeze()  # what is kept here is not to be searched for garbage while the other ways run
 
     @property
     def users(self) -> int:

@@ -14,7 +14,7 @@ from contextlib import closing
 from typing import Any, NamedTuple
 
 from engine.domain.changes import RowOutcome
-from engine.pipeline.importing.ahead import made_ahead
+from engine.pipeline.importing.ahead import made_ahead, rarely_collected
 from engine.pipeline.importing.columns import RowFaultError
 from engine.pipeline.importing.lines import Position, RawRow
 from engine.pipeline.importing.order import Kind, Order, Summary, check, identity, locked
@@ -94,7 +94,7 @@ class _Import:
     def run(self, index_users: Indexer, watch: Watcher | None, monotonic: Callable[[], float]) -> Summary:
         """All batches, then the end."""
         summary, began, first, first_share = self.summary, monotonic(), self.summary.rows, None
-        with closing(self._rejects), made_ahead(self._read()) as batches:
+        with rarely_collected(), closing(self._rejects), made_ahead(self._read()) as batches:
             for batch in batches:
                 self._index(self._write(batch), index_users)
                 self._save(batch.after)

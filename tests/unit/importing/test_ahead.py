@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from engine.pipeline.importing.ahead import made_ahead
+from engine.pipeline.importing.ahead import made_ahead, rarely_collected
 
 
 def test_items_come_in_their_order() -> None:
@@ -52,3 +53,11 @@ def test_who_leaves_early_leaves_no_thread_behind() -> None:
     with made_ahead(iter(range(1_000_000))) as items:
         assert next(items) == 0
     assert threading.active_count() == before
+
+
+def test_garbage_is_looked_for_as_before_when_the_import_has_ended() -> None:
+    before = gc.get_threshold()
+    with rarely_collected():
+        assert gc.isenabled()
+        assert gc.get_threshold()[0] > before[0]
+    assert gc.get_threshold() == before
