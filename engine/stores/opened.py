@@ -251,9 +251,9 @@ class Stores:
         """The users in Elasticsearch; None where there is none."""
         if self.elastic is None:
             return None
-        from engine.stores.search_index import UserIndex
+        from engine.stores.search_index import UserIndex, alias_of
 
-        return UserIndex(self.elastic)
+        return UserIndex(self.elastic, alias_of(self._services.mongo_database))
 
     def derivation(self, catalogue: Catalogue) -> Derivation:
         """What brings users of a workspace in line with their events."""

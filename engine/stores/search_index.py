@@ -44,6 +44,11 @@ class NotIndexed(EngineError):
     """Elasticsearch refused users; the reasons of the first are told."""
 
 
+def alias_of(database: str) -> str:
+    """The alias of an installation's users, by its database: two installations may share one Elasticsearch."""
+    return ALIAS if database == "tidegate" else f"{ALIAS}.{database.lower()}"
+
+
 def document_id(key: str) -> str:
     """The `_id` of a user key."""
     return key if len(key) <= LONGEST_ID else f"#{blake2b(key.encode(), digest_size=32).hexdigest()}"

@@ -55,9 +55,13 @@ class World:
         transport: Mapping[str, object] | None = None,
         engine: Mapping[str, str] | None = None,
         at: int = START,
+        reading: bool = False,
         **profile: object,
     ) -> None:
-        """`database` is migrated and empty; `profile` are keys of the default profile, `transport` of `email:`."""
+        """`database` is migrated and empty; `profile` are keys of the default profile, `transport` of `email:`.
+
+        `reading` gives it the user cache and Elasticsearch.
+        """
         self.database = database
         self.folder = folder
         self.asked: deque[tuple[str, str, str]] = deque()
@@ -70,6 +74,11 @@ class World:
                 mongo_url=SecretStr(services.mongo_url),
                 broker_url=SecretStr(services.broker_url),
                 mongo_database=database.name,
+                **(
+                    {"cache_url": SecretStr(services.cache_url), "elastic_url": SecretStr(services.elastic_url)}
+                    if reading
+                    else {}
+                ),
             ),
             paths=Paths(
                 var=folder / "var",

@@ -1,0 +1,134 @@
+"""P10, P18: from a change of one user to the delivery that is chosen for it, and the feed's lag under many changes."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import threading
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from bench.audiences import ONE_FIFTH
+from bench.ours import NAME, Engine
+from bench.population import WORKSPACE
+from engine.domain.changes import UserChange
+from engine.domain.keys import user_key
+from engine.domain.work import AccessPath
+
+NAMED: Final = 50
+"""Campaigns of P18 that name the field which changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lags:
+    """How many changes, seconds from each one to what came of it (median, p99), and how many never came."""
+
+    changes: int
+    median: float
+    p99: float
+    missed: int
+
+
+class Looker:
+    """Looks at users who changed as soon as they are asked for, as the actor `look_at_users` does."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="looker")
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            if not self._engine.app.looking.run():
+                self._stop.wait(0.005)
+
+    def __enter__(self) -> Looker:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def change_to_delivery(engine: Engine, changes: int) -> Lags:
+    """P10: one user after the other comes to match, while a pass over everybody goes on again and again."""
+    engine.clear()
+    live = engine.campaign("arrivals", 'all: [{income: "arrived"}]\n', kind="continuous")
+    with engine.feed():
+        engine.work(engine.launch(live, AccessPath.SCAN))
+    stop = threading.Event()
+
+    def pass_over_everybody() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            record = engine.campaign(f"{NAME}-{number}", ONE_FIFTH)
+            engine.work(engine.launch(record, AccessPath.CACHE))
+
+    waits: list[float] = []
+    upserts = engine.app.imports(WORKSPACE).upserts
+    with engine.feed(), Looker(engine):
+        passing = threading.Thread(target=pass_over_everybody)
+        passing.start()
+        try:
+            for number in range(1, changes + 1):
+                key = user_key(WORKSPACE, f"u-{number * 7}")
+                began = time.perf_counter()
+                upserts.apply([UserChange(key, {"a.income": "arrived"})])
+                waits.append(_until_chosen(engine, live.uid, key, began))
+        finally:
+            stop.set()
+            passing.join()
+    return _lags(waits, changes)
+
+
+def _until_chosen(engine: Engine, uid: str, user: str, began: float) -> float:
+    """Seconds until a delivery is chosen for a user; infinite after 30."""
+    wanted = {"campaign": uid, "user": user, "outgoing.state": "queued"}
+    while time.perf_counter() - began < 30:
+        if engine.database["enrolments"].find_one(wanted, {"_id": 1}) is not None:
+            return time.perf_counter() - began
+        time.sleep(0.005)
+    return float("inf")
+
+
+def many_changes(engine: Engine, campaigns: int, rate: int, seconds: int) -> Lags:
+    """P18: `rate` changes a second, among `campaigns` campaigns of which `NAMED` name the field that changes."""
+    engine.clear()
+    for number in range(campaigns):
+        rule = '{income: "surged"}' if number < NAMED else f"{{orders_count: {{gte: {1_000_000 + number}}}}}"
+        record = engine.app.steering.launch(engine.campaign(f"many-{number}", f"all: [{rule}]\n", kind="continuous"))
+        now = engine.app.clock.campaign_now()
+        engine.app.stores.campaigns.move(record, type(record.state)("live"), launched_at=now, pass_as_of=now)
+    upserts = engine.app.imports(WORKSPACE).upserts
+    draw = random.Random(3)
+    users = draw.sample(range(1, engine.app.choosing.size(WORKSPACE)), rate * seconds)
+    written: dict[str, float] = {}
+    with engine.feed(), Looker(engine):
+        began = time.perf_counter()
+        for start in range(0, len(users), rate // 10):
+            keys = [user_key(WORKSPACE, f"u-{number}") for number in users[start : start + rate // 10]]
+            upserts.apply([UserChange(key, {"a.income": "surged"}) for key in keys])
+            written.update(dict.fromkeys(keys, time.perf_counter()))
+            time.sleep(max(0.0, began + (start + rate // 10) / rate - time.perf_counter()))
+        engine.settled()
+    return _arrivals(engine, written)
+
+
+def _arrivals(engine: Engine, written: dict[str, float]) -> Lags:
+    """The feed's lag is told by each micro-batch; here only whether everybody came, and the batches' own times."""
+    there = engine.database["enrolments"].count_documents({})
+    lags = engine.lags
+    return Lags(len(written), statistics.median(lags), _p99(lags), len(written) * NAMED - there)
+
+
+def _lags(waits: list[float], changes: int) -> Lags:
+    came = [wait for wait in waits if wait != float("inf")]
+    return Lags(changes, statistics.median(came), _p99(came), changes - len(came))
+
+
+def _p99(values: list[float]) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]

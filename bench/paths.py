@@ -1,0 +1,119 @@
+"""P8, P9: access paths side by side, and what the planner chooses against the best of them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import yaml
+
+from bench.ours import Engine
+from bench.population import WORKSPACE
+from engine.domain.keys import HIGHEST
+from engine.domain.work import AccessPath
+
+TENTH_PERCENT: Final = """\
+all:
+  - orders_count: {gte: 100}
+  - orders_value: {gte: 4000}
+  - age: "45-54"
+"""
+"""About one user in a thousand of `bench.population`: P8."""
+
+INDEXED: Final = [("w", 1), ("g.orders_value", 1), ("_id", 1)]
+"""The index that serves some of the predicates of P9, and none of P8."""
+
+
+def predicates() -> list[str]:
+    """Thirty audiences over real fields, from next to nobody to nearly everybody."""
+    found: list[dict[str, object]] = []
+    found += [{"orders_value": {"gte": value}} for value in (10_000, 6_000, 4_000, 3_000, 2_000, 1_000, 300)]
+    found += [{"orders_count": {"gte": count}} for count in (250, 180, 120, 80, 50, 20, 5)]
+    found += [{"last_order_at": {"older_than": f"{days}d"}} for days in (150, 90, 60, 30, 14, 3)]
+    found += [{"age": group} for group in ("19-24", "35-44", "45-54")]
+    tail: list[dict[str, object]] = [
+        {"all": [{"orders_count": {"gte": 20}}, {"age": group}]} for group in ("35-44", "65+")
+    ]
+    tail += [
+        {"all": [{"orders_value": {"gte": 2_000}}, {"last_order_at": {"older_than": "14d"}}]},
+        {"all": [{"orders_value": {"gte": 500}}], "none": [{"age": "45-54"}]},
+        {"none": [{"unsubscribed": True}]},
+        {"any": [{"age": "19-24"}, {"orders_count": {"gte": 200}}]},
+        {"all": [{"income": "250K+"}]},
+    ]
+    found += tail
+    return [yaml.safe_dump(one if {"all", "any", "none"} & set(one) else {"all": [one]}) for one in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One audience: who may enter, the seconds that finding them took on each path, and the planner's choice."""
+
+    audience: str
+    matches: int
+    seconds: dict[AccessPath, float]
+    chosen: AccessPath
+
+    @property
+    def best(self) -> AccessPath:
+        """The path that was quickest."""
+        return min(self.seconds, key=lambda path: self.seconds[path])
+
+    @property
+    def regret(self) -> float:
+        """The chosen path's seconds over the best one's, less one."""
+        return self.seconds[self.chosen] / self.seconds[self.best] - 1
+
+
+def find(engine: Engine, audience: str, path: AccessPath, number: int) -> tuple[float, int]:
+    """Seconds that a path takes to find all candidates (reading, judging, nobody enters), and how many there are."""
+    record = engine.campaign(f"p{number}-{path.value}", audience)
+    entry = engine.app.book.of(record)
+    wanted = entry.compiled.candidates(None, engine.app.clock.campaign_now())
+    began = time.perf_counter()
+    count = engine.found(entry, wanted, path, "0", HIGHEST)
+    return time.perf_counter() - began, count
+
+
+def planner(engine: Engine, rounds: int) -> list[Tried]:
+    """P9: every audience on every path that can serve it, medians; and the planner's choice by what it knows by then."""
+    results: list[Tried] = []
+    for number, audience in enumerate(predicates()):
+        record = engine.campaign(f"p{number}", audience)
+        entry = engine.app.book.of(record)
+        wanted = entry.compiled.candidates(None, engine.app.clock.campaign_now())
+        chosen = engine.app.choosing.choose(entry, wanted)
+        seconds: dict[AccessPath, float] = {}
+        matches = 0
+        for path in (one.path for one in chosen.others if one.possible):
+            took = [find(engine, audience, path, number) for _ in range(rounds)]
+            seconds[path] = statistics.median(one for one, _ in took)
+            matches = took[0][1]
+        results.append(Tried(audience, matches, seconds, chosen.path))
+    return results
+
+
+def learn(engine: Engine) -> None:
+    """Let the rates be measured as production measures them: by runs, on every path."""
+    for audience in predicates()[::6]:
+        for path in (AccessPath.SCAN, AccessPath.CACHE, AccessPath.ELASTIC, AccessPath.INDEX):
+            engine.clear()
+            run = engine.launch(engine.campaign("learn", audience), path)
+            with engine.feed():
+                engine.work(run)
+
+
+def selective(engine: Engine, rounds: int) -> dict[AccessPath, float]:
+    """P8: seconds to find all ids of a selective audience, by path, medians; ids only, as each path gives them."""
+    results: dict[AccessPath, list[float]] = {}
+    for _ in range(rounds):
+        for number, path in enumerate((AccessPath.ELASTIC, AccessPath.CACHE, AccessPath.SCAN)):
+            results.setdefault(path, []).append(find(engine, TENTH_PERCENT, path, 900 + number)[0])
+    return {path: statistics.median(took) for path, took in results.items()}
+
+
+def users(engine: Engine) -> int:
+    """About how many users there are."""
+    return engine.app.choosing.size(WORKSPACE)

@@ -1,0 +1,191 @@
+"""Whatever way candidates are found, the same users enter: any audience, any change, any state of the cache."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Final
+
+import pytest
+import redis
+from elasticsearch import Elasticsearch
+
+from engine.domain.changes import UserChange
+from engine.domain.keys import user_key
+from engine.domain.work import AccessPath
+from engine.stores.migrate import migrate_search
+from tests.integration.pipeline_world import START, World
+
+DAY: Final = 86_400_000
+CASES: Final = int(os.environ.get("TIDEGATE_PATH_CASES", "300"))
+PLANS: Final = ("gold", "silver", "free", None)
+USERS: Final = [f"u{i}" for i in range(60)]
+
+
+@pytest.fixture
+def reading(make_world: Callable[..., World], cache_url: str, elastic: Elasticsearch) -> Iterator[World]:
+    """A world with the user cache and Elasticsearch."""
+    world = make_world(reading=True, slice_users=25, batch={"candidates": [7, 20]})
+    index = world.app.stores.user_index
+    assert index is not None
+    migrate_search(index)
+    assert world.app.indexing is not None
+    for request in world.database["index_requests"].find():  # a feed that starts has everybody indexed
+        world.app.indexing.run(request["_id"])
+    yield world
+    elastic.indices.delete(index=f"{index.alias}-000001")
+
+
+@contextmanager
+def following(world: World) -> Iterator[None]:
+    """The feed follows in a thread of its own, as its process does."""
+    stop = threading.Event()
+
+    def follow() -> None:
+        while not stop.is_set():
+            world.app.feeding.step(timedelta(milliseconds=20))
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def change(world: World, draw: random.Random, users: list[str]) -> None:
+    """Change some users, delete some, and let some come (back)."""
+    for user in users:
+        if draw.random() < 0.1:
+            world.app.stores.users.delete(user_key("shop", user))
+            continue
+        fields: dict[str, Any] = {
+            "plan": draw.choice(PLANS),
+            "age": draw.choice([None, 18, 30, 44]),
+            "vip_until": draw.choice([None, START + draw.randrange(-20, 20) * DAY]),
+            "unsubscribed": draw.random() < 0.2,
+        }
+        catalogue = world.app.book.catalogue("shop")
+        paths = {catalogue.fields[name].mongo_path: value for name, value in fields.items()}
+        world.app.imports("shop").upserts.apply(
+            [UserChange(user_key("shop", user), {"email": f"{user}@x.example", **paths})], revive=True
+        )
+        if draw.random() < 0.3:
+            world.event(user, "Order Completed", at=START - draw.randrange(40) * DAY, value=draw.randrange(10_000))
+
+
+def audience(draw: random.Random) -> dict[str, Any]:
+    """An audience of one to three clauses, some of them under `none`."""
+    leaves: list[dict[str, Any]] = [
+        {"plan": draw.choice(["gold", "silver"])},
+        {"age": {"gte": draw.choice([18, 31])}},
+        {"vip_until": {draw.choice(["older_than", "within", "within_next"]): f"{draw.randrange(1, 15)}d"}},
+        {"orders_count": {"gte": draw.choice([1, 2])}},
+        {"plan": {"exists": False}},
+        {"event": {"name": "Order Completed", "within": f"{draw.randrange(2, 40)}d"}},
+        {"last_order_at": {"older_than": f"{draw.randrange(1, 30)}d"}},
+    ]
+    picked = draw.sample(leaves, draw.randrange(1, 4))
+    cut = draw.randrange(0, 2)
+    return {"all": picked[cut:], "none": [*picked[:cut], {"unsubscribed": True}]}
+
+
+def disturb(world: World, client: redis.Redis, draw: random.Random) -> str:
+    """Put the cache into some state: as it is, cold, half evicted, or of a generation that counts no more."""
+    state = draw.choice(["warm", "warm", "cold", "half evicted", "stale"])
+    keys = list(client.scan_iter(f"*{world.database.name}*u:*"))
+    if state == "cold" and keys:
+        client.delete(*keys)
+    elif state == "half evicted" and keys:
+        client.delete(*draw.sample(keys, (len(keys) + 1) // 2))
+    elif state == "stale":
+        world.app.feeding._next_generation("a test")
+    return state
+
+
+def entered(world: World, name: str, rule: dict[str, Any], path: AccessPath) -> tuple[set[str], str]:
+    """Who enters a one-off campaign whose launch takes `path`, and the path that it took."""
+    record = world.apply({"campaign": name, "kind": "one_off", "audience": rule}).record
+    record = world.app.steering.launch(record, path=path)
+    world.app.ticking.launch(record, world.now)
+    run = world.app.stores.runs.undecided([record.uid])[0]
+    world.app.planning.run(run.id)
+    for piece in world.app.stores.slices.of_run(run.id):
+        world.app.processing.run(piece.id)
+    assert world.app.finishing.run(run.id) or not world.app.stores.slices.of_run(run.id)
+    raw = world.database["runs"].find_one({"_id": run.id}) or {}
+    found = world.database["enrolments"].find({"campaign": record.uid}, {"user": 1})
+    return {one["user"] for one in found}, raw["plan"].get("path", "none")
+
+
+@pytest.mark.timeout(900)
+def test_every_path_lets_the_same_users_in(reading: World, cache_url: str) -> None:
+    draw = random.Random(4)
+    world = reading
+    taken: set[str] = set()
+    with following(world), redis.Redis.from_url(cache_url) as client:
+        change(world, draw, USERS)
+        for number in range(CASES):
+            change(world, draw, draw.sample(USERS, draw.randrange(0, 6)))
+            state = disturb(world, client, draw)
+            rule = audience(draw)
+            results = {
+                path: entered(world, f"c{number}-{path.value}", rule, path)
+                for path in (AccessPath.SCAN, AccessPath.CACHE, AccessPath.ELASTIC)
+            }
+            expected, _ = results[AccessPath.SCAN]
+            for path, (found, took) in results.items():
+                assert found == expected, (number, state, path, rule, found ^ expected)
+                taken.add(took)
+    assert {"scan", "cache", "elastic"} <= taken
+
+
+@pytest.mark.timeout(600)
+def test_launches_miss_nobody_while_users_keep_changing(reading: World) -> None:
+    world = reading
+    draw = random.Random(7)
+    change(world, draw, USERS)
+    launches = CASES // 3
+    stop = threading.Event()
+
+    def keep_changing() -> None:
+        own = random.Random(8)
+        while not stop.is_set():
+            for user in own.sample(USERS, 3):
+                world.change(user, plan=own.choice(PLANS))
+
+    writer = threading.Thread(target=keep_changing)
+    names = [f"c{number}" for number in range(launches)]
+    with following(world):
+        writer.start()
+        try:
+            for number, name in enumerate(names):
+                path = [AccessPath.CACHE, AccessPath.ELASTIC, AccessPath.SCAN][number % 3]
+                record = world.apply({"campaign": name, "audience": {"plan": "gold"}}).record
+                record = world.app.steering.launch(record, path=path)
+                world.app.ticking.launch(record, world.now)
+                run = world.app.stores.runs.undecided([record.uid])[0]
+                world.app.planning.run(run.id)
+                for piece in world.app.stores.slices.of_run(run.id):
+                    world.app.processing.run(piece.id)
+                world.app.finishing.run(run.id)
+                world.app.looking.run()
+        finally:
+            stop.set()
+            writer.join()
+        wanted = world.app.stores.feeds.now()
+        while world.app.stores.feeds.position() < wanted:
+            stop.wait(0.005)
+    while world.app.looking.run():
+        pass
+    gold = {one["_id"] for one in world.database["users"].find({"a.plan": "gold", "deleted": {"$ne": True}})}
+    for name in names:
+        stays = world.stays(name)
+        missed = gold - {stay.user for stay in stays}  # who left and came back was not: the campaign is entered once
+        wrong = {stay.user for stay in stays if stay.active} - gold
+        assert (name, missed, wrong) == (name, set(), set())
