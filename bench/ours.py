@@ -7,10 +7,15 @@ writes, on the threads of this process; the feed is this process too. What is le
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import sys
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +27,11 @@ from bench.population import AS_OF, WORKSPACE
 from engine.app import App
 from engine.campaign.load import load_campaign
 from engine.domain.campaign import CampaignRecord
-from engine.domain.work import AccessPath
+from engine.domain.keys import HIGHEST
+from engine.domain.work import AccessPath, Slice, SliceKind
+from engine.pipeline.book import Entry
+from engine.pipeline.working import Hold
+from engine.predicate.compiled import Candidates
 from engine.settings import load_settings
 from engine.stores.migrate import migrate_mongo, migrate_search
 
@@ -30,6 +39,9 @@ HERE: Final = Path(__file__).resolve().parent
 NAME: Final = "bench"
 THREADS: Final = 2
 """Slices worked on at once: while one waits for MongoDB or Redis, the other decides."""
+
+SMALL: Final = "profile: small\nlane: fast\npass: 10m\n"
+"""The profile of the many small campaigns of P16."""
 
 WORK: Final = ("enrolments", "runs", "slices", "campaigns", "campaign_revisions", "looks", "dirty_ranges")
 
@@ -61,16 +73,21 @@ class Engine:
 
     def __init__(self, addresses: Mapping[str, str], folder: Path, threads: int = THREADS) -> None:
         """`addresses` are dotted settings of the services and the database; `folder` takes the campaign files."""
+        policies = folder / "policies"
+        if not policies.exists():
+            shutil.copytree(HERE.parent / "policies", policies)
+            (policies / "profiles" / "small.yaml").write_text(SMALL, encoding="utf-8")
         flags = {
             **addresses,
             "paths.var": str(folder),
-            "paths.policies": str(HERE.parent / "policies"),
+            "paths.policies": str(policies),
             "paths.workspaces": str(HERE / "conf" / "workspaces"),
         }
         self.app = App(load_settings(HERE.parent / "conf" / "settings.yaml", flags=flags).settings)
         self.app.hooks.messenger = NoMessages()
         self.database = self.app.stores.database
         self._folder = folder
+        self._addresses = dict(addresses)
         self._threads = threads
         migrate_mongo(self.database)
         if self.app.stores.user_index is not None:
@@ -104,15 +121,19 @@ class Engine:
     def work(self, run_id: str) -> dict[str, int]:
         """Plan a run, work on all its slices and decide it; its results."""
         self.app.planning.run(run_id)
+        self.slices(run_id)
+        self.app.finishing.run(run_id)
+        raw = self.database["runs"].find_one({"_id": run_id}) or {}
+        return dict(raw.get("results", {}))
+
+    def slices(self, run_id: str) -> None:
+        """Work on all slices of a run that is planned."""
         left = deque(piece.id for piece in self.app.stores.slices.of_run(run_id))
         threads = [threading.Thread(target=self._slices, args=(left,)) for _ in range(self._threads)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        self.app.finishing.run(run_id)
-        raw = self.database["runs"].find_one({"_id": run_id}) or {}
-        return dict(raw.get("results", {}))
 
     def _slices(self, left: deque[str]) -> None:
         while True:
@@ -121,6 +142,47 @@ class Engine:
             except IndexError:
                 return
             self.app.processing.run(piece)
+
+    def indexed(self) -> None:
+        """Everybody is in Elasticsearch."""
+        indexing = self.app.indexing
+        assert indexing is not None
+        self.caught_up()
+        for request in self.app.stores.index_requests.unheard(timedelta(0), 10_000):
+            indexing.run(request)
+        indexing.range(WORKSPACE, "0", HIGHEST)
+        search = self.app.stores.user_index
+        assert search is not None
+        search.refresh()
+
+    def found(self, entry: Entry, wanted: Candidates, path: AccessPath, size: int = 5_000) -> int:
+        """Find the candidates of the whole workspace by a path, and do nothing with them; how many there are."""
+        piece = Slice("bench", None, WORKSPACE, entry.record.uid, SliceKind.CANDIDATES, wanted.as_of, "0", HIGHEST)
+        hold = Hold(replace(piece, path=path), "", float("inf"), Counter())
+        first, count = "0", 0
+        while True:
+            step = self.app.entering.finding.next(hold, entry, wanted, first, size)
+            count += len(step.rows)
+            if step.then is None:
+                return count
+            first = step.then
+
+    def memory(self, audience: str) -> tuple[float, float]:
+        """MiB of a worker process of its own before a pass over everybody by the cache, and at the most."""
+        self.clear()
+        run = self.launch(self.campaign(NAME, audience), AccessPath.CACHE)
+        with self.feed():
+            self.app.planning.run(run)
+        command = [sys.executable, "-m", "bench.worker", str(self._folder), run, json.dumps(self._addresses)]
+        told = subprocess.run(command, check=True, capture_output=True, cwd=HERE.parent, text=True)
+        before, most = json.loads(told.stdout)
+        return before, most
+
+    def settled(self) -> None:
+        """Let the feed and the looks that go on elsewhere come to an end."""
+        wanted = self.app.stores.feeds.now()
+        while self.app.stores.feeds.position() < wanted or self.app.stores.looks.any():
+            threading.Event().wait(0.01)
 
     def caught_up(self) -> None:
         """Let the feed handle everything that has changed so far."""

@@ -7,8 +7,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import psutil
-
 from bench.audiences import AUDIENCES, node
 from bench.competent import CompetentWay
 from bench.measure import Rounds, Way, side_by_side
@@ -23,7 +21,7 @@ from engine.predicate.parse import parse_predicate
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """The rounds of every way over one audience, the floor, and this worker's memory (MiB) before and at the most."""
+    """The rounds of every way over one audience, the floor, and a worker's memory (MiB) before and at the most."""
 
     rounds: list[Rounds]
     floor: float
@@ -39,15 +37,13 @@ def compare(engine: Engine, sample: Sequence[str], audience: str, rounds: int) -
     naive = NaiveWay(database, sample, AUDIENCES[audience], AS_OF)
     competent = CompetentWay(database, sample, AUDIENCES[audience], AS_OF)
     sides: list[Way] = [naive, competent, scan, ours]
-    before = _memory()
     results = side_by_side(database, sides, rounds)
-    most = _memory()
     floor = statistics.median(_floor(engine, audience) for _ in range(rounds))
     asked = set(sample)
     found = naive.entered()
     assert competent.entered() == found, "the competent way found different users"
     assert ours.entered() & asked == found, "our way found different users"
-    return Passes(results, floor, (before, most))
+    return Passes(results, floor, engine.memory(AUDIENCES[audience]))
 
 
 def _floor(engine: Engine, audience: str) -> float:
@@ -65,7 +61,3 @@ def _floor(engine: Engine, audience: str) -> float:
         wanted.living(batch.rows, AS_OF)
         users += len(batch.rows)
     return users / (time.perf_counter() - began)
-
-
-def _memory() -> float:
-    return psutil.Process().memory_info().rss / 2**20

@@ -11,7 +11,6 @@ import yaml
 
 from bench.ours import Engine
 from bench.population import WORKSPACE
-from engine.domain.keys import HIGHEST
 from engine.domain.work import AccessPath
 
 TENTH_PERCENT: Final = """\
@@ -73,12 +72,12 @@ def find(engine: Engine, audience: str, path: AccessPath, number: int) -> tuple[
     entry = engine.app.book.of(record)
     wanted = entry.compiled.candidates(None, engine.app.clock.campaign_now())
     began = time.perf_counter()
-    count = engine.found(entry, wanted, path, "0", HIGHEST)
+    count = engine.found(entry, wanted, path)
     return time.perf_counter() - began, count
 
 
 def planner(engine: Engine, rounds: int) -> list[Tried]:
-    """P9: every audience on every path that can serve it, medians; and the planner's choice by what it knows by then."""
+    """P9: every audience on every path that can serve it, medians; and the planner's choice by its rates so far."""
     results: list[Tried] = []
     for number, audience in enumerate(predicates()):
         record = engine.campaign(f"p{number}", audience)

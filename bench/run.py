@@ -1,4 +1,7 @@
-"""`python -m bench.run`: a full pass the naive way and our way, side by side, into `docs/benchmarks.md`."""
+"""`python -m bench.run`: the tables of a pass and of everything around it, into `docs/benchmarks.md`.
+
+One run, one population, services of its own; the ways of a table take turns. `--only` picks tables by name.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -16,17 +20,17 @@ from typing import Any, Final, TypeAlias
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from bench import report
+from bench import changes, enrolled, passes, paths, pictures, report, small, tables
 from bench.audiences import AUDIENCES
-from bench.measure import Rounds, Way, machine, side_by_side
-from bench.naive import NaiveWay
-from bench.ours import OursWay
-from bench.population import AS_OF, SEED, documents
-from engine.local.services import LocalServices
+from bench.measure import machine
+from bench.ours import Engine
+from bench.population import SEED, documents
+from engine.local.services import LocalServices, ServiceName
 
 Documents: TypeAlias = "Database[dict[str, Any]]"
 DATABASE: Final = "tidegate_bench"
 _BATCH: Final = 5_000
+TABLES: Final = ("passes", "paths", "enrolled", "changes", "small", "pictures")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +42,16 @@ class Ground:
     folder: Path
 
 
-def compare(ground: Ground, sample: Sequence[str], audience: str, rounds: int) -> list[Rounds]:
-    """Both ways over one audience. Raises `AssertionError` where they do not find the same users of the sample."""
-    ours = OursWay(ground.addresses, ground.folder, audience)
-    try:
-        sides: list[Way] = [NaiveWay(ground.database, sample, audience, AS_OF), ours]
-        results = side_by_side(ground.database, sides, rounds)
-        naive, engine = (side.entered() for side in sides)
-        assert engine & set(sample) == naive, "the two ways found different users"
-    finally:
-        ours.close()
-    return results
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How large everything is."""
+
+    users: int
+    sample: int
+    rounds: int
+    enrolled: tuple[int, ...]
+    campaigns: int
+    seconds: int
 
 
 def fill(database: Documents, users: int) -> None:
@@ -59,18 +62,17 @@ def fill(database: Documents, users: int) -> None:
 
 
 @contextmanager
-def ground(users: int) -> Iterator[Ground]:
+def ground(users: int, wanted: Sequence[ServiceName] = ("mongo", "broker")) -> Iterator[Ground]:
     """Services of our own for the run, with the population in a database of its own."""
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as name:
         folder = Path(name)
-        services = LocalServices(folder / "services", say=lambda text: print(text, file=sys.stderr))
+        services = LocalServices(folder / "services", say=_say, cache_memory="1gb", heap="2g")
         try:
-            urls = services.start(["mongo", "broker"])
-            addresses = {
-                "services.mongo_url": urls.mongo_url,
-                "services.broker_url": urls.broker_url,
-                "services.mongo_database": DATABASE,
-            }
+            urls = services.start(wanted)
+            given = {"mongo": urls.mongo_url, "broker": urls.broker_url}
+            given |= {"cache": urls.cache_url, "elastic": urls.elastic_url or ""}
+            addresses = {f"services.{one}_url": given[one] for one in wanted}
+            addresses["services.mongo_database"] = DATABASE
             with MongoClient[dict[str, Any]](urls.mongo_url) as client:
                 fill(client[DATABASE], users)
                 yield Ground(client[DATABASE], addresses, folder)
@@ -84,27 +86,100 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--users", type=int, default=200_000, help="the population (default 200,000)")
     parser.add_argument("--sample", type=int, default=20_000, help="users of a naive pass (default 20,000)")
     parser.add_argument("--rounds", type=int, default=5, help="measured passes of each way (default 5)")
-    parser.add_argument("--print-only", action="store_true", help="leave docs/benchmarks.md as it is")
-    given = parser.parse_args(argv)
-    load = os.getloadavg()[0]
-    with ground(given.users) as place:
-        users = place.database["users"]
-        keys = [str(one["_id"]) for one in users.find({}, {"_id": 1}).sort("u", 1).limit(given.sample)]
-        tables = {
-            name: report.table(compare(place, keys, audience, given.rounds)) for name, audience in AUDIENCES.items()
-        }
-        version = str(place.database.client.server_info()["version"])
-    sizes = f"--users {given.users} --sample {given.sample} --rounds {given.rounds}"
-    command = f"python -m bench.run {sizes}"
-    population = (
-        f"{given.users:,} users resampled from the grocer's households (seed {SEED}, `bench/population.py`); "
-        f"the naive way looks at {given.sample:,} of them."
+    parser.add_argument(
+        "--enrolled", default="10000,100000,300000", help="enrolled users of the passes with nobody due"
     )
-    text = report.section(command, machine(version, load), population, given.rounds, tables)
-    print(text)
-    if not given.print_only:
-        report.PAGE.write_text(report.put(report.PAGE.read_text(encoding="utf-8"), "bench.run", text), encoding="utf-8")
+    parser.add_argument("--campaigns", type=int, default=1_000, help="live campaigns of the idle and the change tables")
+    parser.add_argument("--seconds", type=int, default=20, help="how long those two go on")
+    parser.add_argument("--only", default=",".join(TABLES), help=f"tables, of {', '.join(TABLES)}")
+    parser.add_argument("--print-only", action="store_true", help="leave docs/ as it is")
+    given = parser.parse_args(argv)
+    sizes = Sizes(
+        given.users,
+        given.sample,
+        given.rounds,
+        tuple(int(one) for one in given.enrolled.split(",")),
+        given.campaigns,
+        given.seconds,
+    )
+    picked = given.only.split(",")
+    load = os.getloadavg()[0]
+    told: dict[str, str] = {}
+    services: list[ServiceName] = ["mongo", "broker", "cache"]
+    if "paths" in picked:
+        services.append("elastic")
+    with ground(sizes.users, services) as place:
+        engine = Engine(place.addresses, place.folder)
+        try:
+            for name in TABLES:
+                if name in picked:
+                    began = time.monotonic()
+                    told[name] = SECTIONS[name](engine, sizes)
+                    _say(f"{name}: {time.monotonic() - began:.0f} s")
+        finally:
+            engine.close()
+        version = str(place.database.client.server_info()["version"])
+    command = f"python -m bench.run {' '.join(sys.argv[1:] if argv is None else argv)}".rstrip()
+    population = f"{sizes.users:,} users resampled from the grocer's households (seed {SEED}, `bench/population.py`)."
+    head = f"Measured with `{command}` on {machine(version, load)}. {population}"
+    for name, text in told.items():
+        print(f"{head}\n\n{text}\n")
+        if not given.print_only:
+            page = report.PAGE.read_text(encoding="utf-8")
+            report.PAGE.write_text(report.put(page, f"bench.run {name}", f"{head}\n\n{text}"), encoding="utf-8")
     return 0
+
+
+def _passes(engine: Engine, sizes: Sizes) -> str:
+    found = engine.database["users"].find({}, {"_id": 1}).sort("u", 1).limit(sizes.sample)
+    sample = [str(one["_id"]) for one in found]
+    told = {name: passes.compare(engine, sample, name, sizes.rounds) for name in AUDIENCES}
+    return tables.passes(told, sizes.rounds)
+
+
+def _paths(engine: Engine, sizes: Sizes) -> str:
+    engine.indexed()
+    eights = paths.selective(engine, sizes.rounds)
+    engine.database["users"].create_index(paths.INDEXED, name="bench")
+    paths.learn(engine)
+    tried = paths.planner(engine, 3)
+    engine.database["users"].drop_index("bench")
+    return tables.paths(eights, tried)
+
+
+def _enrolled(engine: Engine, sizes: Sizes) -> str:
+    nobody = enrolled.measure(engine, list(sizes.enrolled), sizes.rounds, due=0)
+    some = enrolled.measure(engine, list(sizes.enrolled), sizes.rounds, due=enrolled.DUE)
+    return tables.enrolled(nobody, some)
+
+
+def _changes(engine: Engine, sizes: Sizes) -> str:
+    engine.warm()
+    arrivals = changes.change_to_delivery(engine, 100)
+    many = changes.many_changes(engine, sizes.campaigns, 500, sizes.seconds)
+    return tables.changes(arrivals, many, sizes.campaigns, changes.NAMED)
+
+
+def _small(engine: Engine, sizes: Sizes) -> str:
+    return tables.small(small.idle(engine, sizes.campaigns * 5, sizes.seconds))
+
+
+def _pictures(engine: Engine, sizes: Sizes) -> str:
+    return pictures.draw(engine, sizes.users, sizes.enrolled)
+
+
+SECTIONS: Final[dict[str, Callable[[Engine, Sizes], str]]] = {
+    "passes": _passes,
+    "paths": _paths,
+    "enrolled": _enrolled,
+    "changes": _changes,
+    "small": _small,
+    "pictures": _pictures,
+}
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -242,7 +242,7 @@ class Machinery(Core):
             self.dispatching,
             self.messenger,
             self.clock,
-            self.clock.is_set,
+            self.clock.campaign_time,
             self.roster,
             Passing(s.campaigns, s.enrolments, self.book, self.planning, self.roster, self.choosing.probe),
             self.looking,

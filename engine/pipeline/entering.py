@@ -38,7 +38,7 @@ class Entering:
     def __init__(
         self, finding: Finding, deciding: Deciding, stays: StayStore, recheck: Recheck | None, clock: Clock
     ) -> None:
-        self._finding = finding
+        self.finding = finding
         self._deciding = deciding
         self._stays = stays
         self._recheck = recheck
@@ -53,7 +53,7 @@ class Entering:
         piece = hold.piece
         wanted = self._candidates(campaign, piece.after, piece.as_of)
         began = self._clock.monotonic()
-        found = self._finding.next(hold, entry, wanted, first, size)
+        found = self.finding.next(hold, entry, wanted, first, size)
         read_us = int((self._clock.monotonic() - began) * 1_000_000)
         rows = sorted(found.rows, key=_key)
         passage("slice.decided", (f"/{suffix_of_user(row.key)}/" for row in rows))

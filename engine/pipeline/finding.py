@@ -29,8 +29,7 @@ class Found:
     """What one step of a path gave.
 
     `rows` are the candidates, `read` is how many users were read for them, `then` where the next step begins (None: the
-    range ends here).
-    `changes` tells later whether users of the cache changed meanwhile.
+    range ends here). `changes` tells later whether users of the cache changed meanwhile.
     """
 
     rows: list[Row]

@@ -69,12 +69,11 @@ class Passing:
                 nothing.append(record.uid)
             else:
                 runs.append(run)
-        uids = [record.uid for record in passing]
-        self._campaigns.passed(uids, now)
-        self._roster.passed(uids, now)
-        if nothing:
-            self._campaigns.crossed(nothing, now)
-            self._roster.crossed(nothing, now)
+        looked = [record.uid for record in passing if record.uid not in nothing]
+        for uids, crossed in ((nothing, True), (looked, False)):
+            if uids:
+                self._campaigns.passed(uids, now, crossed=crossed)
+                self._roster.passed(uids, now, crossed=crossed)
         return runs
 
     def _comes(self, record: CampaignRecord, now: Instant, *, jumped: bool) -> bool:

@@ -43,19 +43,19 @@ class Roster:
             found, latest = self._campaigns.touched_since(max(_EPOCH, self._since - MARGIN))
             self._since = max(self._since, latest)
             changed = [record for record in found if self._records.get(record.uid) != record]
-            self._records = self._records | {record.uid: record for record in changed}
+            self._records.update((record.uid, record) for record in changed)
             return bool(changed)
 
     def in_states(self, states: Sequence[str]) -> dict[str, CampaignRecord]:
         """The campaigns in one of `states`, by uid, as they were at the last `refresh`."""
-        return {uid: record for uid, record in self._records.items() if record.state in states}
-
-    def passed(self, uids: Sequence[str], as_of: Instant) -> None:
-        """Remember passes that this process has planned."""
         with self._lock:
-            self._records = self._records | {uid: replace(self._records[uid], pass_as_of=as_of) for uid in uids}
+            return {uid: record for uid, record in self._records.items() if record.state in states}
 
-    def crossed(self, uids: Sequence[str], as_of: Instant) -> None:
-        """Remember up to where this process knows that time has been passed."""
+    def passed(self, uids: Sequence[str], as_of: Instant, *, crossed: bool = False) -> None:
+        """Remember passes that this process has planned, or (`crossed`) that had nothing to find."""
         with self._lock:
-            self._records = self._records | {uid: replace(self._records[uid], crossed_to=as_of) for uid in uids}
+            for uid in uids:
+                record = self._records[uid]
+                self._records[uid] = replace(
+                    record, pass_as_of=as_of, crossed_to=as_of if crossed else record.crossed_to
+                )

@@ -40,7 +40,7 @@ MOST_FINISHED: Final = 50
 
 
 class Ticking:
-    """One tick of the clock. `time_is_set` tells whether campaign time stands until it is advanced."""
+    """One tick of the clock. `time` gives campaign time, and whether it stands until it is advanced."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Ticking:
         dispatching: Dispatching,
         messenger: Callable[[], Messenger],
         clock: Clock,
-        time_is_set: Callable[[], bool],
+        time: Callable[[], tuple[Instant, bool]],
         roster: Roster,
         passing: Passing,
         looking: Suspects,
@@ -76,13 +76,13 @@ class Ticking:
         self._dispatching = dispatching
         self._messenger = messenger
         self._clock = clock
-        self._time_is_set = time_is_set
+        self._time = time
         self._asked: dict[str, float] = {}
         self._finished_to = ""
 
     def run(self) -> int:
         """One tick; gives how many things it set going, 0 where nothing was to do."""
-        now = self._clock.campaign_now()
+        now, jumped = self._time()
         self._reconciling.run()
         self._roster.refresh()
         records = self._roster.in_states(WATCHED)
@@ -90,7 +90,7 @@ class Ticking:
         known = {run.id for run in open_runs}
         self._asked = {run_id: asked for run_id, asked in self._asked.items() if run_id in known}
         moved = sum(self._by_time(record, now) for record in records.values())
-        for run in self._passing.run(records, open_runs, now, jumped=self._time_is_set()):
+        for run in self._passing.run(records, open_runs, now, jumped=jumped):
             self._ask_plan(run.id)
             moved += 1
         moved += self._ends(records, now)
@@ -189,6 +189,8 @@ class Ticking:
 
     def _deliver(self, records: dict[str, CampaignRecord], now: Instant) -> int:
         """Delivering slices for each campaign with something to send, or to recover, and no such slice open."""
+        if not self._deliveries.has_outgoing(None, None):
+            return 0
         leave_out = self._slices.campaigns_with_open(SliceKind.DELIVER)
         sending = {
             uid for uid, record in records.items() if record.state in (CampaignState.LIVE, CampaignState.DRAINING)

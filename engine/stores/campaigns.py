@@ -99,12 +99,13 @@ class Campaigns:
         update = _replacing({"state": state.value, **fields})
         return self._all.update_one({"_id": record.uid, "state": record.state.value}, update).matched_count == 1
 
-    def passed(self, uids: Sequence[str], as_of: Instant) -> None:
-        """Note that passes at `as_of` were planned, or had nothing to find; it never goes back. Index: `_id`.
+    def passed(self, uids: Sequence[str], as_of: Instant, *, crossed: bool = False) -> None:
+        """Note that passes at `as_of` were planned, or (`crossed`) had nothing to find; never back. Index: `_id`.
 
         This alone does not touch a campaign: thousands may pass in a minute, and only the clock asks for it.
         """
-        self._all.update_many({"_id": {"$in": list(uids)}}, {"$max": {"pass_as_of": as_of}})
+        marks = {"pass_as_of": as_of} | ({"crossed_to": as_of} if crossed else {})
+        self._all.update_many({"_id": {"$in": list(uids)}}, {"$max": marks})
 
     def crossed(self, uids: Sequence[str], as_of: Instant, *, reconciled: bool = False) -> None:
         """Note up to where time has been passed: a pass at `as_of` is decided, or had nothing to find. Index: `_id`."""

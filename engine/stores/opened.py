@@ -76,6 +76,11 @@ class StoredClock(SystemClock):
         at = self._times.read().set_at
         return self.system_now() if at is None else at
 
+    def campaign_time(self) -> tuple[Instant, bool]:
+        """Campaign time, and whether it stands until it is advanced, in one question."""
+        at = self._times.read().set_at
+        return (self.system_now(), False) if at is None else (at, True)
+
     def is_set(self) -> bool:
         """Whether campaign time stands until it is advanced."""
         return self._times.read().set_at is not None
