@@ -214,7 +214,7 @@ class Delivering:
 
 
 def window_size(most: int, pace: float) -> int:
-    """Deliveries of the next window: at most `most`, and beyond `SURELY` only what takes `PATIENCE` at `pace` mails/s."""
+    """Deliveries of the next window: up to `most`, beyond `SURELY` only what takes `PATIENCE` at `pace` (mails/s)."""
     return min(most, max(SURELY, int(pace * PATIENCE)))
 
 
