@@ -35,7 +35,7 @@ WAYS: Final = {
 }
 LATE: Final = {
     "2 threads, 25 connections each": Setup(threads=2, window=1000, connections=25),
-    "2 threads, 100 connections each": Setup(threads=2, window=1000, connections=100),
+    "4 threads, 100 connections each": Setup(threads=4, window=1000, connections=100),
 }
 HEAD: Final = (
     "| way | mails a round | entering and choosing: worker, mongod | delivering: worker, mongod | Valkey | a mail "
