@@ -177,7 +177,7 @@ def write_policies(folder: Path, setup: Setup) -> None:
     lanes = (HERE.parent / "policies" / "lanes.yaml").read_text(encoding="utf-8")
     (folder / "lanes.yaml").write_text(lanes.partition("\n")[2], encoding="utf-8")
     profile = {"profile": "default", "lane": "slow", "in_flight": setup.threads, "window": setup.window}
-    profile |= {"batch": {"candidates": [1000, 5000]}, "slice_users": 20_000 // setup.threads}
+    profile |= {"batch": {"candidates": [1000, 5000]}, "slice_users": 20_000 if setup.threads == 1 else 1_000}
     (folder / "profiles" / "default.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
 
 

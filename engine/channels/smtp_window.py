@@ -162,18 +162,24 @@ class SendingWindow:
             if self._kept:
                 self._most = len(self._kept)
                 return
-            outcome = _refused(error)
-            self._outcomes |= dict.fromkeys((turn.place for turn in self._waiting), outcome)
-            self._waiting.clear()
+            self._give_up(_refused(error))
             return
         self._kept.append(connection)
         self._free[connection] = None
 
     def _end_late(self) -> None:
-        """Break off where the server has kept us waiting for too long."""
+        """Break off where the server has kept us waiting for too long; where it does everywhere, the window is over."""
         now = self._looked_at = time.monotonic()
-        for connection in [one for one in self._events if not one.dialogue.idle and one.until <= now]:
+        late = [one for one in self._events if not one.dialogue.idle and one.until <= now]
+        for connection in late:
             self._after(connection, "smtp_timeout")
+        if late and not self._kept:
+            self._give_up(Retry(CONNECTION, f"smtp_timeout_at_{Phase.MAIL}"))
+
+    def _give_up(self, outcome: Outcome) -> None:
+        """What has not begun is not begun in this window."""
+        self._outcomes |= dict.fromkeys((turn.place for turn in self._waiting), outcome)
+        self._waiting.clear()
 
 
 def _refused(error: OSError | smtplib.SMTPException) -> Outcome:

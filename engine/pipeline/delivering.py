@@ -122,7 +122,7 @@ class Delivering:
         counts: Counter[str] = Counter()
         done = 0
         while done < len(waiting) and (done == 0 or self._clock.monotonic() - began < LONGEST):
-            window = waiting[done : done + min(most, max(SURELY, int(self._pace * PATIENCE)))]
+            window = waiting[done : done + window_size(most, self._pace)]
             done += len(window)
             counts += self._window(hold, entry, window, documents, now)
         took = timedelta(seconds=self._clock.monotonic() - began)
@@ -211,6 +211,11 @@ class Delivering:
             tell(entry, some, again, channel=channel)
             counts["retried"] += len(some)
         return counts
+
+
+def window_size(most: int, pace: float) -> int:
+    """Deliveries of the next window: up to `most`, beyond `SURELY` only what takes `PATIENCE` at `pace` (mails/s)."""
+    return min(most, max(SURELY, int(pace * PATIENCE)))
 
 
 def _end(outcome: Outcome, message: str, attempts: int, now: Instant) -> Settled | Retry:

@@ -90,16 +90,17 @@ def emit(event: str, /, **fields: object) -> None:
 def emit_each(event: str, common: Mapping[str, object], rows: Rows) -> None:
     """Tell that `event` happened once for each of `rows`, which add labels of their own to the fields of `common`.
 
-    As `emit` for each of them, in one go for subscribers that can. Raises `ProgrammerError` for a row that has other
-    names than the first, or other things than labels.
+    As `emit` for each of them, in one go for subscribers that can. Raises `ProgrammerError` (only while `strict`) for a
+    row that has other names than the first, or other things than labels.
     """
     if not rows:
         return
     names = rows[0].keys()
-    if not names <= LABELS or any(row.keys() != names for row in rows):
+    alike = names <= LABELS and all(row.keys() == names for row in rows)
+    if not alike and _strict:
         raise ProgrammerError(f"{event}: rows of different labels", remedy="give them alike, the rest as common fields")
     allowed = _ALLOWED.get(event)
-    if allowed is None or not allowed.issuperset(common) or not allowed.issuperset(names):
+    if not alike or allowed is None or not allowed.issuperset({*common, *names}):
         for row in rows:
             emit(event, **common, **row)
         return

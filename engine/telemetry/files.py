@@ -1,8 +1,8 @@
 """Log files: one JSON line per event, a file of its own per process, cut by size, whole whatever dies.
 
 A file is named `PROCESS-PID-TOKEN.NNNN.ndjson`: it is never renamed and its name never comes back, so whoever follows
-it (`tidegate logs ship`, Filebeat, Vector, Fluent Bit) can go by name and byte. A line is written with one call in
-append mode: a SIGKILL leaves at most one torn line, the last.
+it (`tidegate logs ship`, Filebeat, Vector, Fluent Bit) can go by name and byte. Lines are written whole, with one
+call for one or some of them, in append mode: a SIGKILL leaves at most one torn line, the last.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class LogFile:
         return self._folder / f"{self._process}-{self._pid}-{self._token}.{self._number:04d}.ndjson"
 
     def write(self, line: bytes) -> None:
-        """Append `line` (without its line end)."""
+        """Append `line`, or several with line ends between them (without the last one)."""
         with self._lock:
             try:
                 if self._handle < 0 or self._size + len(line) > self._max_bytes:

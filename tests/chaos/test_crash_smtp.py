@@ -21,9 +21,17 @@ USERS: Final = tuple(f"u{number}" for number in range(8))
 class Sink:
     """A real SMTP server's handler: counts what it took by recipient, and refuses once whom a test names."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, pipelining: bool) -> None:
+        self.pipelining = pipelining
         self.taken: Counter[str] = Counter()
         self.refused_once: set[str] = set()
+
+    async def handle_EHLO(  # noqa: N802 - aiosmtpd's hook
+        self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        """With PIPELINING or without."""
+        session.host_name = hostname
+        return [*responses[:-1], "250-PIPELINING", responses[-1]] if self.pipelining else responses
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd's hook
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -50,10 +58,10 @@ class FreePort(Controller):
         super()._trigger_server()
 
 
-@pytest.fixture
-def sink() -> Iterator[tuple[Sink, int]]:
-    """A server and its port."""
-    handler = Sink()
+@pytest.fixture(params=["stepwise", "pipelining"])
+def sink(request: pytest.FixtureRequest) -> Iterator[tuple[Sink, int]]:
+    """A server and its port; a sender has two connections to it where the window has more than one mail."""
+    handler = Sink(pipelining=request.param == "pipelining")
     controller = FreePort(handler, hostname="127.0.0.1", port=0)
     controller.start()
     yield handler, controller.port
@@ -65,7 +73,7 @@ def staged(make_stage: Callable[..., World], sink: tuple[Sink, int]) -> Callable
     """Makes a one-off campaign to eight users that goes out through the sink; keys are those of the campaign."""
 
     def make(**more: Any) -> World:
-        transport = {"transport": "smtp", "host": "127.0.0.1", "port": sink[1], "starttls": "off"}
+        transport = {"transport": "smtp", "host": "127.0.0.1", "port": sink[1], "starttls": "off", "connections": 2}
         world = make_stage(slice_users=100, transport=transport, window=None if more.get("at_most_once") else 2)
         for user in USERS:
             world.user(user, email=f"{user}@x.example")
