@@ -49,7 +49,7 @@ def test_a_ctrl_c_ends_it_with_130(installation: Installation) -> None:
 
 def test_a_kill_leaves_no_process_behind(installation: Installation) -> None:
     process = installation.running()
-    installation.until(lambda: len(installation.family(process)) > 2, "the child of the suspects", process)
+    installation.until(lambda: len(installation.family(process)) > 3, "the child of the suspects", process)
     family = installation.family(process)
     process.kill()
     process.wait()
