@@ -6,8 +6,6 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
-from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -15,10 +13,8 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from actors.middleware.watchdog import EXIT_UNHEALTHY
 from engine.app import App
 from engine.local.addresses import Urls
-from engine.local.prefork import keep_children
 from engine.local.services import LocalServices
 from engine.settings import LoadedSettings, Settings, load_settings
 
@@ -50,25 +46,6 @@ def with_urls(settings: Settings, urls: Urls) -> Settings:
         }
     )
     return settings.model_copy(update={"services": services})
-
-
-def keep(settings: Settings, count: int) -> None:
-    """Keep `count` processes like this one and exit when told to; returns in each of them, which may open anything.
-
-    Raises `ServiceUnreachable` where an address is missing, at once and not in a child again and again.
-    """
-    elastic = addressed(settings).services.elastic_url is not None
-    fork(count, settings.engine.stop_timeout, elastic=elastic)
-
-
-def fork(count: int, patience: timedelta, *, elastic: bool) -> None:
-    """The same for a command that finds its services later; `elastic` tells whether it may open Elasticsearch."""
-    if elastic:
-        import_module("engine.stores.search_index")  # the stores import it when they open it: 0.8 s that a fork saves
-        import_module("engine.stores.connect_elastic")
-    code = keep_children(count, patience, say=say, curable=(EXIT_UNHEALTHY,))
-    if code is not None:
-        raise typer.Exit(code)
 
 
 @contextmanager

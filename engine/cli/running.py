@@ -20,8 +20,9 @@ from actors.messenger import BrokerMessenger
 from actors.middleware import stop_requested, wait_for_stop
 from engine.app import App
 from engine.cli.fleet import serve
+from engine.cli.forking import fork, keep
 from engine.cli.importing import ImportSetting
-from engine.cli.opening import addressed, fork, keep, opened, say, settings_of, with_urls
+from engine.cli.opening import addressed, opened, say, settings_of, with_urls
 from engine.cli.stopping import interrupted, on_signals
 from engine.domain.keys import cut
 from engine.errors import ServiceUnreachable
