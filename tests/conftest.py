@@ -4,8 +4,8 @@
 recognised (its folder names its owner) and ended by the next. Elasticsearch is begun at the start of a session that has
 a test marked `elastic`, so that it gets ready while others run.
 
-With `-n 2` (pytest-xdist) all workers use one set, in a folder of the process that hands out the tests, which ends it
-after them; each test has databases and names of its own there. Files with a test marked `long` are handed out first.
+With `-n 2` (pytest-xdist) all workers use one set: the process that hands out the tests starts it, and ends it after
+them; each test has databases and names of its own there. Files with a test marked `long` are handed out first.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class Services:
         self._local, self._owned = LocalServices(folder, **_SIZES), False
 
     def begin(self, names: set[ServiceName]) -> None:
-        """Start services in the background, unless shared ones are used."""
-        if self._shared is None and names:
+        """Start services in the background, unless those of others are used."""
+        if self._shared is None and self._owned and names:
             self.local.launch(names)
 
     def url(self, name: ServiceName) -> str:
@@ -144,6 +144,13 @@ def pytest_configure_node(node: Any) -> None:
     """Tell a worker of pytest-xdist where the services of this session are."""
     if not _SERVICES.given:
         node.workerinput[_FOLDER] = str(_SERVICES.local.var)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(ids: list[str]) -> None:
+    """Begin to start all services when a worker has anything but unit tests; who hands them out knows no more."""
+    if not all(one.startswith("tests/unit/") for one in ids):
+        _SERVICES.begin(set(_NEED.values()))
 
 
 @pytest.hookimpl(trylast=True)

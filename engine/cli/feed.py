@@ -11,7 +11,8 @@ from actors.build import broker_for
 from actors.logs import log_options
 from actors.middleware import stop_requested, wait_for_stop
 from engine.app import App
-from engine.cli.opening import addressed, keep, migrate, settings_of
+from engine.cli.forking import keep
+from engine.cli.opening import addressed, migrate, settings_of
 from engine.cli.stopping import interrupted, on_signals
 from engine.pipeline.following import Following
 from engine.telemetry import logging

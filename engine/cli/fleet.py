@@ -13,7 +13,8 @@ from actors.fleet import FLEET_VARIABLE, exec_fleet, run_fleet_in_process, stop_
 from actors.logs import log_options
 from actors.middleware import wait_for_stop
 from engine.app import App
-from engine.cli.opening import addressed, keep, settings_of
+from engine.cli.forking import keep
+from engine.cli.opening import addressed, settings_of
 from engine.cli.stopping import on_signals
 from engine.errors import NotFound
 from engine.local.services import LocalServices

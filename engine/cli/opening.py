@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +16,6 @@ from rich.table import Table
 from engine.app import App
 from engine.errors import ServiceUnreachable
 from engine.local.addresses import Urls
-from engine.local.prefork import keep_children
 from engine.local.services import LocalServices
 from engine.settings import LoadedSettings, Settings, load_settings
 from engine.stores.migrate import migrate_mongo, migrate_search
@@ -51,19 +49,6 @@ def with_urls(settings: Settings, urls: Urls) -> Settings:
         }
     )
     return settings.model_copy(update={"services": services})
-
-
-def keep(settings: Settings, count: int) -> None:
-    """Keep `count` processes like this one and exit when told to; returns in each of them, which may open anything.
-
-    Raises `ServiceUnreachable` where an address is missing, at once and not in a child again and again.
-    """
-    if addressed(settings).services.elastic_url is not None:
-        import_module("engine.stores.search_index")  # the stores import it when they open it: 0.8 s that a fork saves
-        import_module("engine.stores.connect_elastic")
-    code = keep_children(count, settings.engine.stop_timeout, say=say)
-    if code is not None:
-        raise typer.Exit(code)
 
 
 @contextmanager

@@ -22,8 +22,9 @@ from actors.middleware import request_stop, stop_requested, wait_for_stop
 from engine.app import App
 from engine.cli.feed import following
 from engine.cli.fleet import serve
+from engine.cli.forking import fork, keep
 from engine.cli.importing import ImportSetting
-from engine.cli.opening import addressed, keep, migrate, opened, say, settings_of, with_urls
+from engine.cli.opening import addressed, migrate, opened, say, settings_of, with_urls
 from engine.cli.stopping import interrupted, on_signals
 from engine.domain.keys import cut
 from engine.local.addresses import Urls, given
@@ -47,6 +48,8 @@ MANY = 2_000
 RANGES = 256
 URLS = "urls"
 """Under this the services' addresses are handed to the child of the suspects."""
+STOP_PATIENCE = timedelta(seconds=90)
+"""What `tidegate run` gets to end: its batches (10 s), the drivers' time-outs (30 s), its own services (20 s)."""
 MAINTAIN_EVERY = 3_600.0
 REMIND_EVERY = 10.0
 """Seconds between two clean-ups of what is over, and between two looks for index requests that nobody heard."""
@@ -65,9 +68,11 @@ def run(
 ) -> None:
     """Run everything in one process: the clock, and every fleet as its own thread pool.
 
-    Suspects alone get a child process, for whoever dies there must not take the others along.
+    Suspects alone get a child process, for whoever dies there must not take the others along. The one process is itself
+    a child, so that it works again at once should it be killed.
     """
     settings = settings_of(context)
+    fork(1, STOP_PATIENCE, elastic=not no_services or settings.services.elastic_url is not None)
     nursery = Nursery(
         lambda told: _serve_suspects(settings, Urls(**json.loads(told[URLS]))), settings.engine.stop_timeout
     )

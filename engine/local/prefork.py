@@ -1,6 +1,6 @@
 """Children that are forked from a process that has imported everything, and forked again at once when one dies.
 
-Importing takes a process two seconds or more, a fork some milliseconds. So a process of the Procfile whose worker is
+Importing takes a process two seconds or more, a fork some milliseconds. So a process of the Procfile that is
 killed (by the system for its memory, by a poisonous slice, by hand) works again before its lease has run out, and its
 siblings never notice. The parent does nothing else and opens nothing: it holds no connection, no lock and no thread
 that a child could inherit.
@@ -14,7 +14,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -42,16 +42,27 @@ class Child:
     due: float = 0.0
 
 
-def keep_children(count: int, patience: timedelta, *, say: Callable[[str], None], again: Backoff = AGAIN) -> int | None:
+def keep_children(
+    count: int,
+    patience: timedelta,
+    *,
+    say: Callable[[str], None],
+    curable: Collection[int] = (),
+    again: Backoff = AGAIN,
+) -> int | None:
     """Fork `count` children and keep as many until told to end; None in each child, in the parent its exit code.
+
+    Whom a signal ended is forked again, and who ended with a code that is `curable`. Who ended by itself with another
+    code had a reason (a wrong setting, a service that is away): the others are told to end, and that is the parent's
+    code, for whoever supervises it. `say` is told of every death.
 
     Call it in the main thread while there is no other. TERM, HUP and Ctrl-C are passed on as one TERM; who has not
     ended shortly before `patience` is killed. A second Ctrl-C kills at once. A child in which this returns has the
-    default handlers (but ignores Ctrl-C, which its parent passes on), and gets a TERM should its parent die. `say` is
-    told of every death.
+    default handlers (but ignores Ctrl-C, which its parent passes on). It is killed should its parent be: whoever starts
+    the parent again must not find half of it at work.
     """
     gc.freeze()  # what is imported stays shared: the children's collector need not touch it
-    return _Parent([Child(number) for number in range(1, count + 1)], patience, say, again).run()
+    return _Parent([Child(number) for number in range(1, count + 1)], patience, say, curable, again).run()
 
 
 @dataclass
@@ -59,8 +70,10 @@ class _Parent:
     children: list[Child]
     patience: timedelta
     say: Callable[[str], None]
+    curable: Collection[int]
     again: Backoff
     heard: list[int] = field(default_factory=list)
+    ended: list[int] = field(default_factory=list)  # codes of children that ended by themselves
 
     def __post_init__(self) -> None:
         self._alive, self._held = os.pipe()  # ends with the parent: its children wait for that
@@ -74,7 +87,7 @@ class _Parent:
             stopping: float | None = None
             while stopping is None or any(child.pid for child in self.children):
                 now = time.monotonic()
-                if stopping is None and self.heard:
+                if stopping is None and (self.heard or self.ended):
                     stopping = now + self.patience.total_seconds() * MARGIN
                     self._tell(signal.SIGTERM)
                 if stopping is not None and (now > stopping or self.heard.count(signal.SIGINT) > 1):
@@ -85,7 +98,9 @@ class _Parent:
                 self._bury(time.monotonic())
         for end in (self._alive, self._held, self._waking, self._wake):
             os.close(end)
-        return INTERRUPTED if self.heard[:1] == [signal.SIGINT] else 0
+        if self.heard:
+            return INTERRUPTED if self.heard[0] == signal.SIGINT else 0
+        return self.ended[0]
 
     def _fork_missing(self, now: float) -> bool:
         """Fork whom it is time for; False in a child."""
@@ -119,8 +134,11 @@ class _Parent:
                 healthy = now - child.born >= self.again.healthy.total_seconds()
                 child.deaths = 1 if healthy else child.deaths + 1
                 child.pid, child.due = 0, now + self.again.delay(child.deaths).total_seconds()
+                code = os.waitstatus_to_exitcode(status)
                 if not self.heard:
-                    self.say(f"process {child.number} ({pid}) ended {how_ended(os.waitstatus_to_exitcode(status))}")
+                    self.say(f"process {child.number} ({pid}) ended {how_ended(code)}")
+                if code >= 0 and code not in self.curable:
+                    self.ended.append(code)
 
     def _tell(self, number: signal.Signals) -> None:
         for child in self.children:
@@ -156,6 +174,6 @@ class _Parent:
 
 
 def _outlive(alive: int) -> None:
-    """Wait for the end of the parent, then end as if told to."""
+    """Wait for the end of the parent, and do not outlive it."""
     os.read(alive, 1)
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGKILL)

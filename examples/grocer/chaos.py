@@ -46,10 +46,14 @@ def supervised(supervisor: int) -> list[psutil.Process]:
     return []
 
 
-def outermost(supervisor: int) -> list[psutil.Process]:
-    """The processes that the supervisor of this pid started itself: of `tidegate run`, the one that does everything."""
+def kept(supervisor: int) -> list[psutil.Process]:
+    """The children of what the supervisor of this pid started: of `tidegate run`, the process that does everything.
+
+    Its parent only forks it again when it dies, and is spared as that of a fleet is.
+    """
     with suppress(psutil.NoSuchProcess):
-        return sorted((one for one in psutil.Process(supervisor).children() if _works(one)), key=lambda one: one.pid)
+        parents = [one for one in psutil.Process(supervisor).children() if _works(one)]
+        return sorted((one for parent in parents for one in parent.children() if _works(one)), key=lambda one: one.pid)
     return []
 
 

@@ -27,7 +27,7 @@ if __name__ == "__main__" and not __package__:  # called as a file: the project'
 from engine.clock import format_duration, parse_duration
 from engine.errors import EngineError
 from examples.grocer import data, mails, oracle, summary
-from examples.grocer.chaos import Killer, outermost, supervised
+from examples.grocer.chaos import Killer, kept, supervised
 from examples.grocer.engine_side import EngineSide
 from examples.grocer.replay import Progress, replay
 from examples.grocer.stage import ROOT, Mode, Plan, Stage
@@ -58,7 +58,7 @@ def perform(
     began = time.monotonic()
     with Stage(plan, say) as stage, EngineSide(stage.settings) as engine:
         stage.start_processes()
-        victims = supervised if plan.mode is Mode.PROCFILE else outermost
+        victims = supervised if plan.mode is Mode.PROCFILE else kept
         killer = Killer(lambda: victims(stage.supervisor), kill_every) if kill_every else None
         chaos: AbstractContextManager[object] = killer or nullcontext()
         with chaos:

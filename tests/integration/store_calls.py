@@ -52,7 +52,7 @@ FAR_APART = [(suffix_of_user(KEYS[0]), KEYS[0]), (suffix_of_user(KEYS[-1]), KEYS
 STAY = stay(name="hh-1", outgoing="one")
 MARKED = stay(name="hh-2", outgoing="one", attempting=True)
 RUN = Run("shop/c1/pass/000000000000001", "shop", "c1", RunKind.PASS, 1, RunState.RUNNING)
-PIECE = Slice(f"{RUN.id}/0001", RUN.id, "shop", "c1", SliceKind.AUDIENCE, 1, "0", "g")
+PIECE = Slice(f"{RUN.id}/0001", RUN.id, "shop", "c1", SliceKind.CANDIDATES, 1, "0", "g")
 CAMPAIGN = CampaignRecord("c1", "shop", "campaign-1", "continuous", CampaignState.LIVE, 1, {})
 ENDED = Settled("one", DeliveryState.SENT, NOW)
 ORDERS = [EventQuery(ORDER, timedelta(days=2), ("value",))]

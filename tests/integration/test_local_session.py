@@ -25,23 +25,29 @@ def test_it(services, database, broker_redis, cache_redis):
         while True:
             select.select([], [], [], 0.05)  # not `pause`: a signal that comes just before it would be slept over
 """
+SHARING = """
+from pathlib import Path
+def test_it(services):
+    with Path("seen").open("a") as seen:
+        seen.write(f"{services.mongo_url} {services.broker_url}\\n")
+"""
 Session = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
 def session(tmp_path: Path) -> Iterator[Session]:
-    """Starts an inner session with its own temporary folder and, unless told otherwise, waits until it serves."""
+    """Starts an inner session with its own temporary folder and, unless it has workers, waits until it serves."""
     (tmp_path / "tests").mkdir()
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
     (tmp_path / "tests" / "test_inner.py").write_text(INNER)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    elastic: x\n")
     started: list[subprocess.Popen[str]] = []
 
-    def start(*, hang: bool) -> subprocess.Popen[str]:
+    def start(*, hang: bool, workers: int = 0) -> subprocess.Popen[str]:
         env = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT), **({"HANG": "1"} if hang else {})}
-        env.pop("TIDEGATE_TEST_SERVICES", None)
+        env = {name: value for name, value in env.items() if not name.startswith(("TIDEGATE_TEST_", "PYTEST_XDIST_"))}
         inner = subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-s", "-q", "-p", "no:cacheprovider", "tests"],
+            [sys.executable, "-m", "pytest", "-s", "-q", "-p", "no:cacheprovider", "-n", str(workers), "tests"],
             cwd=tmp_path,
             env=env,
             stdout=subprocess.PIPE,
@@ -49,7 +55,7 @@ def session(tmp_path: Path) -> Iterator[Session]:
         )
         started.append(inner)
         assert inner.stdout is not None
-        assert any("serving mongodb://" in line for line in inner.stdout)
+        assert workers or any("serving mongodb://" in line for line in inner.stdout)
         return inner
 
     yield start
@@ -95,4 +101,15 @@ def test_the_services_of_a_killed_session_are_ended_by_the_next(session: Session
     after, _ = session(hang=False).communicate()
     assert "1 passed" in after
     assert [name for name, pid in services.items() if birth_of(pid)] == []
+    assert left(tmp_path) == []
+
+
+def test_workers_share_one_set_which_ends_after_them(session: Session, tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir(exist_ok=True)
+    for number in (1, 2):
+        (tmp_path / "tests" / f"test_worker_{number}.py").write_text(SHARING)
+    inner = session(hang=False, workers=2)
+    output, _ = inner.communicate()
+    assert "3 passed" in output
+    assert len(set((tmp_path / "seen").read_text().splitlines())) == 1
     assert left(tmp_path) == []

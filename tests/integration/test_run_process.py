@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+import psutil
 import pytest
 
 from tests.integration.installation import Installation
@@ -49,11 +50,25 @@ def test_a_ctrl_c_ends_it_with_130(installation: Installation) -> None:
 
 def test_a_kill_leaves_no_process_behind(installation: Installation) -> None:
     process = installation.running()
-    installation.until(lambda: len(installation.family(process)) > 2, "the child of the suspects", process)
+    installation.until(lambda: len(installation.family(process)) > 3, "the child of the suspects", process)
     family = installation.family(process)
     process.kill()
     process.wait()
     installation.until(lambda: installation.ended(family), "the end of every process")
+
+
+def test_who_is_killed_works_again(installation: Installation) -> None:
+    process = installation.running()
+    (engine,) = psutil.Process(process.pid).children()
+    engine.kill()
+    installation.until(lambda: installation.said().count("tidegate runs:") == 2, "its return", process)
+    installation.world.user("u")
+    installation.world.apply({"campaign": "hello", "kind": "one_off"})
+    installation.world.launch("hello")
+    installation.until(lambda: installation.world.state("hello") == "finished", "the end of the campaign", process)
+    family = installation.family(process)
+    assert installation.end(process) == 0
+    assert installation.ended(family)
 
 
 def test_a_second_one_in_the_same_folder_is_refused(installation: Installation) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+import psutil
 import pytest
 
 from tests.integration.installation import Installation
@@ -41,3 +42,27 @@ def test_a_procfile_sends_a_campaign_and_a_ctrl_c_ends_every_process(installatio
     assert {one["state"] for one in told.document["services"]} == {"given"}
     assert installation.end(process, signal.SIGINT) == 130
     installation.until(lambda: installation.ended(family), "the end of every process")
+
+
+def started(installation: Installation) -> int:
+    """How often a worker process has told that it started."""
+    return len(installation.lines("worker.started"))
+
+
+def test_a_process_of_a_fleet_that_is_killed_is_there_again(installation: Installation) -> None:
+    process = installation.start("worker", "all")
+    installation.until(lambda: started(installation) == 1, "the start", process)
+    (child,) = psutil.Process(process.pid).children()
+    child.kill()
+    installation.until(lambda: started(installation) == 2, "the start of another", process)
+    assert "ended by SIGKILL" in installation.said()
+    family = installation.family(process)
+    assert installation.end(process, signal.SIGTERM) == 0
+    assert installation.ended(family)
+
+
+def test_a_fleet_can_be_dramatiqs_own_command(installation: Installation) -> None:
+    process = installation.start("worker", "all", "--dramatiq")
+    installation.until(lambda: started(installation) == 1, "the start", process)
+    assert "dramatiq" in psutil.Process(process.pid).cmdline()
+    assert installation.end(process, signal.SIGTERM) == 0

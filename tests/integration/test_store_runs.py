@@ -15,7 +15,7 @@ from engine.errors import IllegalTransition
 from engine.stores.runs import INDEXES, Runs
 from tests.integration.store_threads import together
 
-RUN = Run("shop/c1/pass/5", "shop", "c1", RunKind.PASS, 5, RunState.PLANNING, 3)
+RUN = Run("shop/c1/pass/5", "shop", "c1", RunKind.PASS, 5, RunState.PLANNING)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def slices(database: Database[dict[str, Any]]) -> Slices:
 
 
 def piece(
-    number: int = 0, *, run: str | None = "r1", campaign: str = "c1", kind: SliceKind = SliceKind.AUDIENCE
+    number: int = 0, *, run: str | None = "r1", campaign: str = "c1", kind: SliceKind = SliceKind.CANDIDATES
 ) -> Slice:
     return Slice(f"{run}/{number:04d}", run, "shop", campaign, kind, 5, "00000000", "g")
 
@@ -217,7 +217,7 @@ def test_the_dispatcher_reads_no_more_than_it_asks_for_in_order(slices: Slices) 
 def test_open_slices_are_told_by_campaign_and_kind(slices: Slices) -> None:
     deliver = piece(0, run=None, kind=SliceKind.DELIVER)
     slices.add([piece(0), piece(1, campaign="c2"), deliver])
-    assert slices.campaigns_with_open(SliceKind.AUDIENCE) == {"c1", "c2"}
+    assert slices.campaigns_with_open(SliceKind.CANDIDATES) == {"c1", "c2"}
     assert slices.campaigns_with_open(SliceKind.DUE) == set()
     assert [found.id for found in slices.open_of("c1", SliceKind.DELIVER)] == [deliver.id]
 

@@ -16,14 +16,13 @@ from engine.decide import Decision, decide
 from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
 from engine.domain.keys import suffix_of_user
 from engine.domain.lifecycle import LOOKED_AT, CampaignState, DeliveryState, StayState, check_transition
-from engine.domain.work import Slice, SliceKind
-from engine.pipeline.process import _changed, _converted, _opened
+from engine.pipeline.deciding import Origin, _changed, _converted, _opened
 from tests.unit.looks import Patience, Someone
 
 
-def piece_at(as_of: int) -> Slice:
+def piece_at(as_of: int) -> Origin:
     """A slice whose looks are made at `as_of`."""
-    return Slice("s1", "shop/c1/pass/1", "shop", "c1", SliceKind.AUDIENCE, as_of, "", "g")
+    return Origin("s1", as_of)
 
 
 def advanced(stay: Enrolment, change: StayChange) -> Enrolment:

@@ -87,7 +87,7 @@ def test_a_slice_that_is_written_is_read_back() -> None:
 
 
 def test_a_slice_under_a_lease_names_its_token() -> None:
-    piece = Slice("r/0001", "r", "shop", "c1", SliceKind.AUDIENCE, NOW, "00", "g")
+    piece = Slice("r/0001", "r", "shop", "c1", SliceKind.CANDIDATES, NOW, "00", "g")
     assert read_slice(slice_document(piece) | {"lease": {"token": "t"}}).token == "t"
     assert read_slice(slice_document(piece) | {"lease": None}).token is None
 

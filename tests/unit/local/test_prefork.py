@@ -16,7 +16,8 @@ import signal, sys
 from datetime import timedelta
 from engine.local.prefork import keep_children
 count, patience, do = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
-code = keep_children(count, timedelta(seconds=patience), say=lambda text: print("told", text, flush=True))
+say = lambda text: print("told", text, flush=True)
+code = keep_children(count, timedelta(seconds=patience), say=say, curable=(70,))
 if code is not None:
     print("over", flush=True)
     sys.exit(code)
@@ -84,11 +85,21 @@ def test_a_child_that_is_killed_is_forked_again_and_its_sibling_never_notices(ke
     assert {one.pid for one in psutil.Process(parent.process.pid).children()} == {second, third}
 
 
-def test_one_that_ends_by_itself_is_forked_again_too(keep: Keep) -> None:
-    parent = keep(do="tell(f'born {os.getpid()}'); sys.exit(3)")
+def test_one_that_ends_itself_because_it_is_unwell_is_forked_again_too(keep: Keep) -> None:
+    parent = keep(do="tell(f'born {os.getpid()}'); sys.exit(70)")
     first = parent.born()
-    assert parent.line() == f"told process 1 ({first}) ended with code 3"
+    assert parent.line() == f"told process 1 ({first}) ended with code 70"
     assert parent.born() != first
+
+
+def test_one_that_ends_with_another_code_ends_all_and_its_code_is_told(keep: Keep) -> None:
+    parent = keep(2, f"signal.signal(signal.SIGUSR1, lambda *_: sys.exit(3)){SERVE}")
+    first, second = parent.born(), parent.born()
+    os.kill(first, signal.SIGUSR1)
+    said, _ = parent.process.communicate()
+    assert parent.process.returncode == 3
+    assert said.startswith("told process ")
+    assert not psutil.pid_exists(second)
 
 
 def test_a_term_reaches_the_children_and_the_parent_ends_after_them(keep: Keep) -> None:
@@ -121,9 +132,8 @@ def test_a_second_ctrl_c_kills_at_once(keep: Keep) -> None:
     assert parent.end(signal.SIGINT) == (130, "over\n")
 
 
-def test_children_end_in_order_when_their_parent_is_killed(keep: Keep) -> None:
+def test_children_are_killed_when_their_parent_is(keep: Keep) -> None:
     parent = keep(2, IN_ORDER)
     parent.born()
     parent.born()
-    code, said = parent.end(signal.SIGKILL)
-    assert (code, said) == (-signal.SIGKILL, "in order\nin order\n")
+    assert parent.end(signal.SIGKILL) == (-signal.SIGKILL, ""), "their output ends, so they have"

@@ -1,0 +1,85 @@
+"""The planner's decision: by what a path reads and finds, at measured rates, and never one that cannot be taken."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.domain.work import AccessPath
+from engine.planner import (
+    FEWEST_READ,
+    FIRST_RATES,
+    Choice,
+    Rates,
+    capacity,
+    estimates,
+    pieces,
+)
+
+MILLION = 1_000_000
+
+
+def choice(matches: int, **more: object) -> Choice:
+    """A workspace of a million users with cache and Elasticsearch, in which so many match."""
+    reads = {AccessPath.SCAN: MILLION, AccessPath.CACHE: MILLION, AccessPath.ELASTIC: matches}
+    return Choice(**{"users": MILLION, "matches": matches, "reads": reads, **more})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("matches", "expected"),
+    [(100, AccessPath.ELASTIC), (10_000, AccessPath.ELASTIC), (100_000, AccessPath.CACHE), (900_000, AccessPath.CACHE)],
+)
+def test_few_are_found_by_elasticsearch_and_many_by_the_cached_scan(matches: int, expected: AccessPath) -> None:
+    assert estimates(choice(matches), Rates())[0].path is expected
+
+
+def test_a_cold_cache_costs_its_loading() -> None:
+    warm, cold = (
+        next(one for one in estimates(choice(500_000, warm=share), Rates()) if one.path is AccessPath.CACHE)
+        for share in (1.0, 0.0)
+    )
+    assert cold.seconds > warm.seconds + 20
+    assert cold.operations > warm.operations
+
+
+def test_what_cannot_be_taken_stands_last_with_its_reason() -> None:
+    told = estimates(choice(10, impossible={AccessPath.LIST: "no list"}), Rates())
+    assert told[-1].reason == "no list"
+    assert not told[-1].possible
+    assert all(one.possible for one in told[:-1])
+
+
+@given(
+    matches=st.integers(0, MILLION),
+    rates=st.dictionaries(st.sampled_from(list(AccessPath)), st.floats(1_000, 5_000_000), max_size=5),
+)
+def test_the_first_possible_path_is_the_quickest_whatever_the_rates(
+    matches: int, rates: dict[AccessPath, float]
+) -> None:
+    told = estimates(choice(matches), Rates({**FIRST_RATES, **rates}))
+    assert told[0].seconds == min(one.seconds for one in told)
+
+
+def test_a_rate_follows_what_runs_measure_and_no_run_that_read_next_to_nobody() -> None:
+    rates = Rates()
+    for _ in range(30):
+        rates = rates.after(AccessPath.CACHE, MILLION, timedelta(seconds=2))
+    assert rates.read[AccessPath.CACHE] == pytest.approx(500_000, rel=0.01)
+    assert rates.after(AccessPath.CACHE, FEWEST_READ - 1, timedelta(seconds=100)) == rates
+    assert rates.after(AccessPath.CACHE, MILLION, timedelta(0)) == rates
+
+
+def test_slices_of_mongodb_follow_the_policy_and_those_of_the_cache_their_time() -> None:
+    told = {one.path: one for one in estimates(choice(500_000), Rates())}
+    assert pieces(told[AccessPath.SCAN], 20_000, 4) == 50
+    assert pieces(told[AccessPath.CACHE], 20_000, 4) == max(4, -(-int(told[AccessPath.CACHE].seconds * 1000) // 3_000))
+    assert pieces(told[AccessPath.CACHE], MILLION, 4) == 1
+
+
+def test_capacity_tells_the_workers_that_are_needed_and_when_those_there_are_are_done() -> None:
+    told = capacity(600.0, timedelta(minutes=2), 2)
+    assert (told.workers, told.there_are, told.with_those) == (5, 2, timedelta(minutes=5))
+    assert capacity(0.0, timedelta(minutes=1), 0).workers == 1
