@@ -22,8 +22,9 @@ from engine.errors import EngineError
 from engine.stores.documents import Document
 from engine.stores.feeds import position_of
 
-LOST: Final = frozenset({136, 260, 280, 286})
-"""CappedPositionLost, InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost."""
+LOST: Final = frozenset({9, 15, 136, 260, 280, 286, 50796})
+"""CappedPositionLost, InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost, and a token that cannot be
+read (FailedToParse, Overflow, a token without its version: tried one by one on 6.0)."""
 
 _KEYS: Final = {
     "$map": {"input": {"$objectToArray": {"$ifNull": ["$updateDescription.updatedFields", {}]}}, "in": "$$this.k"}

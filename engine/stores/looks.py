@@ -18,7 +18,7 @@ from pymongo.database import Database
 from engine.clock import millis
 from engine.domain.keys import cut
 from engine.domain.looks import DirtyRange, Look
-from engine.stores.connect import MAJORITY
+from engine.stores.connect import EPOCH, MAJORITY
 from engine.stores.documents import Document
 
 MOST_ATTEMPTS: Final = 3
@@ -115,7 +115,7 @@ class Looks:
 
     def expire(self) -> int:
         """Give back what dead takers held; gives how many. Index: `free`."""
-        wanted = {"until": {"$gt": None}, "$expr": {"$lt": ["$until", "$$NOW"]}}
+        wanted = {"until": {"$gt": EPOCH}, "$expr": {"$lt": ["$until", "$$NOW"]}}
         return self._all.update_many(wanted, {"$unset": {"until": "", "token": ""}}, hint="free").modified_count
 
     def suspects(self, limit: int) -> list[Look]:

@@ -1,0 +1,165 @@
+"""The feed: what changed reaches the cache, the index and the looks, once, whatever dies or is away in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from engine.domain.keys import user_key
+from engine.domain.looks import EVERYTHING
+from engine.pipeline import feeding, looking
+from engine.stores.change_stream import names
+from tests.integration.pipeline_world import START, World
+
+GOLD = {"campaign": "gold", "audience": {"plan": "gold"}}
+
+
+def looks(world: World) -> dict[str, set[str]]:
+    """What is to be looked at: user id to names."""
+    return {raw["_id"].rsplit("/", 1)[1]: set(raw["names"]) for raw in world.database["looks"].find()}
+
+
+def test_a_change_brings_a_look_only_where_a_live_campaign_names_what_changed(world: World) -> None:
+    world.users(["a", "b", "c"], plan="free")
+    world.event("c", "Seen", at=START - 1)
+    world.start(GOLD)
+    world.change("a", plan="gold")
+    world.change("b", note="nobody names this")
+    world.event("c", "Seen")
+    world.feed()
+    assert looks(world) == {"a": {"plan"}}
+    world.settle()
+    assert looks(world) == {}
+    assert world.sent() == [("a", "one")]
+
+
+def test_a_new_user_concerns_every_campaign_of_the_workspace_and_no_other(world: World) -> None:
+    world.start(GOLD)
+    world.user("here", plan="gold")
+    world.user("there", workspace="other", plan="gold")
+    world.feed()
+    assert looks(world) == {"here": {EVERYTHING}}
+    world.settle()
+    assert world.sent() == [("here", "one")]
+
+
+def test_a_paused_campaign_gets_no_looks_and_looks_at_everybody_when_it_is_resumed(world: World) -> None:
+    world.user("a", plan="free")
+    world.start(GOLD)
+    world.steer("pause", "gold")
+    world.change("a", plan="gold")
+    world.feed()
+    assert looks(world) == {}
+    world.steer("resume", "gold")
+    world.settle()
+    assert world.sent() == [("a", "one")]
+
+
+@pytest.mark.parametrize("point", ["refresh", "add", "save"])
+def test_a_feed_that_dies_anywhere_in_a_batch_does_it_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    world.user("a", plan="free")
+    world.start(GOLD)
+    world.change("a", plan="gold")
+    owner = {"refresh": world.app.feeding._users, "add": world.app.stores.looks, "save": world.app.stores.feeds}[point]
+    method = {"refresh": "read_keys", "add": "add", "save": "save"}[point]
+
+    class DiedError(Exception):
+        """The process is gone."""
+
+    def die(*_: object) -> None:
+        raise DiedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, method, die)
+        with pytest.raises(DiedError):
+            world.feed()
+    world.app.feeding.close()
+    world.settle()
+    assert world.sent() == [("a", "one")]
+    assert len(world.stays("gold")) == 1
+
+
+def test_a_lost_token_is_told_and_everybody_is_looked_at(world: World) -> None:
+    world.users(["a", "b"], plan="free")
+    world.start(GOLD)
+    before = world.app.stores.feeds.read().generation
+    world.app.feeding.close()
+    for user in ("a", "b"):
+        world.change(user, plan="gold")
+    world.database["feeds"].update_one({}, {"$set": {"token": "82FFFFFFFF00000001"}})
+    world.settle()
+    assert world.app.stores.feeds.read().generation == before + 1
+    assert world.sent() == [("a", "one"), ("b", "one")]
+
+
+def test_a_burst_collapses_into_dirty_ranges_and_misses_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    users = [f"u{number}" for number in range(40)]
+    world.users(users, plan="free")
+    world.start(GOLD)
+    monkeypatch.setattr(feeding, "BACKLOG", 5)
+    monkeypatch.setattr(feeding, "MOST", 10)
+    monkeypatch.setattr(looking, "AT_ONCE", 7)
+    for user in users:
+        world.change(user, plan="gold")
+    world.feed()
+    assert world.database["dirty_ranges"].count_documents({}) > 0
+    assert world.database["looks"].count_documents({}) <= 20
+    world.settle()
+    assert world.sent() == sorted((user, "one") for user in users)
+    assert world.database["dirty_ranges"].count_documents({}) == 0
+
+
+def test_a_user_whose_row_raises_is_looked_at_alone_and_holds_up_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.users(["bad", "good"], plan="free")
+    world.start(GOLD)
+    for user in ("bad", "good"):
+        world.change(user, plan="gold")
+    evaluate = world.app.deciding.evaluate
+
+    def raising(campaign: Any, profile: Any, them: Any, as_of: int, **more: Any) -> Any:
+        if any(one.row is not None and one.row.key == user_key("shop", "bad") for one in them):
+            raise ValueError("a row that nobody expected")
+        return evaluate(campaign, profile, them, as_of, **more)
+
+    monkeypatch.setattr(world.app.deciding, "evaluate", raising)
+    world.feed()
+    world.app.looking.run()
+    assert [stay.user for stay in world.stays("gold")] == [user_key("shop", "good")]
+    assert list(looks(world)) == ["bad"], "it waits, and is tried again"
+
+
+def test_a_look_whose_takers_keep_dying_becomes_a_suspect_slice(make_world: Callable[..., World]) -> None:
+    world = make_world()
+    world.user("a", plan="free")
+    world.start(GOLD)
+    world.change("a", plan="gold")
+    world.feed()
+    for _ in range(3):
+        assert world.app.stores.looks.take(10, timedelta(0))
+        while not world.app.stores.looks.expire():
+            pass  # until MongoDB's clock has gone on by a millisecond
+    assert world.app.stores.looks.take(10, timedelta(0)) == []
+    assert world.app.looking.suspects() == 1
+    (piece,) = world.database["slices"].find({"state": "open"})
+    assert (piece["kind"], piece["suspect"], piece["until"]) == ("everybody", True, piece["first"] + "\0")
+    world.settle()
+    assert world.sent() == [("a", "one")]
+
+
+def test_what_a_change_event_names() -> None:
+    def update(*updated: str, removed: list[str] | None = None) -> dict[str, Any]:
+        return {"operationType": "update", "updated": list(updated), "removed": removed}
+
+    assert names(update("rev", "changed", "a.plan", "email")) == {"plan", "email"}
+    assert names(update("g.orders_count", "e.Order Completed.n")) == {"orders_count", "event:Order Completed"}
+    assert names(update("lists.2", removed=["a.tags"])) == {"lists", "tags"}
+    assert names(update("a")) == {EVERYTHING}, "the first attribute comes with the whole of its part"
+    assert names(update("deleted")) == {EVERYTHING}
+    assert names({"operationType": "insert"}) == names({"operationType": "delete"}) == {EVERYTHING}
