@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -135,8 +134,8 @@ def test_a_user_whose_row_raises_is_looked_at_alone_and_holds_up_nobody(
     assert list(looks(world)) == ["bad"], "it waits, and is tried again"
 
 
-def test_a_look_whose_takers_keep_dying_becomes_a_suspect_slice(make_world: Callable[..., World]) -> None:
-    world = make_world()
+def test_a_look_whose_takers_keep_dying_becomes_a_suspect_slice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looking, "EXPIRE_EVERY", 0.0)
     world.user("a", plan="free")
     world.start(GOLD)
     world.change("a", plan="gold")
