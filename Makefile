@@ -14,7 +14,7 @@ STAMP := .venv/.made-from-lock
 export UV_PYTHON_DOWNLOADS := never
 
 .PHONY: help check-needs env lock lint types contracts format test test-unit test-conformance test-property \
-	test-integration test-chaos test-acceptance test-stock demo demo-year demo-chaos bench clean
+	test-integration test-chaos test-acceptance test-stock demo demo-year demo-chaos bench bench-full clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,8 +79,15 @@ demo-year: check-needs env ## the whole year
 demo-chaos: check-needs env ## the year, with a worker killed every 5 s
 	@$(PY) examples/grocer/demo.py --chaos
 
-bench: check-needs env ## the naive way against ours, into docs/benchmarks.md
+bench: check-needs env ## every table of docs/benchmarks.md, 200,000 users (about 10 minutes)
 	@$(PY) -m bench.run
+	@$(PY) -m bench.send
+	@$(PY) -m bench.importing
+
+bench-full: check-needs env ## the same with a million users, and three million enrolled
+	@$(PY) -m bench.run --users 1000000 --enrolled 30000,300000,3000000 --seconds 60
+	@$(PY) -m bench.send
+	@$(PY) -m bench.importing
 
 clean: ## remove what was made, but for what the demo left in var/
 	@rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -89,9 +89,13 @@ class Feeding:
             self._gap("the change stream cannot be resumed")
             return 0
         if batch.changes:
-            self._handle(batch)
-            passage("feed.handled")
-            self._feeds.save(batch.position, batch.token)
+            try:
+                self._handle(batch)
+                passage("feed.handled")
+                self._feeds.save(batch.position, batch.token)
+            except BaseException:
+                self.close()  # the stream is past this batch, which is not done: the next step opens it anew
+                raise
             self._saved = self._clock.monotonic()
         elif self._clock.monotonic() - self._saved > SAVE_IDLE:
             self._feeds.save(batch.position, batch.token)

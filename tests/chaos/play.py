@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, Final
 
 from pymongo.database import Database
 
 from engine.app import App
+from engine.domain.changes import UserChange
+from engine.domain.keys import user_key
 from engine.domain.lifecycle import CampaignState
 from engine.failpoints import Failpoint
 from engine.pipeline import ticking
 
 Step = Sequence[str | int]
-"""`launch`, `settle`, `rounds COUNT` (without an end), `advance INSTANT`, `stop`."""
+"""`launch`, `settle`, `rounds COUNT` (without an end), `advance INSTANT`, `change USER ...` (to plan gold), `stop`."""
 
 NAME: Final = "play"
 """The campaign that every play is about."""
@@ -58,6 +61,9 @@ class Performer:
             elif step == "launch":
                 if (record := self.app.steering.named(NAME)).state is CampaignState.DRAFT:
                     self.app.steering.launch(record)
+            elif step == "change":
+                changes = [UserChange(user_key("shop", str(user)), {"a.plan": "gold"}) for user in arguments]
+                self.app.imports("shop").upserts.apply(changes)
             elif step == "stop" and (record := self.app.steering.named(NAME)).state is CampaignState.LIVE:
                 self.app.steering.stop(record)
 
@@ -67,7 +73,7 @@ class Performer:
             moved = self.round(serves)
             if moved:
                 continue
-            if self.app.openness.what() is None:
+            if not self._survive(self._feed) and self.app.openness.what() is None:
                 return
             if hurried:
                 let_time_pass(self.database)
@@ -75,12 +81,13 @@ class Performer:
 
     def round(self, serves: Callable[[str], bool] = everywhere) -> int:
         """One tick and what it asks for; what raises is survived, as by the clock's loop and by Dramatiq."""
-        moved = self._survive(self.app.ticking.run)
+        moved = self._survive(self._feed) + self._survive(self.app.ticking.run)
         uses: dict[str, Callable[[str], object]] = {
             "process": self.app.processing.run,
             "deliver": self.app.delivering.run,
             "plan": self.app.planning.run,
             "finish": self.app.finishing.run,
+            "look": lambda _: self.app.looking.run(),
         }
         while self.asked:
             what, ident, lane = self.asked.popleft()
@@ -89,6 +96,14 @@ class Performer:
                 self._survive(lambda use=uses[what], ident=ident: use(ident))
                 moved += 1
         return moved
+
+    def _feed(self) -> int:
+        """Handle every change so far, as the feed's process would; gives how many there were."""
+        handled, wanted = 0, self.app.stores.feeds.now()
+        while True:
+            handled += self.app.feeding.step(timedelta(milliseconds=5))
+            if self.app.stores.feeds.position() >= wanted:
+                return handled
 
     def _survive(self, use: Callable[[], object]) -> int:
         try:
@@ -104,5 +119,6 @@ def let_time_pass(database: Database[dict[str, Any]]) -> None:
     slices.update_many({"lease": {"$exists": True}}, [{"$set": {"lease.until": _PAST}}])
     slices.update_many({"not_before": {"$exists": True}}, [{"$set": {"not_before": _PAST}}])
     slices.update_many({"rung_at": {"$exists": True}}, {"$unset": {"rung_at": ""}})
+    database["looks"].update_many({}, {"$unset": {"until": "", "token": ""}})
     retries = {"outgoing.retry_at": {"$exists": True}}
     database["enrolments"].update_many(retries, [{"$set": {"outgoing.retry_at": _PAST}}])

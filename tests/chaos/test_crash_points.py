@@ -19,6 +19,15 @@ from tests.integration.pipeline_world import START, World
 DAY: Final = 86_400_000
 SERIES: Final[tuple[Step, ...]] = (("launch",), ("settle",), ("advance", START + 2 * DAY), ("settle",))
 AGAIN: Final[tuple[Step, ...]] = (*SERIES, ("stop",), ("settle",))
+ARRIVED: Final = ("u0", "u3", "u9")
+ARRIVALS: Final[tuple[Step, ...]] = (
+    ("launch",),
+    ("settle",),
+    ("change", *ARRIVED),
+    ("settle",),
+    ("stop",),
+    ("settle",),
+)
 POISON: Final[tuple[Step, ...]] = (("launch",), ("settle",))
 POISONED: Final = "slice.decided=raise@*~/u3/"
 """Whoever decides about the user u3 fails."""
@@ -61,6 +70,13 @@ def check_again(world: World) -> None:
         assert [[(one.state, one.reason) for one in stay.settled] for stay in stays] == [[end], [end]]
 
 
+def check_arrivals(world: World) -> None:
+    """Those who came to match, by a change, have one stay and one mail; nobody else has any."""
+    for user in USERS:
+        stays = [(stay.entry, stay.reason) for stay in world.stays(NAME, user)]
+        assert stays == ([(1, "completed")] if user in ARRIVED else [])
+
+
 def check_poison(world: World) -> None:
     """The stay of u3 alone has failed; everybody else has got the mail."""
     for user in USERS:
@@ -81,6 +97,7 @@ PLAYS: Final = {
         check_series,
     ),
     "again": Play({"kind": "continuous", "entry": {"again_after": "2d"}}, AGAIN, check_again),
+    "arrivals": Play({"kind": "continuous", "audience": {"plan": "gold"}}, ARRIVALS, check_arrivals),
     "poison": Play({"kind": "one_off"}, POISON, check_poison, always=POISONED),
 }
 
@@ -122,6 +139,10 @@ CASES: Final = (
     ("series", "deliver.recovered@1"),
     ("series", "lease.freed@1"),
     ("poison", "lease.freed@1"),
+    ("arrivals", "feed.refreshed@1"),
+    ("arrivals", "feed.asked@1"),
+    ("arrivals", "feed.handled@1"),
+    ("arrivals", "look.decided@1"),
     ("poison", "poison.half_written@1"),
     ("poison", "poison.halved@1"),
     ("poison", "poison.halved@2"),
