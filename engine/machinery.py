@@ -103,6 +103,7 @@ class Machinery(Core):
             self.clock,
             self.stopping,
             s.OUTAGES,
+            self.settings.engine.lease,
         )
 
     @cached_property

@@ -28,14 +28,11 @@ from engine.telemetry.events import emit
 AT_ONCE: Final = 1_000
 """Users looked at together."""
 
-LEASE: Final = timedelta(seconds=30)
-"""After this others take up what a dead process held."""
-
 LONGEST: Final = 5.0
 """Seconds after which one message ends, so that the lane's other work is not held up; the clock rings again."""
 
 EXPIRE_EVERY: Final = 5.0
-"""Seconds between two looks for what dead takers held."""
+"""Seconds between two looks for what dead takers held, less where a lease is shorter than that."""
 
 RANGE_LEASE: Final = "dirty-ranges"
 
@@ -57,8 +54,11 @@ class Looking:
         clock: Clock,
         stop: Callable[[], bool],
         outages: tuple[type[BaseException], ...],
+        lease: timedelta,
     ) -> None:
+        """`lease`: after it others take up what a dead process held."""
         self._looks = looks
+        self._lease = lease
         self._expired = float("-inf")
         self._outages = outages
         self._registry = registry
@@ -79,7 +79,7 @@ class Looking:
         """
         began, count = self._clock.monotonic(), 0
         while not self._stop() and self._clock.monotonic() - began < LONGEST:
-            taken = self._looks.take(AT_ONCE, LEASE)
+            taken = self._looks.take(AT_ONCE, self._lease)
             if not taken:
                 return count + self._ranges(began)
             done = self._all_of(taken)
@@ -171,12 +171,12 @@ class Looking:
     def _ranges(self, began: float) -> int:
         """Work on dirty ranges, batch by batch, each range by one process at a time."""
         owner, count = uuid4().hex, 0
-        if not self._looks.ranges(1) or self._leases.hold(RANGE_LEASE, owner, LEASE) is None:
+        if not self._looks.ranges(1) or self._leases.hold(RANGE_LEASE, owner, self._lease) is None:
             return 0
         try:
             while not self._stop() and self._clock.monotonic() - began < LONGEST:
                 dirty = next(iter(self._looks.ranges(1)), None)
-                if dirty is None or self._leases.hold(RANGE_LEASE, owner, LEASE) is None:
+                if dirty is None or self._leases.hold(RANGE_LEASE, owner, self._lease) is None:
                     break
                 count += self._range(dirty)
         finally:
@@ -201,7 +201,7 @@ class Looking:
 
     def suspects(self) -> int:
         """Looks whose takers died again and again become slices of one user each, under the poison rule."""
-        if self._clock.monotonic() - self._expired < EXPIRE_EVERY:
+        if self._clock.monotonic() - self._expired < min(EXPIRE_EVERY, self._lease.total_seconds() / 3):
             return 0
         self._expired = self._clock.monotonic()
         self._looks.expire()
