@@ -64,6 +64,9 @@ class NoMessages:
     def look(self) -> None:
         """Whoever runs the bench looks."""
 
+    def index(self, requests: Sequence[str]) -> None:
+        """Users to be indexed: whoever wants that does it."""
+
     def warm(self, workspace: str) -> None:
         """Whoever runs the bench warms the cache."""
 

@@ -133,8 +133,8 @@ class Machinery(Core):
         self._ask_index([IndexRequest((), workspace, *one) for one in cut(pieces)])
 
     def _ask_index(self, requests: Sequence[IndexRequest]) -> None:
-        """Keep requests to be indexed; the clock rings for them."""
-        self.stores.index_requests.add(requests)
+        """Keep requests to be indexed, and ring for them; the clock rings again for what was not heard."""
+        self.messenger().index(self.stores.index_requests.add(requests))
 
     @cached_property
     def finishing(self) -> Finishing:

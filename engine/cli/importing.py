@@ -39,9 +39,6 @@ class ImportSetting(Protocol):
     def stores(self) -> ImportStores:
         """The stores it writes to."""
 
-    def index_users(self, keys: Sequence[str]) -> None:
-        """Ask for these users to be indexed."""
-
 
 OpenImport: TypeAlias = Callable[[typer.Context, str], AbstractContextManager[ImportSetting]]
 """From the call and a workspace's name to what its imports need. Raises `NotFound` for an unknown workspace."""
@@ -76,7 +73,7 @@ def mount(app: typer.Typer, open_import: OpenImport) -> None:
 
     def bring_in(context: typer.Context, order: Order, workspace: str, *, as_json: bool, quiet: bool) -> None:
         with open_import(context, workspace) as setting, watching(order.path.name, quiet=quiet) as watch:
-            summary = run_import(order, setting.catalogue, setting.stores, index_users=setting.index_users, watch=watch)
+            summary = run_import(order, setting.catalogue, setting.stores, watch=watch)
         show(order, workspace, summary, as_json=as_json, quiet=quiet)
         if not summary.within_limit:
             raise typer.Exit(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
@@ -26,7 +26,6 @@ from engine.cli.forking import fork, keep
 from engine.cli.importing import ImportSetting
 from engine.cli.opening import addressed, migrate, opened, say, settings_of, with_urls
 from engine.cli.stopping import interrupted, on_signals
-from engine.domain.keys import cut
 from engine.local.addresses import Urls, given
 from engine.local.presence import Presence
 from engine.local.services import LocalServices
@@ -38,12 +37,8 @@ from engine.policy.policyset import PolicySet
 from engine.predicate.fields import Catalogue
 from engine.routing import SUSPECT
 from engine.settings import Settings
-from engine.stores.index_requests import IndexRequest
 from engine.telemetry import logging
 from engine.telemetry.events import emit
-
-MANY = 2_000
-"""Users changed by one import beyond which whole hash ranges are indexed: ids alone would be thousands of messages."""
 
 RANGES = 256
 URLS = "urls"
@@ -177,38 +172,11 @@ def _clockwork(app: App) -> Clockwork:
 
 
 class Importing:
-    """What an import of one workspace needs; users that changed are asked to be indexed when it has ended."""
+    """What an import of one workspace needs; whoever changes is followed by the feed."""
 
     def __init__(self, app: App, workspace: str) -> None:
         self.catalogue: Catalogue = app.book.catalogue(workspace)
         self.stores: ImportStores = app.imports(workspace)
-        self._app = app
-        self._workspace = workspace
-        self._changed: set[str] = set()
-        self._many = False
-
-    def index_users(self, keys: Sequence[str]) -> None:
-        """Remember these users; past `MANY` the whole workspace will be indexed."""
-        if not self._many:
-            self._changed.update(keys)
-            if len(self._changed) > MANY:
-                self._many = True
-                self._changed.clear()
-
-    def finish(self) -> None:
-        """Keep what changed as requests and ring for them, where there is an index to fill."""
-        if self._app.stores.user_index is None:
-            return
-        requests = [IndexRequest(keys=sorted(self._changed))]
-        if self._many:
-            requests = [IndexRequest((), self._workspace, first, until) for first, until in cut(RANGES)]
-        ids = self._app.stores.index_requests.add(requests)
-        broker_for(self._app)
-        messenger = self._app.messenger()
-        if isinstance(messenger, BrokerMessenger):
-            messenger.index(ids)
-        self._changed.clear()
-        self._many = False
 
 
 @contextmanager
@@ -217,6 +185,4 @@ def open_import(context: typer.Context, workspace: str) -> Iterator[ImportSettin
     with opened(context) as app:
         migrate(app)
         app.recording.start("import")
-        importing = Importing(app, workspace)
-        yield importing
-        importing.finish()
+        yield Importing(app, workspace)

@@ -167,6 +167,9 @@ class Messenger(Protocol):
     def warm(self, workspace: str) -> None:
         """Ask for the user cache of a workspace to be loaded."""
 
+    def index(self, requests: Sequence[str]) -> None:
+        """Ask for these requests (ids) to be done."""
+
 
 class Tick(Protocol):
     """One tick (`engine.pipeline.ticking`)."""

@@ -13,14 +13,12 @@ from types import TracebackType
 from typing import Final, Self
 
 from actors.build import broker_for
-from actors.messenger import BrokerMessenger
 from engine.app import App
 from engine.campaign.load import load_campaign
 from engine.errors import EngineError
 from engine.pipeline.importing.order import Kind, Order
 from engine.pipeline.importing.run import run_import
 from engine.settings import Settings
-from engine.stores.index_requests import IndexRequest
 from engine.stores.migrate import migrate_mongo, migrate_search
 from examples.grocer.data import WORKSPACE
 
@@ -83,11 +81,7 @@ class EngineSide:
 
     def _bring_in(self, order: Order) -> int:
         catalogue, stores = self._app.book.catalogue(WORKSPACE), self._app.imports(WORKSPACE)
-        changed: set[str] = set()
-        summary = run_import(order, catalogue, stores, index_users=changed.update)
-        messenger = self._app.hooks.messenger
-        if changed and self._app.stores.user_index is not None and isinstance(messenger, BrokerMessenger):
-            messenger.index(self._app.stores.index_requests.add([IndexRequest(keys=sorted(changed))]))
+        summary = run_import(order, catalogue, stores)
         if summary.rejected:
             raise EngineError(f"{order.path.name}: {summary.rejected} rows rejected", remedy=f"see {summary.rejects}")
         return summary.rows

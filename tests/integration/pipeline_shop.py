@@ -89,6 +89,9 @@ class Collected:
         """Users who changed."""
         self._asked.append(("look", "", "looks"))
 
+    def index(self, requests: Sequence[str]) -> None:
+        """Users to be indexed: whoever wants that does it."""
+
     def warm(self, workspace: str) -> None:
         """A cache to be loaded: readers load what they need."""
 

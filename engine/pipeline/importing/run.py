@@ -27,12 +27,16 @@ from engine.predicate.fields import Catalogue
 from engine.telemetry.events import emit
 
 
+def nobody(keys: Sequence[str]) -> None:
+    """Hears of written users and does nothing: the feed follows them."""
+
+
 def run_import(
     order: Order,
     catalogue: Catalogue,
     stores: ImportStores,
     *,
-    index_users: Indexer,
+    index_users: Indexer = nobody,
     watch: Watcher | None = None,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Summary:
