@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Final
 
 from engine.core import Core
 from engine.domain.keys import cut
+from engine.errors import EngineError
 from engine.pipeline.choosing import Choosing
 from engine.pipeline.deciding import Deciding
 from engine.pipeline.delivering import Delivering
@@ -30,6 +32,10 @@ from engine.stores.cached_users import CachedUsers
 from engine.stores.change_stream import HistoryLost
 from engine.stores.index_requests import IndexRequest
 from engine.stores.lists import Lists
+from engine.stores.opened import Stores
+
+SEARCH_OUTAGES: Final = (*Stores.OUTAGES, EngineError)
+"""What a search that does not answer, or refuses, raises beside the stores' own outages."""
 
 
 class Machinery(Core):
@@ -55,7 +61,7 @@ class Machinery(Core):
             s.feeds,
             s.rates,
             self.clock,
-            s.OUTAGES,
+            SEARCH_OUTAGES,
         )
 
     @cached_property
@@ -124,7 +130,7 @@ class Machinery(Core):
             self.messenger,
             self.catalogues,
             self.clock,
-            s.OUTAGES,
+            SEARCH_OUTAGES,
         )
 
     def _reindex(self, workspace: str) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from engine.domain.keys import suffix_of_user
 from engine.domain.work import AccessPath, Slice
-from engine.errors import ProgrammerError
+from engine.errors import EngineError, ProgrammerError
 from engine.pipeline.book import Entry
 from engine.pipeline.ports import Document
 from engine.pipeline.sources import ListReads, RangeReads, Search, UserCache
@@ -65,7 +65,10 @@ class Finding:
                 if self._index is None:
                     raise ProgrammerError("a slice asks for Elasticsearch, and there is none")
                 query = wanted.elastic().filter
-                keys = self._index.ids(query, piece.workspace, first, piece.until, size)
+                try:
+                    keys = self._index.ids(query, piece.workspace, first, piece.until, size)
+                except EngineError:  # it went away while the slice went on
+                    return self._scanned(piece, entry, wanted, first, size)
                 return self._named(entry, wanted, keys, size)
             case AccessPath.LIST:
                 name = entry.compiled.audience.compiled.required_lists[0]

@@ -16,11 +16,16 @@ from typing import Any, Final
 import pytest
 import redis
 from elasticsearch import Elasticsearch
+from pydantic import SecretStr
 
+from engine.app import App
 from engine.domain.changes import UserChange
 from engine.domain.keys import user_key
 from engine.domain.work import AccessPath
+from engine.errors import ServiceUnreachable
 from engine.stores.migrate import migrate_search
+from engine.telemetry.events import listening
+from tests.integration.pipeline_shop import Collected
 from tests.integration.pipeline_world import START, World
 
 DAY: Final = 86_400_000
@@ -146,6 +151,45 @@ def test_every_path_lets_the_same_users_in(reading: World, cache_url: str) -> No
                 assert found == expected, (number, state, path, rule, found ^ expected)
                 taken.add(took)
     assert {"scan", "cache", "elastic"} <= taken
+
+
+def test_a_slice_goes_on_by_mongodb_when_elasticsearch_goes_away(
+    reading: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = reading
+    index = world.app.stores.user_index
+    assert index is not None
+
+    def away(*_: object) -> list[str]:
+        raise ServiceUnreachable("it does not answer")
+
+    monkeypatch.setattr(index, "ids", away)
+    world.users(USERS[:9], plan="gold")
+    with following(world):
+        found, took = entered(world, "gone", {"plan": "gold"}, AccessPath.ELASTIC)
+    assert (len(found), took) == (9, "elastic")
+
+
+def test_campaigns_go_on_while_elasticsearch_and_the_cache_are_away(make_world: Callable[..., World]) -> None:
+    world = make_world(reading=True)
+    nowhere = SecretStr("http://127.0.0.1:9"), SecretStr("redis://127.0.0.1:9/0")
+    services = world.settings.services.model_copy(update={"elastic_url": nowhere[0], "cache_url": nowhere[1]})
+    app = App(world.settings.model_copy(update={"services": services}))
+    app.hooks.messenger = Collected(world.asked)
+    world.close()
+    world.app = app
+    world.users(USERS[:5], plan="gold")
+    with listening() as heard:
+        for number, path in enumerate((AccessPath.CACHE, AccessPath.ELASTIC)):
+            record = world.apply({"campaign": f"c{number}", "audience": {"plan": "gold"}}).record
+            app.steering.launch(record, path=path)
+            world.settle()
+            world.change(USERS[number], plan="silver")
+            world.settle()
+    assert len(world.sent()) == 9, "five by the first campaign, and four by the second"
+    lost = [one for one in heard.of("service.lost") if one.fields.get("service") == "elasticsearch"]
+    assert len(lost) == 1, "one warning, not one for each batch"
+    assert world.database["index_requests"].count_documents({}) > 0, "what is to be indexed is kept"
 
 
 @pytest.mark.timeout(600)
