@@ -13,6 +13,7 @@ from typing import Final
 from engine.domain.keys import suffix_of_user
 from engine.domain.work import AccessPath, Slice
 from engine.errors import EngineError, ProgrammerError
+from engine.measuring import measured
 from engine.pipeline.book import Entry
 from engine.pipeline.ports import Document
 from engine.pipeline.sources import ListReads, RangeReads, Search, UserCache
@@ -58,9 +59,10 @@ class Finding:
         piece = hold.piece
         match piece.path:
             case AccessPath.CACHE:
-                return self._cached(hold, entry, wanted, first, size) or self._scanned(
-                    piece, entry, wanted, first, size
-                )
+                with measured("cache.read") as call:
+                    found = self._cached(hold, entry, wanted, first, size)
+                    call.documents = 0 if found is None else found.read
+                return found or self._scanned(piece, entry, wanted, first, size)
             case AccessPath.ELASTIC:
                 if self._index is None:
                     raise ProgrammerError("a slice asks for Elasticsearch, and there is none")

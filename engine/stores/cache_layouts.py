@@ -15,6 +15,7 @@ from pymongo.collection import Collection as MongoCollection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
+from engine.measuring import named_queries
 from engine.predicate.fields import Catalogue
 from engine.stores.cache_layout import (
     HELD_BY_DEFAULT,
@@ -46,6 +47,7 @@ _TRIES: Final = 100
 """Rounds against others who want something; each round one of them gets through, so this is never reached."""
 
 
+@named_queries("cache_layouts")
 class CacheLayouts:
     """The layouts of one installation's workspaces; `prefix` is what its keys in Redis begin with."""
 

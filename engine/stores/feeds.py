@@ -13,12 +13,14 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from engine.domain.looks import FeedState
+from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY
 from engine.stores.documents import Document
 
 FEED: Final = "users"
 
 
+@named_queries("feeds")
 class Feeds:
     """The state of the one feed."""
 

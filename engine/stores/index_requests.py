@@ -68,7 +68,7 @@ class IndexRequests:
 
     def any(self) -> bool:
         """Whether something is still to be indexed. Index: `_id`."""
-        return self._all.find_one({}, {"_id": 1}) is not None
+        return self._all.find_one({"_id": {"$gt": ""}}, {"_id": 1}) is not None
 
     def unheard(self, after: timedelta, limit: int) -> list[str]:
         """Ids of up to `limit` requests asked longer ago than `after`, which count as asked now. Index: `asked`."""

@@ -18,6 +18,7 @@ from pymongo.database import Database
 from engine.clock import millis
 from engine.domain.keys import cut
 from engine.domain.looks import DirtyRange, Look
+from engine.measuring import named_queries
 from engine.stores.connect import EPOCH, MAJORITY
 from engine.stores.documents import Document
 
@@ -31,10 +32,12 @@ INDEXES: Final = (
     IndexModel([("until", ASCENDING), ("_id", ASCENDING)], name="free"),
     IndexModel([("token", ASCENDING)], name="token", partialFilterExpression={"token": {"$exists": True}}),
 )
+_ANY: Final[Document] = {"_id": {"$gt": ""}}
 _FREE: Final[Document] = {"until": None}
 _SUSPECT: Final[Document] = {"attempts": {"$gte": MOST_ATTEMPTS}}
 
 
+@named_queries("looks")
 class Looks:
     """The looks of all workspaces."""
 
@@ -126,11 +129,11 @@ class Looks:
         """Whether a look or a range waits that nobody holds. Index: `free`, `_id`."""
         if self._all.find_one(_FREE, {"_id": 1}, hint="free") is not None:
             return True
-        return self._ranges.find_one({}, {"_id": 1}) is not None
+        return self._ranges.find_one(_ANY, {"_id": 1}) is not None
 
     def any(self) -> bool:
         """Whether any look is open, held or not. Index: `_id`."""
-        return self._all.find_one({}, {"_id": 1}) is not None or self._ranges.find_one({}, {"_id": 1}) is not None
+        return self._all.find_one(_ANY, {"_id": 1}) is not None or self._ranges.find_one(_ANY, {"_id": 1}) is not None
 
     def count(self) -> int:
         """About how many looks wait, from the collection's metadata."""
@@ -148,7 +151,7 @@ class Looks:
                 raw["mark"],
                 raw.get("cursor"),
             )
-            for raw in self._ranges.find({}).sort("_id", 1).limit(limit)
+            for raw in self._ranges.find(_ANY).sort("_id", 1).limit(limit)
         ]
 
     def move(self, dirty: DirtyRange, cursor: str) -> bool:

@@ -8,10 +8,12 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from engine.domain.work import AccessPath
+from engine.measuring import named_queries
 from engine.planner import FIRST_RATES, SEND_RATE, Rates
 from engine.stores.documents import Document
 
 
+@named_queries("rates")
 class RateBook:
     """The measured rates of an installation."""
 

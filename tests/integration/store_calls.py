@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -16,11 +15,12 @@ from pymongo.database import Database
 from engine.clock import moment
 from engine.domain.campaign import CampaignRecord
 from engine.domain.changes import NewEvent
-from engine.domain.enrolment import Outgoing, Settled, StayChange
+from engine.domain.enrolment import Settled, StayChange
 from engine.domain.keys import stay_prefix, suffix_of_user, user_key
-from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, RunState, SliceState
+from engine.domain.lifecycle import CampaignState, DeliveryState, RunState, SliceState
+from engine.domain.looks import DirtyRange, Look
 from engine.domain.settling import Settling
-from engine.domain.work import Run, RunKind, Slice, SliceKind
+from engine.domain.work import AccessPath, Run, RunKind, Slice, SliceKind
 from engine.measuring import Stretch
 from engine.predicate.compiled import EventQuery
 from engine.predicate.fields import BUILTINS, Catalogue, EventType
@@ -32,16 +32,19 @@ from engine.stores.counts import Counts
 from engine.stores.deliveries import Deliveries
 from engine.stores.enrolments import Enrolments
 from engine.stores.events import Events
+from engine.stores.feeds import Feeds
 from engine.stores.imports import ImportCursors
 from engine.stores.index_requests import IndexRequest, IndexRequests
 from engine.stores.leases import Leases
 from engine.stores.lists import Lists
+from engine.stores.looks import Looks
 from engine.stores.policy_versions import PolicyVersions
+from engine.stores.rates import RateBook
 from engine.stores.runs import Runs
 from engine.stores.slices import Slices
 from engine.stores.statistics import Statistics
 from engine.stores.users import Edit, Users
-from tests.unit.looks import DAY, NOW, ORDER, stay
+from tests.unit.looks import NOW, ORDER, stay
 
 HOUR = timedelta(hours=1)
 PREFIX = stay_prefix("shop", "c1")
@@ -58,6 +61,7 @@ ENDED = Settled("one", DeliveryState.SENT, NOW)
 ORDERS = [EventQuery(ORDER, timedelta(days=2), ("value",))]
 CATALOGUE = Catalogue("shop", "UTC", None, BUILTINS, {ORDER: EventType(ORDER, {})})
 STRETCH = Stretch("host:1:a/0000", "fast", NOW, NOW, (), {})
+DIRTY = DirtyRange("shop/00", "shop", "00000000", "01000000", frozenset({"plan"}), "m")
 KEY_ONLY = frozenset({"_id_"})
 
 
@@ -89,11 +93,14 @@ STORES: dict[str, tuple[type, Callable[[Database[dict[str, Any]]], object]]] = {
     "deliveries": (Deliveries, Deliveries),
     "enrolments": (Enrolments, Enrolments),
     "events": (Events, Events),
+    "feeds": (Feeds, lambda database: Feeds(database, None)),
     "imports": (ImportCursors, ImportCursors),
     "index_requests": (IndexRequests, IndexRequests),
     "leases": (Leases, Leases),
     "lists": (Lists, _lists),
+    "looks": (Looks, Looks),
     "policies": (PolicyVersions, PolicyVersions),
+    "rates": (RateBook, RateBook),
     "runs": (Runs, Runs),
     "slices": (Slices, Slices),
     "statistics": (Statistics, Statistics),
@@ -114,7 +121,9 @@ CALLS: Mapping[str, Call] = {
     "campaigns.everything": by("name")(lambda s: s.everything()),
     "campaigns.apply": Call(lambda s: s.apply(replace(CAMPAIGN, revision=2))),
     "campaigns.move": Call(lambda s: s.move(CAMPAIGN, CampaignState.DRAINING, stuck=None)),
-    "campaigns.passed": Call(lambda s: s.passed("c1", 5)),
+    "campaigns.passed": Call(lambda s: (s.passed(["c1", "c2"], 5), s.passed(["c1"], 6, crossed=True))),
+    "campaigns.crossed": Call(lambda s: (s.crossed(["c1", "c2"], 5), s.crossed(["c1"], 6, reconciled=True))),
+    "campaigns.touched_since": by("touched")(lambda s: s.touched_since(moment(NOW))),
     "campaigns.set_stuck": Call(lambda s: (s.set_stuck("c1", "why"), s.set_stuck("c1", None))),
     "campaigns.set_slowed": Call(lambda s: (s.set_slowed("c1", slowed=True), s.set_slowed("c1", slowed=False))),
     "campaigns.revisions": by("revision")(lambda s: s.revisions("c1")),
@@ -138,6 +147,10 @@ CALLS: Mapping[str, Call] = {
     "enrolments.latest_of": by("user")(lambda s: s.latest_of("c1", KEYS)),
     "enrolments.active": Call(lambda s: s.active(PREFIX, "", PREFIX + "8", 100)),
     "enrolments.due": by("_id_", "due")(lambda s: s.due(PREFIX, "", PREFIX + "8", NOW, 100)),
+    "enrolments.idle": by("_id_", "idle")(lambda s: s.idle(PREFIX, "", PREFIX + "8", NOW, 100)),
+    "enrolments.idle_ids": by("idle")(lambda s: s.idle_ids("c1", NOW, 100)),
+    "enrolments.first_idle_campaign": by("idle")(lambda s: s.first_idle_campaign(["c1", "c2"], NOW)),
+    "enrolments.latest_in": by("user")(lambda s: s.latest_in(["c1", "c2"], KEYS)),
     "enrolments.first_due_campaign": by("due")(lambda s: s.first_due_campaign(NOW, ["c2"])),
     "enrolments.due_ids": by("due")(lambda s: s.due_ids("c1", NOW, 100)),
     "enrolments.all_of": by("user")(lambda s: s.all_of("c1", KEYS[0])),
@@ -160,12 +173,19 @@ CALLS: Mapping[str, Call] = {
     ),
     "events.of_user": by("user_name_time")(lambda s: s.of_user(KEYS[0])),
     "events.erase": by("user_name_time")(lambda s: s.erase(KEYS[:2])),
+    "feeds.read": Call(lambda s: s.read()),
+    "feeds.save": Call(lambda s: s.save(5, "82")),
+    "feeds.publish": by()(lambda s: s.publish(5)),
+    "feeds.position": Call(lambda s: s.position()),
+    "feeds.now": by()(lambda s: s.now()),
+    "feeds.next_generation": Call(lambda s: s.next_generation()),
     "imports.load": Call(lambda s: s.load("k")),
     "imports.save": Call(lambda s: s.save("k", {"at": 1})),
     "imports.clear": Call(lambda s: s.clear("k")),
     "index_requests.add": Call(lambda s: s.add([IndexRequest(KEYS)])),
     "index_requests.get": Call(lambda s: s.get("i1")),
     "index_requests.done": Call(lambda s: s.done("i1")),
+    "index_requests.any": Call(lambda s: s.any()),
     "index_requests.unheard": by("asked", "_id_")(lambda s: s.unheard(-HOUR, 10)),
     "leases.hold": Call(lambda s: (s.hold("clock", "a", HOUR), s.hold("new", "a", HOUR))),
     "leases.give_up": Call(lambda s: s.give_up("clock", "a")),
@@ -177,8 +197,23 @@ CALLS: Mapping[str, Call] = {
     "lists.size": Call(lambda s: s.size("shop", "vip")),
     "lists.names": Call(lambda s: s.names("shop")),
     "lists.erase": Call(lambda s: s.erase(KEYS[2])),
+    "looks.add": Call(lambda s: s.add({KEYS[0]: frozenset({"plan"})}, "m")),
+    "looks.add_ranges": Call(lambda s: s.add_ranges({KEYS[0]: frozenset({"plan"})}, "m")),
+    "looks.take": by("_id_", "free", "token")(lambda s: s.take(10, HOUR)),
+    "looks.done": Call(lambda s: s.done([Look(KEYS[1], frozenset({"plan"}), "m"), Look(KEYS[2], frozenset(), "old")])),
+    "looks.expire": by("free")(lambda s: s.expire()),
+    "looks.suspects": by("free")(lambda s: s.suspects(10)),
+    "looks.waiting": by("_id_", "free")(lambda s: s.waiting()),
+    "looks.any": Call(lambda s: s.any()),
+    "looks.count": by()(lambda s: s.count()),
+    "looks.ranges": Call(lambda s: s.ranges(2)),
+    "looks.move": Call(lambda s: s.move(DIRTY, "00000000/u")),
+    "looks.clean": Call(lambda s: s.clean(DIRTY)),
     "policies.record": Call(lambda s: s.record("v1", {}, NOW)),
     "policies.history": Call(lambda s: s.history()),
+    "rates.read": Call(lambda s: s.read()),
+    "rates.measured": Call(lambda s: s.measured(AccessPath.SCAN, 9_000, HOUR)),
+    "rates.sent": Call(lambda s: s.sent(9_000, HOUR)),
     "runs.add": Call(lambda s: s.add(replace(RUN, id="new"))),
     "runs.get": Call(lambda s: s.get(RUN.id)),
     "runs.move": Call(lambda s: s.move(RUN, RunState.DECIDED, {"users": 1})),
@@ -212,6 +247,8 @@ CALLS: Mapping[str, Call] = {
     "times.advance": Call(lambda s: s.advance(NOW, NOW)),
     "users.server_now": by()(lambda s: s.server_now()),
     "users.read_range": Call(lambda s: s.read_range("shop", "1", "3", 100)),
+    "users.find_range": Call(lambda s: s.find_range("shop", {"a.plan": "gold"}, "1", "3", 100)),
+    "users.indexed": by()(lambda s: s.indexed()),
     "users.read_whole": Call(lambda s: s.read_whole("shop", "1", "3", {"rev": 1})),
     "users.read_keys": Call(lambda s: s.read_keys(KEYS)),
     "users.deleted": Call(lambda s: s.deleted(KEYS)),
@@ -222,54 +259,3 @@ CALLS: Mapping[str, Call] = {
     ),
     "users.delete": Call(lambda s: s.delete(KEYS[3])),
 }
-
-
-def fill(database: Database[dict[str, Any]]) -> None:
-    """Some thousand documents in every collection, so that the planner has a choice and a reason."""
-    rnd = random.Random(1)
-    many: list[Sequence[Any]] = [
-        [_stay(rnd, name, uid) for name in NAMES[:1_000] for uid in ("c1", "c2", "c3")],
-        [replace(RUN, id=f"r{n}", campaign=f"c{n % 9}", kind=RunKind.DUE, as_of=n) for n in range(2_000)],
-        [replace(PIECE, id=f"p{n}", run=f"r{n // 4}", campaign=f"c{n % 9}") for n in range(2_000)],
-    ]
-    Enrolments(database).enter(many[0])
-    runs, slices = Runs(database), Slices(database)
-    for run in (RUN, *many[1][:50]):
-        runs.add(run)
-    ended = [
-        {"_id": f"e{n}", "campaign": f"c{n % 9}", "kind": "due", "as_of": n, "state": "decided"} for n in range(2_000)
-    ]
-    database.runs.insert_many(ended)
-    slices.add([PIECE, *many[2]])
-    database.slices.update_many({"_id": {"$gte": "p2"}}, [{"$set": {"state": "done", "ended_at": "$$NOW"}}])
-    states = [state.value for state in CampaignState]
-    rows = [{"_id": f"c{n}", "workspace": "shop", "name": f"campaign-{n}", "kind": "continuous"} for n in range(500)]
-    database.campaigns.insert_many([row | {"state": states[n % 7], "revision": 1} for n, row in enumerate(rows)])
-    database.campaigns.update_one({"_id": "c1"}, {"$set": {"state": "live"}})
-    revisions = [{"_id": f"c{n}/000001", "campaign": f"c{n}", "revision": 1, "spec": {}} for n in range(500)]
-    database.campaign_revisions.insert_many(revisions)
-    keys = {name: user_key("shop", name) for name in NAMES}
-    people = [{"_id": key, "w": "shop", "u": name, "rev": 1, "a": {"plan": "gold"}} for name, key in keys.items()]
-    database.users.insert_many(people)
-    database.stats.insert_many([{"_id": f"h:1:{n}/0000", "until": moment(n), "queries": []} for n in range(2_000)])
-    database.list_members.insert_many([{"_id": key.replace("shop/", "shop/vip/")} for key in keys.values()])
-    happened = [
-        {"_id": f"{key}/{n}", "user": key, "w": "shop", "n": name, "t": NOW - n * DAY, "p": {}}
-        for key in keys.values()
-        for n, name in enumerate((ORDER, "Coupon Redeemed"))
-    ]
-    database.events.insert_many(happened)
-    for name in ("leases", "policies", "settings", "imports", "cache_layouts"):
-        database[name].insert_many([{"_id": f"x{n}", "first_used_at": n} for n in range(500)])
-    IndexRequests(database).add([IndexRequest((key,)) for key in KEYS])
-    database.index_requests.insert_one({"_id": "i1", "keys": []})
-
-
-def _stay(rnd: random.Random, name: str, uid: str) -> Any:
-    one = stay(name=name, ended=(ExitReason.COMPLETED, NOW) if rnd.random() < 0.5 else None)
-    out = None
-    if one.active and rnd.random() < 0.2:
-        out = Outgoing("one", rnd.choice([DeliveryState.QUEUED, DeliveryState.ATTEMPTING]), NOW, NOW)
-    settled = (Settled("two", rnd.choice([DeliveryState.SENT, DeliveryState.FAILED]), NOW),)
-    due = NOW + rnd.randrange(-DAY, DAY) if rnd.random() < 0.1 else None
-    return replace(one, id=one.id.replace("c1", uid, 1), campaign=uid, outgoing=out, settled=settled, due_at=due)

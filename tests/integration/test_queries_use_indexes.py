@@ -23,7 +23,8 @@ from engine.measuring import MEASUREMENTS
 from engine.stores.enrolments import Enrolments
 from engine.stores.explained import QUERIES, ExplainedQuery, Plan, explain
 from engine.stores.migrate import migrate_mongo
-from tests.integration.store_calls import CALLS, STORES, fill
+from tests.integration.store_calls import CALLS, STORES
+from tests.integration.store_filled import fill
 from tests.unit.looks import NOW, stay
 
 Document = dict[str, Any]
@@ -131,6 +132,7 @@ def test_every_store_that_holds_a_collection_is_among_them() -> None:
         "Derivation",
         "UserUpserts",
         "UserIndex",
+        "UserStream",
         "LogIndex",
         "Logs",
         "Stores",

@@ -110,7 +110,7 @@ def test_a_move_sets_and_removes_fields(campaigns: Campaigns, draft: CampaignRec
 
 def test_the_last_pass_never_goes_back(campaigns: Campaigns, draft: CampaignRecord) -> None:
     for as_of in (5, 9, 7):
-        campaigns.passed("uid1", as_of)
+        campaigns.passed(["uid1"], as_of)
     found = campaigns.get("uid1")
     assert found is not None
     assert found.pass_as_of == 9
