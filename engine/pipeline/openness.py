@@ -56,6 +56,8 @@ class Openness:
         first = self._standing()
         if first is not None:
             return first
+        if not self._campaigns.in_states((CampaignState.LIVE, CampaignState.DRAINING)):
+            return None  # no change concerns anybody
         if not self._handled(changed_to):
             return "the feed has not handled every change yet (does it run?)"
         if self._looks.any():

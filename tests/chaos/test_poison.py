@@ -39,7 +39,7 @@ def slices(world: World) -> list[dict[str, Any]]:
 
 def the_whole(world: World) -> dict[str, Any]:
     """The one slice of the launch run."""
-    return next(one for one in slices(world) if one["kind"] == "audience" and one["_id"].endswith("/0000"))
+    return next(one for one in slices(world) if one["kind"] == "candidates" and one["_id"].endswith("/0000"))
 
 
 def check_that_one_failed(world: World, *, settled: list[tuple[str, str, str | None]]) -> None:

@@ -64,8 +64,8 @@ def test_two_clocks_and_two_workers_at_once_create_nothing_twice(make_stage: Cal
         assert [one.message for one in stays[0].settled] == ["one", "two"]
     runs = Counter((run["kind"], run["as_of"]) for run in world.runs(NAME) if run["kind"] != "due")
     assert runs.pop(("launch", START)) == 1
-    assert runs == {("pass", START + day * DAY): 1 for day in range(1, 7)}
-    pieces = Counter(one["run"] for one in world.database["slices"].find({"kind": SliceKind.CANDIDATES.value}))
+    assert runs == {("reconcile", START + day * DAY): 1 for day in range(1, 7)}
+    pieces = Counter(one["run"] for one in world.database["slices"].find({"kind": SliceKind.EVERYBODY.value}))
     assert set(pieces.values()) == {2}
 
 

@@ -49,18 +49,26 @@ def reading(make_world: Callable[..., World], cache_url: str, elastic: Elasticse
 
 
 @contextmanager
-def following(world: World) -> Iterator[None]:
-    """The feed follows in a thread of its own, as its process does."""
-    stop = threading.Event()
+def following(world: World) -> Iterator[Callable[[], None]]:
+    """The feed follows in a thread of its own, as its process does; gives what lets it begin a new generation."""
+    stop, gap = threading.Event(), threading.Event()
 
     def follow() -> None:
         while not stop.is_set():
+            if gap.is_set():
+                world.app.feeding._next_generation("a test")
+                gap.clear()
             world.app.feeding.step(timedelta(milliseconds=20))
+
+    def begin_anew() -> None:
+        gap.set()
+        while gap.is_set():
+            stop.wait(0.002)
 
     thread = threading.Thread(target=follow)
     thread.start()
     try:
-        yield
+        yield begin_anew
     finally:
         stop.set()
         thread.join()
@@ -103,7 +111,7 @@ def audience(draw: random.Random) -> dict[str, Any]:
     return {"all": picked[cut:], "none": [*picked[:cut], {"unsubscribed": True}]}
 
 
-def disturb(world: World, client: redis.Redis, draw: random.Random) -> str:
+def disturb(world: World, client: redis.Redis, draw: random.Random, begin_anew: Callable[[], None]) -> str:
     """Put the cache into some state: as it is, cold, half evicted, or of a generation that counts no more."""
     state = draw.choice(["warm", "warm", "cold", "half evicted", "stale"])
     keys = list(client.scan_iter(f"*{world.database.name}*u:*"))
@@ -112,7 +120,7 @@ def disturb(world: World, client: redis.Redis, draw: random.Random) -> str:
     elif state == "half evicted" and keys:
         client.delete(*draw.sample(keys, (len(keys) + 1) // 2))
     elif state == "stale":
-        world.app.feeding._next_generation("a test")
+        begin_anew()
     return state
 
 
@@ -136,11 +144,11 @@ def test_every_path_lets_the_same_users_in(reading: World, cache_url: str) -> No
     draw = random.Random(4)
     world = reading
     taken: set[str] = set()
-    with following(world), redis.Redis.from_url(cache_url) as client:
+    with following(world) as begin_anew, redis.Redis.from_url(cache_url) as client:
         change(world, draw, USERS)
         for number in range(CASES):
             change(world, draw, draw.sample(USERS, draw.randrange(0, 6)))
-            state = disturb(world, client, draw)
+            state = disturb(world, client, draw, begin_anew)
             rule = audience(draw)
             results = {
                 path: entered(world, f"c{number}-{path.value}", rule, path)
