@@ -73,30 +73,25 @@ class StoredClock(SystemClock):
 
     def campaign_now(self) -> Instant:
         """What was set, else system time."""
-        at = self._times.read().set_at
-        return self.system_now() if at is None else at
+        return self.campaign_time()[0]
 
     def campaign_time(self) -> tuple[Instant, bool]:
-        """Campaign time, and whether it stands until it is advanced, in one question."""
+        """Campaign time, and whether it stands until it is advanced."""
         at = self._times.read().set_at
         return (self.system_now(), False) if at is None else (at, True)
 
     def is_set(self) -> bool:
         """Whether campaign time stands until it is advanced."""
-        return self._times.read().set_at is not None
+        return self.campaign_time()[1]
+
+
+MONGO_OUTAGES: Final = (ConnectionFailure, NetworkTimeout, ExecutionTimeout, WTimeoutError)
 
 
 class Stores:
     """The stores; each is made once."""
 
-    OUTAGES: Final = (
-        ConnectionFailure,
-        NetworkTimeout,
-        ExecutionTimeout,
-        WTimeoutError,
-        redis.ConnectionError,
-        redis.TimeoutError,
-    )
+    OUTAGES: Final = (*MONGO_OUTAGES, redis.ConnectionError, redis.TimeoutError)
     """What a store that does not answer raises; nobody's data is to blame for these."""
 
     def __init__(self, services: Addresses, tell: Tell = unheard) -> None:

@@ -33,7 +33,6 @@ from tests.integration.pipeline_shop import (
     Collected,
     Mail,
     check_counts,
-    hurry,
     read_mail,
 )
 
@@ -228,13 +227,12 @@ class World:
 
     def do(self, kind: str, ident: str) -> None:
         """Do one piece of work, as its actor would."""
-        app = self.app
         uses: dict[str, Callable[[str], object]] = {
-            "process": app.processing.run,
-            "deliver": app.delivering.run,
-            "plan": app.planning.run,
-            "finish": app.finishing.run,
-            "look": lambda _: app.looking.run(),
+            "process": self.app.processing.run,
+            "deliver": self.app.delivering.run,
+            "plan": self.app.planning.run,
+            "finish": self.app.finishing.run,
+            "look": lambda _: self.app.looking.run(),
         }
         uses[kind](ident)
 
@@ -245,8 +243,7 @@ class World:
     def settle(self, *, check: bool = True) -> None:
         """Step until nothing is open and nothing more happens; then check that all counts add up."""
         for _ in range(MOST_STEPS):
-            happened = self.step()
-            if not happened and not self.asked and not self.feed() and self.app.openness.what() is None:
+            if not self.step() and not self.asked and not self.feed() and self.app.openness.what() is None:
                 break
         else:
             raise AssertionError(f"never settles: {self.app.openness.what()}")
@@ -258,10 +255,6 @@ class World:
         for _ in range(2):
             self.tick()
             self.work(lambda kind, ident: kind != "deliver")
-
-    def hurry(self) -> None:
-        """Let every back-off in system time be over: of retries and of slices that failed."""
-        hurry(self.database)
 
     # what came of it
 

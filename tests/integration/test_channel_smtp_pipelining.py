@@ -285,8 +285,7 @@ def test_an_exception_in_the_middle_leaves_no_connection_in_the_middle_of_a_dial
         assert channel.send([envelope(1)]) == [Sent()]
         kept: list[object] = []
 
-        class Struck(BaseException):
-            pass
+        class Struck(BaseException): ...
 
         def strike(self: object) -> None:
             kept.append(self)

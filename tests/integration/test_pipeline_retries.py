@@ -12,6 +12,7 @@ from engine.domain.keys import user_suffix
 from engine.errors import WrongCall
 from engine.pipeline.delivering import MOST_ATTEMPTS
 from engine.pipeline.replaying import replay
+from tests.integration.pipeline_shop import hurry
 from tests.integration.pipeline_world import World
 from tests.integration.test_channel_smtp import Sink, serving
 
@@ -63,7 +64,7 @@ def test_a_temporary_refusal_is_tried_again_later_and_the_others_are_not_held_up
         world.step()
     assert len(sink.taken) == 1, "not before its time"
     assert world.state("hello") == "live"
-    world.hurry()
+    hurry(world.database)
     world.settle()
     assert len(sink.taken) == 2
     assert [one.attempts for one in world.stay("hello", first).settled] == [2]
@@ -81,7 +82,7 @@ def test_the_pause_doubles_with_each_attempt_until_the_attempts_are_used_up(worl
         assert told["attempts"] == attempt
         now = world.database.command("hello")["localTime"]
         pauses.append((told["retry_at"] - now).total_seconds())
-        world.hurry()
+        hurry(world.database)
         world.database["enrolments"].update_many({}, {"$unset": {"outgoing.retry_at": ""}})
     assert pauses[0] == pytest.approx(300, abs=30)
     assert all(later == pytest.approx(min(2 * pause, 14_400), rel=0.1) for pause, later in pairwise(pauses))
@@ -104,7 +105,7 @@ def test_a_server_that_is_away_costs_time_only(make_world: Callable[..., World],
     world.launch("hello")
     for _ in range(4):
         world.step()
-        world.hurry()
+        hurry(world.database)
     assert world.state("hello") == "live"
     assert all(stay.outgoing is not None and not stay.settled for stay in world.stays("hello"))
 
@@ -120,7 +121,7 @@ def test_who_changes_between_two_attempts_is_looked_at_before_the_next(world: Wo
     for _ in range(3):
         world.step()
     assert world.ends("hello", "u") == [("one", "skipped", "exited")]
-    world.hurry()
+    hurry(world.database)
     world.settle()
     assert sink.taken == []
 

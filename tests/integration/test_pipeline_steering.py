@@ -12,6 +12,7 @@ from engine.domain.work import SliceKind
 from engine.errors import IllegalTransition, WrongCall
 from engine.failpoints import arm
 from engine.telemetry import events
+from tests.integration.pipeline_shop import hurry
 from tests.integration.pipeline_world import START, World
 
 DAY = millis(parse_duration("1d"))
@@ -207,7 +208,7 @@ def test_a_cancel_waits_for_what_is_being_sent(world: World) -> None:
     for _ in range(3):
         world.step()
     assert world.stay("series", "u").active
-    world.hurry()
+    hurry(world.database)
     world.settle()
     assert world.ends("series", "u") == [("one", "sent", None)]
     assert str(world.stay("series", "u").reason) == "cancelled"
@@ -226,7 +227,7 @@ def test_a_cancel_ends_who_was_marked_and_not_sent(world: World) -> None:
     world.steer("cancel", "series")
     for _ in range(3):
         world.step()
-    world.hurry()
+    hurry(world.database)
     world.settle()
     assert world.sent() == []
     assert world.ends("series", "u") == [("one", "skipped", "cancelled")]
