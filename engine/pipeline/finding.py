@@ -99,7 +99,7 @@ class Finding:
         if self._cache is None:
             return None
         piece, scan = hold.piece, hold.scan
-        epoch = self._cache.epoch(piece.workspace)
+        epoch = self._cache.epoch(piece.workspace, fresh=scan is None)
         if scan is None or scan.epoch != epoch or scan.reached != first.removesuffix(AFTER):
             batches = self._cache.scan(piece.workspace, first, piece.until, entry.fields)
             if batches is None:

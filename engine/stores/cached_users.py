@@ -54,8 +54,14 @@ class CachedUsers:
         layout = self._layout(workspace)
         return None if layout is None else self._cache.scan(layout, first, until, fields=fields)
 
-    def epoch(self, workspace: str) -> str | None:
-        """What is in force: where it changes, a scan that goes on reads what nobody refreshes any more."""
+    def epoch(self, workspace: str, *, fresh: bool = False) -> str | None:
+        """What is in force: where it changes, a scan that goes on reads what nobody refreshes any more.
+
+        Whoever begins a scan asks for a `fresh` answer: one kept from before the feed was waited for may be of an older
+        generation, which is refreshed no more.
+        """
+        if fresh:
+            self._kept.pop(workspace, None)
         layout = self._layout(workspace)
         return None if layout is None else layout.epoch
 

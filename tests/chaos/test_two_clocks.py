@@ -51,9 +51,10 @@ def test_two_clocks_and_two_workers_at_once_create_nothing_twice(make_stage: Cal
             world.advance(to=START + day * DAY)
             for _ in range(200):
                 list(pool.map(tick_and_work, performers))
-                if not world.asked and world.app.openness.what() is None:
+                if not world.asked and not world.feed() and world.app.openness.what() is None:
                     break
                 let_time_pass(world.database)
+            world.feed()
             assert world.app.openness.what() is None
     both[1].close()
     world.check()
@@ -98,11 +99,12 @@ def test_a_worker_that_slept_longer_than_its_lease_does_nothing_twice(
     if real:
         pause = threading.Event()
         for _ in range(600):
-            if not performer.round() and world.app.openness.what() is None:
+            if not performer.round() and not world.feed() and world.app.openness.what() is None:
                 break
             pause.wait(0.05)
     else:
         performer.settle()
+    world.feed()
     assert world.app.openness.what() is None
     before = [(stay.id, stay.version, stay.settled) for stay in world.stays(NAME)]
     os.kill(pid, signal.SIGCONT)

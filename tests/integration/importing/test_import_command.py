@@ -33,9 +33,6 @@ class Setting:
     def stores(self) -> Any:
         return self.importer.stores
 
-    def index_users(self, keys: Sequence[str]) -> None:
-        self.importer.indexed.extend(keys)
-
 
 @pytest.fixture
 def call(importer: Any) -> Any:
@@ -67,7 +64,6 @@ def test_the_summary_is_one_document_whose_numbers_add_up(importer: Any, call: A
     assert summary["rows"] == 4
     assert [summary[name] for name in ("created", "updated", "unchanged", "repeated", "rejected")] == [1, 1, 1, 0, 1]
     assert summary["rejects_file"] == f"{path}.rejects.ndjson"
-    assert len(importer.indexed) == 1
 
 
 def test_more_rejected_rows_than_allowed_end_with_1_after_everything_else_is_in(importer: Any, call: Any) -> None:
