@@ -32,6 +32,16 @@ def staged(make_stage: Callable[..., World], **more: Any) -> World:
     return world
 
 
+def left_open(world: World) -> str | None:
+    """What is open once the feed is at the end; MongoDB's time moves with whatever else the tests write beside."""
+    for _ in range(20):
+        world.feed()
+        left = world.app.openness.what()
+        if left is None or "the feed" not in left:
+            break
+    return left
+
+
 def test_two_clocks_and_two_workers_at_once_create_nothing_twice(make_stage: Callable[..., World]) -> None:
     """Each round both tick at the same moment, and then both do what both have asked for."""
     world = staged(make_stage)
@@ -54,8 +64,7 @@ def test_two_clocks_and_two_workers_at_once_create_nothing_twice(make_stage: Cal
                 if not world.asked and not world.feed() and world.app.openness.what() is None:
                     break
                 let_time_pass(world.database)
-            world.feed()
-            assert world.app.openness.what() is None
+            assert left_open(world) is None
     both[1].close()
     world.check()
     for user in USERS:
@@ -104,8 +113,7 @@ def test_a_worker_that_slept_longer_than_its_lease_does_nothing_twice(
             pause.wait(0.05)
     else:
         performer.settle()
-    world.feed()
-    assert world.app.openness.what() is None
+    assert left_open(world) is None
     before = [(stay.id, stay.version, stay.settled) for stay in world.stays(NAME)]
     os.kill(pid, signal.SIGCONT)
     assert drive.wait(pid) == "exit 0"
