@@ -104,29 +104,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     picked = given.only.split(",")
     load = os.getloadavg()[0]
-    told: dict[str, str] = {}
+    command = f"python -m bench.run {' '.join(sys.argv[1:] if argv is None else argv)}".rstrip()
+    population = f"{sizes.users:,} users resampled from the grocer's households (seed {SEED}, `bench/population.py`)."
     services: list[ServiceName] = ["mongo", "broker", "cache"]
     if "paths" in picked:
         services.append("elastic")
     with ground(sizes.users, services) as place:
+        version = str(place.database.client.server_info()["version"])
+        head = f"Measured with `{command}` on {machine(version, load)}. {population}"
         engine = Engine(place.addresses, place.folder)
         try:
             for name in TABLES:
                 if name in picked:
                     began = time.monotonic()
-                    told[name] = SECTIONS[name](engine, sizes)
+                    text = f"{head}\n\n{SECTIONS[name](engine, sizes)}"
                     _say(f"{name}: {time.monotonic() - began:.0f} s")
+                    print(f"{text}\n")
+                    if not given.print_only:
+                        page = report.PAGE.read_text(encoding="utf-8")
+                        report.PAGE.write_text(report.put(page, f"bench.run {name}", text), encoding="utf-8")
         finally:
             engine.close()
-        version = str(place.database.client.server_info()["version"])
-    command = f"python -m bench.run {' '.join(sys.argv[1:] if argv is None else argv)}".rstrip()
-    population = f"{sizes.users:,} users resampled from the grocer's households (seed {SEED}, `bench/population.py`)."
-    head = f"Measured with `{command}` on {machine(version, load)}. {population}"
-    for name, text in told.items():
-        print(f"{head}\n\n{text}\n")
-        if not given.print_only:
-            page = report.PAGE.read_text(encoding="utf-8")
-            report.PAGE.write_text(report.put(page, f"bench.run {name}", f"{head}\n\n{text}"), encoding="utf-8")
     return 0
 
 

@@ -116,7 +116,7 @@ class Supervisor:
 
     def _look_at(self, instance: Instance, now: float, *, stopping: bool) -> None:
         """Do what is due for one process: bury it, start it, or kill it."""
-        if instance.child is not None and instance.child.poll() is not None:
+        if instance.child is not None and instance.child.poll() is not None and not (stopping and _lingers(instance)):
             self._bury(instance, now, stopping=stopping)
         if instance.child is None and not stopping and instance.start_at is not None and now >= instance.start_at:
             self._start(instance, now)
@@ -238,6 +238,20 @@ def instances(types: Sequence[ProcessType], scale: Mapping[str, int]) -> list[tu
         count = scale.get(kind.name, 1)
         named += [(kind.name if count == 1 else f"{kind.name}.{number}", kind) for number in range(1, count + 1)]
     return named
+
+
+def _lingers(instance: Instance) -> bool:
+    """Whether a shell that was told to end left its program still ending, within its stop timeout."""
+    child = instance.child
+    if child is None or child.stdout is None or child.stdout.closed:
+        return False  # whoever has ended has closed it
+    if not instance.by_shell or instance.kill_at is None:
+        return False
+    try:
+        os.killpg(child.pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

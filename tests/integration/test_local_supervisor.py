@@ -39,9 +39,12 @@ sys.exit(Supervisor(
 """
 # Says each TERM it hears, and ends at the first unless it is told to be stubborn.
 PROGRAM = """
-import select, signal, sys
+import select, signal, sys, time
 def hear(number, frame):
     print("heard", signal.Signals(number).name, flush=True)
+    if "slow" in sys.argv:
+        time.sleep(0.5)
+        print("slowly done", flush=True)
     if "stubborn" not in sys.argv:
         sys.exit(0)
 for number in (signal.SIGTERM, signal.SIGINT):
@@ -190,10 +193,18 @@ def test_ctrl_c_reaches_each_program_once_and_as_term(start: Start) -> None:
 
 
 def test_term_reaches_a_program_behind_a_shell(start: Start) -> None:
-    run = start("web: true && PYTHON program.py\n")
+    run = start("web: true && PYTHON program.py slow\n")
     run.until("ready")
     assert run.end() == 0
     assert run.count("heard SIGTERM") == 1
+    assert run.count("slowly done") == 1  # its shell died at once; it has its stop timeout all the same
+
+
+def test_a_program_behind_a_shell_that_outstays_its_stop_timeout_is_killed(start: Start) -> None:
+    run = start("web: true && PYTHON program.py stubborn\n", stop={"web": 0.3})
+    run.until("ready")
+    assert run.end() == 0
+    assert run.count("web outstays its stop timeout") == 1
 
 
 def test_whoever_outstays_its_own_stop_timeout_is_killed(start: Start) -> None:
