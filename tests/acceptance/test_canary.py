@@ -19,6 +19,7 @@ from engine.pipeline import deciding
 from engine.settings.secrets import secrets
 from engine.telemetry import logging
 from tests.integration.installation import Installation
+from tests.integration.pipeline_shop import hurry
 from tests.integration.pipeline_world import World
 from tests.integration.test_channel_smtp import Sink, serving
 
@@ -127,7 +128,7 @@ def test_no_address_name_or_secret_is_in_any_log_or_output(
         world.launch("free-name")
         for _ in range(60):
             world.step()
-            world.hurry()
+            hurry(world.database)
         for command in ("campaign report free-name", "campaign list", "queue list", "clock show", "check --origin"):
             assert run(command.split()) == 0
     finally:
