@@ -77,6 +77,7 @@ class Feeding:
         self._saved = float("-inf")
         self._generation = 0
         self._away: set[str] = set()
+        self._cold: set[str] = set()
 
     def step(self, wait: timedelta) -> int:
         """Handle the next micro-batch, waiting up to `wait` for one; gives how many changes it had."""
@@ -121,7 +122,8 @@ class Feeding:
 
     def _gap(self, reason: str) -> None:
         """What changed is not known: nothing cached counts any more, and everybody is looked at and indexed again."""
-        generation = self._next_generation(reason)
+        generation = self._generation = self._feeds.next_generation()
+        emit("feed.gap", reason=reason, generation=generation)
         if self._stream is None:
             self._stream = self._open_stream(None)
         mark = f"gap{generation:08d}"
@@ -135,18 +137,13 @@ class Feeding:
         self._feeds.save(0, self._stream.start)
         self._messenger().look()
 
-    def _next_generation(self, reason: str) -> int:
-        self._generation = self._feeds.next_generation()
-        emit("feed.gap", reason=reason, generation=self._generation)
-        return self._generation
-
     def _adopt(self) -> None:
-        """Put layouts of the cache into force, and have those that are new warmed up."""
+        """Put layouts of the cache into force, and have those that are new warmed up once the cache is reached."""
         if self._cache is None:
             return
-        fresh = self._cache.adopt(FeedState(generation=self._generation), self._registry.named)
-        for workspace in fresh:
-            self._messenger().warm(workspace)
+        self._cold.update(self._cache.adopt(FeedState(generation=self._generation), self._registry.named))
+        while self._cold and "cache" not in self._away:
+            self._messenger().warm(self._cold.pop())
 
     def _handle(self, batch: Batch) -> None:
         began = self._clock.monotonic()
@@ -182,15 +179,20 @@ class Feeding:
         )
 
     def _refresh(self, workspace: str, documents: Sequence[Document], gone: Sequence[str]) -> None:
-        """Newer rows into the cache; where it is not reached, what it holds counts no more."""
+        """Newer rows into the cache; each time it is not reached, what it holds until then counts no more.
+
+        Each time, for readers may reach it all the while, and load what the next refresh should have changed.
+        """
         if self._cache is None:
             return
         if self._cache.refresh(workspace, documents, gone):
             self._away.discard("cache")
-        elif "cache" not in self._away:
+            return
+        self._generation = self._feeds.next_generation()
+        if "cache" not in self._away:
             self._away.add("cache")
-            self._next_generation("the user cache is away")
-            self._adopt()
+            emit("feed.gap", reason="the user cache is away", generation=self._generation)
+        self._adopt()
 
     def _write(self, catalogue: Catalogue, documents: Sequence[Document]) -> None:
         """Whole documents into Elasticsearch; where it does not take them, the request is kept until it does."""

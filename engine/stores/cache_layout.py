@@ -6,8 +6,9 @@ A bucket holds the users whose layout hash begins with the same `depth` bits, ab
                                               field = "" with an empty value: the bucket is whole
                                               lives for 7 days after it was loaded
 
-The epoch changes with the depth, with what is held and with the feed's generation, so buckets of another layout are
-never looked at again; they end by their lifetime. Evicting removes whole keys, so a bucket is whole or absent.
+The epoch changes with every layout that is put into force (one that was in force before comes back as a new one, for
+nobody refreshed it meanwhile) and with the feed's generation, so buckets of another layout are never looked at again;
+they end by their lifetime. Evicting removes whole keys, so a bucket is whole or absent.
 """
 
 from __future__ import annotations
@@ -127,12 +128,13 @@ the values without them. Raises `msgspec.MsgspecError` where one is no such row.
 class Layout:
     """Where the users of one workspace lie, for one generation of the feed; computed once, handed to every call.
 
-    `prefix` is the installation's own.
+    `number` is that of its putting into force, `prefix` the installation's own.
     """
 
     catalogue: Catalogue
     held: Held
     depth: int
+    number: int
     generation: int
     prefix: str
 
@@ -152,8 +154,8 @@ class Layout:
 
     @cached_property
     def epoch(self) -> str:
-        """Changes with the feed's generation, the depth and what a packed row looks like."""
-        return f"{self.generation:x}.{self.depth}.{self.shape}"
+        """Changes with the feed's generation, with every layout put into force and with the form of a packed row."""
+        return f"{self.generation:x}.{self.number}.{self.shape}"
 
     @cached_property
     def projection(self) -> dict[str, int]:

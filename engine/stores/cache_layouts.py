@@ -1,6 +1,8 @@
 """Which layout of the user cache is in force, for each workspace: one small document, changed by compare-and-set.
 
-    {_id: workspace, version, current: {depth, fields, events, shape}, wanted?: {fields, events}}
+    {_id: workspace, version, current: {depth, fields, events, shape, number}, wanted?: {fields, events}}
+
+`number` is raised whenever `current` changes.
 
 Only the feed puts a layout into force (`adopt`), and from then on it refreshes that one: a layout that readers chose
 themselves would be filled before anybody refreshes it. Others say what they `want`.
@@ -103,8 +105,9 @@ class CacheLayouts:
         raise Contended
 
     def _target(self, catalogue: Catalogue, raw: Document, named: Held) -> Document:
-        current = raw.get("current")
-        held = held_at_first(catalogue, named) if current is None else _held(current)
+        current = raw.get("current", {})
+        number = current.get("number", 0)
+        held = held_at_first(catalogue, named) if not current else _held(current)
         for part in (_held(raw.get("wanted", {})), named):
             held = extended(held, part.fields, part.events)
         if len(catalogue.fields) <= HELD_BY_DEFAULT:
@@ -117,14 +120,16 @@ class CacheLayouts:
             held = in_front(held, wanted)
         users = self._users.estimate(catalogue.workspace)
         depth = depth_for(users)
-        if current is not None and 1 / _STRAY <= users / (USERS_PER_BUCKET << current["depth"]) <= _STRAY:
+        if current and 1 / _STRAY <= users / (USERS_PER_BUCKET << current["depth"]) <= _STRAY:
             depth = current["depth"]
-        return {
+        target = {
             "depth": depth,
             "fields": list(held.fields),
             "events": sorted(held.events),
             "shape": shape_of(catalogue, held),
+            "number": number,
         }
+        return target if target == current else {**target, "number": number + 1}
 
     def _put(self, workspace: str, raw: Document | None, target: Document) -> bool:
         if raw is None:
@@ -138,10 +143,10 @@ class CacheLayouts:
 
     def _layout(self, catalogue: Catalogue, generation: int, current: Document) -> Layout:
         """The value that `current` describes; the one made before where nothing has changed."""
-        asked = (catalogue, generation, current["depth"], _held(current))
+        asked = (catalogue, generation, current["number"], _held(current))
         made = self._made.get(catalogue.workspace)
-        if made is None or (made.catalogue, made.generation, made.depth, made.held) != asked:
-            made = Layout(catalogue, _held(current), current["depth"], generation, self._prefix)
+        if made is None or (made.catalogue, made.generation, made.number, made.held) != asked:
+            made = Layout(catalogue, _held(current), current["depth"], current["number"], generation, self._prefix)
             self._made[catalogue.workspace] = made
         return made
 

@@ -37,7 +37,7 @@ class Feeds:
 
     def save(self, position: int, token: str) -> None:
         """Note that everything up to `position` is handled, durably; it never goes back. Index: `_id`."""
-        update = {"$max": {"position": position}, "$set": {"token": token}, "$setOnInsert": {"generation": 1}}
+        update = {"$max": {"position": position}, "$set": {"token": token}, "$setOnInsert": {"generation": self.now()}}
         self._all.update_one({"_id": FEED}, update, upsert=True)
         self.publish(position)
 
@@ -65,8 +65,12 @@ class Feeds:
         return position_of(at.time, at.inc)
 
     def next_generation(self) -> int:
-        """A gap: nothing that was cached before counts any more. Gives the new generation. Index: `_id`."""
-        self._all.update_one({"_id": FEED}, {"$setOnInsert": {"generation": 1}}, upsert=True)
+        """A gap: nothing that was cached before counts any more. Gives the new generation. Index: `_id`.
+
+        The first one is the cluster time, not 1: a database that begins anew (wiped, replaced, restored without this
+        document) must not come to numbers under which a cache that outlived it still holds users.
+        """
+        self._all.update_one({"_id": FEED}, {"$setOnInsert": {"generation": self.now()}}, upsert=True)
         self._all.update_one({"_id": FEED}, {"$inc": {"generation": 1}})
         return self.read().generation
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import email
 import email.policy
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from actors.broker import HardenedBroker
 from actors.build import broker_for
 from actors.fleet import run_fleet_in_process, stop_fleets
+from actors.queues import list_dead
 from engine.clock import format_instant, millis, parse_duration
 from engine.domain.keys import user_key
-from tests.integration.installation import Installation, Told
+from tests.integration.installation import PATIENCE, Installation, Told
 from tests.integration.pipeline_world import START, World
 
 Tidegate = Callable[..., Told]
@@ -163,7 +167,7 @@ def test_dead_letters_can_be_listed_replayed_and_dropped(shop: World, tidegate: 
             message = broker.get_actor("process_slice").message(f"slice-{number}").copy(queue_name="fast")
             broker.enqueue(message.copy(options={"max_retries": 0}))
         shop.app.__dict__["processing"] = _Broken()
-        _serve(shop, broker, lambda: len(tidegate("queue", "deadletters", "fast", "--json").document) == 2)
+        _serve(shop, broker, lambda: len(list_dead(broker, "fast")) == 2)
         found = tidegate("queue", "deadletters", "fast", "--json").document
         assert {one["actor"] for one in found} == {"process_slice"}
         assert {one["arguments"] for one in found} == {"slice-0", "slice-1"}
@@ -185,16 +189,17 @@ class _Broken:
         raise ValueError("it cannot be done")
 
 
-def _serve(world: World, broker: Any, until: Callable[[], bool]) -> None:
+def _serve(world: World, broker: HardenedBroker, until: Callable[[], bool]) -> None:
+    """Let a worker serve until a fact holds; no command meanwhile, which would take over this process's actors."""
     fleet = world.app.policies.fleets["all"].model_validate({"lanes": ["fast"], "threads": 1, "worker_timeout": "50ms"})
     worker = run_fleet_in_process(broker, fleet)
+    pause, deadline = threading.Event(), time.monotonic() + PATIENCE
     try:
-        for _ in range(600):
-            if until():
-                return
+        while not until():
+            assert time.monotonic() < deadline, "the dead letters never came"
+            pause.wait(0.02)
     finally:
         stop_fleets(broker, [worker])
-    raise AssertionError("the dead letters never came")
 
 
 def test_open_slices_are_shown_for_their_lane(shop: World, tidegate: Tidegate) -> None:

@@ -186,6 +186,23 @@ def test_the_depth_stays_while_a_workspace_grows_and_is_cut_anew_when_it_has_out
     assert world.layouts.adopt(CATALOGUE, 1).depth == 0
 
 
+def test_a_layout_that_was_in_force_before_comes_back_without_its_buckets(world: CacheWorld) -> None:
+    world.fill(200)
+    before = world.layouts.adopt(CATALOGUE, 1)
+    world.cache.warm(before)
+    (changed, *_) = world.stored()
+    world.database.users.insert_many([{"_id": user_key("shop", f"v{n}"), "rev": 1} for n in range(3_000)])
+    between = world.layouts.adopt(CATALOGUE, 1)
+    assert between.depth != before.depth
+    world.database.users.update_one({"_id": changed}, {"$set": {"email": "new@x.example"}, "$inc": {"rev": 1}})
+    world.cache.refresh(between, world.documents([changed]))
+    world.database.users.delete_many({"created": {"$exists": False}, "email": {"$exists": False}})
+    again = world.layouts.adopt(CATALOGUE, 1)
+    assert (again.held, again.depth) == (before.held, before.depth)
+    read = {row.key: row.rev for rows in world.batches(again) for row in rows.rows}
+    assert read == {key: row["rev"][0] for key, row in world.stored().items()}
+
+
 def test_wants_of_many_processes_are_all_adopted(world: CacheWorld) -> None:
     wanted = [f"x{n}" for n in range(32)]
     done = threading.Event()
