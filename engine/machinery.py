@@ -32,6 +32,7 @@ from engine.stores.cached_users import CachedUsers
 from engine.stores.change_stream import HistoryLost
 from engine.stores.index_requests import IndexRequest
 from engine.stores.lists import Lists
+from engine.stores.migrate import migrate_search
 from engine.stores.opened import Stores
 
 SEARCH_OUTAGES: Final = (*Stores.OUTAGES, EngineError)
@@ -56,13 +57,22 @@ class Machinery(Core):
             s.users,
             self._lists,
             s.user_index,
-            s.index_requests.any,
+            self._filled,
             self.cached_users,
             s.feeds,
             s.rates,
             self.clock,
             SEARCH_OUTAGES,
+            self.settings.engine.scan_up_to,
         )
+
+    def _filled(self) -> str | None:
+        """The name of the Elasticsearch index that has everybody; None where there is none or some are still to come.
+
+        Which index first: one that is noted is noted after the requests to fill it.
+        """
+        index = self.stores.feeds.read().index
+        return None if index is None or self.stores.index_requests.any() else index.split("/")[0]
 
     @cached_property
     def cached_users(self) -> CachedUsers | None:
@@ -84,7 +94,7 @@ class Machinery(Core):
         s = self.stores
         cache = self.cached_users
         recheck = None if cache is None else Rechecking(cache, s.looks)
-        finding = Finding(s.users, self._lists, s.user_index, cache)
+        finding = Finding(s.users, self._lists, s.user_index, self._filled, cache)
         return Entering(finding, self.deciding, s.enrolments, recheck, self.clock)
 
     @cached_property
@@ -127,11 +137,17 @@ class Machinery(Core):
             s.user_index,
             lambda keys: self._ask_index([IndexRequest(keys)]),
             self._reindex,
+            self._make_index,
             self.messenger,
             self.catalogues,
             self.clock,
             SEARCH_OUTAGES,
         )
+
+    def _make_index(self) -> None:
+        """Bring the users' index into being where it is missing."""
+        if self.stores.user_index is not None:
+            migrate_search(self.stores.user_index)
 
     def _reindex(self, workspace: str) -> None:
         """Ask for every user of a workspace to be indexed, in ranges of some thousand."""

@@ -46,9 +46,11 @@ class FeedState:
     """How far the feed is: every change up to `position` (cluster time, seconds << 32 | counter) has been handled.
 
     `generation` rises with each gap, after which nothing that was cached before counts any more. `token` resumes the
-    change stream.
+    change stream. `index` is the identity of the Elasticsearch index that was filled, or is being filled while there
+    are requests to index users (None: the next one that is there).
     """
 
     position: int = 0
     generation: int = 1
     token: str | None = None
+    index: str | None = None

@@ -21,9 +21,6 @@ from engine.planner import Choice, Estimate, estimates
 from engine.predicate.compiled import Candidates
 from engine.telemetry.events import emit
 
-SMALL: Final = 5_000
-"""Users of a workspace up to which MongoDB is simply scanned: a tenth of a second, and nothing to wait for."""
-
 SAMPLE: Final = 2_000
 """Users judged to estimate a share, where Elasticsearch cannot count."""
 
@@ -55,7 +52,11 @@ class Chosen:
 
 
 class Choosing:
-    """Chooses paths; `search` and `cache` are None where there is none, `behind` tells why Elasticsearch is stale."""
+    """Chooses paths; `search` and `cache` are None where there is none.
+
+    `filled` gives the name of the Elasticsearch index that has everybody, None where none has (yet). Workspaces of up
+    to `small` users are simply scanned.
+    """
 
     def __init__(
         self,
@@ -63,23 +64,25 @@ class Choosing:
         users: RangeReads,
         lists: Callable[[str], ListReads],
         search: Search | None,
-        behind: Callable[[], bool],
+        filled: Callable[[], str | None],
         cache: UserCache | None,
         feed: FeedStore,
         rates: RateStore,
         clock: Clock,
         outages: tuple[type[BaseException], ...],
+        small: int,
     ) -> None:
         self._book = book
         self._users = users
         self._lists = lists
         self._search = search
-        self._behind = behind
+        self._filled = filled
         self._cache = cache
         self._feed = feed
         self._rates = rates
         self._clock = clock
         self._outages = outages
+        self._small = small
         self._sizes: dict[str, tuple[float, int]] = {}
 
     def size(self, workspace: str) -> int:
@@ -105,7 +108,7 @@ class Choosing:
         """The quickest path by measured rates, whatever the feed says."""
         workspace = entry.record.workspace
         users = self.size(workspace)
-        if users <= SMALL:
+        if users <= self._small:
             only = Estimate(AccessPath.SCAN, users, users / self._rates.read().read[AccessPath.SCAN], 1)
             why = f"{users} users: too few to look for another way"
             return Chosen(AccessPath.SCAN, only, (only,), users, None, "not counted", why)
@@ -125,11 +128,10 @@ class Choosing:
         if wanted.nobody:
             return False
         workspace = entry.record.workspace
-        if self.size(workspace) <= SMALL or self._indexed(entry.compiled.audience.compiled.index_paths):
+        if self.size(workspace) <= self._small or self._indexed(entry.compiled.audience.compiled.index_paths):
             whole = hash_prefix(0), hash_prefix(HASH_SPACE)
             return bool(self._users.find_range(workspace, wanted.mongo().filter, *whole, 1, {"_id": 1}))
-        found, _ = (None, "") if self._search is None or self._behind() else self._count(workspace, wanted)
-        return found != 0
+        return self._count(workspace, wanted)[0] != 0
 
     def forced(self, path: AccessPath, entry: Entry, wanted: Candidates, why: str = "it was asked for") -> Chosen:
         """The path that was asked for; MongoDB by key range, with the reason, where it cannot be taken."""
@@ -150,12 +152,9 @@ class Choosing:
         impossible: dict[AccessPath, str] = {}
         matches, counted = self._count(workspace, wanted)
         if matches is None:
-            away = "it does not answer" if self._search is not None else "there is no Elasticsearch"
-            impossible[AccessPath.ELASTIC] = away
+            impossible[AccessPath.ELASTIC] = counted
             share = self._sampled(entry, wanted)
             matches, counted = int(share * users), f"estimated from {SAMPLE} users"
-        elif self._behind():
-            impossible[AccessPath.ELASTIC] = "it is behind MongoDB"
         else:
             reads[AccessPath.ELASTIC] = matches
         refused = (
@@ -182,12 +181,16 @@ class Choosing:
         return estimates(facts, self._rates.read()), matches, counted
 
     def _count(self, workspace: str, wanted: Candidates) -> tuple[int | None, str]:
+        """How many users Elasticsearch finds; None, and why it cannot be asked."""
         if self._search is None:
-            return None, ""
+            return None, "there is no Elasticsearch"
+        index = self._filled()
+        if index is None:
+            return None, "not everybody is in it yet"
         try:
-            return self._search.count(wanted.elastic().filter, workspace), BY_SEARCH
+            return self._search.count(wanted.elastic().filter, workspace, index), BY_SEARCH
         except self._outages:
-            return None, ""
+            return None, "it does not answer"
 
     def _sampled(self, entry: Entry, wanted: Candidates) -> float:
         """The share of candidates among the first users of a stretch of the hash space, which is a fair sample."""
@@ -211,7 +214,7 @@ class Choosing:
         if path is AccessPath.ELASTIC and self._search is not None:
             try:
                 self._search.refresh()
+                return self._filled() is not None and self._search.identity() == self._feed.read().index
             except self._outages:
                 return False
-            return not self._behind()
         return True

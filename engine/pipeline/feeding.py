@@ -31,6 +31,9 @@ BACKLOG: Final = 20_000
 SAVE_IDLE: Final = 10.0
 """Seconds between two notes of the position while nothing changes: a token must not grow older than the oplog."""
 
+TENDED: Final = 5.0
+"""Seconds between two looks at which index is behind Elasticsearch's alias."""
+
 RANGES: Final = 256
 """Dirty ranges that cover a workspace."""
 
@@ -50,6 +53,7 @@ class Feeding:
         index: Search | None,
         keep_request: Callable[[Sequence[str]], None],
         reindex: Callable[[str], None],
+        make_index: Callable[[], None],
         messenger: Callable[[], Messenger],
         catalogues: Mapping[str, Catalogue],
         clock: Clock,
@@ -57,7 +61,7 @@ class Feeding:
     ) -> None:
         """`lost` is what a stream raises that cannot go on.
 
-        `keep_request` keeps users to be indexed later, `reindex` a whole workspace.
+        `keep_request` keeps users to be indexed later, `reindex` a whole workspace; `make_index` makes an index.
         """
         self._open_stream = open_stream
         self._lost = lost
@@ -69,12 +73,14 @@ class Feeding:
         self._index = index
         self._keep_request = keep_request
         self._reindex = reindex
+        self._make_index = make_index
         self._messenger = messenger
         self._catalogues = catalogues
         self._clock = clock
         self._outages = outages
         self._stream: Stream | None = None
         self._saved = float("-inf")
+        self._tended = float("-inf")
         self._generation = 0
         self._away: set[str] = set()
         self._cold: set[str] = set()
@@ -84,6 +90,7 @@ class Feeding:
         try:
             stream = self._stream or self._open()
             self._adopt()
+            self._tend()
             batch = stream.take(MOST, wait)
         except self._lost:
             self.close()
@@ -131,9 +138,8 @@ class Feeding:
         for workspace in self._registry.workspaces():
             everybody = {f"{workspace}/{first}/": frozenset({EVERYTHING}) for first, _ in cut(RANGES)}
             self._looks.add_ranges(everybody, mark)
-        if self._index is not None:
-            for workspace in self._catalogues:
-                self._reindex(workspace)
+        self._feeds.fills(None)
+        self._tended = float("-inf")
         self._feeds.save(0, self._stream.start)
         self._messenger().look()
 
@@ -144,6 +150,27 @@ class Feeding:
         self._cold.update(self._cache.adopt(FeedState(generation=self._generation), self._registry.named))
         while self._cold and "cache" not in self._away:
             self._messenger().warm(self._cold.pop())
+
+    def _tend(self) -> None:
+        """Where another index is behind Elasticsearch's alias than was filled, or none, have everybody put into it."""
+        if self._index is None or self._clock.monotonic() - self._tended < TENDED:
+            return
+        self._tended = self._clock.monotonic()
+        try:
+            found = self._index.identity()
+            if found is None:
+                self._make_index()
+                found = self._index.identity()
+        except self._outages as error:
+            self._lost_search(error)
+            return
+        before = self._feeds.read().index
+        if found == before:
+            return
+        for workspace in self._catalogues:
+            self._reindex(workspace)
+        self._feeds.fills(found)  # not earlier: an index that is noted, with nothing asked for, counts as full
+        emit("search.refilled", reason="it is new" if before is None else "another index was there before")
 
     def _handle(self, batch: Batch) -> None:
         began = self._clock.monotonic()
@@ -202,13 +229,18 @@ class Feeding:
             self._index.index([elastic_document(catalogue, raw) for raw in documents])
         except self._outages as error:
             self._keep_request([raw["_id"] for raw in documents])
-            if "search" not in self._away:
-                self._away.add("search")
-                emit("service.lost", service="elasticsearch", reason=type(error).__name__)
+            self._lost_search(error)
         else:
             if "search" in self._away:
                 self._away.discard("search")
                 emit("service.back", service="elasticsearch")
+
+    def _lost_search(self, error: BaseException) -> None:
+        """Say so once, and look soon at what is there."""
+        self._tended = min(self._tended, self._clock.monotonic() - TENDED + 1)
+        if "search" not in self._away:
+            self._away.add("search")
+            emit("service.lost", service="elasticsearch", reason=type(error).__name__)
 
 
 def drain(feeding: Feeding, wait: timedelta = timedelta(milliseconds=20)) -> int:

@@ -47,11 +47,14 @@ class Finding:
         users: RangeReads,
         lists: Callable[[str], ListReads],
         index: Search | None,
+        filled: Callable[[], str | None],
         cache: UserCache | None,
     ) -> None:
+        """`filled` gives the name of the Elasticsearch index that has everybody, None where none has."""
         self._users = users
         self._lists = lists
         self._index = index
+        self._filled = filled
         self._cache = cache
 
     def next(self, hold: Hold, entry: Entry, wanted: Candidates, first: str, size: int) -> Found:
@@ -66,9 +69,11 @@ class Finding:
             case AccessPath.ELASTIC:
                 if self._index is None:
                     raise ProgrammerError("a slice asks for Elasticsearch, and there is none")
-                query = wanted.elastic().filter
+                query, index = wanted.elastic().filter, self._filled()
+                if index is None:  # lost since the run was planned
+                    return self._scanned(piece, entry, wanted, first, size)
                 try:
-                    keys = self._index.ids(query, piece.workspace, first, piece.until, size)
+                    keys = self._index.ids(query, piece.workspace, first, piece.until, size, index)
                 except EngineError:  # it went away while the slice went on
                     return self._scanned(piece, entry, wanted, first, size)
                 return self._named(entry, wanted, keys, size)

@@ -78,7 +78,8 @@ class Engine(Model):
     `lease`: a killed worker's slice is back after it; `tick`: between two looks of the clock process; `ring_again`: a
     slice that was rung and not claimed is rung again; `checkpoint`: how often at most a slice writes its cursor and
     asks whether to go on; `attempt_limit`: a delivery that is attempting for longer is stuck; `stop_timeout`: what a
-    process that is told to stop has left.
+    process that is told to stop has left. `scan_up_to`: users of a workspace up to which a pass simply reads MongoDB (a
+    tenth of a second, and nothing to wait for).
     """
 
     lease: Duration = timedelta(seconds=30)
@@ -87,6 +88,7 @@ class Engine(Model):
     ring_again: Duration = timedelta(seconds=20)
     attempt_limit: Duration = timedelta(minutes=10)
     stop_timeout: Duration = timedelta(seconds=10)
+    scan_up_to: int = Field(default=5_000, ge=0)
     elastic_heap: str = Field(default="512m", pattern=r"^\d{2,5}[mg]$")
     cache_memory: str = Field(default="256mb", pattern=r"^\d{1,6}(kb|mb|gb)$")
 

@@ -33,13 +33,17 @@ class Feeds:
     def read(self) -> FeedState:
         """Where it stands, as MongoDB has it. Index: `_id`."""
         raw = self._all.find_one({"_id": FEED}) or {}
-        return FeedState(raw.get("position", 0), raw.get("generation", 1), raw.get("token"))
+        return FeedState(raw.get("position", 0), raw.get("generation", 1), raw.get("token"), raw.get("index"))
 
     def save(self, position: int, token: str) -> None:
         """Note that everything up to `position` is handled, durably; it never goes back. Index: `_id`."""
         update = {"$max": {"position": position}, "$set": {"token": token}, "$setOnInsert": {"generation": self.now()}}
         self._all.update_one({"_id": FEED}, update, upsert=True)
         self.publish(position)
+
+    def fills(self, index: str | None) -> None:
+        """Note the identity of the Elasticsearch index that everybody was asked to be put into. Index: `_id`."""
+        self._all.update_one({"_id": FEED}, {"$set": {"index": index}})
 
     def publish(self, position: int) -> None:
         """Tell `position` at once; lost where Redis is away."""

@@ -2,6 +2,9 @@
 
 It may be stale and only ever proposes: whoever is found is decided on in MongoDB. A document's version is the user's
 revision, so that batches may arrive twice, late or out of order, and the newest stays.
+
+Each index that is made has a name of its own behind the alias. Searches ask by that name: an index that was lost, and
+made anew in the middle of a pass, is then missing instead of answering that nobody matches.
 """
 
 from __future__ import annotations
@@ -9,13 +12,15 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any, Final
+from uuid import uuid4
 
 import orjson
 from elastic_transport import ConnectionError as NoConnection
 from elastic_transport import ConnectionTimeout
-from elasticsearch import ApiError, BadRequestError, Elasticsearch
+from elasticsearch import ApiError, BadRequestError, Elasticsearch, NotFoundError
 
 from engine.domain.keys import HIGHEST
 from engine.errors import EngineError, ServiceUnreachable
@@ -75,13 +80,29 @@ class UserIndex:
             if self._client.indices.exists_alias(name=self.alias):
                 self._client.indices.put_mapping(index=self.alias, **template["mappings"])
                 return
-            self._client.indices.create(index=f"{self.alias}-000001", aliases={self.alias: {"is_write_index": True}})
+            name = f"{self.alias}-{uuid4().hex[:12]}"
+            self._client.indices.create(index=name, aliases={self.alias: {"is_write_index": True}})
         except BadRequestError as error:
-            # Another process may have created it since we looked.
-            if error.error != "resource_already_exists_exception":
+            # Another process may have created one since we looked: an alias has one index to write to.
+            if not self._client.indices.exists_alias(name=self.alias):
                 raise NotIndexed(f"the index {self.alias} cannot be made: {error}") from error
         except (NoConnection, ConnectionTimeout) as error:
             raise unreachable(error) from error
+
+    def identity(self) -> str | None:
+        """Name and uuid of the index behind the alias, as `name/uuid`; None where there is none.
+
+        Another one has not the same users: it was made, or restored from a snapshot, since. Raises `NotIndexed`,
+        `ServiceUnreachable`.
+        """
+        try:
+            with _answered():
+                found = self._client.indices.get_settings(index=self.alias, name="index.uuid", flat_settings=True)
+        except NotIndexed as error:
+            if isinstance(error.__cause__, NotFoundError):
+                return None
+            raise
+        return next((f"{name}/{one['settings']['index.uuid']}" for name, one in sorted(found.items())), None)
 
     def index(self, documents: Iterable[Mapping[str, Any]]) -> int:
         """Index whole documents (as `elastic_document` makes them); returns how many were newer than what was there.
@@ -107,7 +128,7 @@ class UserIndex:
             for item in items:
                 if item["status"] in (200, 201):
                     done += 1
-                elif item["status"] not in (_OLDER, 404):
+                elif item["status"] != _OLDER and "error" in item:  # what was not there to be deleted has none
                     refused.append(reason_of(item))
         if refused:
             raise NotIndexed(
@@ -129,33 +150,35 @@ class UserIndex:
             time.sleep(random.uniform(0.5, 1.0) * _PAUSE * 2**attempt)
         raise ServiceUnreachable("Elasticsearch is too busy to index users", remedy="try again later")
 
-    def ids(self, query: Mapping[str, Any], workspace: str, first: str, until: str, size: int) -> list[str]:
+    def ids(
+        self, query: Mapping[str, Any], workspace: str, first: str, until: str, size: int, index: str | None = None
+    ) -> list[str]:
         """The keys of at most `size` users who match, with a suffix in [first, until), in order; no tombstones.
 
         Where `size` came back there may be more: ask again from the last suffix + a NUL. Reads sorted doc values only,
-        never `_source`; one search per hash range needs nothing kept open.
+        never `_source`; one search per hash range needs nothing kept open. `index` is asked by its name (default: what
+        is behind the alias). Raises `NotIndexed`, also where a part of it does not answer, `ServiceUnreachable`.
         """
-        return list(self._pages(query, workspace, first, until, size))
+        return list(self._pages(query, workspace, first, until, size, index or self.alias))
 
-    def _pages(self, query: Mapping[str, Any], workspace: str, first: str, until: str, size: int) -> Iterator[str]:
+    def _pages(
+        self, query: Mapping[str, Any], workspace: str, first: str, until: str, size: int, index: str
+    ) -> Iterator[str]:
         after: list[Any] | None = None
         left = size
         while left > 0:
             page = min(left, LARGEST_PAGE)
-            try:
+            with _answered():
                 answer = self._client.search(
-                    index=self.alias,
+                    index=index,
                     query=in_range(query, workspace, first, until),
                     sort=[{"h": "asc"}, {"user_id": "asc"}],
                     size=page,
                     search_after=after,
                     track_total_hits=False,
                     stored_fields="_none_",
+                    allow_partial_search_results=False,
                 )
-            except (NoConnection, ConnectionTimeout) as error:
-                raise unreachable(error) from error
-            except ApiError as error:
-                raise NotIndexed(f"Elasticsearch cannot answer: {error}") from error
             hits = answer["hits"]["hits"]
             for hit in hits:
                 yield hit["sort"][1]
@@ -164,17 +187,29 @@ class UserIndex:
             left -= page
             after = hits[-1]["sort"]
 
-    def count(self, query: Mapping[str, Any], workspace: str) -> int:
-        """How many users match; no tombstones."""
-        try:
-            answer = self._client.count(index=self.alias, query=in_range(query, workspace, "0", HIGHEST))
-        except (NoConnection, ConnectionTimeout) as error:
-            raise unreachable(error) from error
+    def count(self, query: Mapping[str, Any], workspace: str, index: str | None = None) -> int:
+        """How many users match; no tombstones. `index` as for `ids`; raises as it does."""
+        with _answered():
+            answer = self._client.count(index=index or self.alias, query=in_range(query, workspace, "0", HIGHEST))
+        if answer["_shards"]["failed"]:
+            raise NotIndexed("a part of Elasticsearch does not answer")
         return int(answer["count"])
 
     def refresh(self) -> None:
-        """Make everything that is indexed visible to searches."""
-        self._client.indices.refresh(index=self.alias)
+        """Make everything that is indexed visible to searches. Raises `NotIndexed`, `ServiceUnreachable`."""
+        with _answered():
+            self._client.indices.refresh(index=self.alias)
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """Errors of the client as ours."""
+    try:
+        yield
+    except (NoConnection, ConnectionTimeout) as error:
+        raise unreachable(error) from error
+    except ApiError as error:
+        raise NotIndexed(f"Elasticsearch cannot answer: {error}") from error
 
 
 def in_range(query: Mapping[str, Any], workspace: str, first: str, until: str) -> Document:

@@ -150,6 +150,12 @@ _event(
     measures={"generation": "number"},
 )
 _event(
+    "search.refilled",
+    "Another index of users is behind Elasticsearch's alias, or a first one: everybody is put into it.",
+    "reason",
+    level="warning",
+)
+_event(
     "plan.fallback",
     "A pass reads MongoDB itself, since what it would have read was not up to date.",
     f"{_CAMPAIGN} run reason",

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from elasticsearch import Elasticsearch
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from engine.stores.migrate import migrate_mongo
+from engine.stores.migrate import migrate_mongo, migrate_search
 from tests.integration.installation import Installation
 from tests.integration.pipeline_world import World
 
@@ -53,6 +54,24 @@ def make_world(
 def world(make_world: Callable[..., World]) -> World:
     """A whole engine on an empty database; see `tests/integration/pipeline_world.py`."""
     return make_world()
+
+
+@pytest.fixture
+def reading(
+    make_world: Callable[..., World], elastic: Elasticsearch, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
+    """A world with the user cache, of small buckets, and Elasticsearch."""
+    for module in ("cache_layout", "cache_layouts"):
+        monkeypatch.setattr(f"engine.stores.{module}.USERS_PER_BUCKET", 4)
+    world = make_world(reading=True, slice_users=25, batch={"candidates": [7, 20]})
+    index = world.app.stores.user_index
+    assert index is not None
+    migrate_search(index)
+    assert world.app.indexing is not None
+    for request in world.database["index_requests"].find():  # a feed that starts has everybody indexed
+        world.app.indexing.run(request["_id"])
+    yield world
+    elastic.indices.delete(index=f"{index.alias}-*")
 
 
 @pytest.fixture

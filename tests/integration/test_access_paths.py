@@ -9,14 +9,11 @@ import os
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
 import redis
-from elasticsearch import Elasticsearch
 from pydantic import SecretStr
 
 from engine.app import App
@@ -24,59 +21,15 @@ from engine.domain.changes import UserChange
 from engine.domain.keys import HIGHEST, user_key
 from engine.domain.work import AccessPath
 from engine.errors import ServiceUnreachable
-from engine.stores.migrate import migrate_search
 from engine.telemetry.events import listening
 from tests.integration.pipeline_shop import Collected
 from tests.integration.pipeline_world import START, World
+from tests.integration.reading_world import entered, following
 
 DAY: Final = 86_400_000
 CASES: Final = int(os.environ.get("TIDEGATE_PATH_CASES", "60"))
 PLANS: Final = ("gold", "silver", "free", None)
 USERS: Final = [f"u{i}" for i in range(60)]
-
-
-@pytest.fixture
-def reading(
-    make_world: Callable[..., World], elastic: Elasticsearch, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[World]:
-    """A world with the user cache, of small buckets, and Elasticsearch."""
-    for module in ("cache_layout", "cache_layouts"):
-        monkeypatch.setattr(f"engine.stores.{module}.USERS_PER_BUCKET", 4)
-    world = make_world(reading=True, slice_users=25, batch={"candidates": [7, 20]})
-    index = world.app.stores.user_index
-    assert index is not None
-    migrate_search(index)
-    assert world.app.indexing is not None
-    for request in world.database["index_requests"].find():  # a feed that starts has everybody indexed
-        world.app.indexing.run(request["_id"])
-    yield world
-    elastic.indices.delete(index=f"{index.alias}-000001")
-
-
-@contextmanager
-def following(world: World) -> Iterator[Callable[[], None]]:
-    """The feed follows in a thread of its own, as its process does; gives what lets it begin a new generation."""
-    stop, gap = threading.Event(), threading.Event()
-
-    def follow() -> None:
-        while not stop.is_set():
-            if gap.is_set():
-                world.app.feeding._generation = world.app.stores.feeds.next_generation()
-                gap.clear()
-            world.app.feeding.step(timedelta(milliseconds=20))
-
-    def begin_anew() -> None:
-        gap.set()
-        while gap.is_set():
-            stop.wait(0.002)
-
-    thread = threading.Thread(target=follow)
-    thread.start()
-    try:
-        yield begin_anew
-    finally:
-        stop.set()
-        thread.join()
 
 
 def change(world: World, draw: random.Random, users: list[str]) -> None:
@@ -129,21 +82,6 @@ def disturb(world: World, client: redis.Redis, draw: random.Random, begin_anew: 
     if state == "stale":
         begin_anew()
     return state, len(evicted)
-
-
-def entered(world: World, name: str, rule: dict[str, Any], path: AccessPath) -> tuple[set[str], str]:
-    """Who enters a one-off campaign whose launch takes `path`, and the path that it took."""
-    record = world.apply({"campaign": name, "kind": "one_off", "audience": rule}).record
-    record = world.app.steering.launch(record, path=path)
-    world.app.ticking.launch(record, world.now)
-    run = world.app.stores.runs.undecided([record.uid])[0]
-    world.app.planning.run(run.id)
-    for piece in world.app.stores.slices.of_run(run.id):
-        world.app.processing.run(piece.id)
-    assert world.app.finishing.run(run.id) or not world.app.stores.slices.of_run(run.id)
-    raw = world.database["runs"].find_one({"_id": run.id}) or {}
-    found = world.database["enrolments"].find({"campaign": record.uid}, {"user": 1})
-    return {one["user"] for one in found}, raw["plan"].get("path", "none")
 
 
 @pytest.mark.timeout(900)

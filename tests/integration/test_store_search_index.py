@@ -27,7 +27,7 @@ def index(elastic: Elasticsearch) -> Iterator[UserIndex]:
     users = UserIndex(elastic, f"test-users-{uuid.uuid4().hex[:12]}")
     users.ensure(TEMPLATE)
     yield users
-    elastic.indices.delete(index=f"{users.alias}-000001")
+    elastic.indices.delete(index=f"{users.alias}-*")
     elastic.indices.delete_index_template(name=users.alias)
 
 

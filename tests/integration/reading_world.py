@@ -1,0 +1,59 @@
+"""Helpers for a `World` that reads from the user cache and Elasticsearch: a feed that follows, launches by a path."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from engine.domain.work import AccessPath
+from tests.integration.pipeline_world import World
+
+
+@contextmanager
+def following(world: World) -> Iterator[Callable[[], None]]:
+    """The feed follows in a thread of its own, as its process does; gives what lets it begin a new generation."""
+    stop, gap = threading.Event(), threading.Event()
+
+    def follow() -> None:
+        while not stop.is_set():
+            if gap.is_set():
+                world.app.feeding._generation = world.app.stores.feeds.next_generation()
+                gap.clear()
+            world.app.feeding.step(timedelta(milliseconds=20))
+
+    def begin_anew() -> None:
+        gap.set()
+        while gap.is_set():
+            stop.wait(0.002)
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    try:
+        yield begin_anew
+    finally:
+        stop.set()
+        thread.join()
+
+
+def entered(
+    world: World, name: str, rule: dict[str, Any], path: AccessPath, planned: Callable[[], None] = lambda: None
+) -> tuple[set[str], str]:
+    """Who enters a one-off campaign whose launch takes `path`, and the path that it took.
+
+    `planned` is called between planning and working.
+    """
+    record = world.apply({"campaign": name, "kind": "one_off", "audience": rule}).record
+    record = world.app.steering.launch(record, path=path)
+    world.app.ticking.launch(record, world.now)
+    run = world.app.stores.runs.undecided([record.uid])[0]
+    world.app.planning.run(run.id)
+    planned()
+    for piece in world.app.stores.slices.of_run(run.id):
+        world.app.processing.run(piece.id)
+    assert world.app.finishing.run(run.id) or not world.app.stores.slices.of_run(run.id)
+    raw = world.database["runs"].find_one({"_id": run.id}) or {}
+    found = world.database["enrolments"].find({"campaign": record.uid}, {"user": 1})
+    return {one["user"] for one in found}, raw["plan"].get("path", "none")

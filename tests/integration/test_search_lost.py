@@ -1,0 +1,147 @@
+"""Elasticsearch that lost its users, or does not take them: nobody is missed, and it is made good by itself."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, Final
+
+import pytest
+from elasticsearch import Elasticsearch
+
+from engine.domain.work import AccessPath
+from engine.pipeline import feeding
+from engine.stores.search_index import UserIndex
+from engine.telemetry.events import listening
+from tests.integration.installation import PATIENCE
+from tests.integration.pipeline_world import World
+from tests.integration.reading_world import entered, following
+
+pytestmark = pytest.mark.elastic
+
+GOLD: Final[dict[str, Any]] = {"plan": "gold"}
+USERS: Final = [f"u{i}" for i in range(30)]
+
+
+@pytest.fixture
+def golden(reading: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Thirty users whom Elasticsearch has, and a feed that looks after it at every step."""
+    monkeypatch.setattr(feeding, "TENDED", 0.0)
+    reading.users(USERS, plan="gold")
+    reading.feed()
+    return reading
+
+
+def index_of(world: World) -> UserIndex:
+    index = world.app.stores.user_index
+    assert index is not None
+    return index
+
+
+def fill(world: World) -> int:
+    """Do what is asked of the actor `index_users`; gives how many requests there were."""
+    assert world.app.indexing is not None
+    requests = [raw["_id"] for raw in world.database["index_requests"].find()]
+    for request in requests:
+        world.app.indexing.run(request)
+    return len(requests)
+
+
+def wipe(world: World, elastic: Elasticsearch) -> None:
+    """All users are gone, and their index with them."""
+    elastic.indices.delete(index=f"{index_of(world).alias}-*")
+
+
+def until_made(world: World) -> None:
+    """Wait until the feed, which follows, has made an index and asked for everybody."""
+    pause, deadline = threading.Event(), time.monotonic() + PATIENCE
+    while (
+        world.app.stores.feeds.read().index is None or world.app.stores.feeds.read().index != index_of(world).identity()
+    ):
+        assert time.monotonic() < deadline, "no index was made"
+        pause.wait(0.01)
+
+
+def test_an_index_that_was_lost_is_made_anew_and_filled(golden: World, elastic: Elasticsearch) -> None:
+    before = index_of(golden).identity()
+    wipe(golden, elastic)
+    assert index_of(golden).identity() is None
+    with listening() as heard, following(golden):
+        until_made(golden)
+        assert index_of(golden).identity() != before
+        assert entered(golden, "empty", GOLD, AccessPath.ELASTIC) == (set_of(golden), "scan")
+        assert fill(golden) > 0
+        assert entered(golden, "filled", GOLD, AccessPath.ELASTIC) == (set_of(golden), "elastic")
+    assert len(heard.of("search.refilled")) == 1
+
+
+def test_a_run_that_was_planned_before_the_loss_misses_nobody(golden: World, elastic: Elasticsearch) -> None:
+    def lose_and_make_anew() -> None:
+        wipe(golden, elastic)
+        until_made(golden)
+
+    with following(golden):
+        found = entered(golden, "lost", GOLD, AccessPath.ELASTIC, planned=lose_and_make_anew)
+    assert found == (set_of(golden), "elastic")
+
+
+def test_a_pass_is_not_skipped_because_an_empty_index_finds_nobody(golden: World, elastic: Elasticsearch) -> None:
+    wipe(golden, elastic)
+    golden.feed()
+    record = golden.apply({"campaign": "probed", "audience": GOLD}).record
+    entry = golden.app.book.of(record)
+    wanted = entry.compiled.candidates(None, golden.now)
+    golden.app.choosing._small = 0
+    assert golden.app.choosing.probe(entry, wanted)
+    fill(golden)
+    index_of(golden).refresh()
+    assert golden.app.choosing.probe(entry, wanted)
+
+
+def test_a_feed_that_dies_before_it_has_noted_the_new_index_asks_again(
+    golden: World, elastic: Elasticsearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class DiedError(Exception):
+        """The process is gone."""
+
+    def die(_: object) -> None:
+        raise DiedError
+
+    wipe(golden, elastic)
+    with monkeypatch.context() as patch:
+        patch.setattr(golden.app.stores.feeds, "fills", die)
+        with pytest.raises(DiedError):
+            golden.feed()
+    golden.feed()
+    fill(golden)
+    with following(golden):
+        assert entered(golden, "again", GOLD, AccessPath.ELASTIC) == (set_of(golden), "elastic")
+
+
+def test_campaigns_go_on_while_elasticsearch_is_ten_minutes_behind(golden: World, elastic: Elasticsearch) -> None:
+    """It answers, and takes nothing: what a disk that is nearly full makes of it."""
+    index = index_of(golden)
+    elastic.indices.put_settings(index=index.alias, settings={"index.blocks.write": True})
+    with listening() as heard:
+        for minute in range(10):
+            golden.change(USERS[minute], plan="silver")
+            golden.feed()
+            golden.advance("1m")
+            with following(golden):
+                found = entered(golden, f"minute{minute}", GOLD, AccessPath.ELASTIC)
+            assert found == (set_of(golden, minute + 1), "scan")
+    assert [one.fields["service"] for one in heard.of("service.lost")] == ["elasticsearch"], "one warning"
+    elastic.indices.put_settings(index=index.alias, settings={"index.blocks.write": False})
+    assert fill(golden) > 0
+    golden.change(USERS[10], plan="silver")
+    with listening() as heard:
+        golden.feed()
+    with following(golden):
+        assert entered(golden, "back", GOLD, AccessPath.ELASTIC) == (set_of(golden, 11), "elastic")
+    assert len(heard.of("service.back")) == 1
+
+
+def set_of(world: World, first: int = 0) -> set[str]:
+    """The keys of all users from the one of that number on."""
+    keys = [raw["_id"] for raw in world.database["users"].find({}, {"_id": 1})]
+    return {key for key in keys if int(key.rsplit("/u", 1)[1]) >= first}
