@@ -184,7 +184,7 @@ class Engine:
     def settled(self) -> None:
         """Let the feed and the looks that go on elsewhere come to an end."""
         wanted = self.app.stores.feeds.now()
-        while self.app.stores.feeds.position() < wanted or self.app.stores.looks.any():
+        while self.app.stores.feeds.position() < wanted or self.app.stores.looks.any(self.app.clock.campaign_now()):
             threading.Event().wait(0.01)
 
     def caught_up(self) -> None:

@@ -120,6 +120,7 @@ class Machinery(Core):
             self.stopping,
             s.OUTAGES,
             self.settings.engine.lease,
+            self.clock.is_set,
         )
 
     @cached_property

@@ -12,7 +12,16 @@ import typer
 from engine.cli.opening import AsJson, InWorkspace, opened, show_json, show_table
 from engine.clock import format_duration, format_instant, parse_duration
 from engine.errors import WrongCall
-from engine.pipeline.statistics import CampaignStatistics, QueryStatistics, SizeStatistics, queries, sizes
+from engine.pipeline.statistics import (
+    CacheStatistics,
+    CampaignStatistics,
+    QueryStatistics,
+    SizeStatistics,
+    cached,
+    queries,
+    sizes,
+)
+from engine.stores.cache_stats import CacheMemory
 
 Within = Annotated[str, typer.Option("--within", help="How far back measurements go, e.g. 1h; they are kept for 7d.")]
 Limit = Annotated[int, typer.Option("--campaigns", min=0, help="How many campaigns are ranked.")]
@@ -30,7 +39,7 @@ def stats(
     workspace: InWorkspace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show every named query's times, the batch sizes' evidence, and the campaigns by users looked at per message.
+    """Show every named query's times, the batch sizes' evidence, the user cache's use, and the campaigns' cost in looks.
 
     Processes write what they measure every 10 s, so the latest seconds are missing.
     """
@@ -38,17 +47,22 @@ def stats(
         measured = app.statistics.measured(_duration(within))
         asked, tried = queries(measured), sizes(measured)
         ranked = app.statistics.campaigns(campaigns, workspace)
+        cache = app.stores.user_cache
+        memory = None if cache is None else cache.memory()
+    share = cached(asked)
     if as_json:
         show_json(
             {
                 "queries": [_query_document(one) for one in asked],
                 "batches": [asdict(one) for one in tried],
+                "cache": {**asdict(share), "hit_rate": share.hit_rate, "memory": memory and asdict(memory)},
                 "campaigns": [_campaign_document(one) for one in ranked],
             }
         )
         return
     _show_queries(asked)
     _show_sizes(tried)
+    _show_cache(share, memory)
     _show_campaigns(ranked)
 
 
@@ -94,6 +108,19 @@ def _show_sizes(tried: Sequence[SizeStatistics]) -> None:
     ]
     columns = ("query", "size", "batches", "users", "median us/user", "p95 us/user", "chosen by")
     show_table("\nbatch sizes", columns, rows)
+
+
+def _show_cache(share: CacheStatistics, memory: CacheMemory | None) -> None:
+    if share.hit_rate is None:
+        found = "nobody was read from it"
+    else:
+        found = f"{share.hit_rate:.2%} of {share.read:,} users came from it"
+    if memory is None:
+        holds = "it does not answer, or there is none"
+    else:
+        bound = f"of {memory.limit / 2**20:,.0f} MiB" if memory.limit else "MiB, without a bound"
+        holds = f"it holds {memory.used / 2**20:,.1f} {bound}, {memory.evicted:,} keys evicted since it started"
+    typer.echo(f"\nuser cache: {found}; {holds}")
 
 
 def _show_campaigns(ranked: Sequence[CampaignStatistics]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 from uuid import uuid4
@@ -31,6 +31,10 @@ AT_ONCE: Final = 1_000
 LONGEST: Final = 5.0
 """Seconds after which one message ends, so that the lane's other work is not held up; the clock rings again."""
 
+MOST_AHEAD: Final = 86_400_000
+"""Milliseconds up to which an event's time may be ahead of the system's and is waited for: a clock that is wrong by
+less. Campaign time that is set is waited for however long it takes."""
+
 EXPIRE_EVERY: Final = 5.0
 """Seconds between two looks for what dead takers held, less where a lease is shorter than that."""
 
@@ -55,10 +59,12 @@ class Looking:
         stop: Callable[[], bool],
         outages: tuple[type[BaseException], ...],
         lease: timedelta,
+        time_is_set: Callable[[], bool],
     ) -> None:
-        """`lease`: after it others take up what a dead process held."""
+        """`lease`: after it others take up what a dead process held; `time_is_set`: campaign time is not the system's."""
         self._looks = looks
         self._lease = lease
+        self._time_is_set = time_is_set
         self._expired = float("-inf")
         self._outages = outages
         self._registry = registry
@@ -79,7 +85,7 @@ class Looking:
         """
         began, count = self._clock.monotonic(), 0
         while not self._stop() and self._clock.monotonic() - began < LONGEST:
-            taken = self._looks.take(AT_ONCE, self._lease)
+            taken = self._looks.take(AT_ONCE, self._lease, self._clock.campaign_now())
             if not taken:
                 return count + self._ranges(began)
             done = self._all_of(taken)
@@ -91,7 +97,7 @@ class Looking:
     def _all_of(self, taken: Sequence[Asked]) -> Sequence[Asked]:
         """Look at all, or at each alone where together they raise; gives those that are done."""
         try:
-            self.at(taken)
+            early = self.at(taken)
         except self._outages:
             raise
         except Exception as error:  # noqa: BLE001 - whatever one user's data brings out must not hold up the others
@@ -99,37 +105,57 @@ class Looking:
                 emit("engine.failed", process="looks", reason=type(error).__name__, error=error)
                 return ()
             return [one for each in taken for one in self._all_of([each])]
-        return taken
+        self._looks.put_off({one: early[one.user] for one in taken if one.user in early})
+        return [one for one in taken if one.user not in early]
 
-    def at(self, taken: Sequence[Asked]) -> None:
-        """Look at these users in every campaign that is concerned."""
+    def at(self, taken: Sequence[Asked]) -> dict[str, Instant]:
+        """Look at these users in every campaign that is concerned; gives those for whom it is too early, and until when.
+
+        A user has events later than campaign time where they came before it was set on, or another clock is ahead.
+        They must not count yet, and aggregates count them all; so the look waits until the last of them is past.
+        """
         self._registry.refresh()
         names = {one.user: one.names for one in taken}
         groups: dict[str, list[str]] = defaultdict(list)
         for key in sorted(names):
             groups[key.split("/", 1)[0]].append(key)
+        early: dict[str, Instant] = {}
         for workspace, keys in groups.items():
-            self._look(workspace, keys, names, f"look/{min(one.mark for one in taken)}")
+            early |= self._look(workspace, keys, names, f"look/{min(one.mark for one in taken)}")
+        return early
 
-    def _look(self, workspace: str, keys: Sequence[str], names: Mapping[str, frozenset[str]], mark: str) -> None:
+    def _look(
+        self, workspace: str, keys: Sequence[str], names: Mapping[str, frozenset[str]], mark: str
+    ) -> dict[str, Instant]:
         wanted: dict[str, list[str]] = defaultdict(list)
         for key in keys:
             for uid in self._registry.concerned(workspace, names[key]):
                 wanted[uid].append(key)
         entries = {uid: entry for uid in wanted if (entry := self._registry.entry(uid)) is not None}
         if not entries:
-            return
+            return {}
         catalogue = next(iter(entries.values())).catalogue
         as_of = self._clock.campaign_now()
         documents = self._users.read_keys(keys, catalogue.projection())
         rows = {raw["_id"]: catalogue.row(raw) for raw in documents}
-        stays = self._stays.latest_in(list(entries), keys)
+        early = self._early(rows.values(), as_of)
+        stays = self._stays.latest_in(list(entries), [key for key in keys if key not in early])
         chosen = 0
         for uid, entry in entries.items():
-            counts = self._campaign(entry, wanted[uid], rows, stays, mark, as_of)
+            mine = [key for key in wanted[uid] if key not in early]
+            counts = self._campaign(entry, mine, rows, stays, mark, as_of)
             chosen += counts["chosen"]
         if chosen:
             self._bell.ring()
+        return early
+
+    def _early(self, rows: Iterable[Row], as_of: Instant) -> dict[str, Instant]:
+        """The users with events after `as_of`, and when the last of them is past."""
+        last = {row.key: max(part[2] for part in row.e if part is not None) for row in rows if any(row.e)}
+        ahead = {key: at for key, at in last.items() if at > as_of}
+        if not ahead or self._time_is_set():
+            return ahead
+        return {key: at for key, at in ahead.items() if at - as_of <= MOST_AHEAD}
 
     def _campaign(
         self,
@@ -188,16 +214,20 @@ class Looking:
         first = dirty.first if dirty.cursor is None else dirty.cursor + AFTER
         found = self._users.read_range(dirty.workspace, first, dirty.until, AT_ONCE, {"_id": 1})
         if found:
-            self.at([Asked(raw["_id"], dirty.names, dirty.mark) for raw in found])
+            asked = [Asked(raw["_id"], dirty.names, dirty.mark) for raw in found]
+            early = self.at(asked)
+            if early:
+                self._looks.add(dict.fromkeys(early, dirty.names), dirty.mark)
+                self._looks.put_off({one: early[one.user] for one in asked if one.user in early})
         if len(found) < AT_ONCE:
             self._looks.clean(dirty)
         else:
             self._looks.move(dirty, suffix_of_user(found[-1]["_id"]))
         return len(found)
 
-    def waiting(self) -> bool:
-        """Whether looks or dirty ranges wait that nobody holds."""
-        return self._looks.waiting()
+    def waiting(self, now: Instant) -> bool:
+        """Whether looks or dirty ranges wait at campaign time `now` that nobody holds."""
+        return self._looks.waiting(now)
 
     def suspects(self) -> int:
         """Looks whose takers died again and again become slices of one user each, under the poison rule."""

@@ -48,9 +48,9 @@ class Openness:
         before the last round of questions; in that round no run is undecided at the first look and none was made until
         the last one, so nothing can have moved past the looks in between.
 
-        Open are: a change that the feed has not handled, a look, a scheduled campaign whose start has come, a pass not
-        yet made after campaign time was set, an undecided run, a stay due, a delivery on its way that is not put off
-        in campaign time. Paused campaigns stand still and do not count.
+        Open are: a change that the feed has not handled, a look whose time has come, a scheduled campaign whose start
+        has come, a pass not yet made after campaign time was set, an undecided run, a stay due, a delivery on its way
+        that is not put off in campaign time. Paused campaigns stand still and do not count.
         """
         changed_to = self._feed.now()
         first = self._standing()
@@ -60,9 +60,10 @@ class Openness:
             return None  # no change concerns anybody
         if not self._handled(changed_to):
             return "the feed has not handled every change yet (does it run?)"
-        if self._looks.any():
+        now = self._clock.campaign_now()
+        if self._looks.any(now):
             return "users who changed are to be looked at"
-        return self._standing() or ("users who changed are to be looked at" if self._looks.any() else None)
+        return self._standing() or ("users who changed are to be looked at" if self._looks.any(now) else None)
 
     def _handled(self, changed_to: int) -> bool:
         """Whether the feed comes to a position; its own report may be a fraction of a second old, so wait for one."""

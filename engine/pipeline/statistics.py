@@ -73,6 +73,19 @@ class CampaignStatistics:
         return self.looked_at / self.chosen if self.chosen else None
 
 
+@dataclass(frozen=True, slots=True)
+class CacheStatistics:
+    """What readers of the user cache were given: users in all, and those of them that had to be read from MongoDB."""
+
+    read: int
+    loaded: int
+
+    @property
+    def hit_rate(self) -> float | None:
+        """The share of users that came from the cache; None where nobody was read."""
+        return 1 - self.loaded / self.read if self.read else None
+
+
 class StretchReads(Protocol):
     """What processes wrote."""
 
@@ -160,6 +173,12 @@ def queries(stretches: Iterable[Stretch]) -> list[QueryStatistics]:
         for figure in stretch.figures:
             parts.setdefault(figure.name, []).append(figure)
     return [_merged(name, figures) for name, figures in sorted(parts.items())]
+
+
+def cached(asked: Iterable[QueryStatistics]) -> CacheStatistics:
+    """What the named queries tell of the user cache."""
+    documents = {one.name: one.documents for one in asked}
+    return CacheStatistics(documents.get("cache.read", 0), documents.get("cache.load", 0))
 
 
 def _merged(name: str, figures: Sequence[Figure]) -> QueryStatistics:

@@ -97,14 +97,14 @@ class Ticking:
         moved += self._due(records, open_runs, now)
         moved += self._undecided(open_runs)
         moved += self._deliver(records, now)
-        moved += self._looks()
+        moved += self._looks(now)
         moved += self._finish(records)
         return moved + self._dispatching.run(records)
 
-    def _looks(self) -> int:
+    def _looks(self, now: Instant) -> int:
         """Ring for looks that wait, also those whose message was lost."""
         count = self._looking.suspects()
-        if self._looking.waiting():
+        if self._looking.waiting(now):
             self._messenger().look()
             count += 1
         return count

@@ -49,15 +49,12 @@ def elastic_answer(tree: Tree, as_of: Instant) -> Answer:
 def _rule(leaf: Leaf, widen: bool) -> tuple[Tree, bool]:
     if isinstance(leaf, FieldCompare):
         return (all_of(Exists(leaf.left), Exists(leaf.right)) if widen else NOBODY), False
-    if isinstance(leaf, EventLeaf):
-        summary, exact = by_summary(leaf, widen)
-        return relaxed(summary, _rule_for_summary, widen=widen)[0], exact
-    return leaf, True
-
-
-def _rule_for_summary(leaf: Leaf, widen: bool) -> tuple[Tree, bool]:
     if isinstance(leaf, SummaryOrder):
         return (EVERYBODY if widen else NOBODY), False
+    if isinstance(leaf, EventLeaf):
+        summary, exact = by_summary(leaf, widen)
+        asked, whole = relaxed(summary, _rule, widen=widen)
+        return asked, exact and whole
     return leaf, True
 
 

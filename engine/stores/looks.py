@@ -1,12 +1,13 @@
 """Looks that wait: users who changed (`looks`), or ranges in which too many did (`dirty_ranges`).
 
-A look is `{_id: "w/h/u", names, mark, at, until?, token?, attempts?}`. Whoever takes one holds it under a short lease;
-it is removed only where its mark is still the one that was taken, so that a change meanwhile is looked at again.
+A look is `{_id: "w/h/u", names, mark, at, after, until?, token?, attempts?}`. Whoever takes one holds it under a short
+lease; it is removed only where its mark is still the one that was taken, so that a change meanwhile is looked at again.
+`after` is the campaign time to which it is put off, 0 for most.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 from uuid import uuid4
@@ -15,7 +16,7 @@ from pymongo import ASCENDING, DeleteOne, IndexModel, UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from engine.clock import millis
+from engine.clock import Instant, millis
 from engine.domain.keys import cut
 from engine.domain.looks import DirtyRange, Look
 from engine.measuring import named_queries
@@ -29,7 +30,7 @@ RANGES: Final = 256
 """Dirty ranges of a workspace: of a million users each has 4,000, some seconds of work."""
 
 INDEXES: Final = (
-    IndexModel([("until", ASCENDING), ("_id", ASCENDING)], name="free"),
+    IndexModel([("until", ASCENDING), ("after", ASCENDING), ("_id", ASCENDING)], name="ready"),
     IndexModel([("token", ASCENDING)], name="token", partialFilterExpression={"token": {"$exists": True}}),
 )
 _ANY: Final[Document] = {"_id": {"$gt": ""}}
@@ -52,7 +53,7 @@ class Looks:
                 {"_id": key},
                 {
                     "$addToSet": {"names": {"$each": sorted(changed)}},
-                    "$set": {"mark": mark},
+                    "$set": {"mark": mark, "after": 0},
                     "$currentDate": {"at": True},
                 },
                 upsert=True,
@@ -85,13 +86,13 @@ class Looks:
         if writes:
             self._ranges.bulk_write(writes, ordered=False)
 
-    def take(self, limit: int, lease: timedelta) -> list[Look]:
-        """Take up to `limit` looks that nobody holds, in the order of their keys. Index: `free`.
+    def take(self, limit: int, lease: timedelta, now: Instant) -> list[Look]:
+        """Take up to `limit` looks that nobody holds and whose campaign time has come, by key. Index: `ready`.
 
         A taker that dies gives them back after `lease`. Those are then taken one by one, so that whoever dies again
         died of that one; after `MOST_ATTEMPTS` it is left to `suspects`.
         """
-        ids = self._free({"attempts": None}, limit) or self._free({"attempts": {"$lt": MOST_ATTEMPTS}}, 1)
+        ids = self._free({"attempts": None}, limit, now) or self._free({"attempts": {"$lt": MOST_ATTEMPTS}}, 1, now)
         if not ids:
             return []
         token = uuid4().hex
@@ -100,8 +101,9 @@ class Looks:
         self._all.update_many({"_id": {"$in": ids}, **_FREE}, [{"$set": held | tried}])
         return [_look(raw) for raw in self._all.find({"token": token}, hint="token").sort("_id", 1)]
 
-    def _free(self, more: Document, limit: int) -> list[str]:
-        found = self._all.find({**_FREE, **more}, {"_id": 1}, hint="free").sort("_id", 1).limit(limit)
+    def _free(self, more: Document, limit: int, now: Instant) -> list[str]:
+        wanted = {**_FREE, "after": {"$lte": now}, **more}
+        found = self._all.find(wanted, {"_id": 1}, hint="ready").sort([("after", 1), ("_id", 1)]).limit(limit)
         return [raw["_id"] for raw in found]
 
     def done(self, looks: Sequence[Look]) -> int:
@@ -112,28 +114,45 @@ class Looks:
             [DeleteOne({"_id": look.user, "mark": look.mark}) for look in looks], ordered=False
         ).deleted_count
         if deleted < len(looks):
-            left = {"_id": {"$in": [look.user for look in looks]}}
-            self._all.update_many(left, {"$unset": {"until": "", "token": "", "attempts": ""}})
+            self._give_back(looks)
         return deleted
 
+    def _give_back(self, looks: Iterable[Look]) -> None:
+        left = {"_id": {"$in": [look.user for look in looks]}}
+        self._all.update_many(left, {"$unset": {"until": "", "token": "", "attempts": ""}})
+
+    def put_off(self, looks: Mapping[Look, Instant]) -> None:
+        """Give looks back, to be taken at their campaign times (a newer change: at once). Index: `_id`."""
+        if looks:
+            writes = [
+                UpdateOne({"_id": look.user, "mark": look.mark}, {"$set": {"after": after}})
+                for look, after in looks.items()
+            ]
+            self._all.bulk_write(writes, ordered=False)
+            self._give_back(looks)
+
     def expire(self) -> int:
-        """Give back what dead takers held; gives how many. Index: `free`."""
+        """Give back what dead takers held; gives how many. Index: `ready`."""
         wanted = {"until": {"$gt": EPOCH}, "$expr": {"$lt": ["$until", "$$NOW"]}}
-        return self._all.update_many(wanted, {"$unset": {"until": "", "token": ""}}, hint="free").modified_count
+        return self._all.update_many(wanted, {"$unset": {"until": "", "token": ""}}, hint="ready").modified_count
 
     def suspects(self, limit: int) -> list[Look]:
-        """Looks whose takers died again and again, held by nobody. Index: `free`."""
-        return [_look(raw) for raw in self._all.find({**_FREE, **_SUSPECT}, hint="free").sort("_id", 1).limit(limit)]
+        """Looks whose takers died again and again, held by nobody. Index: `ready`."""
+        return [_look(raw) for raw in self._all.find({**_FREE, **_SUSPECT}, hint="ready").sort("_id", 1).limit(limit)]
 
-    def waiting(self) -> bool:
-        """Whether a look or a range waits that nobody holds. Index: `free`, `_id`."""
-        if self._all.find_one(_FREE, {"_id": 1}, hint="free") is not None:
+    def waiting(self, now: Instant) -> bool:
+        """Whether a look whose time has come, or a range, waits that nobody holds. Index: `ready`, `_id`."""
+        if self._all.find_one({**_FREE, "after": {"$lte": now}}, {"_id": 1}, hint="ready") is not None:
             return True
         return self._ranges.find_one(_ANY, {"_id": 1}) is not None
 
-    def any(self) -> bool:
-        """Whether any look is open, held or not. Index: `_id`."""
-        return self._all.find_one(_ANY, {"_id": 1}) is not None or self._ranges.find_one(_ANY, {"_id": 1}) is not None
+    def any(self, now: Instant) -> bool:
+        """Whether any look whose time has come is open, held or not. Index: `ready`, `_id`."""
+        for held in (None, {"$gt": EPOCH}):
+            wanted = {"until": held, "after": {"$lte": now}}
+            if self._all.find_one(wanted, {"_id": 1}, hint="ready") is not None:
+                return True
+        return self._ranges.find_one(_ANY, {"_id": 1}) is not None
 
     def count(self) -> int:
         """About how many looks wait, from the collection's metadata."""
@@ -169,9 +188,10 @@ def _look(raw: Document) -> Look:
 
 
 NAMED: Final[Mapping[str, str]] = {
-    "looks.take": "free",
-    "looks.expire": "free",
-    "looks.suspects": "free",
-    "looks.waiting": "free",
+    "looks.take": "ready",
+    "looks.expire": "ready",
+    "looks.suspects": "ready",
+    "looks.waiting": "ready",
+    "looks.any": "ready",
 }
 """The named queries and the index each relies on."""

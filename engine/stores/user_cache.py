@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from engine.domain.keys import HIGHEST, suffix_of_user
+from engine.measuring import measured
 from engine.predicate.fields import Row
 from engine.stores.cache_layout import Layout, Span, Unpack, read_head
 from engine.stores.cache_load import BucketLoader, UserRanges
@@ -28,6 +29,9 @@ Document = dict[str, Any]  # a driver's edge: BSON values
 BATCH: Final = 1_000
 """Users of one read: 16 buckets. Larger ones are slower, for what was decoded leaves the processor's cache
 (measured: 64 buckets take half as long again per user)."""
+
+LOADED: Final = "cache.load"
+"""What readers found absent and read from MongoDB, as it is measured; `cache.read` counts all that they were given."""
 
 CALLS_AT_ONCE: Final = 1_000
 """Script calls in one round trip, so that no answer waits for a whole burst of changes."""
@@ -121,9 +125,11 @@ class UserCache:
 
     def _load(self, layout: Layout, buckets: Sequence[int]) -> list[bytes]:
         """The packed users of absent buckets, stored where nobody else is at it and nothing changed meanwhile."""
-        leased = self._loader.lease(layout, buckets)
-        contents = self._loader.fetch(layout, buckets)
-        stored = self._loader.store(layout, leased, contents)
+        with measured(LOADED) as call:
+            leased = self._loader.lease(layout, buckets)
+            contents = self._loader.fetch(layout, buckets)
+            stored = self._loader.store(layout, leased, contents)
+            call.documents = sum(map(len, contents.values()))
         self._counts.add(loads=stored, unstored=len(buckets) - stored)
         return [value for users in contents.values() for value in users.values()]
 

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -26,22 +26,32 @@ if __name__ == "__main__" and not __package__:  # called as a file: the project'
 
 from engine.clock import format_duration, parse_duration
 from engine.errors import EngineError
+from engine.pipeline.statistics import CacheStatistics
+from engine.stores.cache_stats import CacheMemory
 from examples.grocer import data, mails, oracle, summary
 from examples.grocer.chaos import Killer, kept, supervised
 from examples.grocer.engine_side import EngineSide
 from examples.grocer.replay import Progress, replay
 from examples.grocer.stage import ROOT, Mode, Plan, Stage
+from examples.grocer.wiper import Wiper
 
 WINDOWS = {"weeks": data.THIRTEEN_WEEKS, "year": data.YEAR, "fortnight": data.FORTNIGHT}
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a replay proved: the summary, the seconds from nothing to the last mail, and how many were killed."""
+    """What a replay proved: the summary, and the seconds from nothing to the last mail.
+
+    `kills` is how many workers were killed, `wiped` which stores were emptied, `cache` and `memory` what came from the
+    user cache and what it holds at the end.
+    """
 
     summary: summary.Summary
     seconds: float
     kills: int
+    wiped: tuple[str, ...]
+    cache: CacheStatistics
+    memory: CacheMemory | None
 
 
 def perform(
@@ -50,8 +60,11 @@ def perform(
     kill_every: timedelta | None,
     told: Callable[[Progress], None],
     say: Callable[[str], None],
+    wipe_every: timedelta | None = None,
 ) -> Outcome:
-    """Replay `window` on a stage of its own, with a worker killed `kill_every` so often, and compare what came out.
+    """Replay `window` on a stage of its own, and compare what came out.
+
+    A worker is killed `kill_every` so often, user cache and Elasticsearch are emptied about `wipe_every` so often.
 
     Raises `EngineError`, `TimeoutError` where a day does not end, `StrangeMail` for a mail that is none of ours.
     """
@@ -60,13 +73,15 @@ def perform(
         stage.start_processes()
         victims = supervised if plan.mode is Mode.PROCFILE else kept
         killer = Killer(lambda: victims(stage.supervisor), kill_every) if kill_every else None
-        chaos: AbstractContextManager[object] = killer or nullcontext()
-        with chaos:
+        wiper = Wiper(stage.settings, wipe_every) if wipe_every else None
+        with killer or nullcontext(), wiper or nullcontext():
             replay(engine, window, plan.folder, told)
         seconds = time.monotonic() - began
+        cache, memory = engine.cache()
         found = mails.read_maildir(stage.maildir)
     expected = oracle.expected(window.first, window.last, launch_earlier=window.launch_earlier)
-    return Outcome(summary.compare(expected, found), seconds, len(killer.kills) if killer else 0)
+    kills, wiped = len(killer.kills) if killer else 0, tuple(wiper.wiped) if wiper else ()
+    return Outcome(summary.compare(expected, found), seconds, kills, wiped, cache, memory)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,12 +90,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     window = WINDOWS[given.window]
     kill_every = parse_duration(given.kill_every) if given.kill_every else None
     lease = parse_duration(given.lease) if given.lease else None
-    plan = Plan(given.var.resolve(), Mode(given.mode), lease, chaotic=kill_every is not None)
+    wipe_every = parse_duration(given.wipe_every) if given.wipe_every else None
+    plan = Plan(
+        given.var.resolve(),
+        Mode(given.mode),
+        lease,
+        chaotic=kill_every is not None,
+        any_path=given.any_path,
+        without=frozenset(given.without or ()),
+        cache_memory=given.cache_memory,
+    )
     signal.signal(signal.SIGTERM, _end)
     console = Console(stderr=True)
     console.print(f"{window.first} to {window.last}, everything from nothing in {given.var}")
     try:
-        outcome = perform(plan, window, kill_every, _teller(console), lambda text: console.print(text, markup=False))
+        outcome = perform(
+            plan, window, kill_every, _teller(console), lambda text: console.print(text, markup=False), wipe_every
+        )
     except (EngineError, TimeoutError, mails.StrangeMail) as error:
         console.print(f"{error}", markup=False, style="red")
         console.print(f"see {given.var}/processes.log and {given.var}/logs/", markup=False)
@@ -92,7 +118,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     summary.write(told, plan.folder / "summary.json")
     killed = f", {outcome.kills} workers killed" if kill_every else ""
     shown = Console()
-    summary.show(told, shown, f"{window.first} to {window.last}, in {outcome.seconds:.0f} s{killed}")
+    emptied = f", {len(outcome.wiped)} times user cache or Elasticsearch emptied" if wipe_every else ""
+    summary.show(told, shown, f"{window.first} to {window.last}, in {outcome.seconds:.0f} s{killed}{emptied}")
+    if outcome.cache.hit_rate is not None and outcome.memory is not None:
+        shown.print(
+            f"{outcome.cache.hit_rate:.2%} of {outcome.cache.read:,} users came from the user cache, which holds "
+            f"{outcome.memory.used / 2**20:.1f} MiB and evicted {outcome.memory.evicted:,} keys"
+        )
     verdict = "everybody got exactly what they should have" if told.right else "that is not what should have come out"
     shown.print(f"{verdict}; look at {given.var}/maildir/, {given.var}/logs/, {given.var}/summary.json")
     return 0 if told.right else 1
@@ -113,6 +145,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--kill-every", metavar="5s", help="kill a random worker so often")
     parser.add_argument("--lease", metavar="3s", help="how long a killed worker's slice stays its own")
     parser.add_argument("--mode", choices=[mode.value for mode in Mode], default="procfile", help="how the actors run")
+    parser.add_argument(
+        "--any-path", action="store_true", help="let the planner choose; by default so few users are simply scanned"
+    )
+    parser.add_argument("--without", action="append", choices=["cache", "elastic"], help="a service that is not there")
+    parser.add_argument("--wipe-every", metavar="5s", help="empty user cache and Elasticsearch about so often")
+    parser.add_argument("--cache-memory", metavar="4mb", help="what the user cache may use")
     parser.add_argument("--var", type=Path, default=Path("var/demo"), help="the folder, emptied first")
     given = parser.parse_args(argv)
     if given.chaos:

@@ -18,7 +18,9 @@ from engine.campaign.load import load_campaign
 from engine.errors import EngineError
 from engine.pipeline.importing.order import Kind, Order
 from engine.pipeline.importing.run import run_import
+from engine.pipeline.statistics import CacheStatistics, cached, queries
 from engine.settings import Settings
+from engine.stores.cache_stats import CacheMemory
 from engine.stores.migrate import migrate_mongo, migrate_search
 from examples.grocer.data import WORKSPACE
 
@@ -78,6 +80,12 @@ class EngineSide:
             if self._app.system.monotonic() > deadline:
                 raise TimeoutError(f"after {patience} still open: {still}")
             time.sleep(POLL)
+
+    def cache(self) -> tuple[CacheStatistics, CacheMemory | None]:
+        """What readers of the user cache were given so far (but for the latest 10 s), and what it holds."""
+        cache = self._app.stores.user_cache
+        found = cached(queries(self._app.statistics.measured(timedelta(days=1))))
+        return found, None if cache is None else cache.memory()
 
     def _bring_in(self, order: Order) -> int:
         catalogue, stores = self._app.book.catalogue(WORKSPACE), self._app.imports(WORKSPACE)

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from engine.clock import format_duration
-from engine.local.services import LocalServices
+from engine.local.services import NAMES, LocalServices, ServiceName
 from engine.settings import Settings, load_settings
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -24,6 +24,10 @@ HERE: Final = Path(__file__).resolve().parent
 STOP_PATIENCE: Final = timedelta(seconds=60)
 CHAOS_BACKOFF: Final = timedelta(milliseconds=500)
 """A killed worker is back within this, however often it is killed."""
+
+
+NOWHERE: Final = "redis://127.0.0.1:9/0"
+"""Where nobody answers: an engine needs the address of a user cache, but not the cache."""
 
 
 class Mode(StrEnum):
@@ -35,12 +39,20 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is put on: `lease` is how long a killed worker's slice stays its own (None: the engine's default)."""
+    """What is put on.
+
+    `lease` is how long a killed worker's slice stays its own (None: the engine's default). With `any_path` the planner
+    chooses how a pass finds its users; without, so few users are simply scanned. `without` are services that are not
+    there, `cache_memory` is what the user cache may use (None: the default).
+    """
 
     folder: Path
     mode: Mode = Mode.PROCFILE
     lease: timedelta | None = None
     chaotic: bool = False
+    any_path: bool = False
+    without: frozenset[ServiceName] = frozenset()
+    cache_memory: str | None = None
 
 
 class Stage:
@@ -59,14 +71,16 @@ class Stage:
     def __enter__(self) -> Self:
         with self._ends:
             self._clear()
-            services = LocalServices(self.plan.folder, say=self._say)
+            memory = {"cache_memory": self.plan.cache_memory} if self.plan.cache_memory else {}
+            services = LocalServices(self.plan.folder, say=self._say, **memory)
             self._ends.callback(services.stop)
-            urls = services.start()
+            urls = services.start(name for name in NAMES if name not in self.plan.without)
             self._flags = {
                 "services.mongo_url": urls.mongo_url,
                 "services.broker_url": urls.broker_url,
-                "services.cache_url": urls.cache_url,
+                "services.cache_url": urls.cache_url or NOWHERE,
                 **({"services.elastic_url": urls.elastic_url} if urls.elastic_url else {}),
+                **({"engine.scan_up_to": "0"} if self.plan.any_path else {}),
                 "logs.stdout": "false",  # the files below logs/ hold the same lines
                 "paths.var": str(self.plan.folder),
                 "paths.policies": str(HERE / "policies"),

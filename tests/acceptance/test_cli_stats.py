@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from engine.domain.keys import HIGHEST
+from engine.measuring import MEASUREMENTS, measured
 from tests.integration.installation import Installation, Told
+from tests.integration.pipeline_world import World
 from tests.integration.test_run_procfile import PROCFILE
 
 Tidegate = Callable[..., Told]
@@ -56,8 +60,8 @@ def test_people_get_three_tables(
     world.app.recording.stop()
     told = tidegate("stats")
     assert told.code == 0
-    for words in ("named queries", "users.read_range", "batch sizes", "looks a message", "shop/hello", "too little"):
-        assert words in told.out
+    words = ("named queries", "users.read_range", "batch sizes", "user cache:", "looks a message", "shop/hello")
+    assert all(one in told.out for one in (*words, "too little"))
 
 
 def test_a_campaign_that_looks_at_many_for_few_messages_comes_first(
@@ -96,3 +100,24 @@ def test_a_duration_that_cannot_be_read_is_a_wrong_call(within: str, tidegate: T
     told = tidegate("stats", f"--within={within}")
     assert told.code == 2
     assert "--within" in told.err
+
+
+def test_how_much_came_from_the_user_cache_and_what_it_holds(make_world: Callable[..., World], services: Any) -> None:
+    world = make_world(reading=True)
+    installation = Installation(world, services, {})
+    world.users([f"u{i}" for i in range(40)])
+    world.feed()
+    cache = world.app.cached_users
+    assert cache is not None
+    MEASUREMENTS.figures(anew=True)  # other tests of this process read too
+    world.app.recording.start("test")
+    for _ in range(4):
+        with measured("cache.read") as call:
+            batches = cache.scan("shop", "0", HIGHEST, frozenset())
+            assert batches is not None
+            call.documents = sum(len(one.rows) for one in batches)
+    world.app.recording.stop()
+    told = installation.call("stats", "--json").document["cache"]
+    assert (told["read"], told["loaded"], told["hit_rate"]) == (160, 40, 0.75)
+    assert told["memory"]["used"] > 0
+    assert "75.00% of 160 users" in installation.call("stats").out

@@ -14,9 +14,11 @@ LEASE = timedelta(seconds=3)
 KILL_EVERY = timedelta(seconds=5)
 
 
-def season(plan: Plan, window: data.Window, kill_every: timedelta | None) -> demo.Outcome:
+def season(
+    plan: Plan, window: data.Window, kill_every: timedelta | None, wipe_every: timedelta | None = None
+) -> demo.Outcome:
     """One replay; its days and notes go to the test's captured output."""
-    return demo.perform(plan, window, kill_every, print, print)
+    return demo.perform(plan, window, kill_every, print, print, wipe_every)
 
 
 @pytest.mark.long(seconds=150)
@@ -35,3 +37,22 @@ def test_a_fortnight_gives_the_same_mails_while_workers_are_killed(tmp_path: Pat
     assert outcome.summary.differences == ()
     assert outcome.summary.total.found == 3349
     assert outcome.kills >= 1
+
+
+@pytest.mark.long(seconds=60)
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("without", [(), ("elastic",), ("cache", "elastic")])
+def test_a_fortnight_gives_the_same_mails_whatever_the_passes_read(tmp_path: Path, without: tuple[str, ...]) -> None:
+    outcome = season(Plan(tmp_path / "demo", any_path=True, without=frozenset(without)), data.FORTNIGHT, None)
+    assert outcome.summary.differences == ()
+    assert outcome.summary.total.found == 3349
+    assert (outcome.cache.read > 0) == (without == ("elastic",))
+
+
+@pytest.mark.long(seconds=60)
+@pytest.mark.timeout(900)
+def test_a_fortnight_gives_the_same_mails_while_what_the_passes_read_is_wiped(tmp_path: Path) -> None:
+    outcome = season(Plan(tmp_path / "demo", any_path=True), data.FORTNIGHT, None, timedelta(seconds=3))
+    assert outcome.summary.differences == ()
+    assert outcome.summary.total.found == 3349
+    assert {"cache", "elastic"} <= set(outcome.wiped)

@@ -50,6 +50,7 @@ def change(world: World, draw: random.Random, users: list[str]) -> None:
             [UserChange(user_key("shop", user), {"email": f"{user}@x.example", **paths})], revive=True
         )
         if draw.random() < 0.3:
+            world.event(user, "Seen", at=START - draw.randrange(40) * DAY)
             world.event(user, "Order Completed", at=START - draw.randrange(40) * DAY, value=draw.randrange(10_000))
 
 
@@ -62,6 +63,7 @@ def audience(draw: random.Random) -> dict[str, Any]:
         {"orders_count": {"gte": draw.choice([1, 2])}},
         {"plan": {"exists": False}},
         {"event": {"name": "Order Completed", "within": f"{draw.randrange(2, 40)}d"}},
+        {"event": {"name": "Order Completed", "after": {"name": "Seen", "within": "40d"}}},
         {"last_order_at": {"older_than": f"{draw.randrange(1, 30)}d"}},
     ]
     picked = draw.sample(leaves, draw.randrange(1, 4))

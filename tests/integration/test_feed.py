@@ -13,6 +13,8 @@ from engine.pipeline import feeding, looking
 from engine.stores.change_stream import names
 from tests.integration.pipeline_world import START, World
 
+DAY = 86_400_000
+TWO = [{"name": "one"}, {"name": "two", "wait": "7d"}]
 GOLD = {"campaign": "gold", "audience": {"plan": "gold"}}
 
 
@@ -96,6 +98,37 @@ def test_a_lost_token_is_told_and_everybody_is_looked_at(world: World) -> None:
     assert world.sent() == [("a", "one"), ("b", "one")]
 
 
+@pytest.mark.parametrize("in_ranges", [False, True])
+def test_an_event_that_campaign_time_has_not_reached_is_not_decided_on(
+    world: World, monkeypatch: pytest.MonkeyPatch, in_ranges: bool
+) -> None:
+    world.user("a")
+    world.event("a", "Order Completed", at=START - 30 * DAY, value=100)
+    world.start({"campaign": "lapsed", "audience": {"last_order_at": {"older_than": "14d"}}, "messages": TWO})
+    world.settle()
+    monkeypatch.setattr(feeding, "BACKLOG", -1 if in_ranges else 1_000)
+    world.event("a", "Order Completed", at=START + DAY // 2, value=100)
+    world.settle()  # nothing is open
+    assert world.stay("lapsed", "a").active
+    assert set(looks(world)) == {"a"}
+    assert world.database["dirty_ranges"].count_documents({}) == 0
+    world.after("1d")
+    stay = world.stay("lapsed", "a")
+    assert (str(stay.reason), stay.ended_at) == ("unmatched", START + DAY)
+    assert looks(world) == {}
+
+
+def test_an_event_of_a_clock_that_is_years_ahead_does_not_hold_up_a_user(world: World) -> None:
+    world.user("a", plan="free")
+    world.start(GOLD)
+    world.database["settings"].delete_one({"_id": "campaign_time"})
+    world.event("a", "Seen", at=world.app.system.system_now() + 400 * DAY)
+    world.change("a", plan="gold")
+    world.feed()
+    world.app.looking.run()
+    assert [stay.user for stay in world.stays("gold")] == [user_key("shop", "a")]
+
+
 def test_a_burst_collapses_into_dirty_ranges_and_misses_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     users = [f"u{number}" for number in range(40)]
     world.users(users, plan="free")
@@ -141,10 +174,10 @@ def test_a_look_whose_takers_keep_dying_becomes_a_suspect_slice(world: World, mo
     world.change("a", plan="gold")
     world.feed()
     for _ in range(3):
-        assert world.app.stores.looks.take(10, timedelta(0))
+        assert world.app.stores.looks.take(10, timedelta(0), world.now)
         while not world.app.stores.looks.expire():
             pass  # until MongoDB's clock has gone on by a millisecond
-    assert world.app.stores.looks.take(10, timedelta(0)) == []
+    assert world.app.stores.looks.take(10, timedelta(0), world.now) == []
     assert world.app.looking.suspects() == 1
     (piece,) = world.database["slices"].find({"state": "open"})
     assert (piece["kind"], piece["suspect"], piece["until"]) == ("everybody", True, piece["first"] + "\0")
