@@ -61,7 +61,7 @@ class Looking:
         lease: timedelta,
         time_is_set: Callable[[], bool],
     ) -> None:
-        """`lease`: after it others take up what a dead process held; `time_is_set`: campaign time is not the system's."""
+        """`lease`: after it others take up what a dead process held; `time_is_set`: campaign time is one of its own."""
         self._looks = looks
         self._lease = lease
         self._time_is_set = time_is_set
@@ -109,7 +109,7 @@ class Looking:
         return [one for one in taken if one.user not in early]
 
     def at(self, taken: Sequence[Asked]) -> dict[str, Instant]:
-        """Look at these users in every campaign that is concerned; gives those for whom it is too early, and until when.
+        """Look at these users in every campaign that is concerned; gives until when it is too early, for whom it is.
 
         A user has events later than campaign time where they came before it was set on, or another clock is ahead.
         They must not count yet, and aggregates count them all; so the look waits until the last of them is past.
