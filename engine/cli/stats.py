@@ -39,7 +39,7 @@ def stats(
     workspace: InWorkspace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show every named query's times, the batch sizes' evidence, the user cache's use, and the campaigns' cost in looks.
+    """Show every named query's times, the batch sizes' evidence, the cache's use, and the campaigns by looks a message.
 
     Processes write what they measure every 10 s, so the latest seconds are missing.
     """
