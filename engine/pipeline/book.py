@@ -71,6 +71,7 @@ class CampaignBook:
         self._policies = policies
         self._entries: OrderedDict[tuple[str, int], Entry] = OrderedDict()
         self._names: dict[str, str] = {}
+        self._profiles: tuple[PolicySet | None, dict[tuple[object, ...], Profile]] = (None, {})
         self._lock = Lock()
 
     @property
@@ -116,8 +117,16 @@ class CampaignBook:
         return replace(known, record=record)
 
     def profile(self, record: CampaignRecord) -> Profile:
-        """The profile that governs a campaign under the policies in force."""
-        return self.policies.profile_for(routing_facts(record))
+        """The profile that governs a campaign under the policies in force; kept, for each tick asks for every one."""
+        policies, held = self.policies, self._profiles
+        if held[0] is not policies:
+            held = self._profiles = (policies, {})
+        known = held[1]
+        facts = (record.workspace, record.name, record.kind, record.cost, record.profile, record.slowed)
+        profile = known.get(facts)
+        if profile is None:
+            profile = known[facts] = policies.profile_for(routing_facts(record))
+        return profile
 
     def _compile(self, record: CampaignRecord) -> Entry:
         if not isinstance(record.spec, dict):

@@ -18,6 +18,9 @@ from engine.pipeline.ports import CampaignStore
 MARGIN: Final = timedelta(seconds=5)
 """Writes become visible in another order than that of their moments; so much later one may still come."""
 
+QUIET: Final = 2 * MARGIN.total_seconds()
+"""Seconds after the latest write in which no later one was seen: then none of before it is to come."""
+
 ALL_AGAIN: Final = 60.0
 """Seconds after which everything is read again: what two clocks write of passes touches no campaign."""
 
@@ -33,6 +36,7 @@ class Roster:
         self._records: dict[str, CampaignRecord] = {}
         self._since = _EPOCH
         self._read = float("-inf")
+        self._moved = float("-inf")
         self._lock = Lock()
 
     def refresh(self) -> bool:
@@ -40,8 +44,10 @@ class Roster:
         with self._lock:
             if self._clock.monotonic() - self._read > ALL_AGAIN:
                 self._read, self._since = self._clock.monotonic(), _EPOCH
-            found, latest = self._campaigns.touched_since(max(_EPOCH, self._since - MARGIN))
-            self._since = max(self._since, latest)
+            quiet = self._clock.monotonic() - self._moved > QUIET
+            found, latest = self._campaigns.touched_since(self._since if quiet else max(_EPOCH, self._since - MARGIN))
+            if latest > self._since:
+                self._since, self._moved = latest, self._clock.monotonic()
             changed = [record for record in found if self._records.get(record.uid) != record]
             self._records.update((record.uid, record) for record in changed)
             return bool(changed)

@@ -142,9 +142,10 @@ class Looks:
 
     def waiting(self, now: Instant) -> bool:
         """Whether a look whose time has come, or a range, waits that nobody holds. Index: `ready`, `_id`."""
-        if self._all.find_one({**_FREE, "after": {"$lte": now}}, {"_id": 1}, hint="ready") is not None:
-            return True
-        return self._ranges.find_one(_ANY, {"_id": 1}) is not None
+        ready = {"$match": {**_FREE, "after": {"$lte": now}}}
+        one, bare = {"$limit": 1}, {"$project": {"_id": 1}}
+        ranges = {"$unionWith": {"coll": self._ranges.name, "pipeline": [one, bare]}}
+        return next(iter(self._all.aggregate([ready, one, bare, ranges, one], hint="ready")), None) is not None
 
     def any(self, now: Instant) -> bool:
         """Whether any look whose time has come is open, held or not. Index: `ready`, `_id`."""
