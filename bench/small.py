@@ -11,6 +11,7 @@ import psutil
 
 from bench.measure import counters
 from bench.ours import Engine
+from bench.population import AS_OF
 from engine.domain.lifecycle import CampaignState
 from engine.pipeline.clockwork import IDLE
 
@@ -60,6 +61,8 @@ def idle(engine: Engine, campaigns: int, seconds: int) -> Idle:
     used, commands = _cpu(own) + _cpu(server) - used, counters(engine.database)[0] - commands
     stop.set()
     feed.join()
+    engine.clear()
+    engine.app.stores.times.advance(AS_OF, engine.app.system.system_now())  # the other tables' time
     return Idle(campaigns, took, used / took, commands / took)
 
 
