@@ -236,10 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"Measured with `{command}` on {machine(version, load)}. Users and orders are resampled from the grocer's data "
         f"(seed {SEED}). Medians of {given.rounds} rounds, in turns, in one run.\n\n{table(results)}"
     )
-    print(text)
-    if not given.print_only:
-        page = report.PAGE.read_text(encoding="utf-8")
-        report.PAGE.write_text(report.put(page, "bench.importing", text), encoding="utf-8")
+    report.publish("bench.importing", text, print_only=given.print_only)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -31,11 +31,11 @@ def table(results: Sequence[Rounds]) -> str:
     return "\n".join(rows)
 
 
-def section(command: str, machine: str, population: str, rounds: int, tables: Mapping[str, str]) -> str:
-    """What stands between the marks of the page: how it was measured, and a table per audience."""
-    parts = [f"Measured with `{command}` on {machine}. {population} Medians of {rounds} rounds, in turns, in one run."]
-    parts += [f"### Audience: {name} of the users match\n\n{one}" for name, one in tables.items()]
-    return "\n\n".join(parts)
+def publish(mark: str, text: str, *, print_only: bool = False) -> None:
+    """Print a section, and put it between its marks on the page unless `print_only`. Raises as `put`."""
+    print(f"{text}\n")
+    if not print_only:
+        PAGE.write_text(put(PAGE.read_text(encoding="utf-8"), mark, text), encoding="utf-8")
 
 
 def put(text: str, mark: str, new: str) -> str:

@@ -119,10 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     began = time.monotonic()
                     text = f"{head}\n\n{SECTIONS[name](engine, sizes)}"
                     _say(f"{name}: {time.monotonic() - began:.0f} s")
-                    print(f"{text}\n")
-                    if not given.print_only:
-                        page = report.PAGE.read_text(encoding="utf-8")
-                        report.PAGE.write_text(report.put(page, f"bench.run {name}", text), encoding="utf-8")
+                    report.publish(f"bench.run {name}", text, print_only=given.print_only)
         finally:
             engine.close()
     return 0

@@ -256,10 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             marks_table(windows),
         )
     )
-    print(text)
-    if not given.print_only:
-        page = report.PAGE.read_text(encoding="utf-8")
-        report.PAGE.write_text(report.put(page, "bench.send", text), encoding="utf-8")
+    report.publish("bench.send", text, print_only=given.print_only)
     return 0
 
 

@@ -235,7 +235,7 @@ def _measuring(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         began = perf_counter()
         try:
             answer = method(*args, **kwargs)
-        except BaseException:
+        except BaseException:  # a call that was interrupted (a time limit, a stop) has taken its time too
             record(name, perf_counter() - began, 0, failed=True)
             raise
         record(name, perf_counter() - began, documents_of(answer))
