@@ -13,12 +13,14 @@ from typing import Final
 
 from engine.batching import choose
 from engine.clock import Clock
-from engine.domain.keys import HASH_SPACE, hash_prefix
+from engine.domain.keys import HASH_SPACE, HIGHEST, hash_prefix
 from engine.domain.work import AccessPath, Run
+from engine.measuring import measured
 from engine.pipeline.book import CampaignBook, Entry
 from engine.pipeline.sources import FeedStore, ListReads, RangeReads, RateStore, Search, UserCache
 from engine.planner import Choice, Estimate, estimates
 from engine.predicate.compiled import Candidates
+from engine.predicate.fields import Row
 from engine.telemetry.events import emit
 
 SAMPLE: Final = 2_000
@@ -150,18 +152,18 @@ class Choosing:
         workspace = entry.record.workspace
         reads = {AccessPath.SCAN: users}
         impossible: dict[AccessPath, str] = {}
-        matches, counted = self._count(workspace, wanted)
-        if matches is None:
-            impossible[AccessPath.ELASTIC] = counted
-            share = self._sampled(entry, wanted)
-            matches, counted = int(share * users), f"estimated from {SAMPLE} users"
-        else:
-            reads[AccessPath.ELASTIC] = matches
         refused = (
             "there is no user cache"
             if self._cache is None
             else self._cache.refused(workspace, entry.fields, entry.events)
         )
+        matches, counted = self._count(workspace, wanted)
+        if matches is None:
+            impossible[AccessPath.ELASTIC] = counted
+            share = self._sampled(entry, wanted, cached=refused is None)
+            matches, counted = int(share * users), f"estimated from {SAMPLE} users"
+        else:
+            reads[AccessPath.ELASTIC] = matches
         if refused is None:
             reads[AccessPath.CACHE] = users
         else:
@@ -192,11 +194,24 @@ class Choosing:
         except self._outages:
             return None, "it does not answer"
 
-    def _sampled(self, entry: Entry, wanted: Candidates) -> float:
-        """The share of candidates among the first users of a stretch of the hash space, which is a fair sample."""
-        until = hash_prefix(HASH_SPACE)
-        documents = self._users.read_range(entry.record.workspace, hash_prefix(0), until, SAMPLE, entry.projection)
-        rows = list(map(entry.catalogue.row, documents))
+    def _sampled(self, entry: Entry, wanted: Candidates, *, cached: bool) -> float:
+        """The share of candidates among the first users of the hash space, which are a fair sample.
+
+        From the user cache where it is in force: an estimate may be some moments old, and MongoDB is not asked.
+        """
+        workspace = entry.record.workspace
+        rows: list[Row] = []
+        if cached and self._cache is not None:
+            with measured("cache.read") as call:
+                for batch in self._cache.scan(workspace, hash_prefix(0), HIGHEST, entry.fields) or ():
+                    rows += batch.rows
+                    if len(rows) >= SAMPLE:
+                        break
+                call.documents = len(rows)
+        else:
+            until = hash_prefix(HASH_SPACE)
+            documents = self._users.read_range(workspace, hash_prefix(0), until, SAMPLE, entry.projection)
+            rows = list(map(entry.catalogue.row, documents))
         return len(wanted.living(rows, wanted.as_of)) / len(rows) if rows else 0.0
 
     def _indexed(self, paths: tuple[str, ...]) -> bool:
