@@ -6,7 +6,6 @@ there when the pass was planned. Until then, and where they are away, it reads M
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +17,7 @@ from engine.domain.work import AccessPath, Run
 from engine.measuring import measured
 from engine.pipeline.book import CampaignBook, Entry
 from engine.pipeline.sources import FeedStore, ListReads, RangeReads, RateStore, Search, UserCache
+from engine.pipeline.waiting import caught_up
 from engine.planner import Choice, Estimate, estimates
 from engine.predicate.compiled import Candidates
 from engine.predicate.fields import Row
@@ -32,7 +32,6 @@ BY_SEARCH: Final = "by Elasticsearch"
 PATIENCE: Final = 3.0
 """Seconds that a plan waits for the feed before it reads MongoDB instead."""
 
-POLL: Final = 0.02
 ESTIMATE_KEPT: Final = 60.0
 """Seconds for which an estimate of a workspace's users is good enough."""
 
@@ -220,12 +219,8 @@ class Choosing:
 
     def _caught_up(self, path: AccessPath) -> bool:
         """Wait until the feed has handled everything that is there now; False where it does not in time."""
-        until = self._clock.monotonic() + PATIENCE
-        wanted = self._feed.now()
-        while self._feed.position() < wanted:
-            if self._clock.monotonic() > until:
-                return False
-            time.sleep(POLL)
+        if not caught_up(self._feed, self._clock, self._feed.now(), PATIENCE):
+            return False
         if path is AccessPath.ELASTIC and self._search is not None:
             try:
                 self._search.refresh()

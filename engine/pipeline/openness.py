@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -11,11 +10,10 @@ from engine.domain.campaign import STAYS_TO_END
 from engine.domain.lifecycle import LOOKED_AT, CampaignState
 from engine.pipeline.ports import CampaignStore, DeliveryStore, RunStore, StayStore
 from engine.pipeline.sources import FeedStore, LookStore
+from engine.pipeline.waiting import caught_up
 
 PATIENCE: Final = 1.0
 """Seconds that one question waits for the feed's report."""
-
-POLL: Final = 0.005
 
 
 class Openness:
@@ -58,21 +56,12 @@ class Openness:
             return first
         if not self._campaigns.in_states((CampaignState.LIVE, CampaignState.DRAINING)):
             return None  # no change concerns anybody
-        if not self._handled(changed_to):
+        if not caught_up(self._feed, self._clock, changed_to, PATIENCE):
             return "the feed has not handled every change yet (does it run?)"
         now = self._clock.campaign_now()
         if self._looks.any(now):
             return "users who changed are to be looked at"
         return self._standing() or ("users who changed are to be looked at" if self._looks.any(now) else None)
-
-    def _handled(self, changed_to: int) -> bool:
-        """Whether the feed comes to a position; its own report may be a fraction of a second old, so wait for one."""
-        until = self._clock.monotonic() + PATIENCE
-        while self._feed.position() < changed_to:
-            if self._clock.monotonic() > until:
-                return False
-            time.sleep(POLL)
-        return True
 
     def _standing(self) -> str | None:
         """One thing that is open in campaigns, runs, deliveries and stays."""

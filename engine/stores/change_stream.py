@@ -1,8 +1,9 @@
 """The change stream of the users, read batch by batch with one command each.
 
 A batch ends where the server had no more: waiting for a further change would hold back those that are there. A batch
-that is empty still moves the position on, by the server's own high-water mark (`postBatchResumeToken`). New runs stand
-in the stream too, and are left out of the batches: they end the wait, so that a run hears at once how far the feed is.
+that is empty still moves the position on, by the server's own high-water mark (`postBatchResumeToken`). Calls stand in
+the stream too (`Feeds.call`), and are left out of the batches: they end the wait, so that whoever calls hears at once
+how far the feed is.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from engine.clock import millis
 from engine.domain.looks import EVERYTHING, Changed
 from engine.errors import EngineError
 from engine.stores.documents import Document
-from engine.stores.feeds import position_of
+from engine.stores.feeds import CALLS, position_of
 
 LOST: Final = frozenset({9, 15, 136, 260, 280, 286, 50796})
 """CappedPositionLost, InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost, and a token that cannot be
@@ -37,7 +38,7 @@ _PROJECTION: Final[Document] = {
     "removed": "$updateDescription.removedFields",
     "cut": "$updateDescription.truncatedArrays.field",
 }
-_OURS: Final[Document] = {"$or": [{"ns.coll": "users"}, {"ns.coll": "runs", "operationType": "insert"}]}
+_OURS: Final[Document] = {"ns.coll": {"$in": ["users", CALLS]}}
 _DERIVED: Final = frozenset({"rev", "changed", "w", "u"})
 
 

@@ -19,6 +19,9 @@ from engine.stores.documents import Document
 
 FEED: Final = "users"
 
+CALLS: Final = "feed_calls"
+"""One document whose changes stand in the feed's stream."""
+
 
 @named_queries("feeds")
 class Feeds:
@@ -67,6 +70,10 @@ class Feeds:
         """The cluster time of MongoDB: what is written from now on comes later."""
         at = self._database.command("ping")["operationTime"]
         return position_of(at.time, at.inc)
+
+    def call(self) -> None:
+        """Have the feed tell how far it is: it may be waiting for a change, and this is one. Index: `_id`."""
+        self._database[CALLS].update_one({"_id": FEED}, {"$inc": {"calls": 1}}, upsert=True)
 
     def next_generation(self) -> int:
         """A gap: nothing that was cached before counts any more. Gives the new generation. Index: `_id`.
