@@ -64,6 +64,7 @@ class Machinery(Core):
             self.clock,
             SEARCH_OUTAGES,
             self.settings.engine.scan_up_to,
+            s.audience.count_up_to,
         )
 
     def _filled(self) -> str | None:

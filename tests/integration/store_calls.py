@@ -110,6 +110,7 @@ STORES: dict[str, tuple[type, Callable[[Database[dict[str, Any]]], object]]] = {
 
 CALLS: Mapping[str, Call] = {
     "audience.count": Call(lambda s: s.count("shop", {"a.plan": "gold"})),
+    "audience.count_up_to": Call(lambda s: s.count_up_to("shop", {"a.plan": "gold"}, 100)),
     "cache_layouts.layout": Call(lambda s: s.layout(CATALOGUE, 1)),
     "cache_layouts.want": Call(lambda s: s.want("shop", ["plan"], [ORDER])),
     "cache_layouts.pending": Call(lambda s: s.pending(["shop", "other"])),

@@ -83,3 +83,12 @@ def test_capacity_tells_the_workers_that_are_needed_and_when_those_there_are_are
     told = capacity(600.0, timedelta(minutes=2), 2)
     assert (told.workers, told.there_are, told.with_those) == (5, 2, timedelta(minutes=5))
     assert capacity(0.0, timedelta(minutes=1), 0).workers == 1
+
+
+def test_an_index_costs_what_it_reads_and_a_sieve_where_one_batch_does_not_hold_all() -> None:
+    def seconds(matches: int, read: int) -> float:
+        told = estimates(Choice(200_000, matches, {AccessPath.INDEX: read}, batch=5_000), Rates())
+        return told[0].seconds
+
+    assert seconds(300, 25_000) > seconds(300, 300) + 0.3
+    assert seconds(5_001, 5_001) > seconds(5_000, 5_000) + 0.4
