@@ -79,10 +79,10 @@ demo-year: check-needs env ## the whole year
 demo-chaos: check-needs env ## the year, with a worker killed every 5 s
 	@$(PY) examples/grocer/demo.py --chaos
 
-bench: check-needs env ## every table of docs/benchmarks.md, 200,000 users (about 10 minutes)
+bench: check-needs env ## every table of docs/benchmarks.md, 200,000 users (about 20 minutes)
 	@$(PY) -m bench.run
 	@$(PY) -m bench.send
-	@$(PY) -m bench.importing
+	@$(PY) -m bench.importing --rows 40000
 
 bench-full: check-needs env ## the same with a million users, and three million enrolled
 	@$(PY) -m bench.run --users 1000000 --enrolled 30000,300000,3000000 --seconds 60
