@@ -18,6 +18,9 @@ class Index(Protocol):
     def index(self, documents: Iterable[Mapping[str, Any]]) -> int:
         """Index whole documents under their revision; gives how many were newer than what was there."""
 
+    def refresh(self) -> None:
+        """Make everything that is indexed visible to searches."""
+
 
 class Request(Protocol):
     """Users to be indexed: by key, or all of a workspace with a suffix in [first, until)."""
@@ -59,13 +62,18 @@ class Indexing:
         self._catalogues = catalogues
 
     def run(self, request_id: str) -> int:
-        """Do a request, and take it away afterwards; safe to call twice, late, or for one that is done."""
+        """Do a request, and take it away afterwards; safe to call twice, late, or for one that is done.
+
+        Where no request waits, searches see everybody: an index that was just filled must not answer that nobody is
+        there.
+        """
         request = self._requests.get(request_id)
         if request is None:
             return 0
         newer = self.keys(request.keys)
         if request.workspace:
             newer += self.range(request.workspace, request.first, request.until)
+        self._index.refresh()
         self._requests.done(request_id)
         return newer
 

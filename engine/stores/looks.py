@@ -144,7 +144,7 @@ class Looks:
         """Whether a look whose time has come, or a range, waits that nobody holds. Index: `ready`, `_id`."""
         ready = {"$match": {**_FREE, "after": {"$lte": now}}}
         one, bare = {"$limit": 1}, {"$project": {"_id": 1}}
-        ranges = {"$unionWith": {"coll": self._ranges.name, "pipeline": [one, bare]}}
+        ranges = {"$unionWith": {"coll": self._ranges.name, "pipeline": [{"$match": _ANY}, one, bare]}}
         return next(iter(self._all.aggregate([ready, one, bare, ranges, one], hint="ready")), None) is not None
 
     def any(self, now: Instant) -> bool:
