@@ -91,7 +91,7 @@ def test_a_pass_is_not_skipped_because_an_empty_index_finds_nobody(golden: World
     record = golden.apply({"campaign": "probed", "audience": GOLD}).record
     entry = golden.app.book.of(record)
     wanted = entry.compiled.candidates(None, golden.now)
-    golden.app.choosing._small = 0
+    golden.app.choosing._small = -1
     assert golden.app.choosing.probe(entry, wanted)
     fill(golden)
     assert golden.app.choosing.probe(entry, wanted), "what was filled is to be seen at once"
