@@ -25,6 +25,9 @@ class Taken:
         self.users: list[str] = []
         self.away = away
 
+    def refresh(self) -> None:
+        """What was taken is there at once."""
+
     def index(self, documents: Iterable[Mapping[str, Any]]) -> int:
         if self.away:
             raise ConnectionError("away")
