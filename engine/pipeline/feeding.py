@@ -101,8 +101,8 @@ class Feeding:
                 self._handle(batch)
                 passage("feed.handled")
                 self._feeds.save(batch.position, batch.token)
-            except BaseException:
-                self.close()  # the stream is past this batch, which is not done: the next step opens it anew
+            except BaseException:  # whatever it was: the stream is past a batch that is not done; raised again
+                self.close()
                 raise
             self._saved = self._clock.monotonic()
         elif self._clock.monotonic() - self._saved > SAVE_IDLE:

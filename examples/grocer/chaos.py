@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -57,19 +58,20 @@ def kept(supervisor: int) -> list[psutil.Process]:
     return []
 
 
-class Killer:
-    """A context in which one of `victims()`, chosen at random, is killed `every` so often; `kills` tells whom.
+class Recurring(ABC):
+    """A context in which something is done again and again, as `pause` tells how many seconds apart."""
 
-    `victims` is asked anew each time. The same `seed` makes the same choices from the same victims.
-    """
-
-    def __init__(self, victims: Callable[[], Sequence[psutil.Process]], every: timedelta, *, seed: int = 0) -> None:
-        self.kills: list[Kill] = []
-        self._victims = victims
-        self._every = every
-        self._draw = random.Random(seed)
+    def __init__(self, name: str) -> None:
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="killer", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    @abstractmethod
+    def pause(self) -> float:
+        """Seconds until the next time."""
+
+    @abstractmethod
+    def act(self) -> None:
+        """Do it once."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -80,6 +82,32 @@ class Killer:
     ) -> None:
         self._stop.set()
         self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self.pause()):
+            self.act()
+
+
+class Killer(Recurring):
+    """A context in which one of `victims()`, chosen at random, is killed `every` so often; `kills` tells whom.
+
+    `victims` is asked anew each time. The same `seed` makes the same choices from the same victims.
+    """
+
+    def __init__(self, victims: Callable[[], Sequence[psutil.Process]], every: timedelta, *, seed: int = 0) -> None:
+        super().__init__("killer")
+        self.kills: list[Kill] = []
+        self._victims = victims
+        self._every = every
+        self._draw = random.Random(seed)
+
+    def pause(self) -> float:
+        """Always the same."""
+        return self._every.total_seconds()
+
+    def act(self) -> None:
+        """Kill one."""
+        self.strike()
 
     def strike(self) -> Kill | None:
         """Kill one now; None where nobody is there, or it had just ended."""
@@ -95,10 +123,6 @@ class Killer:
         kill = Kill(victim.pid, name)
         self.kills.append(kill)
         return kill
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._every.total_seconds()):
-            self.strike()
 
 
 def _works(process: psutil.Process) -> bool:

@@ -6,27 +6,28 @@ Neither holds anything that MongoDB does not: the mails must be the same.
 from __future__ import annotations
 
 import random
-import threading
 from datetime import timedelta
 from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import redis
 from elasticsearch import ApiError, Elasticsearch
 
 from engine.settings import Settings
 from engine.stores.search_index import alias_of
+from examples.grocer.chaos import Recurring
 
 _SPREAD: Final = (0.5, 1.5)
 
 
-class Wiper:
+class Wiper(Recurring):
     """A context in which one of them, or both, is emptied about `every` so often; `wiped` tells which, in order.
 
     `settings` name the services; one that they do not name is left out. The same `seed` draws the same moments.
     """
 
     def __init__(self, settings: Settings, every: timedelta, *, seed: int = 0) -> None:
+        super().__init__("wiper")
         services = settings.services
         self.wiped: list[str] = []
         self._cache = redis.Redis.from_url(services.cache_url.get_secret_value()) if services.cache_url else None
@@ -34,18 +35,19 @@ class Wiper:
         self._alias = alias_of(services.mongo_database)
         self._every = every
         self._draw = random.Random(seed)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="wiper", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    def pause(self) -> float:
+        """At random, half as long to half as long again."""
+        return self._every.total_seconds() * self._draw.uniform(*_SPREAD)
+
+    def act(self) -> None:
+        """Empty one of them, or both."""
+        self.wipe(*self._draw.choice([(True, False), (False, True), (True, True)]))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._thread.join()
+        super().__exit__(kind, error, trace)
         for client in (self._cache, self._search):
             if client is not None:
                 client.close()
@@ -62,7 +64,3 @@ class Wiper:
             except ApiError:
                 return  # it is gone, and not made again yet
             self.wiped.append("elastic")
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._every.total_seconds() * self._draw.uniform(*_SPREAD)):
-            self.wipe(*self._draw.choice([(True, False), (False, True), (True, True)]))
