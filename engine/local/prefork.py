@@ -148,6 +148,8 @@ class _Parent:
 
     def _wait(self, now: float, stopping: float | None) -> None:
         """Until a signal comes (a child that ends sends one), or it is time to do something."""
+        if stopping is not None and not any(child.pid for child in self.children):
+            return  # the last one has ended: nobody is left who would send a signal
         times = [child.due for child in self.children if not child.pid] if stopping is None else [stopping]
         longest = max(0.0, min(times) - now) + 0.001 if times else None
         if select.select([self._waking], [], [], longest)[0]:

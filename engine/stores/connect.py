@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 import redis
 from pymongo import MongoClient, ReadPreference, WriteConcern
@@ -25,17 +26,23 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 TIME_LIMIT: Final = 30.0
 """Seconds that any MongoDB operation may take, sockets and server selection included."""
 
+SELECTION_MS: Final = 10_000
+"""Milliseconds that finding a server may take: a replica set has elected another by then."""
+
 SOCKET_TIMEOUT: Final = 10.0
 """Seconds that a Redis command may take."""
 
 
 def mongo_client(url: str) -> MongoClient[Document]:
-    """A client of `url`; TLS and credentials stand in the URL. Raises `WrongCall` for a URL that cannot be read."""
+    """A client of `url`: TLS and credentials stand in it, and its `timeoutMS` and the like win over ours.
+
+    Raises `WrongCall` for a URL that cannot be read.
+    """
+    limits = {"timeoutMS": int(TIME_LIMIT * 1000), "serverSelectionTimeoutMS": SELECTION_MS}
     try:
         return MongoClient(
             url,
-            timeoutMS=int(TIME_LIMIT * 1000),
-            serverSelectionTimeoutMS=10_000,
+            **_unless_given(url, limits),
             retryWrites=True,
             retryReads=True,
             appname="tidegate",
@@ -48,15 +55,22 @@ def mongo_client(url: str) -> MongoClient[Document]:
 
 def stream_client(url: str) -> MongoClient[Document]:
     """A client for change streams: without an overall time limit, for their wait is the command's own."""
+    limits = {"socketTimeoutMS": int(TIME_LIMIT * 1000), "serverSelectionTimeoutMS": SELECTION_MS}
     return MongoClient(
         url,
-        socketTimeoutMS=int(TIME_LIMIT * 1000),
-        serverSelectionTimeoutMS=10_000,
+        timeoutMS=None,
+        **_unless_given(url, limits),
         retryReads=True,
         appname="tidegate-feed",
         tz_aware=True,
         maxPoolSize=2,
     )
+
+
+def _unless_given(url: str, limits: dict[str, int]) -> dict[str, Any]:
+    """Those of our time limits that `url` does not set itself (a keyword would win over the URL)."""
+    given = {name.lower() for name, _ in parse_qsl(urlsplit(url).query)}
+    return {name: value for name, value in limits.items() if name.lower() not in given}
 
 
 def redis_client(url: str) -> redis.Redis:

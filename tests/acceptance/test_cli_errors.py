@@ -126,7 +126,7 @@ def test_rejected_rows_above_the_limit_are_code_1(tidegate: Tidegate, installati
 def test_a_service_that_does_not_answer_is_code_3(
     tidegate: Tidegate, monkeypatch: pytest.MonkeyPatch, installation: Installation
 ) -> None:
-    address = "mongodb://app:hunter2@127.0.0.1:9/?serverSelectionTimeoutMS=200"
+    address = "mongodb://app:hunter2@127.0.0.1:9/?timeoutMS=500"
     monkeypatch.setenv("TIDEGATE_SERVICES__MONGO_URL", address)
     told = tidegate("campaign", "list")
     short(told)

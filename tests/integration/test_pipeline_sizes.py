@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.pipeline_world import World
 
-SIZES = [(1000, 20_000), (7, 20_000), (1000, 7), (7, 11), (3, 1)]
+SIZES = [(1000, 20_000), (7, 20_000), (7, 11), (3, 1)]
 HOSTILE = [
     "a/b",
     "../../etc/passwd",
@@ -48,9 +48,9 @@ HOSTILE = [
 
 
 def life(world: World) -> None:
-    """A story in which each rule has its part: 50 users, two campaigns, twelve days."""
-    everybody = [f"u{i}" for i in range(50)]
-    world.users(everybody[:40], plan="free")
+    """A story in which each rule has its part: 30 users, two campaigns, twelve days."""
+    everybody = [f"u{i}" for i in range(30)]
+    world.users(everybody[:24], plan="free")
     world.start(
         {
             "campaign": "series",
@@ -69,12 +69,12 @@ def life(world: World) -> None:
     for day in range(12):
         world.advance("1d")
         for number, user in enumerate(everybody):
-            if number % 12 == day and number < 40:
+            if number % 12 == day and number < 24:
                 world.change(user, plan="pro" if number % 2 else "free", age=number)
             if number % 17 == day:
                 world.event(user, "Order Completed")
         if day == 5:
-            world.users(everybody[40:], plan="free")
+            world.users(everybody[24:], plan="free")
             world.app.stores.users.delete(world.stays("series")[0].user)
         world.settle()
 
@@ -96,7 +96,7 @@ def told(world: World) -> dict[tuple[str, str, int], Any]:
     }
 
 
-@pytest.mark.long(seconds=60)
+@pytest.mark.long(seconds=30)
 def test_slices_and_batches_of_all_sizes_give_the_same_result(
     make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:

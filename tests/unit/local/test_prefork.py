@@ -102,6 +102,13 @@ def test_one_that_ends_with_another_code_ends_all_and_its_code_is_told(keep: Kee
     assert not psutil.pid_exists(second)
 
 
+def test_the_parent_ends_with_its_last_child_and_not_with_its_patience(keep: Keep) -> None:
+    parent = keep(do="sys.exit(2)", patience=3_600)
+    said, _ = parent.process.communicate(timeout=60)
+    assert parent.process.returncode == 2
+    assert said.startswith("told process 1 ")
+
+
 def test_a_term_reaches_the_children_and_the_parent_ends_after_them(keep: Keep) -> None:
     parent = keep(2, IN_ORDER)
     children = [parent.born(), parent.born()]
