@@ -42,15 +42,20 @@ class Roster:
     def refresh(self) -> bool:
         """Read what changed; gives whether anything did."""
         with self._lock:
-            if self._clock.monotonic() - self._read > ALL_AGAIN:
-                self._read, self._since = self._clock.monotonic(), _EPOCH
-            quiet = self._clock.monotonic() - self._moved > QUIET
-            found, latest = self._campaigns.touched_since(self._since if quiet else max(_EPOCH, self._since - MARGIN))
+            now = self._clock.monotonic()
+            found, latest = self._campaigns.touched_since(self._from(now))
             if latest > self._since:
-                self._since, self._moved = latest, self._clock.monotonic()
+                self._since, self._moved = latest, now
             changed = [record for record in found if self._records.get(record.uid) != record]
             self._records.update((record.uid, record) for record in changed)
             return bool(changed)
+
+    def _from(self, now: float) -> datetime:
+        """The moment from which on to read what was touched; `now` in seconds of the monotonic clock."""
+        if now - self._read > ALL_AGAIN:
+            self._read = now
+            return _EPOCH
+        return self._since if now - self._moved > QUIET else max(_EPOCH, self._since - MARGIN)
 
     def in_states(self, states: Sequence[str]) -> dict[str, CampaignRecord]:
         """The campaigns in one of `states`, by uid, as they were at the last `refresh`."""
