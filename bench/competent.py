@@ -92,6 +92,9 @@ class CompetentWay:
             "outgoing": {"message": "hello", "state": "queued", "chosen_at": self._as_of, "attempts": 0},
         }
 
+    def finish(self) -> None:
+        """Nothing goes on beside it."""
+
     def processes(self) -> list[psutil.Process]:
         """This process."""
         return [psutil.Process()]

@@ -127,6 +127,9 @@ class ImportWay:
         order = Order(kind, path, layout=layout)
         return run_import(order, catalogue, self._app.imports(WORKSPACE), index_users=_no_search).counts
 
+    def finish(self) -> None:
+        """Nothing goes on beside it."""
+
     def processes(self) -> list[psutil.Process]:
         """This process."""
         return [psutil.Process()]
@@ -166,6 +169,9 @@ class InsertWay:
         for first in range(0, len(self._documents), batch):
             users.insert_many(self._documents[first : first + batch], ordered=False)
         return len(self._documents)
+
+    def finish(self) -> None:
+        """Nothing goes on beside it."""
 
     def processes(self) -> list[psutil.Process]:
         """This process."""

@@ -36,6 +36,9 @@ class Way(Protocol):
     def run(self) -> int:
         """One pass; the number of users that matched and were written."""
 
+    def finish(self) -> None:
+        """End what went on beside the pass; not measured."""
+
     def processes(self) -> Sequence[psutil.Process]:
         """The processes whose work this is, mongod aside."""
 
@@ -103,12 +106,14 @@ def measure(database: Database[dict[str, Any]], way: Way) -> Measured:
     matched = way.run()
     seconds = time.perf_counter() - began
     after_commands, after_examined = counters(database)
+    own, mongod = _cpu(processes) - own, _cpu([server]) - mongod
+    way.finish()
     return Measured(
         users=way.users,
         matched=matched,
         seconds=seconds,
-        own_cpu=_cpu(processes) - own,
-        mongod_cpu=_cpu([server]) - mongod,
+        own_cpu=own,
+        mongod_cpu=mongod,
         commands=after_commands - commands,
         examined=after_examined - examined,
     )

@@ -119,6 +119,9 @@ class NaiveWay:
         """One pass."""
         return run(self._database, self._keys, self._audience, self._as_of)
 
+    def finish(self) -> None:
+        """Nothing goes on beside it."""
+
     def processes(self) -> list[psutil.Process]:
         """This process."""
         return [psutil.Process()]

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -40,10 +40,16 @@ NAME: Final = "bench"
 THREADS: Final = 2
 """Slices worked on at once: while one waits for MongoDB or Redis, the other decides."""
 
+SMALL_WORKSPACES: Final = 500
 SMALL: Final = "profile: small\nlane: fast\npass: 10m\n"
 """The profile of the many small campaigns of P16."""
 
 WORK: Final = ("enrolments", "runs", "slices", "campaigns", "campaign_revisions", "looks", "dirty_ranges")
+
+
+def small_workspace(number: int) -> str:
+    """The workspace of the small campaign of that number."""
+    return f"small-{number % SMALL_WORKSPACES:03d}"
 
 
 class NoMessages:
@@ -80,11 +86,18 @@ class Engine:
         if not policies.exists():
             shutil.copytree(HERE.parent / "policies", policies)
             (policies / "profiles" / "small.yaml").write_text(SMALL, encoding="utf-8")
+        workspaces = folder / "workspaces"
+        if not workspaces.exists():
+            shutil.copytree(HERE / "conf" / "workspaces", workspaces)
+            alike = (workspaces / f"{WORKSPACE}.yaml").read_text(encoding="utf-8")
+            for name in map(small_workspace, range(SMALL_WORKSPACES)):
+                named = alike.replace(f"workspace: {WORKSPACE}", f"workspace: {name}")
+                (workspaces / f"{name}.yaml").write_text(named, encoding="utf-8")
         flags = {
             **addresses,
             "paths.var": str(folder),
             "paths.policies": str(policies),
-            "paths.workspaces": str(HERE / "conf" / "workspaces"),
+            "paths.workspaces": str(workspaces),
         }
         self.app = App(load_settings(HERE.parent / "conf" / "settings.yaml", flags=flags).settings)
         self.app.hooks.messenger = NoMessages()
@@ -233,6 +246,7 @@ class OursWay:
         self._path = path
         self._users = engine.app.choosing.size(WORKSPACE)
         self._run = ""
+        self._beside = ExitStack()
 
     @property
     def users(self) -> int:
@@ -240,14 +254,18 @@ class OursWay:
         return self._users
 
     def prepare(self) -> None:
-        """The campaign is launched and nobody has entered."""
+        """The campaign is launched, nobody has entered, and the feed follows."""
         self._engine.clear()
+        self._beside.enter_context(self._engine.feed())
         self._run = self._engine.launch(self._engine.campaign(NAME, self._audience), self._path)
 
     def run(self) -> int:
         """Plan the run and work on every slice of it; the number of users who have entered."""
-        with self._engine.feed():
-            return self._engine.work(self._run).get("entered", 0)
+        return self._engine.work(self._run).get("entered", 0)
+
+    def finish(self) -> None:
+        """The feed ends, which may wait for a change as long as a step does."""
+        self._beside.close()
 
     def processes(self) -> list[psutil.Process]:
         """This process."""

@@ -156,7 +156,7 @@ def _changes(engine: Engine, sizes: Sizes) -> str:
 
 
 def _small(engine: Engine, sizes: Sizes) -> str:
-    return tables.small(small.idle(engine, sizes.campaigns * 5, sizes.seconds))
+    return tables.small(*small.idle(engine, sizes.campaigns * 5, sizes.seconds))
 
 
 def _pictures(engine: Engine, sizes: Sizes) -> str:

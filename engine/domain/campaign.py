@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from engine.clock import Instant
 from engine.domain.lifecycle import CampaignState
@@ -17,6 +17,16 @@ CONTINUOUS = "continuous"
 
 STAYS_TO_END = -1
 """`pass_as_of` of a campaign that was cancelled with stays in it, until the run that ends them is written."""
+
+
+class Marks(NamedTuple):
+    """Where a campaign stands, and up to where it was passed; see `CampaignRecord`."""
+
+    state: CampaignState
+    revision: int
+    pass_as_of: Instant
+    crossed_to: Instant
+    reconciled_at: Instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,11 @@ class CampaignRecord:
     slowed: bool = False
     path: AccessPath | None = None
     renamed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def marks(self) -> Marks:
+        """Where it stands."""
+        return Marks(self.state, self.revision, self.pass_as_of, self.crossed_to, self.reconciled_at)
 
     @property
     def intake_open(self) -> bool:

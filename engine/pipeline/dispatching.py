@@ -7,7 +7,7 @@ is refilled from here.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -51,11 +51,11 @@ class Dispatching:
         self._turns: dict[str, Turns] = {}
         self._heard_for = timedelta(0)
 
-    def run(self, records: Mapping[str, CampaignRecord]) -> int:
-        """Ring slices of the campaigns in `records`; gives how many."""
+    def run(self, records: Mapping[str, CampaignRecord], stuck: Iterable[str]) -> int:
+        """Ring slices of the campaigns in `records`, of which `stuck` are marked so; gives how many."""
         waiting = self._slices.waiting(self._heard_for, MOST_WAITING)
         self._heard_for = self._ring_again
-        self._watching.stuck(records, waiting)
+        self._watching.mark_stuck(records, stuck, waiting)
         if not waiting:
             return 0
         self._drop_left(waiting, records)

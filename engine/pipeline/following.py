@@ -17,8 +17,8 @@ LEASE: Final = timedelta(seconds=6)
 RENEWED: Final = 2.0
 """Seconds after which the lease is renewed."""
 
-WAIT: Final = timedelta(milliseconds=250)
-"""The longest wait for a change, which ends it at once; so often the position is told while nothing changes."""
+WAIT: Final = timedelta(seconds=1)
+"""The longest wait for a change, or for somebody who calls the feed; both end it at once."""
 
 PAUSE: Final = 1.0
 """Seconds between two tries while another holds the lease, or a store is away."""

@@ -8,8 +8,9 @@ inactivity window, and a pass that has nothing to find leaves no run behind.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from heapq import heapify, heappop, heappush
 from typing import Final
 
 from engine.clock import Instant, millis
@@ -21,12 +22,16 @@ from engine.pipeline.book import CampaignBook, Entry
 from engine.pipeline.planning import Planning
 from engine.pipeline.ports import CampaignStore, StayStore
 from engine.pipeline.roster import Roster
+from engine.policy.policyset import PolicySet
 from engine.predicate.compiled import Candidates
 
 MARGIN: Final = timedelta(minutes=1)
 """Crossings are looked for from so much before the last pass: two machines' clocks may differ by that."""
 
-GOING: Final = (CampaignState.LIVE, CampaignState.DRAINING)
+
+def going(record: CampaignRecord) -> bool:
+    """Whether it is passed at all."""
+    return record.state in (CampaignState.LIVE, CampaignState.DRAINING)
 
 
 class Passing:
@@ -48,17 +53,13 @@ class Passing:
         self._planning = planning
         self._roster = roster
         self._probe = probe
+        self._order: list[tuple[Instant, str]] = []  # a heap: when each comes at the earliest
+        self._ordered_for: tuple[int, PolicySet | None] = (-1, None)
 
-    def run(
-        self, records: Mapping[str, CampaignRecord], open_runs: Sequence[Run], now: Instant, *, jumped: bool
-    ) -> list[Run]:
+    def run(self, open_runs: Sequence[Run], now: Instant, *, jumped: bool) -> list[Run]:
         """The runs to be planned; `jumped` tells that campaign time is set, and a move of it brings a pass at once."""
         busy = {run.campaign for run in open_runs if run.kind is not RunKind.DUE}
-        passing = [
-            record
-            for record in records.values()
-            if record.state in GOING and record.uid not in busy and self._comes(record, now, jumped=jumped)
-        ]
+        passing = [record for record in self._coming(now, jumped=jumped) if record.uid not in busy]
         if not passing:
             return []
         runs = self._idle(passing, now)
@@ -76,10 +77,33 @@ class Passing:
                 self._roster.passed(uids, now, crossed=crossed)
         return runs
 
-    def _comes(self, record: CampaignRecord, now: Instant, *, jumped: bool) -> bool:
-        if now <= record.pass_as_of:
-            return False
-        return jumped or now - record.pass_as_of >= millis(self._book.profile(record).pass_every)
+    def _coming(self, now: Instant, *, jumped: bool) -> list[CampaignRecord]:
+        """Those whose pass comes by `now`, in no order."""
+        records = self._roster.those(going)
+        if jumped:
+            return [record for record in records.values() if record.pass_as_of < now]
+        generation, policies = self._roster.generation, self._book.policies
+        if generation != self._ordered_for[0] or policies is not self._ordered_for[1]:
+            self._ordered_for = generation, policies
+            self._order = [(self._at(record), uid) for uid, record in records.items()]
+            heapify(self._order)
+        coming: list[CampaignRecord] = []
+        while self._order and self._order[0][0] <= now:
+            uid = heappop(self._order)[1]
+            record = records.get(uid)
+            if record is None:
+                continue
+            if self._at(record) <= now:
+                coming.append(record)
+            else:
+                heappush(self._order, (self._at(record), uid))  # it was passed since it was put in
+        for record in coming:
+            heappush(self._order, (self._at(record), record.uid))
+        return coming
+
+    def _at(self, record: CampaignRecord) -> Instant:
+        """When its next pass comes."""
+        return record.pass_as_of + max(1, millis(self._book.profile(record).pass_every))
 
     def _idle(self, passing: Sequence[CampaignRecord], now: Instant) -> list[Run]:
         """A run for each campaign with stays that stand idle; one question for each inactivity window."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from threading import Lock
-from typing import Final
 
 from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import CampaignState
@@ -14,8 +13,10 @@ from engine.errors import EngineError
 from engine.pipeline.book import CampaignBook, Entry
 from engine.pipeline.roster import Roster
 
-CONCERNED: Final = (CampaignState.LIVE, CampaignState.DRAINING)
-"""States in which a change brings a look. A paused campaign looks at everybody when it is resumed."""
+
+def concerned(record: CampaignRecord) -> bool:
+    """Whether a change brings a look in this campaign. A paused one looks at everybody when it is resumed."""
+    return record.state in (CampaignState.LIVE, CampaignState.DRAINING)
 
 
 class Registry:
@@ -37,7 +38,7 @@ class Registry:
         """
         if self._roster.refresh() or not self._built:
             with self._lock:
-                self._build(self._roster.in_states(CONCERNED))
+                self._build(self._roster.those(concerned))
                 self._built = True
 
     def _build(self, records: Mapping[str, CampaignRecord]) -> None:

@@ -5,14 +5,14 @@ With thousands of campaigns, reading them all at each tick would cost more than 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Lock
-from typing import Final
+from typing import Final, TypeAlias
 
 from engine.clock import Clock, Instant
-from engine.domain.campaign import CampaignRecord
+from engine.domain.campaign import CampaignRecord, Marks
 from engine.pipeline.ports import CampaignStore
 
 MARGIN: Final = timedelta(seconds=5)
@@ -21,8 +21,10 @@ MARGIN: Final = timedelta(seconds=5)
 QUIET: Final = 2 * MARGIN.total_seconds()
 """Seconds after the latest write in which no later one was seen: then none of before it is to come."""
 
-ALL_AGAIN: Final = 60.0
-"""Seconds after which everything is read again: what two clocks write of passes touches no campaign."""
+MARKS_AGAIN: Final = 60.0
+"""Seconds after which it is read where each campaign stands: what two clocks note of passes touches no campaign."""
+
+Test: TypeAlias = Callable[[CampaignRecord], bool]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -34,39 +36,70 @@ class Roster:
         self._campaigns = campaigns
         self._clock = clock
         self._records: dict[str, CampaignRecord] = {}
+        self._views: dict[Test, dict[str, CampaignRecord]] = {}
         self._since = _EPOCH
-        self._read = float("-inf")
+        self._marked = clock.monotonic()
         self._moved = float("-inf")
         self._lock = Lock()
+        self.generation = 0  # rises with every change, marks of passes apart
 
     def refresh(self) -> bool:
-        """Read what changed; gives whether anything did."""
+        """Read what changed; gives whether anything did, marks of passes apart."""
         with self._lock:
             now = self._clock.monotonic()
-            found, latest = self._campaigns.touched_since(self._from(now))
+            quiet = now - self._moved > QUIET
+            found, latest = self._campaigns.touched_since(self._since if quiet else max(_EPOCH, self._since - MARGIN))
             if latest > self._since:
                 self._since, self._moved = latest, now
             changed = [record for record in found if self._records.get(record.uid) != record]
-            self._records.update((record.uid, record) for record in changed)
+            self._put(changed)
+            self.generation += bool(changed)
+            if now - self._marked > MARKS_AGAIN:
+                self._marked = now
+                self._mark(self._campaigns.marks())
             return bool(changed)
 
-    def _from(self, now: float) -> datetime:
-        """The moment from which on to read what was touched; `now` in seconds of the monotonic clock."""
-        if now - self._read > ALL_AGAIN:
-            self._read = now
-            return _EPOCH
-        return self._since if now - self._moved > QUIET else max(_EPOCH, self._since - MARGIN)
+    def those(self, test: Test) -> Mapping[str, CampaignRecord]:
+        """The campaigns for which `test` holds, by uid, as they are known now; what is given never changes.
 
-    def in_states(self, states: Sequence[str]) -> dict[str, CampaignRecord]:
-        """The campaigns in one of `states`, by uid, as they were at the last `refresh`."""
+        It is kept up with every record that changes, so that asking at each tick costs nothing: `test` looks at the
+        record alone, and is a function of a module.
+        """
         with self._lock:
-            return {uid: record for uid, record in self._records.items() if record.state in states}
+            if test not in self._views:
+                self._views[test] = {uid: record for uid, record in self._records.items() if test(record)}
+            return self._views[test]
 
     def passed(self, uids: Sequence[str], as_of: Instant, *, crossed: bool = False) -> None:
         """Remember passes that this process has planned, or (`crossed`) that had nothing to find."""
         with self._lock:
-            for uid in uids:
-                record = self._records[uid]
-                self._records[uid] = replace(
-                    record, pass_as_of=as_of, crossed_to=as_of if crossed else record.crossed_to
-                )
+            records = [self._records[uid] for uid in uids]
+            self._put(
+                [
+                    replace(record, pass_as_of=as_of, crossed_to=as_of if crossed else record.crossed_to)
+                    for record in records
+                ]
+            )
+
+    def _mark(self, marks: Mapping[str, Marks]) -> None:
+        """Take up the marks of passes; where another state or revision shows that a change was missed, read all again.
+
+        That happens when a new primary's clock is further behind than `MARGIN`.
+        """
+        moved = [
+            replace(record, pass_as_of=new.pass_as_of, crossed_to=new.crossed_to, reconciled_at=new.reconciled_at)
+            for uid, new in marks.items()
+            if (record := self._records.get(uid)) is not None and record.marks != new
+        ]
+        self._put(moved)
+        if any(record.marks != marks[record.uid] for record in moved) or len(marks) != len(self._records):
+            self._since = _EPOCH
+
+    def _put(self, records: Sequence[CampaignRecord]) -> None:
+        self._records.update((record.uid, record) for record in records)
+        for test, view in self._views.items():
+            inside = {record.uid: record for record in records if test(record)}
+            outside = {record.uid for record in records if record.uid in view}.difference(inside)
+            if inside or outside:
+                kept = {uid: record for uid, record in view.items() if uid not in outside} if outside else view
+                self._views[test] = kept | inside

@@ -23,6 +23,7 @@ from engine.pipeline.ports import CampaignStore, DeliveryStore, Messenger, RunSt
 from engine.pipeline.reconciling import Reconciling
 from engine.pipeline.roster import Roster
 from engine.pipeline.sources import Suspects
+from engine.pipeline.watching import stuck
 from engine.telemetry.events import emit
 
 WATCHED: Final = (
@@ -37,6 +38,33 @@ ASK_AGAIN: Final = 5.0
 
 MOST_FINISHED: Final = 50
 """Campaigns asked at one tick whether they are finished."""
+
+
+def watched(record: CampaignRecord) -> bool:
+    """Whether the clock has anything to do with it at all."""
+    return record.state in WATCHED
+
+
+def timed(record: CampaignRecord) -> bool:
+    """Whether it may be launched, or its intake closed, because its time has come."""
+    return record.state is CampaignState.SCHEDULED or (
+        record.state is CampaignState.LIVE and record.ends_at is not None
+    )
+
+
+def cancelled_with_stays(record: CampaignRecord) -> bool:
+    """Whether its stays are still to be ended."""
+    return record.state is CampaignState.CANCELLED and record.pass_as_of == STAYS_TO_END
+
+
+def resting(record: CampaignRecord) -> bool:
+    """Whether it is watched, but looks at nobody."""
+    return watched(record) and record.state not in LOOKED_AT
+
+
+def ending(record: CampaignRecord) -> bool:
+    """Whether it may be finished as soon as its numbers add up."""
+    return record.state is CampaignState.DRAINING or (record.state is CampaignState.LIVE and record.kind == ONE_OFF)
 
 
 class Ticking:
@@ -85,21 +113,21 @@ class Ticking:
         now, jumped = self._time()
         self._reconciling.run()
         self._roster.refresh()
-        records = self._roster.in_states(WATCHED)
+        records = self._roster.those(watched)
         open_runs = self._runs.undecided()
         known = {run.id for run in open_runs}
         self._asked = {run_id: asked for run_id, asked in self._asked.items() if run_id in known}
-        moved = sum(self._by_time(record, now) for record in records.values())
-        for run in self._passing.run(records, open_runs, now, jumped=jumped):
+        moved = sum(self._by_time(record, now) for record in self._roster.those(timed).values())
+        for run in self._passing.run(open_runs, now, jumped=jumped):
             self._ask_plan(run.id)
             moved += 1
-        moved += self._ends(records, now)
+        moved += self._ends(now)
         moved += self._due(records, open_runs, now)
         moved += self._undecided(open_runs)
         moved += self._deliver(records, now)
         moved += self._looks(now)
-        moved += self._finish(records)
-        return moved + self._dispatching.run(records)
+        moved += self._finish()
+        return moved + self._dispatching.run(records, self._roster.those(stuck))
 
     def _looks(self, now: Instant) -> int:
         """Ring for looks that wait, also those whose message was lost."""
@@ -109,14 +137,11 @@ class Ticking:
             count += 1
         return count
 
-    def _finish(self, records: Mapping[str, CampaignRecord]) -> int:
+    def _finish(self) -> int:
         """Finish campaigns whose numbers add up, some at each tick in turn: each costs a few questions."""
-        ending = sorted(
-            uid
-            for uid, record in records.items()
-            if record.state is CampaignState.DRAINING or (record.state is CampaignState.LIVE and record.kind == ONE_OFF)
-        )
-        turn = [uid for uid in ending if uid > self._finished_to][:MOST_FINISHED] or ending[:MOST_FINISHED]
+        records = self._roster.those(ending)
+        uids = sorted(records)
+        turn = [uid for uid in uids if uid > self._finished_to][:MOST_FINISHED] or uids[:MOST_FINISHED]
         self._finished_to = turn[-1] if len(turn) == MOST_FINISHED else ""
         return sum(self._finishing.campaign(records[uid]) for uid in turn)
 
@@ -141,22 +166,20 @@ class Ticking:
             self._ask_plan(run.id)
         return moved
 
-    def _ends(self, records: dict[str, CampaignRecord], now: Instant) -> int:
+    def _ends(self, now: Instant) -> int:
         """A run over the stays of each campaign that was cancelled: they exit."""
-        count = 0
+        records = self._roster.those(cancelled_with_stays)
         for record in records.values():
-            if record.state is CampaignState.CANCELLED and record.pass_as_of == STAYS_TO_END:
-                run = self._planning.start(record, RunKind.STAYS, now, anew=True)
-                self._campaigns.passed([record.uid], now)
-                self._roster.passed([record.uid], now)
-                self._ask_plan(run.id)
-                count += 1
-        return count
+            run = self._planning.start(record, RunKind.STAYS, now, anew=True)
+            self._campaigns.passed([record.uid], now)
+            self._roster.passed([record.uid], now)
+            self._ask_plan(run.id)
+        return len(records)
 
-    def _due(self, records: dict[str, CampaignRecord], open_runs: list[Run], now: Instant) -> int:
+    def _due(self, records: Mapping[str, CampaignRecord], open_runs: list[Run], now: Instant) -> int:
         """A due run for each campaign with a stay that is due; one probe finds that there is none."""
         leave_out = {run.campaign for run in open_runs if run.kind is RunKind.DUE}
-        leave_out |= {record.uid for record in records.values() if record.state not in LOOKED_AT}
+        leave_out |= self._roster.those(resting).keys()
         count = 0
         while (uid := self._stays.first_due_campaign(now, sorted(leave_out))) is not None:
             leave_out.add(uid)
@@ -187,7 +210,7 @@ class Ticking:
                 count += 1
         return count
 
-    def _deliver(self, records: dict[str, CampaignRecord], now: Instant) -> int:
+    def _deliver(self, records: Mapping[str, CampaignRecord], now: Instant) -> int:
         """Delivering slices for each campaign with something to send, or to recover, and no such slice open."""
         if not self._deliveries.has_outgoing(None, None):
             return 0

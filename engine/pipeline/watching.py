@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from threading import Lock
 from typing import Final
@@ -24,6 +24,11 @@ STUCK_ERRORS: Final = 5
 
 LOOK_EVERY: Final = 10.0
 """Seconds between two looks for deliveries that are attempting for too long."""
+
+
+def stuck(record: CampaignRecord) -> bool:
+    """Whether a campaign is marked as stuck."""
+    return record.stuck is not None
 
 
 class Watching:
@@ -86,14 +91,19 @@ class Watching:
         if pausing and self._campaigns.move(record, CampaignState.PAUSED, resume_to=record.state.value):
             emit("campaign.paused", **labels, reason="error_budget", state=CampaignState.PAUSED.value)
 
-    def stuck(self, records: Mapping[str, CampaignRecord], waiting: Sequence[Waiting]) -> None:
-        """Mark campaigns that cannot finish by themselves with the reason, and take the mark away when it is mended."""
+    def mark_stuck(
+        self, records: Mapping[str, CampaignRecord], marked: Iterable[str], waiting: Sequence[Waiting]
+    ) -> None:
+        """Mark campaigns that cannot finish by themselves with the reason, and take the mark away when it is mended.
+
+        `marked` are the uids of those that bear one.
+        """
         if self._clock.monotonic() - self._looked > LOOK_EVERY:
             self._looked = self._clock.monotonic()
             self._long = self._deliveries.long_attempting(self._attempt_limit)
         failing = {one.campaign: one.id for one in waiting if one.errors >= STUCK_ERRORS}
-        for uid, record in records.items():
-            reason = None
+        for uid in sorted({*failing, *self._long, *marked}.intersection(records)):
+            record, reason = records[uid], None
             if uid in failing:
                 reason = f"slice {failing[uid]} keeps failing; the log says why"
             elif uid in self._long:

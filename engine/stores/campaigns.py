@@ -12,7 +12,7 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from engine.clock import Instant
-from engine.domain.campaign import CampaignRecord
+from engine.domain.campaign import CampaignRecord, Marks
 from engine.domain.lifecycle import CampaignState, check_transition
 from engine.domain.work import AccessPath
 from engine.measuring import named_queries
@@ -130,6 +130,11 @@ class Campaigns:
         found = list(self._all.find({"touched": {"$gte": moment}}, hint="touched"))
         return [_record(raw) for raw in found], max((raw["touched"] for raw in found), default=moment)
 
+    def marks(self) -> dict[str, Marks]:
+        """Where each campaign stands, by uid; a fraction of reading the campaigns. Index: `_id_`."""
+        found = self._all.find({"_id": {"$gt": ""}}, dict.fromkeys(Marks._fields, 1))
+        return {raw["_id"]: _marks(raw) for raw in found}
+
     def revisions(self, uid: str) -> list[tuple[int, Document]]:
         """All revisions of a campaign as (number, spec). Index: `revision`."""
         return [(raw["revision"], raw["spec"]) for raw in self._revisions.find({"campaign": uid}).sort("revision", 1)]
@@ -158,6 +163,11 @@ def _document(record: CampaignRecord) -> Document:
             "ends_at": record.ends_at,
         }
     )
+
+
+def _marks(raw: Document) -> Marks:
+    passes = (raw.get(name, 0) for name in ("pass_as_of", "crossed_to", "reconciled_at"))
+    return Marks(CampaignState(raw["state"]), raw["revision"], *passes)
 
 
 def _record(raw: Document) -> CampaignRecord:
@@ -191,6 +201,7 @@ NAMED: Final[Mapping[str, str]] = {
     "campaigns.named": "name",
     "campaigns.in_states": "state",
     "campaigns.touched_since": "touched",
+    "campaigns.marks": "_id_",
     "campaigns.everything": "name",
     "campaigns.revisions": "revision",
 }

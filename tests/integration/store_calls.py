@@ -120,6 +120,7 @@ CALLS: Mapping[str, Call] = {
     "campaigns.named": by("name")(lambda s: (s.named("campaign-1", "shop"), s.named("campaign-1"))),
     "campaigns.in_states": by("state")(lambda s: s.in_states([CampaignState.LIVE, CampaignState.PAUSED])),
     "campaigns.everything": by("name")(lambda s: s.everything()),
+    "campaigns.marks": by("_id_")(lambda s: s.marks()),
     "campaigns.apply": Call(lambda s: s.apply(replace(CAMPAIGN, revision=2))),
     "campaigns.move": Call(lambda s: s.move(CAMPAIGN, CampaignState.DRAINING, stuck=None)),
     "campaigns.passed": Call(lambda s: (s.passed(["c1", "c2"], 5), s.passed(["c1"], 6, crossed=True))),
