@@ -111,9 +111,10 @@ class Engine:
         self.app.stores.times.advance(AS_OF, self.app.system.system_now())
 
     def clear(self) -> None:
-        """No campaign and nobody in one: empty collections, indexes in place."""
+        """No campaign and nobody in one: new collections, for what is deleted stays in the way of reads for a while."""
         for name in WORK:
-            self.database[name].delete_many({})
+            self.database[name].drop()
+        migrate_mongo(self.database)
 
     def campaign(self, name: str, audience: str, **more: object) -> CampaignRecord:
         """Apply a campaign: one-off, one message, unless `more` says otherwise."""
