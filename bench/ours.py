@@ -105,6 +105,7 @@ class Engine:
         self._folder = folder
         self._addresses = dict(addresses)
         self._threads = threads
+        self._indexed = False
         migrate_mongo(self.database)
         if self.app.stores.user_index is not None:
             migrate_search(self.app.stores.user_index)
@@ -161,7 +162,9 @@ class Engine:
             self.app.processing.run(piece)
 
     def indexed(self) -> None:
-        """Everybody is in Elasticsearch."""
+        """Everybody is in Elasticsearch; what two tables need is done once."""
+        if self._indexed:
+            return
         indexing = self.app.indexing
         assert indexing is not None
         self.caught_up()
@@ -171,6 +174,7 @@ class Engine:
         search = self.app.stores.user_index
         assert search is not None
         search.refresh()
+        self._indexed = True
 
     def found(self, entry: Entry, wanted: Candidates, path: AccessPath, size: int = 5_000) -> int:
         """Find the candidates of the whole workspace by a path, and do nothing with them; how many there are."""

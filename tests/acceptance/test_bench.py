@@ -102,6 +102,8 @@ def test_a_table_replaces_what_stood_between_its_marks_and_nothing_else() -> Non
         report.put(page, "y", "new")
 
 
-@pytest.mark.parametrize("mark", ["bench.run passes", "bench.run paths", "bench.run small", "bench.importing"])
+@pytest.mark.parametrize(
+    "mark", ["bench.run passes", "bench.run search", "bench.run paths", "bench.run small", "bench.importing"]
+)
 def test_the_page_has_the_marks_of_the_bench(mark: str) -> None:
     assert report.put(report.PAGE.read_text(encoding="utf-8"), mark, "new")

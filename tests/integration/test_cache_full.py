@@ -1,0 +1,78 @@
+"""A user cache that is too small for its users, as a whole installation meets it: campaigns go on, and are right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
+from typing import Any, Final
+
+import pytest
+from pydantic import SecretStr
+
+from engine.app import App
+from engine.domain.keys import user_key
+from engine.domain.work import AccessPath
+from engine.stores.cache_server import CacheServer, cache_client
+from engine.stores.user_cache import UserCache
+from engine.telemetry.events import emit, listening
+from tests.integration.pipeline_shop import Collected
+from tests.integration.pipeline_world import World
+from tests.integration.reading_world import entered, following
+
+rig = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "stock" / "rig.py")))
+USERS: Final = [f"u{number}" for number in range(12_000)]
+GOLD, SILVER = (name + "x" * 1_200 for name in ("gold", "silver"))
+"""Rows with one of these fill 10 MB with two thirds of the users."""
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[Any]:
+    """A cache of 10 MB of one's own."""
+    made = rig.Valkey(
+        tmp_path / "cache", "--appendonly", "no", "--maxmemory", "10mb", "--maxmemory-policy", "allkeys-lru"
+    )
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def small(make_world: Callable[..., World], valkey: Any) -> World:
+    """A world whose user cache is that one."""
+    world = make_world(reading=True)
+    services = world.settings.services.model_copy(update={"elastic_url": None, "cache_url": SecretStr(valkey.url)})
+    app = App(world.settings.model_copy(update={"services": services}))
+    app.hooks.messenger = Collected(world.asked)
+    server = CacheServer(cache_client(valkey.url), emit)
+    app.stores.user_cache = UserCache(server, app.stores.users, emit, looks=timedelta(milliseconds=20))
+    world.close()
+    world.app = app
+    return world
+
+
+def test_campaigns_go_on_and_are_right_while_the_user_cache_is_full(small: World, valkey: Any) -> None:
+    world, gold = small, {"plan": GOLD}
+    world.users(USERS[:6_000], plan=GOLD)
+    world.users(USERS[6_000:], plan=SILVER)
+    expected = {user_key("shop", user) for user in USERS[:6_000]}
+    with listening() as heard, following(world):
+        assert entered(world, "first", gold, AccessPath.CACHE) == (expected, "cache")
+        assert entered(world, "again", gold, AccessPath.CACHE) == (expected, "cache")
+        world.change(USERS[0], plan=SILVER)
+        world.change(USERS[-1], plan=GOLD)
+        now = expected - {user_key("shop", USERS[0])} | {user_key("shop", USERS[-1])}
+        assert entered(world, "changed", gold, AccessPath.CACHE) == (now, "cache")
+        assert [one.fields["reason"] for one in heard.of("cache.full")] == ["evicts"], "one warning"
+        assert world.app.stores.user_cache is not None
+        full = world.app.stores.user_cache.memory()
+        assert full is not None
+        assert full.evicted > 0
+        valkey.client.config_set("maxmemory", "100mb")
+        assert entered(world, "larger", gold, AccessPath.CACHE) == (now, "cache")
+        cached = world.app.cached_users
+        assert cached is not None
+        assert cached.warm_share("shop") == 1.0, "it recovers by itself"
+        assert heard.of("cache.away") == []
+    world.settle()

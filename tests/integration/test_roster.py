@@ -1,0 +1,114 @@
+"""The roster: campaigns read once, then what somebody changed; what the clock asks of all is kept up by change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from bson.codec_options import CodecOptions
+from pymongo.database import Database
+
+from engine.clock import SystemClock
+from engine.domain.campaign import CampaignRecord
+from engine.domain.lifecycle import CampaignState
+from engine.pipeline.roster import MARKS_AGAIN, QUIET, Roster
+from engine.stores.campaigns import INDEXES, REVISION_INDEXES, Campaigns
+
+C = CampaignState
+
+
+class HandClock(SystemClock):
+    """A monotonic clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+
+def live(record: CampaignRecord) -> bool:
+    return record.state is C.LIVE
+
+
+@pytest.fixture
+def campaigns(database: Database[dict[str, Any]]) -> Campaigns:
+    database = database.with_options(CodecOptions(tz_aware=True))
+    database.campaigns.create_indexes(list(INDEXES))
+    database.campaign_revisions.create_indexes(list(REVISION_INDEXES))
+    stored = Campaigns(database)
+    for number in range(3):
+        record = CampaignRecord(
+            f"c{number}", "shop", f"n{number}", "continuous", C.DRAFT, 1, {"campaign": f"n{number}"}
+        )
+        stored.apply(record)
+        stored.move(record, C.LIVE, pass_as_of=10)
+    return stored
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def roster(campaigns: Campaigns, clock: HandClock) -> Roster:
+    made = Roster(campaigns, clock)
+    assert made.refresh()
+    return made
+
+
+def test_those_of_a_test_come_and_go_with_what_others_change(roster: Roster, campaigns: Campaigns) -> None:
+    before = roster.those(live)
+    assert set(before) == {"c0", "c1", "c2"}
+    campaigns.move(before["c1"], C.PAUSED)
+    assert roster.refresh()
+    assert set(roster.those(live)) == {"c0", "c2"}
+    assert set(before) == {"c0", "c1", "c2"}, "what was given never changes"
+    paused = campaigns.get("c1")
+    assert paused is not None
+    campaigns.move(paused, C.LIVE)
+    assert roster.refresh()
+    assert set(roster.those(live)) == {"c0", "c1", "c2"}
+
+
+def test_its_own_passes_are_known_at_once_and_are_no_change(roster: Roster, campaigns: Campaigns) -> None:
+    generation = roster.generation
+    campaigns.passed(["c0"], 20, crossed=True)
+    roster.passed(["c0"], 20, crossed=True)
+    known = roster.those(live)["c0"]
+    assert (known.pass_as_of, known.crossed_to) == (20, 20)
+    assert not roster.refresh()
+    assert roster.generation == generation
+
+
+def test_passes_of_another_clock_are_taken_up_in_a_minute(
+    roster: Roster, campaigns: Campaigns, clock: HandClock
+) -> None:
+    campaigns.passed(["c0", "c1"], 20)
+    clock.at = MARKS_AGAIN + 1
+    assert not roster.refresh(), "no change that anybody must act on"
+    assert {uid: record.pass_as_of for uid, record in roster.those(live).items()} == {"c0": 20, "c1": 20, "c2": 10}
+
+
+def test_a_change_whose_moment_lay_too_far_back_is_found_too(
+    roster: Roster, campaigns: Campaigns, clock: HandClock, database: Database[dict[str, Any]]
+) -> None:
+    """A new primary's clock may be behind: what it dates is older than what was read already."""
+    campaigns.move(roster.those(live)["c2"], C.PAUSED)
+    database.campaigns.update_one({"_id": "c2"}, [{"$set": {"touched": {"$subtract": ["$touched", 86_400_000]}}}])
+    new = CampaignRecord("c3", "shop", "n3", "continuous", C.DRAFT, 1, {"campaign": "n3"})
+    campaigns.apply(new)
+    database.campaigns.update_one({"_id": "c3"}, [{"$set": {"touched": {"$subtract": ["$touched", 86_400_000]}}}])
+    clock.at = QUIET + 1
+    assert not roster.refresh()
+    clock.at += MARKS_AGAIN
+    roster.refresh()
+    assert roster.refresh()
+    assert set(roster.those(live)) == {"c0", "c1"}
+    assert roster.those(_draft) == {"c3": replace(new, spec={"campaign": "n3"})}
+
+
+def _draft(record: CampaignRecord) -> bool:
+    return record.state is C.DRAFT
