@@ -69,6 +69,7 @@ def _enrol(engine: Engine, uid: str, first: int, until: int) -> None:
     documents = _documents(uid, first, until)
     while batch := list(islice(documents, 5_000)):
         stays.insert_many(batch, ordered=False)
+    engine.database.client.admin.command("fsync")  # what was inserted is written out now, and not during the passes
 
 
 def _documents(uid: str, first: int, until: int) -> Iterator[dict[str, Any]]:

@@ -22,7 +22,7 @@ from elastic_transport import ConnectionError as NoConnection
 from elastic_transport import ConnectionTimeout
 from elasticsearch import ApiError, BadRequestError, Elasticsearch, NotFoundError
 
-from engine.domain.keys import HIGHEST
+from engine.domain.keys import HIGHEST, hash_prefix
 from engine.errors import EngineError, ServiceUnreachable
 from engine.measuring import named_queries
 
@@ -31,6 +31,9 @@ Document = dict[str, Any]  # a driver's edge: JSON values
 ALIAS: Final = "tidegate-users"
 LONGEST_ID: Final = 512
 """Bytes that Elasticsearch allows in an `_id`; the key of a longer one is hashed, `user_id` always tells the whole."""
+
+LOWEST: Final = hash_prefix(0)
+"""No suffix is below it; neither is one below a part of it, such as `0`."""
 
 LARGEST_PAGE: Final = 10_000
 """Hits in one answer: `index.max_result_window`."""
@@ -215,14 +218,17 @@ def _answered() -> Iterator[None]:
 def in_range(query: Mapping[str, Any], workspace: str, first: str, until: str) -> Document:
     """`query` among the living users of a workspace with a suffix in [first, until).
 
-    By hash, by which the index is sorted; a bound inside a hash (a cursor) is told by the key besides.
+    By hash, by which the index is sorted; a bound inside a hash (a cursor) is told by the key besides. A bound that
+    leaves nobody out is left away: a range of keywords costs a step for each of its terms, 0.1 s for a million users.
     """
-    hashes: Document = {"gte": first[:8], "lte" if "/" in until else "lt": until[:8]}
-    filters: list[Mapping[str, Any]] = [
-        {"term": {"w": workspace}},
-        {"term": {"deleted": False}},
-        {"range": {"h": hashes}},
-    ]
+    hashes: Document = {}
+    if first > LOWEST:
+        hashes["gte"] = first[:8]
+    if until < HIGHEST:
+        hashes["lte" if "/" in until else "lt"] = until[:8]
+    filters: list[Mapping[str, Any]] = [{"term": {"w": workspace}}, {"term": {"deleted": False}}]
+    if hashes:
+        filters.append({"range": {"h": hashes}})
     if "/" in first or "/" in until:
         filters.append({"range": {"user_id": {"gte": f"{workspace}/{first}", "lt": f"{workspace}/{until}"}}})
     return {"bool": {"filter": [*filters, query]}}
