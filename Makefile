@@ -9,7 +9,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 UV := .tools/bin/uv
 PYTEST := .venv/bin/pytest -q -m "not stock"
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 STAMP := .venv/.made-from-lock
 export UV_PYTHON_DOWNLOADS := never
 # bytecode is kept, whatever the machine says: without it each process compiles 1,500 files when it starts, for 1.1 s
@@ -61,8 +61,8 @@ types: env ## mypy, strict
 contracts: env ## the floors: who may import whom
 	@.venv/bin/lint-imports > .venv/contracts.log || { cat .venv/contracts.log; exit 1; }
 
-# one call for all layers, so that the services start once; two processes, for much of a test is waiting, and a file's
-# tests in one of them, for they may share what they made; the order is random, but what takes long comes first
+# one call for all layers, so that the services start once; three processes on two cores, for much of a test is waiting,
+# and a file's tests in one of them, for they may share what they made; the order is random, but what takes long comes first
 test: check-needs lint types contracts ## everything: lint, types, contracts, all layers
 	@$(PYTEST) -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 

@@ -23,8 +23,8 @@ from tests.integration.pipeline_world import World
 from tests.integration.reading_world import entered, following
 
 rig = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "stock" / "rig.py")))
-USERS: Final = [f"u{number}" for number in range(12_000)]
-GOLD, SILVER = (name + "x" * 1_200 for name in ("gold", "silver"))
+USERS: Final = [f"u{number}" for number in range(3_000)]
+GOLD, SILVER = (name + "x" * 5_000 for name in ("gold", "silver"))
 """Rows with one of these fill 10 MB with two thirds of the users."""
 
 
@@ -54,9 +54,9 @@ def small(make_world: Callable[..., World], valkey: Any) -> World:
 
 def test_campaigns_go_on_and_are_right_while_the_user_cache_is_full(small: World, valkey: Any) -> None:
     world, gold = small, {"plan": GOLD}
-    world.users(USERS[:6_000], plan=GOLD)
-    world.users(USERS[6_000:], plan=SILVER)
-    expected = {user_key("shop", user) for user in USERS[:6_000]}
+    world.users(USERS[:1_500], plan=GOLD)
+    world.users(USERS[1_500:], plan=SILVER)
+    expected = {user_key("shop", user) for user in USERS[:1_500]}
     with listening() as heard, following(world):
         assert entered(world, "first", gold, AccessPath.CACHE) == (expected, "cache")
         assert entered(world, "again", gold, AccessPath.CACHE) == (expected, "cache")

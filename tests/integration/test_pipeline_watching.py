@@ -80,6 +80,6 @@ def test_a_delivery_that_attempts_for_too_long_makes_its_campaign_stuck(make_wor
 def looked_at(world: World) -> str | None:
     """Why the campaign is stuck after a fresh clock has looked at it."""
     record, app = world.record("c"), world.open()
-    app.watching.stuck({record.uid: record}, [])
+    app.watching.mark_stuck({record.uid: record}, [record.uid] if record.stuck else [], [])
     app.close()
     return world.record("c").stuck
