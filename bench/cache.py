@@ -23,6 +23,7 @@ import psutil
 import redis
 from pymongo import MongoClient
 
+from bench.ending import end_on_term
 from bench.measure import machine
 from bench.population import SEED, WORKSPACE
 from bench.run import DATABASE, fill
@@ -61,6 +62,7 @@ class Ground:
 @contextmanager
 def ground(users: int) -> Iterator[Ground]:
     """Services of our own for the run."""
+    end_on_term()
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as name:
         services = LocalServices(
             Path(name), say=lambda text: print(text, file=sys.stderr), cache_memory=f"{users // 2000 + 64}mb"

@@ -22,6 +22,7 @@ from pymongo.database import Database
 
 from bench import changes, enrolled, passes, paths, pictures, report, small, tables
 from bench.audiences import AUDIENCES
+from bench.ending import end_on_term
 from bench.measure import machine
 from bench.ours import Engine
 from bench.population import SEED, documents
@@ -64,6 +65,7 @@ def fill(database: Documents, users: int) -> None:
 @contextmanager
 def ground(users: int, wanted: Sequence[ServiceName] = ("mongo", "broker")) -> Iterator[Ground]:
     """Services of our own for the run, with the population in a database of its own."""
+    end_on_term()
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as name:
         folder = Path(name)
         services = LocalServices(folder / "services", say=_say, cache_memory="1gb", heap="2g")
