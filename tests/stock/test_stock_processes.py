@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
@@ -39,11 +38,9 @@ def test_stock_leaves_its_work_when_the_group_is_told_to_stop(valkey, command):
     workers = command(kind="stock")
     send(valkey, "batches", "a", 10)
     rig.wait_for(lambda: workers.facts("began"), what="the run")
-    began = time.monotonic()
     workers.signal_group(signal.SIGTERM)
-    workers.process.wait(10)
-    assert time.monotonic() - began < 2.5, "ten batches take 3 s"
-    assert workers.facts("ended") == []
+    workers.process.wait(20)
+    assert workers.facts("ended") == [], "ten batches take 3 s, and nobody waits for them"
     assert workers.facts("stopped") == [], "the worker did not shut down in order"
     assert len(valkey.client.hgetall("rig:lane.msgs")) == 1, "unacknowledged"
     assert valkey.client.llen("rig:lane") == 0, "and not given back"
