@@ -10,11 +10,11 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-import psutil
 import yaml
 from pymongo.database import Database
 from pymongo.write_concern import WriteConcern
 
+from bench.measure import Way
 from bench.naive import leaf
 
 Document: TypeAlias = "dict[str, Any]"
@@ -46,7 +46,7 @@ def _group(kind: str, parts: Sequence[Test]) -> Test:
     return lambda user, as_of: not any(part(user, as_of) for part in parts)
 
 
-class CompetentWay:
+class CompetentWay(Way):
     """The competent way as a side of the bench."""
 
     name = "competent"
@@ -91,13 +91,6 @@ class CompetentWay:
             "due_at": self._as_of,
             "outgoing": {"message": "hello", "state": "queued", "chosen_at": self._as_of, "attempts": 0},
         }
-
-    def finish(self) -> None:
-        """Nothing goes on beside it."""
-
-    def processes(self) -> list[psutil.Process]:
-        """This process."""
-        return [psutil.Process()]
 
     def entered(self) -> set[str]:
         """Who has entered in the last pass."""

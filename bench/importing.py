@@ -19,11 +19,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-import psutil
 from pymongo.collection import Collection
 
 from bench import report
-from bench.measure import Rounds, machine, side_by_side
+from bench.measure import Rounds, Way, machine, side_by_side
 from bench.population import SEED, WORKSPACE, documents
 from bench.run import ground
 from engine.app import App
@@ -98,7 +97,7 @@ def _no_search(keys: Sequence[str]) -> None:
     """Nothing is indexed: the bench runs without Elasticsearch."""
 
 
-class ImportWay:
+class ImportWay(Way):
     """One import as a side of the bench: `path` is imported where the `before` files have been."""
 
     def __init__(self, app: App, name: str, kind: Kind, path: Path, outcome: str, before: Sequence[Path] = ()) -> None:
@@ -127,19 +126,12 @@ class ImportWay:
         order = Order(kind, path, layout=layout)
         return run_import(order, catalogue, self._app.imports(WORKSPACE), index_users=_no_search).counts
 
-    def finish(self) -> None:
-        """Nothing goes on beside it."""
-
-    def processes(self) -> list[psutil.Process]:
-        """This process."""
-        return [psutil.Process()]
-
     def entered(self) -> set[str]:
         """The keys of all users that there are."""
         return {str(one["_id"]) for one in self._app.stores.database["users"].find({}, {"_id": 1})}
 
 
-class InsertWay:
+class InsertWay(Way):
     """The floor of new users: their finished documents, nothing read, checked or built, in batches as the import's."""
 
     name = "floor: `insert_many` of the finished documents"
@@ -169,13 +161,6 @@ class InsertWay:
         for first in range(0, len(self._documents), batch):
             users.insert_many(self._documents[first : first + batch], ordered=False)
         return len(self._documents)
-
-    def finish(self) -> None:
-        """Nothing goes on beside it."""
-
-    def processes(self) -> list[psutil.Process]:
-        """This process."""
-        return [psutil.Process()]
 
     def entered(self) -> set[str]:
         """The keys of the documents."""

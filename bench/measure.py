@@ -22,13 +22,11 @@ from pymongo.database import Database
 class Way(Protocol):
     """One way of making a full pass over some users."""
 
-    @property
-    def name(self) -> str:
-        """What the table calls it."""
+    name: str
+    """What the table calls it."""
 
-    @property
-    def users(self) -> int:
-        """How many users one pass looks at."""
+    users: int
+    """How many users one pass looks at."""
 
     def prepare(self) -> None:
         """Bring everything to the state before a pass; not measured."""
@@ -37,10 +35,11 @@ class Way(Protocol):
         """One pass; the number of users that matched and were written."""
 
     def finish(self) -> None:
-        """End what went on beside the pass; not measured."""
+        """End what went on beside the pass: nothing; not measured."""
 
     def processes(self) -> Sequence[psutil.Process]:
-        """The processes whose work this is, mongod aside."""
+        """The processes whose work this is, mongod aside: this one."""
+        return [psutil.Process()]
 
     def entered(self) -> set[str]:
         """The keys of the users that the last pass has written, to compare what the ways have found."""

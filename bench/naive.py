@@ -11,11 +11,12 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-import psutil
 import yaml
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.write_concern import WriteConcern
+
+from bench.measure import Way
 
 Document: TypeAlias = "dict[str, Any]"
 
@@ -97,7 +98,7 @@ def run(database: Database[Document], keys: Sequence[str], audience: str, as_of:
     return entered
 
 
-class NaiveWay:
+class NaiveWay(Way):
     """The naive way as a side of the bench: one process, this one, and a stated sample of the users."""
 
     name = "naive"
@@ -118,13 +119,6 @@ class NaiveWay:
     def run(self) -> int:
         """One pass."""
         return run(self._database, self._keys, self._audience, self._as_of)
-
-    def finish(self) -> None:
-        """Nothing goes on beside it."""
-
-    def processes(self) -> list[psutil.Process]:
-        """This process."""
-        return [psutil.Process()]
 
     def entered(self) -> set[str]:
         """Who has entered in the last pass."""

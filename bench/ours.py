@@ -20,9 +20,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
 import yaml
 
+from bench.measure import Way
 from bench.population import AS_OF, WORKSPACE
 from engine.app import App
 from engine.campaign.load import load_campaign
@@ -241,7 +241,7 @@ class Engine:
         self.app.close()
 
 
-class OursWay:
+class OursWay(Way):
     """A full pass as a side of the bench: a launch over every user, by one access path."""
 
     def __init__(self, engine: Engine, audience: str, path: AccessPath) -> None:
@@ -271,10 +271,6 @@ class OursWay:
     def finish(self) -> None:
         """The feed ends, which may wait for a change as long as a step does."""
         self._beside.close()
-
-    def processes(self) -> list[psutil.Process]:
-        """This process."""
-        return [psutil.Process()]
 
     def entered(self) -> set[str]:
         """Who has entered in the last pass, as MongoDB has it."""

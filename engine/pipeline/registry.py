@@ -27,7 +27,7 @@ class Registry:
         self._book = book
         self._by_name: Mapping[tuple[str, str], frozenset[str]] = {}
         self._entries: Mapping[str, Entry] = {}
-        self._built = False
+        self._built_for = -1  # the roster's generation
         self._lock = Lock()
 
     def refresh(self) -> None:
@@ -36,10 +36,11 @@ class Registry:
         Whoever received a change before this call and asks afterwards misses no campaign whose launch could have read
         the user as it was before the change.
         """
-        if self._roster.refresh() or not self._built:
-            with self._lock:
+        with self._lock:  # who comes second waits until what the first one found is built
+            self._roster.refresh()
+            if (generation := self._roster.generation) != self._built_for:
                 self._build(self._roster.those(concerned))
-                self._built = True
+                self._built_for = generation
 
     def _build(self, records: Mapping[str, CampaignRecord]) -> None:
         by_name: dict[tuple[str, str], set[str]] = defaultdict(set)

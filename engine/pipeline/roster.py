@@ -30,7 +30,11 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Roster:
-    """Records of campaigns by uid."""
+    """Records of campaigns by uid.
+
+    `generation` rises with every change that was read, marks of passes apart: whoever builds on the records keeps it,
+    and so takes up a change also where a refresh failed half-way.
+    """
 
     def __init__(self, campaigns: CampaignStore, clock: Clock) -> None:
         self._campaigns = campaigns
@@ -41,10 +45,10 @@ class Roster:
         self._marked = clock.monotonic()
         self._moved = float("-inf")
         self._lock = Lock()
-        self.generation = 0  # rises with every change, marks of passes apart
+        self.generation = 0
 
-    def refresh(self) -> bool:
-        """Read what changed; gives whether anything did, marks of passes apart."""
+    def refresh(self) -> None:
+        """Read what changed."""
         with self._lock:
             now = self._clock.monotonic()
             quiet = now - self._moved > QUIET
@@ -55,9 +59,8 @@ class Roster:
             self._put(changed)
             self.generation += bool(changed)
             if now - self._marked > MARKS_AGAIN:
-                self._marked = now
                 self._mark(self._campaigns.marks())
-            return bool(changed)
+                self._marked = now
 
     def those(self, test: Test) -> Mapping[str, CampaignRecord]:
         """The campaigns for which `test` holds, by uid, as they are known now; what is given never changes.

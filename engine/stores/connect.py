@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 import redis
 from pymongo import MongoClient, ReadPreference, WriteConcern
@@ -69,7 +69,7 @@ def stream_client(url: str) -> MongoClient[Document]:
 
 def _unless_given(url: str, limits: dict[str, int]) -> dict[str, Any]:
     """Those of our time limits that `url` does not set itself (a keyword would win over the URL)."""
-    given = {name.lower() for name, _ in parse_qsl(urlsplit(url).query)}
+    given = {name.lower() for name, _ in parse_qsl(url.partition("?")[2])}
     return {name: value for name, value in limits.items() if name.lower() not in given}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from bson.codec_options import CodecOptions
 from pymongo.database import Database
+from pymongo.errors import AutoReconnect
 
 from engine.clock import SystemClock
 from engine.domain.campaign import CampaignRecord
@@ -30,6 +31,13 @@ class HandClock(SystemClock):
 
 def live(record: CampaignRecord) -> bool:
     return record.state is C.LIVE
+
+
+def changed(roster: Roster) -> bool:
+    """Whether a refresh brought what others must act on."""
+    before = roster.generation
+    roster.refresh()
+    return roster.generation > before
 
 
 @pytest.fixture
@@ -55,7 +63,7 @@ def clock() -> HandClock:
 @pytest.fixture
 def roster(campaigns: Campaigns, clock: HandClock) -> Roster:
     made = Roster(campaigns, clock)
-    assert made.refresh()
+    assert changed(made)
     return made
 
 
@@ -63,13 +71,13 @@ def test_those_of_a_test_come_and_go_with_what_others_change(roster: Roster, cam
     before = roster.those(live)
     assert set(before) == {"c0", "c1", "c2"}
     campaigns.move(before["c1"], C.PAUSED)
-    assert roster.refresh()
+    assert changed(roster)
     assert set(roster.those(live)) == {"c0", "c2"}
     assert set(before) == {"c0", "c1", "c2"}, "what was given never changes"
     paused = campaigns.get("c1")
     assert paused is not None
     campaigns.move(paused, C.LIVE)
-    assert roster.refresh()
+    assert changed(roster)
     assert set(roster.those(live)) == {"c0", "c1", "c2"}
 
 
@@ -79,7 +87,7 @@ def test_its_own_passes_are_known_at_once_and_are_no_change(roster: Roster, camp
     roster.passed(["c0"], 20, crossed=True)
     known = roster.those(live)["c0"]
     assert (known.pass_as_of, known.crossed_to) == (20, 20)
-    assert not roster.refresh()
+    assert not changed(roster)
     assert roster.generation == generation
 
 
@@ -88,7 +96,7 @@ def test_passes_of_another_clock_are_taken_up_in_a_minute(
 ) -> None:
     campaigns.passed(["c0", "c1"], 20)
     clock.at = MARKS_AGAIN + 1
-    assert not roster.refresh(), "no change that anybody must act on"
+    assert not changed(roster), "no change that anybody must act on"
     assert {uid: record.pass_as_of for uid, record in roster.those(live).items()} == {"c0": 20, "c1": 20, "c2": 10}
 
 
@@ -102,12 +110,30 @@ def test_a_change_whose_moment_lay_too_far_back_is_found_too(
     campaigns.apply(new)
     database.campaigns.update_one({"_id": "c3"}, [{"$set": {"touched": {"$subtract": ["$touched", 86_400_000]}}}])
     clock.at = QUIET + 1
-    assert not roster.refresh()
+    assert not changed(roster)
     clock.at += MARKS_AGAIN
     roster.refresh()
-    assert roster.refresh()
+    assert changed(roster)
     assert set(roster.those(live)) == {"c0", "c1"}
     assert roster.those(_draft) == {"c3": replace(new, spec={"campaign": "n3"})}
+
+
+def test_a_refresh_that_fails_half_way_loses_no_change(
+    roster: Roster, campaigns: Campaigns, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away() -> None:
+        raise AutoReconnect("the primary steps down")
+
+    before = roster.generation
+    campaigns.move(roster.those(live)["c1"], C.PAUSED)
+    clock.at = MARKS_AGAIN + 1
+    with monkeypatch.context() as patched:
+        patched.setattr(campaigns, "marks", away)
+        with pytest.raises(AutoReconnect):
+            roster.refresh()
+    roster.refresh()
+    assert roster.generation > before, "who builds on the records does so anew"
+    assert set(roster.those(live)) == {"c0", "c2"}
 
 
 def _draft(record: CampaignRecord) -> bool:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -45,9 +46,12 @@ def test_ending_a_group_that_is_gone_is_no_error() -> None:
 
 
 def test_a_marked_process_is_found_by_its_mark(tmp_path: Path) -> None:
-    command = Command((sys.executable, "-c", "import signal; signal.pause()"), {"TIDEGATE_TEST_MARK": str(tmp_path)})
+    code = "import signal; print('here', flush=True); signal.pause()"
+    command = Command((sys.executable, "-c", code), {"TIDEGATE_TEST_MARK": str(tmp_path)})
     child = spawn(command, log=tmp_path / "log", cwd=tmp_path)
     try:
+        while child.poll() is None and not (tmp_path / "log").read_bytes():
+            threading.Event().wait(0.01)  # until then the kernel may still be laying out its environment
         assert marked_groups("TIDEGATE_TEST_MARK", str(tmp_path)) == [child.pid]
         assert marked_groups("TIDEGATE_TEST_MARK", str(tmp_path.parent)) == []
     finally:
