@@ -62,8 +62,8 @@ def test_what_a_living_process_has_taken_stays_its_own(valkey, command):
     second = command(RIG_HEARTBEAT="3600000")
     send(broker, "note", "there")
     rig.wait_for(lambda: second.facts("noted"), what="the start of either's consumer")
+    rig.wait_for(lambda: depths(broker)[0].taken == 1, what="the end of the note")
     assert len(second.facts("began")) == 1
-    assert depths(broker)[0].taken == 1
     broker.close()
 
 
