@@ -36,7 +36,8 @@ class Slot:
         """What it prints, escaped where `html`; `values` is the whole context. Raises `TemplateFailed`."""
         if self.field is not None:
             value = user.get(self.field)
-            return str(to_liquid_string("" if value is None else value, html))
+            text = str(to_liquid_string("" if value is None else value, html))
+            return _line_ends(text) if "\r" in text else text
         return rendered(self.output, values, self.source)
 
 
@@ -67,13 +68,18 @@ def cut(template: str, *, html: bool) -> Slotted | None:
     literals, slots = [""], list[Slot]()
     for node in whole.nodes:
         if isinstance(node, ContentNode):
-            literals[-1] += node.text.replace("\r\n", "\n").replace("\r", "\n")  # as Liquid's own output has them
+            literals[-1] += _line_ends(node.text)
         elif isinstance(node, OutputNode):
             slots.append(Slot(_field(node), type(whole)(whole.env, [node]), template))
             literals.append("")
         else:
             return None
     return Slotted(tuple(literals), tuple(slots))
+
+
+def _line_ends(text: str) -> str:
+    """`text` with the line ends that Liquid's own output has: each piece by itself, so `\\r` before `\\n` stays two."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _field(node: OutputNode) -> str | None:

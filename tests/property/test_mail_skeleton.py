@@ -110,6 +110,7 @@ def mail_of(write: Any) -> bytes | str:
 @example(Letter(Sender("", "a@b.example"), "c", "s", "<p>{{ user.nick }}</p>", ""), {"a": {"nick": "Anna"}})
 @example(Letter(Sender("", "a@b.example"), "c", "s", "<p>=</p>={{ user.nick }}", ""), {"a": {"nick": "_"}})
 @example(Letter(Sender("", "a@b.example"), "c", "s", "<{{ user.nick }}>", ""), {"a": {"nick": "b"}})
+@example(Letter(Sender("", "a@b.example"), "c", "s", "<p>{{ user.nick }}\n", ""), {"a": {"nick": "\r"}})
 @example(Letter(Sender("", "a@b.example"), "c", "s", "<p>&{{ user.nick }};", ""), {"a": {"nick": "lt"}})
 @example(
     Letter(Sender("", "a@b.example"), "c", "s", "<p>" + "x" * 850 + "{{ user.nick }}", ""), {"a": {"nick": "y" * 99}}
