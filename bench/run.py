@@ -137,7 +137,7 @@ def _passes(engine: Engine, sizes: Sizes) -> str:
 def _search(engine: Engine, sizes: Sizes) -> str:
     engine.indexed()
     engine.warm()
-    return tables.search(paths.selective(engine, sizes.rounds))
+    return tables.search(*paths.selective(engine, sizes.rounds))
 
 
 def _paths(engine: Engine, sizes: Sizes) -> str:  # noqa: ARG001 - as the other sections

@@ -169,7 +169,6 @@ class Machinery(Core):
             s.slices,
             s.campaigns,
             s.enrolments,
-            s.deliveries,
             s.bell,
             self.clock,
             self.book.name,

@@ -64,9 +64,14 @@ class Mail:
     unsubscribe: str = ""
 
 
-def message_id(key: str, sender: str) -> str:
-    """The Message-ID of a delivery: the same for every attempt, so that a provider or reader can tell repeats."""
-    return f"<{blake2b(key.encode(), digest_size=16).hexdigest()}@{domain_of(sender)}>"
+def fingerprint(key: str) -> bytes:
+    """32 hex digits that stand for a delivery key in its Message-ID and boundary: the same for every attempt."""
+    return blake2b(key.encode(), digest_size=16).hexdigest().encode()
+
+
+def message_id(print_of_key: bytes, sender: str) -> bytes:
+    """The Message-ID of a delivery by its `fingerprint`, so that a provider or reader can tell repeats."""
+    return b"<%b@%b>" % (print_of_key, domain_of(sender).encode())
 
 
 def build(mail: Mail) -> Envelope:
@@ -87,7 +92,7 @@ def build(mail: Mail) -> Envelope:
         b"To: " + mailbox("", recipient, "To"),
         b"Subject: " + words(mail.subject, "Subject"),
         b"Date: " + date_of(mail.sent_at // 1000),
-        b"Message-ID: " + message_id(mail.key, sender).encode("utf-8"),
+        b"Message-ID: " + message_id(fingerprint(mail.key), sender),
         b"MIME-Version: 1.0",
         b"Tidegate-Delivery: " + shown_key(mail.key),
         b"Tidegate-Campaign: " + words(mail.campaign, "Tidegate-Campaign"),
@@ -103,17 +108,16 @@ def build(mail: Mail) -> Envelope:
 
 def _body(mail: Mail) -> bytes:
     text = part("plain", mail.text or text_of(mail.html))
-    return both(boundary_of(mail.key), text, part("html", mail.html)) if mail.html else text
+    return both(fingerprint(mail.key), text, part("html", mail.html)) if mail.html else text
 
 
-def boundary_of(key: str) -> bytes:
-    """What parts the parts of a delivery's mail: `=_` occurs in none of them (see `part`)."""
-    return b"=_tidegate_" + blake2b(key.encode(), digest_size=12).hexdigest().encode()
+def both(print_of_key: bytes, text: bytes, html: bytes) -> bytes:
+    """The two parts of a mail as one `multipart/alternative`, with its header.
 
-
-def both(boundary: bytes, text: bytes, html: bytes) -> bytes:
-    """The two parts of a mail as one `multipart/alternative`, with its header."""
-    return (b'Content-Type: multipart/alternative; boundary="%b"\r\n\r\n--%b\r\n%b\r\n--%b\r\n%b\r\n--%b--\r\n') % (
+    What parts them is made of the delivery's `fingerprint`; its `=_` occurs in neither (see `part`).
+    """
+    boundary = b"=_tidegate_" + print_of_key
+    return (b'Content-Type: multipart/alternative;\r\n boundary="%b"\r\n\r\n--%b\r\n%b\r\n--%b\r\n%b\r\n--%b--\r\n') % (
         boundary,
         boundary,
         text,
@@ -140,7 +144,7 @@ def part(kind: str, text: str) -> bytes:
     body = _LINE_ENDS.sub("\n", text).replace("\0", "").encode("utf-8", "replace")
     if not body.endswith(b"\n"):
         body += b"\n"
-    # `=_` can occur in neither quoted-printable nor base64, and a plain part that holds it is encoded: `boundary_of`.
+    # `=_` can occur in neither quoted-printable nor base64, and a plain part that holds it is encoded: `both`.
     if body.isascii() and b"=_" not in body and max(map(len, body.split(b"\n"))) <= LONGEST_LINE:
         encoding, lines = b"7bit", body
     elif len(body.translate(None, _ASCII)) * 3 <= len(body):
@@ -153,7 +157,7 @@ def part(kind: str, text: str) -> bytes:
 
 def words(text: str, name: str) -> bytes:
     """A header's free text on one logical line: controls and line ends become a space, so nothing can be injected."""
-    clean = _CONTROLS.sub(" ", text).strip()
+    clean = (text if text.isprintable() else _CONTROLS.sub(" ", text)).strip()
     if clean.isascii() and len(clean) + len(name) < 76 and "=?" not in clean:
         return clean.encode()
     return _encoded(clean, name)

@@ -10,15 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from engine.channels.addresses import envelope_address
 from engine.channels.message import (
     LONGEST_LINE,
     Sender,
     both,
-    boundary_of,
     date_of,
+    fingerprint,
     instant_of,
     mailbox,
     message_id,
@@ -35,6 +35,8 @@ _LONGEST_WORDS: Final = 100
 """Characters of a value that goes into finished bytes: with it no line grows beyond what may travel as it is."""
 _WORDS: Final = re.compile(r"""[^\s&<>"'=\x00-\x1f\x7f-\x9f\ue000]+(?: [^\s&<>"'=\x00-\x1f\x7f-\x9f\ue000]+)*""")
 """Words that neither HTML nor a mail's encoding changes, with single spaces between them."""
+_PRINT: Final = b"%(print)b"
+"""The place of the delivery's fingerprint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,7 @@ class Letter:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(NamedTuple):
     """When and for what one mail is made: its delivery key, an envelope address, campaign time and system time."""
 
     key: str
@@ -100,7 +101,8 @@ class Skeleton:
         around = text_around(body.marked, MARK) if self._html else None
         self._seen = [] if around is None else around[1]
         self._around = None if around is None else _Part("plain", tuple(around[0]))
-        self._fields = tuple({slot.field for one in (subject, body, text) if one for slot in one.slots})
+        fields = {slot.field for one in (subject, body, text) if one for slot in one.slots}
+        self._places = {field: _place(field) for field in fields}
         self._whole = self._finished()
 
     @property
@@ -123,28 +125,27 @@ class Skeleton:
             b"to": written.recipient.encode(),
             b"subject": subject,
             b"date": date_of(written.sent_at // 1000),
-            b"id": message_id(key, self._sender).encode(),
+            b"print": fingerprint(key),
             b"key": shown_key(key),
             b"as_of": instant_of(written.as_of),
-            b"boundary": boundary_of(key),
         }
         if self._whole is not None and self._put_words(user, given):
             raw = self._whole % given
         else:
-            raw = self._head() % given + self._content(key, user, values)
+            raw = self._head() % given + self._content(given[b"print"], user, values)
         return Envelope(key, self._sender, written.recipient, raw, clean=True)
 
     def _head(self) -> bytes:
         """The header up to that of the content, with a named place for each thing that differs."""
         return (
-            b"From: %b\r\nTo: %%(to)b\r\nSubject: %%(subject)b\r\nDate: %%(date)b\r\nMessage-ID: %%(id)b\r\n"
+            b"From: %b\r\nTo: %%(to)b\r\nSubject: %%(subject)b\r\nDate: %%(date)b\r\nMessage-ID: %b\r\n"
             b"MIME-Version: 1.0\r\nTidegate-Delivery: %%(key)b\r\nTidegate-Campaign: %b\r\n"
             b"Tidegate-As-Of: %%(as_of)b\r\n"
-        ) % (_literal(self._from), _literal(self._campaign))
+        ) % (_literal(self._from), message_id(_PRINT, self._sender), _literal(self._campaign))
 
     def _finished(self) -> bytes | None:
         """The whole mail with a named place for each thing that differs; None where a value decides on more."""
-        if None in self._fields:
+        if None in self._places:
             return None  # a filter has to be asked
         main = _named(self._body_part, self._body)
         if not self._html:
@@ -156,20 +157,20 @@ class Skeleton:
             text = _named(self._around, Slotted(("",) * (len(seen) + 1), tuple(seen)))
         else:
             text = None
-        return None if main is None or text is None else self._head() + both(b"%(boundary)b", text, main)
+        return None if main is None or text is None else self._head() + both(_PRINT, text, main)
 
     def _put_words(self, user: Mapping[str, object], given: dict[bytes, bytes]) -> bool:
         """Add the user's values by their fields' names; False where one is more than short ASCII words."""
-        for field in self._fields:
+        for field, place in self._places.items():
             value = user.get(field) if field else None
             if type(value) is not str or len(value) > _LONGEST_WORDS or not value.isascii():
                 return False
             if not _WORDS.fullmatch(value):
                 return False
-            given[_place(field)] = value.encode()
+            given[place] = value.encode()
         return True
 
-    def _content(self, key: str, user: Mapping[str, object], values: Mapping[str, object]) -> bytes:
+    def _content(self, print_of_key: bytes, user: Mapping[str, object], values: Mapping[str, object]) -> bytes:
         texts = _texts(self._body, user, values, html=self._html)
         plain = _plain(texts)
         main = self._body_part.made(texts, plain)
@@ -178,8 +179,8 @@ class Skeleton:
         if self._text is not None and self._text_part is not None:
             own = _texts(self._text, user, values, html=False)
             if any(own) or any(self._text.literals):
-                return both(boundary_of(key), self._text_part.made(own, _plain(own)), main)
-        return both(boundary_of(key), self._read(texts, plain), main)
+                return both(print_of_key, self._text_part.made(own, _plain(own)), main)
+        return both(print_of_key, self._read(texts, plain), main)
 
     def _read(self, texts: list[str], plain: list[bytes] | None) -> bytes:
         """The text part that is read from the HTML."""

@@ -36,7 +36,10 @@ class Slot:
         """What it prints, escaped where `html`; `values` is the whole context. Raises `TemplateFailed`."""
         if self.field is not None:
             value = user.get(self.field)
-            text = str(to_liquid_string("" if value is None else value, html))
+            if type(value) is str and not html:
+                text = value
+            else:
+                text = str(to_liquid_string("" if value is None else value, html))
             return _line_ends(text) if "\r" in text else text
         return rendered(self.output, values, self.source)
 
@@ -78,7 +81,7 @@ def cut(template: str, *, html: bool) -> Slotted | None:
 
 
 def _line_ends(text: str) -> str:
-    """`text` with the line ends that Liquid's own output has: each piece by itself, so `\\r` before `\\n` stays two."""
+    """`text` with the line ends that Liquid's own output has: each piece by itself, so CR before LF stays two."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -42,7 +42,7 @@ class UserValues:
         for name, declared, folder, stored, normalise in self._fields:
             # The stored value, not its folded copy: "Dear ANNA" is how Anna wrote it.
             inside = document if folder is None else document.get(folder)
-            value = normalise(inside.get(stored)) if isinstance(inside, Mapping) else None
+            value = normalise(inside.get(stored)) if isinstance(inside, dict) else None
             if isinstance(value, tuple):
                 values[name] = [_shown(item, declared) for item in value]
             elif value is not None:

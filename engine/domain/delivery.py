@@ -66,8 +66,7 @@ class Unknown:
 Outcome: TypeAlias = Sent | Retry | Failed | Unknown
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """One finished message, as a channel sends it.
 
     `key` is the delivery key (idempotency key, and the source of the stable Message-ID); `raw` the whole RFC 5322

@@ -13,7 +13,7 @@ from engine.domain.lifecycle import CampaignState, RunState
 from engine.domain.work import RunKind
 from engine.failpoints import passage
 from engine.pipeline.entering import READ_US
-from engine.pipeline.ports import CampaignStore, DeliveryStore, Doorbell, RunStore, SliceStore, StayStore
+from engine.pipeline.ports import CampaignStore, Doorbell, RunStore, SliceStore, StayStore
 from engine.pipeline.sources import RateStore
 from engine.telemetry.events import emit
 
@@ -30,7 +30,6 @@ class Finishing:
         slices: SliceStore,
         campaigns: CampaignStore,
         stays: StayStore,
-        deliveries: DeliveryStore,
         bell: Doorbell,
         clock: Clock,
         name_of: Callable[[str], str],
@@ -41,7 +40,6 @@ class Finishing:
         self._slices = slices
         self._campaigns = campaigns
         self._stays = stays
-        self._deliveries = deliveries
         self._bell = bell
         self._clock = clock
         self._name_of = name_of
@@ -84,7 +82,7 @@ class Finishing:
             return False
         if self._runs.undecided([record.uid]) or not self._runs.launch_decided(record.uid):
             return False
-        if self._stays.has_active(record.uid) or self._deliveries.has_outgoing([record.uid], None):
+        if self._stays.has_open(record.uid):
             return False
         if not self._campaigns.move(record, CampaignState.FINISHED, finished_at=self._clock.campaign_now(), stuck=None):
             return False

@@ -19,6 +19,8 @@ MAJORITY: Final = WriteConcern("majority", wtimeout=20_000)
 
 READ_MAJORITY: Final = ReadConcern("majority")
 """For probes whose answer ends something: "nothing open" must not be rolled back."""
+READ_SNAPSHOT: Final = ReadConcern("snapshot")
+"""As `READ_MAJORITY`, and what two indexes tell is of one moment."""
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 """Earlier than any lease or retry: what stands for a date that is absent."""

@@ -199,6 +199,7 @@ class Deliveries:
                 {
                     "$pull": {"settled": {"message": failed["message"]}},
                     "$set": {"outgoing": outgoing},
+                    "$unset": {"idle_since": ""},
                     "$inc": {"version": 1},
                 },
             )

@@ -67,7 +67,7 @@ def enrolment_document(stay: Enrolment) -> Document:
             "entered_at": stay.entered_at,
             "settled_at": stay.settled_at,
             "ended_at": stay.ended_at,
-            "idle_since": stay.idle_since,
+            "idle_since": None if stay.outgoing else stay.idle_since,
             "due_at": stay.due_at,
             "holdout": stay.holdout,
             "converted_at": stay.converted_at,

@@ -21,7 +21,7 @@ from engine.domain.enrolment import Enrolment, StayChange
 from engine.domain.keys import HIGHEST, campaign_of, enrolment_ids, suffix_of_stay
 from engine.failpoints import passage
 from engine.measuring import named_queries
-from engine.stores.connect import MAJORITY
+from engine.stores.connect import MAJORITY, READ_SNAPSHOT
 from engine.stores.documents import Document, enrolment_document, outgoing_document, read_enrolment, settled_document
 from engine.stores.entering import KEYS_PER_USER, Copies, one_by_one, range_of
 from engine.stores.users import duplicates
@@ -38,9 +38,10 @@ INDEXES: Final = (
         partialFilterExpression={"outgoing.state": {"$exists": True}},
     ),
     IndexModel(
+        # `idle_since` stands only while nothing is on its way: sending a message costs no write here besides settling.
         [("campaign", ASCENDING), ("idle_since", ASCENDING)],
         name="idle",
-        partialFilterExpression={"state": "active"},
+        partialFilterExpression={"state": "active", "idle_since": {"$exists": True}},
     ),
     IndexModel([("user", ASCENDING), ("campaign", ASCENDING), ("entry", ASCENDING)], name="user"),
 )
@@ -52,6 +53,7 @@ class Enrolments:
 
     def __init__(self, database: Database[Document]) -> None:
         self._all: Collection[Document] = database.get_collection("enrolments", write_concern=MAJORITY)
+        self._at_once = self._all.with_options(read_concern=READ_SNAPSHOT)
 
     def latest(self, workspace: str, campaign: str, first: str, last: str) -> dict[str, Enrolment]:
         """The latest stay of each user from suffix `first` to `last` (both included), by suffix. Index: `_id` range."""
@@ -228,9 +230,14 @@ class Enrolments:
         wanted = {"user": user, "state": "active", "outgoing.state": {"$ne": "attempting"}}
         return self._all.update_many(wanted, {"$set": {"due_at": now}}, hint="user").modified_count
 
-    def has_active(self, campaign: str) -> bool:
-        """Whether any stay is active. Index: `idle`, covered."""
-        return self._all.find_one({"campaign": campaign, "state": "active"}, {"_id": 1}, hint="idle") is not None
+    def has_open(self, campaign: str) -> bool:
+        """Whether any stay is active or has a delivery on its way. Indexes: `idle` and `outgoing`, in one snapshot.
+
+        A stay goes from one of them to the other: asked for one after the other, it could be missed by both.
+        """
+        idle = {"campaign": campaign, "state": "active", "idle_since": {"$exists": True}}
+        sending = {"campaign": campaign, "outgoing.state": {"$in": ["queued", "attempting"]}}
+        return self._at_once.find_one({"$or": [idle, sending]}, {"_id": 1}) is not None
 
 
 def _idle(campaign: str | Document, before: Instant) -> Document:
@@ -239,7 +246,6 @@ def _idle(campaign: str | Document, before: Instant) -> Document:
         "campaign": campaign,
         "state": "active",
         "idle_since": {"$lte": before},
-        "outgoing": {"$exists": False},
     }
 
 
@@ -261,10 +267,12 @@ def _update(change: StayChange) -> Document:
         fields["detail"] = change.detail
     if change.outgoing is not None:
         fields["outgoing"] = outgoing_document(change.outgoing)
+        gone["idle_since"] = ""
     if change.settled is not None:
         update["$push"] = {"settled": settled_document(change.settled)}
         fields["settled_at"] = change.settled.at
-        fields["idle_since"] = change.settled.at
+        if change.outgoing is None:
+            fields["idle_since"] = change.settled.at
     if gone:
         update["$unset"] = gone
     return update
@@ -285,6 +293,6 @@ NAMED: Final[Mapping[str, str]] = {
     "enrolments.stays_of": "user",
     "enrolments.enter_alike": "_id_",
     "enrolments.present": "_id_",
-    "enrolments.has_active": "idle",
+    "enrolments.has_open": "idle and outgoing",
 }
 """The named queries and the index each relies on; of two, the planner chooses by what it finds."""

@@ -167,7 +167,7 @@ CALLS: Mapping[str, Call] = {
     ),
     "enrolments.clear_due": by("due")(lambda s: s.clear_due("c3")),
     "enrolments.make_due": by("user")(lambda s: s.make_due(KEYS[0], NOW)),
-    "enrolments.has_active": by("idle")(lambda s: s.has_active("c1")),
+    "enrolments.has_open": by("idle", "outgoing")(lambda s: s.has_open("c1")),
     "events.record": Call(lambda s: s.record([NewEvent(KEYS[0], "e1", ORDER, NOW, {})])),
     "events.summaries": by("user_name_time")(lambda s: s.summaries(KEYS, {"value"})),
     "events.fetch": by("user_name_time")(

@@ -265,12 +265,30 @@ def test_a_user_can_be_made_due_in_every_campaign_but_not_over_an_attempt(stays:
     assert the_one(stays).due_at == NOW
 
 
-def test_a_campaign_has_active_stays_until_the_last_one_ended(stays: Enrolments) -> None:
-    assert not stays.has_active("c1")
+def test_a_campaign_has_open_stays_until_the_last_one_ended(stays: Enrolments) -> None:
+    assert not stays.has_open("c1")
     stays.enter([stay(), stay(name="bob", ended=(ExitReason.GOAL, NOW))])
-    assert stays.has_active("c1")
+    assert stays.has_open("c1")
     stays.advance([change(stay(), exit=ExitReason.COMPLETED)])
-    assert not stays.has_active("c1")
+    assert not stays.has_open("c1")
+
+
+@pytest.mark.parametrize("ended", [None, (ExitReason.COMPLETED, NOW)])
+def test_a_campaign_is_open_while_a_delivery_is_on_its_way(
+    stays: Enrolments, ended: tuple[ExitReason, int] | None
+) -> None:
+    """Also in a stay that has ended: a failed delivery that is sent after all."""
+    stays.enter([stay(outgoing="one", ended=ended)])
+    assert stays.has_open("c1")
+    assert not stays.has_open("c2")
+
+
+def test_a_stay_stands_idle_only_while_nothing_is_on_its_way(stays: Enrolments) -> None:
+    stays.enter([stay()])
+    assert stays.idle_ids("c1", NOW, 10) == [stay().id]
+    stays.advance([change(stay(), outgoing=QUEUED)])
+    assert stays.idle_ids("c1", NOW + 9, 10) == []
+    assert stays.has_open("c1")
 
 
 def test_all_stays_of_a_user_are_told_by_campaign_and_entry(stays: Enrolments) -> None:

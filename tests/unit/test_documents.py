@@ -55,8 +55,11 @@ def test_states_and_reasons_are_plain_texts() -> None:
     assert (type(document["state"]), document["reason"], document["detail"]) == (str, "failed", "poison")
 
 
-def test_idle_since_stands_in_the_document_for_its_index() -> None:
-    assert enrolment_document(FULL)["idle_since"] == FULL.idle_since
+def test_idle_since_stands_in_the_document_for_its_index_while_nothing_is_on_its_way() -> None:
+    assert FULL.outgoing
+    assert "idle_since" not in enrolment_document(FULL)
+    idle = replace(FULL, outgoing=None)
+    assert enrolment_document(idle)["idle_since"] == idle.idle_since
 
 
 def test_dates_of_the_machine_are_read_as_instants_with_or_without_their_zone() -> None:
