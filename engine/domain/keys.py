@@ -22,9 +22,9 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9@:+_.~ ,;=!*()'-]*").fullmatch
 """Whether nothing is to be escaped: as for nearly every id, and four times as fast as finding out by escaping."""
 
 
-def layout_hash(user_id: str) -> int:
-    """The 32-bit layout hash of a user id; uniform, never used for arms."""
-    return int.from_bytes(blake2b(user_id.encode(), digest_size=4).digest(), "big")
+def layout_hash(user_id: str) -> str:
+    """The 32-bit layout hash of a user id, as the eight hex digits that keys have; uniform, never used for arms."""
+    return blake2b(user_id.encode(), digest_size=4).hexdigest()
 
 
 def hash_prefix(position: int) -> str:
@@ -44,7 +44,7 @@ def unescape(text: str) -> str:
 
 def user_suffix(user_id: str) -> str:
     """`h/u`, the part that all keys of one user share."""
-    return f"{blake2b(user_id.encode(), digest_size=4).hexdigest()}/{escape(user_id)}"
+    return f"{layout_hash(user_id)}/{escape(user_id)}"
 
 
 def user_key(workspace: str, user_id: str) -> str:

@@ -16,7 +16,7 @@ from engine.clock import Instant, format_instant
 from engine.domain.keys import layout_hash, user_id_of
 from engine.telemetry.contract import INSTANTS, LABELS
 from engine.telemetry.events import trace_id
-from engine.telemetry.redaction import Redactor, looks_like_address
+from engine.telemetry.redaction import Redactor
 
 ECS_VERSION: Final = "8.11.0"
 _DIFFERS: Final = 1_000
@@ -102,7 +102,7 @@ def ecs_lines(
     """The lines of occurrences that share the line `made`, each with the labels of its row and its own sequence."""
     event, shared, measured = made["event"], made.get("labels", {}), made.get("tidegate", {})
     for row in rows:
-        labels, own = dict(shared), dict(measured)
+        labels, own = {**shared}, {**measured}
         for field, value in row.items():
             if value is not None:
                 _label(field, value, labels, own, redactor)
@@ -112,10 +112,10 @@ def ecs_lines(
 def _label(field: str, value: object, labels: dict[str, str], own: dict[str, object], redactor: Redactor) -> None:
     text = str(value)
     if field == "user":
-        user_id = user_id_of(text) if _is_user_key(text) else text
-        labels["user"] = redactor.user(user_id)
-        digits = f"{layout_hash(user_id):08x}"
-        own["user_hash"] = digits[:4] if looks_like_address(user_id) else digits
+        user_id = user_id_of(text) if "/" in text and _is_user_key(text) else text
+        labels["user"] = shown = redactor.user(user_id)
+        digits = layout_hash(user_id)
+        own["user_hash"] = digits if shown == user_id else digits[:4]
     elif field in ("key", "slice"):
         labels[field] = redactor.key(text)
     else:
@@ -125,4 +125,4 @@ def _label(field: str, value: object, labels: dict[str, str], own: dict[str, obj
 def _is_user_key(text: str) -> bool:
     # The hash tells a key from a user id that happens to have two slashes.
     parts = text.split("/")
-    return len(parts) == 3 and parts[1] == f"{layout_hash(user_id_of(text)):08x}"
+    return len(parts) == 3 and parts[1] == layout_hash(user_id_of(text))

@@ -98,7 +98,7 @@ class Logs:
 
     def _write(self, level: str, lines: Sequence[Mapping[str, Any]]) -> None:
         if self._file or self._options.stdout:
-            raw = b"\n".join(orjson.dumps(line, option=orjson.OPT_NON_STR_KEYS) for line in lines)
+            raw = b"\n".join(map(_dumped, lines))
             if self._file:
                 self._file.write(raw)
             if self._options.stdout:
@@ -134,6 +134,13 @@ class Logs:
         for first in range(0, len(rows), _AT_ONCE):
             few = rows[first : first + _AT_ONCE]
             self._write(kind.level, list(ecs_lines(made, few, self.redactor, self._sequence)))
+
+
+def _dumped(line: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(line)
+    except TypeError:  # a name that is no plain text: twice the time, so only where there is one
+        return orjson.dumps(line, option=orjson.OPT_NON_STR_KEYS)
 
 
 _current: Logs | None = None

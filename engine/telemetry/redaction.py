@@ -66,7 +66,7 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """`text` without addresses, credentials and known secrets."""
-        if self._secrets is not None:
+        if self._secrets is not None and len(text) >= _SHORTEST_SECRET:
             text = self._secrets.sub("[secret]", text)
         if "@" in text or "%40" in text or "&#64;" in text:
             text = _CREDENTIALS.sub("[credentials]@", text)

@@ -44,7 +44,7 @@ def test_what_could_break_a_key_is_escaped_and_what_people_write_stays_readable(
 
 
 def test_a_key_is_the_same_on_every_machine_and_in_every_version() -> None:
-    assert layout_hash("hh-1") == 0x5FF107F6
+    assert layout_hash("hh-1") == "5ff107f6"
     assert user_key("shop", "hh-1") == "shop/5ff107f6/hh-1"
     assert arm("c1", "holdout", "hh-1") == pytest.approx(0.48989509305899276)
 

@@ -91,7 +91,7 @@ def test_a_user_id_that_looks_like_an_address_is_pseudonymised(logs: telemetry.L
     text = log_files(tmp_path)[0].read_text()
     assert "zoe" not in text
     assert "example" not in text
-    assert f"{layout_hash('zoe@example.org'):08x}" not in text
+    assert layout_hash("zoe@example.org") not in text
     (line,) = lines(tmp_path)
     name = logs.redactor.user("zoe@example.org")
     assert name.startswith("u:")

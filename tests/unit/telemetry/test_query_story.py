@@ -20,7 +20,7 @@ from engine.telemetry.story import Line, story
 REDACTOR = Redactor(b"k" * 16)
 AS_OF = parse_instant("2017-01-15T23:59:59.999Z")
 SUFFIX = user_suffix("hh-1")
-HASH = f"{layout_hash('hh-1'):08x}"
+HASH = layout_hash("hh-1")
 
 
 def line(name: str, at: int, **fields: object) -> dict[str, object]:
@@ -31,7 +31,7 @@ def passes(user: str = "hh-1") -> list[dict[str, object]]:
     """A pass of two slices that chose two deliveries, another pass, another campaign."""
     common = {"campaign": "lapsed", "campaign_uid": "lapsed-1", "as_of": AS_OF, "run": "r1"}
     halves = [{"first": "00000000", "until": "80000000"}, {"first": "80000000", "until": "g"}]
-    own, others = halves if layout_hash(user) < 1 << 31 else reversed(halves)
+    own, others = halves if layout_hash(user) < "8" else reversed(halves)
     sent = {"campaign": "lapsed", "campaign_uid": "lapsed-1", "chosen_at": AS_OF, "slice": "r1/a"}
     return [
         line("run.planned", 1, **common),
