@@ -24,6 +24,9 @@ REPLAYED: Final = ("completed", "failed")
 """How a stay may have ended whose failed deliveries are sent after all, when a person asks for it."""
 
 
+BY_ID: Final = "_id_"
+"""Told to each write that names its ids: else MongoDB tries `outgoing` too, a fifth of what settling costs."""
+
 _AS_QUEUED: Final = {
     "user": 1,
     "version": 1,
@@ -120,7 +123,7 @@ class Deliveries:
             "$inc": {"version": 1, "outgoing.attempts": 1},
         }
         writes = [
-            UpdateMany({"_id": {"$in": ids}, "version": version, "outgoing.state": "queued"}, mark)
+            UpdateMany({"_id": {"$in": ids}, "version": version, "outgoing.state": "queued"}, mark, hint=BY_ID)
             for version, ids in by_version.items()
         ]
         matched = self._all.bulk_write(writes, ordered=False).matched_count if writes else 0
@@ -135,6 +138,7 @@ class Deliveries:
             UpdateMany(
                 {"_id": {"$in": list(one.ids)}, "outgoing.token": one.token, "outgoing.state": "attempting"},
                 _settled(one.settled),
+                hint=BY_ID,
             )
             for one in settlings
         ]
@@ -143,7 +147,7 @@ class Deliveries:
     def skip(self, stays: Sequence[tuple[Versioned, Settled]]) -> int:
         """Settle queued deliveries as skipped or failed without a send, at the version that was read. Index: `_id`."""
         writes = [
-            UpdateMany({"_id": stay.id, "version": stay.version, "outgoing.state": "queued"}, _settled(end))
+            UpdateMany({"_id": stay.id, "version": stay.version, "outgoing.state": "queued"}, _settled(end), hint=BY_ID)
             for stay, end in stays
         ]
         return self._all.bulk_write(writes, ordered=False).matched_count if writes else 0
@@ -168,7 +172,7 @@ class Deliveries:
             {"$unset": ["outgoing.token", "outgoing.since"]},
         ]
         wanted = {"_id": {"$in": list(ids)}, "outgoing.token": token, "outgoing.state": "attempting"}
-        return self._all.update_many(wanted, back).matched_count
+        return self._all.update_many(wanted, back, hint=BY_ID).matched_count
 
     def replay_failed(self, prefix: str, message: str | None, now: Instant) -> int:
         """Failed deliveries with nothing on its way in their stay are queued again, under the same key; gives how many.
