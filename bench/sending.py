@@ -110,7 +110,8 @@ class Launch:
     def prepare(self) -> None:
         """The campaign is launched and nobody has entered; not measured."""
         for name in ("enrolments", "runs", "slices", "campaigns", "campaign_revisions"):
-            self.app.stores.database[name].delete_many({})
+            self.app.stores.database[name].drop()  # what is only deleted stays in the way for a while
+        migrate_mongo(self.app.stores.database)
         record = self.app.steering.launch(self.app.steering.apply(self._campaign).record)
         self.app.ticking.launch(record, AS_OF)
 
