@@ -45,7 +45,7 @@ HEAD: Final = (
 FLOORS: Final = {
     "read what is queued": ("mongod 3 µs, decoding 4 µs", "at it"),
     "read the users": ("mongod 3 µs, decoding 4 µs", "at it: five fields of adjacent ids"),
-    "compose": ("2.5 µs for replacing parts", "two hashes for keys, an address to check, one Python object a mail"),
+    "compose": ("2.5 µs for replacing parts", "a hash of the key, an address to check, Python objects"),
     "send": ("25 µs", "the dialogue in Python, three system calls a mail and connection"),
     "mark": ("1 to 6 µs (mongod: 24 µs)", "at it: one `update_many` a window"),
     "settle": ("1 to 6 µs (mongod: 41 µs)", "at it: one `update_many` a window and end"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol, TypeAlias
 
@@ -25,6 +26,12 @@ class Clock(Protocol):
     def campaign_now(self) -> Instant:
         """Campaign time, which decides: windows, waits, due times."""
 
+    def campaign_clock(self) -> Callable[[], Instant]:
+        """Campaign time for about a second, asked for once: a set time as it stands now, the system's as it goes on.
+
+        For what is on its way already: who advances a set time waits until nothing is.
+        """
+
     def system_now(self) -> Instant:
         """System time, for logs and rates."""
 
@@ -38,6 +45,10 @@ class SystemClock:
     def campaign_now(self) -> Instant:
         """Campaign time is system time here."""
         return self.system_now()
+
+    def campaign_clock(self) -> Callable[[], Instant]:
+        """Campaign time is system time here."""
+        return self.system_now
 
     def system_now(self) -> Instant:
         """Milliseconds since the epoch."""

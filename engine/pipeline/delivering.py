@@ -114,8 +114,8 @@ class Delivering:
         began = self._clock.monotonic()
         prefix = stay_prefix(piece.workspace, piece.campaign)
         after = prefix + (piece.cursor if piece.cursor is not None else piece.first)
-        now = self._clock.campaign_now()
-        waiting = self._deliveries.queued(prefix, after, prefix + piece.until, now, READ_AHEAD)
+        waiting = self._deliveries.queued(prefix, after, prefix + piece.until, self._clock.campaign_now(), READ_AHEAD)
+        campaign_now = self._clock.campaign_clock()  # asked for after they were read: not earlier than they were chosen
         wanted = self._composing.projection(entry)
         documents = {raw["_id"]: raw for raw in self._users.read_keys([one.user for one in waiting], wanted)}
         most = self._book.profile(entry.record).window_of("email", at_most_once=entry.loaded.file.at_most_once)
@@ -124,7 +124,7 @@ class Delivering:
         while done < len(waiting) and (done == 0 or self._clock.monotonic() - began < LONGEST):
             window = waiting[done : done + window_size(most, self._pace)]
             done += len(window)
-            counts += self._window(hold, entry, window, documents, now)
+            counts += self._window(hold, entry, window, documents, campaign_now)
         took = timedelta(seconds=self._clock.monotonic() - began)
         if waiting:
             emit("batch.delivered", **slice_labels(piece, entry.record.name), duration=took, **dict(counts))
@@ -137,9 +137,9 @@ class Delivering:
         entry: Entry,
         waiting: Sequence[Queued],
         documents: Mapping[str, dict[str, object]],
-        now: Instant,
+        campaign_now: Callable[[], Instant],
     ) -> Counter[str]:
-        window, counts = self._composed(entry, waiting, documents, now)
+        window, counts = self._composed(entry, waiting, documents, campaign_now())
         token = f"{hold.piece.id}|{hold.piece.attempt}|{uuid4().hex[:12]}"
         marked = self._deliveries.mark(window.waiting, token) if window.waiting else set()
         going = [one for one in window.waiting if one.id in marked]
@@ -154,7 +154,7 @@ class Delivering:
         outcomes = channel.send([window.envelopes[one.id] for one in going])
         self._pace = len(going) / max(0.001, self._clock.monotonic() - began)
         passage("deliver.sent")
-        counts += self._settle(entry, channel.name, zip(going, outcomes, strict=True), token)
+        counts += self._settle(entry, channel.name, zip(going, outcomes, strict=True), token, campaign_now())
         passage("deliver.settled")
         return counts
 
@@ -183,10 +183,9 @@ class Delivering:
         return Window([one for one in waiting if one.id in envelopes], envelopes), counts
 
     def _settle(
-        self, entry: Entry, channel: str, answered: Iterable[tuple[Queued, Outcome]], token: str
+        self, entry: Entry, channel: str, answered: Iterable[tuple[Queued, Outcome]], token: str, now: Instant
     ) -> Counter[str]:
         """What became of a window, equal ends together: settled, or put back to be tried later."""
-        now = self._clock.campaign_now()
         alike: dict[tuple[Outcome, str, int], list[Queued]] = {}
         for one, outcome in answered:
             alike.setdefault((outcome, one.message, one.attempts), []).append(one)

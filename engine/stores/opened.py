@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -74,6 +74,11 @@ class StoredClock(SystemClock):
     def campaign_now(self) -> Instant:
         """What was set, else system time."""
         return self.campaign_time()[0]
+
+    def campaign_clock(self) -> Callable[[], Instant]:
+        """What was set, as it stands now, else system time."""
+        at = self._times.read().set_at
+        return self.system_now if at is None else lambda: at
 
     def campaign_time(self) -> tuple[Instant, bool]:
         """Campaign time, and whether it stands until it is advanced."""

@@ -9,6 +9,7 @@ from pymongo.database import Database
 
 from engine.errors import WrongCall
 from engine.stores.campaign_time import CampaignTime, CampaignTimes
+from engine.stores.opened import StoredClock
 from tests.integration.store_threads import together
 
 SYSTEM = 1_796_083_200_000
@@ -62,3 +63,19 @@ def test_of_many_who_advance_at_once_the_latest_moment_stands(times: CampaignTim
     done = together(10, advance)
     assert done[9]
     assert times.read().set_at == 1_009
+
+
+def test_a_clock_that_was_asked_once_stands_where_campaign_time_stood(times: CampaignTimes) -> None:
+    times.advance(1_000, SYSTEM)
+    clock = StoredClock(times)
+    campaign_now = clock.campaign_clock()
+    times.advance(2_000, SYSTEM)
+    assert (campaign_now(), clock.campaign_now(), clock.campaign_clock()()) == (1_000, 2_000, 2_000)
+
+
+def test_a_clock_that_was_asked_once_goes_on_with_the_system(times: CampaignTimes) -> None:
+    clock = StoredClock(times)
+    campaign_now, before = clock.campaign_clock(), clock.system_now()
+    while campaign_now() == before:
+        pass
+    assert before < campaign_now() <= clock.system_now()
