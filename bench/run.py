@@ -6,6 +6,7 @@ One run, one population, services of its own; the ways of a table take turns. `-
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import tempfile
@@ -77,6 +78,8 @@ def ground(users: int, wanted: Sequence[ServiceName] = ("mongo", "broker")) -> I
             addresses["services.mongo_database"] = DATABASE
             with MongoClient[dict[str, Any]](urls.mongo_url) as client:
                 fill(client[DATABASE], users)
+                gc.collect()
+                gc.freeze()  # the population was made in this process: a worker's collector does not walk over it
                 yield Ground(client[DATABASE], addresses, folder)
         finally:
             services.stop(discard=True)

@@ -7,7 +7,6 @@ settled; P6b takes the wall time of the delivering alone, to a sink that answers
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import statistics
 import sys
@@ -235,8 +234,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     load = os.getloadavg()[0]
     with ground(given.users) as place:
-        gc.collect()
-        gc.freeze()  # the population was made in this process: a worker's collector does not walk over it
         p6 = processor(place, given.rounds)
         spent = parts(place)
         p6b = late(place, given.rounds)

@@ -28,6 +28,12 @@ from engine.predicate.fields import Row
 READ_US: Final = "read_us"
 """Under this a slice's results tell the microseconds that its path took to read; the planner's rates come from it."""
 
+TIMED: Final = "timed"
+"""Under this they tell how many users were read in those: whom the path itself gave, not what stood in for it."""
+
+MEASURED: Final = frozenset({READ_US, TIMED})
+"""What they tell the planner, and nobody else."""
+
 KEPT: Final = 256
 """Compiled candidate sets kept in a process, some kilobytes each: one for each run that goes on."""
 
@@ -63,7 +69,8 @@ class Entering:
             self._recheck.changed(piece.workspace, rows, found.changes)
         counts["users"] = found.read
         counts["matched"] = len(rows)
-        counts[READ_US] = read_us
+        if found.timed:
+            counts |= {READ_US: read_us, TIMED: found.read}
         return _cursor(found), +counts
 
     def _enter(

@@ -7,7 +7,7 @@ elsewhere (a list, Elasticsearch) read them from MongoDB; the cached scan reads 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from engine.domain.keys import suffix_of_user
@@ -33,13 +33,15 @@ class Found:
     """What one step of a path gave.
 
     `rows` are the candidates, `read` is how many users were read for them, `then` where the next step begins (None: the
-    range ends here). `changes` tells later whether users of the cache changed meanwhile.
+    range ends here). `changes` tells later whether users of the cache changed meanwhile. `timed` is whether the path
+    itself gave them, not what stood in for it (a scan, or what the cache had to load): else its time says nothing.
     """
 
     rows: list[Row]
     read: int
     then: str | None
     changes: int | None = None
+    timed: bool = True
 
 
 class Finding:
@@ -71,17 +73,17 @@ class Finding:
                 with measured("cache.read") as call:
                     found = self._cached(hold, entry, wanted, first, size)
                     call.documents = 0 if found is None else found.read
-                return found or self._scanned(piece, entry, wanted, first, size)
+                return found or self._stand_in(piece, entry, wanted, first, size)
             case AccessPath.ELASTIC:
                 if self._index is None:
                     raise ProgrammerError("a slice asks for Elasticsearch, and there is none")
                 query, index = wanted.elastic().filter, self._filled()
                 if index is None:  # lost since the run was planned
-                    return self._scanned(piece, entry, wanted, first, size)
+                    return self._stand_in(piece, entry, wanted, first, size)
                 try:
                     keys = self._index.ids(query, piece.workspace, first, piece.until, size, index)
                 except EngineError:  # it went away while the slice went on
-                    return self._scanned(piece, entry, wanted, first, size)
+                    return self._stand_in(piece, entry, wanted, first, size)
                 return self._named(entry, wanted, keys, size)
             case AccessPath.LIST:
                 name = entry.compiled.audience.compiled.required_lists[0]
@@ -105,6 +107,9 @@ class Finding:
         then = suffix_of_user(documents[-1]["_id"]) + AFTER if len(documents) == size else None
         return Found(_living(entry, wanted, documents), len(documents), then)
 
+    def _stand_in(self, piece: Slice, entry: Entry, wanted: Candidates, first: str, size: int) -> Found:
+        return replace(self._scanned(piece, entry, wanted, first, size), timed=False)
+
     def _cached(self, hold: Hold, entry: Entry, wanted: Candidates, first: str, size: int) -> Found | None:
         """The next rows of the scan that goes on, read ahead; None where no cache is in force (any more).
 
@@ -120,17 +125,18 @@ class Finding:
                 return None
             scan = hold.scan = Scan(batches, epoch, first.removesuffix(AFTER))
         rows: list[Row] = []
-        users, changes, then = 0, None, None
+        users, hits, changes, then = 0, 0, None, None
         for read in scan.batches:
             changes = read.changes if changes is None else changes
             users += len(read.rows)
+            hits += read.hits
             rows += wanted.living(read.rows, piece.as_of)
             scan.reached = read.until
             del read  # its rows are freed before the next ones are decoded: a quarter less processor time
             if users >= size and (users >= READS * size or len(rows) >= size // READS):
                 then = None if scan.reached >= piece.until else scan.reached
                 break
-        return Found(rows, users, then, changes)
+        return Found(rows, users, then, changes, timed=hits >= users)
 
 
 def _living(entry: Entry, wanted: Candidates, documents: Sequence[Document]) -> list[Row]:

@@ -12,7 +12,7 @@ from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import CampaignState, RunState
 from engine.domain.work import RunKind
 from engine.failpoints import passage
-from engine.pipeline.entering import READ_US
+from engine.pipeline.entering import MEASURED, READ_US, TIMED
 from engine.pipeline.ports import CampaignStore, Doorbell, RunStore, SliceStore, StayStore
 from engine.pipeline.sources import RateStore
 from engine.telemetry.events import emit
@@ -60,7 +60,7 @@ class Finishing:
         passage("run.decided")
         path = pieces[0].path if pieces else None
         if path is not None and results[READ_US]:
-            self._rates.measured(path, results["users"], timedelta(microseconds=results[READ_US]))
+            self._rates.measured(path, results[TIMED], timedelta(microseconds=results[READ_US]))
         emit(
             "run.decided",
             workspace=run.workspace,
@@ -70,7 +70,7 @@ class Finishing:
             kind=run.kind.value,
             as_of=run.as_of,
             slices=len(pieces),
-            **{name: count for name, count in results.items() if name != READ_US},
+            **{name: count for name, count in results.items() if name not in MEASURED},
         )
         self._bell.ring()
         return True

@@ -20,7 +20,7 @@ from engine.domain.work import AccessPath, RunKind, Slice, SliceKind
 from engine.failpoints import passage
 from engine.pipeline.book import CampaignBook, Entry, launching
 from engine.pipeline.deciding import Deciding, Look, Origin
-from engine.pipeline.entering import READ_US, Entering
+from engine.pipeline.entering import MEASURED, Entering
 from engine.pipeline.finding import AFTER
 from engine.pipeline.ports import CampaignStore, Doorbell, Messenger, SliceStore, StayStore, UserReads
 from engine.pipeline.telling import slice_labels
@@ -98,7 +98,7 @@ class Processing:
         if closed is None or closed.run is None:
             return
         labels = slice_labels(closed, self._book.name(closed.campaign))
-        results = {name: count for name, count in closed.results.items() if name != READ_US}
+        results = {name: count for name, count in closed.results.items() if name not in MEASURED}
         emit("slice.closed", **labels, as_of=closed.as_of, first=closed.first, until=closed.until, **results)
         if not self._slices.has_open(closed.run):
             self._messenger().finish(closed.run)
@@ -140,7 +140,7 @@ class Processing:
             policy=self._book.policies.version,
             as_of=piece.as_of,
             duration=took,
-            **{name: count for name, count in counts.items() if name != READ_US},
+            **{name: count for name, count in counts.items() if name not in MEASURED},
         )
         return Progress(cursor, counts)
 

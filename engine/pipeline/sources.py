@@ -57,7 +57,7 @@ class Search(Protocol):
 
 
 class CachedRows(Protocol):
-    """Rows from the user cache, up to the bound `until` behind the last whole bucket.
+    """Rows from the user cache, up to the bound `until` behind the last whole bucket; `hits` had not to be loaded.
 
     `changes` is the workspace's counter of refreshes when they were read (None where Redis did not tell).
     """
@@ -66,6 +66,8 @@ class CachedRows(Protocol):
     def rows(self) -> list[Row]: ...
     @property
     def until(self) -> str: ...
+    @property
+    def hits(self) -> int: ...
     @property
     def changes(self) -> int | None: ...
 

@@ -86,6 +86,13 @@ def disturb(world: World, client: redis.Redis, draw: random.Random, begin_anew: 
     return state, len(evicted)
 
 
+def timed(world: World, name: str) -> int:
+    """How many users of a campaign's launch tell the planner how quick its path is."""
+    run = world.database["runs"].find_one({"campaign": world.record(name).uid})
+    assert run is not None
+    return int(run["results"].get("timed", 0))
+
+
 @pytest.mark.timeout(900)
 def test_every_path_lets_the_same_users_in(reading: World) -> None:
     draw = random.Random(4)
@@ -167,6 +174,16 @@ def test_a_slice_goes_on_by_mongodb_when_elasticsearch_goes_away(
     with following(world):
         found, took = entered(world, "gone", {"plan": "gold"}, AccessPath.ELASTIC)
     assert (len(found), took) == (9, "elastic")
+    assert timed(world, "gone") == 0, "MongoDB's time says nothing of Elasticsearch"
+
+
+def test_only_what_the_cache_held_says_how_quick_it_is(reading: World) -> None:
+    world = reading
+    world.users(USERS, plan="gold")
+    with following(world):
+        for name, wanted in (("cold", 0), ("warm", len(USERS))):
+            found, took = entered(world, name, {"plan": "gold"}, AccessPath.CACHE)
+            assert (len(found), took, timed(world, name)) == (len(USERS), "cache", wanted)
 
 
 def test_campaigns_go_on_while_elasticsearch_and_the_cache_are_away(make_world: Callable[..., World]) -> None:

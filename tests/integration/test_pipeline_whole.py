@@ -124,6 +124,7 @@ def test_every_run_is_decided_and_its_results_are_the_sum_of_its_slices(make_wor
     launch = next(run for run in runs if run["kind"] == "launch")
     assert launch["pieces"] == 4
     assert launch["results"].pop("read_us") > 0
+    assert launch["results"].pop("timed") == 10
     assert launch["results"] == {"users": 10, "matched": 10, "entered": 10, "chosen": 10}
     assert sum(run.get("results", {}).get("entered", 0) for run in runs) == len(world.stays("hello"))
 
