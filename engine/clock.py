@@ -38,6 +38,9 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Seconds that never go back, to count a lease."""
 
+    def worked(self) -> float:
+        """Seconds that the processor has worked for this thread: what it takes, whatever runs beside it."""
+
 
 class SystemClock:
     """The machine's clock; campaign time is system time."""
@@ -57,6 +60,10 @@ class SystemClock:
     def monotonic(self) -> float:
         """Seconds from an arbitrary start."""
         return time.monotonic()
+
+    def worked(self) -> float:
+        """Seconds of this thread's processor time."""
+        return time.thread_time()
 
 
 def millis(duration: timedelta) -> int:
