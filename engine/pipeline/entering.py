@@ -74,7 +74,7 @@ class Entering:
         counts["users"] = found.read
         counts["matched"] = len(rows)
         if found.timed:
-            counts |= {READ_US: read_us, TIMED: found.read}
+            counts[READ_US], counts[TIMED] = read_us, found.read
         return _cursor(found), +counts
 
     def _enter(
