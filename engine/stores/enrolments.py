@@ -293,6 +293,6 @@ NAMED: Final[Mapping[str, str]] = {
     "enrolments.stays_of": "user",
     "enrolments.enter_alike": "_id_",
     "enrolments.present": "_id_",
-    "enrolments.has_open": "idle and outgoing",
+    "enrolments.has_open": "idle or outgoing",
 }
-"""The named queries and the index each relies on; of two, the planner chooses by what it finds."""
+"""The named queries and the index each relies on; of two, the planner chooses by what it finds, or asks both."""
