@@ -61,7 +61,12 @@ return taken
 STORE: Final = Script("""
 -- store: keys = {bucket, lease}, args = {token, lifetime in ms, field, value, field, value, ...}
 -- writes a whole bucket if the lease is still there: a refresh since then has removed it; answers 1 or 0
-if redis.call("get", KEYS[2]) ~= ARGV[1] or redis.call("exists", KEYS[1]) == 1 then
+-- a bucket that is there was stored after we had looked: ours is not needed, and the lease must not outlive us
+if redis.call("get", KEYS[2]) ~= ARGV[1] then
+    return 0
+end
+if redis.call("exists", KEYS[1]) == 1 then
+    redis.call("del", KEYS[2])
     return 0
 end
 for start = 3, #ARGV, 1000 do

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
-from engine.clock import Instant, format_instant
+from engine.clock import Instant, SystemClock, format_instant
 from engine.errors import WrongCall
 from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY
@@ -63,3 +64,28 @@ class CampaignTimes:
         done = self._all.update_one({"_id": "campaign_time", "at": {"$lte": to}}, {"$set": {"at": to}})
         if done.matched_count == 0:
             raise WrongCall("campaign time was advanced further by somebody else meanwhile", remedy="read it again")
+
+
+class StoredClock(SystemClock):
+    """Campaign time as MongoDB has it: read each time, for a stale one would decide wrongly."""
+
+    def __init__(self, times: CampaignTimes) -> None:
+        self._times = times
+
+    def campaign_now(self) -> Instant:
+        """What was set, else system time."""
+        return self.campaign_time()[0]
+
+    def campaign_clock(self) -> Callable[[], Instant]:
+        """What was set, as it stands now, else system time."""
+        at = self._times.read().set_at
+        return self.system_now if at is None else lambda: at
+
+    def campaign_time(self) -> tuple[Instant, bool]:
+        """Campaign time, and whether it stands until it is advanced."""
+        at = self._times.read().set_at
+        return (self.system_now(), False) if at is None else (at, True)
+
+    def is_set(self) -> bool:
+        """Whether campaign time stands until it is advanced."""
+        return self.campaign_time()[1]

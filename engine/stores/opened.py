@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -13,7 +13,6 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import ConnectionFailure, ExecutionTimeout, NetworkTimeout, WTimeoutError
 
-from engine.clock import Instant, SystemClock
 from engine.errors import OperatorError
 from engine.predicate.fields import Catalogue
 from engine.stores.advisor import IndexAdvisor
@@ -22,7 +21,7 @@ from engine.stores.bell import Bell
 from engine.stores.cache_layouts import CacheLayouts
 from engine.stores.cache_server import CacheServer, Tell, cache_client, unheard
 from engine.stores.cached_users import CachedUsers
-from engine.stores.campaign_time import CampaignTimes
+from engine.stores.campaign_time import CampaignTimes, StoredClock
 from engine.stores.campaigns import Campaigns
 from engine.stores.change_stream import UserStream
 from engine.stores.connect import mongo_client, redis_client, stream_client
@@ -63,31 +62,6 @@ class Addresses(Protocol):
     elastic_url: SecretStr | None
     elastic_api_key: SecretStr | None
     elastic_ca: Path | None
-
-
-class StoredClock(SystemClock):
-    """Campaign time as MongoDB has it: read each time, for a stale one would decide wrongly."""
-
-    def __init__(self, times: CampaignTimes) -> None:
-        self._times = times
-
-    def campaign_now(self) -> Instant:
-        """What was set, else system time."""
-        return self.campaign_time()[0]
-
-    def campaign_clock(self) -> Callable[[], Instant]:
-        """What was set, as it stands now, else system time."""
-        at = self._times.read().set_at
-        return self.system_now if at is None else lambda: at
-
-    def campaign_time(self) -> tuple[Instant, bool]:
-        """Campaign time, and whether it stands until it is advanced."""
-        at = self._times.read().set_at
-        return (self.system_now(), False) if at is None else (at, True)
-
-    def is_set(self) -> bool:
-        """Whether campaign time stands until it is advanced."""
-        return self.campaign_time()[1]
 
 
 MONGO_OUTAGES: Final = (ConnectionFailure, NetworkTimeout, ExecutionTimeout, WTimeoutError)

@@ -8,8 +8,7 @@ import pytest
 from pymongo.database import Database
 
 from engine.errors import WrongCall
-from engine.stores.campaign_time import CampaignTime, CampaignTimes
-from engine.stores.opened import StoredClock
+from engine.stores.campaign_time import CampaignTime, CampaignTimes, StoredClock
 from tests.integration.store_threads import together
 
 SYSTEM = 1_796_083_200_000

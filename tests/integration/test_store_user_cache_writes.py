@@ -193,6 +193,17 @@ def test_a_loader_whose_lease_ran_out_stores_nothing_over_another(world: CacheWo
     assert world.read(layout) == world.stored()
 
 
+def test_a_loader_that_came_too_late_leaves_no_lease_behind(world: CacheWorld, loader: BucketLoader) -> None:
+    """It had looked before another one stored; once that bucket is evicted, the next reader may load it."""
+    layout = world.adopt()
+    world.cache.warm(layout)
+    late = loader.lease(layout, [0])
+    assert late.buckets == {0}
+    assert loader.store(layout, late, loader.fetch(layout, [0])) == 0
+    world.redis.delete(layout.bucket_key(0))
+    assert loader.lease(layout, [0]).buckets == {0}
+
+
 def test_a_lease_ends_by_itself(world: CacheWorld, loader: BucketLoader) -> None:
     layout = world.adopt()
     loader.lease(layout, [0])
