@@ -16,7 +16,7 @@ from pymongo import InsertOne
 from pymongo.database import Database
 
 from bench.population import AS_OF, WORKSPACE
-from engine.domain.delivery import Queued
+from engine.domain.delivery import Delivery
 from engine.domain.enrolment import Enrolment, Outgoing, Settled
 from engine.domain.keys import enrolment_id, user_key, user_suffix
 from engine.domain.lifecycle import DeliveryState, StayState
@@ -46,8 +46,8 @@ def measure(database: Documents, count: int, window: int) -> Marks:
     server = psutil.Process(int(database.command("serverStatus")["pid"]))
     deliveries = Deliveries(database)
     _fill(database, stays)
-    waiting = [Queued(stay.id, stay.user, 1, "hello", AS_OF) for stay in stays]
-    mark = _each(server, waiting, window, lambda some: deliveries.mark(some, "token"))
+    waiting = [Delivery(stay.id, stay.user, 1, "hello", AS_OF) for stay in stays]
+    mark = _each(server, waiting, window, lambda some: deliveries.settle_and_mark([], some, "token"))
     settle = _each(
         server, waiting, window, lambda some: deliveries.settle([Settling([one.id for one in some], "token", SENT)])
     )
@@ -79,7 +79,7 @@ def _fill(database: Documents, stays: Sequence[Enrolment]) -> None:
 
 
 def _each(
-    server: psutil.Process, waiting: Sequence[Queued], window: int, step: Callable[[Sequence[Queued]], object]
+    server: psutil.Process, waiting: Sequence[Delivery], window: int, step: Callable[[Sequence[Delivery]], object]
 ) -> float:
     """Processor microseconds of mongod per mail for one step over all windows."""
     before = sum(server.cpu_times()[:2])
@@ -88,13 +88,13 @@ def _each(
     return (sum(server.cpu_times()[:2]) - before) / len(waiting) * 1e6
 
 
-def _mark_window(database: Documents, some: Sequence[Queued]) -> None:
+def _mark_window(database: Documents, some: Sequence[Delivery]) -> None:
     slices = database.get_collection("slices", write_concern=MAJORITY)
     window = {"token": "token", "ids": [one.id for one in some]}
     slices.update_one({"_id": "bench"}, {"$set": {"window": window}}, upsert=True)
 
 
-def _settle_queued(database: Documents, some: Sequence[Queued]) -> None:
+def _settle_queued(database: Documents, some: Sequence[Delivery]) -> None:
     enrolments = database.get_collection("enrolments", write_concern=MAJORITY)
     at = SENT.at
     enrolments.update_many(

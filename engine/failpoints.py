@@ -33,7 +33,6 @@ POINTS: Final = frozenset(
         "deliver.marked",
         "deliver.sending",
         "deliver.sent",
-        "deliver.part_settled",
         "deliver.settled",
         "deliver.recovered",
         "lease.freed",

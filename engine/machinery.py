@@ -222,7 +222,7 @@ class Machinery(Core):
     def watching(self) -> Watching:
         """Notices campaigns that are slow, fail too much, or are stuck."""
         s, limit = self.stores, self.settings.engine.attempt_limit
-        return Watching(s.campaigns, s.deliveries, s.counts, self.book, self.clock, attempt_limit=limit)
+        return Watching(s.campaigns, s.counts, self.book, attempt_limit=limit)
 
     @cached_property
     def delivering(self) -> Delivering:

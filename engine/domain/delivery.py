@@ -21,10 +21,11 @@ class Versioned(Protocol):
         """The version that was read."""
 
 
-class Queued(NamedTuple):
-    """A delivery that waits to be sent, as the deliver step reads it: of the stay `id` at `version`.
+class Delivery(NamedTuple):
+    """A delivery on its way, as the deliver step reads it: of the stay `id` at `version`.
 
-    `user` is the user key, `chosen_at` campaign time, `attempts` those so far, `slice` the slice that chose it.
+    `user` is the user key, `chosen_at` campaign time, `attempts` those that came to an end, `slice` the slice that
+    chose it. `token` is the mark of the attempt that is open, None while it is queued.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Queued(NamedTuple):
     chosen_at: Instant
     attempts: int = 0
     slice: str | None = None
+    token: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ from engine.domain.lifecycle import DeliveryState, ExitReason, StayState
 class Outgoing:
     """The one delivery that is on its way, `queued` or `attempting`.
 
-    `not_before` is campaign time (quiet hours, caps); `retry_at` system time (back-off of a retry). `token` names the
-    slice, attempt and window that marked it, `since` the system time of the mark; `slice` is the slice that chose it.
+    `not_before` is campaign time (quiet hours, caps); `retry_at` system time (back-off of a retry). `attempts` are
+    those that came to an end. `token` names the slice, attempt and window that marked it; `slice` is the slice that
+    chose it.
     """
 
     message: str
@@ -24,7 +25,6 @@ class Outgoing:
     attempts: int = 0
     retry_at: Instant | None = None
     token: str | None = None
-    since: Instant | None = None
     slice: str | None = None
 
 

@@ -88,6 +88,11 @@ def suffix_of_stay(key: str) -> str:
     return key.split("/", 2)[2].rsplit("/", 1)[0]
 
 
+def entry_of(key: str) -> int:
+    """The number of the stay of an enrolment id `w/c/h/u/entry`."""
+    return int(key.rsplit("/", 1)[1])
+
+
 def delivery_key(enrolment: str, message: str) -> str:
     """Workspace, campaign, user, entry and message: the idempotency key of one delivery."""
     return f"{enrolment}/{message}"

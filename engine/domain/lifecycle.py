@@ -141,6 +141,9 @@ TRANSITIONS: Final[Mapping[StrEnum, frozenset[StrEnum]]] = {
 SETTLED: Final = frozenset({_D.SENT, _D.FAILED, _D.UNKNOWN, _D.SKIPPED})
 """Delivery states in which a message is settled: it is never chosen again in that stay."""
 
+GOING: Final = frozenset({_C.LIVE, _C.DRAINING})
+"""Campaign states in which users are looked at and written to."""
+
 LOOKED_AT: Final = frozenset({_C.LIVE, _C.DRAINING, _C.CANCELLED})
 """Campaign states in which a look at a stay decides something."""
 

@@ -1,10 +1,13 @@
-"""How deliveries settle: of which stays, under which token, to what end."""
+"""How deliveries that were attempted go on: of which stays, under which token, to what end."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeAlias
 
+from engine.clock import Instant
 from engine.domain.enrolment import Settled
 
 
@@ -15,3 +18,20 @@ class Settling:
     ids: Sequence[str]
     token: str
     settled: Settled
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """Deliveries of the stays `ids`, marked with `token`, that are queued again, to be tried after `after`.
+
+    `after` is system time, by MongoDB's clock; the stays are looked at at campaign time `at`: a look while they were
+    attempting had to wait, whatever had changed.
+    """
+
+    ids: Sequence[str]
+    token: str
+    after: timedelta
+    at: Instant
+
+
+End: TypeAlias = Settling | PutBack

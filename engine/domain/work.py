@@ -116,7 +116,10 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What the dispatcher knows of an open slice: whether it is held or rung, and whether its time has come."""
+    """What the dispatcher knows of an open slice: whether it is held or rung, and whether its time has come.
+
+    `dead_for` is how long ago (ms) its holder died, where no other has come as far as a checkpoint since.
+    """
 
     id: str
     workspace: str
@@ -128,6 +131,7 @@ class Waiting:
     ready: bool
     deaths: int = 0
     errors: int = 0
+    dead_for: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from engine.channels.message import BadMessage, Sender
 from engine.channels.skeleton import Letter, Written
 from engine.channels.templates import TemplateFailed
 from engine.clock import Instant
-from engine.domain.delivery import Envelope, Failed, Queued
+from engine.domain.delivery import Delivery, Envelope, Failed
 from engine.domain.keys import delivery_key
 from engine.domain.lifecycle import SkipReason
 from engine.errors import WrongCall
@@ -47,7 +47,7 @@ class Composing:
         return dict.fromkeys(ALWAYS, 1) | paths
 
     def compose(
-        self, entry: Entry, one: Queued, document: Document | None, *, now: Instant, sent_at: Instant
+        self, entry: Entry, one: Delivery, document: Document | None, *, now: Instant, sent_at: Instant
     ) -> Composed:
         """The mail of one delivery. `document` is the user, read from MongoDB just before: consent is never cached.
 
@@ -100,7 +100,7 @@ def trial(
         raise WrongCall(f"the campaign has no message {message_name}", remedy=f"it has {names}")
     shown = {**document, "email": recipient, "unsubscribed": False, "deleted": None}
     stay = f"test/{entry.record.uid}/{sent_at}"
-    one = Queued(stay, str(document.get("_id", "")), 0, message_name, now)
+    one = Delivery(stay, str(document.get("_id", "")), 0, message_name, now)
     composed = Composing().compose(entry, one, shown, now=now, sent_at=sent_at)
     if isinstance(composed, Envelope):
         return composed

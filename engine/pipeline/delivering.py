@@ -1,33 +1,29 @@
-"""Deliver a slice: recover what a dead sender left, then read, compose, mark, send and settle, window by window.
+"""Deliver a slice: read what is on its way, recover what a dead sender left, and send the rest window by window.
 
-`attempting` is durable before the provider is called. Consent and address are read from MongoDB just before.
+Consent and address are read from MongoDB just before a batch is sent.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
-from uuid import uuid4
 
 from engine.channels.port import Channel
-from engine.clock import Clock, Instant
-from engine.domain.delivery import Envelope, Failed, Outcome, Queued, Retry, Sent, Unknown
-from engine.domain.enrolment import Settled
+from engine.clock import Clock
+from engine.domain.delivery import Delivery
 from engine.domain.keys import stay_prefix
-from engine.domain.lifecycle import CampaignState, DeliveryState
-from engine.domain.settling import Settling
+from engine.domain.lifecycle import GOING
 from engine.domain.work import Slice
-from engine.failpoints import passage
 from engine.pipeline.book import CampaignBook, Entry
-from engine.pipeline.compose import Composing, Skip
+from engine.pipeline.compose import Composing
 from engine.pipeline.ports import CampaignStore, DeliveryStore, UserReads
 from engine.pipeline.recovering import Recovering
-from engine.pipeline.telling import slice_labels, tell
+from engine.pipeline.sending import Sending
+from engine.pipeline.telling import slice_labels
 from engine.pipeline.watching import Watching
-from engine.pipeline.working import Hold, LeaseLost, Progress, SliceWorker
+from engine.pipeline.working import Hold, Progress, SliceWorker
 from engine.telemetry.events import emit
 
 READ_AHEAD: Final = 1_000
@@ -41,22 +37,6 @@ PATIENCE: Final = 2.0
 
 LONGEST: Final = 1.0
 """Seconds after which a batch ends at the next window, so that a stop or a pause is noticed."""
-
-MOST_ATTEMPTS: Final = 12
-"""Attempts of one delivery before it fails as `retries_exhausted`: with back-off half a day to a day."""
-
-LONGEST_BACKOFF: Final = timedelta(hours=4)
-"""The longest pause between two attempts: RFC 5321 4.5.4.1 asks for two to three hours after the first tries."""
-
-SENDING: Final = frozenset({CampaignState.LIVE, CampaignState.DRAINING})
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Deliveries that are marked and sent together."""
-
-    waiting: Sequence[Queued]
-    envelopes: Mapping[str, Envelope]
 
 
 class Delivering:
@@ -88,15 +68,7 @@ class Delivering:
 
     def run(self, slice_id: str) -> None:
         """Work on one delivering slice; safe to call twice, late or for a slice that is gone."""
-        recovered: set[str] = set()
-
-        def batch(hold: Hold) -> Progress:
-            if hold.token not in recovered:
-                recovered.add(hold.token)
-                self._recovering.run(hold.piece)
-            return self._batch(hold)
-
-        closed = self._worker.work(slice_id, self._guard, batch)
+        closed = self._worker.work(slice_id, self._guard, self._batch)
         if closed is not None:
             emit("slice.closed", **slice_labels(closed, self._book.name(closed.campaign)), **dict(closed.results))
             if closed.results.get("failed"):
@@ -109,107 +81,54 @@ class Delivering:
     def _batch(self, hold: Hold) -> Progress:
         piece = hold.piece
         entry = self._book.open(piece.campaign)
-        if entry.record.state not in SENDING:
-            return Progress(None, Counter())
-        began = self._clock.monotonic()
         prefix = stay_prefix(piece.workspace, piece.campaign)
-        after = prefix + (piece.cursor if piece.cursor is not None else piece.first)
-        waiting = self._deliveries.queued(prefix, after, prefix + piece.until, self._clock.campaign_now(), READ_AHEAD)
-        campaign_now = self._clock.campaign_clock()  # asked for after they were read: not earlier than they were chosen
+        after, until = prefix + (piece.cursor if piece.cursor is not None else piece.first), prefix + piece.until
+        if entry.record.state not in GOING:
+            return self._left_behind(piece, entry, after, until)
+        began = self._clock.monotonic()
+        found = self._outgoing(prefix, after, until)
+        if self._recovering.run(piece, entry, found):
+            found = self._outgoing(prefix, after, until)  # what was put back is sent in its turn
+        waiting = [one for one in found if one.token is None]
+        sending = Sending(
+            self._deliveries,
+            self._composing,
+            self._channels("email"),
+            self._clock,
+            hold,
+            entry,
+            # asked for after they were read: not earlier than they were chosen
+            now=self._clock.campaign_clock(),
+            pace=self._pace,
+        )
         wanted = self._composing.projection(entry)
         documents = {raw["_id"]: raw for raw in self._users.read_keys([one.user for one in waiting], wanted)}
         most = self._book.profile(entry.record).window_of("email", at_most_once=entry.loaded.file.at_most_once)
-        counts: Counter[str] = Counter()
         done = 0
-        while done < len(waiting) and (done == 0 or self._clock.monotonic() - began < LONGEST):
-            window = waiting[done : done + window_size(most, self._pace)]
-            done += len(window)
-            counts += self._window(hold, entry, window, documents, campaign_now)
+        try:
+            while done < len(waiting) and (done == 0 or self._clock.monotonic() - began < LONGEST):
+                window = waiting[done : done + window_size(most, sending.pace)]
+                done += len(window)
+                sending.window(window, documents)
+        finally:
+            sending.settle()
+            self._pace = sending.pace
         took = timedelta(seconds=self._clock.monotonic() - began)
         if waiting:
-            emit("batch.delivered", **slice_labels(piece, entry.record.name), duration=took, **dict(counts))
-        finished = done == len(waiting) < READ_AHEAD
-        return Progress(None if finished else waiting[done - 1].id.removeprefix(prefix), counts)
+            emit("batch.delivered", **slice_labels(piece, entry.record.name), duration=took, **dict(sending.counts))
+        if done < len(waiting):
+            return Progress(waiting[done - 1].id.removeprefix(prefix), sending.counts)
+        return Progress(_behind(found, prefix), sending.counts)
 
-    def _window(
-        self,
-        hold: Hold,
-        entry: Entry,
-        waiting: Sequence[Queued],
-        documents: Mapping[str, dict[str, object]],
-        campaign_now: Callable[[], Instant],
-    ) -> Counter[str]:
-        window, counts = self._composed(entry, waiting, documents, campaign_now())
-        token = f"{hold.piece.id}|{hold.piece.attempt}|{uuid4().hex[:12]}"
-        marked = self._deliveries.mark(window.waiting, token) if window.waiting else set()
-        going = [one for one in window.waiting if one.id in marked]
-        if not going:
-            return counts
-        passage("deliver.marked", marked)
-        if self._clock.monotonic() >= hold.until:
-            raise LeaseLost
-        passage("deliver.sending", marked)
-        channel = self._channels("email")
-        began = self._clock.monotonic()
-        outcomes = channel.send([window.envelopes[one.id] for one in going])
-        self._pace = len(going) / max(0.001, self._clock.monotonic() - began)
-        passage("deliver.sent")
-        counts += self._settle(entry, channel.name, zip(going, outcomes, strict=True), token, campaign_now())
-        passage("deliver.settled")
-        return counts
+    def _outgoing(self, prefix: str, after: str, until: str) -> list[Delivery]:
+        return self._deliveries.outgoing(prefix, after, until, self._clock.campaign_now(), READ_AHEAD)
 
-    def _composed(
-        self, entry: Entry, waiting: Sequence[Queued], documents: Mapping[str, dict[str, object]], now: Instant
-    ) -> tuple[Window, Counter[str]]:
-        """What can be sent; what cannot settles at once as skipped or failed."""
-        envelopes: dict[str, Envelope] = {}
-        ended: dict[Settled, list[Queued]] = {}
-        sent_at = self._clock.system_now()
-        for one in waiting:
-            composed = self._composing.compose(entry, one, documents.get(one.user), now=now, sent_at=sent_at)
-            if isinstance(composed, Envelope):
-                envelopes[one.id] = composed
-                continue
-            state = DeliveryState.SKIPPED if isinstance(composed, Skip) else DeliveryState.FAILED
-            reason = composed.reason.value if isinstance(composed, Skip) else composed.reason
-            ended.setdefault(Settled(one.message, state, now, reason, one.attempts), []).append(one)
-        if ended:
-            self._deliveries.skip([(one, end) for end, some in ended.items() for one in some])
-            passage("deliver.skipped")
-        counts: Counter[str] = Counter()
-        for end, some in ended.items():
-            tell(entry, some, end, channel="email")
-            counts[end.state.value] += len(some)
-        return Window([one for one in waiting if one.id in envelopes], envelopes), counts
-
-    def _settle(
-        self, entry: Entry, channel: str, answered: Iterable[tuple[Queued, Outcome]], token: str, now: Instant
-    ) -> Counter[str]:
-        """What became of a window, equal ends together: settled, or put back to be tried later."""
-        alike: dict[tuple[Outcome, str, int], list[Queued]] = {}
-        for one, outcome in answered:
-            alike.setdefault((outcome, one.message, one.attempts), []).append(one)
-        ended: list[tuple[Settled, list[Queued]]] = []
-        later: list[tuple[Retry, list[Queued]]] = []
-        for (outcome, message, attempts), some in alike.items():
-            end = _end(outcome, message, attempts, now)
-            if isinstance(end, Settled):
-                ended.append((end, some))
-            else:
-                later.append((end, some))
-        if ended:
-            self._deliveries.settle([Settling([one.id for one in some], token, end) for end, some in ended])
-            passage("deliver.part_settled")
-        for again, some in later:
-            self._deliveries.put_back([one.id for one in some], token, again.after, now)
-        counts: Counter[str] = Counter()
-        for end, some in ended:
-            tell(entry, some, end, channel=channel)
-            counts[end.state.value] += len(some)
-        for again, some in later:
-            tell(entry, some, again, channel=channel)
-            counts["retried"] += len(some)
-        return counts
+    def _left_behind(self, piece: Slice, entry: Entry, after: str, until: str) -> Progress:
+        """Nothing is sent; what a dead sender left is recovered all the same."""
+        prefix = stay_prefix(piece.workspace, piece.campaign)
+        found = self._deliveries.attempting(prefix, after, until, READ_AHEAD)
+        self._recovering.run(piece, entry, found)
+        return Progress(_behind(found, prefix), Counter())
 
 
 def window_size(most: int, pace: float) -> int:
@@ -217,17 +136,6 @@ def window_size(most: int, pace: float) -> int:
     return min(most, max(SURELY, int(pace * PATIENCE)))
 
 
-def _end(outcome: Outcome, message: str, attempts: int, now: Instant) -> Settled | Retry:
-    """How an outcome ends a delivery that had `attempts` before this one, or after which pause it is tried again."""
-    match outcome:
-        case Sent():
-            return Settled(message, DeliveryState.SENT, now, None, attempts + 1)
-        case Failed(reason):
-            return Settled(message, DeliveryState.FAILED, now, reason, attempts + 1)
-        case Unknown(reason):
-            return Settled(message, DeliveryState.UNKNOWN, now, reason, attempts + 1)
-        case Retry(after, reason):
-            if attempts + 1 >= MOST_ATTEMPTS:
-                return Settled(message, DeliveryState.FAILED, now, "retries_exhausted", attempts + 1)
-            # The channel's pause, doubled with each attempt so far: an outage of hours must not use the attempts up.
-            return Retry(max(after, min(LONGEST_BACKOFF, after * 2**attempts)), reason)
+def _behind(found: list[Delivery], prefix: str) -> str | None:
+    """The cursor behind a page of deliveries; None where it was the last one."""
+    return found[-1].id.removeprefix(prefix) if len(found) == READ_AHEAD else None

@@ -7,7 +7,7 @@ from typing import Final
 
 from engine.clock import Clock
 from engine.domain.campaign import STAYS_TO_END
-from engine.domain.lifecycle import LOOKED_AT, CampaignState
+from engine.domain.lifecycle import GOING, LOOKED_AT, CampaignState
 from engine.pipeline.ports import CampaignStore, DeliveryStore, RunStore, StayStore
 from engine.pipeline.sources import FeedStore, LookStore
 from engine.pipeline.waiting import caught_up
@@ -54,7 +54,7 @@ class Openness:
         first = self._standing()
         if first is not None:
             return first
-        if not self._campaigns.in_states((CampaignState.LIVE, CampaignState.DRAINING)):
+        if not self._campaigns.in_states(GOING):
             return None  # no change concerns anybody
         if not caught_up(self._feed, self._clock, changed_to, PATIENCE):
             return "the feed has not handled every change yet (does it run?)"
@@ -80,7 +80,7 @@ class Openness:
                 return f"campaign {record.name} is to be launched"
             if record.state is CampaignState.CANCELLED and record.pass_as_of == STAYS_TO_END:
                 return f"campaign {record.name} has stays to end"
-            going = record.state in (CampaignState.LIVE, CampaignState.DRAINING)
+            going = record.state in GOING
             if going and self._time_is_set() and record.pass_as_of < now:
                 return f"campaign {record.name} has a pass to make"
         moving = [record.uid for record in records if record.state in LOOKED_AT]

@@ -15,7 +15,7 @@ from typing import Final
 
 from engine.clock import Instant, millis
 from engine.domain.campaign import CONTINUOUS, CampaignRecord
-from engine.domain.lifecycle import CampaignState
+from engine.domain.lifecycle import GOING, CampaignState
 from engine.domain.work import Run, RunKind
 from engine.errors import EngineError
 from engine.pipeline.book import CampaignBook, Entry
@@ -31,7 +31,7 @@ MARGIN: Final = timedelta(minutes=1)
 
 def going(record: CampaignRecord) -> bool:
     """Whether it is passed at all."""
-    return record.state in (CampaignState.LIVE, CampaignState.DRAINING)
+    return record.state in GOING
 
 
 class Passing:

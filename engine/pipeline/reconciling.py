@@ -154,7 +154,8 @@ class Reconciling:
                 # nobody can tell whether what was being attempted has gone out
                 trying = stay.outgoing.state is DeliveryState.ATTEMPTING
                 end = DeliveryState.UNKNOWN if trying else DeliveryState.FAILED
-                settled = Settled(stay.outgoing.message, end, now, "poison", stay.outgoing.attempts)
+                attempts = stay.outgoing.attempts + trying
+                settled = Settled(stay.outgoing.message, end, now, "poison", attempts)
             change = StayChange(
                 stay.id, stay.version, stay.revision, now, None, ExitReason.FAILED, "poison", settled=settled
             )
@@ -175,8 +176,6 @@ class Reconciling:
         elif piece.kind in (SliceKind.STAYS, SliceKind.IDLE):
             stays = self._stays.active(prefix, after, until, limit)
         else:
-            now = self._clock.campaign_now()
-            ids = [one.id for one in self._deliveries.queued(prefix, after, until, now, limit)]
-            ids += [stay.id for stay in self._deliveries.attempting(prefix, after, until, limit)]
-            return list(dict.fromkeys(map(suffix_of_stay, sorted(ids))))
+            found = self._deliveries.outgoing(prefix, after, until, self._clock.campaign_now(), limit)
+            return list(dict.fromkeys(suffix_of_stay(one.id) for one in found))
         return list(dict.fromkeys(suffix_of_stay(stay.id) for stay in stays))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from threading import Lock
 
 from engine.domain.campaign import CampaignRecord
-from engine.domain.lifecycle import CampaignState
+from engine.domain.lifecycle import GOING
 from engine.domain.looks import EVERYTHING
 from engine.errors import EngineError
 from engine.pipeline.book import CampaignBook, Entry
@@ -16,7 +16,7 @@ from engine.pipeline.roster import Roster
 
 def concerned(record: CampaignRecord) -> bool:
     """Whether a change brings a look in this campaign. A paused one looks at everybody when it is resumed."""
-    return record.state in (CampaignState.LIVE, CampaignState.DRAINING)
+    return record.state in GOING
 
 
 class Registry:

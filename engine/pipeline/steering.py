@@ -10,7 +10,7 @@ from engine.campaign.changes import Change, carry_aliases, changes, edit_faults
 from engine.campaign.load import LoadedCampaign, campaign_from_spec
 from engine.clock import Clock
 from engine.domain.campaign import STAYS_TO_END, CampaignRecord, Plain
-from engine.domain.lifecycle import LOOKED_AT, CampaignState, RunState
+from engine.domain.lifecycle import GOING, LOOKED_AT, CampaignState, RunState
 from engine.domain.work import AccessPath, RunKind
 from engine.errors import InvalidSource, NotFound, WrongCall
 from engine.pipeline.book import CampaignBook
@@ -96,7 +96,7 @@ class Steering:
             return Applied(record, False, told)
         if not self._campaigns.apply(record):
             raise WrongCall(f"{file.campaign} was edited by somebody else meanwhile", remedy="apply it again")
-        if before.state in (_C.LIVE, _C.DRAINING):
+        if before.state in GOING:
             now = self._clock.campaign_now()
             self._planning.start(record, RunKind.STAYS, now, anew=True)  # those enrolled are looked at once
             if record.intake_open:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.clock import Instant
-from engine.domain.delivery import Queued, Retry
+from engine.domain.delivery import Delivery, Retry
 from engine.domain.enrolment import Settled
-from engine.domain.keys import delivery_key, user_id_of
+from engine.domain.keys import delivery_key, entry_of, user_id_of
 from engine.domain.work import Slice
 from engine.pipeline.book import Entry
 from engine.telemetry.events import emit_each
 
 
-def tell(entry: Entry, ended: Sequence[Queued], end: Settled | Retry, *, channel: str) -> None:
+def tell(entry: Entry, ended: Sequence[Delivery], end: Settled | Retry, *, channel: str) -> None:
     """Tell how deliveries ended that came to one end, or that they are tried again: one line each."""
-    alike: dict[tuple[str, Instant, str | None, int], list[Queued]] = {}
+    alike: dict[tuple[str, Instant, str | None, int], list[Delivery]] = {}
     for one in ended:
         alike.setdefault((one.message, one.chosen_at, one.slice, one.attempts), []).append(one)
     for (message, chosen_at, chosen_by, attempts), some in alike.items():
@@ -33,7 +33,7 @@ def tell(entry: Entry, ended: Sequence[Queued], end: Settled | Retry, *, channel
         rows = [
             {
                 "user": user_id_of(one.user),
-                "entry": str(int(one.id.rsplit("/", 1)[1])),
+                "entry": str(entry_of(one.id)),
                 "key": delivery_key(one.id, message),
             }
             for one in some

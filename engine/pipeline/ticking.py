@@ -12,7 +12,7 @@ from typing import Final
 from engine.clock import Clock, Instant
 from engine.domain.campaign import ONE_OFF, STAYS_TO_END, CampaignRecord
 from engine.domain.keys import cut, stay_prefix
-from engine.domain.lifecycle import LOOKED_AT, CampaignState, DeliveryState, RunState
+from engine.domain.lifecycle import GOING, LOOKED_AT, CampaignState, RunState
 from engine.domain.work import Run, RunKind, Slice, SliceKind
 from engine.pipeline.book import CampaignBook
 from engine.pipeline.dispatching import Dispatching
@@ -211,22 +211,20 @@ class Ticking:
         return count
 
     def _deliver(self, records: Mapping[str, CampaignRecord], now: Instant) -> int:
-        """Delivering slices for each campaign with something to send, or to recover, and no such slice open."""
+        """Delivering slices for each campaign with something to send and no such slice open.
+
+        A slice ends only when nothing of its range is attempting: what a dead sender left has a slice that is open.
+        """
         if not self._deliveries.has_outgoing(None, None):
             return 0
         leave_out = self._slices.campaigns_with_open(SliceKind.DELIVER)
-        sending = {
-            uid for uid, record in records.items() if record.state in (CampaignState.LIVE, CampaignState.DRAINING)
-        }
+        leave_out |= {uid for uid, record in records.items() if record.state not in GOING}
         count = 0
-        for state, allowed in ((DeliveryState.QUEUED, sending), (DeliveryState.ATTEMPTING, set(records))):
-            out = leave_out | (set(records) - allowed)
-            while (uid := self._deliveries.first_campaign(state, now, sorted(out))) is not None:
-                out.add(uid)
-                if uid in records and uid not in leave_out:
-                    leave_out.add(uid)
-                    self._round(records[uid], now)
-                    count += 1
+        while (uid := self._deliveries.first_campaign(now, sorted(leave_out))) is not None:
+            leave_out.add(uid)
+            if uid in records:
+                self._round(records[uid], now)
+                count += 1
         return count
 
     def _round(self, record: CampaignRecord, now: Instant) -> None:

@@ -8,22 +8,19 @@ from datetime import timedelta
 from threading import Lock
 from typing import Final
 
-from engine.clock import Clock, format_duration
+from engine.clock import format_duration, millis
 from engine.domain.campaign import CampaignRecord
 from engine.domain.keys import stay_prefix
-from engine.domain.lifecycle import CampaignState, DeliveryState
-from engine.domain.work import Waiting
+from engine.domain.lifecycle import GOING, CampaignState, DeliveryState
+from engine.domain.work import SliceKind, Waiting
 from engine.pipeline.book import CampaignBook
-from engine.pipeline.ports import CampaignStore, DeliveryStore, StayCounts
+from engine.pipeline.ports import CampaignStore, StayCounts
 from engine.policy.models import Profile
 from engine.pressure import is_slow, over_budget
 from engine.telemetry.events import emit
 
 STUCK_ERRORS: Final = 5
 """Claims in a row that raised, after which a slice keeps its campaign from finishing."""
-
-LOOK_EVERY: Final = 10.0
-"""Seconds between two looks for deliveries that are attempting for too long."""
 
 
 def stuck(record: CampaignRecord) -> bool:
@@ -37,23 +34,17 @@ class Watching:
     def __init__(
         self,
         campaigns: CampaignStore,
-        deliveries: DeliveryStore,
         counts: StayCounts,
         book: CampaignBook,
-        clock: Clock,
         *,
         attempt_limit: timedelta,
     ) -> None:
         self._campaigns = campaigns
-        self._deliveries = deliveries
         self._counts = counts
         self._book = book
-        self._clock = clock
         self._attempt_limit = attempt_limit
         self._measured: dict[str, deque[float]] = {}
         self._lock = Lock()
-        self._looked = float("-inf")
-        self._long: dict[str, int] = {}
 
     def batch(self, record: CampaignRecord, profile: Profile, users: int, took: timedelta) -> None:
         """Take the measurement of one decided batch; moves the campaign to its slow lane, or back."""
@@ -87,7 +78,7 @@ class Watching:
             return
         labels = {"workspace": record.workspace, "campaign": record.name, "campaign_uid": record.uid}
         emit("campaign.over_budget", **labels, profile=profile.profile, failed=failed, ended=ended)
-        pausing = record.state in (CampaignState.LIVE, CampaignState.DRAINING) and profile.errors.then == "pause"
+        pausing = record.state in GOING and profile.errors.then == "pause"
         if pausing and self._campaigns.move(record, CampaignState.PAUSED, resume_to=record.state.value):
             emit("campaign.paused", **labels, reason="error_budget", state=CampaignState.PAUSED.value)
 
@@ -96,19 +87,20 @@ class Watching:
     ) -> None:
         """Mark campaigns that cannot finish by themselves with the reason, and take the mark away when it is mended.
 
-        `marked` are the uids of those that bear one.
+        `marked` are the uids of those that bear one. A sender that died leaves deliveries attempting until the next one
+        has come to them.
         """
-        if self._clock.monotonic() - self._looked > LOOK_EVERY:
-            self._looked = self._clock.monotonic()
-            self._long = self._deliveries.long_attempting(self._attempt_limit)
+        limit = millis(self._attempt_limit)
         failing = {one.campaign: one.id for one in waiting if one.errors >= STUCK_ERRORS}
-        for uid in sorted({*failing, *self._long, *marked}.intersection(records)):
+        sending = [one for one in waiting if one.kind is SliceKind.DELIVER]
+        left = {one.campaign: one.id for one in sending if (one.dead_for or 0) > limit}
+        for uid in sorted({*failing, *left, *marked}.intersection(records)):
             record, reason = records[uid], None
             if uid in failing:
                 reason = f"slice {failing[uid]} keeps failing; the log says why"
-            elif uid in self._long:
-                limit = format_duration(self._attempt_limit)
-                reason = f"{self._long[uid]} deliveries are attempting for more than {limit}"
+            elif uid in left:
+                longest = format_duration(self._attempt_limit)
+                reason = f"deliveries of slice {left[uid]} are attempting for more than {longest}: their sender died"
             if reason == record.stuck:
                 continue
             self._campaigns.set_stuck(uid, reason)
@@ -119,5 +111,5 @@ class Watching:
                     campaign=record.name,
                     campaign_uid=uid,
                     reason=reason,
-                    slice=failing.get(uid),
+                    slice=failing.get(uid) or left.get(uid),
                 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -50,7 +50,7 @@ class Campaigns:
         wanted: Document = {"workspace": workspace} if workspace else {"workspace": {"$gte": ""}}
         return [_record(raw) for raw in self._all.find(wanted | {"name": name}, hint="name")]
 
-    def in_states(self, states: Sequence[CampaignState]) -> list[CampaignRecord]:
+    def in_states(self, states: Iterable[CampaignState]) -> list[CampaignRecord]:
         """Every campaign in one of `states`, without its file. Index: `state`."""
         wanted = {"state": {"$in": [state.value for state in states]}}
         found = self._all.find(wanted, {"spec": 0}, hint="state").sort("_id", 1)

@@ -87,7 +87,6 @@ def read_outgoing(raw: Document) -> Outgoing:
         attempts=raw.get("attempts", 0),
         retry_at=_instant(raw.get("retry_at")),
         token=raw.get("token"),
-        since=_instant(raw.get("since")),
         slice=raw.get("slice"),
     )
 

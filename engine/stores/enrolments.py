@@ -33,9 +33,10 @@ INDEXES: Final = (
         partialFilterExpression={"due_at": {"$exists": True}},
     ),
     IndexModel(
-        [("outgoing.state", ASCENDING), ("campaign", ASCENDING), ("outgoing.not_before", ASCENDING)],
+        # The state of the delivery is left out: marking it as attempting costs no write here.
+        [("campaign", ASCENDING), ("outgoing.not_before", ASCENDING)],
         name="outgoing",
-        partialFilterExpression={"outgoing.state": {"$exists": True}},
+        partialFilterExpression={"outgoing.not_before": {"$exists": True}},
     ),
     IndexModel(
         # `idle_since` stands only while nothing is on its way: sending a message costs no write here besides settling.
@@ -236,7 +237,7 @@ class Enrolments:
         A stay goes from one of them to the other: asked for one after the other, it could be missed by both.
         """
         idle = {"campaign": campaign, "state": "active", "idle_since": {"$exists": True}}
-        sending = {"campaign": campaign, "outgoing.state": {"$in": ["queued", "attempting"]}}
+        sending = {"campaign": campaign, "outgoing.not_before": {"$exists": True}}
         return self._at_once.find_one({"$or": [idle, sending]}, {"_id": 1}) is not None
 
 

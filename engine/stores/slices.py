@@ -91,7 +91,8 @@ class Slices:
                         "lease.until": {"$add": [_NOW, millis(lease)]},
                         "errors": 0,
                     }
-                }
+                },
+                {"$unset": "died_at"},
             ],
         )
         return done.matched_count == 1
@@ -141,6 +142,7 @@ class Slices:
                         "held": {"$ne": [{"$type": "$lease"}, "missing"]},
                         "rung": {"$gt": [{"$ifNull": ["$rung_at", EPOCH]}, {"$subtract": [_NOW, millis(ring_again)]}]},
                         "ready": {"$lte": [{"$ifNull": ["$not_before", _NOW]}, _NOW]},
+                        "dead_for": {"$subtract": [_NOW, "$died_at"]},
                     }
                 },
             ],
@@ -158,6 +160,7 @@ class Slices:
                 raw["ready"],
                 raw["deaths"],
                 raw["errors"],
+                raw["dead_for"],
             )
             for raw in found
         ]
@@ -177,7 +180,7 @@ class Slices:
 
     def free(self, slice_id: str, token: str, *, suspect: bool, deaths: int, after: timedelta | None) -> bool:
         """Free a slice whose lease `token` ran out, and keep count of it. Index: `_id`."""
-        put: Document = {"suspect": suspect, "deaths": deaths}
+        put: Document = {"suspect": suspect, "deaths": deaths, "died_at": {"$ifNull": ["$died_at", _NOW]}}
         if after is not None:
             put["not_before"] = {"$add": [_NOW, millis(after)]}
         done = self._all.update_one(

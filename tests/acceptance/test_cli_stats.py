@@ -40,7 +40,7 @@ def test_every_process_tells_what_it_measured_even_in_its_last_seconds(
     assert read["worst"]["campaign"] == "hello"
     assert 0 < read["median_seconds"] <= read["p95_seconds"] <= read["p99_seconds"]
     assert read["worst"]["seconds"] >= read["p99_seconds"]
-    assert {"enrolments.enter_alike", "deliveries.mark", "slices.waiting", "runs.undecided"} <= set(asked)
+    assert {"enrolments.enter_alike", "deliveries.settle_and_mark", "slices.waiting", "runs.undecided"} <= set(asked)
     (campaign,) = told["campaigns"]
     assert (campaign["campaign"], campaign["looked_at"], campaign["messages"]) == ("hello", 110, 50)
     assert campaign["looked_at_per_message"] == pytest.approx(2.2)

@@ -133,7 +133,6 @@ CASES: Final = (
     ("series", "deliver.sending@1"),
     ("series", "deliver.sent@1"),
     ("series", "deliver.sent@3"),
-    ("series", "deliver.part_settled@1"),
     ("again", "deliver.settled@1"),
     ("again", "deliver.settled@3"),
     ("series", "deliver.recovered@1"),

@@ -113,7 +113,7 @@ def test_at_most_once_leaves_as_many_unknown_as_were_in_flight_at_a_kill(
     assert world.state(NAME) == "finished"
 
 
-@pytest.mark.parametrize("point", ["deliver.marked", "deliver.sending", "deliver.sent", "deliver.part_settled"])
+@pytest.mark.parametrize("point", ["deliver.marked", "deliver.sending", "deliver.sent", "deliver.settled"])
 def test_at_least_once_repeats_what_was_in_flight_at_a_kill(
     point: str,
     staged: Callable[..., World],
@@ -132,13 +132,13 @@ def test_at_least_once_repeats_what_was_in_flight_at_a_kill(
     assert world.state(NAME) == "finished"
 
 
-def test_a_sender_killed_between_settling_and_putting_back_repeats_nothing_that_settled(
+def test_a_sender_killed_when_a_window_has_settled_in_part_repeats_nothing_that_settled(
     staged: Callable[..., World], sink: tuple[Sink, int], drive: Drive, recover: Callable[..., Performer]
 ) -> None:
-    """One mail of a window was taken, the other is to be tried later, and the sender dies in between."""
+    """One mail of a window was taken, the other is put back, the next window is marked: there the sender dies."""
     world = staged(at_most_once=False)
     sink[0].refused_once.update(f"{user}@x.example" for user in USERS[::2])
-    assert drive.perform(world.settings, STEPS, "deliver.part_settled=kill")[1] == "signal 9"
+    assert drive.perform(world.settings, STEPS, "deliver.settled=kill")[1] == "signal 9"
     recover(world, STEPS)
     world.check()
     assert states(world) == {"sent": 8}

@@ -19,7 +19,7 @@ from engine.domain.enrolment import Settled, StayChange
 from engine.domain.keys import stay_prefix, suffix_of_user, user_key
 from engine.domain.lifecycle import CampaignState, DeliveryState, RunState, SliceState
 from engine.domain.looks import DirtyRange, Look
-from engine.domain.settling import Settling
+from engine.domain.settling import PutBack, Settling
 from engine.domain.work import AccessPath, Run, RunKind, Slice, SliceKind
 from engine.measuring import Stretch
 from engine.predicate.compiled import EventQuery
@@ -131,19 +131,19 @@ CALLS: Mapping[str, Call] = {
     "campaigns.revisions": by("revision")(lambda s: s.revisions("c1")),
     "counts.of": Call(lambda s: s.of(PREFIX)),
     "counts.quiet_stretches": Call(lambda s: s.quiet_stretches(PREFIX, 100)),
-    "deliveries.queued": by("_id_", "outgoing")(lambda s: s.queued(PREFIX, "", PREFIX + "8", NOW, 100)),
-    "deliveries.attempting": by("outgoing")(lambda s: s.attempting(PREFIX, "", PREFIX + "8", 100)),
-    "deliveries.first_campaign": by("outgoing")(
-        lambda s: [s.first_campaign(state, NOW, ["c2"]) for state in (DeliveryState.QUEUED, DeliveryState.ATTEMPTING)]
-    ),
+    "deliveries.outgoing": by("_id_", "outgoing")(lambda s: s.outgoing(PREFIX, "", PREFIX + "8", NOW, 100)),
+    "deliveries.attempting": by("_id_", "outgoing")(lambda s: s.attempting(PREFIX, "", PREFIX + "8", 100)),
+    "deliveries.first_campaign": by("outgoing")(lambda s: s.first_campaign(NOW, ["c2"])),
     "deliveries.has_outgoing": by("outgoing")(
         lambda s: [s.has_outgoing(who, now) for who in (None, ["c1"]) for now in (None, NOW)]
     ),
-    "deliveries.long_attempting": by("outgoing")(lambda s: s.long_attempting(HOUR)),
-    "deliveries.mark": Call(lambda s: s.mark([STAY, replace(STAY, version=9)], "t")),
-    "deliveries.settle": Call(lambda s: s.settle([Settling([MARKED.id], "t", ENDED)])),
+    "deliveries.settle_and_mark": Call(
+        lambda s: s.settle_and_mark([Settling([MARKED.id], "t", ENDED)], [STAY, replace(STAY, version=9)], "t")
+    ),
+    "deliveries.settle": Call(
+        lambda s: s.settle([Settling([MARKED.id], "t", ENDED), PutBack([MARKED.id], "t", HOUR, NOW)])
+    ),
     "deliveries.skip": Call(lambda s: s.skip([(STAY, ENDED)])),
-    "deliveries.put_back": Call(lambda s: s.put_back([MARKED.id], "t", HOUR, NOW)),
     "deliveries.replay_failed": Call(lambda s: s.replay_failed(PREFIX, "two", NOW)),
     "enrolments.latest": Call(lambda s: s.latest("shop", "c1", "1", "2")),
     "enrolments.latest_of": by("user")(lambda s: s.latest_of("c1", KEYS)),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from engine.domain.lifecycle import CampaignState
+from engine.domain.work import Slice, SliceKind
 from engine.pipeline.book import routing_facts
 from engine.policy.models import LaneKind
 from engine.routing import route
@@ -69,17 +70,25 @@ def test_a_delivery_that_attempts_for_too_long_makes_its_campaign_stuck(make_wor
     world = make_world(engine={"attempt_limit": "1m"})
     world.user("u")
     world.start("campaign: c")
-    stays = world.database["enrolments"]
-    left = {"state": "attempting", "message": "one", "since": datetime(2020, 1, 1, tzinfo=UTC)}
-    stays.update_many({}, {"$set": {"outgoing": left}})
-    assert "attempting for more than 1m" in (looked_at(world) or "")
-    stays.update_many({}, {"$unset": {"outgoing": ""}})
+    slices, token, over = world.app.stores.slices, "t", timedelta(seconds=-1)
+    uid = world.record("c").uid
+    piece = Slice("shop/c/deliver/1/0000", None, "shop", uid, SliceKind.DELIVER, 0, "0", "g")
+    slices.add([piece])
+    slices.claim(piece.id, token, over)
+    assert slices.free(piece.id, token, suspect=True, deaths=0, after=None)
+    assert looked_at(world) is None
+    world.database["slices"].update_one({"_id": piece.id}, {"$set": {"died_at": datetime(2020, 1, 1, tzinfo=UTC)}})
+    assert "attempting for more than 1m: their sender died" in (looked_at(world) or "")
+    slices.claim(piece.id, token, timedelta(minutes=1))
+    assert looked_at(world) is not None
+    slices.checkpoint(piece.id, token, "7", {}, timedelta(minutes=1))
     assert looked_at(world) is None
 
 
 def looked_at(world: World) -> str | None:
     """Why the campaign is stuck after a fresh clock has looked at it."""
     record, app = world.record("c"), world.open()
-    app.watching.mark_stuck({record.uid: record}, [record.uid] if record.stuck else [], [])
+    waiting = app.stores.slices.waiting(timedelta(0), 100)
+    app.watching.mark_stuck({record.uid: record}, [record.uid] if record.stuck else [], waiting)
     app.close()
     return world.record("c").stuck

@@ -12,7 +12,7 @@ from pymongo.database import Database
 from engine.domain.enrolment import Enrolment, Settled, StayChange
 from engine.domain.keys import stay_prefix
 from engine.domain.lifecycle import DeliveryState, ExitReason
-from engine.domain.settling import Settling
+from engine.domain.settling import PutBack, Settling
 from engine.stores.deliveries import Deliveries
 from engine.stores.enrolments import INDEXES, Enrolments
 from tests.integration.store_threads import together
@@ -45,48 +45,47 @@ def now_of(stays: Enrolments, name: str = "ann") -> Enrolment:
 
 
 def to_send(deliveries: Deliveries, now: int = NOW) -> list[str]:
-    return [one.id for one in deliveries.queued(PREFIX, "", PREFIX + "g", now, 100)]
+    return [one.id for one in deliveries.outgoing(PREFIX, "", PREFIX + "g", now, 100)]
 
 
-def test_marking_makes_it_attempting_counts_the_attempt_and_notes_mongodbs_time(
+def test_marking_makes_it_attempting_under_a_token(
     deliveries: Deliveries, stays: Enrolments, queued: Enrolment
 ) -> None:
-    assert deliveries.mark([queued], "t1") == {queued.id}
+    assert deliveries.settle_and_mark([], [queued], "t1") == {queued.id}
     out = now_of(stays).outgoing
     assert out is not None
-    assert (out.state, out.token, out.attempts) == (DeliveryState.ATTEMPTING, "t1", 1)
-    assert out.since is not None
+    assert (out.state, out.token, out.attempts) == (DeliveryState.ATTEMPTING, "t1", 0)
     assert now_of(stays).version == queued.version + 1
 
 
 def test_what_is_marked_is_not_marked_again(deliveries: Deliveries, stays: Enrolments, queued: Enrolment) -> None:
-    deliveries.mark([queued], "t1")
-    assert deliveries.mark([queued], "t2") == set()
-    assert deliveries.mark([now_of(stays)], "t2") == set()
+    deliveries.settle_and_mark([], [queued], "t1")
+    assert deliveries.settle_and_mark([], [queued], "t2") == set()
+    assert deliveries.settle_and_mark([], [now_of(stays)], "t2") == set()
 
 
 def test_of_many_who_mark_at_once_one_has_it(deliveries: Deliveries, queued: Enrolment) -> None:
-    marked = together(12, lambda i: deliveries.mark([queued], f"t{i}"))
+    marked = together(12, lambda i: deliveries.settle_and_mark([], [queued], f"t{i}"))
     assert sorted(map(len, marked)) == [0] * 11 + [1]
 
 
 def test_a_window_that_overlaps_another_is_told_which_are_its_own(deliveries: Deliveries, stays: Enrolments) -> None:
     people = [stay(name=f"hh-{n}", outgoing="one") for n in range(10)]
     stays.enter(people)
-    windows = together(5, lambda i: deliveries.mark(people[i : i + 6], f"t{i}"))
+    windows = together(5, lambda i: deliveries.settle_and_mark([], people[i : i + 6], f"t{i}"))
     marked = [id_ for window in windows for id_ in window]
     assert sorted(marked) == sorted(one.id for one in people)
 
 
 def test_what_exited_meanwhile_is_not_marked(deliveries: Deliveries, stays: Enrolments, queued: Enrolment) -> None:
     stays.advance([StayChange(queued.id, queued.version, 1, NOW, None, ExitReason.UNMATCHED)])
-    assert deliveries.mark([queued], "t1") == set()
+    assert deliveries.settle_and_mark([], [queued], "t1") == set()
 
 
 def test_settling_moves_it_to_the_settled_and_makes_the_stay_due(
     deliveries: Deliveries, stays: Enrolments, queued: Enrolment, database: Documents
 ) -> None:
-    deliveries.mark([queued], "t1")
+    deliveries.settle_and_mark([], [queued], "t1")
     assert deliveries.settle([Settling([queued.id], "t1", SENT)]) == 1
     found = now_of(stays)
     assert (found.outgoing, found.settled) == (None, (SENT,))
@@ -100,9 +99,9 @@ def test_settling_moves_it_to_the_settled_and_makes_the_stay_due(
 def test_only_the_token_that_marked_it_settles_it(
     deliveries: Deliveries, stays: Enrolments, queued: Enrolment, token: str
 ) -> None:
-    deliveries.mark([queued], "t1")
+    deliveries.settle_and_mark([], [queued], "t1")
     assert deliveries.settle([Settling([queued.id], token, SENT)]) == 0
-    assert deliveries.put_back([queued.id], token, timedelta(0), NOW) == 0
+    assert deliveries.settle([PutBack([queued.id], token, timedelta(0), NOW)]) == 0
     assert now_of(stays).settled == ()
 
 
@@ -113,7 +112,7 @@ def test_what_is_queued_cannot_be_settled_as_sent(deliveries: Deliveries, queued
 def test_of_many_who_settle_at_once_one_end_is_written(
     deliveries: Deliveries, stays: Enrolments, queued: Enrolment
 ) -> None:
-    deliveries.mark([queued], "t1")
+    deliveries.settle_and_mark([], [queued], "t1")
     ends = [SENT, replace(SENT, state=DeliveryState.UNKNOWN)]
     written = together(8, lambda i: deliveries.settle([Settling([queued.id], "t1", ends[i % 2])]))
     assert sum(written) == 1
@@ -123,7 +122,7 @@ def test_of_many_who_settle_at_once_one_end_is_written(
 def test_equal_ends_are_written_together_and_each_tells_its_own(deliveries: Deliveries, stays: Enrolments) -> None:
     people = [stay(name=f"hh-{n}", outgoing="one") for n in range(6)]
     stays.enter(people)
-    deliveries.mark(people, "t1")
+    deliveries.settle_and_mark([], people, "t1")
     failed = replace(SENT, state=DeliveryState.FAILED, reason="smtp_550")
     ends = [Settling([one.id], "t1", SENT if i % 2 else failed) for i, one in enumerate(people)]
     assert deliveries.settle(ends) == 6
@@ -141,7 +140,7 @@ def test_a_skip_settles_what_is_still_queued_at_the_version_that_was_read(
 
 
 def test_a_skip_never_settles_what_is_attempting(deliveries: Deliveries, stays: Enrolments, queued: Enrolment) -> None:
-    deliveries.mark([queued], "t1")
+    deliveries.settle_and_mark([], [queued], "t1")
     end = Settled("one", DeliveryState.SKIPPED, NOW, "suppressed")
     assert deliveries.skip([(now_of(stays), end)]) == 0
 
@@ -149,27 +148,25 @@ def test_a_skip_never_settles_what_is_attempting(deliveries: Deliveries, stays: 
 def test_a_retry_waits_by_mongodbs_clock_and_is_looked_at_again_meanwhile(
     deliveries: Deliveries, stays: Enrolments, queued: Enrolment
 ) -> None:
-    deliveries.mark([queued], "t1")
-    assert deliveries.put_back([queued.id], "t1", timedelta(hours=1), NOW) == 1
+    deliveries.settle_and_mark([], [queued], "t1")
+    assert deliveries.settle([PutBack([queued.id], "t1", timedelta(hours=1), NOW)]) == 1
     found = now_of(stays)
     assert found.outgoing is not None
     assert (found.outgoing.state, found.outgoing.token, found.outgoing.attempts) == (DeliveryState.QUEUED, None, 1)
     assert found.due_at == NOW
     assert to_send(deliveries) == []
-    assert deliveries.first_campaign(DeliveryState.QUEUED, NOW, []) is None
+    assert deliveries.first_campaign(NOW, []) is None
     assert deliveries.has_outgoing(["c1"], NOW)
 
 
-def test_a_retry_whose_time_has_come_is_sent_and_counts_its_attempts(
+def test_a_retry_whose_time_has_come_is_sent_and_knows_its_attempts(
     deliveries: Deliveries, stays: Enrolments, queued: Enrolment
 ) -> None:
-    deliveries.mark([queued], "t1")
-    deliveries.put_back([queued.id], "t1", timedelta(seconds=-1), NOW)
-    assert to_send(deliveries) == [queued.id]
-    deliveries.mark([now_of(stays)], "t2")
-    out = now_of(stays).outgoing
-    assert out is not None
-    assert out.attempts == 2
+    for attempt in (1, 2):
+        deliveries.settle_and_mark([], [now_of(stays)], f"t{attempt}")
+        assert deliveries.settle([PutBack([queued.id], f"t{attempt}", timedelta(seconds=-1), NOW)]) == 1
+        (found,) = deliveries.outgoing(PREFIX, "", PREFIX + "g", NOW, 100)
+        assert (found.id, found.attempts, found.token) == (queued.id, attempt, None)
 
 
 def test_what_is_put_off_in_campaign_time_is_not_sent_before_and_holds_nothing_open(
@@ -188,30 +185,60 @@ def test_what_is_put_off_in_campaign_time_is_not_sent_before_and_holds_nothing_o
 def test_deliveries_are_read_page_by_page_in_order(deliveries: Deliveries, stays: Enrolments) -> None:
     people = sorted((stay(name=f"hh-{n}", outgoing="one") for n in range(10)), key=lambda one: one.id)
     stays.enter(people)
-    first = deliveries.queued(PREFIX, "", PREFIX + "g", NOW, 4)
-    rest = deliveries.queued(PREFIX, first[-1].id, PREFIX + "g", NOW, 100)
+    first = deliveries.outgoing(PREFIX, "", PREFIX + "g", NOW, 4)
+    rest = deliveries.outgoing(PREFIX, first[-1].id, PREFIX + "g", NOW, 100)
     assert [one.id for one in (*first, *rest)] == [one.id for one in people]
-    deliveries.mark(people[2:5], "t1")
-    found = deliveries.attempting(PREFIX, people[3].id, PREFIX + "g", 10)
-    assert [one.id for one in found] == [one.id for one in people[3:5]]
 
 
-def test_the_probes_tell_a_campaign_with_something_queued_or_attempting(
-    deliveries: Deliveries, queued: Enrolment
+def test_what_is_attempting_is_read_with_its_token_among_the_others_and_alone(
+    deliveries: Deliveries, stays: Enrolments
 ) -> None:
-    assert deliveries.first_campaign(DeliveryState.QUEUED, NOW, []) == "c1"
-    assert deliveries.first_campaign(DeliveryState.QUEUED, NOW, ["c1"]) is None
-    assert deliveries.first_campaign(DeliveryState.ATTEMPTING, NOW, []) is None
-    deliveries.mark([queued], "t1")
-    assert deliveries.first_campaign(DeliveryState.ATTEMPTING, NOW, []) == "c1"
-    assert deliveries.first_campaign(DeliveryState.QUEUED, NOW, []) is None
-    assert not deliveries.has_outgoing(["c2"], NOW)
+    people = sorted((stay(name=f"hh-{n}", outgoing="one") for n in range(10)), key=lambda one: one.id)
+    stays.enter(people)
+    deliveries.settle_and_mark([], people[2:5], "t1")
+    read = deliveries.outgoing(PREFIX, "", PREFIX + "g", NOW, 100)
+    assert [one.token for one in read] == [None, None, "t1", "t1", "t1", *[None] * 5]
+    found = deliveries.attempting(PREFIX, people[2].id, PREFIX + "g", 10)
+    assert [(one.id, one.token) for one in found] == [(one.id, "t1") for one in people[3:5]]
 
 
-def test_attempts_that_take_too_long_are_told_by_campaign(deliveries: Deliveries, queued: Enrolment) -> None:
-    deliveries.mark([queued], "t1")
-    assert deliveries.long_attempting(timedelta(hours=1)) == {}
-    assert deliveries.long_attempting(timedelta(seconds=-1)) == {"c1": 1}
+def test_one_write_settles_a_window_puts_back_what_is_to_be_tried_later_and_marks_the_next(
+    deliveries: Deliveries, stays: Enrolments
+) -> None:
+    people = sorted((stay(name=f"hh-{n}", outgoing="one") for n in range(6)), key=lambda one: one.id)
+    stays.enter(people)
+    deliveries.settle_and_mark([], people[:4], "t1")
+    ends = [
+        Settling([one.id for one in people[:3]], "t1", SENT),
+        PutBack([people[3].id], "t1", timedelta(hours=1), NOW),
+    ]
+    assert deliveries.settle_and_mark(ends, people[4:], "t2") == {one.id for one in people[4:]}
+    found = deliveries.attempting(PREFIX, "", PREFIX + "g", 10)
+    assert [(one.id, one.token) for one in found] == [(one.id, "t2") for one in people[4:]]
+    assert [len(stays.all_of("c1", one.user)[0].settled) for one in people] == [1, 1, 1, 0, 0, 0]
+    assert stays.all_of("c1", people[3].user)[0].due_at == NOW
+
+
+def test_a_window_whose_predecessor_was_recovered_by_others_is_told_which_are_its_own(
+    deliveries: Deliveries, stays: Enrolments
+) -> None:
+    people = [stay(name=f"hh-{n}", outgoing="one") for n in range(4)]
+    stays.enter(people)
+    deliveries.settle_and_mark([], people[:2], "t1")
+    ours = [Settling([one.id for one in people[:2]], "t1", SENT)]
+    assert deliveries.settle(ours) == 2
+    stays.advance([StayChange(people[2].id, 1, 1, NOW, None, ExitReason.UNMATCHED)])
+    assert deliveries.settle_and_mark(ours, people[2:], "t2") == {people[3].id}
+
+
+def test_the_probes_tell_a_campaign_with_something_on_its_way(deliveries: Deliveries, queued: Enrolment) -> None:
+    for _ in ("queued", "attempting"):
+        assert deliveries.first_campaign(NOW, []) == "c1"
+        assert deliveries.first_campaign(NOW, ["c1"]) is None
+        assert deliveries.first_campaign(NOW - 2 * DAY, []) is None
+        assert deliveries.has_outgoing(["c1"], NOW)
+        assert not deliveries.has_outgoing(["c2"], NOW)
+        deliveries.settle_and_mark([], [queued], "t1")
 
 
 def failed(name: str, *, ended: tuple[ExitReason, int] | None = None, outgoing: str | None = None) -> Enrolment:

@@ -10,8 +10,10 @@ from pymongo.database import Database
 
 from engine.domain.lifecycle import SliceState
 from engine.domain.work import Slice, SliceKind
+from engine.stores.connect import EPOCH
 from engine.stores.slices import INDEXES, Slices
 from tests.integration.store_threads import together
+from tests.unit.looks import DAY
 
 LEASE = timedelta(seconds=30)
 OVER = timedelta(seconds=-1)
@@ -158,6 +160,25 @@ def test_only_a_lease_that_ran_out_is_freed_and_only_under_its_token(slices: Sli
     held = slices.claim(one, "t2", LEASE)
     assert held is not None
     assert (held.suspect, held.deaths, held.cursor, held.attempt) == (True, 1, "7f", 2)
+
+
+def test_the_dispatcher_is_told_how_long_a_slice_is_without_a_living_holder(
+    slices: Slices, one: str, database: Database[dict[str, Any]]
+) -> None:
+    def dead_for() -> int | None:
+        (waiting,) = slices.waiting(LEASE, 10)
+        return waiting.dead_for
+
+    for token in ("t1", "t2"):
+        slices.claim(one, token, OVER)
+        assert slices.free(one, token, suspect=True, deaths=0, after=None)
+        if token == "t1":
+            assert dead_for() is not None
+            database.slices.update_one({"_id": one}, {"$set": {"died_at": EPOCH}})
+    assert (dead_for() or 0) > DAY  # since the first of them, for the second did no better
+    slices.claim(one, "t3", LEASE)
+    slices.checkpoint(one, "t3", "7f", {}, LEASE)
+    assert dead_for() is None
 
 
 def test_of_many_who_free_a_lease_at_once_one_counts_the_death(slices: Slices, one: str) -> None:

@@ -58,14 +58,13 @@ def _moved(stay: Enrolment, state: DeliveryState) -> Outgoing:
 def marked(stay: Enrolment) -> Enrolment:
     """`stay` with its queued delivery marked as attempting."""
     out = _moved(stay, DeliveryState.ATTEMPTING)
-    tried = replace(out, state=DeliveryState.ATTEMPTING, attempts=out.attempts + 1, token="t")
-    return replace(stay, version=stay.version + 1, outgoing=tried)
+    return replace(stay, version=stay.version + 1, outgoing=replace(out, state=DeliveryState.ATTEMPTING, token="t"))
 
 
 def settled_as(stay: Enrolment, state: DeliveryState, at: int, reason: str | None = None) -> Enrolment:
     """`stay` with its delivery settled; it is looked at again at once."""
     out = _moved(stay, state)
-    end = Settled(out.message, state, at, reason, out.attempts)
+    end = Settled(out.message, state, at, reason, out.attempts + (out.token is not None))
     return replace(
         stay, version=stay.version + 1, outgoing=None, settled=(*stay.settled, end), settled_at=at, due_at=at
     )
@@ -73,8 +72,9 @@ def settled_as(stay: Enrolment, state: DeliveryState, at: int, reason: str | Non
 
 def put_back(stay: Enrolment, at: int) -> Enrolment:
     """`stay` with its attempting delivery queued again."""
-    out = replace(_moved(stay, DeliveryState.QUEUED), state=DeliveryState.QUEUED, token=None)
-    return replace(stay, version=stay.version + 1, outgoing=out, due_at=at)
+    out = _moved(stay, DeliveryState.QUEUED)
+    again = replace(out, state=DeliveryState.QUEUED, attempts=out.attempts + 1, token=None)
+    return replace(stay, version=stay.version + 1, outgoing=again, due_at=at)
 
 
 @dataclass

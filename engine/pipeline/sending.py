@@ -1,0 +1,166 @@
+"""Send the deliveries of one batch window by window: compose, mark, send, settle.
+
+`attempting` is durable before the provider is called. What a window came to is written together with the mark of the
+next one, in that order: a crash in between leaves at most one window attempting, and MongoDB is waited for once a
+window.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Final, NamedTuple
+from uuid import uuid4
+
+from engine.channels.port import Channel
+from engine.clock import Clock, Instant
+from engine.domain.delivery import Delivery, Envelope, Failed, Outcome, Retry, Sent, Unknown
+from engine.domain.enrolment import Settled
+from engine.domain.lifecycle import DeliveryState
+from engine.domain.settling import End, PutBack, Settling
+from engine.failpoints import passage
+from engine.pipeline.book import Entry
+from engine.pipeline.compose import Composing, Skip
+from engine.pipeline.ports import DeliveryStore, Document
+from engine.pipeline.telling import tell
+from engine.pipeline.working import Hold, LeaseLost
+
+MOST_ATTEMPTS: Final = 12
+"""Attempts of one delivery before it fails as `retries_exhausted`: with back-off half a day to a day."""
+
+LONGEST_BACKOFF: Final = timedelta(hours=4)
+"""The longest pause between two attempts: RFC 5321 4.5.4.1 asks for two to three hours after the first tries."""
+
+
+class Answered(NamedTuple):
+    """A window that was sent under `token`, with what the provider said at campaign time `at`; not yet settled."""
+
+    token: str
+    outcomes: Sequence[tuple[Delivery, Outcome]]
+    at: Instant
+
+
+class Sending:
+    """The windows of one batch, under the lease of its slice.
+
+    `now` gives campaign time. `pace` is how many mails a second the provider took in the last window, `counts` what has
+    been settled, by the names of the telemetry contract.
+    """
+
+    def __init__(
+        self,
+        deliveries: DeliveryStore,
+        composing: Composing,
+        channel: Channel,
+        clock: Clock,
+        hold: Hold,
+        entry: Entry,
+        *,
+        now: Callable[[], Instant],
+        pace: float,
+    ) -> None:
+        self._deliveries = deliveries
+        self._composing = composing
+        self._channel = channel
+        self._clock = clock
+        self._hold = hold
+        self._entry = entry
+        self._now = now
+        self._answered: Answered | None = None
+        self.pace = pace
+        self.counts: Counter[str] = Counter()
+
+    def window(self, waiting: Sequence[Delivery], documents: Mapping[str, Document]) -> None:
+        """Settle the window before and send this one; `settle` writes what it came to.
+
+        `documents` are the users by key. Raises `LeaseLost` where the lease has run out: nothing is sent then.
+        """
+        envelopes = self._composed(waiting, documents)
+        token = f"{self._hold.piece.id}|{self._hold.piece.attempt}|{uuid4().hex[:12]}"
+        marked = self._write([one for one in waiting if one.id in envelopes], token)
+        going = [one for one in waiting if one.id in marked]
+        if not going:
+            return
+        passage("deliver.marked", marked)
+        if self._clock.monotonic() >= self._hold.until:
+            raise LeaseLost
+        passage("deliver.sending", marked)
+        began = self._clock.monotonic()
+        outcomes = self._channel.send([envelopes[one.id] for one in going])
+        self.pace = len(going) / max(0.001, self._clock.monotonic() - began)
+        passage("deliver.sent")
+        self._answered = Answered(token, list(zip(going, outcomes, strict=True)), self._now())
+
+    def settle(self) -> None:
+        """Write what the last window came to."""
+        if self._answered is not None:
+            self._write([], "")
+
+    def _composed(self, waiting: Sequence[Delivery], documents: Mapping[str, Document]) -> dict[str, Envelope]:
+        """What can be sent, by the id of the stay; what cannot settles at once as skipped or failed."""
+        envelopes: dict[str, Envelope] = {}
+        ended: dict[Settled, list[Delivery]] = {}
+        now, sent_at = self._now(), self._clock.system_now()
+        for one in waiting:
+            composed = self._composing.compose(self._entry, one, documents.get(one.user), now=now, sent_at=sent_at)
+            if isinstance(composed, Envelope):
+                envelopes[one.id] = composed
+                continue
+            state = DeliveryState.SKIPPED if isinstance(composed, Skip) else DeliveryState.FAILED
+            reason = composed.reason.value if isinstance(composed, Skip) else composed.reason
+            ended.setdefault(Settled(one.message, state, now, reason, one.attempts), []).append(one)
+        if ended:
+            self._deliveries.skip([(one, end) for end, some in ended.items() for one in some])
+            passage("deliver.skipped")
+        for end, some in ended.items():
+            tell(self._entry, some, end, channel="email")
+            self.counts[end.state.value] += len(some)
+        return envelopes
+
+    def _write(self, waiting: Sequence[Delivery], token: str) -> set[str]:
+        """In one write: what the window before came to, equal ends together, and the mark of those that are to go."""
+        answered = self._answered
+        ends = [] if answered is None else _ends(answered)
+        written = [] if answered is None else [_written(answered, end, some) for end, some in ends]
+        marked = self._deliveries.settle_and_mark(written, waiting, token)
+        self._answered = None
+        for end, some in ends:
+            tell(self._entry, some, end, channel=self._channel.name)
+            self.counts["retried" if isinstance(end, Retry) else end.state.value] += len(some)
+        if ends:
+            passage("deliver.settled")
+        return marked
+
+
+def _ends(answered: Answered) -> list[tuple[Settled | Retry, list[Delivery]]]:
+    """Deliveries by what they came to: settled, or to be tried later."""
+    alike: dict[tuple[Outcome, str, int], list[Delivery]] = {}
+    for one, outcome in answered.outcomes:
+        alike.setdefault((outcome, one.message, one.attempts), []).append(one)
+    return [
+        (_end(outcome, message, attempts, answered.at), some) for (outcome, message, attempts), some in alike.items()
+    ]
+
+
+def _written(answered: Answered, end: Settled | Retry, some: Sequence[Delivery]) -> End:
+    ids = [one.id for one in some]
+    if isinstance(end, Retry):
+        return PutBack(ids, answered.token, end.after, answered.at)
+    return Settling(ids, answered.token, end)
+
+
+def _end(outcome: Outcome, message: str, attempts: int, now: Instant) -> Settled | Retry:
+    """How an outcome ends a delivery that had `attempts` before this one, or after which pause it is tried again."""
+    match outcome:
+        case Sent():
+            return Settled(message, DeliveryState.SENT, now, None, attempts + 1)
+        case Failed(reason):
+            return Settled(message, DeliveryState.FAILED, now, reason, attempts + 1)
+        case Unknown(reason):
+            return Settled(message, DeliveryState.UNKNOWN, now, reason, attempts + 1)
+        case Retry(after, reason):
+            if attempts + 1 >= MOST_ATTEMPTS:
+                return Settled(message, DeliveryState.FAILED, now, "retries_exhausted", attempts + 1)
+            # The channel's pause, doubled with each attempt so far: an outage of hours must not use the attempts up.
+            return Retry(max(after, min(LONGEST_BACKOFF, after * 2**attempts)), reason)
