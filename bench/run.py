@@ -143,13 +143,13 @@ def _search(engine: Engine, sizes: Sizes) -> str:
     return tables.search(*paths.selective(engine, sizes.rounds))
 
 
-def _paths(engine: Engine, sizes: Sizes) -> str:  # noqa: ARG001 - as the other sections
+def _paths(engine: Engine, sizes: Sizes) -> str:
     engine.indexed()
     engine.database["users"].create_index(paths.INDEXED, name="bench")
     paths.learn(engine)
-    tried = paths.planner(engine, 3)
+    tried = paths.planner(engine, sizes.rounds)
     engine.database["users"].drop_index("bench")
-    return tables.paths(tried)
+    return tables.paths(tried, sizes.rounds)
 
 
 def _enrolled(engine: Engine, sizes: Sizes) -> str:

@@ -75,7 +75,7 @@ def search(found: int, selective: Mapping[AccessPath, float]) -> str:
     )
 
 
-def paths(tried: Sequence[Tried]) -> str:
+def paths(tried: Sequence[Tried], rounds: int) -> str:
     """P9."""
     chosen = sum(one.seconds[one.chosen] for one in tried)
     best = sum(one.seconds[one.best] for one in tried)
@@ -89,7 +89,7 @@ def paths(tried: Sequence[Tried]) -> str:
     heads = " | ".join(path.value for path in _SHOWN)
     return (
         f"**P9**, {len(tried)} audiences: summed regret {chosen / best - 1:.1%} (goal <= 10 %), the worst "
-        f"{worst.regret + 1:.2f} times the best path (goal: none above 2). Seconds, medians of 3:\n\n"
+        f"{worst.regret + 1:.2f} times the best path (goal: none above 2). Seconds, medians of {rounds}:\n\n"
         f"| audience | matches | {heads} | chosen | regret |\n|---|--:|--:|--:|--:|--:|---|--:|\n" + "\n".join(lines)
     )
 

@@ -20,7 +20,7 @@ class Channel(Protocol):
     def limit(self) -> timedelta:
         """The longest that the attempt for one envelope may take (system time).
 
-        A delivery that is `attempting` for longer was left by a crash: the reconciler settles it.
+        A delivery that is `attempting` for longer was left by a crash: the next sender that comes to it settles it.
         """
 
     @property

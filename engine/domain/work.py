@@ -118,7 +118,8 @@ class Slice:
 class Waiting:
     """What the dispatcher knows of an open slice: whether it is held or rung, and whether its time has come.
 
-    `dead_for` is how long ago (ms) its holder died, where no other has come as far as a checkpoint since.
+    `broken_for` is how long ago (ms) a batch of it was broken off, by a death or an exception, where no holder has come
+    as far as a checkpoint since.
     """
 
     id: str
@@ -131,7 +132,7 @@ class Waiting:
     ready: bool
     deaths: int = 0
     errors: int = 0
-    dead_for: int | None = None
+    broken_for: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from engine.channels.port import Channel
 from engine.clock import Clock
 from engine.domain.delivery import Delivery
 from engine.domain.keys import stay_prefix
-from engine.domain.lifecycle import GOING
+from engine.domain.lifecycle import GOING, CampaignState
 from engine.domain.work import Slice
-from engine.pipeline.book import CampaignBook, Entry
+from engine.pipeline.book import CampaignBook
 from engine.pipeline.compose import Composing
 from engine.pipeline.ports import CampaignStore, DeliveryStore, UserReads
 from engine.pipeline.recovering import Recovering
@@ -83,11 +83,11 @@ class Delivering:
         entry = self._book.open(piece.campaign)
         prefix = stay_prefix(piece.workspace, piece.campaign)
         after, until = prefix + (piece.cursor if piece.cursor is not None else piece.first), prefix + piece.until
-        if entry.record.state not in GOING:
-            return self._left_behind(piece, entry, after, until)
+        if entry.record.state not in (*GOING, CampaignState.CANCELLED):
+            return Progress(None, Counter())  # when it is resumed, whatever is on its way gets slices anew
         began = self._clock.monotonic()
         found = self._outgoing(prefix, after, until)
-        if self._recovering.run(piece, entry, found):
+        while self._recovering.run(piece, entry, found):
             found = self._outgoing(prefix, after, until)  # what was put back is sent in its turn
         waiting = [one for one in found if one.token is None]
         sending = Sending(
@@ -122,13 +122,6 @@ class Delivering:
 
     def _outgoing(self, prefix: str, after: str, until: str) -> list[Delivery]:
         return self._deliveries.outgoing(prefix, after, until, self._clock.campaign_now(), READ_AHEAD)
-
-    def _left_behind(self, piece: Slice, entry: Entry, after: str, until: str) -> Progress:
-        """Nothing is sent; what a dead sender left is recovered all the same."""
-        prefix = stay_prefix(piece.workspace, piece.campaign)
-        found = self._deliveries.attempting(prefix, after, until, READ_AHEAD)
-        self._recovering.run(piece, entry, found)
-        return Progress(_behind(found, prefix), Counter())
 
 
 def window_size(most: int, pace: float) -> int:

@@ -6,10 +6,11 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from engine.clock import Clock
-from engine.domain.enrolment import Enrolment, Settled, StayChange
+from engine.clock import Clock, Instant
+from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
 from engine.domain.keys import enrolment_id, stay_prefix, suffix_of_stay, suffix_of_user
 from engine.domain.lifecycle import DeliveryState, ExitReason, SliceState, StayState
+from engine.domain.settling import Settling
 from engine.domain.work import OF_USERS, Expired, Slice, SliceKind
 from engine.failpoints import passage
 from engine.pipeline.book import CampaignBook
@@ -149,18 +150,19 @@ class Reconciling:
             )
             return bool(inserted)
         if stay.active:
-            settled = None
-            if stay.outgoing is not None:
-                # nobody can tell whether what was being attempted has gone out
-                trying = stay.outgoing.state is DeliveryState.ATTEMPTING
-                end = DeliveryState.UNKNOWN if trying else DeliveryState.FAILED
-                attempts = stay.outgoing.attempts + trying
-                settled = Settled(stay.outgoing.message, end, now, "poison", attempts)
+            settled = None if stay.outgoing is None else _given_up(stay.outgoing, now)
             change = StayChange(
                 stay.id, stay.version, stay.revision, now, None, ExitReason.FAILED, "poison", settled=settled
             )
             return self._stays.advance([change]) == 1
-        return True
+        return stay.outgoing is None or self._give_up(stay, stay.outgoing, now)
+
+    def _give_up(self, stay: Enrolment, outgoing: Outgoing, now: Instant) -> bool:
+        """End a delivery that was replayed when its stay was over; False where another write came first."""
+        settled = _given_up(outgoing, now)
+        if outgoing.token is not None:
+            return self._deliveries.settle([Settling([stay.id], outgoing.token, settled)]) == 1
+        return self._deliveries.skip([(stay, settled)]) == 1
 
     def _left(self, piece: Slice, limit: int) -> list[str]:
         """Suffixes of up to `limit` users that the slice still has to handle, in order."""
@@ -179,3 +181,10 @@ class Reconciling:
             found = self._deliveries.outgoing(prefix, after, until, self._clock.campaign_now(), limit)
             return list(dict.fromkeys(suffix_of_stay(one.id) for one in found))
         return list(dict.fromkeys(suffix_of_stay(stay.id) for stay in stays))
+
+
+def _given_up(outgoing: Outgoing, now: Instant) -> Settled:
+    """How a delivery that kills its sender ends; nobody can tell whether what was being attempted has gone out."""
+    trying = outgoing.state is DeliveryState.ATTEMPTING
+    state = DeliveryState.UNKNOWN if trying else DeliveryState.FAILED
+    return Settled(outgoing.message, state, now, "poison", outgoing.attempts + trying)

@@ -40,16 +40,18 @@ class Recovering:
 
     def run(self, piece: Slice, entry: Entry, found: Sequence[Delivery]) -> int:
         """Settle the orphans among `found`, of the range of `piece`, which the caller holds; gives how many."""
-        orphans = [one for one in found if one.token is not None and self._orphaned(piece, one.token)]
-        for one in orphans:
-            self._recover(entry, one, one.token or "")
+        claims = {token: "|".join(token.split("|")[:2]) for one in found if (token := one.token) is not None}
+        over = {claim for claim in set(claims.values()) if self._over(piece, claim)}
+        orphans = [(one, token) for one in found if (token := one.token) is not None and claims[token] in over]
+        for one, token in orphans:
+            self._recover(entry, one, token)
         if orphans:
             passage("deliver.recovered")
         return len(orphans)
 
-    def _orphaned(self, piece: Slice, token: str) -> bool:
-        """Whether the claim that marked an attempt with `token` is over."""
-        slice_id, attempt = token.split("|")[:2]
+    def _over(self, piece: Slice, claim: str) -> bool:
+        """Whether a claim, `slice|attempt`, has ended."""
+        slice_id, attempt = claim.split("|")
         if slice_id == piece.id:
             return int(attempt) < piece.attempt
         other = self._slices.get(slice_id)

@@ -17,7 +17,7 @@ from engine.channels.port import Channel
 from engine.clock import Clock, Instant
 from engine.domain.delivery import Delivery, Envelope, Failed, Outcome, Retry, Sent, Unknown
 from engine.domain.enrolment import Settled
-from engine.domain.lifecycle import DeliveryState
+from engine.domain.lifecycle import CampaignState, DeliveryState, SkipReason
 from engine.domain.settling import End, PutBack, Settling
 from engine.failpoints import passage
 from engine.pipeline.book import Entry
@@ -74,9 +74,12 @@ class Sending:
     def window(self, waiting: Sequence[Delivery], documents: Mapping[str, Document]) -> None:
         """Settle the window before and send this one; `settle` writes what it came to.
 
-        `documents` are the users by key. Raises `LeaseLost` where the lease has run out: nothing is sent then.
+        `documents` are the users by key. Raises `LeaseLost` where the lease has run out: nothing is sent then, and
+        nothing marked, if it is noticed before.
         """
         envelopes = self._composed(waiting, documents)
+        if self._clock.monotonic() >= self._hold.until:
+            raise LeaseLost
         token = f"{self._hold.piece.id}|{self._hold.piece.attempt}|{uuid4().hex[:12]}"
         marked = self._write([one for one in waiting if one.id in envelopes], token)
         going = [one for one in waiting if one.id in marked]
@@ -102,8 +105,11 @@ class Sending:
         envelopes: dict[str, Envelope] = {}
         ended: dict[Settled, list[Delivery]] = {}
         now, sent_at = self._now(), self._clock.system_now()
+        cancelled = Skip(SkipReason.CANCELLED) if self._entry.record.state is CampaignState.CANCELLED else None
         for one in waiting:
-            composed = self._composing.compose(self._entry, one, documents.get(one.user), now=now, sent_at=sent_at)
+            composed = cancelled or self._composing.compose(
+                self._entry, one, documents.get(one.user), now=now, sent_at=sent_at
+            )
             if isinstance(composed, Envelope):
                 envelopes[one.id] = composed
                 continue

@@ -6,7 +6,7 @@ a tick that is missed costs time only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Final
 
 from engine.clock import Clock, Instant
@@ -55,6 +55,11 @@ def timed(record: CampaignRecord) -> bool:
 def cancelled_with_stays(record: CampaignRecord) -> bool:
     """Whether its stays are still to be ended."""
     return record.state is CampaignState.CANCELLED and record.pass_as_of == STAYS_TO_END
+
+
+def cancelled_and_over(record: CampaignRecord) -> bool:
+    """Whether the run over its stays was made; what is still on its way then is for a delivering slice to end."""
+    return record.state is CampaignState.CANCELLED and record.pass_as_of != STAYS_TO_END
 
 
 def resting(record: CampaignRecord) -> bool:
@@ -124,7 +129,7 @@ class Ticking:
         moved += self._ends(now)
         moved += self._due(records, open_runs, now)
         moved += self._undecided(open_runs)
-        moved += self._deliver(records, now)
+        moved += self._deliver(records, {run.campaign for run in open_runs}, now)
         moved += self._looks(now)
         moved += self._finish()
         return moved + self._dispatching.run(records, self._roster.those(stuck))
@@ -210,15 +215,17 @@ class Ticking:
                 count += 1
         return count
 
-    def _deliver(self, records: Mapping[str, CampaignRecord], now: Instant) -> int:
-        """Delivering slices for each campaign with something to send and no such slice open.
+    def _deliver(self, records: Mapping[str, CampaignRecord], undecided: Set[str], now: Instant) -> int:
+        """Delivering slices for each campaign with something on its way and no such slice open.
 
-        A slice ends only when nothing of its range is attempting: what a dead sender left has a slice that is open.
+        A paused one gets them when it is resumed. One that was cancelled gets them when its run over the stays is over
+        (`undecided` are the campaigns with a run): for what the looks have to leave alone.
         """
         if not self._deliveries.has_outgoing(None, None):
             return 0
         leave_out = self._slices.campaigns_with_open(SliceKind.DELIVER)
-        leave_out |= {uid for uid, record in records.items() if record.state not in GOING}
+        cancelled = {uid for uid in self._roster.those(cancelled_and_over) if uid not in undecided}
+        leave_out |= {uid for uid, record in records.items() if record.state not in GOING and uid not in cancelled}
         count = 0
         while (uid := self._deliveries.first_campaign(now, sorted(leave_out))) is not None:
             leave_out.add(uid)

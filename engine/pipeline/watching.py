@@ -87,20 +87,20 @@ class Watching:
     ) -> None:
         """Mark campaigns that cannot finish by themselves with the reason, and take the mark away when it is mended.
 
-        `marked` are the uids of those that bear one. A sender that died leaves deliveries attempting until the next one
-        has come to them.
+        `marked` are the uids of those that bear one. A batch of sending that was broken off leaves deliveries
+        attempting until another sender has come to them.
         """
         limit = millis(self._attempt_limit)
         failing = {one.campaign: one.id for one in waiting if one.errors >= STUCK_ERRORS}
         sending = [one for one in waiting if one.kind is SliceKind.DELIVER]
-        left = {one.campaign: one.id for one in sending if (one.dead_for or 0) > limit}
+        left = {one.campaign: one.id for one in sending if (one.broken_for or 0) > limit}
         for uid in sorted({*failing, *left, *marked}.intersection(records)):
             record, reason = records[uid], None
             if uid in failing:
                 reason = f"slice {failing[uid]} keeps failing; the log says why"
             elif uid in left:
                 longest = format_duration(self._attempt_limit)
-                reason = f"deliveries of slice {left[uid]} are attempting for more than {longest}: their sender died"
+                reason = f"slice {left[uid]} was broken off more than {longest} ago: its deliveries may be attempting"
             if reason == record.stuck:
                 continue
             self._campaigns.set_stuck(uid, reason)

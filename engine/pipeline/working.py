@@ -122,7 +122,7 @@ class SliceWorker:
             emit("slice.released", **self._labels(hold.piece), reason="lease_lost")
         except self._outages as error:
             emit("slice.released", **self._labels(hold.piece), reason="store_away", error=error)
-            self._give_back(hold)
+            self._give_back(hold, broken=True)
         except Exception as error:  # noqa: BLE001 - whatever one user's data brings out must not end the worker
             emit("slice.failed", **self._labels(hold.piece), reason=type(error).__name__, error=error)
             self._failed(hold)
@@ -181,13 +181,19 @@ class SliceWorker:
         self._bell.ring()
         return replace(hold.piece, state=SliceState.DONE, results=dict(hold.counts))
 
-    def _give_back(self, hold: Hold) -> None:
+    def _give_back(self, hold: Hold, *, broken: bool = False) -> None:
         piece = hold.piece
         try:
             if hold.ahead:
                 self._checkpoint(hold)
             self._slices.release(
-                piece.id, hold.token, after=None, suspect=piece.suspect, deaths=piece.deaths, errors=piece.errors
+                piece.id,
+                hold.token,
+                after=None,
+                suspect=piece.suspect,
+                deaths=piece.deaths,
+                errors=piece.errors,
+                broken=broken,
             )
         except self._lost:
             return  # the lease runs out by itself
@@ -210,6 +216,7 @@ class SliceWorker:
                 suspect=again.suspect,
                 deaths=again.deaths,
                 errors=again.errors,
+                broken=True,
             )
             if again is not verdict:
                 self._poison.treat(piece.id)

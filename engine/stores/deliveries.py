@@ -21,10 +21,6 @@ from engine.stores.documents import Document, settled_document
 REPLAYED: Final = ("completed", "failed")
 """How a stay may have ended whose failed deliveries are sent after all, when a person asks for it."""
 
-
-BY_ID: Final = "_id_"
-"""Told to each write that names its ids: else MongoDB tries `outgoing` too, a fifth of what settling costs."""
-
 _READ: Final = {
     "user": 1,
     "version": 1,
@@ -61,20 +57,6 @@ class Deliveries:
         }
         found = self._all.find(wanted, _READ, batch_size=limit).sort("_id", 1).limit(limit)
         return [_read(raw) for raw in found]
-
-    def attempting(self, prefix: str, after: str, until: str, limit: int) -> list[Delivery]:
-        """Up to `limit` deliveries marked `attempting`, of stays with ids in (`after`, `until`), by id.
-
-        Asked for after a death only: a mark is not in the index, for it would be written there with each mail. Index:
-        as for `outgoing`.
-        """
-        wanted = {
-            "_id": {"$gt": max(after, prefix), "$lt": until},
-            "campaign": campaign_of(prefix),
-            "outgoing.not_before": _ANY,
-            "outgoing.state": "attempting",
-        }
-        return [_read(raw) for raw in self._all.find(wanted, _READ).sort("_id", 1).limit(limit)]
 
     def first_campaign(self, now: Instant, leave_out: Sequence[str]) -> str | None:
         """The uid of a campaign with a delivery on its way, other than `leave_out`. Index: `outgoing`.
@@ -122,7 +104,7 @@ class Deliveries:
     def skip(self, stays: Sequence[tuple[Versioned, Settled]]) -> int:
         """Settle queued deliveries as skipped or failed without a send, at the version that was read. Index: `_id`."""
         writes = [
-            UpdateMany({"_id": stay.id, "version": stay.version, "outgoing.state": "queued"}, _settled(end), hint=BY_ID)
+            UpdateMany({"_id": stay.id, "version": stay.version, "outgoing.state": "queued"}, _settled(end))
             for stay, end in stays
         ]
         return self._all.bulk_write(writes, ordered=False).matched_count if writes else 0
@@ -180,7 +162,7 @@ def _marked(stays: Sequence[Versioned], token: str) -> list[UpdateMany]:
         by_version.setdefault(stay.version, []).append(stay.id)
     mark: Document = {"$set": {"outgoing.state": "attempting", "outgoing.token": token}, "$inc": {"version": 1}}
     return [
-        UpdateMany({"_id": {"$in": ids}, "version": version, "outgoing.state": "queued"}, mark, hint=BY_ID)
+        UpdateMany({"_id": {"$in": ids}, "version": version, "outgoing.state": "queued"}, mark)
         for version, ids in by_version.items()
     ]
 
@@ -188,7 +170,7 @@ def _marked(stays: Sequence[Versioned], token: str) -> list[UpdateMany]:
 def _ended(end: End) -> UpdateMany:
     wanted = {"_id": {"$in": list(end.ids)}, "outgoing.token": end.token, "outgoing.state": "attempting"}
     update = _put_back(end) if isinstance(end, PutBack) else _settled(end.settled)
-    return UpdateMany(wanted, update, hint=BY_ID)
+    return UpdateMany(wanted, update)
 
 
 def _put_back(end: PutBack) -> list[Document]:
@@ -220,7 +202,6 @@ def _settled(end: Settled) -> Document:
 
 NAMED: Final[Mapping[str, str]] = {
     "deliveries.outgoing": "_id_ or outgoing",
-    "deliveries.attempting": "_id_ or outgoing",
     "deliveries.first_campaign": "outgoing",
     "deliveries.has_outgoing": "outgoing",
     "deliveries.replay_failed": "_id_",

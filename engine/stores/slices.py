@@ -20,6 +20,8 @@ from engine.stores.documents import Document, read_slice, slice_document
 
 DUPLICATE_KEY: Final = 11000
 _NOW: Final = "$$NOW"
+_BROKEN_AT: Final = {"$ifNull": ["$broken_at", _NOW]}
+"""When a batch was broken off first, since the latest checkpoint."""
 
 INDEXES: Final = (
     IndexModel([("campaign", ASCENDING), ("kind", ASCENDING)], name="open", partialFilterExpression={"state": "open"}),
@@ -92,7 +94,7 @@ class Slices:
                         "errors": 0,
                     }
                 },
-                {"$unset": "died_at"},
+                {"$unset": "broken_at"},
             ],
         )
         return done.matched_count == 1
@@ -109,10 +111,23 @@ class Slices:
         return done.matched_count == 1
 
     def release(
-        self, slice_id: str, token: str, *, after: timedelta | None, suspect: bool, deaths: int, errors: int
+        self,
+        slice_id: str,
+        token: str,
+        *,
+        after: timedelta | None,
+        suspect: bool,
+        deaths: int,
+        errors: int,
+        broken: bool = False,
     ) -> bool:
-        """Give a slice back, to be claimed after `after`, with its record of failures. Index: `_id`."""
+        """Give a slice back, to be claimed after `after`, with its record of failures. Index: `_id`.
+
+        `broken` tells that a batch was broken off.
+        """
         put: Document = {"suspect": suspect, "deaths": deaths, "errors": errors}
+        if broken:
+            put["broken_at"] = _BROKEN_AT
         if after is not None:
             put["not_before"] = {"$add": [_NOW, millis(after)]}
         done = self._all.update_one(
@@ -142,7 +157,7 @@ class Slices:
                         "held": {"$ne": [{"$type": "$lease"}, "missing"]},
                         "rung": {"$gt": [{"$ifNull": ["$rung_at", EPOCH]}, {"$subtract": [_NOW, millis(ring_again)]}]},
                         "ready": {"$lte": [{"$ifNull": ["$not_before", _NOW]}, _NOW]},
-                        "dead_for": {"$subtract": [_NOW, "$died_at"]},
+                        "broken_for": {"$subtract": [_NOW, "$broken_at"]},
                     }
                 },
             ],
@@ -160,7 +175,7 @@ class Slices:
                 raw["ready"],
                 raw["deaths"],
                 raw["errors"],
-                raw["dead_for"],
+                raw["broken_for"],
             )
             for raw in found
         ]
@@ -180,7 +195,7 @@ class Slices:
 
     def free(self, slice_id: str, token: str, *, suspect: bool, deaths: int, after: timedelta | None) -> bool:
         """Free a slice whose lease `token` ran out, and keep count of it. Index: `_id`."""
-        put: Document = {"suspect": suspect, "deaths": deaths, "died_at": {"$ifNull": ["$died_at", _NOW]}}
+        put: Document = {"suspect": suspect, "deaths": deaths, "broken_at": _BROKEN_AT}
         if after is not None:
             put["not_before"] = {"$add": [_NOW, millis(after)]}
         done = self._all.update_one(

@@ -10,6 +10,7 @@ import pytest
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import suffix_of_user, user_key
 from engine.failpoints import arm
+from engine.pipeline.replaying import replay
 from engine.poison import DEATHS_TO_BURY, DEATHS_TO_HALVE, ERRORS_TO_SUSPECT
 from engine.stores.enrolments import Enrolments
 from tests.chaos.conftest import Drive
@@ -101,6 +102,25 @@ def test_a_poisoned_user_inside_the_campaign_ends_with_what_was_settled_before(
     assert (stay.reason, stay.detail, world.ends(NAME, POISON)) == ("failed", "poison", [("one", "sent", None)])
     others = {user for user in USERS if world.ends(NAME, user) == [("one", "sent", None), ("two", "sent", None)]}
     assert others == set(USERS) - {POISON}
+
+
+def test_a_poisoned_user_whose_delivery_was_replayed_when_the_stay_was_over_ends_it(
+    make_stage: Callable[..., World], recover: Callable[..., Performer]
+) -> None:
+    world = make_stage(slice_users=100, errors={"budget": "50%", "then": "report"})
+    world.users(USERS)
+    world.change(POISON, email="not an address")
+    world.apply({"campaign": NAME, "kind": "one_off"})
+    recover(world, STEPS)
+    assert world.ends(NAME, POISON) == [("one", "failed", "bad_address")]
+    world.change(POISON, email="mended@x.example")
+    app = world.app
+    assert replay(app.stores.deliveries, app.steering, app.stores.bell, app.clock, world.record(NAME), None) == 1
+    recover(world, (("settle",),), SENDING % "raise")
+    world.check()
+    assert world.ends(NAME, POISON) == [("one", "unknown", "poison")]
+    assert world.stay(NAME, POISON).reason == "completed"
+    assert world.state(NAME) == "finished"
 
 
 def test_an_error_makes_a_suspect_only_at_the_third_time(make_stage: Callable[..., World]) -> None:

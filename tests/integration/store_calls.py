@@ -132,7 +132,6 @@ CALLS: Mapping[str, Call] = {
     "counts.of": Call(lambda s: s.of(PREFIX)),
     "counts.quiet_stretches": Call(lambda s: s.quiet_stretches(PREFIX, 100)),
     "deliveries.outgoing": by("_id_", "outgoing")(lambda s: s.outgoing(PREFIX, "", PREFIX + "8", NOW, 100)),
-    "deliveries.attempting": by("_id_", "outgoing")(lambda s: s.attempting(PREFIX, "", PREFIX + "8", 100)),
     "deliveries.first_campaign": by("outgoing")(lambda s: s.first_campaign(NOW, ["c2"])),
     "deliveries.has_outgoing": by("outgoing")(
         lambda s: [s.has_outgoing(who, now) for who in (None, ["c1"]) for now in (None, NOW)]

@@ -77,8 +77,8 @@ def test_a_delivery_that_attempts_for_too_long_makes_its_campaign_stuck(make_wor
     slices.claim(piece.id, token, over)
     assert slices.free(piece.id, token, suspect=True, deaths=0, after=None)
     assert looked_at(world) is None
-    world.database["slices"].update_one({"_id": piece.id}, {"$set": {"died_at": datetime(2020, 1, 1, tzinfo=UTC)}})
-    assert "attempting for more than 1m: their sender died" in (looked_at(world) or "")
+    world.database["slices"].update_one({"_id": piece.id}, {"$set": {"broken_at": datetime(2020, 1, 1, tzinfo=UTC)}})
+    assert "was broken off more than 1m ago" in (looked_at(world) or "")
     slices.claim(piece.id, token, timedelta(minutes=1))
     assert looked_at(world) is not None
     slices.checkpoint(piece.id, token, "7", {}, timedelta(minutes=1))

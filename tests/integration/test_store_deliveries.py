@@ -190,16 +190,12 @@ def test_deliveries_are_read_page_by_page_in_order(deliveries: Deliveries, stays
     assert [one.id for one in (*first, *rest)] == [one.id for one in people]
 
 
-def test_what_is_attempting_is_read_with_its_token_among_the_others_and_alone(
-    deliveries: Deliveries, stays: Enrolments
-) -> None:
+def test_what_is_attempting_is_read_with_its_token_among_the_others(deliveries: Deliveries, stays: Enrolments) -> None:
     people = sorted((stay(name=f"hh-{n}", outgoing="one") for n in range(10)), key=lambda one: one.id)
     stays.enter(people)
     deliveries.settle_and_mark([], people[2:5], "t1")
     read = deliveries.outgoing(PREFIX, "", PREFIX + "g", NOW, 100)
     assert [one.token for one in read] == [None, None, "t1", "t1", "t1", *[None] * 5]
-    found = deliveries.attempting(PREFIX, people[2].id, PREFIX + "g", 10)
-    assert [(one.id, one.token) for one in found] == [(one.id, "t1") for one in people[3:5]]
 
 
 def test_one_write_settles_a_window_puts_back_what_is_to_be_tried_later_and_marks_the_next(
@@ -213,7 +209,7 @@ def test_one_write_settles_a_window_puts_back_what_is_to_be_tried_later_and_mark
         PutBack([people[3].id], "t1", timedelta(hours=1), NOW),
     ]
     assert deliveries.settle_and_mark(ends, people[4:], "t2") == {one.id for one in people[4:]}
-    found = deliveries.attempting(PREFIX, "", PREFIX + "g", 10)
+    found = deliveries.outgoing(PREFIX, "", PREFIX + "g", NOW, 10)
     assert [(one.id, one.token) for one in found] == [(one.id, "t2") for one in people[4:]]
     assert [len(stays.all_of("c1", one.user)[0].settled) for one in people] == [1, 1, 1, 0, 0, 0]
     assert stays.all_of("c1", people[3].user)[0].due_at == NOW

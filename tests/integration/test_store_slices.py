@@ -162,23 +162,23 @@ def test_only_a_lease_that_ran_out_is_freed_and_only_under_its_token(slices: Sli
     assert (held.suspect, held.deaths, held.cursor, held.attempt) == (True, 1, "7f", 2)
 
 
-def test_the_dispatcher_is_told_how_long_a_slice_is_without_a_living_holder(
+def test_the_dispatcher_is_told_how_long_ago_a_slice_was_broken_off(
     slices: Slices, one: str, database: Database[dict[str, Any]]
 ) -> None:
-    def dead_for() -> int | None:
+    def broken_for() -> int | None:
         (waiting,) = slices.waiting(LEASE, 10)
-        return waiting.dead_for
+        return waiting.broken_for
 
     for token in ("t1", "t2"):
         slices.claim(one, token, OVER)
         assert slices.free(one, token, suspect=True, deaths=0, after=None)
         if token == "t1":
-            assert dead_for() is not None
-            database.slices.update_one({"_id": one}, {"$set": {"died_at": EPOCH}})
-    assert (dead_for() or 0) > DAY  # since the first of them, for the second did no better
+            assert broken_for() is not None
+            database.slices.update_one({"_id": one}, {"$set": {"broken_at": EPOCH}})
+    assert (broken_for() or 0) > DAY  # since the first of them, for the second did no better
     slices.claim(one, "t3", LEASE)
     slices.checkpoint(one, "t3", "7f", {}, LEASE)
-    assert dead_for() is None
+    assert broken_for() is None
 
 
 def test_of_many_who_free_a_lease_at_once_one_counts_the_death(slices: Slices, one: str) -> None:
