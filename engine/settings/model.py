@@ -78,8 +78,8 @@ class Engine(Model):
     `lease`: a killed worker's slice is back after it; `tick`: between two looks of the clock process; `ring_again`: a
     slice that was rung and not claimed is rung again; `checkpoint`: how often at most a slice writes its cursor and
     asks whether to go on; `attempt_limit`: where sending was broken off for longer, its campaign is stuck;
-    `stop_timeout`: what a process that is told to stop has left. `scan_up_to`: users of a workspace up to which a pass simply reads MongoDB (a
-    tenth of a second, and nothing to wait for).
+    `stop_timeout`: what a process that is told to stop has left. `scan_up_to`: users of a workspace up to which a pass
+    simply reads MongoDB (a tenth of a second, and nothing to wait for).
     """
 
     lease: Duration = timedelta(seconds=30)

@@ -15,6 +15,7 @@ from engine.domain.enrolment import Settled
 from engine.domain.keys import campaign_of
 from engine.domain.settling import End, PutBack
 from engine.measuring import named_queries
+from engine.stores.bulk import write
 from engine.stores.connect import MAJORITY
 from engine.stores.documents import Document, settled_document
 
@@ -91,7 +92,7 @@ class Deliveries:
         writes = [*map(_ended, ends), *_marked(stays, token)]
         if not writes:
             return set()
-        matched = self._all.bulk_write(writes).matched_count
+        matched = write(self._all, writes, ordered=True).matched_count
         ids = {stay.id for stay in stays}
         if not ids or matched == len(ids) + sum(len(end.ids) for end in ends):
             return ids
@@ -99,7 +100,7 @@ class Deliveries:
 
     def settle(self, ends: Sequence[End]) -> int:
         """Write what attempted deliveries came to; gives how many still had the token that was named. Index: `_id`."""
-        return self._all.bulk_write([_ended(end) for end in ends]).matched_count if ends else 0
+        return write(self._all, [_ended(end) for end in ends]).matched_count if ends else 0
 
     def skip(self, stays: Sequence[tuple[Versioned, Settled]]) -> int:
         """Settle queued deliveries as skipped or failed without a send, at the version that was read. Index: `_id`."""
@@ -107,7 +108,7 @@ class Deliveries:
             UpdateMany({"_id": stay.id, "version": stay.version, "outgoing.state": "queued"}, _settled(end))
             for stay, end in stays
         ]
-        return self._all.bulk_write(writes, ordered=False).matched_count if writes else 0
+        return write(self._all, writes).matched_count if writes else 0
 
     def replay_failed(self, prefix: str, message: str | None, now: Instant) -> int:
         """Failed deliveries with nothing on its way in their stay are queued again, under the same key; gives how many.

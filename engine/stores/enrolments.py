@@ -14,17 +14,16 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import ASCENDING, IndexModel, UpdateMany
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError
 
 from engine.clock import Instant
 from engine.domain.enrolment import Enrolment, StayChange
 from engine.domain.keys import HIGHEST, campaign_of, enrolment_ids, suffix_of_stay
 from engine.failpoints import passage
 from engine.measuring import named_queries
+from engine.stores.bulk import insert_new, write
 from engine.stores.connect import MAJORITY, READ_SNAPSHOT
 from engine.stores.documents import Document, enrolment_document, outgoing_document, read_enrolment, settled_document
 from engine.stores.entering import KEYS_PER_USER, Copies, one_by_one, range_of
-from engine.stores.users import duplicates
 
 INDEXES: Final = (
     IndexModel(
@@ -190,11 +189,7 @@ class Enrolments:
         """Insert stays; gives the ids of those that nobody has inserted meanwhile."""
         if not ids:
             return set()
-        inserted = set(ids)
-        try:
-            self._all.insert_many(documents, ordered=False)
-        except BulkWriteError as error:
-            inserted -= {ids[index] for index in duplicates(error)}
+        inserted = set(ids).difference(ids[index] for index in insert_new(self._all, documents))
         passage("enter.inserted", ids)
         return inserted
 
@@ -216,7 +211,7 @@ class Enrolments:
         ]
         if not writes:
             return 0
-        matched = self._all.bulk_write(writes, ordered=False).matched_count
+        matched = write(self._all, writes).matched_count
         passage("choose.advanced", (f"{one.id}/{one.outgoing.message}" for one in changes if one.outgoing))
         return matched
 

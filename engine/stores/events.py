@@ -11,15 +11,15 @@ from typing import Any, Final, Protocol
 
 from bson.decimal128 import Decimal128
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError
 
 from engine.clock import Instant
 from engine.domain.changes import NewEvent
 from engine.domain.keys import escape, user_key
 from engine.measuring import measured, named_queries
+from engine.stores.bulk import insert_new
 from engine.stores.connect import MAJORITY
 from engine.stores.explained import aggregate_command, delete_command, explained, find_command
-from engine.stores.users import duplicates, keys_filter
+from engine.stores.users import keys_filter
 
 Document = dict[str, Any]  # a driver's edge: BSON values
 
@@ -115,14 +115,9 @@ class Events:
             if key not in known:
                 known.add(key)
                 documents.append(event_document(key, event))
-        if documents:
-            try:
-                self._events.insert_many(documents, ordered=False)
-            except BulkWriteError as error:
-                # Another process has stored the same event since we looked.
-                lost = {documents[index]["_id"] for index in duplicates(error)}
-                fresh = [new and key not in lost for new, key in zip(fresh, ids, strict=True)]
-        return fresh
+        # Another process may have stored the same event since we looked.
+        lost = {documents[index]["_id"] for index in insert_new(self._events, documents)}
+        return [new and key not in lost for new, key in zip(fresh, ids, strict=True)]
 
     def summaries(self, keys: Collection[str], properties: Collection[str]) -> dict[str, dict[str, Summary]]:
         """User key to event name to what is stored, in one aggregation; users without events are left out."""

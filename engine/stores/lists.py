@@ -6,15 +6,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError
 
 from engine.domain.changes import Applied, RowOutcome
 from engine.domain.keys import HIGHEST, escape, suffix_of_user, unescape
 from engine.measuring import measured, named_queries
+from engine.stores.bulk import insert_new
 from engine.stores.connect import MAJORITY
 from engine.stores.explained import delete_command, explained, find_command, update_command
 from engine.stores.upserts import TOMBSTONE
-from engine.stores.users import Edit, Users, duplicates, keys_filter
+from engine.stores.users import Edit, Users, keys_filter
 
 Document = dict[str, Any]  # a driver's edge: BSON values
 
@@ -57,11 +57,7 @@ class Lists:
         ids = {key: self._id(name, key) for key in dict.fromkeys(keys) if key not in gone}
         known = self._known(ids.values()) if ids else set()
         new = [{"_id": one, **({"run": run} if run else {})} for one in ids.values() if one not in known]
-        if new:
-            try:
-                self._members.insert_many(new, ordered=False)
-            except BulkWriteError as error:
-                known |= {new[index]["_id"] for index in duplicates(error)}
+        known |= {new[index]["_id"] for index in insert_new(self._members, new)}
         if run and known:
             with measured("lists.mark"):
                 self._members.update_many(keys_filter(known), {"$set": {"run": run}})

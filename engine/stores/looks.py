@@ -20,6 +20,7 @@ from engine.clock import Instant, millis
 from engine.domain.keys import cut
 from engine.domain.looks import DirtyRange, Look
 from engine.measuring import named_queries
+from engine.stores.bulk import write
 from engine.stores.connect import EPOCH, MAJORITY
 from engine.stores.documents import Document
 
@@ -61,7 +62,7 @@ class Looks:
             for key, changed in names.items()
         ]
         if writes:
-            self._all.bulk_write(writes, ordered=False)
+            write(self._all, writes)
 
     def add_ranges(self, names: Mapping[str, frozenset[str]], mark: str) -> None:
         """Ask for a look at the whole ranges in which these users (key -> what changed) are. Index: `_id`."""
@@ -84,7 +85,7 @@ class Looks:
             for (workspace, number), changed in touched.items()
         ]
         if writes:
-            self._ranges.bulk_write(writes, ordered=False)
+            write(self._ranges, writes)
 
     def take(self, limit: int, lease: timedelta, now: Instant) -> list[Look]:
         """Take up to `limit` looks that nobody holds and whose campaign time has come, by key. Index: `ready`.
@@ -110,9 +111,8 @@ class Looks:
         """Remove looks that are done, free those whose user changed meanwhile; gives how many went. Index: `_id`."""
         if not looks:
             return 0
-        deleted = self._all.bulk_write(
-            [DeleteOne({"_id": look.user, "mark": look.mark}) for look in looks], ordered=False
-        ).deleted_count
+        gone = [DeleteOne({"_id": look.user, "mark": look.mark}) for look in looks]
+        deleted = write(self._all, gone).deleted_count
         if deleted < len(looks):
             self._give_back(looks)
         return deleted
@@ -128,7 +128,7 @@ class Looks:
                 UpdateOne({"_id": look.user, "mark": look.mark}, {"$set": {"after": after}})
                 for look, after in looks.items()
             ]
-            self._all.bulk_write(writes, ordered=False)
+            write(self._all, writes)
             self._give_back(looks)
 
     def expire(self) -> int:

@@ -6,19 +6,18 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
-from pymongo import ASCENDING, IndexModel, InsertOne, ReturnDocument
+from pymongo import ASCENDING, IndexModel, ReturnDocument
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError
 
 from engine.clock import millis
 from engine.domain.lifecycle import SliceState
 from engine.domain.work import Expired, Slice, SliceKind, Waiting
 from engine.measuring import named_queries
+from engine.stores.bulk import insert_new
 from engine.stores.connect import EPOCH, MAJORITY, READ_MAJORITY
 from engine.stores.documents import Document, read_slice, slice_document
 
-DUPLICATE_KEY: Final = 11000
 _NOW: Final = "$$NOW"
 _BROKEN_AT: Final = {"$ifNull": ["$broken_at", _NOW]}
 """When a batch was broken off first, since the latest checkpoint."""
@@ -41,13 +40,7 @@ class Slices:
 
     def add(self, pieces: Sequence[Slice]) -> None:
         """Insert slices; those that exist already (same deterministic id) stay as they are."""
-        if not pieces:
-            return
-        try:
-            self._all.bulk_write([InsertOne(slice_document(piece)) for piece in pieces], ordered=False)
-        except BulkWriteError as error:
-            if any(failure.get("code") != DUPLICATE_KEY for failure in (error.details or {}).get("writeErrors", [])):
-                raise
+        insert_new(self._all, [slice_document(piece) for piece in pieces])
 
     def get(self, slice_id: str) -> Slice | None:
         """One slice. Index: `_id`."""

@@ -13,12 +13,13 @@ from typing import Any, Final, NamedTuple
 
 from pymongo import UpdateMany
 from pymongo.database import Database
-from pymongo.errors import AutoReconnect, BulkWriteError
+from pymongo.errors import AutoReconnect
 
 from engine.clock import Instant, instant
 from engine.domain.keys import HASH_SPACE, hash_prefix, user_id_of, user_key
 from engine.errors import EngineError
 from engine.measuring import measured, named_queries
+from engine.stores.bulk import insert_new, write
 from engine.stores.connect import MAJORITY, READ_MAJORITY
 from engine.stores.explained import explained, find_command, update_command
 
@@ -36,8 +37,6 @@ _SAMPLE: Final = 4_000
 
 _ONE_ANSWER: Final = 100_000
 """Documents of one answer: it is bounded by its 16 MB only, so that most ranges cost one command."""
-
-_DUPLICATE: Final = 11000
 
 
 class Contended(EngineError):
@@ -224,11 +223,7 @@ class Users:
             return set()
         rev = self.server_now()
         documents = [new_document(key, edit, rev) for key, edit in edits.items()]
-        try:
-            self._users.insert_many(documents, ordered=False)
-        except BulkWriteError as error:
-            return {documents[index]["_id"] for index in duplicates(error)}
-        return set()
+        return {documents[index]["_id"] for index in insert_new(self._users, documents)}
 
     def _update(self, edits: Mapping[str, Edit], documents: Mapping[str, Document]) -> set[str]:
         """Write edits where the revision is the one read; when one was not, all of them are to be planned again.
@@ -245,7 +240,7 @@ class Users:
             rev: int = documents[key]["rev"]
             changes.append(UpdateMany(unchanged_filter(key, rev), edit_update(edit, max(rev + 1, now))))
         with measured("users.update") as call:
-            done = self._users.bulk_write(changes, ordered=False)
+            done = write(self._users, changes)
             call.documents = done.matched_count
         return set() if done.matched_count == len(changes) else set(edits)
 
@@ -277,14 +272,6 @@ def new_document(key: str, edit: Edit, rev: Instant) -> Document:
         else:
             document[head] = {rest: value}
     return document
-
-
-def duplicates(error: BulkWriteError) -> list[int]:
-    """The numbers of the operations that met an existing key; raises `error` where anything else failed."""
-    failed = error.details.get("writeErrors", [])
-    if error.details.get("writeConcernErrors") or any(one["code"] != _DUPLICATE for one in failed):
-        raise error
-    return [int(one["index"]) for one in failed]
 
 
 _KEY: Final = user_key("w", "hh-1")
