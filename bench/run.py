@@ -170,7 +170,7 @@ def _small(engine: Engine, sizes: Sizes) -> str:
 
 
 def _pictures(engine: Engine, sizes: Sizes) -> str:
-    return pictures.draw(engine, sizes.users, sizes.enrolled)
+    return pictures.draw(engine, sizes.users, sizes.enrolled, sizes.rounds)
 
 
 SECTIONS: Final[dict[str, Callable[[Engine, Sizes], str]]] = {
