@@ -21,10 +21,10 @@ from bench.population import AS_OF
 from engine.domain.work import AccessPath
 
 FOLDER: Final = Path(__file__).resolve().parent.parent / "docs" / "plots"
-STRETCH: Final = 8.0
-"""Seconds of passes without, then with the cache."""
+PASSES: Final = 4
+"""Passes without, then with the cache."""
 
-SAMPLE: Final = 0.5
+SAMPLE: Final = 1.0
 """Seconds between two readings of mongod's counters."""
 
 MANY: Final = 1_000_000
@@ -38,10 +38,10 @@ MINUTE: Final = 60.0
 def draw(engine: Engine, users: int, enrolled: tuple[int, ...], rounds: int) -> str:
     """Measure, draw, and say where the pictures are."""
     engine.warm()
-    commands, examined = _switched(engine)
+    every, commands, examined = _switched(engine)
     chart(
         FOLDER / "mongodb-load.svg",
-        "MongoDB while passes go on, back to back: the cache is switched on half-way",
+        f"MongoDB, a pass over {users:,} users every {every:.0f} s: the cache is switched on half-way",
         Axis("seconds"),
         Axis("a second", logarithmic=True),
         [Line("documents examined", examined), Line("operations", commands)],
@@ -80,9 +80,15 @@ def draw(engine: Engine, users: int, enrolled: tuple[int, ...], rounds: int) -> 
     )
 
 
-def _switched(engine: Engine) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
-    """Commands and documents examined a second, while launches go on by range scan and then by cached scan."""
+def _switched(engine: Engine) -> tuple[float, list[tuple[float, float]], list[tuple[float, float]]]:
+    """Seconds between two passes; commands and documents examined a second, by range scans and then by cached scans.
+
+    The next pass begins when one by range scan takes its time; a cached one waits for that moment.
+    """
     points: tuple[list[tuple[float, float]], list[tuple[float, float]]] = ([], [])
+    began = time.perf_counter()
+    _launch(engine, AccessPath.SCAN)
+    every = time.perf_counter() - began
     stop = threading.Event()
 
     def sample() -> None:
@@ -95,13 +101,13 @@ def _switched(engine: Engine) -> tuple[list[tuple[float, float]], list[tuple[flo
 
     sampler = threading.Thread(target=sample)
     sampler.start()
-    for path in (AccessPath.SCAN, AccessPath.CACHE):
-        until = time.perf_counter() + STRETCH
-        while time.perf_counter() < until:
-            _launch(engine, path)
+    for path in [AccessPath.SCAN] * PASSES + [AccessPath.CACHE] * PASSES:
+        began = time.perf_counter()
+        _launch(engine, path)
+        time.sleep(max(0.0, began + every - time.perf_counter()))
     stop.set()
     sampler.join()
-    return points
+    return every, *points
 
 
 def _launch(engine: Engine, path: AccessPath) -> None:
