@@ -87,7 +87,7 @@ bench: check-needs env ## every table of docs/benchmarks.md with 200,000 users a
 	@$(PY) -m bench.send --users 10000
 	@$(PY) -m bench.importing --rows 20000
 
-bench-full: check-needs env ## the same with a million users, and three million enrolled (about an hour)
+bench-full: check-needs env ## the same with a million users, and three million enrolled (more than an hour)
 	@$(PY) -m bench.run --users 1000000 --enrolled 10000,30000,1000000,3000000 --seconds 60
 	@$(PY) -m bench.send
 	@$(PY) -m bench.importing
