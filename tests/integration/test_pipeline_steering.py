@@ -11,7 +11,6 @@ from engine.clock import millis, parse_duration
 from engine.domain.work import SliceKind
 from engine.errors import IllegalTransition, WrongCall
 from engine.failpoints import arm
-from engine.pipeline.replaying import replay
 from engine.telemetry import events
 from tests.integration.pipeline_shop import hurry
 from tests.integration.pipeline_world import START, World
@@ -191,56 +190,6 @@ def test_a_cancel_ends_every_stay_and_skips_what_is_queued(world: World) -> None
     world.after("30d")
     assert world.state("series") == "cancelled"
     assert len(world.mails()) == 2
-
-
-def test_what_is_replayed_and_then_cancelled_is_skipped(world: World) -> None:
-    """Its stay has ended, so that no look comes to it."""
-    world.user("u", email="not an address")
-    world.start({"campaign": "hello", "kind": "one_off"})
-    assert world.state("hello") == "finished"
-    world.change("u", email="mended@x.example")
-    app = world.app
-    assert replay(app.stores.deliveries, app.steering, app.stores.bell, app.clock, world.record("hello"), None) == 1
-    world.steer("cancel", "hello")
-    world.settle()
-    assert world.ends("hello", "u") == [("one", "skipped", "cancelled")]
-    assert world.mails() == []
-
-
-def test_what_a_sender_marks_when_its_campaign_was_cancelled_and_its_slice_is_gone_is_recovered(world: World) -> None:
-    """It had slept between reading and marking, for longer than its lease."""
-    world.user("u")
-    world.apply({"campaign": "hello", "kind": "one_off"})
-    world.launch("hello")
-    world.choose()
-    (stay,) = world.stays("hello")
-    world.steer("cancel", "hello")
-    assert world.app.stores.deliveries.settle_and_mark([], [stay], "shop/x/deliver/1/0000|1|t") == {stay.id}
-    world.settle()
-    assert world.ends("hello", "u") == [("one", "skipped", "cancelled")]
-    assert str(world.stay("hello", "u").reason) == "cancelled"
-    assert world.mails() == []
-
-
-def test_a_paused_campaign_recovers_what_a_dead_sender_left_when_it_is_resumed(world: World) -> None:
-    world.user("u")
-    world.apply({"campaign": "hello", "kind": "one_off"})
-    world.launch("hello")
-    world.choose()
-    arm("deliver.sent=raise")
-    try:
-        world.step()
-    finally:
-        arm("")
-    world.steer("pause", "hello")
-    hurry(world.database)
-    world.settle(check=False)
-    assert not list(world.database["slices"].find({"kind": "deliver", "state": "open"}))
-    assert str(world.stay("hello", "u").outgoing.state) == "attempting"  # type: ignore[union-attr]
-    world.steer("resume", "hello")
-    world.settle()
-    assert world.ends("hello", "u") == [("one", "sent", None)]
-    assert len(world.mails()) == 1
 
 
 def test_a_cancel_waits_for_what_is_being_sent(world: World) -> None:
