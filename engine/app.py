@@ -22,7 +22,7 @@ class App(Machinery):
     def steering(self) -> Steering:
         """Applies, launches, pauses, ends campaigns."""
         s = self.stores
-        return Steering(s.campaigns, s.runs, s.slices, self.book, self.planning, s.bell, self.clock)
+        return Steering(s.campaigns, self.book, s.bell, self.clock)
 
     @cached_property
     def openness(self) -> Openness:

@@ -18,6 +18,7 @@ from engine.pipeline.feeding import Feeding
 from engine.pipeline.finding import Finding
 from engine.pipeline.finishing import Finishing
 from engine.pipeline.looking import Looking, Rechecking
+from engine.pipeline.owed_evaluations import OwedEvaluations
 from engine.pipeline.passing import Passing
 from engine.pipeline.planning import Planning
 from engine.pipeline.process import Processing
@@ -269,8 +270,14 @@ class Machinery(Core):
             self.clock.campaign_time,
             self.roster,
             Passing(s.campaigns, s.enrolments, self.book, self.planning, self.roster, self.choosing.probe),
+            self.owed_evaluations,
             self.looking,
         )
+
+    @cached_property
+    def owed_evaluations(self) -> OwedEvaluations:
+        """Plans what commands made necessary."""
+        return OwedEvaluations(self.roster, self.stores.runs, self.stores.slices, self.planning, self.finishing)
 
     @cached_property
     def roster(self) -> Roster:

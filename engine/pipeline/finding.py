@@ -86,7 +86,9 @@ class Finding:
                     return self._stand_in(piece, entry, wanted, first, size)
                 return self._named(entry, wanted, keys, size)
             case AccessPath.LIST:
-                name = entry.compiled.audience.compiled.required_lists[0]
+                name = next(iter(entry.compiled.audience.compiled.required_lists), None)
+                if name is None:  # the audience was edited since the run was planned
+                    return self._stand_in(piece, entry, wanted, first, size)
                 keys = self._lists(piece.workspace).read_range(piece.workspace, name, first, piece.until, size)
                 return self._named(entry, wanted, keys, size)
             case AccessPath.INDEX:

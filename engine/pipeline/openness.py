@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Final
 
 from engine.clock import Clock
-from engine.domain.campaign import STAYS_TO_END
 from engine.domain.lifecycle import GOING, LOOKED_AT, CampaignState
+from engine.pipeline.owed_evaluations import owing
 from engine.pipeline.ports import CampaignStore, DeliveryStore, RunStore, StayStore
 from engine.pipeline.sources import FeedStore, LookStore
 from engine.pipeline.waiting import caught_up
@@ -47,7 +47,8 @@ class Openness:
         the last one, so nothing can have moved past the looks in between.
 
         Open are: a change that the feed has not handled, a look whose time has come, a scheduled campaign whose start
-        has come, a pass not yet made after campaign time was set, an undecided run, a stay due, a delivery on its way
+        has come, an evaluation that a command made necessary, a pass not yet made after campaign time was set, an
+        undecided run, a stay due, a delivery on its way
         that is not put off in campaign time. Paused campaigns stand still and do not count.
         """
         changed_to = self._feed.now()
@@ -78,18 +79,17 @@ class Openness:
         for record in records:
             if record.state is CampaignState.SCHEDULED and (record.starts_at or 0) <= now:
                 return f"campaign {record.name} is to be launched"
-            if record.state is CampaignState.CANCELLED and record.pass_as_of == STAYS_TO_END:
-                return f"campaign {record.name} has stays to end"
+            if owing(record):
+                return f"campaign {record.name} has users to evaluate again"
             going = record.state in GOING
             if going and self._time_is_set() and record.pass_as_of < now:
                 return f"campaign {record.name} has a pass to make"
-        moving = [record.uid for record in records if record.state in LOOKED_AT]
         standing = [record.uid for record in records if record.state not in LOOKED_AT]
         runs = self._runs.count_all()
         for run in self._runs.undecided():
             if run.campaign not in standing:
                 return f"run {run.id} is not decided"
-        if moving and self._deliveries.has_outgoing(moving, now):
+        if self._deliveries.has_outgoing(None, now, leave_out=standing):
             return "a delivery is on its way"
         due = self._stays.first_due_campaign(now, standing)
         if due is not None:

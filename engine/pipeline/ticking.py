@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Set
 from typing import Final
 
 from engine.clock import Clock, Instant
-from engine.domain.campaign import ONE_OFF, STAYS_TO_END, CampaignRecord
+from engine.domain.campaign import ONE_OFF, CampaignRecord
 from engine.domain.keys import cut, stay_prefix
 from engine.domain.lifecycle import GOING, LOOKED_AT, CampaignState, RunState
 from engine.domain.work import Run, RunKind, Slice, SliceKind
 from engine.pipeline.book import CampaignBook
 from engine.pipeline.dispatching import Dispatching
 from engine.pipeline.finishing import Finishing
+from engine.pipeline.owed_evaluations import OwedEvaluations
 from engine.pipeline.passing import Passing
 from engine.pipeline.planning import Planning
 from engine.pipeline.ports import CampaignStore, DeliveryStore, Messenger, RunStore, SliceStore, StayStore
@@ -52,14 +53,14 @@ def timed(record: CampaignRecord) -> bool:
     )
 
 
-def cancelled_with_stays(record: CampaignRecord) -> bool:
-    """Whether its stays are still to be ended."""
-    return record.state is CampaignState.CANCELLED and record.pass_as_of == STAYS_TO_END
-
-
 def cancelled_and_over(record: CampaignRecord) -> bool:
-    """Whether the run over its stays was made; what is still on its way then is for a delivering slice to end."""
-    return record.state is CampaignState.CANCELLED and record.pass_as_of != STAYS_TO_END
+    """Whether the run over its stays is over; what is still on its way then is for a delivering slice to end."""
+    return record.state is CampaignState.CANCELLED and not record.evaluation_owed
+
+
+def finished(record: CampaignRecord) -> bool:
+    """Whether it has ended by itself; a delivery that is queued again then reopens it."""
+    return record.state is CampaignState.FINISHED
 
 
 def resting(record: CampaignRecord) -> bool:
@@ -92,10 +93,12 @@ class Ticking:
         time: Callable[[], tuple[Instant, bool]],
         roster: Roster,
         passing: Passing,
+        owed: OwedEvaluations,
         looking: Suspects,
     ) -> None:
         self._roster = roster
         self._passing = passing
+        self._owed = owed
         self._looking = looking
         self._campaigns = campaigns
         self._runs = runs
@@ -123,10 +126,10 @@ class Ticking:
         known = {run.id for run in open_runs}
         self._asked = {run_id: asked for run_id, asked in self._asked.items() if run_id in known}
         moved = sum(self._by_time(record, now) for record in self._roster.those(timed).values())
-        for run in self._passing.run(open_runs, now, jumped=jumped):
+        owed = self._owed.run(open_runs, now)
+        for run in [*owed, *self._passing.run([*open_runs, *owed], now, jumped=jumped)]:
             self._ask_plan(run.id)
             moved += 1
-        moved += self._ends(now)
         moved += self._due(records, open_runs, now)
         moved += self._undecided(open_runs)
         moved += self._deliver(records, {run.campaign for run in open_runs}, now)
@@ -164,22 +167,12 @@ class Ticking:
     def launch(self, record: CampaignRecord, now: Instant) -> bool:
         """Write the launch run, then make the campaign live: nothing is decided before it is."""
         run = self._planning.start(record, RunKind.LAUNCH, now)
-        marks = {"launched_at": run.as_of, "pass_as_of": run.as_of, "reconciled_at": run.as_of}
-        moved = self._campaigns.move(record, CampaignState.LIVE, **marks)
+        at = run.as_of
+        moved = self._campaigns.move(record, CampaignState.LIVE, launched_at=at, pass_as_of=at, reconciled_at=at)
         if moved:
             emit("campaign.started", workspace=record.workspace, campaign=record.name, campaign_uid=record.uid)
             self._ask_plan(run.id)
         return moved
-
-    def _ends(self, now: Instant) -> int:
-        """A run over the stays of each campaign that was cancelled: they exit."""
-        records = self._roster.those(cancelled_with_stays)
-        for record in records.values():
-            run = self._planning.start(record, RunKind.STAYS, now, anew=True)
-            self._campaigns.passed([record.uid], now)
-            self._roster.passed([record.uid], now)
-            self._ask_plan(run.id)
-        return len(records)
 
     def _due(self, records: Mapping[str, CampaignRecord], open_runs: list[Run], now: Instant) -> int:
         """A due run for each campaign with a stay that is due; one probe finds that there is none."""
@@ -196,14 +189,11 @@ class Ticking:
         return count
 
     def _undecided(self, open_runs: list[Run]) -> int:
-        """Ring for runs that a command wrote (an edit, a resume, a cancel), and again where a message was lost.
-
-        That is: runs to be planned, and runs with nothing open any more.
-        """
+        """Ring for runs to be planned and runs with nothing open any more, again where a message was lost."""
         at = self._clock.monotonic()
         count = 0
         for run in open_runs:
-            fresh = run.id not in self._asked  # a command's, or of a clock that was killed before it could ask again
+            fresh = run.id not in self._asked  # of a clock that was killed before it could ask again
             if not fresh and at - self._asked.setdefault(run.id, at) < ASK_AGAIN:
                 continue
             self._asked[run.id] = at
@@ -232,7 +222,16 @@ class Ticking:
             if uid in records:
                 self._round(records[uid], now)
                 count += 1
+            elif uid in self._roster.those(finished):
+                count += self._reopen(self._roster.those(finished)[uid])
         return count
+
+    def _reopen(self, record: CampaignRecord) -> bool:
+        """Let a finished campaign drain again: a failed delivery was queued again when, or after, it finished."""
+        moved = self._campaigns.move(record, CampaignState.DRAINING, finished_at=None)
+        if moved:
+            emit("campaign.draining", workspace=record.workspace, campaign=record.name, campaign_uid=record.uid)
+        return moved
 
     def _round(self, record: CampaignRecord, now: Instant) -> None:
         """One round of delivering slices over all users of a campaign."""

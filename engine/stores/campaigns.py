@@ -12,7 +12,7 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from engine.clock import Instant
-from engine.domain.campaign import CampaignRecord, Marks
+from engine.domain.campaign import CampaignRecord, Marks, Standing
 from engine.domain.lifecycle import CampaignState, check_transition
 from engine.domain.work import AccessPath
 from engine.measuring import named_queries
@@ -40,10 +40,12 @@ class Campaigns:
         raw = self._all.find_one({"_id": uid})
         return None if raw is None else _record(raw)
 
-    def state_of(self, uid: str) -> tuple[CampaignState, int] | None:
-        """State and revision, which a worker asks at each batch. Index: `_id`."""
-        raw = self._all.find_one({"_id": uid}, {"state": 1, "revision": 1})
-        return None if raw is None else (CampaignState(raw["state"]), raw["revision"])
+    def state_of(self, uid: str) -> Standing | None:
+        """State, revision and wanted evaluation, which a worker asks at each batch. Index: `_id`."""
+        raw = self._all.find_one({"_id": uid}, dict.fromkeys(Standing._fields, 1))
+        if raw is None:
+            return None
+        return Standing(CampaignState(raw["state"]), raw["revision"], raw.get("evaluation_wanted", 0))
 
     def named(self, name: str, workspace: str | None = None) -> list[CampaignRecord]:
         """The campaigns of a name, in one workspace or in all (then the whole index is read). Index: `name`."""
@@ -63,8 +65,12 @@ class Campaigns:
             for raw in self._all.find({"workspace": {"$gte": ""}}, hint="name").sort([("workspace", 1), ("name", 1)])
         ]
 
-    def apply(self, record: CampaignRecord) -> bool:
-        """Write the first revision, or the next where the one before still stands; False where another came first."""
+    def apply(self, record: CampaignRecord, *, evaluate: bool = False) -> bool:
+        """Write the first revision, or the next; False where another command came first.
+
+        The next is written where the revision before it, the state of `record` and the evaluation wanted so far still
+        stand. With `evaluate` it makes the evaluation of `record.evaluation_wanted` necessary in the same write.
+        """
         revision = {
             "_id": f"{record.uid}/{record.revision:06d}",
             "campaign": record.uid,
@@ -79,6 +85,7 @@ class Campaigns:
             except DuplicateKeyError:
                 return False
         fields = {
+            "kind": record.kind,
             "revision": record.revision,
             "spec": record.spec,
             "cost": record.cost,
@@ -87,17 +94,30 @@ class Campaigns:
             "ends_at": record.ends_at,
             "renamed": dict(record.renamed),
         }
-        done = self._all.update_one({"_id": record.uid, "revision": record.revision - 1}, _replacing(fields))
-        return done.matched_count == 1
+        before = record.evaluation_wanted - evaluate
+        wanted = {"_id": record.uid, "revision": record.revision - 1, "state": record.state.value} | _wanting(before)
+        if evaluate:
+            fields["evaluation_wanted"] = record.evaluation_wanted
+        return self._all.update_one(wanted, _replacing(fields)).matched_count == 1
 
-    def move(self, record: CampaignRecord, state: CampaignState, **fields: Any) -> bool:
+    def move(self, record: CampaignRecord, state: CampaignState, *, exactly: bool = False, **fields: Any) -> bool:
         """Move to `state` with `fields`, if the state is still the one of `record`; a None field is removed.
 
-        Raises `IllegalTransition` where the table does not allow it. Index: `_id`.
+        With `exactly` also only if no command has wanted another evaluation since `record` was read. Raises
+        `IllegalTransition` where the table does not allow it. Index: `_id`.
         """
         check_transition(record.state, state)
-        update = _replacing({"state": state.value, **fields})
-        return self._all.update_one({"_id": record.uid, "state": record.state.value}, update).matched_count == 1
+        wanted = {"_id": record.uid, "state": record.state.value}
+        if exactly:
+            wanted |= _wanting(record.evaluation_wanted)
+        return self._all.update_one(wanted, _replacing({"state": state.value, **fields})).matched_count == 1
+
+    def evaluated(self, uid: str, number: int, *, enrolled: bool, intake: bool) -> None:
+        """Note that an evaluation was carried out for those enrolled, or for everybody else. Index: `_id`."""
+        done = {"enrolled_done": number} if enrolled else {}
+        done |= {"intake_done": number} if intake else {}
+        if number and done:
+            self._all.update_one({"_id": uid}, {"$max": done, "$currentDate": {"touched": True}})
 
     def passed(self, uids: Sequence[str], as_of: Instant, *, crossed: bool = False) -> None:
         """Note that passes at `as_of` were planned, or (`crossed`) had nothing to find; never back. Index: `_id`.
@@ -147,6 +167,22 @@ def _replacing(fields: Document) -> Document:
     return {operator: of for operator, of in update.items() if of}
 
 
+def upgrade(database: Database[Document]) -> int:
+    """Bring records of earlier engines up to date; safe to run twice. Gives how many there were. Index: `state`.
+
+    They kept a cancel whose run over the enrolled was not written yet as a `pass_as_of` of -1.
+    """
+    all_of = database.get_collection("campaigns", write_concern=MAJORITY)
+    old = {"state": CampaignState.CANCELLED.value, "pass_as_of": -1}
+    new = {"$set": {"evaluation_wanted": 1, "pass_as_of": 0}, "$currentDate": {"touched": True}}
+    return all_of.update_many(old, new).modified_count
+
+
+def _wanting(number: int) -> Document:
+    """Those for which the evaluation of this number is the last that was wanted; 0 is never written."""
+    return {"evaluation_wanted": number or None}
+
+
 def _document(record: CampaignRecord) -> Document:
     return without_none(
         {
@@ -166,8 +202,7 @@ def _document(record: CampaignRecord) -> Document:
 
 
 def _marks(raw: Document) -> Marks:
-    passes = (raw.get(name, 0) for name in ("pass_as_of", "crossed_to", "reconciled_at"))
-    return Marks(CampaignState(raw["state"]), raw["revision"], *passes)
+    return Marks(CampaignState(raw["state"]), *(raw.get(name, 0) for name in Marks._fields[1:]))
 
 
 def _record(raw: Document) -> CampaignRecord:
@@ -194,6 +229,10 @@ def _record(raw: Document) -> CampaignRecord:
         slowed=raw.get("slowed", False),
         path=AccessPath(raw["path"]) if "path" in raw else None,
         renamed=raw.get("renamed", {}),
+        evaluation_wanted=raw.get("evaluation_wanted", 0),
+        everybody_wanted=raw.get("everybody_wanted", 0),
+        enrolled_done=raw.get("enrolled_done", 0),
+        intake_done=raw.get("intake_done", 0),
     )
 
 

@@ -49,6 +49,7 @@ def migrate_mongo(database: Database[Document]) -> int:
             except OperationFailure as error:
                 if error.code != 48:  # NamespaceExists: another process made it meanwhile
                     raise
+    campaigns.upgrade(database)
     count = 0
     for name, models in _INDEXES.items():
         if not models:

@@ -50,6 +50,7 @@ class Runs:
                 "state": run.state.value,
                 "after": run.after,
                 "path": run.path and run.path.value,
+                "evaluation": run.evaluation or None,
                 "open": True,
             }
         )
@@ -154,6 +155,7 @@ def _run(raw: Document) -> Run:
         RunState(raw["state"]),
         raw.get("after"),
         AccessPath(raw["path"]) if "path" in raw else None,
+        raw.get("evaluation", 0),
     )
 
 

@@ -123,6 +123,7 @@ CALLS: Mapping[str, Call] = {
     "campaigns.marks": by("_id_")(lambda s: s.marks()),
     "campaigns.apply": Call(lambda s: s.apply(replace(CAMPAIGN, revision=2))),
     "campaigns.move": Call(lambda s: s.move(CAMPAIGN, CampaignState.DRAINING, stuck=None)),
+    "campaigns.evaluated": Call(lambda s: s.evaluated("c1", 1, enrolled=True, intake=True)),
     "campaigns.passed": Call(lambda s: (s.passed(["c1", "c2"], 5), s.passed(["c1"], 6, crossed=True))),
     "campaigns.crossed": Call(lambda s: (s.crossed(["c1", "c2"], 5), s.crossed(["c1"], 6, reconciled=True))),
     "campaigns.touched_since": by("touched")(lambda s: s.touched_since(moment(NOW))),
@@ -134,7 +135,10 @@ CALLS: Mapping[str, Call] = {
     "deliveries.outgoing": by("_id_", "outgoing")(lambda s: s.outgoing(PREFIX, "", PREFIX + "8", NOW, 100)),
     "deliveries.first_campaign": by("outgoing")(lambda s: s.first_campaign(NOW, ["c2"])),
     "deliveries.has_outgoing": by("outgoing")(
-        lambda s: [s.has_outgoing(who, now) for who in (None, ["c1"]) for now in (None, NOW)]
+        lambda s: [
+            s.has_outgoing(None, NOW, leave_out=["c2"]),
+            *(s.has_outgoing(who, now) for who in (None, ["c1"]) for now in (None, NOW)),
+        ]
     ),
     "deliveries.settle_and_mark": Call(
         lambda s: s.settle_and_mark([Settling([MARKED.id], "t", ENDED)], [STAY, replace(STAY, version=9)], "t")
@@ -164,6 +168,8 @@ CALLS: Mapping[str, Call] = {
     "enrolments.advance": Call(
         lambda s: s.advance([StayChange(STAY.id, 1, 1, NOW, None), StayChange(MARKED.id, 1, 1, NOW, NOW)])
     ),
+    "enrolments.overtaken": Call(lambda s: s.overtaken([StayChange(STAY.id, 1, 1, NOW, None)])),
+    "enrolments.wake": Call(lambda s: s.wake([STAY.id, MARKED.id], NOW)),
     "enrolments.clear_due": by("due")(lambda s: s.clear_due("c3")),
     "enrolments.make_due": by("user")(lambda s: s.make_due(KEYS[0], NOW)),
     "enrolments.has_open": by("idle", "outgoing")(lambda s: s.has_open("c1")),

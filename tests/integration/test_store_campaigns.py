@@ -11,7 +11,7 @@ from pymongo.database import Database
 from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import CampaignState
 from engine.errors import IllegalTransition
-from engine.stores.campaigns import INDEXES, REVISION_INDEXES, Campaigns
+from engine.stores.campaigns import INDEXES, REVISION_INDEXES, Campaigns, upgrade
 from tests.integration.store_threads import together
 
 C = CampaignState
@@ -33,7 +33,7 @@ def draft(campaigns: Campaigns) -> CampaignRecord:
 
 def test_a_campaign_is_read_back_as_it_was_applied(campaigns: Campaigns, draft: CampaignRecord) -> None:
     assert campaigns.get("uid1") == draft
-    assert campaigns.state_of("uid1") == (C.DRAFT, 1)
+    assert campaigns.state_of("uid1") == (C.DRAFT, 1, 0)
     assert campaigns.get("other") is None
     assert campaigns.state_of("other") is None
 
@@ -69,16 +69,69 @@ def test_every_revision_is_kept(campaigns: Campaigns, draft: CampaignRecord) -> 
 
 def test_an_edit_keeps_the_state(campaigns: Campaigns, draft: CampaignRecord) -> None:
     campaigns.move(draft, C.LIVE, launched_at=5)
-    campaigns.apply(replace(draft, revision=2))
+    assert not campaigns.apply(replace(draft, revision=2)), "it was judged as a draft, and is live"
+    assert campaigns.apply(replace(draft, state=C.LIVE, revision=2))
     found = campaigns.get("uid1")
     assert found is not None
     assert (found.state, found.launched_at, found.revision) == (C.LIVE, 5, 2)
 
 
+def test_an_edit_of_a_draft_may_change_its_kind(campaigns: Campaigns, draft: CampaignRecord) -> None:
+    assert campaigns.apply(replace(draft, revision=2, kind="one_off"))
+    assert [one.kind for one in campaigns.named("hello")] == ["one_off"]
+
+
+def test_an_edit_wants_an_evaluation_in_the_same_write_and_never_the_number_of_another_command(
+    campaigns: Campaigns, draft: CampaignRecord
+) -> None:
+    campaigns.move(draft, C.LIVE)
+    live = replace(draft, state=C.LIVE)
+    assert campaigns.apply(replace(live, revision=2, evaluation_wanted=1), evaluate=True)
+    assert campaigns.state_of("uid1") == (C.LIVE, 2, 1)
+    assert not campaigns.apply(replace(live, revision=3, evaluation_wanted=1), evaluate=True)
+    assert campaigns.apply(replace(live, revision=3, evaluation_wanted=2), evaluate=True)
+
+
+def test_an_exact_move_fails_where_a_command_came_since_the_record_was_read(
+    campaigns: Campaigns, draft: CampaignRecord
+) -> None:
+    campaigns.move(draft, C.LIVE)
+    live = replace(draft, state=C.LIVE)
+    campaigns.apply(replace(live, revision=2, evaluation_wanted=1), evaluate=True)
+    assert not campaigns.move(live, C.FINISHED, exactly=True)
+    assert campaigns.move(replace(live, evaluation_wanted=1), C.FINISHED, exactly=True)
+
+
+def test_an_evaluation_is_owed_until_it_was_carried_out_for_all(campaigns: Campaigns, draft: CampaignRecord) -> None:
+    def owed() -> tuple[bool, bool]:
+        (record,) = campaigns.named("hello")
+        return record.enrolled_owed, record.intake_owed
+
+    campaigns.move(draft, C.LIVE)
+    assert owed() == (False, False)
+    campaigns.apply(replace(draft, state=C.LIVE, revision=2, evaluation_wanted=1), evaluate=True)
+    assert owed() == (True, True)
+    campaigns.evaluated("uid1", 1, enrolled=True, intake=False)
+    assert owed() == (False, True)
+    campaigns.evaluated("uid1", 1, enrolled=False, intake=True)
+    assert owed() == (False, False)
+    campaigns.evaluated("uid1", 0, enrolled=True, intake=True)
+    assert owed() == (False, False), "what is done never goes back"
+
+
+def test_a_cancel_of_an_earlier_engine_is_taken_over(campaigns: Campaigns, database: Database[dict[str, Any]]) -> None:
+    campaigns.apply(DRAFT)
+    database.campaigns.update_one({"_id": "uid1"}, {"$set": {"state": "cancelled", "pass_as_of": -1}})
+    assert [upgrade(database), upgrade(database)] == [1, 0]
+    (record,) = campaigns.named("hello")
+    assert record.enrolled_owed
+    assert record.pass_as_of == 0
+
+
 def test_a_state_moves_once_from_the_one_that_was_read(campaigns: Campaigns, draft: CampaignRecord) -> None:
     assert sum(together(8, lambda _: campaigns.move(draft, C.SCHEDULED))) == 1
     assert not campaigns.move(draft, C.LIVE)
-    assert campaigns.state_of("uid1") == (C.SCHEDULED, 1)
+    assert campaigns.state_of("uid1") == (C.SCHEDULED, 1, 0)
 
 
 def test_pausing_and_cancelling_at_once_leaves_one_of_them(campaigns: Campaigns, draft: CampaignRecord) -> None:
@@ -87,7 +140,7 @@ def test_pausing_and_cancelling_at_once_leaves_one_of_them(campaigns: Campaigns,
     ways = [C.PAUSED, C.CANCELLED, C.DRAINING]
     moved = together(9, lambda i: campaigns.move(live, ways[i % 3]))
     assert sum(moved) == 1
-    assert campaigns.state_of("uid1") == (ways[moved.index(True) % 3], 1)
+    assert campaigns.state_of("uid1") == (ways[moved.index(True) % 3], 1, 0)
 
 
 def test_a_move_that_the_table_does_not_have_is_refused(campaigns: Campaigns, draft: CampaignRecord) -> None:
