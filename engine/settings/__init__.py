@@ -1,7 +1,8 @@
-"""Settings: a file per environment, below environment variables, below flags; where each came from can be told.
+"""Settings: a file per environment, below `.env`, below environment variables, below flags; each origin can be told.
 
 `conf/settings.yaml` holds `environments:`, of which `default` lies below the one that `TIDEGATE_ENV` picks.
-`TIDEGATE_SECTION__KEY` overrides a key, and a flag overrides that. Secrets are never shown.
+`TIDEGATE_SECTION__KEY` in `.env` or (stronger) in the environment overrides a key, and a flag overrides that. Secrets
+are never shown.
 """
 
 from engine.settings.load import LoadedSettings, Origin, load_settings
