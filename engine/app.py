@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from engine.machinery import Machinery
-from engine.pipeline.advising import Advising
-from engine.pipeline.explaining import Explaining
-from engine.pipeline.importing.ports import ImportStores
-from engine.pipeline.indexing import Indexing
-from engine.pipeline.openness import Openness
-from engine.pipeline.outlook import Outlook
-from engine.pipeline.statistics import Statistics
-from engine.pipeline.steering import Steering
+
+if TYPE_CHECKING:
+    from engine.pipeline.advising import Advising
+    from engine.pipeline.explaining import Explaining
+    from engine.pipeline.importing.ports import ImportStores
+    from engine.pipeline.indexing import Indexing
+    from engine.pipeline.openness import Openness
+    from engine.pipeline.outlook import Outlook
+    from engine.pipeline.statistics import Statistics
+    from engine.pipeline.steering import Steering
 
 
 class App(Machinery):
@@ -21,12 +24,16 @@ class App(Machinery):
     @cached_property
     def steering(self) -> Steering:
         """Applies, launches, pauses, ends campaigns."""
+        from engine.pipeline.steering import Steering
+
         s = self.stores
         return Steering(s.campaigns, self.book, s.bell, self.clock)
 
     @cached_property
     def openness(self) -> Openness:
         """Tells what is open."""
+        from engine.pipeline.openness import Openness
+
         s = self.stores
         return Openness(
             s.campaigns, s.runs, s.enrolments, s.deliveries, self.clock, self.clock.is_set, s.looks, s.feeds
@@ -35,35 +42,47 @@ class App(Machinery):
     @cached_property
     def explaining(self) -> Explaining:
         """Explains one user in one campaign."""
+        from engine.pipeline.explaining import Explaining
+
         s = self.stores
         return Explaining(self.book, s.users, s.events, s.enrolments, self.clock)
 
     @cached_property
     def statistics(self) -> Statistics:
         """Tells what was measured."""
+        from engine.pipeline.statistics import Statistics
+
         s = self.stores
         return Statistics(s.statistics, s.runs, s.counts, s.campaigns, self.book, self.system)
 
     @cached_property
     def advising(self) -> Advising:
         """Advises indexes."""
+        from engine.pipeline.advising import Advising
+
         return Advising(self.stores.advisor, self.stores.campaigns, self.book, self.clock)
 
     @cached_property
     def outlook(self) -> Outlook:
         """Plans and reports campaigns."""
+        from engine.pipeline.outlook import Outlook
+
         s = self.stores
         return Outlook(self.book, s.audience, s.users, s.events, s.counts, s.runs, self.choosing, s.rates, self.clock)
 
     @cached_property
     def indexing(self) -> Indexing | None:
         """Indexes users into Elasticsearch; None where there is none."""
+        from engine.pipeline.indexing import Indexing
+
         index = self.stores.user_index
         requests = self.stores.index_requests
         return None if index is None else Indexing(self.stores.users, index, requests, self.catalogues)
 
     def imports(self, workspace: str) -> ImportStores:
         """The stores that imports of a workspace write to. Raises `NotFound` for an unknown workspace."""
+        from engine.pipeline.importing.ports import ImportStores
+
         catalogue, s = self.book.catalogue(workspace), self.stores
         return ImportStores(
             upserts=s.upserts(catalogue),

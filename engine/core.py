@@ -6,23 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from engine.batching import Tuner
-from engine.channels.opening import open_email
-from engine.channels.port import Channel
 from engine.clock import SystemClock
 from engine.errors import InvalidSource, ProgrammerError, WrongCall
-from engine.pipeline.book import CampaignBook
-from engine.pipeline.ports import Messenger
-from engine.pipeline.recording import Recording
-from engine.policy.load import load_policies
-from engine.policy.policyset import PolicySet
-from engine.policy.watch import PolicyWatcher
-from engine.predicate.fields import Catalogue
-from engine.predicate.workspace import read_workspaces
-from engine.settings import Settings
 from engine.stores.opened import Stores
 from engine.telemetry.events import emit
+
+if TYPE_CHECKING:
+    from engine.channels.port import Channel
+    from engine.pipeline.book import CampaignBook
+    from engine.pipeline.ports import Messenger
+    from engine.pipeline.recording import Recording
+    from engine.policy.policyset import PolicySet
+    from engine.policy.watch import PolicyWatcher
+    from engine.predicate.fields import Catalogue
+    from engine.settings import Settings
 
 
 @dataclass
@@ -47,18 +47,29 @@ class Core:
         self.system = SystemClock()
         self.hooks = Hooks()
         self.tuner = Tuner()
-        self.recording = Recording(lambda: self.stores.statistics, self.tuner, self.system, Stores.OUTAGES)
         self._channels: dict[str, Channel] = {}
         self._lock = Lock()
 
     @cached_property
+    def recording(self) -> Recording:
+        """Writes what this process measures."""
+        from engine.pipeline.recording import Recording
+
+        return Recording(lambda: self.stores.statistics, self.tuner, self.system, self.stores.OUTAGES)
+
+    @cached_property
     def catalogues(self) -> dict[str, Catalogue]:
         """The field catalogues of all workspaces. Raises `InvalidSource`."""
+        from engine.predicate.workspace import read_workspaces
+
         return dict(read_workspaces(self.settings.paths.workspaces))
 
     @cached_property
     def watcher(self) -> PolicyWatcher:
         """The policies in force; `watch_policies` makes it follow the folder. Raises `InvalidSource` at first."""
+        from engine.policy.load import load_policies
+        from engine.policy.watch import PolicyWatcher
+
         return PolicyWatcher(
             self.settings.paths.policies,
             load_policies(self.settings.paths.policies),
@@ -104,6 +115,8 @@ class Core:
         """The channel of that name, opened at its first use. Raises `WrongCall` for another name than `email`."""
         if name != "email":
             raise WrongCall(f"there is no channel {name}")
+        from engine.channels.opening import open_email
+
         with self._lock:
             if name not in self._channels:
                 self._channels[name] = open_email(self.settings.email, self.settings.maildir)
@@ -112,6 +125,8 @@ class Core:
     @cached_property
     def book(self) -> CampaignBook:
         """The campaigns, compiled."""
+        from engine.pipeline.book import CampaignBook
+
         return CampaignBook(self.stores.campaigns, self.catalogues, lambda: self.policies)
 
     def close(self) -> None:
@@ -120,5 +135,6 @@ class Core:
             self.watcher.stop()
         for channel in self._channels.values():
             channel.close()
-        self.recording.stop()
+        if "recording" in self.__dict__:
+            self.recording.stop()
         self.stores.close()

@@ -1,57 +1,61 @@
-"""What works by itself: planning, deciding, sending, looking, the feed and the clock's tick."""
+"""What works by itself: planning, deciding, sending, looking, the feed and the clock's tick.
+
+Each use case is imported when it is first wanted: a command that lists campaigns needs none of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Final
+from typing import TYPE_CHECKING
 
 from engine.core import Core
-from engine.domain.keys import cut
 from engine.errors import EngineError
-from engine.pipeline.choosing import Choosing
-from engine.pipeline.deciding import Deciding
-from engine.pipeline.delivering import Delivering
-from engine.pipeline.dispatching import Dispatching
-from engine.pipeline.entering import Entering
-from engine.pipeline.feeding import Feeding
-from engine.pipeline.finding import Finding
-from engine.pipeline.finishing import Finishing
-from engine.pipeline.looking import Looking, Rechecking
-from engine.pipeline.owed_evaluations import OwedEvaluations
-from engine.pipeline.passing import Passing
-from engine.pipeline.planning import Planning
-from engine.pipeline.process import Processing
-from engine.pipeline.reconciling import Reconciling
-from engine.pipeline.recovering import Recovering
-from engine.pipeline.registry import Registry
-from engine.pipeline.roster import Roster
-from engine.pipeline.ticking import Ticking
-from engine.pipeline.watching import Watching
-from engine.pipeline.working import SliceWorker
-from engine.stores.cached_users import CachedUsers
-from engine.stores.change_stream import HistoryLost
-from engine.stores.index_requests import IndexRequest
-from engine.stores.lists import Lists
-from engine.stores.migrate import migrate_search
-from engine.stores.opened import Stores
 
-SEARCH_OUTAGES: Final = (*Stores.OUTAGES, EngineError)
-"""What a search that does not answer, or refuses, raises beside the stores' own outages."""
+if TYPE_CHECKING:
+    from engine.pipeline.choosing import Choosing
+    from engine.pipeline.deciding import Deciding
+    from engine.pipeline.delivering import Delivering
+    from engine.pipeline.dispatching import Dispatching
+    from engine.pipeline.entering import Entering
+    from engine.pipeline.feeding import Feeding
+    from engine.pipeline.finishing import Finishing
+    from engine.pipeline.looking import Looking
+    from engine.pipeline.owed_evaluations import OwedEvaluations
+    from engine.pipeline.planning import Planning
+    from engine.pipeline.process import Processing
+    from engine.pipeline.reconciling import Reconciling
+    from engine.pipeline.registry import Registry
+    from engine.pipeline.roster import Roster
+    from engine.pipeline.ticking import Ticking
+    from engine.pipeline.watching import Watching
+    from engine.pipeline.working import SliceWorker
+    from engine.stores.cached_users import CachedUsers
+    from engine.stores.index_requests import IndexRequest
+    from engine.stores.lists import Lists
 
 
 class Machinery(Core):
     """The use cases behind the actors, the clock and the feed, each made at its first use."""
 
+    @property
+    def search_outages(self) -> tuple[type[Exception], ...]:
+        """What a search that does not answer, or refuses, raises beside the stores' own outages."""
+        return (*self.stores.OUTAGES, EngineError)
+
     @cached_property
     def planning(self) -> Planning:
         """Plans runs."""
+        from engine.pipeline.planning import Planning
+
         s = self.stores
         return Planning(s.runs, s.slices, s.campaigns, s.enrolments, self.book, self.choosing, s.bell, self.clock)
 
     @cached_property
     def choosing(self) -> Choosing:
         """Chooses access paths."""
+        from engine.pipeline.choosing import Choosing
+
         s = self.stores
         return Choosing(
             self.book,
@@ -63,7 +67,7 @@ class Machinery(Core):
             s.feeds,
             s.rates,
             self.clock,
-            SEARCH_OUTAGES,
+            self.search_outages,
             self.settings.engine.scan_up_to,
             s.audience.count_up_to,
         )
@@ -88,11 +92,17 @@ class Machinery(Core):
     @cached_property
     def deciding(self) -> Deciding:
         """Evaluates looks and records decisions."""
+        from engine.pipeline.deciding import Deciding
+
         return Deciding(self.stores.campaigns, self.stores.events, self.stores.enrolments)
 
     @cached_property
     def entering(self) -> Entering:
         """Lets candidates enter."""
+        from engine.pipeline.entering import Entering
+        from engine.pipeline.finding import Finding
+        from engine.pipeline.looking import Rechecking
+
         s = self.stores
         cache = self.cached_users
         recheck = None if cache is None else Rechecking(cache, s.looks)
@@ -102,11 +112,16 @@ class Machinery(Core):
     @cached_property
     def registry(self) -> Registry:
         """Which campaigns a change concerns."""
+        from engine.pipeline.registry import Registry
+        from engine.pipeline.roster import Roster
+
         return Registry(Roster(self.stores.campaigns, self.clock), self.book)
 
     @cached_property
     def looking(self) -> Looking:
         """Looks at users who changed."""
+        from engine.pipeline.looking import Looking
+
         s = self.stores
         return Looking(
             s.looks,
@@ -128,6 +143,12 @@ class Machinery(Core):
     @cached_property
     def feeding(self) -> Feeding:
         """Follows the users' changes."""
+        from engine.pipeline.feeding import Feeding
+        from engine.pipeline.registry import Registry
+        from engine.pipeline.roster import Roster
+        from engine.stores.change_stream import HistoryLost
+        from engine.stores.index_requests import IndexRequest
+
         s = self.stores
         return Feeding(
             s.user_stream,
@@ -144,16 +165,21 @@ class Machinery(Core):
             self.messenger,
             self.catalogues,
             self.clock,
-            SEARCH_OUTAGES,
+            self.search_outages,
         )
 
     def _make_index(self) -> None:
         """Bring the users' index into being where it is missing."""
+        from engine.stores.migrate import migrate_search
+
         if self.stores.user_index is not None:
             migrate_search(self.stores.user_index)
 
     def _reindex(self, workspace: str) -> None:
         """Ask for every user of a workspace to be indexed, in ranges of some thousand."""
+        from engine.domain.keys import cut
+        from engine.stores.index_requests import IndexRequest
+
         pieces = max(1, min(256, self.choosing.size(workspace) // 5_000))
         self._ask_index([IndexRequest((), workspace, *one) for one in cut(pieces)])
 
@@ -164,6 +190,8 @@ class Machinery(Core):
     @cached_property
     def finishing(self) -> Finishing:
         """Decides runs, finishes campaigns."""
+        from engine.pipeline.finishing import Finishing
+
         s = self.stores
         return Finishing(
             s.runs,
@@ -179,6 +207,8 @@ class Machinery(Core):
     @cached_property
     def reconciling(self) -> Reconciling:
         """Frees leases that ran out."""
+        from engine.pipeline.reconciling import Reconciling
+
         s, lease = self.stores, self.settings.engine.lease
         return Reconciling(
             s.slices, s.campaigns, s.users, s.enrolments, s.deliveries, self.book, self.clock, lease=lease
@@ -187,6 +217,8 @@ class Machinery(Core):
     @cached_property
     def worker(self) -> SliceWorker:
         """Works on slices under leases."""
+        from engine.pipeline.working import SliceWorker
+
         return SliceWorker(
             self.stores.slices,
             self.reconciling,
@@ -202,6 +234,8 @@ class Machinery(Core):
     @cached_property
     def processing(self) -> Processing:
         """Decides slices."""
+        from engine.pipeline.process import Processing
+
         s = self.stores
         return Processing(
             self.worker,
@@ -222,12 +256,17 @@ class Machinery(Core):
     @cached_property
     def watching(self) -> Watching:
         """Notices campaigns that are slow, fail too much, or are stuck."""
+        from engine.pipeline.watching import Watching
+
         s, limit = self.stores, self.settings.engine.attempt_limit
         return Watching(s.campaigns, s.counts, self.book, attempt_limit=limit)
 
     @cached_property
     def delivering(self) -> Delivering:
         """Delivers slices."""
+        from engine.pipeline.delivering import Delivering
+        from engine.pipeline.recovering import Recovering
+
         s = self.stores
         recovering = Recovering(self.book, s.deliveries, s.slices, self.channel, self.clock)
         return Delivering(
@@ -245,6 +284,8 @@ class Machinery(Core):
     @cached_property
     def dispatching(self) -> Dispatching:
         """Rings slices in their lanes."""
+        from engine.pipeline.dispatching import Dispatching
+
         again = self.settings.engine.ring_again
         return Dispatching(
             self.stores.slices, self.book, self.messenger, self.reconciling.treat, self.watching, ring_again=again
@@ -253,6 +294,9 @@ class Machinery(Core):
     @cached_property
     def ticking(self) -> Ticking:
         """The clock's tick."""
+        from engine.pipeline.passing import Passing
+        from engine.pipeline.ticking import Ticking
+
         s = self.stores
         return Ticking(
             s.campaigns,
@@ -277,9 +321,13 @@ class Machinery(Core):
     @cached_property
     def owed_evaluations(self) -> OwedEvaluations:
         """Plans what commands made necessary."""
+        from engine.pipeline.owed_evaluations import OwedEvaluations
+
         return OwedEvaluations(self.roster, self.stores.runs, self.stores.slices, self.planning, self.finishing)
 
     @cached_property
     def roster(self) -> Roster:
         """The campaigns as the clock knows them."""
+        from engine.pipeline.roster import Roster
+
         return Roster(self.stores.campaigns, self.clock)

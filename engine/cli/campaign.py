@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
 
-from engine.app import App
-from engine.campaign.load import LoadedCampaign, load_campaign
-from engine.channels.addresses import envelope_address
 from engine.cli.opening import AsJson, InWorkspace, opened, say, show_json, show_table
 from engine.cli.reports import (
     capacity_document,
@@ -24,13 +20,15 @@ from engine.cli.reports import (
     show_report,
 )
 from engine.clock import format_instant, parse_duration
-from engine.domain.campaign import CampaignRecord
 from engine.domain.delivery import Sent
 from engine.domain.keys import user_key
 from engine.domain.work import AccessPath
 from engine.errors import EngineError, Fault, InvalidSource, NotFound, WrongCall
-from engine.pipeline.compose import trial
-from engine.pipeline.replaying import replay as queue_again
+
+if TYPE_CHECKING:
+    from engine.app import App
+    from engine.campaign.load import LoadedCampaign
+    from engine.domain.campaign import CampaignRecord
 
 Name = Annotated[str, typer.Argument(help="The campaign's name.")]
 
@@ -65,6 +63,8 @@ def apply(
     as_json: AsJson = False,
 ) -> None:
     """Apply campaign files: all are checked first, and one that is wrong applies none."""
+    from engine.campaign.load import load_campaign
+
     with opened(context) as app:
         loaded: list[LoadedCampaign] = []
         faults: list[Fault] = []
@@ -134,6 +134,8 @@ def show(context: typer.Context, name: Name, workspace: InWorkspace = None, as_j
     if as_json:
         show_json({"uid": record.uid, "state": record.state, "revision": record.revision, "spec": record.spec})
         return
+    import yaml
+
     typer.echo(f"# {record.workspace}/{record.name}  uid {record.uid}  {record.state}  revision {record.revision}")
     typer.echo(yaml.safe_dump(record.spec, sort_keys=False, allow_unicode=True).rstrip())
 
@@ -230,6 +232,9 @@ def send_test(
     workspace: InWorkspace = None,
 ) -> None:
     """Send one message as a user would get it, to another address; nothing is recorded."""
+    from engine.channels.addresses import envelope_address
+    from engine.pipeline.compose import trial
+
     if envelope_address(to) is None:
         raise WrongCall(f"--to {to} is no address")
     with opened(context) as app:
@@ -257,6 +262,8 @@ def replay(
     workspace: InWorkspace = None,
 ) -> None:
     """Queue failed deliveries again, with the same keys: of stays that are active, completed or failed."""
+    from engine.pipeline.replaying import replay as queue_again
+
     with opened(context) as app:
         record = app.steering.named(name, workspace)
         count = queue_again(app.stores.deliveries, app.steering, app.stores.bell, app.clock, record, message)

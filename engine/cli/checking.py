@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import redis
 import typer
 
-from actors.redis_client import connect, refuse_shared
 from engine import __version__
-from engine.app import App
 from engine.cli.indexes import named_queries_served, show_indexes
-from engine.cli.opening import AsJson, migrate, opened, say, show_json, show_table
+from engine.cli.opening import AsJson, loaded_of, migrate, opened, say, show_json, show_table
 from engine.errors import EngineError, OperatorError, ServiceUnreachable
-from engine.settings import LoadedSettings, load_settings
-from engine.stores.connect import check_mongo
+
+if TYPE_CHECKING:
+    from engine.app import App
 
 PACKAGES = ("dramatiq", "redis", "pymongo", "elasticsearch", "structlog")
 
@@ -55,8 +53,7 @@ def check(
             show_indexes(app, as_json=as_json)
         return
     if origin:
-        loaded = context.find_object(LoadedSettings) or load_settings()
-        rows: list[tuple[object, ...]] = [(one.key, one.value, one.source) for one in loaded.origins()]
+        rows: list[tuple[object, ...]] = [(one.key, one.value, one.source) for one in loaded_of(context).origins()]
         if as_json:
             show_json([dict(zip(("key", "value", "source"), row, strict=True)) for row in rows])
         else:
@@ -85,6 +82,8 @@ def _result(name: str, run: Callable[[], str]) -> tuple[str, int, str]:
 
 
 def _checks(app: App) -> dict[str, Callable[[], str]]:
+    from engine.stores.connect import check_mongo
+
     return {
         "workspaces": lambda: ", ".join(sorted(app.catalogues)) or _wrong("no workspace file", "add one"),
         "policies": lambda: f"version {app.policies.version}",
@@ -101,6 +100,10 @@ def _wrong(problem: str, remedy: str) -> str:
 
 
 def _redis(app: App) -> str:
+    import redis
+
+    from actors.redis_client import connect, refuse_shared
+
     services = app.settings.services
     if services.broker_url is None or services.cache_url is None:
         return _wrong("services.broker_url and services.cache_url are both needed", "")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from engine.cli.opening import AsJson, InWorkspace, opened, show_json
 from engine.clock import format_instant
-from engine.domain.enrolment import Enrolment
-from engine.pipeline.explaining import Explanation
+
+if TYPE_CHECKING:
+    from engine.domain.enrolment import Enrolment
+    from engine.pipeline.explaining import Explanation
 
 
 def mount(app: typer.Typer) -> None:

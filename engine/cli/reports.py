@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from engine.cli.opening import show_table
 from engine.clock import format_duration, format_instant
-from engine.domain.campaign import CampaignRecord
-from engine.pipeline.outlook import Plan, Report
-from engine.planner import Capacity
+
+if TYPE_CHECKING:
+    from engine.domain.campaign import CampaignRecord
+    from engine.pipeline.outlook import Plan, Report
+    from engine.planner import Capacity
 
 
 def plan_rows(planned: Plan) -> list[tuple[object, ...]]:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from threading import Thread
-from typing import Annotated
 
 import typer
 
@@ -23,18 +20,15 @@ from engine.app import App
 from engine.cli.feed import following
 from engine.cli.fleet import serve
 from engine.cli.forking import fork, keep
-from engine.cli.importing import ImportSetting
-from engine.cli.opening import addressed, migrate, opened, say, settings_of, with_urls
+from engine.cli.opening import addressed, migrate, say, settings_of, with_urls
 from engine.cli.stopping import interrupted, on_signals
 from engine.local.addresses import Urls, given
 from engine.local.presence import Presence
 from engine.local.services import LocalServices
 from engine.local.suspects import Nursery
 from engine.pipeline.clockwork import Chore, Clockwork
-from engine.pipeline.importing.ports import ImportStores
 from engine.policy.load import load_policies
 from engine.policy.policyset import PolicySet
-from engine.predicate.fields import Catalogue
 from engine.routing import SUSPECT
 from engine.settings import Settings
 from engine.telemetry import logging
@@ -52,20 +46,8 @@ UNHEARD = timedelta(minutes=2)
 """After this an index request is rung again: its message was lost, or Elasticsearch is away."""
 
 
-def mount(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command(epilog="Example: tidegate run")(run)
-
-
-def run(
-    context: typer.Context,
-    no_services: Annotated[bool, typer.Option("--no-services", help="Start no local service.")] = False,
-) -> None:
-    """Run everything in one process: the clock, and every fleet as its own thread pool.
-
-    Suspects alone get a child process, for whoever dies there must not take the others along. The one process is itself
-    a child, so that it works again at once should it be killed.
-    """
+def run(context: typer.Context, *, no_services: bool) -> None:
+    """Do what `engine.cli.process_commands.run` says."""
     settings = settings_of(context)
     fork(1, STOP_PATIENCE, elastic=not no_services or settings.services.elastic_url is not None)
     nursery = Nursery(
@@ -130,7 +112,7 @@ def _run(settings: Settings) -> None:
 
 
 def run_clock(context: typer.Context) -> None:
-    """Run the clock: it starts what is due, dispatches slices, and frees leases that ran out. Two may run."""
+    """Do what `engine.cli.process_commands.run_clock` says."""
     settings = settings_of(context)
     keep(settings, 1)
     app = App(addressed(settings))
@@ -169,20 +151,3 @@ def _clockwork(app: App) -> Clockwork:
         chores=chores,
         outages=app.stores.OUTAGES,
     )
-
-
-class Importing:
-    """What an import of one workspace needs; whoever changes is followed by the feed."""
-
-    def __init__(self, app: App, workspace: str) -> None:
-        self.catalogue: Catalogue = app.book.catalogue(workspace)
-        self.stores: ImportStores = app.imports(workspace)
-
-
-@contextmanager
-def open_import(context: typer.Context, workspace: str) -> Iterator[ImportSetting]:
-    """The surroundings of one import."""
-    with opened(context) as app:
-        migrate(app)
-        app.recording.start("import")
-        yield Importing(app, workspace)

@@ -11,12 +11,12 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TextIO
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from engine.cli.opening import say, settings_of
+from engine.cli.tables import show as show_table
 from engine.clock import parse_duration
 from engine.errors import WrongCall
 from engine.local.addresses import Status, without_secrets
@@ -25,7 +25,6 @@ from engine.local.presence import Presence
 from engine.local.procfile import ProcessType, parse_pairs, parse_scale, read_procfile
 from engine.local.services import LocalServices
 from engine.local.supervisor import Supervisor, instances
-from engine.settings import LoadedSettings, Settings, load_settings
 
 _DOWN_PATIENCE = timedelta(seconds=90)  # the longest stop timeout that is sensible, and the services after it
 _NEEDED = frozenset({"mongo", "broker", "cache"})
@@ -51,17 +50,17 @@ def up(
     """Start what local services are missing, run the Procfile, and stop both on Ctrl-C."""
     if detach and not services_only:
         raise WrongCall("--detach needs --services-only", remedy="run the Procfile in the foreground")
-    settings = _settings(context)
+    settings = settings_of(context)
     types = () if services_only else read_procfile(procfile)
     names = [kind.name for kind in types]
     counts = parse_scale(scale or (), names) if types else {}
     timeouts = dict.fromkeys(names, settings.engine.stop_timeout) | _durations(stop_timeout or (), names)
-    services = LocalServices.of(settings, say=lambda text: print(text, file=sys.stderr))  # noqa: T201 - progress
+    services = LocalServices.of(settings, say=say)
     with Presence(settings.paths.var).held(), _terminable():
         try:
             urls = services.start()
             if services_only:
-                _show(services.status(), Console(stderr=True))
+                _show(services.status(), sys.stderr)
                 code = 0 if detach else _wait()
             else:
                 code = _supervise(types, counts, urls.environment(), timeouts)
@@ -75,33 +74,26 @@ def up(
 
 def down(context: typer.Context) -> None:
     """End what `tidegate up` runs for this folder, processes and local services, also what a killed run left."""
-    settings = _settings(context)
-    console = Console(stderr=True)
+    settings = settings_of(context)
     if Presence(settings.paths.var).end(_DOWN_PATIENCE):
-        console.print("ended [bold]tidegate up[/bold]")
+        say("ended tidegate up")
     ended = LocalServices.of(settings).stop(everything=True)
-    console.print(f"ended {', '.join(ended)}" if ended else "no local service was running")
+    say(f"ended {', '.join(ended)}" if ended else "no local service was running")
 
 
 def status(context: typer.Context, as_json: Json = False) -> None:
     """Show which services run and whether `tidegate up` does; exit code 3 if one that is needed does not."""
-    settings = _settings(context)
+    settings = settings_of(context)
     shown = [replace(one, url=without_secrets(one.url)) for one in LocalServices.of(settings).status()]
     runner = Presence(settings.paths.var).runner()
     if as_json:
         document = {"services": [asdict(one) for one in shown], "up": runner.pid if runner else None}
         typer.echo(json.dumps(document))
     else:
-        _show(shown, Console())
+        _show(shown, sys.stdout)
         typer.echo(f"tidegate up runs (pid {runner.pid})" if runner else "tidegate up does not run")
     if any(one.name in _NEEDED and one.state not in {"given", "running"} for one in shown):
         raise typer.Exit(3)
-
-
-def _settings(context: typer.Context) -> Settings:
-    """What the main command loaded, or the settings of this folder."""
-    loaded = context.find_object(LoadedSettings) or load_settings()
-    return loaded.settings
 
 
 def _durations(texts: list[str] | tuple[str, ...], names: list[str]) -> dict[str, timedelta]:
@@ -143,8 +135,6 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _show(rows: list[Status], console: Console) -> None:
-    table = Table("service", "state", "address", "pid", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(row.name, row.state, without_secrets(row.url), str(row.pid or ""))
-    console.print(table)
+def _show(rows: list[Status], stream: TextIO) -> None:
+    cells = [(row.name, row.state, without_secrets(row.url), row.pid or "") for row in rows]
+    show_table("", ("service", "state", "address", "pid"), cells, stream)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.app import App
 from engine.cli.opening import AsJson, opened, say, show_json, show_table
 from engine.clock import format_instant
 from engine.domain.keys import user_key
 from engine.errors import NotFound, WrongCall
+
+if TYPE_CHECKING:
+    from engine.app import App
 
 Workspace = Annotated[str, typer.Option("--workspace", "-w", help="The workspace.")]
 UserId = Annotated[str, typer.Argument(help="The user's id.")]

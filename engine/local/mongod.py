@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, Literal
-
-from pymongo import MongoClient
-from pymongo.errors import OperationFailure, PyMongoError
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from engine.local.ports import LOOPBACK
 from engine.local.processes import Command
 from engine.local.program import CannotStart, Say
+
+if TYPE_CHECKING:  # whoever only uses a running one needs no client here
+    from pymongo import MongoClient
 
 REPLICA_SET: Final = "tidegate"
 _REMEDY: Final = "or give TIDEGATE_SERVICES__MONGO_URL (mongodb:// or mongodb+srv://) to use another server"
@@ -72,6 +72,9 @@ class Mongod:
 
     def ready(self, ports: Sequence[int], pid: int) -> bool:
         """Whether process `pid` is primary of its set of one; initiates or moves the set when that is needed."""
+        from pymongo import MongoClient
+        from pymongo.errors import PyMongoError
+
         client: MongoClient[dict[str, Any]] = MongoClient(
             LOOPBACK, ports[0], directConnection=True, serverSelectionTimeoutMS=500, timeoutMS=5000
         )
@@ -95,6 +98,8 @@ class Mongod:
 
 def _form_set(client: MongoClient[dict[str, Any]], address: str) -> None:
     """Initiate the set, or tell it its new port: the address is part of a replica set's configuration."""
+    from pymongo.errors import OperationFailure
+
     stored: Mapping[str, Any] | None = client.get_database("local").get_collection("system.replset").find_one()
     if stored is None:
         member = {"_id": 0, "host": address}

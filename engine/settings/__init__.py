@@ -7,5 +7,17 @@ are never shown.
 
 from engine.settings.load import LoadedSettings, Origin, load_settings
 from engine.settings.model import Email, Engine, Logs, Paths, Services, Settings
+from engine.settings.variables import DOTENV
 
-__all__ = ["Email", "Engine", "LoadedSettings", "Logs", "Origin", "Paths", "Services", "Settings", "load_settings"]
+__all__ = [
+    "DOTENV",
+    "Email",
+    "Engine",
+    "LoadedSettings",
+    "Logs",
+    "Origin",
+    "Paths",
+    "Services",
+    "Settings",
+    "load_settings",
+]
