@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from engine.machinery import Machinery
 
 if TYPE_CHECKING:
+    from engine.domain.campaign import CampaignRecord
     from engine.pipeline.advising import Advising
     from engine.pipeline.explaining import Explaining
     from engine.pipeline.importing.ports import ImportStores
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
 class App(Machinery):
     """One process's engine: the machinery, and what people ask of it."""
+
+    def named(self, name: str, workspace: str | None = None) -> CampaignRecord:
+        """The campaign of that name. Raises `NotFound`, or `WrongCall` where several workspaces have one."""
+        from engine.pipeline.campaign_lookup import find_campaign
+
+        return find_campaign(self.stores.campaigns, name, workspace)
 
     @cached_property
     def steering(self) -> Steering:
@@ -68,7 +75,9 @@ class App(Machinery):
         from engine.pipeline.outlook import Outlook
 
         s = self.stores
-        return Outlook(self.book, s.audience, s.users, s.events, s.counts, s.runs, self.choosing, s.rates, self.clock)
+        return Outlook(
+            self.book, s.audience, s.users, s.events, s.counts, s.runs, lambda: self.choosing, s.rates, self.clock
+        )
 
     @cached_property
     def indexing(self) -> Indexing | None:

@@ -6,14 +6,15 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Final
-
-from liquid import Environment
-from liquid.exceptions import LiquidError
+from typing import TYPE_CHECKING, Final
 
 from engine.errors import Fault, Mark
 from engine.yamlsource import Node, Steps, dotted
 from engine.yamltypes import nearest
+
+if TYPE_CHECKING:  # imported to check a text: who only knows campaigns needs it not
+    from liquid import Environment
+    from liquid.exceptions import LiquidError
 
 NAMES: Final[Mapping[str, frozenset[str]]] = {
     "user": frozenset(),
@@ -105,6 +106,8 @@ def read_text(folder: Path, node: Node, path: Steps, faults: list[Fault]) -> Sou
 
 def check_text(source: Source, path: Steps, fields: Collection[str]) -> Iterator[Fault]:
     """What is wrong with the Liquid of a text: syntax, an unknown filter, a name or field that nothing has."""
+    from liquid.exceptions import LiquidError
+
     environment, where = _environment(), dotted(path)
     if len(source.text) > LARGEST_TEMPLATE:
         yield Fault(source.mark(0), where, f"is longer than {LARGEST_TEMPLATE} characters")
@@ -145,6 +148,8 @@ def _index(error: LiquidError, text: str) -> int:
 
 @cache
 def _environment() -> Environment:
+    from liquid import Environment
+
     environment = Environment()
     for name in REFUSED_TAGS:
         environment.tags.pop(name)

@@ -130,7 +130,7 @@ def _row(record: CampaignRecord) -> tuple[object, ...]:
 def show(context: typer.Context, name: Name, workspace: InWorkspace = None, as_json: AsJson = False) -> None:
     """Show a campaign as it was applied."""
     with opened(context) as app:
-        record = app.steering.named(name, workspace)
+        record = app.named(name, workspace)
     if as_json:
         show_json({"uid": record.uid, "state": record.state, "revision": record.revision, "spec": record.spec})
         return
@@ -151,7 +151,7 @@ def plan(
     """Say what a launch now would do: how many users, found how, at what cost, in which lane, in how many slices."""
     within = _duration(capacity) if capacity is not None else None
     with opened(context) as app:
-        record = app.steering.named(name, workspace)
+        record = app.named(name, workspace)
         planned = app.outlook.plan(record, path)
         needed = None if within is None else app.outlook.capacity(planned, within)
     if as_json:
@@ -183,7 +183,7 @@ def launch(
 ) -> None:
     """Launch a campaign: at its start, or at once where that has come."""
     with opened(context) as app:
-        record = app.steering.named(name, workspace)
+        record = app.named(name, workspace)
         if expect is not None:
             audience = app.outlook.plan(record).audience
             if abs(audience - expect) * 100 > drift * expect:
@@ -205,7 +205,7 @@ def _steer(verb: str, done: str) -> Callable[..., None]:
                 "stop": app.steering.stop,
                 "cancel": app.steering.cancel,
             }[verb]
-            moved = steer(app.steering.named(name, workspace))
+            moved = steer(app.named(name, workspace))
         say(f"{moved.workspace}/{moved.name} is {done}: {moved.state}")
 
     return command
@@ -214,7 +214,7 @@ def _steer(verb: str, done: str) -> Callable[..., None]:
 def report(context: typer.Context, name: Name, workspace: InWorkspace = None, as_json: AsJson = False) -> None:
     """Show the counts of a campaign, computed from its enrolments; exit code 1 if they do not add up."""
     with opened(context) as app:
-        told = app.outlook.report(app.steering.named(name, workspace))
+        told = app.outlook.report(app.named(name, workspace))
     if as_json:
         show_json(report_document(told))
     else:
@@ -238,7 +238,7 @@ def send_test(
     if envelope_address(to) is None:
         raise WrongCall(f"--to {to} is no address")
     with opened(context) as app:
-        record = app.steering.named(name, workspace)
+        record = app.named(name, workspace)
         document = _document_of(app, record, user)
         now = app.clock.campaign_now()
         envelope = trial(app.book.of(record), message, document, to, now, app.system.system_now())
@@ -265,6 +265,6 @@ def replay(
     from engine.pipeline.replaying import replay as queue_again
 
     with opened(context) as app:
-        record = app.steering.named(name, workspace)
+        record = app.named(name, workspace)
         count = queue_again(app.stores.deliveries, app.steering, app.stores.bell, app.clock, record, message)
     say(f"{count} deliveries are queued again")

@@ -28,7 +28,7 @@ def explain(
 ) -> None:
     """Say which leaf of the audience failed and on which data, what was sent, and what happens next."""
     with opened(context) as app:
-        told = app.explaining.run(app.steering.named(campaign, workspace), user)
+        told = app.explaining.run(app.named(campaign, workspace), user)
     if as_json:
         show_json(_document(told))
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -71,7 +72,7 @@ class Outlook:
         events: EventReads,
         counts: StayCounts,
         runs: RunStore,
-        choosing: Choosing,
+        choosing: Callable[[], Choosing],
         rates: RateStore,
         clock: Clock,
     ) -> None:
@@ -95,9 +96,9 @@ class Outlook:
         profile = self._book.profile(record)
         facts = routing_facts(record)
         wanted = entry.compiled.candidates(None, as_of)
-        chosen = self._choosing.choose(entry, wanted)
+        chosen = self._choosing().choose(entry, wanted)
         if path is not None:
-            chosen = self._choosing.forced(path, entry, wanted)
+            chosen = self._choosing().forced(path, entry, wanted)
         answer = entry.compiled.audience.compiled.mongo(as_of)
         if chosen.matches is not None and chosen.counted == BY_SEARCH and wanted.exact and wanted.elastic().exact:
             audience, counted = chosen.matches, BY_SEARCH
