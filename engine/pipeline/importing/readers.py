@@ -58,6 +58,11 @@ def open_reader(path: Path, *, form: str | None = None, delimiter: str = ",") ->
             from engine.pipeline.importing.parquet import ParquetReader
 
             return ParquetReader(path)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "pyarrow":
+            raise
+        remedy = "install tidegate[parquet], or write the file as CSV or NDJSON"
+        raise WrongCall(f"{path}: Parquet is read by pyarrow, which is not installed", remedy=remedy) from error
     except OSError as error:
         raise WrongCall(f"{path}: cannot be read: {error.strerror or error}") from error
     raise WrongCall(f"{path}: the name does not tell the format", remedy="pass --format csv, ndjson or parquet")
