@@ -1,6 +1,6 @@
 """The files that come with the engine: the Procfile, `policies/`, `conf/` and the example of `tidegate init`.
 
-In a checkout they stand at its top; a wheel carries the same files below `engine/shipped_files` (`pyproject.toml` maps them).
+In a checkout they stand at its top; a wheel has them in `engine/shipped_files` (`pyproject.toml` maps them).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.opening import AsJson, InWorkspace, opened, say, show_json, show_table
+from engine.cli.opening import AsJson, InWorkspace, opened, say, show_json, show_table, where_mails_go
 from engine.cli.reports import (
     capacity_document,
     capacity_rows,
@@ -192,8 +192,10 @@ def launch(
                     remedy="look at it with tidegate campaign plan, then launch with the count you accept",
                 )
         moved = app.steering.launch(record, path=path)
+        mails = where_mails_go(app.settings)
     when = "at once" if moved.starts_at is None else f"at {format_instant(moved.starts_at)} campaign time"
     say(f"{moved.workspace}/{moved.name} is launched, {when}")
+    say(mails)
 
 
 def _steer(verb: str, done: str) -> Callable[..., None]:

@@ -22,7 +22,7 @@ from engine.telemetry.events import emit
 def feed(context: typer.Context) -> None:
     """Do what `engine.cli.process_commands.feed` says."""
     settings = settings_of(context)
-    keep(settings, 1)
+    keep(settings, 1, search=True)
     app = App(addressed(settings))
     logging.configure(log_options(app.settings, "feed"), clock=app.system)
     came = on_signals()

@@ -23,18 +23,18 @@ SEARCH: Final = ("engine.stores.search_index", "engine.stores.connect_elastic", 
 """What imports Elasticsearch's client, which takes as long as all the others."""
 
 
-def keep(settings: Settings, count: int) -> None:
+def keep(settings: Settings, count: int, *, search: bool = False) -> None:
     """Keep `count` processes like this one and exit when told to; returns in each of them, which may open anything.
 
     Raises `ServiceUnreachable` where an address is missing, at once and not in a child again and again.
     """
-    elastic = addressed(settings).services.elastic_url is not None
-    fork(count, settings.engine.stop_timeout, elastic=elastic)
+    known = addressed(settings).services.elastic_url is not None
+    fork(count, settings.engine.stop_timeout, search=search and known)
 
 
-def fork(count: int, patience: timedelta, *, elastic: bool) -> None:
-    """The same for a command that finds its services later; `elastic` tells whether it may open Elasticsearch."""
-    import_all(without=() if elastic else SEARCH)
+def fork(count: int, patience: timedelta, *, search: bool) -> None:
+    """The same for a command that finds its services later; `search` tells whether it is sure to use Elasticsearch."""
+    import_all(without=() if search else SEARCH)
     code = keep_children(count, patience, say=say, curable=(EXIT_UNHEALTHY,))
     if code is not None:
         raise typer.Exit(code)

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -79,6 +80,7 @@ def ship(context: typer.Context, once: Once = False, keep: Keep = "30d") -> None
     """Send the folder's log files into the log search; ends within a second of a stop signal."""
     from actors.logs import log_options
     from engine.local.prefork import keep_children
+    from engine.telemetry.events import emit
     from engine.telemetry.logging import configure
     from engine.telemetry.ship import Shipper
 
@@ -93,22 +95,22 @@ def ship(context: typer.Context, once: Once = False, keep: Keep = "30d") -> None
     if index is None and once:
         remedy = "give TIDEGATE_SERVICES__ELASTIC_URL, or start a local one with `tidegate up`"
         raise ServiceUnreachable("there is no Elasticsearch to ship to", remedy=remedy)
-    if index is None:
-        # Everything else runs without Elasticsearch, so the shipper of a Procfile must not fail either.
-        typer.echo("there is no log search; lines stay in their files until there is one", err=True)
-    while index is None and not stop.wait(_LOOK_AGAIN):
-        index = _index(settings, clock, kept)
-    if index is None:
-        return
     logs = configure(log_options(settings, "ship"), clock=clock)
-    shipper = Shipper(settings.log_folder, index)
     try:
-        if once:
-            typer.echo(f"shipped {shipper.drain()} lines", err=True)
-        else:
-            shipper.run(stop)
+        if not once:
+            emit("worker.started", process="ship")
+        if index is None:
+            # Everything else runs without Elasticsearch, so the shipper of a Procfile must not fail either.
+            typer.echo("there is no log search; lines stay in their files until there is one", err=True)
+        while index is None and not stop.wait(_LOOK_AGAIN):
+            index = _index(settings, clock, kept)
+        if index is not None:
+            with closing(Shipper(settings.log_folder, index)) as shipper:
+                if once:
+                    typer.echo(f"shipped {shipper.drain()} lines", err=True)
+                else:
+                    shipper.run(stop)
     finally:
-        shipper.close()
         logs.close()
 
 

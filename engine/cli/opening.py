@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from engine.errors import ServiceUnreachable, WrongCall
+from engine.errors import WrongCall
 
 if TYPE_CHECKING:
     from engine.app import App
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from engine.settings import LoadedSettings, Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+LogFormat = Annotated[
+    Literal["people", "json"] | None,
+    typer.Option("--log-format", help="Sentences for people, or JSON lines; the log files are JSON in any case."),
+]
 InWorkspace = Annotated[
     str | None, typer.Option("--workspace", "-w", help="Its workspace, where names are not unique.")
 ]
@@ -38,7 +42,6 @@ class Call:
     environment: str | None = None
     flags: Mapping[str, object] = field(default_factory=dict)
     dotenv: Path | None = None
-    log_format: str | None = None
 
     @cached_property
     def loaded(self) -> LoadedSettings:
@@ -99,6 +102,14 @@ def opened(context: typer.Context) -> Iterator[App]:
         app.close()
 
 
+def where_mails_go(settings: Settings) -> str:
+    """One line: the Maildir, or the SMTP server."""
+    email = settings.email
+    if email.transport == "maildir":
+        return f"mails go to the Maildir {settings.maildir}; nothing is sent (email.transport: smtp sends)"
+    return f"mails go to the SMTP server {email.host}:{email.port}, TLS {email.starttls}"
+
+
 def show_json(document: Any) -> None:  # whatever orjson-like values a command has
     """One JSON document on stdout."""
     json.dump(document, sys.stdout, default=str)
@@ -120,18 +131,13 @@ def say(text: str) -> None:
 def migrate(app: App, *, search_needed: bool = False) -> int:
     """Bring indexes and templates up to date; gives how many MongoDB indexes the engine relies on.
 
-    The engine runs without its search, so one that is away is only told of, unless it is `search_needed`.
+    The engine runs without its search, and the feed makes its index when it comes; `search_needed` makes it here.
     """
     from engine.stores.migrate import migrate_mongo, migrate_search
     from engine.telemetry.events import emit
 
     count = migrate_mongo(app.stores.database)
-    if app.stores.user_index is not None:
-        try:
-            migrate_search(app.stores.user_index)
-        except ServiceUnreachable as error:
-            if search_needed:
-                raise
-            say(f"{error}; going on without it, tidegate migrate makes its index later")
+    if search_needed and app.stores.user_index is not None:
+        migrate_search(app.stores.user_index)
     emit("schema.migrated", indexes=count)
     return count

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from engine.cli.opening import LogFormat
+
 NoServices = Annotated[bool, typer.Option("--no-services", help="Start no local service.")]
 AsDramatiq = Annotated[bool, typer.Option("--dramatiq", help="Become Dramatiq's own command instead.")]
 
@@ -17,7 +19,7 @@ def mount(app: typer.Typer) -> None:
     app.command(epilog="Example: tidegate feed")(feed)
 
 
-def run(context: typer.Context, no_services: NoServices = False) -> None:
+def run(context: typer.Context, no_services: NoServices = False, log_format: LogFormat = None) -> None:
     """Run everything in one process: the clock, and every fleet as its own thread pool.
 
     Suspects alone get a child process, for whoever dies there must not take the others along. The one process is itself
@@ -25,7 +27,7 @@ def run(context: typer.Context, no_services: NoServices = False) -> None:
     """
     from engine.cli.running import run as run_all
 
-    run_all(context, no_services=no_services)
+    run_all(context, no_services=no_services, log_format=log_format or "")
 
 
 def worker(

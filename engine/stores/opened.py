@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol, cast
 
 from pymongo.errors import ConnectionFailure, ExecutionTimeout, NetworkTimeout, WTimeoutError
 
 from engine.errors import OperatorError
+from engine.stores.deferred import Deferred
 
 if TYPE_CHECKING:  # imported where they are used: most commands talk to one service only
     import redis
@@ -289,10 +290,15 @@ class Stores:
     @cached_property
     def user_index(self) -> UserIndex | None:
         """The users in Elasticsearch; None where there is none."""
-        if self.elastic is None:
+        if self._services.elastic_url is None:
             return None
+        return cast("UserIndex", Deferred(self._open_index))
+
+    def _open_index(self) -> UserIndex:
         from engine.stores.search_index import UserIndex, alias_of
 
+        if self.elastic is None:
+            raise OperatorError("services.elastic_url is not set")
         return UserIndex(self.elastic, alias_of(self._services.mongo_database))
 
     def derivation(self, catalogue: Catalogue) -> Derivation:
