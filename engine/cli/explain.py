@@ -35,9 +35,7 @@ def explain(
     lines = [f"{told.user} in {told.record.workspace}/{told.record.name} at {format_instant(told.as_of)}", told.now]
     if told.known:
         lines.append("matches the audience:" if told.matches else "does not match the audience:")
-        for leaf in told.audience:
-            mark = "fails" if leaf.failed else "holds"
-            lines.append(f"  {mark}  {leaf.text}  ({leaf.where}; {leaf.data})")
+        lines += [f"  {leaf.told}  ({leaf.where}; {leaf.data})" for leaf in told.audience]
     for stay in told.stays:
         lines += _stay(stay)
     if told.next_look is not None:
@@ -75,7 +73,14 @@ def _document(told: Explanation) -> dict[str, object]:
         "now": told.now,
         "next_look": None if told.next_look is None else format_instant(told.next_look),
         "audience": [
-            {"where": leaf.where, "leaf": leaf.text, "held": leaf.held, "fails": leaf.failed, "data": leaf.data}
+            {
+                "where": leaf.where,
+                "leaf": leaf.text,
+                "held": leaf.held,
+                "wanted": leaf.wanted,
+                "fails": leaf.failed,
+                "data": leaf.data,
+            }
             for leaf in told.audience
         ],
         "stays": [
