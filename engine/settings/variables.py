@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from engine.settings.model import PREFIX, Settings
 from engine.yamltypes import nearest
 
 DOTENV: Final = Path(".env")
-_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ def read_dotenv(file: Path) -> dict[str, Variable]:
         line = binding.original.line + told[: len(told) - len(told.lstrip())].count("\n")
         if binding.key is None and not binding.error:
             continue  # a comment, or an empty line
-        if binding.key is None or binding.value is None or not _NAME.fullmatch(binding.key):
+        if binding.key is None or binding.value is None:
             # The line is not repeated: it may hold a password.
             faults.append(Fault(Mark(str(file), line, 1), "", "expected NAME=value", "quote a value of several lines"))
         else:
