@@ -6,13 +6,14 @@ cannot do for one, are noticed here. Nothing is marked before it has lasted for 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Final, TypeAlias, TypeVar
 
 from engine.clock import Clock, format_duration, millis
 from engine.domain.campaign import CampaignRecord
-from engine.domain.lifecycle import RunState
+from engine.domain.lifecycle import CampaignState, RunState
 from engine.domain.stuck import StuckBy
 from engine.domain.work import Failure, Run, SliceKind, Waiting
 from engine.errors import EngineError
@@ -37,6 +38,9 @@ CALM: Final = 5.0
 
 SUSPECT_ERRORS: Final = 5
 """Errors of a slice that one user's data may have brought out: before, the poison rule looks for that user."""
+
+MOST_CHECKED: Final = 100
+"""Campaigns compiled in one tick: some tenth of a second."""
 
 KEPT_BY_CLOCK: Final = (StuckBy.FILE, StuckBy.SLICE, StuckBy.RUN, StuckBy.TICK)
 
@@ -67,6 +71,7 @@ class Obstacles:
         self._unfit: dict[str, tuple[float, str]] = {}
         self._failing: dict[tuple[str, str], tuple[float, float, str]] = {}  # since and last (s), why
         self._checked: tuple[int, str] = (-1, "")
+        self._unchecked: deque[str] = deque()
         self._told: dict[tuple[str, StuckBy], str | None] = {}
 
     @property
@@ -74,16 +79,25 @@ class Obstacles:
         """The uids of campaigns whose file does not fit their workspace: nothing is planned or rung for them."""
         return frozenset(self._unfit)
 
-    def check(self, records: Mapping[str, CampaignRecord], generation: int) -> None:
-        """Find out whose file does not fit; of all campaigns only where one, or a workspace file, has changed."""
+    def check(self, records: Mapping[str, CampaignRecord], generation: int) -> int:
+        """Find out whose file does not fit; gives how many were found out, 0 where nothing was left to be.
+
+        Only campaigns that have changed, or whose workspace file has, are compiled, and some at each tick in turn: an
+        installation with thousands must not wait for all of them before its first run is planned. What is to be
+        launched comes first.
+        """
         wanted = (generation, self._book.workspaces)
-        asked = records if wanted != self._checked else {uid: records[uid] for uid in self._unfit if uid in records}
-        self._checked = wanted
-        for uid, record in asked.items():
-            if uid in self._unfit or not self._known_to_fit(record):
-                self._check(record)
+        if wanted != self._checked:
+            self._checked = wanted
+            left = [record for record in records.values() if not self._known_to_fit(record)]
+            left.sort(key=lambda record: record.state is not CampaignState.SCHEDULED)
+            self._unchecked = deque(record.uid for record in left)
+        turn = [self._unchecked.popleft() for _ in range(min(len(self._unchecked), MOST_CHECKED))]
+        for uid in {*turn, *self._unfit}.intersection(records):
+            self._check(records[uid])
         for uid in self._unfit.keys() - records.keys():
             del self._unfit[uid]
+        return len(turn) if self._unchecked else 0
 
     def _known_to_fit(self, record: CampaignRecord) -> bool:
         fitted = self._fits.get(record.uid)

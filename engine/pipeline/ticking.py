@@ -131,7 +131,7 @@ class Ticking:
         self._reconciling.run()
         self._roster.refresh()
         records = self._roster.those(watched)
-        self._obstacles.check(records, self._roster.generation)
+        unchecked = self._obstacles.check(records, self._roster.generation)
         open_runs = self._runs.undecided()
         known = {run.id for run in open_runs}
         self._asked = {run_id: asked for run_id, asked in self._asked.items() if run_id in known}
@@ -140,7 +140,7 @@ class Ticking:
             for record in self._roster.those(timed).values()
             if record.uid not in self._obstacles.unfit
         )
-        moved += self._pay(records)
+        moved += unchecked + self._pay(records)
         owed = self._owed.run(open_runs, now, without=self._obstacles.unfit)
         for run in [*owed, *self._passing.run([*open_runs, *owed], now, jumped=jumped)]:
             self._ask_plan(run.id)

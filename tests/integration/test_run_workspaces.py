@@ -15,7 +15,7 @@ PROCESSES = (("clock", "run"), ("feed",), ("worker", "all"))
 
 
 def test_an_edit_is_in_force_in_every_process_within_five_seconds(installation: Installation) -> None:
-    """Clock, feed and workers as in the Procfile; a campaign that names the new field is applied at once."""
+    """Clock, feed and workers as in the Procfile; campaigns of a new field and a new workspace are applied at once."""
     world = installation.world
     world.user("before", plan="gold")
     processes = [installation.start(*arguments) for arguments in PROCESSES]
@@ -26,11 +26,15 @@ def test_an_edit_is_in_force_in_every_process_within_five_seconds(installation: 
 
     edited = world.app.system.system_now()
     world.workspace(attributes={**dict(SHOP["attributes"]), "tier": "string"})  # type: ignore[call-overload]  # a table
+    world.workspace("fresh")
     world.reload()
     world.apply({"campaign": "new", "audience": {"tier": "gold"}})
     world.launch("new")
+    world.apply({"workspace": "fresh", "campaign": "first"})
+    world.launch("first")
+    world.user("someone", workspace="fresh")
     world.user("after", plan="gold", tier="gold")
-    installation.until(lambda: len(world.mails()) == 3, "the mails to whom the new field lets in", processes[2])
+    installation.until(lambda: len(world.mails()) == 4, "the mails to whom both let in", processes[2])
     installation.until(lambda: len(installation.lines("workspace.swapped")) == len(PROCESSES), "the edit everywhere")
     for line in installation.lines("workspace.swapped"):
         assert parse_instant(line["@timestamp"]) - edited < SECONDS
@@ -56,7 +60,7 @@ def test_an_edit_is_in_force_in_every_process_within_five_seconds(installation: 
 
     path.write_text(good)
     installation.until(lambda: world.record("new").stuck is None, "the mark to be taken away")
-    installation.until(lambda: len(world.mails()) == 5, "the mail to whom the change had let in meanwhile")
+    installation.until(lambda: len(world.mails()) == 6, "the mail to whom the change had let in meanwhile")
     assert [installation.end(process) for process in processes] == [0] * len(PROCESSES)
 
 
