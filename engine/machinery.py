@@ -268,6 +268,7 @@ class Machinery(Core):
             self.channel,
             self.watching,
             self.clock,
+            self.settings.email.envelope_from,
         )
 
     @cached_property

@@ -1,4 +1,4 @@
-"""`tidegate campaign`: apply, list, show, plan, launch, pause, resume, stop, cancel, report, test-send, replay."""
+"""`tidegate campaign`: from apply to replay, with preview and test-send."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import typer
 import yaml
 
 from engine.app import App
-from engine.campaign.load import LoadedCampaign, load_campaign
+from engine.campaign.load import TEXTS, LoadedCampaign, load_campaign
 from engine.channels.addresses import envelope_address
 from engine.cli.aggregates import wait_for_aggregates
 from engine.cli.opening import AsJson, InWorkspace, opened, say, show_json, show_table
+from engine.cli.preview import show_preview
 from engine.cli.reports import (
     capacity_document,
     capacity_rows,
@@ -58,6 +59,9 @@ def mount(app: typer.Typer) -> None:
     group.command(epilog='Example: tidegate campaign pause winback --reason "wrong price"')(pause)
     group.command(epilog="Example: tidegate campaign report winback")(report)
     group.command(
+        "preview", epilog="Example: tidegate campaign preview winback --message we-miss-you --html mail.html"
+    )(show_preview)
+    group.command(
         "test-send", epilog="Example: tidegate campaign test-send winback we-miss-you --user hh-1 --to me@x.org"
     )(send_test)
     group.command("replay", epilog="Example: tidegate campaign replay winback --message we-miss-you")(replay)
@@ -95,6 +99,7 @@ def apply(
                     "revision": one.record.revision,
                     "created": one.created,
                     "changes": [{"concern": change.concern, "text": change.text} for change in one.changes],
+                    "warnings": list(one.warnings),
                 }
                 for one in told
             ]
@@ -106,6 +111,8 @@ def apply(
         typer.echo(f"{record.workspace}/{record.name}: {word}, revision {record.revision}")
         for change in applied.changes:
             typer.echo(f"  {change.concern}: {change.text}")
+        for warning in applied.warnings:
+            say(f"warning: {warning}")
 
 
 def list_all(context: typer.Context, as_json: AsJson = False) -> None:
@@ -146,7 +153,8 @@ def show(context: typer.Context, name: Name, workspace: InWorkspace = None, as_j
     typer.echo(f"# {record.workspace}/{record.name}  uid {record.uid}  {record.state}  revision {record.revision}")
     for line in standing_lines(record):
         typer.echo(f"# {line}")
-    typer.echo(yaml.safe_dump(record.spec, sort_keys=False, allow_unicode=True).rstrip())
+    spec = {key: value for key, value in record.spec.items() if key != TEXTS} if isinstance(record.spec, dict) else {}
+    typer.echo(yaml.safe_dump(spec, sort_keys=False, allow_unicode=True).rstrip())
 
 
 def plan(
@@ -259,7 +267,8 @@ def send_test(
         record = app.steering.named(name, workspace)
         document = _document_of(app, record, user)
         now = app.clock.campaign_now()
-        envelope = trial(app.book.of(record), message, document, to, now, app.system.system_now())
+        bounces = app.settings.email.envelope_from
+        envelope = trial(app.book.of(record), message, document, to, now, app.system.system_now(), bounces)
         outcome = app.channel("email").send([envelope])[0]
     if not isinstance(outcome, Sent):
         raise EngineError(f"it was not sent: {outcome}", remedy="tidegate check --origin shows the email settings")

@@ -188,7 +188,7 @@ class CampaignBook:
             applied, now = record.shapes.get(name), shape_of_field(loaded.catalogue, name)
             if applied is not None and applied != now:
                 raise _retyped(record, name, applied, now)
-        unknown = list(unknown_fields(loaded.file, loaded.catalogue.fields))
+        unknown = list(unknown_fields(loaded.file, loaded.catalogue.fields, loaded.texts))
         if unknown:
             raise _unfit(record, "; ".join(unknown))
         return Entry(record, loaded, compiled, loaded.catalogue.projection(fields, events), fields, events, names)

@@ -53,6 +53,7 @@ class Delivering:
         channels: Callable[[str], Channel],
         watching: Watching,
         clock: Clock,
+        bounces: str = "",
     ) -> None:
         self._watching = watching
         self._worker = worker
@@ -63,7 +64,7 @@ class Delivering:
         self._recovering = recovering
         self._channels = channels
         self._clock = clock
-        self._composing = Composing()
+        self._composing = Composing(bounces)
         self._pace = SURELY / PATIENCE
 
     def run(self, slice_id: str) -> None:

@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 from secrets import token_hex
 from typing import Final
 
-from engine.campaign.changes import Change, Concern, carry_aliases, changes, edit_faults
-from engine.campaign.load import LoadedCampaign, file_from_spec
+from engine.campaign.changes import Change, Concern, carry_aliases, changes, edit_faults, snippet_changes
+from engine.campaign.load import TEXTS, LoadedCampaign, file_from_spec
 from engine.clock import Clock
 from engine.domain.campaign import CampaignRecord, Plain
 from engine.domain.lifecycle import CampaignState
+from engine.domain.template import kept_texts
 from engine.domain.work import AccessPath
 from engine.errors import InvalidSource, NotFound, WrongCall
 from engine.pipeline.book import CampaignBook, with_shapes
 from engine.pipeline.ports import CampaignStore, Doorbell
+from engine.pipeline.rendering_check import check_rendering
 from engine.telemetry.events import emit
 
 _C: Final = CampaignState
@@ -33,11 +35,15 @@ EDITABLE: Final = frozenset({_C.DRAFT, _C.SCHEDULED, _C.LIVE, _C.PAUSED, _C.DRAI
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an apply did: the campaign as it is now, whether it is new, and what changed for those enrolled."""
+    """What an apply did: the campaign as it is now, whether it is new, and what changed for those enrolled.
+
+    `warnings` are texts that fail for some users; what fails for all of them is refused.
+    """
 
     record: CampaignRecord
     created: bool
     changes: tuple[Change, ...]
+    warnings: tuple[str, ...] = ()
 
 
 class Steering:
@@ -71,6 +77,12 @@ class Steering:
         One write, which also makes it necessary to evaluate the users of a launched campaign anew. Raises
         `InvalidSource` for an edit that is refused, `WrongCall` for a campaign that has ended.
         """
+        rendered = check_rendering(loaded, self._clock.campaign_now())
+        if rendered.faults:
+            raise InvalidSource(rendered.faults)
+        return replace(self._applied(loaded, dry_run=dry_run), warnings=tuple(rendered.warnings))
+
+    def _applied(self, loaded: LoadedCampaign, *, dry_run: bool) -> Applied:
         file = loaded.file
         for _ in range(TRIES):
             found = self._campaigns.named(file.campaign, file.workspace)
@@ -101,7 +113,11 @@ class Steering:
             if faults:
                 raise InvalidSource(faults)
         record = self._record(loaded, before.uid, before.revision + 1)
-        told = (*changes(old, file), *_retyped(before, record))
+        told = (
+            *changes(old, file),
+            *snippet_changes(kept_texts(_spec(before).get(TEXTS)), loaded.texts),
+            *_retyped(before, record),
+        )
         if not told and old.spec() == file.spec():
             return Applied(before, False, ())
         record = replace(
