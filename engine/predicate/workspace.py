@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from engine.domain.addresses import envelope_address
 from engine.errors import Fault, InvalidSource
 from engine.predicate.fields import BUILTINS, Aggregate, Catalogue, EventType, Field, Property, Sender
 from engine.predicate.values import MANY_TYPES, FieldType, Shape
@@ -26,7 +27,6 @@ RESERVED: Final = frozenset({"all", "any", "none", "list", "event", "field", "ke
 _WORKSPACE: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 _EVENT: Final = re.compile(r"[^\s.$/\x00-\x1f\x7f][^.$/\x00-\x1f\x7f]{0,126}(?<!\s)")
-_ADDRESS: Final = re.compile(r"[^\s@<>]+@[^\s@<>]+")
 _KEYS: Final = ("workspace", "timezone", "sender", "attributes", "events", "aggregates")
 _LARGEST_SCALE: Final = 9
 
@@ -133,7 +133,7 @@ class _Reader:
             return None
         parts = self.mapping(node, ("sender",), ("name", "address"))
         sender = Sender(self.text(parts, "name", ("sender",), node), self.text(parts, "address", ("sender",), node))
-        if sender.address and not _ADDRESS.fullmatch(sender.address):
+        if sender.address and envelope_address(sender.address) is None:
             self.fault(parts["address"], ("sender", "address"), f"{sender.address!r} is no e-mail address")
         if any(ord(letter) < 32 for letter in sender.name):
             self.fault(parts["name"], ("sender", "name"), "has a line break or control character")
