@@ -1,4 +1,4 @@
-"""E-mail addresses, as channels use them; the rules stand in `engine.domain.addresses`, which every floor may import."""
+"""E-mail addresses, as channels use them; the rules are in `engine.domain.addresses`, which every floor may import."""
 
 from __future__ import annotations
 
