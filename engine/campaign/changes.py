@@ -26,6 +26,7 @@ class Concern(StrEnum):
     HOLDOUT = "holdout"
     MESSAGES = "messages"
     DELIVERY = "delivery"
+    WORKSPACE = "workspace"
 
 
 @dataclass(frozen=True, slots=True)

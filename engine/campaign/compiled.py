@@ -121,7 +121,10 @@ class CompiledMessage:
 
 @dataclass(frozen=True, slots=True)
 class CompiledCampaign:
-    """A campaign as `engine.decide` sees it; `queries` are all event queries of its predicates, each once."""
+    """A campaign as `engine.decide` sees it; `queries` are all event queries of its predicates, each once.
+
+    `evaluation_wanted` tells whoever writes a decision whether a command has come since it read the campaign.
+    """
 
     uid: str
     workspace: str
@@ -139,6 +142,7 @@ class CompiledCampaign:
     messages: tuple[CompiledMessage, ...]
     queries: tuple[EventQuery, ...]
     goal_position: int | None
+    evaluation_wanted: int = 0
 
     @property
     def moves(self) -> bool:
@@ -179,6 +183,7 @@ class CompiledCampaign:
             state=record.state,
             intake_open=record.intake_open or (launching and live),
             resumed_at=record.resumed_at,
+            evaluation_wanted=record.evaluation_wanted,
         )
 
 

@@ -83,8 +83,17 @@ def campaign_from_spec(spec: Mapping[str, object], catalogue: Catalogue) -> Load
 
     Raises `InvalidSource` where it no longer fits the catalogue, e.g. a field is gone from the workspace file.
     """
-    node = node_of(cast("dict[str, Plain]", dict(spec)), f"campaign {spec.get('campaign')}")
+    node = _node_of_spec(spec)
     return _read_rules(validate(CampaignFile, node), node, catalogue)
+
+
+def file_from_spec(spec: Mapping[str, object]) -> CampaignFile:
+    """The file that `LoadedCampaign.spec` told of, whether it fits its workspace or not."""
+    return validate(CampaignFile, _node_of_spec(spec))
+
+
+def _node_of_spec(spec: Mapping[str, object]) -> Node:
+    return node_of(cast("dict[str, Plain]", dict(spec)), f"campaign {spec.get('campaign')}")
 
 
 def _read_rules(file: CampaignFile, node: Node, catalogue: Catalogue) -> LoadedCampaign:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final
 
 from liquid import Environment
 from liquid.exceptions import LiquidError
 
+from engine.campaign.model import CampaignFile
 from engine.errors import Fault, Mark
 from engine.yamlsource import Node, Steps, dotted
 from engine.yamltypes import nearest
@@ -131,6 +132,27 @@ def check_text(source: Source, path: Steps, fields: Collection[str]) -> Iterator
                 field = str(variable.segments[1])
                 noun = "a user" if root == "user" else f"the {root}"
                 yield Fault(mark, where, f'{noun} has no field "{field}"', nearest(field, sorted(known)))
+
+
+def unknown_fields(file: CampaignFile, fields: Collection[str]) -> Iterator[str]:
+    """The fields that the texts of a stored campaign print and that its workspace does not have (any more)."""
+    for message in file.messages:
+        for key in ("subject", "body", "text"):
+            for field in _named(str(getattr(message, key) or "")):
+                if field not in fields:
+                    yield f"{message.name}.{key}: a user has no field {field}"
+
+
+@lru_cache(maxsize=4_000)
+def _named(text: str) -> tuple[str, ...]:
+    """The user's fields that a text names; none where it is no Liquid, which sending tells."""
+    if "user" not in text:
+        return ()
+    try:
+        variables = _environment().from_string(text).analyze().globals.get("user", [])
+    except LiquidError:
+        return ()
+    return tuple(dict.fromkeys(str(one.segments[1]) for one in variables if len(one.segments) > 1))
 
 
 def _index(error: LiquidError, text: str) -> int:

@@ -26,6 +26,7 @@ class Mailing:
         self._html = is_html(letter.body)
         # The zone of `date` is the user's own, whatever a template names.
         named = _named((letter.subject, letter.body, letter.text))
+        self.catalogue = catalogue
         self._values = UserValues(catalogue, None if named is None else {*named, "timezone"})
         self._surroundings = lru_cache(64)(lambda as_of: surroundings(catalogue, letter.campaign, message, as_of))
         try:

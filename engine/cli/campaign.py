@@ -13,6 +13,7 @@ import yaml
 from engine.app import App
 from engine.campaign.load import LoadedCampaign, load_campaign
 from engine.channels.addresses import envelope_address
+from engine.cli.aggregates import wait_for_aggregates
 from engine.cli.opening import AsJson, InWorkspace, opened, say, show_json, show_table
 from engine.cli.reports import (
     capacity_document,
@@ -22,6 +23,8 @@ from engine.cli.reports import (
     plan_rows,
     report_document,
     show_report,
+    standing_document,
+    standing_lines,
 )
 from engine.clock import format_instant, parse_duration
 from engine.domain.campaign import CampaignRecord
@@ -31,6 +34,9 @@ from engine.domain.work import AccessPath
 from engine.errors import EngineError, Fault, InvalidSource, NotFound, WrongCall
 from engine.pipeline.compose import trial
 from engine.pipeline.replaying import replay as queue_again
+from engine.pipeline.steering import BY_HAND
+
+LISTED = ("workspace", "campaign", "kind", "state", "revision", "starts", "launched", "stuck", "paused_reason")
 
 Name = Annotated[str, typer.Argument(help="The campaign's name.")]
 
@@ -44,12 +50,12 @@ def mount(app: typer.Typer) -> None:
     group.command(epilog="Example: tidegate campaign plan winback")(plan)
     group.command(epilog="Example: tidegate campaign launch winback --expect 1200")(launch)
     for name, what, done in (
-        ("pause", "Decide and send nothing until it is resumed.", "paused"),
         ("resume", "Go on where it was paused.", "resumed"),
         ("stop", "Let nobody in any more; those inside go on to their end.", "stopped"),
         ("cancel", "End every stay, and skip what is queued.", "cancelled"),
     ):
         group.command(name, help=what, epilog=f"Example: tidegate campaign {name} winback")(_steer(name, done))
+    group.command(epilog='Example: tidegate campaign pause winback --reason "wrong price"')(pause)
     group.command(epilog="Example: tidegate campaign report winback")(report)
     group.command(
         "test-send", epilog="Example: tidegate campaign test-send winback we-miss-you --user hh-1 --to me@x.org"
@@ -76,7 +82,9 @@ def apply(
         if faults:
             raise InvalidSource(faults)
         for one in loaded:
-            app.steering.apply(one, dry_run=True)  # an edit that is refused refuses them all
+            checked = app.steering.apply(one, dry_run=True)  # an edit that is refused refuses them all
+            if not dry_run:
+                wait_for_aggregates(app, checked.record)
         told = [app.steering.apply(one, dry_run=dry_run) for one in loaded]
     if as_json:
         show_json(
@@ -106,10 +114,9 @@ def list_all(context: typer.Context, as_json: AsJson = False) -> None:
         records = app.stores.campaigns.everything()
     rows = [_row(record) for record in records]
     if as_json:
-        columns = ("workspace", "campaign", "kind", "state", "revision", "starts", "launched", "stuck")
-        show_json([dict(zip(columns, row, strict=True)) for row in rows])
+        show_json([dict(zip(LISTED, row, strict=True)) for row in rows])
         return
-    show_table("", ("workspace", "campaign", "kind", "state", "revision", "starts", "launched", "stuck"), rows)
+    show_table("", LISTED, rows)
 
 
 def _row(record: CampaignRecord) -> tuple[object, ...]:
@@ -124,6 +131,7 @@ def _row(record: CampaignRecord) -> tuple[object, ...]:
         starts,
         launched,
         record.stuck or "",
+        record.paused_reason or "",
     )
 
 
@@ -132,9 +140,12 @@ def show(context: typer.Context, name: Name, workspace: InWorkspace = None, as_j
     with opened(context) as app:
         record = app.steering.named(name, workspace)
     if as_json:
-        show_json({"uid": record.uid, "state": record.state, "revision": record.revision, "spec": record.spec})
+        head = {"uid": record.uid, "state": record.state, "revision": record.revision}
+        show_json({**head, **standing_document(record), "spec": record.spec})
         return
     typer.echo(f"# {record.workspace}/{record.name}  uid {record.uid}  {record.state}  revision {record.revision}")
+    for line in standing_lines(record):
+        typer.echo(f"# {line}")
     typer.echo(yaml.safe_dump(record.spec, sort_keys=False, allow_unicode=True).rstrip())
 
 
@@ -194,11 +205,23 @@ def launch(
     say(f"{moved.workspace}/{moved.name} is launched, {when}")
 
 
+def pause(
+    context: typer.Context,
+    name: Name,
+    workspace: InWorkspace = None,
+    reason: Annotated[str | None, typer.Option(help="Why; shown wherever the campaign is.")] = None,
+) -> None:
+    """Decide and send nothing until it is resumed."""
+    with opened(context) as app:
+        why = BY_HAND if reason is None else f"by hand: {reason}"
+        moved = app.steering.pause(app.steering.named(name, workspace), why)
+    say(f"{moved.workspace}/{moved.name} is paused: {moved.state}")
+
+
 def _steer(verb: str, done: str) -> Callable[..., None]:
     def command(context: typer.Context, name: Name, workspace: InWorkspace = None) -> None:
         with opened(context) as app:
             steer = {
-                "pause": app.steering.pause,
                 "resume": app.steering.resume,
                 "stop": app.steering.stop,
                 "cancel": app.steering.cancel,

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeAlias
 
 from engine.clock import Instant
 from engine.domain.lifecycle import CampaignState
+from engine.domain.stuck import Stuck, StuckBy
 from engine.domain.work import AccessPath
 
 Plain: TypeAlias = "str | int | float | bool | list[Plain] | dict[str, Plain] | None"
@@ -15,8 +16,13 @@ Plain: TypeAlias = "str | int | float | bool | list[Plain] | dict[str, Plain] | 
 ONE_OFF = "one_off"
 CONTINUOUS = "continuous"
 
-STAYS_TO_END = -1
-"""`pass_as_of` of a campaign that was cancelled with stays in it, until the run that ends them is written."""
+
+class Standing(NamedTuple):
+    """What a worker asks of a campaign at each batch: its state, its revision, and the evaluation that is wanted."""
+
+    state: CampaignState
+    revision: int
+    evaluation_wanted: int = 0
 
 
 class Marks(NamedTuple):
@@ -27,6 +33,9 @@ class Marks(NamedTuple):
     pass_as_of: Instant
     crossed_to: Instant
     reconciled_at: Instant
+    evaluation_wanted: int = 0
+    enrolled_done: int = 0
+    intake_done: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +44,16 @@ class CampaignRecord:
 
     `uid` is given at the first apply and never changes; keys use it. `revision` rises with each edit. `pass_as_of` is
     the `as_of` of the last pass that was planned, `crossed_to` of the last one that is decided, `reconciled_at` of the
-    last look at everybody, `resumed_at` the last resume (0: never), `resume_to` the state that
-    a resume leads back to. `renamed` gives for a message the names that it had before. `stuck` says why the campaign
-    cannot finish, where something is stuck. `slowed` tells that it was measured to be slow.
+    last look at everybody, `resumed_at` the last resume (0: never), `resume_to` the state that a resume leads back to.
+
+    Each edit, resume or cancel of a launched campaign makes it necessary to evaluate users anew: `evaluation_wanted` is
+    the number of the last such command, `everybody_wanted` of the last one that wants all users evaluated, also those
+    who have left (a resume). Runs carry these evaluations out: `enrolled_done` is the number up to which all who are
+    enrolled were evaluated, `intake_done` up to which everybody else was.
+
+    `renamed` gives for a message the names that it had before. `stuck_by` says why the campaign cannot go on by itself,
+    by what keeps it; `paused_reason` who or what paused it. `slowed` tells that it was measured to be slow. `shapes`
+    gives the types of the fields and events that its file names, as they were when it was applied.
     """
 
     uid: str
@@ -58,17 +74,43 @@ class CampaignRecord:
     crossed_to: Instant = 0
     reconciled_at: Instant = 0
     finished_at: Instant | None = None
-    stuck: str | None = None
+    stuck_by: Mapping[StuckBy, Stuck] = field(default_factory=dict)
+    paused_reason: str | None = None
     slowed: bool = False
     path: AccessPath | None = None
     renamed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    evaluation_wanted: int = 0
+    everybody_wanted: int = 0
+    enrolled_done: int = 0
+    intake_done: int = 0
+    shapes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def marks(self) -> Marks:
         """Where it stands."""
-        return Marks(self.state, self.revision, self.pass_as_of, self.crossed_to, self.reconciled_at)
+        return Marks(*(getattr(self, name) for name in Marks._fields))
+
+    @property
+    def stuck(self) -> str | None:
+        """Every reason why it cannot go on by itself, in one text; None where there is none."""
+        return "; ".join(dict.fromkeys(one.reason for one in self.stuck_by.values())) or None
 
     @property
     def intake_open(self) -> bool:
         """Whether users may enter: a continuous campaign while it is live, a one-off one at its launch only."""
         return self.state is CampaignState.LIVE and self.kind == CONTINUOUS
+
+    @property
+    def enrolled_owed(self) -> bool:
+        """Whether those who are enrolled are still to be evaluated after a command."""
+        return self.enrolled_done < self.evaluation_wanted
+
+    @property
+    def intake_owed(self) -> bool:
+        """Whether those who are not enrolled are still to be evaluated after a command."""
+        return self.intake_open and self.intake_done < self.evaluation_wanted
+
+    @property
+    def evaluation_owed(self) -> bool:
+        """Whether a command made an evaluation necessary that no run has carried out as a whole."""
+        return self.enrolled_owed or self.intake_owed

@@ -47,6 +47,9 @@ SLICE_OF_RUN = {
     RunKind.RECONCILE: SliceKind.EVERYBODY,
 }
 
+OF_ENROLLED = frozenset({RunKind.STAYS, RunKind.RESUME, RunKind.RECONCILE})
+"""Runs that evaluate everybody who is enrolled."""
+
 OF_USERS = frozenset({SliceKind.CANDIDATES, SliceKind.EVERYBODY})
 """Slices that read users; the others read stays."""
 
@@ -66,11 +69,26 @@ class AccessPath(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """What a run or a slice has failed with since its latest success: why, since when, how often, until when it rests.
+
+    `since` and `until` are system time (ms) by MongoDB's clock; `reason` holds no user's data.
+    """
+
+    reason: str
+    since: Instant
+    count: int
+    until: Instant = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One pass of one campaign at a fixed `as_of` (campaign time), cut into slices by hash.
 
     `after` is the `as_of` of the pass before it, where only those are looked for whom time has let in since (None: the
-    whole audience). `path` is the access path that somebody asked for, or that was chosen at planning.
+    whole audience). `path` is the access path that somebody asked for, or that was chosen at planning. `evaluation` is
+    the campaign's `evaluation_wanted` when the run was made: decided as a whole, it has carried that evaluation out for
+    those whom it reads. `failure` says why it could not be planned or closed.
     """
 
     id: str
@@ -81,6 +99,13 @@ class Run:
     state: RunState
     after: Instant | None = None
     path: AccessPath | None = None
+    evaluation: int = 0
+    failure: Failure | None = None
+
+    @property
+    def evaluates_all(self) -> bool:
+        """Whether it evaluates everybody who may enter, not only whom time has let in since another pass."""
+        return self.kind in (RunKind.RESUME, RunKind.RECONCILE) or (self.kind is RunKind.PASS and self.after is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +114,8 @@ class Slice:
 
     `cursor` is the last suffix (for due and stays slices: enrolment id) whose work is done; it moves after the work.
     `attempt` counts claims, `deaths` those that ended without a checkpoint while the slice was a suspect, `errors`
-    those that raised. `token` names the lease of the present claim. A slice of candidates knows its `path`, what it
-    looks behind (`after`), and of how many slices it is one.
+    those that raised. `token` names the lease of the present claim. A slice of candidates knows its `path` and what it
+    looks behind (`after`). Slices that cut the whole hash space know how many they are (`of`).
     """
 
     id: str
@@ -119,7 +144,7 @@ class Waiting:
     """What the dispatcher knows of an open slice: whether it is held or rung, and whether its time has come.
 
     `broken_for` is how long ago (ms) a batch of it was broken off, by a death or an exception, where no holder has come
-    as far as a checkpoint since.
+    as far as a checkpoint since. `failure` is what was raised since then.
     """
 
     id: str
@@ -133,6 +158,7 @@ class Waiting:
     deaths: int = 0
     errors: int = 0
     broken_for: int | None = None
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ class Composing:
     def _mailing(self, entry: Entry, message: Message) -> Mailing:
         place = (entry.record.uid, entry.record.revision, message.name)
         known = self._mailings.get(place)
-        if known is None:
+        if known is None or known.catalogue is not entry.catalogue:
             sender = entry.catalogue.sender
             given = Sender("", "") if sender is None else Sender(sender.name, sender.address)
             letter = Letter(given, entry.record.name, message.subject, message.body, message.text or "")

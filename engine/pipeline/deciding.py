@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from engine.campaign.compiled import CompiledCampaign, Facts
@@ -11,7 +11,7 @@ from engine.clock import Instant
 from engine.decide import Decision, Exit, Send, alike, decide
 from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
 from engine.domain.keys import enrolment_id, suffix_of_user
-from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason, StayState
+from engine.domain.lifecycle import DeliveryState, ExitReason, SkipReason, StayState
 from engine.pipeline.ports import CampaignStore, EventReads, StayStore
 from engine.policy.models import Profile
 from engine.predicate.fields import Row
@@ -89,11 +89,17 @@ class Deciding:
                     changes.append(change)
         if opened:
             inserted = self._stays.enter(opened)
-            self._leave_if_cancelled(campaign, origin, [stay.user for stay in opened] if inserted else [])
+            self._again_after_command(campaign, origin, inserted)
+            overtaken = [stay.id for stay in opened if stay.id not in inserted]
+            if overtaken:
+                self._stays.wake(overtaken, origin.as_of)
             counts["entered"] += len(inserted)
-            counts["conflicts"] += len(opened) - len(inserted)
+            counts["conflicts"] += len(overtaken)
         if changes:
             matched = self._stays.advance(changes)
+            if matched < len(changes):
+                # Whoever came first may know less of the user or the campaign: what was read here must not be lost.
+                self._stays.wake(self._stays.overtaken(changes), origin.as_of)
             counts["exited"] += sum(change.exit is not None for change in changes)
             counts["conflicts"] += len(changes) - matched
         counts["chosen"] += sum(stay.outgoing is not None for stay in opened)
@@ -124,7 +130,7 @@ class Deciding:
             pairs = [(suffix_of_user(user), user) for user in users]
             model = _opened(campaign, origin, *pairs[0], decision)
             inserted = self._stays.enter_alike(model, pairs)
-            self._leave_if_cancelled(campaign, origin, users if inserted else [])
+            self._again_after_command(campaign, origin, inserted)
             counts["entered"] += len(inserted)
             if model.outgoing is not None:
                 counts["chosen"] += len(inserted)
@@ -132,12 +138,14 @@ class Deciding:
                 counts["holdout"] += len(inserted)
         return +counts
 
-    def _leave_if_cancelled(self, campaign: CompiledCampaign, origin: Origin, users: Sequence[str]) -> None:
-        """Whoever entered a campaign that was cancelled meanwhile is looked at: its run over the stays may be over."""
-        found = self._campaigns.state_of(campaign.uid) if users else None
-        if found is not None and found[0] is CampaignState.CANCELLED:
-            for user in users:
-                self._stays.make_due(user, origin.as_of)
+    def _again_after_command(self, campaign: CompiledCampaign, origin: Origin, entered: Collection[str]) -> None:
+        """Wake the enrolments (by id) that entered by what an edit, a resume or a cancel has overtaken.
+
+        The run which that command made necessary may have passed their range before they were there.
+        """
+        found = self._campaigns.state_of(campaign.uid) if entered else None
+        if found is not None and found.evaluation_wanted != campaign.evaluation_wanted:
+            self._stays.wake(list(entered), origin.as_of)
 
 
 def _opened(campaign: CompiledCampaign, origin: Origin, suffix: str, user: str, decision: Decision) -> Enrolment:

@@ -72,7 +72,9 @@ class Delivering:
         if closed is not None:
             emit("slice.closed", **slice_labels(closed, self._book.name(closed.campaign)), **dict(closed.results))
             if closed.results.get("failed"):
-                self._watching.failures(self._book.open(closed.campaign).record)
+                record = self._campaigns.get(closed.campaign)
+                if record is not None:
+                    self._watching.failures(record)
 
     def _guard(self, piece: Slice) -> str | None:
         found = self._campaigns.state_of(piece.campaign)

@@ -9,8 +9,8 @@ from typing import Final
 
 from engine.clock import Clock
 from engine.domain.campaign import CampaignRecord
-from engine.domain.lifecycle import CampaignState, RunState
-from engine.domain.work import RunKind
+from engine.domain.lifecycle import CampaignState, RunState, SliceState
+from engine.domain.work import OF_ENROLLED, Run, RunKind
 from engine.failpoints import passage
 from engine.pipeline.entering import MEASURED, READ_US, TIMED
 from engine.pipeline.ports import CampaignStore, Doorbell, RunStore, SliceStore, StayStore
@@ -45,7 +45,10 @@ class Finishing:
         self._name_of = name_of
 
     def run(self, run_id: str) -> bool:
-        """Decide a run whose slices are all closed; safe to call twice, early, or for a run that is gone."""
+        """End a run whose slices are all closed; safe to call twice, early, or for a run that is gone.
+
+        It is decided, and what made it necessary is done; or dropped, where a slice of it was.
+        """
         run = self._runs.get(run_id)
         if run is None or run.state is not RunState.RUNNING or self._slices.has_open(run_id):
             return False
@@ -53,8 +56,14 @@ class Finishing:
         results: Counter[str] = Counter()
         for piece in pieces:
             results.update(piece.results)
+        dropped = sum(piece.state is SliceState.DROPPED for piece in pieces)
+        if dropped:
+            return self._drop(run, results, dropped)
         if run.kind in PASSING:
             self._campaigns.crossed([run.campaign], run.as_of, reconciled=run.kind is not RunKind.PASS)
+        self._campaigns.evaluated(
+            run.campaign, run.evaluation, enrolled=run.kind in OF_ENROLLED, intake=run.evaluates_all
+        )
         if not self._runs.move(run, RunState.DECIDED, results):
             return False
         passage("run.decided")
@@ -75,16 +84,33 @@ class Finishing:
         self._bell.ring()
         return True
 
+    def _drop(self, run: Run, results: Counter[str], dropped: int) -> bool:
+        """End a run of which `dropped` slices were dropped; what the others did is kept, and nothing is marked done."""
+        if not self._runs.move(run, RunState.DROPPED, results):
+            return False
+        emit(
+            "run.dropped",
+            workspace=run.workspace,
+            campaign=self._name_of(run.campaign),
+            campaign_uid=run.campaign,
+            run=run.id,
+            reason="resumed",
+            slices=dropped,
+        )
+        self._bell.ring()
+        return True
+
     def campaign(self, record: CampaignRecord) -> bool:
         """Finish a one-off or draining campaign when nothing of it is open; gives whether it did."""
         one_off_live = record.state is CampaignState.LIVE and record.kind == "one_off"
         if not one_off_live and record.state is not CampaignState.DRAINING:
             return False
-        if self._runs.undecided([record.uid]) or not self._runs.launch_decided(record.uid):
+        if record.evaluation_owed or self._runs.undecided([record.uid]) or not self._runs.launch_decided(record.uid):
             return False
         if self._stays.has_open(record.uid):
             return False
-        if not self._campaigns.move(record, CampaignState.FINISHED, finished_at=self._clock.campaign_now(), stuck=None):
+        end = self._clock.campaign_now()
+        if not self._campaigns.move(record, CampaignState.FINISHED, exactly=True, finished_at=end, stuck_by=None):
             return False
         passage("campaign.finished")
         self._stays.clear_due(record.uid)

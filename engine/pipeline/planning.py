@@ -8,7 +8,7 @@ from typing import Final
 from engine.clock import Clock, Instant, millis
 from engine.domain.campaign import CampaignRecord
 from engine.domain.keys import HIGHEST, cut, stay_prefix
-from engine.domain.lifecycle import RunState
+from engine.domain.lifecycle import CampaignState, RunState
 from engine.domain.work import OF_USERS, SLICE_OF_RUN, AccessPath, Run, RunKind, Slice, SliceKind
 from engine.failpoints import passage
 from engine.pipeline.book import CampaignBook
@@ -55,19 +55,32 @@ class Planning:
         kind: RunKind,
         as_of: Instant,
         *,
-        anew: bool = False,
         after: Instant | None = None,
         path: AccessPath | None = None,
     ) -> Run:
         """Write a run to be planned; one that exists is given as it is.
 
         A campaign has one launch run, one pass and one reconciliation at an `as_of`, and any number of due and idle
-        runs at it; with `anew` (an edit, a resume, a cancel, which may come twice while campaign time stands) also
-        further ones. `after` is where the pass before it was, `path` the access path that somebody asked for.
+        runs at it. `after` is where the pass before it was, `path` the access path that somebody asked for.
         """
         name = "launch/1" if kind is RunKind.LAUNCH else f"{kind.value}/{as_of:015d}"
-        if kind in (RunKind.DUE, RunKind.IDLE) or anew:
+        if kind in (RunKind.DUE, RunKind.IDLE):
             name += f"/{self._runs.count(record.uid, kind, as_of) + 1:04d}"
+        return self._add(record, name, kind, as_of, after, path or (record.path if kind in FROM_THE_LAUNCH else None))
+
+    def evaluation(self, record: CampaignRecord, kind: RunKind, as_of: Instant) -> Run:
+        """Write the run of a kind for the evaluation that a command wants: one per evaluation, whoever plans it."""
+        return self._add(record, f"{kind.value}/evaluation/{record.evaluation_wanted:06d}", kind, as_of)
+
+    def _add(
+        self,
+        record: CampaignRecord,
+        name: str,
+        kind: RunKind,
+        as_of: Instant,
+        after: Instant | None = None,
+        path: AccessPath | None = None,
+    ) -> Run:
         run = Run(
             id=f"{stay_prefix(record.workspace, record.uid)}{name}",
             workspace=record.workspace,
@@ -76,7 +89,8 @@ class Planning:
             as_of=as_of,
             state=RunState.PLANNING,
             after=after,
-            path=path or (record.path if kind in FROM_THE_LAUNCH else None),
+            path=path,
+            evaluation=record.evaluation_wanted,
         )
         if self._runs.add(run):
             passage("run.started")
@@ -94,6 +108,8 @@ class Planning:
         record = None if run is None else self._campaigns.get(run.campaign)
         if run is None or record is None or run.state is not RunState.PLANNING:
             return False
+        if record.state is CampaignState.SCHEDULED:
+            return False  # the clock died before it made it live: it may be edited before another one does
         plan: dict[str, object] = {}
         kind = SLICE_OF_RUN[run.kind]
         if kind is SliceKind.CANDIDATES:
@@ -101,7 +117,9 @@ class Planning:
         elif kind in (SliceKind.DUE, SliceKind.IDLE):
             parts = self._found(run, record)
         else:
-            parts = [_piece(run, i, first, until) for i, (first, until) in enumerate(cut(self.pieces(record)))]
+            before = self._slices.of_run(run.id)
+            number = (before[0].of if before else None) or self.pieces(record)
+            parts = _cut(run, number)
         self._slices.add(parts)
         passage("plan.sliced")
         if self._runs.move(run, RunState.RUNNING, plan=plan, pieces=len(parts)):
@@ -116,8 +134,16 @@ class Planning:
                 slices=len(parts),
                 path=plan.get("path"),
             )
+        else:
+            self._drop_late(run)
         self._bell.ring()
         return not parts
+
+    def _drop_late(self, run: Run) -> None:
+        """A run that was dropped while it was being cut leaves no slices behind."""
+        now = self._runs.get(run.id)
+        if now is not None and now.state is RunState.DROPPED:
+            self._slices.drop_unclaimed(run.id)
 
     def _candidates(self, run: Run, record: CampaignRecord) -> tuple[list[Slice], dict[str, object]]:
         """The hash space by the chosen path; a run that was cut before its planner died keeps its slices."""
@@ -135,13 +161,13 @@ class Planning:
             number, path = pieces(chosen.estimate, profile.slice_users, profile.in_flight), chosen.path
             plan = _told(chosen)
         number = max(1, min(MOST_PIECES, number))
-        whole = replace(run, path=path)
-        return [
-            replace(_piece(whole, i, first, until), of=number) for i, (first, until) in enumerate(cut(number))
-        ], plan
+        return _cut(replace(run, path=path), number), plan
 
     def _found(self, run: Run, record: CampaignRecord) -> list[Slice]:
-        """The ranges in which stays are due or idle, read covered and sorted by key."""
+        """The ranges in which stays are due or idle, read covered and sorted by key.
+
+        Behind the slices of a planner that died: it may have found others, and a slice that exists stays as it is.
+        """
         prefix = stay_prefix(run.workspace, run.campaign)
         profile = self._book.profile(record)
         if run.kind is RunKind.DUE:
@@ -152,9 +178,10 @@ class Planning:
             return []  # another run has looked at them meanwhile
         firsts = [found[i].removeprefix(prefix).rsplit("/", 1)[0] for i in range(0, len(found), profile.slice_users)]
         last = found[-1].removeprefix(prefix).rsplit("/", 1)[0] + "/" + HIGHEST
+        there = len(self._slices.of_run(run.id))
         return [
             _piece(run, i, first, until)
-            for i, (first, until) in enumerate(zip(firsts, [*firsts[1:], last], strict=True))
+            for i, (first, until) in enumerate(zip(firsts, [*firsts[1:], last], strict=True), there)
         ]
 
 
@@ -169,6 +196,11 @@ def _told(chosen: Chosen) -> dict[str, object]:
         "operations": chosen.estimate.operations,
         "why": chosen.why,
     }
+
+
+def _cut(run: Run, number: int) -> list[Slice]:
+    """The whole hash space in `number` slices, each of which tells it: a planner that died is followed by it."""
+    return [replace(_piece(run, i, first, until), of=number) for i, (first, until) in enumerate(cut(number))]
 
 
 def _piece(run: Run, number: int, first: str, until: str) -> Slice:

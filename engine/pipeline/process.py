@@ -107,7 +107,7 @@ class Processing:
         found = self._campaigns.state_of(piece.campaign)
         if found is None:
             return "campaign_gone"
-        return None if found[0] in LOOKED_AT else found[0].value
+        return None if found.state in LOOKED_AT else found.state.value
 
     def _batch(self, hold: Hold) -> Progress:
         piece = hold.piece
@@ -138,6 +138,7 @@ class Processing:
             until=piece.until if cursor is None else cursor + AFTER,
             profile=profile.profile,
             policy=self._book.policies.version,
+            workspace_set=self._book.workspaces,
             as_of=piece.as_of,
             duration=took,
             **{name: count for name, count in counts.items() if name not in MEASURED},

@@ -140,7 +140,7 @@ class Reconciling:
                         entry=1,
                         state=StayState.ENDED,
                         entered_at=now,
-                        revision=1 if revision is None else revision[1],
+                        revision=1 if revision is None else revision.revision,
                         version=1,
                         ended_at=now,
                         reason=ExitReason.FAILED,

@@ -24,8 +24,8 @@ def replay(
 ) -> int:
     """Queue the failed deliveries of a campaign again (of one message, or of all); gives how many.
 
-    A finished campaign is draining again; asked twice, it is so even where the first call died half-way. Raises
-    `WrongCall` for a campaign that sends nothing.
+    A finished campaign is draining again; where this call dies half-way, or the campaign finishes meanwhile, the clock
+    sees to it. Raises `WrongCall` for a campaign that sends nothing.
     """
     if record.state in REFUSED:
         raise WrongCall(f"campaign {record.name} is {record.state}: there is nothing to replay")

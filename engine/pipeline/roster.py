@@ -85,7 +85,7 @@ class Roster:
             )
 
     def _mark(self, marks: Mapping[str, Marks]) -> None:
-        """Take up the marks of passes; where another state or revision shows that a change was missed, read all again.
+        """Take up the marks of passes; where any other shows that a change was missed, read all again.
 
         That happens when a new primary's clock is further behind than `MARGIN`.
         """

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from secrets import token_hex
 from typing import Final
 
-from engine.campaign.changes import Change, carry_aliases, changes, edit_faults
-from engine.campaign.load import LoadedCampaign, campaign_from_spec
+from engine.campaign.changes import Change, Concern, carry_aliases, changes, edit_faults
+from engine.campaign.load import LoadedCampaign, file_from_spec
 from engine.clock import Clock
-from engine.domain.campaign import STAYS_TO_END, CampaignRecord, Plain
-from engine.domain.lifecycle import GOING, LOOKED_AT, CampaignState, RunState
-from engine.domain.work import AccessPath, RunKind
+from engine.domain.campaign import CampaignRecord, Plain
+from engine.domain.lifecycle import CampaignState
+from engine.domain.work import AccessPath
 from engine.errors import InvalidSource, NotFound, WrongCall
-from engine.pipeline.book import CampaignBook
-from engine.pipeline.planning import Planning
-from engine.pipeline.ports import CampaignStore, Doorbell, RunStore, SliceStore
+from engine.pipeline.book import CampaignBook, with_shapes
+from engine.pipeline.ports import CampaignStore, Doorbell
 from engine.telemetry.events import emit
 
 _C: Final = CampaignState
+BY_HAND: Final = "by hand (tidegate campaign pause)"
+"""Why a campaign is paused that a person paused without a word."""
+
+INSIDE: Final = frozenset({_C.LIVE, _C.PAUSED, _C.DRAINING})
+"""States in which users may be enrolled: an edit or a cancel makes it necessary to evaluate them anew."""
+
+TRIES: Final = 5
+"""Times that a command is given again where another one came first and does not stand in its way."""
+
 EDITABLE: Final = frozenset({_C.DRAFT, _C.SCHEDULED, _C.LIVE, _C.PAUSED, _C.DRAINING})
 
 
@@ -37,18 +46,12 @@ class Steering:
     def __init__(
         self,
         campaigns: CampaignStore,
-        runs: RunStore,
-        slices: SliceStore,
         book: CampaignBook,
-        planning: Planning,
         bell: Doorbell,
         clock: Clock,
     ) -> None:
         self._campaigns = campaigns
-        self._runs = runs
-        self._slices = slices
         self._book = book
-        self._planning = planning
         self._bell = bell
         self._clock = clock
 
@@ -65,44 +68,50 @@ class Steering:
     def apply(self, loaded: LoadedCampaign, *, dry_run: bool = False) -> Applied:
         """Apply a campaign file: the first revision, or the next; with `dry_run` only say what it would do.
 
-        Raises `InvalidSource` for an edit that is refused, `WrongCall` for a campaign that has ended.
+        One write, which also makes it necessary to evaluate the users of a launched campaign anew. Raises
+        `InvalidSource` for an edit that is refused, `WrongCall` for a campaign that has ended.
         """
         file = loaded.file
-        found = self._campaigns.named(file.campaign, file.workspace)
-        if not found:
-            record = self._record(loaded, token_hex(6), 1)
-            if not dry_run and not self._campaigns.apply(record):
-                raise WrongCall(f"{file.campaign} was applied by somebody else meanwhile", remedy="apply it again")
-            return self._told(Applied(record, True, ()), dry_run)
-        before = found[0]
+        for _ in range(TRIES):
+            found = self._campaigns.named(file.campaign, file.workspace)
+            if not found:
+                record = self._record(loaded, token_hex(6), 1)
+                if not dry_run and not self._campaigns.apply(record):
+                    break
+                return self._told(Applied(record, True, ()), dry_run)
+            applied = self._edited(loaded, found[0])
+            if dry_run or applied.record is found[0]:
+                return applied
+            if self._campaigns.apply(applied.record, evaluate=found[0].state in INSIDE):
+                self._bell.ring()
+                return self._told(applied, dry_run)
+            now = self._campaigns.get(found[0].uid)
+            if now is None or now.revision != found[0].revision:
+                break  # not where it was paused, resumed or ended meanwhile: then the edit is judged again
+        raise WrongCall(f"{file.campaign} was edited by somebody else meanwhile", remedy="apply it again")
+
+    def _edited(self, loaded: LoadedCampaign, before: CampaignRecord) -> Applied:
+        """The next revision; the present one where nothing is changed."""
+        file = loaded.file
         if before.state not in EDITABLE:
             raise WrongCall(f"campaign {before.name} is {before.state}", remedy="give the file another campaign: name")
-        old = campaign_from_spec(_spec(before), self._book.catalogue(before.workspace)).file
+        old = file_from_spec(_spec(before))
         if before.state is not _C.DRAFT:
             faults = edit_faults(old, file, loaded.node, _aliases(before))
             if faults:
                 raise InvalidSource(faults)
-        told = tuple(changes(old, file))
+        record = self._record(loaded, before.uid, before.revision + 1)
+        told = (*changes(old, file), *_retyped(before, record))
         if not told and old.spec() == file.spec():
             return Applied(before, False, ())
-        record = self._record(loaded, before.uid, before.revision + 1)
         record = replace(
             record,
             state=before.state,
             kind=before.kind if before.state is not _C.DRAFT else record.kind,
             renamed=carry_aliases(_aliases(before), old, file),
+            evaluation_wanted=before.evaluation_wanted + (before.state in INSIDE),
         )
-        if dry_run:
-            return Applied(record, False, told)
-        if not self._campaigns.apply(record):
-            raise WrongCall(f"{file.campaign} was edited by somebody else meanwhile", remedy="apply it again")
-        if before.state in GOING:
-            now = self._clock.campaign_now()
-            self._planning.start(record, RunKind.STAYS, now, anew=True)  # those enrolled are looked at once
-            if record.intake_open:
-                self._planning.start(record, RunKind.PASS, now, anew=True)  # and whoever the new audience lets in
-            self._bell.ring()
-        return self._told(Applied(record, False, told), dry_run)
+        return Applied(record, False, told)
 
     def _told(self, applied: Applied, dry_run: bool) -> Applied:
         if not dry_run:
@@ -112,7 +121,7 @@ class Steering:
     def _record(self, loaded: LoadedCampaign, uid: str, revision: int) -> CampaignRecord:
         file = loaded.file
         spec: Plain = loaded.spec  # type: ignore[assignment]  # a dump of the model holds plain values only
-        return CampaignRecord(
+        record = CampaignRecord(
             uid=uid,
             workspace=file.workspace,
             name=file.campaign,
@@ -125,6 +134,7 @@ class Steering:
             starts_at=file.starts_at,
             ends_at=file.ends_at,
         )
+        return with_shapes(record, loaded)
 
     def launch(self, record: CampaignRecord, *, path: AccessPath | None = None) -> CampaignRecord:
         """Launch a draft: it goes live at its start, at the next tick where that has come.
@@ -135,44 +145,38 @@ class Steering:
         self._emit("launched", moved)
         return moved
 
-    def pause(self, record: CampaignRecord) -> CampaignRecord:
-        """Pause: nothing is decided or sent from the next batch on."""
-        moved = self._move(record, _C.PAUSED, resume_to=record.state.value)
-        self._emit("paused", moved)
+    def pause(self, record: CampaignRecord, reason: str = BY_HAND) -> CampaignRecord:
+        """Pause: nothing is decided or sent from the next batch on. `reason` is shown wherever the campaign is."""
+        moved = self._move(record, _C.PAUSED, resume_to=record.state.value, paused_reason=reason)
+        self._emit("paused", moved, reason="by_hand")
         return moved
 
     def resume(self, record: CampaignRecord) -> CampaignRecord:
-        """Resume: passes and due runs that nobody works on are dropped, and a new pass looks at everybody again.
+        """Resume: everybody is evaluated anew, by a new run. It is one write; the next tick plans it.
 
-        A launch run keeps its slices and its `as_of`; while it goes on, it is the pass. Inactivity counts from now.
+        Of passes and due runs from before the pause it drops what nobody works on. A launch run keeps its slices and
+        its `as_of`. Inactivity counts from now.
         """
         if record.state is not _C.PAUSED or record.resume_to is None:
             raise WrongCall(f"campaign {record.name} is {record.state}, not paused")
-        for run in self._runs.undecided([record.uid]):
-            if run.kind is RunKind.LAUNCH:
-                continue
-            self._slices.drop_unclaimed(run.id)
-            if not self._slices.has_open(run.id) and self._runs.move(run, RunState.DROPPED):
-                labels = {"workspace": run.workspace, "campaign": record.name, "campaign_uid": run.campaign}
-                emit("run.dropped", **labels, run=run.id, reason="resumed")
-        now = self._clock.campaign_now()
-        if all(run.kind in (RunKind.DUE, RunKind.IDLE) for run in self._runs.undecided([record.uid])):
-            entering = replace(record, state=record.resume_to).intake_open
-            self._planning.start(record, RunKind.RESUME if entering else RunKind.STAYS, now, anew=True)
-        moved = self._move(record, record.resume_to, resume_to=None, resumed_at=now)
+        moved = self._resumed(record, record.resume_to)
         self._emit("resumed", moved)
         return moved
 
     def stop(self, record: CampaignRecord) -> CampaignRecord:
-        """Stop: nobody enters any more, those inside go on to their end."""
-        moved = self._move(record, _C.DRAINING)
+        """Stop: nobody enters any more, those inside go on to their end, also where it was paused."""
+        moved = self._resumed(record, _C.DRAINING) if record.state is _C.PAUSED else self._move(record, _C.DRAINING)
         self._emit("stopped", moved)
         return moved
 
+    def _resumed(self, record: CampaignRecord, state: CampaignState) -> CampaignRecord:
+        return self._move(
+            record, state, evaluate=True, everybody=True, resume_to=None, resumed_at=self._clock.campaign_now()
+        )
+
     def cancel(self, record: CampaignRecord) -> CampaignRecord:
         """Cancel: every stay exits, and what is queued is skipped. It is one write; the next tick sees to the stays."""
-        inside = record.state in LOOKED_AT or record.state is _C.PAUSED
-        moved = self._move(record, _C.CANCELLED, **({"pass_as_of": STAYS_TO_END} if inside else {}))
+        moved = self._move(record, _C.CANCELLED, evaluate=record.state in INSIDE)
         self._emit("cancelled", moved)
         return moved
 
@@ -180,12 +184,32 @@ class Steering:
         """A finished campaign drains again: a failed delivery is replayed."""
         return record if record.state is not _C.FINISHED else self._move(record, _C.DRAINING, finished_at=None)
 
-    def _move(self, record: CampaignRecord, state: CampaignState, **fields: object) -> CampaignRecord:
-        """Raises `IllegalTransition` where the state does not allow it, `WrongCall` where another came first."""
-        if not self._campaigns.move(record, state, **fields):
-            raise WrongCall(f"the state of campaign {record.name} changed meanwhile", remedy="look at it and try again")
-        self._bell.ring()
-        return self._campaigns.get(record.uid) or record
+    def _move(
+        self,
+        record: CampaignRecord,
+        state: CampaignState,
+        *,
+        evaluate: bool = False,
+        everybody: bool = False,
+        **fields: object,
+    ) -> CampaignRecord:
+        """Move to `state`; with `evaluate` the enrolled, with `everybody` all users are to be evaluated anew.
+
+        Raises `IllegalTransition` where the state does not allow it, `WrongCall` where another came first.
+        """
+        before = record
+        for _ in range(TRIES):
+            number = before.evaluation_wanted + 1
+            wanted = {"evaluation_wanted": number} if evaluate else {}
+            wanted |= {"everybody_wanted": number} if everybody else {}
+            if self._campaigns.move(before, state, exactly=evaluate, **wanted, **fields):
+                self._bell.ring()
+                return self._campaigns.get(record.uid) or record
+            now = self._campaigns.get(record.uid)
+            if now is None or now.state is not record.state:
+                break
+            before = now  # it was edited meanwhile
+        raise WrongCall(f"the state of campaign {record.name} changed meanwhile", remedy="look at it and try again")
 
     def _emit(self, what: str, record: CampaignRecord, **more: object) -> None:
         emit(
@@ -200,6 +224,14 @@ class Steering:
 
 def _spec(record: CampaignRecord) -> dict[str, object]:
     return dict(record.spec) if isinstance(record.spec, dict) else {}
+
+
+def _retyped(before: CampaignRecord, after: CampaignRecord) -> Iterator[Change]:
+    """Fields and events whose values are read otherwise than when the campaign was applied last."""
+    for name, shape in after.shapes.items():
+        known = before.shapes.get(name)
+        if known is not None and known != shape:
+            yield Change(Concern.WORKSPACE, f"{name} is {shape} now, it was {known}")
 
 
 def _aliases(record: CampaignRecord) -> dict[str, tuple[str, ...]]:

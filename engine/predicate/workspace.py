@@ -14,7 +14,8 @@ from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from engine.domain.addresses import envelope_address
-from engine.errors import Fault, InvalidSource
+from engine.errors import Fault, InvalidSource, Mark
+from engine.folder_watcher import left_by_an_editor
 from engine.predicate.fields import BUILTINS, Aggregate, Catalogue, EventType, Field, Property, Sender
 from engine.predicate.values import MANY_TYPES, FieldType, Shape
 from engine.yamlsource import Node, dotted, read
@@ -42,7 +43,11 @@ def read_workspaces(folder: Path) -> dict[str, Catalogue]:
     """The catalogues of every `*.yaml` of a folder, by workspace. Raises `InvalidSource` for all files at once."""
     found: dict[str, Catalogue] = {}
     faults: list[Fault] = []
-    for path in sorted(folder.glob("*.yaml")):
+    for path in files_of(folder):
+        shown = f"{folder.name}/{path.name}"
+        if path.suffix != ".yaml":
+            faults.append(Fault(Mark(shown, 1, 1), "", "this file is not read", f"rename it to {path.stem}.yaml"))
+            continue
         try:
             catalogue = read_workspace(path)
         except InvalidSource as error:
@@ -52,6 +57,15 @@ def read_workspaces(folder: Path) -> dict[str, Catalogue]:
     if faults:
         raise InvalidSource(faults)
     return found
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The workspace files of a folder, in a fixed order; what an editor leaves beside them does not count.
+
+    A `.yml` is among them, so that it is refused rather than overlooked.
+    """
+    found = (path for path in folder.glob("*") if path.suffix.lower() in (".yaml", ".yml"))
+    return sorted(path for path in found if path.is_file() and not left_by_an_editor(path))
 
 
 def read_workspace(path: Path, *, name: str | None = None) -> Catalogue:

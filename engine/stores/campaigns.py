@@ -12,8 +12,9 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from engine.clock import Instant
-from engine.domain.campaign import CampaignRecord, Marks
+from engine.domain.campaign import CampaignRecord, Marks, Standing
 from engine.domain.lifecycle import CampaignState, check_transition
+from engine.domain.stuck import Stuck, StuckBy
 from engine.domain.work import AccessPath
 from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY
@@ -40,10 +41,12 @@ class Campaigns:
         raw = self._all.find_one({"_id": uid})
         return None if raw is None else _record(raw)
 
-    def state_of(self, uid: str) -> tuple[CampaignState, int] | None:
-        """State and revision, which a worker asks at each batch. Index: `_id`."""
-        raw = self._all.find_one({"_id": uid}, {"state": 1, "revision": 1})
-        return None if raw is None else (CampaignState(raw["state"]), raw["revision"])
+    def state_of(self, uid: str) -> Standing | None:
+        """State, revision and wanted evaluation, which a worker asks at each batch. Index: `_id`."""
+        raw = self._all.find_one({"_id": uid}, dict.fromkeys(Standing._fields, 1))
+        if raw is None:
+            return None
+        return Standing(CampaignState(raw["state"]), raw["revision"], raw.get("evaluation_wanted", 0))
 
     def named(self, name: str, workspace: str | None = None) -> list[CampaignRecord]:
         """The campaigns of a name, in one workspace or in all (then the whole index is read). Index: `name`."""
@@ -63,8 +66,12 @@ class Campaigns:
             for raw in self._all.find({"workspace": {"$gte": ""}}, hint="name").sort([("workspace", 1), ("name", 1)])
         ]
 
-    def apply(self, record: CampaignRecord) -> bool:
-        """Write the first revision, or the next where the one before still stands; False where another came first."""
+    def apply(self, record: CampaignRecord, *, evaluate: bool = False) -> bool:
+        """Write the first revision, or the next; False where another command came first.
+
+        The next is written where the revision before it, the state of `record` and the evaluation wanted so far still
+        stand. With `evaluate` it makes the evaluation of `record.evaluation_wanted` necessary in the same write.
+        """
         revision = {
             "_id": f"{record.uid}/{record.revision:06d}",
             "campaign": record.uid,
@@ -79,6 +86,7 @@ class Campaigns:
             except DuplicateKeyError:
                 return False
         fields = {
+            "kind": record.kind,
             "revision": record.revision,
             "spec": record.spec,
             "cost": record.cost,
@@ -86,18 +94,43 @@ class Campaigns:
             "starts_at": record.starts_at,
             "ends_at": record.ends_at,
             "renamed": dict(record.renamed),
+            "shapes": dict(record.shapes),
         }
-        done = self._all.update_one({"_id": record.uid, "revision": record.revision - 1}, _replacing(fields))
-        return done.matched_count == 1
+        before = record.evaluation_wanted - evaluate
+        wanted = {"_id": record.uid, "revision": record.revision - 1, "state": record.state.value} | _wanting(before)
+        if evaluate:
+            fields["evaluation_wanted"] = record.evaluation_wanted
+        return self._all.update_one(wanted, _replacing(fields)).matched_count == 1
 
-    def move(self, record: CampaignRecord, state: CampaignState, **fields: Any) -> bool:
+    def move(self, record: CampaignRecord, state: CampaignState, *, exactly: bool = False, **fields: Any) -> bool:
         """Move to `state` with `fields`, if the state is still the one of `record`; a None field is removed.
 
-        Raises `IllegalTransition` where the table does not allow it. Index: `_id`.
+        With `exactly` also only if no command has wanted another evaluation since `record` was read. `paused_reason`
+        goes with every move that does not give one. Raises `IllegalTransition` where the table does not allow it.
+        Index: `_id`.
         """
         check_transition(record.state, state)
-        update = _replacing({"state": state.value, **fields})
-        return self._all.update_one({"_id": record.uid, "state": record.state.value}, update).matched_count == 1
+        wanted = {"_id": record.uid, "state": record.state.value}
+        if exactly:
+            wanted |= _wanting(record.evaluation_wanted)
+        update = _replacing({"state": state.value, "paused_reason": None, **fields})
+        return self._all.update_one(wanted, update).matched_count == 1
+
+    def want_everybody(self, uid: str) -> None:
+        """Have everybody evaluated anew, as after a resume. Index: `_id`."""
+        number = {"$add": [{"$ifNull": ["$evaluation_wanted", 0]}, 1]}
+        update: list[Document] = [
+            {"$set": {"evaluation_wanted": number}},
+            {"$set": {"everybody_wanted": "$evaluation_wanted", "touched": "$$NOW"}},
+        ]
+        self._all.update_one({"_id": uid}, update)
+
+    def evaluated(self, uid: str, number: int, *, enrolled: bool, intake: bool) -> None:
+        """Note that an evaluation was carried out for those enrolled, or for everybody else. Index: `_id`."""
+        done = {"enrolled_done": number} if enrolled else {}
+        done |= {"intake_done": number} if intake else {}
+        if number and done:
+            self._all.update_one({"_id": uid}, {"$max": done, "$currentDate": {"touched": True}})
 
     def passed(self, uids: Sequence[str], as_of: Instant, *, crossed: bool = False) -> None:
         """Note that passes at `as_of` were planned, or (`crossed`) had nothing to find; never back. Index: `_id`.
@@ -114,9 +147,23 @@ class Campaigns:
             update = {"$max": {"crossed_to": as_of, "reconciled_at": as_of}, "$currentDate": {"touched": True}}
         self._all.update_many({"_id": {"$in": list(uids)}}, update)
 
-    def set_stuck(self, uid: str, reason: str | None) -> None:
-        """Mark a campaign as stuck with a reason, or take the mark away. Index: `_id`."""
-        self._all.update_one({"_id": uid}, _replacing({"stuck": reason}))
+    def set_stuck(self, uid: str, by: StuckBy, reason: str | None) -> None:
+        """Mark a campaign as stuck `by` something with a reason, or take that mark away. Index: `_id`.
+
+        `reason` is a sentence that a person can act on, without personal data. The same reason again changes nothing;
+        another one keeps the moment since which the campaign is stuck.
+        """
+        place = f"stuck_by.{by.value}"
+        if reason is None:
+            gone: Document = {"$unset": {place: ""}, "$currentDate": {"touched": True}}
+            self._all.update_one({"_id": uid, place: {"$exists": True}}, gone)
+            if by is StuckBy.SLICE:  # a mark of an older version
+                old: Document = {"$unset": {"stuck": ""}, "$currentDate": {"touched": True}}
+                self._all.update_one({"_id": uid, "stuck": {"$exists": True}}, old)
+            return
+        since = {"$ifNull": [f"${place}.since", {"$toLong": "$$NOW"}]}
+        marked: Document = {"$set": {place: {"reason": {"$literal": reason}, "since": since}, "touched": "$$NOW"}}
+        self._all.update_one({"_id": uid, f"{place}.reason": {"$ne": reason}}, [marked, {"$unset": ["stuck"]}])
 
     def set_slowed(self, uid: str, slowed: bool) -> None:
         """Note that a campaign was measured to be slow, or has recovered. Index: `_id`."""
@@ -147,6 +194,22 @@ def _replacing(fields: Document) -> Document:
     return {operator: of for operator, of in update.items() if of}
 
 
+def upgrade(database: Database[Document]) -> int:
+    """Bring records of earlier engines up to date; safe to run twice. Gives how many there were. Index: `state`.
+
+    They kept a cancel whose run over the enrolled was not written yet as a `pass_as_of` of -1.
+    """
+    all_of = database.get_collection("campaigns", write_concern=MAJORITY)
+    old = {"state": CampaignState.CANCELLED.value, "pass_as_of": -1}
+    new = {"$set": {"evaluation_wanted": 1, "pass_as_of": 0}, "$currentDate": {"touched": True}}
+    return all_of.update_many(old, new).modified_count
+
+
+def _wanting(number: int) -> Document:
+    """Those for which the evaluation of this number is the last that was wanted; 0 is never written."""
+    return {"evaluation_wanted": number or None}
+
+
 def _document(record: CampaignRecord) -> Document:
     return without_none(
         {
@@ -161,13 +224,13 @@ def _document(record: CampaignRecord) -> Document:
             "profile": record.profile,
             "starts_at": record.starts_at,
             "ends_at": record.ends_at,
+            "shapes": dict(record.shapes),
         }
     )
 
 
 def _marks(raw: Document) -> Marks:
-    passes = (raw.get(name, 0) for name in ("pass_as_of", "crossed_to", "reconciled_at"))
-    return Marks(CampaignState(raw["state"]), raw["revision"], *passes)
+    return Marks(CampaignState(raw["state"]), *(raw.get(name, 0) for name in Marks._fields[1:]))
 
 
 def _record(raw: Document) -> CampaignRecord:
@@ -190,11 +253,23 @@ def _record(raw: Document) -> CampaignRecord:
         crossed_to=raw.get("crossed_to", 0),
         reconciled_at=raw.get("reconciled_at", 0),
         finished_at=raw.get("finished_at"),
-        stuck=raw.get("stuck"),
+        stuck_by=_stuck_by(raw),
+        paused_reason=raw.get("paused_reason"),
         slowed=raw.get("slowed", False),
         path=AccessPath(raw["path"]) if "path" in raw else None,
         renamed=raw.get("renamed", {}),
+        evaluation_wanted=raw.get("evaluation_wanted", 0),
+        everybody_wanted=raw.get("everybody_wanted", 0),
+        enrolled_done=raw.get("enrolled_done", 0),
+        intake_done=raw.get("intake_done", 0),
+        shapes=raw.get("shapes", {}),
     )
+
+
+def _stuck_by(raw: Document) -> dict[StuckBy, Stuck]:
+    """What keeps a campaign; a mark of an older version is one text."""
+    marks = {StuckBy(by): Stuck(one["reason"], one["since"]) for by, one in raw.get("stuck_by", {}).items()}
+    return marks or ({StuckBy.SLICE: Stuck(raw["stuck"], 0)} if "stuck" in raw else {})
 
 
 NAMED: Final[Mapping[str, str]] = {

@@ -72,14 +72,18 @@ class Deliveries:
         found = self._all.find_one(wanted, {"campaign": 1}, hint="outgoing")
         return None if found is None else str(found["campaign"])
 
-    def has_outgoing(self, campaigns: Sequence[str] | None, now: Instant | None) -> bool:
-        """Whether a delivery is on its way in `campaigns` (None: in any); index `outgoing`.
+    def has_outgoing(
+        self, campaigns: Sequence[str] | None, now: Instant | None, *, leave_out: Sequence[str] = ()
+    ) -> bool:
+        """Whether a delivery is on its way in `campaigns` (None: in any but `leave_out`); index `outgoing`.
 
         With `now`, deliveries put off beyond that campaign time do not count.
         """
         wanted: Document = {"outgoing.not_before": _ANY if now is None else {"$lte": now}}
         if campaigns is not None:
             wanted["campaign"] = {"$in": list(campaigns)}
+        elif leave_out:
+            wanted["campaign"] = {"$nin": list(leave_out)}
         return self._all.find_one(wanted, {"_id": 1}, hint="outgoing") is not None
 
     def settle_and_mark(self, ends: Sequence[End], stays: Sequence[Versioned], token: str) -> set[str]:

@@ -215,6 +215,21 @@ class Enrolments:
         passage("choose.advanced", (f"{one.id}/{one.outgoing.message}" for one in changes if one.outgoing))
         return matched
 
+    def overtaken(self, changes: Sequence[StayChange]) -> list[str]:
+        """The ids of those of `changes` that do not stand written: another write came first. Index: `_id`."""
+        by_id = {change.id: change for change in changes}
+        return [raw["_id"] for raw in self._all.find({"_id": {"$in": list(by_id)}}) if not _stands(by_id, raw)]
+
+    def wake(self, ids: Sequence[str], now: Instant) -> int:
+        """Have active stays looked at next, by id, whatever others have read of them; gives how many. Index: `_id`.
+
+        Settling has that of a delivery that is being attempted.
+        """
+        if not ids:
+            return 0
+        wanted = {"_id": {"$in": list(ids)}, "state": "active", "outgoing.state": {"$ne": "attempting"}}
+        return self._all.update_many(wanted, {"$set": {"due_at": now}, "$inc": {"version": 1}}).modified_count
+
     def clear_due(self, campaign: str) -> None:
         """Nothing of this campaign is looked at by time any more. Index: `due`."""
         self._all.update_many(
@@ -243,6 +258,20 @@ def _idle(campaign: str | Document, before: Instant) -> Document:
         "state": "active",
         "idle_since": {"$lte": before},
     }
+
+
+def _stands(changes: Mapping[str, StayChange], raw: Document) -> bool:
+    """Whether a stay is as its change would have it; who wrote it does not matter then."""
+    change = changes[raw["_id"]]
+    chosen = None if change.outgoing is None else change.outgoing.message
+    return (
+        raw["version"] == change.version + 1
+        and raw["revision"] == change.revision
+        and raw.get("due_at") == change.due_at
+        and raw.get("reason") == (change.exit and change.exit.value)
+        and (chosen is None or raw.get("outgoing", {}).get("message") == chosen)
+        and (change.converted_at is None or raw.get("converted_at") == change.converted_at)
+    )
 
 
 def _update(change: StayChange) -> Document:

@@ -90,6 +90,7 @@ def test_a_resume_drops_unclaimed_slices_of_passes_and_due_runs_and_looks_at_eve
     small.steer("pause", "series")
     small.settle()
     small.steer("resume", "series")
+    small.tick()
     states = {run["_id"]: run["state"] for run in small.runs("series")}
     assert {states[run] for run in before} == {"dropped"}
     assert small.database["slices"].count_documents({"run": {"$in": list(before)}, "state": "dropped"}) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ from pymongo.database import Database
 
 from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import CampaignState
+from engine.domain.stuck import Stuck, StuckBy
 from engine.errors import IllegalTransition
-from engine.stores.campaigns import INDEXES, REVISION_INDEXES, Campaigns
+from engine.stores.campaigns import INDEXES, REVISION_INDEXES, Campaigns, upgrade
 from tests.integration.store_threads import together
 
 C = CampaignState
@@ -33,7 +35,7 @@ def draft(campaigns: Campaigns) -> CampaignRecord:
 
 def test_a_campaign_is_read_back_as_it_was_applied(campaigns: Campaigns, draft: CampaignRecord) -> None:
     assert campaigns.get("uid1") == draft
-    assert campaigns.state_of("uid1") == (C.DRAFT, 1)
+    assert campaigns.state_of("uid1") == (C.DRAFT, 1, 0)
     assert campaigns.get("other") is None
     assert campaigns.state_of("other") is None
 
@@ -69,16 +71,69 @@ def test_every_revision_is_kept(campaigns: Campaigns, draft: CampaignRecord) -> 
 
 def test_an_edit_keeps_the_state(campaigns: Campaigns, draft: CampaignRecord) -> None:
     campaigns.move(draft, C.LIVE, launched_at=5)
-    campaigns.apply(replace(draft, revision=2))
+    assert not campaigns.apply(replace(draft, revision=2)), "it was judged as a draft, and is live"
+    assert campaigns.apply(replace(draft, state=C.LIVE, revision=2))
     found = campaigns.get("uid1")
     assert found is not None
     assert (found.state, found.launched_at, found.revision) == (C.LIVE, 5, 2)
 
 
+def test_an_edit_of_a_draft_may_change_its_kind(campaigns: Campaigns, draft: CampaignRecord) -> None:
+    assert campaigns.apply(replace(draft, revision=2, kind="one_off"))
+    assert [one.kind for one in campaigns.named("hello")] == ["one_off"]
+
+
+def test_an_edit_wants_an_evaluation_in_the_same_write_and_never_the_number_of_another_command(
+    campaigns: Campaigns, draft: CampaignRecord
+) -> None:
+    campaigns.move(draft, C.LIVE)
+    live = replace(draft, state=C.LIVE)
+    assert campaigns.apply(replace(live, revision=2, evaluation_wanted=1), evaluate=True)
+    assert campaigns.state_of("uid1") == (C.LIVE, 2, 1)
+    assert not campaigns.apply(replace(live, revision=3, evaluation_wanted=1), evaluate=True)
+    assert campaigns.apply(replace(live, revision=3, evaluation_wanted=2), evaluate=True)
+
+
+def test_an_exact_move_fails_where_a_command_came_since_the_record_was_read(
+    campaigns: Campaigns, draft: CampaignRecord
+) -> None:
+    campaigns.move(draft, C.LIVE)
+    live = replace(draft, state=C.LIVE)
+    campaigns.apply(replace(live, revision=2, evaluation_wanted=1), evaluate=True)
+    assert not campaigns.move(live, C.FINISHED, exactly=True)
+    assert campaigns.move(replace(live, evaluation_wanted=1), C.FINISHED, exactly=True)
+
+
+def test_an_evaluation_is_owed_until_it_was_carried_out_for_all(campaigns: Campaigns, draft: CampaignRecord) -> None:
+    def owed() -> tuple[bool, bool]:
+        (record,) = campaigns.named("hello")
+        return record.enrolled_owed, record.intake_owed
+
+    campaigns.move(draft, C.LIVE)
+    assert owed() == (False, False)
+    campaigns.apply(replace(draft, state=C.LIVE, revision=2, evaluation_wanted=1), evaluate=True)
+    assert owed() == (True, True)
+    campaigns.evaluated("uid1", 1, enrolled=True, intake=False)
+    assert owed() == (False, True)
+    campaigns.evaluated("uid1", 1, enrolled=False, intake=True)
+    assert owed() == (False, False)
+    campaigns.evaluated("uid1", 0, enrolled=True, intake=True)
+    assert owed() == (False, False), "what is done never goes back"
+
+
+def test_a_cancel_of_an_earlier_engine_is_taken_over(campaigns: Campaigns, database: Database[dict[str, Any]]) -> None:
+    campaigns.apply(DRAFT)
+    database.campaigns.update_one({"_id": "uid1"}, {"$set": {"state": "cancelled", "pass_as_of": -1}})
+    assert [upgrade(database), upgrade(database)] == [1, 0]
+    (record,) = campaigns.named("hello")
+    assert record.enrolled_owed
+    assert record.pass_as_of == 0
+
+
 def test_a_state_moves_once_from_the_one_that_was_read(campaigns: Campaigns, draft: CampaignRecord) -> None:
     assert sum(together(8, lambda _: campaigns.move(draft, C.SCHEDULED))) == 1
     assert not campaigns.move(draft, C.LIVE)
-    assert campaigns.state_of("uid1") == (C.SCHEDULED, 1)
+    assert campaigns.state_of("uid1") == (C.SCHEDULED, 1, 0)
 
 
 def test_pausing_and_cancelling_at_once_leaves_one_of_them(campaigns: Campaigns, draft: CampaignRecord) -> None:
@@ -87,7 +142,7 @@ def test_pausing_and_cancelling_at_once_leaves_one_of_them(campaigns: Campaigns,
     ways = [C.PAUSED, C.CANCELLED, C.DRAINING]
     moved = together(9, lambda i: campaigns.move(live, ways[i % 3]))
     assert sum(moved) == 1
-    assert campaigns.state_of("uid1") == (ways[moved.index(True) % 3], 1)
+    assert campaigns.state_of("uid1") == (ways[moved.index(True) % 3], 1, 0)
 
 
 def test_a_move_that_the_table_does_not_have_is_refused(campaigns: Campaigns, draft: CampaignRecord) -> None:
@@ -117,14 +172,61 @@ def test_the_last_pass_never_goes_back(campaigns: Campaigns, draft: CampaignReco
 
 
 def test_marks_are_set_and_taken_away(campaigns: Campaigns, draft: CampaignRecord) -> None:
-    campaigns.set_stuck("uid1", "a slice is dead")
+    campaigns.set_stuck("uid1", StuckBy.SLICE, "a slice is dead")
     campaigns.set_slowed("uid1", slowed=True)
     marked = campaigns.get("uid1")
     assert marked is not None
     assert (marked.stuck, marked.slowed) == ("a slice is dead", True)
-    campaigns.set_stuck("uid1", None)
+    campaigns.set_stuck("uid1", StuckBy.SLICE, None)
     campaigns.set_slowed("uid1", slowed=False)
     assert campaigns.get("uid1") == draft
+
+
+def test_each_obstacle_keeps_its_own_mark_and_the_moment_since_which_it_stands(
+    campaigns: Campaigns, draft: CampaignRecord
+) -> None:
+    campaigns.set_stuck("uid1", StuckBy.SENDER, "553 to MAIL")
+    since = _known(campaigns).stuck_by[StuckBy.SENDER].since
+    campaigns.set_stuck("uid1", StuckBy.RUN, "run 1 cannot be planned")
+    campaigns.set_stuck("uid1", StuckBy.SENDER, "550 to MAIL")
+    marked = _known(campaigns)
+    assert marked.stuck_by[StuckBy.SENDER] == Stuck("550 to MAIL", since)
+    assert set((marked.stuck or "").split("; ")) == {"550 to MAIL", "run 1 cannot be planned"}
+    campaigns.set_stuck("uid1", StuckBy.RUN, None)
+    assert _known(campaigns).stuck == "550 to MAIL"
+
+
+def test_the_same_reason_again_touches_no_campaign(campaigns: Campaigns, draft: CampaignRecord) -> None:
+    campaigns.set_stuck("uid1", StuckBy.RUN, "why")
+    touched = campaigns.touched_since(datetime(2020, 1, 1, tzinfo=UTC))[1]
+    campaigns.set_stuck("uid1", StuckBy.RUN, "why")
+    campaigns.set_stuck("uid1", StuckBy.SENDER, None)
+    assert campaigns.touched_since(datetime(2020, 1, 1, tzinfo=UTC))[1] == touched
+
+
+def test_a_mark_of_an_older_version_is_read_and_taken_away(
+    campaigns: Campaigns, draft: CampaignRecord, database: Database[dict[str, Any]]
+) -> None:
+    database["campaigns"].update_one({"_id": "uid1"}, {"$set": {"stuck": "a slice is dead"}})
+    assert _known(campaigns).stuck == "a slice is dead"
+    campaigns.set_stuck("uid1", StuckBy.SLICE, None)
+    assert _known(campaigns) == draft
+
+
+def test_why_a_campaign_is_paused_goes_with_the_pause(campaigns: Campaigns, draft: CampaignRecord) -> None:
+    campaigns.move(draft, C.SCHEDULED)
+    campaigns.move(replace(draft, state=C.SCHEDULED), C.LIVE)
+    live = replace(draft, state=C.LIVE)
+    campaigns.move(live, C.PAUSED, resume_to="live", paused_reason="by hand")
+    assert _known(campaigns).paused_reason == "by hand"
+    campaigns.move(_known(campaigns), C.LIVE, resume_to=None)
+    assert _known(campaigns).paused_reason is None
+
+
+def _known(campaigns: Campaigns) -> CampaignRecord:
+    found = campaigns.get("uid1")
+    assert found is not None
+    return found
 
 
 def test_campaigns_are_told_by_state_without_their_file_and_all_by_name(campaigns: Campaigns) -> None:

@@ -180,6 +180,7 @@ def test_what_is_put_off_in_campaign_time_is_not_sent_before_and_holds_nothing_o
     assert deliveries.has_outgoing(["c1"], None)
     assert to_send(deliveries, NOW + DAY) == [later.id]
     assert deliveries.has_outgoing(None, NOW + DAY)
+    assert not deliveries.has_outgoing(None, NOW + DAY, leave_out=["c1"])
 
 
 def test_deliveries_are_read_page_by_page_in_order(deliveries: Deliveries, stays: Enrolments) -> None:

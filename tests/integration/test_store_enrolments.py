@@ -265,6 +265,28 @@ def test_a_user_can_be_made_due_in_every_campaign_but_not_over_an_attempt(stays:
     assert the_one(stays).due_at == NOW
 
 
+def test_what_another_write_overtook_is_told_and_woken(stays: Enrolments) -> None:
+    """Bob's change stands as it was asked for, whoever wrote it; Ann's does not."""
+    ann, bob = stay(), stay(name="bob")
+    stays.enter([ann, bob])
+    stays.advance([change(ann, due_at=NOW + 7), change(bob, due_at=NOW + 9)])
+    late = [change(ann, due_at=NOW + 8), change(bob, due_at=NOW + 9)]
+    assert stays.advance(late) == 0
+    assert stays.overtaken(late) == [ann.id]
+    before = the_one(stays)
+    assert stays.wake([ann.id], NOW) == 1
+    assert (the_one(stays).due_at, the_one(stays).version) == (NOW, before.version + 1)
+    assert stays.advance([change(before, due_at=None)]) == 0, "whoever read it before does not undo it"
+
+
+def test_those_who_left_and_what_is_being_attempted_is_not_woken(stays: Enrolments) -> None:
+    left = stay(ended=(ExitReason.GOAL, NOW))
+    trying = stay(name="bob", outgoing="one", attempting=True)
+    stays.enter([left, trying])
+    assert stays.wake([left.id, trying.id], NOW) == 0
+    assert stays.wake([], NOW) == 0
+
+
 def test_a_campaign_has_open_stays_until_the_last_one_ended(stays: Enrolments) -> None:
     assert not stays.has_open("c1")
     stays.enter([stay(), stay(name="bob", ended=(ExitReason.GOAL, NOW))])

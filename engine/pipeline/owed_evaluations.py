@@ -1,0 +1,88 @@
+"""Plan the runs that carry out what edits, resumes and cancels made necessary.
+
+The command only raises the campaign's `evaluation_wanted`, in the write that is the command; the clock plans from that
+mark, and a run that is decided as a whole takes it away (`engine.pipeline.finishing`). So neither a kill between two
+writes nor a run whose slices were dropped can lose the evaluation: what was not done is planned again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from engine.clock import Instant
+from engine.domain.campaign import CampaignRecord
+from engine.domain.lifecycle import LOOKED_AT, RunState
+from engine.domain.work import OF_ENROLLED, Run, RunKind
+from engine.pipeline.finishing import Finishing
+from engine.pipeline.planning import Planning
+from engine.pipeline.ports import RunStore, SliceStore
+from engine.pipeline.roster import Roster
+from engine.telemetry.events import emit
+
+OF_EVERYBODY: Final = frozenset({RunKind.RESUME, RunKind.RECONCILE})
+
+
+def owing(record: CampaignRecord) -> bool:
+    """Whether the clock has an evaluation to plan, or waits for one; a paused campaign's is planned at its resume."""
+    return record.state in LOOKED_AT and record.evaluation_owed
+
+
+def wanted_runs(record: CampaignRecord, open_runs: Sequence[Run]) -> list[RunKind]:
+    """The kinds of runs to be made so that everything that is owed is on its way; `open_runs` are the campaign's.
+
+    While the launch run is open it alone lets users in: who else may enter is evaluated after it.
+    """
+    current = [run for run in open_runs if run.evaluation >= record.evaluation_wanted]
+    enrolled = record.enrolled_owed and not any(run.kind in OF_ENROLLED for run in current)
+    intake = record.intake_owed and not any(run.evaluates_all for run in current)
+    if any(run.kind is RunKind.LAUNCH for run in open_runs):
+        intake = False
+    underway = any(run.kind in OF_EVERYBODY and run.evaluation >= record.everybody_wanted for run in open_runs)
+    if intake and record.intake_done < record.everybody_wanted and not underway:
+        return [RunKind.RESUME]
+    return [RunKind.STAYS] * enrolled + [RunKind.PASS] * intake
+
+
+class OwedEvaluations:
+    """Plans owed evaluations; before one that a resume wants, drops what nobody works on of the runs before it."""
+
+    def __init__(
+        self, roster: Roster, runs: RunStore, slices: SliceStore, planning: Planning, finishing: Finishing
+    ) -> None:
+        self._roster = roster
+        self._runs = runs
+        self._slices = slices
+        self._planning = planning
+        self._finishing = finishing
+
+    def run(self, open_runs: Sequence[Run], now: Instant, *, without: Collection[str] = ()) -> list[Run]:
+        """Make the runs that are owed; gives those to be planned. `without` are uids of campaigns that wait."""
+        records = {uid: record for uid, record in self._roster.those(owing).items() if uid not in without}
+        if not records:
+            return []
+        by_campaign: dict[str, list[Run]] = defaultdict(list)
+        for run in open_runs:
+            by_campaign[run.campaign].append(run)
+        made: list[Run] = []
+        for uid, record in records.items():
+            kinds = wanted_runs(record, by_campaign[uid])
+            if not kinds:
+                continue
+            for run in by_campaign[uid]:
+                if run.kind is not RunKind.LAUNCH and run.evaluation < record.everybody_wanted:
+                    self._drop(run, record)
+            made += [self._planning.evaluation(record, kind, now) for kind in kinds]
+        return [run for run in made if run.state is RunState.PLANNING]
+
+    def _drop(self, run: Run, record: CampaignRecord) -> None:
+        """Drop the slices that nobody holds; with the last open one the run itself ends."""
+        self._slices.drop_unclaimed(run.id)
+        if self._slices.has_open(run.id):
+            return  # it ends as dropped when those who hold the others have closed them
+        if run.state is RunState.RUNNING:
+            self._finishing.run(run.id)
+        elif self._runs.move(run, RunState.DROPPED):
+            labels = {"workspace": run.workspace, "campaign": record.name, "campaign_uid": run.campaign}
+            emit("run.dropped", **labels, run=run.id, reason="resumed")

@@ -1,0 +1,276 @@
+"""What an edit, a resume or a cancel made necessary is owed until a run has done it, whatever comes in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from engine.domain.campaign import CampaignRecord
+from engine.domain.enrolment import StayChange
+from engine.domain.lifecycle import RunState, SliceState
+from engine.domain.work import RunKind, Slice, SliceKind
+from engine.failpoints import Failpoint, arm
+from tests.integration.pipeline_world import World
+
+TWO = [{"name": "one"}, {"name": "two", "wait": "5d"}]
+
+
+def series(**more: Any) -> dict[str, Any]:
+    return {"campaign": "series", "messages": TWO, **more}
+
+
+def expire(world: World) -> None:
+    """Let every lease run out: whoever held one is dead."""
+    past = {"$dateSubtract": {"startDate": "$$NOW", "unit": "second", "amount": 1}}
+    world.database["slices"].update_many({"lease": {"$exists": True}}, [{"$set": {"lease.until": past}}])
+
+
+def hold(world: World, number: int) -> None:
+    """A worker claims `number` deciding slices and dies with them."""
+    held = list(world.database["slices"].find({"kind": {"$ne": "deliver"}, "state": "open"}).limit(number))
+    for raw in held:
+        assert world.app.stores.slices.claim(raw["_id"], f"dead-{raw['_id']}", world.settings.engine.lease)
+
+
+@pytest.fixture
+def sliced(make_world: Callable[..., World]) -> World:
+    """A world whose runs are cut into slices of a few users."""
+    return make_world(slice_users=5)
+
+
+def test_resume_after_an_edit_and_a_killed_worker_evaluates_everybody(sliced: World) -> None:
+    """The edit's pass of several slices: a dead worker holds two, the resume drops the others."""
+    sliced.users([f"in{i}" for i in range(20)], plan="pro")
+    sliced.users([f"out{i}" for i in range(20)], plan="free")
+    sliced.start(series(audience={"plan": "pro"}))
+    sliced.apply(series(audience={"plan": {"in": ["pro", "free"]}}))
+    sliced.tick()
+    sliced.work(lambda kind, ident: kind == "plan")
+    assert sliced.database["slices"].count_documents({"kind": "candidates", "state": "open"}) > 2
+    hold(sliced, 2)
+    sliced.steer("pause", "series")
+    sliced.settle()
+    sliced.steer("resume", "series")
+    assert sliced.app.openness.what() == "campaign series has users to evaluate again"
+    sliced.tick()
+    expire(sliced)
+    sliced.settle()
+    stays = sliced.stays("series")
+    assert len(stays) == 40
+    assert {stay.revision for stay in stays} == {2}
+    states = {run["_id"].split("/", 2)[2]: run["state"] for run in sliced.runs("series")}
+    assert states["pass/evaluation/000001"] == states["stays/evaluation/000001"] == "dropped"
+    assert states["resume/evaluation/000002"] == "decided"
+
+
+def test_a_run_with_dropped_slices_is_not_decided_and_marks_nothing_as_done(sliced: World) -> None:
+    sliced.users([f"u{i}" for i in range(20)])
+    sliced.start(series())
+    sliced.apply(series(holdout="1%"))
+    sliced.tick()
+    sliced.work(lambda kind, ident: kind == "plan")
+    hold(sliced, 1)
+    (held,) = sliced.database["slices"].find({"lease": {"$exists": True}})
+    for raw in sliced.runs("series"):
+        if raw["state"] == "running":
+            sliced.app.stores.slices.drop_unclaimed(raw["_id"])
+    sliced.app.stores.slices.close(held["_id"], held["lease"]["token"], SliceState.DONE, {})
+    for raw in sliced.runs("series"):
+        sliced.app.finishing.run(raw["_id"])
+    assert {run["state"] for run in sliced.runs("series") if "evaluation" in run["_id"]} == {"dropped"}
+    assert sliced.record("series").enrolled_done == 0
+
+
+def test_stopping_a_paused_campaign_evaluates_those_inside_as_a_resume_does(world: World) -> None:
+    world.users(["leaves", "stays"], plan="pro")
+    world.start(series(audience={"plan": "pro"}))
+    world.steer("pause", "series")
+    world.change("leaves", plan="free")
+    world.settle()
+    world.steer("stop", "series")
+    world.settle()
+    assert str(world.stay("series", "leaves").reason) == "unmatched"
+    assert world.stay("series", "stays").active
+
+
+def test_a_change_or_an_edit_while_a_launch_is_paused_is_taken_up(sliced: World) -> None:
+    """The launch run keeps its slices and is no pass over those whom it had reached before the pause."""
+    sliced.users([f"u{i}" for i in range(20)], plan="pro")
+    sliced.apply(series(audience={"plan": "pro"}))
+    sliced.launch("series")
+    sliced.tick()
+    sliced.work(lambda kind, ident: kind == "plan" or (kind == "process" and ident.endswith("/0000")))
+    sliced.step()
+    first = sliced.stays("series")
+    assert sliced.database["runs"].count_documents({"kind": "launch", "state": "running"}) == 1 or len(first) == 20
+    sliced.steer("pause", "series")
+    changed = first[0].user.rsplit("/", 1)[1]
+    sliced.change(changed, plan="free")
+    sliced.apply(series(audience={"plan": "pro"}, holdout="1%"))
+    sliced.settle()
+    sliced.steer("resume", "series")
+    sliced.settle()
+    assert str(sliced.stay("series", changed).reason) == "unmatched"
+    assert {stay.revision for stay in sliced.stays("series")} == {2}
+
+
+def test_a_delivery_that_is_replayed_while_its_campaign_finishes_is_sent(world: World) -> None:
+    """The replay queued it when the campaign was live, and so had nothing to reopen; then it finished."""
+    world.user("u", email="not an address")
+    world.start({"campaign": "hello", "kind": "one_off"})
+    world.change("u", email="mended@x.example")
+    record = world.record("hello")
+    assert record.state == "finished"
+    assert world.app.stores.deliveries.replay_failed(f"shop/{record.uid}/", None, world.now) == 1
+    assert world.app.openness.what() == "a delivery is on its way"
+    world.settle()
+    assert world.ends("hello", "u") == [("one", "sent", None)]
+    assert world.state("hello") == "finished"
+
+
+def test_a_campaign_that_is_edited_while_it_finishes_does_not_finish(world: World) -> None:
+    world.user("u")
+    world.start(series())
+    world.steer("stop", "series")
+    world.after("5d")
+    record = world.record("series")
+    world.database["campaigns"].update_one({"_id": record.uid}, {"$set": {"state": "draining"}})
+    before = world.record("series")
+    world.apply(series(holdout="1%"))
+    assert not world.app.finishing.campaign(before)
+    assert not world.app.finishing.campaign(world.record("series"))
+    world.settle()
+    assert world.state("series") == "finished"
+
+
+def test_an_edit_that_crosses_a_pause_is_taken_up_after_the_resume(world: World) -> None:
+    """The campaign is paused between the edit's read and its write."""
+    world.user("u", plan="free")
+    world.start(series(audience={"plan": "free"}))
+    named = world.app.stores.campaigns.named
+
+    def paused_after(name: str, workspace: str | None = None) -> list[CampaignRecord]:
+        found = named(name, workspace)
+        world.app.stores.campaigns.named = named  # type: ignore[method-assign]
+        world.steer("pause", "series")
+        return found
+
+    world.app.stores.campaigns.named = paused_after  # type: ignore[method-assign]
+    world.apply(series(audience={"plan": "pro"}))
+    world.settle()
+    assert world.stay("series", "u").active
+    world.steer("resume", "series")
+    world.settle()
+    assert str(world.stay("series", "u").reason) == "unmatched"
+
+
+def test_a_launch_run_that_was_written_before_an_edit_finds_the_edited_audience(world: World) -> None:
+    """The clock died between the launch run and the campaign's state."""
+    world.user("u", plan="pro")
+    world.apply(series(audience={"none": [{"all": []}]}))
+    world.launch("series")
+    run = world.app.planning.start(world.record("series"), RunKind.LAUNCH, world.now)
+    world.app.planning.run(run.id)
+    world.apply(series(audience={"plan": "pro"}))
+    world.settle()
+    assert world.sent() == [("u", "one")]
+
+
+def test_a_planner_that_dies_after_some_slices_leaves_no_gap(sliced: World) -> None:
+    """The second one finds that the workspace is of another size."""
+    sliced.users([f"u{i}" for i in range(20)])
+    sliced.start(series())
+    sliced.apply(series(audience={"plan": "pro"}))
+    sliced.tick()
+    (run,) = [run for run in sliced.app.stores.runs.undecided() if run.kind is RunKind.STAYS]
+    add = sliced.app.stores.slices.add
+    sliced.app.stores.slices.add = lambda pieces: add(pieces[: len(pieces) // 2])  # type: ignore[method-assign]
+    arm("plan.sliced=raise")
+    try:
+        with pytest.raises(Failpoint):
+            sliced.app.planning.run(run.id)
+    finally:
+        arm("")
+        sliced.app.stores.slices.add = add  # type: ignore[method-assign]
+    sliced.app.planning.pieces = lambda record: 2  # type: ignore[method-assign]
+    sliced.settle()
+    assert {str(stay.reason) for stay in sliced.stays("series")} == {"unmatched"}
+
+
+def test_a_run_that_is_dropped_while_it_is_cut_leaves_no_slices_behind(sliced: World) -> None:
+    sliced.users([f"u{i}" for i in range(20)])
+    sliced.start(series())
+    sliced.apply(series(holdout="1%"))
+    sliced.tick()
+    (run,) = [run for run in sliced.app.stores.runs.undecided() if run.kind is RunKind.STAYS]
+    add = sliced.app.stores.slices.add
+
+    def dropped_first(pieces: Sequence[Slice]) -> None:
+        sliced.app.stores.runs.move(run, RunState.DROPPED)
+        add(pieces)
+
+    sliced.app.stores.slices.add = dropped_first  # type: ignore[method-assign]
+    sliced.app.planning.run(run.id)
+    assert not sliced.app.stores.slices.has_open(run.id)
+
+
+def test_an_edit_of_the_audience_while_a_list_is_read_reads_on_without_it(sliced: World) -> None:
+    """Slices that were cut for a list go on when the edited audience asks for none."""
+    sliced.users([f"u{i}" for i in range(6)], plan="pro")
+    sliced.apply(series())
+    sliced.launch("series")
+    sliced.tick()
+    sliced.database["runs"].update_many({}, {"$unset": {"path": ""}})
+    sliced.work(lambda kind, ident: kind == "plan")
+    sliced.database["slices"].update_many({"kind": "candidates"}, {"$set": {"path": "list"}})
+    sliced.settle()
+    assert len(sliced.stays("series")) == 6
+
+
+def test_the_loser_of_a_race_has_the_enrolment_evaluated_again(world: World) -> None:
+    """Another process, which had read the user before a change, writes first: the change is not lost."""
+    world.user("u", plan="pro")
+    world.start(series(audience={"plan": "pro"}))
+    world.change("u", plan="free")
+    advance = world.app.stores.enrolments.advance
+
+    def overtaken(changes: Sequence[StayChange]) -> int:
+        world.app.stores.enrolments.advance = advance  # type: ignore[method-assign]
+        (change,) = changes
+        assert advance([replace(change, exit=None, due_at=None)]) == 1
+        return advance(changes)
+
+    world.app.stores.enrolments.advance = overtaken  # type: ignore[method-assign]
+    world.settle()
+    assert str(world.stay("series", "u").reason) == "unmatched"
+
+
+def test_who_enters_by_a_revision_that_an_edit_has_overtaken_is_evaluated_by_the_new_one(sliced: World) -> None:
+    """The edit's own runs are over before the worker of the launch run, which had read the old revision, writes."""
+    later = [{"name": "one", "wait": "5d"}]
+    sliced.users([f"u{i}" for i in range(4)], plan="pro")
+    sliced.apply(series(audience={"plan": "pro"}, messages=later))
+    sliced.launch("series")
+    enter = sliced.app.stores.enrolments.enter_alike
+
+    def edited_first(*stays: object) -> set[str]:
+        sliced.app.stores.enrolments.enter_alike = enter  # type: ignore[method-assign]
+        sliced.apply(series(audience={"plan": "free"}, messages=later))
+        other = sliced.open()
+        try:
+            other.roster.refresh()
+            (stays_run,) = other.owed_evaluations.run(other.stores.runs.undecided(), sliced.now)
+            other.planning.run(stays_run.id)
+            for piece in other.stores.slices.open_of(sliced.record("series").uid, SliceKind.STAYS):
+                other.processing.run(piece.id)
+            assert other.finishing.run(stays_run.id)
+        finally:
+            other.close()
+        return enter(*stays)  # type: ignore[arg-type]
+
+    sliced.app.stores.enrolments.enter_alike = edited_first  # type: ignore[method-assign,assignment]
+    sliced.settle()
+    assert {str(stay.reason) for stay in sliced.stays("series")} == {"unmatched"}
