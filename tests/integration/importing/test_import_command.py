@@ -13,7 +13,8 @@ import typer
 from typer.testing import CliRunner, Result
 
 from engine.cli import importing
-from engine.cli.importing import Lines, limit, mount, pairs
+from engine.cli.import_layout import pairs
+from engine.cli.importing import Lines, limit, mount
 from engine.errors import NotFound, WrongCall
 from engine.pipeline.importing.order import Limit
 from engine.pipeline.importing.ports import Progress
