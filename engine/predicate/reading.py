@@ -36,6 +36,8 @@ _GROUPED: Final = re.compile(
     r"([-+]?)([0-9]{1,3}(?:([.,' \u00a0\u202f])[0-9]{3}(?:\3[0-9]{3})*)?|[0-9]+)(?:([.,])([0-9]+))?"
 )
 """A number as people write it: digits, perhaps in groups of three, perhaps with a fraction."""
+_LONGEST_WHOLE: Final = 30
+"""Decimal places of a whole number beyond which it is not even made: 1E+999999 would fill a megabyte."""
 _LARGEST_EXACT: Final = 1 << 53
 """Doubles hold every whole number up to here; beyond, a float may not be what was written."""
 
@@ -162,7 +164,11 @@ def _decimal(raw: object, scale: int) -> int:
         raise RefusedValueError(f"expected an amount such as {_sample(scale)}, got {_show(raw)}{_meant(raw)}")
     try:
         scaled = Decimal(text).scaleb(scale)
+        if scaled.is_finite() and scaled.adjusted() > _LONGEST_WHOLE:
+            raise RefusedValueError(f"{_show(raw)} does not fit into 64 bits")
         whole = int(scaled)
+    except RefusedValueError:
+        raise
     except (InvalidOperation, ValueError, OverflowError) as error:
         raise RefusedValueError(f"expected an amount such as {_sample(scale)}, got {_show(raw)}") from error
     if scaled != whole:
@@ -206,6 +212,8 @@ def _sample(scale: int) -> str:
 
 
 def _show(raw: object) -> str:
+    if isinstance(raw, (bytes, bytearray)):
+        return "binary data"
     text = f'"{raw}"' if isinstance(raw, str) else str(raw).lower() if isinstance(raw, bool) else repr(raw)
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -41,6 +41,10 @@ class Keys:
         self.others: dict[str, None] = {}
         """Keys that rows have: what an option may have meant."""
 
+    def names(self, key: str) -> bool:
+        """Whether an option names `key`, or a path into it."""
+        return key in self._mapping or key in self._ignored or key in self._roots
+
     def read(self, values: Mapping[str, Any]) -> list[Key]:
         """The values of one row, without those to leave out."""
         found: list[Key] = []

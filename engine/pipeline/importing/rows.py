@@ -83,6 +83,12 @@ class UserRows:
         self.omitted: list[str] = []
         """Faults of addresses that were left out, until who reads the rows takes them away."""
         self._puts = {name: putter(one, layout, self.omitted) for name, one in self._fields.items()}
+        # Nearly every key of a row is a field as it stands: it needs no look at the options.
+        self._direct = {
+            name: (one, self._puts[name])
+            for name, one in self._fields.items()
+            if name != "user_id" and name not in self._conversions and not self.keys.names(name)
+        }
         if columns is None:
             return
         targets = layout.targets(columns, USER_ALIASES)
@@ -131,7 +137,15 @@ class UserRows:
     def _read_object(self, values: Mapping[str, Any], fields: dict[str, Stored | None]) -> str:
         uid: object = None
         told: set[str] = set()
-        for one in self.keys.read(values):
+        others: dict[str, Any] = {}
+        for key, raw in values.items():
+            direct = self._direct.get(key)
+            if direct is None:
+                others[key] = raw
+            else:
+                told.add(key)
+                direct[1](fields, direct[0], raw)
+        for one in self.keys.read(others):
             name = one.name
             if name in USER_ALIASES and USER_ALIASES[name] not in values:
                 name = USER_ALIASES[name]
@@ -145,9 +159,7 @@ class UserRows:
             if name in told:
                 raise RowFaultError(f"{name} is there twice (keep one)")
             told.add(name)
-            raw = one.raw
-            if field.name in self._conversions:
-                raw = self._conversions[field.name](raw)
+            raw = self._conversions[name](one.raw) if name in self._conversions else one.raw
             if raw is not NOTHING:
                 self._puts[name](fields, field, raw)
         for name, text in self._layout.defaults.items():
