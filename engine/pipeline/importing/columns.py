@@ -154,7 +154,7 @@ def advice(name: str, shape: Shape, raw: object) -> str:
             pair = next((pair for pair in _PAIRS if text.casefold() in pair), None)
             told = f"{pair[0]}:true,{pair[1]}:false" if pair else "TEXT:true,TEXT:false"
             return f"; pass --values {name}={told}"
-        case FieldType.INTEGER | FieldType.NUMBER | FieldType.DECIMAL:
+        case FieldType.NUMBER | FieldType.DECIMAL:
             comma = "," in text and text[-1:].isdigit() and len(text.partition(",")[2]) != 3
             dotted = "." in text and "," in text and text.index(".") < text.index(",")
             ambiguous = len(text.partition(",")[2]) == 3 and text.count(",") == 1 and text.replace(",", "").isdigit()
@@ -163,7 +163,7 @@ def advice(name: str, shape: Shape, raw: object) -> str:
             return "; pass --decimal-comma if the comma begins the fraction" if ambiguous else ""
         case FieldType.TIME:
             return next((f"; pass --date-format {told}" for test, told in _DATES if test(text)), "")
-        case FieldType.STRING:
+        case FieldType.STRING | FieldType.INTEGER:
             return ""
 
 

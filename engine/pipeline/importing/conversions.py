@@ -146,7 +146,7 @@ def check_conversions(layout: Layout, shapes: Mapping[str, Sequence[Shape]], eve
                 raise WrongCall(f"{option} {name}: there is no such field", remedy=hint)
     for name, date_format in layout.date_formats.items():
         if name and all(one.type is not FieldType.TIME for one in shapes[name]):
-            raise WrongCall(f"--date-format {name}: it is a {shapes[name][0].type}, not a time")
+            raise WrongCall(f"--date-format {name}: it is of type {shapes[name][0].type}, not a time")
         _check_format(date_format)
     for name, texts in layout.values.items():
         for text, meaning in texts.items():
