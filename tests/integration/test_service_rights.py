@@ -138,11 +138,15 @@ def test_the_broker_works_with_just_the_rights_of_the_page(valkeys: list[str]) -
     broker = build_broker(valkeys[0], lanes=["lane"], namespace="tidegate:tidegate", maintenance_chance=1_000_000)
     options: dict[str, Any] = {"max_retries": 0, "time_limit": 10_000, "queue_name": "lane"}
     work = dramatiq.actor(done.append, broker=broker, actor_name="work", **options)
+    # A process that died long ago: maintenance looks for what it had taken, and forgets it.
+    heartbeats = "tidegate:tidegate:__heartbeats__"
+    broker.client.zadd(heartbeats, {"dead": 0})
     with rig.running(broker):
         for number in range(20):
             work.send(number)
         work.send_with_options(args=(20,), delay=50)
         rig.wait_for(lambda: len(done) == 21, what="all messages")
+        rig.wait_for(lambda: broker.client.zscore(heartbeats, "dead") is None, 30, "maintenance")
         assert [depth.ready for depth in depths(broker)] == [0]
 
 
