@@ -164,13 +164,11 @@ def _decimal(raw: object, scale: int) -> int:
         raise RefusedValueError(f"expected an amount such as {_sample(scale)}, got {_show(raw)}{_meant(raw)}")
     try:
         scaled = Decimal(text).scaleb(scale)
-        if scaled.is_finite() and scaled.adjusted() > _LONGEST_WHOLE:
-            raise RefusedValueError(f"{_show(raw)} does not fit into 64 bits")
-        whole = int(scaled)
-    except RefusedValueError:
-        raise
+        whole = None if scaled.is_finite() and scaled.adjusted() > _LONGEST_WHOLE else int(scaled)
     except (InvalidOperation, ValueError, OverflowError) as error:
         raise RefusedValueError(f"expected an amount such as {_sample(scale)}, got {_show(raw)}") from error
+    if whole is None:
+        raise RefusedValueError(f"{_show(raw)} does not fit into 64 bits")
     if scaled != whole:
         raise RefusedValueError(f"{text} has more than {scale} decimal places")
     return _fits(whole)
