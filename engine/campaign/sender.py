@@ -10,9 +10,9 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.config import JsonDict
 
+from engine.domain.addresses import envelope_address
 from engine.yamltypes import Misfit, Model, Text, shown
 
-_ADDRESS: Final = re.compile(r"[^\s@<>,;:\"]+@[^\s@<>,;:\"]+")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,75}")
 _LONGEST_VALUE: Final = 2_000
 """Characters of a header's text: more is a mistake, and servers refuse it."""
@@ -26,7 +26,7 @@ RESERVED_BEGINNINGS: Final = ("content-", "tidegate-", "resent-", "arc-", "recei
 
 
 def _check_address(value: str) -> str:
-    if not _ADDRESS.fullmatch(value):
+    if envelope_address(value) is None:
         raise Misfit(f"expected an e-mail address, got {shown(value)}", "write name@domain")
     return value
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from engine.domain.addresses import envelope_address
 from engine.errors import Fault, InvalidSource, Mark
 from engine.folder_watcher import left_by_an_editor
 from engine.predicate.fields import BUILTINS, Aggregate, Catalogue, EventType, Field, Property, Sender
@@ -28,7 +29,6 @@ RESERVED: Final = frozenset({"all", "any", "none", "list", "event", "field", "ke
 _WORKSPACE: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 _EVENT: Final = re.compile(r"[^\s.$/\x00-\x1f\x7f][^.$/\x00-\x1f\x7f]{0,126}(?<!\s)")
-_ADDRESS: Final = re.compile(r"[^\s@<>]+@[^\s@<>]+")
 _KEYS: Final = ("workspace", "timezone", "locale", "currency", "sender", "attributes", "events", "aggregates")
 _LARGEST_SCALE: Final = 9
 
@@ -169,7 +169,7 @@ class _Reader:
         name, address = (self.text(parts, key, ("sender",), node) for key in ("name", "address"))
         sender = Sender(name, address, **more)
         for key, value in (("address", sender.address), *more.items()):
-            if value and not _ADDRESS.fullmatch(value):
+            if value and envelope_address(value) is None:
                 self.fault(parts[key], ("sender", key), f"{value!r} is no e-mail address")
         if any(ord(letter) < 32 for letter in sender.name):
             self.fault(parts["name"], ("sender", "name"), "has a line break or control character")
