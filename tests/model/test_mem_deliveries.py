@@ -1,0 +1,1 @@
+from tests.integration.test_store_deliveries import *  # noqa: F403

@@ -1,0 +1,1 @@
+from tests.integration.test_store_enrolments import *  # noqa: F403
