@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from engine.clock import millis
-from engine.errors import EngineError, IllegalTransition, WrongCall
-from tests.model.memory_world import NAME, Installation, MemoryWorld
-from tests.model.reference import DAY, File, Message, Person, Reference, enters
+from engine.errors import IllegalTransition, WrongCall
+from tests.model.campaign_files import FILES, PLANS, USERS, spec
+from tests.model.memory_world import Installation, MemoryWorld
+from tests.model.reference import DAY, File, Person, Reference, enters
 
-USERS: Final = ("u0", "u1", "u2", "u3", "u4")
-PLANS: Final = ("pro", "free")
-MESSAGES: Final = (
-    (Message("one"),),
-    (Message("one"), Message("two", 5 * DAY)),
-    (Message("one"), Message("two", DAY)),
-    (Message("one", DAY), Message("two", 5 * DAY, "pro")),
-    (Message("one"), Message("two", 5 * DAY), Message("three", 0, "pro")),
-    (Message("two", 2 * DAY),),
-)
 DECIDING_POINTS: Final = (
     "run.started",
     "plan.sliced",
@@ -45,54 +36,35 @@ DECIDING_POINTS: Final = (
     "deliver.settled",
     "deliver.recovered",
 )
+SLEEPING_POINTS: Final = (*("slice.decided",) * 16, *DECIDING_POINTS)
+MEANWHILE: Final = (
+    "edit go",
+    "edit go",
+    "audience go",
+    "audience go",
+    "expire go",
+    "user go",
+    "user edit go",
+    "pause resume",
+    "pause resume go",
+    "pause user resume go",
+    "pause edit resume go",
+    "pause user stop go",
+    "pause",
+    "resume",
+    "resume go",
+    "stop",
+    "stop go",
+    "cancel go",
+    "delete go",
+    "advance go",
+    "replay",
+    "replay go",
+)
+COMMANDS: Final = ("edit", "pause", "resume", "stop", "cancel", "replay", "tick", "go", "launch")
 TICK_POINTS: Final = ("run.started", "lease.freed", "campaign.finished")
 FEED_POINTS: Final = ("feed.refreshed", "feed.asked", "feed.handled")
 STEPS: Final = (timedelta(hours=1), timedelta(days=1), timedelta(days=2), timedelta(days=5), timedelta(days=21))
-
-FILES: Final = st.builds(
-    File,
-    audience=st.sampled_from(("all", "pro", "free", "ordered", "vip")),
-    unmatched=st.sampled_from((True, True, False)),
-    exit_plan=st.sampled_from((None, None, None, "free")),
-    goal_plan=st.sampled_from((None, None, None, "pro")),
-    again=st.sampled_from((None, None, 2 * DAY)),
-    messages=st.sampled_from(MESSAGES),
-)
-
-
-def spec(file: File, *, one_off: bool) -> dict[str, Any]:
-    """The campaign file, as people write it."""
-    audiences: Mapping[str, Any] = {
-        "all": {"all": []},
-        "pro": {"plan": "pro"},
-        "free": {"plan": "free"},
-        "ordered": {"orders_count": {"gte": 1}},
-        "vip": {"vip_until": {"within_next": "3d"}},
-    }
-    told: dict[str, Any] = {
-        "campaign": NAME,
-        "workspace": "shop",
-        "kind": "one_off" if one_off else "continuous",
-        "audience": audiences[file.audience],
-        "exit": {"unmatched": file.unmatched, **({"when": {"plan": file.exit_plan}} if file.exit_plan else {})},
-        "messages": [
-            {
-                "name": one.name,
-                "channel": "email",
-                "subject": one.name,
-                "body": "Hello",
-                "was": "none",
-                **({"wait": f"{one.wait // 3_600_000}h"} if one.wait else {}),
-                **({"when": {"plan": one.when}} if one.when else {}),
-            }
-            for one in file.messages
-        ],
-    }
-    if file.goal_plan:
-        told["goal"] = {"plan": file.goal_plan}
-    if file.again is not None:
-        told["entry"] = {"again_after": f"{file.again // DAY}d"}
-    return told
 
 
 class Campaign(RuleBasedStateMachine):
@@ -114,7 +86,7 @@ class Campaign(RuleBasedStateMachine):
         launched=st.sampled_from((True, True, True, False)),
         settled=st.booleans(),
     )
-    def begin(self, plans: list[str], file: File, one_off: bool, launched: bool, settled: bool) -> None:  # noqa: FBT001
+    def begin(self, plans: list[str], file: File, one_off: bool, launched: bool, settled: bool) -> None:
         self.reference.one_off = one_off
         for user, plan in zip(USERS, plans, strict=False):
             self._user(user, plan)
@@ -173,7 +145,7 @@ class Campaign(RuleBasedStateMachine):
 
     def _apply(self, file: File) -> None:
         if self.reference.one_off:
-            file = replace(file, again=None)  # it takes its audience once
+            file = replace(file, again=None, ends=None)  # it takes its audience once
         if self.reference.files and file == self.reference.file:
             return
         try:
@@ -225,13 +197,13 @@ class Campaign(RuleBasedStateMachine):
             self.reference.resumed_at = now
 
     @rule(sure=st.sampled_from((False, False, True)))
-    def cancel(self, sure: bool) -> None:  # noqa: FBT001
+    def cancel(self, sure: bool) -> None:
         if sure and self._steer("cancel"):
             self._unclean()
             self.reference.cancelled = True
 
     @rule(user=st.sampled_from(USERS), refused=st.booleans())
-    def address(self, user: str, refused: bool) -> None:  # noqa: FBT001
+    def address(self, user: str, refused: bool) -> None:
         """The provider begins, or ceases, to refuse a recipient."""
         held = self.world.provider.refused
         (held.add if refused else held.discard)(f"{user}@x.example")
@@ -271,7 +243,7 @@ class Campaign(RuleBasedStateMachine):
         self.world.wait(seconds)
 
     @rule(second=st.booleans())
-    def tick(self, second: bool) -> None:  # noqa: FBT001
+    def tick(self, second: bool) -> None:
         self.world.tick(second=second)
 
     @rule()
@@ -302,7 +274,7 @@ class Campaign(RuleBasedStateMachine):
             self.world.work(most)
 
     @rule(point=st.sampled_from(TICK_POINTS), passage=st.integers(1, 2), second=st.booleans())
-    def clock_dies(self, point: str, passage: int, second: bool) -> None:  # noqa: FBT001
+    def clock_dies(self, point: str, passage: int, second: bool) -> None:
         with self.world.dying(point, passage):
             self.world.tick(second=second)
 
@@ -311,25 +283,16 @@ class Campaign(RuleBasedStateMachine):
         with self.world.dying(point, 1):
             self.world.feed()
 
-    @rule(
-        point=st.sampled_from(DECIDING_POINTS),
-        passage=st.integers(1, 2),
-        what=st.sampled_from(
-            ("pause", "resume", "pause resume", "stop", "edit", "user", "delete", "advance", "go", "cancel")
-        ),
-        also=st.sampled_from(("", "", "go", "expire go")),
-        file=FILES,
-        user=st.sampled_from(USERS),
-        plan=st.sampled_from(PLANS),
-    )
-    def worker_sleeps(self, point: str, passage: int, what: str, also: str, file: File, user: str, plan: str) -> None:
-        """A worker sleeps between two writes while others act; its lease may run out meanwhile."""
+    def _acting(self, words: str, file: File, user: str, plan: str) -> Callable[[], None]:
+        """What others do, word by word."""
 
         def act() -> None:
-            for one in f"{what} {also}".split():
-                match one:
+            for word in words.split():
+                match word:
                     case "edit":
                         self._apply(file)
+                    case "audience":
+                        self.edit_audience(file)
                     case "user":
                         self.user(user, plan)
                     case "delete":
@@ -345,11 +308,55 @@ class Campaign(RuleBasedStateMachine):
                             self.world.work()
                     case "expire":
                         self.world.wait(61)
+                    case "tick":
+                        self.world.tick()
                     case _:
-                        getattr(self, one)()
+                        getattr(self, word)()
 
-        with self.world.crossed(point, passage, act):
+        return act
+
+    @rule(
+        point=st.sampled_from(SLEEPING_POINTS),
+        passage=st.integers(1, 2),
+        words=st.sampled_from(MEANWHILE),
+        file=FILES,
+        user=st.sampled_from(USERS),
+        plan=st.sampled_from(PLANS),
+    )
+    def worker_sleeps(self, point: str, passage: int, words: str, file: File, user: str, plan: str) -> None:
+        """A worker sleeps between two writes while others act; its lease may run out meanwhile."""
+        self.world.feed()
+        self.world.tick()
+        self.world.plan()
+        self.world.tick()
+        with self.world.crossed(point, passage, self._acting(words, file, user, plan)):
             self.world.work()
+
+    @rule(point=st.sampled_from(SLEEPING_POINTS), passage=st.integers(1, 2))
+    def worker_dozes(self, point: str, passage: int) -> None:
+        """A worker sleeps between two writes until it is woken, whatever comes in between."""
+        self.world.feed()
+        self.world.tick()
+        self.world.plan()
+        self.world.tick()
+        self.world.doze(point, passage)
+
+    @rule(number=st.integers(0, 2), kill=st.sampled_from((False, False, True)))
+    def worker_wakes(self, number: int, kill: bool) -> None:
+        self.world.wake(number, kill=kill)
+
+    @rule(
+        command=st.sampled_from(COMMANDS),
+        words=st.sampled_from(MEANWHILE),
+        file=FILES,
+        other=FILES,
+        user=st.sampled_from(USERS),
+        plan=st.sampled_from(PLANS),
+    )
+    def command_is_overtaken(self, command: str, words: str, file: File, other: File, user: str, plan: str) -> None:
+        """Others act between what a command, or the clock, reads of the campaign and what it writes."""
+        with self.world.overtaken(self._acting(words, other, user, plan)):
+            self._acting(command, file, user, plan)()
 
     # judgement
 
@@ -371,6 +378,8 @@ class Campaign(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Whatever was done: it comes to rest; then it is resumed, stopped, and comes to its end."""
         if sys.exc_info()[0] is not None:
+            while self.world.sleepers:
+                self.world.wake(0, kill=True)
             return  # it has failed
         self.settle()
         if self.world.record().state == "paused":

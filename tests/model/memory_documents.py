@@ -12,6 +12,8 @@ from typing import Any, Final, TypeAlias
 
 from bson.decimal128 import Decimal128
 
+from engine.stores.connect import EPOCH
+
 Document: TypeAlias = dict[str, Any]
 Test: TypeAlias = Callable[[Document, datetime], bool]
 
@@ -97,7 +99,7 @@ def _condition(operator: str, operand: Any) -> Callable[[Any], bool]:
             return lambda value: not all(condition(value) for condition in inner)
         case "$elemMatch":
             test = compiled(operand)
-            return lambda value: isinstance(value, list) and any(test(one, datetime.min) for one in value)
+            return lambda value: isinstance(value, list) and any(test(one, EPOCH) for one in value)
     raise NotImplementedError(operator)
 
 
@@ -158,7 +160,7 @@ def _added(values: Iterable[Any]) -> Any:
     return milliseconds if total is None else total + timedelta(milliseconds=float(milliseconds))
 
 
-def _rank(value: Any) -> tuple[int, Any]:
+def rank(value: Any) -> tuple[int, Any]:
     """The order of values of different types: missing, null, numbers, texts, documents, ..., dates."""
     if value is MISSING:
         return (0, 0)
@@ -203,7 +205,7 @@ def evaluated(expression: Any, document: Document, now: datetime) -> Any:
     return _operated(operator, operand, document, now)
 
 
-def _operated(operator: str, operand: Any, document: Document, now: datetime) -> Any:  # noqa: C901, PLR0911, PLR0912 - one table
+def _operated(operator: str, operand: Any, document: Document, now: datetime) -> Any:
     if operator == "$literal":
         return operand
     if operator == "$cond":
@@ -226,9 +228,9 @@ def _operated(operator: str, operand: Any, document: Document, now: datetime) ->
             return left - timedelta(milliseconds=right) if isinstance(left, datetime) else left - right
         case "$eq" | "$ne":
             left, right = (None if one is MISSING else one for one in values)
-            return (_rank(left) == _rank(right) and left == right) == (operator == "$eq")
+            return (rank(left) == rank(right) and left == right) == (operator == "$eq")
         case "$lt" | "$lte" | "$gt" | "$gte":
-            return _ORDER[operator](_rank(values[0]), _rank(values[1]))
+            return _ORDER[operator](rank(values[0]), rank(values[1]))
         case "$and":
             return all(map(truth, values))
         case "$or":
@@ -238,7 +240,7 @@ def _operated(operator: str, operand: Any, document: Document, now: datetime) ->
         case "$type":
             return _type(values)
         case "$max":
-            return max((one for one in values if one not in (None, MISSING)), key=_rank, default=None)
+            return max((one for one in values if one not in (None, MISSING)), key=rank, default=None)
         case "$concatArrays":
             return [one for each in values for one in each]
         case "$toLong":
@@ -308,7 +310,7 @@ def _changed(document: Document, operator: str, path: str, operand: Any, now: da
             put(document, path, (0 if before is MISSING else before) + operand)
         case "$max" | "$min":
             wins = max if operator == "$max" else min
-            put(document, path, operand if before is MISSING else wins(before, operand, key=_rank))
+            put(document, path, operand if before is MISSING else wins(before, operand, key=rank))
         case "$push":
             put(document, path, [*([] if before is MISSING else before), copied(operand)])
         case "$addToSet":

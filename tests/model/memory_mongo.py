@@ -22,12 +22,12 @@ from tests.model.memory_documents import (
     MISSING,
     Document,
     Test,
-    _rank,
     at,
     compiled,
     copied,
     evaluated,
     projected,
+    rank,
     updated,
 )
 
@@ -57,7 +57,7 @@ class Cursor:
         """Order by one path, or by several."""
         pairs = [(key, direction)] if isinstance(key, str) else list(key)
         for path, way in reversed(pairs):
-            self._found.sort(key=lambda one, path=path: _rank(at(one, path)), reverse=way < 0)  # type: ignore[misc]
+            self._found.sort(key=lambda one, path=path: rank(at(one, path)), reverse=way < 0)  # type: ignore[misc]
         return self
 
     def limit(self, number: int) -> Cursor:
@@ -118,7 +118,7 @@ class MemoryCollection:
     ) -> Cursor:
         """Those that match; by `_id`, as the index gives them."""
         found = self._those(query, hint)
-        found.sort(key=lambda one: _rank(one["_id"]))
+        found.sort(key=lambda one: rank(one["_id"]))
         return Cursor(found, projection, limit)
 
     def find_one(
@@ -263,7 +263,7 @@ class MemoryCollection:
     def aggregate(self, pipeline: Sequence[Mapping[str, Any]], **options: object) -> Cursor:
         """The stages that the stores use."""
         with self.database.lock:
-            found = [projected(one, None) for one in sorted(self.documents.values(), key=lambda one: _rank(one["_id"]))]
+            found = [projected(one, None) for one in sorted(self.documents.values(), key=lambda one: rank(one["_id"]))]
             return Cursor(self._staged(found, pipeline), None)
 
     def _staged(self, found: list[Document], pipeline: Sequence[Mapping[str, Any]]) -> list[Document]:

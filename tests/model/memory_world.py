@@ -7,12 +7,13 @@ with each question; two clocks tick, workers are killed and put to sleep at fail
 from __future__ import annotations
 
 import json
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from signal import SIGKILL
+from threading import Thread, current_thread
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -22,156 +23,23 @@ from pydantic import SecretStr
 from engine import core, failpoints
 from engine.app import App
 from engine.campaign.load import LoadedCampaign, load_campaign
-from engine.clock import Instant, millis, parse_instant
+from engine.clock import Instant, millis
 from engine.domain.campaign import CampaignRecord
 from engine.domain.changes import NewEvent, UserChange
-from engine.domain.delivery import Envelope, Failed, Outcome, Sent
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import user_key
 from engine.pipeline.replaying import replay
-from engine.pipeline.sending import Sending
 from engine.settings import Engine, Paths, Services, Settings
-from engine.stores.campaign_time import StoredClock
-from engine.stores.change_stream import Batch, _named
-from engine.domain.looks import EVERYTHING, Changed
 from engine.stores.documents import read_enrolment
 from engine.stores.migrate import migrate_mongo
 from engine.stores.opened import Stores
 from tests.integration.pipeline_shop import POLICIES, SHOP, Collected
 from tests.model.memory_mongo import MemoryDatabase
+from tests.model.memory_services import START, Broker, Killed, Machine, MemoryStream, ModelClock, Provider, Sleeper
 
-START: Final = parse_instant("2026-01-01")
 NAME: Final = "series"
 MOST_STEPS: Final = 200
 INACTIVITY: Final = timedelta(days=20)
-
-
-class Killed(BaseException):
-    """This process is dead: nothing of it runs on."""
-
-
-class Machine:
-    """The machine's clock, which all processes and the database share; it moves with each question, or by a jump."""
-
-    def __init__(self) -> None:
-        self.ms = START
-
-    def now(self) -> Instant:
-        self.ms += 1
-        return self.ms
-
-    def moment(self) -> datetime:
-        self.ms += 1
-        return datetime.fromtimestamp(self.ms / 1000, UTC)
-
-
-class ModelClock(StoredClock):
-    """Campaign time from the database, system time from the machine."""
-
-    def __init__(self, times: Any, machine: Machine) -> None:
-        super().__init__(times)
-        self._machine = machine
-
-    def system_now(self) -> Instant:
-        return self._machine.now()
-
-    def monotonic(self) -> float:
-        return self._machine.now() / 1000
-
-    def worked(self) -> float:
-        return self._machine.now() / 1000
-
-
-class Broker:
-    """As much of Redis as the feed's position and the bell ask for."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, Any] = {}
-
-    def set(self, key: str, value: object) -> None:
-        self.kept[key] = value
-
-    def get(self, key: str) -> Any:
-        return self.kept.get(key)
-
-    def pipeline(self, **options: object) -> Any:
-        return _Silent()
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-class _Silent:
-    def __enter__(self) -> _Silent:
-        return self
-
-    def __exit__(self, *told: object) -> None:
-        return None
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *args, **more: None
-
-
-class Provider:
-    """A channel that answers for its keys; it refuses the recipients in `refused`."""
-
-    name = "email"
-    limit = timedelta(seconds=30)
-    answers_for_keys = True
-
-    def __init__(self) -> None:
-        self.taken: Counter[str] = Counter()
-        self.refused: set[str] = set()
-
-    def send(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        for one in envelopes:
-            if one.recipient in self.refused:
-                outcomes.append(Failed("refused"))
-                continue
-            if one.key not in self.taken:
-                self.taken[one.key] += 1
-            outcomes.append(Sent())
-        return outcomes
-
-    def find(self, key: str) -> bool | None:
-        return key in self.taken
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-class MemoryStream:
-    """The users' change stream, from the database's list of changes."""
-
-    def __init__(self, database: MemoryDatabase, token: str | None) -> None:
-        self._database = database
-        self._at = len(database.changes) if token is None else int(token)
-        self.start = str(self._at)
-
-    def take(self, most: int, wait: timedelta) -> Batch:
-        changes = self._database.changes[self._at : self._at + most]
-        self._at += len(changes)
-        told = [Changed(after["_id"], _names(before, after)) for _, before, after in changes]
-        return Batch(told, str(self._at), 1 << 32 | self._at)
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-def _names(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> frozenset[str]:
-    if before is None or after.get("deleted"):
-        return frozenset({EVERYTHING})
-    paths: list[str] = []
-    for key in before.keys() | after.keys():
-        old, new = before.get(key), after.get(key)
-        if old == new:
-            continue
-        if isinstance(old, dict) and isinstance(new, dict):
-            paths += [f"{key}.{one}" for one in old.keys() | new.keys() if old.get(one) != new.get(one)]
-        else:
-            paths.append(key)
-    return frozenset(_named(paths))
 
 
 class MemoryApp(App):
@@ -253,8 +121,10 @@ class MemoryWorld:
         self.asked: deque[tuple[str, str, str]] = deque()
         self.provider = Provider()
         self.broker = Broker()
-        self.dead = False
+        self.dead: set[Thread] = set()
+        self.sleepers: list[Sleeper] = []
         self.meanwhile: Callable[[], None] | None = None
+        self.before: Callable[[], None] | None = None
         self.app = self.open()
         self.other = self.open()
         self.app.stores.times.advance(START, START)
@@ -328,6 +198,15 @@ class MemoryWorld:
             done += 1
         return done
 
+    def plan(self) -> None:
+        """Plan the runs that are to be planned, and leave the rest."""
+        for _ in range(len(self.asked)):
+            kind, ident, lane = self.asked.popleft()
+            if kind == "plan":
+                self._do(kind, ident)
+            else:
+                self.asked.append((kind, ident, lane))
+
     def _do(self, kind: str, ident: str) -> None:
         uses: dict[str, Callable[[str], object]] = {
             "process": self.app.processing.run,
@@ -352,7 +231,7 @@ class MemoryWorld:
         except Killed:
             self.app.feeding.close()
         finally:
-            self.dead = False
+            self.dead.clear()
             failpoints.arm("")
 
     @contextmanager
@@ -366,17 +245,59 @@ class MemoryWorld:
             self.meanwhile = None
             failpoints.arm("")
 
+    def doze(self, point: str, passage: int) -> None:
+        """A worker takes the next piece of work, and sleeps where it comes to `point` for the `passage`-th time."""
+        for _ in range(len(self.asked)):
+            kind, ident, lane = self.asked.popleft()
+            if kind in ("process", "look", "deliver"):
+                sleeper = Sleeper(lambda kind=kind, ident=ident: self._do(kind, ident))  # type: ignore[misc]
+                self.sleepers.append(sleeper)
+                failpoints.arm(f"{point}=stop@{passage}")
+                try:
+                    sleeper.start()
+                finally:
+                    failpoints.arm("")
+                if sleeper.over:
+                    self.sleepers.remove(sleeper)
+                return
+            self.asked.append((kind, ident, lane))
+
+    def wake(self, number: int, *, kill: bool = False) -> None:
+        """One of those asleep goes on to its end, or is killed as it sleeps."""
+        if not self.sleepers:
+            return
+        sleeper = self.sleepers[number % len(self.sleepers)]
+        if kill:
+            self.dead.add(sleeper.thread)
+        sleeper.wake(kill=kill)
+        self.sleepers.remove(sleeper)
+
+    @contextmanager
+    def overtaken(self, act: Callable[[], None]) -> Iterator[None]:
+        """`act` is done between what is read inside and its first write to the campaign."""
+        self.before = act
+        try:
+            yield
+        finally:
+            self.before = None
+
     def signal(self, pid: int, number: int) -> None:
         """What stands for `os.kill` at a failpoint."""
         if number == SIGKILL:
-            self.dead = True
+            self.dead.add(current_thread())
             raise Killed
+        sleeper = next((one for one in self.sleepers if one.thread is current_thread()), None)
+        if sleeper is not None:
+            sleeper.sleep()
+            return
         act, self.meanwhile = self.meanwhile, None
         if act is not None:
             act()
 
     def settle(self) -> None:
         """Until nothing is open and nothing more happens; system time passes where nothing else does."""
+        while self.sleepers:
+            self.wake(0)
         for step in range(MOST_STEPS):
             happened = self.feed() + self.tick(second=step % 5 == 4) + self.work()
             if happened or self.asked:
@@ -388,16 +309,3 @@ class MemoryWorld:
 
     def enrolments(self) -> list[Enrolment]:
         return [read_enrolment(raw) for raw in self.database["enrolments"].find()]
-
-
-def harden(monkeypatch: Any, world: Callable[[], MemoryWorld]) -> None:
-    """Signals go to the world in use; whoever is dead settles nothing on its way out."""
-    monkeypatch.setattr(failpoints.os, "kill", lambda pid, number: world().signal(pid, number))
-    settle = Sending.settle
-
-    def alive(sending: Sending) -> None:
-        if world().dead:
-            raise Killed
-        settle(sending)
-
-    monkeypatch.setattr(Sending, "settle", alive)

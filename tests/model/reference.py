@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final
 
 DAY: Final = 86_400_000
@@ -27,13 +28,14 @@ class Message:
 
 @dataclass(frozen=True)
 class File:
-    """A campaign file: the audience by name, who leaves, who enters again after how long, and the messages."""
+    """A campaign file: the audience by name, who leaves, who enters again after how long, until when, the messages."""
 
     audience: str = "all"
     unmatched: bool = True
     exit_plan: str | None = None
     goal_plan: str | None = None
     again: int | None = None
+    ends: int | None = None
     messages: tuple[Message, ...] = (Message("one"),)
 
 
@@ -79,7 +81,7 @@ class Wrong(AssertionError):
     """The engine did what SEMANTICS.md does not say."""
 
 
-def must(holds: bool, what: str) -> None:  # noqa: FBT001 - it reads as a sentence
+def must(holds: bool, what: str) -> None:
     """Raises `Wrong` where it does not hold."""
     if not holds:
         raise Wrong(what)
@@ -132,6 +134,8 @@ class Reference:
         active = {user: stays[-1] for user, stays in by_user.items() if stays[-1].active}
         for one in enrolments:
             must(one.outgoing is None, f"nothing is open, and a delivery is on its way: {one}")
+        if state == "live" and self.file.ends is not None:
+            must(self.now < self.file.ends, f"live at {self.now}, and its intake ended at {self.file.ends}")
         if state in ("cancelled", "finished"):
             must(not active, f"{state}, and {sorted(active)} are in")
         if state == "draining" or (state == "live" and self.one_off):
@@ -208,7 +212,7 @@ class Reference:
         must([one.entry for one in stays] == list(range(1, len(stays) + 1)), f"{user} has stays {stays}")
         must(user in self.could_enter, f"{user} entered and never matched")
         agains = [file.again for file in self.files if file.again is not None]
-        for before, after in zip(stays, stays[1:], strict=False):
+        for before, after in pairwise(stays):
             must(not before.active, f"{user} is in twice")
             must(bool(agains), f"{user} entered twice, and nobody may")
             must(after.entered_at >= before.ended_at + min(agains), f"{user} entered again too early")

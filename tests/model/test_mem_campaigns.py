@@ -1,1 +1,0 @@
-from tests.integration.test_store_campaigns import *  # noqa: F403

@@ -1,1 +1,0 @@
-from tests.integration.test_store_counts import *  # noqa: F403

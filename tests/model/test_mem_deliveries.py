@@ -1,1 +1,0 @@
-from tests.integration.test_store_deliveries import *  # noqa: F403

@@ -1,1 +1,0 @@
-from tests.integration.test_store_enrolments import *  # noqa: F403

@@ -1,1 +1,0 @@
-from tests.integration.test_store_leases import *  # noqa: F403
