@@ -33,7 +33,7 @@ def explain(
         show_json(_document(told))
         return
     lines = [f"{told.user} in {told.record.workspace}/{told.record.name} at {format_instant(told.as_of)}", told.now]
-    if told.known:
+    if told.known and (told.matches or told.audience):
         lines.append("matches the audience:" if told.matches else "does not match the audience:")
         lines += [f"  {leaf.told}  ({leaf.where}; {leaf.data})" for leaf in told.audience]
     for stay in told.stays:
@@ -66,6 +66,8 @@ def _document(told: Explanation) -> dict[str, object]:
         "campaign": told.record.name,
         "workspace": told.record.workspace,
         "state": told.record.state,
+        "stuck": told.record.stuck,
+        "paused_reason": told.record.paused_reason,
         "user": told.user,
         "as_of": format_instant(told.as_of),
         "known": told.known,

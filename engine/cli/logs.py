@@ -79,6 +79,7 @@ def search(
 def ship(context: typer.Context, once: Once = False, keep: Keep = "30d") -> None:
     """Send the folder's log files into the log search; ends within a second of a stop signal."""
     from actors.logs import log_options
+    from engine.cli.ship_failures import ShipFailures
     from engine.local.prefork import keep_children
     from engine.telemetry.events import emit
     from engine.telemetry.logging import configure
@@ -96,6 +97,7 @@ def ship(context: typer.Context, once: Once = False, keep: Keep = "30d") -> None
         remedy = "give TIDEGATE_SERVICES__ELASTIC_URL, or start a local one with `tidegate up`"
         raise ServiceUnreachable("there is no Elasticsearch to ship to", remedy=remedy)
     logs = configure(log_options(settings, "ship"), clock=clock)
+    unsubscribe = ShipFailures(settings).listen()
     try:
         if not once:
             emit("worker.started", process="ship")
@@ -111,6 +113,7 @@ def ship(context: typer.Context, once: Once = False, keep: Keep = "30d") -> None
                 else:
                     shipper.run(stop)
     finally:
+        unsubscribe()
         logs.close()
 
 

@@ -10,6 +10,7 @@ import typer
 
 from engine.cli.opening import show_table
 from engine.clock import format_duration, format_instant
+from engine.domain.keys import user_id_of
 
 if TYPE_CHECKING:
     from engine.domain.campaign import CampaignRecord
@@ -103,7 +104,7 @@ def report_document(told: Report) -> dict[str, Any]:
         "campaign": told.record.name,
         "workspace": told.record.workspace,
         "state": told.record.state.value,
-        "stuck": told.record.stuck,
+        **standing_document(told.record),
         "revision": told.record.revision,
         "adds_up": told.adds_up,
         "entered": counts.entered,
@@ -113,6 +114,15 @@ def report_document(told: Report) -> dict[str, Any]:
         "converted": counts.converted,
         "converted_holdout": counts.converted_holdout,
         "messages": {name: {"decided": one.decided, **one.states} for name, one in counts.messages.items()},
+        "failures": [
+            {
+                "reason": one.reason,
+                "count": one.count,
+                "messages": list(one.messages),
+                "example": {"user": user_id_of(one.example), "message": one.example_message},
+            }
+            for one in told.failures
+        ],
         "runs": [
             {
                 "run": raw["_id"],
@@ -124,6 +134,21 @@ def report_document(told: Report) -> dict[str, Any]:
             for raw in told.runs
         ],
     }
+
+
+def standing_document(record: CampaignRecord) -> dict[str, Any]:
+    """Why a campaign does not go on: what it is stuck by, each with its reason, and why it is paused."""
+    marks = [
+        {"by": by.value, "reason": one.reason, "since": format_instant(one.since)}
+        for by, one in record.stuck_by.items()
+    ]
+    return {"stuck": record.stuck, "stuck_by": marks, "paused_reason": record.paused_reason}
+
+
+def standing_lines(record: CampaignRecord) -> list[str]:
+    """The same as lines for people; none while it goes on."""
+    lines = [f"stuck since {format_instant(one.since)}: {one.reason}" for one in record.stuck_by.values()]
+    return lines + ([f"paused: {record.paused_reason}"] if record.paused_reason else [])
 
 
 def actual(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,9 +187,7 @@ def run_rows(told: Report) -> list[tuple[object, ...]]:
 def show_report(told: Report) -> None:
     """A report for people."""
     record, counts = told.record, told.counts
-    typer.echo(
-        f"{record.workspace}/{record.name}: {record.state}" + (f", stuck: {record.stuck}" if record.stuck else "")
-    )
+    typer.echo("\n".join([f"{record.workspace}/{record.name}: {record.state}", *standing_lines(record)]))
     exits = [(f"exited({reason})", f"{count:,}") for reason, count in sorted(counts.exited.items())]
     rows: list[tuple[object, ...]] = [("entered", f"{counts.entered:,}"), ("active", f"{counts.active:,}"), *exits]
     rows += [("in the holdout", f"{counts.holdout:,}"), ("converted", f"{counts.converted:,}")]
@@ -175,4 +198,9 @@ def show_report(told: Report) -> None:
     for name, one in counts.messages.items():
         states = ", ".join(f"{state} {count:,}" for state, count in sorted(one.states.items()))
         typer.echo(f"{name}: decided {one.decided:,} = {states}")
+    if told.failures:
+        failed: list[tuple[object, ...]] = [
+            (one.reason, f"{one.count:,}", ", ".join(one.messages), user_id_of(one.example)) for one in told.failures
+        ]
+        show_table("failed deliveries", ("reason", "count", "messages", "e.g. user"), failed)
     typer.echo("the counts add up" if told.adds_up else "THE COUNTS DO NOT ADD UP")

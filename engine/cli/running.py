@@ -85,7 +85,7 @@ def _run(settings: Settings, log_format: str, ready: Callable[[], None]) -> None
     app = App(settings)
     logging.configure(log_options(settings, "run", form=log_format), clock=app.system)
     migrate(app)
-    app.watch_policies()
+    app.watch_files("run")
     app.recording.start("run")
     broker = broker_for(app)
     fleets = {name: fleet for name, fleet in app.policies.fleets.items() if SUSPECT not in fleet.lanes}
@@ -108,7 +108,7 @@ def _run(settings: Settings, log_format: str, ready: Callable[[], None]) -> None
     finally:
         request_stop()
         feed.join()
-        app.watcher.stop()  # so that no fleet is started any more
+        app.stop_watching()  # so that no fleet is started any more
         stop_fleets(broker, list(workers.values()))
         emit("worker.stopped", process="run", reason="asked")
         app.close()
@@ -122,7 +122,7 @@ def run_clock(context: typer.Context) -> None:
     logging.configure(log_options(app.settings, "clock"), clock=app.system)
     on_signals()
     migrate(app)
-    app.watch_policies()
+    app.watch_files("clock")
     app.recording.start("clock")
     broker_for(app)
     emit("worker.started", process="clock")
@@ -153,4 +153,5 @@ def _clockwork(app: App) -> Clockwork:
         every=app.settings.engine.tick,
         chores=chores,
         outages=app.stores.OUTAGES,
+        failures=app.failures,
     )

@@ -110,7 +110,7 @@ class Finishing:
         if self._stays.has_open(record.uid):
             return False
         end = self._clock.campaign_now()
-        if not self._campaigns.move(record, CampaignState.FINISHED, exactly=True, finished_at=end, stuck=None):
+        if not self._campaigns.move(record, CampaignState.FINISHED, exactly=True, finished_at=end, stuck_by=None):
             return False
         passage("campaign.finished")
         self._stays.clear_due(record.uid)

@@ -11,7 +11,7 @@ from engine.batching import choose
 from engine.campaign.compiled import CampaignPredicate, Facts
 from engine.clock import Clock, Instant
 from engine.domain.campaign import CampaignRecord
-from engine.domain.counts import CampaignCounts
+from engine.domain.counts import CampaignCounts, FailureCount
 from engine.domain.keys import stay_prefix
 from engine.domain.work import AccessPath
 from engine.pipeline.book import CampaignBook, Entry, routing_facts
@@ -53,12 +53,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A campaign with its counts, whether they add up, and its latest runs."""
+    """A campaign with its counts, whether they add up, its latest runs, and its failed deliveries by reason."""
 
     record: CampaignRecord
     counts: CampaignCounts
     adds_up: bool
     runs: tuple[Document, ...]
+    failures: tuple[FailureCount, ...] = ()
 
 
 class Outlook:
@@ -133,11 +134,13 @@ class Outlook:
 
     def report(self, record: CampaignRecord) -> Report:
         """The counts of a campaign, computed from its enrolments, and both identities checked."""
-        counts = self._counts.of(stay_prefix(record.workspace, record.uid))
+        prefix = stay_prefix(record.workspace, record.uid)
+        counts = self._counts.of(prefix)
+        failures = tuple(self._counts.failures(prefix))
         stays = counts.entered == counts.active + sum(counts.exited.values())
         messages = all(one.decided == sum(one.states.values()) for one in counts.messages.values())
         runs = tuple(self._runs.of_campaign(record.uid, RUNS_SHOWN))
-        return Report(record, counts, stays and messages, runs)
+        return Report(record, counts, stays and messages, runs, failures)
 
     def _judged(self, entry: Entry, as_of: Instant) -> int:
         """The audience, judged in Python page by page; events only of those whom nothing else decides."""

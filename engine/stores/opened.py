@@ -41,7 +41,9 @@ if TYPE_CHECKING:  # imported where they are used: most commands talk to one ser
     from engine.stores.leases import Leases
     from engine.stores.lists import Lists
     from engine.stores.looks import Looks
+    from engine.stores.owed_passes import OwedPasses
     from engine.stores.policy_versions import PolicyVersions
+    from engine.stores.process_failures import ProcessFailures
     from engine.stores.rates import RateBook
     from engine.stores.runs import Runs
     from engine.stores.search_index import UserIndex
@@ -50,6 +52,7 @@ if TYPE_CHECKING:  # imported where they are used: most commands talk to one ser
     from engine.stores.upserts import UserUpserts
     from engine.stores.user_cache import UserCache
     from engine.stores.users import Users
+    from engine.stores.workspace_versions import WorkspaceVersions
 
 
 class Addresses(Protocol):
@@ -286,6 +289,27 @@ class Stores:
         from engine.stores.policy_versions import PolicyVersions
 
         return PolicyVersions(self.database)
+
+    @cached_property
+    def workspace_versions(self) -> WorkspaceVersions:
+        """Recorded sets of workspaces."""
+        from engine.stores.workspace_versions import WorkspaceVersions
+
+        return WorkspaceVersions(self.database)
+
+    @cached_property
+    def owed_passes(self) -> OwedPasses:
+        """Campaigns that changes passed by."""
+        from engine.stores.owed_passes import OwedPasses
+
+        return OwedPasses(self.database)
+
+    @cached_property
+    def process_failures(self) -> ProcessFailures:
+        """What the loops of processes cannot do at present."""
+        from engine.stores.process_failures import ProcessFailures
+
+        return ProcessFailures(self.database)
 
     @cached_property
     def user_index(self) -> UserIndex | None:
