@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Final
@@ -17,6 +17,7 @@ from engine.errors import EngineError, NotFound
 from engine.pipeline.ports import CampaignStore
 from engine.policy.models import CampaignKind, Cost, Profile
 from engine.policy.policyset import CampaignFacts, PolicySet
+from engine.predicate.compiled import CompiledPredicate
 from engine.predicate.fields import Catalogue
 
 KEPT: Final = 2_000
@@ -28,7 +29,7 @@ class Entry:
     """One campaign at one revision: its record, its file, its compiled form, and what a look reads of a user.
 
     `fields` and `events` are those that any of its predicates names; `names` are what a change of a user must name to
-    concern it (`engine.domain.looks.Changed`).
+    concern it (`engine.domain.looks.Changed`), `goal_names` those of the goal alone (None: it has no goal).
     """
 
     record: CampaignRecord
@@ -38,6 +39,7 @@ class Entry:
     fields: frozenset[str] = frozenset()
     events: frozenset[str] = frozenset()
     names: frozenset[str] = frozenset()
+    goal_names: frozenset[str] | None = None
 
     @property
     def catalogue(self) -> Catalogue:
@@ -134,16 +136,27 @@ class CampaignBook:
         loaded = campaign_from_spec(record.spec, self.catalogue(record.workspace))
         compiled = compile_campaign(record, loaded)
         predicates = [compiled.audience, compiled.exit_rule, *(message.when for message in compiled.messages)]
-        if compiled.goal is not None:
-            predicates.append(compiled.goal.fields)
-        named = [predicate.compiled for predicate in predicates if predicate is not None]
-        if compiled.goal is not None and compiled.goal.event is not None:
-            named.append(compiled.goal.event.compiled)
+        goal = () if compiled.goal is None else compiled.goal.predicates
+        named = [*(predicate.compiled for predicate in predicates if predicate is not None), *goal]
         fields = frozenset[str]().union(*(one.fields for one in named))
         events = frozenset[str]().union(*(one.events for one in named))
-        lists = frozenset({"lists"}) if any(one.lists for one in named) else frozenset()
-        names = fields | {f"event:{name}" for name in events} | lists
-        return Entry(record, loaded, compiled, loaded.catalogue.projection(fields, events), fields, events, names)
+        return Entry(
+            record,
+            loaded,
+            compiled,
+            loaded.catalogue.projection(fields, events),
+            fields,
+            events,
+            _names(named),
+            _names(goal) if goal else None,
+        )
+
+
+def _names(named: Sequence[CompiledPredicate]) -> frozenset[str]:
+    """What a change of a user must name to concern one of these predicates."""
+    found = frozenset[str]().union(*(one.fields for one in named))
+    found |= {f"event:{name}" for one in named for name in one.events}
+    return found | {"lists"} if any(one.lists for one in named) else found
 
 
 def launching(piece: Slice) -> bool:
