@@ -120,6 +120,7 @@ class CampaignRecord:
         """Whether a command made an evaluation necessary that no run has carried out as a whole."""
         return self.enrolled_owed or self.intake_owed or self.left_owed
 
+    @property
     def left_owed(self) -> bool:
         """Whether those who have left are still to be evaluated for another goal."""
         return self.left_done < self.left_wanted

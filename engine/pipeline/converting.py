@@ -29,16 +29,21 @@ def closing(record: CampaignRecord) -> bool:
     return record.converting and record.converting_until != FOR_EVER
 
 
-def window_end(record: CampaignRecord, last_entry: Instant | None) -> Instant | None:
-    """Where the goal window closes of who entered at `last_entry`; `FOR_EVER` for a goal without `within`.
-
-    None where the campaign has no goal, or nobody entered.
-    """
+def goal_window(record: CampaignRecord) -> Instant | None:
+    """Milliseconds after an entry in which the goal counts; `FOR_EVER` without `within`, None without a goal."""
     goal = record.spec.get("goal") if isinstance(record.spec, Mapping) else None
-    if not isinstance(goal, Mapping) or last_entry is None:
+    if not isinstance(goal, Mapping):
         return None
     within = goal.get("within")
-    return FOR_EVER if within is None else last_entry + millis(parse_duration(str(within)))
+    return FOR_EVER if within is None else millis(parse_duration(str(within)))
+
+
+def window_end(record: CampaignRecord, last_entry: Instant | None) -> Instant | None:
+    """Where the goal window of who entered at `last_entry` closes, or `FOR_EVER`; None: no goal, or nobody entered."""
+    window = goal_window(record)
+    if window is None or last_entry is None:
+        return None
+    return FOR_EVER if window == FOR_EVER else last_entry + window
 
 
 def ends_at_once(record: CampaignRecord, now: Instant) -> Instant | None:
@@ -73,7 +78,7 @@ class Converting:
 
     def until(self, record: CampaignRecord) -> Instant | None:
         """Where the last goal window closes of a campaign that finishes now; None where there is nothing to count."""
-        if record.kind == ONE_OFF or window_end(record, 0) in (None, FOR_EVER):
+        if record.kind == ONE_OFF or goal_window(record) is None:
             return ends_at_once(record, 0)
         return window_end(record, self._stays.last_entered(stay_prefix(record.workspace, record.uid)))
 

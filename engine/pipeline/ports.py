@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from engine.clock import Instant
 from engine.domain.campaign import CampaignRecord, Marks, Standing
-from engine.domain.counts import CampaignCounts
+from engine.domain.counts import CampaignCounts, Population
 from engine.domain.delivery import Delivery, Versioned
 from engine.domain.enrolment import Enrolment, Settled, StayChange
 from engine.domain.lifecycle import CampaignState, RunState, SliceState
@@ -30,6 +30,7 @@ class UserReads(Protocol):
     ) -> list[Document]: ...
     def read_keys(self, keys: Iterable[str], projection: Mapping[str, int] | None = None) -> list[Document]: ...
     def estimate(self, workspace: str) -> int: ...
+    def population(self, workspace: str, most: int) -> Population: ...
 
 
 class EventReads(Protocol):

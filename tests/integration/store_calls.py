@@ -267,6 +267,7 @@ CALLS: Mapping[str, Call] = {
     "users.deleted": Call(lambda s: s.deleted(KEYS)),
     "users.get": Call(lambda s: s.get(KEYS[0])),
     "users.estimate": Call(lambda s: s.estimate("shop")),
+    "users.population": Call(lambda s: (s.population("shop", 10**6), s.population("shop", 0))),
     "users.rewrite": Call(
         lambda s: s.rewrite([KEYS[0]], lambda keys, _: {key: Edit({"a.plan": "x"}, ["plan"]) for key in keys})
     ),
