@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from engine.domain.campaign import FOR_EVER, LATE
-from engine.domain.keys import user_key
+from engine.domain.keys import suffix_of_user, user_key
+from engine.domain.lifecycle import SliceState
+from engine.pipeline.looking import _alone
 from engine.pipeline.replaying import replay
+from engine.poison import DEATHS_TO_BURY
 from tests.integration.pipeline_world import START, World
 
 DAY = 86_400_000
@@ -220,7 +224,6 @@ def test_a_replay_drains_again_and_conversions_go_on_being_counted(world: World)
     app = world.app
     world.advance("1d")
     world.change("mended", email="mended@x.example")
-    app.stores.enrolments.clear_due("none")
     assert replay(app.stores.deliveries, app.steering, app.stores.bell, app.clock, world.record("hello"), None) == 1
     assert world.state("hello") == "draining"
     world.event("other", ORDER)
@@ -292,8 +295,37 @@ def test_a_gap_in_the_feed_is_made_up_for_in_campaigns_that_have_ended(
     both(world, {"goal": BUY})
     world.event("u", ORDER, START + 1)
     world.feed()
-    world.app.stores.database["looks"].delete_many({})  # as if its changes had never been told
+    world.database["looks"].delete_many({})  # as if its changes had never been told
     world.advance("1d")
     world.app.feeding._gap("a test")
     world.settle()
     assert alike(world) == {"u": 0}
+
+
+def test_a_user_whose_data_kills_every_worker_does_not_come_into_a_campaign_that_has_ended(world: World) -> None:
+    """Looks whose takers died become slices of one user, in every campaign that is concerned."""
+    world.user("inside")
+    both(world, {"goal": BUY})
+    world.user("outside")
+    for record in map(world.record, KINDS):
+        for user in ("inside", "outside"):
+            suspect = _alone(record, suffix_of_user(user_key("shop", user)), "mark", world.now)
+            world.app.stores.slices.add([replace(suspect, deaths=DEATHS_TO_BURY)])
+            world.app.reconciling.treat(suspect.id)
+            found = world.app.stores.slices.get(suspect.id)
+            assert found is not None
+            assert found.state is SliceState.DEAD
+    world.settle()
+    assert {stay.user for kind in KINDS for stay in world.stays(kind)} == {user_key("shop", "inside")}
+
+
+def test_explain_says_until_when_a_conversion_is_counted(world: World) -> None:
+    world.users(["u", "v"])
+    both(world, {"goal": BUY})
+    world.event("v", ORDER, START + DAY)
+    world.after("2d")
+    told = {user: world.app.explaining.run(world.record("one_off"), user).now for user in "uv"}
+    ended = "the stay has ended (completed): every message is settled; this campaign is entered once"
+    assert told == {"u": f"{ended}; a conversion is counted until 2026-01-11T00:00:00.000Z", "v": ended}
+    world.after("9d")
+    assert world.app.explaining.run(world.record("one_off"), "u").now == ended
