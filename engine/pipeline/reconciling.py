@@ -133,7 +133,7 @@ class Reconciling:
         now = max(piece.as_of, self._clock.campaign_now())
         if stay is None:
             revision = self._campaigns.state_of(piece.campaign)
-            if piece.run is None and revision is not None and revision[0] not in GOING:
+            if piece.run is None and revision is not None and revision.state not in GOING:
                 return True
             inserted = self._stays.enter(
                 [
