@@ -16,7 +16,8 @@ export UV_PYTHON_DOWNLOADS := never
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help check-needs env lock lint types contracts format test test-unit test-conformance test-property \
-	test-integration test-chaos test-acceptance test-stock demo demo-year demo-chaos bench bench-full clean
+	test-integration test-chaos test-acceptance test-stock demo demo-year demo-chaos docs-settings \
+	bench bench-full clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +81,9 @@ demo-year: check-needs env ## the whole year
 
 demo-chaos: check-needs env ## the year, with a worker killed every 5 s
 	@$(PY) examples/grocer/demo.py --chaos
+
+docs-settings: env ## docs/settings.md anew, from the settings' models
+	@$(PY) -m engine.settings.describe > docs/settings.md
 
 bench: check-needs env ## every table of docs/benchmarks.md with 200,000 users and fewer (about 10 minutes)
 	@$(PY) -m bench.run --sample 10000 --seconds 10 --only passes,search,enrolled,changes,small,pictures

@@ -10,4 +10,4 @@ from actors.registry import actor, application
 @actor(queue="control", time_limit=timedelta(seconds=30))
 def finish_run(run_id: str) -> None:
     """Decide a run whose slices are all closed."""
-    application().finishing.run(run_id)
+    application().run_attempts.finish(run_id)

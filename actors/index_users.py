@@ -10,6 +10,6 @@ from actors.registry import actor, application
 @actor(queue="index", time_limit=timedelta(seconds=120), max_retries=8)
 def index_users(request_id: str) -> None:
     """Do one kept request: index its users as they are now in MongoDB."""
-    indexing = application().indexing
-    if indexing is not None:
-        indexing.run(request_id)
+    app = application()
+    with app.failures.attempt("index"):
+        app.indexing.run(request_id)

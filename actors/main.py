@@ -18,7 +18,7 @@ from engine.telemetry.events import emit
 
 app = App(load_settings().settings)
 logging.configure(log_options(app.settings, os.environ.get("TIDEGATE_FLEET", "worker")), clock=app.system)
-app.watch_policies()
+app.watch_files(os.environ.get("TIDEGATE_FLEET", "worker"))
 app.recording.start(os.environ.get("TIDEGATE_FLEET", "worker"))
 broker = broker_for(app)
 broker.add_middleware(LastWords(app.recording.stop))

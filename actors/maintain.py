@@ -10,9 +10,15 @@ KEPT = timedelta(days=7)
 """How long ended slices and runs are kept for reports."""
 
 
+GONE = timedelta(days=1)
+"""After this long without a word the process of a failure counts as gone."""
+
+
 @actor(queue="control", time_limit=timedelta(seconds=60))
 def maintain() -> None:
-    """Delete slices and runs that ended long ago."""
-    stores = application().stores
+    """Delete slices and runs that ended long ago, and failures of processes that are gone."""
+    app = application()
+    stores = app.stores
     stores.slices.forget_ended(KEPT)
     stores.runs.forget_ended(KEPT)
+    stores.process_failures.forget_older(GONE)

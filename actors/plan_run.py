@@ -10,6 +10,4 @@ from actors.registry import actor, application
 @actor(queue="control", time_limit=timedelta(seconds=30))
 def plan_run(run_id: str) -> None:
     """Cut a run into slices."""
-    app = application()
-    if app.planning.run(run_id):
-        app.finishing.run(run_id)  # what was due has been looked at meanwhile
+    application().run_attempts.plan(run_id)

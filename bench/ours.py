@@ -166,7 +166,6 @@ class Engine:
         if self._indexed:
             return
         indexing = self.app.indexing
-        assert indexing is not None
         self.caught_up()
         for request in self.app.stores.index_requests.unheard(timedelta(0), 10_000):
             indexing.run(request)

@@ -29,7 +29,15 @@ class App(Machinery):
         """Tells what is open."""
         s = self.stores
         return Openness(
-            s.campaigns, s.runs, s.enrolments, s.deliveries, self.clock, self.clock.is_set, s.looks, s.feeds
+            s.campaigns,
+            s.runs,
+            s.enrolments,
+            s.deliveries,
+            self.clock,
+            self.clock.is_set,
+            s.looks,
+            s.feeds,
+            s.owed_passes,
         )
 
     @cached_property
@@ -56,11 +64,19 @@ class App(Machinery):
         return Outlook(self.book, s.audience, s.users, s.events, s.counts, s.runs, self.choosing, s.rates, self.clock)
 
     @cached_property
-    def indexing(self) -> Indexing | None:
-        """Indexes users into Elasticsearch; None where there is none."""
-        index = self.stores.user_index
-        requests = self.stores.index_requests
-        return None if index is None else Indexing(self.stores.users, index, requests, self.catalogues)
+    def indexing(self) -> Indexing:
+        """Indexes users into Elasticsearch, where there is one, and derives their aggregates anew."""
+        s = self.stores
+        return Indexing(
+            s.users,
+            s.user_index,
+            s.index_requests,
+            self.catalogues,
+            lambda: s.feeds.read().shapes,
+            self.workspace_watcher.look,
+            s.derivation,
+            lambda: s.feeds.read().derived,
+        )
 
     def imports(self, workspace: str) -> ImportStores:
         """The stores that imports of a workspace write to. Raises `NotFound` for an unknown workspace."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,13 +15,14 @@ from engine.channels.port import Channel
 from engine.clock import SystemClock
 from engine.errors import InvalidSource, ProgrammerError, WrongCall
 from engine.pipeline.book import CampaignBook
+from engine.pipeline.loop_failures import LoopFailures
 from engine.pipeline.ports import Messenger
 from engine.pipeline.recording import Recording
 from engine.policy.load import load_policies
 from engine.policy.policyset import PolicySet
 from engine.policy.watch import PolicyWatcher
-from engine.predicate.fields import Catalogue
 from engine.predicate.workspace import read_workspaces
+from engine.predicate.workspace_set import LiveWorkspaces, WorkspaceSet, WorkspaceWatcher
 from engine.settings import Settings
 from engine.stores.opened import Stores
 from engine.telemetry.events import emit
@@ -29,6 +32,7 @@ from engine.telemetry.events import emit
 class Hooks:
     """What the outer floors give: the way to the actors, when to stop, and what follows new policies."""
 
+    process: str = "command"
     messenger: Messenger | None = None
     stop: Callable[[], bool] = bool
     swapped: list[Callable[[PolicySet], None]] = field(default_factory=list)
@@ -52,9 +56,29 @@ class Core:
         self._lock = Lock()
 
     @cached_property
-    def catalogues(self) -> dict[str, Catalogue]:
-        """The field catalogues of all workspaces. Raises `InvalidSource`."""
-        return dict(read_workspaces(self.settings.paths.workspaces))
+    def catalogues(self) -> LiveWorkspaces:
+        """The field catalogues of all workspaces, as they are in force at each moment. Raises `InvalidSource`."""
+        watcher = self.workspace_watcher
+        return LiveWorkspaces(lambda: watcher.current)
+
+    @cached_property
+    def workspace_watcher(self) -> WorkspaceWatcher:
+        """The workspaces in force; `watch_files` makes it follow the folder. Raises `InvalidSource` at first."""
+        folder = self.settings.paths.workspaces
+        return WorkspaceWatcher(
+            folder,
+            WorkspaceSet(read_workspaces(folder)),
+            on_change=lambda new, old: self._swapped_workspaces(new, old),
+            on_refused=self._refused_workspaces,
+            on_valid=lambda: self.failures.worked("workspaces"),
+        )
+
+    @cached_property
+    def failures(self) -> LoopFailures:
+        """What the loops of this process cannot do."""
+        process = os.environ.get("TIDEGATE_PROCESS") or self.hooks.process
+        name = f"{process}@{socket.gethostname()}"
+        return LoopFailures(name, lambda: self.stores.process_failures, self.system, self.stores.OUTAGES)
 
     @cached_property
     def watcher(self) -> PolicyWatcher:
@@ -64,6 +88,7 @@ class Core:
             load_policies(self.settings.paths.policies),
             on_change=lambda new, _old: self._swapped(new),
             on_refused=self._refused,
+            on_valid=lambda: self.failures.worked("policies"),
         )
 
     @property
@@ -71,10 +96,34 @@ class Core:
         """The policies in force."""
         return self.watcher.current
 
-    def watch_policies(self) -> None:
-        """Record the policies in force, and follow the folder from now on."""
+    def watch_files(self, process: str) -> None:
+        """Record the policies and workspaces in force, and follow their folders from now on.
+
+        `process` is the name under which failures of this process are noted where the supervisor gave it none.
+        """
+        self.hooks.process = process
         self._record(self.policies)
+        self._record_workspaces(self.workspace_watcher.current)
+        for loop in ("policies", "workspaces"):
+            self.failures.worked(loop)
         self.watcher.start()
+        self.workspace_watcher.start()
+
+    def _record_workspaces(self, workspaces: WorkspaceSet) -> None:
+        now = self.system.system_now()
+        self.stores.workspace_versions.record(workspaces.version, workspaces.plain(), now)
+
+    def _swapped_workspaces(self, new: WorkspaceSet, old: WorkspaceSet) -> None:
+        path = str(self.settings.paths.workspaces)
+        changed = sorted(name for name in {*new, *old} if new.get(name) is not old.get(name))
+        emit("workspace.swapped", workspace_set=new.version, path=path, workspaces=len(new), text=", ".join(changed))
+        self._record_workspaces(new)
+        self.stores.bell.ring()
+
+    def _refused_workspaces(self, error: InvalidSource) -> None:
+        path, version = str(self.settings.paths.workspaces), self.catalogues.version
+        emit("workspace.refused", workspace_set=version, path=path, faults=len(error.faults), text=str(error))
+        self.failures.failed("workspaces", f"the files are invalid, the last good set stays in force: {error}")
 
     def _record(self, policies: PolicySet) -> None:
         self.stores.policy_versions.record(policies.version, policies.plain(), self.system.system_now())
@@ -89,6 +138,7 @@ class Core:
     def _refused(self, error: InvalidSource) -> None:
         path = str(self.settings.paths.policies)
         emit("policy.refused", policy=self.policies.version, path=path, faults=len(error.faults), text=str(error))
+        self.failures.failed("policies", f"the files are invalid, the last good set stays in force: {error}")
 
     def messenger(self) -> Messenger:
         """The way to the actors. Raises `ProgrammerError` in a process without a broker."""
@@ -112,12 +162,19 @@ class Core:
     @cached_property
     def book(self) -> CampaignBook:
         """The campaigns, compiled."""
-        return CampaignBook(self.stores.campaigns, self.catalogues, lambda: self.policies)
+        return CampaignBook(
+            self.stores.campaigns, self.catalogues, lambda: self.policies, lambda: self.workspace_watcher.look()
+        )
+
+    def stop_watching(self) -> None:
+        """Follow the folders no more; safe twice."""
+        for name in ("watcher", "workspace_watcher"):
+            if name in self.__dict__:
+                getattr(self, name).stop()
 
     def close(self) -> None:
         """Let go of threads and connections; safe twice."""
-        if "watcher" in self.__dict__:
-            self.watcher.stop()
+        self.stop_watching()
         for channel in self._channels.values():
             channel.close()
         self.recording.stop()

@@ -19,6 +19,7 @@ from engine.pipeline.feeding import Feeding
 from engine.pipeline.finding import Finding
 from engine.pipeline.finishing import Finishing
 from engine.pipeline.looking import Looking, Rechecking
+from engine.pipeline.obstacles import Obstacles
 from engine.pipeline.owed_evaluations import OwedEvaluations
 from engine.pipeline.passing import Passing
 from engine.pipeline.planning import Planning
@@ -27,9 +28,12 @@ from engine.pipeline.reconciling import Reconciling
 from engine.pipeline.recovering import Recovering
 from engine.pipeline.registry import Registry
 from engine.pipeline.roster import Roster
+from engine.pipeline.run_attempts import RunAttempts
 from engine.pipeline.ticking import Ticking
 from engine.pipeline.watching import Watching
 from engine.pipeline.working import SliceWorker
+from engine.predicate.fields import Catalogue
+from engine.predicate.workspace_set import indexed_shape
 from engine.stores.cached_users import CachedUsers
 from engine.stores.change_stream import HistoryLost
 from engine.stores.index_requests import IndexRequest
@@ -69,13 +73,16 @@ class Machinery(Core):
             s.audience.count_up_to,
         )
 
-    def _filled(self) -> str | None:
-        """The name of the Elasticsearch index that has everybody; None where there is none or some are still to come.
+    def _filled(self, catalogue: Catalogue) -> str | None:
+        """The name of the Elasticsearch index that has everybody of a workspace in the form of its catalogue.
 
-        Which index first: one that is noted is noted after the requests to fill it.
+        None where there is none or some are still to come. Which index first: one that is noted is noted after the
+        requests to fill it.
         """
-        index = self.stores.feeds.read().index
-        return None if index is None or self.stores.index_requests.any() else index.split("/")[0]
+        state = self.stores.feeds.read()
+        if state.index is None or state.shapes.get(catalogue.workspace) != indexed_shape(catalogue):
+            return None
+        return None if self.stores.index_requests.any() else state.index.split("/")[0]
 
     @cached_property
     def cached_users(self) -> CachedUsers | None:
@@ -124,6 +131,9 @@ class Machinery(Core):
             s.OUTAGES,
             self.settings.engine.lease,
             self.clock.is_set,
+            s.owed_passes,
+            s.campaigns,
+            self.failures,
         )
 
     @cached_property
@@ -141,6 +151,7 @@ class Machinery(Core):
             s.user_index,
             lambda keys: self._ask_index([IndexRequest(keys)]),
             self._reindex,
+            self._derive,
             self._make_index,
             self.messenger,
             self.catalogues,
@@ -153,10 +164,16 @@ class Machinery(Core):
         if self.stores.user_index is not None:
             migrate_search(self.stores.user_index)
 
-    def _reindex(self, workspace: str) -> None:
-        """Ask for every user of a workspace to be indexed, in ranges of some thousand."""
+    def _reindex(self, workspace: str) -> list[str]:
+        """Keep requests to index every user of a workspace, in ranges of some thousand; gives their ids."""
         pieces = max(1, min(256, self.choosing.size(workspace) // 5_000))
-        self._ask_index([IndexRequest((), workspace, *one) for one in cut(pieces)])
+        return self.stores.index_requests.add([IndexRequest((), workspace, *one) for one in cut(pieces)])
+
+    def _derive(self, workspace: str) -> list[str]:
+        """Keep requests to derive every user of a workspace, in ranges of some thousand; gives their ids."""
+        pieces = max(1, min(256, self.choosing.size(workspace) // 5_000))
+        ranges = [IndexRequest((), workspace, *one, derive=True) for one in cut(pieces)]
+        return self.stores.index_requests.add(ranges)
 
     def _ask_index(self, requests: Sequence[IndexRequest]) -> None:
         """Keep requests to be indexed, and ring for them; the clock rings again for what was not heard."""
@@ -183,6 +200,12 @@ class Machinery(Core):
         """Tells until when campaigns that have ended count conversions."""
         s = self.stores
         return Converting(s.campaigns, s.runs, s.enrolments, s.looks, s.feeds, self.roster, self.clock)
+
+    @cached_property
+    def run_attempts(self) -> RunAttempts:
+        """Plans and closes runs, and notes what fails."""
+        s = self.stores
+        return RunAttempts(self.planning, self.finishing, s.runs, self.book.name, s.OUTAGES)
 
     @cached_property
     def reconciling(self) -> Reconciling:
@@ -229,9 +252,14 @@ class Machinery(Core):
 
     @cached_property
     def watching(self) -> Watching:
-        """Notices campaigns that are slow, fail too much, or are stuck."""
+        """Notices campaigns that are slow or fail too much."""
+        return Watching(self.stores.campaigns, self.stores.counts, self.book)
+
+    @cached_property
+    def obstacles(self) -> Obstacles:
+        """Notices what keeps campaigns from going on."""
         s, limit = self.stores, self.settings.engine.attempt_limit
-        return Watching(s.campaigns, s.counts, self.book, attempt_limit=limit)
+        return Obstacles(s.campaigns, self.book, self.system, s.OUTAGES, attempt_limit=limit)
 
     @cached_property
     def delivering(self) -> Delivering:
@@ -248,6 +276,7 @@ class Machinery(Core):
             self.channel,
             self.watching,
             self.clock,
+            self.settings.email.envelope_from,
         )
 
     @cached_property
@@ -255,7 +284,7 @@ class Machinery(Core):
         """Rings slices in their lanes."""
         again = self.settings.engine.ring_again
         return Dispatching(
-            self.stores.slices, self.book, self.messenger, self.reconciling.treat, self.watching, ring_again=again
+            self.stores.slices, self.book, self.messenger, self.reconciling.treat, self.obstacles, ring_again=again
         )
 
     @cached_property
@@ -277,10 +306,14 @@ class Machinery(Core):
             self.clock,
             self.clock.campaign_time,
             self.roster,
-            Passing(s.campaigns, s.enrolments, self.book, self.planning, self.roster, self.choosing.probe),
+            Passing(
+                s.campaigns, s.enrolments, self.book, self.planning, self.roster, self.choosing.probe, self.obstacles
+            ),
             self.owed_evaluations,
             self.looking,
             self.converting,
+            self.obstacles,
+            s.owed_passes,
         )
 
     @cached_property

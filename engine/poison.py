@@ -18,6 +18,9 @@ ERRORS_TO_SUSPECT: Final = 3
 
 LONGEST_BACKOFF: Final = timedelta(seconds=60)
 
+LONGEST_REST: Final = timedelta(seconds=15)
+"""The longest back-off of what is refused for a reason that a person mends: it goes on soon afterwards."""
+
 
 @dataclass(frozen=True, slots=True)
 class Again:
@@ -57,6 +60,15 @@ def after_error(*, suspect: bool, deaths: int, errors: int, users: int, lease: t
         return _counted(deaths + 1, errors + 1, users, lease)
     backoff = min(LONGEST_BACKOFF, timedelta(seconds=2**errors))
     return Again(suspect=errors + 1 >= ERRORS_TO_SUSPECT, deaths=0, errors=errors + 1, after=backoff)
+
+
+def after_refusal(*, suspect: bool, deaths: int, errors: int) -> Again:
+    """What becomes of a slice whose work was refused whoever its users are (a file, a disk, a right): back-off alone.
+
+    Its users are not to blame: it does not become a suspect, is never halved, and nobody's stay ends.
+    """
+    backoff = min(LONGEST_REST, timedelta(seconds=2 ** min(errors, 10)))
+    return Again(suspect=suspect, deaths=deaths, errors=errors + 1, after=backoff)
 
 
 def _counted(deaths: int, errors: int, users: int, lease: timedelta) -> Verdict:

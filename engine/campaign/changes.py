@@ -8,7 +8,9 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from engine.campaign.model import NO_MESSAGE, CampaignFile, Message
+from engine.campaign.sender import Letterhead, ReplyTo, SenderOf
 from engine.clock import Instant, format_duration, format_instant
+from engine.domain.template import KeptTexts
 from engine.errors import Fault
 from engine.yamlsource import Node
 from engine.yamltypes import nearest
@@ -26,6 +28,8 @@ class Concern(StrEnum):
     HOLDOUT = "holdout"
     MESSAGES = "messages"
     DELIVERY = "delivery"
+    SENDER = "sender"
+    WORKSPACE = "workspace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,40 @@ def _changes(old: CampaignFile, new: CampaignFile) -> Iterator[Change]:
         yield Change(Concern.HOLDOUT, f"the holdout is {words}: for new stays; those enrolled keep their arm")
     if old.at_most_once != new.at_most_once:
         yield Change(Concern.DELIVERY, "what happens to a message whose sender died is another: from the next send on")
+    for text in _sender(old, new):
+        yield Change(Concern.SENDER, f"{text}: in everything sent from now on")
     yield from _messages(old, new)
+
+
+def _sender(old: Letterhead, new: Letterhead) -> Iterator[str]:
+    """What differs in who mails are from, as phrases."""
+    if old.sender != new.sender:
+        yield f"the sender is {_mailbox(new.sender)} (was {_mailbox(old.sender)})"
+    if old.reply_to != new.reply_to:
+        yield f"answers go to {_mailbox(new.reply_to)} (was {_mailbox(old.reply_to)})"
+    if old.envelope_from != new.envelope_from:
+        yield f"bounces go to {new.envelope_from or 'the default'} (was {old.envelope_from or 'the default'})"
+    names = [*old.headers, *(name for name in new.headers if name not in old.headers)]
+    differing = [name for name in names if old.headers.get(name) != new.headers.get(name)]
+    if differing:
+        yield f"{'another header' if len(differing) == 1 else 'other headers'} ({', '.join(differing)})"
+
+
+def _mailbox(one: SenderOf | ReplyTo | None) -> str:
+    """A name and an address, as far as they are given."""
+    if one is None:
+        return "the default"
+    name, address = one.name or "", one.address or ""
+    return f"{name} <{address}>" if name and address else name or address
+
+
+def snippet_changes(old: KeptTexts, new: KeptTexts) -> Iterator[Change]:
+    """The layouts and snippets that differ between two revisions."""
+    before = {(one.form, one.name): one.text for one in old.snippets}
+    for one in new.snippets:
+        if before.get((one.form, one.name), one.text) != one.text:
+            text = f'the snippet or layout "{one.name}" is another one: in everything sent from now on'
+            yield Change(Concern.MESSAGES, text)
 
 
 def _messages(old: CampaignFile, new: CampaignFile) -> Iterator[Change]:
@@ -168,7 +205,10 @@ def _message(name: str, old: Message, new: Message) -> Iterator[Change]:
         )
     if old.not_after != new.not_after:
         yield Change(Concern.MESSAGES, f'"{name}" is too late {_at(new.not_after)} (was {_at(old.not_after)})')
-    texts = [key for key in ("subject", "body", "text") if getattr(old, key) != getattr(new, key)]
+    for phrase in _sender(old, new):
+        yield Change(Concern.SENDER, f'"{name}": {phrase}: in everything sent from now on')
+    keys = ("subject", "preheader", "body", "format", "text")
+    texts = [key for key in keys if getattr(old, key) != getattr(new, key)]
     if texts:
         yield Change(Concern.MESSAGES, f'"{name}" has another {" and ".join(texts)}: in everything sent from now on')
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 from engine.campaign.goal import LoadedGoal, read_goal
-from engine.campaign.model import CampaignFile, Message
-from engine.campaign.texts import check_text, read_text
+from engine.campaign.message_texts import read_message_texts
+from engine.campaign.model import CampaignFile
+from engine.campaign.texts import Source
 from engine.clock import format_duration
+from engine.domain.template import KeptTexts, kept_texts
 from engine.errors import Fault, InvalidSource
 from engine.policy.models import Cost, no_such
 from engine.policy.policyset import CampaignFacts, PolicySet
@@ -19,7 +21,10 @@ from engine.predicate.fields import Catalogue
 from engine.predicate.parse import parse_predicate
 from engine.predicate.tree import Tree
 from engine.yamlmodel import validate
-from engine.yamlsource import Node, Plain, Steps, node_of, read
+from engine.yamlsource import Node, Plain, node_of, read
+
+TEXTS: Final = "texts"
+"""The key of a stored campaign that holds what is kept beside its file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,7 @@ class LoadedCampaign:
     """A campaign file that was found good: the texts of its templates are in `file`, its predicates are read.
 
     `whens` holds the messages' own rules by message name; `node` the document, for faults found later (`changes`).
+    `texts` are kept beside the file; `sources` tells where each text stands in files, where they were just read.
     """
 
     file: CampaignFile
@@ -37,11 +43,13 @@ class LoadedCampaign:
     whens: Mapping[str, Tree]
     cost: Cost
     node: Node
+    texts: KeptTexts = field(default_factory=KeptTexts)
+    sources: Mapping[tuple[str, str], Source] = field(default_factory=dict)
 
     @property
     def spec(self) -> dict[str, object]:
         """The campaign as plain values, to be stored; `campaign_from_spec` reads it back."""
-        return self.file.spec()
+        return {**self.file.spec(), TEXTS: self.texts.plain()}
 
     @property
     def facts(self) -> CampaignFacts:
@@ -67,15 +75,15 @@ def load_campaign(path: Path, catalogues: Mapping[str, Catalogue], policies: Pol
         misfit = no_such("workspace", file.workspace, catalogues)
         faults.append(Fault(node.find("workspace").mark, "workspace", misfit.problem, misfit.suggestion))
         raise InvalidSource(faults)
-    file = _with_texts(file, node, path, catalogue, faults)
+    read_texts = read_message_texts(file, node, _folders(path, catalogue), catalogue.fields, faults)
     try:
-        loaded = _read_rules(file, node, catalogue)
+        loaded = _read_rules(read_texts.file, node, catalogue)
     except InvalidSource as error:
         raise InvalidSource([*faults, *error.faults]) from error
     faults += _against_policies(loaded, policies)
     if faults:
         raise InvalidSource(faults)
-    return loaded
+    return replace(loaded, texts=read_texts.kept, sources=read_texts.sources)
 
 
 def campaign_from_spec(spec: Mapping[str, object], catalogue: Catalogue) -> LoadedCampaign:
@@ -83,8 +91,25 @@ def campaign_from_spec(spec: Mapping[str, object], catalogue: Catalogue) -> Load
 
     Raises `InvalidSource` where it no longer fits the catalogue, e.g. a field is gone from the workspace file.
     """
-    node = node_of(cast("dict[str, Plain]", dict(spec)), f"campaign {spec.get('campaign')}")
-    return _read_rules(validate(CampaignFile, node), node, catalogue)
+    node = _node_of_spec(spec)
+    return replace(_read_rules(validate(CampaignFile, node), node, catalogue), texts=kept_texts(spec.get(TEXTS)))
+
+
+def _with_format(message: dict[str, Plain]) -> dict[str, Plain]:
+    """A message that was stored before messages had a format: then HTML was what began with a tag."""
+    html = str(message.get("body", "")).lstrip().startswith("<")
+    return {**message, "format": message.get("format") or ("html" if html else "text")}
+
+
+def file_from_spec(spec: Mapping[str, object]) -> CampaignFile:
+    """The file that `LoadedCampaign.spec` told of, whether it fits its workspace or not."""
+    return validate(CampaignFile, _node_of_spec(spec))
+
+
+def _node_of_spec(spec: Mapping[str, object]) -> Node:
+    plain = {key: value for key, value in spec.items() if key != TEXTS}
+    plain["messages"] = [_with_format(message) for message in cast("list[dict[str, Plain]]", spec.get("messages", []))]
+    return node_of(cast("dict[str, Plain]", plain), f"campaign {spec.get('campaign')}")
 
 
 def _read_rules(file: CampaignFile, node: Node, catalogue: Catalogue) -> LoadedCampaign:
@@ -112,22 +137,10 @@ def _read_rules(file: CampaignFile, node: Node, catalogue: Catalogue) -> LoadedC
     return LoadedCampaign(file, catalogue, audience, exit_when, goal, read_whens, cost, node)
 
 
-def _with_texts(file: CampaignFile, node: Node, path: Path, catalogue: Catalogue, faults: list[Fault]) -> CampaignFile:
-    """The file with its templates read and checked."""
-    messages: list[Message] = []
-    for i, message in enumerate(file.messages):
-        found: dict[str, str] = {}
-        for key in ("subject", "body", "text"):
-            where: Steps = ("messages", i, key)
-            value = getattr(message, key)
-            if value is None:
-                continue
-            source = read_text(path.parent, node.find(*where), where, faults)
-            if source is not None:
-                faults.extend(check_text(source, where, catalogue.fields))
-                found[key] = source.text
-        messages.append(message.model_copy(update=found))
-    return file.model_copy(update={"messages": tuple(messages)})
+def _folders(path: Path, catalogue: Catalogue) -> tuple[Path, ...]:
+    """Where templates are looked for: beside the campaign, in `templates/` beside it, and in the workspace's folder."""
+    beside = (path.parent, path.parent / "templates")
+    return beside if catalogue.templates is None else (*beside, catalogue.templates)
 
 
 def _against_policies(loaded: LoadedCampaign, policies: PolicySet) -> Iterator[Fault]:

@@ -17,6 +17,7 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 
+from engine.campaign.sender import Letterhead
 from engine.clock import format_duration
 from engine.policy.models import CampaignKind
 from engine.yamltypes import Duration, Flag, Misfit, Model, Moment, Percent, Slug, Text
@@ -136,9 +137,11 @@ class GoalRule(Model):
         return {**self.rule, **own}
 
 
-class Message(Model):
+class Message(Letterhead):
     """One message of the series. `body` and `text` are the text itself or the path of a template.
 
+    `format` is what the body is written in, where its file's extension does not say it; `preheader` the line that mail
+    programs show behind the subject.
     `wait` counts from the message before it (from the entry for the first); `not_after` is the last moment at
     which it is sent, later it is skipped as too late; `was` tells what became of a message that an edit renames
     (`none`: it is new).
@@ -149,6 +152,8 @@ class Message(Model):
     subject: Text = Field(min_length=1)
     body: Text = Field(min_length=1)
     text: Text | None = Field(default=None, min_length=1)
+    format: Literal["html", "text", "markdown", "mjml"] | None = None
+    preheader: Text | None = Field(default=None, min_length=1)
     wait: Duration = timedelta(0)
     when: Rule | None = None
     not_after: Moment | None = None
@@ -160,12 +165,25 @@ class Message(Model):
             raise Misfit(f'no message may be called "{NO_MESSAGE}"', "was: none means a new one", at=("name",))
         if self.was == self.name:
             raise Misfit("names the message itself", "remove was:", at=("was",))
-        if "\n" in self.subject or "\r" in self.subject:
-            raise Misfit("a subject is one line", "remove the line break", at=("subject",))
+        for key, text in (("subject", self.subject), ("preheader", self.preheader or "")):
+            if "\n" in text or "\r" in text:
+                raise Misfit(f"a {key} is one line", "remove the line break", at=(key,))
+        if self.format == "text" and self.text is not None:
+            raise Misfit("the body is plain text already", "remove text:, or write format: html", at=("text",))
+        if self.format == "text" and self.preheader is not None:
+            raise Misfit(
+                "a body of plain text has no preheader", "remove it: its first line is shown", at=("preheader",)
+            )
         return self
 
 
-class CampaignFile(Model):
+def _sender_last(spec: dict[str, object]) -> dict[str, object]:
+    """`spec` with what it is about first."""
+    last = {key: spec[key] for key in Letterhead.model_fields if key in spec}
+    return {key: value for key, value in spec.items() if key not in last} | last
+
+
+class CampaignFile(Letterhead):
     """A campaign as its author wrote it."""
 
     campaign: Slug
@@ -222,4 +240,7 @@ class CampaignFile(Model):
 
     def spec(self) -> dict[str, object]:
         """The file as plain values (texts of templates as they are in here), without what is left at its default."""
-        return self.model_dump(mode="json", exclude_defaults=True)
+        spec = _sender_last(self.model_dump(mode="json", exclude_defaults=True))
+        messages = spec["messages"]
+        assert isinstance(messages, list)  # noqa: S101 - a file has messages
+        return {**spec, "messages": [_sender_last(message) for message in messages]}

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
-from functools import cache
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from liquid import Environment
+from liquid import BoundTemplate, Environment, RenderContext
+from liquid.ast import Node as LiquidNode
+from liquid.builtin.content import ContentNode
+from liquid.builtin.expressions import StringLiteral
+from liquid.builtin.tags.include_tag import IncludeNode
+from liquid.builtin.tags.render_tag import RenderNode
 from liquid.exceptions import LiquidError
+from liquid.loader import BaseLoader, TemplateSource
 
+from engine.campaign.model import CampaignFile
+from engine.domain.template import KeptTexts
 from engine.errors import Fault, Mark
+from engine.template_tags import CONTENT, TAGS, BlockTagNode, LayoutNode
 from engine.yamlsource import Node, Steps, dotted
 from engine.yamltypes import nearest
 
@@ -22,31 +32,47 @@ NAMES: Final[Mapping[str, frozenset[str]]] = {
     "workspace": frozenset({"name"}),
     "as_of": frozenset(),
     "timezone": frozenset(),
+    "locale": frozenset(),
+    "currency": frozenset(),
 }
 """What a template may name, as `engine.channels.templates` renders it; the user's parts are the workspace's fields."""
 
 REFUSED_FILTERS: Final = ("safe",)
 """Liquid's own that the channels do not have: `safe` would let a user's own text through as HTML."""
 
-REFUSED_TAGS: Final = ("include", "render")
-"""Tags that read other files, which a stored campaign does not have."""
+OWN_FILTERS: Final = ("money", "number", "percent")
+"""Filters that the channels have beside Liquid's own."""
 
 LARGEST_TEMPLATE: Final = 200_000
 """Characters of one template: mail programs cut a message off at about 100 kB."""
 
-_PATH: Final = re.compile(r"[^\s<>{}]+\.(html|liquid|txt|mjml|md)")
+_PATH: Final = re.compile(
+    r"[^\s<>{}]+\.(html?|liquid|txt|mjml|md|markdown)|(?!\w+:)[\w.-]+(/[\w.-]+)+\.[A-Za-z]\w{0,7}", re.IGNORECASE
+)
+"""A file by its extension, or anything in a folder: a path that is mistyped must not be sent as a text."""
 
 
-def is_path(value: str) -> bool:
-    """Whether a `body` or `text` is the path of a template and not the text itself."""
-    return _PATH.fullmatch(value) is not None
+def is_path(value: str, folder: Path | None = None) -> bool:
+    """Whether a `body` or `text` is the path of a template (of one in `folder`) and not the text itself."""
+    if _PATH.fullmatch(value):
+        return True
+    try:
+        return folder is not None and "\n" not in value and (folder / value.strip()).is_file()
+    except (OSError, ValueError):
+        return False  # too long, or with a NUL
 
 
 class Source:
-    """Where one text stands: turns a place in the text into a place in the file that its author has open."""
+    """Where one text stands: turns a place in the text into a place in the file that its author has open.
 
-    def __init__(self, text: str, mark: Mark, *, offset: int, indent: int, lines_below: int) -> None:
+    `path` is the path by which a campaign names a file; None for a text that stands in the campaign file.
+    """
+
+    def __init__(
+        self, text: str, mark: Mark, *, offset: int, indent: int, lines_below: int, path: str | None = None
+    ) -> None:
         self.text = text
+        self.path = path
         self._mark = mark
         self._offset = offset
         self._indent = indent
@@ -63,9 +89,9 @@ class Source:
         )
 
     @classmethod
-    def file(cls, text: str, name: str) -> Source:
+    def file(cls, text: str, name: str, path: str | None = None) -> Source:
         """A text that is a file of its own."""
-        return cls(text, Mark(name, 1, 1), offset=0, indent=0, lines_below=0)
+        return cls(text, Mark(name, 1, 1), offset=0, indent=0, lines_below=0, path=path or name)
 
     def mark(self, index: int) -> Mark:
         """The place of the character at `index`."""
@@ -78,8 +104,9 @@ class Source:
 def read_text(folder: Path, node: Node, path: Steps, faults: list[Fault]) -> Source | None:
     """The text that `node` holds, or that of the template in `folder` that it names; mistakes go to `faults`."""
     value = str(node.value)
-    if path[-1] == "subject" or not is_path(value):
+    if path[-1] not in ("body", "text") or not is_path(value, folder):
         return Source.inline(node)
+    value = value.strip()
     place = (folder / value).resolve()
 
     def refuse(problem: str, hint: str = "") -> None:
@@ -89,48 +116,154 @@ def read_text(folder: Path, node: Node, path: Steps, faults: list[Fault]) -> Sou
         refuse(f'the template "{value}" is outside the folder of the campaign file', "put it beside the campaign")
         return None
     try:
-        text = place.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        refuse(f'the template "{value}" is not UTF-8 (byte {error.start})', "save it as UTF-8")
+        text = file_text(place)
+    except UnreadableText as error:
+        refuse(f'the template "{value}" {error.problem}', error.suggestion)
         return None
     except OSError as error:
         others = [other.relative_to(folder.resolve()).as_posix() for other in place.parent.glob("*") if other.is_file()]
         refuse(f'the template "{value}" cannot be read: {error.strerror}', nearest(value, sorted(others)[:20]))
         return None
+    return Source.file(text, str(folder / value), value)
+
+
+class UnreadableText(ValueError):
+    """A file that holds no text: `problem`, and what to do."""
+
+    def __init__(self, problem: str, suggestion: str = "") -> None:
+        super().__init__(problem)
+        self.problem, self.suggestion = problem, suggestion
+
+
+def file_text(place: Path) -> str:
+    """The text of a UTF-8 file, without a byte order mark. Raises `UnreadableText`, or `OSError`."""
+    raw = place.read_bytes()
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UnreadableText("is UTF-16 or UTF-32, not UTF-8", "save it as UTF-8")
+    try:
+        text = raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise UnreadableText(f"is not UTF-8 (byte {error.start})", "save it as UTF-8") from error
     if not text.strip():
-        refuse(f'the template "{value}" is empty')
-        return None
-    return Source.file(text, str(folder / value))
+        raise UnreadableText("is empty")
+    return text
 
 
-def check_text(source: Source, path: Steps, fields: Collection[str]) -> Iterator[Fault]:
-    """What is wrong with the Liquid of a text: syntax, an unknown filter, a name or field that nothing has."""
-    environment, where = _environment(), dotted(path)
+def check_text(
+    source: Source, path: Steps, fields: Collection[str], snippets: Mapping[str, Source] | None = None
+) -> Iterator[Fault]:
+    """What is wrong with the Liquid of a text: syntax, an unknown filter, a name or field that nothing has.
+
+    `snippets` are the layouts and snippets that it names, by name; they are checked with it, for only who names one
+    tells what it sees.
+    """
+    where, known = dotted(path), snippets or {}
     if len(source.text) > LARGEST_TEMPLATE:
         yield Fault(source.mark(0), where, f"is longer than {LARGEST_TEMPLATE} characters")
         return
+    environment = _environment(known)
     try:
-        template = environment.from_string(source.text)
-        analysis = template.analyze()
+        analysis = environment.from_string(source.text).analyze(include_partials=snippets is not None)
     except LiquidError as error:
-        yield Fault(source.mark(_index(error, source.text)), where, f"not valid Liquid: {error.message}")
+        broken = known.get(str(error.template_name), source) if error.template_name else source
+        yield Fault(broken.mark(_index(error, broken.text)), where, f"not valid Liquid: {error.message}")
         return
     for name, spans in analysis.filters.items():
         if name not in environment.filters:
             hint = nearest(name, sorted(environment.filters))
             hint = hint if hint.startswith("did") else "see the filters of Liquid"
-            yield Fault(source.mark(spans[0].index), where, f'there is no filter "{name}"', hint)
+            place = known.get(spans[0].template_name, source)
+            yield Fault(place.mark(spans[0].index), where, f'there is no filter "{name}"', hint)
     for root, variables in analysis.globals.items():
         for variable in variables:
-            mark = source.mark(variable.span.index)
-            known = fields if root == "user" else NAMES.get(root)
-            if known is None:
+            mark = known.get(variable.span.template_name, source).mark(variable.span.index)
+            names = fields if root == "user" else NAMES.get(root)
+            if names is None:
                 hint = f"did you mean user.{root}?" if root in fields else nearest(root, list(NAMES))
                 yield Fault(mark, where, f'"{root}" is not known to a template', hint)
-            elif known and len(variable.segments) > 1 and str(variable.segments[1]) not in known:
+            elif names and len(variable.segments) > 1 and str(variable.segments[1]) not in names:
                 field = str(variable.segments[1])
                 noun = "a user" if root == "user" else f"the {root}"
-                yield Fault(mark, where, f'{noun} has no field "{field}"', nearest(field, sorted(known)))
+                yield Fault(mark, where, f'{noun} has no field "{field}"', nearest(field, sorted(names)))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A layout or snippet that a text names: its place; of a layout whether a body is put into it, and which blocks."""
+
+    name: str
+    index: int
+    filled: bool = False
+    blocks: tuple[tuple[str, int], ...] = ()
+
+
+class WrongPart(ValueError):
+    """A layout or snippet that is named in a way that cannot work: `problem`, what to do, and the place."""
+
+    def __init__(self, problem: str, suggestion: str, index: int) -> None:
+        super().__init__(problem)
+        self.problem, self.suggestion, self.index = problem, suggestion, index
+
+
+def parts_named(text: str) -> list[Part]:
+    """The layouts and snippets that a text names itself. Raises `LiquidError`, or `WrongPart`."""
+    template = _environment({}).from_string(text)
+    return list(_parts(template.nodes, RenderContext(template), top=True))
+
+
+def prints_content(text: str, snippets: Mapping[str, Source]) -> bool:
+    """Whether a layout, or a snippet of it, prints what it is given. Raises `LiquidError`."""
+    return any(name in CONTENT for name in _environment(snippets).from_string(text).analyze().variables)
+
+
+def _parts(nodes: Iterable[LiquidNode], context: RenderContext, *, top: bool = False) -> Iterator[Part]:
+    before = False
+    for node in nodes:
+        index = node.token.start_index
+        if isinstance(node, LayoutNode):
+            if before or not top:
+                raise WrongPart(
+                    "a layout is named behind other text", "begin the template with {% layout ... %}", index
+                )
+            outside = [one for one in node.body.nodes if not isinstance(one, BlockTagNode)]
+            blocks = [(one.name, one.token.start_index) for one in node.body.nodes if isinstance(one, BlockTagNode)]
+            yield Part(str(node.name.value), index, any(not one.blank for one in outside), tuple(blocks))
+        elif isinstance(node, RenderNode | IncludeNode):
+            if not isinstance(node.name, StringLiteral):
+                raise WrongPart("the name of a snippet must stand in quotes", "choose between snippets with if", index)
+            yield Part(str(node.name.value), index)
+        before = before or not (node.blank or (isinstance(node, ContentNode) and not node.text.strip()))
+        yield from _parts(node.children(context, include_partials=False), context)
+
+
+def unknown_fields(file: CampaignFile, fields: Collection[str], texts: KeptTexts) -> Iterator[str]:
+    """The fields that the texts of a stored campaign print and that its workspace does not have (any more)."""
+    for where, text in _stored(file, texts):
+        for field in _named(text):
+            if field not in fields:
+                yield f"{where}: a user has no field {field}"
+
+
+def _stored(file: CampaignFile, texts: KeptTexts) -> Iterator[tuple[str, str]]:
+    """Every text of a stored campaign with its name."""
+    for message in file.messages:
+        for key in ("subject", "preheader", "body", "text"):
+            yield f"{message.name}.{key}", str(getattr(message, key) or "")
+        yield from ((f"{message.name}.headers.{name}", text) for name, text in message.headers.items())
+    yield from ((f"headers.{name}", text) for name, text in file.headers.items())
+    yield from ((f"snippet {snippet.name}", snippet.text) for snippet in texts.snippets)
+
+
+@lru_cache(maxsize=4_000)
+def _named(text: str) -> tuple[str, ...]:
+    """The user's fields that a text names; none where it is no Liquid, which sending tells."""
+    if "user" not in text:
+        return ()
+    try:
+        variables = _environment({}).from_string(text).analyze(include_partials=False).globals.get("user", [])
+    except LiquidError:
+        return ()
+    return tuple(dict.fromkeys(str(one.segments[1]) for one in variables if len(one.segments) > 1))
 
 
 def _index(error: LiquidError, text: str) -> int:
@@ -143,11 +276,27 @@ def _index(error: LiquidError, text: str) -> int:
     return opened[-1] if opened else len(text.rstrip())
 
 
-@cache
-def _environment() -> Environment:
-    environment = Environment()
-    for name in REFUSED_TAGS:
-        environment.tags.pop(name)
+class _Texts(BaseLoader):
+    """Gives the texts of the snippets that were read."""
+
+    def __init__(self, snippets: Mapping[str, Source]) -> None:
+        self._snippets = snippets
+
+    def get_source(self, env: Environment, template_name: str, **_: object) -> TemplateSource:  # noqa: ARG002
+        """The text of a snippet; one that could not be read was told of, and is taken as empty."""
+        known = self._snippets.get(template_name)
+        return TemplateSource("" if known is None else known.text, template_name, None)
+
+    def load(self, env: Environment, name: str, **_: object) -> BoundTemplate:
+        """The snippet, under the name that the text gives it."""
+        return env.from_string(self.get_source(env, name).text, name=name, path=name)
+
+
+def _environment(snippets: Mapping[str, Source]) -> Environment:
+    environment = Environment(loader=_Texts(snippets))
+    for tag in TAGS:
+        environment.add_tag(tag)
     for name in REFUSED_FILTERS:
         environment.filters.pop(name)
+    environment.filters |= dict.fromkeys(OWN_FILTERS, str)
     return environment

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
+from liquid import BoundTemplate
+
 from engine.channels.message import Mail, build
-from engine.channels.skeleton import Letter, Written, is_html, skeleton_of
+from engine.channels.preheader import mark_preheader
+from engine.channels.skeleton import Letter, Written, skeleton_of
+from engine.channels.template_errors import TemplateFailed
 from engine.channels.template_values import UserValues, surroundings
-from engine.channels.templates import TemplateFailed, render, user_fields
+from engine.channels.templates import rendered, user_fields, with_snippets
 from engine.domain.delivery import Envelope
 from engine.predicate.fields import Catalogue
 
@@ -22,12 +27,16 @@ class Mailing:
 
     def __init__(self, letter: Letter, message: str, catalogue: Catalogue) -> None:
         """A template that cannot be read fails when a mail is written, not here."""
+        if letter.preheader and letter.html:
+            body, snippets = mark_preheader(letter.body, letter.snippets)
+            letter = replace(letter, body=body, snippets=snippets)
+        self.catalogue = catalogue
         self._letter = letter
-        self._html = is_html(letter.body)
-        # The zone of `date` is the user's own, whatever a template names.
-        named = _named((letter.subject, letter.body, letter.text))
-        self._values = UserValues(catalogue, None if named is None else {*named, "timezone"})
+        # The zone and language of filters are the user's own, whatever a template names.
+        named = _named(letter)
+        self._values = UserValues(catalogue, None if named is None else {*named, "timezone", "locale"})
         self._surroundings = lru_cache(64)(lambda as_of: surroundings(catalogue, letter.campaign, message, as_of))
+        self._bound: dict[str, BoundTemplate] = {}
         try:
             self._skeleton = skeleton_of(letter)
         except TemplateFailed:
@@ -48,9 +57,9 @@ class Mailing:
 
     def write_whole(self, values: Mapping[str, object], written: Written) -> Envelope:
         """The same without the skeleton: rendered as a whole, then built. Raises as `write`."""
-        letter, html = self._letter, self._html
-        body = render(letter.body, values, html=html)
-        text = render(letter.text, values) if letter.text else ""
+        letter = self._letter
+        texts = {name: self._rendered(name, text, html, values) for name, text, html in letter.parts()}
+        body = texts["body"]
         return build(
             Mail(
                 key=written.key,
@@ -59,19 +68,46 @@ class Mailing:
                 sent_at=written.sent_at,
                 sender=letter.sender,
                 recipient=written.recipient,
-                subject=render(letter.subject, values),
-                html=body if html else "",
-                text=text if html else body,
+                subject=texts["subject"],
+                html=body if letter.html else "",
+                text=texts.get("text", "") if letter.html else body,
+                reply_to=letter.reply_to,
+                envelope_from=letter.envelope_from,
+                headers=tuple((name, texts[f"headers.{name}"]) for name, _ in letter.headers),
+                preheader=texts.get("preheader", ""),
             )
         )
 
+    def part(self, wanted: str, values: Mapping[str, object]) -> str:
+        """One part rendered, by its name in `Letter.parts`. Raises `TemplateFailed`."""
+        return next(self._rendered(*one, values) for one in self._letter.parts() if one[0] == wanted)
 
-def _named(templates: tuple[str, ...]) -> set[str] | None:
-    """The user's fields that templates name; None where one names them all, or cannot be read."""
+    def part_of(self, failure: TemplateFailed) -> str:
+        """The part in whose own text a template failed; empty for one of its snippets or layouts."""
+        return next((name for name, text, _ in self._letter.parts() if text == failure.source), "")
+
+    def snippet_of(self, failure: TemplateFailed) -> tuple[str, str]:
+        """The format and the name of the snippet in whose text a template failed; empty for none."""
+        for form, texts in (("html", self._letter.snippets), ("text", self._letter.text_snippets)):
+            for name, text in texts.items():
+                if text == failure.source:
+                    return form, name
+        return "", ""
+
+    def _rendered(self, name: str, text: str, html: bool, values: Mapping[str, object]) -> str:
+        template = self._bound.get(name)
+        if template is None:
+            template = with_snippets(text, html, self._letter.snippets if html else self._letter.text_snippets)
+            self._bound[name] = template
+        return rendered(template, values, text)
+
+
+def _named(letter: Letter) -> set[str] | None:
+    """The user's fields that its templates name; None where one names them all, or cannot be read."""
     named: set[str] = set()
-    for template in templates:
+    for _, text, html in letter.parts():
         try:
-            fields = user_fields(template)
+            fields = user_fields(text, letter.snippets if html else letter.text_snippets)
         except TemplateFailed:
             return None
         if fields is None:

@@ -14,10 +14,12 @@ from email.header import Header
 from email.utils import format_datetime, formataddr
 from functools import lru_cache
 from hashlib import blake2b
+from html import escape
 from typing import Final
 
 from engine.channels.addresses import domain_of, envelope_address
 from engine.channels.plaintext import text_of
+from engine.channels.preheader import with_preheader, without_preheader
 from engine.clock import Instant, format_instant, moment
 from engine.domain.delivery import Envelope
 from engine.errors import AuthorError
@@ -49,7 +51,9 @@ class Mail:
     """What a mail says, rendered.
 
     `html` and `text` may not both be empty; `sent_at` is system time, `as_of` campaign time; `recipient` is an address
-    that `envelope_address` accepts; `unsubscribe` an `https:` or `mailto:` URL, or empty.
+    that `envelope_address` accepts; `unsubscribe` an `https:` or `mailto:` URL, or empty. `envelope_from` is where
+    bounces go (empty: to the sender); `headers` are those of one's own by name, and one that is empty is left out.
+    `preheader` is put where `html` holds `PREHEADER`, else before it.
     """
 
     key: str
@@ -62,6 +66,10 @@ class Mail:
     html: str = ""
     text: str = ""
     unsubscribe: str = ""
+    reply_to: Sender | None = None
+    envelope_from: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    preheader: str = ""
 
 
 def fingerprint(key: str) -> bytes:
@@ -87,8 +95,12 @@ def build(mail: Mail) -> Envelope:
         raise BadMessage("bad_address: the user's address is none")
     if not mail.html and not mail.text:
         raise BadMessage("empty: the mail has neither HTML nor text")
+    bounces = envelope_address(mail.envelope_from) if mail.envelope_from else sender
+    if bounces is None:
+        raise BadMessage("bad_envelope_from: the address for bounces is none")
     headers = [
         b"From: " + mailbox(mail.sender.name, sender, "From"),
+        *reply_to_line(mail.reply_to),
         b"To: " + mailbox("", recipient, "To"),
         b"Subject: " + words(mail.subject, "Subject"),
         b"Date: " + date_of(mail.sent_at // 1000),
@@ -98,17 +110,20 @@ def build(mail: Mail) -> Envelope:
         b"Tidegate-Campaign: " + words(mail.campaign, "Tidegate-Campaign"),
         b"Tidegate-As-Of: " + instant_of(mail.as_of),
     ]
+    headers += [line for name, value in mail.headers if (line := own_header(name, value))]
     if mail.unsubscribe:
         headers.append(b"List-Unsubscribe: <" + _url(mail.unsubscribe) + b">")
         if mail.unsubscribe.startswith("https:"):
             headers.append(b"List-Unsubscribe-Post: List-Unsubscribe=One-Click")  # RFC 8058
     raw = b"\r\n".join(headers) + b"\r\n" + _body(mail)
-    return Envelope(mail.key, sender, recipient, raw, clean=True)
+    return Envelope(mail.key, bounces, recipient, raw, clean=True)
 
 
 def _body(mail: Mail) -> bytes:
-    text = part("plain", mail.text or text_of(mail.html))
-    return both(fingerprint(mail.key), text, part("html", mail.html)) if mail.html else text
+    text = part("plain", mail.text or text_of(without_preheader(mail.html)))
+    if not mail.html:
+        return text
+    return both(fingerprint(mail.key), text, part("html", with_preheader(mail.html, escape(mail.preheader))))
 
 
 def both(print_of_key: bytes, text: bytes, html: bytes) -> bytes:
@@ -180,6 +195,36 @@ def _encoded(clean: str, header: str, charset: str = "") -> bytes:
     charset = charset or ("us-ascii" if foldable else "utf-8")
     value = Header(clean.encode("utf-8", "replace").decode(), charset, maxlinelen=76, header_name=header)
     return _LINE_ENDS.sub("\r\n", value.encode()).encode()
+
+
+def reply_to_line(reply_to: Sender | None) -> list[bytes]:
+    """The header that says where answers go, where one is wanted. Raises `BadMessage` where its address is none."""
+    if reply_to is None:
+        return []
+    address = envelope_address(reply_to.address)
+    if address is None:
+        raise BadMessage("bad_reply_to: the address for answers is none")
+    return [b"Reply-To: " + mailbox(reply_to.name, address, "Reply-To")]
+
+
+def own_header(name: str, value: str) -> bytes:
+    """A header that a campaign names itself, folded at spaces; empty where its text is.
+
+    Controls and line ends become a space, so nothing can be injected. Raises `BadMessage` where it is too long to fold.
+    """
+    clean = " ".join((value if value.isprintable() else _CONTROLS.sub(" ", value)).split())
+    if not clean:
+        return b""
+    if not clean.isascii():
+        return name.encode() + b": " + _encoded(clean, name)
+    lines = [f"{name}:"]
+    for word in clean.split(" "):
+        if len(lines[-1]) + len(word) > 75 and lines[-1] != f"{name}:":
+            lines.append("")
+        lines[-1] += f" {word}"
+    if max(map(len, lines)) > LONGEST_LINE:
+        raise BadMessage(f"bad_header: {name} is longer than {LONGEST_LINE} characters without a space")
+    return "\r\n".join(lines).encode()
 
 
 def shown_key(key: str) -> bytes:

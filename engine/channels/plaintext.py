@@ -8,6 +8,9 @@ from html.parser import HTMLParser
 from typing import Final
 
 _SKIPPED: Final = frozenset({"style", "script", "head", "title", "template"})
+_VOID: Final = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"})
+_UNSEEN: Final = re.compile(r"display\s*:\s*none", re.IGNORECASE)
+"""A style that hides an element, as preheaders have it."""
 _PARAGRAPHS: Final = frozenset({"p", "h1", "h2", "h3", "h4", "h5", "h6", "table", "ul", "ol", "blockquote", "pre"})
 _LINES: Final = frozenset({"div", "tr", "li", "section", "article", "header", "footer", "address", "dd", "dt"})
 _OPEN: Final = re.compile(r"<[^>]*\Z|&[^\s<&;]*\Z")
@@ -26,11 +29,12 @@ class _Reader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "body":
             self._hidden.clear()  # HTML may leave out the end of its head
-        if tag in _SKIPPED:
-            self._hidden.append(tag)
-        if self._hidden:
-            return
         given = dict(attrs)
+        unseen = "hidden" in given or _UNSEEN.search(given.get("style") or "") is not None
+        if tag in _SKIPPED or (tag not in _VOID and (unseen or tag in self._hidden)):
+            self._hidden.append(tag)
+        if self._hidden or unseen:
+            return
         if tag == "br":
             self.parts.append("\n")
         elif tag == "hr":

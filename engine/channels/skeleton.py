@@ -8,8 +8,9 @@ what HTML had to escape, and what is empty, is read and laid out anew.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from html import escape
 from typing import Final, NamedTuple
 
 from engine.channels.addresses import envelope_address
@@ -22,11 +23,14 @@ from engine.channels.message import (
     instant_of,
     mailbox,
     message_id,
+    own_header,
     part,
+    reply_to_line,
     shown_key,
     words,
 )
 from engine.channels.plaintext import text_around, text_of
+from engine.channels.preheader import PREHEADER, with_preheader, without_preheader
 from engine.channels.template_slots import MARK, Slotted, cut
 from engine.clock import Instant
 from engine.domain.delivery import Envelope
@@ -41,13 +45,34 @@ _PRINT: Final = b"%(print)b"
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """What a workspace's user is written: a message's templates (`text` may be empty), who sends it, and for what."""
+    """What a workspace's user is written: a message's templates (`text` may be empty), who sends it, and for what.
+
+    `html` tells whether the body is HTML; `preheader` and the texts of `headers` are templates too. `snippets` and
+    `text_snippets` are what templates may name, in HTML and in texts. `envelope_from` is where bounces go.
+    """
 
     sender: Sender
     campaign: str
     subject: str
     body: str
     text: str
+    html: bool = True
+    preheader: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    reply_to: Sender | None = None
+    envelope_from: str = ""
+    snippets: Mapping[str, str] = field(default_factory=dict)
+    text_snippets: Mapping[str, str] = field(default_factory=dict)
+
+    def parts(self) -> Iterator[tuple[str, str, bool]]:
+        """Its templates: the name of each part as origins have it, its text, and whether it is HTML."""
+        yield "subject", self.subject, False
+        yield "body", self.body, self.html
+        for name, text in (("text", self.text), ("preheader", self.preheader)):
+            if text and self.html:  # a plain body has room for neither
+                yield name, text, False
+        for name, text in self.headers:
+            yield f"headers.{name}", text, False
 
 
 class Written(NamedTuple):
@@ -89,19 +114,29 @@ class _Part:
 class Skeleton:
     """The skeleton of one letter. Use `skeleton_of`."""
 
-    def __init__(self, letter: Letter, sender: str, subject: Slotted, body: Slotted, text: Slotted | None) -> None:
-        self._html = is_html(letter.body)
-        self._subject, self._body, self._text = subject, body, text
+    def __init__(self, letter: Letter, addresses: tuple[str, str], cuts: _Cuts) -> None:
+        subject, body, text, preheader = cuts.subject, cuts.body, cuts.text, cuts.preheader
+        sender, self._bounces = addresses
+        self._html = letter.html
+        self._subject, self._text = subject, text
+        self._body = _without_mark(body) if self._html else body
         self._sender = sender
         self._from = mailbox(letter.sender.name, sender, "From")
+        self._reply_to = b"".join(line + b"\r\n" for line in reply_to_line(letter.reply_to))
+        self._headers = cuts.headers
         self._campaign = words(letter.campaign, "Tidegate-Campaign")
         self._fixed_subject = None if subject.slots else words(subject.literals[0], "Subject")
-        self._body_part = _Part("html" if self._html else "plain", body.literals)
+        self._preheader, self._split = preheader, 0
+        shown = self._body
+        if self._html and preheader is not None:
+            shown, self._split = _with_preheader(body, preheader)
+        self._shown = shown
+        self._body_part = _Part("html" if self._html else "plain", shown.literals)
         self._text_part = None if text is None else _Part("plain", text.literals)
-        around = text_around(body.marked, MARK) if self._html else None
+        around = text_around(self._body.marked, MARK) if self._html else None
         self._seen = [] if around is None else around[1]
         self._around = None if around is None else _Part("plain", tuple(around[0]))
-        fields = {slot.field for one in (subject, body, text) if one for slot in one.slots}
+        fields = {slot.field for one in (subject, shown, text) if one for slot in one.slots}
         self._places = {field: _place(field) for field in fields}
         self._whole = self._finished()
 
@@ -129,25 +164,34 @@ class Skeleton:
             b"key": shown_key(key),
             b"as_of": instant_of(written.as_of),
         }
+        for place, name, one in self._headers:
+            line = own_header(name, one.fill(_texts(one, user, values, html=False)))
+            given[place] = line + b"\r\n" if line else b""
         if self._whole is not None and self._put_words(user, given):
             raw = self._whole % given
         else:
             raw = self._head() % given + self._content(given[b"print"], user, values)
-        return Envelope(key, self._sender, written.recipient, raw, clean=True)
+        return Envelope(key, self._bounces, written.recipient, raw, clean=True)
 
     def _head(self) -> bytes:
         """The header up to that of the content, with a named place for each thing that differs."""
         return (
-            b"From: %b\r\nTo: %%(to)b\r\nSubject: %%(subject)b\r\nDate: %%(date)b\r\nMessage-ID: %b\r\n"
+            b"From: %b\r\n%bTo: %%(to)b\r\nSubject: %%(subject)b\r\nDate: %%(date)b\r\nMessage-ID: %b\r\n"
             b"MIME-Version: 1.0\r\nTidegate-Delivery: %%(key)b\r\nTidegate-Campaign: %b\r\n"
-            b"Tidegate-As-Of: %%(as_of)b\r\n"
-        ) % (_literal(self._from), message_id(_PRINT, self._sender), _literal(self._campaign))
+            b"Tidegate-As-Of: %%(as_of)b\r\n%b"
+        ) % (
+            _literal(self._from),
+            _literal(self._reply_to),
+            message_id(_PRINT, self._sender),
+            _literal(self._campaign),
+            b"".join(b"%%(%b)b" % place for place, _, _ in self._headers),
+        )
 
     def _finished(self) -> bytes | None:
         """The whole mail with a named place for each thing that differs; None where a value decides on more."""
         if None in self._places:
             return None  # a filter has to be asked
-        main = _named(self._body_part, self._body)
+        main = _named(self._body_part, self._shown)
         if not self._html:
             return None if main is None else self._head() + main
         if self._text is not None and self._text_part is not None:
@@ -161,8 +205,8 @@ class Skeleton:
 
     def _put_words(self, user: Mapping[str, object], given: dict[bytes, bytes]) -> bool:
         """Add the user's values by their fields' names; False where one is more than short ASCII words."""
-        for field, place in self._places.items():
-            value = user.get(field) if field else None
+        for name, place in self._places.items():
+            value = user.get(name) if name else None
             if type(value) is not str or len(value) > _LONGEST_WORDS or not value.isascii():
                 return False
             if not _WORDS.fullmatch(value):
@@ -173,7 +217,7 @@ class Skeleton:
     def _content(self, print_of_key: bytes, user: Mapping[str, object], values: Mapping[str, object]) -> bytes:
         texts = _texts(self._body, user, values, html=self._html)
         plain = _plain(texts)
-        main = self._body_part.made(texts, plain)
+        main = self._body_part.made(*self._with_preheader(texts, plain, user, values))
         if not self._html:
             return main
         if self._text is not None and self._text_part is not None:
@@ -181,6 +225,16 @@ class Skeleton:
             if any(own) or any(self._text.literals):
                 return both(print_of_key, self._text_part.made(own, _plain(own)), main)
         return both(print_of_key, self._read(texts, plain), main)
+
+    def _with_preheader(
+        self, texts: list[str], plain: list[bytes] | None, user: Mapping[str, object], values: Mapping[str, object]
+    ) -> tuple[list[str], list[bytes] | None]:
+        """What is put into the body's slots, and into those of its preheader among them."""
+        if self._preheader is None or not self._preheader.slots:
+            return texts, plain
+        own = [escape(text) for text in _texts(self._preheader, user, values, html=False)]
+        shown = [*texts[: self._split], *own, *texts[self._split :]]
+        return shown, _plain(shown)
 
     def _read(self, texts: list[str], plain: list[bytes] | None) -> bytes:
         """The text part that is read from the HTML."""
@@ -190,23 +244,55 @@ class Skeleton:
         return part("plain", text_of(self._body.fill(texts)))
 
 
-def is_html(body: str) -> bool:
-    """Whether a message's body is HTML: it begins with a tag."""
-    return body.lstrip().startswith("<")
+class _Cuts(NamedTuple):
+    """The templates of a letter, each cut at its outputs; a header with the name of its place and its own."""
+
+    subject: Slotted
+    body: Slotted
+    text: Slotted | None
+    preheader: Slotted | None
+    headers: list[tuple[bytes, str, Slotted]]
 
 
 def skeleton_of(letter: Letter) -> Skeleton | None:
     """The skeleton of a letter, or None where it must be rendered as a whole. Raises `TemplateFailed`.
 
-    None: a template with a tag, a body that could come out empty, a sender that is no address.
+    None: a template with a tag, a body that could come out empty, a preheader that could, a sender that is no address.
     """
-    html = is_html(letter.body)
-    subject, body = cut(letter.subject, html=False), cut(letter.body, html=html)
-    text = cut(letter.text, html=False) if letter.text and html else None
+    html, inside = letter.html, letter.text_snippets
+    body = cut(letter.body, html=html, snippets=letter.snippets if html else inside)
+    texts = {name: cut(text, html=False, snippets=inside) for name, text, _ in letter.parts() if name != "body"}
     sender = envelope_address(letter.sender.address)
-    if subject is None or body is None or sender is None or (letter.text and html and text is None):
+    bounces = envelope_address(letter.envelope_from) if letter.envelope_from else sender
+    preheader = texts.get("preheader")
+    if body is None or None in texts.values() or sender is None or bounces is None or not any(body.literals):
         return None
-    return Skeleton(letter, sender, subject, body, text) if any(body.literals) else None
+    if letter.reply_to is not None and envelope_address(letter.reply_to.address) is None:
+        return None
+    if preheader is not None and not "".join(preheader.literals).strip():
+        return None
+    subject, text = texts["subject"], texts.get("text") if html else None
+    assert subject is not None  # noqa: S101 - a letter has one
+    headers = [
+        (b"header.%d" % i, name, one)
+        for i, (name, _) in enumerate(letter.headers)
+        if (one := texts[f"headers.{name}"]) is not None
+    ]
+    return Skeleton(letter, (sender, bounces), _Cuts(subject, body, text, preheader, headers))
+
+
+def _without_mark(body: Slotted) -> Slotted:
+    """A body without the mark of its preheader."""
+    return Slotted(tuple(without_preheader(text) for text in body.literals), body.slots)
+
+
+def _with_preheader(body: Slotted, preheader: Slotted) -> tuple[Slotted, int]:
+    """A body with its preheader in its place, and how many of the body's slots stand before it."""
+    place = body.marked.find(PREHEADER)
+    before = body.marked.count(MARK, 0, place) if place >= 0 else 0
+    whole = with_preheader(body.marked, escape(preheader.marked))
+    slots = (*body.slots[:before], *preheader.slots, *body.slots[before:])
+    return Slotted(tuple(whole.split(MARK)), slots), before
 
 
 def _texts(slotted: Slotted, user: Mapping[str, object], values: Mapping[str, object], *, html: bool) -> list[str]:

@@ -1,4 +1,4 @@
-"""The filters of message templates: Liquid's own under limits, exact numbers, and `date` in campaign time."""
+"""The filters of message templates: Liquid's own under limits, exact numbers, `date` in campaign time."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from liquid import Environment, RenderContext
-from liquid.exceptions import FilterArgumentError, OutputStreamLimitError
+from liquid.exceptions import FilterArgumentError, LiquidError, OutputStreamLimitError
 from liquid.filter import with_context
+from liquid.undefined import is_undefined
 
+from engine.channels import template_locale
+from engine.channels.template_dates import format_time, read_time
+from engine.channels.template_errors import BadArgument
+from engine.channels.template_locale import DATE_FORMS, format_date, locale_of, names_of
 from engine.channels.template_numbers import FILTERS
 
 LARGEST_VALUE: Final = 262_144
@@ -23,10 +28,9 @@ _REFUSED: Final = frozenset({"safe"})
 
 def install_filters(environment: Environment) -> None:
     """Give `environment` its filters: none takes or makes a value beyond `LARGEST_VALUE`."""
-    environment.filters |= FILTERS
+    environment.filters |= {**FILTERS, **template_locale.FILTERS, "date": date}
     for name, function in list(environment.filters.items()):
         environment.filters[name] = _limited(name, function)
-    environment.filters["date"] = with_context(date)
     for name in _REFUSED:
         environment.filters.pop(name, None)
 
@@ -38,7 +42,12 @@ def _limited(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         product = sizes[0] * max(sizes[1:], default=1) if name in _MULTIPLYING else max(sizes)
         if product > LARGEST_VALUE:
             raise OutputStreamLimitError(f"{name}: too long a value", token=None)
-        made = function(value, *arguments, **named)
+        try:
+            made = function(value, *arguments, **named)
+        except (LiquidError, TypeError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a filter meets any value; the place is told, the value is not
+            raise FilterArgumentError(type(error).__name__, token=None) from None
         if _length(made) > LARGEST_VALUE:
             raise OutputStreamLimitError(f"{name}: makes too long a value", token=None)
         return made
@@ -53,35 +62,39 @@ def _length(value: object) -> int:
     return max(1, len(value)) if isinstance(value, str | list | tuple | range) else 1
 
 
-def date(value: object, form: object = "%Y-%m-%d", zone: object = None, *, context: RenderContext) -> str:
-    """A time as text: `{{ user.last_order_at | date: "%d %B %Y" }}`, `{{ "now" | date: "%A" }}`.
+@with_context
+def date(
+    value: object, form: object = "%Y-%m-%d", zone: object = None, locale: object = None, *, context: RenderContext
+) -> str:
+    """A time as text: `{{ user.last_order_at | date: "%d %B %Y" }}`, `{{ "now" | date: "long" }}`.
 
     `now` and `today` are the run's `as_of` (campaign time): a template has no other clock, so that a repeated attempt
-    makes the same mail. The zone is the one given, else the user's, else the workspace's, else UTC. What is missing
-    gives an empty text. Raises `FilterArgumentError` for a zone or a text that is none.
+    makes the same mail. The zone is the one given, else the user's, else the workspace's, else UTC; names of months and
+    days are those of the locale. What is missing gives an empty text, what is no time stays as it is. Raises
+    `BadArgument` for a zone or a locale that is none.
     """
-    if value in ("now", "today"):
-        value = context.resolve("as_of")
-    if not value:
+    if value is None or value == "" or isinstance(value, bool) or is_undefined(value):
         return ""
-    return _moment(value).astimezone(_zone(zone, context)).strftime(str(form))
+    if not form or is_undefined(form):
+        return str(value)
+    at = read_time(value, _zone(zone, context), _as_of(context))
+    if at is None:
+        return str(value)
+    where = locale_of(context, locale)
+    return format_date(at, str(form), where) if form in DATE_FORMS else format_time(at, str(form), names_of(where))
 
 
-def _moment(value: object) -> datetime:
-    if isinstance(value, datetime):
-        return value
-    try:
-        read = datetime.fromisoformat(str(value))
-    except ValueError as error:
-        raise FilterArgumentError("date: expected a time field, an ISO 8601 text or now", token=None) from error
-    return read if read.tzinfo else read.replace(tzinfo=UTC)
+def _as_of(context: RenderContext) -> datetime:
+    """Campaign time; the epoch where a text is rendered outside a campaign."""
+    at = context.resolve("as_of", default=None)
+    return at if isinstance(at, datetime) else datetime.fromtimestamp(0, UTC)
 
 
 def _zone(given: object, context: RenderContext) -> tzinfo:
     if given:
         zone = _known_zone(given)
         if zone is None:
-            raise FilterArgumentError("date: unknown time zone", token=None)
+            raise BadArgument("date: unknown time zone")
         return zone
     user = context.resolve("user")
     own = user.get("timezone") if isinstance(user, dict) else None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Context, Decimal, InvalidOperation, localcontext
 from typing import Final, TypeAlias
 
-from liquid.exceptions import FilterArgumentError
+from engine.channels.template_errors import BadArgument
 
 Number: TypeAlias = int | Decimal
 
@@ -22,10 +22,11 @@ def number(value: object) -> Number:
     if isinstance(value, int):
         return value
     try:
-        read = value if isinstance(value, Decimal) else Decimal(str(value).strip() if value else "0")
+        text = value if isinstance(value, Decimal) else str(value).strip() if value is not None else ""
+        read = Decimal(text) if text != "" else 0
     except InvalidOperation:
         return 0
-    return read if read.is_finite() and abs(read.adjusted()) < 100 else 0
+    return read if isinstance(read, int) or (read.is_finite() and abs(read.adjusted()) < 100) else 0
 
 
 def _plain(value: Decimal) -> Number:
@@ -34,7 +35,7 @@ def _plain(value: Decimal) -> Number:
 
 
 def _two(operation: Callable[[Number, Number], Number]) -> Callable[..., Number]:
-    def apply(value: object, other: object = 0) -> Number:
+    def apply(value: object, other: object) -> Number:
         left, right = number(value), number(other)
         if isinstance(left, int) and isinstance(right, int):
             return operation(left, right)
@@ -48,7 +49,7 @@ def divided_by(value: object, other: object) -> Number:
     """Whole numbers divide to a whole number (Liquid's rule), others to at most 16 digits."""
     left, right = number(value), number(other)
     if right == 0:
-        raise FilterArgumentError("divided_by: can't divide by 0", token=None)
+        raise BadArgument("divided_by: can't divide by 0")
     if isinstance(left, int) and isinstance(right, int):
         return left // right
     return _plain(_SHOWN.divide(Decimal(left), Decimal(right)))
@@ -58,7 +59,7 @@ def modulo(value: object, other: object) -> Number:
     """The remainder with the sign of the divisor, as Liquid has it."""
     left, right = number(value), number(other)
     if right == 0:
-        raise FilterArgumentError("modulo: can't divide by 0", token=None)
+        raise BadArgument("modulo: can't divide by 0")
     if isinstance(left, int) and isinstance(right, int):
         return left % right
     with localcontext(_DIGITS):
@@ -66,12 +67,14 @@ def modulo(value: object, other: object) -> Number:
 
 
 def rounded(value: object, digits: object = 0) -> Number:
-    """Half away from zero, to `digits` places; without digits a whole number."""
-    places = int(number(digits))
-    if not 0 <= places <= 20:
-        raise FilterArgumentError("round: expected 0 to 20 digits", token=None)
-    exact = Decimal(number(value)).quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP, Context(prec=130))
-    return exact if places else int(exact)
+    """Half away from zero, to `digits` places; without digits, and of a whole number, a whole number."""
+    left, places = number(value), int(number(digits))
+    if places > 20:
+        raise BadArgument("round: expected at most 20 digits")
+    if isinstance(left, int) and places >= 0:
+        return left
+    exact = Decimal(left).quantize(Decimal(1).scaleb(-max(places, -100)), ROUND_HALF_UP, Context(prec=130))
+    return exact if places > 0 else int(exact)
 
 
 def _whole(rounding: str) -> Callable[[object], int]:

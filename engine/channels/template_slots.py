@@ -7,18 +7,23 @@ itself, with the same result as in its template, for outputs do not know of each
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
 from liquid import BoundTemplate
+from liquid.ast import Node
 from liquid.builtin.content import ContentNode
-from liquid.builtin.expressions import FilteredExpression, Path
+from liquid.builtin.expressions import FilteredExpression, Path, StringLiteral
 from liquid.builtin.output import OutputNode
+from liquid.builtin.tags.include_tag import IncludeNode
+from liquid.builtin.tags.render_tag import RenderNode
+from liquid.expression import Expression
 from liquid.stringify import to_liquid_string
 
-from engine.channels.templates import OF_MAPPINGS, bound, rendered
+from engine.channels.templates import OF_MAPPINGS, bound, part_nodes, part_of, rendered, with_snippets
+from engine.template_tags import CONTENT, BlockTagNode, LayoutNode
 
 MARK: Final = "\ue000"
 """Stands for a slot where a template's own text is examined: of the private use area, so in no template."""
@@ -63,21 +68,111 @@ class Slotted:
         return "".join(chain.from_iterable(zip(self.literals, [*texts, ""], strict=True)))
 
 
-def cut(template: str, *, html: bool) -> Slotted | None:
-    """The template cut at its outputs, or None where it has a tag. Raises `TemplateFailed` where it cannot be read."""
-    if MARK in template:
+def cut(template: str, *, html: bool, snippets: Mapping[str, str] | None = None) -> Slotted | None:
+    """The template cut at its outputs, or None where it has a tag. Raises `TemplateFailed` where it cannot be read.
+
+    A layout, and a snippet that is given nothing, stand for what is in them.
+    """
+    if MARK in template or any(MARK in text for text in (snippets or {}).values()):
         return None
-    whole = bound(template, html)
+    whole = with_snippets(template, html, snippets) if snippets else bound(template, html)
+    nodes = _flat(whole.nodes, whole, _Filled(None, {}), frozenset())
+    if nodes is None:
+        return None
     literals, slots = [""], list[Slot]()
-    for node in whole.nodes:
+    for node in nodes:
         if isinstance(node, ContentNode):
             literals[-1] += _line_ends(node.text)
-        elif isinstance(node, OutputNode):
-            slots.append(Slot(_field(node), type(whole)(whole.env, [node]), template))
-            literals.append("")
         else:
-            return None
+            slots.append(Slot(_field(node), part_of(whole, node), template))
+            literals.append("")
     return Slotted(tuple(literals), tuple(slots))
+
+
+@dataclass(frozen=True, slots=True)
+class _Filled:
+    """What a layout is filled with: the body's nodes (None outside a layout), and its blocks by name."""
+
+    body: list[ContentNode | OutputNode] | None
+    blocks: Mapping[str, list[ContentNode | OutputNode]]
+
+
+def _flat(
+    nodes: Iterable[Node], whole: BoundTemplate, filled: _Filled, inside: frozenset[str]
+) -> list[ContentNode | OutputNode] | None:
+    """Texts and outputs in the order in which they are printed, or None where a tag decides on that."""
+    flat: list[ContentNode | OutputNode] = []
+    for node in nodes:
+        found = _printed(node, whole, filled, inside)
+        if found is None:
+            return None
+        flat += found
+    return flat
+
+
+def _printed(
+    node: Node, whole: BoundTemplate, filled: _Filled, inside: frozenset[str]
+) -> list[ContentNode | OutputNode] | None:
+    if isinstance(node, ContentNode):
+        return [node]
+    if isinstance(node, OutputNode):
+        if not _names_content(node):
+            return [node]
+        return filled.body if _is_content(node) and filled.body is not None else None
+    if isinstance(node, BlockTagNode) and filled.body is not None:
+        own = _flat(node.body.nodes, whole, filled, inside)
+        return filled.blocks.get(node.name, own)
+    if isinstance(node, RenderNode | IncludeNode) and isinstance(node.name, StringLiteral):
+        given = node.var is not None or node.args
+        # A snippet of `render` sees the user and no layout; so does one of `include` where nothing is filled in.
+        alone = filled if isinstance(node, IncludeNode) else _Filled(None, {})
+        return None if given else _of_part(str(node.name.value), whole, alone, inside)
+    if isinstance(node, LayoutNode) and not node.args and filled.body is None and not inside:
+        return _laid_out(node, whole)
+    return None
+
+
+def _of_part(
+    name: str, whole: BoundTemplate, filled: _Filled, inside: frozenset[str]
+) -> list[ContentNode | OutputNode] | None:
+    nodes = part_nodes(whole, name)
+    return None if nodes is None or name in inside else _flat(nodes, whole, filled, inside | {name})
+
+
+def _laid_out(node: LayoutNode, whole: BoundTemplate) -> list[ContentNode | OutputNode] | None:
+    body: list[ContentNode | OutputNode] = []
+    blocks: dict[str, list[ContentNode | OutputNode]] = {}
+    for one in node.body.nodes:
+        inner = one.body.nodes if isinstance(one, BlockTagNode) else [one]
+        found = _flat(inner, whole, _Filled(None, {}), frozenset({node.name.value}))
+        if found is None:
+            return None
+        if isinstance(one, BlockTagNode):
+            blocks.setdefault(one.name, found)
+        else:
+            body += found
+    return _of_part(str(node.name.value), whole, _Filled(body, blocks), frozenset())
+
+
+def _is_content(node: OutputNode) -> bool:
+    """Whether an output prints a layout's content as it is."""
+    expression = node.expression
+    if not isinstance(expression, FilteredExpression) or expression.filters or not isinstance(expression.left, Path):
+        return False
+    path = expression.left.path
+    return len(path) == 1 and path[0] in CONTENT
+
+
+def _names_content(node: OutputNode) -> bool:
+    """Whether an output names what only a layout has."""
+
+    def roots(expression: Expression) -> Iterator[object]:
+        if isinstance(expression, Path):
+            yield expression.path[0]
+        for child in expression.children():
+            yield from roots(child)
+
+    return any(root in CONTENT for root in roots(node.expression))
 
 
 def _line_ends(text: str) -> str:

@@ -63,13 +63,15 @@ def context(
 
 
 def surroundings(catalogue: Catalogue, campaign: str, message: str, as_of: Instant) -> dict[str, object]:
-    """What a template sees besides `user`: `campaign.name`, `message.name`, `workspace.name`, `as_of`, `timezone`."""
+    """What a template sees besides `user`: names, the workspace's zone, locale and currency, and `as_of`."""
     return {
         "campaign": {"name": campaign},
         "message": {"name": message},
         "workspace": {"name": catalogue.workspace},
         "as_of": _moment(as_of),
         "timezone": catalogue.timezone,
+        "locale": catalogue.locale,
+        "currency": catalogue.currency,
     }
 
 

@@ -1,5 +1,7 @@
 """Message templates: Liquid under limits, compiled once, with no file, no network and no clock of its own.
 
+Snippets and layouts are texts that are kept with the template that names them.
+
 HTML bodies escape what they print; subjects and plain texts do not. A name that nobody declared is a mistake that
 `check` reports when a campaign is applied; while sending, what is missing prints as nothing, as `default` expects.
 """
@@ -12,15 +14,20 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 from liquid import BoundTemplate, Environment, RenderContext
-from liquid.exceptions import LiquidError, LiquidSyntaxError, ResourceLimitError, UnknownFilterError
+from liquid.ast import Node
+from liquid.exceptions import LiquidError, ResourceLimitError, TemplateNotFoundError
+from liquid.loader import BaseLoader, TemplateSource
 from liquid.token import Token
 from liquid.undefined import UNDEFINED
 
+from engine.channels.template_comparison import with_blank
+from engine.channels.template_errors import TemplateFailed, cause_of, place
 from engine.channels.template_filters import install_filters
-from engine.errors import AuthorError
+from engine.template_tags import TAGS
 
 LONGEST_TEMPLATE: Final = 200_000
 """Characters of one template: mail programs cut mails off above about 100 kB."""
@@ -30,7 +37,7 @@ _KEPT: Final = 1_000
 """Compiled templates kept: a process serves some hundred live messages at a time."""
 
 _OUTPUT: Final = re.compile(r"\{\{.*?\}\}", re.DOTALL)
-_ROOTS: Final = frozenset({"user", "campaign", "message", "workspace", "as_of", "timezone"})
+_ROOTS: Final = frozenset({"user", "campaign", "message", "workspace", "as_of", "timezone", "locale", "currency"})
 _KNOWN: Final[Mapping[str, frozenset[str]]] = {
     "campaign": frozenset({"name"}),
     "message": frozenset({"name"}),
@@ -42,23 +49,13 @@ OF_MAPPINGS: Final = frozenset({"size", "first", "last"})
 """What Liquid says of a whole mapping where it has no field of that name."""
 
 
-class TemplateFailed(AuthorError):
-    """A template cannot be read or rendered; `line` and `column` (from 1) say where.
-
-    The text holds only what the template's author wrote, never a user's data: it may be logged.
-    """
-
-    def __init__(self, problem: str, line: int = 1, column: int = 1, *, remedy: str = "") -> None:
-        self.problem, self.line, self.column = problem, line, column
-        super().__init__(f"line {line}, column {column}: {problem}", remedy=remedy)
-
-
 class _TimedContext(RenderContext):
     """A context that notices when the time is over; reading and assigning are what loops consist of."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        self._until = time.monotonic() + SLOWEST
+        outer = kwargs.get("parent_context")  # a snippet's time is that of the template that names it
+        self.until: float = outer.until if isinstance(outer, _TimedContext) else time.monotonic() + SLOWEST
 
     def get(self, path: list[object], *, token: Token | None, default: object = UNDEFINED) -> object:
         self._in_time()
@@ -69,12 +66,45 @@ class _TimedContext(RenderContext):
         super().assign(key, val)
 
     def _in_time(self) -> None:
-        if time.monotonic() > self._until:
+        if time.monotonic() > self.until:
             raise ResourceLimitError("takes too long", token=None)
 
 
 class _Timed(BoundTemplate):
+    """A template with the snippets and layouts that it may name, each compiled at its first use."""
+
     context_class = _TimedContext
+    snippets: Mapping[str, str] = MappingProxyType({})
+    compiled: dict[str, BoundTemplate]
+
+
+class _Stored(BaseLoader):
+    """Gives the snippets that are kept with a template: no file is ever read."""
+
+    def get_source(self, *_: object, **__: object) -> TemplateSource:
+        """Never: `load` does without."""
+        raise NotImplementedError
+
+    def load(
+        self,
+        env: Environment,
+        name: str,
+        *,
+        globals: Mapping[str, object] | None = None,  # noqa: A002, ARG002 - the library's signature
+        context: RenderContext | None = None,
+        **_: object,
+    ) -> BoundTemplate:
+        """The snippet of that name, of the template that is being rendered."""
+        outer = None if context is None else context.template
+        if not isinstance(outer, _Timed) or name not in outer.snippets:
+            raise TemplateNotFoundError(name)
+        known = outer.compiled.get(name)
+        if known is None:
+            known = _compiled(env, outer.snippets[name], name)
+            assert isinstance(known, _Timed)  # noqa: S101 - the environment's class
+            known.snippets, known.compiled = outer.snippets, outer.compiled
+            outer.compiled[name] = known
+        return known
 
 
 class _Environment(Environment):
@@ -87,9 +117,9 @@ class _Environment(Environment):
 
 
 def _environment(*, escape: bool) -> Environment:
-    environment = _Environment(autoescape=escape)
-    for tag in ("include", "render"):
-        environment.tags.pop(tag)  # they read other files
+    environment = _Environment(autoescape=escape, loader=_Stored())
+    for tag in TAGS:
+        environment.add_tag(tag)
     install_filters(environment)
     return environment
 
@@ -112,7 +142,7 @@ def rendered(template: BoundTemplate, context: Mapping[str, object], source: str
     except LiquidError as error:
         raise _failed(error, source) from None  # the chained text may quote a user's value
     except Exception as error:  # noqa: BLE001 - filters meet any value a user may have; only its kind is told
-        raise TemplateFailed(f"a filter could not handle a value ({type(error).__name__})") from None
+        raise TemplateFailed(f"a filter cannot handle a value ({type(error).__name__})", source) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,36 +175,70 @@ def check(template: str, fields: frozenset[str] | None = None) -> list[Lint]:
     return sorted(found, key=lambda lint: (lint.line, lint.column))
 
 
-def user_fields(template: str) -> frozenset[str] | None:
-    """The user's fields that `template` names: what a reader has to project. None: any, for it names `user` as a whole.
+def user_fields(template: str, snippets: Mapping[str, str] | None = None) -> frozenset[str] | None:
+    """The user's fields that `template` and its `snippets` name: what a reader has to project.
 
-    Raises `TemplateFailed`.
+    None: any, for `user` is named as a whole. Raises `TemplateFailed`.
     """
-    uses = bound(template, False).analyze(include_partials=False).globals.get("user", [])
+    whole = with_snippets(template, False, snippets) if snippets else bound(template, False)
+    try:
+        uses = whole.analyze(include_partials=bool(snippets)).globals.get("user", [])
+    except LiquidError as error:
+        raise _failed(error, template) from None
     named = {use.segments[1] if len(use.segments) > 1 else None for use in uses}
-    whole = any(not isinstance(name, str) or name in OF_MAPPINGS for name in named)
-    return None if whole else frozenset(map(str, named))
+    any_field = any(not isinstance(name, str) or name in OF_MAPPINGS for name in named)
+    return None if any_field else frozenset(map(str, named))
 
 
 @lru_cache(maxsize=_KEPT)
 def bound(template: str, html: bool) -> BoundTemplate:
     """The template compiled, once for as long as it is in use. Raises `TemplateFailed` where it cannot be read."""
+    return with_snippets(template, html, None)
+
+
+def with_snippets(template: str, html: bool, snippets: Mapping[str, str] | None) -> BoundTemplate:
+    """The template compiled, with the texts of the snippets and layouts that it may name. Raises `TemplateFailed`."""
     if len(template) > LONGEST_TEMPLATE:
         raise TemplateFailed(f"longer than {LONGEST_TEMPLATE} characters")
     try:
-        return _ENVIRONMENTS[html].from_string(template)
+        made = _compiled(_ENVIRONMENTS[html], template, "")
     except LiquidError as error:
         raise _failed(error, template) from None
+    if snippets and isinstance(made, _Timed):
+        made.snippets = snippets
+    return made
+
+
+def part_of(whole: BoundTemplate, node: Node) -> BoundTemplate:
+    """One node of a template as a template of its own."""
+    part = type(whole)(whole.env, [node])
+    if isinstance(whole, _Timed) and isinstance(part, _Timed):
+        part.snippets, part.compiled = whole.snippets, whole.compiled
+    return part
+
+
+def part_nodes(whole: BoundTemplate, name: str) -> list[Node] | None:
+    """The nodes of a snippet that a template may name; None where it has none. Raises `TemplateFailed`."""
+    if not isinstance(whole, _Timed) or name not in whole.snippets:
+        return None
+    try:
+        return list(whole.env.get_template(name, context=RenderContext(whole)).nodes)
+    except LiquidError as error:
+        raise _failed(error, whole.snippets[name]) from None
+
+
+def _compiled(env: Environment, text: str, name: str) -> BoundTemplate:
+    made = with_blank(env.from_string(text, name=name))
+    if isinstance(made, _Timed):
+        made.compiled = {}
+    return made
 
 
 def _failed(error: LiquidError, template: str) -> TemplateFailed:
-    index = error.token.start_index if error.token is not None else -1
-    line, column = _place(template, index if index >= 0 else _first_broken(template))
-    # Only these texts are made from the template alone; others may quote the value that they met.
-    quotable = isinstance(error, LiquidSyntaxError | ResourceLimitError | UnknownFilterError)
-    cause = type(error).__name__
-    problem = str(error.message) if quotable and error.message else f"a filter or tag got a wrong value ({cause})"
-    return TemplateFailed(problem, line, column)
+    token = error.token
+    if token is None or token.start_index < 0:
+        return TemplateFailed(cause_of(error), template, _first_broken(template))
+    return TemplateFailed(cause_of(error), token.source or template, token.start_index)
 
 
 def _first_broken(template: str) -> int:
@@ -199,10 +263,5 @@ def _unknown(segments: Sequence[object], fields: frozenset[str] | None) -> tuple
 
 def _lint(template: str, index: int, problem: str, name: str, known: list[str]) -> Lint:
     near = difflib.get_close_matches(name, known, 1) or [one for one in known if one == f"user.{name}"]
-    line, column = _place(template, index)
+    line, column = place(template, index)
     return Lint(line, column, problem, f"did you mean {near[0]}?" if near else "")
-
-
-def _place(template: str, index: int) -> tuple[int, int]:
-    before = template[:index]
-    return before.count("\n") + 1, index - (before.rfind("\n") + 1) + 1

@@ -1,4 +1,4 @@
-"""`tidegate campaign`: apply, list, show, plan, launch, pause, resume, stop, cancel, report, test-send, replay."""
+"""`tidegate campaign`: from apply to replay, with preview and test-send."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import typer
 import yaml
 
 from engine.app import App
-from engine.campaign.load import LoadedCampaign, load_campaign
+from engine.campaign.load import TEXTS, LoadedCampaign, load_campaign
 from engine.channels.addresses import envelope_address
+from engine.cli.aggregates import wait_for_aggregates
 from engine.cli.opening import AsJson, InWorkspace, opened, say, show_json, show_table
+from engine.cli.preview import show_preview
 from engine.cli.reports import (
     capacity_document,
     capacity_rows,
@@ -22,6 +24,8 @@ from engine.cli.reports import (
     plan_rows,
     report_document,
     show_report,
+    standing_document,
+    standing_lines,
 )
 from engine.clock import format_instant, parse_duration
 from engine.domain.campaign import CampaignRecord
@@ -31,6 +35,9 @@ from engine.domain.work import AccessPath
 from engine.errors import EngineError, Fault, InvalidSource, NotFound, WrongCall
 from engine.pipeline.compose import trial
 from engine.pipeline.replaying import replay as queue_again
+from engine.pipeline.steering import BY_HAND
+
+LISTED = ("workspace", "campaign", "kind", "state", "revision", "starts", "launched", "stuck", "paused_reason")
 
 Name = Annotated[str, typer.Argument(help="The campaign's name.")]
 
@@ -44,13 +51,16 @@ def mount(app: typer.Typer) -> None:
     group.command(epilog="Example: tidegate campaign plan winback")(plan)
     group.command(epilog="Example: tidegate campaign launch winback --expect 1200")(launch)
     for name, what, done in (
-        ("pause", "Decide and send nothing until it is resumed.", "paused"),
         ("resume", "Go on where it was paused.", "resumed"),
         ("stop", "Let nobody in any more; those inside go on to their end.", "stopped"),
         ("cancel", "End every stay, and skip what is queued.", "cancelled"),
     ):
         group.command(name, help=what, epilog=f"Example: tidegate campaign {name} winback")(_steer(name, done))
+    group.command(epilog='Example: tidegate campaign pause winback --reason "wrong price"')(pause)
     group.command(epilog="Example: tidegate campaign report winback")(report)
+    group.command(
+        "preview", epilog="Example: tidegate campaign preview winback --message we-miss-you --html mail.html"
+    )(show_preview)
     group.command(
         "test-send", epilog="Example: tidegate campaign test-send winback we-miss-you --user hh-1 --to me@x.org"
     )(send_test)
@@ -76,7 +86,9 @@ def apply(
         if faults:
             raise InvalidSource(faults)
         for one in loaded:
-            app.steering.apply(one, dry_run=True)  # an edit that is refused refuses them all
+            checked = app.steering.apply(one, dry_run=True)  # an edit that is refused refuses them all
+            if not dry_run:
+                wait_for_aggregates(app, checked.record)
         told = [app.steering.apply(one, dry_run=dry_run) for one in loaded]
     if as_json:
         show_json(
@@ -87,6 +99,7 @@ def apply(
                     "revision": one.record.revision,
                     "created": one.created,
                     "changes": [{"concern": change.concern, "text": change.text} for change in one.changes],
+                    "warnings": list(one.warnings),
                 }
                 for one in told
             ]
@@ -98,6 +111,8 @@ def apply(
         typer.echo(f"{record.workspace}/{record.name}: {word}, revision {record.revision}")
         for change in applied.changes:
             typer.echo(f"  {change.concern}: {change.text}")
+        for warning in applied.warnings:
+            say(f"warning: {warning}")
 
 
 def list_all(context: typer.Context, as_json: AsJson = False) -> None:
@@ -106,10 +121,9 @@ def list_all(context: typer.Context, as_json: AsJson = False) -> None:
         records = app.stores.campaigns.everything()
     rows = [_row(record) for record in records]
     if as_json:
-        columns = ("workspace", "campaign", "kind", "state", "revision", "starts", "launched", "stuck")
-        show_json([dict(zip(columns, row, strict=True)) for row in rows])
+        show_json([dict(zip(LISTED, row, strict=True)) for row in rows])
         return
-    show_table("", ("workspace", "campaign", "kind", "state", "revision", "starts", "launched", "stuck"), rows)
+    show_table("", LISTED, rows)
 
 
 def _row(record: CampaignRecord) -> tuple[object, ...]:
@@ -124,6 +138,7 @@ def _row(record: CampaignRecord) -> tuple[object, ...]:
         starts,
         launched,
         record.stuck or "",
+        record.paused_reason or "",
     )
 
 
@@ -132,10 +147,14 @@ def show(context: typer.Context, name: Name, workspace: InWorkspace = None, as_j
     with opened(context) as app:
         record = app.steering.named(name, workspace)
     if as_json:
-        show_json({"uid": record.uid, "state": record.state, "revision": record.revision, "spec": record.spec})
+        head = {"uid": record.uid, "state": record.state, "revision": record.revision}
+        show_json({**head, **standing_document(record), "spec": record.spec})
         return
     typer.echo(f"# {record.workspace}/{record.name}  uid {record.uid}  {record.state}  revision {record.revision}")
-    typer.echo(yaml.safe_dump(record.spec, sort_keys=False, allow_unicode=True).rstrip())
+    for line in standing_lines(record):
+        typer.echo(f"# {line}")
+    spec = {key: value for key, value in record.spec.items() if key != TEXTS} if isinstance(record.spec, dict) else {}
+    typer.echo(yaml.safe_dump(spec, sort_keys=False, allow_unicode=True).rstrip())
 
 
 def plan(
@@ -194,11 +213,23 @@ def launch(
     say(f"{moved.workspace}/{moved.name} is launched, {when}")
 
 
+def pause(
+    context: typer.Context,
+    name: Name,
+    workspace: InWorkspace = None,
+    reason: Annotated[str | None, typer.Option(help="Why; shown wherever the campaign is.")] = None,
+) -> None:
+    """Decide and send nothing until it is resumed."""
+    with opened(context) as app:
+        why = BY_HAND if reason is None else f"by hand: {reason}"
+        moved = app.steering.pause(app.steering.named(name, workspace), why)
+    say(f"{moved.workspace}/{moved.name} is paused: {moved.state}")
+
+
 def _steer(verb: str, done: str) -> Callable[..., None]:
     def command(context: typer.Context, name: Name, workspace: InWorkspace = None) -> None:
         with opened(context) as app:
             steer = {
-                "pause": app.steering.pause,
                 "resume": app.steering.resume,
                 "stop": app.steering.stop,
                 "cancel": app.steering.cancel,
@@ -236,7 +267,8 @@ def send_test(
         record = app.steering.named(name, workspace)
         document = _document_of(app, record, user)
         now = app.clock.campaign_now()
-        envelope = trial(app.book.of(record), message, document, to, now, app.system.system_now())
+        bounces = app.settings.email.envelope_from
+        envelope = trial(app.book.of(record), message, document, to, now, app.system.system_now(), bounces)
         outcome = app.channel("email").send([envelope])[0]
     if not isinstance(outcome, Sent):
         raise EngineError(f"it was not sent: {outcome}", remedy="tidegate check --origin shows the email settings")

@@ -14,9 +14,13 @@ from engine import __version__
 from engine.app import App
 from engine.cli.indexes import named_queries_served, show_indexes
 from engine.cli.opening import AsJson, migrate, opened, say, show_json, show_table
+from engine.clock import format_instant
+from engine.domain.lifecycle import CampaignState
 from engine.errors import EngineError, OperatorError, ServiceUnreachable
+from engine.failure_text import reason_of
 from engine.settings import LoadedSettings, load_settings
 from engine.stores.connect import check_mongo
+from engine.stores.process_failures import ProcessFailure
 
 PACKAGES = ("dramatiq", "redis", "pymongo", "elasticsearch", "structlog")
 
@@ -92,6 +96,7 @@ def _checks(app: App) -> dict[str, Callable[[], str]]:
         "broker and cache": lambda: _redis(app),
         "elasticsearch": lambda: _elastic(app),
         "campaigns": lambda: _campaigns(app),
+        "loops": lambda: _processes(app),
         "indexes": lambda: named_queries_served(app),
     }
 
@@ -133,10 +138,33 @@ def _elastic(app: App) -> str:
 
 def _campaigns(app: App) -> str:
     records = app.stores.campaigns.everything()
+    wrong: list[str] = []
     for record in records:
-        app.book.of(record)
-    stuck = [record.name for record in records if record.stuck]
-    return f"{len(records)}, all readable" if not stuck else _wrong(f"stuck: {', '.join(stuck)}", "see campaign report")
+        if record.state not in (CampaignState.FINISHED, CampaignState.CANCELLED):
+            name = f"{record.workspace}/{record.name}"
+            try:
+                app.book.of(record)
+            except EngineError as error:
+                wrong.append(f"{name}: {reason_of(error)}")
+            else:
+                wrong += [f"{name} is stuck: {record.stuck}"] if record.stuck else []
+    if wrong:
+        return _wrong("; ".join(wrong), "tidegate campaign report NAME says more")
+    return f"{len(records)}, all fit their workspaces"
+
+
+def _processes(app: App) -> str:
+    """What the loops of running processes cannot do at present."""
+    alike: dict[tuple[str, str], list[ProcessFailure]] = {}
+    for one in app.stores.process_failures.everything():
+        alike.setdefault((one.loop, one.reason), []).append(one)
+    if alike:
+        told = [
+            f"{loop} fails since {format_instant(some[0].since)} ({', '.join(one.process for one in some)}): {reason}"
+            for (loop, reason), some in alike.items()
+        ]
+        return _wrong("; ".join(told), "it goes away when the loop works again, or a day after its process has ended")
+    return "no loop fails"
 
 
 def migrate_all(context: typer.Context) -> None:

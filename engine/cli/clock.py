@@ -17,6 +17,16 @@ ASK_EVERY = 0.02
 """Seconds between two looks at whether anything is open: some milliseconds of MongoDB each."""
 
 
+ASK_WHY = 1.0
+"""Seconds between two looks at whether what is open can end at all."""
+
+LASTING = 5.0
+"""Seconds for which a loop fails before waiting for it is in vain."""
+
+VITAL = frozenset({"feed", "clock"})
+"""Loops without which nothing that is open ends."""
+
+
 def mount(app: typer.Typer) -> None:
     """Add the group `clock` to `app`."""
     group = typer.Typer(no_args_is_help=True, help="The clock's process, and campaign time.")
@@ -75,9 +85,34 @@ def advance_to(app: App, target: int) -> None:
 
 
 def wait_until_closed(app: App, longest: float) -> None:
-    """Wait until nothing is open. Raises `EngineError` after `longest` seconds, saying what still is."""
-    until = time.monotonic() + longest
+    """Wait until nothing is open.
+
+    Raises `EngineError` after `longest` seconds, saying what still is; and at once where all that is open belongs to
+    campaigns that are stuck, or where the feed, the clock or the indexing has been failing for some seconds.
+    """
+    began = time.monotonic()
+    asked = began
     while (what := app.openness.what()) is not None:
-        if time.monotonic() > until:
+        now = time.monotonic()
+        if now - asked > ASK_WHY:
+            asked = now
+            _refuse_stuck(app, fails_since=now - began)
+        if now - began > longest:
             raise EngineError(f"still open after {longest:.0f} s: {what}", remedy="do the workers and the clock run?")
         time.sleep(ASK_EVERY)
+
+
+def _refuse_stuck(app: App, fails_since: float) -> None:
+    """Raise where waiting is in vain."""
+    stuck = app.openness.in_vain()
+    if stuck is not None:
+        remedy = "tidegate campaign report NAME says since when; what is mended goes on by itself"
+        raise EngineError(stuck, remedy=remedy)
+    if fails_since > LASTING:
+        for one in app.stores.process_failures.everything():
+            lasts = one.last - one.since >= LASTING * 1000
+            if one.loop in VITAL and lasts and app.system.system_now() - one.last < LASTING * 2000:
+                raise EngineError(
+                    f"the {one.loop} of {one.process} fails since {format_instant(one.since)}: {one.reason}",
+                    remedy="mend what it names; it goes on by itself",
+                )

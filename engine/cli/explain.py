@@ -31,7 +31,7 @@ def explain(
         show_json(_document(told))
         return
     lines = [f"{told.user} in {told.record.workspace}/{told.record.name} at {format_instant(told.as_of)}", told.now]
-    if told.known:
+    if told.known and (told.matches or told.audience):
         lines.append("matches the audience:" if told.matches else "does not match the audience:")
         for leaf in told.audience:
             mark = "fails" if leaf.failed else "holds"
@@ -66,6 +66,8 @@ def _document(told: Explanation) -> dict[str, object]:
         "campaign": told.record.name,
         "workspace": told.record.workspace,
         "state": told.record.state,
+        "stuck": told.record.stuck,
+        "paused_reason": told.record.paused_reason,
         "user": told.user,
         "as_of": format_instant(told.as_of),
         "known": told.known,

@@ -32,7 +32,7 @@ def feed(context: typer.Context) -> None:
     logging.configure(log_options(app.settings, "feed"), clock=app.system)
     came = on_signals()
     migrate(app)
-    app.watch_policies()
+    app.watch_files("feed")
     app.recording.start("feed")
     broker_for(app)
     emit("worker.started", process="feed")
@@ -48,4 +48,6 @@ def following(app: App, process: str) -> Following:
     """The feed's loop of this process."""
     name = os.environ.get("TIDEGATE_PROCESS", process)
     owner = f"{socket.gethostname()}:{app.settings.paths.var.resolve()}:{name}"
-    return Following(app.feeding, app.stores.leases, app.clock, owner=owner, outages=app.stores.OUTAGES)
+    return Following(
+        app.feeding, app.stores.leases, app.clock, owner=owner, outages=app.stores.OUTAGES, failures=app.failures
+    )

@@ -53,14 +53,14 @@ def serve(settings: Settings, process: str, fleets: Sequence[str], *, exact: boo
     app = App(settings)
     logging.configure(log_options(app.settings, process, exact=exact), clock=app.system)
     on_signals()
-    app.watch_policies()
+    app.watch_files(process)
     app.recording.start(process)
     broker = broker_for(app)
     workers = [run_fleet_in_process(broker, app.policies.fleets[name], name) for name in fleets]
     emit("worker.started", process=process)
     while not wait_for_stop(60.0):
         pass
-    app.watcher.stop()
+    app.stop_watching()
     stop_fleets(broker, workers)
     emit("worker.stopped", process=process, reason="asked")
     app.close()

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -16,12 +16,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from engine.cli.import_layout import layout
 from engine.errors import WrongCall
-from engine.pipeline.importing.columns import Layout
 from engine.pipeline.importing.order import Kind, Limit, Mode, Order, Summary
 from engine.pipeline.importing.ports import ImportStores, Watcher
 from engine.pipeline.importing.ports import Progress as Reached
 from engine.pipeline.importing.run import run_import
+from engine.pipeline.importing.sources import name_of
 from engine.predicate.fields import Catalogue
 
 LINE_EVERY: Final = 5.0
@@ -44,6 +45,13 @@ OpenImport: TypeAlias = Callable[[typer.Context, str], AbstractContextManager[Im
 """From the call and a workspace's name to what its imports need. Raises `NotFound` for an unknown workspace."""
 
 
+class BadAddress(StrEnum):
+    """What becomes of a row whose e-mail address is none."""
+
+    REJECT = "reject"
+    OMIT = "omit"
+
+
 class Form(StrEnum):
     """Formats of files."""
 
@@ -52,13 +60,22 @@ class Form(StrEnum):
     PARQUET = "parquet"
 
 
-File = Annotated[Path, typer.Argument(help="CSV, NDJSON (both also .gz) or Parquet.")]
+File = Annotated[Path, typer.Argument(help="CSV, NDJSON, a JSON array (also .gz), Parquet; - is standard input.")]
 Workspace = Annotated[str, typer.Option("--workspace", "-w", help="The workspace it belongs to.")]
 Format = Annotated[Form | None, typer.Option("--format", help="The format, where the name does not tell.")]
 Delimiter = Annotated[str, typer.Option(help="What separates the columns of a CSV file.")]
-Maps = Annotated[list[str] | None, typer.Option("--map", help="COLUMN=NAME: read a column under another name.")]
+Maps = Annotated[list[str] | None, typer.Option("--map", help="COLUMN=FIELD; profile.name=FIELD reads nested JSON.")]
 Defaults = Annotated[list[str] | None, typer.Option("--default", help="NAME=VALUE where a row says nothing.")]
 Ignores = Annotated[list[str] | None, typer.Option("--ignore", help="A column to leave out.")]
+IgnoreUnknown = Annotated[bool, typer.Option("--ignore-unknown", help="Leave out what no workspace file declares.")]
+ValueMaps = Annotated[list[str] | None, typer.Option("--values", help="FIELD=TEXT:VALUE,...: what texts mean.")]
+DateFormats = Annotated[
+    list[str] | None,
+    typer.Option("--date-format", help="[FIELD=]FORMAT of times, e.g. %d.%m.%Y, unix or unix-ms."),
+]
+DecimalComma = Annotated[bool, typer.Option("--decimal-comma", help="Numbers are written 1.234,50.")]
+Encoding = Annotated[str, typer.Option(help="The encoding of CSV and JSON, e.g. cp1252.")]
+RowId = Annotated[bool, typer.Option("--row-id", help="Rows have no id: make one from file name and line.")]
 RejectsFile = Annotated[Path | None, typer.Option("--rejects", help="Where rejected rows go (.ndjson or .csv).")]
 MaxRejects = Annotated[str, typer.Option(help="Rejected rows that are still fine: a number, or a share as 1%.")]
 BatchSize = Annotated[int, typer.Option("--batch", help="Rows written at a time.")]
@@ -72,10 +89,10 @@ def mount(app: typer.Typer, open_import: OpenImport) -> None:
     group = typer.Typer(no_args_is_help=True, help="Bring in users, events and lists.")
 
     def bring_in(context: typer.Context, order: Order, workspace: str, *, as_json: bool, quiet: bool) -> None:
-        with open_import(context, workspace) as setting, watching(order.path.name, quiet=quiet) as watch:
+        with open_import(context, workspace) as setting, watching(name_of(order.path), quiet=quiet) as watch:
             summary = run_import(order, setting.catalogue, setting.stores, watch=watch)
         show(order, workspace, summary, as_json=as_json, quiet=quiet)
-        if not summary.within_limit:
+        if not summary.fine:
             raise typer.Exit(1)
 
     @group.command("users", epilog="Example: tidegate import users users.csv --workspace grocer --map mail=email")
@@ -85,21 +102,32 @@ def mount(app: typer.Typer, open_import: OpenImport) -> None:
         workspace: Workspace,
         form: Format = None,
         delimiter: Delimiter = ",",
+        encoding: Encoding = "utf-8",
         maps: Maps = None,
+        values: ValueMaps = None,
+        date_formats: DateFormats = None,
+        decimal_comma: DecimalComma = False,
         defaults: Defaults = None,
         ignores: Ignores = None,
+        ignore_unknown: IgnoreUnknown = False,
+        row_id: RowId = False,
         rejects: RejectsFile = None,
         max_rejects: MaxRejects = "0",
         batch: BatchSize = 5_000,
         restart: Restart = False,
         revive: Annotated[bool, typer.Option("--revive", help="Create deleted users anew.")] = False,
+        bad_address: Annotated[
+            BadAddress, typer.Option(help="A row with a bad e-mail address: reject it, or omit the address.")
+        ] = BadAddress.REJECT,
         as_json: AsJson = False,
         quiet: Quiet = False,
     ) -> None:
         """Create and update users, by user_id."""
         order = Order(
-            Kind.USERS, file, form, delimiter, layout(maps, defaults, ignores), batch=batch, rejects=rejects,
-            limit=limit(max_rejects), restart=restart, revive=revive,
+            Kind.USERS, file, form, delimiter,
+            layout(maps, defaults, ignores, values, date_formats, decimal_comma=decimal_comma, row_id=row_id,
+                   ignore_unknown=ignore_unknown, omit_addresses=bad_address is BadAddress.OMIT),
+            batch=batch, rejects=rejects, limit=limit(max_rejects), restart=restart, revive=revive, encoding=encoding,
         )  # fmt: skip
         bring_in(context, order, workspace, as_json=as_json, quiet=quiet)
 
@@ -112,9 +140,15 @@ def mount(app: typer.Typer, open_import: OpenImport) -> None:
         workspace: Workspace,
         form: Format = None,
         delimiter: Delimiter = ",",
+        encoding: Encoding = "utf-8",
         maps: Maps = None,
+        values: ValueMaps = None,
+        date_formats: DateFormats = None,
+        decimal_comma: DecimalComma = False,
         defaults: Defaults = None,
         ignores: Ignores = None,
+        ignore_unknown: IgnoreUnknown = False,
+        row_id: RowId = False,
         rejects: RejectsFile = None,
         max_rejects: MaxRejects = "0",
         batch: BatchSize = 5_000,
@@ -124,8 +158,10 @@ def mount(app: typer.Typer, open_import: OpenImport) -> None:
     ) -> None:
         """Store events, once each, and derive what they say of their users."""
         order = Order(
-            Kind.EVENTS, file, form, delimiter, layout(maps, defaults, ignores), batch=batch, rejects=rejects,
-            limit=limit(max_rejects), restart=restart,
+            Kind.EVENTS, file, form, delimiter,
+            layout(maps, defaults, ignores, values, date_formats, decimal_comma=decimal_comma, row_id=row_id,
+                   ignore_unknown=ignore_unknown),
+            batch=batch, rejects=rejects, limit=limit(max_rejects), restart=restart, encoding=encoding,
         )  # fmt: skip
         bring_in(context, order, workspace, as_json=as_json, quiet=quiet)
 
@@ -140,8 +176,10 @@ def mount(app: typer.Typer, open_import: OpenImport) -> None:
         mode: Annotated[Mode, typer.Option(help="Add members, replace them all, or remove them.")] = Mode.ADD,
         form: Format = None,
         delimiter: Delimiter = ",",
+        encoding: Encoding = "utf-8",
         maps: Maps = None,
         ignores: Ignores = None,
+        ignore_unknown: IgnoreUnknown = False,
         rejects: RejectsFile = None,
         max_rejects: MaxRejects = "0",
         batch: BatchSize = 5_000,
@@ -151,30 +189,12 @@ def mount(app: typer.Typer, open_import: OpenImport) -> None:
     ) -> None:
         """Add users to a list, remove them, or make a file the whole list."""
         order = Order(
-            Kind.LISTS, file, form, delimiter, layout(maps, None, ignores), name, mode, batch, rejects,
-            limit(max_rejects), restart,
+            Kind.LISTS, file, form, delimiter, layout(maps, None, ignores, ignore_unknown=ignore_unknown), name, mode,
+            batch, rejects, limit(max_rejects), restart, encoding=encoding,
         )  # fmt: skip
         bring_in(context, order, workspace, as_json=as_json, quiet=quiet)
 
     app.add_typer(group, name="import")
-
-
-def layout(maps: Sequence[str] | None, defaults: Sequence[str] | None, ignores: Sequence[str] | None) -> Layout:
-    """The layout that the options tell. Raises `WrongCall`."""
-    return Layout(pairs("--map", maps or ()), pairs("--default", defaults or ()), frozenset(ignores or ()))
-
-
-def pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
-    """`A=B` options as a dict. Raises `WrongCall`."""
-    read: dict[str, str] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise WrongCall(f"{option} {text}: expected NAME=VALUE")
-        if key in read:
-            raise WrongCall(f"{option} {key} is given twice")
-        read[key] = value
-    return read
 
 
 def limit(text: str) -> Limit:
@@ -225,12 +245,16 @@ def show(order: Order, workspace: str, summary: Summary, *, as_json: bool, quiet
         told = {
             "kind": str(order.kind),
             "workspace": workspace,
-            "file": str(order.path),
+            "file": name_of(order.path) if order.is_stream else str(order.path),
             "list": order.list_name,
             "rows": summary.rows,
             **summary.counts,
             "removed": summary.removed,
             "users_written": summary.written,
+            "bad_addresses": summary.bad_addresses,
+            "addresses_omitted": summary.omitted,
+            "left_out": list(summary.left_out),
+            "unused_options": list(summary.unused),
             "resumed_at_line": summary.resumed_at,
             "rejects_file": str(summary.rejects) if summary.rejects else None,
             "within_limit": summary.within_limit,
@@ -243,8 +267,23 @@ def show(order: Order, workspace: str, summary: Summary, *, as_json: bool, quiet
         counts = ", ".join(f"{count} {name}" for name, count in summary.counts.items())
         resumed = f" (resumed at line {summary.resumed_at})" if summary.resumed_at else ""
         removed = f"; {summary.removed} removed" if summary.removed else ""
-        typer.echo(f"{order.path.name}: {summary.rows} rows{resumed}: {counts}{removed}")
+        typer.echo(f"{name_of(order.path)}: {summary.rows} rows{resumed}: {counts}{removed}")
         typer.echo(f"{summary.seconds:.1f} s, {summary.rate:.0f} rows/s")
+    for remark in remarks(summary):
+        typer.echo(remark, err=True)
     if summary.rejects is not None:
         verdict = "" if summary.within_limit else ", more than --max-rejects allows"
         typer.echo(f"{summary.rejected} rows were rejected{verdict}: see {summary.rejects}", err=True)
+
+
+def remarks(summary: Summary) -> Iterator[str]:
+    """What else is worth a sentence: columns left out, options that named nothing, addresses."""
+    if summary.left_out:
+        names = ", ".join(summary.left_out)
+        yield f"left out, as the workspace does not declare them: {names[:300]}"
+    for name in summary.unused:
+        yield f"no row has the key {name}, which --map or --ignore names"
+    if summary.omitted:
+        yield f"{summary.omitted} users came in without their address, which is none; {summary.example}"
+    elif summary.bad_addresses:
+        yield f"{summary.bad_addresses} of the rejected rows have an e-mail address that is none"

@@ -15,6 +15,7 @@ import orjson
 import typer
 
 from actors.logs import log_options
+from engine.cli.ship_failures import ShipFailures
 from engine.clock import Instant, SystemClock, millis, parse_duration, parse_instant
 from engine.errors import ServiceUnreachable, WrongCall
 from engine.local.prefork import keep_children
@@ -97,12 +98,14 @@ def ship(context: typer.Context, once: Once = False, keep: Keep = "30d") -> None
         return
     logs = configure(log_options(settings, "ship"), clock=clock)
     shipper = Shipper(settings.log_folder, index)
+    unsubscribe = ShipFailures(settings).listen()
     try:
         if once:
             typer.echo(f"shipped {shipper.drain()} lines", err=True)
         else:
             shipper.run(stop)
     finally:
+        unsubscribe()
         shipper.close()
         logs.close()
 

@@ -12,6 +12,7 @@ from engine.cli.opening import show_table
 from engine.clock import format_duration, format_instant
 from engine.domain.campaign import CampaignRecord
 from engine.domain.counts import Arm, CampaignCounts
+from engine.domain.keys import user_id_of
 from engine.pipeline.outlook import Plan
 from engine.pipeline.reporting import Conversions, Report
 from engine.planner import Capacity, Estimate
@@ -117,7 +118,7 @@ def report_document(told: Report) -> dict[str, Any]:
         "campaign": told.record.name,
         "workspace": told.record.workspace,
         "state": told.record.state.value,
-        "stuck": told.record.stuck,
+        **standing_document(told.record),
         "revision": told.record.revision,
         "adds_up": told.adds_up,
         "entered": counts.entered,
@@ -132,6 +133,15 @@ def report_document(told: Report) -> dict[str, Any]:
             for one in told.messages
             if one.counts.decided
         },
+        "failures": [
+            {
+                "reason": one.reason,
+                "count": one.count,
+                "messages": list(one.messages),
+                "example": {"user": user_id_of(one.example), "message": one.example_message},
+            }
+            for one in told.failures
+        ],
         "runs": [
             {
                 "run": raw["_id"],
@@ -160,6 +170,21 @@ def _conversions_document(told: Conversions, counts: CampaignCounts) -> dict[str
         "holdout": arm(counts.held_out),
         "uplift": counts.uplift,
     }
+
+
+def standing_document(record: CampaignRecord) -> dict[str, Any]:
+    """Why a campaign does not go on: what it is stuck by, each with its reason, and why it is paused."""
+    marks = [
+        {"by": by.value, "reason": one.reason, "since": format_instant(one.since)}
+        for by, one in record.stuck_by.items()
+    ]
+    return {"stuck": record.stuck, "stuck_by": marks, "paused_reason": record.paused_reason}
+
+
+def standing_lines(record: CampaignRecord) -> list[str]:
+    """The same as lines for people; none while it goes on."""
+    lines = [f"stuck since {format_instant(one.since)}: {one.reason}" for one in record.stuck_by.values()]
+    return lines + ([f"paused: {record.paused_reason}"] if record.paused_reason else [])
 
 
 def actual(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,9 +223,7 @@ def run_rows(told: Report) -> list[tuple[object, ...]]:
 def show_report(told: Report) -> None:
     """A report for people."""
     record, counts = told.record, told.counts
-    typer.echo(
-        f"{record.workspace}/{record.name}: {record.state}" + (f", stuck: {record.stuck}" if record.stuck else "")
-    )
+    typer.echo("\n".join([f"{record.workspace}/{record.name}: {record.state}", *standing_lines(record)]))
     exits = [(f"exited({reason})", f"{count:,}") for reason, count in sorted(counts.exited.items())]
     rows: list[tuple[object, ...]] = [("entered", f"{counts.entered:,}"), ("active", f"{counts.active:,}"), *exits]
     show_table("stays", ("", ""), [*rows, ("in the holdout", f"{counts.holdout:,}")])
@@ -209,10 +232,15 @@ def show_report(told: Report) -> None:
     planned = run_rows(told)
     if planned:
         show_table("runs: estimated / actual", ("run", "as of", "path", "users read", "matches", "seconds"), planned)
-    for one in told.messages:
-        states = ", ".join(f"{state} {count:,}" for state, count in sorted(one.counts.states.items()))
-        note = f" ({one.note})" if one.note else ""
-        typer.echo(f"{one.name}{note}: decided {one.counts.decided:,}" + (f" = {states}" if states else ""))
+    for line in told.messages:
+        states = ", ".join(f"{state} {count:,}" for state, count in sorted(line.counts.states.items()))
+        note = f" ({line.note})" if line.note else ""
+        typer.echo(f"{line.name}{note}: decided {line.counts.decided:,}" + (f" = {states}" if states else ""))
+    if told.failures:
+        failed: list[tuple[object, ...]] = [
+            (one.reason, f"{one.count:,}", ", ".join(one.messages), user_id_of(one.example)) for one in told.failures
+        ]
+        show_table("failed deliveries", ("reason", "count", "messages", "e.g. user"), failed)
     typer.echo("the counts add up" if told.adds_up else "THE COUNTS DO NOT ADD UP")
 
 

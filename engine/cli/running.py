@@ -102,7 +102,7 @@ def _run(settings: Settings) -> None:
     app = App(settings)
     logging.configure(log_options(settings, "run"), clock=app.system)
     migrate(app)
-    app.watch_policies()
+    app.watch_files("run")
     app.recording.start("run")
     broker = broker_for(app)
     fleets = {name: fleet for name, fleet in app.policies.fleets.items() if SUSPECT not in fleet.lanes}
@@ -123,7 +123,7 @@ def _run(settings: Settings) -> None:
     finally:
         request_stop()
         feed.join()
-        app.watcher.stop()  # so that no fleet is started any more
+        app.stop_watching()  # so that no fleet is started any more
         stop_fleets(broker, list(workers.values()))
         emit("worker.stopped", process="run", reason="asked")
         app.close()
@@ -137,7 +137,7 @@ def run_clock(context: typer.Context) -> None:
     logging.configure(log_options(app.settings, "clock"), clock=app.system)
     on_signals()
     migrate(app)
-    app.watch_policies()
+    app.watch_files("clock")
     app.recording.start("clock")
     broker_for(app)
     emit("worker.started", process="clock")
@@ -168,6 +168,7 @@ def _clockwork(app: App) -> Clockwork:
         every=app.settings.engine.tick,
         chores=chores,
         outages=app.stores.OUTAGES,
+        failures=app.failures,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from engine.clock import Instant
 from engine.domain.lifecycle import GOING, CampaignState
+from engine.domain.stuck import Stuck, StuckBy
 from engine.domain.work import AccessPath
 
 Plain: TypeAlias = "str | int | float | bool | list[Plain] | dict[str, Plain] | None"
@@ -59,10 +60,11 @@ class CampaignRecord:
     goal). Runs carry these evaluations out: `enrolled_done` is the number up to which all who are enrolled were
     evaluated, `intake_done` up to which everybody else was, `left_done` up to which those were who have left.
 
-    `renamed` gives for a message the names that it had before. `stuck` says why the campaign cannot finish, where
-    something is stuck. `slowed` tells that it was measured to be slow. `converting_until` stands in a campaign that has
-    ended as long as conversions are counted in it: where the last goal window closes at the latest (`FOR_EVER`: the
-    goal has no window).
+    `renamed` gives for a message the names that it had before. `stuck_by` says why the campaign cannot go on by itself,
+    by what keeps it; `paused_reason` who or what paused it. `slowed` tells that it was measured to be slow. `shapes`
+    gives the types of the fields and events that its file names, as they were when it was applied. `converting_until`
+    stands in a campaign that has ended as long as conversions are counted in it: where the last goal window closes at
+    the latest (`FOR_EVER`: the goal has no window).
     """
 
     uid: str
@@ -84,7 +86,8 @@ class CampaignRecord:
     reconciled_at: Instant = 0
     finished_at: Instant | None = None
     converting_until: Instant | None = None
-    stuck: str | None = None
+    stuck_by: Mapping[StuckBy, Stuck] = field(default_factory=dict)
+    paused_reason: str | None = None
     slowed: bool = False
     path: AccessPath | None = None
     renamed: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -94,11 +97,17 @@ class CampaignRecord:
     enrolled_done: int = 0
     intake_done: int = 0
     left_done: int = 0
+    shapes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def marks(self) -> Marks:
         """Where it stands."""
         return Marks(*(getattr(self, name) for name in Marks._fields))
+
+    @property
+    def stuck(self) -> str | None:
+        """Every reason why it cannot go on by itself, in one text; None where there is none."""
+        return "; ".join(dict.fromkeys(one.reason for one in self.stuck_by.values())) or None
 
     @property
     def intake_open(self) -> bool:

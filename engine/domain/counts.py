@@ -42,6 +42,20 @@ class MessageCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class FailureCount:
+    """How many deliveries of a campaign failed for one reason, in which messages, and one of them.
+
+    `example` is the key of the user (`w/h/u`) whose delivery of the message `example_message` failed.
+    """
+
+    reason: str
+    count: int
+    messages: tuple[str, ...]
+    example: str
+    example_message: str
+
+
+@dataclass(frozen=True, slots=True)
 class CampaignCounts:
     """One campaign: `entered = active + exited(reason)`; messages by name; conversions as a fact beside the exits.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 EVERYTHING = "*"
 """Among the names of a look: every campaign looks, whatever it names (a new user, a deleted one, a gap in the feed)."""
@@ -47,10 +48,14 @@ class FeedState:
 
     `generation` rises with each gap, after which nothing that was cached before counts any more. `token` resumes the
     change stream. `index` is the identity of the Elasticsearch index that was filled, or is being filled while there
-    are requests to index users (None: the next one that is there).
+    are requests to index users (None: the next one that is there). `shapes` gives for each workspace what the users in
+    it look like (`engine.predicate.workspace_set.indexed_shape`), `derived` which aggregates its users were asked to be
+    brought in line with (`derived_shape`).
     """
 
     position: int = 0
     generation: int = 1
     token: str | None = None
     index: str | None = None
+    shapes: Mapping[str, str] = field(default_factory=dict)
+    derived: Mapping[str, str] = field(default_factory=dict)

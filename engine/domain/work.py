@@ -73,13 +73,26 @@ class AccessPath(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """What a run or a slice has failed with since its latest success: why, since when, how often, until when it rests.
+
+    `since` and `until` are system time (ms) by MongoDB's clock; `reason` holds no user's data.
+    """
+
+    reason: str
+    since: Instant
+    count: int
+    until: Instant = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One pass of one campaign at a fixed `as_of` (campaign time), cut into slices by hash.
 
     `after` is the `as_of` of the pass before it, where only those are looked for whom time has let in since (None: the
     whole audience). `path` is the access path that somebody asked for, or that was chosen at planning. `evaluation` is
     the campaign's `evaluation_wanted` when the run was made: decided as a whole, it has carried that evaluation out for
-    those whom it reads.
+    those whom it reads. `failure` says why it could not be planned or closed.
     """
 
     id: str
@@ -91,6 +104,7 @@ class Run:
     after: Instant | None = None
     path: AccessPath | None = None
     evaluation: int = 0
+    failure: Failure | None = None
 
     @property
     def evaluates_all(self) -> bool:
@@ -134,7 +148,7 @@ class Waiting:
     """What the dispatcher knows of an open slice: whether it is held or rung, and whether its time has come.
 
     `broken_for` is how long ago (ms) a batch of it was broken off, by a death or an exception, where no holder has come
-    as far as a checkpoint since.
+    as far as a checkpoint since. `failure` is what was raised since then.
     """
 
     id: str
@@ -148,6 +162,7 @@ class Waiting:
     deaths: int = 0
     errors: int = 0
     broken_for: int | None = None
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)

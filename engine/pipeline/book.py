@@ -6,22 +6,33 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
+from time import monotonic
 from typing import Final
 
 from engine.campaign.compiled import CompiledCampaign, compile_campaign
 from engine.campaign.load import LoadedCampaign, campaign_from_spec
 from engine.campaign.model import Message
+from engine.campaign.texts import unknown_fields
 from engine.domain.campaign import CampaignRecord
 from engine.domain.work import Slice
 from engine.errors import EngineError, NotFound
+from engine.failure_text import reason_of
 from engine.pipeline.ports import CampaignStore
 from engine.policy.models import CampaignKind, Cost, Profile
 from engine.policy.policyset import CampaignFacts, PolicySet
 from engine.predicate.compiled import CompiledPredicate
 from engine.predicate.fields import Catalogue
+from engine.predicate.workspace_set import LiveWorkspaces, shape_of_field
 
 KEPT: Final = 2_000
 """Compiled campaigns kept in a process: some 20 kB each."""
+
+REREAD: Final = 0.5
+"""Seconds between two looks at the workspace files for campaigns that do not fit them."""
+
+
+class Unfit(EngineError):
+    """A campaign's file does not fit its workspace's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +71,22 @@ class Entry:
 
 
 class CampaignBook:
-    """Campaigns by uid; `policies` gives the set in force, `catalogues` the workspaces' fields."""
+    """Campaigns by uid; `policies` gives the set in force, `catalogues` the workspaces' fields.
+
+    `reread` looks at the workspace files at once, and tells whether another set is in force now: whoever applied a
+    campaign has read files that this process may come to a second later.
+    """
 
     def __init__(
         self,
         campaigns: CampaignStore,
-        catalogues: Mapping[str, Catalogue],
+        catalogues: LiveWorkspaces,
         policies: Callable[[], PolicySet],
+        reread: Callable[[], bool],
     ) -> None:
+        self._reread = reread
+        self._read_at = float("-inf")
+        self._unfit: dict[str, tuple[int, Catalogue | None, Unfit]] = {}
         self._campaigns = campaigns
         self._catalogues = catalogues
         self._policies = policies
@@ -81,13 +100,21 @@ class CampaignBook:
         """The policies in force."""
         return self._policies()
 
+    @property
+    def workspaces(self) -> str:
+        """The version of the workspaces in force."""
+        return self._catalogues.version
+
     def catalogue(self, workspace: str) -> Catalogue:
         """The fields of a workspace. Raises `NotFound`."""
-        if workspace not in self._catalogues:
-            raise NotFound(
-                f"workspace {workspace} has no file", remedy="add conf/workspaces/NAME.yaml and restart the processes"
-            )
-        return self._catalogues[workspace]
+        found = self._catalogues.get(workspace)
+        if found is None:
+            raise NotFound(f"workspace {workspace} has no file", remedy=f"add conf/workspaces/{workspace}.yaml")
+        return found
+
+    def known_catalogue(self, workspace: str) -> Catalogue | None:
+        """The fields of a workspace; None where it has no file."""
+        return self._catalogues.get(workspace)
 
     def open(self, uid: str) -> Entry:
         """The campaign as it is now. Raises `NotFound` where there is none of that uid."""
@@ -106,12 +133,16 @@ class CampaignBook:
         return known
 
     def of(self, record: CampaignRecord) -> Entry:
-        """The entry of a record, compiled at its first use; raises `EngineError` where its file no longer fits."""
+        """The entry of a record, compiled at its first use under the workspaces in force.
+
+        Raises `Unfit` where its file does not fit its workspace, also after the workspace files were read again.
+        """
         key = (record.uid, record.revision)
+        catalogue = self._catalogues.get(record.workspace)
         with self._lock:
             known = self._entries.get(key)
-        if known is None:
-            known = self._compile(record)
+        if known is None or known.catalogue is not catalogue:
+            known = self._fitting(record, catalogue)
             with self._lock:
                 self._entries[key] = known
                 while len(self._entries) > KEPT:
@@ -130,26 +161,41 @@ class CampaignBook:
             profile = known[facts] = policies.profile_for(routing_facts(record))
         return profile
 
+    def _fitting(self, record: CampaignRecord, catalogue: Catalogue | None) -> Entry:
+        failed = self._unfit.get(record.uid)
+        if failed is None or failed[:2] != (record.revision, catalogue):
+            try:
+                entry = self._compile(record)
+            except EngineError as error:
+                unfit = error if isinstance(error, Unfit) else _unfit(record, reason_of(error))
+                failed = self._unfit[record.uid] = (record.revision, catalogue, unfit)
+            else:
+                self._unfit.pop(record.uid, None)
+                return entry
+        now = monotonic()
+        if now - self._read_at >= REREAD:
+            self._read_at = now
+            if self._reread():
+                return self._fitting(record, self._catalogues.get(record.workspace))
+        raise failed[2]
+
     def _compile(self, record: CampaignRecord) -> Entry:
         if not isinstance(record.spec, dict):
             raise EngineError(f"campaign {record.name} has no file", remedy="apply it again")
         loaded = campaign_from_spec(record.spec, self.catalogue(record.workspace))
         compiled = compile_campaign(record, loaded)
-        predicates = [compiled.audience, compiled.exit_rule, *(message.when for message in compiled.messages)]
-        goal = () if compiled.goal is None else compiled.goal.predicates
-        named = [*(predicate.compiled for predicate in predicates if predicate is not None), *goal]
-        fields = frozenset[str]().union(*(one.fields for one in named))
-        events = frozenset[str]().union(*(one.events for one in named))
-        return Entry(
-            record,
-            loaded,
-            compiled,
-            loaded.catalogue.projection(fields, events),
-            fields,
-            events,
-            _names(named),
-            _names(goal) if goal else None,
-        )
+        fields, events, lists = _named(compiled)
+        names = fields | {f"event:{name}" for name in events} | lists
+        for name in sorted(fields | events):
+            applied, now = record.shapes.get(name), shape_of_field(loaded.catalogue, name)
+            if applied is not None and applied != now:
+                raise _retyped(record, name, applied, now)
+        unknown = list(unknown_fields(loaded.file, loaded.catalogue.fields, loaded.texts))
+        if unknown:
+            raise _unfit(record, "; ".join(unknown))
+        projection = loaded.catalogue.projection(fields, events)
+        goal = None if compiled.goal is None else _names(compiled.goal.predicates)
+        return Entry(record, loaded, compiled, projection, fields, events, names, goal)
 
 
 def _names(named: Sequence[CompiledPredicate]) -> frozenset[str]:
@@ -157,6 +203,42 @@ def _names(named: Sequence[CompiledPredicate]) -> frozenset[str]:
     found = frozenset[str]().union(*(one.fields for one in named))
     found |= {f"event:{name}" for one in named for name in one.events}
     return found | {"lists"} if any(one.lists for one in named) else found
+
+
+def _named(compiled: CompiledCampaign) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """The fields and events that any of a campaign's predicates names; and `lists` where one names a list."""
+    predicates = [compiled.audience, compiled.exit_rule, *(message.when for message in compiled.messages)]
+    if compiled.goal is not None:
+        predicates.append(compiled.goal.fields)
+    named = [predicate.compiled for predicate in predicates if predicate is not None]
+    if compiled.goal is not None and compiled.goal.event is not None:
+        named.append(compiled.goal.event.compiled)
+    fields = frozenset[str]().union(*(one.fields for one in named))
+    events = frozenset[str]().union(*(one.events for one in named))
+    return fields, events, frozenset({"lists"}) if any(one.lists for one in named) else frozenset()
+
+
+def with_shapes(record: CampaignRecord, loaded: LoadedCampaign) -> CampaignRecord:
+    """The record with the shapes of the fields and events that its file names, as its workspace has them now."""
+    fields, events, _ = _named(compile_campaign(record, loaded))
+    shapes = {name: shape_of_field(loaded.catalogue, name) for name in sorted(fields | events)}
+    return replace(record, shapes={name: shape for name, shape in shapes.items() if shape is not None})
+
+
+def _unfit(record: CampaignRecord, reason: str) -> Unfit:
+    return Unfit(
+        f"its file does not fit the workspace {record.workspace}: {reason}",
+        remedy=f"mend conf/workspaces/{record.workspace}.yaml, or apply the campaign {record.name} without it",
+    )
+
+
+def _retyped(record: CampaignRecord, name: str, applied: str, now: str | None) -> Unfit:
+    """Values that users hold would be read otherwise, or count as missing, without anybody having asked for that."""
+    return Unfit(
+        f"{name} was {applied} when the campaign was applied, and the workspace {record.workspace} says {now}: "
+        "the values that users hold are read otherwise, or count as missing",
+        remedy=f"restore its type, or import the values again and apply the campaign {record.name} again",
+    )
 
 
 def launching(piece: Slice) -> bool:

@@ -21,7 +21,7 @@ from engine.pipeline.sources import FeedStore, ListReads, RangeReads, RateStore,
 from engine.pipeline.waiting import caught_up
 from engine.planner import Choice, Estimate, estimates
 from engine.predicate.compiled import Candidates
-from engine.predicate.fields import Row
+from engine.predicate.fields import Catalogue, Row
 from engine.telemetry.events import emit
 
 MOST_BY_INDEX: Final = 50_000
@@ -63,8 +63,8 @@ class Chosen:
 class Choosing:
     """Chooses paths; `search` and `cache` are None where there is none.
 
-    `filled` gives the name of the Elasticsearch index that has everybody, None where none has (yet). Workspaces of up
-    to `small` users are simply scanned. `count_up_to` counts those whom an index finds.
+    `filled` gives the name of the Elasticsearch index that has everybody by a catalogue, None where none has (yet).
+    Workspaces of up to `small` users are simply scanned. `count_up_to` counts those whom an index finds.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Choosing:
         users: RangeReads,
         lists: Callable[[str], ListReads],
         search: Search | None,
-        filled: Callable[[], str | None],
+        filled: Callable[[Catalogue], str | None],
         cache: UserCache | None,
         feed: FeedStore,
         rates: RateStore,
@@ -109,7 +109,7 @@ class Choosing:
         if run.path is not None:
             return self.forced(run.path, entry, wanted)
         chosen = self.choose(entry, wanted)
-        stale = chosen.path in (AccessPath.CACHE, AccessPath.ELASTIC) and not self._caught_up(chosen.path)
+        stale = chosen.path in (AccessPath.CACHE, AccessPath.ELASTIC) and not self._caught_up(chosen.path, entry)
         if not stale:
             return chosen
         emit("plan.fallback", workspace=run.workspace, campaign=entry.record.name, run=run.id, reason="feed_behind")
@@ -119,7 +119,7 @@ class Choosing:
         """The path that a launch now would take, or the one asked for; what is behind is not asked for a figure."""
         if path is None and users.users <= self._small:
             return self.choose(entry, wanted, users=users)
-        behind = self._search is not None and not self._caught_up(AccessPath.ELASTIC)
+        behind = self._search is not None and not self._caught_up(AccessPath.ELASTIC, entry)
         if path is not None:
             return self.forced(path, entry, wanted, users=users, behind=behind)
         return self.choose(entry, wanted, users=users, behind=behind)
@@ -158,7 +158,7 @@ class Choosing:
         if self.size(workspace) <= self._small or self._indexed(entry.compiled.audience.compiled.index_paths):
             whole = hash_prefix(0), hash_prefix(HASH_SPACE)
             return bool(self._users.find_range(workspace, wanted.mongo().filter, *whole, 1, {"_id": 1}))
-        return self._count(workspace, wanted)[0] != 0
+        return self._count(entry, wanted)[0] != 0
 
     def forced(
         self,
@@ -177,7 +177,7 @@ class Choosing:
         if mine is None:
             mine = next(one for one in told if one.path is AccessPath.SCAN)
             why = f"{path.value} cannot be taken: {next((o.reason for o in told if o.path is path), 'unknown')}"
-        elif path in (AccessPath.CACHE, AccessPath.ELASTIC) and not self._caught_up(path):
+        elif path in (AccessPath.CACHE, AccessPath.ELASTIC) and not self._caught_up(path, entry):
             mine = next(one for one in told if one.path is AccessPath.SCAN)
             why = "the feed is behind: MongoDB itself is read"
         return Chosen(mine.path, mine, told, max(size, matches or 0), matches, counted, why)
@@ -192,7 +192,7 @@ class Choosing:
             if self._cache is None
             else self._cache.refused(workspace, entry.fields, entry.events)
         )
-        matches, counted = (None, BEHIND) if behind else self._count(workspace, wanted)
+        matches, counted = (None, BEHIND) if behind else self._count(entry, wanted)
         reads: dict[AccessPath, int] = {}
         if matches is None:
             impossible[AccessPath.ELASTIC] = counted
@@ -223,15 +223,15 @@ class Choosing:
         facts = Choice(users, matches, reads, impossible, warm, batch)
         return estimates(facts, self._rates.read()), matches, counted
 
-    def _count(self, workspace: str, wanted: Candidates) -> tuple[int | None, str]:
+    def _count(self, entry: Entry, wanted: Candidates) -> tuple[int | None, str]:
         """How many users Elasticsearch finds; None, and why it cannot be asked."""
         if self._search is None:
             return None, "there is no Elasticsearch"
-        index = self._filled()
+        index = self._filled(entry.catalogue)
         if index is None:
             return None, "not everybody is in it yet"
         try:
-            return self._search.count(wanted.elastic().filter, workspace, index), BY_SEARCH
+            return self._search.count(wanted.elastic().filter, entry.record.workspace, index), BY_SEARCH
         except self._outages:
             return None, "it does not answer"
 
@@ -244,7 +244,7 @@ class Choosing:
         rows: list[Row] = []
         if cached and self._cache is not None:
             with measured("cache.read") as call:
-                for batch in self._cache.scan(workspace, hash_prefix(0), HIGHEST, entry.fields) or ():
+                for batch in self._cache.scan(workspace, hash_prefix(0), HIGHEST, entry.fields, entry.catalogue) or ():
                     rows += batch.rows
                     if len(rows) >= SAMPLE:
                         break
@@ -260,14 +260,15 @@ class Choosing:
         begun = {keys[1] for keys in self._users.indexed() if keys[:1] == ("w",) and len(keys) > 1}
         return [path for path in paths if path in begun]
 
-    def _caught_up(self, path: AccessPath) -> bool:
+    def _caught_up(self, path: AccessPath, entry: Entry) -> bool:
         """Wait until the feed has handled everything that is there now; False where it does not in time."""
         if not caught_up(self._feed, self._clock, self._feed.now(), PATIENCE):
             return False
         if path is AccessPath.ELASTIC and self._search is not None:
             try:
                 self._search.refresh()
-                return self._filled() is not None and self._search.identity() == self._feed.read().index
+                filled = self._filled(entry.catalogue)
+                return filled is not None and self._search.identity() == self._feed.read().index
             except self._outages:
                 return False
         return True

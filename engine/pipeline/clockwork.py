@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from engine.clock import Clock
+from engine.pipeline.loop_failures import LoopFailures
 from engine.pipeline.ports import Heard, NamedLeases, Tick
 from engine.telemetry.events import emit
 
@@ -47,7 +48,9 @@ class Clockwork:
         every: timedelta,
         chores: Sequence[Chore],
         outages: tuple[type[BaseException], ...],
+        failures: LoopFailures,
     ) -> None:
+        self._failures = failures
         self._tick = tick
         self._leases = leases
         self._bell = bell
@@ -73,12 +76,15 @@ class Clockwork:
                     continue
                 busy = self._tick.run() > 0
                 self._do_chores()
+                self._failures.worked("clock")
             except self._outages as error:
                 emit("engine.failed", process="clock", reason="store_away", error=error)
+                self._failures.failed("clock", error)
                 pause(IDLE.total_seconds())
                 continue
             except Exception as error:  # noqa: BLE001 - one bad campaign must not stop the clock of all others
                 emit("engine.failed", process="clock", reason=type(error).__name__, error=error)
+                self._failures.failed("clock", error)
                 pause(IDLE.total_seconds())
                 continue
             wait = self._every if busy else min(IDLE, wait * 2)

@@ -10,15 +10,16 @@ from typing import Final, TypeAlias
 from engine.campaign.model import Message
 from engine.channels.addresses import envelope_address
 from engine.channels.mailing import ALWAYS, Mailing
-from engine.channels.message import BadMessage, Sender
-from engine.channels.skeleton import Letter, Written
-from engine.channels.templates import TemplateFailed
+from engine.channels.message import BadMessage
+from engine.channels.skeleton import Written
+from engine.channels.template_errors import TemplateFailed
 from engine.clock import Instant
 from engine.domain.delivery import Delivery, Envelope, Failed
 from engine.domain.keys import delivery_key
 from engine.domain.lifecycle import SkipReason
 from engine.errors import WrongCall
 from engine.pipeline.book import Entry
+from engine.pipeline.letterhead import failure_reason, letter_of, sender_of
 from engine.pipeline.ports import Document
 
 KEPT: Final = 1_000
@@ -38,7 +39,9 @@ Composed: TypeAlias = Envelope | Skip | Failed
 class Composing:
     """Composes mails; what is the same for all users of a message is made once per revision of its campaign."""
 
-    def __init__(self) -> None:
+    def __init__(self, bounces: str = "") -> None:
+        """`bounces` is the envelope sender of mails whose campaign and workspace name none; empty: the sender."""
+        self._bounces = bounces
         self._mailings: OrderedDict[tuple[str, int, str], Mailing] = OrderedDict()
 
     def projection(self, entry: Entry) -> Mapping[str, int]:
@@ -64,23 +67,22 @@ class Composing:
         recipient = envelope_address(address) if isinstance(address, str) else None
         if recipient is None:
             return Failed("bad_address" if address else "no_address")
-        if entry.catalogue.sender is None:
+        if entry.catalogue.sender is None and sender_of(entry.loaded, message) is None:
             return Failed("no_sender")
+        mailing = self._mailing(entry, message)
         try:
             written = Written(delivery_key(one.id, one.message), recipient, one.chosen_at, sent_at)
-            return self._mailing(entry, message).write(document, written)
-        except TemplateFailed:
-            return Failed("template")
-        except BadMessage:
-            return Failed("bad_message")
+            return mailing.write(document, written)
+        except TemplateFailed as error:
+            return Failed(failure_reason(error, mailing, entry.loaded.texts, message.name))
+        except BadMessage as error:
+            return Failed(f"bad_message: {error}")
 
     def _mailing(self, entry: Entry, message: Message) -> Mailing:
         place = (entry.record.uid, entry.record.revision, message.name)
         known = self._mailings.get(place)
-        if known is None:
-            sender = entry.catalogue.sender
-            given = Sender("", "") if sender is None else Sender(sender.name, sender.address)
-            letter = Letter(given, entry.record.name, message.subject, message.body, message.text or "")
+        if known is None or known.catalogue is not entry.catalogue:  # a workspace's sender and locale may be edited
+            letter = letter_of(entry.loaded, entry.record.name, message, self._bounces)
             known = self._mailings[place] = Mailing(letter, message.name, entry.catalogue)
             while len(self._mailings) > KEPT:
                 self._mailings.popitem(last=False)
@@ -88,7 +90,13 @@ class Composing:
 
 
 def trial(
-    entry: Entry, message_name: str, document: Document, recipient: str, now: Instant, sent_at: Instant
+    entry: Entry,
+    message_name: str,
+    document: Document,
+    recipient: str,
+    now: Instant,
+    sent_at: Instant,
+    bounces: str = "",
 ) -> Envelope:
     """The mail of a message as `document`'s user would get it, addressed to `recipient`: `campaign test-send`.
 
@@ -101,7 +109,7 @@ def trial(
     shown = {**document, "email": recipient, "unsubscribed": False, "deleted": None}
     stay = f"test/{entry.record.uid}/{sent_at}"
     one = Delivery(stay, str(document.get("_id", "")), 0, message_name, now)
-    composed = Composing().compose(entry, one, shown, now=now, sent_at=sent_at)
+    composed = Composing(bounces).compose(entry, one, shown, now=now, sent_at=sent_at)
     if isinstance(composed, Envelope):
         return composed
     raise WrongCall(f"the message cannot be made: {composed.reason}")

@@ -53,6 +53,7 @@ class Delivering:
         channels: Callable[[str], Channel],
         watching: Watching,
         clock: Clock,
+        bounces: str = "",
     ) -> None:
         self._watching = watching
         self._worker = worker
@@ -63,7 +64,7 @@ class Delivering:
         self._recovering = recovering
         self._channels = channels
         self._clock = clock
-        self._composing = Composing()
+        self._composing = Composing(bounces)
         self._pace = SURELY / PATIENCE
 
     def run(self, slice_id: str) -> None:
@@ -72,7 +73,9 @@ class Delivering:
         if closed is not None:
             emit("slice.closed", **slice_labels(closed, self._book.name(closed.campaign)), **dict(closed.results))
             if closed.results.get("failed"):
-                self._watching.failures(self._book.open(closed.campaign).record)
+                record = self._campaigns.get(closed.campaign)
+                if record is not None:
+                    self._watching.failures(record)
 
     def _guard(self, piece: Slice) -> str | None:
         found = self._campaigns.state_of(piece.campaign)

@@ -13,11 +13,11 @@ from typing import Final
 
 from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import LOOKED_AT, CampaignState, SliceState
-from engine.domain.work import SliceKind, Waiting
+from engine.domain.work import Run, SliceKind, Waiting
 from engine.fairness import Turns, share
 from engine.pipeline.book import CampaignBook, routing_facts
+from engine.pipeline.obstacles import Obstacles
 from engine.pipeline.ports import Messenger, SliceStore
-from engine.pipeline.watching import Watching
 from engine.poison import DEATHS_TO_HALVE
 from engine.policy.models import LaneKind
 from engine.routing import route
@@ -38,7 +38,7 @@ class Dispatching:
         book: CampaignBook,
         messenger: Callable[[], Messenger],
         treat: Callable[[str], None],
-        watching: Watching,
+        obstacles: Obstacles,
         *,
         ring_again: timedelta,
     ) -> None:
@@ -46,16 +46,19 @@ class Dispatching:
         self._book = book
         self._messenger = messenger
         self._treat = treat
-        self._watching = watching
+        self._obstacles = obstacles
         self._ring_again = ring_again
         self._turns: dict[str, Turns] = {}
         self._heard_for = timedelta(0)
 
-    def run(self, records: Mapping[str, CampaignRecord], stuck: Iterable[str]) -> int:
-        """Ring slices of the campaigns in `records`, of which `stuck` are marked so; gives how many."""
+    def run(self, records: Mapping[str, CampaignRecord], stuck: Iterable[str], runs: Sequence[Run]) -> int:
+        """Ring slices of the campaigns in `records`, of which `stuck` are marked so; gives how many.
+
+        `runs` are the undecided ones. Slices of a campaign whose file does not fit its workspace wait until it does.
+        """
         waiting = self._slices.waiting(self._heard_for, MOST_WAITING)
         self._heard_for = self._ring_again
-        self._watching.mark_stuck(records, stuck, waiting)
+        self._obstacles.mark(records, stuck, waiting, runs)
         if not waiting:
             return 0
         self._drop_left(waiting, records)
@@ -87,7 +90,9 @@ class Dispatching:
         """The lane of a slice under the policies in force; None where its campaign stands still."""
         record = records.get(one.campaign)
         delivering = one.kind is SliceKind.DELIVER
-        if record is None or (record.state not in LOOKED_AT and not record.converting and not delivering):
+        if record is None or record.uid in self._obstacles.unfit:
+            return None
+        if record.state not in LOOKED_AT and not record.converting and not delivering:
             return None
         kind = LaneKind.DELIVER if delivering else LaneKind.DECIDE
         return route(self._book.policies, routing_facts(record), suspect=one.suspect, kind=kind)

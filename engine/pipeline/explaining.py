@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from engine.campaign.compiled import CompiledCampaign, Facts
 from engine.clock import Clock, Instant, format_instant, millis
@@ -12,7 +13,8 @@ from engine.domain.campaign import CampaignRecord
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import user_key
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason
-from engine.pipeline.book import CampaignBook
+from engine.failure_text import reason_of
+from engine.pipeline.book import CampaignBook, Unfit
 from engine.pipeline.ports import EventReads, StayStore, UserReads
 from engine.predicate.compiled import LeafResult
 
@@ -47,6 +49,9 @@ class Explanation:
     stays: Sequence[Enrolment]
 
 
+STUCK: Final = "the campaign is stuck, and nothing is promised until that is mended"
+
+
 class Explaining:
     """The use case behind `explain CAMPAIGN USER`."""
 
@@ -61,9 +66,12 @@ class Explaining:
 
     def run(self, record: CampaignRecord, user_id: str) -> Explanation:
         """Explain the user of this id, whether known or not."""
-        entry = self._book.of(record)
         as_of = self._clock.campaign_now()
         key = user_key(record.workspace, user_id)
+        try:
+            entry = self._book.of(record)
+        except Unfit as error:
+            return self._unfit(record, user_id, key, as_of, reason_of(error))
         documents = self._users.read_keys([key])
         row = entry.catalogue.row(documents[0]) if documents else None
         queries = entry.compiled.queries
@@ -83,20 +91,40 @@ class Explaining:
             as_of=as_of,
             known=row is not None and not row.deleted,
             matches=campaign.audience.matches(facts, as_of),
-            now=_sentence(campaign, facts, latest, decision, as_of),
-            next_look=latest.due_at if latest is not None else None,
+            now=_sentence(campaign, facts, latest, decision, as_of, record),
+            next_look=latest.due_at if latest is not None and not _stands(record) else None,
             audience=leaves,
             stays=stays,
         )
 
+    def _unfit(self, record: CampaignRecord, user_id: str, key: str, as_of: Instant, reason: str) -> Explanation:
+        """What is known without the campaign's rules, which cannot be read."""
+        documents = self._users.read_keys([key], {"deleted": 1})
+        known = bool(documents) and not documents[0].get("deleted")
+        now = f"{STUCK}: {reason}"
+        return Explanation(record, user_id, as_of, known, False, now, None, (), self._stays.all_of(record.uid, key))
+
+
+def _stands(record: CampaignRecord) -> bool:
+    """Whether nobody is evaluated, whatever is due."""
+    return record.state is CampaignState.PAUSED or record.stuck is not None
+
 
 def _sentence(
-    campaign: CompiledCampaign, facts: Facts, stay: Enrolment | None, decision: Decision, as_of: Instant
+    campaign: CompiledCampaign,
+    facts: Facts,
+    stay: Enrolment | None,
+    decision: Decision,
+    as_of: Instant,
+    record: CampaignRecord,
 ) -> str:
-    if campaign.state in (CampaignState.DRAFT, CampaignState.SCHEDULED):
-        return f"the campaign is {campaign.state}: nobody is looked at before it is live"
     if campaign.state is CampaignState.PAUSED:
-        return "the campaign is paused: nothing is decided until it is resumed"
+        why = f" ({record.paused_reason})" if record.paused_reason else ""
+        return f"the campaign is paused{why}: nothing is decided until it is resumed"
+    if record.stuck is not None:
+        return f"{STUCK}: {record.stuck}"
+    if campaign.state in (CampaignState.DRAFT, CampaignState.SCHEDULED):
+        return f"the campaign is {campaign.state}: nobody is evaluated before it is live"
     match decision.outcome:
         case Ignore():
             return _outside(campaign, facts, stay, as_of)

@@ -7,7 +7,7 @@ concern; then, and only then, move on. A feed that dies does the last batch agai
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -20,6 +20,7 @@ from engine.pipeline.registry import Registry
 from engine.pipeline.sources import Batch, FeedStore, LookStore, RangeReads, Search, Stream, UserCache
 from engine.predicate.elastic import elastic_document
 from engine.predicate.fields import Catalogue
+from engine.predicate.workspace_set import LiveWorkspaces, derived_shape, indexed_shape
 from engine.telemetry.events import emit
 
 MOST: Final = 1_000
@@ -52,16 +53,18 @@ class Feeding:
         cache: UserCache | None,
         index: Search | None,
         keep_request: Callable[[Sequence[str]], None],
-        reindex: Callable[[str], None],
+        reindex: Callable[[str], Sequence[str]],
+        derive: Callable[[str], Sequence[str]],
         make_index: Callable[[], None],
         messenger: Callable[[], Messenger],
-        catalogues: Mapping[str, Catalogue],
+        catalogues: LiveWorkspaces,
         clock: Clock,
         outages: tuple[type[BaseException], ...],
     ) -> None:
         """`lost` is what a stream raises that cannot go on.
 
-        `keep_request` keeps users to be indexed later, `reindex` a whole workspace; `make_index` makes an index.
+        `keep_request` keeps users to be indexed later, `reindex` a whole workspace (it gives the ids of its requests);
+        `derive` has the aggregates of a workspace derived in the same way; `make_index` makes an index.
         """
         self._open_stream = open_stream
         self._lost = lost
@@ -73,9 +76,12 @@ class Feeding:
         self._index = index
         self._keep_request = keep_request
         self._reindex = reindex
+        self._derive = derive
+        self._derived_for: object = None
         self._make_index = make_index
         self._messenger = messenger
         self._catalogues = catalogues
+        self._workspaces = catalogues.snapshot()
         self._clock = clock
         self._outages = outages
         self._stream: Stream | None = None
@@ -87,6 +93,7 @@ class Feeding:
 
     def step(self, wait: timedelta) -> int:
         """Handle the next micro-batch, waiting up to `wait` for one; gives how many changes it had."""
+        self._take_up_workspaces()
         try:
             stream = self._stream or self._open()
             self._adopt()
@@ -111,6 +118,27 @@ class Feeding:
         else:
             self._feeds.publish(batch.position)
         return len(batch.changes)
+
+    def _take_up_workspaces(self) -> None:
+        """Go by the workspace files in force: what one step writes fits together, so none is swapped within it."""
+        workspaces = self._catalogues.snapshot()
+        if workspaces is not self._workspaces:
+            self._workspaces = workspaces
+            self._tended = float("-inf")
+        if self._derived_for is not workspaces:
+            self._derive_changed()
+            self._derived_for = workspaces
+
+    def _derive_changed(self) -> None:
+        """Have users derived again whose workspace has other aggregates than they were derived for."""
+        before = self._feeds.read().derived
+        shapes = {name: derived_shape(one) for name, one in self._workspaces.items()}
+        if shapes == before:
+            return
+        changed = [name for name, shape in shapes.items() if name in before and before[name] != shape]
+        asked = [request for name in changed for request in self._derive(name)]
+        self._feeds.derives(shapes)
+        self._messenger().index(asked)
 
     def close(self) -> None:
         """Let go of the stream; the next step opens it again from where the last one was saved."""
@@ -138,7 +166,7 @@ class Feeding:
         for workspace in self._registry.workspaces():
             everybody = {f"{workspace}/{first}/": frozenset({EVERYTHING}) for first, _ in cut(RANGES)}
             self._looks.add_ranges(everybody, mark)
-        self._feeds.fills(None)
+        self._feeds.fills(None, {})
         self._tended = float("-inf")
         self._feeds.save(0, self._stream.start)
         self._messenger().look()
@@ -147,12 +175,17 @@ class Feeding:
         """Put layouts of the cache into force, and have those that are new warmed up once the cache is reached."""
         if self._cache is None:
             return
-        self._cold.update(self._cache.adopt(FeedState(generation=self._generation), self._registry.named))
+        self._cold.update(
+            self._cache.adopt(FeedState(generation=self._generation), self._registry.named, self._workspaces)
+        )
         while self._cold and "cache" not in self._away:
             self._messenger().warm(self._cold.pop())
 
     def _tend(self) -> None:
-        """Where another index is behind Elasticsearch's alias than was filled, or none, have everybody put into it."""
+        """Have everybody put into Elasticsearch where it does not hold them as they are to be found.
+
+        That is: another index is behind the alias than was filled, or none, or a workspace has other fields than then.
+        """
         if self._index is None or self._clock.monotonic() - self._tended < TENDED:
             return
         self._tended = self._clock.monotonic()
@@ -164,13 +197,20 @@ class Feeding:
         except self._outages as error:
             self._lost_search(error)
             return
-        before = self._feeds.read().index
-        if found == before:
+        before = self._feeds.read()
+        shapes = {name: indexed_shape(one) for name, one in self._workspaces.items()}
+        if (found, shapes) == (before.index, before.shapes):
             return
-        for workspace in self._catalogues:
-            self._reindex(workspace)
-        self._feeds.fills(found)  # not earlier: an index that is noted, with nothing asked for, counts as full
-        emit("search.refilled", reason="it is new" if before is None else "another index was there before")
+        behind = [name for name, shape in shapes.items() if found != before.index or before.shapes.get(name) != shape]
+        asked = [request for name in behind for request in self._reindex(name)]
+        self._feeds.fills(found, shapes)  # not earlier: an index that is noted, with nothing asked for, counts as full
+        self._messenger().index(asked)
+        if before.index is None:
+            emit("search.refilled", reason="it is new")
+        elif found != before.index:
+            emit("search.refilled", reason="another index was there before")
+        elif behind:
+            emit("search.refilled", reason="workspace files were edited", text=", ".join(behind))
 
     def _handle(self, batch: Batch) -> None:
         began = self._clock.monotonic()
@@ -181,7 +221,7 @@ class Feeding:
         for key in sorted(names):
             groups[key.split("/", 1)[0]].append(key)
         for workspace, keys in groups.items():
-            catalogue = self._catalogues.get(workspace)
+            catalogue = self._workspaces.get(workspace)
             if catalogue is not None:
                 documents = self._users.read_keys(keys, catalogue.projection())
                 self._refresh(workspace, documents, sorted(set(keys) - {raw["_id"] for raw in documents}))

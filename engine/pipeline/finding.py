@@ -19,7 +19,7 @@ from engine.pipeline.ports import Document
 from engine.pipeline.sources import ListReads, RangeReads, Search, UserCache
 from engine.pipeline.working import Hold, Scan
 from engine.predicate.compiled import Candidates
-from engine.predicate.fields import Row
+from engine.predicate.fields import Catalogue, Row
 
 AFTER: Final = "\0"
 """Appended to a key, gives the bound just behind it."""
@@ -52,10 +52,10 @@ class Finding:
         users: RangeReads,
         lists: Callable[[str], ListReads],
         index: Search | None,
-        filled: Callable[[], str | None],
+        filled: Callable[[Catalogue], str | None],
         cache: UserCache | None,
     ) -> None:
-        """`filled` gives the name of the Elasticsearch index that has everybody, None where none has."""
+        """`filled` gives the name of the Elasticsearch index that has everybody by a catalogue; None: none has."""
         self._users = users
         self._lists = lists
         self._index = index
@@ -77,7 +77,7 @@ class Finding:
             case AccessPath.ELASTIC:
                 if self._index is None:
                     raise ProgrammerError("a slice asks for Elasticsearch, and there is none")
-                query, index = wanted.elastic().filter, self._filled()
+                query, index = wanted.elastic().filter, self._filled(entry.catalogue)
                 if index is None:  # lost since the run was planned
                     return self._stand_in(piece, entry, wanted, first, size)
                 try:
@@ -121,11 +121,12 @@ class Finding:
             return None
         piece, scan = hold.piece, hold.scan
         epoch = self._cache.epoch(piece.workspace, fresh=scan is None)
-        if scan is None or scan.epoch != epoch or scan.reached != first.removesuffix(AFTER):
-            batches = self._cache.scan(piece.workspace, first, piece.until, entry.fields)
+        asked = (epoch, first.removesuffix(AFTER), entry.catalogue)
+        if scan is None or (scan.epoch, scan.reached, scan.catalogue) != asked:
+            batches = self._cache.scan(piece.workspace, first, piece.until, entry.fields, entry.catalogue)
             if batches is None:
                 return None
-            scan = hold.scan = Scan(batches, epoch, first.removesuffix(AFTER))
+            scan = hold.scan = Scan(batches, *asked)
         rows: list[Row] = []
         users, hits, changes, then = 0, 0, None, None
         for read in scan.batches:

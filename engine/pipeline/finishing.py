@@ -117,7 +117,7 @@ class Finishing:
         if self._stays.has_open(record.uid):
             return False
         until, end = self._converts_until(record), self._clock.campaign_now()
-        ended = {"finished_at": end, "converting_until": until, "stuck": None}
+        ended = {"finished_at": end, "converting_until": until, "stuck_by": None}
         if not self._campaigns.move(record, CampaignState.FINISHED, exactly=True, **ended):
             return False
         passage("campaign.finished")

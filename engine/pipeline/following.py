@@ -8,6 +8,7 @@ from typing import Final
 
 from engine.clock import Clock
 from engine.pipeline.feeding import Feeding
+from engine.pipeline.loop_failures import LoopFailures
 from engine.pipeline.ports import NamedLeases
 from engine.telemetry.events import emit
 
@@ -35,7 +36,9 @@ class Following:
         *,
         owner: str,
         outages: tuple[type[BaseException], ...],
+        failures: LoopFailures,
     ) -> None:
+        self._failures = failures
         self._feeding = feeding
         self._leases = leases
         self._clock = clock
@@ -53,6 +56,7 @@ class Following:
                         continue
                     held = self._clock.monotonic()
                 self._feeding.step(WAIT)
+                self._failures.worked("feed")
             except self._outages as error:
                 self._failed("store_away", error, pause)
             except Exception as error:  # noqa: BLE001 - a bad document must not stop what all others depend on
@@ -62,5 +66,6 @@ class Following:
 
     def _failed(self, reason: str, error: BaseException, pause: Callable[[float], object]) -> None:
         emit("engine.failed", process="feed", reason=reason, error=error)
+        self._failures.failed("feed", error)
         self._feeding.close()
         pause(PAUSE)

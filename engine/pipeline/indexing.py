@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
+from engine.errors import EngineError
 from engine.pipeline.ports import UserReads
 from engine.predicate.elastic import elastic_document
 from engine.predicate.fields import Catalogue
+from engine.predicate.workspace_set import LiveWorkspaces, derived_shape, indexed_shape
 from engine.telemetry.events import emit
 
 
 class Index(Protocol):
     """The users' index."""
 
-    def index(self, documents: Iterable[Mapping[str, Any]]) -> int:
-        """Index whole documents under their revision; gives how many were newer than what was there."""
+    def index(self, documents: Iterable[Mapping[str, Any]], *, again: bool = False) -> int:
+        """Index whole documents under their revision; gives how many were newer (`again`: not older) than before."""
 
     def refresh(self) -> None:
         """Make everything that is indexed visible to searches."""
@@ -41,6 +43,10 @@ class Request(Protocol):
     def until(self) -> str:
         """The bound behind the last."""
 
+    @property
+    def derive(self) -> bool:
+        """Whether the users' aggregates are to be derived instead."""
+
 
 class Requests(Protocol):
     """Kept requests (`engine.stores.index_requests`)."""
@@ -52,10 +58,44 @@ class Requests(Protocol):
         """Take it away."""
 
 
+class Deriving(Protocol):
+    """Brings users in line with their events (`engine.stores.derived`)."""
+
+    def derive(self, keys: Collection[str], *, create: bool = True) -> set[str]:
+        """Bring some users in line; gives the keys of those that were written."""
+
+
+DERIVED_AT_ONCE: Final = 1_000
+"""Users whose events are counted in one aggregation."""
+
+
+class Behind(EngineError):
+    """This process and the feed have read different workspace files; the request is done when both have the same."""
+
+
 class Indexing:
     """The use case behind the actor `index_users`."""
 
-    def __init__(self, users: UserReads, index: Index, requests: Requests, catalogues: Mapping[str, Catalogue]) -> None:
+    def __init__(
+        self,
+        users: UserReads,
+        index: Index | None,
+        requests: Requests,
+        catalogues: LiveWorkspaces,
+        shapes: Callable[[], Mapping[str, str]],
+        reread: Callable[[], bool],
+        derivation: Callable[[Catalogue], Deriving],
+        derived: Callable[[], Mapping[str, str]],
+    ) -> None:
+        """`shapes` gives what the feed wants users of each workspace to look like; `reread` looks at the files.
+
+        `derivation` brings users in line with their events, `derived` tells with which aggregates the feed wants that.
+        Without Elasticsearch (`index` None) there is nothing else to do.
+        """
+        self._derivation = derivation
+        self._derived = derived
+        self._shapes = shapes
+        self._reread = reread
         self._users = users
         self._requests = requests
         self._index = index
@@ -65,17 +105,57 @@ class Indexing:
         """Do a request, and take it away afterwards; safe to call twice, late, or for one that is done.
 
         Where no request waits, searches see everybody: an index that was just filled must not answer that nobody is
-        there.
+        there. Raises `Behind` where the workspace files were edited before or meanwhile; the request stays.
         """
         request = self._requests.get(request_id)
         if request is None:
             return 0
+        if request.derive:
+            return self._derive(request_id, request)
+        if self._index is None:
+            self._requests.done(request_id)
+            return 0
+        workspaces = {key.split("/", 1)[0] for key in request.keys} | ({request.workspace} - {""})
+        if not self._up_to_date(workspaces):
+            self._reread()
+            self._refuse_behind(workspaces)
         newer = self.keys(request.keys)
         if request.workspace:
             newer += self.range(request.workspace, request.first, request.until)
         self._index.refresh()
+        self._refuse_behind(workspaces)
         self._requests.done(request_id)
         return newer
+
+    def _derive(self, request_id: str, request: Request) -> int:
+        """Bring the aggregates of a range of users in line with their events."""
+        workspace, first, count = request.workspace, request.first, 0
+        catalogue = self._catalogues.get(workspace)
+        if catalogue is None or self._derived().get(workspace) != derived_shape(catalogue):
+            self._reread()
+            catalogue = self._catalogues.get(workspace)
+        if catalogue is not None and self._derived().get(workspace) != derived_shape(catalogue):
+            raise Behind
+        while catalogue is not None:
+            found = self._users.read_range(workspace, first, request.until, DERIVED_AT_ONCE, {"_id": 1})
+            if found:
+                count += len(self._derivation(catalogue).derive([raw["_id"] for raw in found], create=False))
+            if len(found) < DERIVED_AT_ONCE:
+                break
+            first = found[-1]["_id"].split("/", 1)[1] + "\0"
+        self._requests.done(request_id)
+        return count
+
+    def _up_to_date(self, workspaces: Iterable[str]) -> bool:
+        """Whether this process's workspace files give users the form that the feed wants them to have."""
+        wanted, own = self._shapes(), self._catalogues.snapshot()
+        return all(
+            name not in wanted or name not in own or wanted[name] == indexed_shape(own[name]) for name in workspaces
+        )
+
+    def _refuse_behind(self, workspaces: Iterable[str]) -> None:
+        if not self._up_to_date(workspaces):
+            raise Behind
 
     def keys(self, keys: Sequence[str]) -> int:
         """Index these users (user keys); safe to call twice or late. Gives how many were newer than what was there."""
@@ -93,14 +173,18 @@ class Indexing:
         while catalogue is not None:
             documents = self._users.read_range(workspace, first, until, size, catalogue.projection())
             if documents:
-                self._write(workspace, catalogue, documents)
+                self._write(workspace, catalogue, documents, again=True)
                 count += len(documents)
             if len(documents) < size:
                 break
             first = documents[-1]["_id"].split("/", 1)[1] + "\0"
         return count
 
-    def _write(self, workspace: str, catalogue: Catalogue, documents: Sequence[Mapping[str, Any]]) -> int:
-        newer = self._index.index(elastic_document(catalogue, document) for document in documents)
+    def _write(
+        self, workspace: str, catalogue: Catalogue, documents: Sequence[Mapping[str, Any]], *, again: bool = False
+    ) -> int:
+        if self._index is None:
+            return 0
+        newer = self._index.index((elastic_document(catalogue, document) for document in documents), again=again)
         emit("users.indexed", workspace=workspace, users=len(documents), older=len(documents) - newer)
         return newer

@@ -14,12 +14,16 @@ from engine.domain.enrolment import Enrolment
 from engine.domain.keys import stay_prefix, suffix_of_user
 from engine.domain.looks import EVERYTHING, DirtyRange
 from engine.domain.looks import Look as Asked
+from engine.domain.stuck import StuckBy
 from engine.domain.work import AccessPath, Slice, SliceKind
+from engine.errors import EngineError
 from engine.failpoints import passage
+from engine.failure_text import is_about_data, reason_of
 from engine.pipeline.book import CampaignBook, Entry
 from engine.pipeline.deciding import Deciding, Look, Origin
 from engine.pipeline.finding import AFTER
-from engine.pipeline.ports import Doorbell, NamedLeases, SliceStore, StayStore, UserReads
+from engine.pipeline.loop_failures import LoopFailures
+from engine.pipeline.ports import CampaignStore, Debts, Doorbell, NamedLeases, SliceStore, StayStore, UserReads
 from engine.pipeline.registry import Registry
 from engine.pipeline.sources import LookStore, UserCache
 from engine.predicate.fields import Row
@@ -41,6 +45,17 @@ EXPIRE_EVERY: Final = 5.0
 RANGE_LEASE: Final = "dirty-ranges"
 
 
+RESTS: Final = timedelta(seconds=2)
+"""How long looks rest that could not be done whoever their users are."""
+
+LASTING: Final = 3.0
+"""Seconds for which a campaign's looks fail before it is stuck."""
+
+
+class Refused(EngineError):
+    """Some campaigns could not evaluate these users, for a reason that is not theirs."""
+
+
 class Looking:
     """The use case behind the actor `look_at_users`."""
 
@@ -60,8 +75,15 @@ class Looking:
         outages: tuple[type[BaseException], ...],
         lease: timedelta,
         time_is_set: Callable[[], bool],
+        owed: Debts,
+        campaigns: CampaignStore,
+        failures: LoopFailures,
     ) -> None:
         """`lease`: after it others take up what a dead process held; `time_is_set`: campaign time is one of its own."""
+        self._owed = owed
+        self._campaigns = campaigns
+        self._failures = failures
+        self._failing: dict[str, float] = {}  # since when (s), by uid
         self._looks = looks
         self._lease = lease
         self._time_is_set = time_is_set
@@ -101,10 +123,15 @@ class Looking:
         except self._outages:
             raise
         except Exception as error:  # noqa: BLE001 - whatever one user's data brings out must not hold up the others
+            if not is_about_data(error):
+                self._looks.rest(taken, RESTS)
+                self._tell(error)
+                return ()
             if len(taken) == 1:
                 emit("engine.failed", process="looks", reason=type(error).__name__, error=error)
                 return ()
             return [one for each in taken for one in self._all_of([each])]
+        self._failures.worked("looks")
         self._looks.put_off({one: early[one.user] for one in taken if one.user in early})
         return [one for one in taken if one.user not in early]
 
@@ -132,6 +159,8 @@ class Looking:
             for uid in self._registry.concerned(workspace, names[key]):
                 wanted[uid].append(key)
         entries = {uid: entry for uid in wanted if (entry := self._registry.entry(uid)) is not None}
+        for uid in wanted.keys() - entries.keys():
+            self._owed.owe(uid)  # it does not fit its workspace: the clock has everybody evaluated when it does
         if not entries:
             return {}
         catalogue = next(iter(entries.values())).catalogue
@@ -140,14 +169,42 @@ class Looking:
         rows = {raw["_id"]: catalogue.row(raw) for raw in documents}
         early = self._early(rows.values(), as_of)
         stays = self._stays.latest_in(list(entries), [key for key in keys if key not in early])
-        chosen = 0
+        chosen, refused = 0, None
         for uid, entry in entries.items():
             mine = [key for key in wanted[uid] if key not in early]
-            counts = self._campaign(entry, mine, rows, stays, mark, as_of)
+            try:
+                counts = self._campaign(entry, mine, rows, stays, mark, as_of)
+            except self._outages:
+                raise
+            except Exception as error:
+                if is_about_data(error):
+                    raise
+                self._failed(entry.record, error)
+                refused = error
+                continue
+            self._worked(entry.record)
             chosen += counts["chosen"]
         if chosen:
             self._bell.ring()
+        if refused is not None:
+            raise Refused from refused
         return early
+
+    def _tell(self, error: Exception) -> None:
+        cause = error.__cause__ if isinstance(error, Refused) and isinstance(error.__cause__, Exception) else error
+        emit("engine.failed", process="looks", reason=type(cause).__name__, error=cause)
+        self._failures.failed("looks", cause)
+
+    def _failed(self, record: CampaignRecord, error: Exception) -> None:
+        """Mark a campaign in which nobody who changed can be evaluated, when that has lasted for some seconds."""
+        since = self._failing.setdefault(record.uid, self._clock.monotonic())
+        if self._clock.monotonic() - since >= LASTING:
+            reason = f"evaluating users who changed fails: {reason_of(error)}"
+            self._campaigns.set_stuck(record.uid, StuckBy.CHANGE, reason)
+
+    def _worked(self, record: CampaignRecord) -> None:
+        if self._failing.pop(record.uid, None) is not None or StuckBy.CHANGE in record.stuck_by:
+            self._campaigns.set_stuck(record.uid, StuckBy.CHANGE, None)
 
     def _early(self, rows: Iterable[Row], as_of: Instant) -> dict[str, Instant]:
         """The users with events after `as_of`, and when the last of them is past."""
@@ -207,7 +264,12 @@ class Looking:
                 if dirty is None or self._leases.hold(RANGE_LEASE, owner, self._lease) is None:
                     break
                 count += self._range(dirty)
-        finally:
+        except Exception as error:
+            if isinstance(error, self._outages) or is_about_data(error):
+                self._leases.give_up(RANGE_LEASE, owner)
+                raise
+            self._tell(error)  # the range rests until the lease runs out
+        else:
             self._leases.give_up(RANGE_LEASE, owner)
         return count
 
@@ -245,6 +307,8 @@ class Looking:
             workspace, suffix = asked.user.split("/", 1)
             uids = self._registry.concerned(workspace, asked.names)
             entries = [entry for uid in uids if (entry := self._registry.entry(uid)) is not None]
+            for uid in uids - {entry.record.uid for entry in entries}:
+                self._owed.owe(uid)
             as_of = self._clock.campaign_now()
             self._slices.add([_alone(entry.record, suffix, asked.mark, as_of) for entry in entries])
         self._looks.done(found)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from engine.clock import Clock
+from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import GOING, LOOKED_AT, CampaignState
+from engine.domain.stuck import StuckBy
 from engine.pipeline.owed_evaluations import owing
-from engine.pipeline.ports import CampaignStore, DeliveryStore, RunStore, StayStore
+from engine.pipeline.ports import CampaignStore, Debts, DeliveryStore, RunStore, StayStore
 from engine.pipeline.sources import FeedStore, LookStore
 from engine.pipeline.waiting import caught_up
+
+CHANGED: Final = "users who changed are to be looked at"
 
 PATIENCE: Final = 1.0
 """Seconds that one question waits for the feed's report."""
@@ -29,7 +33,9 @@ class Openness:
         time_is_set: Callable[[], bool],
         looks: LookStore,
         feed: FeedStore,
+        owed: Debts,
     ) -> None:
+        self._owed = owed
         self._looks = looks
         self._feed = feed
         self._campaigns = campaigns
@@ -39,8 +45,25 @@ class Openness:
         self._clock = clock
         self._time_is_set = time_is_set
 
-    def what(self) -> str | None:
-        """One thing that is open, in words; None where nothing is.
+    def stuck(self) -> dict[str, str]:
+        """Why campaigns cannot go on by themselves, by uid: `NAME is stuck: REASON`. Paused ones stand still anyway."""
+        return {one.uid: f"campaign {one.name} is stuck: {one.stuck}" for one in self._stuck()}
+
+    def in_vain(self) -> str | None:
+        """Why waiting is in vain: all that is open belongs to campaigns that are stuck; None where it is not."""
+        stuck = self._stuck()
+        if not stuck:
+            return None
+        what = self.what([one.uid for one in stuck])
+        waiting = what == CHANGED and any(StuckBy.CHANGE in one.stuck_by for one in stuck)
+        return None if what is not None and not waiting else "; ".join(self.stuck().values())
+
+    def _stuck(self) -> list[CampaignRecord]:
+        states = (CampaignState.SCHEDULED, *GOING, CampaignState.CANCELLED)
+        return [one for one in self._campaigns.in_states(states) if one.stuck_by]
+
+    def what(self, without: Collection[str] = ()) -> str | None:
+        """One thing that is open, in words; None where nothing is. `without` are uids of campaigns to leave out.
 
         Work moves from a change to a look, from a run to a delivery to a due stay to a run. The changes are handled
         before the last round of questions; in that round no run is undecided at the first look and none was made until
@@ -52,7 +75,7 @@ class Openness:
         still and do not count, but for the changes that may be conversions in them, as in campaigns that have ended.
         """
         changed_to = self._feed.now()
-        first = self._standing()
+        first = self._standing(without)
         if first is not None:
             return first
         if not self._campaigns.in_states((*GOING, CampaignState.PAUSED)) and not self._campaigns.any_converting():
@@ -61,11 +84,11 @@ class Openness:
             return "the feed has not handled every change yet (does it run?)"
         now = self._clock.campaign_now()
         if self._looks.any(now):
-            return "users who changed are to be looked at"
-        return self._standing() or ("users who changed are to be looked at" if self._looks.any(now) else None)
+            return CHANGED
+        return self._standing(without) or (CHANGED if self._looks.any(now) else None)
 
-    def _standing(self) -> str | None:
-        """One thing that is open in campaigns, runs, deliveries and stays."""
+    def _standing(self, without: Collection[str]) -> str | None:
+        """One thing that is open in the campaigns, runs, deliveries and stays of all campaigns but `without`."""
         now = self._clock.campaign_now()
         records = self._campaigns.in_states(
             (
@@ -76,7 +99,12 @@ class Openness:
                 CampaignState.CANCELLED,
             )
         )
+        owed = self._owed.read()
         for record in records:
+            if record.uid in without:
+                continue
+            if record.state in GOING and record.uid in owed:
+                return f"campaign {record.name} has a pass to make"
             if record.state is CampaignState.SCHEDULED and (record.starts_at or 0) <= now:
                 return f"campaign {record.name} is to be launched"
             if owing(record):
@@ -84,7 +112,8 @@ class Openness:
             going = record.state in GOING
             if going and self._time_is_set() and record.pass_as_of < now:
                 return f"campaign {record.name} has a pass to make"
-        standing = [record.uid for record in records if record.state not in LOOKED_AT]
+        moving = [record.uid for record in records if record.state in LOOKED_AT and record.uid not in without]
+        standing = [record.uid for record in records if record.uid not in moving]
         runs = self._runs.count_all()
         for run in self._runs.undecided():
             if run.campaign not in standing:

@@ -131,12 +131,14 @@ class Outlook:
 
     def report(self, record: CampaignRecord) -> Report:
         """The counts of a campaign, computed from its enrolments, and both identities checked."""
-        counts = self._counts.of(stay_prefix(record.workspace, record.uid))
+        prefix = stay_prefix(record.workspace, record.uid)
+        counts = self._counts.of(prefix)
+        failures = tuple(self._counts.failures(prefix))
         stays = counts.entered == counts.active + sum(counts.exited.values())
         decided = all(one.decided == sum(one.states.values()) for one in counts.messages.values())
         runs = tuple(self._runs.of_campaign(record.uid, RUNS_SHOWN))
         told = conversions(record, counts, self._clock.campaign_now())
-        return Report(record, counts, stays and decided, runs, messages(record, counts), told)
+        return Report(record, counts, stays and decided, runs, messages(record, counts), told, failures)
 
     def _judged(self, entry: Entry, as_of: Instant) -> tuple[int, int]:
         """The audience, judged in Python page by page, and of how many users; events where nothing else decides."""

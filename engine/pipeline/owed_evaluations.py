@@ -8,7 +8,7 @@ writes nor a run whose slices were dropped can lose the evaluation: what was not
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from engine.clock import Instant
 from engine.domain.campaign import CampaignRecord
@@ -57,9 +57,9 @@ class OwedEvaluations:
         self._planning = planning
         self._finishing = finishing
 
-    def run(self, open_runs: Sequence[Run], now: Instant) -> list[Run]:
-        """Make the runs that are owed; gives those to be planned."""
-        records = self._roster.those(owing)
+    def run(self, open_runs: Sequence[Run], now: Instant, *, without: Collection[str] = ()) -> list[Run]:
+        """Make the runs that are owed; gives those to be planned. `without` are uids of campaigns that wait."""
+        records = {uid: record for uid, record in self._roster.those(owing).items() if uid not in without}
         if not records:
             return []
         by_campaign: dict[str, list[Run]] = defaultdict(list)

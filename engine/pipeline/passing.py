@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from heapq import heapify, heappop, heappush
 from typing import Final
 
@@ -17,8 +18,8 @@ from engine.clock import Instant, millis
 from engine.domain.campaign import CONTINUOUS, CampaignRecord
 from engine.domain.lifecycle import GOING, CampaignState
 from engine.domain.work import Run, RunKind
-from engine.errors import EngineError
 from engine.pipeline.book import CampaignBook, Entry
+from engine.pipeline.obstacles import Obstacles
 from engine.pipeline.planning import Planning
 from engine.pipeline.ports import CampaignStore, StayStore
 from engine.pipeline.roster import Roster
@@ -45,6 +46,7 @@ class Passing:
         planning: Planning,
         roster: Roster,
         probe: Callable[[Entry, Candidates], bool],
+        obstacles: Obstacles,
     ) -> None:
         """`probe` tells whether a pass over these candidates could find anybody (`Choosing.probe`)."""
         self._campaigns = campaigns
@@ -53,24 +55,30 @@ class Passing:
         self._planning = planning
         self._roster = roster
         self._probe = probe
+        self._obstacles = obstacles
         self._order: list[tuple[Instant, str]] = []  # a heap: when each comes at the earliest
         self._ordered_for: tuple[int, PolicySet | None] = (-1, None)
 
     def run(self, open_runs: Sequence[Run], now: Instant, *, jumped: bool) -> list[Run]:
         """The runs to be planned; `jumped` tells that campaign time is set, and a move of it brings a pass at once."""
-        busy = {run.campaign for run in open_runs if run.kind is not RunKind.DUE}
+        busy = self._obstacles.unfit.union(run.campaign for run in open_runs if run.kind is not RunKind.DUE)
         passing = [record for record in self._coming(now, jumped=jumped) if record.uid not in busy]
         if not passing:
             return []
         runs = self._idle(passing, now)
         nothing: list[str] = []
+        failed: set[str] = set()
         for record in passing:
-            run = self._entering(record, now)
-            if run is None:
+            found: tuple[Run | None] | None = self._obstacles.attempt(
+                record, "plan a pass", partial(self._entered, record, now), None
+            )
+            if found is None:
+                failed.add(record.uid)
+            elif found[0] is None:
                 nothing.append(record.uid)
             else:
-                runs.append(run)
-        looked = [record.uid for record in passing if record.uid not in nothing]
+                runs.append(found[0])
+        looked = [record.uid for record in passing if record.uid not in failed.union(nothing)]
         for uids, crossed in ((nothing, True), (looked, False)):
             if uids:
                 self._campaigns.passed(uids, now, crossed=crossed)
@@ -120,6 +128,9 @@ class Passing:
                 runs.append(self._planning.start(left.pop(uid), RunKind.IDLE, now))
         return runs
 
+    def _entered(self, record: CampaignRecord, now: Instant) -> tuple[Run | None] | None:
+        return (self._entering(record, now),)
+
     def _entering(self, record: CampaignRecord, now: Instant) -> Run | None:
         """The run that finds users who may enter, or looks at everybody; None where there is nothing to find."""
         reconciling = now - record.reconciled_at >= millis(self._book.profile(record).reconcile)
@@ -131,10 +142,7 @@ class Passing:
         if reconciling:
             return self._planning.start(record, RunKind.RECONCILE, now)
         after = max(0, record.crossed_to - millis(MARGIN))
-        try:
-            entry = self._book.of(record)
-        except EngineError:
-            return None  # its file no longer fits its workspace: its other slices fail and say so
+        entry = self._book.of(record)
         if not entry.compiled.moves or not self._probe(entry, entry.compiled.candidates(after, now)):
             return None
         return self._planning.start(record, RunKind.PASS, now, after=after)

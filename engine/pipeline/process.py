@@ -139,6 +139,7 @@ class Processing:
             until=piece.until if cursor is None else cursor + AFTER,
             profile=profile.profile,
             policy=self._book.policies.version,
+            workspace_set=self._book.workspaces,
             as_of=piece.as_of,
             duration=took,
             **{name: count for name, count in counts.items() if name not in MEASURED},

@@ -30,7 +30,8 @@ class Registry:
         self._book = book
         self._by_name: Mapping[tuple[str, str], frozenset[str]] = {}
         self._entries: Mapping[str, Entry] = {}
-        self._built_for = -1  # the roster's generation
+        self._unread: Mapping[str, frozenset[str]] = {}
+        self._built_for: tuple[int, str] = (-1, "")  # the roster's generation and the version of the workspaces
         self._lock = Lock()
 
     def refresh(self) -> None:
@@ -41,18 +42,21 @@ class Registry:
         """
         with self._lock:  # who comes second waits until what the first one found is built
             self._roster.refresh()
-            if (generation := self._roster.generation) != self._built_for:
+            while (wanted := (self._roster.generation, self._book.workspaces)) != self._built_for:
                 self._build(self._roster.those(concerned))
-                self._built_for = generation
+                self._built_for = wanted  # again where the workspaces were swapped meanwhile: entries must fit together
 
     def _build(self, records: Mapping[str, CampaignRecord]) -> None:
         by_name: dict[tuple[str, str], set[str]] = defaultdict(set)
+        unread: dict[str, set[str]] = defaultdict(set)
         entries: dict[str, Entry] = {}
         for uid, record in records.items():
             try:
                 entry = self._book.of(record)
             except EngineError:
-                continue  # its file no longer fits its workspace: its slices fail and say so
+                if record.state in GOING:
+                    unread[record.workspace].add(uid)  # what it names is not known: every change may concern it
+                continue
             names = entry.names if record.state in GOING else entry.goal_names
             if names is None:
                 continue  # it has no goal
@@ -60,11 +64,12 @@ class Registry:
             for name in (EVERYTHING, *names):
                 by_name[record.workspace, name].add(uid)
         self._entries = entries
+        self._unread = {workspace: frozenset(uids) for workspace, uids in unread.items()}
         self._by_name = {key: frozenset(uids) for key, uids in by_name.items()}
 
     def concerned(self, workspace: str, names: Iterable[str]) -> frozenset[str]:
-        """The uids of the campaigns that a change of `names` concerns."""
-        found: frozenset[str] = frozenset()
+        """The uids of the campaigns that a change of `names` concerns; of those that are unfit, any change may."""
+        found = self._unread.get(workspace, frozenset())
         wanted = frozenset(names)
         for name in (EVERYTHING,) if EVERYTHING in wanted else wanted:
             found |= self._by_name.get((workspace, name), frozenset())
@@ -78,9 +83,9 @@ class Registry:
         return nothing.union(*(one.fields for one in entries)), nothing.union(*(one.events for one in entries))
 
     def entry(self, uid: str) -> Entry | None:
-        """The campaign of a uid that `concerned` gave."""
+        """The campaign of a uid that `concerned` gave; None where its file does not fit its workspace."""
         return self._entries.get(uid)
 
     def workspaces(self) -> set[str]:
         """The workspaces in which a change could concern a campaign."""
-        return {entry.record.workspace for entry in self._entries.values()}
+        return {entry.record.workspace for entry in self._entries.values()} | self._unread.keys()

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from engine.clock import Instant
 from engine.domain.campaign import CONTINUOUS, FOR_EVER, LATE, CampaignRecord
-from engine.domain.counts import CampaignCounts, MessageCounts
+from engine.domain.counts import CampaignCounts, FailureCount, MessageCounts
 from engine.domain.lifecycle import CampaignState
 from engine.pipeline.converting import goal_window, window_end
 from engine.pipeline.ports import Document
@@ -44,7 +44,7 @@ class Report:
     """A campaign with its counts, whether they add up, and its latest runs.
 
     `messages` come in the order of the file, those that it no longer has after them. `conversions` is None where the
-    campaign has no goal.
+    campaign has no goal; `failures` are the failed deliveries by reason.
     """
 
     record: CampaignRecord
@@ -53,6 +53,7 @@ class Report:
     runs: tuple[Document, ...]
     messages: tuple[MessageLine, ...]
     conversions: Conversions | None
+    failures: tuple[FailureCount, ...] = ()
 
 
 def messages(record: CampaignRecord, counts: CampaignCounts) -> tuple[MessageLine, ...]:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from secrets import token_hex
 from typing import Final
 
-from engine.campaign.changes import Change, carry_aliases, changes, edit_faults
-from engine.campaign.load import LoadedCampaign, campaign_from_spec
+from engine.campaign.changes import Change, Concern, carry_aliases, changes, edit_faults, snippet_changes
+from engine.campaign.load import TEXTS, LoadedCampaign, file_from_spec
 from engine.clock import Clock
 from engine.domain.campaign import CampaignRecord, Plain
 from engine.domain.lifecycle import CampaignState
+from engine.domain.template import kept_texts
 from engine.domain.work import AccessPath
 from engine.errors import InvalidSource, NotFound, WrongCall
-from engine.pipeline.book import CampaignBook
+from engine.pipeline.book import CampaignBook, with_shapes
 from engine.pipeline.converting import ends_at_once
 from engine.pipeline.ports import CampaignStore, Doorbell
+from engine.pipeline.rendering_check import check_rendering
 from engine.telemetry.events import emit
 
 _C: Final = CampaignState
+BY_HAND: Final = "by hand (tidegate campaign pause)"
+"""Why a campaign is paused that a person paused without a word."""
+
 INSIDE: Final = frozenset({_C.LIVE, _C.PAUSED, _C.DRAINING})
 """States in which users may be enrolled: an edit or a cancel makes it necessary to evaluate them anew."""
 
@@ -30,11 +36,15 @@ EDITABLE: Final = frozenset({_C.DRAFT, _C.SCHEDULED, _C.LIVE, _C.PAUSED, _C.DRAI
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an apply did: the campaign as it is now, whether it is new, and what changed for those enrolled."""
+    """What an apply did: the campaign as it is now, whether it is new, and what changed for those enrolled.
+
+    `warnings` are texts that fail for some users; what fails for all of them is refused.
+    """
 
     record: CampaignRecord
     created: bool
     changes: tuple[Change, ...]
+    warnings: tuple[str, ...] = ()
 
 
 class Steering:
@@ -68,6 +78,12 @@ class Steering:
         One write, which also makes it necessary to evaluate the users of a launched campaign anew. Raises
         `InvalidSource` for an edit that is refused, `WrongCall` for a campaign that has ended.
         """
+        rendered = check_rendering(loaded, self._clock.campaign_now())
+        if rendered.faults:
+            raise InvalidSource(rendered.faults)
+        return replace(self._applied(loaded, dry_run=dry_run), warnings=tuple(rendered.warnings))
+
+    def _applied(self, loaded: LoadedCampaign, *, dry_run: bool) -> Applied:
         file = loaded.file
         for _ in range(TRIES):
             found = self._campaigns.named(file.campaign, file.workspace)
@@ -92,15 +108,19 @@ class Steering:
         file = loaded.file
         if before.state not in EDITABLE:
             raise WrongCall(f"campaign {before.name} is {before.state}", remedy="give the file another campaign: name")
-        old = campaign_from_spec(_spec(before), self._book.catalogue(before.workspace)).file
+        old = file_from_spec(_spec(before))
         if before.state is not _C.DRAFT:
             faults = edit_faults(old, file, loaded.node, _aliases(before))
             if faults:
                 raise InvalidSource(faults)
-        told = tuple(changes(old, file))
+        record = self._record(loaded, before.uid, before.revision + 1)
+        told = (
+            *changes(old, file),
+            *snippet_changes(kept_texts(_spec(before).get(TEXTS)), loaded.texts),
+            *_retyped(before, record),
+        )
         if not told and old.spec() == file.spec():
             return Applied(before, False, ())
-        record = self._record(loaded, before.uid, before.revision + 1)
         record = replace(
             record,
             state=before.state,
@@ -121,7 +141,7 @@ class Steering:
     def _record(self, loaded: LoadedCampaign, uid: str, revision: int) -> CampaignRecord:
         file = loaded.file
         spec: Plain = loaded.spec  # type: ignore[assignment]  # a dump of the model holds plain values only
-        return CampaignRecord(
+        record = CampaignRecord(
             uid=uid,
             workspace=file.workspace,
             name=file.campaign,
@@ -134,6 +154,7 @@ class Steering:
             starts_at=file.starts_at,
             ends_at=file.ends_at,
         )
+        return with_shapes(record, loaded)
 
     def launch(self, record: CampaignRecord, *, path: AccessPath | None = None) -> CampaignRecord:
         """Launch a draft: it goes live at its start, at the next tick where that has come.
@@ -144,10 +165,10 @@ class Steering:
         self._emit("launched", moved)
         return moved
 
-    def pause(self, record: CampaignRecord) -> CampaignRecord:
-        """Pause: nothing is decided or sent from the next batch on."""
-        moved = self._move(record, _C.PAUSED, resume_to=record.state.value)
-        self._emit("paused", moved)
+    def pause(self, record: CampaignRecord, reason: str = BY_HAND) -> CampaignRecord:
+        """Pause: nothing is decided or sent from the next batch on. `reason` is shown wherever the campaign is."""
+        moved = self._move(record, _C.PAUSED, resume_to=record.state.value, paused_reason=reason)
+        self._emit("paused", moved, reason="by_hand")
         return moved
 
     def resume(self, record: CampaignRecord) -> CampaignRecord:
@@ -228,6 +249,14 @@ class Steering:
 
 def _spec(record: CampaignRecord) -> dict[str, object]:
     return dict(record.spec) if isinstance(record.spec, dict) else {}
+
+
+def _retyped(before: CampaignRecord, after: CampaignRecord) -> Iterator[Change]:
+    """Fields and events whose values are read otherwise than when the campaign was applied last."""
+    for name, shape in after.shapes.items():
+        known = before.shapes.get(name)
+        if known is not None and known != shape:
+            yield Change(Concern.WORKSPACE, f"{name} is {shape} now, it was {known}")
 
 
 def _aliases(record: CampaignRecord) -> dict[str, tuple[str, ...]]:

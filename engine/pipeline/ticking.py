@@ -7,6 +7,7 @@ a tick that is missed costs time only.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
+from functools import partial
 from typing import Final
 
 from engine.clock import Clock, Instant
@@ -18,14 +19,14 @@ from engine.pipeline.book import CampaignBook
 from engine.pipeline.converting import Converting
 from engine.pipeline.dispatching import Dispatching
 from engine.pipeline.finishing import Finishing
+from engine.pipeline.obstacles import Obstacles, stuck
 from engine.pipeline.owed_evaluations import OwedEvaluations
 from engine.pipeline.passing import Passing
 from engine.pipeline.planning import Planning
-from engine.pipeline.ports import CampaignStore, DeliveryStore, Messenger, RunStore, SliceStore, StayStore
+from engine.pipeline.ports import CampaignStore, Debts, DeliveryStore, Messenger, RunStore, SliceStore, StayStore
 from engine.pipeline.reconciling import Reconciling
 from engine.pipeline.roster import Roster
 from engine.pipeline.sources import Suspects
-from engine.pipeline.watching import stuck
 from engine.telemetry.events import emit
 
 WATCHED: Final = (
@@ -37,6 +38,9 @@ WATCHED: Final = (
 )
 ASK_AGAIN: Final = 5.0
 """Seconds after which a run that is still being planned, or has no open slice, is rung again."""
+
+DEBTS_EVERY: Final = 1.0
+"""Seconds between two looks at which campaigns owe everybody an evaluation."""
 
 MOST_FINISHED: Final = 50
 """Campaigns asked at one tick whether they are finished."""
@@ -102,8 +106,13 @@ class Ticking:
         owed: OwedEvaluations,
         looking: Suspects,
         converting: Converting,
+        obstacles: Obstacles,
+        debts: Debts,
     ) -> None:
         self._converting = converting
+        self._obstacles = obstacles
+        self._debts = debts
+        self._debts_read = float("-inf")
         self._roster = roster
         self._passing = passing
         self._owed = owed
@@ -130,11 +139,17 @@ class Ticking:
         self._reconciling.run()
         self._roster.refresh()
         records = self._roster.those(watched)
+        unchecked = self._obstacles.check(records, self._roster.generation)
         open_runs = self._runs.undecided()
         known = {run.id for run in open_runs}
         self._asked = {run_id: asked for run_id, asked in self._asked.items() if run_id in known}
-        moved = sum(self._by_time(record, now) for record in self._roster.those(timed).values())
-        owed = self._owed.run(open_runs, now)
+        moved = sum(
+            self._obstacles.attempt(record, "launch it or close its intake", partial(self._by_time, record, now), False)
+            for record in self._roster.those(timed).values()
+            if record.uid not in self._obstacles.unfit
+        )
+        moved += unchecked + self._pay(records)
+        owed = self._owed.run(open_runs, now, without=self._obstacles.unfit)
         for run in [*owed, *self._passing.run([*open_runs, *owed], now, jumped=jumped)]:
             self._ask_plan(run.id)
             moved += 1
@@ -144,7 +159,7 @@ class Ticking:
         moved += self._looks(now)
         moved += self._finish()
         moved += self._converting.run(now)
-        return moved + self._dispatching.run(self._roster.those(working), self._roster.those(stuck))
+        return moved + self._dispatching.run(self._roster.those(working), self._roster.those(stuck), open_runs)
 
     def _looks(self, now: Instant) -> int:
         """Ring for looks that wait, also those whose message was lost."""
@@ -160,7 +175,10 @@ class Ticking:
         uids = sorted(records)
         turn = [uid for uid in uids if uid > self._finished_to][:MOST_FINISHED] or uids[:MOST_FINISHED]
         self._finished_to = turn[-1] if len(turn) == MOST_FINISHED else ""
-        return sum(self._finishing.campaign(records[uid]) for uid in turn)
+        return sum(
+            self._obstacles.attempt(records[uid], "finish it", partial(self._finishing.campaign, records[uid]), False)
+            for uid in turn
+        )
 
     def _by_time(self, record: CampaignRecord, now: Instant) -> bool:
         """Launch what is scheduled, and close the intake of what has ended."""
@@ -183,25 +201,52 @@ class Ticking:
             self._ask_plan(run.id)
         return moved
 
+    def _pay(self, records: Mapping[str, CampaignRecord]) -> int:
+        """Have everybody evaluated in each campaign that changes passed by while its file did not fit its workspace."""
+        if self._clock.monotonic() - self._debts_read < DEBTS_EVERY:
+            return 0
+        self._debts_read = self._clock.monotonic()
+        count = 0
+        for uid, debt in self._debts.read().items():
+            record = records.get(uid)
+            if record is None or record.state is CampaignState.CANCELLED:
+                self._debts.paid(uid, debt)
+            elif record.state in GOING and uid not in self._obstacles.unfit:
+                self._campaigns.want_everybody(uid)
+                self._debts.paid(uid, debt)
+                count += 1
+        if count:
+            self._roster.refresh()
+        return count
+
     def _due(self, records: Mapping[str, CampaignRecord], open_runs: list[Run], now: Instant) -> int:
         """A due run for each campaign with a stay that is due; one probe finds that there is none."""
         leave_out = {run.campaign for run in open_runs if run.kind is RunKind.DUE}
-        leave_out |= self._roster.those(resting).keys()
+        leave_out |= self._roster.those(resting).keys() | self._obstacles.unfit
         count = 0
         while (uid := self._stays.first_due_campaign(now, sorted(leave_out))) is not None:
             leave_out.add(uid)
             if uid not in records:
                 self._stays.clear_due(uid)  # it ended while this stay was being settled
                 continue
-            self._ask_plan(self._planning.start(records[uid], RunKind.DUE, now).id)
-            count += 1
+            count += self._obstacles.attempt(
+                records[uid], "plan what is due", partial(self._due_run, records[uid], now), 0
+            )
         return count
+
+    def _due_run(self, record: CampaignRecord, now: Instant) -> int:
+        self._ask_plan(self._planning.start(record, RunKind.DUE, now).id)
+        return 1
 
     def _undecided(self, open_runs: list[Run]) -> int:
         """Ring for runs to be planned and runs with nothing open any more, again where a message was lost."""
         at = self._clock.monotonic()
         count = 0
+        now = self._clock.system_now()
         for run in open_runs:
+            resting = run.failure is not None and run.failure.until > now
+            if resting or run.campaign in self._obstacles.unfit:
+                continue
             fresh = run.id not in self._asked  # of a clock that was killed before it could ask again
             if not fresh and at - self._asked.setdefault(run.id, at) < ASK_AGAIN:
                 continue
@@ -225,12 +270,13 @@ class Ticking:
         leave_out = self._slices.campaigns_with_open(SliceKind.DELIVER)
         cancelled = {uid for uid in self._roster.those(cancelled_and_over) if uid not in undecided}
         leave_out |= {uid for uid, record in records.items() if record.state not in GOING and uid not in cancelled}
+        leave_out |= self._obstacles.unfit
         count = 0
         while (uid := self._deliveries.first_campaign(now, sorted(leave_out))) is not None:
             leave_out.add(uid)
             if uid in records:
-                self._round(records[uid], now)
-                count += 1
+                record = records[uid]
+                count += self._obstacles.attempt(record, "plan deliveries", partial(self._round, record, now), 0)
             elif uid in self._roster.those(finished):
                 count += self._reopen(self._roster.those(finished)[uid])
         return count
@@ -242,7 +288,7 @@ class Ticking:
             emit("campaign.draining", workspace=record.workspace, campaign=record.name, campaign_uid=record.uid)
         return moved
 
-    def _round(self, record: CampaignRecord, now: Instant) -> None:
+    def _round(self, record: CampaignRecord, now: Instant) -> int:
         """One round of delivering slices over all users of a campaign."""
         pieces = min(self._planning.pieces(record), self._book.profile(record).in_flight)
         name = f"{stay_prefix(record.workspace, record.uid)}deliver/{self._clock.system_now():015d}"
@@ -252,6 +298,7 @@ class Ticking:
                 for i, (first, until) in enumerate(cut(pieces))
             ]
         )
+        return 1
 
     def _ask_plan(self, run_id: str) -> None:
         self._asked[run_id] = self._clock.monotonic()

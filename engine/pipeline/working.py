@@ -18,12 +18,14 @@ from engine.domain.lifecycle import SliceState
 from engine.domain.work import Slice
 from engine.errors import EngineError
 from engine.failpoints import passage
+from engine.failure_text import is_about_data, reason_of
 from engine.measuring import working_on
 from engine.pipeline.book import Entry
 from engine.pipeline.ports import Doorbell, Poison, SliceStore
 from engine.pipeline.sources import CachedRows
 from engine.pipeline.telling import slice_labels
-from engine.poison import Again, after_error
+from engine.poison import Again, Verdict, after_error, after_refusal
+from engine.predicate.fields import Catalogue
 from engine.telemetry.events import emit
 
 MARGIN: Final = 0.2
@@ -44,11 +46,12 @@ class Progress:
 
 @dataclass
 class Scan:
-    """A scan of the user cache that goes on: its batches, the epoch it reads, and the bound up to which it has come."""
+    """A scan of the user cache that goes on: its batches, what it reads, and the bound up to which it has come."""
 
     batches: Iterator[CachedRows]
     epoch: str | None
     reached: str
+    catalogue: Catalogue | None = None
 
 
 @dataclass
@@ -125,7 +128,7 @@ class SliceWorker:
             self._give_back(hold, broken=True)
         except Exception as error:  # noqa: BLE001 - whatever one user's data brings out must not end the worker
             emit("slice.failed", **self._labels(hold.piece), reason=type(error).__name__, error=error)
-            self._failed(hold)
+            self._failed(hold, error)
         return None
 
     def _labels(self, piece: Slice) -> dict[str, str]:
@@ -199,15 +202,17 @@ class SliceWorker:
             return  # the lease runs out by itself
         self._bell.ring()
 
-    def _failed(self, hold: Hold) -> None:
+    def _failed(self, hold: Hold, error: BaseException) -> None:
         piece = hold.piece
         try:
             if hold.ahead:
                 self._checkpoint(hold)
             users = self._poison.users_left(piece) if piece.suspect else 0
-            verdict = after_error(
-                suspect=piece.suspect, deaths=piece.deaths, errors=piece.errors, users=users, lease=self._lease
-            )
+            verdict: Verdict = after_refusal(suspect=piece.suspect, deaths=piece.deaths, errors=piece.errors)
+            if is_about_data(error):
+                verdict = after_error(
+                    suspect=piece.suspect, deaths=piece.deaths, errors=piece.errors, users=users, lease=self._lease
+                )
             again = verdict if isinstance(verdict, Again) else Again(True, piece.deaths + 1, piece.errors + 1, None)
             self._slices.release(
                 piece.id,
@@ -217,6 +222,7 @@ class SliceWorker:
                 deaths=again.deaths,
                 errors=again.errors,
                 broken=True,
+                failure=reason_of(error),
             )
             if again is not verdict:
                 self._poison.treat(piece.id)

@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel
 
 from engine.errors import Fault, InvalidSource, Mark
+from engine.folder_watcher import left_by_an_editor
 from engine.policy.models import RESERVED, LaneKind, Lanes, Profile, no_such
 from engine.policy.policyset import DEFAULT, PolicySet
 from engine.yamlmodel import validate
@@ -71,7 +72,7 @@ def load_policies(folder: Path, *, edited: Path | None = None) -> PolicySet:
 def files_of(folder: Path) -> list[Path]:
     """Every file that makes up the policies, in a fixed order; what an editor leaves beside them does not count."""
     found = [*folder.glob("*"), *(folder / PROFILES_FOLDER).glob("*")]
-    return sorted(path for path in found if path.is_file() and not _left_by_an_editor(path))
+    return sorted(path for path in found if path.is_file() and not left_by_an_editor(path))
 
 
 def lane_faults(lanes: Lanes, node: Node) -> list[Fault]:
@@ -174,10 +175,6 @@ def _strangers(folder: Path, name: str) -> Iterator[Fault]:
                 f"rename it to {path.stem}.yaml" if path.suffix == ".yml" else f"only {LANES_FILE} and profiles/*.yaml"
             )
             yield Fault(Mark(f"{name}/{inside}", 1, 1), "", "this file is not read", hint)
-
-
-def _left_by_an_editor(path: Path) -> bool:
-    return path.name.startswith((".", "#")) or path.name.endswith(("~", ".swp", ".tmp", ".bak", ".md"))
 
 
 def _source(path: Path, name: str, faults: list[Fault]) -> Node | None:

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
-from threading import Event, Lock, Thread
-from typing import Final
 
 from engine.errors import InvalidSource
+from engine.folder_watcher import INTERVAL, FolderWatcher
 from engine.policy.load import files_of, load_policies
 from engine.policy.policyset import PolicySet
 
-INTERVAL: Final = 1.0
-"""Seconds between two looks: a change is to be in force within 5 s, and reading a few small files costs nothing."""
-
-_log = logging.getLogger(__name__)
+__all__ = ["INTERVAL", "PolicyWatcher"]
 
 
-class PolicyWatcher:
-    """Holds the current `PolicySet` of a folder and looks for edits, in a thread of its own after `start`.
-
-    `on_change(new, old)` is called after a swap, `on_refused(error)` once for each edit that is no valid set; the last
-    good set stays in force meanwhile. Looks compare the files' content, so a touched file is no change and an edit
-    within one tick of a file system's clock is one.
-    """
+class PolicyWatcher(FolderWatcher[PolicySet]):
+    """Holds the current `PolicySet` of a folder; see `FolderWatcher`."""
 
     def __init__(
         self,
@@ -34,82 +23,18 @@ class PolicyWatcher:
         *,
         on_change: Callable[[PolicySet, PolicySet], None],
         on_refused: Callable[[InvalidSource], None],
+        on_valid: Callable[[], None] = lambda: None,
         interval: float = INTERVAL,
     ) -> None:
-        self._folder = folder
-        self._current = initial
-        self._on_change = on_change
-        self._on_refused = on_refused
-        self._interval = interval
-        self._seen = ""
-        self._refusal: InvalidSource | None = None
-        self._looking = Lock()
-        self._stop = Event()
-        self._thread: Thread | None = None
-
-    @property
-    def current(self) -> PolicySet:
-        """The last good set."""
-        return self._current
-
-    @property
-    def refusal(self) -> InvalidSource | None:
-        """What is wrong with the folder as it stands; None when it is what is in force."""
-        return self._refusal
-
-    def look(self) -> bool:
-        """Look once; whether another set is in force now.
-
-        A set is taken only if the files were the same before and after they were read: a folder that is being copied
-        is looked at again at the next tick.
-        """
-        with self._looking:
-            fingerprint = _fingerprint(self._folder)
-            if fingerprint == self._seen:
-                return False
-            try:
-                read, refused = load_policies(self._folder), None
-            except InvalidSource as error:
-                read, refused = None, error
-            if _fingerprint(self._folder) != fingerprint:
-                return False
-            self._seen, self._refusal = fingerprint, refused
-            if refused is not None:
-                self._on_refused(refused)
-            if read is None or read.version == self._current.version:
-                return False
-            old, self._current = self._current, read
-            self._on_change(read, old)
-            return True
-
-    def start(self) -> None:
-        """Begin to look, until `stop`."""
-        if self._thread is None:
-            self._thread = Thread(target=self._run, name="policy-watcher", daemon=True)
-            self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread and wait for it; safe to call twice."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._interval):
-            try:
-                self.look()
-            except Exception:  # noqa: BLE001 - a listener's fault must not end the watch; it is logged with its place
-                _log.exception("policy.watch_failed")
-
-
-def _fingerprint(folder: Path) -> str:
-    """A digest of names and contents; a file that vanishes or cannot be read counts as such."""
-    digest = sha256()
-    for path in files_of(folder):
-        digest.update(f"\0{path.relative_to(folder)}\0".encode())
-        try:
-            digest.update(path.read_bytes())
-        except OSError as error:
-            digest.update(f"\0{error.strerror}".encode())
-    return digest.hexdigest()
+        super().__init__(
+            folder,
+            initial,
+            files=files_of,
+            load=load_policies,
+            version=lambda policies: policies.version,
+            on_change=on_change,
+            on_refused=on_refused,
+            on_valid=on_valid,
+            interval=interval,
+            name="policy-watcher",
+        )

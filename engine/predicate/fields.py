@@ -10,6 +10,7 @@ import keyword
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Final, Literal, Protocol, TypeAlias
 
 import msgspec
@@ -117,10 +118,12 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who the workspace's messages come from."""
+    """Who the workspace's messages come from; `reply_to` and `envelope_from` are addresses, or empty."""
 
     name: str
     address: str
+    reply_to: str = ""
+    envelope_from: str = ""
 
 
 BUILTINS: Final[Mapping[str, Field]] = {
@@ -140,7 +143,11 @@ BUILTINS: Final[Mapping[str, Field]] = {
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """What one workspace declares. `fields` holds built-in fields, attributes and aggregates by name."""
+    """What one workspace declares. `fields` holds built-in fields, attributes and aggregates by name.
+
+    `locale` and `currency` are those of users who have none of their own; `templates` is the folder of its layouts and
+    snippets.
+    """
 
     workspace: str
     timezone: str
@@ -148,6 +155,9 @@ class Catalogue:
     fields: Mapping[str, Field]
     events: Mapping[str, EventType] = field(default_factory=dict)
     aggregates: Mapping[str, Aggregate] = field(default_factory=dict)
+    locale: str = "en"
+    currency: str = ""
+    templates: Path | None = None
 
     @cached_property
     def event_places(self) -> Mapping[str, int]:

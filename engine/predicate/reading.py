@@ -28,8 +28,31 @@ from engine.predicate.values import (
 _WHOLE: Final = re.compile(r"[-+]?[0-9]{1,30}")
 _NUMBER: Final = re.compile(r"[-+]?[0-9]{1,400}(\.[0-9]{1,400})?([eE][-+]?[0-9]{1,3})?")
 _DECIMAL: Final = re.compile(r"[-+]?[0-9]{1,30}(\.[0-9]{1,30})?")
+_FIRST: Final = -62_135_596_800_000
+"""The first millisecond of the year 1 in UTC: with a zone, a text of that year may mean one before it."""
+_LAST: Final = 253_402_300_799_999
+"""The last millisecond of the year 9999 in UTC."""
+_GROUPED: Final = re.compile(
+    r"([-+]?)([0-9]{1,3}(?:([.,' \u00a0\u202f])[0-9]{3}(?:\3[0-9]{3})*)?|[0-9]+)(?:([.,])([0-9]+))?"
+)
+"""A number as people write it: digits, perhaps in groups of three, perhaps with a fraction."""
+_LONGEST_WHOLE: Final = 30
+"""Decimal places of a whole number beyond which it is not even made: 1E+999999 would fill a megabyte."""
 _LARGEST_EXACT: Final = 1 << 53
 """Doubles hold every whole number up to here; beyond, a float may not be what was written."""
+
+
+class Odd:
+    """A value that a file holds and the catalogue has no counterpart for: it is refused, by what it is."""
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        """`what` it is, e.g. `binary data`."""
+        self._what = what
+
+    def __repr__(self) -> str:
+        return self._what
 
 
 class RefusedValueError(ValueError):
@@ -89,7 +112,8 @@ def parse_scalar(shape: Shape, raw: object) -> Value:
 
 def _string(raw: object) -> str:
     if not isinstance(raw, str):
-        raise RefusedValueError(f'expected text, got {_show(raw)} (did you mean "{_show(raw)}"?)')
+        hint = f' (did you mean "{_show(raw)}"?)' if isinstance(raw, (bool, int, float)) else ""
+        raise RefusedValueError(f"expected text, got {_show(raw)}{hint}")
     try:
         size = len(raw.encode())
     except UnicodeEncodeError as error:
@@ -100,20 +124,24 @@ def _string(raw: object) -> str:
 
 
 def _integer(raw: object) -> int:
+    if isinstance(raw, Decimal):
+        raw = str(raw)
     if isinstance(raw, str) and _WHOLE.fullmatch(raw):
         raw = int(raw)
     if isinstance(raw, bool) or not isinstance(raw, int):
         if isinstance(raw, float) and is_finite(raw) and raw.is_integer():
             raise RefusedValueError(f"expected a whole number, got {raw} (did you mean {int(raw)}?)")
-        raise RefusedValueError(f"expected a whole number, got {_show(raw)}{_thousands(raw)}")
+        raise RefusedValueError(f"expected a whole number, got {_show(raw)}{_meant(raw, whole=True)}")
     return _fits(int(raw))
 
 
 def _number(raw: object) -> float:
+    if isinstance(raw, Decimal):
+        raw = str(raw)
     if isinstance(raw, str) and _NUMBER.fullmatch(raw):
         raw = float(raw) if not _WHOLE.fullmatch(raw) else int(raw)
     if isinstance(raw, bool) or not isinstance(raw, (int, float)):
-        raise RefusedValueError(f"expected a number, got {_show(raw)}{_thousands(raw)}")
+        raise RefusedValueError(f"expected a number, got {_show(raw)}{_meant(raw)}")
     if isinstance(raw, int):
         if abs(raw) > _LARGEST_EXACT and int(float(raw)) != raw:
             raise RefusedValueError(f"{raw} is not exact as a number (declare the field as integer)")
@@ -133,12 +161,14 @@ def _decimal(raw: object, scale: int) -> int:
             raise RefusedValueError(f"{raw} is not exact (write it as a text)")
     text = repr(raw) if isinstance(raw, float) else str(raw)
     if isinstance(raw, str) and not _DECIMAL.fullmatch(raw):
-        raise RefusedValueError(f"expected an amount such as {_sample(scale)}, got {_show(raw)}{_thousands(raw)}")
+        raise RefusedValueError(f"expected an amount such as {_sample(scale)}, got {_show(raw)}{_meant(raw)}")
     try:
         scaled = Decimal(text).scaleb(scale)
-        whole = int(scaled)
+        whole = None if scaled.is_finite() and scaled.adjusted() > _LONGEST_WHOLE else int(scaled)
     except (InvalidOperation, ValueError, OverflowError) as error:
         raise RefusedValueError(f"expected an amount such as {_sample(scale)}, got {_show(raw)}") from error
+    if whole is None:
+        raise RefusedValueError(f"{_show(raw)} does not fit into 64 bits")
     if scaled != whole:
         raise RefusedValueError(f"{text} has more than {scale} decimal places")
     return _fits(whole)
@@ -161,9 +191,12 @@ def _time(raw: object) -> int:
     if not isinstance(raw, str):
         raise RefusedValueError(f"expected a time such as 2026-12-01T08:00:00Z, got {_show(raw)}")
     try:
-        return parse_instant(raw)
+        at = parse_instant(raw)
     except (ValueError, OverflowError) as error:
         raise RefusedValueError(f"expected a time such as 2026-12-01T08:00:00Z, got {_show(raw)}") from error
+    if not _FIRST <= at <= _LAST:
+        raise RefusedValueError(f"{_show(raw)} is outside of the years 1 to 9999 of UTC")
+    return at
 
 
 def _fits(whole: int) -> int:
@@ -177,15 +210,35 @@ def _sample(scale: int) -> str:
 
 
 def _show(raw: object) -> str:
+    if isinstance(raw, (bytes, bytearray)):
+        return "binary data"
     text = f'"{raw}"' if isinstance(raw, str) else str(raw).lower() if isinstance(raw, bool) else repr(raw)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _thousands(raw: object) -> str:
-    if isinstance(raw, str):
-        if re.fullmatch(r"[0-9]+k", raw):
-            return f" (did you mean {raw[:-1]}000?)"
-        plain = raw.strip().replace(",", "").replace("_", "")
-        if plain != raw and _DECIMAL.fullmatch(plain):
-            return f" (did you mean {plain}?)"
-    return ""
+def _meant(raw: object, *, whole: bool = False) -> str:
+    """What a text that looks like a number may have meant: both readings where its one sign may be either."""
+    if not isinstance(raw, str):
+        return ""
+    text = raw.strip().strip("$€£¥").strip()
+    if re.fullmatch(r"[0-9]+k", text):
+        return f" (did you mean {text[:-1]}000?)"
+    readings = [one for one in readings_of(text.replace("_", "")) if one != raw and not (whole and "." in one)]
+    return f" (did you mean {' or '.join(readings)}?)" if readings else ""
+
+
+def readings_of(text: str) -> list[str]:
+    """The numbers that a text may mean: `12,50` is 12.50, `1.234,5` is 1234.5, `1,234` is 1234 or 1.234."""
+    found = _GROUPED.fullmatch(text)
+    if found is None:
+        return []
+    sign, digits, group, mark, fraction = found.groups()
+    if mark is not None and mark == group:
+        return []
+    plain = re.sub(r"[^0-9]", "", digits)
+    if mark is not None:
+        return [f"{sign}{plain}.{fraction}"]
+    readings = [f"{sign}{plain}"]
+    if group in (".", ",") and digits.count(group) == 1:
+        readings.append(f"{sign}{digits.replace(group, '.')}")
+    return readings

@@ -9,11 +9,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from engine.errors import Fault, InvalidSource
+from engine.domain.addresses import envelope_address
+from engine.errors import Fault, InvalidSource, Mark
+from engine.folder_watcher import left_by_an_editor
 from engine.predicate.fields import BUILTINS, Aggregate, Catalogue, EventType, Field, Property, Sender
 from engine.predicate.values import MANY_TYPES, FieldType, Shape
 from engine.yamlsource import Node, dotted, read
@@ -26,8 +29,7 @@ RESERVED: Final = frozenset({"all", "any", "none", "list", "event", "field", "ke
 _WORKSPACE: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 _EVENT: Final = re.compile(r"[^\s.$/\x00-\x1f\x7f][^.$/\x00-\x1f\x7f]{0,126}(?<!\s)")
-_ADDRESS: Final = re.compile(r"[^\s@<>]+@[^\s@<>]+")
-_KEYS: Final = ("workspace", "timezone", "sender", "attributes", "events", "aggregates")
+_KEYS: Final = ("workspace", "timezone", "locale", "currency", "sender", "attributes", "events", "aggregates")
 _LARGEST_SCALE: Final = 9
 
 
@@ -42,7 +44,11 @@ def read_workspaces(folder: Path) -> dict[str, Catalogue]:
     """The catalogues of every `*.yaml` of a folder, by workspace. Raises `InvalidSource` for all files at once."""
     found: dict[str, Catalogue] = {}
     faults: list[Fault] = []
-    for path in sorted(folder.glob("*.yaml")):
+    for path in files_of(folder):
+        shown = f"{folder.name}/{path.name}"
+        if path.suffix != ".yaml":
+            faults.append(Fault(Mark(shown, 1, 1), "", "this file is not read", f"rename it to {path.stem}.yaml"))
+            continue
         try:
             catalogue = read_workspace(path)
         except InvalidSource as error:
@@ -54,9 +60,18 @@ def read_workspaces(folder: Path) -> dict[str, Catalogue]:
     return found
 
 
+def files_of(folder: Path) -> list[Path]:
+    """The workspace files of a folder, in a fixed order; what an editor leaves beside them does not count.
+
+    A `.yml` is among them, so that it is refused rather than overlooked.
+    """
+    found = (path for path in folder.glob("*") if path.suffix.lower() in (".yaml", ".yml"))
+    return sorted(path for path in found if path.is_file() and not left_by_an_editor(path))
+
+
 def read_workspace(path: Path, *, name: str | None = None) -> Catalogue:
     """The catalogue of one file; `name` is the path that marks show. Raises `InvalidSource` listing all faults."""
-    return workspace_of(read(path, name=name), stem=path.stem)
+    return replace(workspace_of(read(path, name=name), stem=path.stem), templates=path.parent / path.stem / "templates")
 
 
 def workspace_of(root: Node, *, stem: str | None = None) -> Catalogue:
@@ -106,13 +121,15 @@ class _Reader:
         elif name and stem is not None and name != stem:
             self.fault(parts["workspace"], ("workspace",), f"the file is called {stem}", f"write workspace: {stem}")
         zone = self.zone(parts)
+        locale, currency = self.locale(parts.get("locale")), self.currency(parts.get("currency"))
         sender = self.sender(parts.get("sender"))
         attributes = self.attributes(parts.get("attributes"))
         events = self.events(parts.get("events"))
         aggregates, derived = self.aggregates(parts.get("aggregates"), events, attributes)
         if self.faults:
             raise InvalidSource(self.faults)
-        return Catalogue(name, zone, sender, {**BUILTINS, **attributes, **derived}, events, aggregates)
+        fields = {**BUILTINS, **attributes, **derived}
+        return Catalogue(name, zone, sender, fields, events, aggregates, locale, currency)
 
     def zone(self, parts: dict[str, Node]) -> str:
         if "timezone" not in parts:
@@ -128,13 +145,32 @@ class _Reader:
             )
         return name
 
+    def locale(self, node: Node | None) -> str:
+        if node is None:
+            return "en"
+        from babel import Locale, UnknownLocaleError  # only who names one needs it
+
+        try:
+            Locale.parse(str(node.value).replace("-", "_"))
+        except (UnknownLocaleError, ValueError):
+            self.fault(node, ("locale",), f"{node.value!r} is no locale", "write e.g. de or de_AT")
+        return str(node.value)
+
+    def currency(self, node: Node | None) -> str:
+        if node is not None and not re.fullmatch(r"[A-Z]{3}", str(node.value)):
+            self.fault(node, ("currency",), f"{node.value!r} is no currency", "write its three letters, e.g. EUR")
+        return "" if node is None else str(node.value)
+
     def sender(self, node: Node | None) -> Sender | None:
         if node is None:
             return None
-        parts = self.mapping(node, ("sender",), ("name", "address"))
-        sender = Sender(self.text(parts, "name", ("sender",), node), self.text(parts, "address", ("sender",), node))
-        if sender.address and not _ADDRESS.fullmatch(sender.address):
-            self.fault(parts["address"], ("sender", "address"), f"{sender.address!r} is no e-mail address")
+        parts = self.mapping(node, ("sender",), ("name", "address", "reply_to", "envelope_from"))
+        more = {key: self.text(parts, key, ("sender",), node) for key in ("reply_to", "envelope_from") if key in parts}
+        name, address = (self.text(parts, key, ("sender",), node) for key in ("name", "address"))
+        sender = Sender(name, address, **more)
+        for key, value in (("address", sender.address), *more.items()):
+            if value and envelope_address(value) is None:
+                self.fault(parts[key], ("sender", key), f"{value!r} is no e-mail address")
         if any(ord(letter) < 32 for letter in sender.name):
             self.fault(parts["name"], ("sender", "name"), "has a line break or control character")
         return sender

@@ -104,7 +104,10 @@ class Logs(Model):
 
 
 class Email(Model):
-    """The e-mail channel: a Maildir (null: `maildir` below `paths.var`), or an SMTP server."""
+    """The e-mail channel: a Maildir (null: `maildir` below `paths.var`), or an SMTP server.
+
+    `envelope_from`: where bounces go, for campaigns and workspaces that do not say it; empty: to the sender.
+    """
 
     transport: Literal["maildir", "smtp"] = "maildir"
     maildir: Path | None = None
@@ -119,6 +122,7 @@ class Email(Model):
     connections: Count = 4
     ca: Path | None = None
     helo: str = ""
+    envelope_from: str = Field(default="", pattern=r"^$|^[^\s@<>]+@[^\s@<>]+$")
 
 
 class Settings(BaseSettings):

@@ -1,8 +1,8 @@
 """Which layout of the user cache is in force, for each workspace: one small document, changed by compare-and-set.
 
-    {_id: workspace, version, current: {depth, fields, events, shape, number}, wanted?: {fields, events}}
+    {_id: workspace, version, current?: {depth, fields, events, shape, number}, wanted?: {fields, events}, retired?}
 
-`number` is raised whenever `current` changes.
+`number` is raised whenever `current` changes; `retired` is the last one of a workspace that has no file any more.
 
 Only the feed puts a layout into force (`adopt`), and from then on it refreshes that one: a layout that readers chose
 themselves would be filled before anybody refreshes it. Others say what they `want`.
@@ -104,9 +104,22 @@ class CacheLayouts:
                 return self._layout(catalogue, generation, target)
         raise Contended
 
+    def retire_others(self, workspaces: Iterable[str]) -> int:
+        """Put the layouts of all other workspaces out of force; gives how many. Index: `_id`.
+
+        For the feed alone. A workspace that comes back gets a layout of a higher number: nobody has refreshed it
+        meanwhile.
+        """
+        others: Document = {"_id": {"$gt": "", "$nin": sorted(workspaces)}, "current": {"$exists": True}}
+        retired: list[Document] = [
+            {"$set": {"retired": "$current.number", "version": {"$add": ["$version", 1]}}},
+            {"$unset": ["current"]},
+        ]
+        return self._all.update_many(others, retired).modified_count
+
     def _target(self, catalogue: Catalogue, raw: Document, named: Held) -> Document:
         current = raw.get("current", {})
-        number = current.get("number", 0)
+        number = current.get("number", raw.get("retired", 0))
         held = held_at_first(catalogue, named) if not current else _held(current)
         for part in (_held(raw.get("wanted", {})), named):
             held = extended(held, part.fields, part.events)

@@ -41,18 +41,24 @@ class CachedUsers:
         self._catalogues = catalogues
         self._kept: dict[str, tuple[float, Layout | None]] = {}
         self._adopted: dict[str, Layout] = {}
+        self._adopted_for: Mapping[str, Catalogue] | None = None
         self._looked = float("-inf")
         self._lock = Lock()
 
     # -- readers
 
-    def scan(self, workspace: str, first: str, until: str, fields: frozenset[str]) -> Iterator[Rows] | None:
+    def scan(
+        self, workspace: str, first: str, until: str, fields: frozenset[str], catalogue: Catalogue
+    ) -> Iterator[Rows] | None:
         """All users with a suffix in [first, until), in batches that are read ahead; None where nothing is in force.
 
-        Their rows have `fields` at least.
+        Their rows have `fields` at least, and are those of `catalogue`: where the workspace file was edited since the
+        reader was compiled, nothing is in force for it.
         """
         layout = self._layout(workspace)
-        return None if layout is None else self._cache.scan(layout, first, until, fields=fields)
+        if layout is None or layout.catalogue is not catalogue or not layout.holds(fields, ()):
+            return None
+        return self._cache.scan(layout, first, until, fields=fields)
 
     def epoch(self, workspace: str, *, fresh: bool = False) -> str | None:
         """What is in force: where it changes, a scan that goes on reads what nobody refreshes any more.
@@ -107,37 +113,50 @@ class CachedUsers:
         layout = None if catalogue is None else self._layouts.layout(catalogue, self._feeds.read().generation)
         with self._lock:
             known = None if kept is None else kept[1]
-            if known is not None and layout is not None and known.epoch == layout.epoch:
+            alike = known is not None and layout is not None and known.catalogue is layout.catalogue
+            if alike and known is not None and layout is not None and known.epoch == layout.epoch:
                 layout = known  # its decoder is built already
             self._kept[workspace] = (time.monotonic(), layout)
         return layout
 
     # -- the feed
 
-    def adopt(self, state: FeedState, named: Callable[[str], tuple[frozenset[str], frozenset[str]]]) -> list[str]:
+    def adopt(
+        self,
+        state: FeedState,
+        named: Callable[[str], tuple[frozenset[str], frozenset[str]]],
+        catalogues: Mapping[str, Catalogue],
+    ) -> list[str]:
         """Put layouts into force and take up what is wanted; gives the workspaces whose layout is new.
 
-        For the feed alone, before it refreshes anything under `state`; `named` gives the fields and events that the
-        campaigns of a workspace name.
+        For the feed alone, before it refreshes anything under `state` and the workspaces `catalogues`; `named` gives
+        the fields and events that the campaigns of a workspace name. The layout of a workspace that has no file (any
+        more) is retired, for nobody refreshes it.
         """
-        if time.monotonic() - self._looked < PENDING and self._adopted:
-            stale = [name for name, layout in self._adopted.items() if layout.generation != state.generation]
+        swapped = catalogues is not self._adopted_for
+        if swapped:
+            self._layouts.retire_others(catalogues)
+            self._adopted = {name: layout for name, layout in self._adopted.items() if name in catalogues}
+        if time.monotonic() - self._looked < PENDING and self._adopted and not swapped:
+            stale = [name for name in self._adopted if not self._stands(catalogues[name], state)]
         else:
             self._looked = time.monotonic()
-            pending = self._layouts.pending(self._catalogues)
-            stale = [name for name in self._catalogues if name in pending or self._generation(name) != state.generation]
+            pending = self._layouts.pending(catalogues)
+            stale = [name for name in catalogues if name in pending or not self._stands(catalogues[name], state)]
         fresh = []
         for name in stale:
-            layout = self._layouts.adopt(self._catalogues[name], state.generation, _held(*named(name)))
+            layout = self._layouts.adopt(catalogues[name], state.generation, _held(*named(name)))
             known = self._adopted.get(name)
             if known is None or known.epoch != layout.epoch:
                 fresh.append(name)
             self._adopted[name] = layout
+        self._adopted_for = catalogues
         return fresh
 
-    def _generation(self, workspace: str) -> int | None:
-        layout = self._adopted.get(workspace)
-        return None if layout is None else layout.generation
+    def _stands(self, catalogue: Catalogue, state: FeedState) -> bool:
+        """Whether the layout that was adopted last is of this catalogue and generation."""
+        layout = self._adopted.get(catalogue.workspace)
+        return layout is not None and layout.catalogue is catalogue and layout.generation == state.generation
 
     def refresh(self, workspace: str, documents: Sequence[Document], gone: Sequence[str] = ()) -> bool:
         """Bring cached users in line with these documents, drop those that are gone; whether Redis took it all."""

@@ -14,6 +14,7 @@ from pymongo.errors import DuplicateKeyError
 from engine.clock import Instant
 from engine.domain.campaign import CampaignRecord, Marks, Standing
 from engine.domain.lifecycle import CampaignState, check_transition
+from engine.domain.stuck import Stuck, StuckBy
 from engine.domain.work import AccessPath
 from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY
@@ -109,6 +110,7 @@ class Campaigns:
             "starts_at": record.starts_at,
             "ends_at": record.ends_at,
             "renamed": dict(record.renamed),
+            "shapes": dict(record.shapes),
         }
         before = record.evaluation_wanted - evaluate
         wanted = {"_id": record.uid, "revision": record.revision - 1, "state": record.state.value} | _wanting(before)
@@ -120,14 +122,25 @@ class Campaigns:
     def move(self, record: CampaignRecord, state: CampaignState, *, exactly: bool = False, **fields: Any) -> bool:
         """Move to `state` with `fields`, if the state is still the one of `record`; a None field is removed.
 
-        With `exactly` also only if no command has wanted another evaluation since `record` was read. Raises
-        `IllegalTransition` where the table does not allow it. Index: `_id`.
+        With `exactly` also only if no command has wanted another evaluation since `record` was read. `paused_reason`
+        goes with every move that does not give one. Raises `IllegalTransition` where the table does not allow it.
+        Index: `_id`.
         """
         check_transition(record.state, state)
         wanted = {"_id": record.uid, "state": record.state.value}
         if exactly:
             wanted |= _wanting(record.evaluation_wanted)
-        return self._all.update_one(wanted, _replacing({"state": state.value, **fields})).matched_count == 1
+        update = _replacing({"state": state.value, "paused_reason": None, **fields})
+        return self._all.update_one(wanted, update).matched_count == 1
+
+    def want_everybody(self, uid: str) -> None:
+        """Have everybody evaluated anew, as after a resume. Index: `_id`."""
+        number = {"$add": [{"$ifNull": ["$evaluation_wanted", 0]}, 1]}
+        update: list[Document] = [
+            {"$set": {"evaluation_wanted": number}},
+            {"$set": {"everybody_wanted": "$evaluation_wanted", "touched": "$$NOW"}},
+        ]
+        self._all.update_one({"_id": uid}, update)
 
     def evaluated(self, uid: str, number: int, *, enrolled: bool, intake: bool, left: bool) -> None:
         """Note that an evaluation was carried out for those enrolled, everybody else, those who left. Index: `_id`."""
@@ -151,9 +164,23 @@ class Campaigns:
             update = {"$max": {"crossed_to": as_of, "reconciled_at": as_of}, "$currentDate": {"touched": True}}
         self._all.update_many({"_id": {"$in": list(uids)}}, update)
 
-    def set_stuck(self, uid: str, reason: str | None) -> None:
-        """Mark a campaign as stuck with a reason, or take the mark away. Index: `_id`."""
-        self._all.update_one({"_id": uid}, _replacing({"stuck": reason}))
+    def set_stuck(self, uid: str, by: StuckBy, reason: str | None) -> None:
+        """Mark a campaign as stuck `by` something with a reason, or take that mark away. Index: `_id`.
+
+        `reason` is a sentence that a person can act on, without personal data. The same reason again changes nothing;
+        another one keeps the moment since which the campaign is stuck.
+        """
+        place = f"stuck_by.{by.value}"
+        if reason is None:
+            gone: Document = {"$unset": {place: ""}, "$currentDate": {"touched": True}}
+            self._all.update_one({"_id": uid, place: {"$exists": True}}, gone)
+            if by is StuckBy.SLICE:  # a mark of an older version
+                old: Document = {"$unset": {"stuck": ""}, "$currentDate": {"touched": True}}
+                self._all.update_one({"_id": uid, "stuck": {"$exists": True}}, old)
+            return
+        since = {"$ifNull": [f"${place}.since", {"$toLong": "$$NOW"}]}
+        marked: Document = {"$set": {place: {"reason": {"$literal": reason}, "since": since}, "touched": "$$NOW"}}
+        self._all.update_one({"_id": uid, f"{place}.reason": {"$ne": reason}}, [marked, {"$unset": ["stuck"]}])
 
     def set_slowed(self, uid: str, slowed: bool) -> None:
         """Note that a campaign was measured to be slow, or has recovered. Index: `_id`."""
@@ -214,6 +241,7 @@ def _document(record: CampaignRecord) -> Document:
             "profile": record.profile,
             "starts_at": record.starts_at,
             "ends_at": record.ends_at,
+            "shapes": dict(record.shapes),
         }
     )
 
@@ -243,7 +271,8 @@ def _record(raw: Document) -> CampaignRecord:
         reconciled_at=raw.get("reconciled_at", 0),
         finished_at=raw.get("finished_at"),
         converting_until=raw.get("converting_until"),
-        stuck=raw.get("stuck"),
+        stuck_by=_stuck_by(raw),
+        paused_reason=raw.get("paused_reason"),
         slowed=raw.get("slowed", False),
         path=AccessPath(raw["path"]) if "path" in raw else None,
         renamed=raw.get("renamed", {}),
@@ -253,7 +282,14 @@ def _record(raw: Document) -> CampaignRecord:
         enrolled_done=raw.get("enrolled_done", 0),
         intake_done=raw.get("intake_done", 0),
         left_done=raw.get("left_done", 0),
+        shapes=raw.get("shapes", {}),
     )
+
+
+def _stuck_by(raw: Document) -> dict[StuckBy, Stuck]:
+    """What keeps a campaign; a mark of an older version is one text."""
+    marks = {StuckBy(by): Stuck(one["reason"], one["since"]) for by, one in raw.get("stuck_by", {}).items()}
+    return marks or ({StuckBy.SLICE: Stuck(raw["stuck"], 0)} if "stuck" in raw else {})
 
 
 NAMED: Final[Mapping[str, str]] = {

@@ -99,10 +99,11 @@ def names(raw: Mapping[str, Any]) -> frozenset[str]:
     if raw["operationType"] != "update":
         return frozenset({EVERYTHING})
     paths = [*raw.get("updated", ()), *(raw.get("removed") or ()), *(raw.get("cut") or ())]
-    return frozenset(_named(paths))
+    return frozenset(names_of_paths(paths))
 
 
-def _named(paths: Sequence[str]) -> Iterator[str]:
+def names_of_paths(paths: Sequence[str]) -> Iterator[str]:
+    """The catalogue's names of changed document paths."""
     for path in paths:
         head = path.split(".", 1)[0]
         if head == "deleted":

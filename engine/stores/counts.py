@@ -8,7 +8,7 @@ from typing import Final
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from engine.domain.counts import CampaignCounts, MessageCounts
+from engine.domain.counts import CampaignCounts, FailureCount, MessageCounts
 from engine.measuring import named_queries
 from engine.stores.documents import Document
 
@@ -56,6 +56,39 @@ class Counts:
             ]
         ).next()
         return _counts(told["stays"], told["deliveries"])
+
+    def failures(self, prefix: str) -> list[FailureCount]:
+        """Failed deliveries of the campaign whose enrolment ids begin with `prefix`, by reason, the most first.
+
+        Index: `_id` range.
+        """
+        failed: Document = {"$filter": {"input": "$settled", "cond": {"$eq": ["$$this.state", "failed"]}}}
+        told = self._all.aggregate(
+            [
+                {"$match": {"_id": {"$gte": prefix, "$lt": prefix[:-1] + "0"}, "settled.state": "failed"}},
+                {"$project": {"user": 1, "failed": failed}},
+                {"$unwind": "$failed"},
+                {
+                    "$group": {
+                        "_id": {"$ifNull": ["$failed.reason", "unknown"]},
+                        "n": {"$sum": 1},
+                        "messages": {"$addToSet": "$failed.message"},
+                        "example": {"$min": {"user": "$user", "message": "$failed.message"}},
+                    }
+                },
+                {"$sort": {"n": -1, "_id": 1}},
+            ]
+        )
+        return [
+            FailureCount(
+                raw["_id"],
+                raw["n"],
+                tuple(sorted(raw["messages"])),
+                raw["example"]["user"],
+                raw["example"]["message"],
+            )
+            for raw in told
+        ]
 
     def quiet_stretches(self, prefix: str, limit: int) -> dict[int, int]:
         """How long nothing happened before something did, in the first `limit` stays of a campaign, by key.
@@ -119,5 +152,5 @@ def _counts(stays: list[Document], deliveries: list[Document]) -> CampaignCounts
     )
 
 
-NAMED: Final[Mapping[str, str]] = {"counts.of": "_id_", "counts.quiet_stretches": "_id_"}
+NAMED: Final[Mapping[str, str]] = {"counts.of": "_id_", "counts.failures": "_id_", "counts.quiet_stretches": "_id_"}
 """The named queries and the index each relies on."""

@@ -6,6 +6,7 @@ ever understates, for it is written after the work, and the higher of the two co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import redis
@@ -36,7 +37,11 @@ class Feeds:
     def read(self) -> FeedState:
         """Where it stands, as MongoDB has it. Index: `_id`."""
         raw = self._all.find_one({"_id": FEED}) or {}
-        return FeedState(raw.get("position", 0), raw.get("generation", 1), raw.get("token"), raw.get("index"))
+        shapes, derived = (
+            {one["workspace"]: one["shape"] for one in raw.get(part, ())} for part in ("shapes", "derived")
+        )
+        at = raw.get("position", 0), raw.get("generation", 1)
+        return FeedState(*at, raw.get("token"), raw.get("index"), shapes, derived)
 
     def save(self, position: int, token: str) -> None:
         """Note that everything up to `position` is handled, durably; it never goes back. Index: `_id`."""
@@ -44,9 +49,18 @@ class Feeds:
         self._all.update_one({"_id": FEED}, update, upsert=True)
         self.publish(position)
 
-    def fills(self, index: str | None) -> None:
-        """Note the identity of the Elasticsearch index that everybody was asked to be put into. Index: `_id`."""
-        self._all.update_one({"_id": FEED}, {"$set": {"index": index}})
+    def fills(self, index: str | None, shapes: Mapping[str, str]) -> None:
+        """Note the identity of the Elasticsearch index that everybody was asked to be put into. Index: `_id`.
+
+        `shapes` gives for each workspace what its users look like there.
+        """
+        told = [{"workspace": name, "shape": shape} for name, shape in sorted(shapes.items())]
+        self._all.update_one({"_id": FEED}, {"$set": {"index": index, "shapes": told}})
+
+    def derives(self, shapes: Mapping[str, str]) -> None:
+        """Note for each workspace with which aggregates its users were asked to be brought in line. Index: `_id`."""
+        told = [{"workspace": name, "shape": shape} for name, shape in sorted(shapes.items())]
+        self._all.update_one({"_id": FEED}, {"$set": {"derived": told}}, upsert=True)
 
     def publish(self, position: int) -> None:
         """Tell `position` at once; lost where Redis is away."""

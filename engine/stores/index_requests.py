@@ -26,12 +26,16 @@ INDEXES: Final = (IndexModel([("asked_at", ASCENDING)], name="asked"),)
 
 @dataclass(frozen=True, slots=True)
 class IndexRequest:
-    """Users to be indexed: by key, or all of a workspace with a suffix in [first, until)."""
+    """Users to be indexed: by key, or all of a workspace with a suffix in [first, until).
+
+    `derive`: these users' aggregates are to be brought in line with the workspace file instead.
+    """
 
     keys: Sequence[str] = ()
     workspace: str = ""
     first: str = ""
     until: str = ""
+    derive: bool = False
 
 
 @named_queries("index_requests")
@@ -46,7 +50,8 @@ class IndexRequests:
         documents: list[Document] = []
         for one in requests:
             if one.workspace:
-                documents.append({"workspace": one.workspace, "first": one.first, "until": one.until})
+                wanted = {"workspace": one.workspace, "first": one.first, "until": one.until}
+                documents.append(wanted | ({"derive": True} if one.derive else {}))
             starts = range(0, len(one.keys), KEYS_AT_ONCE)
             documents += [{"keys": list(one.keys[start : start + KEYS_AT_ONCE])} for start in starts]
         for document in documents:
@@ -60,11 +65,17 @@ class IndexRequests:
         raw = self._all.find_one({"_id": request_id})
         if raw is None:
             return None
-        return IndexRequest(raw.get("keys", ()), raw.get("workspace", ""), raw.get("first", ""), raw.get("until", ""))
+        bounds = raw.get("first", ""), raw.get("until", "")
+        return IndexRequest(raw.get("keys", ()), raw.get("workspace", ""), *bounds, raw.get("derive", False))
 
     def done(self, request_id: str) -> None:
         """Take a request away. Index: `_id`."""
         self._all.delete_one({"_id": request_id})
+
+    def deriving(self, workspace: str) -> int:
+        """How many ranges of a workspace are still to be derived. Index: `_id`."""
+        wanted = {"_id": {"$gt": ""}, "derive": True, "workspace": workspace}
+        return len(list(self._all.find(wanted, {"_id": 1}, hint="_id_")))
 
     def any(self) -> bool:
         """Whether something is still to be indexed. Index: `_id`."""

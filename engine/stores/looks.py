@@ -131,6 +131,12 @@ class Looks:
             write(self._all, writes)
             self._give_back(looks)
 
+    def rest(self, looks: Sequence[Look], rests: timedelta) -> None:
+        """Let looks rest that failed for a reason that is not theirs; they count as not tried. Index: `_id`."""
+        until: Document = {"$set": {"until": {"$add": ["$$NOW", millis(rests)]}}}
+        wanted = {"_id": {"$in": [look.user for look in looks]}, "until": {"$gt": EPOCH}}
+        self._all.update_many(wanted, [until, {"$unset": ["attempts"]}])
+
     def expire(self) -> int:
         """Give back what dead takers held; gives how many. Index: `ready`."""
         wanted = {"until": {"$gt": EPOCH}, "$expr": {"$lt": ["$until", "$$NOW"]}}

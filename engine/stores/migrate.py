@@ -33,7 +33,11 @@ _INDEXES: Final[dict[str, list[IndexModel]]] = {
     "campaign_revisions": list(campaigns.REVISION_INDEXES),
     **{store.NAME: [IndexModel(**given) for given in store.INDEXES] for store in (Users, Events, Lists)},
 }
-COLLECTIONS: Final = (*_INDEXES, "policies", "leases", "settings", "imports", "feeds", "dirty_ranges", "cache_layouts")
+COLLECTIONS: Final = (
+    *_INDEXES,
+    *("policies", "leases", "settings", "imports", "feeds", "dirty_ranges", "cache_layouts"),
+    *("process_failures", "workspaces", "owed_passes"),
+)
 
 
 def migrate_mongo(database: Database[Document]) -> int:

@@ -37,7 +37,9 @@ from engine.stores.index_requests import IndexRequests
 from engine.stores.leases import Leases
 from engine.stores.lists import Lists
 from engine.stores.looks import Looks
+from engine.stores.owed_passes import OwedPasses
 from engine.stores.policy_versions import PolicyVersions
+from engine.stores.process_failures import ProcessFailures
 from engine.stores.rates import RateBook
 from engine.stores.runs import Runs
 from engine.stores.slices import Slices
@@ -45,6 +47,7 @@ from engine.stores.statistics import Statistics
 from engine.stores.upserts import UserUpserts
 from engine.stores.user_cache import UserCache
 from engine.stores.users import Users
+from engine.stores.workspace_versions import WorkspaceVersions
 
 if TYPE_CHECKING:  # imported where they are used: most processes never talk to Elasticsearch
     from elasticsearch import Elasticsearch
@@ -224,6 +227,21 @@ class Stores:
     def policy_versions(self) -> PolicyVersions:
         """Recorded policies."""
         return PolicyVersions(self.database)
+
+    @cached_property
+    def workspace_versions(self) -> WorkspaceVersions:
+        """Recorded sets of workspaces."""
+        return WorkspaceVersions(self.database)
+
+    @cached_property
+    def owed_passes(self) -> OwedPasses:
+        """Campaigns that changes passed by."""
+        return OwedPasses(self.database)
+
+    @cached_property
+    def process_failures(self) -> ProcessFailures:
+        """What the loops of processes cannot do at present."""
+        return ProcessFailures(self.database)
 
     @cached_property
     def user_index(self) -> UserIndex | None:

@@ -13,7 +13,7 @@ from pymongo.errors import DuplicateKeyError
 
 from engine.clock import Instant, millis
 from engine.domain.lifecycle import RunState, check_transition
-from engine.domain.work import AccessPath, Run, RunKind
+from engine.domain.work import AccessPath, Failure, Run, RunKind
 from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY, READ_MAJORITY
 from engine.stores.documents import Document, without_none
@@ -79,7 +79,7 @@ class Runs:
         `plan` is what its planning has found (path, estimates), kept for the report, and `pieces` its slices.
         """
         check_transition(run.state, state)
-        fields: Document = {"state": state.value}
+        fields: Document = {"state": state.value, "failure": "$$REMOVE"}
         if plan is not None:
             fields["plan"] = {"$literal": dict(plan)}
             fields |= {"planned_at": "$$NOW", "pieces": pieces}
@@ -96,6 +96,20 @@ class Runs:
         if campaigns is not None:
             wanted["campaign"] = {"$in": list(campaigns)}
         return [_run(raw) for raw in self._all.find(wanted, hint="undecided")]
+
+    def failed(self, run: Run, reason: str, rests: timedelta) -> None:
+        """Note that a run could not be planned or closed, and let it rest for a while. Index: `_id`.
+
+        The note is taken away when the run moves on.
+        """
+        now = {"$toLong": "$$NOW"}
+        failure: Document = {
+            "reason": {"$literal": reason},
+            "since": {"$ifNull": ["$failure.since", now]},
+            "count": {"$add": [{"$ifNull": ["$failure.count", 0]}, 1]},
+            "until": {"$add": [now, millis(rests)]},
+        }
+        self._all.update_one({"_id": run.id, "state": run.state.value}, [{"$set": {"failure": failure}}])
 
     def count(self, campaign: str, kind: RunKind, as_of: Instant) -> int:
         """How many runs of a kind a campaign has at `as_of`. Index: `campaign`, covered."""
@@ -156,6 +170,7 @@ def _run(raw: Document) -> Run:
         raw.get("after"),
         AccessPath(raw["path"]) if "path" in raw else None,
         raw.get("evaluation", 0),
+        Failure(**raw["failure"]) if "failure" in raw else None,
     )
 
 

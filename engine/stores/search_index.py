@@ -107,12 +107,14 @@ class UserIndex:
             raise
         return next((f"{name}/{one['settings']['index.uuid']}" for name, one in sorted(found.items())), None)
 
-    def index(self, documents: Iterable[Mapping[str, Any]]) -> int:
+    def index(self, documents: Iterable[Mapping[str, Any]], *, again: bool = False) -> int:
         """Index whole documents (as `elastic_document` makes them); returns how many were newer than what was there.
 
+        `again` writes a document of the same revision too: its form has changed, since its workspace file was edited.
         Raises `NotIndexed` with reasons where some were refused, after all others are in; `ServiceUnreachable`.
         """
-        actions = (_action("index", one["user_id"], one["rev"]) + orjson.dumps(one) + b"\n" for one in documents)
+        kind = "external_gte" if again else "external"
+        actions = (_action("index", one["user_id"], one["rev"], kind) + orjson.dumps(one) + b"\n" for one in documents)
         return self._bulk(actions)
 
     def delete(self, revisions: Mapping[str, int]) -> int:
@@ -234,8 +236,8 @@ def in_range(query: Mapping[str, Any], workspace: str, first: str, until: str) -
     return {"bool": {"filter": [*filters, query]}}
 
 
-def _action(kind: str, key: str, rev: int) -> bytes:
-    return orjson.dumps({kind: {"_id": document_id(key), "version": rev, "version_type": "external"}}) + b"\n"
+def _action(kind: str, key: str, rev: int, versions: str = "external") -> bytes:
+    return orjson.dumps({kind: {"_id": document_id(key), "version": rev, "version_type": versions}}) + b"\n"
 
 
 def chunks(actions: Iterable[bytes]) -> Iterator[list[bytes]]:

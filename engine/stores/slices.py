@@ -12,7 +12,7 @@ from pymongo.database import Database
 
 from engine.clock import millis
 from engine.domain.lifecycle import SliceState
-from engine.domain.work import Expired, Slice, SliceKind, Waiting
+from engine.domain.work import Expired, Failure, Slice, SliceKind, Waiting
 from engine.measuring import named_queries
 from engine.stores.bulk import insert_new
 from engine.stores.connect import EPOCH, MAJORITY, READ_MAJORITY
@@ -87,7 +87,7 @@ class Slices:
                         "errors": 0,
                     }
                 },
-                {"$unset": "broken_at"},
+                {"$unset": ["broken_at", "failure"]},
             ],
         )
         return done.matched_count == 1
@@ -98,7 +98,7 @@ class Slices:
             {"_id": slice_id, "lease.token": token, "state": "open"},
             [
                 {"$set": {"state": state.value, "results": {"$literal": dict(results)}, "ended_at": _NOW}},
-                {"$unset": ["lease", "rung_at"]},
+                {"$unset": ["lease", "rung_at", "failure"]},
             ],
         )
         return done.matched_count == 1
@@ -113,14 +113,21 @@ class Slices:
         deaths: int,
         errors: int,
         broken: bool = False,
+        failure: str | None = None,
     ) -> bool:
         """Give a slice back, to be claimed after `after`, with its record of failures. Index: `_id`.
 
-        `broken` tells that a batch was broken off.
+        `broken` tells that a batch was broken off, `failure` why it raised: without a user's data.
         """
         put: Document = {"suspect": suspect, "deaths": deaths, "errors": errors}
         if broken:
             put["broken_at"] = _BROKEN_AT
+        if failure is not None:
+            put["failure"] = {
+                "reason": {"$literal": failure},
+                "since": {"$ifNull": ["$failure.since", {"$toLong": _NOW}]},
+                "count": {"$add": [{"$ifNull": ["$failure.count", 0]}, 1]},
+            }
         if after is not None:
             put["not_before"] = {"$add": [_NOW, millis(after)]}
         done = self._all.update_one(
@@ -151,6 +158,7 @@ class Slices:
                         "rung": {"$gt": [{"$ifNull": ["$rung_at", EPOCH]}, {"$subtract": [_NOW, millis(ring_again)]}]},
                         "ready": {"$lte": [{"$ifNull": ["$not_before", _NOW]}, _NOW]},
                         "broken_for": {"$subtract": [_NOW, "$broken_at"]},
+                        "failure": 1,
                     }
                 },
             ],
@@ -169,6 +177,7 @@ class Slices:
                 raw["deaths"],
                 raw["errors"],
                 raw["broken_for"],
+                Failure(**raw["failure"]) if "failure" in raw else None,
             )
             for raw in found
         ]

@@ -14,7 +14,7 @@ __all__ = ["ALWAYS", "EVENTS", "INSTANTS", "LABELS", "EventType"]
 
 _CAMPAIGN: Final = "workspace campaign campaign_uid"
 _RUN: Final = f"{_CAMPAIGN} run kind profile policy lane"
-_SLICE: Final = f"{_RUN} slice attempt fleet actor"
+_SLICE: Final = f"{_RUN} slice attempt fleet actor workspace_set"
 _DELIVERY: Final = f"{_CAMPAIGN} run slice lane policy message user entry key channel reason attempt"
 _RANGE: Final = {"first": "user suffix, inclusive", "until": "user suffix, exclusive"}
 _USERS: Final = ("users", "matched", "entered", "reentered", "exited", "waited", "missed", "unchanged", "conflicts")
@@ -57,6 +57,7 @@ _event(
     measures={"deliveries": "messages"},
 )
 
+_event("campaign.unstuck", "What kept it is mended: it goes on.", f"{_CAMPAIGN} reason")
 _event("campaign.slowed", "It was measured to be slow: to its slow lane.", f"{_CAMPAIGN} profile", level="warning")
 _event("campaign.recovered", "It is quick again: back to its own lane.", f"{_CAMPAIGN} profile")
 _event(
@@ -74,6 +75,14 @@ _event(
     f"{_RUN} path",
     instants="as_of",
     measures={"slices": "slices", "users": "users"},
+)
+_event(
+    "run.failed",
+    "Planning or closing a run raised; it is tried again after a back-off.",
+    f"{_RUN} reason",
+    level="error",
+    outcome="failure",
+    instants="as_of",
 )
 _event("run.decided", "No slice of the run is open.", _RUN, instants="as_of", measures={"slices": "slices"} | _COUNTS)
 _event("run.dropped", "A newer run took its place.", f"{_RUN} reason", instants="as_of", measures={"slices": "slices"})
@@ -222,6 +231,20 @@ _event(
     "policy.refused",
     "An edit is invalid; the last good set stays.",
     "policy path",
+    level="error",
+    outcome="failure",
+    measures={"faults": "faults"},
+)
+_event(
+    "workspace.swapped",
+    "A whole valid set of workspace files is in force; the text names those that changed.",
+    "workspace_set path",
+    measures={"workspaces": "workspaces"},
+)
+_event(
+    "workspace.refused",
+    "An edit of a workspace file is invalid; the last good set stays.",
+    "workspace_set path",
     level="error",
     outcome="failure",
     measures={"faults": "faults"},

@@ -30,6 +30,7 @@ from engine.telemetry.contract import EventType
 from engine.telemetry.ecs import ecs_line, ecs_lines
 from engine.telemetry.files import LogFile
 from engine.telemetry.redaction import Redactor, pseudonym_key
+from engine.telemetry.repeats import Repeats
 
 LEVELS: Final[Mapping[str, int]] = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _AT_ONCE: Final = 100
@@ -67,6 +68,7 @@ class Logs:
         key = options.pseudonyms or (pseudonym_key(options.folder) if options.folder else os.urandom(32))
         self.redactor = Redactor(key, options.secrets)
         self._sequence = count(1)
+        self._repeats = Repeats(clock.monotonic)
         self._threshold = LEVELS[options.level]
         self._file = (
             LogFile(options.folder, options.process, max_bytes=options.max_bytes, keep=options.keep)
@@ -81,6 +83,11 @@ class Logs:
         """Write one line with the bound ids; nothing below the configured level. Never raises for a full disk."""
         if LEVELS[level] < self._threshold:
             return
+        repeated = self._repeats.admit(name, level, fields)
+        if repeated is None:
+            return
+        if repeated:
+            fields = {**fields, "repeated": repeated}
         self._write(level, [self._made(name, level, fields, sequence=next(self._sequence), **more)])
 
     def _made(self, name: str, level: str, fields: Mapping[str, object], **more: Any) -> dict[str, object]:

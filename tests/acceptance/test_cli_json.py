@@ -22,6 +22,7 @@ CALLS = {
     "campaign apply": "campaign apply campaigns/hello.yaml",
     "campaign list": "campaign list",
     "campaign plan": "campaign plan hello",
+    "campaign preview": "campaign preview hello",
     "campaign report": "campaign report hello",
     "campaign show": "campaign show hello",
     "check": "check",

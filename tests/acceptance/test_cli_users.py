@@ -103,6 +103,49 @@ def test_a_test_send_goes_to_another_address_and_is_not_recorded(shop: World, ti
     assert tidegate("campaign", "test-send", "series", "one", "--user", "sam", "--to", "me").code == 2
 
 
+def test_a_preview_shows_a_message_and_sends_nothing(shop: World, tidegate: Tidegate) -> None:
+    told = tidegate("campaign", "preview", "series", "--user", "sam")
+    assert told.code == 0, told.err
+    assert "To: sam@x.example\nSubject: Hello sam\n" in told.out
+    assert told.out.endswith("\nPlan: free\n")
+    assert tidegate("campaign", "preview", "series", "--text").out == "Plan: sample\n"
+    assert "Plan" not in tidegate("campaign", "preview", "series", "--headers", "--message", "two").out
+    page, mail = shop.folder / "mail.html", shop.folder / "mail.eml"
+    told = tidegate("campaign", "preview", "series", "--empty", "--html", str(page), "--eml", str(mail))
+    assert (told.code, told.out) == (0, "")
+    assert page.read_text().rstrip() == "<p>Plan: </p>"
+    assert email.message_from_bytes(mail.read_bytes(), policy=email.policy.default)["Subject"] == "Hello sample-1"
+    told = tidegate("campaign", "preview", str(shop.folder / "campaigns" / "series.yaml"), "--json")
+    assert told.document["html"].rstrip() == "<p>Plan: sample</p>"
+    assert not list(shop.settings.maildir.glob("new/*"))
+    for words in (("nobody",), ("series", "--user", "nobody"), ("series", "--message", "three")):
+        assert tidegate("campaign", "preview", *words).code == 2
+    assert tidegate("campaign", "preview", "series", "--user", "sam", "--sample").code == 2
+    assert tidegate("campaign", "preview", "series", "--message", "two", "--html", "x").code == 2
+
+
+def test_a_template_that_fails_is_named_by_test_send_preview_explain_and_report(
+    shop: World, tidegate: Tidegate
+) -> None:
+    reason = "template: one.body:1: divided_by: can't divide by 0"
+    body = "{{ 10 | divided_by: user.age }}"
+    file = shop.folder / "campaigns" / "broken.yaml"
+    shop.apply({"campaign": "broken", "audience": {"plan": "free"}, "messages": [{"name": "one", "body": body}]})
+    assert "warning: one.body:1: fails for a user without any field" in tidegate("campaign", "apply", str(file)).err
+    for words in (
+        ("test-send", "broken", "one", "--user", "sam", "--to", "me@office.example"),
+        ("preview", "broken", "--user", "sam"),
+    ):
+        told = tidegate("campaign", *words)
+        assert (told.code, told.err.splitlines()[0]) == (2, f"tidegate: the message cannot be made: {reason}")
+    shop.launch("broken")
+    shop.settle()
+    assert f"one: failed ({reason})" in tidegate("explain", "broken", "sam").out
+    states = tidegate("campaign", "report", "broken", "--json").document["messages"]["one"]
+    assert states["decided"] == 1
+    assert any(state.startswith("failed") for state in states)
+
+
 def test_a_user_can_be_shown_and_erased_for_good(shop: World, tidegate: Tidegate) -> None:
     shop.event("sam", "Order Completed", START, value=1250)
     shop.app.imports("shop").lists.add("vip", [user_key("shop", "sam")])

@@ -62,6 +62,7 @@ def engine_of(world: World) -> Iterator[App]:
             owner="test",
             every=every,
             chores=(),
+            failures=app.failures,
             outages=stores.OUTAGES,
         )
         stop = threading.Event()

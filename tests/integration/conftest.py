@@ -67,7 +67,6 @@ def reading(
     index = world.app.stores.user_index
     assert index is not None
     migrate_search(index)
-    assert world.app.indexing is not None
     for request in world.database["index_requests"].find():  # a feed that starts has everybody indexed
         world.app.indexing.run(request["_id"])
     yield world

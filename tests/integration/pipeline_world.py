@@ -124,9 +124,14 @@ class World:
         """Write a profile file; it is in force at the next start, or when `reload` has looked at the folder."""
         self._write(f"policies/profiles/{name}.yaml", {"profile": name, "lane": "fast", **keys})
 
+    def workspace(self, name: str = "shop", /, **parts: object) -> Path:
+        """Write a workspace file with some parts replaced; in force when `reload` has looked at the folder."""
+        return self._write(f"conf/workspaces/{name}.yaml", {"workspace": name, **SHOP, **parts})
+
     def reload(self) -> None:
-        """Look at the policies now, as the watcher does every second."""
+        """Look at the policies and workspaces now, as the watchers do every second."""
         self.app.watcher.look()
+        self.app.workspace_watcher.look()
 
     # who is in it
 
@@ -230,8 +235,8 @@ class World:
         uses: dict[str, Callable[[str], object]] = {
             "process": self.app.processing.run,
             "deliver": self.app.delivering.run,
-            "plan": self.app.planning.run,
-            "finish": self.app.finishing.run,
+            "plan": self.app.run_attempts.plan,
+            "finish": self.app.run_attempts.finish,
             "look": lambda _: self.app.looking.run(),
         }
         uses[kind](ident)

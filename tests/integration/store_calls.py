@@ -20,6 +20,7 @@ from engine.domain.keys import stay_prefix, suffix_of_user, user_key
 from engine.domain.lifecycle import CampaignState, DeliveryState, RunState, SliceState
 from engine.domain.looks import DirtyRange, Look
 from engine.domain.settling import PutBack, Settling
+from engine.domain.stuck import StuckBy
 from engine.domain.work import AccessPath, Run, RunKind, Slice, SliceKind
 from engine.measuring import Stretch
 from engine.predicate.compiled import EventQuery
@@ -38,12 +39,15 @@ from engine.stores.index_requests import IndexRequest, IndexRequests
 from engine.stores.leases import Leases
 from engine.stores.lists import Lists
 from engine.stores.looks import Looks
+from engine.stores.owed_passes import OwedPasses
 from engine.stores.policy_versions import PolicyVersions
+from engine.stores.process_failures import ProcessFailures
 from engine.stores.rates import RateBook
 from engine.stores.runs import Runs
 from engine.stores.slices import Slices
 from engine.stores.statistics import Statistics
 from engine.stores.users import Edit, Users
+from engine.stores.workspace_versions import WorkspaceVersions
 from tests.unit.looks import NOW, ORDER, stay
 
 HOUR = timedelta(hours=1)
@@ -99,13 +103,16 @@ STORES: dict[str, tuple[type, Callable[[Database[dict[str, Any]]], object]]] = {
     "leases": (Leases, Leases),
     "lists": (Lists, _lists),
     "looks": (Looks, Looks),
+    "owed_passes": (OwedPasses, OwedPasses),
     "policies": (PolicyVersions, PolicyVersions),
+    "process_failures": (ProcessFailures, ProcessFailures),
     "rates": (RateBook, RateBook),
     "runs": (Runs, Runs),
     "slices": (Slices, Slices),
     "statistics": (Statistics, Statistics),
     "times": (CampaignTimes, CampaignTimes),
     "users": (Users, Users),
+    "workspaces": (WorkspaceVersions, WorkspaceVersions),
 }
 
 CALLS: Mapping[str, Call] = {
@@ -114,6 +121,7 @@ CALLS: Mapping[str, Call] = {
     "cache_layouts.layout": Call(lambda s: s.layout(CATALOGUE, 1)),
     "cache_layouts.want": Call(lambda s: s.want("shop", ["plan"], [ORDER])),
     "cache_layouts.pending": Call(lambda s: s.pending(["shop", "other"])),
+    "cache_layouts.retire_others": Call(lambda s: s.retire_others(["shop"])),
     "cache_layouts.adopt": Call(lambda s: (s.adopt(CATALOGUE, 1), s.adopt(replace(CATALOGUE, events={}), 2))),
     "campaigns.get": Call(lambda s: s.get("c1")),
     "campaigns.state_of": Call(lambda s: s.state_of("c1")),
@@ -124,14 +132,18 @@ CALLS: Mapping[str, Call] = {
     "campaigns.everything": by("name")(lambda s: s.everything()),
     "campaigns.marks": by("_id_")(lambda s: s.marks()),
     "campaigns.apply": Call(lambda s: s.apply(replace(CAMPAIGN, revision=2))),
-    "campaigns.move": Call(lambda s: s.move(CAMPAIGN, CampaignState.DRAINING, stuck=None)),
+    "campaigns.move": Call(lambda s: s.move(CAMPAIGN, CampaignState.DRAINING, stuck_by=None)),
     "campaigns.evaluated": Call(lambda s: s.evaluated("c1", 1, enrolled=True, intake=True, left=True)),
+    "campaigns.want_everybody": Call(lambda s: s.want_everybody("c1")),
     "campaigns.passed": Call(lambda s: (s.passed(["c1", "c2"], 5), s.passed(["c1"], 6, crossed=True))),
     "campaigns.crossed": Call(lambda s: (s.crossed(["c1", "c2"], 5), s.crossed(["c1"], 6, reconciled=True))),
     "campaigns.touched_since": by("touched")(lambda s: s.touched_since(moment(NOW))),
-    "campaigns.set_stuck": Call(lambda s: (s.set_stuck("c1", "why"), s.set_stuck("c1", None))),
+    "campaigns.set_stuck": Call(
+        lambda s: (s.set_stuck("c1", StuckBy.SLICE, "why"), s.set_stuck("c1", StuckBy.SLICE, None))
+    ),
     "campaigns.set_slowed": Call(lambda s: (s.set_slowed("c1", slowed=True), s.set_slowed("c1", slowed=False))),
     "campaigns.revisions": by("revision")(lambda s: s.revisions("c1")),
+    "counts.failures": Call(lambda s: s.failures(PREFIX)),
     "counts.of": Call(lambda s: s.of(PREFIX)),
     "counts.quiet_stretches": Call(lambda s: s.quiet_stretches(PREFIX, 100)),
     "deliveries.outgoing": by("_id_", "outgoing")(lambda s: s.outgoing(PREFIX, "", PREFIX + "8", NOW, 100)),
@@ -189,7 +201,8 @@ CALLS: Mapping[str, Call] = {
     "feeds.position": Call(lambda s: s.position()),
     "feeds.now": by()(lambda s: s.now()),
     "feeds.call": Call(lambda s: s.call()),
-    "feeds.fills": Call(lambda s: s.fills("users-1/uuid")),
+    "feeds.derives": Call(lambda s: s.derives({"shop": "a"})),
+    "feeds.fills": Call(lambda s: s.fills("users-1/uuid", {"shop": "a"})),
     "feeds.next_generation": Call(lambda s: s.next_generation()),
     "imports.load": Call(lambda s: s.load("k")),
     "imports.save": Call(lambda s: s.save("k", {"at": 1})),
@@ -197,6 +210,7 @@ CALLS: Mapping[str, Call] = {
     "index_requests.add": Call(lambda s: s.add([IndexRequest(KEYS)])),
     "index_requests.get": Call(lambda s: s.get("i1")),
     "index_requests.done": Call(lambda s: s.done("i1")),
+    "index_requests.deriving": Call(lambda s: s.deriving("shop")),
     "index_requests.any": Call(lambda s: s.any()),
     "index_requests.unheard": by("asked", "_id_")(lambda s: s.unheard(-HOUR, 10)),
     "leases.hold": Call(lambda s: (s.hold("clock", "a", HOUR), s.hold("new", "a", HOUR))),
@@ -214,6 +228,7 @@ CALLS: Mapping[str, Call] = {
     "looks.take": by("_id_", "ready", "token")(lambda s: s.take(10, HOUR, NOW)),
     "looks.done": Call(lambda s: s.done([Look(KEYS[1], frozenset({"plan"}), "m"), Look(KEYS[2], frozenset(), "old")])),
     "looks.put_off": Call(lambda s: s.put_off({Look(KEYS[1], frozenset({"plan"}), "m"): NOW})),
+    "looks.rest": Call(lambda s: s.rest([Look(KEYS[0], frozenset(), "m")], HOUR)),
     "looks.expire": by("ready")(lambda s: s.expire()),
     "looks.suspects": by("ready")(lambda s: s.suspects(10)),
     "looks.waiting": by("_id_", "ready")(lambda s: s.waiting(NOW)),
@@ -222,8 +237,17 @@ CALLS: Mapping[str, Call] = {
     "looks.ranges": Call(lambda s: s.ranges(2)),
     "looks.move": Call(lambda s: s.move(DIRTY, "00000000/u")),
     "looks.clean": Call(lambda s: s.clean(DIRTY)),
+    "owed_passes.owe": Call(lambda s: s.owe("c1")),
+    "owed_passes.read": Call(lambda s: s.read()),
+    "owed_passes.paid": Call(lambda s: s.paid("c1", 1)),
+    "workspaces.record": Call(lambda s: s.record("v1", {}, NOW)),
+    "workspaces.history": Call(lambda s: s.history()),
     "policies.record": Call(lambda s: s.record("v1", {}, NOW)),
     "policies.history": Call(lambda s: s.history()),
+    "process_failures.note": Call(lambda s: s.note("feed", "feed", "why")),
+    "process_failures.clear": Call(lambda s: s.clear("feed", "feed")),
+    "process_failures.everything": Call(lambda s: s.everything()),
+    "process_failures.forget_older": Call(lambda s: s.forget_older(HOUR)),
     "rates.read": Call(lambda s: s.read()),
     "rates.measured": Call(lambda s: s.measured(AccessPath.SCAN, 9_000, HOUR)),
     "rates.sent": Call(lambda s: s.sent(9_000, HOUR)),
@@ -231,6 +255,7 @@ CALLS: Mapping[str, Call] = {
     "runs.get": Call(lambda s: s.get(RUN.id)),
     "runs.move": Call(lambda s: s.move(RUN, RunState.DECIDED, {"users": 1})),
     "runs.undecided": by("undecided")(lambda s: (s.undecided(), s.undecided(["c1", "c2"]))),
+    "runs.failed": Call(lambda s: s.failed(RUN, "why", HOUR)),
     "runs.count": by("campaign")(lambda s: s.count("c1", RunKind.DUE, 5)),
     "runs.count_all": by()(lambda s: s.count_all()),
     "runs.of_campaign": by("campaign")(lambda s: s.of_campaign("c1", 10)),

@@ -154,7 +154,7 @@ def test_a_cache_that_readers_reach_and_the_feed_does_not_is_never_stale(
             world.users(USERS[:9], plan=plan)
             world.feed()
             cache.epoch("shop", fresh=True)
-            batches = cache.scan("shop", "0", HIGHEST, frozenset({"plan"}))
+            batches = cache.scan("shop", "0", HIGHEST, frozenset({"plan"}), world.app.catalogues["shop"])
             assert batches is not None
             assert {row.plan for rows in batches for row in rows.rows} == {plan}  # type: ignore[attr-defined]
     assert len(heard.of("feed.gap")) == 1, "one warning for one outage"

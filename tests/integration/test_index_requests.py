@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from engine.pipeline.indexing import Indexing
+from engine.pipeline.indexing import Behind, Indexing
+from engine.predicate.workspace import read_workspaces
+from engine.predicate.workspace_set import indexed_shape
 from engine.stores.index_requests import KEYS_AT_ONCE, IndexRequest, IndexRequests
 from engine.stores.migrate import migrate_mongo
 from tests.integration.pipeline_world import World
@@ -28,7 +30,7 @@ class Taken:
     def refresh(self) -> None:
         """What was taken is there at once."""
 
-    def index(self, documents: Iterable[Mapping[str, Any]]) -> int:
+    def index(self, documents: Iterable[Mapping[str, Any]], *, again: bool = False) -> int:
         if self.away:
             raise ConnectionError("away")
         before = len(self.users)
@@ -38,7 +40,17 @@ class Taken:
 
 def indexing(world: World, index: Taken) -> Indexing:
     stores = world.app.stores
-    return Indexing(stores.users, index, stores.index_requests, world.app.catalogues)
+    catalogues, reread = world.app.catalogues, world.app.workspace_watcher.look
+    return Indexing(
+        stores.users,
+        index,
+        stores.index_requests,
+        catalogues,
+        lambda: stores.feeds.read().shapes,
+        reread,
+        stores.derivation,
+        lambda: stores.feeds.read().derived,
+    )
 
 
 def test_a_request_is_taken_away_when_it_is_done(world: World) -> None:
@@ -64,6 +76,26 @@ def test_a_range_brings_every_user_in_it_and_no_other(world: World) -> None:
     for request in world.app.stores.index_requests.add(requests):
         indexing(world, index).run(request)
     assert sorted(index.users) == sorted(raw["_id"] for raw in world.database["users"].find({"w": "shop"}))
+
+
+def test_a_request_waits_for_a_process_that_has_read_the_files_of_the_feed(world: World) -> None:
+    feeds, now = world.app.stores.feeds, indexed_shape(world.app.catalogues["shop"])
+    [request] = world.app.stores.index_requests.add([IndexRequest(keys=[world.user("u")])])
+    feeds.fills("users-1/uuid", {"shop": "of an edited file"})
+    with pytest.raises(Behind):
+        indexing(world, Taken()).run(request)
+    feeds.fills("users-1/uuid", {"shop": now})
+
+    class Edited(Taken):
+        def refresh(self) -> None:
+            feeds.fills("users-1/uuid", {"shop": "edited meanwhile"})
+
+    with pytest.raises(Behind):
+        indexing(world, Edited()).run(request)
+    assert world.app.stores.index_requests.get(request) is not None
+    world.workspace(attributes={"tier": "string"})
+    feeds.fills("users-1/uuid", {"shop": indexed_shape(read_workspaces(world.settings.paths.workspaces)["shop"])})
+    assert indexing(world, Taken()).run(request) == 1, "it reads the files again by itself"
 
 
 def test_many_keys_are_cut_into_several_requests(database: Database[dict[str, Any]]) -> None:

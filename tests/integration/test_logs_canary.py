@@ -15,7 +15,8 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from engine.channels.message import BadMessage, Mail, Sender, build
 from engine.channels.smtp import SmtpChannel
 from engine.channels.smtp_connection import Security, SmtpOptions
-from engine.channels.templates import TemplateFailed, render
+from engine.channels.template_errors import TemplateFailed
+from engine.channels.templates import render
 from engine.clock import SystemClock
 from engine.domain.keys import delivery_key, enrolment_id, user_key, user_suffix
 from engine.telemetry import logging as telemetry
@@ -87,7 +88,7 @@ def _everything_goes_wrong() -> None:
             emit("engine.failed", campaign="c", error=error, reason=user)
             log.exception("slice.broke", address=user, known=PASSWORD)
             logging.getLogger("dramatiq.worker").warning("Failed to process look_at_users(%r)", [user], exc_info=error)
-        for template in ("{{ user.token | date }}", "{{ user.token | divided_by: 0 }}"):
+        for template in ("{{ 'now' | date: '%Y', user.token }}", "{{ 'x' | slice: user.token }}"):
             with pytest.raises(TemplateFailed) as failure:
                 render(template, {"user": {"token": token, "email": user}})
             emit("engine.failed", user=user_key("w", user), error=failure.value)

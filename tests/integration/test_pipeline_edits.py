@@ -142,3 +142,33 @@ def test_what_has_ended_cannot_be_edited(world: World) -> None:
     world.start({"campaign": "hello", "kind": "one_off"})
     with pytest.raises(WrongCall, match="finished"):
         world.apply({"campaign": "hello", "kind": "one_off", "holdout": "5%"})
+
+
+def test_an_edit_of_a_layout_is_a_new_revision_and_no_worker_reads_its_file(world: World) -> None:
+    frame = world.folder / "conf" / "workspaces" / "shop" / "templates" / "frame.html"
+    frame.parent.mkdir(parents=True)
+    frame.write_text("<body>first {{ content }}</body>", encoding="utf-8")
+    messages = [
+        {
+            "name": "one",
+            "body": "{% layout 'frame' %}<p>{{ user.user_id }}</p>",
+            "sender": "Sales <sales@shop.example>",
+            "headers": {"X-User": "{{ user.user_id }}"},
+        }
+    ]
+    campaign = {"campaign": "hello", "audience": {"plan": "free"}, "messages": messages}
+    world.user("u1", plan="free")
+    world.start(campaign)
+    assert world.apply(campaign).record.revision == 1
+    frame.write_text("<body>second {{ content }}</body>", encoding="utf-8")
+    (change,) = world.apply(campaign).changes
+    assert change.text.startswith('the snippet or layout "frame" is another one')
+    assert world.record("hello").revision == 2
+    frame.unlink()
+    world.user("u2", plan="free")
+    world.settle()
+    mails = {path.read_text().replace("\r\n", "\n") for path in world.settings.maildir.glob("new/*")}
+    (first,) = [mail for mail in mails if "<body>first <p>u1</p></body>" in mail]
+    (second,) = mails - {first}
+    for line in ("<body>second <p>u2</p></body>", "From: Sales <sales@shop.example>\n", "X-User: u2\n"):
+        assert line in second

@@ -157,6 +157,6 @@ def test_a_template_that_fails_for_one_user_fails_for_that_user_alone(world: Wor
             "messages": [{"name": "one", "body": "{{ 10 | divided_by: user.age }}"}],
         }
     )
-    assert world.ends("hello", "zero") == [("one", "failed", "template")]
+    assert world.ends("hello", "zero") == [("one", "failed", "template: one.body:1: divided_by: can't divide by 0")]
     assert world.sent() == [("two", "one")]
     assert world.mails()[0].text == "5"

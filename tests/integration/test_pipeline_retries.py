@@ -188,3 +188,16 @@ def test_a_cancelled_campaign_and_a_draft_have_nothing_to_replay(world: World) -
     world.steer("cancel", "hello")
     with pytest.raises(WrongCall):
         again(world)
+
+
+def test_mail_from_is_where_bounces_go_and_from_who_it_is_from(make_world: Callable[..., World], sink: Sink) -> None:
+    with serving(sink) as port:
+        smtp = {"transport": "smtp", "host": "127.0.0.1", "port": port, "starttls": "off", "timeout": "2s"}
+        world = make_world(transport={**smtp, "envelope_from": "bounces@default.example"})
+        world.user("u")
+        own = {"name": "two", "envelope_from": "own@bounces.example", "sender": "Sales <sales@shop.example>"}
+        world.start({"campaign": "hello", "kind": "one_off", "messages": [{"name": "one"}, own]})
+        world.after("1m")
+    from_lines = [raw.split(b"\r\n")[0] for _, _, raw in sink.taken]
+    assert [sender for sender, _, _ in sink.taken] == ["bounces@default.example", "own@bounces.example"]
+    assert from_lines == [b"From: The Shop <news@shop.example>", b"From: Sales <sales@shop.example>"]

@@ -89,6 +89,6 @@ def looked_at(world: World) -> str | None:
     """Why the campaign is stuck after a fresh clock has looked at it."""
     record, app = world.record("c"), world.open()
     waiting = app.stores.slices.waiting(timedelta(0), 100)
-    app.watching.mark_stuck({record.uid: record}, [record.uid] if record.stuck else [], waiting)
+    app.obstacles.mark({record.uid: record}, [record.uid] if record.stuck else [], waiting, [])
     app.close()
     return world.record("c").stuck

@@ -40,7 +40,6 @@ def index_of(world: World) -> UserIndex:
 
 def fill(world: World) -> int:
     """Do what is asked of the actor `index_users`; gives how many requests there were."""
-    assert world.app.indexing is not None
     requests = [raw["_id"] for raw in world.database["index_requests"].find()]
     for request in requests:
         world.app.indexing.run(request)
@@ -103,7 +102,7 @@ def test_a_feed_that_dies_before_it_has_noted_the_new_index_asks_again(
     class DiedError(Exception):
         """The process is gone."""
 
-    def die(_: object) -> None:
+    def die(*_: object) -> None:
         raise DiedError
 
     wipe(golden, elastic)

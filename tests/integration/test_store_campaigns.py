@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from pymongo.database import Database
 
 from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import CampaignState
+from engine.domain.stuck import Stuck, StuckBy
 from engine.errors import IllegalTransition
 from engine.stores.campaigns import INDEXES, REVISION_INDEXES, Campaigns, upgrade
 from tests.integration.store_threads import together
@@ -170,14 +172,61 @@ def test_the_last_pass_never_goes_back(campaigns: Campaigns, draft: CampaignReco
 
 
 def test_marks_are_set_and_taken_away(campaigns: Campaigns, draft: CampaignRecord) -> None:
-    campaigns.set_stuck("uid1", "a slice is dead")
+    campaigns.set_stuck("uid1", StuckBy.SLICE, "a slice is dead")
     campaigns.set_slowed("uid1", slowed=True)
     marked = campaigns.get("uid1")
     assert marked is not None
     assert (marked.stuck, marked.slowed) == ("a slice is dead", True)
-    campaigns.set_stuck("uid1", None)
+    campaigns.set_stuck("uid1", StuckBy.SLICE, None)
     campaigns.set_slowed("uid1", slowed=False)
     assert campaigns.get("uid1") == draft
+
+
+def test_each_obstacle_keeps_its_own_mark_and_the_moment_since_which_it_stands(
+    campaigns: Campaigns, draft: CampaignRecord
+) -> None:
+    campaigns.set_stuck("uid1", StuckBy.SENDER, "553 to MAIL")
+    since = _known(campaigns).stuck_by[StuckBy.SENDER].since
+    campaigns.set_stuck("uid1", StuckBy.RUN, "run 1 cannot be planned")
+    campaigns.set_stuck("uid1", StuckBy.SENDER, "550 to MAIL")
+    marked = _known(campaigns)
+    assert marked.stuck_by[StuckBy.SENDER] == Stuck("550 to MAIL", since)
+    assert set((marked.stuck or "").split("; ")) == {"550 to MAIL", "run 1 cannot be planned"}
+    campaigns.set_stuck("uid1", StuckBy.RUN, None)
+    assert _known(campaigns).stuck == "550 to MAIL"
+
+
+def test_the_same_reason_again_touches_no_campaign(campaigns: Campaigns, draft: CampaignRecord) -> None:
+    campaigns.set_stuck("uid1", StuckBy.RUN, "why")
+    touched = campaigns.touched_since(datetime(2020, 1, 1, tzinfo=UTC))[1]
+    campaigns.set_stuck("uid1", StuckBy.RUN, "why")
+    campaigns.set_stuck("uid1", StuckBy.SENDER, None)
+    assert campaigns.touched_since(datetime(2020, 1, 1, tzinfo=UTC))[1] == touched
+
+
+def test_a_mark_of_an_older_version_is_read_and_taken_away(
+    campaigns: Campaigns, draft: CampaignRecord, database: Database[dict[str, Any]]
+) -> None:
+    database["campaigns"].update_one({"_id": "uid1"}, {"$set": {"stuck": "a slice is dead"}})
+    assert _known(campaigns).stuck == "a slice is dead"
+    campaigns.set_stuck("uid1", StuckBy.SLICE, None)
+    assert _known(campaigns) == draft
+
+
+def test_why_a_campaign_is_paused_goes_with_the_pause(campaigns: Campaigns, draft: CampaignRecord) -> None:
+    campaigns.move(draft, C.SCHEDULED)
+    campaigns.move(replace(draft, state=C.SCHEDULED), C.LIVE)
+    live = replace(draft, state=C.LIVE)
+    campaigns.move(live, C.PAUSED, resume_to="live", paused_reason="by hand")
+    assert _known(campaigns).paused_reason == "by hand"
+    campaigns.move(_known(campaigns), C.LIVE, resume_to=None)
+    assert _known(campaigns).paused_reason is None
+
+
+def _known(campaigns: Campaigns) -> CampaignRecord:
+    found = campaigns.get("uid1")
+    assert found is not None
+    return found
 
 
 def test_campaigns_are_told_by_state_without_their_file_and_all_by_name(campaigns: Campaigns) -> None:

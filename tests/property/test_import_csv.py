@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.pipeline.importing.lines import Lines, RawRow
-from engine.pipeline.importing.readers import CsvReader
+from engine.pipeline.importing.readers import open_reader
 from engine.pipeline.importing.records import CsvRecords
 
 CELL = st.text(st.sampled_from('ab,";\n\r\tü 1'), max_size=8)
@@ -81,12 +81,12 @@ def test_reading_goes_on_behind_every_batch(table: list[list[str]], size: int) -
     with tempfile.NamedTemporaryFile(suffix=".csv") as file:
         file.write(written([header, *table], quoting=csv.QUOTE_ALL, end="\n"))
         file.flush()
-        whole = CsvReader(Path(file.name))
+        whole = open_reader(Path(file.name))
         batches = list(whole.batches(size, None))
         whole.close()
         rows = [row for batch in batches for row in batch.rows]
         assert [row.values for row in rows] == table
         for number, batch in enumerate(batches, 1):
-            again = CsvReader(Path(file.name))
+            again = open_reader(Path(file.name))
             assert [row for one in again.batches(3, batch.after) for row in one.rows] == rows[number * size :]
             again.close()

@@ -15,8 +15,8 @@ from engine.channels.mailing import Mailing
 from engine.channels.message import BadMessage, Sender
 from engine.channels.plaintext import text_of
 from engine.channels.skeleton import Letter, Written, skeleton_of
+from engine.channels.template_errors import TemplateFailed
 from engine.channels.template_values import context
-from engine.channels.templates import TemplateFailed
 from engine.predicate.fields import Catalogue
 from engine.predicate.workspace import workspace_of
 from engine.yamlsource import parse
@@ -53,10 +53,16 @@ PIECES = (
     "<p>", "</p>", "<br>", "<ul><li>", "</ul>", '<a href="https://shop.example/">', '<a href="', "</a>", "<style>",
     "</style>", "<script>", "</script>", "<!-- ", " -->", "<title>", "</title>", "<body>", '<img alt="', '">', "<hr>",
     "Hello", "Grüße", "日本語", "\u2028", "\xa0", "\x00", "x" * 880, "Bcc: a@b.example",
-    "{% if user.vip %}!{% endif %}",
+    "{% if user.vip %}!{% endif %}", '<body class="{{ user.nick }}">',
 )  # fmt: skip
 TEMPLATE = st.lists(st.sampled_from(PIECES + OUTPUTS), max_size=12).map("".join)
 HTML = TEMPLATE.map(lambda text: f"<p>{text}")
+CALLS = ("{% render 'footer' %}", "{% include 'footer' %}", "{% block top %}top {{ user.nick }}{% endblock %}")
+FRAMES = ("{{ content }}", "<body>", "{% block top %}none{% endblock %}", "{{ content | upcase }}", *CALLS[:2])
+FRAME = st.lists(st.sampled_from(PIECES + OUTPUTS + FRAMES), max_size=12).map("".join)
+LAID_OUT = st.lists(st.sampled_from(PIECES + OUTPUTS + CALLS), max_size=8).map(
+    lambda pieces: "{% layout 'base' %}" + "".join(pieces)
+)
 WORDS = st.sampled_from(
     ["Anna", "Zoë", "", "Anna Maria", "a  b", " a", "<b>", "&amp;", "x=_y", "_", "=", "a\r\nBcc: b"]
 )
@@ -83,8 +89,15 @@ LETTERS = st.builds(
     sender=st.builds(Sender, st.sampled_from(["", "Grocer", "Größer, AG"]), st.just("news@grocer.example")),
     campaign=st.sampled_from(["winback", "Grüße", "a\r\nb"]),
     subject=TEMPLATE,
-    body=HTML | TEMPLATE,
+    body=HTML | TEMPLATE | LAID_OUT,
     text=st.just("") | TEMPLATE,
+    html=st.booleans(),
+    preheader=st.just("") | TEMPLATE,
+    headers=st.just(()) | st.tuples(st.tuples(st.just("X-One"), TEMPLATE), st.tuples(st.just("List-Id"), TEMPLATE)),
+    reply_to=st.none() | st.just(Sender("Hilfe, bitte", "help@grocer.example")),
+    envelope_from=st.sampled_from(["", "bounces@mail.grocer.example", "nobody"]),
+    snippets=st.fixed_dictionaries({"base": FRAME, "footer": TEMPLATE}),
+    text_snippets=st.fixed_dictionaries({"base": FRAME, "footer": TEMPLATE}),
 )
 
 

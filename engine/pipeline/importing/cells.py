@@ -7,12 +7,14 @@ day, is read once and remembered); everything else, and everything that is wrong
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias, cast
 
 from engine.domain.changes import Stored, UserChange
 from engine.domain.keys import user_key
-from engine.pipeline.importing.columns import identifier, read_value
+from engine.pipeline.importing.addresses import BadAddressError, plain_address, read_address
+from engine.pipeline.importing.columns import NOTHING, Layout, identifier, read_value
+from engine.pipeline.importing.conversions import Conversion, conversion
 from engine.predicate.fields import Field, FieldType, fold
 from engine.predicate.values import LONGEST_STRING
 
@@ -26,6 +28,9 @@ PLAIN_ID: Final = re.compile(r"[!-~](?:[ -~]{0,498}[!-~])?").fullmatch
 """Whether a text is an id as it stands: ASCII, printable, no space at its ends, at most `columns.LONGEST_ID` bytes."""
 
 Values = dict[str, "Stored | None"]
+
+Put: TypeAlias = "Callable[[Values, Field, object], None]"
+"""Reads a value of a field into the values of its user. Raises `RowFaultError`."""
 
 _MISSING: Final = object()
 
@@ -46,25 +51,60 @@ def put(fields: Values, field: Field, raw: object) -> None:
         fields[f"k.{field.name}"] = folded
 
 
+def put_address(fields: Values, field: Field, raw: object) -> None:
+    """Read the user's address into its path; the empty text removes it. Raises `BadAddressError`."""
+    value = read_value(field.name, field, raw)
+    fields[field.name] = read_address(value) if isinstance(value, str) and value else None
+
+
+def putter(field: Field, layout: Layout, omitted: list[str]) -> Put:
+    """What reads a value of `field`; where bad addresses are to be left out, their faults are noted in `omitted`."""
+    if not is_address(field):
+        return put
+    if not layout.omit_addresses:
+        return put_address
+
+    def put_good(fields: Values, field: Field, raw: object) -> None:
+        try:
+            put_address(fields, field, raw)
+        except BadAddressError as error:
+            omitted.append(str(error))
+
+    return put_good
+
+
+def is_address(field: Field) -> bool:
+    """Whether it is the user's e-mail address."""
+    return field.kind == "builtin" and field.name == "email"
+
+
+def conversions_of(fields: Iterable[Field], layout: Layout) -> dict[str, Conversion]:
+    """The conversions of those fields that have one, by name."""
+    return {field.name: found for field in fields if (found := conversion(field, layout)) is not None}
+
+
 def build_reader(
     workspace: str,
     place: int,
     columns: Sequence[tuple[int, Field]],
     defaults: Mapping[str, str],
     extra: Mapping[Field, str],
+    conversions: Mapping[str, Conversion],
+    puts: Mapping[str, Put],
 ) -> Callable[[Sequence[Any]], UserChange]:
     """The function from cells to a change; it raises `RowFaultError`.
 
     The id stands at `place`, the fields at those of `columns`; an empty cell is read as its default, or says nothing.
-    `extra` are texts for fields that have no column.
+    `extra` are texts for fields that have no column; `conversions` come before the reading by `puts`, by field.
     """
     space: dict[str, object] = {
         "plain_id": PLAIN_ID,
         "identifier": identifier,
         "user_key": user_key,
         "UserChange": UserChange,
-        "put": put,
         "MISSING": _MISSING,
+        "NOTHING": NOTHING,
+        "plain_address": plain_address,
     }
     lines = [
         "def read(values):",
@@ -76,32 +116,45 @@ def build_reader(
     for number, (at, field) in enumerate(columns):
         space[f"field{number}"] = field
         default = defaults.get(field.name)
+        space[f"put{number}"] = puts[field.name]
         lines += [f"    raw = values[{at}]"]
+        nothing = ""
+        if field.name in conversions:
+            space[f"convert{number}"] = conversions[field.name]
+            lines += [f"    raw = convert{number}(raw)"]
+            nothing = "raw is NOTHING or "
         if default is None:
-            lines += ["    if raw is not None and raw != '':"]
+            lines += [f"    if not ({nothing}raw is None or raw == ''):"]
         else:
-            lines += ["    if raw is None or raw == '':", f"        raw = {default!r}", "    if True:"]
-        lines += [f"        {line}" for line in _column(number, field, space)]
+            lines += [f"    if {nothing}raw is None or raw == '':", f"        raw = {default!r}", "    if True:"]
+        lines += [f"        {line}" for line in _column(number, field, space, puts[field.name])]
     for number, (field, text) in enumerate(extra.items()):
-        space[f"extra{number}"] = field
-        lines += [f"    put(fields, extra{number}, {text!r})"]
+        space[f"extra{number}"], space[f"extra_put{number}"] = field, puts[field.name]
+        lines += [f"    extra_put{number}(fields, extra{number}, {text!r})"]
     lines += [f"    return UserChange(user_key({workspace!r}, uid), fields)"]
     exec(compile("\n".join(lines), f"<cells of {workspace}>", "exec"), space)  # noqa: S102 - our own source, names quoted
     return cast("Callable[[Sequence[Any]], UserChange]", space["read"])
 
 
-def _column(number: int, field: Field, space: dict[str, object]) -> list[str]:
+def _column(number: int, field: Field, space: dict[str, object], put_one: Put) -> list[str]:
     """The statements that read `raw` as a value of `field`."""
     path = field.name if field.kind == "builtin" else f"a.{field.name}"
+    if is_address(field):
+        return [
+            "if plain_address(raw):",
+            f"    fields[{path!r}] = raw",
+            "else:",
+            f"    put{number}(fields, field{number}, raw)",
+        ]
     if field.type is FieldType.STRING and not (field.many or field.case_ignored) and field.name != "timezone":
         return [
             f"if type(raw) is str and len(raw) <= {LONGEST_STRING} and raw.isascii() and '\\0' not in raw:",
             f"    fields[{path!r}] = raw",
             "else:",
-            f"    put(fields, field{number}, raw)",
+            f"    put{number}(fields, field{number}, raw)",
         ]
     known: dict[str, Values] = {}
-    space[f"known{number}"], space[f"learn{number}"] = known, _learner(field, known)
+    space[f"known{number}"], space[f"learn{number}"] = known, _learner(field, known, put_one)
     return [
         f"found = known{number}.get(raw, MISSING) if type(raw) is str else MISSING",
         "if found is MISSING:",
@@ -110,12 +163,12 @@ def _column(number: int, field: Field, space: dict[str, object]) -> list[str]:
     ]
 
 
-def _learner(field: Field, known: dict[str, Values]) -> Callable[[object], Values]:
+def _learner(field: Field, known: dict[str, Values], put_one: Put) -> Callable[[object], Values]:
     """Reads a value, and remembers it if it may be one of few."""
 
     def learn(raw: object) -> Values:
         fields: Values = {}
-        put(fields, field, raw)
+        put_one(fields, field, raw)
         if type(raw) is str and len(raw) <= LONGEST_REMEMBERED and len(known) < MOST_REMEMBERED:
             known[raw] = fields
         return fields

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final, NoReturn
@@ -22,13 +23,38 @@ class RowFaultError(ValueError):
     """One row is wrong; the text says what, and what to do."""
 
 
+NOTHING: Final = object()
+"""What a cell says that `--values` maps to nothing: the field stays as it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a file's columns are read: `mapping` from its name to ours, `defaults` by our name, `ignored` by its name."""
+    """How a file's columns are read: `mapping` from its name to ours, `defaults` by our name, `ignored` by its name.
+
+    `values` are texts by what they mean, by our name; `date_formats` by our name, under `""` the one of all others.
+    `ignore_unknown` leaves out what the workspace does not declare, `row_id` numbers rows that have no id, and
+    `omit_addresses` brings in users with a bad address without it.
+    """
 
     mapping: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, str] = field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
+    values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    date_formats: Mapping[str, str] = field(default_factory=dict)
+    decimal_comma: bool = False
+    ignore_unknown: bool = False
+    row_id: bool = False
+    omit_addresses: bool = False
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What tells one layout from another, in an order of its own."""
+        return (
+            sorted(self.mapping.items()), sorted(self.defaults.items()), sorted(self.ignored),
+            sorted((name, sorted(texts.items())) for name, texts in self.values.items()),
+            sorted(self.date_formats.items()), self.decimal_comma, self.ignore_unknown, self.row_id,
+            self.omit_addresses,
+        )  # fmt: skip
 
     def targets(self, columns: Sequence[str], aliases: Mapping[str, str]) -> list[str | None]:
         """Our name for each column of a file, None for one to leave out.
@@ -39,11 +65,12 @@ class Layout:
         for option, names in (("--map", self.mapping), ("--ignore", self.ignored)):
             for name in names:
                 if name not in columns:
-                    raise WrongCall(f"{option} {name}: the file has no such column", remedy=closest(name, columns))
-        if "" in columns:
+                    raise no_column(option, name, columns)
+        if "" in columns and not self.ignore_unknown:
             place = columns.index("") + 1
             raise WrongCall(
-                f"column {place} of the header has no name", remedy="name it, or is there a delimiter too many?"
+                f"column {place} of the header has no name",
+                remedy="name it, is there a delimiter too many, or pass --ignore-unknown",
             )
         taken = {self.mapping.get(column, column) for column in columns}
         found: list[str | None] = []
@@ -51,7 +78,7 @@ class Layout:
             name = self.mapping.get(column, column)
             if column not in self.mapping and name in aliases and aliases[name] not in taken:
                 name = aliases[name]
-            found.append(None if column in self.ignored else name)
+            found.append(None if column in self.ignored or not column else name)
         named = [name for name in found if name is not None]
         for name in named:
             if named.count(name) > 1:
@@ -59,9 +86,16 @@ class Layout:
         return found
 
 
+def no_column(option: str, name: str, columns: Iterable[str]) -> WrongCall:
+    """An option names a column or key that the file does not have."""
+    known = list(columns)
+    hint = closest(name, known) or f"it has {', '.join(known)[:200]}"
+    return WrongCall(f"{option} {name}: the file has no such column", remedy=hint)
+
+
 def absent(raw: object) -> bool:
-    """Whether a cell of a table says nothing: empty, or null in Parquet."""
-    return raw is None or raw == ""
+    """Whether a cell of a table says nothing: empty, null in Parquet, or mapped to nothing."""
+    return raw is None or raw is NOTHING or raw == ""
 
 
 def identifier(raw: object, what: str) -> str:
@@ -88,19 +122,20 @@ def identifier(raw: object, what: str) -> str:
 
 def read_value(name: str, shape: Shape, raw: object) -> Stored | None:
     """A value of the catalogue, ready to store; None where it is missing. Raises `RowFaultError`."""
+    zone = name == "timezone" and getattr(shape, "kind", "") == "builtin"
     # The most common cell by far: a text of ASCII that is short enough is what it is.
-    if type(raw) is str and shape.type is FieldType.STRING and not shape.many and name != "timezone":
+    if type(raw) is str and shape.type is FieldType.STRING and not shape.many and not zone:
         plain = len(raw) <= LONGEST_STRING and raw.isascii() and "\0" not in raw
         if plain:
             return raw
     try:
         value = parse_value(shape, raw)
     except ValueError as error:
-        raise RowFaultError(f"{name}: {error}") from error
+        raise RowFaultError(f"{name}: {error}{advice(name, shape, raw)}") from error
     if isinstance(value, str):
         if "\0" in value:
             raise RowFaultError(f"{name}: has a NUL character (remove it)")
-        if name == "timezone" and value not in _zones():
+        if zone and value not in _zones():
             raise RowFaultError(
                 f'timezone: "{value[:60]}" is no time zone ({closest(value, _zones()) or "e.g. Europe/Berlin"})'
             )
@@ -109,9 +144,47 @@ def read_value(name: str, shape: Shape, raw: object) -> Stored | None:
     return value  # type: ignore[return-value] # the catalogue's arrays have one element type
 
 
-def refuse_key(key: object, known: Iterable[str], what: str) -> NoReturn:
-    """Say why a key of a row is not read. Raises `RowFaultError`."""
+def advice(name: str, shape: Shape, raw: object) -> str:
+    """The option that reads what a strict reading has refused, or an empty text."""
+    text = raw.strip() if isinstance(raw, str) else str(raw) if type(raw) in (int, float) else ""
+    if not text or shape.many:
+        return ""
+    match shape.type:
+        case FieldType.BOOLEAN:
+            pair = next((pair for pair in _PAIRS if text.casefold() in pair), None)
+            told = f"{pair[0]}:true,{pair[1]}:false" if pair else "TEXT:true,TEXT:false"
+            return f"; pass --values {name}={told}"
+        case FieldType.NUMBER | FieldType.DECIMAL:
+            comma = "," in text and text[-1:].isdigit() and len(text.partition(",")[2]) != 3
+            dotted = "." in text and "," in text and text.index(".") < text.index(",")
+            ambiguous = len(text.partition(",")[2]) == 3 and text.count(",") == 1 and text.replace(",", "").isdigit()
+            if dotted or (comma and text.count(",") == 1 and "." not in text):
+                return "; pass --decimal-comma"
+            return "; pass --decimal-comma if the comma begins the fraction" if ambiguous else ""
+        case FieldType.TIME:
+            return next((f"; pass --date-format {told}" for test, told in _DATES if test(text)), "")
+        case FieldType.STRING | FieldType.INTEGER:
+            return ""
+
+
+_PAIRS: Final = (("1", "0"), ("yes", "no"), ("y", "n"), ("on", "off"), ("t", "f"), ("ja", "nein"), ("oui", "non"))
+_DATES: Final[Sequence[tuple[Callable[[str], Any], str]]] = (
+    (re.compile(r"[0-9]{9,10}(\.[0-9]+)?").fullmatch, "unix"),
+    (re.compile(r"[0-9]{12,13}").fullmatch, "unix-ms"),
+    (re.compile(r"[0-9]{1,2}\.[0-9]{1,2}\.[0-9]{4}").fullmatch, "%d.%m.%Y"),
+    (re.compile(r"(1[3-9]|2[0-9]|3[01])/[0-9]{1,2}/[0-9]{4}").fullmatch, "%d/%m/%Y"),
+    (re.compile(r"[0-9]{1,2}/(1[3-9]|2[0-9]|3[01])/[0-9]{4}").fullmatch, "%m/%d/%Y"),
+    (re.compile(r"[0-9]{1,2}/[0-9]{1,2}/[0-9]{4}").fullmatch, "%d/%m/%Y or %m/%d/%Y"),
+    (re.compile(r"[0-9]{1,2}[./-].*").fullmatch, "FORMAT, such as '%d.%m.%Y %H:%M'"),
+)
+"""Texts that are times to somebody, and the format that reads them."""
+
+
+def refuse_key(key: object, known: Iterable[str], what: str, path: str = "") -> NoReturn:
+    """Say why a key of a row is not read; `path` is where it stands, if deeper. Raises `RowFaultError`."""
     text = str(key)[:60]
+    if path and not any(sign in text for sign in "$.\0"):
+        raise RowFaultError(f'{what} "{path[:120]}" (pass --map {path[:120]}=FIELD, --ignore or --ignore-unknown)')
     if "$" in text:
         raise RowFaultError(f'the key "{text}" has a "$", which no name may have (rename it)')
     if "." in text:

@@ -11,13 +11,20 @@ from typing import Any, Final, NamedTuple
 from engine.errors import WrongCall
 
 LONGEST_LINE: Final = 1 << 20
-"""Bytes in one line; a longer one is a fault, and is skipped without being held in memory."""
+"""Bytes in one line of CSV; a longer one is a fault, and is skipped without being held in memory."""
+
+LONGEST_JSON: Final = 1 << 25
+"""Bytes in one JSON value: a document of MongoDB has 16 MiB at most, which its extended JSON makes longer."""
 
 BLOCK: Final = 1 << 18
 """Bytes that are read and cut into lines at a time: far less than a batch, and long enough to cost nothing a line."""
 
 MOST_BYTES: Final = 1 << 24
 """Bytes in the rows of one batch, however many rows it may have: rows of a megabyte are read a few at a time."""
+
+
+class DamagedFile(WrongCall):
+    """The file cannot be read from some place on; what stands before it was read."""
 
 
 class Position(NamedTuple):
@@ -50,13 +57,17 @@ class Line(NamedTuple):
 
 
 class Lines:
-    """Physical lines of a binary file from an offset on, with the possibility to put some back."""
+    """Physical lines of a binary file from an offset on, with the possibility to put some back.
 
-    def __init__(self, file: BufferedIOBase, offset: int, number: int) -> None:
-        """`file` stands at `offset`, which is the start of line `number`."""
+    Where the file is damaged the lines end, and `damage` says so.
+    """
+
+    def __init__(self, file: BufferedIOBase, offset: int, number: int, longest: int | None = None) -> None:
+        """`file` stands at `offset`, which is the start of line `number`; a line has at most `longest` bytes."""
         self._file = file
         self._offset = offset
         self._number = number
+        self._longest = LONGEST_LINE if longest is None else longest
         self._ready: list[bytes] = []
         self._at = 0
         self._damage: Exception | None = None
@@ -67,6 +78,11 @@ class Lines:
         """Where the next line begins, if none was put back."""
         return Position(self._offset, self._number)
 
+    def raise_damage(self) -> None:
+        """Raise `DamagedFile` where the lines have ended because the file is damaged."""
+        if self._damage is not None:
+            raise damaged(f"line {self._number}", self._damage)
+
     def read(self) -> Line | None:
         """The next line, or None at the end of the file."""
         if self._back:
@@ -75,11 +91,11 @@ class Lines:
             return None
         raw = self._ready[self._at]
         self._at += 1
-        size, overlong = len(raw), len(raw) > LONGEST_LINE
+        size, overlong = len(raw), len(raw) > self._longest
         more = raw
         while overlong and not more.endswith(b"\n"):
             # Only the last line of a block can be so long, so the file stands where it goes on.
-            more = self._readline()
+            more = self._readline(self._longest)
             if not more:
                 break
             size += len(more)
@@ -101,33 +117,42 @@ class Lines:
         self._offset += sum(map(len, lines))
 
     def _fill(self) -> bool:
-        """Read a block and the rest of the line it ends in; False at the end of the file."""
+        """Read a block and the rest of the line it ends in; False at the end of the file, or where it is damaged."""
         if self._damage is not None:
-            raise self._damaged(self._damage)
+            return False
         try:
             block = self._file.read1(BLOCK)
         except (EOFError, zlib.error, OSError) as error:
-            raise self._damaged(error) from error
+            self._damage = error
+            return False
         if not block.endswith(b"\n"):
-            try:
-                block += self._file.readline(LONGEST_LINE + 1)
-            except (EOFError, zlib.error, OSError) as error:
-                self._damage = error  # told when the whole lines before it are read
-                block = block[: block.rfind(b"\n") + 1]
-                if not block:
-                    raise self._damaged(error) from error
+            rest, whole = self._rest()
+            # Where it is damaged the whole lines of the block still count; the last one is cut.
+            block = block + rest if whole else block[: block.rfind(b"\n") + 1]
         self._ready, self._at = BytesIO(block).readlines(), 0
         return bool(self._ready)
 
-    def _readline(self) -> bytes:
-        try:
-            return self._file.readline(LONGEST_LINE)
-        except (EOFError, zlib.error, OSError) as error:
-            raise self._damaged(error) from error
+    def _rest(self) -> tuple[bytes, bool]:
+        """The rest of the line that a block ends in, and whether it could be read."""
+        rest = self._readline(self._longest + 1)
+        return rest, self._damage is None
 
-    def _damaged(self, error: Exception) -> WrongCall:
-        return WrongCall(f"line {self._number}: the file is damaged: {error}", remedy="pack it again")
+    def _readline(self, most: int) -> bytes:
+        try:
+            return self._file.readline(most)
+        except (EOFError, zlib.error, OSError) as error:
+            self._damage = error
+            return b""
 
     def put_back(self, lines: list[Line]) -> None:
         """Read these again, in this order, before anything else."""
         self._back.extendleft(reversed(lines))
+
+
+def damaged(where: str, error: Exception) -> DamagedFile:
+    """What to tell of a file that ends by `error`."""
+    why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(error, zlib.error):
+        why = why.partition("decompressing data: ")[2] or why
+        why = f"it cannot be unpacked ({why}), so rows shortly before may be wrong too"
+    return DamagedFile(f"{where}: the file is damaged: {why}", remedy="get it again, whole, and import it again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Final
 from engine.domain.changes import RowOutcome
 from engine.errors import WrongCall
 from engine.pipeline.importing.columns import Layout, RowFaultError, identifier
+from engine.pipeline.importing.sources import STDIN, is_stream, name_of
 
 HEAD: Final = 1 << 16
 """Bytes at each end of a file by which it is recognised."""
@@ -63,11 +65,20 @@ class Order:
     limit: Limit = field(default_factory=Limit)
     restart: bool = False
     revive: bool = False
+    encoding: str = "utf-8"
 
     @property
     def rejects_path(self) -> Path:
-        """The rejects file: the one given, or one beside the file."""
-        return self.rejects or self.path.with_name(f"{self.path.name}.rejects.ndjson")
+        """The rejects file: the one given, or one beside the file; that of a pipe stands in the current folder."""
+        if self.rejects is not None:
+            return self.rejects
+        name = f"{name_of(self.path)}.rejects.ndjson"
+        return Path(name) if self.is_stream else self.path.with_name(name)
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the rows come from standard input or a pipe: they can be read once, so nothing is resumed."""
+        return is_stream(self.path)
 
 
 @dataclass(slots=True)
@@ -76,6 +87,8 @@ class Summary:
 
     `removed` counts memberships that a replaced list lost, `written` the writes to users, `resumed_at` the line where
     an earlier run was taken up (rows before it are in the counts), `seconds` and `rate` (rows a second) this run only.
+    `bad_addresses` counts rows whose e-mail address is none: rejected, or brought in without it (`omitted`, of which
+    `example` tells the first). `left_out` are unknown columns and keys, `unused` what options name and no row has.
     """
 
     rows: int = 0
@@ -85,6 +98,11 @@ class Summary:
     resumed_at: int | None = None
     rejects: Path | None = None
     within_limit: bool = True
+    bad_addresses: int = 0
+    omitted: int = 0
+    example: str = ""
+    left_out: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     seconds: float = 0.0
     rate: float = 0.0
 
@@ -92,6 +110,11 @@ class Summary:
     def rejected(self) -> int:
         """Rows that were not imported."""
         return self.counts[RowOutcome.REJECTED]
+
+    @property
+    def fine(self) -> bool:
+        """Whether the import is as it was asked for: few enough rejects, and every option named something."""
+        return self.within_limit and not self.unused
 
 
 def check(order: Order) -> None:
@@ -109,24 +132,31 @@ def check(order: Order) -> None:
         raise WrongCall("--revive is for users")
     if not 1 <= order.batch <= 10_000:
         raise WrongCall("a batch has 1 to 10000 rows")
-    if not order.path.is_file():
+    if order.layout.row_id and order.kind is Kind.LISTS:
+        raise WrongCall("--row-id is for users and events", remedy="a list names its users")
+    if order.path.is_dir():
+        raise WrongCall(f"{order.path}: is a folder", remedy="name a file; several are imported one after the other")
+    if not order.path.exists() and order.path != STDIN:
         raise WrongCall(f"{order.path}: there is no such file")
     if order.rejects_path.resolve() == order.path.resolve():
         raise WrongCall("the rejects file is the file itself", remedy="pass another --rejects FILE")
 
 
 def identity(order: Order) -> str:
-    """What tells one import from another: the file (path, size, time, both ends) and how it is to be read."""
+    """What tells one import from another: the file (path, size, time, both ends) and how it is to be read.
+
+    A stream is told from every other: it is not known what comes.
+    """
+    if order.is_stream:
+        return uuid.uuid4().hex
     status = order.path.stat()
     with order.path.open("rb") as file:
         head = file.read(HEAD)
         file.seek(max(0, status.st_size - HEAD))
         tail = file.read(HEAD)
-    layout = order.layout
     told = (
         str(order.path.resolve()), status.st_size, status.st_mtime_ns, order.form, order.delimiter, order.list_name,
-        str(order.mode), sorted(layout.mapping.items()), sorted(layout.defaults.items()), sorted(layout.ignored),
-        order.revive,
+        str(order.mode), order.layout.identity, order.revive, order.encoding,
     )  # fmt: skip
     return blake2b(repr(told).encode() + head + tail, digest_size=16).hexdigest()
 
@@ -134,6 +164,9 @@ def identity(order: Order) -> str:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Keep a second import of the same file out while this one goes on; the kernel frees the lock of a killed one."""
+    if is_stream(path):
+        yield
+        return
     try:
         file = path.open("rb")
     except OSError as error:

@@ -1,68 +1,159 @@
-"""Parquet files as batches of rows, a row group at a time."""
+"""Parquet files as batches of rows, a row group at a time.
+
+A value that Python cannot hold (a time in the year 10000, bytes that are no text) costs its row only, and only where
+its column is imported: it is read as `Odd`. Columns of structs are read as a column for each of their parts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.errors import WrongCall
-from engine.pipeline.importing.lines import Position, RawRow
+from engine.pipeline.importing.lines import DamagedFile, Position, RawRow
 from engine.pipeline.importing.readers import Batch
+from engine.predicate.reading import Odd
+
+_FINER: Final = (100, 1)
+"""Rows read at a time where a row group is damaged, so that all rows before the damage come out."""
+
+_READ: Final = (pa.ArrowException, OSError, ValueError, MemoryError)
+"""What pyarrow raises where it cannot read on; its own errors are also `ValueError` or `OSError`, not all of them."""
+
+_CONVERT: Final = (pa.ArrowException, ArithmeticError, ValueError, TypeError)
 
 
 class ParquetReader:
-    """A Parquet file, read a row group at a time; its columns are the rows' columns."""
+    """A Parquet file, read a row group at a time; its columns are the rows' columns, parts of structs by their path."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._file = pq.ParquetFile(path, memory_map=False, pre_buffer=False)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise WrongCall(f"{path}: is not a Parquet file: {error}") from error
-        self.columns: tuple[str, ...] = tuple(self._file.schema_arrow.names)
+            self._file = pq.ParquetFile(path, memory_map=False, pre_buffer=False, page_checksum_verification=True)
+            fields = list(self._file.schema_arrow)
+        except _READ as error:
+            why = str(error).splitlines()[0][:200]
+            raise WrongCall(f"{path}: is not a Parquet file, or is damaged: {why}", remedy="write it again") from error
+        self.columns: tuple[str, ...] = tuple(name for field in fields for name in _names(field.name, field.type))
 
     def batches(self, size: int, start: Position | None) -> Iterator[Batch]:
-        """The rows from `start` on, `size` at a time."""
+        """The rows from `start` on, `size` at a time. Raises `DamagedFile` behind the last that can be read."""
         number = start.offset if start else 0
         total = max(1, self._file.metadata.num_rows)
-        group, first = 0, 0
-        while group < self._file.num_row_groups and first + self._file.metadata.row_group(group).num_rows <= number:
-            first += self._file.metadata.row_group(group).num_rows
-            group += 1
-        groups = list(range(group, self._file.num_row_groups))
-        skip = number - first
-        pieces = self._file.iter_batches(batch_size=size, row_groups=groups, use_threads=False)
-        while (piece := self._next(pieces)) is not None:
-            kept = piece.slice(min(skip, piece.num_rows))
-            skip -= piece.num_rows - kept.num_rows
-            if not kept.num_rows:
-                continue
-            columns = [_plain(kept.column(place)) for place in range(kept.num_columns)]
-            rows = [RawRow(number + place, values) for place, values in enumerate(zip(*columns, strict=True), 1)]
-            number += kept.num_rows
-            yield Batch(rows, Position(number, number + 1), number / total)
-
-    def _next(self, pieces: Iterator[Any]) -> Any | None:  # Any: pyarrow has no types
+        held: list[RawRow] = []
         try:
-            return next(pieces, None)
-        except (pa.ArrowException, OSError) as error:
-            raise WrongCall(f"{self._path}: the file is damaged: {error}", remedy="write it again") from error
+            for rows in self._rows(size, number):
+                held += rows
+                while len(held) >= size:
+                    number += size
+                    yield Batch(held[:size], Position(number, number + 1), number / total)
+                    held = held[size:]
+        except DamagedFile:
+            if held:
+                number += len(held)
+                yield Batch(held, Position(number, number + 1), number / total)
+            raise
+        if held:
+            number += len(held)
+            yield Batch(held, Position(number, number + 1), number / total)
+
+    def _rows(self, size: int, skip: int) -> Iterator[list[RawRow]]:
+        """All rows but the first `skip`, in pieces that do not span row groups."""
+        first = 0
+        for group in range(self._file.num_row_groups):
+            behind = first + self._file.metadata.row_group(group).num_rows
+            if behind > skip:
+                yield from self._group(group, first, max(skip - first, 0), size)
+            first = behind
+
+    def _group(self, group: int, first: int, skip: int, size: int) -> Iterator[list[RawRow]]:
+        """The rows of one row group; what is damaged is read again in smaller pieces, up to the damage."""
+        for finer in (size, *_FINER):
+            at = 0
+            try:
+                for piece in self._file.iter_batches(batch_size=finer, row_groups=[group], use_threads=False):
+                    kept = piece.slice(min(max(skip - at, 0), piece.num_rows))
+                    at += piece.num_rows
+                    if kept.num_rows:
+                        yield self._piece(kept, first + at - kept.num_rows)
+                        skip = at
+            except _READ as error:
+                if finer != _FINER[-1] and finer > 1:
+                    continue
+                raise self._damaged(first + skip, error) from error
+            return
+
+    def _damaged(self, number: int, error: Exception) -> DamagedFile:
+        why = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        return DamagedFile(
+            f"row {number + 1}: the file is damaged: {why}", remedy="write it again, and import it again"
+        )
+
+    def _piece(self, piece: Any, number: int) -> list[RawRow]:  # Any: pyarrow has no types
+        columns = [values for column in piece.columns for values in _columns(column)]
+        return [RawRow(number + place, values) for place, values in enumerate(zip(*columns, strict=True), 1)]
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
+def _names(name: str, kind: Any) -> list[str]:  # Any: pyarrow has no types
+    """The columns that a field is read as."""
+    if not pa.types.is_struct(kind) or not kind.num_fields:
+        return [name]
+    return [path for part in kind for path in _names(f"{name}.{part.name}", part.type)]
+
+
+def _columns(column: Any) -> Iterator[Sequence[Any]]:  # Any: pyarrow has no types
+    """The values of a column, or of each part of a column of structs."""
+    if pa.types.is_struct(column.type) and column.type.num_fields:
+        for part in column.flatten():
+            yield from _columns(part)
+    else:
+        yield _plain(column)
+
+
 def _plain(column: Any) -> list[Any]:  # Any: pyarrow has no types
     """One column as Python values; instants are cut to milliseconds, dates become texts."""
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("ms", column.type.tz), safe=False)
+    kind = column.type
+    try:
+        return _converted(column, kind)
+    except _CONVERT:
+        return [_one(column, place, kind) for place in range(len(column))]
+
+
+def _one(column: Any, place: int, kind: Any) -> Any:
+    """One value that may be odd."""
+    try:
+        return _converted(column.slice(place, 1), kind)[0]
+    except _CONVERT:
+        for test, what in _ODD:
+            if test(kind):
+                return Odd(what)
+        return Odd(f"a value of type {kind} that cannot be read")
+
+
+def _converted(column: Any, kind: Any) -> list[Any]:
+    if pa.types.is_timestamp(kind):
+        # From finer units the rest is cut; from seconds an overflow is told, not wrapped.
+        column = column.cast(pa.timestamp("ms", kind.tz), safe=kind.unit in ("s", "ms"))
     values: list[Any] = column.to_pylist()
-    if pa.types.is_date(column.type):
+    if pa.types.is_date(kind):
         return [one.isoformat() if isinstance(one, date) else one for one in values]
+    if any(isinstance(one, UUID) for one in values):
+        return [str(one) if isinstance(one, UUID) else one for one in values]
     return values
+
+
+_ODD: Final[Sequence[tuple[Callable[[Any], bool], str]]] = (
+    (lambda kind: pa.types.is_temporal(kind), "a time outside of the years 1 to 9999"),
+    (lambda kind: pa.types.is_decimal(kind), "a decimal that is none"),
+    (lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind), "bytes that are not UTF-8"),
+)

@@ -1,22 +1,21 @@
 """Files as batches of raw rows, in constant memory, from any position that an earlier run has reached.
 
-CSV and NDJSON may be gzipped. A position is an offset into the (unpacked) bytes and a line number; in Parquet both are
-row numbers.
+CSV and JSON may be gzipped, and of another encoding than UTF-8. A position is an offset into the bytes (unpacked, and
+as UTF-8) and a line number; in Parquet both are row numbers. Where a file is damaged, the rows before the damage come
+first, then `DamagedFile` is raised.
 """
 
 from __future__ import annotations
 
-import gzip
+import zlib
 from collections.abc import Iterator
-from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
-
-import msgspec
+from typing import Final, NamedTuple, Protocol
 
 from engine.errors import WrongCall
-from engine.pipeline.importing.lines import MOST_BYTES, Lines, Position, RawRow
-from engine.pipeline.importing.records import CsvRecords, decode, tokenise
+from engine.pipeline.importing.lines import LONGEST_LINE, Position, RawRow, damaged
+from engine.pipeline.importing.records import CsvRecords, decode, recoded_fault, tokenise
+from engine.pipeline.importing.sources import Source, is_stream
 
 DELIMITERS: Final = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 
@@ -43,70 +42,72 @@ class Reader(Protocol):
         """Release the file."""
 
 
-def open_reader(path: Path, *, form: str | None = None, delimiter: str = ",") -> Reader:
-    """A reader by `form` (`csv`, `ndjson`, `parquet`), or by its name. Raises `WrongCall` where neither tells."""
+def open_reader(path: Path, *, form: str | None = None, delimiter: str = ",", encoding: str = "utf-8") -> Reader:
+    """A reader by `form` (`csv`, `ndjson`, `parquet`), or by the file's name, or (standard input) its first bytes.
+
+    Raises `WrongCall` where neither tells, and for a file that is wrong as a whole.
+    """
     names = path.name.lower().removesuffix(".gz")
     known = {"csv": "csv", "tsv": "csv", "ndjson": "ndjson", "jsonl": "ndjson", "json": "ndjson", "parquet": "parquet"}
     form = form or known.get(names.rpartition(".")[2])
+    if delimiter == "\\t":
+        delimiter = "\t"
+    if len(delimiter) != 1 or delimiter in '"\r\n\0':
+        raise WrongCall(f"--delimiter {delimiter!r}: expected one character", remedy="such as ';' or a tab, '\\t'")
     try:
-        if form == "csv":
-            return CsvReader(path, "\t" if names.endswith(".tsv") and delimiter == "," else delimiter)
-        if form == "ndjson":
-            return NdjsonReader(path)
         if form == "parquet":
+            if is_stream(path):
+                raise WrongCall("Parquet is not read from a pipe: its index stands at its end", remedy="name a file")
+            if encoding != "utf-8":
+                raise WrongCall("--encoding is for CSV and JSON; Parquet says itself how it is encoded")
             # Here, because pyarrow takes half a second to import, and most imports and all other commands need none.
             from engine.pipeline.importing.parquet import ParquetReader
 
             return ParquetReader(path)
+        source = Source(path, encoding)
     except OSError as error:
         raise WrongCall(f"{path}: cannot be read: {error.strerror or error}") from error
+    try:
+        if form is None and source.stream:
+            form = "ndjson" if source.head().lstrip()[:1] in (b"{", b"[") else "csv"
+        if form == "csv":
+            return CsvReader(path, "\t" if names.endswith(".tsv") and delimiter == "," else delimiter, source)
+        if form == "ndjson":
+            from engine.pipeline.importing.json_rows import open_json
+
+            return open_json(source)
+    except (EOFError, zlib.error, OSError) as error:
+        source.close()
+        raise damaged(str(path), error) from error
+    except WrongCall:
+        source.close()
+        raise
+    source.close()
     raise WrongCall(f"{path}: the name does not tell the format", remedy="pass --format csv, ndjson or parquet")
-
-
-class _Bytes:
-    """A file of lines: plain, or gzipped (then an offset is reached by reading up to it)."""
-
-    def __init__(self, path: Path) -> None:
-        self._plain = path.open("rb", buffering=1 << 20)
-        self._size = max(1, path.stat().st_size)
-        packed = self._plain.read(2) == b"\x1f\x8b"
-        self._plain.seek(0)
-        self.file: BufferedIOBase = gzip.GzipFile(fileobj=self._plain) if packed else self._plain  # type: ignore[assignment] # it is buffered
-        self.packed = packed
-
-    def share(self, offset: int) -> float:
-        """How much of the file is read."""
-        return min(1.0, (self._plain.tell() if self.packed else offset) / self._size)
-
-    def close(self) -> None:
-        """Close both layers."""
-        self.file.close()
-        self._plain.close()
 
 
 class CsvReader:
     """Comma-separated values with a header line; see `engine.pipeline.importing.records` for what a record is."""
 
-    def __init__(self, path: Path, delimiter: str = ",") -> None:
+    def __init__(self, path: Path, delimiter: str, source: Source) -> None:
+        """Raises `WrongCall` where the header cannot be read."""
         self._path = path
-        self._bytes = _Bytes(path)
+        self._source = source
         self._delimiter = delimiter
-        try:
-            self._first, self.columns = self._header()
-        except WrongCall:
-            self.close()
-            raise
+        self._lines = source.lines(Position(0, 1), LONGEST_LINE)
+        self.columns = self._header()
 
-    def _header(self) -> tuple[Position, tuple[str, ...]]:
-        line = Lines(self._bytes.file, 0, 1).read()
+    def _header(self) -> tuple[str, ...]:
+        line = self._lines.read()
         if line is None:
+            self._lines.raise_damage()
             raise WrongCall(f"{self._path}: the file is empty", remedy="the first line must name the columns")
         raw = line.raw.removeprefix(b"\xef\xbb\xbf")
         if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise WrongCall(f"{self._path}:1: the file is UTF-16", remedy="save it as UTF-8")
+            raise WrongCall(f"{self._path}:1: the file is UTF-16", remedy="pass --encoding utf-16")
         text, fault = decode(raw)
         if fault:
-            raise WrongCall(f"{self._path}:1: the header: {fault}", remedy="save the file as UTF-8")
+            raise WrongCall(f"{self._path}:1: the header: {fault}")
         if line.overlong:
             raise WrongCall(f"{self._path}:1: the header is too long", remedy="is this a CSV file?")
         cells = tokenise(text, self._delimiter)
@@ -123,68 +124,22 @@ class CsvReader:
                     f"{self._path}:1: the header has one column, {cells[0].strip()[:60]!r}",
                     remedy=f"it seems to be separated by a {DELIMITERS[other]}: pass --delimiter '{other}'",
                 )
-        return Position(line.end, 2), tuple(cell.strip() for cell in cells)
+        return tuple(cell.strip() for cell in cells)
 
     def batches(self, size: int, start: Position | None) -> Iterator[Batch]:
-        """The rows from `start` on, `size` at a time."""
-        at = start or self._first
-        self._bytes.file.seek(at.offset)
-        records = CsvRecords(Lines(self._bytes.file, *at), len(self.columns), self._delimiter)
+        """The rows from `start` on, `size` at a time; those behind the header once only, where `start` is None."""
+        lines = self._lines if start is None else self._source.lines(start, LONGEST_LINE)
+        records = CsvRecords(lines, len(self.columns), self._delimiter)
+        encoding = self._source.encoding
         while True:
             rows, after = records.some(size)
             if not rows:
+                lines.raise_damage()
                 return
-            yield Batch(rows, after, self._bytes.share(after.offset))
+            if encoding != "UTF-8":
+                rows = [recoded_fault(row, encoding) for row in rows]
+            yield Batch(rows, after, self._source.share(after.offset))
 
     def close(self) -> None:
         """Close the file."""
-        self._bytes.close()
-
-
-class NdjsonReader:
-    """One JSON value a line; blank lines are skipped."""
-
-    columns: tuple[str, ...] | None = None
-
-    def __init__(self, path: Path) -> None:
-        self._bytes = _Bytes(path)
-
-    def batches(self, size: int, start: Position | None) -> Iterator[Batch]:
-        """The rows from `start` on, `size` at a time."""
-        at = start or Position(0, 1)
-        self._bytes.file.seek(at.offset)
-        lines = Lines(self._bytes.file, *at)
-        decoder = msgspec.json.Decoder()
-        rows: list[RawRow] = []
-        first = at.offset
-        while (line := lines.read()) is not None:
-            raw = line.raw.removeprefix(b"\xef\xbb\xbf") if line.number == 1 else line.raw
-            at = Position(line.end, line.number + 1)
-            if raw.strip():
-                rows.append(_json_row(decoder, line.number, raw, overlong=line.overlong))
-            if len(rows) == size or at.offset - first >= MOST_BYTES:
-                yield Batch(rows, at, self._bytes.share(at.offset))
-                rows, first = [], at.offset
-        if rows:
-            yield Batch(rows, at, 1.0)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._bytes.close()
-
-
-def _json_row(decoder: msgspec.json.Decoder[Any], number: int, raw: bytes, *, overlong: bool) -> RawRow:
-    if overlong:
-        return RawRow(number, None, "the line is too long (a row may have 1 MiB)", raw)
-    try:
-        values = decoder.decode(raw)
-    except UnicodeDecodeError:
-        return RawRow(number, None, decode(raw)[1], raw)
-    except (msgspec.DecodeError, RecursionError) as error:
-        fault = decode(raw)[1]
-        return RawRow(number, None, fault or f"is not valid JSON: {str(error) or 'nested too deeply'}", raw)
-    if isinstance(values, str):
-        return RawRow(number, {"user_id": values}, "", raw)
-    if not isinstance(values, dict):
-        return RawRow(number, None, 'is not a JSON object (write {"user_id": "...", ...})', raw)
-    return RawRow(number, values, "", raw)
+        self._source.close()

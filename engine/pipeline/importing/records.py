@@ -151,9 +151,16 @@ def decode(raw: bytes) -> tuple[str, str]:
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
-        place = f"byte {error.start + 1} of the row (0x{raw[error.start]:02x}) is not UTF-8 (save the file as UTF-8)"
-        return raw.decode(errors="surrogateescape"), place
+        place = f"byte {error.start + 1} of the row (0x{raw[error.start]:02x}) is not UTF-8"
+        return raw.decode(errors="surrogateescape"), f"{place} (save the file as UTF-8, or pass --encoding)"
     return text, "has a NUL byte (remove it)" if "\0" in text else ""
+
+
+def recoded_fault(row: RawRow, encoding: str) -> RawRow:
+    """The row, whose fault speaks of the encoding that was asked for: bytes that are none of it were marked by 0xff."""
+    if "is not UTF-8" not in row.fault or encoding == "UTF-8":
+        return row
+    return row._replace(fault=f"has bytes that are no text in {encoding} (is it another encoding?)")
 
 
 def miscounted(found: int, columns: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,9 +51,14 @@ class Rejects:
         told = b"".join(self._line(row, reason) for row, reason in rejected)
         if self.path.suffix == ".csv" and not self.size:
             told = b"line,reason,row\n" + told
-        self._file.write(told)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(told)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise WrongCall(
+                f"{self.path}: cannot be written: {error.strerror}", remedy="make room, and run the import again"
+            ) from error
         self.size += len(told)
 
     def _line(self, row: RawRow, reason: str) -> bytes:
@@ -67,7 +73,11 @@ class Rejects:
         if row.raw:
             return row.raw.rstrip(b"\r\n").decode(errors="replace")[:LONGEST_SHOWN]
         values = dict(zip(self._columns, row.values, strict=False)) if self._columns and row.values else row.values
-        return orjson.dumps(values, default=str).decode()[:LONGEST_SHOWN]
+        try:
+            return orjson.dumps(values, default=str).decode()[:LONGEST_SHOWN]
+        except (TypeError, ValueError):
+            # whole numbers beyond 64 bits, keys that are no texts, half of a surrogate pair
+            return json.dumps(values, default=str, skipkeys=True)[:LONGEST_SHOWN]
 
     def close(self) -> None:
         """Close the file."""

@@ -15,8 +15,9 @@ import orjson
 from engine.domain.changes import NewEvent, Stored, UserChange
 from engine.domain.keys import user_key
 from engine.errors import WrongCall
-from engine.pipeline.importing.cells import build_reader, put
+from engine.pipeline.importing.cells import build_reader, conversions_of, put, putter
 from engine.pipeline.importing.columns import (
+    NOTHING,
     Layout,
     RowFaultError,
     absent,
@@ -25,6 +26,8 @@ from engine.pipeline.importing.columns import (
     refuse_key,
     required,
 )
+from engine.pipeline.importing.conversions import Conversion, check_conversions, conversion
+from engine.pipeline.importing.keys import Key, Keys
 from engine.predicate.fields import Catalogue, EventType, Field, FieldType, Shape
 from engine.predicate.workspace import closest
 
@@ -33,7 +36,28 @@ Values: TypeAlias = "Sequence[Any] | Mapping[str, Any]"  # Any: what a file says
 NESTED: Final = ("attributes", "traits")
 EVENT_ALIASES: Final = {"event": "name", "timestamp": "time", "messageId": "id"}
 USER_ALIASES: Final = {"userId": "user_id"}
+MOST_TOLD: Final = 100
+"""Names of unknown columns and keys that are kept to be told."""
+
 _TIME: Final = Shape("time", FieldType.TIME)
+_NAME: Final = Shape("name", FieldType.STRING)
+_OWN: Final = ("user_id", "name", "time", "id")
+"""What an event has beside its properties."""
+
+
+class Unknown:
+    """Columns and keys that the workspace does not declare, and that `--ignore-unknown` leaves out."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._ignored = layout.ignore_unknown
+        self.names: set[str] = set()
+        """Those that were left out, up to a bound."""
+
+    def leave_out(self, name: str) -> bool:
+        """Whether to leave it out; it is told at the end."""
+        if self._ignored and len(self.names) < MOST_TOLD:
+            self.names.add(name)
+        return self._ignored
 
 
 class UserRows:
@@ -44,32 +68,63 @@ class UserRows:
         self._layout = layout
         self._fields = {name: one for name, one in catalogue.fields.items() if one.kind != "aggregate"}
         self._aggregates = catalogue.aggregates
+        self.keys = Keys(layout, NESTED)
+        self.unknown = Unknown(layout)
         for name in layout.defaults:
-            self._known(name, "--default ")
+            self._known(name, f"--default {name}")
             if name == "user_id":
                 raise WrongCall("--default user_id: every row names its own user")
+        for column, name in layout.mapping.items():
+            if USER_ALIASES.get(name, name) != "user_id":
+                self._known(name, f"--map {column}={name}")
+        readable = {name: [one] for name, one in self._fields.items() if name != "user_id"}
+        check_conversions(layout, readable, None)
+        self._conversions = conversions_of(self._fields.values(), layout)
+        self.omitted: list[str] = []
+        """Faults of addresses that were left out, until who reads the rows takes them away."""
+        self._puts = {name: putter(one, layout, self.omitted) for name, one in self._fields.items()}
+        # Nearly every key of a row is a field as it stands: it needs no look at the options.
+        self._direct = {
+            name: (one, self._puts[name])
+            for name, one in self._fields.items()
+            if name != "user_id" and name not in self._conversions and not self.keys.names(name)
+        }
         if columns is None:
             return
         targets = layout.targets(columns, USER_ALIASES)
         required(targets, {}, "user_id", columns)
-        places = [(at, self._known(name)) for at, name in enumerate(targets) if name not in (None, "user_id")]
-        told = {name for name in targets if name is not None}
+        places = []
+        for at, found in enumerate(targets):
+            if found is None or found == "user_id" or (columns[at] not in layout.mapping and self._left_out(found)):
+                continue
+            places.append((at, self._known(found)))
+        told = {field.name for _, field in places}
         extra = {self._known(name): text for name, text in layout.defaults.items() if name not in told}
         place = targets.index("user_id")
-        self._read_cells = build_reader(catalogue.workspace, place, places, layout.defaults, extra)
+        self._read_cells = build_reader(
+            catalogue.workspace, place, places, layout.defaults, extra, self._conversions, self._puts
+        )
+
+    def _left_out(self, name: str) -> bool:
+        return self._field(name) is None and self.unknown.leave_out(name)
+
+    def _field(self, name: str) -> Field | None:
+        return self._fields.get(name.removeprefix("attributes.").removeprefix("traits."))
 
     def _known(self, name: str, option: str = "") -> Field:
-        known = self._fields.get(name.removeprefix("attributes.").removeprefix("traits."))
+        known = self._field(name)
         if known is not None:
             return known
+        shown = f"{option}: {name}" if option else name
+        remedy = f"pass --ignore {name}, or --ignore-unknown"
         if name in self._aggregates:
             raise WrongCall(
-                f"{option}{name}: is derived from events", remedy="import the events; pass --ignore for this column"
+                f"{shown} is derived from events", remedy="import the events" + ("" if option else f"; {remedy}")
             )
         hint = closest(name, self._fields) or "declare it in the workspace file"
-        raise WrongCall(
-            f"{option}{name}: the workspace has no such attribute", remedy=f"{hint} (or pass --ignore {name})"
-        )
+        if not option:
+            hint = f"{hint} (or {remedy})"
+        raise WrongCall(f"{shown}: the workspace has no such attribute", remedy=hint)
 
     def read(self, values: Values) -> UserChange:
         """One row. Raises `RowFaultError`."""
@@ -82,35 +137,45 @@ class UserRows:
     def _read_object(self, values: Mapping[str, Any], fields: dict[str, Stored | None]) -> str:
         uid: object = None
         told: set[str] = set()
-        for key, raw in self._flat(values):
-            if key == "user_id":
-                uid = raw
+        others: dict[str, Any] = {}
+        for key, raw in values.items():
+            direct = self._direct.get(key)
+            if direct is None:
+                others[key] = raw
+            else:
+                told.add(key)
+                direct[1](fields, direct[0], raw)
+        for one in self.keys.read(others):
+            name = one.name
+            if name in USER_ALIASES and USER_ALIASES[name] not in values:
+                name = USER_ALIASES[name]
+            if name == "user_id" and (one.mapped or not one.path):
+                uid = one.raw
                 continue
-            field = self._fields.get(key)
+            field = self._fields.get(name) if one.mapped or one.inside or not one.path else None
             if field is None:
-                refuse_key(key, self._fields, "the workspace has no attribute")
-            if key in told:
-                raise RowFaultError(f"{key} is there twice (keep one)")
-            told.add(key)
-            put(fields, field, raw)
+                self._refuse(one)
+                continue
+            if name in told:
+                raise RowFaultError(f"{name} is there twice (keep one)")
+            told.add(name)
+            raw = self._conversions[name](one.raw) if name in self._conversions else one.raw
+            if raw is not NOTHING:
+                self._puts[name](fields, field, raw)
         for name, text in self._layout.defaults.items():
             if name not in told:
                 put(fields, self._fields[name], text)
+        if uid is None and "_id" in values:
+            raise RowFaultError("user_id is missing (pass --map _id=user_id)")
         return identifier(uid, "user_id")
 
-    def _flat(self, values: Mapping[str, Any]) -> list[tuple[str, Any]]:
-        pairs: list[tuple[str, Any]] = []
-        for key, raw in values.items():
-            if key in self._layout.ignored:
-                continue
-            name = self._layout.mapping.get(key, key)
-            if name in NESTED and isinstance(raw, dict):
-                pairs += [(self._layout.mapping.get(one, one), inner) for one, inner in raw.items()]
-            elif name in USER_ALIASES and USER_ALIASES[name] not in values:
-                pairs.append((USER_ALIASES[name], raw))
-            else:
-                pairs.append((name, raw))
-        return pairs
+    def _refuse(self, one: Key) -> None:
+        """Leave a key out where that is asked for. Raises `RowFaultError`."""
+        if self.unknown.leave_out(one.path or one.key):
+            return
+        if isinstance(one.raw, dict) and not one.path and closest(one.key, self._fields) == "":
+            refuse_key(one.key, self._fields, "the workspace has no attribute", f"{one.key}.PART")
+        refuse_key(one.key, self._fields, "the workspace has no attribute", one.path)
 
 
 class EventRows:
@@ -120,6 +185,8 @@ class EventRows:
         self._workspace = catalogue.workspace
         self._events = catalogue.events
         self._layout = layout
+        self.keys = Keys(layout, ("properties",))
+        self.unknown = Unknown(layout)
         if not self._events:
             raise WrongCall("the workspace declares no events", remedy="add them under events: in the workspace file")
         default = layout.defaults.get("name")
@@ -127,6 +194,13 @@ class EventRows:
             raise WrongCall(
                 f"--default name={default}: no such event is declared", remedy=closest(default, self._events)
             )
+        self._check_options()
+        self._conversions = {
+            (kind.name, name): conversion(shape, layout)
+            for kind in self._events.values()
+            for name, shape in kind.properties.items()
+        }
+        self._time, self._name = conversion(_TIME, layout), conversion(_NAME, layout)
         self._defaults = {name.removeprefix("properties."): text for name, text in layout.defaults.items()}
         if columns is None:
             return
@@ -143,12 +217,34 @@ class EventRows:
         known = {name for one in possible for name in one.properties}
         self._properties: list[tuple[int, str]] = []
         for name, place in self._places.items():
-            if name in ("user_id", "name", "time", "id"):
+            if name in _OWN:
                 continue
             if name.removeprefix("properties.") not in known:
+                if columns[place] not in layout.mapping and self.unknown.leave_out(name):
+                    continue
                 hint = closest(name, known) or "declare it in the workspace file"
-                raise WrongCall(f"{name}: no event has such a property", remedy=f"{hint} (or pass --ignore {name})")
+                raise WrongCall(
+                    f"{name}: no event has such a property",
+                    remedy=f"{hint} (or pass --ignore {name}, or --ignore-unknown)",
+                )
             self._properties.append((place, name.removeprefix("properties.")))
+
+    def _check_options(self) -> None:
+        """Refuse options that name nothing an event has. Raises `WrongCall`."""
+        layout = self._layout
+        shapes: dict[str, list[Shape]] = {"time": [_TIME], "name": [_NAME]}
+        for kind in self._events.values():
+            for name, shape in kind.properties.items():
+                shapes.setdefault(name, []).append(shape)
+        known = [*_OWN, *shapes]
+        named = [(f"--map {column}={name}", name) for column, name in layout.mapping.items()]
+        named += [(f"--default {name}", name) for name in layout.defaults]
+        for option, name in named:
+            bare = name.removeprefix("properties.")
+            if bare not in known and bare not in EVENT_ALIASES and bare not in USER_ALIASES:
+                hint = closest(bare, known) or "declare it in the workspace file"
+                raise WrongCall(f"{option}: no event has such a property", remedy=hint)
+        check_conversions(layout, shapes, list(self._events))
 
     def read(self, values: Values) -> NewEvent:
         """One row. Raises `RowFaultError`."""
@@ -158,14 +254,14 @@ class EventRows:
             told = {name: values[place] for name, place in self._places.items()}
             properties = {name: values[place] for place, name in self._properties if not absent(values[place])}
         user_id = identifier(self._given(told, "user_id"), "user_id")
-        name = self._given(told, "name")
+        name = self._given(told, "name", self._name)
         if absent(name):
             raise RowFaultError("name is missing: which event is it?")
         kind = self._events.get(name) if isinstance(name, str) else None
         if kind is None:
             hint = closest(str(name), self._events) or "declare it in the workspace file"
             raise RowFaultError(f'no event "{str(name)[:60]}" is declared ({hint})')
-        when = self._given(told, "time")
+        when = self._given(told, "time", self._time)
         if absent(when):
             raise RowFaultError("time is missing")
         at = cast("int", read_value("time", _TIME, when))
@@ -174,8 +270,10 @@ class EventRows:
         event_id = identifier(given, "id") if not absent(given) else derived_id(user_id, kind.name, at, read)
         return NewEvent(user_key(self._workspace, user_id), event_id, kind.name, at, read)
 
-    def _given(self, told: Mapping[str, Any], name: str) -> object:
+    def _given(self, told: Mapping[str, Any], name: str, convert: Conversion | None = None) -> object:
         raw = told.get(name)
+        if convert is not None:
+            raw = convert(raw)
         return self._defaults.get(name) if absent(raw) else raw
 
     def _read_properties(self, kind: EventType, raw: Mapping[str, Any]) -> dict[str, Stored]:
@@ -183,8 +281,12 @@ class EventRows:
         for name, one in raw.items():
             shape = kind.properties.get(name)
             if shape is None:
+                if self.unknown.leave_out(name):
+                    continue
                 refuse_key(name, kind.properties, f"{kind.name} has no property")
-            value = read_value(name, shape, one)
+            convert = self._conversions[kind.name, name]
+            told = one if convert is None else convert(one)
+            value = None if told is NOTHING else read_value(name, shape, told)
             if value is not None:
                 read[name] = value
         for name, text in self._defaults.items():
@@ -196,20 +298,23 @@ class EventRows:
 
     def _read_object(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
         told: dict[str, Any] = {}
-        properties: Mapping[str, Any] = {}
-        for key, raw in values.items():
-            if key in self._layout.ignored:
+        properties: dict[str, Any] = {}
+        for one in self.keys.read(values):
+            name, raw = one.name, one.raw
+            name = EVENT_ALIASES.get(name, USER_ALIASES.get(name, name)) if not one.inside else name
+            if one.inside or (one.mapped and name.removeprefix("properties.") not in _OWN):
+                properties[name.removeprefix("properties.")] = raw
+            elif name == "properties" and raw is None:
                 continue
-            name = self._layout.mapping.get(key, key)
-            name = EVENT_ALIASES.get(name, USER_ALIASES.get(name, name))
-            if name == "properties" and (raw is None or isinstance(raw, dict)):
-                properties = {self._layout.mapping.get(one, one): inner for one, inner in (raw or {}).items()}
-            elif name not in ("user_id", "name", "time", "id"):
-                refuse_key(key, ("user_id", "name", "time", "id", "properties"), "an event has no key")
+            elif name not in _OWN or (one.path and not one.mapped):
+                if not self.unknown.leave_out(one.path or one.key):
+                    refuse_key(one.key, (*_OWN, "properties"), "an event has no key", one.path)
             elif name in told:
                 raise RowFaultError(f"{name} is there twice (keep one)")
             else:
                 told[name] = raw
+        if "user_id" not in told and "_id" in values and "user_id" not in self._defaults:
+            raise RowFaultError("user_id is missing (pass --map KEY=user_id, and --map _id=id for the event's own id)")
         return told, properties
 
 
@@ -224,14 +329,21 @@ class ListRows:
 
     def __init__(self, catalogue: Catalogue, columns: Sequence[str] | None, layout: Layout) -> None:
         self._workspace = catalogue.workspace
-        self._layout = layout
+        self.keys = Keys(layout)
+        self.unknown = Unknown(layout)
+        for column, name in layout.mapping.items():
+            if USER_ALIASES.get(name, name) != "user_id":
+                raise WrongCall(f"--map {column}={name}: a list has only user ids", remedy=f"--map {column}=user_id")
+        check_conversions(layout, {}, None)
         if columns is None:
             return
         targets = layout.targets(columns, USER_ALIASES)
         required(targets, {}, "user_id", columns)
-        for name in targets:
-            if name not in ("user_id", None):
-                raise WrongCall(f"{name}: a list has only user ids", remedy=f"pass --ignore {name}")
+        for found in targets:
+            if found not in ("user_id", None) and not self.unknown.leave_out(str(found)):
+                raise WrongCall(
+                    f"{found}: a list has only user ids", remedy=f"pass --ignore {found}, or --ignore-unknown"
+                )
         self._id = targets.index("user_id")
 
     def read(self, values: Values) -> str:
@@ -239,10 +351,9 @@ class ListRows:
         if not isinstance(values, Mapping):
             return user_key(self._workspace, identifier(values[self._id], "user_id"))
         raw: object = None
-        for key, value in values.items():
-            name = self._layout.mapping.get(key, key)
-            if USER_ALIASES.get(name, name) == "user_id":
-                raw = value
-            elif key not in self._layout.ignored:
-                refuse_key(key, ("user_id",), "a list has only user ids, not")
+        for one in self.keys.read(values):
+            if USER_ALIASES.get(one.name, one.name) == "user_id" and (one.mapped or not one.path):
+                raw = one.raw
+            elif not self.unknown.leave_out(one.path or one.key):
+                refuse_key(one.key, ("user_id",), "a list has only user ids, not", one.path)
         return user_key(self._workspace, identifier(raw, "user_id"))

@@ -9,21 +9,26 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
 from engine.domain.changes import RowOutcome
+from engine.errors import WrongCall
+from engine.pipeline.importing.addresses import BadAddressError
 from engine.pipeline.importing.ahead import made_ahead, rarely_collected
 from engine.pipeline.importing.columns import RowFaultError
-from engine.pipeline.importing.lines import Position, RawRow
+from engine.pipeline.importing.lines import DamagedFile, Position, RawRow
+from engine.pipeline.importing.numbered import Numbered
 from engine.pipeline.importing.order import Kind, Order, Summary, check, identity, locked
 from engine.pipeline.importing.ports import ImportStores, Indexer, Progress, Watcher
 from engine.pipeline.importing.readers import Reader, open_reader
 from engine.pipeline.importing.rejects import Rejects
 from engine.pipeline.importing.rows import EventRows, ListRows, UserRows
+from engine.pipeline.importing.sources import name_of
 from engine.pipeline.importing.targets import EventTarget, ListTarget, Target, UserTarget
 from engine.predicate.fields import Catalogue
+from engine.predicate.workspace import closest
 from engine.telemetry.events import emit
 
 
@@ -51,7 +56,7 @@ def run_import(
         "list": order.list_name,
         "path": order.path.name,
     }
-    with locked(order.path), closing(open_reader(order.path, form=order.form, delimiter=order.delimiter)) as reader:
+    with locked(order.path), closing(_opened(order)) as reader:
         running = _Import(order, catalogue, stores, reader)
         emit("import.started", **labels, resumed_at=running.summary.rows)
         summary = running.run(index_users, watch, monotonic)
@@ -60,14 +65,32 @@ def run_import(
     return summary
 
 
+def _opened(order: Order) -> Reader:
+    """The reader of the file. Raises `WrongCall`."""
+    reader = open_reader(order.path, form=order.form, delimiter=order.delimiter, encoding=order.encoding)
+    if not order.layout.row_id:
+        return reader
+    try:
+        column = "user_id" if order.kind is Kind.USERS else "id"
+        return Numbered(reader, order.layout, name_of(order.path), column)
+    except WrongCall:
+        reader.close()
+        raise
+
+
 class _Read(NamedTuple):
-    """A batch as changes: the good ones with their rows, the bad rows with their faults, and what `Batch` tells."""
+    """A batch as changes: the good ones with their rows, the bad rows with their faults, and what `Batch` tells.
+
+    `addresses` counts the rows with a bad address, `omitted` those of them that are good without it.
+    """
 
     good: Sequence[Any]  # Any: the change that this kind of import reads
     rows: Sequence[RawRow]
     bad: list[tuple[RawRow, str]]
     after: Position
     share: float
+    addresses: int
+    omitted: Sequence[str]
 
 
 class _Import:
@@ -77,9 +100,9 @@ class _Import:
         self._reader = reader
         self._key = f"{catalogue.workspace}/{order.kind}/{identity(order)}"
         self.summary = Summary()
-        if order.restart:
+        if order.restart and not order.is_stream:
             stores.cursors.clear(self._key)
-        state = stores.cursors.load(self._key) or {}
+        state = {} if order.is_stream else stores.cursors.load(self._key) or {}
         self._run = str(state.get("run") or uuid.uuid4().hex)
         self._target = make_target(order, catalogue, stores, reader.columns, self._run)
         self._start = self._resume(state)
@@ -93,10 +116,23 @@ class _Import:
         self.summary.written = state["written"]
         self.summary.removed = state["removed"]
         self.summary.resumed_at = state["line"]
+        self.summary.bad_addresses = state.get("bad_addresses", 0)
+        self.summary.omitted = state.get("omitted", 0)
+        self.summary.example = state.get("example", "")
         return Position(state["offset"], state["line"])
 
     def run(self, index_users: Indexer, watch: Watcher | None, monotonic: Callable[[], float]) -> Summary:
-        """All batches, then the end."""
+        """All batches, then the end. Raises `DamagedFile` behind the rows before the damage."""
+        try:
+            return self._run_all(index_users, watch, monotonic)
+        except DamagedFile as error:
+            summary = self.summary
+            told = f"{error}; the {summary.rows:,} rows before it are imported"
+            if summary.rejected:
+                told = f"{told}, but {summary.rejected:,} that were rejected: see {self._rejects.path}"
+            raise DamagedFile(told, remedy=error.remedy) from error
+
+    def _run_all(self, index_users: Indexer, watch: Watcher | None, monotonic: Callable[[], float]) -> Summary:
         summary, began, first, first_share = self.summary, monotonic(), self.summary.rows, None
         with rarely_collected(), closing(self._rejects), made_ahead(self._read()) as batches:
             for batch in batches:
@@ -113,19 +149,53 @@ class _Import:
             summary.within_limit = self._order.limit.allows(summary.rejected, summary.rows)
             if summary.within_limit:
                 self._finish(index_users)
-        self._stores.cursors.clear(self._key)
+        self._forget()
+        summary.left_out = tuple(sorted(self._target.rows.unknown.names))
+        if self._start is None and summary.rows:
+            summary.unused = tuple(sorted(self._unseen()))
         summary.seconds = monotonic() - began
         summary.rate = (summary.rows - first) / summary.seconds if summary.seconds else 0.0
         summary.rejects = self._rejects.path if summary.rejected else None
         return summary
 
+    def _unseen(self) -> set[str]:
+        """Keys that an option names and no row has had; a table's columns are checked by its header."""
+        return self._target.rows.keys.unseen if self._reader.columns is None else set()
+
     def _read(self) -> Iterator[_Read]:
-        """Every batch as changes; runs in a thread of its own, one batch in front of the writing."""
+        """Every batch as changes; runs in a thread of its own, one batch in front of the writing.
+
+        A file of one batch is known before anything of it is written, so an option that names no key is refused.
+        """
+        batches = self._changes()
+        first = next(batches, None)
+        if first is None:
+            return
+        if self._start is not None or not self._unseen():
+            yield first
+            yield from batches
+            return
+        try:
+            second = next(batches, None)
+        except DamagedFile:
+            yield first
+            raise
+        if second is None and self._unseen() and first.rows:
+            keys = self._target.rows.keys
+            raise no_key(sorted(keys.unseen)[0], self._order.layout.mapping, keys.others)
+        yield first
+        if second is not None:
+            yield second
+            yield from batches
+
+    def _changes(self) -> Iterator[_Read]:
         read = self._target.read
+        omitted = self._target.rows.omitted if isinstance(self._target.rows, UserRows) else []
         for batch in self._reader.batches(self._order.batch, self._start):
             good: list[Any] = []  # Any: the change that this kind of import reads
             rows: list[RawRow] = []
             bad: list[tuple[RawRow, str]] = []
+            addresses, without = 0, []
             for row in batch.rows:
                 if row.values is None:
                     bad.append((row, row.fault))
@@ -135,7 +205,12 @@ class _Import:
                     rows.append(row)
                 except RowFaultError as error:
                     bad.append((row, str(error)))
-            yield _Read(good, rows, bad, batch.after, batch.share)
+                    addresses += isinstance(error, BadAddressError)
+                    omitted.clear()
+                if omitted:
+                    without += [f"line {row.line}: {fault}" for fault in omitted]
+                    omitted.clear()
+            yield _Read(good, rows, bad, batch.after, batch.share, addresses, without)
 
     def _write(self, batch: _Read) -> set[str]:
         """One batch into the stores, its faults into the rejects file; returns the users written."""
@@ -149,14 +224,24 @@ class _Import:
         counts[RowOutcome.REJECTED] += len(batch.bad)
         self.summary.rows += len(batch.rows) + len(batch.bad)
         self.summary.written += len(applied.touched)
+        self.summary.bad_addresses += batch.addresses + len(batch.omitted)
+        self.summary.omitted += len(batch.omitted)
+        self.summary.example = self.summary.example or next(iter(batch.omitted), "")
         return applied.touched
 
     def _index(self, touched: set[str], index_users: Indexer) -> None:
         if touched:
             index_users(sorted(touched))
 
+    def _forget(self) -> None:
+        """The import has ended."""
+        if not self._order.is_stream:
+            self._stores.cursors.clear(self._key)
+
     def _save(self, after: Position) -> None:
-        """Move the cursor; everything before it is done."""
+        """Move the cursor; everything before it is done. A stream has none: it cannot be taken up."""
+        if self._order.is_stream:
+            return
         summary = self.summary
         state = {
             "file": self._order.path.name,
@@ -168,6 +253,9 @@ class _Import:
             "written": summary.written,
             "removed": summary.removed,
             "rejects": self._rejects.size,
+            "bad_addresses": summary.bad_addresses,
+            "omitted": summary.omitted,
+            "example": summary.example,
         }
         self._stores.cursors.save(self._key, state)
 
@@ -180,6 +268,14 @@ class _Import:
             self.summary.removed += removed
             self.summary.written += len(touched)
             self._index(touched, index_users)
+
+
+def no_key(name: str, mapping: Mapping[str, str], others: Iterable[str]) -> WrongCall:
+    """An option names a key that no row has."""
+    option = "--map" if name in mapping else "--ignore"
+    known = list(others)
+    hint = closest(name, known) or f"rows have {', '.join(known)[:200]}"
+    return WrongCall(f"{option} {name}: no row has such a key", remedy=hint)
 
 
 def _left(spent: float, since: float, share: float) -> float | None:

@@ -26,11 +26,16 @@ class Target(Protocol[Change]):
     def finish(self) -> tuple[int, set[str]]:
         """A piece of what is left at the end: how many removed, and the users written."""
 
+    @property
+    def rows(self) -> UserRows | EventRows | ListRows:
+        """What reads the rows."""
+
 
 class UserTarget:
     """Creates and updates users."""
 
     def __init__(self, rows: UserRows, stores: ImportStores, *, revive: bool) -> None:
+        self.rows = rows
         self.read = rows.read
         self._stores = stores
         self._revive = revive
@@ -48,6 +53,7 @@ class EventTarget:
     """Stores events once each and derives what their users tell of them."""
 
     def __init__(self, rows: EventRows, stores: ImportStores) -> None:
+        self.rows = rows
         self.read = rows.read
         self._stores = stores
 
@@ -76,6 +82,7 @@ class ListTarget:
     """Adds members to a list, removes them, or makes the file the whole list (`run` marks those it names)."""
 
     def __init__(self, rows: ListRows, stores: ImportStores, workspace: str, name: str, mode: str, run: str) -> None:
+        self.rows = rows
         self.read = rows.read
         self._lists = stores.lists
         self._workspace = workspace

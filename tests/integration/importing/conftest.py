@@ -9,12 +9,18 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from pymongo.database import Database
+from typer.testing import CliRunner, Result
 
+from engine.cli.importing import mount
+from engine.errors import NotFound
 from engine.pipeline.importing.columns import Layout
 from engine.pipeline.importing.order import Kind, Order, Summary
 from engine.pipeline.importing.ports import ImportStores
@@ -186,3 +192,40 @@ def forking() -> Iterator[subprocess.Popen[str]]:
 @pytest.fixture
 def program(services: Any, forking: subprocess.Popen[str], tmp_path: Path) -> Program:
     return Program(services.mongo_url, forking, tmp_path)
+
+
+@dataclass
+class Setting:
+    """What the composition root hands to the command, on the test's database."""
+
+    importer: Any
+
+    @property
+    def catalogue(self) -> Any:
+        return self.importer.catalogue
+
+    @property
+    def stores(self) -> Any:
+        return self.importer.stores
+
+
+@pytest.fixture
+def call(importer: Any) -> Any:
+    app = typer.Typer()
+
+    @contextmanager
+    def open_import(context: typer.Context, workspace: str) -> Iterator[Setting]:
+        if workspace != "shop":
+            raise NotFound(f"there is no workspace {workspace}")
+        yield Setting(importer)
+
+    mount(app, open_import)
+
+    @app.command()
+    def other() -> None:
+        """Another command, so that `import` stays a group."""
+
+    def run(*words: str, given: bytes | None = None) -> Result:
+        return CliRunner().invoke(app, ["import", *words], input=given)
+
+    return run

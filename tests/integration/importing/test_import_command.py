@@ -3,57 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-import typer
-from typer.testing import CliRunner, Result
 
 from engine.cli import importing
-from engine.cli.importing import Lines, limit, mount, pairs
-from engine.errors import NotFound, WrongCall
+from engine.cli.import_layout import pairs
+from engine.cli.importing import Lines, limit
+from engine.errors import WrongCall
 from engine.pipeline.importing.order import Limit
 from engine.pipeline.importing.ports import Progress
-
-
-@dataclass
-class Setting:
-    """What the composition root hands to the command, on the test's database."""
-
-    importer: Any
-
-    @property
-    def catalogue(self) -> Any:
-        return self.importer.catalogue
-
-    @property
-    def stores(self) -> Any:
-        return self.importer.stores
-
-
-@pytest.fixture
-def call(importer: Any) -> Any:
-    app = typer.Typer()
-
-    @contextmanager
-    def open_import(context: typer.Context, workspace: str) -> Iterator[Setting]:
-        if workspace != "shop":
-            raise NotFound(f"there is no workspace {workspace}")
-        yield Setting(importer)
-
-    mount(app, open_import)
-
-    @app.command()
-    def other() -> None:
-        """Another command, so that `import` stays a group."""
-
-    def run(*words: str) -> Result:
-        return CliRunner().invoke(app, ["import", *words])
-
-    return run
 
 
 def test_the_summary_is_one_document_whose_numbers_add_up(importer: Any, call: Any) -> None:

@@ -20,7 +20,7 @@ def test_the_names_are_those_that_the_channels_give() -> None:
 
 
 def test_the_filters_and_tags_are_those_that_the_channels_have() -> None:
-    ours, theirs = texts._environment(), templates._ENVIRONMENTS[False]
+    ours, theirs = texts._environment({}), templates._ENVIRONMENTS[False]
     assert set(ours.filters) == set(theirs.filters)
     assert set(ours.tags) == set(theirs.tags)
     assert LARGEST_TEMPLATE <= templates.LONGEST_TEMPLATE
@@ -35,7 +35,8 @@ def test_the_filters_and_tags_are_those_that_the_channels_have() -> None:
         ("\n {{ plan }}", ['t.html:2:5: body: "plan" is not known to a template (did you mean user.plan?)']),
         ("{{ campaign.nam }}", ['t.html:1:4: body: the campaign has no field "nam" (did you mean "name"?)']),
         ("{{ user.plan | upcas }}", ['t.html:1:16: body: there is no filter "upcas" (did you mean "upcase"?)']),
-        ("{% include 'x' %}", ["t.html:1:4: body: not valid Liquid: unexpected tag 'include'"]),
+        ("{% includ 'x' %}", ["t.html:1:4: body: not valid Liquid: unexpected tag 'includ'"]),
+        ("{% layout x %}", ["t.html:1:4: body: not valid Liquid: expected the layout's name in quotes"]),
         ("x" * (LARGEST_TEMPLATE + 1), ["t.html:1:1: body: is longer than 200000 characters"]),
     ],
 )
@@ -61,6 +62,10 @@ def test_a_fault_of_an_inline_text_stands_in_the_campaign_file(yaml: str, place:
     [
         ("templates/a.html", True),
         ("a.liquid", True),
+        ("A.HTML", True),
+        ("templates/a.hmtl", True),
+        ("https://x.example/a.png", False),
+        ("and/or", False),
         ("See example.html", False),
         ("<a.html", False),
         ("{{ x }}.txt", False),

@@ -7,7 +7,7 @@ from email.message import EmailMessage
 from email.policy import SMTP
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.channels.addresses import envelope_address
@@ -17,6 +17,10 @@ from engine.clock import parse_instant
 
 AS_OF = parse_instant("2017-01-01T23:59:59.999Z")
 SENT = parse_instant("2026-11-23T08:00:00Z")
+EXPECTED = {
+    "From", "Reply-To", "To", "Subject", "Date", "Message-ID", "MIME-Version", "Tidegate-Delivery", "Tidegate-Campaign",
+    "Tidegate-As-Of", "Content-Type",
+}  # fmt: skip
 KEY = "grocer/winback-1a2b/0a1b2c3d/hh-1/0001/we-miss-you"
 
 
@@ -106,6 +110,46 @@ def test_a_body_of_any_script_is_read_back(body: str) -> None:
     assert part.get_payload(decode=True).decode().replace("\r\n", "\n").rstrip("\n") == body.rstrip("\n")
 
 
+@settings(max_examples=50)
+@given(st.text() | st.text("ab <>:;,=?_\r\n\t\x00\xa0é日", max_size=300), st.sampled_from(["", "Grocer", "Größer, AG"]))
+def test_whatever_a_header_of_ones_own_holds_it_stays_one_header(value: str, name: str) -> None:
+    message = message_from_bytes(
+        build(mail(headers=(("X-Own", value),), reply_to=Sender(name, "help@grocer.example"))).raw, policy=SMTP
+    )
+    assert message["Reply-To"].addresses[0].addr_spec == "help@grocer.example"
+    assert [header for header, _ in message.items() if header not in EXPECTED] in ([], ["X-Own"])
+    raw = build(mail(headers=(("X-Own", value),))).raw
+    assert max(map(len, raw.split(b"\r\n"))) <= 998
+    assert not any(line and not line.strip() for line in raw.split(b"\r\n\r\n")[0].split(b"\r\n"))
+
+
+def test_a_header_of_ones_own_is_folded_at_spaces_and_read_back_as_it_was() -> None:
+    value = "<https://grocer.example/" + "x" * 90 + ">, <mailto:out@grocer.example?subject=" + "y" * 40 + ">"
+    raw = build(mail(headers=(("List-Unsubscribe", value), ("X-None", " \r\n"), ("X-Two", "a  b")))).raw
+    assert b"List-Unsubscribe: <https" in raw
+    message = message_from_bytes(raw, policy=SMTP)
+    assert (message["List-Unsubscribe"], message["X-Two"], message["X-None"]) == (value, "a b", None)
+
+
+def test_bounces_go_to_the_envelope_sender_and_the_message_id_is_the_senders() -> None:
+    envelope = build(mail(envelope_from="bounces@mail.grocer.example"))
+    assert envelope.sender == "bounces@mail.grocer.example"
+    message = message_from_bytes(envelope.raw, policy=SMTP)
+    assert (message["From"], message["Message-ID"].rpartition("@")[2]) == (
+        "Grocer <news@grocer.example>",
+        "grocer.example>",
+    )
+    assert build(mail()).sender == "news@grocer.example"
+
+
+def test_what_is_hidden_is_no_part_of_the_text() -> None:
+    page = (
+        '<body><div style="color: red; Display : none">a<div>b</div><br><img alt="c">d</div><p hidden>e</p>'
+        '<span style="display:block">f</span><img style="display:none" alt="g">h</body>'
+    )
+    assert text_of(page).split() == ["fh"]
+
+
 def test_line_ends_in_a_subject_inject_nothing() -> None:
     message = parsed(subject="Hello\r\nBcc: evil@example.org\r\n\r\nbody")
     assert message["Bcc"] is None
@@ -123,6 +167,9 @@ def test_a_subject_that_looks_encoded_is_shown_as_typed() -> None:
         ({"recipient": "a@b.example\r\nBcc: c@d.example"}, "bad_address"),
         ({"sender": Sender("", "no")}, "bad_sender"),
         ({"html": "", "text": ""}, "empty"),
+        ({"envelope_from": "no"}, "bad_envelope_from"),
+        ({"reply_to": Sender("Help", "no")}, "bad_reply_to"),
+        ({"headers": (("X-Long", "x" * 950),)}, "bad_header: X-Long"),
         ({"unsubscribe": "javascript:alert(1)"}, "bad_unsubscribe"),
         ({"unsubscribe": "https://x.example/>\r\nBcc: a"}, "bad_unsubscribe"),
     ],

@@ -7,8 +7,9 @@ from decimal import Decimal
 import pytest
 
 from engine.channels import templates
+from engine.channels.template_errors import TemplateFailed
 from engine.channels.template_values import context
-from engine.channels.templates import Lint, TemplateFailed, check, render, user_fields
+from engine.channels.templates import Lint, check, render, user_fields
 from engine.clock import parse_instant
 from engine.predicate.fields import BUILTINS, Catalogue, Field
 from engine.predicate.values import FieldType
@@ -119,10 +120,10 @@ def test_a_rendering_that_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPa
         render("{{ user.first_name }}", SEEN)
 
 
-@pytest.mark.parametrize("tag", ["include 'x'", "render 'x'"])
+@pytest.mark.parametrize("tag", ["include 'x'", "render 'x'", "layout 'x'", "render '/etc/passwd'"])
 def test_a_template_cannot_read_another_file(tag: str) -> None:
-    with pytest.raises(TemplateFailed):
-        check("{% " + tag + " %}")
+    with pytest.raises(TemplateFailed, match="no such snippet or layout"):
+        render("{% " + tag + " %}", SEEN)
 
 
 def test_a_text_beyond_the_limit_is_refused() -> None:
@@ -164,9 +165,10 @@ def test_names_that_a_template_makes_itself_are_known() -> None:
 def test_a_failure_while_rendering_tells_nothing_of_the_user() -> None:
     seen = {**SEEN, "user": {"first_name": "s3cr3t", "zone": "s3cr3t/zone"}}
     for template in (
-        "{{ user.first_name | date }}",
         "{{ 'now' | date: '%Y', user.zone }}",
         "{{ 'x' | slice: user.zone }}",
+        "{{ user.first_name | money: user.zone }}",
+        "{% if user.first_name > 3 %}x{% endif %}",
     ):
         with pytest.raises(TemplateFailed) as failure:
             render(template, seen)

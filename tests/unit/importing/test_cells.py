@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.domain.keys import user_key
-from engine.pipeline.importing.cells import MOST_REMEMBERED, PLAIN_ID, put
+from engine.pipeline.importing.cells import MOST_REMEMBERED, PLAIN_ID, putter
 from engine.pipeline.importing.columns import Layout, RowFaultError, identifier
 from engine.pipeline.importing.rows import UserRows
 from engine.predicate.workspace import read_workspace
@@ -35,6 +35,9 @@ TEXTS = st.text(max_size=12) | st.sampled_from(
         "",
         "7",
         "7.0",
+        "Ann@Shop.EXAMPLE",
+        "ann@shop.example",
+        "info@faß.de",
         "1.25",
         "true",
         "Gold",
@@ -57,7 +60,7 @@ def one_by_one(cells: list[Any]) -> dict[str, Any] | str:
     try:
         for name, raw in zip(NAMES, cells, strict=True):
             if raw is not None and raw != "":
-                put(fields, SHOP.fields[name], raw)
+                putter(SHOP.fields[name], Layout(), [])(fields, SHOP.fields[name], raw)
     except RowFaultError as error:
         return str(error)
     return fields

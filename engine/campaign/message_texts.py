@@ -1,0 +1,267 @@
+"""Reads the texts of a campaign's messages: files in their place, formats, layouts and snippets; all of it checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Final, TypeAlias
+
+from liquid.exceptions import LiquidError
+
+from engine.campaign.formats import EXTENSIONS, NotConverted, convert, format_of, format_of_inline
+from engine.campaign.model import CampaignFile, Message
+from engine.campaign.texts import (
+    LARGEST_TEMPLATE,
+    Part,
+    Source,
+    UnreadableText,
+    WrongPart,
+    check_text,
+    file_text,
+    parts_named,
+    prints_content,
+    read_text,
+)
+from engine.domain.template import KeptTexts, Origin, Snippet
+from engine.errors import Fault
+from engine.yamlsource import Node, Steps, dotted
+from engine.yamltypes import nearest
+
+_ENDINGS: Final = {"html": (".html", ".htm", ".liquid", ".md", ".mjml"), "text": (".txt", ".liquid")}
+"""What is tried behind the name of a snippet, by the format of the text that names it."""
+_MOST_SNIPPETS: Final = 200
+"""Layouts and snippets of one campaign: all of them are kept with it."""
+
+
+Refuse: TypeAlias = Callable[[str], None]
+"""Tells a mistake at the place that names a snippet."""
+
+
+@dataclass(slots=True)
+class MessageTexts:
+    """What was read: the file with its texts in place, what is kept beside it, and where each text stands.
+
+    `sources` holds the texts by message and part as their author wrote them, for faults that are found later; those of
+    snippets by an empty message and `FORMAT:NAME`.
+    """
+
+    file: CampaignFile
+    kept: KeptTexts = field(default_factory=KeptTexts)
+    sources: dict[tuple[str, str], Source] = field(default_factory=dict)
+
+
+def read_message_texts(
+    file: CampaignFile,
+    node: Node,
+    folders: tuple[Path, ...],
+    fields: Collection[str],
+    faults: list[Fault],
+) -> MessageTexts:
+    """The texts of a file. The first of `folders` is the campaign file's own; snippets are looked for in all of them.
+
+    Mistakes go to `faults`, each once.
+    """
+    reader = _Reader(node, folders, fields)
+    messages = tuple(reader.message(i, message) for i, message in enumerate(file.messages))
+    for name in file.headers:
+        reader.inline("", ("headers", name))
+    faults.extend(reader.told())
+    kept = KeptTexts(tuple(reader.snippets[key][1] for key in sorted(reader.snippets)), reader.origins)
+    sources = reader.sources | {("", ":".join(key)): one for key, (one, _) in reader.snippets.items()}
+    return MessageTexts(file.model_copy(update={"messages": messages}), kept, sources)
+
+
+class _Reader:
+    def __init__(self, node: Node, folders: tuple[Path, ...], fields: Collection[str]) -> None:
+        self._node = node
+        self._folders = folders
+        self._fields = fields
+        self._faults: list[Fault] = []
+        self.sources: dict[tuple[str, str], Source] = {}
+        self.origins: dict[tuple[str, str], Origin] = {}
+        self.snippets: dict[tuple[str, str], tuple[Source, Snippet]] = {}
+
+    def told(self) -> list[Fault]:
+        """The mistakes; one in a snippet that many messages name is told once."""
+        return list({(fault.mark, fault.problem): fault for fault in reversed(self._faults)}.values())
+
+    def message(self, i: int, message: Message) -> Message:
+        """The message with its texts in place."""
+        update: dict[str, str] = {}
+        for key in ("subject", "preheader"):
+            if getattr(message, key) is not None:
+                self.inline(message.name, ("messages", i, key))
+        for name in message.headers:
+            self.inline(message.name, ("messages", i, "headers", name))
+        form: str | None = message.format
+        body = self._read(message.name, ("messages", i, "body"))
+        if body is not None:
+            form = form or (format_of_inline(body.text) if body.path is None else format_of(body.path))
+            if form is None:
+                problem = f'the name "{body.path}" does not tell the format'
+                hint = "write format: html, text, markdown or mjml"
+                self._faults.append(
+                    Fault(self._node.find("messages", i, "body").mark, f"messages[{i}].body", problem, hint)
+                )
+                form = "html"
+            update["body"] = self._kept(message.name, ("messages", i, "body"), body, form)
+            update["format"] = "text" if form == "text" else "html"
+        if message.text is not None:
+            text = self._read(message.name, ("messages", i, "text"))
+            if text is not None:
+                update["text"] = self._kept(message.name, ("messages", i, "text"), text, "text")
+        if update.get("format") == "text":
+            self._plain_only(i, message)
+        return message.model_copy(update=update)
+
+    def _plain_only(self, i: int, message: Message) -> None:
+        """What a body of plain text, as its file is named, leaves no room for."""
+        for key, hint in (("text", "remove text:, or write format: html"), ("preheader", "its first line is shown")):
+            if getattr(message, key) is not None:
+                mark = self._node.find("messages", i, key).mark
+                self._faults.append(Fault(mark, f"messages[{i}].{key}", "the body is plain text already", hint))
+
+    def inline(self, message: str, where: Steps) -> None:
+        """Check a text that always stands in the campaign file."""
+        part = ".".join(str(step) for step in where[2 if where[0] == "messages" else 0 :])
+        source = Source.inline(self._node.find(*where))
+        self.sources[message, part] = source
+        self.origins[message, part] = Origin(f"{message}.{part}" if message else part)
+        self._check(source, where, "text")
+
+    def _read(self, message: str, where: Steps) -> Source | None:
+        """The text of a body or a text part, which may be a file's."""
+        node = self._node.find(*where)
+        source = read_text(self._folders[0], node, where, self._faults)
+        if source is None:
+            return None
+        if where[-1] == "text" and source.path is not None and not _is_plain(source.path):
+            problem = f'the text part is plain text, and "{source.path}" is not'
+            self._faults.append(Fault(node.mark, dotted(where), problem, "name a .txt file"))
+            return None
+        self.sources[message, str(where[-1])] = source
+        return source
+
+    def _kept(self, message: str, where: Steps, source: Source, form: str) -> str:
+        """Check a text and give it as it is kept."""
+        part = str(where[-1])
+        self._check(source, where, "text" if form == "text" else "html")
+        text, lines = self._converted(source, where, form)
+        text = text.removeprefix("\ufeff")
+        self.origins[message, part] = Origin(source.path or f"{message}.{part}", lines)
+        return text
+
+    def _converted(self, source: Source, where: Steps, form: str) -> tuple[str, tuple[int, ...]]:
+        try:
+            made = convert(source.text, form)
+        except NotConverted as error:
+            self._faults.append(Fault(source.mark(error.index), dotted(where), error.problem, error.suggestion))
+            return source.text, ()
+        if len(made.text) > LARGEST_TEMPLATE >= len(source.text):
+            problem = f"is longer than {LARGEST_TEMPLATE} characters as HTML"
+            self._faults.append(Fault(source.mark(0), dotted(where), problem, "make it shorter"))
+        return made.text, made.lines
+
+    def _check(self, source: Source, where: Steps, form: str) -> None:
+        self._collect(source, where, form, ())
+        self._faults.extend(check_text(source, where, self._fields, self._known(form)))
+
+    def _collect(self, source: Source, where: Steps, form: str, outer: tuple[str, ...]) -> None:
+        """Read the snippets that a text names, and those that they name."""
+        try:
+            named = parts_named(source.text)
+        except LiquidError:
+            return  # told by the check
+        except WrongPart as error:
+            self._faults.append(Fault(source.mark(error.index), dotted(where), error.problem, error.suggestion))
+            return
+        for part in named:
+            name = part.name
+            if name in outer:
+                problem = f'"{name}" names itself'
+                self._faults.append(
+                    Fault(source.mark(part.index), dotted(where), problem, "a snippet may not hold itself")
+                )
+                continue
+            if (form, name) not in self.snippets:
+                found = self._snippet(source, part.index, where, form, name)
+                if found is None:
+                    continue
+                self.snippets[form, name] = found
+            self._collect(self.snippets[form, name][0], where, form, (*outer, name))
+            self._fill(source, part, where, form)
+
+    def _fill(self, source: Source, part: Part, where: Steps, form: str) -> None:
+        """A body, or a block, of which a layout prints nothing would be lost."""
+        for name, index in part.blocks:
+            if not any(_has_block(one.text, name) for one in self._known(form).values()):
+                problem, hint = f'the layout "{part.name}" has no block "{name}"', "write {% block %} there"
+                self._faults.append(Fault(source.mark(index), dotted(where), problem, hint))
+        if not part.filled:
+            return
+        try:
+            prints = prints_content(self.snippets[form, part.name][0].text, self._known(form))
+        except LiquidError:
+            return  # told by the check
+        if not prints:
+            problem = f'the layout "{part.name}" does not print what stands in it'
+            self._faults.append(Fault(source.mark(part.index), dotted(where), problem, "write {{ content }} there"))
+
+    def _known(self, form: str) -> dict[str, Source]:
+        """The snippets of a format by name."""
+        return {name: one for (kind, name), (one, _) in self.snippets.items() if kind == form}
+
+    def _snippet(self, source: Source, index: int, where: Steps, form: str, name: str) -> tuple[Source, Snippet] | None:
+        def refuse(problem: str, hint: str = "") -> None:
+            self._faults.append(Fault(source.mark(index), dotted(where), problem, hint))
+
+        if len(self.snippets) >= _MOST_SNIPPETS:
+            refuse(f"names more than {_MOST_SNIPPETS} layouts and snippets")
+            return None
+        for folder in self._folders:
+            for ending in ("", *_ENDINGS[form]):
+                place = (folder / f"{name}{ending}").resolve()
+                named_so = place.suffix in (*EXTENSIONS, ".liquid") and place.is_relative_to(folder.resolve())
+                if named_so and place.is_file():
+                    return self._file(place, folder, where, form, name, refuse)
+        refuse(f'there is no layout or snippet "{name}"', self._near(name))
+        return None
+
+    def _file(
+        self, place: Path, folder: Path, where: Steps, form: str, name: str, refuse: Refuse
+    ) -> tuple[Source, Snippet] | None:
+        try:
+            text = file_text(place)
+        except (UnreadableText, OSError) as error:
+            told = error.problem if isinstance(error, UnreadableText) else f"cannot be read: {error.strerror}"
+            refuse(f'the snippet "{name}" {told}')
+            return None
+        if len(text) > LARGEST_TEMPLATE:
+            refuse(f'the snippet "{name}" is longer than {LARGEST_TEMPLATE} characters')
+            return None
+        shown = folder / place.relative_to(folder.resolve())
+        source = Source.file(text, str(shown))
+        made, lines = self._converted(source, where, (format_of(place.name) or "html") if form == "html" else "text")
+        short = PurePosixPath(folder.name, place.relative_to(folder.resolve()).as_posix())
+        return source, Snippet(name, form, made, Origin(str(short), lines))
+
+    def _near(self, name: str) -> str:
+        files = {
+            place.relative_to(folder).as_posix().rsplit(".", 1)[0]
+            for folder in self._folders[1:]
+            for place in sorted(folder.rglob("*"))[:500]
+            if place.is_file()
+        }
+        near = nearest(name, sorted(files))
+        return near if near.startswith("did") else "put it into templates/, beside the campaign or in the workspace's"
+
+
+def _has_block(text: str, name: str) -> bool:
+    return re.search(rf"\{{%-?\s*block\s+['\"]?{re.escape(name)}\b", text) is not None
+
+
+def _is_plain(path: str) -> bool:
+    """Whether a file may be a text part: Markdown reads well as it is."""
+    return path.lower().endswith(".liquid") or format_of(path) not in ("html", "mjml")

@@ -1,0 +1,59 @@
+"""`--row-id`: rows that have no id get one from the file's name and their line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import Final
+
+from engine.errors import WrongCall
+from engine.pipeline.importing.columns import Layout
+from engine.pipeline.importing.lines import Position, RawRow
+from engine.pipeline.importing.readers import Batch, Reader
+
+_ALIASES: Final = {"userId": "user_id", "messageId": "id"}
+
+
+class Numbered:
+    """The rows of a reader, each with an id of its own as a further column or key.
+
+    A user is called `FILE-LINE` (`customers-17`). An event's id holds a hash of its row too (`orders-17-5f0c…`): equal
+    rows are events of their own, and the same line of tomorrow's file of that name is another event.
+    """
+
+    def __init__(self, reader: Reader, layout: Layout, name: str, column: str) -> None:
+        """`name` is the file's, `column` is `user_id` or `id`. Raises `WrongCall` where the file has that column."""
+        self._reader = reader
+        self._layout = layout
+        self._stem = name.partition(".")[0] or name
+        self._column = column
+        columns = reader.columns
+        for one in columns or ():
+            if one not in layout.ignored and self._means_id(one):
+                raise WrongCall(f"--row-id: the file has a column {one}", remedy="leave out --row-id, or pass --ignore")
+        self.columns: tuple[str, ...] | None = None if columns is None else (*columns, column)
+
+    def _means_id(self, key: str) -> bool:
+        name = self._layout.mapping.get(key, key)
+        return _ALIASES.get(name, name) == self._column
+
+    def batches(self, size: int, start: Position | None) -> Iterator[Batch]:
+        """The reader's batches."""
+        for batch in self._reader.batches(size, start):
+            yield batch._replace(rows=[self._with_id(row) for row in batch.rows])
+
+    def _with_id(self, row: RawRow) -> RawRow:
+        if row.values is None:
+            return row
+        told = f"{self._stem}-{row.line}"
+        if self._column == "id":
+            told += f"-{blake2b(repr(row.values).encode(errors='surrogatepass'), digest_size=8).hexdigest()}"
+        if not isinstance(row.values, dict):
+            return row._replace(values=[*row.values, told])
+        if any(self._means_id(key) for key in row.values if key not in self._layout.ignored):
+            return row._replace(values=None, fault=f"has {self._column}, and --row-id makes one (leave it out)")
+        return row._replace(values={**row.values, self._column: told})
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.close()

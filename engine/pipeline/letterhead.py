@@ -1,0 +1,85 @@
+"""The letter of a message: its texts, and who it is from.
+
+A message's word goes before its campaign's, that before the workspace's, and that before the settings'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from engine.campaign.load import LoadedCampaign
+from engine.campaign.model import Message
+from engine.channels.mailing import Mailing
+from engine.channels.message import Sender
+from engine.channels.skeleton import Letter
+from engine.channels.template_errors import TemplateFailed
+from engine.domain.template import KeptTexts, Origin, Snippet
+
+LONGEST_REASON: Final = 200
+"""Characters of the reason of a failure: it is kept with each delivery, and reports group by it."""
+
+
+def letter_of(loaded: LoadedCampaign, campaign: str, message: Message, bounces: str = "") -> Letter:
+    """The letter of a message; `bounces` is the envelope sender where neither campaign nor workspace names one."""
+    file, catalogue = loaded.file, loaded.catalogue
+    own = catalogue.sender
+    return Letter(
+        sender=sender_of(loaded, message) or Sender("", ""),
+        campaign=campaign,
+        subject=message.subject,
+        body=message.body,
+        text=message.text or "",
+        html=message.format != "text",
+        preheader=message.preheader or "",
+        headers=tuple(_headers(file.headers, message.headers).items()),
+        reply_to=_reply_to(loaded, message),
+        envelope_from=message.envelope_from or file.envelope_from or (own.envelope_from if own else "") or bounces,
+        snippets=loaded.texts.named("html"),
+        text_snippets=loaded.texts.named("text"),
+    )
+
+
+def sender_of(loaded: LoadedCampaign, message: Message) -> Sender | None:
+    """Who a message is from; None where nobody says an address."""
+    own = loaded.catalogue.sender
+    name, address = (own.name, own.address) if own is not None else ("", "")
+    for word in (loaded.file.sender, message.sender):
+        if word is not None:
+            name = word.name if word.name is not None else name
+            address = word.address if word.address is not None else address
+    return Sender(name, address) if address else None
+
+
+def _reply_to(loaded: LoadedCampaign, message: Message) -> Sender | None:
+    word = message.reply_to or loaded.file.reply_to
+    if word is not None:
+        return Sender(word.name, word.address)
+    own = loaded.catalogue.sender
+    return Sender("", own.reply_to) if own is not None and own.reply_to else None
+
+
+def _headers(campaigns: Mapping[str, str], messages: Mapping[str, str]) -> dict[str, str]:
+    """The headers of both; a name is the same whatever its case."""
+    ours = {name.lower() for name in messages}
+    return {name: text for name, text in campaigns.items() if name.lower() not in ours} | dict(messages)
+
+
+def failure_reason(failure: TemplateFailed, mailing: Mailing, texts: KeptTexts, message: str) -> str:
+    """Why a mail cannot be made, as a delivery keeps it: file, line and cause, and nothing of the user."""
+    return f"template: {failure_place(failure, mailing, texts, message)}: {failure.problem}"[:LONGEST_REASON]
+
+
+def failure_place(failure: TemplateFailed, mailing: Mailing, texts: KeptTexts, message: str) -> str:
+    """The file (or part of the campaign file) and the line in which a template failed."""
+    part = mailing.part_of(failure)
+    if part:
+        origin = texts.origins.get((message, part)) or texts.origins.get(("", part)) or Origin(f"{message}.{part}")
+    else:
+        snippet = _snippet(mailing.snippet_of(failure), texts)
+        origin = Origin(message) if snippet is None else snippet.origin
+    return f"{origin.file}:{origin.line(failure.source, failure.index)}"
+
+
+def _snippet(named: tuple[str, str], texts: KeptTexts) -> Snippet | None:
+    return next((one for one in texts.snippets if (one.form, one.name) == named), None)

@@ -1,0 +1,208 @@
+"""What keeps campaigns from going on: the clock notices it, marks them with the reason, and takes the mark away again.
+
+Slices and runs note their own failures; a campaign whose file does not fit its workspace, and what the clock itself
+cannot do for one, are noticed here. Nothing is marked before it has lasted for some seconds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Final, TypeAlias, TypeVar
+
+from engine.clock import Clock, format_duration, millis
+from engine.domain.campaign import CampaignRecord
+from engine.domain.lifecycle import CampaignState, RunState
+from engine.domain.stuck import StuckBy
+from engine.domain.work import Failure, Run, SliceKind, Waiting
+from engine.errors import EngineError
+from engine.failure_text import reason_of
+from engine.pipeline.book import CampaignBook
+from engine.pipeline.ports import CampaignStore
+from engine.predicate.fields import Catalogue
+from engine.telemetry.events import emit
+
+T = TypeVar("T")
+Reasons: TypeAlias = dict[StuckBy, dict[str, str | None]]
+"""For each obstacle of a campaign its reasons, each with the slice that brought it up."""
+
+LASTING: Final = 3.0
+"""Seconds for which something fails before its campaign is stuck."""
+
+ATTEMPTS: Final = 3
+"""And attempts: with back-offs of 1 and 2 s the third comes after these seconds."""
+
+CALM: Final = 5.0
+"""Seconds without a failure after which something counts as mended that has not been needed since."""
+
+SUSPECT_ERRORS: Final = 5
+"""Errors of a slice that one user's data may have brought out: before, the poison rule looks for that user."""
+
+MOST_CHECKED: Final = 100
+"""Campaigns compiled in one tick: some tenth of a second."""
+
+KEPT_BY_CLOCK: Final = (StuckBy.FILE, StuckBy.SLICE, StuckBy.RUN, StuckBy.TICK)
+
+
+def stuck(record: CampaignRecord) -> bool:
+    """Whether a campaign is marked as stuck."""
+    return bool(record.stuck_by)
+
+
+class Obstacles:
+    """The obstacles of all campaigns, as one clock knows them. `outages` are raised: no campaign is to blame."""
+
+    def __init__(
+        self,
+        campaigns: CampaignStore,
+        book: CampaignBook,
+        clock: Clock,
+        outages: tuple[type[BaseException], ...],
+        *,
+        attempt_limit: timedelta,
+    ) -> None:
+        self._campaigns = campaigns
+        self._book = book
+        self._clock = clock
+        self._outages = outages
+        self._attempt_limit = attempt_limit
+        self._fits: dict[str, tuple[int, Catalogue]] = {}
+        self._unfit: dict[str, tuple[float, str]] = {}
+        self._failing: dict[tuple[str, str], tuple[float, float, str]] = {}  # since and last (s), why
+        self._checked: tuple[int, str] = (-1, "")
+        self._unchecked: deque[str] = deque()
+        self._told: dict[tuple[str, StuckBy], str | None] = {}
+
+    @property
+    def unfit(self) -> frozenset[str]:
+        """The uids of campaigns whose file does not fit their workspace: nothing is planned or rung for them."""
+        return frozenset(self._unfit)
+
+    def check(self, records: Mapping[str, CampaignRecord], generation: int) -> int:
+        """Find out whose file does not fit; gives how many were found out, 0 where nothing was left to be.
+
+        Only campaigns that have changed, or whose workspace file has, are compiled, and some at each tick in turn: an
+        installation with thousands must not wait for all of them before its first run is planned. What is to be
+        launched comes first.
+        """
+        wanted = (generation, self._book.workspaces)
+        if wanted != self._checked:
+            self._checked = wanted
+            left = [record for record in records.values() if not self._known_to_fit(record)]
+            left.sort(key=lambda record: record.state is not CampaignState.SCHEDULED)
+            self._unchecked = deque(record.uid for record in left)
+        turn = [self._unchecked.popleft() for _ in range(min(len(self._unchecked), MOST_CHECKED))]
+        for uid in {*turn, *self._unfit}.intersection(records):
+            self._check(records[uid])
+        for uid in self._unfit.keys() - records.keys():
+            del self._unfit[uid]
+        return len(turn) if self._unchecked else 0
+
+    def _known_to_fit(self, record: CampaignRecord) -> bool:
+        fitted = self._fits.get(record.uid)
+        return fitted is not None and fitted == (record.revision, self._book.known_catalogue(record.workspace))
+
+    def _check(self, record: CampaignRecord) -> None:
+        try:
+            entry = self._book.of(record)
+        except EngineError as error:
+            since = self._unfit.get(record.uid, (self._clock.monotonic(), ""))[0]
+            self._unfit[record.uid] = since, reason_of(error)
+        else:
+            self._unfit.pop(record.uid, None)
+            self._fits[record.uid] = record.revision, entry.catalogue
+
+    def attempt(self, record: CampaignRecord, what: str, do: Callable[[], T], instead: T) -> T:
+        """Do something for a campaign in a tick; where it raises, note that and give `instead`: the others go on."""
+        key = (record.uid, what)
+        try:
+            done = do()
+        except self._outages:
+            raise
+        except Exception as error:  # noqa: BLE001 - one bad campaign must not stop the clock of all others
+            reason = reason_of(error)
+            now = self._clock.monotonic()
+            since, _, before = self._failing.get(key, (now, now, ""))
+            self._failing[key] = since, now, reason
+            if reason != before:
+                labels = {"workspace": record.workspace, "campaign": record.name, "campaign_uid": record.uid}
+                emit("engine.failed", **labels, process="clock", reason=type(error).__name__, error=error)
+            return instead
+        failing = self._failing.get(key)
+        if failing is not None and (done or self._clock.monotonic() - failing[1] > CALM):
+            del self._failing[key]
+        return done
+
+    def mark(
+        self,
+        records: Mapping[str, CampaignRecord],
+        marked: Iterable[str],
+        waiting: Sequence[Waiting],
+        runs: Sequence[Run],
+    ) -> None:
+        """Mark the campaigns that cannot go on by themselves, and take the mark away where that is mended.
+
+        `marked` are the uids of those that bear one, `waiting` the open slices, `runs` the undecided runs.
+        """
+        found = self._found(waiting, runs)
+        for uid in sorted({*found, *marked}.intersection(records)):
+            for by in KEPT_BY_CLOCK:
+                self._mark(records[uid], by, found.get(uid, {}).get(by, {}))
+
+    def _mark(self, record: CampaignRecord, by: StuckBy, reasons: Mapping[str, str | None]) -> None:
+        """Mark it with one of the reasons: with the one that it bears already, as long as that stands."""
+        before = record.stuck_by[by].reason if by in record.stuck_by else None
+        reason = before if before in reasons else next(iter(reasons), None)
+        if reason == before:
+            self._told.pop((record.uid, by), None)
+            return
+        self._campaigns.set_stuck(record.uid, by, reason)
+        if self._told.get((record.uid, by), "") == reason:
+            return  # told already: the mark has not come back from the database yet
+        self._told[record.uid, by] = reason
+        labels = {"workspace": record.workspace, "campaign": record.name, "campaign_uid": record.uid}
+        if reason is not None:
+            emit("campaign.stuck", **labels, reason=by.value, slice=reasons[reason], text=reason)
+        else:
+            emit("campaign.unstuck", **labels, reason=by.value)
+
+    def _found(self, waiting: Sequence[Waiting], runs: Sequence[Run]) -> dict[str, Reasons]:
+        found: dict[str, Reasons] = {}
+        for uid, by, reason, piece in (*self._own(), *self._of_runs(runs), *self._of_slices(waiting)):
+            found.setdefault(uid, {}).setdefault(by, {}).setdefault(reason, piece)
+        for uid in self._unfit.keys() & found.keys():
+            found[uid] = {by: one for by, one in found[uid].items() if by is StuckBy.FILE}  # the rest follows from it
+        return found
+
+    def _own(self) -> Iterator[tuple[str, StuckBy, str, str | None]]:
+        now = self._clock.monotonic()
+        for uid, (since, reason) in self._unfit.items():
+            if now - since >= LASTING:
+                yield uid, StuckBy.FILE, reason, None
+        for (uid, what), (since, _, reason) in self._failing.items():
+            if now - since >= LASTING:
+                yield uid, StuckBy.TICK, f"the clock cannot {what}: {reason}", None
+
+    def _of_runs(self, runs: Sequence[Run]) -> Iterator[tuple[str, StuckBy, str, str | None]]:
+        for run in sorted(runs, key=lambda one: one.id):
+            if run.failure is not None and self._lasts(run.failure):
+                done = "planned" if run.state is RunState.PLANNING else "closed"
+                yield run.campaign, StuckBy.RUN, f"a {run.kind} run cannot be {done}: {run.failure.reason}", None
+
+    def _of_slices(self, waiting: Sequence[Waiting]) -> Iterator[tuple[str, StuckBy, str, str | None]]:
+        limit = millis(self._attempt_limit)
+        for one in waiting:
+            sending = one.kind is SliceKind.DELIVER
+            lasting = one.failure is not None and not one.suspect and self._lasts(one.failure)
+            if lasting or one.errors >= SUSPECT_ERRORS:
+                reason = "the log says why" if one.failure is None else one.failure.reason
+                yield one.campaign, StuckBy.SLICE, f"{'sending' if sending else 'evaluating'} fails: {reason}", one.id
+            elif sending and (one.broken_for or 0) > limit:
+                longest = format_duration(self._attempt_limit)
+                reason = f"slice {one.id} was broken off more than {longest} ago: its deliveries may be attempting"
+                yield one.campaign, StuckBy.SLICE, reason, one.id
+
+    def _lasts(self, failure: Failure) -> bool:
+        age = self._clock.system_now() - failure.since
+        return failure.count >= ATTEMPTS and age >= LASTING * 1000

@@ -1,0 +1,135 @@
+"""Renders every text of a campaign for users made up, when it is applied: what fails for all of them is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from engine.campaign.load import LoadedCampaign
+from engine.campaign.model import Message
+from engine.channels.addresses import envelope_address
+from engine.channels.mailing import Mailing
+from engine.channels.message import BadMessage
+from engine.channels.preheader import PREHEADER
+from engine.channels.skeleton import Written
+from engine.channels.template_comparison import words_compared
+from engine.channels.template_errors import TemplateFailed
+from engine.channels.template_samples import sample_users
+from engine.channels.template_values import surroundings
+from engine.channels.templates import bound
+from engine.clock import Instant
+from engine.errors import Fault, Mark
+from engine.pipeline.letterhead import failure_place, letter_of, sender_of
+
+
+@dataclass(slots=True)
+class Rendered:
+    """What rendering came to: mistakes for which a campaign is refused, and what fails for some users only."""
+
+    faults: list[Fault] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def check_rendering(loaded: LoadedCampaign, as_of: Instant) -> Rendered:
+    """Render each message for users with every field, none, extremes, and the words that templates compare with."""
+    told = Rendered()
+    for i, message in enumerate(loaded.file.messages):
+        told.faults += _addresses(loaded, i, message)
+        _message(loaded, i, message, as_of, told)
+    return told
+
+
+def _message(loaded: LoadedCampaign, i: int, message: Message, as_of: Instant, told: Rendered) -> None:
+    letter = letter_of(loaded, loaded.file.campaign, message)
+    mailing = Mailing(letter, message.name, loaded.catalogue)
+    around = surroundings(loaded.catalogue, loaded.file.campaign, message.name, as_of)
+    samples = list(sample_users(loaded.catalogue, as_of, _words(loaded, message)))
+    for part in [name for name, _, _ in letter.parts()]:
+        failures = [
+            (one, failure) for one in samples if (failure := _fails(mailing, part, {**around, "user": one.values}))
+        ]
+        if not failures:
+            continue
+        sample, failure = failures[0]
+        if len(failures) == len(samples):
+            mark = _mark(loaded, message, mailing, failure)
+            told.faults.append(Fault(mark, _where(i, part, message), f"fails for every user: {failure.problem}"))
+            return
+        place = failure_place(failure, mailing, loaded.texts, message.name)
+        told.warnings.append(f"{place}: fails for {sample.kind}: {failure.problem}")
+    told.faults += _built(loaded, i, mailing, {**around, "user": samples[0].values}, told)
+
+
+def _fails(mailing: Mailing, part: str, values: dict[str, object]) -> TemplateFailed | None:
+    try:
+        mailing.part(part, values)
+    except TemplateFailed as error:
+        return error
+    return None
+
+
+def _built(
+    loaded: LoadedCampaign, i: int, mailing: Mailing, values: dict[str, object], told: Rendered
+) -> Iterator[Fault]:
+    """Whether a mail can be made of the texts at all, where each can be rendered for a user with every field."""
+    if told.faults:
+        return
+    try:
+        mailing.write_whole(values, Written("check", "sample@example.org", 0, 0))
+    except BadMessage as error:
+        yield Fault(loaded.node.find("messages", i).mark, f"messages[{i}]", f"no mail can be made: {error}")
+    except TemplateFailed:
+        return  # warned of: it fails for this user, not for all
+
+
+def _words(loaded: LoadedCampaign, message: Message) -> set[str]:
+    words: set[str] = set()
+    texts = [message.subject, message.body, message.text or "", message.preheader or ""]
+    for text in [*texts, *(one.text for one in loaded.texts.snippets)]:
+        try:
+            words |= words_compared(bound(text, False))
+        except TemplateFailed:
+            continue  # told where it is rendered
+    return words
+
+
+def _where(i: int, part: str, message: Message) -> str:
+    own = part.removeprefix("headers.") in message.headers or not part.startswith("headers.")
+    return f"messages[{i}].{part}" if own else part
+
+
+def _mark(loaded: LoadedCampaign, message: Message, mailing: Mailing, failure: TemplateFailed) -> Mark:
+    """The place of a failure in the file that its author has open."""
+    part = mailing.part_of(failure)
+    kind, name = mailing.snippet_of(failure)
+    key = ("", f"{kind}:{name}") if not part else (message.name, part)
+    source = loaded.sources.get(key) or loaded.sources.get(("", part))
+    if source is None:
+        return loaded.node.mark
+    kept = loaded.texts.origins.get(key)
+    snippet = next((one.origin for one in loaded.texts.snippets if (one.form, one.name) == (kind, name)), None)
+    origin = kept if part else snippet
+    if origin is not None and origin.lines:
+        line = origin.line(failure.source, failure.index)
+        return source.mark(sum(len(text) + 1 for text in source.text.split("\n")[: line - 1]))
+    hidden = failure.source.count(PREHEADER, 0, failure.index) * len(PREHEADER)
+    return source.mark(failure.index - hidden)
+
+
+def _addresses(loaded: LoadedCampaign, i: int, message: Message) -> Iterator[Fault]:
+    """Addresses that no server would take, and a message that nobody sends."""
+    sender = sender_of(loaded, message)
+    if sender is None:
+        mark = loaded.node.find("messages", i).mark
+        yield Fault(mark, f"messages[{i}]", "nobody is named as its sender", "add sender: to the workspace's file")
+    for at in (("messages", i), ()):
+        word = message if at else loaded.file
+        named = {
+            ("sender", "address"): word.sender.address if word.sender else None,
+            ("reply_to", "address"): word.reply_to.address if word.reply_to else None,
+            ("envelope_from",): word.envelope_from,
+        }
+        for path, address in named.items():
+            if address and envelope_address(address) is None and (at or i == 0):
+                where = ".".join((f"messages[{i}]", *path) if at else path)
+                yield Fault(loaded.node.find(*at, *path).mark, where, "is no address that mail servers take")

@@ -1,0 +1,72 @@
+"""Plan and close runs, and note what fails: a run that cannot be planned rests, and its campaign says why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
+
+from engine.failure_text import reason_of
+from engine.pipeline.finishing import Finishing
+from engine.pipeline.planning import Planning
+from engine.pipeline.ports import RunStore
+from engine.telemetry.events import emit
+
+LONGEST_REST: Final = 15.0
+"""Seconds for which a run that fails again and again rests at most: what a person has mended goes on soon."""
+
+
+class RunAttempts:
+    """The use case behind the actors `plan_run` and `finish_run`.
+
+    What they raise is noted with the run, from which the clock asks again after a back-off; `outages`, for which no
+    run is to blame, are raised.
+    """
+
+    def __init__(
+        self,
+        planning: Planning,
+        finishing: Finishing,
+        runs: RunStore,
+        name_of: Callable[[str], str],
+        outages: tuple[type[BaseException], ...],
+    ) -> None:
+        self._planning = planning
+        self._finishing = finishing
+        self._runs = runs
+        self._name_of = name_of
+        self._outages = outages
+
+    def plan(self, run_id: str) -> None:
+        """Cut a run into slices; one that has none is closed at once. Safe to call twice, late, or for nothing."""
+        self._attempt(run_id, lambda: self._planning.run(run_id) and self._finishing.run(run_id))
+
+    def finish(self, run_id: str) -> None:
+        """Decide a run whose slices are all closed; safe to call twice, early, or for nothing."""
+        self._attempt(run_id, lambda: self._finishing.run(run_id))
+
+    def _attempt(self, run_id: str, do: Callable[[], object]) -> None:
+        try:
+            do()
+        except self._outages:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run says so and is tried again
+            self._failed(run_id, error)
+
+    def _failed(self, run_id: str, error: Exception) -> None:
+        run = self._runs.get(run_id)
+        if run is None:
+            return
+        before = 0 if run.failure is None else run.failure.count
+        self._runs.failed(run, reason_of(error), timedelta(seconds=min(LONGEST_REST, 2.0**before)))
+        emit(
+            "run.failed",
+            workspace=run.workspace,
+            campaign=self._name_of(run.campaign),
+            campaign_uid=run.campaign,
+            run=run.id,
+            kind=run.kind.value,
+            as_of=run.as_of,
+            reason=type(error).__name__,
+            error=error,
+        )

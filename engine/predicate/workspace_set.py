@@ -1,0 +1,151 @@
+"""All workspace files as one valid set: what every process reads fields by, swapped in at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from types import MappingProxyType
+
+from engine.errors import Fault, InvalidSource, Mark
+from engine.folder_watcher import INTERVAL, FolderWatcher
+from engine.predicate.fields import BUILTINS, Catalogue
+from engine.predicate.workspace import files_of, read_workspaces
+
+
+class WorkspaceSet(Mapping[str, Catalogue]):
+    """The catalogues of all workspaces by name; it never changes."""
+
+    def __init__(self, catalogues: Mapping[str, Catalogue]) -> None:
+        self._catalogues = MappingProxyType(dict(catalogues))
+
+    def __getitem__(self, workspace: str) -> Catalogue:
+        return self._catalogues[workspace]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._catalogues)
+
+    def __len__(self) -> int:
+        return len(self._catalogues)
+
+    def plain(self) -> dict[str, object]:
+        """The content as plain values, by workspace; the built-in fields are left out."""
+        return {name: plain_catalogue(one) for name, one in self._catalogues.items()}
+
+    @cached_property
+    def version(self) -> str:
+        """Twelve hex digits of the SHA-256 of the content; comments do not count, the order of fields does."""
+        return sha256(json.dumps(self.plain(), separators=(",", ":")).encode()).hexdigest()[:12]
+
+    def over(self, before: Mapping[str, Catalogue]) -> WorkspaceSet:
+        """This set, with the catalogues of `before` where nothing differs: what was built on them stays good."""
+        kept: dict[str, Catalogue] = {}
+        for name, one in self._catalogues.items():
+            old = before.get(name)
+            kept[name] = old if old is not None and plain_catalogue(old) == plain_catalogue(one) else one
+        return WorkspaceSet(kept)
+
+
+class LiveWorkspaces(Mapping[str, Catalogue]):
+    """The workspaces in force at each moment; `current` gives them.
+
+    Who asks twice may get two answers: whatever must fit together takes a `snapshot` first.
+    """
+
+    def __init__(self, current: Callable[[], WorkspaceSet]) -> None:
+        self._current = current
+
+    def __getitem__(self, workspace: str) -> Catalogue:
+        return self._current()[workspace]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._current())
+
+    def __len__(self) -> int:
+        return len(self._current())
+
+    def snapshot(self) -> WorkspaceSet:
+        """The set in force now, which never changes."""
+        return self._current()
+
+    @property
+    def version(self) -> str:
+        """The version of the set in force now."""
+        return self._current().version
+
+
+class WorkspaceWatcher(FolderWatcher[WorkspaceSet]):
+    """Holds the current `WorkspaceSet` of a folder; see `FolderWatcher`.
+
+    A folder without any workspace is refused while a set is in force: it is more likely unmounted than meant.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        initial: WorkspaceSet,
+        *,
+        on_change: Callable[[WorkspaceSet, WorkspaceSet], None],
+        on_refused: Callable[[InvalidSource], None],
+        on_valid: Callable[[], None] = lambda: None,
+        interval: float = INTERVAL,
+    ) -> None:
+        super().__init__(
+            folder,
+            initial,
+            files=files_of,
+            load=self._read,
+            version=lambda workspaces: workspaces.version,
+            on_change=on_change,
+            on_refused=on_refused,
+            on_valid=on_valid,
+            interval=interval,
+            name="workspace-watcher",
+        )
+
+    def _read(self, folder: Path) -> WorkspaceSet:
+        read = WorkspaceSet(read_workspaces(folder))
+        if not read and self.current:
+            hint = "write NAME.yaml there; tidegate init makes an example"
+            raise InvalidSource([Fault(Mark(folder.name, 1, 1), "", "there is no workspace file any more", hint)])
+        return read.over(self.current)
+
+
+def plain_catalogue(catalogue: Catalogue) -> dict[str, object]:
+    """What a catalogue declares, as plain values that MongoDB and JSON can hold."""
+    declared = asdict(catalogue)
+    declared["fields"] = {name: one for name, one in declared["fields"].items() if name not in BUILTINS}
+    plain: dict[str, object] = json.loads(json.dumps(declared, default=str))
+    return plain
+
+
+def shape_of_field(catalogue: Catalogue, name: str) -> str | None:
+    """What kind of values a field or event holds, in words; None where the catalogue has none of that name.
+
+    Two shapes that differ mean that stored values are read otherwise, or count as missing.
+    """
+    field = catalogue.fields.get(name)
+    if field is None:
+        return "event" if name in catalogue.events else None
+    words = ["many" if field.many else "", field.type.value]
+    words += [f"with {field.scale} decimals" if field.scale else "", "in any case" if field.case_ignored else ""]
+    made = catalogue.aggregates.get(name)
+    if made is not None:
+        words.append(f"({made.kind} of {made.event}{f'.{made.property}' if made.property else ''})")
+    return " ".join(word for word in words if word)
+
+
+def derived_shape(catalogue: Catalogue) -> str:
+    """A digest of what is derived from events: where it changes, the users of the workspace are to be derived again."""
+    made = [(one.name, one.event, one.kind, one.property) for one in catalogue.aggregates.values()]
+    scales = [(p.name, p.scale) for event in catalogue.events.values() for p in event.properties.values()]
+    return sha256(repr((sorted(map(repr, made)), sorted(scales) if made else [])).encode()).hexdigest()[:12]
+
+
+def indexed_shape(catalogue: Catalogue) -> str:
+    """A digest of what an indexed user holds: where it changes, the users in Elasticsearch are to be indexed again."""
+    fields = [(name, one.elastic_path, one.many, one.scale, one.case_ignored) for name, one in catalogue.fields.items()]
+    return sha256(repr((sorted(fields), sorted(catalogue.events))).encode()).hexdigest()[:12]

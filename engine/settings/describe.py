@@ -1,0 +1,150 @@
+"""`python -m engine.settings.describe`: every setting as a page, `docs/settings.md`, made from the models.
+
+A test compares the page with what this makes, and asks for a description of every setting.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, Literal, Union, get_args, get_origin
+
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from engine.clock import format_duration
+from engine.settings.model import PREFIX, Settings
+
+DESCRIPTIONS: Final = {
+    "services.mongo_url": "MongoDB's address with user, password and options; empty: a local one is started",
+    "services.mongo_database": "The database of this installation. Queues, the user cache and the search index carry "
+    "its name, so several installations may share the servers",
+    "services.broker_url": "Redis or Valkey for the queues; empty: a local one is started",
+    "services.cache_url": "Redis or Valkey for the user cache, another instance than the broker's; empty: a local one",
+    "services.elastic_url": "Elasticsearch, which is optional; empty: a local one where it can be had",
+    "services.elastic_api_key": "The encoded API key of Elasticsearch",
+    "services.elastic_ca": "A PEM file with the authority that signed Elasticsearch's certificate",
+    "paths.var": "Data of local services, logs and the Maildir",
+    "paths.policies": "The policy files (`docs/policies.md`)",
+    "paths.workspaces": "The workspace files (`docs/workspaces.md`)",
+    "paths.campaigns": "The campaign files (`docs/campaigns.md`)",
+    "engine.lease": "How long a slice is a worker's own; that of a worker that was killed is back after it",
+    "engine.checkpoint": "How often at most a slice writes its cursor and asks whether to go on",
+    "engine.tick": "Time between two looks of the clock's process at what is due",
+    "engine.ring_again": "A slice that was enqueued and not claimed is enqueued again after it",
+    "engine.attempt_limit": "Where sending was broken off for longer, its campaign is stuck (`docs/stuck.md`)",
+    "engine.stop_timeout": "What a process that is told to stop has left before it is killed",
+    "engine.scan_up_to": "Users of a workspace up to which a pass reads MongoDB without choosing an access path",
+    "engine.elastic_heap": "Memory of the local Elasticsearch's heap",
+    "engine.cache_memory": "Memory of the local cache; the least used goes first",
+    "logs.folder": "Log files; empty: `logs` below `paths.var`",
+    "logs.level": "What is written: this level and those above",
+    "logs.max_bytes": "A log file of this size is put aside and a new one is begun",
+    "logs.keep": "Files that were put aside and are kept, for each process",
+    "logs.stdout": "Whether lines are also printed",
+    "email.transport": "`maildir` writes mails into a folder, `smtp` sends them (`docs/channels.md`)",
+    "email.maildir": "The Maildir; empty: `maildir` below `paths.var`",
+    "email.host": "The SMTP server",
+    "email.port": "Its port",
+    "email.starttls": "Encryption: `required` or `opportunistic` by STARTTLS, `implicit` from the first byte, or `off`",
+    "email.username": "The user at the SMTP server; empty: nobody logs in",
+    "email.password": "The password at the SMTP server",
+    "email.timeout": "How long one answer of the server is waited for; none: as RFC 5321 says for each",
+    "email.attempt": "How long one attempt may take in all",
+    "email.per_connection": "Mails sent over one connection before a new one is opened",
+    "email.connections": "Connections that one thread keeps at a time",
+    "email.ca": "A PEM file with the authority that signed the server's certificate; empty: the machine's authorities",
+    "email.helo": "The name by which we greet; empty: the machine's",
+    "email.ignore_extensions": "Extensions of SMTP that are not used though the server offers them",
+    "email.envelope_from": "Where bounces go, for campaigns and workspaces that do not say it; empty: to the sender",
+}
+"""What each setting means. One more setting needs one more line here."""
+
+_HEAD: Final = f"""\
+# Which settings are there?
+
+Made from the settings' models by `make docs-settings`; do not edit this page. A setting is read from these places, the
+last one wins:
+
+1. `conf/settings.yaml`, its environment `default`, then the one that `TIDEGATE_ENV` or `--env` names;
+2. `.env` in the folder where the command is called: lines `{PREFIX}SECTION__KEY=value`;
+3. a variable of the environment, `{PREFIX}SECTION__KEY`, e.g. `{PREFIX}EMAIL__PASSWORD`;
+4. the flag `tidegate --set section.key=value COMMAND`.
+
+`tidegate check --origin` shows every setting with its value and where it comes from; secrets are left out. An unknown
+section or key, or a value of another type, is refused with its place. A duration is written `250ms`, `90s`, `15m`,
+`12h` or `14d`. Passwords and keys belong into variables or `.env`, not into the settings file. A process reads its
+settings once, at its start.
+"""
+_TYPES: Final = {int: "whole number", bool: "`true`, `false`", str: "text", Path: "path", timedelta: "duration"}
+
+
+def page() -> str:
+    """The whole page."""
+    sections = [_section(name, field) for name, field in Settings.model_fields.items()]
+    return "\n".join([_HEAD, *sections])
+
+
+def keys() -> Iterator[str]:
+    """Every setting, as `section.key`."""
+    for section, field in Settings.model_fields.items():
+        for key in _fields_of(field):
+            yield f"{section}.{key}"
+
+
+def _fields_of(section: FieldInfo) -> dict[str, FieldInfo]:
+    found: dict[str, FieldInfo] = getattr(section.annotation, "model_fields", {})
+    return found
+
+
+def _section(name: str, section: FieldInfo) -> str:
+    lines = [f"## {name}", "", "| key | value | default | |", "|---|---|---|---|"]
+    for key, field in _fields_of(section).items():
+        told = DESCRIPTIONS.get(f"{name}.{key}", "")
+        lines.append(f"| `{key}` | {_kind(field)} | {_shown(field.default)} | {told} |")
+    return "\n".join([*lines, ""])
+
+
+def _kind(field: FieldInfo) -> str:
+    """What a value looks like."""
+    annotation: Any = field.annotation  # Any: a type as the model declares it
+    if get_origin(annotation) in (Union, types.UnionType):
+        annotation = next(one for one in get_args(annotation) if one is not type(None))
+    while hasattr(annotation, "__metadata__"):  # `Annotated`
+        annotation = annotation.__origin__
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{one}`" for one in get_args(annotation))
+    if annotation is SecretStr:
+        return "text, secret"
+    bounds = [str(one) for one in field.metadata if hasattr(one, "ge") or hasattr(one, "le")]
+    told = _TYPES.get(annotation, str(annotation))
+    return told if not bounds or annotation is not int else f"{told}{_bounds(field)}"
+
+
+def _bounds(field: FieldInfo) -> str:
+    lowest = next((one.ge for one in field.metadata if hasattr(one, "ge")), None)
+    highest = next((one.le for one in field.metadata if hasattr(one, "le")), None)
+    if highest is not None:
+        return f", {lowest} to {highest}"
+    return f", {lowest} or more" if lowest is not None else ""
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None | "":
+            return "none"
+        case SecretStr():
+            return f"`{value.get_secret_value()}`" if value.get_secret_value() else "none"
+        case timedelta():
+            return f"`{format_duration(value)}`"
+        case bool():
+            return f"`{str(value).lower()}`"
+        case _:
+            return f"`{value}`"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,42 @@
+"""Campaigns that owe everybody an evaluation: changes passed them by while their file did not fit their workspace.
+
+    {_id: campaign uid, count}
+
+`count` rises with every change that passes by, so that a debt that grows while it is being paid stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from engine.measuring import named_queries
+from engine.stores.connect import MAJORITY
+from engine.stores.documents import Document
+
+
+@named_queries("owed_passes")
+class OwedPasses:
+    """The campaigns that owe a pass over everybody."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._all: Collection[Document] = database.get_collection("owed_passes", write_concern=MAJORITY)
+
+    def owe(self, uid: str) -> None:
+        """Note that changes passed a campaign by. Index: `_id`."""
+        self._all.update_one({"_id": uid}, {"$inc": {"count": 1}}, upsert=True)
+
+    def read(self) -> dict[str, int]:
+        """What is owed, by uid; mostly nothing. Index: `_id_`."""
+        return {raw["_id"]: raw["count"] for raw in self._all.find({"_id": {"$gt": ""}})}
+
+    def paid(self, uid: str, count: int) -> bool:
+        """Take a debt away after its pass was written; False where it has grown meanwhile. Index: `_id`."""
+        return self._all.delete_one({"_id": uid, "count": count}).deleted_count == 1
+
+
+NAMED: Final[Mapping[str, str]] = {"owed_passes.read": "_id_"}
+"""The named queries and the index each relies on."""

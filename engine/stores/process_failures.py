@@ -1,0 +1,84 @@
+"""What the loops of processes cannot do: one small document for each process and loop that fails at present.
+
+    {_id: "PROCESS/LOOP", process, loop, reason, since, last, count}
+
+`since` and `last` are written by MongoDB's clock. A document is deleted when the loop works again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from engine.clock import Instant, millis
+from engine.measuring import named_queries
+from engine.stores.connect import MAJORITY
+from engine.stores.documents import Document
+
+NAME: Final = "process_failures"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFailure:
+    """A loop (`feed`, `index`, `ship`, ...) of a process that fails at present.
+
+    `reason` is a sentence without personal data; `since` and `last` are system time (ms), `count` the failures between.
+    """
+
+    process: str
+    loop: str
+    reason: str
+    since: Instant
+    last: Instant
+    count: int
+
+
+@named_queries("process_failures")
+class ProcessFailures:
+    """The loops of all processes that fail at present."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._all: Collection[Document] = database.get_collection(NAME, write_concern=MAJORITY)
+
+    def note(self, process: str, loop: str, reason: str, times: int = 1) -> None:
+        """Note that `loop` of `process` failed `times` times for `reason`. Index: `_id`."""
+        now = {"$toLong": "$$NOW"}
+        update: list[Document] = [
+            {
+                "$set": {
+                    "process": {"$literal": process},
+                    "loop": {"$literal": loop},
+                    "reason": {"$literal": reason},
+                    "since": {"$ifNull": ["$since", now]},
+                    "last": now,
+                    "count": {"$add": [{"$ifNull": ["$count", 0]}, times]},
+                }
+            }
+        ]
+        self._all.update_one({"_id": f"{process}/{loop}"}, update, upsert=True)
+
+    def clear(self, process: str, loop: str) -> None:
+        """Note that `loop` of `process` works again. Index: `_id`."""
+        self._all.delete_one({"_id": f"{process}/{loop}"})
+
+    def everything(self) -> list[ProcessFailure]:
+        """Every failure, the oldest first; a handful of documents, read whole through `_id`."""
+        found = [
+            ProcessFailure(raw["process"], raw["loop"], raw["reason"], raw["since"], raw["last"], raw["count"])
+            for raw in self._all.find({"_id": {"$gt": ""}})
+        ]
+        return sorted(found, key=lambda one: one.since)
+
+    def forget_older(self, than: timedelta) -> int:
+        """Delete what no process has noted for `than`: its process is gone. Gives how many. Index: `_id`."""
+        old = {"$lt": ["$last", {"$subtract": [{"$toLong": "$$NOW"}, millis(than)]}]}
+        return self._all.delete_many({"_id": {"$gt": ""}, "$expr": old}).deleted_count
+
+
+NAMED: Final[Mapping[str, str]] = {"process_failures.everything": "_id_", "process_failures.forget_older": "_id_"}
+"""The named queries and the index each relies on."""

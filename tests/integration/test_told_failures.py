@@ -1,0 +1,253 @@
+"""Whatever keeps failing is told where people look: the campaign says why, the log says it once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+
+from engine.cli.feed import following
+from engine.cli.reports import report_document, show_report
+from engine.clock import SystemClock
+from engine.domain.stuck import StuckBy
+from engine.errors import OperatorError
+from engine.pipeline import looking, obstacles, working
+from engine.pipeline.loop_failures import WRITTEN, LoopFailures
+from engine.telemetry.events import Heard, listening
+from tests.integration.pipeline_world import World
+
+WHY: Final = "the disk is full"
+
+
+def refuse(*_: object, **__: object) -> Any:
+    """What a full disk, a missing right or a wrong setting raises."""
+    raise OperatorError(WHY, remedy="make room on it")
+
+
+def raise_data(*_: object, **__: object) -> Any:
+    raise ValueError("someone@example.org is wrong")
+
+
+@pytest.fixture
+def heard() -> Iterator[Heard]:
+    with listening() as one:
+        yield one
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails is told at once, and tried again without a rest."""
+    monkeypatch.setattr(obstacles, "LASTING", 0.0)
+    monkeypatch.setattr(looking, "LASTING", 0.0)
+    monkeypatch.setattr(obstacles, "ATTEMPTS", 1)
+    monkeypatch.setattr("engine.poison.LONGEST_REST", looking.timedelta(0))
+    monkeypatch.setattr("engine.pipeline.run_attempts.LONGEST_REST", 0.0)
+    monkeypatch.setattr("engine.pipeline.ticking.ASK_AGAIN", 0.0)
+    monkeypatch.setattr(looking, "RESTS", looking.timedelta(0))
+    monkeypatch.setattr(looking, "EXPIRE_EVERY", 0.0)
+
+
+def spoiled(world: World, what: str) -> tuple[object, str]:
+    """The object and the method of it that is to fail."""
+    app = world.app
+    return {
+        "planning a run": (app.planning, "_candidates"),
+        "closing a run": (app.stores.runs, "move"),
+        "evaluating a slice": (app.entering, "batch"),
+        "opening the channel": (app, "channel"),
+        "launching": (app.planning, "start"),
+        "finishing": (app.stores.enrolments, "has_open"),
+        "evaluating a change": (app.deciding, "record"),
+    }[what]
+
+
+FAILING: Final = {
+    "planning a run": StuckBy.RUN,
+    "closing a run": StuckBy.RUN,
+    "evaluating a slice": StuckBy.SLICE,
+    "opening the channel": StuckBy.SLICE,
+    "launching": StuckBy.TICK,
+    "finishing": StuckBy.TICK,
+}
+
+
+@pytest.mark.parametrize("what", FAILING)
+def test_what_keeps_failing_makes_the_campaign_stuck_with_its_reason_until_it_is_mended(
+    world: World, monkeypatch: pytest.MonkeyPatch, heard: Heard, what: str
+) -> None:
+    world.user("u")
+    world.apply({"campaign": "c", "kind": "one_off"})
+    world.launch("c")
+    monkeypatch.setattr(world.app.delivering, "_channels", world.app.channel)
+    with monkeypatch.context() as patch:
+        place, method = spoiled(world, what)
+        if what == "opening the channel":
+            place, method = world.app.delivering, "_channels"
+        patch.setattr(place, method, refuse)
+        for _ in range(12):
+            world.step()
+        record = world.record("c")
+        assert set(record.stuck_by) == {FAILING[what]}
+        assert record.stuck_by[FAILING[what]].reason.endswith(f"{WHY}: make room on it")
+        assert [one.fields["text"] for one in heard.of("campaign.stuck")] == [record.stuck]
+        assert not list(world.database["slices"].find({"$or": [{"suspect": True}, {"state": "split"}]}))
+        assert "stuck" in world.app.explaining.run(record, "u").now
+        assert list(world.app.openness.stuck()) == [record.uid]
+    world.settle()
+    assert world.record("c").stuck is None
+    assert (world.sent(), world.state("c")) == ([("u", "one")], "finished")
+    assert len(heard.of("campaign.unstuck")) <= 1
+
+
+def test_changes_that_cannot_be_evaluated_make_the_campaign_stuck_and_none_is_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.start({"campaign": "c"})
+    world.start({"campaign": "other"})
+    uid = world.record("c").uid
+    record = world.app.deciding.record
+
+    def refuse_one(campaign: Any, *more: Any) -> Any:
+        return refuse() if campaign.uid == uid else record(campaign, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.app.deciding, "record", refuse_one)
+        world.user("u")
+        for _ in range(6):
+            world.step()
+        assert world.record("c").stuck == f"evaluating users who changed fails: {WHY}: make room on it"
+        assert world.record("other").stuck is None
+        assert world.sent() == [("u", "one")], "the other campaign goes on"
+        assert [one.loop for one in world.app.stores.process_failures.everything()] == ["looks"]
+    world.settle()
+    assert world.sent() == [("u", "one"), ("u", "one")]
+    assert world.record("c").stuck is None
+    assert world.app.stores.process_failures.everything() == []
+
+
+def test_what_one_users_data_brings_out_is_told_without_the_data(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(obstacles, "SUSPECT_ERRORS", 1)
+    world.user("u")
+    world.apply({"campaign": "c", "kind": "one_off"})
+    world.launch("c")
+    monkeypatch.setattr(world.app.entering, "batch", raise_data)
+    for _ in range(4):
+        world.step()
+    stuck = world.record("c").stuck or ""
+    assert stuck.startswith("evaluating fails: ValueError at process.py")
+    assert "someone" not in stuck
+
+
+def test_one_campaign_that_fails_in_the_tick_holds_up_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.user("u")
+    start = world.app.planning.start
+    for name in ("bad", "good"):
+        world.apply({"campaign": name, "kind": "one_off"})
+        world.launch(name)
+    bad = world.record("bad").uid
+    monkeypatch.setattr(
+        world.app.planning, "start", lambda record, *a, **k: refuse() if record.uid == bad else start(record, *a, **k)
+    )
+    for _ in range(6):
+        world.step()
+    assert (world.state("good"), world.state("bad")) == ("finished", "scheduled")
+
+
+def test_whatever_pauses_a_campaign_says_why(world: World) -> None:
+    world.users([f"u{i}" for i in range(60)])
+    world.users([f"bad{i}" for i in range(20)], email="not an address")
+    world.start("campaign: c")
+    reason = world.record("c").paused_reason or ""
+    assert reason == ("the error budget: 20 of 80 deliveries failed (25.0%), the profile default allows 2.0%")
+    assert reason in world.app.explaining.run(world.record("c"), "u1").now
+    (failure,) = world.app.outlook.report(world.record("c")).failures
+    assert (failure.reason, failure.count, failure.messages) == ("bad_address", 20, ("one",))
+    assert failure.example.rsplit("/", 1)[1].startswith("bad")
+    world.steer("resume", "c")
+    assert world.record("c").paused_reason is None
+    world.steer("pause", "c")
+    assert "by hand" in (world.record("c").paused_reason or "")
+
+
+def test_a_lost_lease_or_an_outage_is_no_failure_of_the_campaign(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.user("u")
+    world.apply({"campaign": "c", "kind": "one_off"})
+    world.launch("c")
+
+    def lose(*_: object, **__: object) -> Any:
+        raise working.LeaseLost
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.app.entering, "batch", lose)
+        for _ in range(4):
+            world.step()
+    assert world.record("c").stuck is None
+
+
+def test_a_feed_that_fails_is_noted_until_it_works_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def follow(times: int) -> None:
+        left = iter(range(times))
+        following(world.app, "feed").run(lambda: next(left, None) is None, lambda _: None)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.app.feeding, "step", refuse)
+        follow(5)
+    (noted,) = world.app.stores.process_failures.everything()
+    assert (noted.loop, noted.reason) == ("feed", f"{WHY}: make room on it")
+    monkeypatch.setattr(world.app.feeding, "step", lambda _: 0)
+    follow(1)
+    assert world.app.stores.process_failures.everything() == []
+
+
+def test_a_loop_that_fails_many_times_in_a_second_writes_one_note(world: World) -> None:
+    class Notes:
+        def __init__(self) -> None:
+            self.told: list[tuple[str, int]] = []
+
+        def note(self, process: str, loop: str, reason: str, times: int = 1) -> None:
+            self.told.append((reason, times))
+
+        def clear(self, process: str, loop: str) -> None:
+            self.told.append(("clear", 0))
+
+    notes, clock = Notes(), Standing()
+    failures = LoopFailures("feed@here", lambda: notes, clock, ())
+    for _ in range(50):
+        failures.failed("feed", "why")
+    clock.now += WRITTEN
+    failures.failed("feed", "why")
+    failures.failed("feed", "another reason")
+    for _ in range(3):
+        failures.worked("feed")
+    assert notes.told == [("why", 1), ("why", 50), ("another reason", 1), ("clear", 0)]
+
+
+class Standing(SystemClock):
+    """A clock that stands until it is moved."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_report_and_show_say_what_a_campaign_is_stuck_by_and_why_deliveries_failed(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.user("bad", email="not an address")
+    world.start("campaign: c")
+    uid = world.record("c").uid
+    world.app.stores.campaigns.set_stuck(uid, StuckBy.SENDER, "the provider refuses the sender")
+    told = world.app.outlook.report(world.record("c"))
+    document = report_document(told)
+    (failure,) = document["failures"]
+    assert (failure["reason"], failure["count"]) == ("bad_address", 1)
+    assert failure["example"] == {"user": "bad", "message": "one"}
+    assert [(one["by"], one["reason"]) for one in document["stuck_by"]] == [
+        ("sender", "the provider refuses the sender")
+    ]
+    show_report(told)
+    shown = capsys.readouterr().out
+    for part in ("the provider refuses the sender", "bad_address", "failed deliveries"):
+        assert part in shown

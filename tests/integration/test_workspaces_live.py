@@ -1,0 +1,291 @@
+"""Workspace files edited while the engine runs: what fits goes on, what does not says so, and nobody is missed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any, Final
+
+import pytest
+from elasticsearch import Elasticsearch
+
+from engine.domain.stuck import StuckBy
+from engine.domain.work import AccessPath
+from engine.errors import InvalidSource
+from engine.pipeline import feeding, obstacles
+from engine.pipeline.book import Unfit
+from engine.telemetry.events import listening
+from tests.integration.pipeline_shop import SHOP
+from tests.integration.pipeline_world import World
+from tests.integration.reading_world import entered, following
+from tests.integration.test_search_lost import fill
+
+ATTRIBUTES: Final[dict[str, Any]] = dict(SHOP["attributes"])  # type: ignore[call-overload]  # a table of the shop
+GOLD: Final[dict[str, Any]] = {"plan": "gold"}
+TIERED: Final[dict[str, Any]] = {"campaign": "c", "audience": {"tier": "gold"}}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are read again at each failure, and what fails is told at once."""
+    monkeypatch.setattr("engine.pipeline.book.REREAD", 0.0)
+    monkeypatch.setattr("engine.pipeline.ticking.DEBTS_EVERY", 0.0)
+    monkeypatch.setattr(obstacles, "LASTING", 0.0)
+
+
+def with_field(world: World, **fields: object) -> None:
+    """Write the file of `shop` with more attributes; nobody has looked at it yet."""
+    world.workspace(attributes={**ATTRIBUTES, **fields})
+
+
+def without(world: World, name: str) -> None:
+    """Write the file of `shop` without an attribute."""
+    world.workspace(attributes={key: kind for key, kind in ATTRIBUTES.items() if key != name})
+
+
+def test_a_process_that_does_not_know_a_field_reads_the_files_again_before_it_fails(world: World) -> None:
+    other = world.open()
+    assert "tier" not in other.catalogues["shop"].fields
+    with_field(world, tier="string")
+    world.reload()
+    world.user("u", tier="gold")
+    world.start(TIERED)
+    assert world.sent() == [("u", "one")]
+    assert other.book.of(world.record("c")).catalogue.fields["tier"].type == "string"
+    other.close()
+
+
+def test_a_live_campaign_is_compiled_anew_and_its_sender_follows_the_file(world: World) -> None:
+    world.user("first")
+    world.start({"campaign": "c"})
+    world.workspace(sender={"name": "Another", "address": "another@shop.example"})
+    world.reload()
+    entry = world.app.book.of(world.record("c"))
+    assert entry.catalogue.sender is not None
+    assert entry.catalogue.sender.name == "Another"
+    world.user("second")
+    world.settle()
+    folder = world.settings.maildir / "new"
+    senders = sorted(line for path in folder.iterdir() for line in path.read_text().splitlines() if "From:" in line)
+    assert [("Another" in line) for line in senders] == [True, False]
+
+
+def test_what_is_not_edited_is_not_compiled_again(world: World) -> None:
+    world.start({"campaign": "c"})
+    before = world.app.book.of(world.record("c")).compiled
+    world.workspace("other", attributes={**ATTRIBUTES, "tier": "string"})
+    world.reload()
+    assert world.app.book.of(world.record("c")).compiled is before
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["workspace: shop\nattributes: {plan: strin}\n", "workspace: sh", "", "workspace: other\n"],
+    ids=["wrong", "half", "empty", "another"],
+)
+def test_an_invalid_file_keeps_the_last_good_set_and_is_told_wherever_policies_are(world: World, text: str) -> None:
+    world.start({"campaign": "c", "audience": GOLD})
+    before = world.app.catalogues.version
+    path = world.folder / "conf/workspaces/shop.yaml"
+    with listening() as heard:
+        path.write_text(text)
+        world.reload()
+        world.reload()
+    assert (world.app.catalogues.version, len(heard.of("workspace.refused"))) == (before, 1)
+    assert "shop.yaml" in str(heard.of("workspace.refused")[0].fields["text"])
+    (failing,) = world.app.stores.process_failures.everything()
+    assert (failing.loop, "last good set" in failing.reason) == ("workspaces", True)
+    with pytest.raises(InvalidSource), closing(world.open()) as starting:
+        starting.catalogues  # noqa: B018 - a process that starts reads the files
+    world.user("u", plan="gold")
+    world.settle()
+    assert world.sent() == [("u", "one")]
+    with_field(world)
+    world.reload()
+    assert world.app.stores.process_failures.everything() == []
+
+
+def test_what_editors_and_config_maps_leave_beside_the_files_is_no_workspace(world: World) -> None:
+    folder, before = world.folder / "conf/workspaces", world.app.catalogues.version
+    for name in (".shop.yaml.swp", "shop.yaml~", "#shop.yaml#", "notes.md", ".#shop.yaml"):
+        (folder / name).write_text("workspace: nonsense")
+    (folder / "..2026_01").mkdir()
+    (folder / "..2026_01" / "more.yaml").write_text("workspace: more\n")
+    (folder / "..data").symlink_to("..2026_01")
+    world.reload()
+    assert world.app.catalogues.version == before
+    (folder / "more.yaml").symlink_to("..data/more.yaml")
+    world.reload()
+    assert set(world.app.catalogues) == {"shop", "other", "more"}
+    (folder / "..2026_02").mkdir()
+    (folder / "..2026_02" / "more.yaml").write_text("workspace: more\nattributes: {tier: string}\n")
+    (folder / "..swap").symlink_to("..2026_02")
+    (folder / "..swap").rename(folder / "..data")
+    world.reload()
+    assert "tier" in world.app.catalogues["more"].fields
+
+
+def test_a_folder_that_is_empty_all_at_once_is_refused(world: World) -> None:
+    before = world.app.catalogues.version
+    for path in (world.folder / "conf/workspaces").glob("*.yaml"):
+        path.unlink()
+    world.reload()
+    assert world.app.catalogues.version == before
+    assert world.app.workspace_watcher.refusal is not None
+
+
+def test_every_set_in_force_is_recorded_with_its_content(world: World) -> None:
+    with_field(world, tier="string")
+    world.reload()
+    recorded = world.app.stores.workspace_versions.history()
+    assert recorded[0]["_id"] == world.app.catalogues.version
+    assert recorded[0]["content"]["shop"]["fields"]["tier"]["type"] == "string"
+
+
+UNFIT: Final[dict[str, tuple[Callable[[World], object], str]]] = {
+    "a field is gone": (lambda world: without(world, "plan"), "plan"),
+    "a field has another type": (lambda world: with_field(world, plan="integer"), "plan"),
+    "a field became many": (lambda world: with_field(world, plan={"type": "string", "many": True}), "many string"),
+    "a text's field is gone": (lambda world: without(world, "note"), "note"),
+    "the workspace is gone": (lambda world: (world.folder / "conf/workspaces/shop.yaml").unlink(), "has no file"),
+}
+LIVE: Final[dict[str, Any]] = {
+    "campaign": "c",
+    "audience": GOLD,
+    "messages": [{"name": "one", "body": "Hi {{ user.note }}"}, {"name": "two", "wait": "1d"}],
+}
+
+
+@pytest.mark.parametrize("edit", list(UNFIT))
+def test_an_edit_that_a_live_campaign_does_not_fit_makes_it_stuck_and_mended_it_misses_nobody(
+    world: World, edit: str
+) -> None:
+    spoil, told = UNFIT[edit]
+    world.users(["in", "later"], plan="gold")
+    world.change("later", plan="silver")
+    world.start(LIVE)
+    spoil(world)
+    world.reload()
+    with listening() as heard:
+        world.app.stores.times.advance(world.now + 86_400_000, world.app.system.system_now())
+        world.database["users"].update_one({"u": "later"}, {"$set": {"a.plan": "gold"}})
+        for _ in range(4):
+            world.step()
+    record = world.record("c")
+    assert told in record.stuck_by[StuckBy.FILE].reason
+    assert set(record.stuck_by) == {StuckBy.FILE}
+    assert [len(heard.of(name)) for name in ("campaign.stuck", "slice.failed", "run.failed")] == [1, 0, 0]
+    assert list(world.app.openness.stuck()) == [record.uid]
+    assert world.app.openness.what(world.app.openness.stuck()) is None
+    explained = world.app.explaining.run(record, "in")
+    assert (explained.next_look, told in explained.now) == (None, True)
+    assert len(world.mails()) == 1
+    world.workspace()
+    world.reload()
+    world.settle()
+    assert world.record("c").stuck is None
+    assert world.sent() == [("in", "one"), ("in", "two"), ("later", "one")]
+
+
+def test_a_field_of_another_type_is_taken_when_the_campaign_is_applied_again(world: World) -> None:
+    world.start({"campaign": "c", "audience": {"age": {"exists": True}}})
+    world.workspace(attributes={**ATTRIBUTES, "age": "string"})
+    world.reload()
+    with pytest.raises(Unfit, match="age was integer"):
+        world.app.book.of(world.record("c"))
+    applied = world.apply({"campaign": "c", "audience": {"age": {"exists": True}}})
+    assert [change.text for change in applied.changes] == ["age is string now, it was integer"]
+    world.user("u", age="ten")
+    world.settle()
+    assert world.sent() == [("u", "one")]
+
+
+def test_a_launch_that_does_not_fit_waits_and_hinders_nobody(world: World) -> None:
+    world.users(["u"], plan="gold")
+    world.apply(LIVE)
+    world.apply({"campaign": "other"})
+    without(world, "plan")
+    world.reload()
+    world.launch("c")
+    world.launch("other")
+    for _ in range(4):
+        world.step()
+    assert (world.state("c"), world.state("other")) == ("scheduled", "live")
+    assert world.record("c").stuck is not None
+    world.workspace()
+    world.reload()
+    world.settle()
+    assert world.sent() == [("u", "one"), ("u", "one")]
+
+
+@pytest.fixture
+def golden(reading: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Some users whom cache and Elasticsearch have."""
+    monkeypatch.setattr(feeding, "TENDED", 0.0)
+    reading.users([f"u{i}" for i in range(30)], plan="gold")
+    reading.feed()
+    fill(reading)
+    return reading
+
+
+@pytest.mark.elastic
+@pytest.mark.parametrize("path", [AccessPath.CACHE, AccessPath.ELASTIC])
+def test_a_new_field_reaches_cache_and_index_before_they_count_as_whole(
+    golden: World, elastic: Elasticsearch, path: AccessPath
+) -> None:
+    everybody = {raw["_id"] for raw in golden.database["users"].find()}
+    golden.database["users"].update_many({}, {"$set": {"a.tier": "gold"}})  # imported by who knew the field already
+    golden.feed()
+    with_field(golden, tier="string")
+    golden.reload()
+    assert served(golden) == (False, False), "neither the cache nor the index has the field"
+    golden.feed()
+    assert served(golden) == (True, False), "the index is being filled"
+    with following(golden):
+        assert entered(golden, "filling", {"tier": "gold"}, AccessPath.ELASTIC) == (everybody, "scan")
+        assert fill(golden) > 0
+        assert served(golden) == (True, True)
+        found, taken = entered(golden, "whole", {"tier": "gold"}, path)
+    assert (everybody - found, found - everybody, taken) == (set(), set(), path.value)
+
+
+def served(world: World) -> tuple[bool, bool]:
+    """Whether the user cache and Elasticsearch serve readers of the workspace file in force."""
+    catalogue, cache = world.app.catalogues["shop"], world.app.cached_users
+    assert cache is not None
+    cache.epoch("shop", fresh=True)
+    rows = cache.scan("shop", "0", "g", frozenset({"tier"}), catalogue)
+    return rows is not None, world.app._filled(catalogue) is not None
+
+
+@pytest.mark.elastic
+def test_a_workspace_that_comes_back_is_read_anew(golden: World, elastic: Elasticsearch) -> None:
+    path = golden.folder / "conf/workspaces/shop.yaml"
+    text = path.read_text()
+    path.unlink()
+    golden.reload()
+    golden.feed()
+    golden.database["users"].update_many({}, {"$set": {"a.plan": "silver"}, "$inc": {"rev": 1}})
+    golden.feed()
+    path.write_text(text)
+    golden.reload()
+    golden.feed()
+    fill(golden)
+    with following(golden):
+        for route in (AccessPath.CACHE, AccessPath.ELASTIC):
+            assert entered(golden, route.value, GOLD, route) == (set(), route.value)
+
+
+def test_a_new_aggregate_is_derived_for_the_users_who_are_there(world: World) -> None:
+    world.user("u")
+    for at in (1, 2):
+        world.event("u", "Seen", world.now - at)
+    world.feed()
+    world.workspace(aggregates={**SHOP["aggregates"], "seen_count": {"event": "Seen", "count": True}})  # type: ignore[dict-item]  # a table of the shop
+    world.reload()
+    world.feed()
+    assert world.app.stores.index_requests.deriving("shop") == 1
+    fill(world)
+    assert world.app.stores.index_requests.deriving("shop") == 0
+    world.start({"campaign": "c", "audience": {"seen_count": {"gte": 2}}})
+    assert world.sent() == [("u", "one")]

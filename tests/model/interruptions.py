@@ -1,0 +1,77 @@
+"""Where others may come in between: failpoints, writes to the campaign, and who is dead writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from threading import current_thread
+from typing import Any
+
+from engine import failpoints
+from engine.campaign import compiled as compiling
+from engine.campaign.load import LoadedCampaign, campaign_from_spec
+from engine.pipeline import book, steering
+from engine.pipeline.deciding import Deciding, Origin
+from engine.pipeline.sending import Sending
+from engine.predicate.compiled import CompiledPredicate, compile_predicate
+from engine.predicate.fields import Catalogue
+from engine.predicate.tree import Tree
+from engine.stores.campaigns import Campaigns
+from tests.model.memory_services import Killed
+from tests.model.memory_world import MemoryWorld
+
+
+def harden(monkeypatch: Any, world: Callable[[], MemoryWorld]) -> None:
+    """Signals go to the world in use; whoever is dead settles nothing on its way out."""
+    monkeypatch.setattr(failpoints.os, "kill", lambda pid, number: world().signal(pid, number))
+    settle = Sending.settle
+
+    def alive(sending: Sending) -> None:
+        if current_thread() in world().dead:
+            raise Killed
+        settle(sending)
+
+    monkeypatch.setattr(Sending, "settle", alive)
+    record = Deciding.record
+
+    def looked(deciding: Deciding, campaign: Any, origin: Origin, looks: Any, decisions: Any) -> Any:
+        if "/look/" in origin.id:
+            failpoints.passage("slice.decided")  # a look at changed users can be overtaken there as a slice can
+        return record(deciding, campaign, origin, looks, decisions)
+
+    monkeypatch.setattr(Deciding, "record", looked)
+    for name in ("apply", "move", "evaluated"):
+        monkeypatch.setattr(Campaigns, name, _overtaken(getattr(Campaigns, name), world))
+
+
+def _overtaken(write: Callable[..., Any], world: Callable[[], MemoryWorld]) -> Callable[..., Any]:
+    """A write to the campaign that others may come before."""
+
+    def overtaken(*args: Any, **more: Any) -> Any:
+        act, world().before = world().before, None
+        if act is not None:
+            act()
+        return write(*args, **more)
+
+    return overtaken
+
+
+def remember(monkeypatch: Any) -> None:
+    """Files are read and predicates compiled once for all sequences: that is half of what a sequence costs."""
+    loaded: dict[str, LoadedCampaign] = {}
+    compiled: dict[tuple[str, bool], CompiledPredicate] = {}
+
+    def from_spec(spec: Mapping[str, object], catalogue: Catalogue) -> LoadedCampaign:
+        key = repr(spec)
+        if key not in loaded:
+            loaded[key] = campaign_from_spec(spec, catalogue)
+        return loaded[key]
+
+    def predicate(tree: Tree, catalogue: Catalogue, *, summaries: bool = True) -> CompiledPredicate:
+        key = repr(tree), summaries
+        if key not in compiled:
+            compiled[key] = compile_predicate(tree, catalogue, summaries=summaries)
+        return compiled[key]
+
+    monkeypatch.setattr(steering, "campaign_from_spec", from_spec)
+    monkeypatch.setattr(book, "campaign_from_spec", from_spec)
+    monkeypatch.setattr(compiling, "compile_predicate", predicate)

@@ -1,0 +1,392 @@
+"""Random sequences of what people, machines and accidents do to one campaign, judged by the reference."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from engine.clock import millis
+from engine.errors import IllegalTransition, WrongCall
+from tests.model.campaign_files import FILES, PLANS, USERS, spec
+from tests.model.memory_world import Installation, MemoryWorld
+from tests.model.reference import DAY, File, Person, Reference, enters
+
+DECIDING_POINTS: Final = (
+    "run.started",
+    "plan.sliced",
+    "slice.decided",
+    "enter.inserted",
+    "enter.reentered",
+    "choose.advanced",
+    "slice.recorded",
+    "slice.checkpointed",
+    "slice.closed",
+    "run.decided",
+    "look.decided",
+    "deliver.skipped",
+    "deliver.marked",
+    "deliver.sending",
+    "deliver.sent",
+    "deliver.settled",
+    "deliver.recovered",
+)
+SLEEPING_POINTS: Final = (*("slice.decided",) * 16, *DECIDING_POINTS)
+MEANWHILE: Final = (
+    "edit go",
+    "edit go",
+    "audience go",
+    "audience go",
+    "expire go",
+    "user go",
+    "user edit go",
+    "pause resume",
+    "pause resume go",
+    "pause user resume go",
+    "pause edit resume go",
+    "pause user stop go",
+    "pause",
+    "resume",
+    "resume go",
+    "stop",
+    "stop go",
+    "cancel go",
+    "delete go",
+    "advance go",
+    "replay",
+    "replay go",
+)
+COMMANDS: Final = ("edit", "pause", "resume", "stop", "cancel", "replay", "tick", "go", "launch")
+TICK_POINTS: Final = ("run.started", "lease.freed", "campaign.finished")
+FEED_POINTS: Final = ("feed.refreshed", "feed.asked", "feed.handled")
+STEPS: Final = (timedelta(hours=1), timedelta(days=1), timedelta(days=2), timedelta(days=5), timedelta(days=21))
+
+
+class Campaign(RuleBasedStateMachine):
+    """One campaign with five users, two clocks, a feed and workers. `shared` is set by the test."""
+
+    shared: Installation
+    using: Callable[[MemoryWorld], None]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = MemoryWorld(self.shared)
+        type(self).using(self.world)
+        self.reference = Reference(times=[self.world.now])
+
+    @initialize(
+        plans=st.lists(st.sampled_from(PLANS), min_size=2, max_size=5),
+        file=FILES,
+        one_off=st.sampled_from((False, False, True)),
+        launched=st.sampled_from((True, True, True, False)),
+        settled=st.booleans(),
+    )
+    def begin(self, plans: list[str], file: File, one_off: bool, launched: bool, settled: bool) -> None:
+        self.reference.one_off = one_off
+        for user, plan in zip(USERS, plans, strict=False):
+            self._user(user, plan)
+        self._apply(file)
+        if launched:
+            self.launch()
+        if settled:
+            self.settle()
+
+    # people
+
+    def _changed(self) -> None:
+        self.reference.noted()
+
+    def _unclean(self) -> None:
+        """The launch is crossed by something: who enters is no longer told exactly."""
+        self.reference.at_launch = None
+
+    def _user(self, user: str, plan: str) -> None:
+        self.world.user(user, email=f"{user}@x.example", plan=plan)
+        self.reference.people.setdefault(user, Person()).plan = plan
+        self._changed()
+
+    def _alive(self, user: str) -> bool:
+        return not self.reference.people.get(user, Person()).deleted
+
+    @rule(user=st.sampled_from(USERS), plan=st.sampled_from(PLANS))
+    def user(self, user: str, plan: str) -> None:
+        if self._alive(user):
+            self._unclean()
+            self._user(user, plan)
+
+    @rule(user=st.sampled_from(USERS), days=st.sampled_from((1, 4, 8)))
+    def vip(self, user: str, days: int) -> None:
+        if user in self.reference.people and self._alive(user):
+            self._unclean()
+            until = self.world.now + days * DAY
+            self.world.user(user, vip_until=until)
+            self.reference.people[user].vip_until = until
+            self._changed()
+
+    @rule(user=st.sampled_from(USERS))
+    def order(self, user: str) -> None:
+        if user in self.reference.people and self._alive(user):
+            self._unclean()
+            self.world.order(user, self.world.now)
+            self.reference.people[user].orders += 1
+            self._changed()
+
+    @rule(user=st.sampled_from(USERS))
+    def delete(self, user: str) -> None:
+        if user in self.reference.people:
+            self._unclean()
+            self.world.delete(user)
+            self.reference.people[user].deleted = True
+
+    def _apply(self, file: File) -> None:
+        if self.reference.one_off:
+            file = replace(file, again=None, ends=None)  # it takes its audience once
+        if self.reference.files and file == self.reference.file:
+            return
+        try:
+            self.world.apply(spec(file, one_off=self.reference.one_off))
+        except WrongCall:
+            return  # it has ended
+        self._unclean()
+        self.reference.files.append(file)
+        self._changed()
+
+    @rule(file=FILES)
+    def edit(self, file: File) -> None:
+        self._apply(file)
+
+    @rule(file=FILES)
+    def edit_audience(self, file: File) -> None:
+        """An edit of nothing but the audience."""
+        before = self.reference.file
+        self._apply(replace(before, audience=file.audience))
+
+    def _steer(self, what: str) -> bool:
+        try:
+            self.world.steer(what)
+        except (IllegalTransition, WrongCall):
+            return False
+        return True
+
+    @rule()
+    def launch(self) -> None:
+        if self._steer("launch") and self.reference.one_off:
+            people, now, file = self.reference.people, self.world.now, self.reference.file
+            self.reference.at_launch = {user for user, one in people.items() if enters(file, one, now)}
+
+    @rule()
+    def pause(self) -> None:
+        self._steer("pause")
+
+    @rule()
+    def resume(self) -> None:
+        now = self.world.now
+        if self._steer("resume"):
+            self.reference.resumed_at = now
+
+    @rule()
+    def stop(self) -> None:
+        self._unclean()
+        paused, now = self.world.record().state == "paused", self.world.now
+        if self._steer("stop") and paused:
+            self.reference.resumed_at = now
+
+    @rule(sure=st.sampled_from((False, False, True)))
+    def cancel(self, sure: bool) -> None:
+        if sure and self._steer("cancel"):
+            self._unclean()
+            self.reference.cancelled = True
+
+    @rule(user=st.sampled_from(USERS), refused=st.booleans())
+    def address(self, user: str, refused: bool) -> None:
+        """The provider begins, or ceases, to refuse a recipient."""
+        held = self.world.provider.refused
+        (held.add if refused else held.discard)(f"{user}@x.example")
+
+    @rule()
+    def replay(self) -> None:
+        failed = {
+            f"{stay.id}/{one.message}": stay
+            for stay in self.world.enrolments()
+            for one in stay.settled
+            if str(one.state) == "failed"
+            and stay.outgoing is None
+            and str(stay.reason) in ("None", "completed", "failed")
+        }
+        try:
+            self.world.replay()
+        except WrongCall:
+            return
+        refused = self.world.provider.refused
+        for key, stay in failed.items():
+            user = stay.user.rsplit("/", 1)[1]
+            first = next(one.message for one in stay.settled if str(one.state) == "failed")
+            if f"{user}@x.example" not in refused and key == f"{stay.id}/{first}":
+                self.reference.replayed.add(key)
+
+    @rule(by=st.sampled_from(STEPS))
+    def advance(self, by: timedelta) -> None:
+        self._unclean()
+        self.world.advance(by)
+        self.reference.times.append(self.reference.now + millis(by))
+        self._changed()
+
+    # machines
+
+    @rule(seconds=st.sampled_from((6, 31, 61)))
+    def wait(self, seconds: int) -> None:
+        self.world.wait(seconds)
+
+    @rule(second=st.booleans())
+    def tick(self, second: bool) -> None:
+        self.world.tick(second=second)
+
+    @rule()
+    def feed(self) -> None:
+        self.world.feed()
+
+    @rule(most=st.integers(1, 6))
+    def work(self, most: int) -> None:
+        self.world.work(most)
+
+    @rule(times=st.integers(1, 3))
+    def go(self, times: int) -> None:
+        """Everybody works for a while."""
+        for _ in range(times):
+            self.world.feed()
+            self.world.tick()
+            self.world.work()
+
+    @rule(most=st.integers(1, 3))
+    def lose(self, most: int) -> None:
+        self.world.lose(most)
+
+    # accidents
+
+    @rule(point=st.sampled_from(DECIDING_POINTS), passage=st.integers(1, 3), most=st.integers(1, 8))
+    def worker_dies(self, point: str, passage: int, most: int) -> None:
+        with self.world.dying(point, passage):
+            self.world.work(most)
+
+    @rule(point=st.sampled_from(TICK_POINTS), passage=st.integers(1, 2), second=st.booleans())
+    def clock_dies(self, point: str, passage: int, second: bool) -> None:
+        with self.world.dying(point, passage):
+            self.world.tick(second=second)
+
+    @rule(point=st.sampled_from(FEED_POINTS))
+    def feed_dies(self, point: str) -> None:
+        with self.world.dying(point, 1):
+            self.world.feed()
+
+    def _acting(self, words: str, file: File, user: str, plan: str) -> Callable[[], None]:
+        """What others do, word by word."""
+
+        def act() -> None:
+            for word in words.split():
+                match word:
+                    case "edit":
+                        self._apply(file)
+                    case "audience":
+                        self.edit_audience(file)
+                    case "user":
+                        self.user(user, plan)
+                    case "delete":
+                        self.delete(user)
+                    case "advance":
+                        self.advance(timedelta(days=1))
+                    case "cancel":
+                        self.cancel(sure=True)
+                    case "go":
+                        for _ in range(3):
+                            self.world.feed()
+                            self.world.tick(second=True)
+                            self.world.work()
+                    case "expire":
+                        self.world.wait(61)
+                    case "tick":
+                        self.world.tick()
+                    case _:
+                        getattr(self, word)()
+
+        return act
+
+    @rule(
+        point=st.sampled_from(SLEEPING_POINTS),
+        passage=st.integers(1, 2),
+        words=st.sampled_from(MEANWHILE),
+        file=FILES,
+        user=st.sampled_from(USERS),
+        plan=st.sampled_from(PLANS),
+    )
+    def worker_sleeps(self, point: str, passage: int, words: str, file: File, user: str, plan: str) -> None:
+        """A worker sleeps between two writes while others act; its lease may run out meanwhile."""
+        self.world.feed()
+        self.world.tick()
+        self.world.plan()
+        self.world.tick()
+        with self.world.crossed(point, passage, self._acting(words, file, user, plan)):
+            self.world.work()
+
+    @rule(point=st.sampled_from(SLEEPING_POINTS), passage=st.integers(1, 2))
+    def worker_dozes(self, point: str, passage: int) -> None:
+        """A worker sleeps between two writes until it is woken, whatever comes in between."""
+        self.world.feed()
+        self.world.tick()
+        self.world.plan()
+        self.world.tick()
+        self.world.doze(point, passage)
+
+    @rule(number=st.integers(0, 2), kill=st.sampled_from((False, False, True)))
+    def worker_wakes(self, number: int, kill: bool) -> None:
+        self.world.wake(number, kill=kill)
+
+    @rule(
+        command=st.sampled_from(COMMANDS),
+        words=st.sampled_from(MEANWHILE),
+        file=FILES,
+        other=FILES,
+        user=st.sampled_from(USERS),
+        plan=st.sampled_from(PLANS),
+    )
+    def command_is_overtaken(self, command: str, words: str, file: File, other: File, user: str, plan: str) -> None:
+        """Others act between what a command, or the clock, reads of the campaign and what it writes."""
+        with self.world.overtaken(self._acting(words, other, user, plan)):
+            self._acting(command, file, user, plan)()
+
+    # judgement
+
+    @rule()
+    def settle(self) -> None:
+        self.world.settle()
+        self.judge()
+
+    def judge(self) -> None:
+        record, enrolments = self.world.record(), self.world.enrolments()
+        if record.state in ("live", "finished") and self.reference.one_off:
+            self.reference.launched(enrolments)
+        self.reference.judge(str(record.state), enrolments, self.world.provider.taken)
+        if record.state in ("live", "draining", "cancelled", "finished"):
+            assert not self.world.app.stores.runs.undecided(), "a run is open"
+            left = [raw for raw in self.world.database["slices"].find({"state": "open"}) if raw["kind"] != "deliver"]
+            assert not left, f"nothing is open, and slices are: {left}"
+
+    def teardown(self) -> None:
+        """Whatever was done: it comes to rest; then it is resumed, stopped, and comes to its end."""
+        if sys.exc_info()[0] is not None:
+            while self.world.sleepers:
+                self.world.wake(0, kill=True)
+            return  # it has failed
+        self.settle()
+        if self.world.record().state == "paused":
+            self.resume()
+            self.settle()
+        self.stop()
+        self.settle()
+        self.advance(timedelta(days=21))
+        self.settle()
+        assert self.world.record().state in ("draft", "scheduled", "finished", "cancelled"), self.world.record().state

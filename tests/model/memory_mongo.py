@@ -1,0 +1,398 @@
+"""A MongoDB in memory, as far as the stores go: they run on it unchanged, some hundred times as fast as on a real one.
+
+`tests/model/test_memory_mongo.py` runs the stores' own tests on it. Its clock is the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+from threading import RLock
+from typing import Any, Final
+
+import bson
+from bson.objectid import ObjectId
+from bson.raw_bson import RawBSONDocument
+from bson.timestamp import Timestamp
+from pymongo import DeleteOne, InsertOne, UpdateMany, UpdateOne
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
+
+from tests.model.memory_documents import (
+    MISSING,
+    Document,
+    Test,
+    at,
+    compiled,
+    copied,
+    evaluated,
+    projected,
+    rank,
+    updated,
+)
+
+_DUPLICATE: Final = 11000
+_MISSING_HINT: Final = 2
+
+
+class Done:
+    """What a write did."""
+
+    def __init__(self, matched: int = 0, modified: int = 0, deleted: int = 0, upserted: object = None) -> None:
+        self.matched_count = matched
+        self.modified_count = modified
+        self.deleted_count = deleted
+        self.upserted_id = upserted
+
+
+class Cursor:
+    """The documents found, sorted and cut when they are read."""
+
+    def __init__(self, found: list[Document], projection: Mapping[str, Any] | None, limit: int = 0) -> None:
+        self._found = found
+        self._projection = projection
+        self._limit = limit
+
+    def sort(self, key: str | Sequence[tuple[str, int]], direction: int = 1) -> Cursor:
+        """Order by one path, or by several."""
+        pairs = [(key, direction)] if isinstance(key, str) else list(key)
+        for path, way in reversed(pairs):
+            self._found.sort(key=lambda one, path=path: rank(at(one, path)), reverse=way < 0)  # type: ignore[misc]
+        return self
+
+    def limit(self, number: int) -> Cursor:
+        """Give at most so many."""
+        self._limit = number
+        return self
+
+    def __iter__(self) -> Iterator[Document]:
+        for one in islice(self._found, self._limit or None):
+            yield projected(one, self._projection)
+
+    def next(self) -> Document:
+        """The first one."""
+        return next(iter(self))
+
+
+class MemoryCollection:
+    """One collection: documents by `_id`, in the order of their ids where nothing else is asked for."""
+
+    def __init__(self, database: MemoryDatabase, name: str) -> None:
+        self.database = database
+        self.name = name
+        self.documents: dict[Any, Document] = {}
+        self.unique: list[tuple[str, ...]] = []
+        self.indexes = {"_id_"}
+
+    # reading
+
+    def with_options(self, **options: object) -> MemoryCollection:
+        """There is one copy of everything: every read is of a majority."""
+        return self
+
+    def _those(self, query: Mapping[str, Any] | None, hint: str | None = None) -> list[Document]:
+        if isinstance(hint, str) and hint not in self.indexes:
+            raise OperationFailure(f"there is no index {hint} of {self.name}", _MISSING_HINT)
+        with self.database.lock:
+            if not query:
+                return list(self.documents.values())
+            key = query.get("_id")
+            if isinstance(key, (str, int)):
+                held = self.documents.get(key)
+                candidates: Iterable[Document] = [] if held is None else [held]
+            elif isinstance(key, dict) and list(key) == ["$in"]:
+                candidates = [self.documents[one] for one in dict.fromkeys(key["$in"]) if one in self.documents]
+            else:
+                candidates = list(self.documents.values())
+            test, now = self.database.test(query), self.database.now()
+            return [one for one in candidates if test(one, now)]
+
+    def find(
+        self,
+        query: Mapping[str, Any] | None = None,
+        projection: Mapping[str, Any] | None = None,
+        *,
+        hint: str | None = None,
+        limit: int = 0,
+        batch_size: int = 0,
+    ) -> Cursor:
+        """Those that match; by `_id`, as the index gives them."""
+        found = self._those(query, hint)
+        found.sort(key=lambda one: rank(one["_id"]))
+        return Cursor(found, projection, limit)
+
+    def find_one(
+        self,
+        query: Mapping[str, Any] | None = None,
+        projection: Mapping[str, Any] | None = None,
+        *,
+        hint: str | None = None,
+    ) -> Document | None:
+        """The first that matches."""
+        return next(iter(self.find(query, projection, hint=hint, limit=1)), None)
+
+    def count_documents(self, query: Mapping[str, Any], *, hint: str | None = None) -> int:
+        """How many match."""
+        return len(self._those(query, hint))
+
+    def estimated_document_count(self) -> int:
+        """How many there are."""
+        return len(self.documents)
+
+    def index_information(self) -> dict[str, Any]:
+        """Only the key is told."""
+        return {"_id_": {"key": [("_id", 1)]}}
+
+    def create_indexes(self, models: Sequence[Any]) -> list[str]:
+        """Unique indexes are kept, the others known by name."""
+        for model in models:
+            told = model.document
+            self.indexes.add(told["name"])
+            if told.get("unique"):
+                self.unique.append(tuple(told["key"]))
+        return [model.document["name"] for model in models]
+
+    # writing
+
+    def _store(self, document: Document, *, new: bool) -> None:
+        key = document["_id"]
+        if new and key in self.documents:
+            raise DuplicateKeyError(f"{self.name} has {key}", _DUPLICATE)
+        for paths in self.unique:
+            wanted = [at(document, path) for path in paths]
+            for other in self.documents.values():
+                if other["_id"] != key and [at(other, path) for path in paths] == wanted:
+                    raise DuplicateKeyError(f"{self.name} has {wanted}", _DUPLICATE)
+        before = self.documents.get(key)
+        self.documents[key] = document
+        if before != document:
+            self.database.told(self.name, before, document)
+
+    def insert_one(self, document: Document) -> Done:
+        """Insert; raises `DuplicateKeyError`."""
+        with self.database.lock:
+            self._store(_plain(document), new=True)
+        return Done()
+
+    def insert_many(self, documents: Sequence[Document | RawBSONDocument], *, ordered: bool = True) -> Done:
+        """Insert all but those that exist; raises `BulkWriteError` where there were some."""
+        failed = []
+        with self.database.lock:
+            for index, document in enumerate(documents):
+                try:
+                    self._store(_plain(document), new=True)
+                except DuplicateKeyError:
+                    failed.append({"index": index, "code": _DUPLICATE})
+        if failed:
+            raise BulkWriteError({"writeErrors": failed})
+        return Done()
+
+    def _write(self, query: Mapping[str, Any], update: Any, *, upsert: bool, many: bool) -> Done:
+        with self.database.lock:
+            found = self._those(query)
+            found = found if many else found[:1]
+            now, modified = self.database.now(), 0
+            for one in found:
+                after = updated(one, update, now)
+                modified += after != one
+                self._store(after, new=False)
+            if found or not upsert:
+                return Done(len(found), modified)
+            fresh = updated(_equal(query), update, now, inserting=True)
+            self._store(fresh, new=True)
+            return Done(upserted=fresh["_id"])
+
+    def update_one(self, query: Mapping[str, Any], update: Any, *, upsert: bool = False) -> Done:
+        """Update the first that matches."""
+        return self._write(query, update, upsert=upsert, many=False)
+
+    def update_many(self, query: Mapping[str, Any], update: Any, *, upsert: bool = False, hint: Any = None) -> Done:
+        """Update all that match."""
+        return self._write(query, update, upsert=upsert, many=True)
+
+    def replace_one(self, query: Mapping[str, Any], document: Document, *, upsert: bool = False) -> Done:
+        """Replace, or insert, by key."""
+        with self.database.lock:
+            if self._those(query) or upsert:
+                self._store(_plain(document), new=False)
+        return Done()
+
+    def find_one_and_update(self, query: Mapping[str, Any], update: Any, **options: object) -> Document | None:
+        """Update the first that matches, and give it as it is then."""
+        with self.database.lock:
+            found = self._those(query)
+            if not found:
+                return None
+            self._write({"_id": found[0]["_id"]}, update, upsert=False, many=False)
+            return projected(self.documents[found[0]["_id"]], None)
+
+    def delete_one(self, query: Mapping[str, Any]) -> Done:
+        """Delete the first that matches."""
+        return self._delete(query, 1)
+
+    def delete_many(self, query: Mapping[str, Any], **options: object) -> Done:
+        """Delete all that match."""
+        return self._delete(query, None)
+
+    def _delete(self, query: Mapping[str, Any], most: int | None) -> Done:
+        with self.database.lock:
+            gone = self._those(query)[:most]
+            for one in gone:
+                del self.documents[one["_id"]]
+        return Done(deleted=len(gone))
+
+    def bulk_write(self, writes: Sequence[Any], *, ordered: bool = True) -> Done:
+        """Several writes, one after another."""
+        total = Done()
+        with self.database.lock:
+            for one in writes:
+                if isinstance(one, InsertOne):
+                    self.insert_one(one._doc)
+                    continue
+                if isinstance(one, DeleteOne):
+                    total.deleted_count += self.delete_one(one._filter).deleted_count
+                    continue
+                done = self._write(one._filter, one._doc, upsert=bool(one._upsert), many=isinstance(one, UpdateMany))
+                assert isinstance(one, (UpdateOne, UpdateMany))
+                total.matched_count += done.matched_count
+                total.modified_count += done.modified_count
+        return total
+
+    # aggregating
+
+    def aggregate(self, pipeline: Sequence[Mapping[str, Any]], **options: object) -> Cursor:
+        """The stages that the stores use."""
+        with self.database.lock:
+            found = [projected(one, None) for one in sorted(self.documents.values(), key=lambda one: rank(one["_id"]))]
+            return Cursor(self._staged(found, pipeline), None)
+
+    def _staged(self, found: list[Document], pipeline: Sequence[Mapping[str, Any]]) -> list[Document]:
+        now = self.database.now()
+        for stage in pipeline:
+            ((operator, told),) = stage.items()
+            match operator:
+                case "$match":
+                    test = self.database.test(told)
+                    found = [one for one in found if test(one, now)]
+                case "$sort":
+                    found = list(Cursor(found, None).sort(list(told.items())))
+                case "$limit":
+                    found = found[:told]
+                case "$set":
+                    found = [updated(one, [stage], now) for one in found]
+                case "$project":
+                    found = [_computed(one, told, now) for one in found]
+                case "$unwind":
+                    path = told[1:]
+                    found = [{**one, path: each} for one in found for each in one[path]]
+                case "$group":
+                    found = _grouped(found, told, now)
+                case "$facet":
+                    found = [{name: self._staged(found, stages) for name, stages in told.items()}]
+                case "$unionWith":
+                    other = self.database[told["coll"]]
+                    found = [*found, *other.aggregate(told["pipeline"])]
+                case _:
+                    raise NotImplementedError(operator)
+        return found
+
+
+def _plain(document: Document | RawBSONDocument) -> Document:
+    plain: Document = bson.decode(document.raw) if isinstance(document, RawBSONDocument) else dict(copied(document))
+    plain.setdefault("_id", ObjectId())
+    return plain
+
+
+def _equal(query: Mapping[str, Any]) -> Document:
+    """What an upsert takes over from its filter."""
+    return {key: value for key, value in query.items() if not key.startswith("$") and not isinstance(value, dict)}
+
+
+def _computed(document: Document, told: Mapping[str, Any], now: datetime) -> Document:
+    kept = projected(document, {key: one for key, one in told.items() if one in (0, 1) and not isinstance(one, bool)})
+    for key, one in told.items():
+        if isinstance(one, (dict, str)):
+            value = evaluated(one, document, now)
+            if value is not MISSING:
+                kept[key] = value
+    return kept
+
+
+def _grouped(found: list[Document], told: Mapping[str, Any], now: datetime) -> list[Document]:
+    groups: dict[str, tuple[Any, list[Document]]] = {}
+    for one in found:
+        key = evaluated(told["_id"], one, now)
+        groups.setdefault(repr(key), (key, []))[1].append(one)
+    rows = []
+    for key, members in groups.values():
+        row: Document = {"_id": key}
+        for name, spec in told.items():
+            if name != "_id":
+                ((operator, operand),) = spec.items()
+                values = [evaluated(operand, one, now) for one in members]
+                row[name] = {"$sum": sum, "$min": min, "$max": max}[operator](values)
+        rows.append(row)
+    return rows
+
+
+class MemoryDatabase:
+    """Collections by name; `now` is the server's clock."""
+
+    def __init__(self, name: str, now: Callable[[], datetime]) -> None:
+        self.name = name
+        self.now = now
+        self.lock = RLock()
+        self.changes: list[tuple[int, Document | None, Document]] = []
+        self._collections: dict[str, MemoryCollection] = {}
+        self._tests: dict[str, Test] = {}
+        self._ticks = 0
+
+    def test(self, query: Mapping[str, Any]) -> Test:
+        """A filter compiled; the same ones are asked again and again."""
+        key = repr(query)
+        known = self._tests.get(key)
+        if known is None:
+            if len(self._tests) > 5_000:
+                self._tests.clear()
+            known = self._tests[key] = compiled(query)
+        return known
+
+    def __getitem__(self, name: str) -> MemoryCollection:
+        if name not in self._collections:
+            self._collections[name] = MemoryCollection(self, name)
+        return self._collections[name]
+
+    __getattr__ = __getitem__
+
+    def get_collection(self, name: str, **options: object) -> MemoryCollection:
+        """The collection of a name."""
+        return self[name]
+
+    def with_options(self, *options: object, **more: object) -> MemoryDatabase:
+        """There is one kind of it."""
+        return self
+
+    def list_collection_names(self) -> list[str]:
+        """Those that were asked for."""
+        return list(self._collections)
+
+    def create_collection(self, name: str) -> MemoryCollection:
+        """The collection of a name."""
+        return self[name]
+
+    def told(self, name: str, before: Document | None, after: Document) -> None:
+        """Note a change for the streams."""
+        if name == "users":
+            self._ticks += 1
+            self.changes.append((self._ticks, before, after))
+
+    def command(self, command: str) -> Document:
+        """`ping` tells the operation time, `hello` the server's clock."""
+        return {"operationTime": Timestamp(1, self._ticks), "localTime": self.now()}  # of the last change of a user
+
+    def clear(self) -> None:
+        """Empty it; indexes stay."""
+        self.changes.clear()
+        self._ticks = 0
+        for collection in self._collections.values():
+            collection.documents.clear()

@@ -1,0 +1,311 @@
+"""A whole engine in one thread on a database in memory, with clocks of its own: the model's sequences run on it.
+
+The use cases, the stores and the policies are the real ones. Time passes where a sequence says so, and a millisecond
+with each question; two clocks tick, workers are killed and put to sleep at failpoints, messages are lost.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from signal import SIGKILL
+from threading import Thread, current_thread
+from typing import Any, Final
+from unittest.mock import patch
+
+import yaml
+from pydantic import SecretStr
+
+from engine import core, failpoints
+from engine.app import App
+from engine.campaign.load import LoadedCampaign, load_campaign
+from engine.clock import Instant, millis
+from engine.domain.campaign import CampaignRecord
+from engine.domain.changes import NewEvent, UserChange
+from engine.domain.enrolment import Enrolment
+from engine.domain.keys import user_key
+from engine.pipeline.replaying import replay
+from engine.settings import Engine, Paths, Services, Settings
+from engine.stores.documents import read_enrolment
+from engine.stores.migrate import migrate_mongo
+from engine.stores.opened import Stores
+from tests.integration.pipeline_shop import POLICIES, SHOP, Collected
+from tests.model.memory_mongo import MemoryDatabase
+from tests.model.memory_services import START, Broker, Killed, Machine, MemoryStream, ModelClock, Provider, Sleeper
+
+NAME: Final = "series"
+MOST_STEPS: Final = 200
+INACTIVITY: Final = timedelta(days=20)
+
+
+class MemoryApp(App):
+    """A process's engine on the database in memory."""
+
+    def __init__(self, settings: Settings, database: MemoryDatabase, broker: Broker, machine: Machine) -> None:
+        def stores(services: Any, tell: Any) -> Stores:
+            made = Stores(services, tell)
+            made.__dict__["database"] = database
+            made.__dict__["broker_client"] = broker
+            made.__dict__["user_stream"] = lambda token: MemoryStream(database, token)
+            made.__dict__["clock"] = ModelClock(made.times, machine)
+            return made
+
+        stores.OUTAGES = Stores.OUTAGES  # type: ignore[attr-defined]
+        with patch.object(core, "Stores", stores):
+            super().__init__(settings)
+        self.system = self.clock
+
+
+class Installation:
+    """What does not change from sequence to sequence: folders, settings, catalogues, policies, loaded files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        profile = {
+            "profile": "default",
+            "lane": "fast",
+            "slice_users": 2,
+            "batch": {"candidates": [2]},
+            "inactivity": "20d",
+            "reconcile": "3650d",  # the safety net would hide what was lost
+            "errors": {"budget": "100%"},
+        }
+        self._write("conf/workspaces/shop.yaml", {"workspace": "shop", **SHOP})
+        self._write("policies/lanes.yaml", POLICIES)
+        self._write("policies/profiles/default.yaml", profile)
+        mongo, redis = SecretStr("mongodb://unused.invalid"), SecretStr("redis://unused.invalid")
+        self.settings = Settings(
+            services=Services(mongo_url=mongo, broker_url=redis, mongo_database="memory"),
+            paths=Paths(
+                var=folder / "var",
+                policies=folder / "policies",
+                workspaces=folder / "conf/workspaces",
+                campaigns=folder / "campaigns",
+            ),
+            engine=Engine.model_validate({"checkpoint": "0s"}),
+        )
+        self._loaded: dict[str, LoadedCampaign] = {}
+        self.machine = Machine()
+        self.database = MemoryDatabase("memory", self.machine.moment)
+        migrate_mongo(self.database)  # type: ignore[arg-type]  # a database as far as the stores go
+        self.first = MemoryApp(self.settings, self.database, Broker(), self.machine)
+
+    def _write(self, name: str, content: object) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        return path
+
+    def loaded(self, spec: Mapping[str, Any]) -> LoadedCampaign:
+        """A campaign file, read once."""
+        key = json.dumps(spec, sort_keys=True)
+        if key not in self._loaded:
+            path = self._write("campaigns/series.yaml", spec)
+            self._loaded[key] = load_campaign(path, self.first.catalogues, self.first.policies)
+        return self._loaded[key]
+
+
+class MemoryWorld:
+    """One sequence's engine: two clocks (the second has a process of its own), a feed, and workers."""
+
+    def __init__(self, shared: Installation) -> None:
+        self.shared = shared
+        self.database = shared.database
+        self.database.clear()
+        self.machine = shared.machine
+        self.machine.ms = START
+        self.asked: deque[tuple[str, str, str]] = deque()
+        self.provider = Provider()
+        self.broker = Broker()
+        self.dead: set[Thread] = set()
+        self.sleepers: list[Sleeper] = []
+        self.meanwhile: Callable[[], None] | None = None
+        self.before: Callable[[], None] | None = None
+        self.app = self.open()
+        self.other = self.open()
+        self.app.stores.times.advance(START, START)
+        self.feed()
+
+    def open(self) -> App:
+        """An application as a further process has it."""
+        app = MemoryApp(self.shared.settings, self.database, self.broker, self.machine)
+        app.__dict__["catalogues"] = self.shared.first.catalogues
+        app.__dict__["watcher"] = self.shared.first.watcher
+        app._channels["email"] = self.provider
+        app.hooks.messenger = Collected(self.asked)
+        return app
+
+    # what people do
+
+    @property
+    def now(self) -> Instant:
+        return self.app.clock.campaign_now()
+
+    def record(self) -> CampaignRecord:
+        return self.app.steering.named(NAME)
+
+    def apply(self, spec: Mapping[str, Any]) -> None:
+        self.app.steering.apply(self.shared.loaded(spec))
+
+    def steer(self, what: str) -> None:
+        getattr(self.app.steering, what)(self.record())
+
+    def replay(self) -> int:
+        app = self.app
+        return replay(app.stores.deliveries, app.steering, app.stores.bell, app.clock, self.record(), None)
+
+    def user(self, user: str, **fields: Any) -> None:
+        catalogue = self.app.book.catalogue("shop")
+        paths = {catalogue.fields[name].mongo_path: value for name, value in fields.items()}
+        self.app.imports("shop").upserts.apply([UserChange(user_key("shop", user), paths)])
+
+    def delete(self, user: str) -> None:
+        self.app.imports("shop").tombstones.delete(user_key("shop", user))
+
+    def order(self, user: str, at: Instant) -> None:
+        key, stores = user_key("shop", user), self.app.imports("shop")
+        stores.events.record([NewEvent(key, f"o-{self.machine.now()}", "Order Completed", at, {})])
+        stores.derivation.derive([key])
+
+    def advance(self, by: timedelta) -> None:
+        self.app.stores.times.advance(self.now + millis(by), self.machine.now())
+
+    # what the machine does
+
+    def wait(self, seconds: int) -> None:
+        """System time passes: leases run out, back-offs end, what was not heard is rung again."""
+        self.machine.ms += seconds * 1_000
+
+    def feed(self) -> int:
+        handled, wanted = 0, len(self.database.changes)
+        while True:
+            handled += self.app.feeding.step(timedelta(0))
+            if self.app.stores.feeds.position() >= 1 << 32 | wanted:
+                return handled
+
+    def tick(self, *, second: bool = False) -> int:
+        return (self.other if second else self.app).ticking.run()
+
+    def work(self, most: int = 10_000) -> int:
+        done = 0
+        while self.asked and done < most:
+            kind, ident, _ = self.asked.popleft()
+            self._do(kind, ident)
+            done += 1
+        return done
+
+    def plan(self) -> None:
+        """Plan the runs that are to be planned, and leave the rest."""
+        for _ in range(len(self.asked)):
+            kind, ident, lane = self.asked.popleft()
+            if kind == "plan":
+                self._do(kind, ident)
+            else:
+                self.asked.append((kind, ident, lane))
+
+    def _do(self, kind: str, ident: str) -> None:
+        uses: dict[str, Callable[[str], object]] = {
+            "process": self.app.processing.run,
+            "deliver": self.app.delivering.run,
+            "plan": self.app.planning.run,
+            "finish": self.app.finishing.run,
+            "look": lambda _: self.app.looking.run(),
+        }
+        uses[kind](ident)
+
+    def lose(self, most: int) -> None:
+        """Messages are lost."""
+        for _ in range(min(most, len(self.asked))):
+            self.asked.popleft()
+
+    @contextmanager
+    def dying(self, point: str, passage: int) -> Iterator[None]:
+        """Whoever comes to `point` for the `passage`-th time inside dies there."""
+        failpoints.arm(f"{point}=kill@{passage}")
+        try:
+            yield
+        except Killed:
+            self.app.feeding.close()
+        finally:
+            self.dead.clear()
+            failpoints.arm("")
+
+    @contextmanager
+    def crossed(self, point: str, passage: int, act: Callable[[], None]) -> Iterator[None]:
+        """Whoever comes to `point` for the `passage`-th time inside sleeps there while `act` is done."""
+        failpoints.arm(f"{point}=stop@{passage}")
+        self.meanwhile = act
+        try:
+            yield
+        finally:
+            self.meanwhile = None
+            failpoints.arm("")
+
+    def doze(self, point: str, passage: int) -> None:
+        """A worker takes the next piece of work, and sleeps where it comes to `point` for the `passage`-th time."""
+        for _ in range(len(self.asked)):
+            kind, ident, lane = self.asked.popleft()
+            if kind in ("process", "look", "deliver"):
+                sleeper = Sleeper(lambda kind=kind, ident=ident: self._do(kind, ident))  # type: ignore[misc]
+                self.sleepers.append(sleeper)
+                failpoints.arm(f"{point}=stop@{passage}")
+                try:
+                    sleeper.start()
+                finally:
+                    failpoints.arm("")
+                if sleeper.over:
+                    self.sleepers.remove(sleeper)
+                return
+            self.asked.append((kind, ident, lane))
+
+    def wake(self, number: int, *, kill: bool = False) -> None:
+        """One of those asleep goes on to its end, or is killed as it sleeps."""
+        if not self.sleepers:
+            return
+        sleeper = self.sleepers[number % len(self.sleepers)]
+        if kill:
+            self.dead.add(sleeper.thread)
+        sleeper.wake(kill=kill)
+        self.sleepers.remove(sleeper)
+
+    @contextmanager
+    def overtaken(self, act: Callable[[], None]) -> Iterator[None]:
+        """`act` is done between what is read inside and its first write to the campaign."""
+        self.before = act
+        try:
+            yield
+        finally:
+            self.before = None
+
+    def signal(self, pid: int, number: int) -> None:
+        """What stands for `os.kill` at a failpoint."""
+        if number == SIGKILL:
+            self.dead.add(current_thread())
+            raise Killed
+        sleeper = next((one for one in self.sleepers if one.thread is current_thread()), None)
+        if sleeper is not None:
+            sleeper.sleep()
+            return
+        act, self.meanwhile = self.meanwhile, None
+        if act is not None:
+            act()
+
+    def settle(self) -> None:
+        """Until nothing is open and nothing more happens; system time passes where nothing else does."""
+        while self.sleepers:
+            self.wake(0)
+        for step in range(MOST_STEPS):
+            happened = self.feed() + self.tick(second=step % 5 == 4) + self.work()
+            if happened or self.asked:
+                continue
+            if self.feed() == 0 and self.app.openness.what() is None:
+                return
+            self.wait(31)
+        raise AssertionError(f"never settles: {self.app.openness.what()}")
+
+    def enrolments(self) -> list[Enrolment]:
+        return [read_enrolment(raw) for raw in self.database["enrolments"].find()]

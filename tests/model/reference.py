@@ -1,0 +1,288 @@
+"""What must hold of one campaign when nothing is open: the sentences of SEMANTICS.md, without a word of the engine.
+
+The reference is told what people do (users, events, files, commands, time) and never how the engine works. It knows a
+small language of audiences and rules, and judges the enrolments and the mails that it is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Final
+
+DAY: Final = 86_400_000
+VIP: Final = 3 * DAY
+INACTIVITY: Final = 20 * DAY
+GOING: Final = ("live", "draining")
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message: `wait` in milliseconds, and the plan that its rule asks for."""
+
+    name: str
+    wait: int = 0
+    when: str | None = None
+
+
+@dataclass(frozen=True)
+class File:
+    """A campaign file: the audience by name, who leaves, who enters again after how long, until when, the messages."""
+
+    audience: str = "all"
+    unmatched: bool = True
+    exit_plan: str | None = None
+    goal_plan: str | None = None
+    again: int | None = None
+    ends: int | None = None
+    messages: tuple[Message, ...] = (Message("one"),)
+
+
+@dataclass
+class Person:
+    """What is known of a user."""
+
+    plan: str = "free"
+    vip_until: int | None = None
+    orders: int = 0
+    deleted: bool = False
+
+
+def matches(audience: str, person: Person, now: int) -> bool:
+    """Whether a user is meant by an audience."""
+    if person.deleted:
+        return False
+    match audience:
+        case "all":
+            return True
+        case "pro" | "free":
+            return person.plan == audience
+        case "ordered":
+            return person.orders > 0
+        case "vip":  # `vip_until: {within_next: 3d}`
+            return person.vip_until is not None and now < person.vip_until <= now + VIP
+    raise AssertionError(audience)
+
+
+def flip(audience: str, person: Person, now: int) -> int | None:
+    """When time alone changes the answer next."""
+    if audience != "vip" or person.vip_until is None or person.vip_until <= now:
+        return None
+    return person.vip_until if matches(audience, person, now) else person.vip_until - VIP
+
+
+def enters(file: File, person: Person, now: int) -> bool:
+    """Whether a user who was never in enters: matches, and does not meet the goal already."""
+    return matches(file.audience, person, now) and (file.goal_plan is None or person.plan != file.goal_plan)
+
+
+class Wrong(AssertionError):
+    """The engine did what SEMANTICS.md does not say."""
+
+
+def must(holds: bool, what: str) -> None:
+    """Raises `Wrong` where it does not hold."""
+    if not holds:
+        raise Wrong(what)
+
+
+@dataclass
+class Reference:
+    """One campaign and its users, as people know them."""
+
+    one_off: bool = False
+    people: dict[str, Person] = field(default_factory=dict)
+    files: list[File] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
+    could_enter: set[str] = field(default_factory=set)
+    at_launch: set[str] | None = None
+    replayed: set[str] = field(default_factory=set)
+    cancelled: bool = False
+    resumed_at: int = 0
+
+    @property
+    def file(self) -> File:
+        """The present revision."""
+        return self.files[-1]
+
+    @property
+    def now(self) -> int:
+        """Campaign time."""
+        return self.times[-1]
+
+    def noted(self) -> None:
+        """Something changed: note who could have entered by what stands now, at any time so far, by any revision."""
+        for user, person in self.people.items():
+            if user not in self.could_enter:
+                told = (matches(file.audience, person, at) for file in self.files for at in self.times)
+                if any(told):
+                    self.could_enter.add(user)
+
+    # section 4, 7: nothing is left undone
+
+    def judge(self, state: str, enrolments: Sequence[Any], taken: Mapping[str, int]) -> None:
+        """Judge everything, in a state in which nothing is open; `taken` are the mails by delivery key."""
+        by_user: dict[str, list[Any]] = {}
+        for one in enrolments:
+            by_user.setdefault(one.user.rsplit("/", 1)[1], []).append(one)
+        for user, stays in by_user.items():
+            self._history(user, stays)
+        self._mails(enrolments, taken, state)
+        if state == "paused":
+            return
+        active = {user: stays[-1] for user, stays in by_user.items() if stays[-1].active}
+        for one in enrolments:
+            must(one.outgoing is None, f"nothing is open, and a delivery is on its way: {one}")
+        if state == "live" and self.file.ends is not None:
+            must(self.now < self.file.ends, f"live at {self.now}, and its intake ended at {self.file.ends}")
+        if state in ("cancelled", "finished"):
+            must(not active, f"{state}, and {sorted(active)} are in")
+        if state == "draining" or (state == "live" and self.one_off):
+            # "finished when its launch run is decided, no stay is active and no delivery open"
+            must(bool(active), f"{state} with nobody in it: it is to be finished")
+        if state not in GOING:
+            return
+        for user, stay in active.items():
+            self._inside(user, stay)
+        if state == "live" and not self.one_off:
+            for user, person in self.people.items():
+                self._outside(user, person, by_user.get(user, []))
+
+    def launched(self, enrolments: Iterable[Any]) -> None:
+        """A one-off campaign takes its audience once, at launch: exactly those, where nothing came in between."""
+        if self.at_launch is not None:
+            inside = {one.user.rsplit("/", 1)[1] for one in enrolments}
+            must(inside == self.at_launch, f"launched for {sorted(self.at_launch)}, and {sorted(inside)} entered")
+            self.at_launch = None
+
+    # section 2: the decision
+
+    def _outside(self, user: str, person: Person, stays: Sequence[Any]) -> None:
+        """Enter: the user exists and matches, does not meet the goal, and was never in (or long enough ago)."""
+        if stays and stays[-1].active:
+            return
+        if not enters(self.file, person, self.now):
+            return
+        if not stays:
+            raise Wrong(f"{user} matches {self.file.audience} and never entered")
+        if self.file.again is not None:
+            opens = stays[-1].ended_at + self.file.again
+            must(self.now < opens, f"{user} matches {self.file.audience} and may enter again since {opens}")
+            # "an ended stay of a campaign with again_after keeps due_at = end + W"
+            due = stays[-1].due_at
+            must(due is not None and due <= opens, f"{user} may enter again at {opens}, and is due at {due}")
+
+    def _reached(self, person: Person) -> bool:
+        return self.file.goal_plan is not None and person.plan == self.file.goal_plan
+
+    def _inside(self, user: str, stay: Any) -> None:
+        """An active stay that no exit ends, which waits for its next message."""
+        person, file = self.people[user], self.file
+        must(stay.revision == len(self.files), f"{user} is in by revision {stay.revision} of {len(self.files)}")
+        must(not person.deleted, f"{user} is deleted and in")
+        must(not self.cancelled, f"{user} is in a campaign that was cancelled")
+        must(not self._reached(person), f"{user} has reached the goal and is in")
+        must(file.exit_plan is None or person.plan != file.exit_plan, f"{user} meets the exit rule and is in")
+        if file.unmatched:
+            must(matches(file.audience, person, self.now), f"{user} does not match {file.audience} any more and is in")
+        idle = max(stay.entered_at, stay.settled_at or 0, self.resumed_at)
+        must(self.now < idle + INACTIVITY, f"{user} stands idle since {idle} and is in")
+        open_messages = [one for one in file.messages if not self._settled(stay, one.name)]
+        must(bool(open_messages), f"{user} has had every message and is in")
+        moments = [flip(file.audience, person, self.now)] if file.unmatched else []
+        first = next((one for one in open_messages if one.when in (None, person.plan)), None)
+        if first is not None:
+            due = (stay.settled_at or stay.entered_at) + first.wait
+            must(self.now < due, f"{user} is to get {first.name} since {due}")
+            moments.append(due)
+        next_moment = min((one for one in moments if one is not None), default=None)
+        if next_moment is not None:
+            must(stay.due_at is not None, f"{user} is to be looked at at {next_moment}, and nothing brings it up")
+            must(stay.due_at <= next_moment, f"{user} is due at {stay.due_at}, too late for {next_moment}")
+
+    @staticmethod
+    def _settled(stay: Any, message: str) -> bool:
+        return any(one.message == message for one in stay.settled)
+
+    # section 1, 2, 5: what may have happened
+
+    def _history(self, user: str, stays: Sequence[Any]) -> None:
+        """Stays follow one another, nobody entered who could not, and each ended for a reason that could be."""
+        must([one.entry for one in stays] == list(range(1, len(stays) + 1)), f"{user} has stays {stays}")
+        must(user in self.could_enter, f"{user} entered and never matched")
+        agains = [file.again for file in self.files if file.again is not None]
+        for before, after in pairwise(stays):
+            must(not before.active, f"{user} is in twice")
+            must(bool(agains), f"{user} entered twice, and nobody may")
+            must(after.entered_at >= before.ended_at + min(agains), f"{user} entered again too early")
+        for stay in stays:
+            names = [one.message for one in stay.settled] + ([stay.outgoing.message] if stay.outgoing else [])
+            must(len(set(names)) == len(names), f"{user} was written to twice in one stay: {names}")
+            self._waits(user, stay)
+            if not stay.active:
+                self._ended(user, stay)
+
+    def _waits(self, user: str, stay: Any) -> None:
+        """No message is sent before its wait is over, by the shortest that any revision had."""
+        before = stay.entered_at
+        for one in stay.settled:
+            waits = [message.wait for file in self.files for message in file.messages if message.name == one.message]
+            must(one.at >= before + min(waits), f"{user} got {one.message} at {one.at}, {one.at - before} ms after")
+            before = max(before, one.at)
+
+    def _ended(self, user: str, stay: Any) -> None:
+        """Exactly one reason, and one that the campaign and the user could give."""
+        reason = str(stay.reason)
+        reasons = {"completed", "inactive"}
+        if any(file.unmatched or file.exit_plan for file in self.files):
+            reasons.add("unmatched")
+        if any(file.goal_plan for file in self.files):
+            reasons.add("goal")
+        if self.people[user].deleted:
+            reasons.add("deleted")
+        if self.cancelled:
+            reasons.add("cancelled")
+        must(reason in reasons, f"{user} left as {reason}")
+        names = {one.message for one in stay.settled}
+        if reason == "completed":
+            whole = any(names >= {message.name for message in file.messages} for file in self.files)
+            must(whole or stay.outgoing is not None, f"{user} has completed with {sorted(names)}")
+        if reason == "inactive":
+            idle = max(stay.entered_at, stay.settled_at or 0)
+            must(stay.ended_at >= idle + INACTIVITY, f"{user} left as inactive after {stay.ended_at - idle} ms")
+
+    # section 3, 5: deliveries
+
+    def _mails(self, enrolments: Sequence[Any], taken: Mapping[str, int], state: str) -> None:
+        """Each message that is sent went out once, each that went out is sent, and what was replayed is mended."""
+        sent: set[str] = set()
+        for stay in enrolments:
+            for one in stay.settled:
+                told = (str(one.state), one.reason)
+                must(told[0] in ("sent", "failed", "skipped"), f"{stay.user}: {one.message} ended as {told}")
+                if told[0] == "sent":
+                    sent.add(f"{stay.id}/{one.message}")
+                if told[0] == "skipped":
+                    must(self._may_skip(stay, one), f"{stay.user}: {one.message} was skipped ({one.reason})")
+                if told[0] == "failed" and state != "paused":
+                    mended = f"{stay.id}/{one.message}" in self.replayed
+                    must(not mended, f"{stay.user}: {one.message} was replayed and is failed")
+            if stay.outgoing is not None and state == "paused":
+                sent.add(f"{stay.id}/{stay.outgoing.message}")
+        missing = {key for key in sent if key not in taken and state != "paused"}
+        must(not missing, f"sent, and never taken by the provider: {sorted(missing)}")
+        must(not taken.keys() - sent, f"taken by the provider, and not sent: {sorted(taken.keys() - sent)}")
+        must(all(count == 1 for count in taken.values()), f"sent twice: {taken}")
+
+    def _may_skip(self, stay: Any, one: Any) -> bool:
+        """`exited` with its stay; `cancelled` with the campaign, or where an edit removed the message."""
+        removed = any(one.message not in {message.name for message in file.messages} for file in self.files)
+        gone = self.people[stay.user.rsplit("/", 1)[1]].deleted
+        match one.reason:
+            case "exited":
+                return not stay.active
+            case "cancelled":
+                return self.cancelled or removed
+            case _:
+                return gone

@@ -1,0 +1,5 @@
+"""The leases store keeps its own tests on the database in memory, so that the model may rely on it."""
+
+from __future__ import annotations
+
+from tests.integration.test_store_leases import *  # noqa: F403

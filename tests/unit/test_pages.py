@@ -1,0 +1,51 @@
+"""Pages that are made from the code, or whose examples must be read by it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from engine.predicate.fields import BUILTINS
+from engine.predicate.values import FieldType
+from engine.predicate.workspace import _KEYS, RESERVED, workspace_of
+from engine.settings.describe import DESCRIPTIONS, keys, page
+from engine.yamlsource import parse
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_page_of_settings_is_what_the_models_say() -> None:
+    assert (DOCS / "settings.md").read_text(encoding="utf-8") == page(), "run `make docs-settings`"
+
+
+@pytest.mark.parametrize("key", sorted(keys()))
+def test_every_setting_is_described(key: str) -> None:
+    assert DESCRIPTIONS.get(key), f"add a line for {key} to engine/settings/describe.py"
+    section, name = key.split(".")
+    part = page().partition(f"## {section}\n")[2].partition("\n## ")[0]
+    assert f"| `{name}` |" in part
+
+
+def test_no_secret_stands_on_the_page_of_settings() -> None:
+    lines = [line for line in page().splitlines() if "secret" in line and line.startswith("|")]
+    assert len(lines) >= 5
+    assert all("| none |" in line for line in lines)
+
+
+def test_the_example_of_a_workspace_file_is_read() -> None:
+    text = (DOCS / "workspaces.md").read_text(encoding="utf-8")
+    example = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert example is not None
+    catalogue = workspace_of(parse(example[1], "grocer.yaml"), stem="grocer")
+    assert {one.type for one in catalogue.fields.values()} == set(FieldType), "the example has every type"
+    for name in (*_KEYS, *BUILTINS, *FieldType, *RESERVED):
+        assert f"`{name}`" in text, name
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    for name in ("workspaces", "settings", "rights", "backup", "upgrade", "production"):
+        assert (DOCS / f"{name}.md").exists()
+        assert f"(docs/{name}.md)" in readme
