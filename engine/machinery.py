@@ -10,6 +10,7 @@ from engine.core import Core
 from engine.domain.keys import cut
 from engine.errors import EngineError
 from engine.pipeline.choosing import Choosing
+from engine.pipeline.converting import Converting
 from engine.pipeline.deciding import Deciding
 from engine.pipeline.delivering import Delivering
 from engine.pipeline.dispatching import Dispatching
@@ -191,7 +192,14 @@ class Machinery(Core):
             self.clock,
             self.book.name,
             s.rates,
+            self.converting.until,
         )
+
+    @cached_property
+    def converting(self) -> Converting:
+        """Tells until when campaigns that have ended count conversions."""
+        s = self.stores
+        return Converting(s.campaigns, s.runs, s.enrolments, s.looks, s.feeds, self.roster, self.clock)
 
     @cached_property
     def run_attempts(self) -> RunAttempts:
@@ -303,6 +311,7 @@ class Machinery(Core):
             ),
             self.owed_evaluations,
             self.looking,
+            self.converting,
             self.obstacles,
             s.owed_passes,
         )

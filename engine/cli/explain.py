@@ -87,6 +87,7 @@ def _document(told: Explanation) -> dict[str, object]:
                 "ended_at": None if stay.ended_at is None else format_instant(stay.ended_at),
                 "due_at": None if stay.due_at is None else format_instant(stay.due_at),
                 "holdout": stay.holdout,
+                "converted_at": None if stay.converted_at is None else format_instant(stay.converted_at),
                 "outgoing": None if stay.outgoing is None else stay.outgoing.message,
                 "messages": [
                     {"message": one.message, "state": one.state, "reason": one.reason, "at": format_instant(one.at)}

@@ -82,7 +82,7 @@ class Deciding:
             if decision.enters is not None and look.row is not None:
                 opened.append(_opened(campaign, origin, look.suffix, look.row.key, decision))
                 if look.stay is not None and decision.converted_at is not None:
-                    changes.append(_converted(origin, look.stay, decision.converted_at))
+                    changes.append(_converted(origin, look.stay, decision.converted_at, None))
             elif look.stay is not None:
                 change = _changed(campaign, origin, look.stay, decision)
                 if change is not None:
@@ -99,7 +99,8 @@ class Deciding:
             matched = self._stays.advance(changes)
             if matched < len(changes):
                 # Whoever came first may know less of the user or the campaign: what was read here must not be lost.
-                self._stays.wake(self._stays.overtaken(changes), origin.as_of)
+                # A stay that has ended is looked at again for its conversion.
+                self._stays.wake(self._stays.overtaken(changes), origin.as_of, left=campaign.goal is not None)
             counts["exited"] += sum(change.exit is not None for change in changes)
             counts["conflicts"] += len(changes) - matched
         counts["chosen"] += sum(stay.outgoing is not None for stay in opened)
@@ -176,6 +177,10 @@ def _opened(campaign: CompiledCampaign, origin: Origin, suffix: str, user: str, 
 
 def _changed(campaign: CompiledCampaign, origin: Origin, stay: Enrolment, decision: Decision) -> StayChange | None:
     """What a decision writes on a stay; None where it says what is written already."""
+    if campaign.only_converts:
+        if decision.converted_at is None and decision.holds_until == stay.due_at:
+            return None
+        return _converted(origin, stay, decision.converted_at, decision.holds_until)
     outgoing, settled, due_at = _choice(origin, decision)
     reason = decision.outcome.reason if isinstance(decision.outcome, Exit) else None
     if reason is not None and stay.outgoing is not None:
@@ -197,9 +202,9 @@ def _changed(campaign: CompiledCampaign, origin: Origin, stay: Enrolment, decisi
     )
 
 
-def _converted(origin: Origin, stay: Enrolment, at: Instant) -> StayChange:
-    """The conversion of an ended stay, found by the look that opens the next one."""
-    return StayChange(stay.id, stay.version, stay.revision, origin.as_of, None, converted_at=at)
+def _converted(origin: Origin, stay: Enrolment, at: Instant | None, due_at: Instant | None) -> StayChange:
+    """The conversion of a stay that stays as it is otherwise: it has ended, or its campaign stands still."""
+    return StayChange(stay.id, stay.version, stay.revision, origin.as_of, due_at, converted_at=at)
 
 
 def _choice(origin: Origin, decision: Decision) -> tuple[Outgoing | None, Settled | None, Instant | None]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from engine.campaign.compiled import CompiledCampaign, Facts
-from engine.clock import Clock, Instant, format_instant
+from engine.clock import Clock, Instant, format_instant, millis
 from engine.decide import Decision, Exit, Ignore, Send, Wait, decide
 from engine.domain.campaign import CampaignRecord
 from engine.domain.enrolment import Enrolment
@@ -127,7 +127,7 @@ def _sentence(
         return f"the campaign is {campaign.state}: nobody is evaluated before it is live"
     match decision.outcome:
         case Ignore():
-            return _outside(campaign, facts, stay, decision, as_of)
+            return _outside(campaign, facts, stay, as_of)
         case Exit(reason):
             return f"the next look ends the stay ({reason}): {_EXITS[reason]}"
         case Send(message, skip):
@@ -137,23 +137,34 @@ def _sentence(
             return _waiting(stay, decision)
 
 
-def _outside(
-    campaign: CompiledCampaign, facts: Facts, stay: Enrolment | None, decision: Decision, as_of: Instant
-) -> str:
+def _outside(campaign: CompiledCampaign, facts: Facts, stay: Enrolment | None, as_of: Instant) -> str:
     if facts.row is None:
         return "no such user is known"
     if facts.row.deleted:
         return "the user was deleted"
-    if stay is not None and decision.holds_until is not None:
-        return f"the last stay has ended; a new one may begin at {format_instant(decision.holds_until)}"
+    converting = "" if stay is None else _converting(campaign, stay, as_of)
+    if stay is not None and campaign.intake_open and campaign.again_after is not None and stay.ended_at is not None:
+        opens = stay.ended_at + millis(campaign.again_after)
+        if as_of < opens:
+            return f"the last stay has ended; a new one may begin at {format_instant(opens)}{converting}"
     if stay is not None and campaign.again_after is None:
         reason = f" ({stay.reason}): {_EXITS[stay.reason]}" if stay.reason else ""
-        return f"the stay has ended{reason}; this campaign is entered once"
+        return f"the stay has ended{reason}; this campaign is entered once{converting}"
     if not campaign.intake_open:
-        return f"nobody enters: the campaign is {campaign.state}"
+        return f"nobody enters: the campaign is {campaign.state}{converting}"
     if not campaign.audience.matches(facts, as_of):
         return "the user does not match the audience"
     return "the goal is reached already, so the user does not enter"
+
+
+def _converting(campaign: CompiledCampaign, stay: Enrolment, as_of: Instant) -> str:
+    """Until when a conversion of an ended stay is counted."""
+    if campaign.goal is None or stay.converted_at is not None:
+        return ""
+    closes = campaign.goal.closes(stay.entered_at)
+    if closes is None:
+        return "; a conversion is counted for ever"
+    return f"; a conversion is counted until {format_instant(closes)}" if as_of <= closes else ""
 
 
 def _waiting(stay: Enrolment | None, decision: Decision) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 from engine.clock import Clock, Instant
 from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
 from engine.domain.keys import enrolment_id, stay_prefix, suffix_of_stay, suffix_of_user
-from engine.domain.lifecycle import DeliveryState, ExitReason, SliceState, StayState
+from engine.domain.lifecycle import GOING, DeliveryState, ExitReason, SliceState, StayState
 from engine.domain.settling import Settling
 from engine.domain.work import OF_USERS, Expired, Slice, SliceKind
 from engine.failpoints import passage
@@ -124,12 +124,17 @@ class Reconciling:
             emit("slice.dead", **self._labels(piece), as_of=piece.as_of, reason="poison")
 
     def _end_stay(self, piece: Slice, suffix: str) -> bool:
-        """End the user's latest stay; False where another write came first."""
+        """End the user's latest stay; False where another write came first.
+
+        A look in a campaign that is paused or has ended, where conversions alone are counted, lets nobody in.
+        """
         user = f"{piece.workspace}/{suffix}"
         stay = self._stays.latest_of(piece.campaign, [user]).get(user)
         now = max(piece.as_of, self._clock.campaign_now())
         if stay is None:
             revision = self._campaigns.state_of(piece.campaign)
+            if piece.run is None and revision is not None and revision.state not in GOING:
+                return True
             inserted = self._stays.enter(
                 [
                     Enrolment(

@@ -45,6 +45,7 @@ for _verb, _meaning in {
     "draining": "It drains: nobody enters any more.",
     "cancelled": "It was cancelled.",
     "finished": "Every stay has ended and every message is settled.",
+    "closed": "Its last goal window is over: conversions are counted no more.",
 }.items():
     _event(f"campaign.{_verb}", _meaning, f"{_CAMPAIGN} kind profile state reason", measures={"revision": "number"})
 _event(

@@ -127,11 +127,13 @@ CALLS: Mapping[str, Call] = {
     "campaigns.state_of": Call(lambda s: s.state_of("c1")),
     "campaigns.named": by("name")(lambda s: (s.named("campaign-1", "shop"), s.named("campaign-1"))),
     "campaigns.in_states": by("state")(lambda s: s.in_states([CampaignState.LIVE, CampaignState.PAUSED])),
+    "campaigns.any_converting": by("converting")(lambda s: s.any_converting()),
+    "campaigns.close_conversions": Call(lambda s: s.close_conversions("c1")),
     "campaigns.everything": by("name")(lambda s: s.everything()),
     "campaigns.marks": by("_id_")(lambda s: s.marks()),
     "campaigns.apply": Call(lambda s: s.apply(replace(CAMPAIGN, revision=2))),
     "campaigns.move": Call(lambda s: s.move(CAMPAIGN, CampaignState.DRAINING, stuck_by=None)),
-    "campaigns.evaluated": Call(lambda s: s.evaluated("c1", 1, enrolled=True, intake=True)),
+    "campaigns.evaluated": Call(lambda s: s.evaluated("c1", 1, enrolled=True, intake=True, left=True)),
     "campaigns.want_everybody": Call(lambda s: s.want_everybody("c1")),
     "campaigns.passed": Call(lambda s: (s.passed(["c1", "c2"], 5), s.passed(["c1"], 6, crossed=True))),
     "campaigns.crossed": Call(lambda s: (s.crossed(["c1", "c2"], 5), s.crossed(["c1"], 6, reconciled=True))),
@@ -185,6 +187,7 @@ CALLS: Mapping[str, Call] = {
     "enrolments.clear_due": by("due")(lambda s: s.clear_due("c3")),
     "enrolments.make_due": by("user")(lambda s: s.make_due(KEYS[0], NOW)),
     "enrolments.has_open": by("idle", "outgoing")(lambda s: s.has_open("c1")),
+    "enrolments.last_entered": Call(lambda s: s.last_entered(PREFIX)),
     "events.record": Call(lambda s: s.record([NewEvent(KEYS[0], "e1", ORDER, NOW, {})])),
     "events.summaries": by("user_name_time")(lambda s: s.summaries(KEYS, {"value"})),
     "events.fetch": by("user_name_time")(
@@ -289,6 +292,7 @@ CALLS: Mapping[str, Call] = {
     "users.deleted": Call(lambda s: s.deleted(KEYS)),
     "users.get": Call(lambda s: s.get(KEYS[0])),
     "users.estimate": Call(lambda s: s.estimate("shop")),
+    "users.population": Call(lambda s: (s.population("shop", 10**6), s.population("shop", 0))),
     "users.rewrite": Call(
         lambda s: s.rewrite([KEYS[0]], lambda keys, _: {key: Edit({"a.plan": "x"}, ["plan"]) for key in keys})
     ),
