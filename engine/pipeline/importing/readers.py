@@ -65,6 +65,11 @@ def open_reader(path: Path, *, form: str | None = None, delimiter: str = ",", en
 
             return ParquetReader(path)
         source = Source(path, encoding)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "pyarrow":
+            raise
+        remedy = "install tidegate[parquet], or write the file as CSV or NDJSON"
+        raise WrongCall(f"{path}: Parquet is read by pyarrow, which is not installed", remedy=remedy) from error
     except OSError as error:
         raise WrongCall(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
