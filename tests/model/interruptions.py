@@ -9,7 +9,7 @@ from typing import Any
 from engine import failpoints
 from engine.campaign import compiled as compiling
 from engine.campaign.load import LoadedCampaign, campaign_from_spec
-from engine.pipeline import book, steering
+from engine.pipeline import book
 from engine.pipeline.deciding import Deciding, Origin
 from engine.pipeline.sending import Sending
 from engine.predicate.compiled import CompiledPredicate, compile_predicate
@@ -72,6 +72,5 @@ def remember(monkeypatch: Any) -> None:
             compiled[key] = compile_predicate(tree, catalogue, summaries=summaries)
         return compiled[key]
 
-    monkeypatch.setattr(steering, "campaign_from_spec", from_spec)
     monkeypatch.setattr(book, "campaign_from_spec", from_spec)
     monkeypatch.setattr(compiling, "compile_predicate", predicate)
