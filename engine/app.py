@@ -44,7 +44,7 @@ class App(Machinery):
     def explaining(self) -> Explaining:
         """Explains one user in one campaign."""
         s = self.stores
-        return Explaining(self.book, s.users, s.events, s.enrolments, self.clock)
+        return Explaining(self.book, s.users, s.events, s.enrolments, s.suppressions, self.clock)
 
     @cached_property
     def statistics(self) -> Statistics:

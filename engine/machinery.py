@@ -18,6 +18,7 @@ from engine.pipeline.entering import Entering
 from engine.pipeline.feeding import Feeding
 from engine.pipeline.finding import Finding
 from engine.pipeline.finishing import Finishing
+from engine.pipeline.lease_keeper import LeaseKeeper
 from engine.pipeline.looking import Looking, Rechecking
 from engine.pipeline.obstacles import Obstacles
 from engine.pipeline.owed_evaluations import OwedEvaluations
@@ -276,6 +277,8 @@ class Machinery(Core):
             self.channel,
             self.watching,
             self.clock,
+            s.suppressions,
+            LeaseKeeper(s.slices, self.clock, self.settings.engine.lease, s.OUTAGES),
             self.settings.email.envelope_from,
         )
 

@@ -12,6 +12,7 @@ import typer
 from actors.redis_client import connect, refuse_shared
 from engine import __version__
 from engine.app import App
+from engine.channels.opening import email_advice
 from engine.cli.indexes import named_queries_served, show_indexes
 from engine.cli.opening import AsJson, migrate, opened, say, show_json, show_table
 from engine.clock import format_instant
@@ -95,6 +96,7 @@ def _checks(app: App) -> dict[str, Callable[[], str]]:
         "mongodb": lambda: check_mongo(app.stores.mongo),
         "broker and cache": lambda: _redis(app),
         "elasticsearch": lambda: _elastic(app),
+        "mail": lambda: _mail(app),
         "campaigns": lambda: _campaigns(app),
         "loops": lambda: _processes(app),
         "indexes": lambda: named_queries_served(app),
@@ -134,6 +136,15 @@ def _elastic(app: App) -> str:
     except (TransportError, ApiError) as error:
         raise ServiceUnreachable(f"Elasticsearch does not answer: {error}") from error
     return f"{health['status']}"
+
+
+def _mail(app: App) -> str:
+    """Where mails go. Times below the RFC's are told and are no mistake: they may be wanted."""
+    email = app.settings.email
+    if email.transport == "maildir":
+        return f"into the Maildir {app.settings.maildir}"
+    advice = email_advice(email)
+    return f"to {email.host}:{email.port} by SMTP" + (f"; {advice}" if advice else "")
 
 
 def _campaigns(app: App) -> str:

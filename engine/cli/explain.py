@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from engine.cli.opening import AsJson, InWorkspace, opened, show_json
 from engine.clock import format_instant
 from engine.domain.enrolment import Enrolment
+from engine.domain.lifecycle import SKIPPED_BECAUSE, DeliveryState
 from engine.pipeline.explaining import Explanation
+
+_WHY: Final = {reason.value: sentence for reason, sentence in SKIPPED_BECAUSE.items()}
 
 
 def mount(app: typer.Typer) -> None:
@@ -36,6 +39,8 @@ def explain(
         for leaf in told.audience:
             mark = "fails" if leaf.failed else "holds"
             lines.append(f"  {mark}  {leaf.text}  ({leaf.where}; {leaf.data})")
+    if told.address:
+        lines.append(told.address)
     for stay in told.stays:
         lines += _stay(stay)
     if told.next_look is not None:
@@ -54,7 +59,9 @@ def _stay(stay: Enrolment) -> list[str]:
     lines = [head]
     for one in stay.settled:
         reason = f" ({one.reason})" if one.reason else ""
-        lines.append(f"  {one.message}: {one.state}{reason} at {format_instant(one.at)}, attempts {one.attempts}")
+        why = _WHY.get(one.reason or "", "") if one.state is DeliveryState.SKIPPED else ""
+        end = f"{one.message}: {one.state}{reason} at {format_instant(one.at)}, attempts {one.attempts}"
+        lines.append(f"  {end}. {why}" if why else f"  {end}")
     if stay.outgoing is not None:
         chosen = format_instant(stay.outgoing.chosen_at)
         lines.append(f"  {stay.outgoing.message}: {stay.outgoing.state}, chosen at {chosen}")
@@ -74,6 +81,7 @@ def _document(told: Explanation) -> dict[str, object]:
         "matches": told.matches,
         "now": told.now,
         "next_look": None if told.next_look is None else format_instant(told.next_look),
+        "address": told.address,
         "audience": [
             {"where": leaf.where, "leaf": leaf.text, "held": leaf.held, "fails": leaf.failed, "data": leaf.data}
             for leaf in told.audience

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -23,7 +24,7 @@ from engine.local.services import LocalServices
 from engine.settings import LoadedSettings, Settings, load_settings
 from engine.stores.logs import LogIndex, open_client
 from engine.telemetry.logging import configure, for_people
-from engine.telemetry.query import LogQuery, parse_query
+from engine.telemetry.query import LogQuery, named_in, parse_query, value_of
 from engine.telemetry.reading import Files
 from engine.telemetry.redaction import Redactor, pseudonym_key
 from engine.telemetry.ship import Shipper
@@ -67,6 +68,8 @@ def search(
     asked = parse_query(query, redactor, _since(since, clock) if since else None)
     index = None if from_files else _index(settings, clock)
     lines = _found(index, settings.log_folder, asked, limit, tell_story=tell_story)
+    for hint in _hints(query, lines):
+        typer.echo(hint, err=True)
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(lines, option=orjson.OPT_INDENT_2) + b"\n")
         return
@@ -74,6 +77,15 @@ def search(
         typer.echo(_shown(line))
     if not lines:
         typer.echo("nothing found", err=True)
+
+
+def _hints(query: str, lines: list[Line]) -> list[str]:
+    """Where the answer is about somebody of whom no delivery was found: of whoever got nothing there is no line."""
+    user, campaign = named_in(query)
+    if user is None or any(str(value_of(line, "event.action")).startswith("delivery.") for line in lines):
+        return []
+    command = f"tidegate explain {shlex.quote(campaign or 'CAMPAIGN')} {shlex.quote(user)}"
+    return [f"no delivery to {user} is in the log: `{command}` says why there was none, and what happens next"]
 
 
 def ship(context: typer.Context, once: Once = False, keep: Keep = "30d") -> None:

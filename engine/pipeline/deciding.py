@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from engine.campaign.compiled import CompiledCampaign, Facts
@@ -13,6 +13,7 @@ from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
 from engine.domain.keys import enrolment_id, suffix_of_user
 from engine.domain.lifecycle import DeliveryState, ExitReason, SkipReason, StayState
 from engine.pipeline.ports import CampaignStore, EventReads, StayStore
+from engine.pipeline.telling import EndedDelivery, tell_ends
 from engine.policy.models import Profile
 from engine.predicate.fields import Row
 
@@ -93,6 +94,7 @@ class Deciding:
             overtaken = [stay.id for stay in opened if stay.id not in inserted]
             if overtaken:
                 self._stays.wake(overtaken, origin.as_of)
+            _tell(campaign, [_skipped(origin, stay) for stay in opened if stay.settled and stay.id in inserted])
             counts["entered"] += len(inserted)
             counts["conflicts"] += len(overtaken)
         if changes:
@@ -101,6 +103,7 @@ class Deciding:
                 # Whoever came first may know less of the user or the campaign: what was read here must not be lost.
                 # A stay that has ended is looked at again for its conversion.
                 self._stays.wake(self._stays.overtaken(changes), origin.as_of, left=campaign.goal is not None)
+            self._tell_changes(campaign, origin, looks, changes, all_written=matched == len(changes))
             counts["exited"] += sum(change.exit is not None for change in changes)
             counts["conflicts"] += len(changes) - matched
         counts["chosen"] += sum(stay.outgoing is not None for stay in opened)
@@ -137,6 +140,13 @@ class Deciding:
                 counts["chosen"] += len(inserted)
             if isinstance(decision.outcome, Send) and decision.outcome.skip is SkipReason.HOLDOUT:
                 counts["holdout"] += len(inserted)
+            if model.settled:
+                user_of = dict(zip(map(_id_like(model), pairs), users, strict=True))
+                settled = model.settled[-1]
+                _tell(
+                    campaign,
+                    [EndedDelivery(key, user_of[key], settled, origin.as_of, origin.id) for key in sorted(inserted)],
+                )
         return +counts
 
     def _again_after_command(self, campaign: CompiledCampaign, origin: Origin, entered: Collection[str]) -> None:
@@ -147,6 +157,47 @@ class Deciding:
         found = self._campaigns.state_of(campaign.uid) if entered else None
         if found is not None and found.evaluation_wanted != campaign.evaluation_wanted:
             self._stays.wake(list(entered), origin.as_of)
+
+    def _tell_changes(
+        self,
+        campaign: CompiledCampaign,
+        origin: Origin,
+        looks: Sequence[Look],
+        changes: Sequence[StayChange],
+        *,
+        all_written: bool,
+    ) -> None:
+        """Tell the skips among written changes; where another write came first, what stands now says which they are."""
+        ended = {change.id: change.settled for change in changes if change.settled is not None}
+        if not ended:
+            return
+        stays = {look.stay.id: look.stay for look in looks if look.stay is not None}
+        if not all_written:
+            now = self._stays.latest_of(campaign.uid, [stays[key].user for key in ended])
+            written = {stay.id: stay.settled for stay in now.values()}
+            ended = {key: settled for key, settled in ended.items() if settled in written.get(key, ())}
+        _tell(campaign, [_skipped_change(origin, stays[key], settled) for key, settled in ended.items()])
+
+
+def _tell(campaign: CompiledCampaign, skipped: Sequence[EndedDelivery]) -> None:
+    tell_ends(campaign.workspace, campaign.name, campaign.uid, skipped)
+
+
+def _skipped(origin: Origin, stay: Enrolment) -> EndedDelivery:
+    """The delivery that a new stay was opened with, settled in the same write."""
+    return EndedDelivery(stay.id, stay.user, stay.settled[-1], origin.as_of, origin.id)
+
+
+def _skipped_change(origin: Origin, stay: Enrolment, settled: Settled) -> EndedDelivery:
+    """A delivery that a look settled: the one that was on its way, or one that it chose and skipped at once."""
+    if stay.outgoing is None:
+        return EndedDelivery(stay.id, stay.user, settled, origin.as_of, origin.id)
+    return EndedDelivery(stay.id, stay.user, settled, stay.outgoing.chosen_at, stay.outgoing.slice)
+
+
+def _id_like(model: Enrolment) -> Callable[[tuple[str, str]], str]:
+    """Gives the id of a stay like `model` for (suffix, user key)."""
+    return lambda pair: enrolment_id(model.workspace, model.campaign, pair[0], model.entry)
 
 
 def _opened(campaign: CompiledCampaign, origin: Origin, suffix: str, user: str, decision: Decision) -> Enrolment:

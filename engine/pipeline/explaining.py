@@ -12,10 +12,11 @@ from engine.decide import Decision, Exit, Ignore, Send, Wait, decide
 from engine.domain.campaign import CampaignRecord
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import user_key
-from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason
+from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason
 from engine.failure_text import reason_of
 from engine.pipeline.book import CampaignBook, Unfit
-from engine.pipeline.ports import EventReads, StayStore, UserReads
+from engine.pipeline.compose import recipient_of
+from engine.pipeline.ports import Document, EventReads, StayStore, SuppressionStore, UserReads
 from engine.predicate.compiled import LeafResult
 
 _EXITS = {
@@ -35,7 +36,7 @@ class Explanation:
 
     `now` says in a sentence what a look at `as_of` decides, `next_look` when it is looked at next by time (None: only a
     change of the user or the next pass brings one). `audience` holds each leaf of the audience with its data, `stays`
-    every stay with its deliveries.
+    every stay with its deliveries. `address` says why no mail reaches the user at present; empty where it would.
     """
 
     record: CampaignRecord
@@ -47,6 +48,7 @@ class Explanation:
     next_look: Instant | None
     audience: Sequence[LeafResult]
     stays: Sequence[Enrolment]
+    address: str = ""
 
 
 STUCK: Final = "the campaign is stuck, and nothing is promised until that is mended"
@@ -56,8 +58,15 @@ class Explaining:
     """The use case behind `explain CAMPAIGN USER`."""
 
     def __init__(
-        self, book: CampaignBook, users: UserReads, events: EventReads, stays: StayStore, clock: Clock
+        self,
+        book: CampaignBook,
+        users: UserReads,
+        events: EventReads,
+        stays: StayStore,
+        suppressions: SuppressionStore,
+        clock: Clock,
     ) -> None:
+        self._suppressions = suppressions
         self._book = book
         self._users = users
         self._events = events
@@ -95,6 +104,23 @@ class Explaining:
             next_look=latest.due_at if latest is not None and not _stands(record) else None,
             audience=leaves,
             stays=stays,
+            address=self._address(record.workspace, documents[0]) if documents else "",
+        )
+
+    def _address(self, workspace: str, document: Document) -> str:
+        """Why no mail reaches a user, as the deliver step would find it."""
+        if document.get("deleted") or document.get("unsubscribed") is True:
+            return "" if document.get("deleted") else f"unsubscribed: mails are skipped ({SkipReason.SUPPRESSED})"
+        recipient = recipient_of(document)
+        if recipient is None:
+            what = "is no address" if document.get("email") else "is missing"
+            return f"the e-mail address {what}: mails are skipped ({SkipReason.NO_ADDRESS})"
+        bounced = self._suppressions.get(workspace, recipient)
+        if bounced is None:
+            return ""
+        return (
+            f"mail to the address bounced ({bounced.reason}) at {format_instant(bounced.since)}: "
+            f"mails are skipped ({SkipReason.SUPPRESSED}) until `tidegate user unsuppress`"
         )
 
     def _unfit(self, record: CampaignRecord, user_id: str, key: str, as_of: Instant, reason: str) -> Explanation:

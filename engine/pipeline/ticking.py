@@ -14,6 +14,7 @@ from engine.clock import Clock, Instant
 from engine.domain.campaign import ONE_OFF, CampaignRecord
 from engine.domain.keys import cut, stay_prefix
 from engine.domain.lifecycle import GOING, LOOKED_AT, CampaignState, RunState
+from engine.domain.stuck import StuckBy
 from engine.domain.work import Run, RunKind, Slice, SliceKind
 from engine.pipeline.book import CampaignBook
 from engine.pipeline.converting import Converting
@@ -27,6 +28,7 @@ from engine.pipeline.ports import CampaignStore, Debts, DeliveryStore, Messenger
 from engine.pipeline.reconciling import Reconciling
 from engine.pipeline.roster import Roster
 from engine.pipeline.sources import Suspects
+from engine.pipeline.watching import refused
 from engine.telemetry.events import emit
 
 WATCHED: Final = (
@@ -159,6 +161,7 @@ class Ticking:
         moved += self._looks(now)
         moved += self._finish()
         moved += self._converting.run(now)
+        self._forget_refusals()
         return moved + self._dispatching.run(self._roster.those(working), self._roster.those(stuck), open_runs)
 
     def _looks(self, now: Instant) -> int:
@@ -179,6 +182,12 @@ class Ticking:
             self._obstacles.attempt(records[uid], "finish it", partial(self._finishing.campaign, records[uid]), False)
             for uid in turn
         )
+
+    def _forget_refusals(self) -> None:
+        """A campaign with nothing on its way is refused nothing: whoever it was about has left, or was skipped."""
+        for uid in self._roster.those(refused):
+            if not self._deliveries.has_outgoing([uid], None):
+                self._campaigns.set_stuck(uid, StuckBy.SENDER, None)
 
     def _by_time(self, record: CampaignRecord, now: Instant) -> bool:
         """Launch what is scheduled, and close the intake of what has ended."""

@@ -44,6 +44,7 @@ from engine.stores.rates import RateBook
 from engine.stores.runs import Runs
 from engine.stores.slices import Slices
 from engine.stores.statistics import Statistics
+from engine.stores.suppressions import Suppressions
 from engine.stores.upserts import UserUpserts
 from engine.stores.user_cache import UserCache
 from engine.stores.users import Users
@@ -237,6 +238,11 @@ class Stores:
     def owed_passes(self) -> OwedPasses:
         """Campaigns that changes passed by."""
         return OwedPasses(self.database)
+
+    @cached_property
+    def suppressions(self) -> Suppressions:
+        """Addresses to which nothing is sent any more."""
+        return Suppressions(self.database)
 
     @cached_property
     def process_failures(self) -> ProcessFailures:

@@ -220,6 +220,14 @@ _event(
     measures={"attempts": "attempts"},
 )
 _event(
+    "address.suppressed",
+    "A mail to it bounced for good: nothing more is sent to it, until a person lifts that.",
+    f"{_CAMPAIGN} message user key reason",
+    level="warning",
+    outcome="failure",
+)
+_event("address.restored", "A person lifted a suppression: it is sent to again.", "workspace user reason")
+_event(
     "lease.reconciled",
     "Expired leases were put back in their lanes.",
     "lane reason",

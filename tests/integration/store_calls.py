@@ -21,6 +21,7 @@ from engine.domain.lifecycle import CampaignState, DeliveryState, RunState, Slic
 from engine.domain.looks import DirtyRange, Look
 from engine.domain.settling import PutBack, Settling
 from engine.domain.stuck import StuckBy
+from engine.domain.suppression import Bounced
 from engine.domain.work import AccessPath, Run, RunKind, Slice, SliceKind
 from engine.measuring import Stretch
 from engine.predicate.compiled import EventQuery
@@ -46,6 +47,7 @@ from engine.stores.rates import RateBook
 from engine.stores.runs import Runs
 from engine.stores.slices import Slices
 from engine.stores.statistics import Statistics
+from engine.stores.suppressions import Suppressions
 from engine.stores.users import Edit, Users
 from engine.stores.workspace_versions import WorkspaceVersions
 from tests.unit.looks import NOW, ORDER, stay
@@ -110,6 +112,7 @@ STORES: dict[str, tuple[type, Callable[[Database[dict[str, Any]]], object]]] = {
     "runs": (Runs, Runs),
     "slices": (Slices, Slices),
     "statistics": (Statistics, Statistics),
+    "suppressions": (Suppressions, Suppressions),
     "times": (CampaignTimes, CampaignTimes),
     "users": (Users, Users),
     "workspaces": (WorkspaceVersions, WorkspaceVersions),
@@ -160,6 +163,7 @@ CALLS: Mapping[str, Call] = {
     "deliveries.settle": Call(
         lambda s: s.settle([Settling([MARKED.id], "t", ENDED), PutBack([MARKED.id], "t", HOUR, NOW)])
     ),
+    "deliveries.hold": Call(lambda s: s.hold([STAY], HOUR)),
     "deliveries.skip": Call(lambda s: s.skip([(STAY, ENDED)])),
     "deliveries.replay_failed": Call(lambda s: s.replay_failed(PREFIX, "two", NOW)),
     "enrolments.latest": Call(lambda s: s.latest("shop", "c1", "1", "2")),
@@ -281,6 +285,10 @@ CALLS: Mapping[str, Call] = {
     "slices.forget_ended": by("ended")(lambda s: s.forget_ended(HOUR)),
     "statistics.write": Call(lambda s: s.write(STRETCH)),
     "statistics.since": by("until")(lambda s: s.since(NOW)),
+    "suppressions.among": Call(lambda s: s.among("shop", ["a@b.example", "c@b.example"])),
+    "suppressions.get": Call(lambda s: s.get("shop", "a@b.example")),
+    "suppressions.add": Call(lambda s: s.add("shop", [Bounced("a@b.example", "smtp_550", "c1", "one")])),
+    "suppressions.lift": Call(lambda s: s.lift("shop", "a@b.example")),
     "times.read": Call(lambda s: s.read()),
     "times.advance": Call(lambda s: s.advance(NOW, NOW)),
     "users.server_now": by()(lambda s: s.server_now()),
