@@ -97,7 +97,7 @@ class Machinery(Core):
     @cached_property
     def deciding(self) -> Deciding:
         """Evaluates looks and records decisions."""
-        return Deciding(self.stores.campaigns, self.stores.events, self.stores.enrolments)
+        return Deciding(self.stores.campaigns, self.stores.events, self.stores.enrolments, self.stores.users)
 
     @cached_property
     def entering(self) -> Entering:

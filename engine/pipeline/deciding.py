@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.campaign.compiled import CompiledCampaign, Facts
 from engine.clock import Instant
 from engine.decide import Decision, Exit, Send, alike, decide
 from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
-from engine.domain.keys import enrolment_id, suffix_of_user
+from engine.domain.keys import enrolment_id, suffix_of_user, user_of_stay
 from engine.domain.lifecycle import DeliveryState, ExitReason, SkipReason, StayState
-from engine.pipeline.ports import CampaignStore, EventReads, StayStore
+from engine.pipeline.ports import CampaignStore, EventReads, StayStore, UserReads
 from engine.pipeline.telling import EndedDelivery, tell_ends
 from engine.policy.models import Profile
 from engine.predicate.fields import Row
@@ -38,7 +38,8 @@ class Origin:
 class Deciding:
     """What slices and looks at changed users share: evaluate, then record."""
 
-    def __init__(self, campaigns: CampaignStore, events: EventReads, stays: StayStore) -> None:
+    def __init__(self, campaigns: CampaignStore, events: EventReads, stays: StayStore, users: UserReads) -> None:
+        self._users = users
         self._campaigns = campaigns
         self._events = events
         self._stays = stays
@@ -73,21 +74,35 @@ class Deciding:
         ]
 
     def record(
-        self, campaign: CompiledCampaign, origin: Origin, looks: Sequence[Look], decisions: Sequence[Decision]
+        self,
+        campaign: CompiledCampaign,
+        origin: Origin,
+        looks: Sequence[Look],
+        decisions: Sequence[Decision],
+        *,
+        recheck: bool = False,
     ) -> Counter[str]:
-        """Write decisions; gives what was done, by the names of the telemetry contract."""
+        """Write decisions; gives what was done, by the names of the telemetry contract.
+
+        With `recheck` whoever has changed since the rows were read is evaluated again: the look that the change brought
+        may have come and gone before this write. Looks of one user come one after another and need none.
+        """
         counts: Counter[str] = Counter()
+        written: dict[str, Row] = {}
         opened: list[Enrolment] = []
         changes: list[StayChange] = []
         for look, decision in zip(looks, decisions, strict=True):
             if decision.enters is not None and look.row is not None:
                 opened.append(_opened(campaign, origin, look.suffix, look.row.key, decision))
+                written[opened[-1].id] = look.row
                 if look.stay is not None and decision.converted_at is not None:
                     changes.append(_converted(origin, look.stay, decision.converted_at, None))
             elif look.stay is not None:
                 change = _changed(campaign, origin, look.stay, decision)
                 if change is not None:
                     changes.append(change)
+                    if look.row is not None:
+                        written[change.id] = look.row
         if opened:
             inserted = self._stays.enter(opened)
             self._again_after_command(campaign, origin, inserted)
@@ -106,6 +121,8 @@ class Deciding:
             self._tell_changes(campaign, origin, looks, changes, all_written=matched == len(changes))
             counts["exited"] += sum(change.exit is not None for change in changes)
             counts["conflicts"] += len(changes) - matched
+        if recheck:
+            self._again_after_change(origin, written)
         counts["chosen"] += sum(stay.outgoing is not None for stay in opened)
         counts["chosen"] += sum(change.outgoing is not None for change in changes)
         counts["holdout"] += sum(
@@ -113,11 +130,14 @@ class Deciding:
         )
         return +counts
 
-    def enter_alike(self, campaign: CompiledCampaign, origin: Origin, rows: Sequence[Row]) -> Counter[str] | None:
+    def enter_alike(
+        self, campaign: CompiledCampaign, origin: Origin, rows: Sequence[Row], *, recheck: bool = False
+    ) -> Counter[str] | None:
         """Enter users who match (in the order of their keys), all by one decision; those who were in are left alone.
 
-        None where the decision depends on the user; then nothing is written.
+        None where the decision depends on the user; then nothing is written. `recheck` is that of `record`.
         """
+        known = {row.key: row for row in rows} if recheck else {}
         held: list[str] = []
         entering = [row.key for row in rows]
         if campaign.holdout:
@@ -135,6 +155,8 @@ class Deciding:
             model = _opened(campaign, origin, *pairs[0], decision)
             inserted = self._stays.enter_alike(model, pairs)
             self._again_after_command(campaign, origin, inserted)
+            if recheck:
+                self._again_after_change(origin, {key: known[user_of_stay(key)] for key in inserted})
             counts["entered"] += len(inserted)
             if model.outgoing is not None:
                 counts["chosen"] += len(inserted)
@@ -157,6 +179,14 @@ class Deciding:
         found = self._campaigns.state_of(campaign.uid) if entered else None
         if found is not None and found.evaluation_wanted != campaign.evaluation_wanted:
             self._stays.wake(list(entered), origin.as_of)
+
+    def _again_after_change(self, origin: Origin, written: Mapping[str, Row]) -> None:
+        """Wake the enrolments (by id) whose users are no longer as they were read."""
+        if not written:
+            return
+        found = self._users.read_keys([row.key for row in written.values()], {"rev": 1})
+        revisions = {raw["_id"]: raw["rev"] for raw in found}
+        self._stays.wake([key for key, row in written.items() if revisions.get(row.key) != row.rev], origin.as_of)
 
     def _tell_changes(
         self,

@@ -164,7 +164,7 @@ class Processing:
         passage("slice.decided", (f"/{look.suffix}/" for look in looks))
         if self._clock.monotonic() >= hold.until:
             raise LeaseLost  # what was read may be old by now: another worker may have gone on from here
-        counts = self._deciding.record(campaign, Origin(piece.id, piece.as_of), looks, decisions)
+        counts = self._deciding.record(campaign, Origin(piece.id, piece.as_of), looks, decisions, recheck=True)
         counts["users"] = len(looks)
         if everybody and piece.run is not None and f"/{RunKind.RECONCILE}/" in piece.run:
             counts[MISSED] = sum(map(_missed, looks, decisions, repeat(piece.as_of)))

@@ -33,10 +33,10 @@ def harden(monkeypatch: Any, world: Callable[[], MemoryWorld]) -> None:
     monkeypatch.setattr(Sending, "settle", alive)
     record = Deciding.record
 
-    def looked(deciding: Deciding, campaign: Any, origin: Origin, looks: Any, decisions: Any) -> Any:
+    def looked(deciding: Deciding, campaign: Any, origin: Origin, looks: Any, decisions: Any, **more: Any) -> Any:
         if "/look/" in origin.id:
             failpoints.passage("slice.decided")  # a look at changed users can be overtaken there as a slice can
-        return record(deciding, campaign, origin, looks, decisions)
+        return record(deciding, campaign, origin, looks, decisions, **more)
 
     monkeypatch.setattr(Deciding, "record", looked)
     for name in ("apply", "move", "evaluated"):
