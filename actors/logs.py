@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from engine.settings import Settings
 from engine.settings.secrets import secrets
 from engine.telemetry.logging import LogOptions
 
 
-def log_options(settings: Settings, process: str, *, exact: bool = False) -> LogOptions:
-    """Where a process of this type writes its lines; the supervisor's name of it (`slow.2`) wins unless `exact`."""
+def log_options(settings: Settings, process: str, *, exact: bool = False, form: str = "") -> LogOptions:
+    """Where a process of this type writes its lines; the supervisor's name of it (`slow.2`) wins unless `exact`.
+
+    `form` says what is shown: `json` lines on stdout, or sentences for `people`; without it people get theirs on a
+    terminal, and whoever reads a pipe gets JSON. The files hold JSON in any case.
+    """
+    people = form == "people" or (form != "json" and sys.stdout.isatty())
     return LogOptions(
         process=process if exact else os.environ.get("TIDEGATE_PROCESS", process),
         folder=settings.log_folder,
         level=settings.logs.level,
-        stdout=settings.logs.stdout,
+        stdout=settings.logs.stdout and not people,
+        console=settings.logs.stdout if people else None,
         max_bytes=settings.logs.max_bytes,
         keep=settings.logs.keep,
         secrets=secrets(settings),

@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from engine.machinery import Machinery
-from engine.pipeline.advising import Advising
-from engine.pipeline.explaining import Explaining
-from engine.pipeline.importing.ports import ImportStores
-from engine.pipeline.indexing import Indexing
-from engine.pipeline.openness import Openness
-from engine.pipeline.outlook import Outlook
-from engine.pipeline.statistics import Statistics
-from engine.pipeline.steering import Steering
+
+if TYPE_CHECKING:
+    from engine.domain.campaign import CampaignRecord
+    from engine.pipeline.advising import Advising
+    from engine.pipeline.explaining import Explaining
+    from engine.pipeline.importing.ports import ImportStores
+    from engine.pipeline.indexing import Indexing
+    from engine.pipeline.openness import Openness
+    from engine.pipeline.outlook import Outlook
+    from engine.pipeline.statistics import Statistics
+    from engine.pipeline.steering import Steering
 
 
 class App(Machinery):
     """One process's engine: the machinery, and what people ask of it."""
 
+    def named(self, name: str, workspace: str | None = None) -> CampaignRecord:
+        """The campaign of that name. Raises `NotFound`, or `WrongCall` where several workspaces have one."""
+        from engine.pipeline.campaign_lookup import find_campaign
+
+        return find_campaign(self.stores.campaigns, name, workspace)
+
     @cached_property
     def steering(self) -> Steering:
         """Applies, launches, pauses, ends campaigns."""
+        from engine.pipeline.steering import Steering
+
         s = self.stores
         return Steering(s.campaigns, self.book, s.bell, self.clock)
 
     @cached_property
     def openness(self) -> Openness:
         """Tells what is open."""
+        from engine.pipeline.openness import Openness
+
         s = self.stores
         return Openness(
             s.campaigns,
@@ -43,29 +57,41 @@ class App(Machinery):
     @cached_property
     def explaining(self) -> Explaining:
         """Explains one user in one campaign."""
+        from engine.pipeline.explaining import Explaining
+
         s = self.stores
         return Explaining(self.book, s.users, s.events, s.enrolments, s.suppressions, self.clock)
 
     @cached_property
     def statistics(self) -> Statistics:
         """Tells what was measured."""
+        from engine.pipeline.statistics import Statistics
+
         s = self.stores
         return Statistics(s.statistics, s.runs, s.counts, s.campaigns, self.book, self.system)
 
     @cached_property
     def advising(self) -> Advising:
         """Advises indexes."""
+        from engine.pipeline.advising import Advising
+
         return Advising(self.stores.advisor, self.stores.campaigns, self.book, self.clock)
 
     @cached_property
     def outlook(self) -> Outlook:
         """Plans and reports campaigns."""
+        from engine.pipeline.outlook import Outlook
+
         s = self.stores
-        return Outlook(self.book, s.audience, s.users, s.events, s.counts, s.runs, self.choosing, s.rates, self.clock)
+        return Outlook(
+            self.book, s.audience, s.users, s.events, s.counts, s.runs, lambda: self.choosing, s.rates, self.clock
+        )
 
     @cached_property
     def indexing(self) -> Indexing:
         """Indexes users into Elasticsearch, where there is one, and derives their aggregates anew."""
+        from engine.pipeline.indexing import Indexing
+
         s = self.stores
         return Indexing(
             s.users,
@@ -80,6 +106,8 @@ class App(Machinery):
 
     def imports(self, workspace: str) -> ImportStores:
         """The stores that imports of a workspace write to. Raises `NotFound` for an unknown workspace."""
+        from engine.pipeline.importing.ports import ImportStores
+
         catalogue, s = self.book.catalogue(workspace), self.stores
         return ImportStores(
             upserts=s.upserts(catalogue),

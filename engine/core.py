@@ -8,24 +8,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from engine.batching import Tuner
-from engine.channels.opening import open_email
-from engine.channels.port import Channel
 from engine.clock import SystemClock
 from engine.errors import InvalidSource, ProgrammerError, WrongCall
-from engine.pipeline.book import CampaignBook
-from engine.pipeline.loop_failures import LoopFailures
-from engine.pipeline.ports import Messenger
-from engine.pipeline.recording import Recording
-from engine.policy.load import load_policies
-from engine.policy.policyset import PolicySet
-from engine.policy.watch import PolicyWatcher
-from engine.predicate.workspace import read_workspaces
-from engine.predicate.workspace_set import LiveWorkspaces, WorkspaceSet, WorkspaceWatcher
-from engine.settings import Settings
 from engine.stores.opened import Stores
 from engine.telemetry.events import emit
+
+if TYPE_CHECKING:
+    from engine.channels.port import Channel
+    from engine.pipeline.book import CampaignBook
+    from engine.pipeline.loop_failures import LoopFailures
+    from engine.pipeline.ports import Messenger
+    from engine.pipeline.recording import Recording
+    from engine.policy.policyset import PolicySet
+    from engine.policy.watch import PolicyWatcher
+    from engine.predicate.workspace_set import LiveWorkspaces, WorkspaceSet, WorkspaceWatcher
+    from engine.settings import Settings
 
 
 @dataclass
@@ -51,19 +51,30 @@ class Core:
         self.system = SystemClock()
         self.hooks = Hooks()
         self.tuner = Tuner()
-        self.recording = Recording(lambda: self.stores.statistics, self.tuner, self.system, Stores.OUTAGES)
         self._channels: dict[str, Channel] = {}
         self._lock = Lock()
 
     @cached_property
+    def recording(self) -> Recording:
+        """Writes what this process measures."""
+        from engine.pipeline.recording import Recording
+
+        return Recording(lambda: self.stores.statistics, self.tuner, self.system, self.stores.OUTAGES)
+
+    @cached_property
     def catalogues(self) -> LiveWorkspaces:
         """The field catalogues of all workspaces, as they are in force at each moment. Raises `InvalidSource`."""
+        from engine.predicate.workspace_set import LiveWorkspaces
+
         watcher = self.workspace_watcher
         return LiveWorkspaces(lambda: watcher.current)
 
     @cached_property
     def workspace_watcher(self) -> WorkspaceWatcher:
         """The workspaces in force; `watch_files` makes it follow the folder. Raises `InvalidSource` at first."""
+        from engine.predicate.workspace import read_workspaces
+        from engine.predicate.workspace_set import WorkspaceSet, WorkspaceWatcher
+
         folder = self.settings.paths.workspaces
         return WorkspaceWatcher(
             folder,
@@ -76,6 +87,8 @@ class Core:
     @cached_property
     def failures(self) -> LoopFailures:
         """What the loops of this process cannot do."""
+        from engine.pipeline.loop_failures import LoopFailures
+
         process = os.environ.get("TIDEGATE_PROCESS") or self.hooks.process
         name = f"{process}@{socket.gethostname()}"
         return LoopFailures(name, lambda: self.stores.process_failures, self.system, self.stores.OUTAGES)
@@ -83,6 +96,9 @@ class Core:
     @cached_property
     def watcher(self) -> PolicyWatcher:
         """The policies in force; `watch_policies` makes it follow the folder. Raises `InvalidSource` at first."""
+        from engine.policy.load import load_policies
+        from engine.policy.watch import PolicyWatcher
+
         return PolicyWatcher(
             self.settings.paths.policies,
             load_policies(self.settings.paths.policies),
@@ -154,6 +170,8 @@ class Core:
         """The channel of that name, opened at its first use. Raises `WrongCall` for another name than `email`."""
         if name != "email":
             raise WrongCall(f"there is no channel {name}")
+        from engine.channels.opening import open_email
+
         with self._lock:
             if name not in self._channels:
                 self._channels[name] = open_email(self.settings.email, self.settings.maildir)
@@ -162,6 +180,8 @@ class Core:
     @cached_property
     def book(self) -> CampaignBook:
         """The campaigns, compiled."""
+        from engine.pipeline.book import CampaignBook
+
         return CampaignBook(
             self.stores.campaigns, self.catalogues, lambda: self.policies, lambda: self.workspace_watcher.look()
         )
@@ -177,5 +197,6 @@ class Core:
         self.stop_watching()
         for channel in self._channels.values():
             channel.close()
-        self.recording.stop()
+        if "recording" in self.__dict__:
+            self.recording.stop()
         self.stores.close()

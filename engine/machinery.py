@@ -1,63 +1,65 @@
-"""What works by itself: planning, deciding, sending, looking, the feed and the clock's tick."""
+"""What works by itself: planning, deciding, sending, looking, the feed and the clock's tick.
+
+Each use case is imported when it is first wanted: a command that lists campaigns needs none of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Final
+from typing import TYPE_CHECKING
 
 from engine.core import Core
-from engine.domain.keys import cut
 from engine.errors import EngineError
-from engine.pipeline.choosing import Choosing
-from engine.pipeline.converting import Converting
-from engine.pipeline.deciding import Deciding
-from engine.pipeline.delivering import Delivering
-from engine.pipeline.dispatching import Dispatching
-from engine.pipeline.entering import Entering
-from engine.pipeline.feeding import Feeding
-from engine.pipeline.finding import Finding
-from engine.pipeline.finishing import Finishing
-from engine.pipeline.lease_keeper import LeaseKeeper
-from engine.pipeline.looking import Looking, Rechecking
-from engine.pipeline.obstacles import Obstacles
-from engine.pipeline.owed_evaluations import OwedEvaluations
-from engine.pipeline.passing import Passing
-from engine.pipeline.planning import Planning
-from engine.pipeline.process import Processing
-from engine.pipeline.reconciling import Reconciling
-from engine.pipeline.recovering import Recovering
-from engine.pipeline.registry import Registry
-from engine.pipeline.roster import Roster
-from engine.pipeline.run_attempts import RunAttempts
-from engine.pipeline.ticking import Ticking
-from engine.pipeline.watching import Watching
-from engine.pipeline.working import SliceWorker
-from engine.predicate.fields import Catalogue
-from engine.predicate.workspace_set import indexed_shape
-from engine.stores.cached_users import CachedUsers
-from engine.stores.change_stream import HistoryLost
-from engine.stores.index_requests import IndexRequest
-from engine.stores.lists import Lists
-from engine.stores.migrate import migrate_search
-from engine.stores.opened import Stores
 
-SEARCH_OUTAGES: Final = (*Stores.OUTAGES, EngineError)
-"""What a search that does not answer, or refuses, raises beside the stores' own outages."""
+if TYPE_CHECKING:
+    from engine.pipeline.choosing import Choosing
+    from engine.pipeline.converting import Converting
+    from engine.pipeline.deciding import Deciding
+    from engine.pipeline.delivering import Delivering
+    from engine.pipeline.dispatching import Dispatching
+    from engine.pipeline.entering import Entering
+    from engine.pipeline.feeding import Feeding
+    from engine.pipeline.finishing import Finishing
+    from engine.pipeline.looking import Looking
+    from engine.pipeline.obstacles import Obstacles
+    from engine.pipeline.owed_evaluations import OwedEvaluations
+    from engine.pipeline.planning import Planning
+    from engine.pipeline.process import Processing
+    from engine.pipeline.reconciling import Reconciling
+    from engine.pipeline.registry import Registry
+    from engine.pipeline.roster import Roster
+    from engine.pipeline.run_attempts import RunAttempts
+    from engine.pipeline.ticking import Ticking
+    from engine.pipeline.watching import Watching
+    from engine.pipeline.working import SliceWorker
+    from engine.predicate.fields import Catalogue
+    from engine.stores.cached_users import CachedUsers
+    from engine.stores.index_requests import IndexRequest
+    from engine.stores.lists import Lists
 
 
 class Machinery(Core):
     """The use cases behind the actors, the clock and the feed, each made at its first use."""
 
+    @property
+    def search_outages(self) -> tuple[type[Exception], ...]:
+        """What a search that does not answer, or refuses, raises beside the stores' own outages."""
+        return (*self.stores.OUTAGES, EngineError)
+
     @cached_property
     def planning(self) -> Planning:
         """Plans runs."""
+        from engine.pipeline.planning import Planning
+
         s = self.stores
         return Planning(s.runs, s.slices, s.campaigns, s.enrolments, self.book, self.choosing, s.bell, self.clock)
 
     @cached_property
     def choosing(self) -> Choosing:
         """Chooses access paths."""
+        from engine.pipeline.choosing import Choosing
+
         s = self.stores
         return Choosing(
             self.book,
@@ -69,7 +71,7 @@ class Machinery(Core):
             s.feeds,
             s.rates,
             self.clock,
-            SEARCH_OUTAGES,
+            self.search_outages,
             self.settings.engine.scan_up_to,
             s.audience.count_up_to,
         )
@@ -80,6 +82,8 @@ class Machinery(Core):
         None where there is none or some are still to come. Which index first: one that is noted is noted after the
         requests to fill it.
         """
+        from engine.predicate.workspace_set import indexed_shape
+
         state = self.stores.feeds.read()
         if state.index is None or state.shapes.get(catalogue.workspace) != indexed_shape(catalogue):
             return None
@@ -97,11 +101,17 @@ class Machinery(Core):
     @cached_property
     def deciding(self) -> Deciding:
         """Evaluates looks and records decisions."""
+        from engine.pipeline.deciding import Deciding
+
         return Deciding(self.stores.campaigns, self.stores.events, self.stores.enrolments, self.stores.users)
 
     @cached_property
     def entering(self) -> Entering:
         """Lets candidates enter."""
+        from engine.pipeline.entering import Entering
+        from engine.pipeline.finding import Finding
+        from engine.pipeline.looking import Rechecking
+
         s = self.stores
         cache = self.cached_users
         recheck = None if cache is None else Rechecking(cache, s.looks)
@@ -111,11 +121,16 @@ class Machinery(Core):
     @cached_property
     def registry(self) -> Registry:
         """Which campaigns a change concerns."""
+        from engine.pipeline.registry import Registry
+        from engine.pipeline.roster import Roster
+
         return Registry(Roster(self.stores.campaigns, self.clock), self.book)
 
     @cached_property
     def looking(self) -> Looking:
         """Looks at users who changed."""
+        from engine.pipeline.looking import Looking
+
         s = self.stores
         return Looking(
             s.looks,
@@ -140,6 +155,12 @@ class Machinery(Core):
     @cached_property
     def feeding(self) -> Feeding:
         """Follows the users' changes."""
+        from engine.pipeline.feeding import Feeding
+        from engine.pipeline.registry import Registry
+        from engine.pipeline.roster import Roster
+        from engine.stores.change_stream import HistoryLost
+        from engine.stores.index_requests import IndexRequest
+
         s = self.stores
         return Feeding(
             s.user_stream,
@@ -157,21 +178,29 @@ class Machinery(Core):
             self.messenger,
             self.catalogues,
             self.clock,
-            SEARCH_OUTAGES,
+            self.search_outages,
         )
 
     def _make_index(self) -> None:
         """Bring the users' index into being where it is missing."""
+        from engine.stores.migrate import migrate_search
+
         if self.stores.user_index is not None:
             migrate_search(self.stores.user_index)
 
     def _reindex(self, workspace: str) -> list[str]:
         """Keep requests to index every user of a workspace, in ranges of some thousand; gives their ids."""
+        from engine.domain.keys import cut
+        from engine.stores.index_requests import IndexRequest
+
         pieces = max(1, min(256, self.choosing.size(workspace) // 5_000))
         return self.stores.index_requests.add([IndexRequest((), workspace, *one) for one in cut(pieces)])
 
     def _derive(self, workspace: str) -> list[str]:
         """Keep requests to derive every user of a workspace, in ranges of some thousand; gives their ids."""
+        from engine.domain.keys import cut
+        from engine.stores.index_requests import IndexRequest
+
         pieces = max(1, min(256, self.choosing.size(workspace) // 5_000))
         ranges = [IndexRequest((), workspace, *one, derive=True) for one in cut(pieces)]
         return self.stores.index_requests.add(ranges)
@@ -183,6 +212,8 @@ class Machinery(Core):
     @cached_property
     def finishing(self) -> Finishing:
         """Decides runs, finishes campaigns."""
+        from engine.pipeline.finishing import Finishing
+
         s = self.stores
         return Finishing(
             s.runs,
@@ -199,18 +230,24 @@ class Machinery(Core):
     @cached_property
     def converting(self) -> Converting:
         """Tells until when campaigns that have ended count conversions."""
+        from engine.pipeline.converting import Converting
+
         s = self.stores
         return Converting(s.campaigns, s.runs, s.enrolments, s.looks, s.feeds, self.roster, self.clock)
 
     @cached_property
     def run_attempts(self) -> RunAttempts:
         """Plans and closes runs, and notes what fails."""
+        from engine.pipeline.run_attempts import RunAttempts
+
         s = self.stores
         return RunAttempts(self.planning, self.finishing, s.runs, self.book.name, s.OUTAGES)
 
     @cached_property
     def reconciling(self) -> Reconciling:
         """Frees leases that ran out."""
+        from engine.pipeline.reconciling import Reconciling
+
         s, lease = self.stores, self.settings.engine.lease
         return Reconciling(
             s.slices, s.campaigns, s.users, s.enrolments, s.deliveries, self.book, self.clock, lease=lease
@@ -219,6 +256,8 @@ class Machinery(Core):
     @cached_property
     def worker(self) -> SliceWorker:
         """Works on slices under leases."""
+        from engine.pipeline.working import SliceWorker
+
         return SliceWorker(
             self.stores.slices,
             self.reconciling,
@@ -234,6 +273,8 @@ class Machinery(Core):
     @cached_property
     def processing(self) -> Processing:
         """Decides slices."""
+        from engine.pipeline.process import Processing
+
         s = self.stores
         return Processing(
             self.worker,
@@ -254,17 +295,25 @@ class Machinery(Core):
     @cached_property
     def watching(self) -> Watching:
         """Notices campaigns that are slow or fail too much."""
+        from engine.pipeline.watching import Watching
+
         return Watching(self.stores.campaigns, self.stores.counts, self.book)
 
     @cached_property
     def obstacles(self) -> Obstacles:
         """Notices what keeps campaigns from going on."""
+        from engine.pipeline.obstacles import Obstacles
+
         s, limit = self.stores, self.settings.engine.attempt_limit
         return Obstacles(s.campaigns, self.book, self.system, s.OUTAGES, attempt_limit=limit)
 
     @cached_property
     def delivering(self) -> Delivering:
         """Delivers slices."""
+        from engine.pipeline.delivering import Delivering
+        from engine.pipeline.lease_keeper import LeaseKeeper
+        from engine.pipeline.recovering import Recovering
+
         s = self.stores
         recovering = Recovering(self.book, s.deliveries, s.slices, self.channel, self.clock)
         return Delivering(
@@ -285,6 +334,8 @@ class Machinery(Core):
     @cached_property
     def dispatching(self) -> Dispatching:
         """Rings slices in their lanes."""
+        from engine.pipeline.dispatching import Dispatching
+
         again = self.settings.engine.ring_again
         return Dispatching(
             self.stores.slices, self.book, self.messenger, self.reconciling.treat, self.obstacles, ring_again=again
@@ -293,6 +344,9 @@ class Machinery(Core):
     @cached_property
     def ticking(self) -> Ticking:
         """The clock's tick."""
+        from engine.pipeline.passing import Passing
+        from engine.pipeline.ticking import Ticking
+
         s = self.stores
         return Ticking(
             s.campaigns,
@@ -322,9 +376,13 @@ class Machinery(Core):
     @cached_property
     def owed_evaluations(self) -> OwedEvaluations:
         """Plans what commands made necessary."""
+        from engine.pipeline.owed_evaluations import OwedEvaluations
+
         return OwedEvaluations(self.roster, self.stores.runs, self.stores.slices, self.planning, self.finishing)
 
     @cached_property
     def roster(self) -> Roster:
         """The campaigns as the clock knows them."""
+        from engine.pipeline.roster import Roster
+
         return Roster(self.stores.campaigns, self.clock)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from engine.app import App
 from engine.cli.opening import say
-from engine.domain.campaign import CampaignRecord
 from engine.errors import EngineError
-from engine.predicate.workspace_set import derived_shape
+
+if TYPE_CHECKING:
+    from engine.app import App
+    from engine.domain.campaign import CampaignRecord
 
 PATIENCE: Final = 60.0
 """Seconds that an apply waits: some million events are counted in that time."""
@@ -41,6 +42,8 @@ def wait_for_aggregates(app: App, record: CampaignRecord) -> None:
 
 def _pending(app: App, workspace: str) -> bool:
     """Whether the feed has the workspace's users derived, or will: it has seen the workspace with other aggregates."""
+    from engine.predicate.workspace_set import derived_shape
+
     noted = app.stores.feeds.read().derived.get(workspace)
     wanted = derived_shape(app.book.catalogue(workspace))
     return noted is not None and (noted != wanted or app.stores.index_requests.deriving(workspace) > 0)

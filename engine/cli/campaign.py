@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
 
-from engine.app import App
-from engine.campaign.load import TEXTS, LoadedCampaign, load_campaign
-from engine.channels.addresses import envelope_address
 from engine.cli.aggregates import wait_for_aggregates
-from engine.cli.opening import AsJson, InWorkspace, opened, say, show_json, show_table
+from engine.cli.opening import AsJson, InWorkspace, opened, say, show_json, show_table, where_mails_go
 from engine.cli.preview import show_preview
 from engine.cli.reports import (
     capacity_document,
@@ -28,14 +24,15 @@ from engine.cli.reports import (
     standing_lines,
 )
 from engine.clock import format_instant, parse_duration
-from engine.domain.campaign import CampaignRecord
 from engine.domain.delivery import Sent
 from engine.domain.keys import user_key
 from engine.domain.work import AccessPath
 from engine.errors import EngineError, Fault, InvalidSource, NotFound, WrongCall
-from engine.pipeline.compose import trial
-from engine.pipeline.replaying import replay as queue_again
-from engine.pipeline.steering import BY_HAND
+
+if TYPE_CHECKING:
+    from engine.app import App
+    from engine.campaign.load import LoadedCampaign
+    from engine.domain.campaign import CampaignRecord
 
 LISTED = ("workspace", "campaign", "kind", "state", "revision", "starts", "launched", "stuck", "paused_reason")
 
@@ -75,6 +72,8 @@ def apply(
     as_json: AsJson = False,
 ) -> None:
     """Apply campaign files: all are checked first, and one that is wrong applies none."""
+    from engine.campaign.load import load_campaign
+
     with opened(context) as app:
         loaded: list[LoadedCampaign] = []
         faults: list[Fault] = []
@@ -145,14 +144,18 @@ def _row(record: CampaignRecord) -> tuple[object, ...]:
 def show(context: typer.Context, name: Name, workspace: InWorkspace = None, as_json: AsJson = False) -> None:
     """Show a campaign as it was applied."""
     with opened(context) as app:
-        record = app.steering.named(name, workspace)
+        record = app.named(name, workspace)
     if as_json:
         head = {"uid": record.uid, "state": record.state, "revision": record.revision}
         show_json({**head, **standing_document(record), "spec": record.spec})
         return
+    import yaml
+
     typer.echo(f"# {record.workspace}/{record.name}  uid {record.uid}  {record.state}  revision {record.revision}")
     for line in standing_lines(record):
         typer.echo(f"# {line}")
+    from engine.campaign.load import TEXTS
+
     spec = {key: value for key, value in record.spec.items() if key != TEXTS} if isinstance(record.spec, dict) else {}
     typer.echo(yaml.safe_dump(spec, sort_keys=False, allow_unicode=True).rstrip())
 
@@ -168,7 +171,7 @@ def plan(
     """Say what a launch now would do: how many users, found how, at what cost, in which lane, in how many slices."""
     within = _duration(capacity) if capacity is not None else None
     with opened(context) as app:
-        record = app.steering.named(name, workspace)
+        record = app.named(name, workspace)
         planned = app.outlook.plan(record, path)
         needed = None if within is None else app.outlook.capacity(planned, within)
     if as_json:
@@ -200,7 +203,7 @@ def launch(
 ) -> None:
     """Launch a campaign: at its start, or at once where that has come."""
     with opened(context) as app:
-        record = app.steering.named(name, workspace)
+        record = app.named(name, workspace)
         if expect is not None:
             audience = app.outlook.plan(record).audience
             if abs(audience - expect) * 100 > drift * expect:
@@ -209,8 +212,10 @@ def launch(
                     remedy="look at it with tidegate campaign plan, then launch with the count you accept",
                 )
         moved = app.steering.launch(record, path=path)
+        mails = where_mails_go(app.settings)
     when = "at once" if moved.starts_at is None else f"at {format_instant(moved.starts_at)} campaign time"
     say(f"{moved.workspace}/{moved.name} is launched, {when}")
+    say(mails)
 
 
 def pause(
@@ -221,8 +226,10 @@ def pause(
 ) -> None:
     """Decide and send nothing until it is resumed."""
     with opened(context) as app:
+        from engine.pipeline.steering import BY_HAND
+
         why = BY_HAND if reason is None else f"by hand: {reason}"
-        moved = app.steering.pause(app.steering.named(name, workspace), why)
+        moved = app.steering.pause(app.named(name, workspace), why)
     say(f"{moved.workspace}/{moved.name} is paused: {moved.state}")
 
 
@@ -234,7 +241,7 @@ def _steer(verb: str, done: str) -> Callable[..., None]:
                 "stop": app.steering.stop,
                 "cancel": app.steering.cancel,
             }[verb]
-            moved = steer(app.steering.named(name, workspace))
+            moved = steer(app.named(name, workspace))
         say(f"{moved.workspace}/{moved.name} is {done}: {moved.state}")
 
     return command
@@ -243,7 +250,7 @@ def _steer(verb: str, done: str) -> Callable[..., None]:
 def report(context: typer.Context, name: Name, workspace: InWorkspace = None, as_json: AsJson = False) -> None:
     """Show the counts of a campaign, computed from its enrolments; exit code 1 if they do not add up."""
     with opened(context) as app:
-        told = app.outlook.report(app.steering.named(name, workspace))
+        told = app.outlook.report(app.named(name, workspace))
     if as_json:
         show_json(report_document(told))
     else:
@@ -261,10 +268,13 @@ def send_test(
     workspace: InWorkspace = None,
 ) -> None:
     """Send one message as a user would get it, to another address; nothing is recorded."""
+    from engine.channels.addresses import envelope_address
+    from engine.pipeline.compose import trial
+
     if envelope_address(to) is None:
         raise WrongCall(f"--to {to} is no address")
     with opened(context) as app:
-        record = app.steering.named(name, workspace)
+        record = app.named(name, workspace)
         document = _document_of(app, record, user)
         now = app.clock.campaign_now()
         bounces = app.settings.email.envelope_from
@@ -289,7 +299,9 @@ def replay(
     workspace: InWorkspace = None,
 ) -> None:
     """Queue failed deliveries again, with the same keys: of stays that are active, completed or failed."""
+    from engine.pipeline.replaying import replay as queue_again
+
     with opened(context) as app:
-        record = app.steering.named(name, workspace)
+        record = app.named(name, workspace)
         count = queue_again(app.stores.deliveries, app.steering, app.stores.bell, app.clock, record, message)
     say(f"{count} deliveries are queued again")

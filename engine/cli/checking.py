@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import redis
 import typer
 
-from actors.redis_client import connect, refuse_shared
 from engine import __version__
-from engine.app import App
-from engine.channels.opening import email_advice
 from engine.cli.indexes import named_queries_served, show_indexes
-from engine.cli.opening import AsJson, migrate, opened, say, show_json, show_table
+from engine.cli.opening import AsJson, loaded_of, migrate, opened, say, show_json, show_table
 from engine.clock import format_instant
 from engine.domain.lifecycle import CampaignState
 from engine.errors import EngineError, OperatorError, ServiceUnreachable
 from engine.failure_text import reason_of
-from engine.settings import LoadedSettings, load_settings
-from engine.stores.connect import check_mongo
-from engine.stores.process_failures import ProcessFailure
+
+if TYPE_CHECKING:
+    from engine.app import App
+    from engine.stores.process_failures import ProcessFailure
 
 PACKAGES = ("dramatiq", "redis", "pymongo", "elasticsearch", "structlog")
 
@@ -60,8 +57,7 @@ def check(
             show_indexes(app, as_json=as_json)
         return
     if origin:
-        loaded = context.find_object(LoadedSettings) or load_settings()
-        rows: list[tuple[object, ...]] = [(one.key, one.value, one.source) for one in loaded.origins()]
+        rows: list[tuple[object, ...]] = [(one.key, one.value, one.source) for one in loaded_of(context).origins()]
         if as_json:
             show_json([dict(zip(("key", "value", "source"), row, strict=True)) for row in rows])
         else:
@@ -90,6 +86,8 @@ def _result(name: str, run: Callable[[], str]) -> tuple[str, int, str]:
 
 
 def _checks(app: App) -> dict[str, Callable[[], str]]:
+    from engine.stores.connect import check_mongo
+
     return {
         "workspaces": lambda: ", ".join(sorted(app.catalogues)) or _wrong("no workspace file", "add one"),
         "policies": lambda: f"version {app.policies.version}",
@@ -108,6 +106,10 @@ def _wrong(problem: str, remedy: str) -> str:
 
 
 def _redis(app: App) -> str:
+    import redis
+
+    from actors.redis_client import connect, refuse_shared
+
     services = app.settings.services
     if services.broker_url is None or services.cache_url is None:
         return _wrong("services.broker_url and services.cache_url are both needed", "")
@@ -143,6 +145,8 @@ def _mail(app: App) -> str:
     email = app.settings.email
     if email.transport == "maildir":
         return f"into the Maildir {app.settings.maildir}"
+    from engine.channels.opening import email_advice
+
     advice = email_advice(email)
     return f"to {email.host}:{email.port} by SMTP" + (f"; {advice}" if advice else "")
 

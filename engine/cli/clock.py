@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.app import App
 from engine.cli.opening import AsJson, opened, say, show_json, show_table
-from engine.cli.running import run_clock
+from engine.cli.process_commands import run_clock
 from engine.clock import format_instant, millis, parse_duration, parse_instant
 from engine.errors import EngineError, WrongCall
+
+if TYPE_CHECKING:
+    from engine.app import App
 
 ASK_EVERY = 0.02
 """Seconds between two looks at whether anything is open: some milliseconds of MongoDB each."""

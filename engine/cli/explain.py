@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from engine.cli.opening import AsJson, InWorkspace, opened, show_json
 from engine.clock import format_instant
-from engine.domain.enrolment import Enrolment
 from engine.domain.lifecycle import SKIPPED_BECAUSE, DeliveryState
-from engine.pipeline.explaining import Explanation
+
+if TYPE_CHECKING:
+    from engine.domain.enrolment import Enrolment
+    from engine.pipeline.explaining import Explanation
 
 _WHY: Final = {reason.value: sentence for reason, sentence in SKIPPED_BECAUSE.items()}
 
@@ -29,16 +31,14 @@ def explain(
 ) -> None:
     """Say which leaf of the audience failed and on which data, what was sent, and what happens next."""
     with opened(context) as app:
-        told = app.explaining.run(app.steering.named(campaign, workspace), user)
+        told = app.explaining.run(app.named(campaign, workspace), user)
     if as_json:
         show_json(_document(told))
         return
     lines = [f"{told.user} in {told.record.workspace}/{told.record.name} at {format_instant(told.as_of)}", told.now]
     if told.known and (told.matches or told.audience):
         lines.append("matches the audience:" if told.matches else "does not match the audience:")
-        for leaf in told.audience:
-            mark = "fails" if leaf.failed else "holds"
-            lines.append(f"  {mark}  {leaf.text}  ({leaf.where}; {leaf.data})")
+        lines += [f"  {leaf.told}  ({leaf.where}; {leaf.data})" for leaf in told.audience]
     if told.address:
         lines.append(told.address)
     for stay in told.stays:
@@ -83,7 +83,14 @@ def _document(told: Explanation) -> dict[str, object]:
         "next_look": None if told.next_look is None else format_instant(told.next_look),
         "address": told.address,
         "audience": [
-            {"where": leaf.where, "leaf": leaf.text, "held": leaf.held, "fails": leaf.failed, "data": leaf.data}
+            {
+                "where": leaf.where,
+                "leaf": leaf.text,
+                "held": leaf.held,
+                "wanted": leaf.wanted,
+                "fails": leaf.failed,
+                "data": leaf.data,
+            }
             for leaf in told.audience
         ],
         "stays": [

@@ -19,15 +19,10 @@ from engine.telemetry import logging
 from engine.telemetry.events import emit
 
 
-def mount(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command(epilog="Example: tidegate feed")(feed)
-
-
 def feed(context: typer.Context) -> None:
-    """Follow the users' changes: refresh the cache, index, and ask for looks. Two may run: one waits for the other."""
+    """Do what `engine.cli.process_commands.feed` says."""
     settings = settings_of(context)
-    keep(settings, 1)
+    keep(settings, 1, search=True)
     app = App(addressed(settings))
     logging.configure(log_options(app.settings, "feed"), clock=app.system)
     came = on_signals()

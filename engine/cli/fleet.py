@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Annotated
 
 import typer
 
@@ -23,20 +22,9 @@ from engine.settings import Settings
 from engine.telemetry import logging
 from engine.telemetry.events import emit
 
-AsDramatiq = Annotated[bool, typer.Option("--dramatiq", help="Become Dramatiq's own command instead.")]
 
-
-def mount(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command(epilog="Example: tidegate worker fast")(worker)
-
-
-def worker(
-    context: typer.Context,
-    fleet: Annotated[str, typer.Argument(help="A fleet of policies/lanes.yaml.")],
-    as_dramatiq: AsDramatiq = False,
-) -> None:
-    """Run one fleet: its lanes, processes and threads come from the policies. A process that dies is forked again."""
+def worker(context: typer.Context, fleet: str, *, as_dramatiq: bool) -> None:
+    """Do what `engine.cli.process_commands.worker` says."""
     settings = settings_of(context)
     fleets = load_policies(settings.paths.policies).fleets
     if fleet not in fleets:

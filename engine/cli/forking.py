@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import timedelta
 from importlib import import_module
+from pkgutil import walk_packages
+from typing import TYPE_CHECKING, Final
 
 import typer
 
 from actors.middleware.watchdog import EXIT_UNHEALTHY
 from engine.cli.opening import addressed, say
 from engine.local.prefork import keep_children
-from engine.settings import Settings
+
+if TYPE_CHECKING:
+    from engine.settings import Settings
 
 
-def keep(settings: Settings, count: int) -> None:
+ROOMS: Final = ("campaign", "channels", "domain", "pipeline", "policy", "predicate", "stores", "telemetry")
+SEARCH: Final = ("engine.stores.search_index", "engine.stores.connect_elastic", "engine.stores.logs")
+"""What imports Elasticsearch's client, which takes as long as all the others."""
+
+
+def keep(settings: Settings, count: int, *, search: bool = False) -> None:
     """Keep `count` processes like this one and exit when told to; returns in each of them, which may open anything.
 
     Raises `ServiceUnreachable` where an address is missing, at once and not in a child again and again.
     """
-    elastic = addressed(settings).services.elastic_url is not None
-    fork(count, settings.engine.stop_timeout, elastic=elastic)
+    known = addressed(settings).services.elastic_url is not None
+    fork(count, settings.engine.stop_timeout, search=search and known)
 
 
-def fork(count: int, patience: timedelta, *, elastic: bool) -> None:
-    """The same for a command that finds its services later; `elastic` tells whether it may open Elasticsearch."""
-    if elastic:
-        import_module("engine.stores.search_index")  # the stores import it when they open it: 0.8 s that a fork saves
-        import_module("engine.stores.connect_elastic")
+def fork(count: int, patience: timedelta, *, search: bool) -> None:
+    """The same for a command that finds its services later; `search` tells whether it is sure to use Elasticsearch."""
+    import_all(without=() if search else SEARCH)
     code = keep_children(count, patience, say=say, curable=(EXIT_UNHEALTHY,))
     if code is not None:
         raise typer.Exit(code)
+
+
+def import_all(without: Collection[str] = ()) -> None:
+    """Import what the engine imports where it uses it: a process that is forked again then works at once."""
+    for room in ROOMS:
+        package = import_module(f"engine.{room}")
+        for module in walk_packages(package.__path__, f"{package.__name__}."):
+            if module.name not in without and ".parquet" not in module.name:
+                import_module(module.name)

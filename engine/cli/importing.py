@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Annotated, Final, Protocol, TypeAlias
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from engine.cli.import_layout import layout
 from engine.errors import WrongCall
@@ -212,6 +210,9 @@ def watching(name: str, *, quiet: bool) -> Iterator[Watcher | None]:
     if quiet:
         yield None
     elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
         parts = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         with Progress(*parts, TextColumn("{task.fields[told]}"), console=Console(stderr=True)) as bar:
             task = bar.add_task(name, total=1.0, told="")

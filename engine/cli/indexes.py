@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
 
-from engine.app import App
 from engine.cli.opening import show_json, show_table
 from engine.errors import OperatorError
-from engine.pipeline.advising import Advice
-from engine.stores.advisor import NamedQuery
+
+if TYPE_CHECKING:
+    from engine.app import App
+    from engine.pipeline.advising import Advice
+    from engine.stores.advisor import NamedQuery
 
 REMEDY = "tidegate migrate makes missing indexes"
 

@@ -2,70 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from engine.cli.opening import say
 from engine.errors import WrongCall
+from engine.shipped import START, shipped_files
 
-SOURCE = Path(__file__).resolve().parents[2]
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
-SETTINGS = """# Settings per environment; `tidegate check --origin` says where each value comes from.
-environments:
-  default:
-    email: {transport: maildir}
-"""
+COPIED = ("Procfile", "policies", "conf/settings.yaml", "conf/schemas", "conf/services", "conf/logs")
+"""What is written beside the example; index templates are not, for the engine reads its own."""
 
-WORKSPACE = """# One file per tenant: the fields that its users may have, and the events that they send.
-workspace: example
-timezone: UTC
-sender: {name: Example, address: news@example.org}
-attributes:
-  plan: {type: string, case: ignore}
-events:
-  Order Completed:
-    value: {type: decimal, scale: 2}
-aggregates:
-  orders_count: {event: Order Completed, count: true}
-  last_order_at: {event: Order Completed, last: true}
-"""
-
-CAMPAIGN = """campaign: welcome-back
-workspace: example
-kind: continuous
-audience:
-  all:
-    - orders_count: {gte: 1}
-    - last_order_at: {older_than: 30d}
-  none:
-    - unsubscribed: true
-entry: {again_after: 90d}
-goal: {event: {name: Order Completed}, within: 14d}
-messages:
-  - name: we-miss-you
-    channel: email
-    subject: "{{ user.first_name | default: 'Hello' }}, it has been a while"
-    body: templates/we-miss-you.html
-"""
-
-TEMPLATE = """<p>{{ user.first_name | default: 'Hello' }},</p>
-<p>your last order was on {{ user.last_order_at | date: '%d %B %Y' }}. Come and see what is new.</p>
-"""
-
-ENVIRONMENT = """# Copy to .env and fill in; without these, `tidegate up` starts local services.
-# TIDEGATE_SERVICES__MONGO_URL=mongodb://user:password@host/?tls=true
-# TIDEGATE_SERVICES__BROKER_URL=rediss://:password@host:6380/0
-# TIDEGATE_SERVICES__CACHE_URL=rediss://:password@other-host:6380/0
-# TIDEGATE_SERVICES__ELASTIC_URL=https://host:9243
-# TIDEGATE_SERVICES__ELASTIC_API_KEY=
-# TIDEGATE_EMAIL__TRANSPORT=smtp
-# TIDEGATE_EMAIL__HOST=
-# TIDEGATE_EMAIL__USERNAME=
-# TIDEGATE_EMAIL__PASSWORD=
-"""
+NEXT = """next, in {folder}:
+  tidegate up                                            leave it running, and in a second terminal:
+  tidegate import users data/users.csv --workspace example
+  tidegate import events data/orders.csv --workspace example
+  tidegate campaign apply campaigns/welcome-back.yaml
+  tidegate campaign launch welcome-back                  the mails are in var/maildir/new"""
 
 
 def mount(app: typer.Typer) -> None:
@@ -76,24 +33,21 @@ def mount(app: typer.Typer) -> None:
 def init(
     folder: Annotated[Path, typer.Argument(help="Where; made if missing.")] = Path(),
 ) -> None:
-    """Write a Procfile, policies, settings, an example workspace and campaign; nothing that exists is touched."""
-    files = {
-        "conf/settings.yaml": SETTINGS,
-        "conf/workspaces/example.yaml": WORKSPACE,
-        "campaigns/welcome-back.yaml": CAMPAIGN,
-        "campaigns/templates/we-miss-you.html": TEMPLATE,
-        ".env.example": ENVIRONMENT,
-        ".gitignore": "var/\n.env\n",
-    }
-    copied = ["Procfile", *(str(path.relative_to(SOURCE)) for path in sorted((SOURCE / "policies").rglob("*.yaml")))]
-    present = [name for name in (*files, *copied) if (folder / name).exists()]
+    """Write a Procfile, policies, settings, an example with users and events; nothing that exists is touched."""
+    wanted = files()
+    present = [name for name in wanted if (folder / name).exists()]
     if present:
         raise WrongCall(f"{present[0]} exists in {folder} already", remedy="choose an empty folder")
-    for name in (*files, *copied):
+    for name, source in wanted.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    for name in copied:
-        shutil.copyfile(SOURCE / name, folder / name)
-    say(f"{len(files) + len(copied)} files are in {folder}")
-    say("next: tidegate up, then tidegate campaign apply campaigns/*.yaml")
+        (folder / name).write_bytes(source.read_bytes())
+    say(f"{len(wanted)} files are in {folder}")
+    say(NEXT.format(folder=folder if folder != Path() else "this folder"))
+
+
+def files() -> dict[str, Traversable]:
+    """Every file that is written, by its path in the new folder."""
+    found = dict(shipped_files(START))
+    for name in COPIED:
+        found |= {f"{name}/{path}".rstrip("/"): source for path, source in shipped_files(name)}
+    return found

@@ -7,28 +7,23 @@ import shlex
 import signal
 import sys
 import threading
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
-import orjson
 import typer
 
-from actors.logs import log_options
-from engine.cli.ship_failures import ShipFailures
+from engine.cli.opening import settings_of
 from engine.clock import Instant, SystemClock, millis, parse_duration, parse_instant
 from engine.errors import ServiceUnreachable, WrongCall
-from engine.local.prefork import keep_children
-from engine.local.services import LocalServices
-from engine.settings import LoadedSettings, Settings, load_settings
-from engine.stores.logs import LogIndex, open_client
-from engine.telemetry.logging import configure, for_people
-from engine.telemetry.query import LogQuery, named_in, parse_query, value_of
-from engine.telemetry.reading import Files
-from engine.telemetry.redaction import Redactor, pseudonym_key
-from engine.telemetry.ship import Shipper
-from engine.telemetry.story import LONGEST, Focus, Line, story
+
+if TYPE_CHECKING:
+    from engine.settings import Settings
+    from engine.stores.logs import LogIndex
+    from engine.telemetry.query import LogQuery
+    from engine.telemetry.story import Focus, Line
 
 _STOP_WITHIN: Final = 0.8
 """Seconds for the last lines after a stop signal; what is not shipped by then waits in its file."""
@@ -62,7 +57,12 @@ def search(
     from_files: FromFiles = False,
 ) -> None:
     """Find log lines; without a log search this machine's files are read."""
-    settings = _settings(context)
+    import orjson
+
+    from engine.telemetry.query import parse_query
+    from engine.telemetry.redaction import Redactor, pseudonym_key
+
+    settings = settings_of(context)
     clock = SystemClock()
     redactor = Redactor(pseudonym_key(settings.log_folder))
     asked = parse_query(query, redactor, _since(since, clock) if since else None)
@@ -81,6 +81,8 @@ def search(
 
 def _hints(query: str, lines: list[Line]) -> list[str]:
     """Where the answer is about somebody of whom no delivery was found: of whoever got nothing there is no line."""
+    from engine.telemetry.query import named_in, value_of
+
     user, campaign = named_in(query)
     if user is None or any(str(value_of(line, "event.action")).startswith("delivery.") for line in lines):
         return []
@@ -90,7 +92,14 @@ def _hints(query: str, lines: list[Line]) -> list[str]:
 
 def ship(context: typer.Context, once: Once = False, keep: Keep = "30d") -> None:
     """Send the folder's log files into the log search; ends within a second of a stop signal."""
-    settings = _settings(context)
+    from actors.logs import log_options
+    from engine.cli.ship_failures import ShipFailures
+    from engine.local.prefork import keep_children
+    from engine.telemetry.events import emit
+    from engine.telemetry.logging import configure
+    from engine.telemetry.ship import Shipper
+
+    settings = settings_of(context)
     code = None if once else keep_children(1, settings.engine.stop_timeout, say=lambda text: typer.echo(text, err=True))
     if code is not None:
         raise typer.Exit(code)
@@ -101,24 +110,24 @@ def ship(context: typer.Context, once: Once = False, keep: Keep = "30d") -> None
     if index is None and once:
         remedy = "give TIDEGATE_SERVICES__ELASTIC_URL, or start a local one with `tidegate up`"
         raise ServiceUnreachable("there is no Elasticsearch to ship to", remedy=remedy)
-    if index is None:
-        # Everything else runs without Elasticsearch, so the shipper of a Procfile must not fail either.
-        typer.echo("there is no log search; lines stay in their files until there is one", err=True)
-    while index is None and not stop.wait(_LOOK_AGAIN):
-        index = _index(settings, clock, kept)
-    if index is None:
-        return
     logs = configure(log_options(settings, "ship"), clock=clock)
-    shipper = Shipper(settings.log_folder, index)
     unsubscribe = ShipFailures(settings).listen()
     try:
-        if once:
-            typer.echo(f"shipped {shipper.drain()} lines", err=True)
-        else:
-            shipper.run(stop)
+        if not once:
+            emit("worker.started", process="ship")
+        if index is None:
+            # Everything else runs without Elasticsearch, so the shipper of a Procfile must not fail either.
+            typer.echo("there is no log search; lines stay in their files until there is one", err=True)
+        while index is None and not stop.wait(_LOOK_AGAIN):
+            index = _index(settings, clock, kept)
+        if index is not None:
+            with closing(Shipper(settings.log_folder, index)) as shipper:
+                if once:
+                    typer.echo(f"shipped {shipper.drain()} lines", err=True)
+                else:
+                    shipper.run(stop)
     finally:
         unsubscribe()
-        shipper.close()
         logs.close()
 
 
@@ -131,6 +140,9 @@ def _duration(text: str) -> timedelta:
 
 
 def _found(index: LogIndex | None, folder: Path, asked: LogQuery, limit: int, *, tell_story: bool) -> list[Line]:
+    from engine.telemetry.reading import Files
+    from engine.telemetry.story import LONGEST, story
+
     if index is not None:
         try:
             hits = index.search(asked.elastic(), limit)
@@ -148,16 +160,22 @@ def _found(index: LogIndex | None, folder: Path, asked: LogQuery, limit: int, *,
 
 
 def _about(index: LogIndex, focus: Focus) -> list[Line]:
+    from engine.telemetry.story import LONGEST
+
     return list(index.search(focus.elastic(), LONGEST) or ())
 
 
 def _index(settings: Settings, clock: SystemClock, keep: timedelta | None = None) -> LogIndex | None:
     """The log search that the settings name or that runs locally; None where there is none."""
+    from engine.local.services import LocalServices
+
     services = settings.services
     given = services.elastic_url.get_secret_value() if services.elastic_url else ""
     local = next((one.url for one in LocalServices.of(settings).status() if one.name == "elastic"), "")
     if not (given or local):
         return None
+    from engine.stores.logs import LogIndex, open_client
+
     key = services.elastic_api_key.get_secret_value() if services.elastic_api_key else None
     return LogIndex(open_client(given or local, api_key=key, ca=services.elastic_ca), clock, keep=keep)
 
@@ -189,12 +207,9 @@ def _since(text: str, clock: SystemClock) -> Instant:
 
 
 def _shown(line: Line) -> str:
+    from engine.telemetry.logging import for_people
+
     shown = for_people(line)
     head = f"{str(line['@timestamp']).replace('T', ' ')} {shown.pop('level'):7} {shown.pop('event')}"
     shown.pop("timestamp")
     return head + "".join(f" {name}={value}" for name, value in shown.items())
-
-
-def _settings(context: typer.Context) -> Settings:
-    loaded = context.find_object(LoadedSettings) or load_settings()
-    return loaded.settings

@@ -11,8 +11,8 @@ from typing import Annotated, Final
 
 import typer
 
+from engine.cli.opening import Call
 from engine.errors import EngineError, WrongCall
-from engine.settings import load_settings
 
 BAD_CALL = 2
 UNREACHABLE = 3
@@ -42,10 +42,11 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _main(
     context: typer.Context,
-    settings: Annotated[Path, typer.Option(help="The settings file.")] = Path("conf/settings.yaml"),
+    settings: Annotated[Path | None, typer.Option(help="The settings file.  [default: conf/settings.yaml]")] = None,
     env: Annotated[str | None, typer.Option("--env", help="The environment of that file.")] = None,
+    env_file: Annotated[Path | None, typer.Option(help="The file with variables.  [default: .env]")] = None,
     given: Annotated[
-        list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, over file and variables.")
+        list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, over files and variables.")
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read in `main`
     version: Annotated[  # noqa: ARG001 - its callback answers
@@ -59,14 +60,13 @@ def _main(
         if not separator or "." not in key:
             raise WrongCall(f"--set wants SECTION.KEY=VALUE, got {text}")
         flags[key] = value
-    if context.invoked_subcommand != "init":
-        context.obj = load_settings(settings, environment=env, flags=flags)
+    context.obj = Call(settings, env, flags, env_file)
 
 
 def _importing(group: typer.Typer) -> None:
-    from engine.cli import importing, running
+    from engine.cli import import_setting, importing
 
-    importing.mount(group, running.open_import)
+    importing.mount(group, import_setting.open_import)
 
 
 def _policy(group: typer.Typer) -> None:
@@ -91,8 +91,7 @@ def _module(name: str) -> Callable[[typer.Typer], None]:
 
 MOUNTS: Final[dict[Callable[[typer.Typer], None], tuple[str, ...]]] = {
     _module("services"): ("up", "down", "status"),
-    _module("running"): ("run",),
-    _module("fleet"): ("worker",),
+    _module("process_commands"): ("run", "worker", "feed"),
     _module("checking"): ("check", "migrate"),
     _module("init"): ("init",),
     _module("campaign"): ("campaign",),
@@ -103,7 +102,6 @@ MOUNTS: Final[dict[Callable[[typer.Typer], None], tuple[str, ...]]] = {
     _module("stats"): ("stats",),
     _module("user"): ("user",),
     _module("clock"): ("clock",),
-    _module("feed"): ("feed",),
     _module("logs"): ("logs",),
 }
 """What adds which commands."""

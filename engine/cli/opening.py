@@ -1,45 +1,84 @@
-"""Opens the application for one command: settings, the addresses of running services, and a tidy end."""
+"""Opens the application for one command: settings, the addresses of running services, and a tidy end.
+
+What a command does not use it does not import: clients and use cases are imported where they are used, so that help
+and the everyday commands answer at once (`tests/acceptance/test_cli_imports.py` counts).
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from pydantic import SecretStr
-from rich.console import Console
-from rich.table import Table
 
-from engine.app import App
-from engine.errors import ServiceUnreachable
-from engine.local.addresses import Urls
-from engine.local.services import LocalServices
-from engine.settings import LoadedSettings, Settings, load_settings
-from engine.stores.migrate import migrate_mongo, migrate_search
-from engine.telemetry.events import emit
+from engine.errors import WrongCall
+
+if TYPE_CHECKING:
+    from engine.app import App
+    from engine.local.addresses import Urls
+    from engine.settings import LoadedSettings, Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+LogFormat = Annotated[
+    Literal["people", "json"] | None,
+    typer.Option("--log-format", help="Sentences for people, or JSON lines; the log files are JSON in any case."),
+]
 InWorkspace = Annotated[
     str | None, typer.Option("--workspace", "-w", help="Its workspace, where names are not unique.")
 ]
 
 
+@dataclass
+class Call:
+    """What the main command was told; the settings are read when a command asks for them, not for its help."""
+
+    file: Path | None = None
+    environment: str | None = None
+    flags: Mapping[str, object] = field(default_factory=dict)
+    dotenv: Path | None = None
+
+    @cached_property
+    def loaded(self) -> LoadedSettings:
+        """The settings. Raises `InvalidSource` and `WrongCall`."""
+        from engine.settings import DOTENV, load_settings
+
+        if self.dotenv is not None and not self.dotenv.exists():
+            raise WrongCall(f"--env-file {self.dotenv} is not there")
+        return load_settings(self.file, environment=self.environment, flags=self.flags, dotenv=self.dotenv or DOTENV)
+
+
+def call_of(context: typer.Context) -> Call:
+    """What the main command was told; its defaults where there was none."""
+    return context.find_object(Call) or Call()
+
+
+def loaded_of(context: typer.Context) -> LoadedSettings:
+    """The settings with their origins."""
+    return call_of(context).loaded
+
+
 def settings_of(context: typer.Context) -> Settings:
-    """What the main command loaded, or the settings of this folder."""
-    loaded = context.find_object(LoadedSettings) or load_settings()
-    return loaded.settings
+    """The settings."""
+    return loaded_of(context).settings
 
 
 def addressed(settings: Settings) -> Settings:
     """The settings with the addresses of local services filled in. Raises `ServiceUnreachable` where one is missing."""
+    from engine.local.services import LocalServices
+
     return with_urls(settings, LocalServices.of(settings).running())
 
 
 def with_urls(settings: Settings, urls: Urls) -> Settings:
     """The settings with these addresses."""
+    from pydantic import SecretStr
+
     services = settings.services.model_copy(
         update={
             "mongo_url": SecretStr(urls.mongo_url),
@@ -54,11 +93,21 @@ def with_urls(settings: Settings, urls: Urls) -> Settings:
 @contextmanager
 def opened(context: typer.Context) -> Iterator[App]:
     """The application for one command, closed afterwards."""
+    from engine.app import App
+
     app = App(addressed(settings_of(context)))
     try:
         yield app
     finally:
         app.close()
+
+
+def where_mails_go(settings: Settings) -> str:
+    """One line: the Maildir, or the SMTP server."""
+    email = settings.email
+    if email.transport == "maildir":
+        return f"mails go to the Maildir {settings.maildir}; nothing is sent (email.transport: smtp sends)"
+    return f"mails go to the SMTP server {email.host}:{email.port}, TLS {email.starttls}"
 
 
 def show_json(document: Any) -> None:  # whatever orjson-like values a command has
@@ -67,12 +116,11 @@ def show_json(document: Any) -> None:  # whatever orjson-like values a command h
     sys.stdout.write("\n")
 
 
-def show_table(title: str, columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
+def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A table for people on stdout."""
-    table = Table(*columns, title=title or None, title_justify="left", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    Console().print(table)
+    from engine.cli.tables import show
+
+    show(title, columns, rows)
 
 
 def say(text: str) -> None:
@@ -83,15 +131,13 @@ def say(text: str) -> None:
 def migrate(app: App, *, search_needed: bool = False) -> int:
     """Bring indexes and templates up to date; gives how many MongoDB indexes the engine relies on.
 
-    The engine runs without its search, so one that is away is only told of, unless it is `search_needed`.
+    The engine runs without its search, and the feed makes its index when it comes; `search_needed` makes it here.
     """
+    from engine.stores.migrate import migrate_mongo, migrate_search
+    from engine.telemetry.events import emit
+
     count = migrate_mongo(app.stores.database)
-    if app.stores.user_index is not None:
-        try:
-            migrate_search(app.stores.user_index)
-        except ServiceUnreachable as error:
-            if search_needed:
-                raise
-            say(f"{error}; going on without it, tidegate migrate makes its index later")
+    if search_needed and app.stores.user_index is not None:
+        migrate_search(app.stores.user_index)
     emit("schema.migrated", indexes=count)
     return count

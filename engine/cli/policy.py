@@ -6,22 +6,19 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from engine.campaign.load import load_campaign
+from engine.cli.opening import settings_of
+from engine.cli.tables import show as show_table
 from engine.clock import format_instant
 from engine.errors import InvalidSource, NotFound, WrongCall
-from engine.policy.difference import Difference, Governed, differences, governed, shares
-from engine.policy.load import load_policies
-from engine.policy.models import CampaignKind, Cost, LaneKind
-from engine.policy.policyset import CampaignFacts, PolicySet
-from engine.predicate.workspace import read_workspaces
-from engine.routing import SUSPECT, route
-from engine.settings import LoadedSettings, Paths, load_settings
+
+if TYPE_CHECKING:
+    from engine.policy.difference import Difference, Governed
+    from engine.policy.policyset import CampaignFacts, PolicySet
+    from engine.settings import Paths
 
 History: TypeAlias = Callable[[typer.Context], Sequence[Mapping[str, object]]]
 """Recorded versions, the latest first: `_id`, `first_used_at` (ms) and `content` (what `PolicySet.plain` told)."""
@@ -67,6 +64,8 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check the policies, or say what an edit would change before it is saved."""
+    from engine.policy.load import load_policies
+
     folder = _paths(context).policies
     after = _edited(folder, file)
     try:
@@ -83,6 +82,8 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show the policies with every default written out."""
+    from engine.policy.load import load_policies
+
     policies = load_policies(_paths(context).policies)
     if profile and profile not in policies.profiles:
         raise NotFound(f"there is no profile {profile}", remedy=f"profiles are {', '.join(policies.profiles)}")
@@ -109,18 +110,23 @@ def show_route(
     file: Annotated[Path | None, typer.Argument(help="A campaign file; or give the options instead.")] = None,
     workspace: Annotated[str, typer.Option(help="Its workspace.")] = "",
     campaign: Annotated[str, typer.Option(help="Its name.")] = "",
-    kind: Annotated[CampaignKind, typer.Option(help="How users enter.")] = CampaignKind.CONTINUOUS,
-    cost: Annotated[Cost, typer.Option(help="What its audience costs.")] = Cost.QUICK,
+    kind: Annotated[Literal["one_off", "continuous"], typer.Option(help="How users enter.")] = "continuous",
+    cost: Annotated[Literal["quick", "slow"], typer.Option(help="What its audience costs.")] = "quick",
     profile: Annotated[str, typer.Option(help="The profile that it names.")] = "",
     slowed: Annotated[bool, typer.Option("--slowed", help="As if it was measured to be slow.")] = False,
     as_json: Json = False,
 ) -> None:
     """Say which profile governs a campaign, why, and in which lanes its slices travel."""
+    from engine.policy.load import load_policies
+    from engine.policy.models import CampaignKind, Cost
+    from engine.policy.policyset import CampaignFacts
+    from engine.routing import SUSPECT
+
     policies = load_policies(_paths(context).policies)
     if file is not None:
         facts = _facts(_paths(context), policies, [file])[0]
     elif workspace and campaign:
-        facts = CampaignFacts(workspace, campaign, kind, cost, profile or None, slowed)
+        facts = CampaignFacts(workspace, campaign, CampaignKind(kind), Cost(cost), profile or None, slowed)
     else:
         raise WrongCall("which campaign?", remedy="give its file, or --workspace and --campaign")
     told = _governed(policies, facts)
@@ -139,6 +145,9 @@ def simulate(
     as_json: Json = False,
 ) -> None:
     """Route every campaign file, and show each lane's room and how its campaigns share it while all have work."""
+    from engine.policy.difference import shares
+    from engine.policy.load import load_policies
+
     paths = _paths(context)
     now = load_policies(paths.policies)
     policies = _edited(paths.policies, edited)
@@ -159,6 +168,8 @@ def simulate(
 
 
 def _edited(folder: Path, file: Path | None) -> PolicySet:
+    from engine.policy.load import load_policies
+
     if file is None:
         return load_policies(folder)
     if not file.exists():
@@ -167,17 +178,27 @@ def _edited(folder: Path, file: Path | None) -> PolicySet:
 
 
 def _facts(paths: Paths, policies: PolicySet, files: Iterable[Path]) -> list[CampaignFacts]:
+    from engine.campaign.load import load_campaign
+    from engine.predicate.workspace import read_workspaces
+
     catalogues = read_workspaces(paths.workspaces)
     return [load_campaign(file, catalogues, policies).facts for file in files]
 
 
 def _governed(policies: PolicySet, facts: CampaignFacts) -> Governed:
+    from engine.policy.difference import governed
+    from engine.policy.models import LaneKind
+    from engine.routing import route
+
     lane = route(policies, facts, suspect=False, kind=LaneKind.DECIDE)
     return governed(policies, facts, lane, route(policies, facts, suspect=False, kind=LaneKind.DELIVER))
 
 
 def _set_of(name: str, recorded: Callable[[], Sequence[Mapping[str, object]]]) -> PolicySet:
     """The set that a folder holds, or a recorded version by the beginning of its name (the latest, without one)."""
+    from engine.policy.load import load_policies
+    from engine.policy.policyset import PolicySet
+
     if name and Path(name).is_dir():
         return load_policies(Path(name))
     found = [one for one in recorded() if str(one["_id"]).startswith(name)]
@@ -189,6 +210,8 @@ def _set_of(name: str, recorded: Callable[[], Sequence[Mapping[str, object]]]) -
 
 
 def _show_differences(before: PolicySet, after: PolicySet, as_json: bool, good: str = "nothing differs") -> None:
+    from engine.policy.difference import differences
+
     found: list[Difference] = differences(before, after)
     if as_json:
         changed = [asdict(one) for one in found]
@@ -198,15 +221,11 @@ def _show_differences(before: PolicySet, after: PolicySet, as_json: bool, good: 
 
 
 def _paths(context: typer.Context) -> Paths:
-    loaded = context.find_object(LoadedSettings) or load_settings()
-    return loaded.settings.paths
+    return settings_of(context).paths
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    table = Table(*columns, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+    show_table("", columns, list(rows))
 
 
 def _flow(value: object) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.app import App
-from engine.campaign.load import LoadedCampaign, load_campaign
 from engine.cli.opening import AsJson, InWorkspace, opened, say, show_json
 from engine.domain.keys import user_key
 from engine.errors import EngineError, NotFound, WrongCall
-from engine.pipeline.preview import Preview, preview
+
+if TYPE_CHECKING:
+    from engine.app import App
+    from engine.campaign.load import LoadedCampaign
+    from engine.pipeline.preview import Preview
 
 File = Annotated[Path | None, typer.Option(help="Write it to this file; - is the terminal.")]
 
@@ -35,6 +37,8 @@ def show_preview(
     as_json: AsJson = False,
 ) -> None:
     """Show a message as it would be sent: headers, text and HTML; nothing is sent, nothing is recorded."""
+    from engine.pipeline.preview import preview
+
     if sum((user is not None, sample, empty)) > 1:
         raise WrongCall("--user, --sample and --empty exclude each other", remedy="give one of them")
     with opened(context) as app:
@@ -53,9 +57,11 @@ def show_preview(
 
 
 def _loaded(app: App, campaign: str, workspace: str | None) -> LoadedCampaign:
+    from engine.campaign.load import load_campaign
+
     if campaign.endswith((".yaml", ".yml")):
         return load_campaign(Path(campaign), app.catalogues, app.policies)
-    return app.book.of(app.steering.named(campaign, workspace)).loaded
+    return app.book.of(app.named(campaign, workspace)).loaded
 
 
 def _document(app: App, workspace: str, user: str) -> dict[str, object]:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actors.broker import HardenedBroker
-from actors.build import broker_for
-from actors.queues import depths, drop, list_dead, replay
-from engine.app import App
 from engine.cli.opening import AsJson, opened, say, show_json, show_table
 from engine.clock import format_instant
-from engine.domain.work import SliceKind
-from engine.pipeline.book import routing_facts
-from engine.pipeline.dispatching import MOST_WAITING
-from engine.policy.models import LaneKind
-from engine.routing import route
+
+if TYPE_CHECKING:
+    from actors.broker import HardenedBroker
+    from engine.app import App
 
 Lane = Annotated[str, typer.Argument(help="A lane of policies/lanes.yaml.")]
 Id = Annotated[list[str] | None, typer.Argument(help="Message ids; default: all.")]
@@ -35,6 +30,9 @@ def mount(app: typer.Typer) -> None:
 
 def list_queues(context: typer.Context, as_json: AsJson = False) -> None:
     """Show the depth of each queue, and the open slices that wait in MongoDB for each lane."""
+    from actors.build import broker_for
+    from actors.queues import depths
+
     with opened(context) as app:
         found, waiting = depths(broker_for(app)), _open_slices(app)
     rows: list[tuple[object, ...]] = [
@@ -49,6 +47,12 @@ def list_queues(context: typer.Context, as_json: AsJson = False) -> None:
 
 def _open_slices(app: App) -> Counter[str]:
     """Open slices by the lane that the policies in force give them, up to what the clock looks at in one tick."""
+    from engine.domain.work import SliceKind
+    from engine.pipeline.book import routing_facts
+    from engine.pipeline.dispatching import MOST_WAITING
+    from engine.policy.models import LaneKind
+    from engine.routing import route
+
     waiting = app.stores.slices.waiting(app.settings.engine.ring_again, MOST_WAITING)
     records = {uid: app.stores.campaigns.get(uid) for uid in {one.campaign for one in waiting}}
     lanes: Counter[str] = Counter()
@@ -62,12 +66,16 @@ def _open_slices(app: App) -> Counter[str]:
 
 def _broker_of(app: App, lane: str) -> HardenedBroker:
     """The broker. Raises `NotFound` for a lane that the policies do not have."""
+    from actors.build import broker_for
+
     app.policies.lane(lane)
     return broker_for(app)
 
 
 def deadletters(context: typer.Context, lane: Lane, as_json: AsJson = False) -> None:
     """List messages that were given up; Redis keeps them for 7 days."""
+    from actors.queues import list_dead
+
     with opened(context) as app:
         found = list_dead(_broker_of(app, lane), lane)
     rows: list[tuple[object, ...]] = [
@@ -83,11 +91,15 @@ def deadletters(context: typer.Context, lane: Lane, as_json: AsJson = False) -> 
 
 def replay_dead(context: typer.Context, lane: Lane, ids: Id = None) -> None:
     """Queue dead letters again."""
+    from actors.queues import replay
+
     with opened(context) as app:
         say(f"{replay(_broker_of(app, lane), lane, ids)} messages are queued again")
 
 
 def drop_dead(context: typer.Context, lane: Lane, ids: Id = None) -> None:
     """Forget dead letters."""
+    from actors.queues import drop
+
     with opened(context) as app:
         say(f"{drop(_broker_of(app, lane), lane, ids)} dead letters are gone")

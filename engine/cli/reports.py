@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from engine.cli.opening import show_table
 from engine.clock import format_duration, format_instant
-from engine.domain.campaign import CampaignRecord
-from engine.domain.counts import Arm, CampaignCounts
 from engine.domain.keys import user_id_of
-from engine.pipeline.outlook import Plan
-from engine.pipeline.reporting import Conversions, Report
-from engine.planner import Capacity, Estimate
+
+if TYPE_CHECKING:
+    from engine.domain.campaign import CampaignRecord
+    from engine.domain.counts import Arm, CampaignCounts
+    from engine.pipeline.outlook import Plan
+    from engine.pipeline.reporting import Conversions, Report
+    from engine.planner import Capacity, Estimate
 
 
 def plan_rows(planned: Plan) -> list[tuple[object, ...]]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
 from threading import Thread
-from typing import Annotated
 
 import typer
 
@@ -23,18 +21,15 @@ from engine.app import App
 from engine.cli.feed import following
 from engine.cli.fleet import serve
 from engine.cli.forking import fork, keep
-from engine.cli.importing import ImportSetting
-from engine.cli.opening import addressed, migrate, opened, say, settings_of, with_urls
+from engine.cli.opening import addressed, migrate, say, settings_of, where_mails_go, with_urls
 from engine.cli.stopping import interrupted, on_signals
 from engine.local.addresses import Urls, given
 from engine.local.presence import Presence
 from engine.local.services import LocalServices
 from engine.local.suspects import Nursery
 from engine.pipeline.clockwork import Chore, Clockwork
-from engine.pipeline.importing.ports import ImportStores
 from engine.policy.load import load_policies
 from engine.policy.policyset import PolicySet
-from engine.predicate.fields import Catalogue
 from engine.routing import SUSPECT
 from engine.settings import Settings
 from engine.telemetry import logging
@@ -52,22 +47,10 @@ UNHEARD = timedelta(minutes=2)
 """After this an index request is rung again: its message was lost, or Elasticsearch is away."""
 
 
-def mount(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command(epilog="Example: tidegate run")(run)
-
-
-def run(
-    context: typer.Context,
-    no_services: Annotated[bool, typer.Option("--no-services", help="Start no local service.")] = False,
-) -> None:
-    """Run everything in one process: the clock, and every fleet as its own thread pool.
-
-    Suspects alone get a child process, for whoever dies there must not take the others along. The one process is itself
-    a child, so that it works again at once should it be killed.
-    """
+def run(context: typer.Context, *, no_services: bool, log_format: str = "") -> None:
+    """Do what `engine.cli.process_commands.run` says."""
     settings = settings_of(context)
-    fork(1, STOP_PATIENCE, elastic=not no_services or settings.services.elastic_url is not None)
+    fork(1, STOP_PATIENCE, search=not no_services or settings.services.elastic_url is not None)
     nursery = Nursery(
         lambda told: _serve_suspects(settings, Urls(**json.loads(told[URLS]))), settings.engine.stop_timeout
     )
@@ -75,9 +58,9 @@ def run(
     came = on_signals()
     with Presence(settings.paths.var).held():
         try:
-            urls = local.running() if no_services or _served(settings, local) else local.start()
+            urls = local.running() if no_services or _served(settings, local) else local.start(wait_for_search=False)
             nursery.start({URLS: json.dumps(asdict(urls))})
-            _run(with_urls(settings, urls))
+            _run(with_urls(settings, urls), log_format, local.start_search)
         finally:
             nursery.stop()
             local.stop()
@@ -98,9 +81,9 @@ def _serve_suspects(settings: Settings, urls: Urls) -> None:
     serve(with_urls(settings, urls), SUSPECT, names, exact=True)
 
 
-def _run(settings: Settings) -> None:
+def _run(settings: Settings, log_format: str, ready: Callable[[], None]) -> None:
     app = App(settings)
-    logging.configure(log_options(settings, "run"), clock=app.system)
+    logging.configure(log_options(settings, "run", form=log_format), clock=app.system)
     migrate(app)
     app.watch_files("run")
     app.recording.start("run")
@@ -117,7 +100,9 @@ def _run(settings: Settings) -> None:
     feed = Thread(target=following(app, "run").run, args=(stop_requested, wait_for_stop), name="feed")
     feed.start()
     emit("worker.started", process="run", threads=sum(fleet.threads for fleet in fleets.values()))
+    say(where_mails_go(settings))
     say(f"tidegate runs: {', '.join(fleets)}, feed, clock as threads, suspects as a child; Ctrl-C ends it")
+    ready()
     try:
         _clockwork(app).run(stop_requested, wait_for_stop)
     finally:
@@ -130,7 +115,7 @@ def _run(settings: Settings) -> None:
 
 
 def run_clock(context: typer.Context) -> None:
-    """Run the clock: it starts what is due, dispatches slices, and frees leases that ran out. Two may run."""
+    """Do what `engine.cli.process_commands.run_clock` says."""
     settings = settings_of(context)
     keep(settings, 1)
     app = App(addressed(settings))
@@ -170,20 +155,3 @@ def _clockwork(app: App) -> Clockwork:
         outages=app.stores.OUTAGES,
         failures=app.failures,
     )
-
-
-class Importing:
-    """What an import of one workspace needs; whoever changes is followed by the feed."""
-
-    def __init__(self, app: App, workspace: str) -> None:
-        self.catalogue: Catalogue = app.book.catalogue(workspace)
-        self.stores: ImportStores = app.imports(workspace)
-
-
-@contextmanager
-def open_import(context: typer.Context, workspace: str) -> Iterator[ImportSetting]:
-    """The surroundings of one import."""
-    with opened(context) as app:
-        migrate(app)
-        app.recording.start("import")
-        yield Importing(app, workspace)

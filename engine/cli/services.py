@@ -5,30 +5,34 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from engine.cli.opening import LogFormat, loaded_of, say, settings_of, where_mails_go
+from engine.cli.tables import show as show_table
 from engine.clock import parse_duration
 from engine.errors import WrongCall
 from engine.local.addresses import Status, without_secrets
 from engine.local.output import Output
 from engine.local.presence import Presence
 from engine.local.procfile import ProcessType, parse_pairs, parse_scale, read_procfile
+from engine.local.record import NAMES
 from engine.local.services import LocalServices
 from engine.local.supervisor import Supervisor, instances
-from engine.settings import LoadedSettings, Settings, load_settings
 
 _DOWN_PATIENCE = timedelta(seconds=90)  # the longest stop timeout that is sensible, and the services after it
 _NEEDED = frozenset({"mongo", "broker", "cache"})
+
+if TYPE_CHECKING:
+    from engine.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
@@ -47,24 +51,30 @@ def up(
     stop_timeout: Annotated[list[str] | None, typer.Option(help="Until KILL after TERM, e.g. deliver=60s.")] = None,
     services_only: Annotated[bool, typer.Option("--services-only", help="Start no process of the Procfile.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="With --services-only: leave them running.")] = False,
+    log_format: LogFormat = None,
 ) -> None:
     """Start what local services are missing, run the Procfile, and stop both on Ctrl-C."""
     if detach and not services_only:
         raise WrongCall("--detach needs --services-only", remedy="run the Procfile in the foreground")
-    settings = _settings(context)
+    loaded = loaded_of(context)
+    settings = loaded.settings
     types = () if services_only else read_procfile(procfile)
     names = [kind.name for kind in types]
     counts = parse_scale(scale or (), names) if types else {}
     timeouts = dict.fromkeys(names, settings.engine.stop_timeout) | _durations(stop_timeout or (), names)
-    services = LocalServices.of(settings, say=lambda text: print(text, file=sys.stderr))  # noqa: T201 - progress
+    output = _output([name for name, _ in instances(types, counts)], as_json=log_format == "json")
+    services = LocalServices.of(settings, say=output.say)
     with Presence(settings.paths.var).held(), _terminable():
         try:
-            urls = services.start()
+            _introduce(output, settings, services)
+            urls = services.start(wait_for_search=services_only)
             if services_only:
-                _show(services.status(), Console(stderr=True))
+                _show(services.status(), sys.stderr)
                 code = 0 if detach else _wait()
             else:
-                code = _supervise(types, counts, urls.environment(), timeouts)
+                code = _supervise(
+                    types, counts, {**loaded.handed, **urls.environment()}, timeouts, output, services.start_search
+                )
         except BaseException:  # Ctrl-C too: what was started is ended first; raised again
             services.stop()
             raise
@@ -75,33 +85,26 @@ def up(
 
 def down(context: typer.Context) -> None:
     """End what `tidegate up` runs for this folder, processes and local services, also what a killed run left."""
-    settings = _settings(context)
-    console = Console(stderr=True)
+    settings = settings_of(context)
     if Presence(settings.paths.var).end(_DOWN_PATIENCE):
-        console.print("ended [bold]tidegate up[/bold]")
+        say("ended tidegate up")
     ended = LocalServices.of(settings).stop(everything=True)
-    console.print(f"ended {', '.join(ended)}" if ended else "no local service was running")
+    say(f"ended {', '.join(ended)}" if ended else "no local service was running")
 
 
 def status(context: typer.Context, as_json: Json = False) -> None:
     """Show which services run and whether `tidegate up` does; exit code 3 if one that is needed does not."""
-    settings = _settings(context)
+    settings = settings_of(context)
     shown = [replace(one, url=without_secrets(one.url)) for one in LocalServices.of(settings).status()]
     runner = Presence(settings.paths.var).runner()
     if as_json:
         document = {"services": [asdict(one) for one in shown], "up": runner.pid if runner else None}
         typer.echo(json.dumps(document))
     else:
-        _show(shown, Console())
+        _show(shown, sys.stdout)
         typer.echo(f"tidegate up runs (pid {runner.pid})" if runner else "tidegate up does not run")
     if any(one.name in _NEEDED and one.state not in {"given", "running"} for one in shown):
         raise typer.Exit(3)
-
-
-def _settings(context: typer.Context) -> Settings:
-    """What the main command loaded, or the settings of this folder."""
-    loaded = context.find_object(LoadedSettings) or load_settings()
-    return loaded.settings
 
 
 def _durations(texts: list[str] | tuple[str, ...], names: list[str]) -> dict[str, timedelta]:
@@ -113,11 +116,48 @@ def _durations(texts: list[str] | tuple[str, ...], names: list[str]) -> dict[str
 
 
 def _supervise(
-    types: tuple[ProcessType, ...], scale: dict[str, int], env: dict[str, str], timeouts: dict[str, timedelta]
+    types: tuple[ProcessType, ...],
+    scale: dict[str, int],
+    env: dict[str, str],
+    timeouts: dict[str, timedelta],
+    output: Output,
+    ready: Callable[[], None],
 ) -> int:
-    names = [name for name, _ in instances(types, scale)]
-    output = Output(sys.stdout, names, now=lambda: datetime.now().astimezone())
+    """Run the processes; say once when all of ours serve, and call `ready`."""
+    ours = {name for name, kind in instances(types, scale) if kind.command.split()[0].endswith("tidegate")}
+    output.told = _Readiness(ours, output, ready).hear
     return Supervisor(types, output, Path.cwd(), scale=scale, env=env, stop_timeouts=timeouts).run()
+
+
+def _output(names: list[str], *, as_json: bool) -> Output:
+    return Output(sys.stdout, names, now=lambda: datetime.now().astimezone(), as_json=as_json)
+
+
+def _introduce(output: Output, settings: Settings, services: LocalServices) -> None:
+    """What `tidegate up` is about to do, before it does anything that takes long."""
+    local = [name for name in NAMES if name not in services.given]
+    if local:
+        output.say(f"starting {', '.join(local)} with data in {settings.paths.var}; Ctrl-C ends everything")
+    for name in services.given:
+        output.say(f"{name} is given: {without_secrets(services.given[name])}")
+    output.say(where_mails_go(settings))
+
+
+class _Readiness:
+    """Says once that each of our processes has told that it serves."""
+
+    def __init__(self, waiting: set[str], output: Output, ready: Callable[[], None]) -> None:
+        self._waiting, self._output, self._ready = set(waiting), output, ready
+        self._count, self._began = len(waiting), time.monotonic()
+
+    def hear(self, name: str, event: str) -> None:
+        """An event of the process `name`."""
+        if event == "worker.started" and name in self._waiting:
+            self._waiting.discard(name)
+            if not self._waiting:
+                took = time.monotonic() - self._began
+                self._output.say(f"ready: {self._count} processes serve, {took:.1f} s after they were started")
+                self._ready()
 
 
 def _wait() -> int:
@@ -143,8 +183,6 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _show(rows: list[Status], console: Console) -> None:
-    table = Table("service", "state", "address", "pid", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(row.name, row.state, without_secrets(row.url), str(row.pid or ""))
-    console.print(table)
+def _show(rows: list[Status], stream: TextIO) -> None:
+    cells = [(row.name, row.state, without_secrets(row.url), row.pid or "") for row in rows]
+    show_table("", ("service", "state", "address", "pid"), cells, stream)

@@ -5,23 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine.cli.opening import AsJson, InWorkspace, opened, show_json, show_table
 from engine.clock import format_duration, format_instant, parse_duration
 from engine.errors import WrongCall
-from engine.pipeline.statistics import (
-    CacheStatistics,
-    CampaignStatistics,
-    QueryStatistics,
-    SizeStatistics,
-    cached,
-    queries,
-    sizes,
-)
-from engine.stores.cache_stats import CacheMemory
+
+if TYPE_CHECKING:
+    from engine.pipeline.statistics import CacheStatistics, CampaignStatistics, QueryStatistics, SizeStatistics
+    from engine.stores.cache_stats import CacheMemory
 
 Within = Annotated[str, typer.Option("--within", help="How far back measurements go, e.g. 1h; they are kept for 7d.")]
 Limit = Annotated[int, typer.Option("--campaigns", min=0, help="How many campaigns are ranked.")]
@@ -43,6 +37,8 @@ def stats(
 
     Processes write what they measure every 10 s, so the latest seconds are missing.
     """
+    from engine.pipeline.statistics import cached, queries, sizes
+
     with opened(context) as app:
         measured = app.statistics.measured(_duration(within))
         asked, tried = queries(measured), sizes(measured)

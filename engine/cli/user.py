@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.app import App
 from engine.cli.opening import AsJson, opened, say, show_json, show_table
 from engine.clock import format_instant
 from engine.domain.keys import user_key
@@ -15,6 +14,9 @@ from engine.domain.suppression import Suppression
 from engine.errors import NotFound, WrongCall
 from engine.pipeline.compose import recipient_of
 from engine.telemetry.events import emit
+
+if TYPE_CHECKING:
+    from engine.app import App
 
 Workspace = Annotated[str, typer.Option("--workspace", "-w", help="The workspace.")]
 UserId = Annotated[str, typer.Argument(help="The user's id.")]

@@ -28,6 +28,7 @@ SHA512: Final = (
 )
 _GROUP: Final = "org.elasticsearch.distribution.integ-test-zip"
 _REMEDY: Final = "give TIDEGATE_SERVICES__ELASTIC_URL to use another server, or try again where the network allows"
+_LOCAL: Final = "install tidegate[local], or give TIDEGATE_SERVICES__ELASTIC_URL to use another server"
 _STEP: Final = 10  # percent of the download between two lines told
 
 
@@ -103,7 +104,7 @@ def fetch_archive(say: Say, again: bool) -> Path:
     try:
         from jgo.maven import MavenContext, PythonResolver  # an extra, may be absent
     except ImportError as error:
-        raise CannotStart("elasticsearch: the package jgo is not installed", remedy=_REMEDY) from error
+        raise CannotStart("elasticsearch: the package jgo is not installed", remedy=_LOCAL) from error
     try:
         context = MavenContext(resolver=PythonResolver(progress_callback=_progress(say)), timeout=60)
         project = context.project(_GROUP, "elasticsearch").at_version(VERSION)

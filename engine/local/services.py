@@ -12,11 +12,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from engine.births import Born, birth_of, myself
 from engine.errors import ServiceUnreachable
@@ -34,6 +35,8 @@ from engine.settings import Settings
 MARK: Final = "TIDEGATE_LOCAL_SERVICE"
 STOP_PATIENCE: Final = timedelta(seconds=20)  # Elasticsearch flushes for some seconds
 _TRIES: Final = 3  # somebody else may take a port between our look and the bind
+_DECIDED: Final = 3.0  # seconds after the others in which it is known whether Elasticsearch can start
+_SEARCH_LATER: Final = 15.0  # seconds that Elasticsearch waits for those who are to start before it
 _POLL: Final = 0.05  # seconds between two questions "do you serve?"
 _WITHOUT_ELASTIC: Final = "running without Elasticsearch: audiences are read from MongoDB, log search is off"
 
@@ -80,30 +83,41 @@ class LocalServices:
         }
         self._pool = ThreadPoolExecutor(len(NAMES), thread_name_prefix="service")
         self._launches: dict[ServiceName, Future[str]] = {}
+        self._chosen: dict[ServiceName, Future[str]] = {}  # its address, known before it runs
+        self._prepared: dict[ServiceName, Future[None]] = {}
+        self._search_may_start = threading.Event()
         self._children: dict[ServiceName, subprocess.Popen[bytes]] = {}
         self._ending = threading.Event()
 
-    def start(self, names: Iterable[ServiceName] = NAMES) -> Urls:
+    def start(self, names: Iterable[ServiceName] = NAMES, *, wait_for_search: bool = True) -> Urls:
         """Start what of `names` is missing, side by side, and return all addresses ("" for what was not asked for).
 
         Raises `CannotStart` for a service that the engine needs. Without Elasticsearch it goes on, and `notes` says
-        why and what that costs.
+        why and what that costs. With `wait_for_search` false Elasticsearch starts after what needs the processor more
+        (`start_search`), and its address is one where it will serve.
         """
         wanted = list(names)
+        if wait_for_search:
+            self.start_search()
         self.launch(wanted)
         urls = {name: self.url(name) for name in wanted if name != "elastic"}
         return Urls(
             urls.get("mongo", ""),
             urls.get("broker", ""),
             urls.get("cache", ""),
-            self.elastic_url() if "elastic" in wanted else None,
+            (self.elastic_url() if wait_for_search else self.elastic_soon()) if "elastic" in wanted else None,
         )
+
+    def start_search(self) -> None:
+        """Let Elasticsearch start now: it takes some seconds of processor time."""
+        self._search_may_start.set()
 
     def launch(self, names: Iterable[ServiceName]) -> None:
         """Begin to start services, and return at once; `url` waits for one."""
         self.var.mkdir(parents=True, exist_ok=True)
         for name in names:
             if name not in self._launches:
+                self._chosen[name], self._prepared[name] = Future(), Future()
                 self._launches[name] = self._pool.submit(self._ensure, name)
 
     def url(self, name: ServiceName) -> str:
@@ -113,14 +127,41 @@ class LocalServices:
 
     def elastic_url(self) -> str | None:
         """The same for Elasticsearch, but None where it cannot run (then `notes` says why)."""
+        self.start_search()
         try:
             return self.url("elastic")
         except CannotStart as missing:
-            note = f"{missing}; {_WITHOUT_ELASTIC}. To have it: {missing.remedy}"
-            if note not in self.notes:
-                self.notes.append(note)
-                self._say(note)
+            self._do_without(missing)
             return None
+
+    def elastic_soon(self) -> str | None:
+        """Where Elasticsearch serves or will, without waiting until it does; None where it is known that it cannot.
+
+        The engine runs without it meanwhile, and takes it up when it answers. It starts at `start_search`, or after
+        some seconds.
+        """
+        self.launch(["elastic"])
+        launch, prepared, chosen = self._launches["elastic"], self._prepared["elastic"], self._chosen["elastic"]
+        either: list[Future[Any]] = [launch, prepared]
+        wait_for(either, _DECIDED, FIRST_COMPLETED)
+        if launch.done():
+            return self.elastic_url()
+        what = "starts" if prepared.done() else "is fetched or unpacked"
+        self._say(f"elastic {what} meanwhile; the engine takes it up when it serves")
+        launch.add_done_callback(self._came_late)
+        wait_for([launch, chosen], None, FIRST_COMPLETED)
+        return chosen.result() if chosen.done() else None
+
+    def _came_late(self, launch: Future[str]) -> None:
+        missing = None if launch.cancelled() else launch.exception()
+        if isinstance(missing, CannotStart) and not self._ending.is_set():
+            self._do_without(missing)
+
+    def _do_without(self, missing: CannotStart) -> None:
+        note = f"{missing}; {_WITHOUT_ELASTIC}. To have it: {missing.remedy}"
+        if note not in self.notes:
+            self.notes.append(note)
+            self._say(note)
 
     def running(self) -> Urls:
         """The addresses given or recorded by whoever started the services; starts nothing.
@@ -158,6 +199,7 @@ class LocalServices:
         `discard` is for data that nobody needs again: it ends them at once and removes the data.
         """
         self._ending.set()
+        self.start_search()
         self._pool.shutdown(wait=True, cancel_futures=True)
         entries = {
             name: entry for name, entry in self._record.read().items() if everything or self._started(name, entry)
@@ -209,16 +251,29 @@ class LocalServices:
 
     def _try(self, program: Program, home: Path, ports: tuple[int, ...]) -> str | None:
         """Start `program` once and wait until it serves; None if it ended first, e.g. because a port was taken."""
+        chosen = self._chosen[program.name]
+        if not chosen.done():
+            chosen.set_result(program.url(ports))
         command = program.command(home, ports, self._say)
+        if not self._prepared[program.name].done():
+            self._prepared[program.name].set_result(None)
+        if program.name == "elastic":
+            self._search_may_start.wait(_SEARCH_LATER)
+        if self._ending.is_set():
+            raise CannotStart(f"{program.name}: ended before it started")
         command = replace(command, env={**command.env, MARK: self._mark(program.name)})
         child = spawn(command, log=self.var / f"{program.name}.log", cwd=home)
         born = Born(child.pid, birth_of(child.pid) or "")
         entry = Entry(program.url(ports), ports, born, str(home), myself())
         self._record.write(program.name, entry)
         self._children[program.name] = child
-        deadline = time.monotonic() + program.patience.total_seconds()
+        began = time.monotonic()
+        deadline = began + program.patience.total_seconds()
         while child.poll() is None:
             if program.ready(ports, child.pid):
+                self._say(f"{program.name} serves at port {ports[0]}, after {time.monotonic() - began:.1f} s")
+                if chosen.result() != entry.url:  # somebody took its port
+                    self._say(f"{program.name} was to serve elsewhere: stop and start what uses it")
                 return entry.url
             if self._ending.wait(_POLL) or time.monotonic() > deadline:
                 break

@@ -13,10 +13,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
 from engine.local.ports import LOOPBACK
 from engine.local.processes import Command
 from engine.local.program import CannotStart, Say
@@ -56,6 +52,10 @@ class Valkey:
 
     def ready(self, ports: Sequence[int], pid: int) -> bool:
         """Whether process `pid` answers there and has read its file."""
+        import redis  # whoever only uses a running one needs no client here
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
         once = Retry(NoBackoff(), 0)  # by default it would try for seconds
         client = redis.Redis(host=LOOPBACK, port=ports[0], socket_timeout=2, socket_connect_timeout=2, retry=once)
         try:

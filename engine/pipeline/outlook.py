@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -70,7 +71,7 @@ class Outlook:
         events: EventReads,
         counts: StayCounts,
         runs: RunStore,
-        choosing: Choosing,
+        choosing: Callable[[], Choosing],
         rates: RateStore,
         clock: Clock,
     ) -> None:
@@ -95,7 +96,7 @@ class Outlook:
         facts = routing_facts(record)
         wanted = entry.compiled.candidates(None, as_of)
         users = self._users.population(record.workspace, COUNTED_UP_TO)
-        chosen = self._choosing.for_plan(entry, wanted, path, users)
+        chosen = self._choosing().for_plan(entry, wanted, path, users)
         answer = entry.compiled.audience.compiled.mongo(as_of)
         if chosen.matches is not None and chosen.counted == BY_SEARCH and wanted.exact and wanted.elastic().exact:
             audience, counted = chosen.matches, BY_SEARCH

@@ -14,8 +14,9 @@ from engine.domain.campaign import CampaignRecord, Plain
 from engine.domain.lifecycle import CampaignState
 from engine.domain.template import kept_texts
 from engine.domain.work import AccessPath
-from engine.errors import InvalidSource, NotFound, WrongCall
+from engine.errors import InvalidSource, WrongCall
 from engine.pipeline.book import CampaignBook, with_shapes
+from engine.pipeline.campaign_lookup import find_campaign
 from engine.pipeline.converting import ends_at_once
 from engine.pipeline.ports import CampaignStore, Doorbell
 from engine.pipeline.rendering_check import check_rendering
@@ -64,13 +65,7 @@ class Steering:
 
     def named(self, name: str, workspace: str | None = None) -> CampaignRecord:
         """The campaign of that name. Raises `NotFound`, or `WrongCall` where several workspaces have one."""
-        found = self._campaigns.named(name, workspace)
-        if not found:
-            raise NotFound(f"there is no campaign {name}", remedy="tidegate campaign list shows them")
-        if len(found) > 1:
-            names = ", ".join(record.workspace for record in found)
-            raise WrongCall(f"several workspaces have a campaign {name}: {names}", remedy="name one with --workspace")
-        return found[0]
+        return find_campaign(self._campaigns, name, workspace)
 
     def apply(self, loaded: LoadedCampaign, *, dry_run: bool = False) -> Applied:
         """Apply a campaign file: the first revision, or the next; with `dry_run` only say what it would do.

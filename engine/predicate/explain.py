@@ -29,7 +29,8 @@ from engine.predicate.values import FieldType, Shape
 class LeafResult:
     """One leaf for one user: `where` and `text` as written, whether it `held`, and the `data` it was decided on.
 
-    `wanted` is false under an odd number of `none`.
+    `wanted` is false under an odd number of `none`. `failed` says that it speaks against the user: a leaf of an `any`
+    in which another holds does not.
     """
 
     where: str
@@ -37,11 +38,16 @@ class LeafResult:
     held: bool
     wanted: bool
     data: str
+    failed: bool
 
     @property
-    def failed(self) -> bool:
-        """Whether this leaf speaks against the user."""
-        return self.held is not self.wanted
+    def told(self) -> str:
+        """What the audience asks and whether this user has it: `passes  not unsubscribed: true`.
+
+        `unmet` is what is not so, and need not be: others of its group decided.
+        """
+        verdict = "fails" if self.failed else "passes" if self.held is self.wanted else "unmet"
+        return f"{verdict:6}  {'' if self.wanted else 'not '}{self.text}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,7 @@ def _written(tree: Tree, *, wanted: bool) -> Iterator[tuple[Named, bool]]:
 
 
 def explain(
+    tree: Tree,
     parts: tuple[Explainable, ...],
     catalogue: Catalogue,
     queries: Mapping[str, int],
@@ -80,14 +87,52 @@ def explain(
     events: EventFacts,
     as_of: Instant,
 ) -> list[LeafResult]:
-    """One result per leaf, in the order of the file."""
+    """One result per leaf of `tree` (`parts`, as `explainable` gave them), in the order of the file."""
     told = _Teller(catalogue, queries, row, events, as_of)
+    held = [part.test(row, events, as_of) for part in parts]
+    by_place = {id(part.leaf): one for part, one in zip(parts, held, strict=True)}
+    blamed = {id(leaf) for leaf in _blamed(tree, by_place, wanted=True)}
     return [
         LeafResult(
-            part.leaf.where, part.leaf.text, part.test(row, events, as_of), part.wanted, told.data(part.leaf.body)
+            part.leaf.where, part.leaf.text, one, part.wanted, told.data(part.leaf.body), id(part.leaf) in blamed
         )
-        for part in parts
+        for part, one in zip(parts, held, strict=True)
     ]
+
+
+def _value(tree: Tree, held: Mapping[int, bool]) -> bool | None:
+    """Whether a tree holds; None for what the author did not write."""
+    match tree:
+        case Named():
+            return held[id(tree)]
+        case AllOf():
+            return all(_value(part, held) is not False for part in tree.parts)
+        case AnyOf():
+            return any(_value(part, held) is not False for part in tree.parts)
+        case NoneOf():
+            return not any(_value(part, held) is True for part in tree.parts)
+        case _:
+            return None
+
+
+def _blamed(tree: Tree, held: Mapping[int, bool], *, wanted: bool) -> Iterator[Named]:
+    """The leaves for which `tree` is not what is wanted: of an `all` those that do not hold, of a `none` those that do.
+
+    An `any` that is wanted is the fault of all its parts, one that is unwanted of those that hold.
+    """
+    if _value(tree, held) in (wanted, None):
+        return
+    match tree:
+        case Named():
+            yield tree
+        case AllOf() | AnyOf():
+            for part in tree.parts:
+                yield from _blamed(part, held, wanted=wanted)
+        case NoneOf():
+            for part in tree.parts:
+                yield from _blamed(part, held, wanted=not wanted)
+        case _:
+            return
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
-from pydantic_settings import EnvSettingsSource, SettingsError
 
 from engine.clock import format_duration
 from engine.errors import Fault, InvalidSource, Mark, WrongCall
 from engine.settings.model import PREFIX, Settings
+from engine.settings.variables import DOTENV, Variable, merged, own_variables, read_dotenv, settings_among
 from engine.yamlmodel import validate
 from engine.yamlsource import Node, read
 from engine.yamltypes import nearest
 
 ENVIRONMENT: Final = "TIDEGATE_ENV"
+SETTINGS_FILE: Final = "TIDEGATE_SETTINGS"
+SETTINGS: Final = "conf/settings.yaml"
 DEFAULT: Final = "default"
 
 
@@ -35,11 +37,15 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class LoadedSettings:
-    """The settings, the environment they are for, and the merged document they were read from."""
+    """The settings, the environment they are for, and the merged document they were read from.
+
+    `handed` are the variables by which another process reads the same settings: those of `.env`, and the flags.
+    """
 
     settings: Settings
     environment: str
     node: Node
+    handed: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def origins(self) -> list[Origin]:
         """Every setting in the order of the models, for `tidegate check --origin`."""
@@ -55,29 +61,43 @@ class LoadedSettings:
 
 
 def load_settings(
-    file: Path = Path("conf/settings.yaml"),
+    file: Path | None = None,
     *,
     environment: str | None = None,
     flags: Mapping[str, object] | None = None,
+    dotenv: Path = DOTENV,
 ) -> LoadedSettings:
-    """Settings from `file` (which may be absent), the process's variables and `flags` (dotted key to value).
+    """Settings from `file` (which may be absent), `dotenv` (too), the process's variables and `flags`; the last wins.
 
-    `environment` is the one of the file to use; without it `TIDEGATE_ENV` tells, else `default`. A flag that is None
-    was not given. Raises `InvalidSource` with every mistake of the file, `WrongCall` for a wrong variable or flag.
+    Without `file` TIDEGATE_SETTINGS names it, else it is `conf/settings.yaml`. `environment` is the one of the file to
+    use; without it `TIDEGATE_ENV` tells, else `default`. `flags` maps a dotted key to a value; one that is None was not
+    given. Raises `InvalidSource` with every mistake of a file, `WrongCall` for a wrong variable or flag.
     """
-    chosen = environment or os.environ.get(ENVIRONMENT) or DEFAULT
-    node = _over(_file(file, chosen), _variables())
+    variables = merged(read_dotenv(dotenv), own_variables())
+    chosen = environment or _told(variables, ENVIRONMENT) or DEFAULT
+    path = file or Path(_told(variables, SETTINGS_FILE) or SETTINGS)
+    node = _over(_file(path, chosen), _variables(variables))
+    handed = {name: one.value for name, one in variables.items() if name not in os.environ}
     for key, value in (flags or {}).items():
         if value is not None:
             section, _, name = key.partition(".")
             node = _over(node, _given(section, name, value, f"flag --{name.replace('_', '-')}"))
+            handed[f"{PREFIX}{section}__{name}".upper()] = str(value)
+    if environment:
+        handed[ENVIRONMENT] = environment
+    if file:
+        handed[SETTINGS_FILE] = str(file)
     try:
-        return LoadedSettings(validate(Settings, node), chosen, node)
+        return LoadedSettings(validate(Settings, node), chosen, node, handed)
     except InvalidSource as error:
         if all(fault.mark.line for fault in error.faults):
             raise
         lines = [str(one) if one.mark.line else _without_line(one) for one in error.faults]
         raise WrongCall("\n".join(lines)) from error
+
+
+def _told(variables: Mapping[str, Variable], name: str) -> str:
+    return variables[name].value if name in variables else ""
 
 
 def _file(file: Path, chosen: str) -> Node:
@@ -106,21 +126,11 @@ def _file(file: Path, chosen: str) -> Node:
     return _over(environments.get(DEFAULT, empty), environments.get(chosen, empty))
 
 
-def _variables() -> Node:
-    """What the process's variables say; one of an unknown section is a mistake, as a misspelt key is."""
-    sections = tuple(Settings.model_fields)
-    for name in os.environ:
-        section = name.removeprefix(PREFIX).split("__")[0].lower()
-        if name.startswith(PREFIX) and "__" in name and section not in sections:
-            raise WrongCall(f'environment {name}: there is no section "{section}"', remedy=nearest(section, sections))
-    try:
-        told = EnvSettingsSource(Settings, env_ignore_empty=True)()
-    except SettingsError as error:
-        raise WrongCall(f"environment: {error}", remedy=f"write {PREFIX}SECTION__KEY=value") from error
+def _variables(variables: Mapping[str, Variable]) -> Node:
+    """What variables say."""
     node = Node(Mark("environment", 0, 0), {})
-    for section, values in told.items():
-        for key, value in (values if isinstance(values, dict) else {}).items():
-            node = _over(node, _given(section, key, value, f"environment {PREFIX}{section.upper()}__{key.upper()}"))
+    for section, key, value, source in settings_among(variables):
+        node = _over(node, _given(section, key, value, source))
     return node
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from engine.yamltypes import Duration, Misfit, Model, nearest
 
@@ -145,28 +144,14 @@ class Email(Model):
     ignore_extensions: Extensions = ""
 
 
-class Settings(BaseSettings):
+class Settings(Model):
     """Everything that an operator may set. Made by `load_settings`, which lays the sources over one another."""
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
     services: Services = Services()
     paths: Paths = Paths()
     engine: Engine = Engine()
     logs: Logs = Logs()
     email: Email = Email()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the library's signature
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is given, and nothing else: `load_settings` has merged the sources and knows where each value stands."""
-        return (init_settings,)
 
     @property
     def log_folder(self) -> Path:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
-import redis
 from pymongo import MongoClient, ReadPreference, WriteConcern
 from pymongo.errors import InvalidURI, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from engine.errors import ServiceUnreachable, WrongCall
 from engine.stores.documents import Document
+
+if TYPE_CHECKING:
+    import redis
 
 MAJORITY: Final = WriteConcern("majority", wtimeout=20_000)
 """Durable on a majority before it is acknowledged (`wtimeout` in ms); every state change is written so."""
@@ -77,6 +79,8 @@ def _unless_given(url: str, limits: dict[str, int]) -> dict[str, Any]:
 
 def redis_client(url: str) -> redis.Redis:
     """A client of `url` without retries (a retried script could run twice); `rediss://` is TLS."""
+    import redis
+
     try:
         return redis.Redis.from_url(
             url,

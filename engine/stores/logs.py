@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from importlib.resources.abc import Traversable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -18,9 +19,10 @@ from elasticsearch import ApiError, Elasticsearch, NotFoundError, TransportError
 
 from engine.clock import Clock, millis
 from engine.errors import OperatorError, ServiceUnreachable
+from engine.shipped import shipped
 
 STREAM: Final = "logs-tidegate-default"
-TEMPLATE: Final = Path(__file__).resolve().parents[2] / "conf" / "index-templates" / "logs.json"
+TEMPLATE: Final = shipped("conf/index-templates/logs.json")
 _TEMPLATE_NAME: Final = "tidegate-logs"
 _REQUEST_SECONDS: Final = 10.0
 _WAIT: Final = frozenset({429, 502, 503, 504})
@@ -44,7 +46,7 @@ class LogIndex:
         clock: Clock,
         *,
         stream: str = STREAM,
-        template: Path = TEMPLATE,
+        template: Traversable = TEMPLATE,
         keep: timedelta | None = timedelta(days=30),
         roll_after: timedelta = timedelta(days=1),
     ) -> None:

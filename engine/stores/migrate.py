@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pymongo import IndexModel
@@ -11,6 +10,7 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from engine.errors import OperatorError
+from engine.shipped import shipped
 from engine.stores import campaigns, enrolments, index_requests, looks, runs, slices, statistics
 from engine.stores.documents import Document
 from engine.stores.events import Events
@@ -20,7 +20,7 @@ from engine.stores.users import Users
 if TYPE_CHECKING:
     from engine.stores.search_index import UserIndex
 
-USERS_TEMPLATE: Final = Path(__file__).resolve().parents[2] / "conf" / "index-templates" / "users.json"
+USERS_TEMPLATE: Final = "conf/index-templates/users.json"
 
 _INDEXES: Final[dict[str, list[IndexModel]]] = {
     "enrolments": list(enrolments.INDEXES),
@@ -70,5 +70,5 @@ def migrate_mongo(database: Database[Document]) -> int:
 
 def migrate_search(index: UserIndex) -> None:
     """Create the users' template and index where they are missing. Raises as `UserIndex.ensure` does."""
-    template = json.loads(USERS_TEMPLATE.read_text(encoding="utf-8"))
+    template = json.loads(shipped(USERS_TEMPLATE).read_text(encoding="utf-8"))
     index.ensure(template)

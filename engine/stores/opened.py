@@ -5,55 +5,55 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol, cast
 
-import redis
-from pydantic import SecretStr
-from pymongo import MongoClient
-from pymongo.database import Database
 from pymongo.errors import ConnectionFailure, ExecutionTimeout, NetworkTimeout, WTimeoutError
 
 from engine.errors import OperatorError
-from engine.predicate.fields import Catalogue
-from engine.stores.advisor import IndexAdvisor
-from engine.stores.audience import Audience
-from engine.stores.bell import Bell
-from engine.stores.cache_layouts import CacheLayouts
-from engine.stores.cache_server import CacheServer, Tell, cache_client, unheard
-from engine.stores.cached_users import CachedUsers
-from engine.stores.campaign_time import CampaignTimes, StoredClock
-from engine.stores.campaigns import Campaigns
-from engine.stores.change_stream import UserStream
-from engine.stores.connect import mongo_client, redis_client, stream_client
-from engine.stores.counts import Counts
-from engine.stores.deliveries import Deliveries
-from engine.stores.derived import Derivation, initial_fields
-from engine.stores.documents import Document
-from engine.stores.enrolments import Enrolments
-from engine.stores.events import Events
-from engine.stores.feeds import Feeds
-from engine.stores.imports import ImportCursors
-from engine.stores.index_requests import IndexRequests
-from engine.stores.leases import Leases
-from engine.stores.lists import Lists
-from engine.stores.looks import Looks
-from engine.stores.owed_passes import OwedPasses
-from engine.stores.policy_versions import PolicyVersions
-from engine.stores.process_failures import ProcessFailures
-from engine.stores.rates import RateBook
-from engine.stores.runs import Runs
-from engine.stores.slices import Slices
-from engine.stores.statistics import Statistics
-from engine.stores.suppressions import Suppressions
-from engine.stores.upserts import UserUpserts
-from engine.stores.user_cache import UserCache
-from engine.stores.users import Users
-from engine.stores.workspace_versions import WorkspaceVersions
+from engine.stores.deferred import Deferred
 
-if TYPE_CHECKING:  # imported where they are used: most processes never talk to Elasticsearch
+if TYPE_CHECKING:  # imported where they are used: most commands talk to one service only
+    import redis
     from elasticsearch import Elasticsearch
+    from pydantic import SecretStr
+    from pymongo import MongoClient
+    from pymongo.database import Database
 
+    from engine.predicate.fields import Catalogue
+    from engine.stores.advisor import IndexAdvisor
+    from engine.stores.audience import Audience
+    from engine.stores.bell import Bell
+    from engine.stores.cache_layouts import CacheLayouts
+    from engine.stores.cache_server import Tell
+    from engine.stores.cached_users import CachedUsers
+    from engine.stores.campaign_time import CampaignTimes, StoredClock
+    from engine.stores.campaigns import Campaigns
+    from engine.stores.change_stream import UserStream
+    from engine.stores.counts import Counts
+    from engine.stores.deliveries import Deliveries
+    from engine.stores.derived import Derivation
+    from engine.stores.documents import Document
+    from engine.stores.enrolments import Enrolments
+    from engine.stores.events import Events
+    from engine.stores.feeds import Feeds
+    from engine.stores.imports import ImportCursors
+    from engine.stores.index_requests import IndexRequests
+    from engine.stores.leases import Leases
+    from engine.stores.lists import Lists
+    from engine.stores.looks import Looks
+    from engine.stores.owed_passes import OwedPasses
+    from engine.stores.policy_versions import PolicyVersions
+    from engine.stores.process_failures import ProcessFailures
+    from engine.stores.rates import RateBook
+    from engine.stores.runs import Runs
     from engine.stores.search_index import UserIndex
+    from engine.stores.slices import Slices
+    from engine.stores.statistics import Statistics
+    from engine.stores.suppressions import Suppressions
+    from engine.stores.upserts import UserUpserts
+    from engine.stores.user_cache import UserCache
+    from engine.stores.users import Users
+    from engine.stores.workspace_versions import WorkspaceVersions
 
 
 class Addresses(Protocol):
@@ -71,13 +71,22 @@ class Addresses(Protocol):
 MONGO_OUTAGES: Final = (ConnectionFailure, NetworkTimeout, ExecutionTimeout, WTimeoutError)
 
 
+class _Outages:
+    """The outages of all stores, put together when they are asked for: Redis' client is imported for them."""
+
+    def __get__(self, instance: object, owner: type) -> tuple[type[Exception], ...]:
+        import redis
+
+        return (*MONGO_OUTAGES, redis.ConnectionError, redis.TimeoutError)
+
+
 class Stores:
     """The stores; each is made once."""
 
-    OUTAGES: Final = (*MONGO_OUTAGES, redis.ConnectionError, redis.TimeoutError)
+    OUTAGES: ClassVar = _Outages()
     """What a store that does not answer raises; nobody's data is to blame for these."""
 
-    def __init__(self, services: Addresses, tell: Tell = unheard) -> None:
+    def __init__(self, services: Addresses, tell: Tell | None = None) -> None:
         """`tell` hears of outages that no caller sees."""
         self._services = services
         self._stream_client: MongoClient[Document] | None = None
@@ -86,6 +95,8 @@ class Stores:
     @cached_property
     def mongo(self) -> MongoClient[Document]:
         """The client of MongoDB. Raises `OperatorError` without an address."""
+        from engine.stores.connect import mongo_client
+
         return mongo_client(_address(self._services.mongo_url, "mongo"))
 
     @cached_property
@@ -96,6 +107,8 @@ class Stores:
     @cached_property
     def broker_client(self) -> redis.Redis:
         """A client of the broker's Redis, for the bell."""
+        from engine.stores.connect import redis_client
+
         return redis_client(_address(self._services.broker_url, "broker"))
 
     @cached_property
@@ -113,98 +126,139 @@ class Stores:
     @cached_property
     def clock(self) -> StoredClock:
         """Campaign time from MongoDB, system time from the machine."""
+        from engine.stores.campaign_time import StoredClock
+
         return StoredClock(self.times)
 
     @cached_property
     def times(self) -> CampaignTimes:
         """Campaign time."""
+        from engine.stores.campaign_time import CampaignTimes
+
         return CampaignTimes(self.database)
 
     @cached_property
     def bell(self) -> Bell:
         """What wakes the clock; apart for each database on one Redis."""
+        from engine.stores.bell import Bell
+
         return Bell(self.broker_client, f"{self.database.name}:")
 
     @cached_property
     def users(self) -> Users:
         """Users."""
+        from engine.stores.users import Users
+
         return Users(self.database)
 
     @cached_property
     def user_cache(self) -> UserCache | None:
         """The user cache; None where there is none."""
+        from engine.stores.cache_server import CacheServer, cache_client, unheard
+        from engine.stores.user_cache import UserCache
+
         url = self._services.cache_url
         if url is None:
             return None
-        return UserCache(CacheServer(cache_client(url.get_secret_value()), self._tell), self.users, self._tell)
+        tell = self._tell or unheard
+        return UserCache(CacheServer(cache_client(url.get_secret_value()), tell), self.users, tell)
 
     def cached_users(self, catalogues: Mapping[str, Catalogue]) -> CachedUsers | None:
         """The user cache by workspace; None where there is none."""
+        from engine.stores.cached_users import CachedUsers
+
         cache = self.user_cache
         return None if cache is None else CachedUsers(cache, self.cache_layouts, self.feeds, catalogues)
 
     @cached_property
     def cache_layouts(self) -> CacheLayouts:
         """How the user cache lies in Redis; apart for each database on one Redis."""
+        from engine.stores.cache_layouts import CacheLayouts
+
         return CacheLayouts(self.database, self.users, f"{self.database.name}:")
 
     @cached_property
     def audience(self) -> Audience:
         """Counts of audiences."""
+        from engine.stores.audience import Audience
+
         return Audience(self.database)
 
     @cached_property
     def events(self) -> Events:
         """Events."""
+        from engine.stores.events import Events
+
         return Events(self.database)
 
     @cached_property
     def enrolments(self) -> Enrolments:
         """Enrolments."""
+        from engine.stores.enrolments import Enrolments
+
         return Enrolments(self.database)
 
     @cached_property
     def deliveries(self) -> Deliveries:
         """Deliveries inside the enrolments."""
+        from engine.stores.deliveries import Deliveries
+
         return Deliveries(self.database)
 
     @cached_property
     def counts(self) -> Counts:
         """Counts of campaigns."""
+        from engine.stores.counts import Counts
+
         return Counts(self.database)
 
     @cached_property
     def campaigns(self) -> Campaigns:
         """Campaigns."""
+        from engine.stores.campaigns import Campaigns
+
         return Campaigns(self.database)
 
     @cached_property
     def runs(self) -> Runs:
         """Runs."""
+        from engine.stores.runs import Runs
+
         return Runs(self.database)
 
     @cached_property
     def slices(self) -> Slices:
         """Slices."""
+        from engine.stores.slices import Slices
+
         return Slices(self.database)
 
     @cached_property
     def looks(self) -> Looks:
         """Looks that wait."""
+        from engine.stores.looks import Looks
+
         return Looks(self.database)
 
     @cached_property
     def feeds(self) -> Feeds:
         """How far the feed is."""
+        from engine.stores.feeds import Feeds
+
         return Feeds(self.database, self.broker_client)
 
     @cached_property
     def rates(self) -> RateBook:
         """What runs have measured."""
+        from engine.stores.rates import RateBook
+
         return RateBook(self.database)
 
     def user_stream(self, token: str | None) -> UserStream:
         """The users' change stream behind `token`, on a client of its own. Raises `HistoryLost`."""
+        from engine.stores.change_stream import UserStream
+        from engine.stores.connect import stream_client
+
         if self._stream_client is None:
             self._stream_client = stream_client(_address(self._services.mongo_url, "mongo"))
         return UserStream(self._stream_client, self._services.mongo_database, token)
@@ -212,72 +266,105 @@ class Stores:
     @cached_property
     def statistics(self) -> Statistics:
         """What processes measured."""
+        from engine.stores.statistics import Statistics
+
         return Statistics(self.database)
 
     @cached_property
     def advisor(self) -> IndexAdvisor:
         """What explains queries."""
+        from engine.stores.advisor import IndexAdvisor
+
         return IndexAdvisor(self.database)
 
     @cached_property
     def leases(self) -> Leases:
         """Named leases."""
+        from engine.stores.leases import Leases
+
         return Leases(self.database)
 
     @cached_property
     def policy_versions(self) -> PolicyVersions:
         """Recorded policies."""
+        from engine.stores.policy_versions import PolicyVersions
+
         return PolicyVersions(self.database)
 
     @cached_property
     def workspace_versions(self) -> WorkspaceVersions:
         """Recorded sets of workspaces."""
+        from engine.stores.workspace_versions import WorkspaceVersions
+
         return WorkspaceVersions(self.database)
 
     @cached_property
     def owed_passes(self) -> OwedPasses:
         """Campaigns that changes passed by."""
+        from engine.stores.owed_passes import OwedPasses
+
         return OwedPasses(self.database)
 
     @cached_property
     def suppressions(self) -> Suppressions:
         """Addresses to which nothing is sent any more."""
+        from engine.stores.suppressions import Suppressions
+
         return Suppressions(self.database)
 
     @cached_property
     def process_failures(self) -> ProcessFailures:
         """What the loops of processes cannot do at present."""
+        from engine.stores.process_failures import ProcessFailures
+
         return ProcessFailures(self.database)
 
     @cached_property
     def user_index(self) -> UserIndex | None:
         """The users in Elasticsearch; None where there is none."""
-        if self.elastic is None:
+        if self._services.elastic_url is None:
             return None
+        return cast("UserIndex", Deferred(self._open_index))
+
+    def _open_index(self) -> UserIndex:
         from engine.stores.search_index import UserIndex, alias_of
 
+        if self.elastic is None:
+            raise OperatorError("services.elastic_url is not set")
         return UserIndex(self.elastic, alias_of(self._services.mongo_database))
 
     def derivation(self, catalogue: Catalogue) -> Derivation:
         """What brings users of a workspace in line with their events."""
+        from engine.stores.derived import Derivation
+
         return Derivation(self.users, self.events, catalogue)
 
     def upserts(self, catalogue: Catalogue) -> UserUpserts:
         """The update path of rows about users of a workspace."""
+        from engine.stores.derived import initial_fields
+        from engine.stores.upserts import UserUpserts
+
         return UserUpserts(self.users, initial_fields(catalogue))
 
     def lists(self, catalogue: Catalogue) -> Lists:
         """The lists of a workspace."""
+        from engine.stores.derived import initial_fields
+        from engine.stores.lists import Lists
+
         return Lists(self.database, self.users, initial_fields(catalogue))
 
     @cached_property
     def index_requests(self) -> IndexRequests:
         """What is to be indexed."""
+        from engine.stores.index_requests import IndexRequests
+
         return IndexRequests(self.database)
 
     @cached_property
     def import_cursors(self) -> ImportCursors:
         """How far imports are."""
+        from engine.stores.imports import ImportCursors
+
         return ImportCursors(self.database)
 
     def close(self) -> None:

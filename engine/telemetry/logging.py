@@ -29,14 +29,19 @@ from engine.telemetry import events
 from engine.telemetry.contract import EventType
 from engine.telemetry.ecs import ecs_line, ecs_lines
 from engine.telemetry.files import LogFile
+from engine.telemetry.people import sentence
 from engine.telemetry.redaction import Redactor, pseudonym_key
 from engine.telemetry.repeats import Repeats
 
 LEVELS: Final[Mapping[str, int]] = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _AT_ONCE: Final = 100
 """Lines written with one call: some 80 kB, of which a SIGKILL may tear the last."""
-_QUIET: Final = ("pymongo", "elastic_transport", "elasticsearch", "urllib3", "watchfiles", "asyncio")
-"""Libraries whose `info` is one line per call, some with documents in it."""
+_QUIET: Final = {
+    **dict.fromkeys(("pymongo", "elasticsearch", "urllib3", "watchfiles", "asyncio"), logging.WARNING),
+    "elastic_transport": logging.ERROR,
+}
+"""Libraries whose `info` is one line per call, some with documents in it; Elasticsearch's transport warns once per call
+as long as it does not answer, of which `service.lost` and `ship.away` tell once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +80,8 @@ class Logs:
             if options.folder
             else None
         )
-        wanted = sys.stderr.isatty() and not options.stdout if options.console is None else options.console
-        self._console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False) if wanted else None
+        told = options.console
+        self._console = sys.stderr.isatty() and not options.stdout if told is None else told
         self._unsubscribe = events.subscribe(self._event, self._events)
 
     def line(self, name: str, level: str, fields: Mapping[str, object], **more: Any) -> None:
@@ -88,7 +93,7 @@ class Logs:
             return
         if repeated:
             fields = {**fields, "repeated": repeated}
-        self._write(level, [self._made(name, level, fields, sequence=next(self._sequence), **more)])
+        self._write([self._made(name, level, fields, sequence=next(self._sequence), **more)])
 
     def _made(self, name: str, level: str, fields: Mapping[str, object], **more: Any) -> dict[str, object]:
         bound = structlog.contextvars.get_contextvars()
@@ -103,7 +108,7 @@ class Logs:
             **more,
         )
 
-    def _write(self, level: str, lines: Sequence[Mapping[str, Any]]) -> None:
+    def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
         if self._file or self._options.stdout:
             raw = b"\n".join(map(_dumped, lines))
             if self._file:
@@ -114,7 +119,7 @@ class Logs:
                     sys.stdout.flush()
         if self._console:
             for line in lines:
-                print(self._console(None, level, for_people(line)), file=sys.stderr)  # noqa: T201 - people read it
+                print(str(line["@timestamp"])[11:19], sentence(line), file=sys.stderr)  # noqa: T201 - people read it
 
     def close(self) -> None:
         """Stop listening and close the file; safe twice."""
@@ -140,7 +145,7 @@ class Logs:
         made = self._made(kind.name, kind.level, common, outcome=kind.outcome)
         for first in range(0, len(rows), _AT_ONCE):
             few = rows[first : first + _AT_ONCE]
-            self._write(kind.level, list(ecs_lines(made, few, self.redactor, self._sequence)))
+            self._write(list(ecs_lines(made, few, self.redactor, self._sequence)))
 
 
 def _dumped(line: Mapping[str, Any]) -> bytes:
@@ -172,8 +177,8 @@ def configure(options: LogOptions, *, clock: Clock, campaign_time: Callable[[], 
     root = logging.getLogger()
     root.handlers[:] = [one for one in root.handlers if not isinstance(one, _Bridge)] + [_Bridge(logs)]
     root.setLevel(LEVELS[options.level])
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(max(logging.WARNING, LEVELS[options.level]))
+    for name, least in _QUIET.items():
+        logging.getLogger(name).setLevel(max(least, LEVELS[options.level]))
     return logs
 
 

@@ -93,11 +93,3 @@ def test_the_version_names_the_versions_of_the_services(installation: object) ->
 
 def test_completion_can_be_installed(tidegate: Tidegate) -> None:
     assert "--install-completion" in tidegate("--help").out
-
-
-def test_a_command_imports_only_what_it_needs() -> None:
-    code = "import sys; from engine.cli.main import run; run(['init', '--help']); print(*sys.modules, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    loaded = set(done.stderr.split())
-    assert "engine.cli.init" in loaded
-    assert not loaded & {"pyarrow", "elasticsearch", "dramatiq"}

@@ -53,7 +53,7 @@ class Installation:
         }
         self._started: list[subprocess.Popen[bytes]] = []
 
-    def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
+    def environment(self, more: Mapping[str, str] = {}) -> dict[str, str]:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("TIDEGATE_")}
         programs = f"{Path(sys.executable).parent}{os.pathsep}{clean.get('PATH', '')}"
         return {**clean, "PATH": programs, "PYTHONUNBUFFERED": "1", **self.env, **more}
@@ -63,7 +63,7 @@ class Installation:
         done = subprocess.run(
             [sys.executable, "-m", "engine.cli", *arguments],
             cwd=self.folder,
-            env=self._environment(env),
+            env=self.environment(env),
             capture_output=True,
             text=True,
             timeout=PATIENCE * 2,
@@ -77,7 +77,7 @@ class Installation:
             process = subprocess.Popen(
                 [sys.executable, "-m", "engine.cli", *arguments],
                 cwd=self.folder,
-                env=self._environment(env),
+                env=self.environment(env),
                 stdout=said,
                 stderr=said,
                 stdin=subprocess.DEVNULL,

@@ -106,9 +106,12 @@ def test_up_starts_services_and_processes_and_down_ends_them_all(tidegate: Tideg
 
 
 def test_ctrl_c_ends_up_with_its_services(tidegate: Tidegate, tmp_path: Path) -> None:
-    (tmp_path / "Procfile").write_text("web: sleep 1000\n")
-    up = tidegate("up", "--scale", "web=2")
-    until(up, "web.2 started")
+    (tmp_path / "Procfile").write_text("web: sh -c 'echo $WORD $TIDEGATE_ENGINE__TICK; exec sleep 1000'\n")
+    (tmp_path / ".env").write_text("WORD=from-the-file\nTIDEGATE_ENGINE__TICK=1s\n")
+    up = tidegate("up", "--scale", "web=2", "--log-format", "json")
+    said = [json.loads(until(up, text)) for text in ("starting mongo", "mails go to", "web.2 started", "from-the-file")]
+    assert said[3]["message"] == "from-the-file 1s", "what .env says is handed on"
+    assert [one["labels"]["process"] for one in said][:3] == ["tidegate"] * 3
     before = LocalServices(tmp_path / "var").status()
     up.send_signal(signal.SIGINT)
     up.communicate()
@@ -128,7 +131,7 @@ def test_detached_services_stay_until_down(tidegate: Tidegate) -> None:
 
 def test_services_only_waits_for_term(tidegate: Tidegate) -> None:
     up = tidegate("up", "--services-only")
-    until(up, "given")
+    until(up, "running")
     assert states(tidegate)[2] == up.pid
     up.terminate()
     up.communicate()

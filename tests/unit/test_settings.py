@@ -214,3 +214,111 @@ def test_the_default_times_hold_what_rfc_5321_gives_a_server() -> None:
     assert email_advice(Email(transport="smtp")) == ""
     assert "RFC 5321" in email_advice(Email(transport="smtp", attempt=timedelta(minutes=9)))
     assert email_advice(Email(attempt=timedelta(seconds=5))) == "", "no server, nothing to say"
+
+
+@pytest.fixture
+def folder(file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of `file`, where a `.env` is read."""
+    monkeypatch.chdir(file.parent)
+    return file.parent
+
+
+def test_each_source_wins_over_the_one_before(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / ".env").write_text(
+        "TIDEGATE_ENGINE__LEASE=4s\nTIDEGATE_ENGINE__TICK=4s\nTIDEGATE_ENGINE__RING_AGAIN=4s\n"
+        "TIDEGATE_SERVICES__MONGO_DATABASE=four\n"
+    )
+    monkeypatch.setenv("TIDEGATE_ENGINE__LEASE", "3s")
+    monkeypatch.setenv("TIDEGATE_ENGINE__TICK", "3s")
+    sources = _sources(load_settings(file, flags={"engine.tick": "2s"}))
+    assert sources["engine.tick"] == ("2s", "flag --tick")
+    assert sources["engine.lease"] == ("3s", "environment TIDEGATE_ENGINE__LEASE")
+    assert sources["engine.ring_again"] == ("4s", ".env:3 TIDEGATE_ENGINE__RING_AGAIN")
+    assert sources["services.mongo_database"] == ("four", ".env:4 TIDEGATE_SERVICES__MONGO_DATABASE")
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("TIDEGATE_EMAIL__PASSWORD=plain", "plain"),
+        ("export TIDEGATE_EMAIL__PASSWORD=plain", "plain"),
+        ("  TIDEGATE_EMAIL__PASSWORD = plain  ", "plain"),
+        ("TIDEGATE_EMAIL__PASSWORD=plain # a comment", "plain"),
+        ("TIDEGATE_EMAIL__PASSWORD=pa#ss", "pa#ss"),
+        ("TIDEGATE_EMAIL__PASSWORD='pa # ss'", "pa # ss"),
+        ('TIDEGATE_EMAIL__PASSWORD="two\\nlines"', "two\nlines"),
+        ('TIDEGATE_EMAIL__PASSWORD="two\nlines"', "two\nlines"),
+        ("TIDEGATE_EMAIL__PASSWORD=a=b&c", "a=b&c"),
+        ("TIDEGATE_EMAIL__PASSWORD=pa$$wo$rd", "pa$$wo$rd"),
+        ("NAME=you\nTIDEGATE_EMAIL__PASSWORD=for-${NAME}", "for-you"),
+        ("\ufeffTIDEGATE_EMAIL__PASSWORD=plain", "plain"),
+        ("TIDEGATE_EMAIL__PASSWORD=plain\r", "plain"),
+        ("tidegate_email__password=plain", "plain"),
+        ("TIDEGATE_EMAIL__PASSWORD=grün", "grün"),
+        ("# TIDEGATE_EMAIL__PASSWORD=plain", ""),
+        ("TIDEGATE_EMAIL__PASSWORD=", ""),
+    ],
+)
+def test_the_file_of_variables_is_read_as_elsewhere(line: str, value: str, file: Path, folder: Path) -> None:
+    (folder / ".env").write_bytes(f"{line}\n".encode())
+    assert load_settings(file).settings.email.password.get_secret_value() == value
+
+
+def test_an_empty_variable_of_the_process_hides_the_files(
+    file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / ".env").write_text("TIDEGATE_SERVICES__ELASTIC_URL=http://search\n")
+    assert load_settings(file).settings.services.elastic_url is not None
+    monkeypatch.setenv("TIDEGATE_SERVICES__ELASTIC_URL", "")
+    assert load_settings(file).settings.services.elastic_url is None
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("# one\n\nTIDEGATE_EMAIL__PASSWORD\n", ".env:3:1: expected NAME=value"),
+        ("TIDEGATE_EMAIL__PASSWORD='hush\n", ".env:1:1: expected NAME=value"),
+        ("my password=hush\n", ".env:1:1: expected NAME=value"),
+        ("A=1\nTIDEGATE_LOGS__LEVLE=info\n", ".env:2 TIDEGATE_LOGS__LEVLE: logs.levle: unknown key"),
+        ("TIDEGATE_LOG__LEVEL=info\n", '.env:1 TIDEGATE_LOG__LEVEL: there is no section "log"'),
+        ("TIDEGATE_EMAIL_PASSWORD=hush\n", ".env:1 TIDEGATE_EMAIL_PASSWORD: nobody reads this"),
+        ("TIDEGATE_EMAIL__PORT=70000\n", ".env:1 TIDEGATE_EMAIL__PORT: email.port: must be at most 65535"),
+    ],
+)
+def test_a_mistake_in_the_file_of_variables_is_told_with_its_line(
+    text: str, told: str, file: Path, folder: Path
+) -> None:
+    (folder / ".env").write_text(text)
+    with pytest.raises((InvalidSource, WrongCall)) as refused:
+        load_settings(file)
+    assert str(refused.value).startswith(told)
+    assert "hush" not in f"{refused.value} {refused.value.remedy}"
+
+
+def test_one_underscore_where_two_belong_is_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEGATE_SERVICES_MONGO_URL", "mongodb://me:hush@db")
+    with pytest.raises(WrongCall, match="nobody reads this") as refused:
+        load_settings(file)
+    assert refused.value.remedy == "did you mean TIDEGATE_SERVICES__MONGO_URL?"
+
+
+def test_what_other_processes_are_handed_makes_them_read_the_same(
+    file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "mine.env").write_text("TIDEGATE_ENV=production\nTIDEGATE_ENGINE__LEASE=4s\nPORT=80\n")
+    monkeypatch.setenv("TIDEGATE_ENGINE__LEASE", "3s")
+    loaded = load_settings(file, flags={"engine.tick": "2s"}, dotenv=Path("mine.env"))
+    assert loaded.environment == "production"
+    assert loaded.handed["PORT"] == "80"
+    for name, value in loaded.handed.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().settings == loaded.settings
+
+
+def test_every_setting_is_read_by_somebody() -> None:
+    root = CONF.parents[1]
+    sources = [path for part in ("engine", "actors") for path in (root / part).rglob("*.py")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources if path.name != "model.py")
+    for section, described in Settings.model_fields.items():
+        for key in type(getattr(Settings(), section)).model_fields:
+            assert f".{key}" in text, f"nobody reads {section}.{key}: {described}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -150,3 +151,11 @@ def test_a_truncated_gzip_or_parquet_file_is_refused_where_it_ends(tmp_path: Pat
     whole.write_bytes(bytes(content))
     with pytest.raises(WrongCall, match="damaged"):
         rows(whole, 1000)
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.delitem(sys.modules, "engine.pipeline.importing.parquet", raising=False)
+    with pytest.raises(WrongCall, match="Parquet is read by pyarrow, which is not installed") as refused:
+        open_reader(tmp_path / "a.parquet")
+    assert "tidegate[parquet]" in refused.value.remedy

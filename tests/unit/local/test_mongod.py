@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
 
-from engine.local.mongod import missing_part, probe
+from engine.local.mongod import binary, missing_part, probe
 from engine.local.program import CannotStart
 
 
@@ -40,3 +41,11 @@ def test_a_program_of_another_machine_is_told(tmp_path: Path) -> None:
     program.chmod(0o755)
     with pytest.raises(CannotStart):
         probe(program)
+
+
+def test_without_its_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(CannotStart) as caught:
+        binary()
+    assert ("tidegate[local]" in caught.value.remedy) == (platform.machine() == "x86_64")
+    assert "TIDEGATE_SERVICES__MONGO_URL" in caught.value.remedy

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -56,3 +57,44 @@ def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Terminal()
     output(stream).say("hello")
     assert stream.getvalue() == "03:04:05 tidegate | hello\n"
+
+
+LOGGED = (
+    b'{"@timestamp":"2026-01-02T03:04:05.000Z","log.level":"info","message":"delivery.sent",'
+    b'"event":{"action":"delivery.sent","duration":2000000},"labels":{"campaign":"lapsed","user":"hh-1"}}'
+)
+
+
+def test_a_line_of_the_logs_is_a_sentence_for_people_and_any_other_stays() -> None:
+    stream = io.StringIO()
+    lines = output(stream)
+    lines.feed("web", LOGGED + b"\nplain\n" + b'{"@timestamp": broken\n')
+    assert stream.getvalue().splitlines() == [
+        "03:04:05 web      | info     delivery.sent: The provider took it. campaign=lapsed user=hh-1 took=2.0ms",
+        "03:04:05 web      | plain",
+        '03:04:05 web      | {"@timestamp": broken',
+    ]
+
+
+def test_machines_get_one_document_a_line() -> None:
+    stream = io.StringIO()
+    lines = Output(stream, ["web"], now=lambda: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), as_json=True)
+    lines.feed("web", LOGGED + b"\nplain\n")
+    lines.say("hello")
+    logged, plain, own = stream.getvalue().splitlines()
+    assert logged == LOGGED.decode()
+    assert json.loads(plain) == {
+        "@timestamp": "2026-01-02T03:04:05.000Z",
+        "log.level": "info",
+        "message": "plain",
+        "labels": {"process": "web"},
+    }
+    assert json.loads(own)["labels"] == {"process": "tidegate"}
+
+
+def test_whoever_wants_hears_the_events() -> None:
+    heard: list[tuple[str, str]] = []
+    lines = output(io.StringIO())
+    lines.told = lambda name, event: heard.append((name, event))
+    lines.feed("web", b"plain\n" + LOGGED + b"\n")
+    assert heard == [("web", "delivery.sent")]

@@ -194,6 +194,38 @@ def test_an_explanation_tells_each_leaf_with_its_data() -> None:
     assert told[0].text == "d: {gt: 200}"
 
 
+TRUE, FALSE, MISSING = {"b": True}, {"b": False}, {}
+
+
+@pytest.mark.parametrize(
+    ("audience", "person", "told"),
+    [
+        ("all: [b: true]", TRUE, ["passes  b: true"]),
+        ("all: [b: true]", FALSE, ["fails   b: true"]),
+        ("all: [b: true]", MISSING, ["fails   b: true"]),
+        ("none: [b: true]", TRUE, ["fails   not b: true"]),
+        ("none: [b: true]", FALSE, ["passes  not b: true"]),
+        ("none: [b: true]", MISSING, ["passes  not b: true"]),
+        ("any: [b: true, s: x]", TRUE, ["passes  b: true", "unmet   s: x"]),
+        ("any: [b: true, s: x]", FALSE, ["fails   b: true", "fails   s: x"]),
+        ("any: [b: true, s: x]", MISSING, ["fails   b: true", "fails   s: x"]),
+        ("none: [all: [b: true, s: x]]", TRUE, ["unmet   not b: true", "passes  not s: x"]),
+        ("none: [all: [b: true, s: x]]", TRUE | {"s": "x"}, ["fails   not b: true", "fails   not s: x"]),
+        ("none: [any: [b: true, s: x]]", TRUE, ["fails   not b: true", "passes  not s: x"]),
+        ("none: [none: [b: true]]", TRUE, ["passes  b: true"]),
+        ("none: [none: [b: true]]", MISSING, ["fails   b: true"]),
+        ("all: [any: [b: true, s: x], i: 1]", TRUE, ["passes  b: true", "unmet   s: x", "fails   i: 1"]),
+    ],
+)
+def test_an_explanation_reads_truly_in_every_group(audience: str, person: dict[str, object], told: list[str]) -> None:
+    predicate = compiled(audience)
+    row = row_of(Person(person))
+    found = predicate.explain(row, (), NOW)
+    assert [leaf.told for leaf in found] == told
+    assert any(leaf.failed for leaf in found) is not predicate.matches(row, (), NOW)
+    assert all(("is missing" in leaf.data) == ("b" not in person) for leaf in found if leaf.text == "b: true")
+
+
 def test_many_threads_may_share_one_predicate() -> None:
     predicate = compiled(LAPSED)
     row = row_of(Person({"s": "x", "s2": "x"}))

@@ -1,0 +1,38 @@
+"""A log line as people read it: its level, its event with a sentence, and what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from engine.telemetry.contract import EVENTS
+
+_LEVEL: Final = 8
+"""Columns for the level: the longest is `critical`."""
+_KNOWN: Final = frozenset({"campaign_uid", "process"})
+"""Labels that people are not told: the process stands before the line, the campaign's name beside its uid."""
+
+
+def sentence(line: Mapping[str, Any]) -> str:
+    """`info     worker.started: A process is up and serves its lanes. threads=4`: a line of the log files, in words."""
+    level, name = str(line.get("log.level", "info")), str(line.get("message", ""))
+    event = line.get("event")
+    action = event.get("action") if isinstance(event, Mapping) else None
+    kind = EVENTS.get(str(action))
+    told = f"{name}: {kind.meaning}" if kind is not None and name == action else name
+    return " ".join([level.ljust(_LEVEL), told, *(f"{key}={value}" for key, value in details(line).items())])
+
+
+def details(line: Mapping[str, Any]) -> dict[str, object]:
+    """Labels and measurements of a line, how long it took, and its error."""
+    found: dict[str, object] = {}
+    for part in ("labels", "tidegate"):
+        inside = line.get(part)
+        if isinstance(inside, Mapping):
+            found |= {str(key): value for key, value in inside.items() if key not in _KNOWN}
+    event, error = line.get("event"), line.get("error")
+    if isinstance(event, Mapping) and isinstance(event.get("duration"), int):
+        found["took"] = f"{event['duration'] / 1e6:.1f}ms"
+    if isinstance(error, Mapping):
+        found["error"] = f"{error.get('type')}: {error.get('message')}"
+    return found

@@ -1,0 +1,74 @@
+"""What a command imports: what it uses and no more. Importing everything takes longer than most commands do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.acceptance.test_cli_help import NAMES
+from tests.integration.installation import Installation
+
+CLIENTS = {"elasticsearch", "elastic_transport", "pymongo", "redis", "requests", "urllib3"}
+HEAVY = CLIENTS | {"dramatiq", "liquid", "numpy", "pandas", "pyarrow", "rich", "structlog"}
+RUN = """
+import json, sys
+from engine.cli.main import run
+codes = [run(words) for words in json.loads(sys.argv[1])]
+roots = {name.partition(".")[0] for name in sys.modules}
+rooms = {".".join(name.split(".")[:2]) for name in sys.modules if name.startswith("engine.")}
+print(json.dumps([codes, sorted(roots), sorted(rooms)]))
+"""
+
+
+def imported(installation: Installation | None, *commands: list[str]) -> tuple[list[int], set[str], set[str]]:
+    """Exit codes of commands run one after another in one fresh process, and the packages it has imported then."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, json.dumps(commands)],
+        cwd=None if installation is None else installation.folder,
+        env=None if installation is None else installation.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    codes, roots, rooms = json.loads(done.stdout.splitlines()[-1])
+    return codes, set(roots), set(rooms)
+
+
+def test_the_help_of_all_commands_imports_no_library_but_the_command_lines() -> None:
+    codes, roots, rooms = imported(None, ["--help"], *([*name.split(), "--help"] for name in NAMES))
+    assert set(codes) == {0}
+    assert roots & HEAVY == set()
+    assert not rooms & {"engine.app", "engine.machinery", "engine.stores", "engine.campaign", "engine.policy"}
+
+
+@pytest.mark.parametrize(
+    ("command", "needs"),
+    [
+        ("status", set()),
+        ("check --origin", set()),
+        ("policy check", set()),
+        ("campaign list", {"pymongo"}),
+        ("campaign show hello", {"pymongo"}),
+        ("campaign report hello", {"pymongo"}),
+        ("explain hello u1", {"pymongo"}),
+        ("clock show", {"pymongo", "redis"}),
+        ("stats", {"pymongo", "redis"}),
+        ("campaign plan hello", {"pymongo", "redis"}),
+        ("campaign cancel hello", {"pymongo", "redis"}),
+        ("queue list", {"pymongo", "redis", "dramatiq", "structlog", "rich"}),
+    ],
+)
+def test_an_everyday_command_imports_the_clients_of_what_it_asks(
+    command: str, needs: set[str], installation: Installation
+) -> None:
+    installation.world.user("u1")
+    installation.world.apply({"campaign": "hello", "kind": "continuous"})
+    installation.world.launch("hello")
+    codes, roots, _ = imported(installation, command.split())
+    assert codes == [0]
+    assert roots & HEAVY == needs

@@ -1,0 +1,69 @@
+"""What `tidegate init` writes is whole: every file that one of them names is there, and everybody can read it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from engine.campaign.load import load_campaign
+from engine.cli.init import files, init
+from engine.cli.main import MOUNTS
+from engine.errors import WrongCall
+from engine.local.procfile import read_procfile
+from engine.policy.load import load_policies
+from engine.predicate.workspace import read_workspaces
+from engine.settings import load_settings
+from engine.settings.variables import read_dotenv, settings_among
+
+PATH = re.compile(r"(?<![\w./$-])(?:\.\./)*(?:conf|data|docs|examples|policies|campaigns|templates)/[\w./-]*\w")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    init(tmp_path / "new")
+    return tmp_path / "new"
+
+
+def test_every_file_that_a_file_names_is_there(folder: Path) -> None:
+    named = 0
+    for path in folder.rglob("*"):
+        if path.is_file() and "schemas" not in path.parts:
+            for found in PATH.findall(path.read_text(encoding="utf-8")):
+                near = path.parent / found
+                assert near.exists() or (folder / found).exists(), f"{path.relative_to(folder)} names {found}"
+                named += 1
+    assert named >= 6
+
+
+def test_everybody_can_read_what_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    for environment in ("default", "production"):
+        load_settings(environment=environment)
+    policies = load_policies(Path("policies"))
+    catalogues = dict(read_workspaces(Path("conf/workspaces")))
+    for file in Path("campaigns").glob("*.yaml"):
+        load_campaign(file, catalogues, policies)
+    commands = {name for names in MOUNTS.values() for name in names}
+    for kind in read_procfile(Path("Procfile")):
+        program, command, *_ = kind.command.split()
+        assert (program, command in commands) == ("tidegate", True)
+        assert command != "worker" or kind.command.split()[2] in policies.fleets
+
+
+def test_each_variable_that_the_example_offers_is_a_setting(folder: Path, tmp_path: Path) -> None:
+    text = (folder / ".env.example").read_text(encoding="utf-8")
+    offered = re.sub(r"(?m)^# (?=TIDEGATE_\w+=)", "", text)
+    (tmp_path / "filled").write_text(re.sub(r"=$", "=x", offered, flags=re.MULTILINE))
+    found = read_dotenv(tmp_path / "filled")
+    assert len(found) >= 10
+    assert len(list(settings_among(found))) == len(found) - 1, "all but TIDEGATE_ENV"
+
+
+def test_nothing_that_exists_is_touched(folder: Path) -> None:
+    for name in files():
+        (folder / name).write_text("mine")
+    with pytest.raises(WrongCall, match="exists"):
+        init(folder)
+    assert {(folder / name).read_text() for name in files()} == {"mine"}

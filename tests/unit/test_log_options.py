@@ -1,0 +1,35 @@
+"""What a process shows: sentences on a terminal, JSON in a pipe, or what `--log-format` says; its files are JSON."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from actors.logs import log_options
+from engine.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("form", "terminal", "stdout", "console"),
+    [
+        ("", True, False, True),
+        ("", False, True, None),
+        ("people", False, False, True),
+        ("json", True, True, None),
+    ],
+)
+def test_lines_are_for_whoever_reads_them(
+    form: str, terminal: bool, stdout: bool, console: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    options = log_options(Settings(), "run", form=form)
+    assert (options.stdout, options.console) == (stdout, console)
+    assert options.folder == Settings().log_folder
+
+
+def test_who_wants_no_lines_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    settings = Settings.model_validate({"logs": {"stdout": False}})
+    options = log_options(settings, "run")
+    assert (options.stdout, options.console) == (False, False)
