@@ -1,7 +1,7 @@
-"""Brings indexes and templates up to date; safe to run twice, at once in any number of processes, and while others work.
+"""Brings indexes and templates up to date; safe to run twice, in many processes at once, and while others work.
 
-Nothing is locked: each step is a command that may be given again, so whoever comes second finds it done. What the server
-refuses because another process does the same at this moment is tried again.
+Nothing is locked: each step is a command that may be given again, so whoever comes second finds it done. What the
+server refuses because another process does the same at this moment is tried again.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import pymongo
@@ -59,8 +60,8 @@ _CONCURRENT: Final = frozenset(
 )
 """Codes by which MongoDB refuses what it would do a moment later."""
 _CONTRADICTS: Final = frozenset({67, 85, 86, 11000, 197})
-"""CannotCreateIndex, IndexOptionsConflict, IndexKeySpecsConflict, DuplicateKey, InvalidIndexSpecificationOption: somebody
-has to mend it."""
+"""CannotCreateIndex, IndexOptionsConflict, IndexKeySpecsConflict, DuplicateKey, InvalidIndexSpecificationOption: an
+operator has to mend it."""
 _TRIES: Final = 8
 _PAUSE: Final = 0.05
 """Seconds before the second try, doubled each time: about 6 in all."""
@@ -79,12 +80,12 @@ def migrate_mongo(database: Database[Document]) -> int:
     present = set(database.list_collection_names())
     for name in COLLECTIONS:
         if name not in present:
-            _again_while_busy(lambda name=name: _create(database, name))
+            _again_while_busy(partial(_create, database, name))
     campaigns.upgrade(database)
     count = 0
     for name, models in _INDEXES.items():
         if models:
-            count += _again_while_busy(lambda name=name, models=models: _build(database, name, models))
+            count += _again_while_busy(partial(_build, database, name, models))
     return count
 
 

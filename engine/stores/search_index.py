@@ -271,4 +271,5 @@ def refused(error: ApiError) -> NotIndexed:
     """What to say when it answers, and refuses: the status and the type of the error, for its text may quote data."""
     remedies = {401: "give services.elastic_api_key", 403: "give the API key the rights of docs/operations.md"}
     kind = error.message if error.message.isascii() and " " not in error.message else type(error).__name__
-    return NotIndexed(f"Elasticsearch refuses: {error.meta.status} {kind[:80]}", remedy=remedies.get(error.meta.status, ""))
+    status = error.meta.status
+    return NotIndexed(f"Elasticsearch refuses: {status} {kind[:80]}", remedy=remedies.get(status, ""))

@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -83,7 +84,7 @@ def test_processes_that_start_at_once_on_an_empty_or_an_older_database_all_come_
             for missing in random.sample(COLLECTIONS, 3):
                 clients[0][name].drop_collection(missing)
             clients[0][name]["users"].drop_indexes()
-        counts = at_once([lambda client=client, name=name: start(client[name]) for client in clients])
+        counts = at_once([partial(start, client[name]) for client in clients])
         assert len(set(counts)) == 1, "every process relies on the same indexes"
         assert indexes(clients[0][name]) == counts[0]
         assert set(COLLECTIONS) <= set(clients[0][name].list_collection_names())
@@ -96,7 +97,7 @@ def test_processes_that_start_at_once_make_one_index_of_the_users(
     searches = [elastic_client(services.elastic_url) for _ in range(AT_ONCE)]
     for number in range(5):
         alias = f"{index_prefix}{number}"
-        at_once([lambda client=client: migrate_search(UserIndex(client, alias)) for client in searches])
+        at_once([partial(migrate_search, UserIndex(client, alias)) for client in searches])
         assert len(elastic.indices.get(index=f"{alias}-*")) == 1
         assert elastic.indices.exists_index_template(name=alias)
     for client in searches:
