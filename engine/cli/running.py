@@ -18,6 +18,7 @@ from actors.logs import log_options
 from actors.messenger import BrokerMessenger
 from actors.middleware import request_stop, stop_requested, wait_for_stop
 from engine.app import App
+from engine.births import myself
 from engine.cli.feed import following
 from engine.cli.fleet import serve
 from engine.cli.forking import fork, keep
@@ -50,15 +51,21 @@ UNHEARD = timedelta(minutes=2)
 def run(context: typer.Context, *, no_services: bool, log_format: str = "") -> None:
     """Do what `engine.cli.process_commands.run` says."""
     settings = settings_of(context)
-    fork(1, STOP_PATIENCE, search=not no_services or settings.services.elastic_url is not None)
+    owner = myself()
+    try:
+        fork(1, STOP_PATIENCE, search=not no_services or settings.services.elastic_url is not None)
+    except typer.Exit:  # the parent's end: a child that was killed could not end its services
+        LocalServices.of(settings, owner=owner).stop()
+        raise
     nursery = Nursery(
         lambda told: _serve_suspects(settings, Urls(**json.loads(told[URLS]))), settings.engine.stop_timeout
     )
-    local = LocalServices.of(settings, say=say)
+    local = LocalServices.of(settings, say=say, owner=owner)
     came = on_signals()
     with Presence(settings.paths.var).held():
         try:
-            urls = local.running() if no_services or _served(settings, local) else local.start(wait_for_search=False)
+            urls = local.running() if no_services or _served(settings) else local.start(wait_for_search=False)
+            local.keep()
             nursery.start({URLS: json.dumps(asdict(urls))})
             _run(with_urls(settings, urls), log_format, local.start_search)
         finally:
@@ -67,11 +74,9 @@ def run(context: typer.Context, *, no_services: bool, log_format: str = "") -> N
     interrupted(came)
 
 
-def _served(settings: Settings, local: LocalServices) -> bool:
-    """Whether every service has an address already, so that there is nothing to start."""
-    if {"mongo", "broker", "cache"} <= set(given(settings)):
-        return True
-    return all(one.state in ("given", "running") for one in local.status())
+def _served(settings: Settings) -> bool:
+    """Whether every service that is needed has an address already, so that there is nothing to start."""
+    return {"mongo", "broker", "cache"} <= set(given(settings))
 
 
 def _serve_suspects(settings: Settings, urls: Urls) -> None:

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
 
 import typer
 
+from engine.births import myself
 from engine.cli.opening import LogFormat, loaded_of, say, settings_of, where_mails_go
 from engine.cli.tables import show as show_table
 from engine.clock import parse_duration
@@ -26,6 +28,7 @@ from engine.local.presence import Presence
 from engine.local.procfile import ProcessType, parse_pairs, parse_scale, read_procfile
 from engine.local.record import NAMES
 from engine.local.services import LocalServices
+from engine.local.supervised import SupervisedFile, Tell
 from engine.local.supervisor import Supervisor, instances
 
 _DOWN_PATIENCE = timedelta(seconds=90)  # the longest stop timeout that is sensible, and the services after it
@@ -68,17 +71,21 @@ def up(
         try:
             _introduce(output, settings, services)
             urls = services.start(wait_for_search=services_only)
+            if not detach:
+                services.keep()
             if services_only:
                 _show(services.status(), sys.stderr)
                 code = 0 if detach else _wait()
             else:
-                code = _supervise(
-                    types, counts, {**loaded.handed, **urls.environment()}, timeouts, output, services.start_search
-                )
+                env = {**loaded.handed, **urls.environment()}
+                tell = partial(SupervisedFile(settings.paths.var).write, myself())
+                code = _supervise(types, counts, env, timeouts, output, services.start_search, tell)
         except BaseException:  # Ctrl-C too: what was started is ended first; raised again
             services.stop()
             raise
-        if not detach:
+        if detach:
+            services.leave()
+        else:
             services.stop()
     raise typer.Exit(code)
 
@@ -122,11 +129,12 @@ def _supervise(
     timeouts: dict[str, timedelta],
     output: Output,
     ready: Callable[[], None],
+    tell: Tell,
 ) -> int:
     """Run the processes; say once when all of ours serve, and call `ready`."""
     ours = {name for name, kind in instances(types, scale) if kind.command.split()[0].endswith("tidegate")}
     output.told = _Readiness(ours, output, ready).hear
-    return Supervisor(types, output, Path.cwd(), scale=scale, env=env, stop_timeouts=timeouts).run()
+    return Supervisor(types, output, Path.cwd(), scale=scale, env=env, stop_timeouts=timeouts, tell=tell).run()
 
 
 def _output(names: list[str], *, as_json: bool) -> Output:

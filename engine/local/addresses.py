@@ -33,12 +33,19 @@ class Urls:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What `tidegate status` shows of one service. `state` is `given`, `running`, `ended` or `absent`."""
+    """What `tidegate status` shows of one service.
+
+    `state` is `given`, `running`, `restarting` (it died, and its owner starts it again), `ended` or `absent`; the rest
+    as in `engine.local.record.Entry`.
+    """
 
     name: ServiceName
     state: str
     url: str
     pid: int | None
+    since: str = ""
+    restarts: int = 0
+    last_exit: str = ""
 
 
 def given(settings: Settings) -> dict[ServiceName, str]:
