@@ -17,6 +17,7 @@ from engine.telemetry.events import emit
 if TYPE_CHECKING:
     from engine.channels.port import Channel
     from engine.pipeline.book import CampaignBook
+    from engine.pipeline.heartbeat import Heartbeat
     from engine.pipeline.ports import Messenger
     from engine.pipeline.recording import Recording
     from engine.policy.policyset import PolicySet
@@ -49,6 +50,13 @@ class Core:
         self.tuner = Tuner()
         self._channels: dict[str, Channel] = {}
         self._lock = Lock()
+
+    @cached_property
+    def heartbeat(self) -> Heartbeat:
+        """Says that this process is alive, once started."""
+        from engine.pipeline.heartbeat import Heartbeat
+
+        return Heartbeat(lambda: self.stores.processes, self.stores.OUTAGES)
 
     @cached_property
     def recording(self) -> Recording:
@@ -135,6 +143,8 @@ class Core:
             self.watcher.stop()
         for channel in self._channels.values():
             channel.close()
+        if "heartbeat" in self.__dict__:
+            self.heartbeat.stop()
         if "recording" in self.__dict__:
             self.recording.stop()
         self.stores.close()

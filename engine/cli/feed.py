@@ -29,6 +29,7 @@ def feed(context: typer.Context) -> None:
     migrate(app)
     app.watch_policies()
     app.recording.start("feed")
+    app.heartbeat.start("feed")
     broker_for(app)
     emit("worker.started", process="feed")
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import typer
 
@@ -43,6 +43,7 @@ def serve(settings: Settings, process: str, fleets: Sequence[str], *, exact: boo
     on_signals()
     app.watch_policies()
     app.recording.start(process)
+    app.heartbeat.start(process, lambda: lanes_of(app, fleets))
     broker = broker_for(app)
     workers = [run_fleet_in_process(broker, app.policies.fleets[name], name) for name in fleets]
     emit("worker.started", process=process)
@@ -52,3 +53,9 @@ def serve(settings: Settings, process: str, fleets: Sequence[str], *, exact: boo
     stop_fleets(broker, workers)
     emit("worker.stopped", process=process, reason="asked")
     app.close()
+
+
+def lanes_of(app: App, fleets: Iterable[str]) -> set[str]:
+    """The lanes that these fleets serve by the policies in force."""
+    known = app.policies.fleets
+    return {lane for name in fleets if name in known for lane in known[name].lanes}

@@ -20,7 +20,7 @@ from actors.middleware import request_stop, stop_requested, wait_for_stop
 from engine.app import App
 from engine.births import myself
 from engine.cli.feed import following
-from engine.cli.fleet import serve
+from engine.cli.fleet import lanes_of, serve
 from engine.cli.forking import fork, keep
 from engine.cli.opening import addressed, migrate, say, settings_of, where_mails_go, with_urls
 from engine.cli.stopping import interrupted, on_signals
@@ -95,6 +95,7 @@ def _run(settings: Settings, log_format: str, ready: Callable[[], None]) -> None
     broker = broker_for(app)
     fleets = {name: fleet for name, fleet in app.policies.fleets.items() if SUSPECT not in fleet.lanes}
     workers = {name: run_fleet_in_process(broker, fleet, name) for name, fleet in fleets.items()}
+    app.heartbeat.start("run", lambda: lanes_of(app, workers))
 
     def start_missing(new: PolicySet) -> None:
         for name, fleet in new.fleets.items():
@@ -129,6 +130,7 @@ def run_clock(context: typer.Context) -> None:
     migrate(app)
     app.watch_policies()
     app.recording.start("clock")
+    app.heartbeat.start("clock")
     broker_for(app)
     emit("worker.started", process="clock")
     try:

@@ -20,7 +20,7 @@ from pymongo.errors import OperationFailure
 
 from engine.errors import OperatorError
 from engine.shipped import shipped
-from engine.stores import campaigns, enrolments, index_requests, looks, runs, slices, statistics
+from engine.stores import campaigns, enrolments, index_requests, looks, processes, runs, slices, statistics
 from engine.stores.documents import Document
 from engine.stores.events import Events
 from engine.stores.lists import Lists
@@ -37,6 +37,7 @@ _INDEXES: Final[dict[str, list[IndexModel]]] = {
     "runs": list(runs.INDEXES),
     "index_requests": list(index_requests.INDEXES),
     "looks": list(looks.INDEXES),
+    "processes": list(processes.INDEXES),
     "stats": list(statistics.INDEXES),
     "campaigns": list(campaigns.INDEXES),
     "campaign_revisions": list(campaigns.REVISION_INDEXES),
