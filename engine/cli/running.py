@@ -62,7 +62,7 @@ def run(context: typer.Context, *, no_services: bool, log_format: str = "") -> N
     )
     local = LocalServices.of(settings, say=say, owner=owner)
     came = on_signals()
-    with Presence(settings.paths.var).held():
+    with Presence(settings.paths.var).held("tidegate run"):
         try:
             urls = local.running() if no_services or _served(settings) else local.start(wait_for_search=False)
             local.keep()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
 
 from pydantic import SecretStr
 
 from engine.local.program import ServiceName
 from engine.settings import Settings
+
+_SECRET_OPTION: Final = re.compile(r"((?:^|&)[^&=]*(?:password|secret|token|key)[^&=]*=)[^&]*", re.IGNORECASE)
+_HIDDEN: Final = r"\1***"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,12 @@ class Status:
     since: str = ""
     restarts: int = 0
     last_exit: str = ""
+    answers: bool | None = None
+    """Whether a given address takes connections; None where nobody asked, or only its driver can tell."""
+
+    def asked(self, reaches: Callable[[str], bool | None]) -> Status:
+        """The same with what `reaches` says of its address."""
+        return replace(self, answers=reaches(self.url))
 
 
 def given(settings: Settings) -> dict[ServiceName, str]:
@@ -61,7 +72,11 @@ def given(settings: Settings) -> dict[ServiceName, str]:
 
 
 def without_secrets(url: str) -> str:
-    """`url` with user and password left out."""
-    parts = urlsplit(url)
-    _, at, host = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"***@{host}").geturl() if at else url
+    """`url` with user, password and whatever else is secret left out, also where it is malformed.
+
+    Up to the last `@` everything counts as user and password: an unescaped one may hold any character.
+    """
+    head, at, shown = url.rpartition("@")
+    scheme = head.partition("://")[0] + "://" if "://" in head else ""
+    path, mark, options = shown.partition("?")
+    return f"{scheme}{at and '***@'}{path}{mark}{_SECRET_OPTION.sub(_HIDDEN, options)}"

@@ -12,7 +12,7 @@ from typing import Final, Literal, TypeAlias
 
 from engine.births import Born
 
-State: TypeAlias = Literal["running", "restarting"]
+State: TypeAlias = Literal["running", "failing", "restarting"]
 FILE: Final = "processes.json"
 
 
@@ -20,7 +20,8 @@ FILE: Final = "processes.json"
 class Supervised:
     """One process: `since` when it was last started (ISO 8601, UTC; empty before), how often it was started again.
 
-    `last_exit` is how it last ended (`with code 1`), empty where it never did.
+    `failing` runs at this moment, but has ended twice or more in a row soon after its start. `last_exit` is how it last
+    ended (`with code 1`), empty where it never did.
     """
 
     name: str

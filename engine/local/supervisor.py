@@ -131,7 +131,8 @@ class Supervisor:
             self._tell_changes()
 
     def _tell_changes(self) -> None:
-        states = [_state(instance) for instance in self._instances]
+        healthy = time.monotonic() - self.backoff.healthy.total_seconds()  # who was started before that is
+        states = [_state(one, failing=one.deaths > 1 and one.born_at > healthy) for one in self._instances]
         if states != self._told:
             self._told = states
             self.tell(states)
@@ -266,8 +267,8 @@ def instances(types: Sequence[ProcessType], scale: Mapping[str, int]) -> list[tu
     return named
 
 
-def _state(instance: Instance) -> Supervised:
-    state: State = "running" if instance.child is not None else "restarting"
+def _state(instance: Instance, *, failing: bool) -> Supervised:
+    state: State = "restarting" if instance.child is None else "failing" if failing else "running"
     pid = None if instance.child is None else instance.child.pid
     since = "" if instance.since is None else instance.since.isoformat(timespec="seconds")
     return Supervised(instance.name, state, pid, since, instance.restarts, instance.last_exit)
