@@ -15,6 +15,7 @@ from engine.app import App
 from engine.cli.forking import keep
 from engine.cli.opening import addressed, settings_of
 from engine.cli.stopping import on_signals
+from engine.cli.usable import require_usable
 from engine.errors import NotFound
 from engine.local.services import LocalServices
 from engine.policy.load import load_policies
@@ -41,6 +42,7 @@ def serve(settings: Settings, process: str, fleets: Sequence[str], *, exact: boo
     app = App(settings)
     logging.configure(log_options(app.settings, process, exact=exact), clock=app.system)
     on_signals()
+    require_usable(app)
     app.watch_policies()
     app.recording.start(process)
     app.heartbeat.start(process, lambda: lanes_of(app, fleets))

@@ -24,6 +24,7 @@ from engine.cli.fleet import lanes_of, serve
 from engine.cli.forking import fork, keep
 from engine.cli.opening import addressed, migrate, say, settings_of, where_mails_go, with_urls
 from engine.cli.stopping import interrupted, on_signals
+from engine.cli.usable import require_usable
 from engine.local.addresses import Urls, given
 from engine.local.presence import Presence
 from engine.local.services import LocalServices
@@ -89,6 +90,7 @@ def _serve_suspects(settings: Settings, urls: Urls) -> None:
 def _run(settings: Settings, log_format: str, ready: Callable[[], None]) -> None:
     app = App(settings)
     logging.configure(log_options(settings, "run", form=log_format), clock=app.system)
+    require_usable(app)
     migrate(app)
     app.watch_policies()
     app.recording.start("run")
@@ -127,6 +129,7 @@ def run_clock(context: typer.Context) -> None:
     app = App(addressed(settings))
     logging.configure(log_options(app.settings, "clock"), clock=app.system)
     on_signals()
+    require_usable(app)
     migrate(app)
     app.watch_policies()
     app.recording.start("clock")

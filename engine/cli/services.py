@@ -20,6 +20,7 @@ from engine.cli.opening import LogFormat, loaded_of, say, settings_of, where_mai
 from engine.cli.status import SERVICES_ONLY, show_services, status
 from engine.clock import parse_duration
 from engine.errors import WrongCall
+from engine.local.addresses import without_secrets
 from engine.local.output import Output
 from engine.local.presence import Presence
 from engine.local.procfile import ProcessType, parse_pairs, parse_scale, read_procfile

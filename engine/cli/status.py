@@ -14,7 +14,7 @@ import typer
 from engine.cli.opening import AsJson, settings_of
 from engine.cli.tables import show
 from engine.errors import EngineError
-from engine.local.addresses import Status, without_secrets
+from engine.local.addresses import Status, require_given, without_secrets
 from engine.local.presence import Presence
 from engine.local.reach import reaches
 from engine.local.services import LocalServices
@@ -70,8 +70,11 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 def look(settings: Settings) -> Shown:
-    """What runs now."""
-    services = LocalServices.of(settings).status()
+    """What runs now. Raises `WrongCall` for an address that cannot be read."""
+    local = LocalServices.of(settings)
+    for name, url in local.given.items():
+        require_given(name, url)
+    services = local.status()
     with ThreadPoolExecutor(len(services)) as pool:
         services = list(pool.map(lambda one: one.asked(reaches) if one.state == "given" else one, services))
     presence = Presence(settings.paths.var)

@@ -11,7 +11,14 @@ from pydantic import SecretStr
 
 from engine.local.program import ServiceName
 from engine.settings import Settings
+from engine.stores.address import MONGO, REDIS, SEARCH, require_readable
 
+_SCHEMES: Final[dict[ServiceName, tuple[str, ...]]] = {
+    "mongo": MONGO,
+    "broker": REDIS,
+    "cache": REDIS,
+    "elastic": SEARCH,
+}
 _SECRET_OPTION: Final = re.compile(r"((?:^|&)[^&=]*(?:password|secret|token|key)[^&=]*=)[^&]*", re.IGNORECASE)
 _HIDDEN: Final = r"\1***"
 
@@ -69,6 +76,11 @@ def given(settings: Settings) -> dict[ServiceName, str]:
         "elastic": services.elastic_url,
     }
     return {name: url.get_secret_value() for name, url in secrets.items() if url}
+
+
+def require_given(name: ServiceName, url: str) -> None:
+    """Check an address that the settings give. Raises `WrongCall`, which never quotes it."""
+    require_readable(f"services.{name}_url", url, _SCHEMES[name])
 
 
 def without_secrets(url: str) -> str:

@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 
 from engine.births import Born, birth_of, myself
 from engine.errors import ServiceUnreachable
-from engine.local.addresses import Status, Urls, given
+from engine.local.addresses import Status, Urls, given, require_given
 from engine.local.distribution import locked
 from engine.local.elastic import Elastic
 from engine.local.keeper import Keeper
@@ -122,7 +122,14 @@ class LocalServices:
         self._search_may_start.set()
 
     def launch(self, names: Iterable[ServiceName]) -> None:
-        """Begin to start services, and return at once; `url` waits for one."""
+        """Begin to start services, and return at once; `url` waits for one.
+
+        Raises `WrongCall` where an address that is given cannot be read, before anything starts.
+        """
+        names = list(names)
+        for name in names:
+            if name in self.given:
+                require_given(name, self.given[name])
         self.var.mkdir(parents=True, exist_ok=True)
         for name in names:
             if name not in self._launches:
@@ -177,6 +184,8 @@ class LocalServices:
 
         Raises `ServiceUnreachable` when one that the engine needs is neither.
         """
+        for name, url in self.given.items():
+            require_given(name, url)
         states = {status.name: status for status in self.status()}
         for name in ("mongo", "broker", "cache"):
             if states[name].state not in {"given", "running"}:

@@ -23,6 +23,7 @@ from elasticsearch import ApiError, Elasticsearch, NotFoundError, TransportError
 from engine.domain.keys import HIGHEST, hash_prefix
 from engine.errors import EngineError, ServiceUnreachable
 from engine.measuring import named_queries
+from engine.stores.trouble import search_trouble
 
 Document = dict[str, Any]  # a driver's edge: JSON values
 
@@ -147,9 +148,9 @@ class UserIndex:
             try:
                 answer = self._client.bulk(index=self.alias, operations=lines, require_alias=True)  # type: ignore[arg-type]
             except TransportError as error:
-                raise unreachable(error) from error
+                raise search_trouble(error) from error
             except ApiError as error:
-                raise refused(error) from error
+                raise _refused(error) from error
             items: list[Document] = answer.body["items"]
             if all(next(iter(one.values()))["status"] != _BUSY for one in items):
                 return items
@@ -213,9 +214,9 @@ def _answered() -> Iterator[None]:
     try:
         yield
     except TransportError as error:
-        raise unreachable(error) from error
+        raise search_trouble(error) from error
     except ApiError as error:
-        raise refused(error) from error
+        raise _refused(error) from error
 
 
 def in_range(query: Mapping[str, Any], workspace: str, first: str, until: str) -> Document:
@@ -262,14 +263,7 @@ def reason_of(item: Mapping[str, Any]) -> str:
     return f"{error.get('type', 'unknown')} ({item['status']}{f', {cause}' if cause else ''})"
 
 
-def unreachable(error: Exception) -> ServiceUnreachable:
-    """What to say when the server does not answer, or what answers is no Elasticsearch."""
-    return ServiceUnreachable(f"Elasticsearch does not answer: {type(error).__name__}", remedy="start it: tidegate up")
-
-
-def refused(error: ApiError) -> NotIndexed:
-    """What to say when it answers, and refuses: the status and the type of the error, for its text may quote data."""
-    remedies = {401: "give services.elastic_api_key", 403: "give the API key the rights of docs/operations.md"}
-    kind = error.message if error.message.isascii() and " " not in error.message else type(error).__name__
-    status = error.meta.status
-    return NotIndexed(f"Elasticsearch refuses: {status} {kind[:80]}", remedy=remedies.get(status, ""))
+def _refused(error: ApiError) -> EngineError:
+    """An answer that is a refusal: busy, not allowed, or the request itself (then with the type of the error)."""
+    trouble = search_trouble(error)
+    return trouble if isinstance(trouble, ServiceUnreachable) else NotIndexed(str(trouble), remedy=trouble.remedy)
