@@ -52,16 +52,9 @@ def mongod_of(folder: Path, *more: str) -> Iterator[int]:
     (port,) = free_ports(1)
     data = folder / "data"
     data.mkdir(parents=True)
-    place = ("--dbpath", str(data), "--bind_ip", "127.0.0.1", "--port", str(port), "--nounixsocket")
-    argv = [str(mongod.binary()), *place]
-    argv += [
-        "--nounixsocket",
-        "--wiredTigerCacheSizeGB",
-        "0.25",
-        "--setParameter",
-        "diagnosticDataCollectionEnabled=false",
-        *more,
-    ]
+    argv = [str(mongod.binary()), "--dbpath", str(data), "--bind_ip", "127.0.0.1", "--port", str(port)]
+    argv += ["--nounixsocket", "--wiredTigerCacheSizeGB", "0.25"]
+    argv += ["--setParameter", "diagnosticDataCollectionEnabled=false", *more]
 
     def ready() -> bool:
         with MongoClient("127.0.0.1", port, directConnection=True, serverSelectionTimeoutMS=300) as client:
