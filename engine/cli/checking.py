@@ -96,7 +96,7 @@ def _results(app: App) -> list[tuple[str, int, str]]:
     results: list[tuple[str, int, str]] = []
     for name, run in _checks(app).items():
         lost = next((code for done, code, _ in results if done == "mongodb" and code), 0)
-        left_out = name in ("campaigns", "indexes") and lost
+        left_out = name in ("campaigns", "loops", "indexes") and lost
         results.append((name, lost, "not asked: MongoDB does not serve") if left_out else _result(name, run))
     return results
 
