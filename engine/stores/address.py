@@ -29,7 +29,7 @@ def require_readable(setting: str, url: str, schemes: tuple[str, ...]) -> None:
         raise WrongCall(f"{setting} cannot be read: it does not begin with {allowed}", remedy=f"write {allowed}...")
     if scheme == "unix":
         return
-    before_options, mark, options = rest.partition("?")
+    before_options, _, options = rest.partition("?")
     credentials, at, hosts_and_path = before_options.rpartition("@")
     if not at and "@" in options and not _hosts_are_readable(before_options.partition("/")[0]):
         credentials, hosts_and_path = f"{before_options}?", "unknown"  # an unescaped `?` of a password

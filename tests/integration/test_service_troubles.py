@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,12 @@ import redis
 from pymongo import MongoClient
 
 from engine.births import birth_of
+from engine.clock import SystemClock
 from engine.local.services import LocalServices
 from tests.integration.broken_services import (
     OWNER,
     PASSWORD,
+    PATIENCE,
     Search,
     error_of,
     guarded_mongod,
@@ -156,7 +160,9 @@ def guarded_world(tmp_path: Path, services: Any) -> Iterator[tuple[World, MongoC
                 broker_url = services.broker_url
 
             from engine.stores.connect import mongo_client
-            from engine.stores.migrate import migrate_mongo
+            from engine.stores.logs import LogIndex, open_client
+from engine.stores.migrate import migrate_mongo
+from engine.telemetry.ship import Shipper
 
             with contextlib.closing(mongo_client(Own.mongo_url)) as client:
                 migrate_mongo(client["tidegate"])
@@ -186,6 +192,33 @@ def test_rights_that_are_taken_away_blame_nobody_and_the_engine_goes_on_when_the
     for piece in owner["tidegate"]["slices"].find():
         assert piece.get("errors", 0) == 0, "nobody's data was to blame"
     world.check()
+
+
+def test_log_lines_wait_while_the_search_refuses_and_are_shipped_when_it_does_not(tmp_path: Path) -> None:
+    line = b'{"@timestamp": "2026-01-01T00:00:00Z", "message": "kept"}\n'
+    (tmp_path / "all-1.ndjson").write_bytes(line)
+    search = Search(401, error_of("security_exception"))
+    stop = threading.Event()
+    with search.serving() as port:
+        client = open_client(f"http://127.0.0.1:{port}")
+        index = LogIndex(client, SystemClock())
+        with contextlib.closing(client), contextlib.closing(Shipper(tmp_path, index)) as shipper:
+            following = threading.Thread(target=shipper.run, args=(stop,))
+            following.start()
+            until(lambda: search.asked > 0, "the first refusal")
+            assert shipper.waiting() == len(line)
+            search.status, search.body = 200, {"errors": False, "items": [], "indices": [], "acknowledged": True}
+            until(lambda: shipper.waiting() == 0, "the line")
+            stop.set()
+            following.join()
+
+
+def until(fact: Callable[[], bool], what: str) -> None:
+    """Wait until `fact` holds."""
+    pause, deadline = threading.Event(), time.monotonic() + PATIENCE
+    while not fact():
+        assert time.monotonic() < deadline, what
+        pause.wait(0.02)
 
 
 def test_a_killed_child_of_run_leaves_no_service_behind(installation: Installation) -> None:
