@@ -18,6 +18,10 @@ from pymongo import MongoClient
 from engine.births import birth_of
 from engine.clock import SystemClock
 from engine.local.services import LocalServices
+from engine.stores.connect import mongo_client
+from engine.stores.logs import LogIndex, open_client
+from engine.stores.migrate import migrate_mongo
+from engine.telemetry.ship import Shipper
 from tests.integration.broken_services import (
     OWNER,
     PASSWORD,
@@ -158,11 +162,6 @@ def guarded_world(tmp_path: Path, services: Any) -> Iterator[tuple[World, MongoC
             class Own:
                 mongo_url = f"mongodb://engine:{PASSWORD}@{address}/?replicaSet=guarded"
                 broker_url = services.broker_url
-
-            from engine.stores.connect import mongo_client
-            from engine.stores.logs import LogIndex, open_client
-from engine.stores.migrate import migrate_mongo
-from engine.telemetry.ship import Shipper
 
             with contextlib.closing(mongo_client(Own.mongo_url)) as client:
                 migrate_mongo(client["tidegate"])
