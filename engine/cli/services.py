@@ -75,7 +75,12 @@ def up(
                 env = {**loaded.handed, **urls.environment()}
                 tell = partial(SupervisedFile(settings.paths.var).write, myself())
                 code = _supervise(types, counts, env, timeouts, output, services.start_search, tell)
-        except BaseException:  # Ctrl-C too: what was started is ended first; raised again
+        except KeyboardInterrupt as told:  # before anything ran
+            services.stop()
+            if told.args:  # by TERM
+                raise typer.Exit from told
+            raise
+        except BaseException:  # what was started is ended first; raised again
             services.stop()
             raise
         if detach:

@@ -348,6 +348,8 @@ class LocalServices:
                 break
         end_groups([child.pid], patience=timedelta(0))
         child.wait()
+        if before is None:  # whoever starts it again goes on trying; else it is over
+            self._record.write(program.name, replace(entry, process=None))
         if self._ending.is_set():
             raise CannotStart(f"{program.name}: ended while it started")
         if time.monotonic() > deadline:

@@ -119,7 +119,7 @@ def test_a_running_engine_outlives_a_search_that_refuses_and_a_broker_that_takes
             "TIDEGATE_ENGINE__RING_AGAIN": "1s",
         }
         process = installation.running()
-        assert installation.said().count("Elasticsearch refuses the login (401)") == 1
+        installation.until(lambda: installation.lines("service.lost"), "the search's refusal", process)
         with contextlib.closing(redis.Redis(port=port)) as broker:
             wrong = (("maxmemory", 1, 0), ("replicaof", f"127.0.0.1 {refused_port()}", "no one"))
             for number, (setting, bad, good) in enumerate(wrong):
@@ -136,6 +136,8 @@ def test_a_running_engine_outlives_a_search_that_refuses_and_a_broker_that_takes
                 installation.until(lambda n=name: world.state(n) == "finished", f"the end of {name}", process)
         assert len(world.mails()) == 10 + 20
         world.check()
+        (lost,) = installation.lines("service.lost")
+        assert lost["error"]["message"] == "Elasticsearch refuses the login (401)"
         assert "Traceback" not in installation.said()
         assert installation.end(process) == 0
 
@@ -155,19 +157,21 @@ def set_to(server: redis.Redis, setting: str, value: object) -> None:
 @pytest.fixture
 def guarded_world(tmp_path: Path, services: Any) -> Iterator[tuple[World, MongoClient[dict[str, Any]]]]:
     """A world whose user has the rights of docs/operations.md only; and the owner's client of its server."""
-    with guarded_mongod(tmp_path / "mongo") as address:
-        with MongoClient(f"mongodb://{OWNER}:{PASSWORD}@{address}/?replicaSet=guarded") as owner:
-            owner.admin.command("createUser", "engine", pwd=PASSWORD, roles=RIGHTS)
+    with (
+        guarded_mongod(tmp_path / "mongo") as address,
+        MongoClient(f"mongodb://{OWNER}:{PASSWORD}@{address}/?replicaSet=guarded") as owner,
+    ):
+        owner.admin.command("createUser", "engine", pwd=PASSWORD, roles=RIGHTS)
 
-            class Own:
-                mongo_url = f"mongodb://engine:{PASSWORD}@{address}/?replicaSet=guarded"
-                broker_url = services.broker_url
+        class Own:
+            mongo_url = f"mongodb://engine:{PASSWORD}@{address}/?replicaSet=guarded"
+            broker_url = services.broker_url
 
-            with contextlib.closing(mongo_client(Own.mongo_url)) as client:
-                migrate_mongo(client["tidegate"])
-            world = World(owner["tidegate"], Own, tmp_path / "world")
-            yield world, owner
-            world.close()
+        with contextlib.closing(mongo_client(Own.mongo_url)) as client:
+            migrate_mongo(client["tidegate"])
+        world = World(owner["tidegate"], Own, tmp_path / "world")
+        yield world, owner
+        world.close()
 
 
 RIGHTS = [{"role": "readWrite", "db": "tidegate"}, {"role": "dbAdmin", "db": "tidegate"}]
@@ -181,8 +185,8 @@ def test_rights_that_are_taken_away_blame_nobody_and_the_engine_goes_on_when_the
     world.apply({"campaign": "hello", "kind": "one_off"})
     world.launch("hello")
     world.step()
+    owner.admin.command("updateUser", "engine", roles=[{"role": "read", "db": "tidegate"}])
     with pytest.raises(world.app.stores.OUTAGES, match="not authorized"):
-        owner.admin.command("updateUser", "engine", roles=[{"role": "read", "db": "tidegate"}])
         world.settle()
     owner.admin.command("updateUser", "engine", roles=RIGHTS)
     world.settle()
