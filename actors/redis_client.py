@@ -9,7 +9,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from engine.errors import OperatorError, WrongCall
-from engine.stores.address import REDIS, require_readable
+from engine.service_addresses import REDIS, require_readable
 from engine.stores.trouble import redis_trouble
 
 CONNECT_SECONDS: Final = 3.0

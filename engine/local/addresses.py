@@ -10,8 +10,8 @@ from typing import Final
 from pydantic import SecretStr
 
 from engine.local.program import ServiceName
+from engine.service_addresses import MONGO, REDIS, SEARCH, require_readable
 from engine.settings import Settings
-from engine.stores.address import MONGO, REDIS, SEARCH, require_readable
 
 _SCHEMES: Final[dict[ServiceName, tuple[str, ...]]] = {
     "mongo": MONGO,

@@ -18,7 +18,7 @@ from redis.retry import Retry
 
 from engine.clock import SystemClock
 from engine.errors import WrongCall
-from engine.stores.address import REDIS, require_readable
+from engine.service_addresses import REDIS, require_readable
 from engine.stores.cache_scripts import BY_DIGEST
 
 SOCKET_SECONDS: Final = 1.0

@@ -14,7 +14,7 @@ from pymongo.errors import ConfigurationError, ConnectionFailure, InvalidURI, Op
 from pymongo.read_concern import ReadConcern
 
 from engine.errors import WrongCall
-from engine.stores.address import MONGO, REDIS, require_readable
+from engine.service_addresses import MONGO, REDIS, require_readable
 from engine.stores.documents import Document
 from engine.stores.trouble import NOT_FIT, mongo_trouble
 

@@ -8,7 +8,7 @@ from elastic_transport.client_utils import DEFAULT
 from elasticsearch import Elasticsearch
 
 from engine.errors import WrongCall
-from engine.stores.address import search_address
+from engine.service_addresses import search_address
 
 
 def elastic_client(url: str, *, api_key: str | None = None, ca_certificate: str | None = None) -> Elasticsearch:

@@ -19,8 +19,8 @@ from elasticsearch import ApiError, Elasticsearch, NotFoundError, TransportError
 
 from engine.clock import Clock, millis
 from engine.errors import OperatorError, ServiceUnreachable
+from engine.service_addresses import search_address
 from engine.shipped import shipped
-from engine.stores.address import search_address
 
 STREAM: Final = "logs-tidegate-default"
 TEMPLATE: Final = shipped("conf/index-templates/logs.json")

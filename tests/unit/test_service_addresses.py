@@ -9,7 +9,7 @@ import pytest
 
 from actors.redis_client import connect
 from engine.errors import WrongCall
-from engine.stores.address import MONGO, REDIS, SEARCH, require_readable, search_address
+from engine.service_addresses import MONGO, REDIS, SEARCH, require_readable, search_address
 from engine.stores.cache_server import cache_client
 from engine.stores.connect import mongo_client, redis_client, stream_client
 from engine.stores.connect_elastic import elastic_client
