@@ -17,7 +17,7 @@ import typer
 
 from engine.cli.opening import settings_of
 from engine.clock import Instant, SystemClock, millis, parse_duration, parse_instant
-from engine.errors import ServiceUnreachable, WrongCall
+from engine.errors import OperatorError, ServiceUnreachable, WrongCall
 
 if TYPE_CHECKING:
     from engine.settings import Settings
@@ -149,7 +149,7 @@ def _found(index: LogIndex | None, folder: Path, asked: LogQuery, limit: int, *,
             if hits is not None:
                 return story(hits, lambda focus: _about(index, focus)) if tell_story else list(hits)
             why = "nothing was shipped yet"
-        except ServiceUnreachable as error:
+        except OperatorError as error:  # away, or it refuses us
             why = str(error)
     else:
         why = "there is no log search"

@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # imported where they are used: most commands talk to one ser
     from engine.stores.owed_passes import OwedPasses
     from engine.stores.policy_versions import PolicyVersions
     from engine.stores.process_failures import ProcessFailures
+    from engine.stores.processes import Processes
     from engine.stores.rates import RateBook
     from engine.stores.runs import Runs
     from engine.stores.search_index import UserIndex
@@ -283,6 +284,13 @@ class Stores:
         from engine.stores.leases import Leases
 
         return Leases(self.database)
+
+    @cached_property
+    def processes(self) -> Processes:
+        """The processes that are alive."""
+        from engine.stores.processes import Processes
+
+        return Processes(self.database)
 
     @cached_property
     def policy_versions(self) -> PolicyVersions:

@@ -43,6 +43,7 @@ from engine.stores.looks import Looks
 from engine.stores.owed_passes import OwedPasses
 from engine.stores.policy_versions import PolicyVersions
 from engine.stores.process_failures import ProcessFailures
+from engine.stores.processes import Processes
 from engine.stores.rates import RateBook
 from engine.stores.runs import Runs
 from engine.stores.slices import Slices
@@ -108,6 +109,7 @@ STORES: dict[str, tuple[type, Callable[[Database[dict[str, Any]]], object]]] = {
     "owed_passes": (OwedPasses, OwedPasses),
     "policies": (PolicyVersions, PolicyVersions),
     "process_failures": (ProcessFailures, ProcessFailures),
+    "processes": (Processes, Processes),
     "rates": (RateBook, RateBook),
     "runs": (Runs, Runs),
     "slices": (Slices, Slices),
@@ -218,6 +220,7 @@ CALLS: Mapping[str, Call] = {
     "index_requests.any": Call(lambda s: s.any()),
     "index_requests.unheard": by("asked", "_id_")(lambda s: s.unheard(-HOUR, 10)),
     "leases.hold": Call(lambda s: (s.hold("clock", "a", HOUR), s.hold("new", "a", HOUR))),
+    "leases.held_for": Call(lambda s: s.held_for("clock")),
     "leases.give_up": Call(lambda s: s.give_up("clock", "a")),
     "lists.add": Call(lambda s: s.add("vip", [KEYS[0], user_key("shop", "new")], run="r2")),
     "lists.remove": Call(lambda s: s.remove("vip", [KEYS[1]])),
@@ -255,6 +258,9 @@ CALLS: Mapping[str, Call] = {
     "rates.read": Call(lambda s: s.read()),
     "rates.measured": Call(lambda s: s.measured(AccessPath.SCAN, 9_000, HOUR)),
     "rates.sent": Call(lambda s: s.sent(9_000, HOUR)),
+    "processes.beat": Call(lambda s: s.beat("host:1:a", "fast", ["fast"])),
+    "processes.seen": by("_id_")(lambda s: s.seen()),
+    "processes.gone": Call(lambda s: s.gone("host:1:a")),
     "runs.add": Call(lambda s: s.add(replace(RUN, id="new"))),
     "runs.get": Call(lambda s: s.get(RUN.id)),
     "runs.move": Call(lambda s: s.move(RUN, RunState.DECIDED, {"users": 1})),
