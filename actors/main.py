@@ -16,10 +16,24 @@ from engine.settings import load_settings
 from engine.telemetry import logging
 from engine.telemetry.events import emit
 
+
+def _lanes() -> tuple[str, ...]:
+    """What this process serves, by the policies in force."""
+    fleet = app.policies.fleets.get(os.environ.get("TIDEGATE_FLEET", ""))
+    return () if fleet is None else fleet.lanes
+
+
+def _ended() -> None:
+    """Write what is left, and say that this process has ended."""
+    app.heartbeat.stop()
+    app.recording.stop()
+
+
 app = App(load_settings().settings)
 logging.configure(log_options(app.settings, os.environ.get("TIDEGATE_FLEET", "worker")), clock=app.system)
 app.watch_files(os.environ.get("TIDEGATE_FLEET", "worker"))
 app.recording.start(os.environ.get("TIDEGATE_FLEET", "worker"))
+app.heartbeat.start(os.environ.get("TIDEGATE_FLEET", "worker"), _lanes)
 broker = broker_for(app)
-broker.add_middleware(LastWords(app.recording.stop))
+broker.add_middleware(LastWords(_ended))
 emit("worker.started", process=os.environ.get("TIDEGATE_FLEET", "worker"))

@@ -11,6 +11,7 @@ from dramatiq.errors import BrokerError
 
 from actors.broker import HardenedBroker
 from actors.middleware import Refused
+from actors.middleware.time_limit import FACTOR
 from engine.app import App
 from engine.clock import millis
 
@@ -60,6 +61,9 @@ class BrokerMessenger:
     def _in_lane(self, actor: str, slice_id: str, lane: str) -> Message[Any]:
         """A message in a lane, with that lane's time limit."""
         limit = millis(self._app.policies.lane(lane).time_limit)
+        if actor == "deliver_slice":
+            # behind what a batch takes of itself, its last mail may wait for the provider as long as it is allowed to
+            limit += int(millis(self._app.settings.email.attempt) / FACTOR)
         message = self._actors[actor].message_with_options(args=(slice_id,), time_limit=limit)
         copy: Message[Any] = message.copy(queue_name=lane)
         return copy

@@ -15,9 +15,9 @@ from dramatiq.common import dq_name, q_name, xq_name
 from dramatiq.errors import DecodeError
 
 from actors.broker import HardenedBroker
-from actors.redis_client import unreachable
 from engine.clock import Instant
 from engine.errors import NotFound
+from engine.stores.trouble import redis_trouble
 
 _PER_LIFE: Final = frozenset(
     {"retries", "failure", "traceback", "requeue_timestamp", "eta", "hops", "redis_message_id"}
@@ -78,7 +78,7 @@ def depths(broker: HardenedBroker, queues: Iterable[str] | None = None) -> list[
     try:
         found = pipe.execute()
     except redis.RedisError as error:
-        raise unreachable(error) from error
+        raise redis_trouble(error, "the broker") from error
     rows = (found[start : start + 4] for start in range(0, len(found), 4))
     return [
         QueueDepth(name, ready, delayed, max(stored - ready, 0), dead)
@@ -93,7 +93,7 @@ def list_dead(broker: HardenedBroker, queue: str, *, limit: int = 100) -> list[D
         ranked: Any = broker.client.zrevrange(dead, 0, limit - 1, withscores=True)
         stored: Any = broker.client.hmget(messages, [key for key, _ in ranked]) if ranked else []
     except redis.RedisError as error:
-        raise unreachable(error) from error
+        raise redis_trouble(error, "the broker") from error
     return [
         _letter(queue, key.decode(), int(score), data)
         for (key, score), data in zip(ranked, stored, strict=True)
@@ -119,7 +119,7 @@ def replay(broker: HardenedBroker, queue: str, ids: Iterable[str] | None = None)
                 new_id = str(fresh.options["redis_message_id"])
                 moved += int(script(keys=keys, args=[key, new_id, fresh.encode()]))
     except redis.RedisError as error:
-        raise unreachable(error) from error
+        raise redis_trouble(error, "the broker") from error
     return moved
 
 
@@ -135,7 +135,7 @@ def drop(broker: HardenedBroker, queue: str, ids: Iterable[str] | None = None) -
         pipe.hdel(messages, *chosen)
         return int(pipe.execute()[0])
     except redis.RedisError as error:
-        raise unreachable(error) from error
+        raise redis_trouble(error, "the broker") from error
 
 
 def _keys(broker: HardenedBroker, queue: str) -> list[str]:

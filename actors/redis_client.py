@@ -8,7 +8,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from engine.errors import OperatorError, ServiceUnreachable
+from engine.errors import OperatorError, WrongCall
+from engine.service_addresses import REDIS, require_readable
+from engine.stores.trouble import redis_trouble
 
 CONNECT_SECONDS: Final = 3.0
 SOCKET_SECONDS: Final = 5.0
@@ -41,7 +43,11 @@ def connect(
         options |= {"ssl_ca_certs": ca_certs, "ssl_certfile": certfile, "ssl_keyfile": keyfile}
     given = {"username": username, "password": password}
     options |= {name: value for name, value in given.items() if value is not None}
-    return redis.Redis(connection_pool=redis.ConnectionPool.from_url(url, **options))
+    require_readable("services.broker_url", url, REDIS)
+    try:
+        return redis.Redis(connection_pool=redis.ConnectionPool.from_url(url, **options))
+    except (ValueError, TypeError) as error:
+        raise WrongCall("services.broker_url cannot be read", remedy="check its options") from error
 
 
 def refuse_shared(broker: redis.Redis, cache: redis.Redis) -> None:
@@ -51,15 +57,12 @@ def refuse_shared(broker: redis.Redis, cache: redis.Redis) -> None:
     """
     try:
         same = broker.info("server")["run_id"] == cache.info("server")["run_id"]
+    except redis.exceptions.NoPermissionError:
+        return  # a user that may not ask
     except redis.RedisError as error:
-        raise unreachable(error) from error
+        raise redis_trouble(error, "the broker or the cache") from error
     if same:
         raise OperatorError(
             "the broker and the cache are the same Redis server",
             remedy="Give each its own instance: the broker keeps everything (noeviction), the cache forgets (LRU).",
         )
-
-
-def unreachable(error: redis.RedisError) -> ServiceUnreachable:
-    """The error for a person at a command line."""
-    return ServiceUnreachable(f"Redis (broker) does not answer: {error}", remedy="Is it running? `tidegate status`.")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from engine.pipeline.explaining import Explaining
     from engine.pipeline.importing.ports import ImportStores
     from engine.pipeline.indexing import Indexing
+    from engine.pipeline.liveness import Liveness
     from engine.pipeline.openness import Openness
     from engine.pipeline.outlook import Outlook
     from engine.pipeline.statistics import Statistics
@@ -35,6 +36,13 @@ class App(Machinery):
 
         s = self.stores
         return Steering(s.campaigns, self.book, s.bell, self.clock)
+
+    @cached_property
+    def liveness(self) -> Liveness:
+        """Tells which processes are alive."""
+        from engine.pipeline.liveness import Liveness
+
+        return Liveness(self.stores.processes, self.stores.leases)
 
     @cached_property
     def openness(self) -> Openness:
@@ -60,7 +68,7 @@ class App(Machinery):
         from engine.pipeline.explaining import Explaining
 
         s = self.stores
-        return Explaining(self.book, s.users, s.events, s.enrolments, self.clock)
+        return Explaining(self.book, s.users, s.events, s.enrolments, s.suppressions, self.clock)
 
     @cached_property
     def statistics(self) -> Statistics:

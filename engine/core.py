@@ -19,6 +19,7 @@ from engine.telemetry.events import emit
 if TYPE_CHECKING:
     from engine.channels.port import Channel
     from engine.pipeline.book import CampaignBook
+    from engine.pipeline.heartbeat import Heartbeat
     from engine.pipeline.loop_failures import LoopFailures
     from engine.pipeline.ports import Messenger
     from engine.pipeline.recording import Recording
@@ -53,6 +54,13 @@ class Core:
         self.tuner = Tuner()
         self._channels: dict[str, Channel] = {}
         self._lock = Lock()
+
+    @cached_property
+    def heartbeat(self) -> Heartbeat:
+        """Says that this process is alive, once started."""
+        from engine.pipeline.heartbeat import Heartbeat
+
+        return Heartbeat(lambda: self.stores.processes, self.stores.OUTAGES)
 
     @cached_property
     def recording(self) -> Recording:
@@ -95,7 +103,7 @@ class Core:
 
     @cached_property
     def watcher(self) -> PolicyWatcher:
-        """The policies in force; `watch_policies` makes it follow the folder. Raises `InvalidSource` at first."""
+        """The policies in force; `watch_files` makes it follow the folder. Raises `InvalidSource` at first."""
         from engine.policy.load import load_policies
         from engine.policy.watch import PolicyWatcher
 
@@ -197,6 +205,8 @@ class Core:
         self.stop_watching()
         for channel in self._channels.values():
             channel.close()
+        if "heartbeat" in self.__dict__:
+            self.heartbeat.stop()
         if "recording" in self.__dict__:
             self.recording.stop()
         self.stores.close()

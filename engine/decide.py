@@ -3,6 +3,7 @@
 An active stay is asked in a fixed order, and the first answer counts: a delivery on its way holds everything; then a
 deleted user, a cancelled campaign, the goal, the exit rule, inactivity and completion end the stay; else the first
 message that is not settled and whose own rule matches is sent when its wait is over. No later message overtakes it.
+Where the campaign is paused or has finished, a conversion is counted and nothing else happens.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ def decide(
     campaign: CompiledCampaign, profile: Window, facts: Facts, enrolment: Enrolment | None, as_of: Instant
 ) -> Decision:
     """What happens to this user at `as_of`; `enrolment` is the latest stay, active or ended."""
+    if campaign.only_converts:
+        return IGNORED if enrolment is None else _convert(campaign, facts, enrolment, as_of)
     if enrolment is not None and enrolment.active:
         return _look(campaign, profile, facts, enrolment, as_of, enters=None)
     return _enter(campaign, profile, facts, enrolment, as_of)
@@ -101,24 +104,36 @@ def alike(campaign: CompiledCampaign, as_of: Instant, *, holdout: bool) -> Decis
     return Decision(Send(first.name, skip), None, 1, holdout)
 
 
+def _convert(campaign: CompiledCampaign, facts: Facts, last: Enrolment, as_of: Instant) -> Decision:
+    """What stands still stays as it is; the moment at which it is due is kept."""
+    converted = _conversion(campaign, facts, last, as_of)
+    if last.active:
+        return Decision(Wait(), last.due_at, None, last.holdout, converted)
+    kept = last.due_at if campaign.state is CampaignState.PAUSED else None
+    due = _earliest([kept, _goal_flip(campaign, facts, last, as_of, converted)])
+    return Decision(Ignore(), due, converted_at=converted)
+
+
 def _enter(
     campaign: CompiledCampaign, profile: Window, facts: Facts, last: Enrolment | None, as_of: Instant
 ) -> Decision:
     converted = _conversion(campaign, facts, last, as_of)
     entry = 1 if last is None else last.entry + 1
+    flip = None if last is None else _goal_flip(campaign, facts, last, as_of, converted)
+    outside = Decision(Ignore(), holds_until=flip, converted_at=converted)
     if not campaign.intake_open or facts.row is None or facts.row.deleted:
-        return Decision(Ignore(), converted_at=converted)
+        return outside
     if last is not None:
         if campaign.again_after is None or last.ended_at is None:
-            return Decision(Ignore(), converted_at=converted)
+            return outside
         opens = last.ended_at + millis(campaign.again_after)
         if as_of < opens:
-            return Decision(Ignore(), holds_until=opens, converted_at=converted)
+            return replace(outside, holds_until=_earliest([opens, flip]))
     if not campaign.audience.matches(facts, as_of):
-        return Decision(Ignore(), converted_at=converted)
+        return outside
     goal = campaign.goal
     if goal is not None and goal.fields is not None and goal.fields.matches(facts, as_of):
-        return Decision(Ignore(), converted_at=converted)
+        return outside
     stay = Enrolment(
         id="",
         workspace=campaign.workspace,
@@ -141,7 +156,8 @@ def _look(
 
     def ended(reason: ExitReason) -> Decision:
         opens = None if campaign.again_after is None else as_of + millis(campaign.again_after)
-        return Decision(Exit(reason), opens, enters, stay.holdout, converted)
+        due = _earliest([opens, _goal_flip(campaign, facts, stay, as_of, converted)])
+        return Decision(Exit(reason), due, enters, stay.holdout, converted)
 
     if stay.outgoing is not None and stay.outgoing.state is DeliveryState.ATTEMPTING:
         return Decision(Wait(), None, enters, stay.holdout, converted)
@@ -156,7 +172,8 @@ def _look(
     if campaign.unmatched_exits and not campaign.audience.matches(facts, as_of):
         return ended(ExitReason.UNMATCHED)
     if stay.outgoing is not None:
-        return Decision(Wait(), _earliest(_exit_flips(campaign, facts, stay, as_of)), enters, stay.holdout, converted)
+        flips = _earliest(_exit_flips(campaign, facts, stay, as_of, converted))
+        return Decision(Wait(), flips, enters, stay.holdout, converted)
     if as_of >= max(stay.idle_since, campaign.resumed_at) + millis(profile.inactivity):
         return ended(ExitReason.INACTIVE)
     open_messages = [message for message in campaign.messages if not stay.has_settled(message.names)]
@@ -182,9 +199,10 @@ def _choose(
         due = (stay.entered_at if stay.settled_at is None else stay.settled_at) + millis(message.wait)
         if as_of < due:
             break
-        flips = _earliest(_exit_flips(campaign, facts, stay, as_of))
+        flips = _earliest(_exit_flips(campaign, facts, stay, as_of, converted))
         return Decision(Send(message.name, _skip(message, stay, as_of)), flips, enters, stay.holdout, converted)
-    flips = _earliest([due, *_exit_flips(campaign, facts, stay, as_of), *_message_flips(open_messages, facts, as_of)])
+    exits = _exit_flips(campaign, facts, stay, as_of, converted)
+    flips = _earliest([due, *exits, *_message_flips(open_messages, facts, as_of)])
     return Decision(Wait(), flips, enters, stay.holdout, converted)
 
 
@@ -198,16 +216,26 @@ def _conversion(campaign: CompiledCampaign, facts: Facts, stay: Enrolment | None
     """The conversion to write once on the latest stay; events before the entry never count."""
     if campaign.goal is None or stay is None or stay.converted_at is not None:
         return None
-    return campaign.goal.reached_at(facts, stay.entered_at, as_of)
+    return campaign.goal.reached_at(facts, stay.entered_at, as_of, stay.due_at)
 
 
-def _exit_flips(campaign: CompiledCampaign, facts: Facts, stay: Enrolment, as_of: Instant) -> Iterable[Instant | None]:
+def _goal_flip(
+    campaign: CompiledCampaign, facts: Facts, stay: Enrolment, as_of: Instant, converted: Instant | None
+) -> Instant | None:
+    """When time alone could bring the conversion of a stay that has none."""
+    if campaign.goal is None or (converted or stay.converted_at) is not None:
+        return None
+    return campaign.goal.next_flip(facts, stay.entered_at, as_of)
+
+
+def _exit_flips(
+    campaign: CompiledCampaign, facts: Facts, stay: Enrolment, as_of: Instant, converted: Instant | None
+) -> Iterable[Instant | None]:
     if campaign.unmatched_exits:
         yield campaign.audience.next_flip(facts, as_of)
     if campaign.exit_rule is not None:
         yield campaign.exit_rule.next_flip(facts, as_of)
-    if campaign.goal is not None and campaign.goal.exits:
-        yield campaign.goal.next_flip(facts, stay.entered_at, as_of)
+    yield _goal_flip(campaign, facts, stay, as_of, converted)
 
 
 def _message_flips(messages: list[CompiledMessage], facts: Facts, as_of: Instant) -> Iterable[Instant | None]:

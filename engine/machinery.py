@@ -14,6 +14,7 @@ from engine.errors import EngineError
 
 if TYPE_CHECKING:
     from engine.pipeline.choosing import Choosing
+    from engine.pipeline.converting import Converting
     from engine.pipeline.deciding import Deciding
     from engine.pipeline.delivering import Delivering
     from engine.pipeline.dispatching import Dispatching
@@ -102,7 +103,7 @@ class Machinery(Core):
         """Evaluates looks and records decisions."""
         from engine.pipeline.deciding import Deciding
 
-        return Deciding(self.stores.campaigns, self.stores.events, self.stores.enrolments)
+        return Deciding(self.stores.campaigns, self.stores.events, self.stores.enrolments, self.stores.users)
 
     @cached_property
     def entering(self) -> Entering:
@@ -223,7 +224,16 @@ class Machinery(Core):
             self.clock,
             self.book.name,
             s.rates,
+            self.converting.until,
         )
+
+    @cached_property
+    def converting(self) -> Converting:
+        """Tells until when campaigns that have ended count conversions."""
+        from engine.pipeline.converting import Converting
+
+        s = self.stores
+        return Converting(s.campaigns, s.runs, s.enrolments, s.looks, s.feeds, self.roster, self.clock)
 
     @cached_property
     def run_attempts(self) -> RunAttempts:
@@ -301,6 +311,7 @@ class Machinery(Core):
     def delivering(self) -> Delivering:
         """Delivers slices."""
         from engine.pipeline.delivering import Delivering
+        from engine.pipeline.lease_keeper import LeaseKeeper
         from engine.pipeline.recovering import Recovering
 
         s = self.stores
@@ -315,6 +326,8 @@ class Machinery(Core):
             self.channel,
             self.watching,
             self.clock,
+            s.suppressions,
+            LeaseKeeper(s.slices, self.clock, self.settings.engine.lease, s.OUTAGES),
             self.settings.email.envelope_from,
         )
 
@@ -355,6 +368,7 @@ class Machinery(Core):
             ),
             self.owed_evaluations,
             self.looking,
+            self.converting,
             self.obstacles,
             s.owed_passes,
         )

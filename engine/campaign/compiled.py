@@ -12,7 +12,7 @@ from engine.clock import Instant, millis
 from engine.domain.campaign import CampaignRecord
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import arm, user_id_of
-from engine.domain.lifecycle import CampaignState
+from engine.domain.lifecycle import LOOKED_AT, CampaignState
 from engine.errors import ProgrammerError
 from engine.predicate.compiled import Candidates, CompiledPredicate, EventFacts, EventQuery, compile_predicate
 from engine.predicate.fields import Catalogue, Row
@@ -89,23 +89,57 @@ class Goal:
     event: EventGoal | None = None
     fields: CampaignPredicate | None = None
 
-    def reached_at(self, facts: Facts, entered_at: Instant, as_of: Instant) -> Instant | None:
-        """When the goal was reached in (entry, entry + within], as far as `as_of` tells; None: not yet, or never."""
-        closes = as_of if self.within is None else entered_at + millis(self.within)
+    @property
+    def predicates(self) -> tuple[CompiledPredicate, ...]:
+        """What it asks of a user: the event's leaf, the fields, or both."""
+        event = () if self.event is None else (self.event.compiled,)
+        return event if self.fields is None else (*event, self.fields.compiled)
+
+    def closes(self, entered_at: Instant) -> Instant | None:
+        """When the window of a stay that began at `entered_at` closes; None: never."""
+        return None if self.within is None else entered_at + millis(self.within)
+
+    def reached_at(self, facts: Facts, entered_at: Instant, as_of: Instant, planned: Instant | None) -> Instant | None:
+        """When the goal was reached in (entry, entry + within], as far as `as_of` tells; None: not yet, or never.
+
+        An event counts by its own time, however late it was stored. Fields count at the evaluation that finds them met;
+        where that was `planned` for an earlier moment and comes late (campaign time was set on), at the moment from
+        which time alone has met them.
+        """
+        closes = self.closes(entered_at)
+        until = as_of if closes is None else min(as_of, closes)
         if self.event is not None:
-            at = self.event.first_after(facts, entered_at, min(as_of, closes))
+            at = self.event.first_after(facts, entered_at, until)
             if at is not None:
                 return at
-        if self.fields is not None and entered_at <= as_of <= closes and self.fields.matches(facts, as_of):
+        if self.fields is None:
+            return None
+        if entered_at <= as_of == until and self.fields.matches(facts, as_of):
             return as_of
+        return (
+            None if planned is None or planned < entered_at else self._met_by_time(self.fields, facts, planned, until)
+        )
+
+    @staticmethod
+    def _met_by_time(fields: CampaignPredicate, facts: Facts, planned: Instant, until: Instant) -> Instant | None:
+        """The first flip in [planned, until] from which the fields were met, as the user is now."""
+        at = fields.next_flip(facts, planned - 1)
+        while at is not None and at <= until:
+            if fields.matches(facts, at):
+                return at
+            at = fields.next_flip(facts, at)
         return None
 
     def next_flip(self, facts: Facts, entered_at: Instant, as_of: Instant) -> Instant | None:
-        """The earliest moment after `as_of` at which time alone could reach it: a stored event may be yet to come."""
-        closes = None if self.within is None else entered_at + millis(self.within)
+        """The earliest moment after `as_of`, inside the window, at which time alone could reach it.
+
+        A stored event may be yet to come.
+        """
+        closes = self.closes(entered_at)
         event = None if self.event is None else self.event.first_after(facts, max(entered_at, as_of), closes)
         fields = None if self.fields is None else self.fields.next_flip(facts, as_of)
-        return min((moment for moment in (event, fields) if moment is not None), default=None)
+        flips = (moment for moment in (event, fields) if moment is not None and (closes is None or moment <= closes))
+        return min(flips, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +179,11 @@ class CompiledCampaign:
     evaluation_wanted: int = 0
 
     @property
+    def only_converts(self) -> bool:
+        """Whether an evaluation counts conversions and does nothing else: the campaign is paused, or has finished."""
+        return self.state not in LOOKED_AT
+
+    @property
     def moves(self) -> bool:
         """Whether time alone can let somebody in."""
         return self.audience.compiled.moves or any(one.moves for one in self._gates)
@@ -169,6 +208,8 @@ class CompiledCampaign:
             return False
         if stay is not None and self.goal_position is not None and stay.converted_at is None:
             return True
+        if self.only_converts:
+            return False
         if stay is not None and stay.active:
             return True
         if not self.intake_open or (stay is not None and self.again_after is None):

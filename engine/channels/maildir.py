@@ -20,7 +20,7 @@ from typing import Final
 from urllib.parse import quote
 
 from engine.clock import SystemClock
-from engine.domain.delivery import Envelope, Outcome, Retry, Sent
+from engine.domain.delivery import Cause, Envelope, Outcome, Retry, Sent
 
 _LONGEST_NAME: Final = 180
 """Bytes of a file name made from the key itself: file systems stop at 255, and readers add flags after `:2,`."""
@@ -190,4 +190,5 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _refused(error: OSError) -> Retry:
-    return Retry(_FULL, f"maildir_{errno.errorcode.get(error.errno or 0, 'error').lower()}")
+    name = errno.errorcode.get(error.errno or 0, "error").lower()
+    return Retry(_FULL, f"maildir_{name}", Cause.PROVIDER, error.strerror or "")

@@ -11,7 +11,9 @@ from pydantic import SecretStr
 from engine.channels.maildir import MaildirChannel
 from engine.channels.port import Channel
 from engine.channels.smtp import SmtpChannel
+from engine.channels.smtp_answers import WAITS, Phase
 from engine.channels.smtp_connection import Security, SmtpOptions
+from engine.clock import format_duration
 
 
 class EmailSettings(Protocol):
@@ -21,12 +23,13 @@ class EmailSettings(Protocol):
     port: int
     username: str
     password: SecretStr
-    timeout: timedelta
+    timeout: timedelta | None
     attempt: timedelta
     per_connection: int
     connections: int
     ca: Path | None
     helo: str
+    ignore_extensions: str
 
     @property
     def transport(self) -> str:
@@ -54,5 +57,21 @@ def open_email(email: EmailSettings, maildir: Path) -> Channel:
             connections=email.connections,
             ca=email.ca,
             helo=email.helo,
+            ignored=frozenset(email.ignore_extensions.split()),
         )
     )
+
+
+def email_advice(email: EmailSettings) -> str:
+    """What a mail administrator would say about these settings; empty where there is nothing to say.
+
+    Settings below the times of RFC 5321 4.5.3.2 are followed, but they make doubles: a server that is still busy with a
+    mail delivers it after we have given up on it.
+    """
+    dot = WAITS[Phase.DOT]
+    short = {"timeout": email.timeout, "attempt": email.attempt}
+    below = [f"email.{name} is {format_duration(is_)}" for name, is_ in short.items() if is_ is not None and is_ < dot]
+    if email.transport != "smtp" or not below:
+        return ""
+    told = " and ".join(below)
+    return f"{told}: RFC 5321 gives a server {format_duration(dot)} to take a mail, so a slow one leaves it unknown"

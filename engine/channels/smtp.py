@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from engine.channels.smtp_connection import Connection, SmtpOptions
+from engine.channels.smtp_server import ServerState
 from engine.channels.smtp_window import SendingWindow
 from engine.domain.delivery import Envelope, Outcome
 
@@ -24,14 +25,15 @@ class SmtpChannel:
     def __init__(self, options: SmtpOptions) -> None:
         """Nothing is opened before the first `send`."""
         self._options = options
+        self._server = ServerState()
         self._mine = threading.local()
         self._open: set[Connection] = set()
         self._lock = threading.Lock()
 
     @property
     def limit(self) -> timedelta:
-        """The bound of one attempt with connecting, and of the log-in step that may be under way at its end."""
-        return self._options.attempt + 2 * self._options.timeout
+        """The bound of one attempt with connecting; connections are looked at ten times a second."""
+        return self._options.attempt + timedelta(seconds=1)
 
     def send(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
         """Attempt each envelope once, over as many connections as are allowed and of use.
@@ -40,7 +42,7 @@ class SmtpChannel:
         one timeout per mail would outlast the lease.
         """
         kept = self._kept()
-        with SendingWindow(self._options, kept, self._connect, self._drop) as window:
+        with SendingWindow(self._options, self._server, kept, self._connect, self._drop) as window:
             return window.send(envelopes)
 
     def find(self, key: str) -> bool | None:  # noqa: ARG002 - SMTP cannot be asked
@@ -66,7 +68,7 @@ class SmtpChannel:
         return kept
 
     def _connect(self, deadline: float) -> Connection:
-        connection = Connection(self._options, deadline)
+        connection = Connection(self._options, self._server, deadline)
         with self._lock:
             self._open.add(connection)
         return connection

@@ -4,6 +4,11 @@ Where the server offers PIPELINING (RFC 2920), MAIL, RCPT and DATA travel togeth
 before: one round trip a mail. Answers come in the order of the commands, so each belongs to exactly one envelope. The
 body is written only when DATA was answered with 354 *and* nothing of that envelope was refused; a 354 after a refusal
 is answered with a lone dot. Without PIPELINING each command waits for the answer before it.
+
+Some servers, and firewalls before them, offer PIPELINING and break on it: they lose what comes behind a command,
+close, answer in another order, or call it improper. Until it is `proven`, a dialogue that goes wrong before a body was
+asked for gives its envelopes back unharmed, and is `suspect`: they are said again on another connection, one command
+at a time.
 """
 
 from __future__ import annotations
@@ -15,10 +20,17 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from engine.channels.addresses import needs_smtputf8
-from engine.channels.smtp_answers import Answer, Phase, broken, closes, judge
-from engine.domain.delivery import Envelope, Failed, Outcome, Sent
+from engine.channels.smtp_answers import REFUSED, Answer, Phase, broken, closes, judge, words
+from engine.domain.delivery import Cause, Envelope, Failed, Outcome, Retry, Sent, Skipped
+from engine.domain.lifecycle import SkipReason
 
-_REPLY: Final = re.compile(rb"([0-9]{3})([ -]?)(?:([245]\.[0-9]{1,3}\.[0-9]{1,3}) )?")
+_REPLY: Final = re.compile(rb"([0-9]{3})([ -]?)(?:([245]\.[0-9]{1,3}\.[0-9]{1,3})(?= |\r|$) ?)?")
+_QMAIL: Final = re.compile(rb"#([245]\.[0-9]{1,3}\.[0-9]{1,3})\b")
+"""qmail and what descends from it put the enhanced status behind their words: `(#5.7.1)`."""
+_IMPROPER: Final = re.compile(rb"pipelin|synchroni[sz]ation", re.IGNORECASE)
+"""How servers name commands that came too early (Postfix, Exim), whatever they offered."""
+_OUT_OF_STEP: Final = frozenset({500, 501, 502, 503})
+"""Answers that a good RCPT or DATA has only where the server has lost a command before it."""
 _LONGEST_REPLY: Final = 65_536
 """Bytes of one reply: RFC 5321 allows 512 a line; more than this is no SMTP server."""
 
@@ -68,10 +80,17 @@ More: TypeAlias = Callable[[], Turn | None]
 
 
 class Dialogue:
-    """The dialogue on one connection. `out` is what is to be written next; `over` says that no more can be said."""
+    """The dialogue on one connection. `out` is what is to be written next; `over` says that no more can be said.
 
-    def __init__(self, offers: Offers) -> None:
+    `proven` says that PIPELINING works here, or is not used; `suspect` that it seems to have broken this dialogue.
+    """
+
+    def __init__(self, offers: Offers, *, proven: bool = True) -> None:
         self._offers = offers
+        self.proven = proven or not offers.pipelining
+        self.suspect = False
+        self._behind: Turn | None = None
+        self._odd: Turn | None = None
         self._awaited: deque[tuple[Phase, Turn]] = deque()
         self._dots: deque[tuple[int, Turn]] = deque()
         self._body = b""
@@ -89,6 +108,16 @@ class Dialogue:
     def idle(self) -> bool:
         """Whether nothing is under way."""
         return not self._awaited
+
+    @property
+    def pipelines(self) -> bool:
+        """Whether commands travel together."""
+        return self._offers.pipelining
+
+    @property
+    def awaits(self) -> Phase:
+        """The answer that is waited for; only while not `idle`."""
+        return self._awaited[0][0]
 
     @property
     def deadline(self) -> float:
@@ -138,7 +167,7 @@ class Dialogue:
             if match is None or self._read > _LONGEST_REPLY:
                 self.over = True
             elif match[2] != b"-":
-                self._take(match, more)
+                self._take(match, line, more)
             if self.over:
                 return
         if lines:
@@ -149,11 +178,17 @@ class Dialogue:
         """The connection is gone or of no more use: ends every turn on it, and gives those that are safe to begin anew.
 
         Safe is a turn of which the server has heard no more than MAIL, and which was not the first on its connection:
-        servers close what idles or has had its number of mails, and that says nothing about this one.
+        servers close what idles or has had its number of mails, and that says nothing about this one. While PIPELINING
+        is not proven, so is every turn whose body was not begun.
         """
         back: list[Turn] = []
+        bodies = {turn for phase, turn in self._awaited if phase is Phase.DOT}
         for turn in dict.fromkeys(turn for _, turn in self._awaited):
-            if turn.outcome is None and turn.phase is Phase.MAIL and turn is not self._first:
+            unharmed = turn.phase is Phase.MAIL and turn is not self._first
+            if turn.outcome is None and (unharmed or (not self.proven and turn not in bodies)):
+                # behind a body whose answer did not come, a turn says nothing of PIPELINING
+                behind = turn is self._behind and turn is self._awaited[0][1]
+                self.suspect |= not self.proven and (behind or not unharmed)
                 back.append(turn)
                 continue
             if turn.outcome is None:
@@ -169,7 +204,7 @@ class Dialogue:
         if not self._awaited or line[3:4] not in _LAST:
             return False
         phase, turn = self._awaited[0]
-        if line[:3] != _GOES_ON[phase]:
+        if line[:3] != _GOES_ON[phase] or not (self.proven or turn.outcome is None):
             return False
         if phase is Phase.DOT:
             if turn.phase is not Phase.DOT:
@@ -177,19 +212,41 @@ class Dialogue:
             turn.outcome = _SENT
         return True
 
-    def _take(self, reply: re.Match[bytes], more: More) -> None:
+    def _take(self, reply: re.Match[bytes], line: bytes, more: More) -> None:
         """An answer that has to be judged."""
         if not self._awaited:
             self.over = True  # nobody asked: it says good-bye, or is out of step
             return
         phase, turn = self._awaited[0]
         outcome = None
-        if reply[1] != _GOES_ON[phase] or phase is Phase.DOT:
-            outcome = self._judged(phase, turn, Answer(int(reply[1]), (reply[3] or b"").decode()))
+        if reply[1] != _GOES_ON[phase] or phase is Phase.DOT or turn.outcome is not None:
+            said = line[reply.end() :]
+            late = _QMAIL.search(said)
+            enhanced = reply[3] or (late[1] if late is not None else b"")
+            answer = Answer(int(reply[1]), enhanced.decode(), words(line))
+            if not self.proven and self._is_broken(phase, turn, answer, said):
+                self.suspect = self.over = True
+                turn.outcome = None
+                return
+            outcome = self._judged(phase, turn, answer)
         if turn.outcome is None:
             turn.outcome = outcome
         if not self.over or phase is Phase.DOT:
             self._proceed(reply[1], more)  # else `lost` sees to this turn too
+
+    def _is_broken(self, phase: Phase, turn: Turn, answer: Answer, said: bytes) -> bool:
+        """Whether an answer shows that the server does not keep pipelined commands apart."""
+        if phase in (Phase.RSET, Phase.DOT):
+            return False
+        if turn.outcome is not None:
+            # a recipient taken and a body refused, though it was the sender that was refused before: out of order
+            self._odd = turn if phase is Phase.RCPT and answer.code < 300 else self._odd
+            return phase is Phase.DATA and self._odd is turn and answer.code >= 400
+        in_step = answer.code < 400 and judge(phase, answer) is None
+        lost = phase is not Phase.MAIL and answer.code in _OUT_OF_STEP and answer.status in ("", "5.0", "5.1")
+        return not in_step and (
+            answer.code < 400 or lost or (answer.code >= 400 and _IMPROPER.search(said) is not None)
+        )
 
     def _proceed(self, code: bytes, more: More) -> None:
         phase, turn = self._awaited.popleft()
@@ -219,6 +276,8 @@ class Dialogue:
         if phase is not Phase.RSET and turn.outcome is None:
             turn.phase = Phase.RCPT if phase is Phase.MAIL else Phase.DATA
         if self._offers.pipelining:
+            if turn is self._behind and phase is Phase.MAIL:
+                self.proven = True
             return
         if phase is Phase.RSET:
             self._say(Phase.MAIL, turn, self._mail(turn))
@@ -242,7 +301,10 @@ class Dialogue:
             following = more()
             while following is not None:
                 self.begin(following)
-                following = more() if following.outcome is not None else None
+                if following.outcome is None:
+                    self._behind = following
+                    break
+                following = more()
 
     def _say(self, phase: Phase, turn: Turn, data: bytes) -> None:
         self._awaited.append((phase, turn))
@@ -258,10 +320,16 @@ class Dialogue:
             extras += b" SMTPUTF8"
         return b"MAIL FROM:<%s>%s\r\n" % (envelope.sender.encode(), extras)
 
-    def _unsendable(self, turn: Turn) -> Failed | None:
+    def _unsendable(self, turn: Turn) -> Outcome | None:
         offers, envelope = self._offers, turn.envelope
-        if not offers.smtputf8 and _international(envelope):
-            return Failed("smtputf8_not_offered")
+        # RFC 6531 asks for 8BITMIME beside SMTPUTF8; what is not ASCII in a mail of ours is an address in its header
+        if not (offers.smtputf8 and offers.eightbitmime):
+            if needs_smtputf8(envelope.sender):
+                return Retry(
+                    REFUSED, "no_smtputf8", Cause.US, "the sender's address needs SMTPUTF8, which is not offered"
+                )
+            if needs_smtputf8(envelope.recipient):
+                return Skipped(SkipReason.NO_SMTPUTF8)
         if not offers.eightbitmime and not envelope.raw.isascii():
             return Failed("8bitmime_not_offered")
         if offers.largest is not None and len(turn.body) > offers.largest:

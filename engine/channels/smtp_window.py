@@ -17,13 +17,17 @@ from types import TracebackType
 from typing import Final, Self
 
 from engine.channels.addresses import envelope_address
-from engine.channels.smtp_answers import CONNECTION, MISCONFIGURED, Answer, Phase, judge
+from engine.channels.smtp_answers import CONNECTION, MISCONFIGURED, REFUSED, Answer, Phase, judge, words
 from engine.channels.smtp_connection import Connection, SmtpOptions
 from engine.channels.smtp_dialogue import Turn, body_of
-from engine.domain.delivery import Envelope, Failed, Outcome, Retry
+from engine.channels.smtp_server import ServerState
+from engine.domain.delivery import Cause, Envelope, Outcome, Retry, Skipped
+from engine.domain.lifecycle import SkipReason
 
 _LOOK: Final = 0.1
 """Seconds after which connections are looked at for one that keeps us waiting, however busy the others are."""
+_ONE_MORE: Final = 10.0
+"""Seconds to set up a connection beside others, which wait meanwhile: it is of use, not needed."""
 
 
 class SendingWindow:
@@ -35,15 +39,17 @@ class SendingWindow:
     def __init__(
         self,
         options: SmtpOptions,
+        server: ServerState,
         kept: list[Connection],
         connect: Callable[[float], Connection],
         drop: Callable[[Connection], None],
     ) -> None:
         self._options = options
+        self._server = server
         self._kept = kept
         self._connect = connect
         self._drop = drop
-        self._most = max(1, options.connections)
+        self._most = max(1, options.connections) if server.takes_more else max(1, len(kept))
         self._waiting: deque[Turn] = deque()
         self._outcomes: dict[int, Outcome] = {}
         self._free = dict.fromkeys(kept)
@@ -68,10 +74,14 @@ class SendingWindow:
             sender, recipient = envelope.sender, envelope.recipient
             if sender not in senders and envelope_address(sender) == sender:
                 senders.add(sender)
-            if sender in senders and envelope_address(recipient) == recipient:
+            if sender not in senders:
+                self._outcomes[place] = Retry(REFUSED, "bad_sender", Cause.US, "the sender's address is no address")
+            elif envelope_address(recipient) == recipient:
                 self._waiting.append(Turn(place, envelope, body_of(envelope)))
             else:
-                self._outcomes[place] = Failed("bad_address")
+                self._outcomes[place] = Skipped(SkipReason.NO_ADDRESS)
+        if not self._kept and (refusal := self._server.refusal) is not None:
+            self._give_up(refusal)
         while len(self._outcomes) < len(envelopes):
             self._assign()
             may_open = bool(self._waiting) and len(self._kept) < self._most
@@ -93,7 +103,7 @@ class SendingWindow:
             turn.deadline = turn.deadline or now + self._options.attempt.total_seconds()
             if turn.deadline > now:
                 return turn
-            self._outcomes[turn.place] = Retry(CONNECTION, f"smtp_timeout_at_{Phase.MAIL}")
+            self._outcomes[turn.place] = _LATE
         return None
 
     def _assign(self) -> None:
@@ -128,13 +138,25 @@ class SendingWindow:
         for turn in dialogue.ended:
             if turn.outcome is not None:  # it is: that is what ended says
                 self._outcomes[turn.place] = turn.outcome
+                if isinstance(turn.outcome, Retry) and turn.phase is Phase.MAIL:
+                    self._after_refusal(turn.envelope.sender, turn.outcome)
         dialogue.ended.clear()
+        if dialogue.suspect:
+            self._server.distrust()
+        elif dialogue.proven and dialogue.pipelines:
+            self._server.pipelines = True
         if dialogue.over:
             self._forget(connection)
             return
         self._watch(connection)
         if dialogue.idle:
             self._free[connection] = None
+
+    def _after_refusal(self, sender: str, outcome: Retry) -> None:
+        """A sender that is refused is refused for all: what has not begun under its name waits."""
+        if outcome.cause is Cause.US:
+            self._outcomes |= {turn.place: outcome for turn in self._waiting if turn.envelope.sender == sender}
+            self._waiting = deque(turn for turn in self._waiting if turn.envelope.sender != sender)
 
     def _watch(self, connection: Connection) -> None:
         wanted = EVENT_READ | EVENT_WRITE if connection.dialogue.out else EVENT_READ
@@ -154,15 +176,18 @@ class SendingWindow:
 
     def _open(self) -> None:
         """One more connection. Where it is refused, those that are open go on; with none the window is over."""
-        first = self._waiting[0]
-        first.deadline = first.deadline or time.monotonic() + self._options.attempt.total_seconds()
+        first, now = self._waiting[0], time.monotonic()
+        first.deadline = first.deadline or now + self._options.attempt.total_seconds()
         try:
-            connection = self._connect(first.deadline)
+            connection = self._connect(min(first.deadline, now + _ONE_MORE) if self._kept else first.deadline)
         except (OSError, smtplib.SMTPException) as error:
             if self._kept:
                 self._most = len(self._kept)
+                self._server.takes_no_more()
                 return
-            self._give_up(_refused(error))
+            outcome = _refused(error)
+            self._server.close(outcome)
+            self._give_up(outcome)
             return
         self._kept.append(connection)
         self._free[connection] = None
@@ -173,8 +198,8 @@ class SendingWindow:
         late = [one for one in self._events if not one.dialogue.idle and one.until <= now]
         for connection in late:
             self._after(connection, "smtp_timeout")
-        if late and not self._kept:
-            self._give_up(Retry(CONNECTION, f"smtp_timeout_at_{Phase.MAIL}"))
+        if late and not self._kept and not any(one.dialogue.suspect for one in late):
+            self._give_up(_LATE)
 
     def _give_up(self, outcome: Outcome) -> None:
         """What has not begun is not begun in this window."""
@@ -182,15 +207,19 @@ class SendingWindow:
         self._waiting.clear()
 
 
-def _refused(error: OSError | smtplib.SMTPException) -> Outcome:
+_LATE: Final = Retry(CONNECTION, f"smtp_timeout_at_{Phase.MAIL}", Cause.PROVIDER)
+
+
+def _refused(error: OSError | smtplib.SMTPException) -> Retry:
     """Why no connection could be had. Nothing was said about any recipient, so it is always `Retry`."""
     if isinstance(error, smtplib.SMTPResponseException):
-        outcome = judge(Phase.CONNECT, Answer(error.smtp_code))
-        return outcome if isinstance(outcome, Retry) else Retry(CONNECTION, "smtp_garbled_at_connect")
+        said = error.smtp_error if isinstance(error.smtp_error, bytes) else str(error.smtp_error).encode()
+        outcome = judge(Phase.CONNECT, Answer(error.smtp_code, said=words(b"%d %b" % (error.smtp_code, said))))
+        return outcome if isinstance(outcome, Retry) else Retry(CONNECTION, "smtp_garbled_at_connect", Cause.PROVIDER)
     if isinstance(error, smtplib.SMTPNotSupportedError):
-        return Retry(MISCONFIGURED, "smtp_no_starttls_or_auth")
-    if isinstance(error, ssl.SSLError):
-        return Retry(MISCONFIGURED, "smtp_tls")
+        return Retry(MISCONFIGURED, "smtp_no_starttls_or_auth", Cause.US, str(error))
+    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return Retry(MISCONFIGURED, "smtp_tls", Cause.US, words(str(error).encode()))
     if isinstance(error, TimeoutError):
-        return Retry(CONNECTION, "smtp_timeout_at_connect")
-    return Retry(CONNECTION, "smtp_unreachable")
+        return Retry(CONNECTION, "smtp_timeout_at_connect", Cause.PROVIDER)
+    return Retry(CONNECTION, "smtp_unreachable", Cause.PROVIDER)

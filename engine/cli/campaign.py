@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -212,10 +212,34 @@ def launch(
                     remedy="look at it with tidegate campaign plan, then launch with the count you accept",
                 )
         moved = app.steering.launch(record, path=path)
-        mails = where_mails_go(app.settings)
+        mails, missing = where_mails_go(app.settings), _missing(app, moved)
     when = "at once" if moved.starts_at is None else f"at {format_instant(moved.starts_at)} campaign time"
     say(f"{moved.workspace}/{moved.name} is launched, {when}")
-    say(mails)
+    for line in (mails, *_warning(missing)):
+        say(line)
+
+
+def _missing(app: App, record: CampaignRecord) -> list[str]:
+    """What is not alive that this campaign needs to be planned, decided and sent; a launch never fails of it."""
+    from engine.pipeline.book import routing_facts
+    from engine.policy.models import LaneKind
+    from engine.routing import route
+
+    facts = routing_facts(record)
+    try:
+        lanes = [route(app.policies, facts, suspect=False, kind=kind) for kind in (LaneKind.DECIDE, LaneKind.DELIVER)]
+    except EngineError:  # the policies cannot be read: others tell
+        lanes = []
+    return app.liveness.missing(["control", *lanes])
+
+
+def _warning(missing: Sequence[str]) -> list[str]:
+    if not missing:
+        return []
+    return [
+        f"warning: nothing works on it: for 10 s there has been {', '.join(missing)}",
+        "  start them: tidegate up, or tidegate run; tidegate status shows what runs",
+    ]
 
 
 def pause(

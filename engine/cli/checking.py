@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,8 @@ from engine.errors import EngineError, OperatorError, ServiceUnreachable
 from engine.failure_text import reason_of
 
 if TYPE_CHECKING:
+    import redis
+
     from engine.app import App
     from engine.stores.process_failures import ProcessFailure
 
@@ -64,7 +67,7 @@ def check(
             show_table("", ("setting", "value", "from"), rows)
         return
     with opened(context) as app:
-        results = [_result(name, run) for name, run in _checks(app).items()]
+        results = _results(app)
     if as_json:
         show_json([{"check": name, "ok": code == 0, "told": told} for name, code, told in results])
     else:
@@ -77,23 +80,43 @@ def check(
 
 
 def _result(name: str, run: Callable[[], str]) -> tuple[str, int, str]:
+    from engine.stores.trouble import trouble_of
+
     try:
         return name, 0, run()
-    except ServiceUnreachable as error:
-        return name, 3, f"{error} {error.remedy}".strip()
     except EngineError as error:
-        return name, 1, f"{error} {error.remedy}".strip()
+        trouble = error
+    except Exception as error:
+        known = trouble_of(error)
+        if known is None:
+            raise
+        trouble = known
+    code = 3 if isinstance(trouble, ServiceUnreachable) else 1
+    return name, code, f"{trouble}. {trouble.remedy}" if trouble.remedy else str(trouble)
+
+
+def _results(app: App) -> list[tuple[str, int, str]]:
+    """Every check; those that read MongoDB are left out where it does not serve."""
+    results: list[tuple[str, int, str]] = []
+    for name, run in _checks(app).items():
+        lost = next((code for done, code, _ in results if done == "mongodb" and code), 0)
+        left_out = name in ("campaigns", "loops", "indexes") and lost
+        results.append((name, lost, "not asked: MongoDB does not serve") if left_out else _result(name, run))
+    return results
 
 
 def _checks(app: App) -> dict[str, Callable[[], str]]:
-    from engine.stores.connect import check_mongo
+    from engine.stores.probes import probe_mongo
 
     return {
         "workspaces": lambda: ", ".join(sorted(app.catalogues)) or _wrong("no workspace file", "add one"),
         "policies": lambda: f"version {app.policies.version}",
-        "mongodb": lambda: check_mongo(app.stores.mongo),
-        "broker and cache": lambda: _redis(app),
+        "mongodb": lambda: probe_mongo(app.stores.database),
+        "broker": lambda: _broker(app),
+        "cache": lambda: _cache(app),
+        "broker and cache": lambda: _apart(app),
         "elasticsearch": lambda: _elastic(app),
+        "mail": lambda: _mail(app),
         "campaigns": lambda: _campaigns(app),
         "loops": lambda: _processes(app),
         "indexes": lambda: named_queries_served(app),
@@ -104,39 +127,57 @@ def _wrong(problem: str, remedy: str) -> str:
     raise OperatorError(problem, remedy=remedy)
 
 
-def _redis(app: App) -> str:
-    import redis
+def _broker(app: App) -> str:
+    from engine.stores.probes import probe_broker
 
-    from actors.redis_client import connect, refuse_shared
+    with closing(_redis(app, "broker")) as client:
+        return probe_broker(client, app.settings.services.mongo_database)
+
+
+def _cache(app: App) -> str:
+    from engine.stores.probes import probe_cache
+
+    with closing(_redis(app, "cache")) as client:
+        return probe_cache(client, app.settings.services.mongo_database)
+
+
+def _apart(app: App) -> str:
+    from actors.redis_client import refuse_shared
+
+    with closing(_redis(app, "broker")) as broker, closing(_redis(app, "cache")) as cache:
+        refuse_shared(broker, cache)
+    return "two servers"
+
+
+def _redis(app: App, which: str) -> redis.Redis:
+    from actors.redis_client import connect
+    from engine.stores.cache_server import cache_client
 
     services = app.settings.services
-    if services.broker_url is None or services.cache_url is None:
-        return _wrong("services.broker_url and services.cache_url are both needed", "")
-    clients = [connect(url.get_secret_value()) for url in (services.broker_url, services.cache_url)]
-    try:
-        refuse_shared(*clients)
-        policy = clients[0].config_get("maxmemory-policy")
-    except redis.ResponseError:
-        return "two servers"  # a managed Redis that does not show its configuration
-    finally:
-        for client in clients:
-            client.close()
-    if isinstance(policy, dict) and policy.get("maxmemory-policy", "noeviction") != "noeviction":
-        return _wrong("the broker's Redis evicts keys", "set maxmemory-policy noeviction there")
-    return "two servers, the broker evicts nothing"
+    url = services.broker_url if which == "broker" else services.cache_url
+    if url is None:
+        raise OperatorError(f"services.{which}_url is not set", remedy="start the local services: tidegate up")
+    return (connect if which == "broker" else cache_client)(url.get_secret_value())
 
 
 def _elastic(app: App) -> str:
-    client = app.stores.elastic
-    if client is None:
+    client, index = app.stores.elastic, app.stores.user_index
+    if client is None or index is None:
         return "none: audiences are found without it, logs are searched in files"
-    from elasticsearch import ApiError, TransportError
+    from engine.stores.probes import probe_search
 
-    try:
-        health = client.cluster.health(timeout="5s")
-    except (TransportError, ApiError) as error:
-        raise ServiceUnreachable(f"Elasticsearch does not answer: {error}") from error
-    return f"{health['status']}"
+    return probe_search(client, index.alias)
+
+
+def _mail(app: App) -> str:
+    """Where mails go. Times below the RFC's are told and are no mistake: they may be wanted."""
+    email = app.settings.email
+    if email.transport == "maildir":
+        return f"into the Maildir {app.settings.maildir}"
+    from engine.channels.opening import email_advice
+
+    advice = email_advice(email)
+    return f"to {email.host}:{email.port} by SMTP" + (f"; {advice}" if advice else "")
 
 
 def _campaigns(app: App) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from engine.cli.opening import AsJson, InWorkspace, opened, show_json
 from engine.clock import format_instant
+from engine.domain.lifecycle import SKIPPED_BECAUSE, DeliveryState
 
 if TYPE_CHECKING:
     from engine.domain.enrolment import Enrolment
     from engine.pipeline.explaining import Explanation
+
+_WHY: Final = {reason.value: sentence for reason, sentence in SKIPPED_BECAUSE.items()}
 
 
 def mount(app: typer.Typer) -> None:
@@ -36,6 +39,8 @@ def explain(
     if told.known and (told.matches or told.audience):
         lines.append("matches the audience:" if told.matches else "does not match the audience:")
         lines += [f"  {leaf.told}  ({leaf.where}; {leaf.data})" for leaf in told.audience]
+    if told.address:
+        lines.append(told.address)
     for stay in told.stays:
         lines += _stay(stay)
     if told.next_look is not None:
@@ -54,7 +59,9 @@ def _stay(stay: Enrolment) -> list[str]:
     lines = [head]
     for one in stay.settled:
         reason = f" ({one.reason})" if one.reason else ""
-        lines.append(f"  {one.message}: {one.state}{reason} at {format_instant(one.at)}, attempts {one.attempts}")
+        why = _WHY.get(one.reason or "", "") if one.state is DeliveryState.SKIPPED else ""
+        end = f"{one.message}: {one.state}{reason} at {format_instant(one.at)}, attempts {one.attempts}"
+        lines.append(f"  {end}. {why}" if why else f"  {end}")
     if stay.outgoing is not None:
         chosen = format_instant(stay.outgoing.chosen_at)
         lines.append(f"  {stay.outgoing.message}: {stay.outgoing.state}, chosen at {chosen}")
@@ -74,6 +81,7 @@ def _document(told: Explanation) -> dict[str, object]:
         "matches": told.matches,
         "now": told.now,
         "next_look": None if told.next_look is None else format_instant(told.next_look),
+        "address": told.address,
         "audience": [
             {
                 "where": leaf.where,
@@ -94,6 +102,7 @@ def _document(told: Explanation) -> dict[str, object]:
                 "ended_at": None if stay.ended_at is None else format_instant(stay.ended_at),
                 "due_at": None if stay.due_at is None else format_instant(stay.due_at),
                 "holdout": stay.holdout,
+                "converted_at": None if stay.converted_at is None else format_instant(stay.converted_at),
                 "outgoing": None if stay.outgoing is None else stay.outgoing.message,
                 "messages": [
                     {"message": one.message, "state": one.state, "reason": one.reason, "at": format_instant(one.at)}

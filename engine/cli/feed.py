@@ -14,6 +14,7 @@ from engine.app import App
 from engine.cli.forking import keep
 from engine.cli.opening import addressed, migrate, settings_of
 from engine.cli.stopping import interrupted, on_signals
+from engine.cli.usable import require_usable
 from engine.pipeline.following import Following
 from engine.telemetry import logging
 from engine.telemetry.events import emit
@@ -26,9 +27,11 @@ def feed(context: typer.Context) -> None:
     app = App(addressed(settings))
     logging.configure(log_options(app.settings, "feed"), clock=app.system)
     came = on_signals()
+    require_usable(app)
     migrate(app)
     app.watch_files("feed")
     app.recording.start("feed")
+    app.heartbeat.start("feed")
     broker_for(app)
     emit("worker.started", process="feed")
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import typer
 
@@ -15,6 +15,7 @@ from engine.app import App
 from engine.cli.forking import keep
 from engine.cli.opening import addressed, settings_of
 from engine.cli.stopping import on_signals
+from engine.cli.usable import require_usable
 from engine.errors import NotFound
 from engine.local.services import LocalServices
 from engine.policy.load import load_policies
@@ -41,8 +42,10 @@ def serve(settings: Settings, process: str, fleets: Sequence[str], *, exact: boo
     app = App(settings)
     logging.configure(log_options(app.settings, process, exact=exact), clock=app.system)
     on_signals()
+    require_usable(app)
     app.watch_files(process)
     app.recording.start(process)
+    app.heartbeat.start(process, lambda: lanes_of(app, fleets))
     broker = broker_for(app)
     workers = [run_fleet_in_process(broker, app.policies.fleets[name], name) for name in fleets]
     emit("worker.started", process=process)
@@ -52,3 +55,9 @@ def serve(settings: Settings, process: str, fleets: Sequence[str], *, exact: boo
     stop_fleets(broker, workers)
     emit("worker.stopped", process=process, reason="asked")
     app.close()
+
+
+def lanes_of(app: App, fleets: Iterable[str]) -> set[str]:
+    """The lanes that these fleets serve by the policies in force."""
+    known = app.policies.fleets
+    return {lane for name in fleets if name in known for lane in known[name].lanes}

@@ -236,7 +236,8 @@ class Lines:
             return
         self._next = time.monotonic() + LINE_EVERY
         left = "" if reached.seconds_left is None else f", about {reached.seconds_left:.0f} s left"
-        told = f"{self._name}: {reached.share:.0%}, {reached.rows} rows, {reached.rate:.0f} rows/s"
+        share = f"{reached.share:.0%}, " if reached.share else ""  # that of a stream is not known
+        told = f"{self._name}: {share}{reached.rows} rows, {reached.rate:.0f} rows/s"
         typer.echo(f"{told}, {reached.rejected} rejected{left}", err=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -16,7 +17,7 @@ import typer
 
 from engine.cli.opening import settings_of
 from engine.clock import Instant, SystemClock, millis, parse_duration, parse_instant
-from engine.errors import ServiceUnreachable, WrongCall
+from engine.errors import OperatorError, ServiceUnreachable, WrongCall
 
 if TYPE_CHECKING:
     from engine.settings import Settings
@@ -67,6 +68,8 @@ def search(
     asked = parse_query(query, redactor, _since(since, clock) if since else None)
     index = None if from_files else _index(settings, clock)
     lines = _found(index, settings.log_folder, asked, limit, tell_story=tell_story)
+    for hint in _hints(query, lines):
+        typer.echo(hint, err=True)
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(lines, option=orjson.OPT_INDENT_2) + b"\n")
         return
@@ -74,6 +77,17 @@ def search(
         typer.echo(_shown(line))
     if not lines:
         typer.echo("nothing found", err=True)
+
+
+def _hints(query: str, lines: list[Line]) -> list[str]:
+    """Where the answer is about somebody of whom no delivery was found: of whoever got nothing there is no line."""
+    from engine.telemetry.query import named_in, value_of
+
+    user, campaign = named_in(query)
+    if user is None or any(str(value_of(line, "event.action")).startswith("delivery.") for line in lines):
+        return []
+    command = f"tidegate explain {shlex.quote(campaign or 'CAMPAIGN')} {shlex.quote(user)}"
+    return [f"no delivery to {user} is in the log: `{command}` says why there was none, and what happens next"]
 
 
 def ship(context: typer.Context, once: Once = False, keep: Keep = "30d") -> None:
@@ -135,7 +149,7 @@ def _found(index: LogIndex | None, folder: Path, asked: LogQuery, limit: int, *,
             if hits is not None:
                 return story(hits, lambda focus: _about(index, focus)) if tell_story else list(hits)
             why = "nothing was shipped yet"
-        except ServiceUnreachable as error:
+        except OperatorError as error:  # away, or it refuses us
             why = str(error)
     else:
         why = "there is no log search"

@@ -139,8 +139,12 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if type(error).__module__.split(".")[0] not in STORES:
             raise
-        text = f"a service does not answer: {str(error).splitlines()[0][:300]}"
-        return _told(error, text, "tidegate status shows which one", UNREACHABLE, debug=debug)
+        from engine.stores.trouble import trouble_of
+
+        trouble = trouble_of(error)
+        if trouble is None:
+            raise
+        return _told(error, str(trouble), trouble.remedy, trouble.exit_code, debug=debug)
 
 
 def _misused(error: typer.TyperException) -> int:

@@ -14,16 +14,19 @@ from engine.domain.keys import user_id_of
 
 if TYPE_CHECKING:
     from engine.domain.campaign import CampaignRecord
-    from engine.pipeline.outlook import Plan, Report
-    from engine.planner import Capacity
+    from engine.domain.counts import Arm, CampaignCounts
+    from engine.pipeline.outlook import Plan
+    from engine.pipeline.reporting import Conversions, Report
+    from engine.planner import Capacity, Estimate
 
 
 def plan_rows(planned: Plan) -> list[tuple[object, ...]]:
     """A plan as rows for people."""
-    share = f" ({planned.audience / planned.users:.1%})" if planned.users else ""
+    about = "about " if planned.users.estimated else ""
+    share = f" ({about}{planned.share:.1%})" if planned.share is not None else ""
     return [
         ("as of", format_instant(planned.as_of)),
-        ("audience", f"{planned.audience:,} of {planned.users:,} users{share}, counted {planned.counted}"),
+        ("audience", f"{planned.audience:,} of {about}{planned.users.users:,} users{share}, counted {planned.counted}"),
         ("access path", f"{planned.chosen.path.value}: {planned.chosen.why}"),
         ("cost", f"{planned.cost}: " + ("reads events" if planned.reads_events else "reads no events")),
         ("profile", planned.profile),
@@ -40,8 +43,11 @@ def plan_document(record: CampaignRecord, planned: Plan) -> dict[str, Any]:
         "campaign": record.name,
         "workspace": record.workspace,
         "as_of": format_instant(planned.as_of),
-        "users": planned.users,
+        "users": planned.users.users,
+        "users_estimated": planned.users.estimated,
         "audience": planned.audience,
+        "audience_estimated": False,
+        "share": planned.share,
         "counted": planned.counted,
         "path": planned.chosen.path.value,
         "why": planned.chosen.why,
@@ -50,7 +56,7 @@ def plan_document(record: CampaignRecord, planned: Plan) -> dict[str, Any]:
                 "path": one.path.value,
                 "possible": one.possible,
                 **({"reason": one.reason} if one.reason else {}),
-                **({"reads": one.users, "seconds": one.seconds, "operations": one.operations} if one.possible else {}),
+                **(_estimate(one) if one.possible else {}),
             }
             for one in planned.chosen.others
         ],
@@ -65,14 +71,19 @@ def plan_document(record: CampaignRecord, planned: Plan) -> dict[str, Any]:
     }
 
 
+def _estimate(one: Estimate) -> dict[str, Any]:
+    """What a path would cost; nothing of it is counted."""
+    return {"reads": one.users, "seconds": one.seconds, "operations": one.operations, "estimated": True}
+
+
 def path_rows(planned: Plan) -> list[tuple[object, ...]]:
     """Each access path with its estimate, or with why it cannot be taken."""
     return [
         (
             f"{'> ' if one.path is planned.chosen.path else '  '}{one.path.value}",
-            f"{one.users:,}" if one.possible else "",
-            f"{one.seconds:.2f} s" if one.possible else "",
-            f"{one.operations:,}" if one.possible else "",
+            f"about {one.users:,}" if one.possible else "",
+            f"about {one.seconds:.2f} s" if one.possible else "",
+            f"about {one.operations:,}" if one.possible else "",
             one.reason,
         )
         for one in planned.chosen.others
@@ -81,7 +92,12 @@ def path_rows(planned: Plan) -> list[tuple[object, ...]]:
 
 def capacity_document(one: Capacity) -> dict[str, Any]:
     """The capacity that one kind of work needs, as a document."""
-    return {"workers": one.workers, "there_are": one.there_are, "seconds": one.with_those.total_seconds()}
+    return {
+        "workers": one.workers,
+        "there_are": one.there_are,
+        "seconds": one.with_those.total_seconds(),
+        "estimated": True,
+    }
 
 
 def capacity_rows(deciding: Capacity, sending: Capacity) -> list[tuple[object, ...]]:
@@ -89,9 +105,9 @@ def capacity_rows(deciding: Capacity, sending: Capacity) -> list[tuple[object, .
     return [
         (
             what,
-            one.workers,
+            f"about {one.workers}",
             one.there_are,
-            format_duration(timedelta(seconds=round(one.with_those.total_seconds()))) or "0s",
+            f"about {format_duration(timedelta(seconds=round(one.with_those.total_seconds()))) or '0s'}",
         )
         for what, one in (("deciding", deciding), ("sending the first message", sending))
     ]
@@ -113,7 +129,12 @@ def report_document(told: Report) -> dict[str, Any]:
         "holdout": counts.holdout,
         "converted": counts.converted,
         "converted_holdout": counts.converted_holdout,
-        "messages": {name: {"decided": one.decided, **one.states} for name, one in counts.messages.items()},
+        "conversions": None if told.conversions is None else _conversions_document(told.conversions, counts),
+        "messages": {
+            one.name: {"decided": one.counts.decided, **one.counts.states, **({"note": one.note} if one.note else {})}
+            for one in told.messages
+            if one.counts.decided
+        },
         "failures": [
             {
                 "reason": one.reason,
@@ -133,6 +154,23 @@ def report_document(told: Report) -> dict[str, Any]:
             }
             for raw in told.runs
         ],
+    }
+
+
+def _conversions_document(told: Conversions, counts: CampaignCounts) -> dict[str, Any]:
+    """Until when conversions are counted, and the two arms."""
+
+    def arm(one: Arm) -> dict[str, Any]:
+        return {"entered": one.entered, "converted": one.converted, "rate": one.rate}
+
+    return {
+        "within": None if told.within is None else format_duration(told.within),
+        "until": None if told.until is None else format_instant(told.until),
+        "open": told.open,
+        "late_until": None if told.late_until is None else format_instant(told.late_until),
+        "treated": arm(counts.treated),
+        "holdout": arm(counts.held_out),
+        "uplift": counts.uplift,
     }
 
 
@@ -190,17 +228,46 @@ def show_report(told: Report) -> None:
     typer.echo("\n".join([f"{record.workspace}/{record.name}: {record.state}", *standing_lines(record)]))
     exits = [(f"exited({reason})", f"{count:,}") for reason, count in sorted(counts.exited.items())]
     rows: list[tuple[object, ...]] = [("entered", f"{counts.entered:,}"), ("active", f"{counts.active:,}"), *exits]
-    rows += [("in the holdout", f"{counts.holdout:,}"), ("converted", f"{counts.converted:,}")]
-    show_table("stays", ("", ""), rows)
+    show_table("stays", ("", ""), [*rows, ("in the holdout", f"{counts.holdout:,}")])
+    if told.conversions is not None:
+        _show_conversions(told.conversions, counts)
     planned = run_rows(told)
     if planned:
         show_table("runs: estimated / actual", ("run", "as of", "path", "users read", "matches", "seconds"), planned)
-    for name, one in counts.messages.items():
-        states = ", ".join(f"{state} {count:,}" for state, count in sorted(one.states.items()))
-        typer.echo(f"{name}: decided {one.decided:,} = {states}")
+    for line in told.messages:
+        states = ", ".join(f"{state} {count:,}" for state, count in sorted(line.counts.states.items()))
+        note = f" ({line.note})" if line.note else ""
+        typer.echo(f"{line.name}{note}: decided {line.counts.decided:,}" + (f" = {states}" if states else ""))
     if told.failures:
         failed: list[tuple[object, ...]] = [
             (one.reason, f"{one.count:,}", ", ".join(one.messages), user_id_of(one.example)) for one in told.failures
         ]
         show_table("failed deliveries", ("reason", "count", "messages", "e.g. user"), failed)
     typer.echo("the counts add up" if told.adds_up else "THE COUNTS DO NOT ADD UP")
+
+
+def _show_conversions(told: Conversions, counts: CampaignCounts) -> None:
+    """The arms with their rates, and until when it goes on."""
+    arms = [("with messages", counts.treated), ("in the holdout", counts.held_out)]
+    rows: list[tuple[object, ...]] = [
+        (name, f"{one.entered:,}", f"{one.converted:,}", "-" if one.rate is None else f"{one.rate:.2%}")
+        for name, one in arms
+        if one.entered or name == "with messages"
+    ]
+    show_table("conversions", ("", "entered", "converted", "rate"), rows)
+    if counts.uplift is not None:
+        typer.echo(f"uplift over the holdout: {counts.uplift * 100:+.2f} percentage points")
+    typer.echo(conversions_sentence(told))
+
+
+def conversions_sentence(told: Conversions) -> str:
+    """Until when conversions are counted."""
+    if told.within is None:
+        return "conversions are counted for ever: the goal has no within:"
+    if told.until is None:
+        return f"conversions are counted for {format_duration(told.within)} after each entry"
+    until = format_instant(told.until)
+    if told.open:
+        return f"conversions counted until {until}" + (", later for whoever enters yet" if told.entering else "")
+    late = f"; events from before that count until {format_instant(told.late_until)}" if told.late_until else ""
+    return f"conversions closed at {until}{late}"

@@ -18,11 +18,13 @@ from actors.logs import log_options
 from actors.messenger import BrokerMessenger
 from actors.middleware import request_stop, stop_requested, wait_for_stop
 from engine.app import App
+from engine.births import myself
 from engine.cli.feed import following
-from engine.cli.fleet import serve
+from engine.cli.fleet import lanes_of, serve
 from engine.cli.forking import fork, keep
 from engine.cli.opening import addressed, migrate, say, settings_of, where_mails_go, with_urls
 from engine.cli.stopping import interrupted, on_signals
+from engine.cli.usable import require_usable
 from engine.local.addresses import Urls, given
 from engine.local.presence import Presence
 from engine.local.services import LocalServices
@@ -50,15 +52,21 @@ UNHEARD = timedelta(minutes=2)
 def run(context: typer.Context, *, no_services: bool, log_format: str = "") -> None:
     """Do what `engine.cli.process_commands.run` says."""
     settings = settings_of(context)
-    fork(1, STOP_PATIENCE, search=not no_services or settings.services.elastic_url is not None)
+    owner = myself()
+    try:
+        fork(1, STOP_PATIENCE, search=not no_services or settings.services.elastic_url is not None)
+    except typer.Exit:  # the parent's end: a child that was killed could not end its services
+        LocalServices.of(settings, owner=owner).stop()
+        raise
     nursery = Nursery(
         lambda told: _serve_suspects(settings, Urls(**json.loads(told[URLS]))), settings.engine.stop_timeout
     )
-    local = LocalServices.of(settings, say=say)
+    local = LocalServices.of(settings, say=say, owner=owner)
     came = on_signals()
-    with Presence(settings.paths.var).held():
+    with Presence(settings.paths.var).held("tidegate run"):
         try:
-            urls = local.running() if no_services or _served(settings, local) else local.start(wait_for_search=False)
+            urls = local.running() if no_services or _served(settings) else local.start(wait_for_search=False)
+            local.keep()
             nursery.start({URLS: json.dumps(asdict(urls))})
             _run(with_urls(settings, urls), log_format, local.start_search)
         finally:
@@ -67,11 +75,9 @@ def run(context: typer.Context, *, no_services: bool, log_format: str = "") -> N
     interrupted(came)
 
 
-def _served(settings: Settings, local: LocalServices) -> bool:
-    """Whether every service has an address already, so that there is nothing to start."""
-    if {"mongo", "broker", "cache"} <= set(given(settings)):
-        return True
-    return all(one.state in ("given", "running") for one in local.status())
+def _served(settings: Settings) -> bool:
+    """Whether every service that is needed has an address already, so that there is nothing to start."""
+    return {"mongo", "broker", "cache"} <= set(given(settings))
 
 
 def _serve_suspects(settings: Settings, urls: Urls) -> None:
@@ -84,12 +90,14 @@ def _serve_suspects(settings: Settings, urls: Urls) -> None:
 def _run(settings: Settings, log_format: str, ready: Callable[[], None]) -> None:
     app = App(settings)
     logging.configure(log_options(settings, "run", form=log_format), clock=app.system)
+    require_usable(app)
     migrate(app)
     app.watch_files("run")
     app.recording.start("run")
     broker = broker_for(app)
     fleets = {name: fleet for name, fleet in app.policies.fleets.items() if SUSPECT not in fleet.lanes}
     workers = {name: run_fleet_in_process(broker, fleet, name) for name, fleet in fleets.items()}
+    app.heartbeat.start("run", lambda: lanes_of(app, workers))
 
     def start_missing(new: PolicySet) -> None:
         for name, fleet in new.fleets.items():
@@ -121,9 +129,11 @@ def run_clock(context: typer.Context) -> None:
     app = App(addressed(settings))
     logging.configure(log_options(app.settings, "clock"), clock=app.system)
     on_signals()
+    require_usable(app)
     migrate(app)
     app.watch_files("clock")
     app.recording.start("clock")
+    app.heartbeat.start("clock")
     broker_for(app)
     emit("worker.started", process="clock")
     try:

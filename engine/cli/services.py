@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from engine.births import myself
 from engine.cli.opening import LogFormat, loaded_of, say, settings_of, where_mails_go
-from engine.cli.tables import show as show_table
+from engine.cli.status import SERVICES_ONLY, show_services, status
 from engine.clock import parse_duration
 from engine.errors import WrongCall
-from engine.local.addresses import Status, without_secrets
+from engine.local.addresses import without_secrets
 from engine.local.output import Output
 from engine.local.presence import Presence
 from engine.local.procfile import ProcessType, parse_pairs, parse_scale, read_procfile
 from engine.local.record import NAMES
 from engine.local.services import LocalServices
+from engine.local.supervised import SupervisedFile, Tell
 from engine.local.supervisor import Supervisor, instances
 
 _DOWN_PATIENCE = timedelta(seconds=90)  # the longest stop timeout that is sensible, and the services after it
-_NEEDED = frozenset({"mongo", "broker", "cache"})
 
 if TYPE_CHECKING:
     from engine.settings import Settings
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 def mount(app: typer.Typer) -> None:
@@ -64,21 +62,30 @@ def up(
     timeouts = dict.fromkeys(names, settings.engine.stop_timeout) | _durations(stop_timeout or (), names)
     output = _output([name for name, _ in instances(types, counts)], as_json=log_format == "json")
     services = LocalServices.of(settings, say=output.say)
-    with Presence(settings.paths.var).held(), _terminable():
+    with Presence(settings.paths.var).held(SERVICES_ONLY if services_only else "tidegate up"), _terminable():
         try:
             _introduce(output, settings, services)
             urls = services.start(wait_for_search=services_only)
+            if not detach:
+                services.keep()
             if services_only:
-                _show(services.status(), sys.stderr)
+                show_services(services.status(), sys.stderr)
                 code = 0 if detach else _wait()
             else:
-                code = _supervise(
-                    types, counts, {**loaded.handed, **urls.environment()}, timeouts, output, services.start_search
-                )
-        except BaseException:  # Ctrl-C too: what was started is ended first; raised again
+                env = {**loaded.handed, **urls.environment()}
+                tell = partial(SupervisedFile(settings.paths.var).write, myself())
+                code = _supervise(types, counts, env, timeouts, output, services.start_search, tell)
+        except KeyboardInterrupt as told:  # before anything ran
+            services.stop()
+            if told.args:  # by TERM
+                raise typer.Exit from told
+            raise
+        except BaseException:  # what was started is ended first; raised again
             services.stop()
             raise
-        if not detach:
+        if detach:
+            services.leave()
+        else:
             services.stop()
     raise typer.Exit(code)
 
@@ -86,25 +93,12 @@ def up(
 def down(context: typer.Context) -> None:
     """End what `tidegate up` runs for this folder, processes and local services, also what a killed run left."""
     settings = settings_of(context)
-    if Presence(settings.paths.var).end(_DOWN_PATIENCE):
-        say("ended tidegate up")
+    presence = Presence(settings.paths.var)
+    command = presence.command()
+    if presence.end(_DOWN_PATIENCE):
+        say(f"ended {command}")
     ended = LocalServices.of(settings).stop(everything=True)
     say(f"ended {', '.join(ended)}" if ended else "no local service was running")
-
-
-def status(context: typer.Context, as_json: Json = False) -> None:
-    """Show which services run and whether `tidegate up` does; exit code 3 if one that is needed does not."""
-    settings = settings_of(context)
-    shown = [replace(one, url=without_secrets(one.url)) for one in LocalServices.of(settings).status()]
-    runner = Presence(settings.paths.var).runner()
-    if as_json:
-        document = {"services": [asdict(one) for one in shown], "up": runner.pid if runner else None}
-        typer.echo(json.dumps(document))
-    else:
-        _show(shown, sys.stdout)
-        typer.echo(f"tidegate up runs (pid {runner.pid})" if runner else "tidegate up does not run")
-    if any(one.name in _NEEDED and one.state not in {"given", "running"} for one in shown):
-        raise typer.Exit(3)
 
 
 def _durations(texts: list[str] | tuple[str, ...], names: list[str]) -> dict[str, timedelta]:
@@ -122,11 +116,12 @@ def _supervise(
     timeouts: dict[str, timedelta],
     output: Output,
     ready: Callable[[], None],
+    tell: Tell,
 ) -> int:
     """Run the processes; say once when all of ours serve, and call `ready`."""
     ours = {name for name, kind in instances(types, scale) if kind.command.split()[0].endswith("tidegate")}
     output.told = _Readiness(ours, output, ready).hear
-    return Supervisor(types, output, Path.cwd(), scale=scale, env=env, stop_timeouts=timeouts).run()
+    return Supervisor(types, output, Path.cwd(), scale=scale, env=env, stop_timeouts=timeouts, tell=tell).run()
 
 
 def _output(names: list[str], *, as_json: bool) -> Output:
@@ -181,8 +176,3 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _show(rows: list[Status], stream: TextIO) -> None:
-    cells = [(row.name, row.state, without_secrets(row.url), row.pid or "") for row in rows]
-    show_table("", ("service", "state", "address", "pid"), cells, stream)

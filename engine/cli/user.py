@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,7 +10,10 @@ import typer
 from engine.cli.opening import AsJson, opened, say, show_json, show_table
 from engine.clock import format_instant
 from engine.domain.keys import user_key
+from engine.domain.suppression import Suppression
 from engine.errors import NotFound, WrongCall
+from engine.pipeline.compose import recipient_of
+from engine.telemetry.events import emit
 
 if TYPE_CHECKING:
     from engine.app import App
@@ -23,6 +27,7 @@ def mount(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="One user.")
     group.command(epilog="Example: tidegate user show hh-1 -w grocer")(show)
     group.command(epilog="Example: tidegate user erase hh-1 -w grocer --yes")(erase)
+    group.command(epilog="Example: tidegate user unsuppress hh-1 -w grocer")(unsuppress)
     app.add_typer(group, name="user")
 
 
@@ -34,12 +39,18 @@ def show(context: typer.Context, user: UserId, workspace: Workspace, as_json: As
         if document is None:
             raise NotFound(f"there is no user {user} in {workspace}")
         stays, events = app.stores.enrolments.stays_of(key), app.stores.events.of_user(key)
-        names = {stay.campaign: _name(app, stay.campaign) for stay in stays}
+        address = recipient_of(document)
+        suppression = None if address is None else app.stores.suppressions.get(workspace, address)
+        uids = {stay.campaign for stay in stays} | ({suppression.campaign} if suppression else set())
+        names = {uid: _name(app, uid) for uid in uids}
     if as_json:
         told = [{"campaign": names[one.campaign], "entry": one.entry, "state": one.state} for one in stays]
-        show_json({"user": document, "stays": told, "events": events})
+        shown = None if suppression is None else _suppression(suppression, names)
+        show_json({"user": document, "suppressed": shown, "stays": told, "events": events})
         return
     show_table(user, ("", ""), [(name, value) for name, value in document.items() if name not in ("_id", "w", "u")])
+    if suppression is not None:
+        show_table("the address is suppressed", ("", ""), list(_suppression(suppression, names).items()))
     rows: list[tuple[object, ...]] = [
         (names[one.campaign], one.entry, one.state, one.reason or "", format_instant(one.entered_at)) for one in stays
     ]
@@ -69,6 +80,26 @@ def erase(
             app.indexing.keys([key])
         app.stores.bell.ring()
     say(f"{user} is erased: {events} events, {lists} memberships")
+
+
+def unsuppress(context: typer.Context, user: UserId, workspace: Workspace) -> None:
+    """Send to a user's address again that was suppressed because a mail to it bounced."""
+    with opened(context) as app:
+        document = app.stores.users.get(user_key(workspace, user))
+        if document is None:
+            raise NotFound(f"there is no user {user} in {workspace}")
+        address = recipient_of(document)
+        if address is None:
+            raise WrongCall(f"{user} has no usable address", remedy="import one; a new address is not suppressed")
+        lifted = app.stores.suppressions.lift(workspace, address)
+        if lifted:
+            emit("address.restored", workspace=workspace, user=user, reason="by_hand")
+    say(f"the address of {user} is sent to again" if lifted else f"the address of {user} was not suppressed")
+
+
+def _suppression(one: Suppression, names: Mapping[str, str]) -> dict[str, object]:
+    since = format_instant(one.since)
+    return {"reason": one.reason, "since": since, "campaign": names[one.campaign], "message": one.message}
 
 
 def _name(app: App, uid: str) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from engine.clock import Instant
-from engine.domain.lifecycle import CampaignState
+from engine.domain.lifecycle import GOING, CampaignState
 from engine.domain.stuck import Stuck, StuckBy
 from engine.domain.work import AccessPath
 
@@ -25,6 +25,13 @@ class Standing(NamedTuple):
     evaluation_wanted: int = 0
 
 
+FOR_EVER: Final = 1 << 62
+"""`converting_until` of a campaign whose goal has no window: past every instant."""
+
+LATE: Final = 30 * 86_400_000
+"""Milliseconds after the last goal window of an ended campaign within which an event may still arrive and count."""
+
+
 class Marks(NamedTuple):
     """Where a campaign stands, and up to where it was passed; see `CampaignRecord`."""
 
@@ -36,6 +43,7 @@ class Marks(NamedTuple):
     evaluation_wanted: int = 0
     enrolled_done: int = 0
     intake_done: int = 0
+    left_done: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +56,15 @@ class CampaignRecord:
 
     Each edit, resume or cancel of a launched campaign makes it necessary to evaluate users anew: `evaluation_wanted` is
     the number of the last such command, `everybody_wanted` of the last one that wants all users evaluated, also those
-    who have left (a resume). Runs carry these evaluations out: `enrolled_done` is the number up to which all who are
-    enrolled were evaluated, `intake_done` up to which everybody else was.
+    who have left (a resume), `left_wanted` of the last one that wants those who have left evaluated (an edit of the
+    goal). Runs carry these evaluations out: `enrolled_done` is the number up to which all who are enrolled were
+    evaluated, `intake_done` up to which everybody else was, `left_done` up to which those were who have left.
 
     `renamed` gives for a message the names that it had before. `stuck_by` says why the campaign cannot go on by itself,
     by what keeps it; `paused_reason` who or what paused it. `slowed` tells that it was measured to be slow. `shapes`
-    gives the types of the fields and events that its file names, as they were when it was applied.
+    gives the types of the fields and events that its file names, as they were when it was applied. `converting_until`
+    stands in a campaign that has ended as long as conversions are counted in it: where the last goal window closes at
+    the latest (`FOR_EVER`: the goal has no window).
     """
 
     uid: str
@@ -74,6 +85,7 @@ class CampaignRecord:
     crossed_to: Instant = 0
     reconciled_at: Instant = 0
     finished_at: Instant | None = None
+    converting_until: Instant | None = None
     stuck_by: Mapping[StuckBy, Stuck] = field(default_factory=dict)
     paused_reason: str | None = None
     slowed: bool = False
@@ -81,8 +93,10 @@ class CampaignRecord:
     renamed: Mapping[str, Sequence[str]] = field(default_factory=dict)
     evaluation_wanted: int = 0
     everybody_wanted: int = 0
+    left_wanted: int = 0
     enrolled_done: int = 0
     intake_done: int = 0
+    left_done: int = 0
     shapes: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -113,4 +127,19 @@ class CampaignRecord:
     @property
     def evaluation_owed(self) -> bool:
         """Whether a command made an evaluation necessary that no run has carried out as a whole."""
-        return self.enrolled_owed or self.intake_owed
+        return self.enrolled_owed or self.intake_owed or self.left_owed
+
+    @property
+    def left_owed(self) -> bool:
+        """Whether those who have left are still to be evaluated for another goal."""
+        return self.left_done < self.left_wanted
+
+    @property
+    def converting(self) -> bool:
+        """Whether it has ended and conversions are still counted in it."""
+        return self.converting_until is not None and self.state in (CampaignState.FINISHED, CampaignState.CANCELLED)
+
+    @property
+    def concerned(self) -> bool:
+        """Whether a change of a user brings an evaluation: while it runs or stands still, and while it converts."""
+        return self.state in GOING or self.state is CampaignState.PAUSED or self.converting

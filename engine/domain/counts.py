@@ -5,6 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from engine.clock import Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """How many users a workspace has; `estimated` tells that nobody counted them all."""
+
+    users: int
+    estimated: bool
+
+    def at_least(self, users: int) -> Population:
+        """Never fewer than were found among them."""
+        return self if users <= self.users else Population(users, self.estimated)
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """Those who were treated alike: how many entered, and how many of them converted."""
+
+    entered: int
+    converted: int
+
+    @property
+    def rate(self) -> float | None:
+        """The share that converted; None where nobody entered."""
+        return self.converted / self.entered if self.entered else None
+
 
 @dataclass(frozen=True, slots=True)
 class MessageCounts:
@@ -30,7 +57,11 @@ class FailureCount:
 
 @dataclass(frozen=True, slots=True)
 class CampaignCounts:
-    """One campaign: `entered = active + exited(reason)`; messages by name; conversions as a fact beside the exits."""
+    """One campaign: `entered = active + exited(reason)`; messages by name; conversions as a fact beside the exits.
+
+    `holdout` and `converted_holdout` are parts of `entered` and `converted`. `last_entered` is when the last stay
+    began.
+    """
 
     entered: int
     active: int
@@ -39,3 +70,20 @@ class CampaignCounts:
     converted: int
     converted_holdout: int
     messages: Mapping[str, MessageCounts]
+    last_entered: Instant | None = None
+
+    @property
+    def treated(self) -> Arm:
+        """Those who get messages."""
+        return Arm(self.entered - self.holdout, self.converted - self.converted_holdout)
+
+    @property
+    def held_out(self) -> Arm:
+        """Those who get none, to compare with."""
+        return Arm(self.holdout, self.converted_holdout)
+
+    @property
+    def uplift(self) -> float | None:
+        """By how much the rate of those who get messages is above the holdout's; None where there are not both."""
+        treated, held = self.treated.rate, self.held_out.rate
+        return None if treated is None or held is None else treated - held

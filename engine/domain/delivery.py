@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import StrEnum
 from typing import NamedTuple, Protocol, TypeAlias
 
 from engine.clock import Instant
+from engine.domain.lifecycle import SkipReason
 
 
 class Versioned(Protocol):
@@ -25,7 +27,8 @@ class Delivery(NamedTuple):
     """A delivery on its way, as the deliver step reads it: of the stay `id` at `version`.
 
     `user` is the user key, `chosen_at` campaign time, `attempts` those that came to an end, `slice` the slice that
-    chose it. `token` is the mark of the attempt that is open, None while it is queued.
+    chose it. `token` is the mark of the attempt that is open, None while it is queued. `held` counts the attempts in a
+    row that ended for a cause that is not the recipient's.
     """
 
     id: str
@@ -36,6 +39,30 @@ class Delivery(NamedTuple):
     attempts: int = 0
     slice: str | None = None
     token: str | None = None
+    held: int = 0
+
+
+class Cause(StrEnum):
+    """Whom a refusal is about: that decides what it costs the delivery, and what a person is told."""
+
+    RECIPIENT = "recipient"
+    """This recipient or this mail: the attempt counts, and a delivery has a limited number of them."""
+    PROVIDER = "provider"
+    """The server is away or busy: no attempt is used up."""
+    US = "us"
+    """Our sender, log-in or standing: no attempt is used up, and the campaign is stuck until a person mends it."""
+    UNSURE = "unsure"
+    """A policy whose owner the answer does not tell. While nobody is taken it is about us, though the attempt counts;
+    once the server takes other mails of the campaign it is about this one."""
+
+
+class Bounce(StrEnum):
+    """Whether a refusal says that nothing should ever be sent to the address again."""
+
+    NO = "no"
+    LIKELY = "likely"
+    """It says so without a status code that would prove it: believed once the server has taken another mail."""
+    SURE = "sure"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +72,34 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Not now: try again after `after` (system time); `reason` is a short code such as `smtp_451`."""
+    """Not now: try again after `after` (system time); `reason` is a short code such as `smtp_451`.
+
+    `cause` is whom it is about, `said` what the provider said, for the person who has to mend it; it holds no address.
+    Neither makes two retries unequal.
+    """
 
     after: timedelta
     reason: str
+    cause: Cause = field(default=Cause.RECIPIENT, compare=False, repr=False)
+    said: str = field(default="", compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """It was not sent and never will be, for a reason that is nobody's fault: the address, for instance."""
+
+    reason: SkipReason
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Never: the provider refused it for good, or it could not be made; `reason` is a short code."""
+    """Never: the provider refused it for good, or it could not be made; `reason` is a short code.
+
+    `bounce` tells whether the address itself is dead.
+    """
 
     reason: str
+    bounce: Bounce = field(default=Bounce.NO, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +109,7 @@ class Unknown:
     reason: str
 
 
-Outcome: TypeAlias = Sent | Retry | Failed | Unknown
+Outcome: TypeAlias = Sent | Retry | Skipped | Failed | Unknown
 
 
 class Envelope(NamedTuple):

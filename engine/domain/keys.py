@@ -88,6 +88,11 @@ def suffix_of_stay(key: str) -> str:
     return key.split("/", 2)[2].rsplit("/", 1)[0]
 
 
+def user_of_stay(key: str) -> str:
+    """The user key inside an enrolment id."""
+    return f"{key.partition('/')[0]}/{suffix_of_stay(key)}"
+
+
 def entry_of(key: str) -> int:
     """The number of the stay of an enrolment id `w/c/h/u/entry`."""
     return int(key.rsplit("/", 1)[1])

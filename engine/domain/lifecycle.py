@@ -62,6 +62,8 @@ class SkipReason(StrEnum):
     CANCELLED = "cancelled"
     EXITED = "exited"
     SUPPRESSED = "suppressed"
+    NO_ADDRESS = "no_address"
+    NO_SMTPUTF8 = "no_smtputf8"
 
 
 class RunState(StrEnum):
@@ -96,7 +98,7 @@ SENTENCES: Final[Mapping[StrEnum, str]] = {
     DeliveryState.QUEUED: "Chosen; a deliver slice will send it, not before its time.",
     DeliveryState.ATTEMPTING: "Marked durably with a token; the provider is being called or has been.",
     DeliveryState.SENT: "The provider took it.",
-    DeliveryState.FAILED: "The provider refused it for good, or it could not be made (no address, a broken template).",
+    DeliveryState.FAILED: "The provider refused it for good, or it could not be made (a broken template).",
     DeliveryState.UNKNOWN: "Nobody can tell whether the provider took it; it is not repeated.",
     DeliveryState.SKIPPED: "It was not sent, for a reason that is counted.",
     RunState.PLANNING: "Its slices are being written.",
@@ -110,6 +112,17 @@ SENTENCES: Final[Mapping[StrEnum, str]] = {
     SliceState.DEAD: "It kept killing its worker; its one user's stay ended as failed(poison).",
 }
 
+SKIPPED_BECAUSE: Final[Mapping[SkipReason, str]] = {
+    SkipReason.HOLDOUT: "The user is in the holdout.",
+    SkipReason.TOO_LATE: "Its `not_after` had passed.",
+    SkipReason.CANCELLED: "The campaign was cancelled, or the message was removed.",
+    SkipReason.EXITED: "The user left the campaign before it was sent.",
+    SkipReason.SUPPRESSED: "The user is unsubscribed or deleted, or mail to the address bounced.",
+    SkipReason.NO_ADDRESS: "The user has no usable address: it is missing, empty, or no address.",
+    SkipReason.NO_SMTPUTF8: "The address needs SMTPUTF8, which the mail server or the recipient's does not offer.",
+}
+"""Each reason for which a chosen message is not sent, with a sentence. None of them is a failure."""
+
 _C, _D = CampaignState, DeliveryState
 TRANSITIONS: Final[Mapping[StrEnum, frozenset[StrEnum]]] = {
     _C.DRAFT: frozenset({_C.SCHEDULED, _C.LIVE, _C.CANCELLED}),
@@ -122,7 +135,7 @@ TRANSITIONS: Final[Mapping[StrEnum, frozenset[StrEnum]]] = {
     StayState.ACTIVE: frozenset({StayState.ENDED}),
     StayState.ENDED: frozenset(),
     _D.QUEUED: frozenset({_D.ATTEMPTING, _D.SKIPPED, _D.FAILED}),
-    _D.ATTEMPTING: frozenset({_D.SENT, _D.FAILED, _D.UNKNOWN, _D.QUEUED}),
+    _D.ATTEMPTING: frozenset({_D.SENT, _D.FAILED, _D.UNKNOWN, _D.SKIPPED, _D.QUEUED}),
     _D.UNKNOWN: frozenset({_D.SENT, _D.FAILED}),
     _D.FAILED: frozenset({_D.QUEUED}),
     _D.SENT: frozenset(),

@@ -25,13 +25,16 @@ class PutBack:
     """Deliveries of the stays `ids`, marked with `token`, that are queued again, to be tried after `after`.
 
     `after` is system time, by MongoDB's clock; the stays are looked at at campaign time `at`: a look while they were
-    attempting had to wait, whatever had changed.
+    attempting had to wait, whatever had changed. `counted` tells that the attempt is one of the few that a delivery
+    has, `held` how many in a row were not the recipient's fault.
     """
 
     ids: Sequence[str]
     token: str
     after: timedelta
     at: Instant
+    counted: bool = True
+    held: int = 0
 
 
 End: TypeAlias = Settling | PutBack

@@ -14,7 +14,8 @@ class RunKind(StrEnum):
 
     `launch` finds the whole audience, `pass` those whom time alone has let into it since the last pass, `due` stays
     whose time has come, `idle` stays without a settled message for longer than the inactivity window, `stays` every
-    active stay (after an edit or a cancel), `resume` everybody after a pause, `reconcile` everybody: the safety net.
+    active stay (after an edit or a cancel), `resume` everybody after a pause or an edit of the goal, `reconcile`
+    everybody: the safety net.
     """
 
     LAUNCH = "launch"
@@ -49,6 +50,9 @@ SLICE_OF_RUN = {
 
 OF_ENROLLED = frozenset({RunKind.STAYS, RunKind.RESUME, RunKind.RECONCILE})
 """Runs that evaluate everybody who is enrolled."""
+
+OF_EVERYBODY = frozenset({RunKind.RESUME, RunKind.RECONCILE})
+"""Runs that evaluate everybody, also those who have left."""
 
 OF_USERS = frozenset({SliceKind.CANDIDATES, SliceKind.EVERYBODY})
 """Slices that read users; the others read stays."""
@@ -105,7 +109,7 @@ class Run:
     @property
     def evaluates_all(self) -> bool:
         """Whether it evaluates everybody who may enter, not only whom time has let in since another pass."""
-        return self.kind in (RunKind.RESUME, RunKind.RECONCILE) or (self.kind is RunKind.PASS and self.after is None)
+        return self.kind in OF_EVERYBODY or (self.kind is RunKind.PASS and self.after is None)
 
 
 @dataclass(frozen=True, slots=True)

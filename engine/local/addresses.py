@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
 
 from pydantic import SecretStr
 
 from engine.local.program import ServiceName
+from engine.service_addresses import MONGO, REDIS, SEARCH, require_readable
 from engine.settings import Settings
+
+_SCHEMES: Final[dict[ServiceName, tuple[str, ...]]] = {
+    "mongo": MONGO,
+    "broker": REDIS,
+    "cache": REDIS,
+    "elastic": SEARCH,
+}
+_SECRET_OPTION: Final = re.compile(r"((?:^|&)[^&=]*(?:password|secret|token|key)[^&=]*=)[^&]*", re.IGNORECASE)
+_HIDDEN: Final = r"\1***"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +45,25 @@ class Urls:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What `tidegate status` shows of one service. `state` is `given`, `running`, `ended` or `absent`."""
+    """What `tidegate status` shows of one service.
+
+    `state` is `given`, `running`, `restarting` (it died, and its owner starts it again), `ended` or `absent`; the rest
+    as in `engine.local.record.Entry`.
+    """
 
     name: ServiceName
     state: str
     url: str
     pid: int | None
+    since: str = ""
+    restarts: int = 0
+    last_exit: str = ""
+    answers: bool | None = None
+    """Whether a given address takes connections; None where nobody asked, or only its driver can tell."""
+
+    def asked(self, reaches: Callable[[str], bool | None]) -> Status:
+        """The same with what `reaches` says of its address."""
+        return replace(self, answers=reaches(self.url))
 
 
 def given(settings: Settings) -> dict[ServiceName, str]:
@@ -53,8 +78,17 @@ def given(settings: Settings) -> dict[ServiceName, str]:
     return {name: url.get_secret_value() for name, url in secrets.items() if url}
 
 
+def require_given(name: ServiceName, url: str) -> None:
+    """Check an address that the settings give. Raises `WrongCall`, which never quotes it."""
+    require_readable(f"services.{name}_url", url, _SCHEMES[name])
+
+
 def without_secrets(url: str) -> str:
-    """`url` with user and password left out."""
-    parts = urlsplit(url)
-    _, at, host = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"***@{host}").geturl() if at else url
+    """`url` with user, password and whatever else is secret left out, also where it is malformed.
+
+    Up to the last `@` everything counts as user and password: an unescaped one may hold any character.
+    """
+    head, at, shown = url.rpartition("@")
+    scheme = head.partition("://")[0] + "://" if "://" in head else ""
+    path, mark, options = shown.partition("?")
+    return f"{scheme}{at and '***@'}{path}{mark}{_SECRET_OPTION.sub(_HIDDEN, options)}"

@@ -1,4 +1,4 @@
-"""Who runs `tidegate up` for a folder: one at a time, findable by `down`, recognised when it was killed."""
+"""Who runs the engine for a folder: one at a time, findable by `down`, recognised when it was killed."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Presence:
         self._path = var / "up.json"
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Be the runner for a while. Raises `WrongCall` while another one is."""
+    def held(self, command: str = "tidegate up") -> Iterator[None]:
+        """Be the runner for a while, by this command. Raises `WrongCall` while another one is."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.with_name(".up.lock").open("ab") as lock:
             try:
@@ -34,9 +34,9 @@ class Presence:
             except BlockingIOError as taken:
                 runner = self.runner()
                 who = f" (pid {runner.pid})" if runner else ""
-                message = f"tidegate up already runs for {self._path.parent}{who}"
+                message = f"{self.command()} already runs for {self._path.parent}{who}"
                 raise WrongCall(message, remedy="`tidegate down` ends it; or give another paths.var") from taken
-            self._path.write_text(json.dumps(asdict(myself())), encoding="utf-8")
+            self._path.write_text(json.dumps({**asdict(myself()), "command": command}), encoding="utf-8")
             try:
                 yield
             finally:
@@ -44,11 +44,23 @@ class Presence:
 
     def runner(self) -> Born | None:
         """The process that runs it now; None if there is none or it was killed."""
+        told = self._read()
         try:
-            born = Born(**json.loads(self._path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            born = Born(int(told["pid"]), told["birth"])
+        except (ValueError, KeyError):
             return None
         return born if born.alive else None
+
+    def command(self) -> str:
+        """By which command it runs."""
+        return self._read().get("command", "tidegate up")
+
+    def _read(self) -> dict[str, str]:
+        try:
+            told = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return {key: str(value) for key, value in told.items()} if isinstance(told, dict) else {}
 
     def end(self, patience: timedelta) -> bool:
         """Tell the runner to end and wait for it; after `patience` tell it again, which kills. False: none ran."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,9 +14,29 @@ from typing import Final
 from engine.errors import Fault, InvalidSource, Mark, WrongCall
 
 _LINE: Final = re.compile(r"([A-Za-z0-9_-]+):[ \t]*(\S.*)")
-_ASSIGNMENT: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
-_VARIABLE: Final = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
-_SHELL: Final = re.compile(r"[|&;<>()`*?\[\]{}~#!\n$]")  # what needs a shell to be understood
+_OPERATORS: Final = re.compile(r"[|&;<>()`\n]")  # more than one command, or another way to run it
+_PLAIN: Final = re.compile(
+    r"""(?P<assignments>(?:[A-Za-z_]\w*=(?:'[^']*'|"[^"]*"|\\.|[^\s'"\\])*\s+)*)"""
+    r"""(?P<program>[\w./+-]+)(?:\s|$)""",
+    re.ASCII,
+)
+_BUILTINS: Final = frozenset(
+    re.findall(
+        r"\S+",
+        """
+        . : alias bg bind break builtin caller case cd chdir command compgen complete continue coproc declare dirs
+        disown do done echo elif else enable esac eval exec exit export false fc fg fi for function getopts hash help
+        history if in jobs kill let local logout mapfile popd printf pushd pwd read readarray readonly return select
+        set shift shopt source suspend test then time times trap true type typeset ulimit umask unalias unset until
+        wait while
+        """,
+    )
+)
+"""Words that a shell runs itself; a program of the same name may do something else."""
+PROGRAM: Final = "tidegate"
+FIRST_PORT: Final = 5000
+PORTS_A_TYPE: Final = 100
+"""`PORT` of the first process of the first type, and its distance to the next type's: as honcho and foreman have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +45,6 @@ class ProcessType:
 
     name: str
     command: str
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """How a command is run: arguments, variables added, and whether a shell stands between us and it."""
-
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
-    by_shell: bool
 
 
 def read_procfile(path: Path) -> tuple[ProcessType, ...]:
@@ -90,34 +101,45 @@ def parse_scale(texts: Iterable[str], names: Sequence[str]) -> dict[str, int]:
     return scale
 
 
-def launch(command: str, env: Mapping[str, str]) -> Launch:
-    """How to run `command` with the environment `env`.
+def by_shell(command: str) -> tuple[str, ...]:
+    """How a line is run: by `/bin/sh -c`, as honcho, foreman and Heroku run it, so that it means the same here.
 
-    A plain command runs without a shell, its `$NAME`s filled in, so that a signal reaches the program itself, once: a
-    worker fleet that hears TERM twice gives up its work. Anything else runs by `/bin/sh -c`.
+    In a line that is one plain command the shell is told to give it its place (`exec`), so that the program itself is
+    our child: a signal then reaches it once. A worker fleet that hears TERM twice gives up its work.
     """
-    by_shell = Launch(("/bin/sh", "-c", command), {}, by_shell=True)
-    if _SHELL.search(_VARIABLE.sub("", command)) or ("$" in command and "'" in command):
-        return by_shell
-    try:
-        words = [filled for word in shlex.split(command) if (filled := _filled(word, env)) or not word]
-    except ValueError:  # a quote without its end: let the shell say so
-        return by_shell
-    added = {}
-    while words and (found := _ASSIGNMENT.fullmatch(words[0])):
-        added[found[1]] = found[2]
-        words.pop(0)
-    return Launch(tuple(words), added, by_shell=False) if words else by_shell
+    found = _PLAIN.match(command)
+    if found is None or found["program"] in _BUILTINS or _OPERATORS.search(command):
+        return ("/bin/sh", "-c", command)
+    return ("/bin/sh", "-c", f"{found['assignments']}exec {command[found.end('assignments') :]}")
 
 
-def _filled(word: str, env: Mapping[str, str]) -> str:
-    """`word` with `$NAME` and `${NAME}` replaced; an unset one is empty, as in a shell."""
-    return _VARIABLE.sub(lambda found: env.get(found[1] or found[2], ""), word)
+def ports(types: Sequence[ProcessType], scale: Mapping[str, int], given: str | None) -> Iterator[int]:
+    """The `PORT` of each process, in order of the types: `given` or 5000, the next process one more, the next type 100.
+
+    A type that is left out by its scale keeps its hundred. A `given` that is no number counts as not given.
+    """
+    first = int(given) if given and given.isascii() and given.isdigit() else FIRST_PORT
+    for place, kind in enumerate(types):
+        yield from range(first + place * PORTS_A_TYPE, first + place * PORTS_A_TYPE + scale.get(kind.name, 1))
 
 
 def environment(*layers: Mapping[str, str]) -> dict[str, str]:
-    """Our environment with `layers` over it, and output unbuffered, so that lines appear when they are written."""
+    """Our environment with `layers` over it, our own programs first on `PATH`, and output unbuffered.
+
+    A line such as `tidegate worker fast` means the tidegate that reads it, also where its folder is not on `PATH`;
+    and lines of output appear when they are written.
+    """
     merged = {**os.environ, "PYTHONUNBUFFERED": "1"}
     for layer in layers:
         merged.update(layer)
+    merged["PATH"] = os.pathsep.join([*own_folders(), merged.get("PATH") or os.defpath])
     return merged
+
+
+def own_folders() -> list[str]:
+    """Where this program's commands lie: beside its Python, and beside the script that was called."""
+    called = Path(sys.argv[0])
+    folders = [Path(sys.executable).parent]
+    if called.name == PROGRAM and called.is_file():
+        folders.append(called.absolute().parent)
+    return list(dict.fromkeys(map(str, folders)))

@@ -22,18 +22,35 @@ FILE: Final = "services.json"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One service: its address and ports, its process (None: ended in order), its data, and who started it."""
+    """One service: its address and ports, its process (None: ended in order), its data, and who started it.
+
+    Nobody owns what was left running on purpose. `since` is when it was started (ISO 8601, UTC), `restarts` how often
+    it was started again since its owner began, `last_exit` how it ended before that.
+    """
 
     url: str
     ports: tuple[int, ...]
     process: Born | None
     home: str
     owner: Born | None
+    since: str = ""
+    restarts: int = 0
+    last_exit: str = ""
 
     @property
     def alive(self) -> bool:
         """Whether its process still runs."""
         return self.process is not None and self.process.alive
+
+    @property
+    def died(self) -> bool:
+        """Whether it ended though nobody ended it."""
+        return self.process is not None and not self.process.alive
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether it runs though its owner died; what was left running on purpose has no owner."""
+        return self.alive and self.owner is not None and not self.owner.alive
 
 
 class Record:
@@ -70,6 +87,9 @@ def _entry(raw: Mapping[str, object]) -> Entry:
         process=_born(raw["process"]),
         home=str(raw["home"]),
         owner=_born(raw["owner"]),
+        since=str(raw.get("since", "")),
+        restarts=int(str(raw.get("restarts", 0))),
+        last_exit=str(raw.get("last_exit", "")),
     )
 
 

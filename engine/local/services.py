@@ -2,7 +2,8 @@
 
 `LocalServices(var).start()` is what `tidegate up`, the demo and the tests call. A service for which an address is given
 is never started. Whoever started a service ends it with `stop`; one left by a killed run is recognised by its record
-(pid and birth) or, if there was no time to write one, by a mark in its environment, and is used again or ended.
+(pid and birth) or, if there was no time to write one, by a mark in its environment, and is used again or ended: who
+uses it again owns it from then on. `keep` starts again what dies.
 """
 
 from __future__ import annotations
@@ -15,20 +16,23 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, Self
 
 from engine.births import Born, birth_of, myself
 from engine.errors import ServiceUnreachable
-from engine.local.addresses import Status, Urls, given
+from engine.local.addresses import Status, Urls, given, require_given
 from engine.local.distribution import locked
 from engine.local.elastic import Elastic
+from engine.local.keeper import Keeper
 from engine.local.mongod import Mongod
 from engine.local.ports import free_ports, is_free
 from engine.local.processes import end_groups, marked_groups, spawn
 from engine.local.program import CannotStart, Program, Say, ServiceName
 from engine.local.record import NAMES, Entry, Record
+from engine.local.supervisor import how_ended
 from engine.local.valkey import Valkey
 from engine.settings import Settings
 
@@ -45,11 +49,12 @@ class LocalServices:
     """The services of the folder `var`; `addresses` maps service names to those used instead.
 
     `heap` is Elasticsearch's, as Java writes it; `cache_memory` bounds the cache, as Valkey writes it;
-    `mongo_cache_gb` bounds mongod's cache. `say` is told of what takes long.
+    `mongo_cache_gb` bounds mongod's cache. `say` is told of what takes long. They belong to `owner` (default: this
+    process), a process that lives on where this one is killed, and ends what is its own.
     """
 
     @classmethod
-    def of(cls, settings: Settings, say: Say = lambda _: None) -> Self:
+    def of(cls, settings: Settings, say: Say = lambda _: None, owner: Born | None = None) -> Self:
         """The services that `settings` describe: an address given there is used, the rest is local to `paths.var`."""
         engine = settings.engine
         return cls(
@@ -58,6 +63,7 @@ class LocalServices:
             heap=engine.elastic_heap,
             cache_memory=engine.cache_memory,
             say=say,
+            owner=owner,
         )
 
     def __init__(
@@ -69,7 +75,9 @@ class LocalServices:
         cache_memory: str = "256mb",
         mongo_cache_gb: float = 1.0,
         say: Say = lambda _: None,
+        owner: Born | None = None,
     ) -> None:
+        self._owner, self._for_another = owner or myself(), owner is not None
         self.var = var.resolve()
         self.given = dict(addresses or {})
         self.notes: list[str] = []
@@ -87,6 +95,7 @@ class LocalServices:
         self._prepared: dict[ServiceName, Future[None]] = {}
         self._search_may_start = threading.Event()
         self._children: dict[ServiceName, subprocess.Popen[bytes]] = {}
+        self._adopted: set[ServiceName] = set()
         self._ending = threading.Event()
 
     def start(self, names: Iterable[ServiceName] = NAMES, *, wait_for_search: bool = True) -> Urls:
@@ -113,7 +122,14 @@ class LocalServices:
         self._search_may_start.set()
 
     def launch(self, names: Iterable[ServiceName]) -> None:
-        """Begin to start services, and return at once; `url` waits for one."""
+        """Begin to start services, and return at once; `url` waits for one.
+
+        Raises `WrongCall` where an address that is given cannot be read, before anything starts.
+        """
+        names = list(names)
+        for name in names:
+            if name in self.given:
+                require_given(name, self.given[name])
         self.var.mkdir(parents=True, exist_ok=True)
         for name in names:
             if name not in self._launches:
@@ -168,6 +184,8 @@ class LocalServices:
 
         Raises `ServiceUnreachable` when one that the engine needs is neither.
         """
+        for name, url in self.given.items():
+            require_given(name, url)
         states = {status.name: status for status in self.status()}
         for name in ("mongo", "broker", "cache"):
             if states[name].state not in {"given", "running"}:
@@ -187,11 +205,30 @@ class LocalServices:
                 shown.append(Status(name, "given", self.given[name], None))
             elif entry is None:
                 shown.append(Status(name, "absent", "", None))
-            elif entry.alive and entry.process is not None:
-                shown.append(Status(name, "running", entry.url, entry.process.pid))
             else:
-                shown.append(Status(name, "ended", entry.url, None))
+                shown.append(_status(name, entry))
         return shown
+
+    def keep(self) -> None:
+        """From now on start again what dies of the services launched here, at its old address, until `stop`."""
+        for name, launch in self._launches.items():
+            if name not in self.given:
+                launch.add_done_callback(partial(self._keep, name))
+
+    def _keep(self, name: ServiceName, launch: Future[str]) -> None:
+        if not launch.cancelled() and launch.exception() is None and not self._ending.is_set():
+            self.keeper.start([name])
+
+    @cached_property
+    def keeper(self) -> Keeper:
+        """What starts again the services that die."""
+        return Keeper(self._record.read, self._restart, self._ending, self._say)
+
+    def leave(self) -> None:
+        """Leave what this object started running on purpose: nobody owns it any more."""
+        for name, entry in self._record.read().items():
+            if self._started(name, entry):
+                self._record.write(name, replace(entry, owner=None))
 
     def stop(self, *, everything: bool = False, discard: bool = False) -> list[ServiceName]:
         """End the services that this object started (`everything`: all of the folder); returns their names.
@@ -200,10 +237,14 @@ class LocalServices:
         """
         self._ending.set()
         self.start_search()
+        self.keeper.join()
         self._pool.shutdown(wait=True, cancel_futures=True)
         entries = {
             name: entry for name, entry in self._record.read().items() if everything or self._started(name, entry)
         }
+        return self._end(entries, discard=discard)
+
+    def _end(self, entries: Mapping[ServiceName, Entry], *, discard: bool = False) -> list[ServiceName]:
         groups = {name: group for name, entry in entries.items() if (group := _group(entry))}
         strays = [group for name in entries for group in marked_groups(MARK, self._mark(name))]
         end_groups([*groups.values(), *strays], patience=timedelta(0) if discard else STOP_PATIENCE)
@@ -218,9 +259,10 @@ class LocalServices:
         return list(groups)
 
     def _started(self, name: ServiceName, entry: Entry) -> bool:
-        """Whether what is recorded is what this object started, and not what another started after a crash."""
+        """Whether what is recorded is what this object started or took over, not what another started after a crash."""
         child = self._children.get(name)
-        return child is not None and entry.process is not None and child.pid == entry.process.pid
+        mine = child is not None and entry.process is not None and child.pid == entry.process.pid
+        return mine or ((self._for_another or name in self._adopted) and entry.owner == self._owner)
 
     def _ensure(self, name: ServiceName) -> str:
         """The address of a serving `name`: given, running already, or started now."""
@@ -230,6 +272,7 @@ class LocalServices:
         with locked(self.var / f".{name}.lock"):
             entry = self._record.read().get(name)
             if entry and entry.process and entry.alive and self._serves(program, entry.ports, entry.process):
+                self._adopt(name, entry)
                 return entry.url
             self._end_leftovers(name, entry)
             home = self._home(program, entry)
@@ -240,6 +283,30 @@ class LocalServices:
                     shutil.rmtree(home, ignore_errors=True)
                 raise
 
+    def _adopt(self, name: ServiceName, entry: Entry) -> None:
+        """Own a running service whose owner died: who uses it ends it, for nobody else would."""
+        if entry.orphaned:
+            self._adopted.add(name)
+            self._record.write(name, replace(entry, owner=self._owner))
+
+    def _restart(self, name: ServiceName) -> Entry:
+        """Start again a service that died, on its old ports and data; gives its new entry. Raises `CannotStart`."""
+        program = self._programs[name]
+        with locked(self.var / f".{name}.lock"):
+            entry = self._record.read()[name]
+            if entry.alive:
+                return entry  # somebody else was quicker
+            dead = self._children.get(name)
+            last_exit = how_ended(dead.wait()) if dead else "died"
+            self._end_leftovers(name, None)  # what it may have left in its group
+            if not _usable(entry, program):
+                taken = ", ".join(map(str, entry.ports))
+                raise CannotStart(f"{name}: its port {taken} is taken", remedy="end the program that took it")
+            again = replace(entry, restarts=entry.restarts + 1, last_exit=last_exit)
+            if self._try(program, Path(entry.home), entry.ports, again) is None:
+                raise CannotStart(f"{name}: it does not start{_last_words(self.var / f'{name}.log')}")
+            return self._record.read()[name]
+
     def _try_ports(self, program: Program, home: Path, entry: Entry | None) -> str:
         """Start `program` on its old ports if they are free, else on others. Raises `CannotStart`."""
         for attempt in range(_TRIES):
@@ -249,7 +316,7 @@ class LocalServices:
                 return started
         raise CannotStart(f"{program.name}: it does not start{_last_words(self.var / f'{program.name}.log')}")
 
-    def _try(self, program: Program, home: Path, ports: tuple[int, ...]) -> str | None:
+    def _try(self, program: Program, home: Path, ports: tuple[int, ...], before: Entry | None = None) -> str | None:
         """Start `program` once and wait until it serves; None if it ended first, e.g. because a port was taken."""
         chosen = self._chosen[program.name]
         if not chosen.done():
@@ -264,7 +331,9 @@ class LocalServices:
         command = replace(command, env={**command.env, MARK: self._mark(program.name)})
         child = spawn(command, log=self.var / f"{program.name}.log", cwd=home)
         born = Born(child.pid, birth_of(child.pid) or "")
-        entry = Entry(program.url(ports), ports, born, str(home), myself())
+        past = (before.restarts, before.last_exit) if before else (0, "")
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        entry = Entry(program.url(ports), ports, born, str(home), self._owner, since, *past)
         self._record.write(program.name, entry)
         self._children[program.name] = child
         began = time.monotonic()
@@ -279,6 +348,8 @@ class LocalServices:
                 break
         end_groups([child.pid], patience=timedelta(0))
         child.wait()
+        if before is None:  # whoever starts it again goes on trying; else it is over
+            self._record.write(program.name, replace(entry, process=None))
         if self._ending.is_set():
             raise CannotStart(f"{program.name}: ended while it started")
         if time.monotonic() > deadline:
@@ -316,6 +387,14 @@ class LocalServices:
 
     def _mark(self, name: ServiceName) -> str:
         return f"{self.var}:{name}"
+
+
+def _status(name: ServiceName, entry: Entry) -> Status:
+    """How a recorded service is; one that died is on its way back as long as its owner lives."""
+    again = entry.died and entry.owner is not None and entry.owner.alive
+    state = "running" if entry.alive else "restarting" if again else "ended"
+    pid = entry.process.pid if entry.alive and entry.process is not None else None
+    return Status(name, state, entry.url, pid, entry.since, entry.restarts, entry.last_exit)
 
 
 def _usable(entry: Entry, program: Program) -> bool:

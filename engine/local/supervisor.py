@@ -19,21 +19,27 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
+import psutil
+
 from engine.local.guard import MARK, start_guard
 from engine.local.output import Output
 from engine.local.processes import end_groups, marked_groups
-from engine.local.procfile import ProcessType, environment, launch
+from engine.local.procfile import ProcessType, by_shell, environment, ports
+from engine.local.supervised import State, Supervised, Tell, untold
 
 STOP_TIMEOUT: Final = timedelta(seconds=20)  # a batch lasts 1.5 s at most, a provider's answer up to 15 s
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TICK: Final = 0.1  # seconds; a death is noticed within this even if somebody else holds the output open
 _CHUNK: Final = 64 * 1024
 _INTERRUPTED: Final = 130
+_SHELLS: Final = frozenset({"sh", "dash", "bash", "ash", "busybox", "ksh", "zsh"})
+_SHELL_CODES: Final = {126: "its command cannot be executed", 127: "its command is not found"}
+"""What a shell's exit codes mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +65,14 @@ class Instance:
 
     name: str
     type: ProcessType
+    port: int
     child: subprocess.Popen[bytes] | None = None
-    by_shell: bool = False
+    by_shell: bool = False  # whether a shell leads its group; known when it is told to end
     born_at: float = 0.0
+    since: datetime | None = None
     deaths: int = 0
+    restarts: int = 0
+    last_exit: str = ""
     start_at: float | None = 0.0
     kill_at: float | None = None
 
@@ -71,7 +81,8 @@ class Instance:
 class Supervisor:
     """Runs process types, `scale` of each (1 if not named), with `env` added to their environment, in `cwd`.
 
-    `stop_timeouts` by type name; `run` may be called once, in the main thread (it handles signals).
+    `stop_timeouts` by type name; `run` may be called once, in the main thread (it handles signals). `tell` hears how
+    each process is, whenever that changes.
     """
 
     types: Sequence[ProcessType]
@@ -81,11 +92,15 @@ class Supervisor:
     env: Mapping[str, str] = field(default_factory=dict)
     stop_timeouts: Mapping[str, timedelta] = field(default_factory=dict)
     backoff: Backoff = Backoff()
+    tell: Tell = untold
 
     def __post_init__(self) -> None:
         self._mark = uuid.uuid4().hex
         self._selector = selectors.DefaultSelector()
-        self._instances = [Instance(name, kind) for name, kind in instances(self.types, self.scale)]
+        first = self.env.get("PORT") or os.environ.get("PORT")
+        numbered = zip(instances(self.types, self.scale), ports(self.types, self.scale, first), strict=True)
+        self._instances = [Instance(name, kind, port) for (name, kind), port in numbered]
+        self._told: list[Supervised] = []
         self._heard: list[int] = []  # signals, in the order they came
 
     def run(self) -> int:
@@ -113,6 +128,14 @@ class Supervisor:
                 self._stop(now, obeyed, signal.Signals(number).name)
             for instance in self._instances:
                 self._look_at(instance, now, stopping=obeyed > 0)
+            self._tell_changes()
+
+    def _tell_changes(self) -> None:
+        healthy = time.monotonic() - self.backoff.healthy.total_seconds()  # who was started before that is
+        states = [_state(one, failing=one.deaths > 1 and one.born_at > healthy) for one in self._instances]
+        if states != self._told:
+            self._told = states
+            self.tell(states)
 
     def _look_at(self, instance: Instance, now: float, *, stopping: bool) -> None:
         """Do what is due for one process: bury it, start it, or kill it."""
@@ -126,14 +149,14 @@ class Supervisor:
             _signal_group(instance.child.pid, signal.SIGKILL)
 
     def _start(self, instance: Instance, now: float) -> None:
-        env = environment(self.env, {MARK: self._mark, "TIDEGATE_PROCESS": instance.name})
-        how = launch(instance.type.command, env)
-        instance.start_at, instance.born_at, instance.by_shell = None, now, how.by_shell
+        own = {MARK: self._mark, "TIDEGATE_PROCESS": instance.name, "PORT": str(instance.port)}
+        instance.restarts += instance.since is not None
+        instance.start_at, instance.born_at, instance.since = None, now, datetime.now(UTC)
         try:
             child = subprocess.Popen(
-                how.argv,
+                by_shell(instance.type.command),
                 cwd=self.cwd,
-                env={**env, **how.env},
+                env=environment(self.env, own),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -141,7 +164,8 @@ class Supervisor:
                 bufsize=0,
             )
         except OSError as error:
-            self.output.say(f"{instance.name} cannot be started: {error}")
+            instance.last_exit = f"cannot be started: {error}"
+            self.output.say(f"{instance.name} {instance.last_exit}")
             self._again(instance, now)
             return
         instance.child = child
@@ -163,7 +187,9 @@ class Supervisor:
             self._close(child)
         self.output.finish(instance.name)
         instance.child, instance.kill_at = None, None
-        self.output.say(f"{instance.name} ended {how_ended(child.returncode)}")
+        instance.last_exit = how_ended(child.returncode)
+        why = _SHELL_CODES.get(child.returncode, "")
+        self.output.say(f"{instance.name} ended {instance.last_exit}{why and f': {why}'}")
         if not stopping:
             self._again(instance, now)
 
@@ -202,6 +228,7 @@ class Supervisor:
                 continue
             timeout = self.stop_timeouts.get(instance.type.name, STOP_TIMEOUT)
             instance.kill_at = now + timeout.total_seconds()
+            instance.by_shell = _led_by_shell(instance.child.pid)
             if instance.by_shell:  # the shell would keep it to itself
                 _signal_group(instance.child.pid, signal.SIGTERM)
             else:  # a fleet's main process tells its workers; hearing it twice, they would drop their work
@@ -238,6 +265,22 @@ def instances(types: Sequence[ProcessType], scale: Mapping[str, int]) -> list[tu
         count = scale.get(kind.name, 1)
         named += [(kind.name if count == 1 else f"{kind.name}.{number}", kind) for number in range(1, count + 1)]
     return named
+
+
+def _state(instance: Instance, *, failing: bool) -> Supervised:
+    state: State = "restarting" if instance.child is None else "failing" if failing else "running"
+    pid = None if instance.child is None else instance.child.pid
+    since = "" if instance.since is None else instance.since.isoformat(timespec="seconds")
+    return Supervised(instance.name, state, pid, since, instance.restarts, instance.last_exit)
+
+
+def _led_by_shell(pid: int) -> bool:
+    """Whether a shell still leads this group; one that ran a plain command has given it its place."""
+    try:
+        words = psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return False
+    return bool(words) and Path(words[0]).name.lstrip("-") in _SHELLS
 
 
 def _lingers(instance: Instance) -> bool:

@@ -8,12 +8,13 @@ serves is no error: the cached scan and Elasticsearch answer it, and without the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from engine.campaign.compiled import CampaignPredicate
 from engine.clock import Clock, Instant, millis
 from engine.domain.campaign import CampaignRecord
+from engine.domain.counts import Population
 from engine.domain.lifecycle import CampaignState
 from engine.pipeline.book import CampaignBook, Entry
 from engine.predicate.compiled import CompiledPredicate, Crossing
@@ -37,7 +38,7 @@ class Advice:
     `part` says which; `served_by` names the index, list or key range that serves it (None: a scan reads all `users` of
     the workspace). `reads` is about how many users are read to find it (None: only those who are looked at anyway).
     `index` is the one that is missing, in order of its keys, and `would_read` about how many users it would leave to
-    read; both None where none would help.
+    read; both None where none would help. `estimated` tells that `users` were not counted.
     """
 
     workspace: str
@@ -48,6 +49,7 @@ class Advice:
     reads: int | None
     index: tuple[str, ...] | None = None
     would_read: int | None = None
+    estimated: bool = False
 
     @property
     def text(self) -> str:
@@ -55,7 +57,8 @@ class Advice:
         if self.served_by is not None:
             about = "those who are looked at" if self.reads is None else f"about {self.reads:,} users"
             return f"{self.part}: {self.served_by}, {about}"
-        scan = f"a MongoDB scan reads every user of {self.workspace} ({self.users:,})"
+        about = "about " if self.estimated else ""
+        scan = f"a MongoDB scan reads every user of {self.workspace} ({about}{self.users:,})"
         if self.index is None or self.would_read is None:
             return f"{self.part}: no index would help; {scan}"
         keys = ", ".join(f"{key}: 1" for key in self.index)
@@ -68,8 +71,8 @@ class IndexReads(Protocol):
     def serving(self, collection: str, query: Mapping[str, Any]) -> Sequence[str]:
         """The indexes that would serve a filter; none: a scan."""
 
-    def users(self, workspace: str) -> int:
-        """About how many there are."""
+    def users(self, workspace: str) -> Population:
+        """How many there are, counted where they are few."""
 
     def matching(self, workspace: str, query: Mapping[str, Any], total: int) -> int:
         """About how many of the `total` users match."""
@@ -91,7 +94,7 @@ class Advising:
         self._book = book
         self._clock = clock
         self._known: dict[tuple[str, str], int] = {}
-        self._totals: dict[str, int] = {}
+        self._totals: dict[str, Population] = {}
 
     def advise(self) -> list[Advice]:
         """The advice for every campaign that is not over, by workspace and name. Raises what `CampaignBook.of` does."""
@@ -99,7 +102,7 @@ class Advising:
         self._known.clear()
         self._totals.clear()
         return [
-            advice
+            replace(advice, estimated=self._totals[advice.workspace].estimated)
             for record in self._campaigns.everything()
             if record.state not in OVER
             for advice in self._campaign(self._book.of(record), as_of)
@@ -172,7 +175,7 @@ class Advising:
     def _users(self, workspace: str) -> int:
         if workspace not in self._totals:
             self._totals[workspace] = self._indexes.users(workspace)
-        return self._totals[workspace]
+        return self._totals[workspace].users
 
 
 def paths_of(query: Mapping[str, Any]) -> list[str]:

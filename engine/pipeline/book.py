@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 from time import monotonic
@@ -19,6 +19,7 @@ from engine.failure_text import reason_of
 from engine.pipeline.ports import CampaignStore
 from engine.policy.models import CampaignKind, Cost, Profile
 from engine.policy.policyset import CampaignFacts, PolicySet
+from engine.predicate.compiled import CompiledPredicate
 from engine.predicate.fields import Catalogue
 from engine.predicate.workspace_set import LiveWorkspaces, shape_of_field
 
@@ -38,7 +39,7 @@ class Entry:
     """One campaign at one revision: its record, its file, its compiled form, and what a look reads of a user.
 
     `fields` and `events` are those that any of its predicates names; `names` are what a change of a user must name to
-    concern it (`engine.domain.looks.Changed`).
+    concern it (`engine.domain.looks.Changed`), `goal_names` those of the goal alone (None: it has no goal).
     """
 
     record: CampaignRecord
@@ -48,6 +49,7 @@ class Entry:
     fields: frozenset[str] = frozenset()
     events: frozenset[str] = frozenset()
     names: frozenset[str] = frozenset()
+    goal_names: frozenset[str] | None = None
 
     @property
     def catalogue(self) -> Catalogue:
@@ -192,7 +194,16 @@ class CampaignBook:
         unknown = list(unknown_fields(loaded.file, loaded.catalogue.fields, loaded.texts))
         if unknown:
             raise _unfit(record, "; ".join(unknown))
-        return Entry(record, loaded, compiled, loaded.catalogue.projection(fields, events), fields, events, names)
+        projection = loaded.catalogue.projection(fields, events)
+        goal = None if compiled.goal is None else _names(compiled.goal.predicates)
+        return Entry(record, loaded, compiled, projection, fields, events, names, goal)
+
+
+def _names(named: Sequence[CompiledPredicate]) -> frozenset[str]:
+    """What a change of a user must name to concern one of these predicates."""
+    found = frozenset[str]().union(*(one.fields for one in named))
+    found |= {f"event:{name}" for one in named for name in one.events}
+    return found | {"lists"} if any(one.lists for one in named) else found
 
 
 def _named(compiled: CompiledCampaign) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:

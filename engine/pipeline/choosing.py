@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from engine.batching import choose
 from engine.clock import Clock
+from engine.domain.counts import Population
 from engine.domain.keys import HASH_SPACE, HIGHEST, hash_prefix
 from engine.domain.work import AccessPath, Run
 from engine.measuring import measured
@@ -32,6 +33,9 @@ SAMPLE: Final = 2_000
 BY_SEARCH: Final = "by Elasticsearch"
 """How an audience was counted: the only way that reads nobody."""
 
+BEHIND: Final = "it is behind: not every change of a user has reached it"
+"""Why Elasticsearch is not asked."""
+
 PATIENCE: Final = 3.0
 """Seconds that a plan waits for the feed before it reads MongoDB instead."""
 
@@ -44,6 +48,7 @@ class Chosen:
     """The path of a pass with its estimate, the others, and what it was chosen from.
 
     `why` is a sentence; `matches` is the estimated number of candidates (None: nobody counted) and `counted` says how.
+    All of them are estimates: a launch may find others than the plan.
     """
 
     path: AccessPath
@@ -110,21 +115,37 @@ class Choosing:
         emit("plan.fallback", workspace=run.workspace, campaign=entry.record.name, run=run.id, reason="feed_behind")
         return self.forced(AccessPath.SCAN, entry, wanted, why="the feed is behind: MongoDB itself is read")
 
-    def choose(self, entry: Entry, wanted: Candidates) -> Chosen:
-        """The quickest path by measured rates, whatever the feed says."""
+    def for_plan(self, entry: Entry, wanted: Candidates, path: AccessPath | None, users: Population) -> Chosen:
+        """The path that a launch now would take, or the one asked for; what is behind is not asked for a figure."""
+        if path is None and users.users <= self._small:
+            return self.choose(entry, wanted, users=users)
+        behind = self._search is not None and not self._caught_up(AccessPath.ELASTIC, entry)
+        if path is not None:
+            return self.forced(path, entry, wanted, users=users, behind=behind)
+        return self.choose(entry, wanted, users=users, behind=behind)
+
+    def choose(
+        self, entry: Entry, wanted: Candidates, *, users: Population | None = None, behind: bool = False
+    ) -> Chosen:
+        """The quickest path by measured rates, whatever the feed says.
+
+        `behind` tells that Elasticsearch is not up to date; `users` are the workspace's, where they were counted.
+        """
         workspace = entry.record.workspace
-        users = self.size(workspace)
-        if users <= self._small:
-            only = Estimate(AccessPath.SCAN, users, users / self._rates.read().read[AccessPath.SCAN], 1)
-            why = f"{users} users: too few to look for another way"
-            return Chosen(AccessPath.SCAN, only, (only,), users, None, "not counted", why)
-        told, matches, counted = self._told(entry, wanted, users)
+        there = users or Population(self.size(workspace), estimated=True)
+        about = "about " if there.estimated else ""
+        if there.users <= self._small:
+            only = Estimate(AccessPath.SCAN, there.users, there.users / self._rates.read().read[AccessPath.SCAN], 1)
+            why = f"{about}{there.users:,} users: too few to look for another way"
+            return Chosen(AccessPath.SCAN, only, (only,), there.users, None, "not counted", why)
+        told, matches, counted = self._told(entry, wanted, there.users, behind=behind)
+        there = there.at_least(matches or 0)
         best = told[0]
         second = next((one for one in told[1:] if one.possible), None)
-        why = f"it reads {best.users} of {users} users in about {best.seconds:.2f} s"
+        why = f"it reads about {best.users:,} of {about}{there.users:,} users in about {best.seconds:.2f} s"
         if second is not None:
-            why += f"; the next best, {second.path.value}, takes {second.seconds:.2f} s"
-        return Chosen(best.path, best, told, users, matches, counted, why)
+            why += f"; the next best, {second.path.value}, takes about {second.seconds:.2f} s"
+        return Chosen(best.path, best, told, there.users, matches, counted, why)
 
     def probe(self, entry: Entry, wanted: Candidates) -> bool:
         """Whether a pass over these candidates could find anybody, by one question; True where only the pass can tell.
@@ -139,10 +160,19 @@ class Choosing:
             return bool(self._users.find_range(workspace, wanted.mongo().filter, *whole, 1, {"_id": 1}))
         return self._count(entry, wanted)[0] != 0
 
-    def forced(self, path: AccessPath, entry: Entry, wanted: Candidates, why: str = "it was asked for") -> Chosen:
+    def forced(
+        self,
+        path: AccessPath,
+        entry: Entry,
+        wanted: Candidates,
+        why: str = "it was asked for",
+        *,
+        users: Population | None = None,
+        behind: bool = False,
+    ) -> Chosen:
         """The path that was asked for; MongoDB by key range, with the reason, where it cannot be taken."""
-        users = self.size(entry.record.workspace)
-        told, matches, counted = self._told(entry, wanted, users)
+        size = users.users if users is not None else self.size(entry.record.workspace)
+        told, matches, counted = self._told(entry, wanted, size, behind=behind)
         mine = next((one for one in told if one.path is path and one.possible), None)
         if mine is None:
             mine = next(one for one in told if one.path is AccessPath.SCAN)
@@ -150,24 +180,28 @@ class Choosing:
         elif path in (AccessPath.CACHE, AccessPath.ELASTIC) and not self._caught_up(path, entry):
             mine = next(one for one in told if one.path is AccessPath.SCAN)
             why = "the feed is behind: MongoDB itself is read"
-        return Chosen(mine.path, mine, told, users, matches, counted, why)
+        return Chosen(mine.path, mine, told, max(size, matches or 0), matches, counted, why)
 
-    def _told(self, entry: Entry, wanted: Candidates, users: int) -> tuple[tuple[Estimate, ...], int | None, str]:
+    def _told(
+        self, entry: Entry, wanted: Candidates, users: int, *, behind: bool
+    ) -> tuple[tuple[Estimate, ...], int | None, str]:
         workspace = entry.record.workspace
-        reads = {AccessPath.SCAN: users}
         impossible: dict[AccessPath, str] = {}
         refused = (
             "there is no user cache"
             if self._cache is None
             else self._cache.refused(workspace, entry.fields, entry.events)
         )
-        matches, counted = self._count(entry, wanted)
+        matches, counted = (None, BEHIND) if behind else self._count(entry, wanted)
+        reads: dict[AccessPath, int] = {}
         if matches is None:
             impossible[AccessPath.ELASTIC] = counted
             share = self._sampled(entry, wanted, cached=refused is None)
-            matches, counted = int(share * users), f"estimated from {SAMPLE} users"
+            matches, counted = int(share * users), f"estimated from {SAMPLE:,} users"
         else:
             reads[AccessPath.ELASTIC] = matches
+        users = max(users, matches)  # an estimate may be below what was counted
+        reads[AccessPath.SCAN] = users
         if refused is None:
             reads[AccessPath.CACHE] = users
         else:

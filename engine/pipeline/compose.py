@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final, TypeAlias
 
 from engine.campaign.model import Message
@@ -14,7 +15,7 @@ from engine.channels.message import BadMessage
 from engine.channels.skeleton import Written
 from engine.channels.template_errors import TemplateFailed
 from engine.clock import Instant
-from engine.domain.delivery import Delivery, Envelope, Failed
+from engine.domain.delivery import Cause, Delivery, Envelope, Failed, Retry
 from engine.domain.keys import delivery_key
 from engine.domain.lifecycle import SkipReason
 from engine.errors import WrongCall
@@ -33,7 +34,16 @@ class Skip:
     reason: SkipReason
 
 
-Composed: TypeAlias = Envelope | Skip | Failed
+Composed: TypeAlias = Envelope | Skip | Failed | Retry
+
+NO_SENDER: Final = timedelta(minutes=1)
+"""How long a mail waits that has no sender: until a person names one."""
+
+
+def recipient_of(document: Document) -> str | None:
+    """The envelope address of a user; None where there is none that could be used."""
+    address = document.get("email")
+    return envelope_address(address) if isinstance(address, str) else None
 
 
 class Composing:
@@ -50,11 +60,19 @@ class Composing:
         return dict.fromkeys(ALWAYS, 1) | paths
 
     def compose(
-        self, entry: Entry, one: Delivery, document: Document | None, *, now: Instant, sent_at: Instant
+        self,
+        entry: Entry,
+        one: Delivery,
+        document: Document | None,
+        *,
+        now: Instant,
+        sent_at: Instant,
+        suppressed: Collection[str] = (),
     ) -> Composed:
         """The mail of one delivery. `document` is the user, read from MongoDB just before: consent is never cached.
 
-        `now` is campaign time, `sent_at` system time, for the Date header.
+        `now` is campaign time, `sent_at` system time, for the Date header; `suppressed` are addresses of the batch that
+        bounced. What is the user's own (consent, address) is a skip and no failure.
         """
         message = entry.message(one.message)
         if message is None:
@@ -63,12 +81,13 @@ class Composing:
             return Skip(SkipReason.SUPPRESSED)
         if message.not_after is not None and now > message.not_after:
             return Skip(SkipReason.TOO_LATE)
-        address = document.get("email")
-        recipient = envelope_address(address) if isinstance(address, str) else None
+        recipient = recipient_of(document)
         if recipient is None:
-            return Failed("bad_address" if address else "no_address")
+            return Skip(SkipReason.NO_ADDRESS)
+        if recipient in suppressed:
+            return Skip(SkipReason.SUPPRESSED)
         if entry.catalogue.sender is None and sender_of(entry.loaded, message) is None:
-            return Failed("no_sender")
+            return Retry(NO_SENDER, "no_sender", Cause.US, "the workspace file names no sender")
         mailing = self._mailing(entry, message)
         try:
             written = Written(delivery_key(one.id, one.message), recipient, one.chosen_at, sent_at)

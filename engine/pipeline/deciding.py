@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.campaign.compiled import CompiledCampaign, Facts
 from engine.clock import Instant
 from engine.decide import Decision, Exit, Send, alike, decide
 from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
-from engine.domain.keys import enrolment_id, suffix_of_user
+from engine.domain.keys import enrolment_id, suffix_of_user, user_of_stay
 from engine.domain.lifecycle import DeliveryState, ExitReason, SkipReason, StayState
-from engine.pipeline.ports import CampaignStore, EventReads, StayStore
+from engine.pipeline.ports import CampaignStore, EventReads, StayStore, UserReads
+from engine.pipeline.telling import EndedDelivery, tell_ends
 from engine.policy.models import Profile
 from engine.predicate.fields import Row
 
@@ -37,7 +38,8 @@ class Origin:
 class Deciding:
     """What slices and looks at changed users share: evaluate, then record."""
 
-    def __init__(self, campaigns: CampaignStore, events: EventReads, stays: StayStore) -> None:
+    def __init__(self, campaigns: CampaignStore, events: EventReads, stays: StayStore, users: UserReads) -> None:
+        self._users = users
         self._campaigns = campaigns
         self._events = events
         self._stays = stays
@@ -72,36 +74,55 @@ class Deciding:
         ]
 
     def record(
-        self, campaign: CompiledCampaign, origin: Origin, looks: Sequence[Look], decisions: Sequence[Decision]
+        self,
+        campaign: CompiledCampaign,
+        origin: Origin,
+        looks: Sequence[Look],
+        decisions: Sequence[Decision],
+        *,
+        recheck: bool = False,
     ) -> Counter[str]:
-        """Write decisions; gives what was done, by the names of the telemetry contract."""
+        """Write decisions; gives what was done, by the names of the telemetry contract.
+
+        With `recheck` whoever has changed since the rows were read is evaluated again: the look that the change brought
+        may have come and gone before this write. Looks of one user come one after another and need none.
+        """
         counts: Counter[str] = Counter()
+        written: dict[str, Row] = {}
         opened: list[Enrolment] = []
         changes: list[StayChange] = []
         for look, decision in zip(looks, decisions, strict=True):
             if decision.enters is not None and look.row is not None:
                 opened.append(_opened(campaign, origin, look.suffix, look.row.key, decision))
+                written[opened[-1].id] = look.row
                 if look.stay is not None and decision.converted_at is not None:
-                    changes.append(_converted(origin, look.stay, decision.converted_at))
+                    changes.append(_converted(origin, look.stay, decision.converted_at, None))
             elif look.stay is not None:
                 change = _changed(campaign, origin, look.stay, decision)
                 if change is not None:
                     changes.append(change)
+                    if look.row is not None:
+                        written[change.id] = look.row
         if opened:
             inserted = self._stays.enter(opened)
             self._again_after_command(campaign, origin, inserted)
             overtaken = [stay.id for stay in opened if stay.id not in inserted]
             if overtaken:
                 self._stays.wake(overtaken, origin.as_of)
+            _tell(campaign, [_skipped(origin, stay) for stay in opened if stay.settled and stay.id in inserted])
             counts["entered"] += len(inserted)
             counts["conflicts"] += len(overtaken)
         if changes:
             matched = self._stays.advance(changes)
             if matched < len(changes):
                 # Whoever came first may know less of the user or the campaign: what was read here must not be lost.
-                self._stays.wake(self._stays.overtaken(changes), origin.as_of)
+                # A stay that has ended is looked at again for its conversion.
+                self._stays.wake(self._stays.overtaken(changes), origin.as_of, left=campaign.goal is not None)
+            self._tell_changes(campaign, origin, looks, changes, all_written=matched == len(changes))
             counts["exited"] += sum(change.exit is not None for change in changes)
             counts["conflicts"] += len(changes) - matched
+        if recheck:
+            self._again_after_change(origin, written)
         counts["chosen"] += sum(stay.outgoing is not None for stay in opened)
         counts["chosen"] += sum(change.outgoing is not None for change in changes)
         counts["holdout"] += sum(
@@ -109,11 +130,14 @@ class Deciding:
         )
         return +counts
 
-    def enter_alike(self, campaign: CompiledCampaign, origin: Origin, rows: Sequence[Row]) -> Counter[str] | None:
+    def enter_alike(
+        self, campaign: CompiledCampaign, origin: Origin, rows: Sequence[Row], *, recheck: bool = False
+    ) -> Counter[str] | None:
         """Enter users who match (in the order of their keys), all by one decision; those who were in are left alone.
 
-        None where the decision depends on the user; then nothing is written.
+        None where the decision depends on the user; then nothing is written. `recheck` is that of `record`.
         """
+        known = {row.key: row for row in rows} if recheck else {}
         held: list[str] = []
         entering = [row.key for row in rows]
         if campaign.holdout:
@@ -131,11 +155,20 @@ class Deciding:
             model = _opened(campaign, origin, *pairs[0], decision)
             inserted = self._stays.enter_alike(model, pairs)
             self._again_after_command(campaign, origin, inserted)
+            if recheck:
+                self._again_after_change(origin, {key: known[user_of_stay(key)] for key in inserted})
             counts["entered"] += len(inserted)
             if model.outgoing is not None:
                 counts["chosen"] += len(inserted)
             if isinstance(decision.outcome, Send) and decision.outcome.skip is SkipReason.HOLDOUT:
                 counts["holdout"] += len(inserted)
+            if model.settled:
+                user_of = dict(zip(map(_id_like(model), pairs), users, strict=True))
+                settled = model.settled[-1]
+                _tell(
+                    campaign,
+                    [EndedDelivery(key, user_of[key], settled, origin.as_of, origin.id) for key in sorted(inserted)],
+                )
         return +counts
 
     def _again_after_command(self, campaign: CompiledCampaign, origin: Origin, entered: Collection[str]) -> None:
@@ -146,6 +179,55 @@ class Deciding:
         found = self._campaigns.state_of(campaign.uid) if entered else None
         if found is not None and found.evaluation_wanted != campaign.evaluation_wanted:
             self._stays.wake(list(entered), origin.as_of)
+
+    def _again_after_change(self, origin: Origin, written: Mapping[str, Row]) -> None:
+        """Wake the enrolments (by id) whose users are no longer as they were read."""
+        if not written:
+            return
+        found = self._users.read_keys([row.key for row in written.values()], {"rev": 1})
+        revisions = {raw["_id"]: raw["rev"] for raw in found}
+        self._stays.wake([key for key, row in written.items() if revisions.get(row.key) != row.rev], origin.as_of)
+
+    def _tell_changes(
+        self,
+        campaign: CompiledCampaign,
+        origin: Origin,
+        looks: Sequence[Look],
+        changes: Sequence[StayChange],
+        *,
+        all_written: bool,
+    ) -> None:
+        """Tell the skips among written changes; where another write came first, what stands now says which they are."""
+        ended = {change.id: change.settled for change in changes if change.settled is not None}
+        if not ended:
+            return
+        stays = {look.stay.id: look.stay for look in looks if look.stay is not None}
+        if not all_written:
+            now = self._stays.latest_of(campaign.uid, [stays[key].user for key in ended])
+            written = {stay.id: stay.settled for stay in now.values()}
+            ended = {key: settled for key, settled in ended.items() if settled in written.get(key, ())}
+        _tell(campaign, [_skipped_change(origin, stays[key], settled) for key, settled in ended.items()])
+
+
+def _tell(campaign: CompiledCampaign, skipped: Sequence[EndedDelivery]) -> None:
+    tell_ends(campaign.workspace, campaign.name, campaign.uid, skipped)
+
+
+def _skipped(origin: Origin, stay: Enrolment) -> EndedDelivery:
+    """The delivery that a new stay was opened with, settled in the same write."""
+    return EndedDelivery(stay.id, stay.user, stay.settled[-1], origin.as_of, origin.id)
+
+
+def _skipped_change(origin: Origin, stay: Enrolment, settled: Settled) -> EndedDelivery:
+    """A delivery that a look settled: the one that was on its way, or one that it chose and skipped at once."""
+    if stay.outgoing is None:
+        return EndedDelivery(stay.id, stay.user, settled, origin.as_of, origin.id)
+    return EndedDelivery(stay.id, stay.user, settled, stay.outgoing.chosen_at, stay.outgoing.slice)
+
+
+def _id_like(model: Enrolment) -> Callable[[tuple[str, str]], str]:
+    """Gives the id of a stay like `model` for (suffix, user key)."""
+    return lambda pair: enrolment_id(model.workspace, model.campaign, pair[0], model.entry)
 
 
 def _opened(campaign: CompiledCampaign, origin: Origin, suffix: str, user: str, decision: Decision) -> Enrolment:
@@ -176,6 +258,10 @@ def _opened(campaign: CompiledCampaign, origin: Origin, suffix: str, user: str, 
 
 def _changed(campaign: CompiledCampaign, origin: Origin, stay: Enrolment, decision: Decision) -> StayChange | None:
     """What a decision writes on a stay; None where it says what is written already."""
+    if campaign.only_converts:
+        if decision.converted_at is None and decision.holds_until == stay.due_at:
+            return None
+        return _converted(origin, stay, decision.converted_at, decision.holds_until)
     outgoing, settled, due_at = _choice(origin, decision)
     reason = decision.outcome.reason if isinstance(decision.outcome, Exit) else None
     if reason is not None and stay.outgoing is not None:
@@ -197,9 +283,9 @@ def _changed(campaign: CompiledCampaign, origin: Origin, stay: Enrolment, decisi
     )
 
 
-def _converted(origin: Origin, stay: Enrolment, at: Instant) -> StayChange:
-    """The conversion of an ended stay, found by the look that opens the next one."""
-    return StayChange(stay.id, stay.version, stay.revision, origin.as_of, None, converted_at=at)
+def _converted(origin: Origin, stay: Enrolment, at: Instant | None, due_at: Instant | None) -> StayChange:
+    """The conversion of a stay that stays as it is otherwise: it has ended, or its campaign stands still."""
+    return StayChange(stay.id, stay.version, stay.revision, origin.as_of, due_at, converted_at=at)
 
 
 def _choice(origin: Origin, decision: Decision) -> tuple[Outgoing | None, Settled | None, Instant | None]:

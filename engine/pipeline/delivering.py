@@ -6,24 +6,27 @@ Consent and address are read from MongoDB just before a batch is sent.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
 from engine.channels.port import Channel
-from engine.clock import Clock
-from engine.domain.delivery import Delivery
+from engine.clock import Clock, millis
+from engine.domain.delivery import Cause, Delivery, Retry
 from engine.domain.keys import stay_prefix
-from engine.domain.lifecycle import GOING, CampaignState
+from engine.domain.lifecycle import GOING, CampaignState, DeliveryState
+from engine.domain.stuck import Stuck, StuckBy
 from engine.domain.work import Slice
-from engine.pipeline.book import CampaignBook
-from engine.pipeline.compose import Composing
-from engine.pipeline.ports import CampaignStore, DeliveryStore, UserReads
+from engine.pipeline.book import CampaignBook, Entry
+from engine.pipeline.compose import Composing, recipient_of
+from engine.pipeline.lease_keeper import LeaseKeeper
+from engine.pipeline.ports import CampaignStore, DeliveryStore, Document, SuppressionStore, UserReads
 from engine.pipeline.recovering import Recovering
-from engine.pipeline.sending import Sending
+from engine.pipeline.sending import LONGEST_HELD, Sending
 from engine.pipeline.telling import slice_labels
 from engine.pipeline.watching import Watching
 from engine.pipeline.working import Hold, Progress, SliceWorker
+from engine.pressure import over_budget
 from engine.telemetry.events import emit
 
 READ_AHEAD: Final = 1_000
@@ -37,6 +40,10 @@ PATIENCE: Final = 2.0
 
 LONGEST: Final = 1.0
 """Seconds after which a batch ends at the next window, so that a stop or a pause is noticed."""
+
+
+JUDGING: Final = 0.05
+"""Share of a thread's time that judging one campaign's failures may take while it sends."""
 
 
 class Delivering:
@@ -53,8 +60,12 @@ class Delivering:
         channels: Callable[[str], Channel],
         watching: Watching,
         clock: Clock,
+        suppressions: SuppressionStore,
+        keeper: LeaseKeeper,
         bounces: str = "",
     ) -> None:
+        self._suppressions = suppressions
+        self._keeper = keeper
         self._watching = watching
         self._worker = worker
         self._campaigns = campaigns
@@ -66,6 +77,7 @@ class Delivering:
         self._clock = clock
         self._composing = Composing(bounces)
         self._pace = SURELY / PATIENCE
+        self._judged: dict[str, float] = {}
 
     def run(self, slice_id: str) -> None:
         """Work on one delivering slice; safe to call twice, late or for a slice that is gone."""
@@ -93,8 +105,40 @@ class Delivering:
         while self._recovering.run(piece, entry, found):
             found = self._outgoing(prefix, after, until)  # what was put back is sent in its turn
         waiting = [one for one in found if one.token is None]
-        sending = Sending(
+        wanted = self._composing.projection(entry)
+        documents = {raw["_id"]: raw for raw in self._users.read_keys([one.user for one in waiting], wanted)}
+        sending = self._sending(hold, entry, documents)
+        profile = self._book.profile(entry.record)
+        most = profile.window_of("email", at_most_once=entry.loaded.file.at_most_once)
+        done = 0
+        try:
+            while done < len(waiting) and (done == 0 or self._clock.monotonic() - began < LONGEST):
+                window = waiting[done : done + window_size(most, sending.pace)]
+                done += len(window)
+                sending.window(window, documents)
+                if sending.refusal is not None and not sending.taken:
+                    sending.hold(waiting[done:], sending.refusal)
+                    done = len(waiting)
+                elif self._fails_too_much(entry, sending):
+                    break
+        finally:
+            sending.settle()
+            self._pace = sending.pace
+        self._mark(entry, sending, waiting)
+        took = timedelta(seconds=self._clock.monotonic() - began)
+        if waiting:
+            emit("batch.delivered", **slice_labels(piece, entry.record.name), duration=took, **dict(sending.counts))
+        if self._fails_too_much(entry, sending):
+            self._judge(entry)
+        if done < len(waiting):
+            return Progress(waiting[done - 1].id.removeprefix(prefix), sending.counts)
+        return Progress(_behind(found, prefix), sending.counts)
+
+    def _sending(self, hold: Hold, entry: Entry, documents: Mapping[str, Document]) -> Sending:
+        addresses = [address for raw in documents.values() if (address := recipient_of(raw)) is not None]
+        return Sending(
             self._deliveries,
+            self._suppressions,
             self._composing,
             self._channels("email"),
             self._clock,
@@ -103,28 +147,60 @@ class Delivering:
             # asked for after they were read: not earlier than they were chosen
             now=self._clock.campaign_clock(),
             pace=self._pace,
+            keeping=self._keeper.keeping,
+            suppressed=self._suppressions.among(entry.record.workspace, addresses),
         )
-        wanted = self._composing.projection(entry)
-        documents = {raw["_id"]: raw for raw in self._users.read_keys([one.user for one in waiting], wanted)}
-        most = self._book.profile(entry.record).window_of("email", at_most_once=entry.loaded.file.at_most_once)
-        done = 0
-        try:
-            while done < len(waiting) and (done == 0 or self._clock.monotonic() - began < LONGEST):
-                window = waiting[done : done + window_size(most, sending.pace)]
-                done += len(window)
-                sending.window(window, documents)
-        finally:
-            sending.settle()
-            self._pace = sending.pace
-        took = timedelta(seconds=self._clock.monotonic() - began)
-        if waiting:
-            emit("batch.delivered", **slice_labels(piece, entry.record.name), duration=took, **dict(sending.counts))
-        if done < len(waiting):
-            return Progress(waiting[done - 1].id.removeprefix(prefix), sending.counts)
-        return Progress(_behind(found, prefix), sending.counts)
+
+    def _mark(self, entry: Entry, sending: Sending, waiting: Sequence[Delivery]) -> None:
+        """Tell people that the provider refuses us; take that back once it has taken what it had refused."""
+        record, refusal = entry.record, sending.refusal
+        marked = record.stuck_by.get(StuckBy.SENDER)
+        if refusal is not None and _is_obstacle(refusal, sending, waiting):
+            reason = _sentence(refusal)
+            if marked is None or marked.reason != reason:
+                self._campaigns.set_stuck(record.uid, StuckBy.SENDER, reason)
+                labels = {"workspace": record.workspace, "campaign": record.name, "campaign_uid": record.uid}
+                emit("campaign.stuck", **labels, reason=reason)
+        elif marked is not None and (sending.mended or (sending.taken and self._is_old(marked))):
+            self._campaigns.set_stuck(record.uid, StuckBy.SENDER, None)
+
+    def _fails_too_much(self, entry: Entry, sending: Sending) -> bool:
+        """Whether this batch alone exceeds the error budget, so that the campaign is judged now and not at the end.
+
+        Judging counts the whole campaign: one that was found to be within its budget is left alone for a while.
+        """
+        failed = sending.counts[DeliveryState.FAILED]
+        budget = self._book.profile(entry.record).errors.budget
+        if not over_budget(failed, failed + sending.counts[DeliveryState.SENT], budget):
+            return False
+        return self._clock.monotonic() >= self._judged.get(entry.record.uid, float("-inf"))
+
+    def _judge(self, entry: Entry) -> None:
+        began = self._clock.monotonic()
+        self._watching.failures(entry.record)
+        took = self._clock.monotonic() - began
+        self._judged[entry.record.uid] = began + max(1.0, took / JUDGING)
+
+    def _is_old(self, marked: Stuck) -> bool:
+        """Whether everything that was refused has been tried again since."""
+        return self._clock.system_now() - marked.since > 2 * millis(LONGEST_HELD)
 
     def _outgoing(self, prefix: str, after: str, until: str) -> list[Delivery]:
         return self._deliveries.outgoing(prefix, after, until, self._clock.campaign_now(), READ_AHEAD)
+
+
+def _is_obstacle(refusal: Retry, sending: Sending, waiting: Sequence[Delivery]) -> bool:
+    """Whether a person should be told: at once of what only a person mends, of an outage at its second try."""
+    if refusal.cause is Cause.PROVIDER:
+        return not sending.taken and any(one.held > 0 for one in waiting)
+    return refusal.cause is Cause.US or not sending.taken
+
+
+def _sentence(refusal: Retry) -> str:
+    said = f": {refusal.said}" if refusal.said else ""
+    if refusal.cause is Cause.PROVIDER:
+        return f"no mail can be handed over ({refusal.reason}{said}); the mails wait, and it is tried again"
+    return f"the mail server refuses us ({refusal.reason}{said}); the mails wait, and go on once it is mended"
 
 
 def window_size(most: int, pace: float) -> int:

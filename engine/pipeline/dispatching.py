@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Final
 
 from engine.domain.campaign import CampaignRecord
-from engine.domain.lifecycle import LOOKED_AT, SliceState
+from engine.domain.lifecycle import LOOKED_AT, CampaignState, SliceState
 from engine.domain.work import Run, SliceKind, Waiting
 from engine.fairness import Turns, share
 from engine.pipeline.book import CampaignBook, routing_facts
@@ -81,14 +81,18 @@ class Dispatching:
     def _drop_left(self, waiting: Sequence[Waiting], records: Mapping[str, CampaignRecord]) -> None:
         """Delivering slices that wait for a back-off while others deliver what is left: their campaign has finished."""
         for one in waiting:
-            if one.kind is SliceKind.DELIVER and one.campaign not in records and not one.held:
+            record = records.get(one.campaign)
+            ended = record is None or record.state is CampaignState.FINISHED
+            if one.kind is SliceKind.DELIVER and ended and not one.held:
                 self._slices.end_unclaimed(one.id, SliceState.DROPPED)
 
     def _lane(self, one: Waiting, records: Mapping[str, CampaignRecord]) -> str | None:
         """The lane of a slice under the policies in force; None where its campaign stands still."""
         record = records.get(one.campaign)
         delivering = one.kind is SliceKind.DELIVER
-        if record is None or record.uid in self._obstacles.unfit or (record.state not in LOOKED_AT and not delivering):
+        if record is None or record.uid in self._obstacles.unfit:
+            return None
+        if record.state not in LOOKED_AT and not record.converting and not delivering:
             return None
         kind = LaneKind.DELIVER if delivering else LaneKind.DECIDE
         return route(self._book.policies, routing_facts(record), suspect=one.suspect, kind=kind)

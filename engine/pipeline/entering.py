@@ -68,7 +68,10 @@ class Entering:
         rows = sorted(found.rows, key=_key)
         passage("slice.decided", (f"/{suffix_of_user(row.key)}/" for row in rows))
         origin = Origin(piece.id, piece.as_of)
-        counts = self._enter(hold, campaign, profile, origin, rows, exact=wanted.exact) if rows else Counter[str]()
+        counts: Counter[str] = Counter()
+        if rows:
+            cached = found.changes is not None
+            counts += self._enter(hold, campaign, profile, origin, rows, exact=wanted.exact, cached=cached)
         if counts["entered"] and self._recheck is not None and found.changes is not None:
             self._recheck.changed(piece.workspace, rows, found.changes)
         counts["users"] = found.read
@@ -86,18 +89,20 @@ class Entering:
         rows: Sequence[Row],
         *,
         exact: bool,
+        cached: bool,
     ) -> Counter[str]:
+        """Enter those of `rows` who are let in; what came from the cache is rechecked against the cache, afterwards."""
         if exact and campaign.again_after is None:
             if self._clock.monotonic() >= hold.until:
                 raise LeaseLost
-            entered = self._deciding.enter_alike(campaign, origin, rows)
+            entered = self._deciding.enter_alike(campaign, origin, rows, recheck=not cached)
             if entered is not None:
                 return entered
         looks = self._looks(campaign, rows)
         decisions = self._deciding.evaluate(campaign, profile, looks, origin.as_of)
         if self._clock.monotonic() >= hold.until:
             raise LeaseLost  # what was read may be old by now: another worker may have gone on from here
-        return self._deciding.record(campaign, origin, looks, decisions)
+        return self._deciding.record(campaign, origin, looks, decisions, recheck=not cached)
 
     def _looks(self, campaign: CompiledCampaign, rows: Sequence[Row]) -> list[Look]:
         """Those who were never in; where a campaign is entered again, also those whose last stay has ended."""

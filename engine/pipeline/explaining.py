@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from engine.campaign.compiled import CompiledCampaign, Facts
-from engine.clock import Clock, Instant, format_instant
+from engine.clock import Clock, Instant, format_instant, millis
 from engine.decide import Decision, Exit, Ignore, Send, Wait, decide
 from engine.domain.campaign import CampaignRecord
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import user_key
-from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason
+from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason
 from engine.failure_text import reason_of
 from engine.pipeline.book import CampaignBook, Unfit
-from engine.pipeline.ports import EventReads, StayStore, UserReads
+from engine.pipeline.compose import recipient_of
+from engine.pipeline.ports import Document, EventReads, StayStore, SuppressionStore, UserReads
 from engine.predicate.compiled import LeafResult
 
 _EXITS = {
@@ -35,7 +36,7 @@ class Explanation:
 
     `now` says in a sentence what a look at `as_of` decides, `next_look` when it is looked at next by time (None: only a
     change of the user or the next pass brings one). `audience` holds each leaf of the audience with its data, `stays`
-    every stay with its deliveries.
+    every stay with its deliveries. `address` says why no mail reaches the user at present; empty where it would.
     """
 
     record: CampaignRecord
@@ -47,6 +48,7 @@ class Explanation:
     next_look: Instant | None
     audience: Sequence[LeafResult]
     stays: Sequence[Enrolment]
+    address: str = ""
 
 
 STUCK: Final = "the campaign is stuck, and nothing is promised until that is mended"
@@ -56,8 +58,15 @@ class Explaining:
     """The use case behind `explain CAMPAIGN USER`."""
 
     def __init__(
-        self, book: CampaignBook, users: UserReads, events: EventReads, stays: StayStore, clock: Clock
+        self,
+        book: CampaignBook,
+        users: UserReads,
+        events: EventReads,
+        stays: StayStore,
+        suppressions: SuppressionStore,
+        clock: Clock,
     ) -> None:
+        self._suppressions = suppressions
         self._book = book
         self._users = users
         self._events = events
@@ -95,6 +104,23 @@ class Explaining:
             next_look=latest.due_at if latest is not None and not _stands(record) else None,
             audience=leaves,
             stays=stays,
+            address=self._address(record.workspace, documents[0]) if documents else "",
+        )
+
+    def _address(self, workspace: str, document: Document) -> str:
+        """Why no mail reaches a user, as the deliver step would find it."""
+        if document.get("deleted") or document.get("unsubscribed") is True:
+            return "" if document.get("deleted") else f"unsubscribed: mails are skipped ({SkipReason.SUPPRESSED})"
+        recipient = recipient_of(document)
+        if recipient is None:
+            what = "is no address" if document.get("email") else "is missing"
+            return f"the e-mail address {what}: mails are skipped ({SkipReason.NO_ADDRESS})"
+        bounced = self._suppressions.get(workspace, recipient)
+        if bounced is None:
+            return ""
+        return (
+            f"mail to the address bounced ({bounced.reason}) at {format_instant(bounced.since)}: "
+            f"mails are skipped ({SkipReason.SUPPRESSED}) until `tidegate user unsuppress`"
         )
 
     def _unfit(self, record: CampaignRecord, user_id: str, key: str, as_of: Instant, reason: str) -> Explanation:
@@ -127,7 +153,7 @@ def _sentence(
         return f"the campaign is {campaign.state}: nobody is evaluated before it is live"
     match decision.outcome:
         case Ignore():
-            return _outside(campaign, facts, stay, decision, as_of)
+            return _outside(campaign, facts, stay, as_of)
         case Exit(reason):
             return f"the next look ends the stay ({reason}): {_EXITS[reason]}"
         case Send(message, skip):
@@ -137,23 +163,34 @@ def _sentence(
             return _waiting(stay, decision)
 
 
-def _outside(
-    campaign: CompiledCampaign, facts: Facts, stay: Enrolment | None, decision: Decision, as_of: Instant
-) -> str:
+def _outside(campaign: CompiledCampaign, facts: Facts, stay: Enrolment | None, as_of: Instant) -> str:
     if facts.row is None:
         return "no such user is known"
     if facts.row.deleted:
         return "the user was deleted"
-    if stay is not None and decision.holds_until is not None:
-        return f"the last stay has ended; a new one may begin at {format_instant(decision.holds_until)}"
+    converting = "" if stay is None else _converting(campaign, stay, as_of)
+    if stay is not None and campaign.intake_open and campaign.again_after is not None and stay.ended_at is not None:
+        opens = stay.ended_at + millis(campaign.again_after)
+        if as_of < opens:
+            return f"the last stay has ended; a new one may begin at {format_instant(opens)}{converting}"
     if stay is not None and campaign.again_after is None:
         reason = f" ({stay.reason}): {_EXITS[stay.reason]}" if stay.reason else ""
-        return f"the stay has ended{reason}; this campaign is entered once"
+        return f"the stay has ended{reason}; this campaign is entered once{converting}"
     if not campaign.intake_open:
-        return f"nobody enters: the campaign is {campaign.state}"
+        return f"nobody enters: the campaign is {campaign.state}{converting}"
     if not campaign.audience.matches(facts, as_of):
         return "the user does not match the audience"
     return "the goal is reached already, so the user does not enter"
+
+
+def _converting(campaign: CompiledCampaign, stay: Enrolment, as_of: Instant) -> str:
+    """Until when a conversion of an ended stay is counted."""
+    if campaign.goal is None or stay.converted_at is not None:
+        return ""
+    closes = campaign.goal.closes(stay.entered_at)
+    if closes is None:
+        return "; a conversion is counted for ever"
+    return f"; a conversion is counted until {format_instant(closes)}" if as_of <= closes else ""
 
 
 def _waiting(stay: Enrolment | None, decision: Decision) -> str:

@@ -280,7 +280,7 @@ class Feeding:
         self._tended = min(self._tended, self._clock.monotonic() - TENDED + 1)
         if "search" not in self._away:
             self._away.add("search")
-            emit("service.lost", service="elasticsearch", reason=type(error).__name__)
+            emit("service.lost", service="elasticsearch", reason=type(error).__name__, error=error)
 
 
 def drain(feeding: Feeding, wait: timedelta = timedelta(milliseconds=20)) -> int:

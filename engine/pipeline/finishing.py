@@ -7,10 +7,10 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
-from engine.clock import Clock
+from engine.clock import Clock, Instant
 from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import CampaignState, RunState, SliceState
-from engine.domain.work import OF_ENROLLED, Run, RunKind
+from engine.domain.work import OF_ENROLLED, OF_EVERYBODY, Run, RunKind
 from engine.failpoints import passage
 from engine.pipeline.entering import MEASURED, READ_US, TIMED
 from engine.pipeline.ports import CampaignStore, Doorbell, RunStore, SliceStore, StayStore
@@ -34,8 +34,11 @@ class Finishing:
         clock: Clock,
         name_of: Callable[[str], str],
         rates: RateStore,
+        converts_until: Callable[[CampaignRecord], Instant | None],
     ) -> None:
+        """`converts_until`: until when conversions are counted in a campaign that finishes (`Converting.until`)."""
         self._rates = rates
+        self._converts_until = converts_until
         self._runs = runs
         self._slices = slices
         self._campaigns = campaigns
@@ -62,7 +65,11 @@ class Finishing:
         if run.kind in PASSING:
             self._campaigns.crossed([run.campaign], run.as_of, reconciled=run.kind is not RunKind.PASS)
         self._campaigns.evaluated(
-            run.campaign, run.evaluation, enrolled=run.kind in OF_ENROLLED, intake=run.evaluates_all
+            run.campaign,
+            run.evaluation,
+            enrolled=run.kind in OF_ENROLLED,
+            intake=run.evaluates_all,
+            left=run.kind in OF_EVERYBODY,
         )
         if not self._runs.move(run, RunState.DECIDED, results):
             return False
@@ -109,10 +116,12 @@ class Finishing:
             return False
         if self._stays.has_open(record.uid):
             return False
-        end = self._clock.campaign_now()
-        if not self._campaigns.move(record, CampaignState.FINISHED, exactly=True, finished_at=end, stuck_by=None):
+        until, end = self._converts_until(record), self._clock.campaign_now()
+        ended = {"finished_at": end, "converting_until": until, "stuck_by": None}
+        if not self._campaigns.move(record, CampaignState.FINISHED, exactly=True, **ended):
             return False
         passage("campaign.finished")
-        self._stays.clear_due(record.uid)
+        if until is None:  # else time may bring conversions: what is due is evaluated, and nothing else comes of it
+            self._stays.clear_due(record.uid)
         emit("campaign.finished", workspace=record.workspace, campaign=record.name, campaign_uid=record.uid)
         return True

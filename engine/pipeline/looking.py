@@ -228,6 +228,8 @@ class Looking:
         record = entry.record
         campaign = entry.compiled.at_state(record, launching=False)
         inside = [key for key in keys if (record.uid, key) in stays]
+        if campaign.only_converts:
+            inside = [key for key in inside if stays[record.uid, key].converted_at is None]
         looks = [Look(stay.suffix, rows.get(key), stay) for key in inside for stay in (stays[record.uid, key],)]
         if campaign.intake_open:
             strangers = [rows[key] for key in keys if key in rows and (record.uid, key) not in stays]

@@ -71,14 +71,14 @@ class Openness:
 
         Open are: a change that the feed has not handled, a look whose time has come, a scheduled campaign whose start
         has come, an evaluation that a command made necessary, a pass not yet made after campaign time was set, an
-        undecided run, a stay due, a delivery on its way
-        that is not put off in campaign time. Paused campaigns stand still and do not count.
+        undecided run, a stay due, a delivery on its way that is not put off in campaign time. Paused campaigns stand
+        still and do not count, but for the changes that may be conversions in them, as in campaigns that have ended.
         """
         changed_to = self._feed.now()
         first = self._standing(without)
         if first is not None:
             return first
-        if not self._campaigns.in_states(GOING):
+        if not self._campaigns.in_states((*GOING, CampaignState.PAUSED)) and not self._campaigns.any_converting():
             return None  # no change concerns anybody
         if not caught_up(self._feed, self._clock, changed_to, PATIENCE):
             return "the feed has not handled every change yet (does it run?)"

@@ -11,12 +11,13 @@ from engine.batching import choose
 from engine.campaign.compiled import CampaignPredicate, Facts
 from engine.clock import Clock, Instant
 from engine.domain.campaign import CampaignRecord
-from engine.domain.counts import CampaignCounts, FailureCount
+from engine.domain.counts import Population
 from engine.domain.keys import stay_prefix
 from engine.domain.work import AccessPath
 from engine.pipeline.book import CampaignBook, Entry, routing_facts
 from engine.pipeline.choosing import BY_SEARCH, Choosing, Chosen
-from engine.pipeline.ports import AudienceCounts, Document, EventReads, RunStore, StayCounts, UserReads
+from engine.pipeline.ports import AudienceCounts, EventReads, RunStore, StayCounts, UserReads
+from engine.pipeline.reporting import Report, conversions, messages
 from engine.pipeline.sources import RateStore
 from engine.planner import Capacity, capacity, pieces
 from engine.policy.models import LaneKind
@@ -25,18 +26,21 @@ from engine.routing import route
 PAGE: Final = 5_000
 RUNS_SHOWN: Final = 20
 
+COUNTED_UP_TO: Final = 250_000
+"""Users of a workspace up to which a plan counts them; some 0.2 s."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a launch now would do.
 
-    `audience` users match of the `users` in the workspace; `counted` says how that was found. `chosen` is the access
-    path with its reason and those that were not taken, `reads_events` whether events must be read; `slices` and
-    `batch` how the work is cut.
+    `audience` users match of the `users` in the workspace, which may be an estimate; `counted` says how the audience
+    was found. `chosen` is the access path with its reason and those that were not taken, `reads_events` whether events
+    must be read; `slices` and `batch` how the work is cut.
     """
 
     as_of: Instant
-    users: int
+    users: Population
     audience: int
     counted: str
     chosen: Chosen
@@ -50,16 +54,10 @@ class Plan:
     inactivity: timedelta
     holdout: float
 
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """A campaign with its counts, whether they add up, its latest runs, and its failed deliveries by reason."""
-
-    record: CampaignRecord
-    counts: CampaignCounts
-    adds_up: bool
-    runs: tuple[Document, ...]
-    failures: tuple[FailureCount, ...] = ()
+    @property
+    def share(self) -> float | None:
+        """The share of the users that match; None where there are none."""
+        return self.audience / self.users.users if self.users.users else None
 
 
 class Outlook:
@@ -90,27 +88,27 @@ class Outlook:
     def plan(self, record: CampaignRecord, path: AccessPath | None = None) -> Plan:
         """What a launch of the campaign now would do; `path` is the access path that it is to take.
 
-        Where Elasticsearch cannot count the audience exactly, every user of the workspace is read once.
+        Where Elasticsearch cannot count the audience exactly, or is behind, every user of the workspace is read once.
         """
         entry = self._book.of(record)
         as_of = self._clock.campaign_now()
         profile = self._book.profile(record)
         facts = routing_facts(record)
         wanted = entry.compiled.candidates(None, as_of)
-        chosen = self._choosing().choose(entry, wanted)
-        if path is not None:
-            chosen = self._choosing().forced(path, entry, wanted)
+        users = self._users.population(record.workspace, COUNTED_UP_TO)
+        chosen = self._choosing().for_plan(entry, wanted, path, users)
         answer = entry.compiled.audience.compiled.mongo(as_of)
         if chosen.matches is not None and chosen.counted == BY_SEARCH and wanted.exact and wanted.elastic().exact:
             audience, counted = chosen.matches, BY_SEARCH
         elif answer.exact:
             audience, counted = self._audience.count(record.workspace, answer.filter), "inside MongoDB, exactly"
         else:
-            audience, counted = self._judged(entry, as_of), "user by user, with their events"
+            audience, living = self._judged(entry, as_of)
+            users, counted = Population(living, estimated=False), "user by user, with their events"
         policies = self._book.policies
         return Plan(
             as_of=as_of,
-            users=self._users.estimate(record.workspace),
+            users=users.at_least(audience),
             audience=audience,
             counted=counted,
             chosen=chosen,
@@ -138,23 +136,25 @@ class Outlook:
         counts = self._counts.of(prefix)
         failures = tuple(self._counts.failures(prefix))
         stays = counts.entered == counts.active + sum(counts.exited.values())
-        messages = all(one.decided == sum(one.states.values()) for one in counts.messages.values())
+        decided = all(one.decided == sum(one.states.values()) for one in counts.messages.values())
         runs = tuple(self._runs.of_campaign(record.uid, RUNS_SHOWN))
-        return Report(record, counts, stays and messages, runs, failures)
+        told = conversions(record, counts, self._clock.campaign_now())
+        return Report(record, counts, stays and decided, runs, messages(record, counts), told, failures)
 
-    def _judged(self, entry: Entry, as_of: Instant) -> int:
-        """The audience, judged in Python page by page; events only of those whom nothing else decides."""
+    def _judged(self, entry: Entry, as_of: Instant) -> tuple[int, int]:
+        """The audience, judged in Python page by page, and of how many users; events where nothing else decides."""
         audience = entry.compiled.audience
-        read, first, count = entry.catalogue.row, "", 0
+        read, first, count, living = entry.catalogue.row, "", 0, 0
         while True:
             documents = self._users.read_range(entry.record.workspace, first, "g", PAGE, entry.projection)
             rows = [row for row in map(read, documents) if not row.deleted]
+            living += len(rows)
             certain = {row.key: audience.maybe(row, as_of) for row in rows}
             unsure = [row for row in rows if certain[row.key] is None]
             count += sum(answer is True for answer in certain.values())
             count += self._judge(entry, audience, unsure, as_of)
             if len(documents) < PAGE:
-                return count
+                return count, living
             first = documents[-1]["_id"].split("/", 1)[1] + "\0"
 
     def _judge(self, entry: Entry, audience: CampaignPredicate, rows: list[Any], as_of: Instant) -> int:

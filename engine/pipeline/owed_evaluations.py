@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from typing import Final
 
 from engine.clock import Instant
 from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import LOOKED_AT, RunState
-from engine.domain.work import OF_ENROLLED, Run, RunKind
+from engine.domain.work import OF_ENROLLED, OF_EVERYBODY, Run, RunKind
 from engine.pipeline.finishing import Finishing
 from engine.pipeline.planning import Planning
 from engine.pipeline.ports import RunStore, SliceStore
 from engine.pipeline.roster import Roster
 from engine.telemetry.events import emit
-
-OF_EVERYBODY: Final = frozenset({RunKind.RESUME, RunKind.RECONCILE})
 
 
 def owing(record: CampaignRecord) -> bool:
@@ -37,10 +34,13 @@ def wanted_runs(record: CampaignRecord, open_runs: Sequence[Run]) -> list[RunKin
     current = [run for run in open_runs if run.evaluation >= record.evaluation_wanted]
     enrolled = record.enrolled_owed and not any(run.kind in OF_ENROLLED for run in current)
     intake = record.intake_owed and not any(run.evaluates_all for run in current)
-    if any(run.kind is RunKind.LAUNCH for run in open_runs):
-        intake = False
+    launching = any(run.kind is RunKind.LAUNCH for run in open_runs)
+    intake = intake and not launching
     underway = any(run.kind in OF_EVERYBODY and run.evaluation >= record.everybody_wanted for run in open_runs)
     if intake and record.intake_done < record.everybody_wanted and not underway:
+        return [RunKind.RESUME]
+    leaving = any(run.kind in OF_EVERYBODY and run.evaluation >= record.left_wanted for run in open_runs)
+    if record.left_owed and not launching and not leaving:
         return [RunKind.RESUME]
     return [RunKind.STAYS] * enrolled + [RunKind.PASS] * intake
 

@@ -15,7 +15,7 @@ from engine.clock import Clock, Instant, millis
 from engine.decide import Decision, Exit, Send
 from engine.domain.enrolment import Enrolment, StayChange
 from engine.domain.keys import stay_prefix, suffix_of_user
-from engine.domain.lifecycle import LOOKED_AT, ExitReason
+from engine.domain.lifecycle import LOOKED_AT, CampaignState, ExitReason
 from engine.domain.work import AccessPath, RunKind, Slice, SliceKind
 from engine.failpoints import passage
 from engine.pipeline.book import CampaignBook, Entry, launching
@@ -107,7 +107,8 @@ class Processing:
         found = self._campaigns.state_of(piece.campaign)
         if found is None:
             return "campaign_gone"
-        return None if found.state in LOOKED_AT else found.state.value
+        counted = found.state is CampaignState.FINISHED and piece.kind is not SliceKind.CANDIDATES  # conversions
+        return None if found.state in LOOKED_AT or counted else found.state.value
 
     def _batch(self, hold: Hold) -> Progress:
         piece = hold.piece
@@ -163,7 +164,7 @@ class Processing:
         passage("slice.decided", (f"/{look.suffix}/" for look in looks))
         if self._clock.monotonic() >= hold.until:
             raise LeaseLost  # what was read may be old by now: another worker may have gone on from here
-        counts = self._deciding.record(campaign, Origin(piece.id, piece.as_of), looks, decisions)
+        counts = self._deciding.record(campaign, Origin(piece.id, piece.as_of), looks, decisions, recheck=True)
         counts["users"] = len(looks)
         if everybody and piece.run is not None and f"/{RunKind.RECONCILE}/" in piece.run:
             counts[MISSED] = sum(map(_missed, looks, decisions, repeat(piece.as_of)))
@@ -218,7 +219,8 @@ def _missed(look: Look, decision: Decision, as_of: Instant) -> bool:
     if look.stay is not None and look.stay.due_at is not None and look.stay.due_at <= as_of:
         return False
     inactive = isinstance(decision.outcome, Exit) and decision.outcome.reason is ExitReason.INACTIVE
-    return isinstance(decision.outcome, (Exit, Send)) and not inactive
+    acts = isinstance(decision.outcome, (Exit, Send)) or decision.converted_at is not None
+    return acts and not inactive
 
 
 def rest(piece: Slice) -> str:

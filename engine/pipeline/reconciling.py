@@ -9,13 +9,13 @@ from typing import Final
 from engine.clock import Clock, Instant
 from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
 from engine.domain.keys import enrolment_id, stay_prefix, suffix_of_stay, suffix_of_user
-from engine.domain.lifecycle import DeliveryState, ExitReason, SliceState, StayState
+from engine.domain.lifecycle import GOING, DeliveryState, ExitReason, SliceState, StayState
 from engine.domain.settling import Settling
 from engine.domain.work import OF_USERS, Expired, Slice, SliceKind
 from engine.failpoints import passage
 from engine.pipeline.book import CampaignBook
 from engine.pipeline.ports import CampaignStore, DeliveryStore, SliceStore, StayStore, UserReads
-from engine.pipeline.telling import slice_labels
+from engine.pipeline.telling import EndedDelivery, slice_labels, tell_ends
 from engine.poison import DEATHS_TO_BURY, DEATHS_TO_HALVE, Again, after_death
 from engine.telemetry.events import emit
 
@@ -124,12 +124,17 @@ class Reconciling:
             emit("slice.dead", **self._labels(piece), as_of=piece.as_of, reason="poison")
 
     def _end_stay(self, piece: Slice, suffix: str) -> bool:
-        """End the user's latest stay; False where another write came first."""
+        """End the user's latest stay; False where another write came first.
+
+        A look in a campaign that is paused or has ended, where conversions alone are counted, lets nobody in.
+        """
         user = f"{piece.workspace}/{suffix}"
         stay = self._stays.latest_of(piece.campaign, [user]).get(user)
         now = max(piece.as_of, self._clock.campaign_now())
         if stay is None:
             revision = self._campaigns.state_of(piece.campaign)
+            if piece.run is None and revision is not None and revision.state not in GOING:
+                return True
             inserted = self._stays.enter(
                 [
                     Enrolment(
@@ -154,15 +159,27 @@ class Reconciling:
             change = StayChange(
                 stay.id, stay.version, stay.revision, now, None, ExitReason.FAILED, "poison", settled=settled
             )
-            return self._stays.advance([change]) == 1
+            if self._stays.advance([change]) != 1:
+                return False
+            if stay.outgoing is not None and settled is not None:
+                self._tell(stay, stay.outgoing, settled)
+            return True
         return stay.outgoing is None or self._give_up(stay, stay.outgoing, now)
 
     def _give_up(self, stay: Enrolment, outgoing: Outgoing, now: Instant) -> bool:
         """End a delivery that was replayed when its stay was over; False where another write came first."""
         settled = _given_up(outgoing, now)
         if outgoing.token is not None:
-            return self._deliveries.settle([Settling([stay.id], outgoing.token, settled)]) == 1
-        return self._deliveries.skip([(stay, settled)]) == 1
+            ended = self._deliveries.settle([Settling([stay.id], outgoing.token, settled)]) == 1
+        else:
+            ended = self._deliveries.skip([(stay, settled)]) == 1
+        if ended:
+            self._tell(stay, outgoing, settled)
+        return ended
+
+    def _tell(self, stay: Enrolment, outgoing: Outgoing, settled: Settled) -> None:
+        end = EndedDelivery(stay.id, stay.user, settled, outgoing.chosen_at, outgoing.slice)
+        tell_ends(stay.workspace, self._book.name(stay.campaign), stay.campaign, [end])
 
     def _left(self, piece: Slice, limit: int) -> list[str]:
         """Suffixes of up to `limit` users that the slice still has to handle, in order."""

@@ -15,8 +15,11 @@ from engine.pipeline.roster import Roster
 
 
 def concerned(record: CampaignRecord) -> bool:
-    """Whether a change brings a look in this campaign. A paused one looks at everybody when it is resumed."""
-    return record.state in GOING
+    """Whether a change of a user brings an evaluation in this campaign.
+
+    In one that is paused, or has ended, conversions are counted and nothing else happens.
+    """
+    return record.concerned
 
 
 class Registry:
@@ -51,10 +54,14 @@ class Registry:
             try:
                 entry = self._book.of(record)
             except EngineError:
-                unread[record.workspace].add(uid)  # what it names is not known: every change may concern it
+                if record.state in GOING:
+                    unread[record.workspace].add(uid)  # what it names is not known: every change may concern it
                 continue
+            names = entry.names if record.state in GOING else entry.goal_names
+            if names is None:
+                continue  # it has no goal
             entries[uid] = entry
-            for name in (EVERYTHING, *entry.names):
+            for name in (EVERYTHING, *names):
                 by_name[record.workspace, name].add(uid)
         self._entries = entries
         self._unread = {workspace: frozenset(uids) for workspace, uids in unread.items()}
@@ -69,8 +76,9 @@ class Registry:
         return found
 
     def named(self, workspace: str) -> tuple[frozenset[str], frozenset[str]]:
-        """The fields and the events that the campaigns of a workspace name."""
-        entries = [one for one in self._entries.values() if one.record.workspace == workspace]
+        """The fields and the events that the campaigns of a workspace name, those that let users in."""
+        mine = (one for one in self._entries.values() if one.record.workspace == workspace)
+        entries = [one for one in mine if one.record.state in GOING]
         nothing: frozenset[str] = frozenset()
         return nothing.union(*(one.fields for one in entries)), nothing.union(*(one.events for one in entries))
 

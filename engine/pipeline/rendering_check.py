@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from engine.campaign.load import LoadedCampaign
 from engine.campaign.model import Message
-from engine.channels.addresses import envelope_address
 from engine.channels.mailing import Mailing
 from engine.channels.message import BadMessage
 from engine.channels.preheader import PREHEADER
@@ -34,7 +33,7 @@ def check_rendering(loaded: LoadedCampaign, as_of: Instant) -> Rendered:
     """Render each message for users with every field, none, extremes, and the words that templates compare with."""
     told = Rendered()
     for i, message in enumerate(loaded.file.messages):
-        told.faults += _addresses(loaded, i, message)
+        told.faults += _sender(loaded, i, message)
         _message(loaded, i, message, as_of, told)
     return told
 
@@ -116,20 +115,8 @@ def _mark(loaded: LoadedCampaign, message: Message, mailing: Mailing, failure: T
     return source.mark(failure.index - hidden)
 
 
-def _addresses(loaded: LoadedCampaign, i: int, message: Message) -> Iterator[Fault]:
-    """Addresses that no server would take, and a message that nobody sends."""
-    sender = sender_of(loaded, message)
-    if sender is None:
+def _sender(loaded: LoadedCampaign, i: int, message: Message) -> Iterator[Fault]:
+    """A message that nobody sends."""
+    if sender_of(loaded, message) is None:
         mark = loaded.node.find("messages", i).mark
         yield Fault(mark, f"messages[{i}]", "nobody is named as its sender", "add sender: to the workspace's file")
-    for at in (("messages", i), ()):
-        word = message if at else loaded.file
-        named = {
-            ("sender", "address"): word.sender.address if word.sender else None,
-            ("reply_to", "address"): word.reply_to.address if word.reply_to else None,
-            ("envelope_from",): word.envelope_from,
-        }
-        for path, address in named.items():
-            if address and envelope_address(address) is None and (at or i == 0):
-                where = ".".join((f"messages[{i}]", *path) if at else path)
-                yield Fault(loaded.node.find(*at, *path).mark, where, "is no address that mail servers take")

@@ -82,8 +82,11 @@ class CacheStatistics:
 
     @property
     def hit_rate(self) -> float | None:
-        """The share of users that came from the cache; None where nobody was read."""
-        return 1 - self.loaded / self.read if self.read else None
+        """The share of users that came from the cache; None where nobody was read.
+
+        A process that died between a load and the read's own measurement may have told of more loads than reads.
+        """
+        return max(0.0, 1 - self.loaded / self.read) if self.read else None
 
 
 class StretchReads(Protocol):

@@ -17,6 +17,7 @@ from engine.domain.work import AccessPath
 from engine.errors import InvalidSource, WrongCall
 from engine.pipeline.book import CampaignBook, with_shapes
 from engine.pipeline.campaign_lookup import find_campaign
+from engine.pipeline.converting import ends_at_once
 from engine.pipeline.ports import CampaignStore, Doorbell
 from engine.pipeline.rendering_check import check_rendering
 from engine.telemetry.events import emit
@@ -121,7 +122,10 @@ class Steering:
             kind=before.kind if before.state is not _C.DRAFT else record.kind,
             renamed=carry_aliases(_aliases(before), old, file),
             evaluation_wanted=before.evaluation_wanted + (before.state in INSIDE),
+            left_wanted=before.left_wanted,
         )
+        if before.state in INSIDE and old.goal != file.goal:  # those who left may have reached the new one
+            record = replace(record, left_wanted=record.evaluation_wanted)
         return Applied(record, False, told)
 
     def _told(self, applied: Applied, dry_run: bool) -> Applied:
@@ -186,8 +190,13 @@ class Steering:
         )
 
     def cancel(self, record: CampaignRecord) -> CampaignRecord:
-        """Cancel: every stay exits, and what is queued is skipped. It is one write; the next tick sees to the stays."""
-        moved = self._move(record, _C.CANCELLED, evaluate=record.state in INSIDE)
+        """Cancel: every stay exits, and what is queued is skipped. It is one write; the next tick sees to the stays.
+
+        Conversions of those who were in it are counted until their goal windows close.
+        """
+        inside = record.state in INSIDE
+        until = ends_at_once(record, self._clock.campaign_now()) if inside else None
+        moved = self._move(record, _C.CANCELLED, evaluate=inside, converting_until=until)
         self._emit("cancelled", moved)
         return moved
 

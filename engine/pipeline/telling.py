@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from engine.clock import Instant
 from engine.domain.delivery import Delivery, Retry
@@ -10,7 +11,7 @@ from engine.domain.enrolment import Settled
 from engine.domain.keys import delivery_key, entry_of, user_id_of
 from engine.domain.work import Slice
 from engine.pipeline.book import Entry
-from engine.telemetry.events import emit_each
+from engine.telemetry.events import emit, emit_each
 
 
 def tell(entry: Entry, ended: Sequence[Delivery], end: Settled | Retry, *, channel: str) -> None:
@@ -44,6 +45,59 @@ def tell(entry: Entry, ended: Sequence[Delivery], end: Settled | Retry, *, chann
         else:
             common |= {"attempts": end.attempts, "as_of": end.at}
             emit_each(f"delivery.{end.state.value}", common, rows)
+
+
+class EndedDelivery(NamedTuple):
+    """A delivery that was settled without a sender: of the stay `id` of a user (user key)."""
+
+    id: str
+    user: str
+    settled: Settled
+    chosen_at: Instant
+    chosen_by: str | None
+
+
+def tell_ends(workspace: str, campaign: str, uid: str, ended: Iterable[EndedDelivery]) -> None:
+    """Tell which deliveries ended without a sender (holdout, exited, poison, ...): one line each, as of any other."""
+    alike: dict[tuple[Settled, Instant, str | None], list[EndedDelivery]] = {}
+    for one in ended:
+        alike.setdefault((one.settled, one.chosen_at, one.chosen_by), []).append(one)
+    for (settled, chosen_at, chosen_by), some in alike.items():
+        common: dict[str, object] = {
+            "workspace": workspace,
+            "campaign": campaign,
+            "campaign_uid": uid,
+            "run": None if chosen_by is None else chosen_by.rsplit("/", 1)[0],
+            "slice": chosen_by,
+            "message": settled.message,
+            "reason": settled.reason,
+            "chosen_at": chosen_at,
+            "as_of": settled.at,
+            "attempts": settled.attempts,
+        }
+        rows = [
+            {
+                "user": user_id_of(one.user),
+                "entry": str(entry_of(one.id)),
+                "key": delivery_key(one.id, settled.message),
+            }
+            for one in some
+        ]
+        emit_each(f"delivery.{settled.state.value}", common, rows)
+
+
+def tell_bounce(entry: Entry, one: Delivery, reason: str) -> None:
+    """Tell that nothing more is sent to a user's address."""
+    emit(
+        "address.suppressed",
+        workspace=entry.record.workspace,
+        campaign=entry.record.name,
+        campaign_uid=entry.record.uid,
+        message=one.message,
+        user=user_id_of(one.user),
+        key=delivery_key(one.id, one.message),
+        reason=reason,
+    )
 
 
 def slice_labels(piece: Slice, campaign: str) -> dict[str, str]:

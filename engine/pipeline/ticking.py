@@ -14,8 +14,10 @@ from engine.clock import Clock, Instant
 from engine.domain.campaign import ONE_OFF, CampaignRecord
 from engine.domain.keys import cut, stay_prefix
 from engine.domain.lifecycle import GOING, LOOKED_AT, CampaignState, RunState
+from engine.domain.stuck import StuckBy
 from engine.domain.work import Run, RunKind, Slice, SliceKind
 from engine.pipeline.book import CampaignBook
+from engine.pipeline.converting import Converting
 from engine.pipeline.dispatching import Dispatching
 from engine.pipeline.finishing import Finishing
 from engine.pipeline.obstacles import Obstacles, stuck
@@ -26,6 +28,7 @@ from engine.pipeline.ports import CampaignStore, Debts, DeliveryStore, Messenger
 from engine.pipeline.reconciling import Reconciling
 from engine.pipeline.roster import Roster
 from engine.pipeline.sources import Suspects
+from engine.pipeline.watching import refused
 from engine.telemetry.events import emit
 
 WATCHED: Final = (
@@ -48,6 +51,11 @@ MOST_FINISHED: Final = 50
 def watched(record: CampaignRecord) -> bool:
     """Whether the clock has anything to do with it at all."""
     return record.state in WATCHED
+
+
+def working(record: CampaignRecord) -> bool:
+    """Whether runs and slices of it are worked on: while it is watched, and while it converts."""
+    return watched(record) or record.converting
 
 
 def timed(record: CampaignRecord) -> bool:
@@ -99,9 +107,11 @@ class Ticking:
         passing: Passing,
         owed: OwedEvaluations,
         looking: Suspects,
+        converting: Converting,
         obstacles: Obstacles,
         debts: Debts,
     ) -> None:
+        self._converting = converting
         self._obstacles = obstacles
         self._debts = debts
         self._debts_read = float("-inf")
@@ -145,12 +155,14 @@ class Ticking:
         for run in [*owed, *self._passing.run([*open_runs, *owed], now, jumped=jumped)]:
             self._ask_plan(run.id)
             moved += 1
-        moved += self._due(records, open_runs, now)
+        moved += self._due(self._roster.those(working), open_runs, now)
         moved += self._undecided(open_runs)
         moved += self._deliver(records, {run.campaign for run in open_runs}, now)
         moved += self._looks(now)
         moved += self._finish()
-        return moved + self._dispatching.run(records, self._roster.those(stuck), open_runs)
+        moved += self._converting.run(now)
+        self._forget_refusals()
+        return moved + self._dispatching.run(self._roster.those(working), self._roster.those(stuck), open_runs)
 
     def _looks(self, now: Instant) -> int:
         """Ring for looks that wait, also those whose message was lost."""
@@ -170,6 +182,12 @@ class Ticking:
             self._obstacles.attempt(records[uid], "finish it", partial(self._finishing.campaign, records[uid]), False)
             for uid in turn
         )
+
+    def _forget_refusals(self) -> None:
+        """A campaign with nothing on its way is refused nothing: whoever it was about has left, or was skipped."""
+        for uid in self._roster.those(refused):
+            if not self._deliveries.has_outgoing([uid], None):
+                self._campaigns.set_stuck(uid, StuckBy.SENDER, None)
 
     def _by_time(self, record: CampaignRecord, now: Instant) -> bool:
         """Launch what is scheduled, and close the intake of what has ended."""

@@ -9,11 +9,17 @@ from threading import Lock
 from engine.domain.campaign import CampaignRecord
 from engine.domain.keys import stay_prefix
 from engine.domain.lifecycle import GOING, CampaignState, DeliveryState
+from engine.domain.stuck import StuckBy
 from engine.pipeline.book import CampaignBook
 from engine.pipeline.ports import CampaignStore, StayCounts
 from engine.policy.models import Profile
 from engine.pressure import is_slow, over_budget
 from engine.telemetry.events import emit
+
+
+def refused(record: CampaignRecord) -> bool:
+    """Whether the provider refuses a campaign's mails for a reason that is not their recipients'."""
+    return StuckBy.SENDER in record.stuck_by
 
 
 class Watching:

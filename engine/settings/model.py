@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from engine.yamltypes import Duration, Misfit, Model
+from engine.yamltypes import Duration, Misfit, Model, nearest
 
 PREFIX: Final = "TIDEGATE_"
 """What every variable of ours begins with."""
@@ -40,6 +40,23 @@ def _url(*schemes: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+SMTP_EXTENSIONS: Final = ("pipelining", "size", "8bitmime", "smtputf8")
+"""What of SMTP's extensions is used where a server offers it, and may be ignored."""
+
+
+def _extensions(value: object) -> object:
+    """Names of extensions, apart by blanks or commas, or in a list; `all` names each."""
+    text = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
+    if not isinstance(text, str):
+        raise Misfit("expected names of SMTP extensions", f"any of: {', '.join(SMTP_EXTENSIONS)}; or all")
+    names = re.findall(r"[^\s,]+", text.lower())
+    for name in names:
+        if name not in (*SMTP_EXTENSIONS, "all"):
+            raise Misfit(f'"{name}" is no extension that can be ignored', nearest(name, (*SMTP_EXTENSIONS, "all")))
+    return " ".join(SMTP_EXTENSIONS if "all" in names else names)
+
+
+Extensions = Annotated[str, BeforeValidator(_extensions)]
 Secret = Annotated[SecretStr, BeforeValidator(_text)]
 Count = Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=0)]
 Port = Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=1, le=65_535)]
@@ -106,6 +123,8 @@ class Email(Model):
     """The e-mail channel: a Maildir (null: `maildir` below `paths.var`), or an SMTP server.
 
     `envelope_from`: where bounces go, for campaigns and workspaces that do not say it; empty: to the sender.
+    `attempt` bounds a whole attempt, from the connection to the answer to the body; `timeout` one wait for the server
+    (null: the time that RFC 5321 gives each). `ignore_extensions` names what is not used though the server offers it.
     """
 
     transport: Literal["maildir", "smtp"] = "maildir"
@@ -115,13 +134,14 @@ class Email(Model):
     starttls: Literal["required", "opportunistic", "implicit", "off"] = "required"
     username: str = ""
     password: Secret = SecretStr("")
-    timeout: Duration = timedelta(seconds=30)
-    attempt: Duration = timedelta(seconds=90)
+    timeout: Duration | None = None
+    attempt: Duration = timedelta(minutes=15)
     per_connection: Count = 200
     connections: Count = 4
     ca: Path | None = None
     helo: str = ""
     envelope_from: str = Field(default="", pattern=r"^$|^[^\s@<>]+@[^\s@<>]+$")
+    ignore_extensions: Extensions = ""
 
 
 class Settings(Model):

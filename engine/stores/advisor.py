@@ -11,6 +11,7 @@ from typing import Any, Final
 from pymongo.database import Database
 
 import engine.stores
+from engine.domain.counts import Population
 from engine.domain.keys import HASH_SPACE, hash_prefix
 from engine.stores.documents import Document
 from engine.stores.explained import QUERIES, ExplainedQuery, explain, find_command
@@ -82,9 +83,9 @@ class IndexAdvisor:
         plan = explain(self._database, ExplainedQuery("advised", "", find_command(collection, query)))
         return () if plan.scans else tuple(sorted(plan.indexes))
 
-    def users(self, workspace: str) -> int:
-        """About how many users a workspace has. Index: `_id_`."""
-        return self._users.estimate(workspace)
+    def users(self, workspace: str) -> Population:
+        """How many users a workspace has, counted up to `SAMPLE` of them. Index: `_id_`."""
+        return self._users.population(workspace, SAMPLE)
 
     def matching(self, workspace: str, query: Mapping[str, Any], total: int) -> int:
         """About how many of the `total` users of a workspace match: the share of `SAMPLE` neighbours by hash.

@@ -18,6 +18,7 @@ from redis.retry import Retry
 
 from engine.clock import SystemClock
 from engine.errors import WrongCall
+from engine.service_addresses import REDIS, require_readable
 from engine.stores.cache_scripts import BY_DIGEST
 
 SOCKET_SECONDS: Final = 1.0
@@ -57,10 +58,11 @@ def cache_client(url: str) -> redis.Redis:
         "protocol": 2,  # version 3 adds push messages, which nothing here reads
         "decode_responses": False,
     }
+    require_readable("services.cache_url", url, REDIS)
     try:
         return redis.Redis(connection_pool=redis.ConnectionPool.from_url(url, **options))
-    except ValueError as error:
-        raise WrongCall(f"services.cache_url cannot be read: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise WrongCall("services.cache_url cannot be read", remedy="check its options") from error
 
 
 @dataclass(frozen=True, slots=True)

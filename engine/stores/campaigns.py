@@ -24,7 +24,13 @@ INDEXES: Final = (
     IndexModel([("workspace", ASCENDING), ("name", ASCENDING)], name="name", unique=True),
     IndexModel([("state", ASCENDING)], name="state"),
     IndexModel([("touched", ASCENDING)], name="touched"),
+    IndexModel(
+        [("converting_until", ASCENDING)],
+        name="converting",
+        partialFilterExpression={"converting_until": {"$exists": True}},
+    ),
 )
+_ENDED: Final = [CampaignState.FINISHED.value, CampaignState.CANCELLED.value]
 REVISION_INDEXES: Final = (IndexModel([("campaign", ASCENDING), ("revision", ASCENDING)], name="revision"),)
 
 
@@ -59,6 +65,15 @@ class Campaigns:
         found = self._all.find(wanted, {"spec": 0}, hint="state").sort("_id", 1)
         return [_record(raw) for raw in found]
 
+    def any_converting(self) -> bool:
+        """Whether conversions are counted in any campaign that has ended. Index: `converting`."""
+        return self._all.find_one({"converting_until": {"$gt": 0}}, {"_id": 1}, hint="converting") is not None
+
+    def close_conversions(self, uid: str) -> bool:
+        """No conversion is counted any more in a campaign that has ended; False where it has not. Index: `_id`."""
+        wanted = {"_id": uid, "state": {"$in": _ENDED}}
+        return self._all.update_one(wanted, _replacing({"converting_until": None})).matched_count == 1
+
     def everything(self) -> list[CampaignRecord]:
         """Every campaign, by workspace and name. Index: `name`."""
         return [
@@ -70,7 +85,8 @@ class Campaigns:
         """Write the first revision, or the next; False where another command came first.
 
         The next is written where the revision before it, the state of `record` and the evaluation wanted so far still
-        stand. With `evaluate` it makes the evaluation of `record.evaluation_wanted` necessary in the same write.
+        stand. With `evaluate` it makes the evaluation of `record.evaluation_wanted` necessary in the same write, and
+        that of those who have left where `record.left_wanted` is the same number.
         """
         revision = {
             "_id": f"{record.uid}/{record.revision:06d}",
@@ -100,6 +116,7 @@ class Campaigns:
         wanted = {"_id": record.uid, "revision": record.revision - 1, "state": record.state.value} | _wanting(before)
         if evaluate:
             fields["evaluation_wanted"] = record.evaluation_wanted
+            fields["left_wanted"] = record.left_wanted or None
         return self._all.update_one(wanted, _replacing(fields)).matched_count == 1
 
     def move(self, record: CampaignRecord, state: CampaignState, *, exactly: bool = False, **fields: Any) -> bool:
@@ -125,10 +142,10 @@ class Campaigns:
         ]
         self._all.update_one({"_id": uid}, update)
 
-    def evaluated(self, uid: str, number: int, *, enrolled: bool, intake: bool) -> None:
-        """Note that an evaluation was carried out for those enrolled, or for everybody else. Index: `_id`."""
-        done = {"enrolled_done": number} if enrolled else {}
-        done |= {"intake_done": number} if intake else {}
+    def evaluated(self, uid: str, number: int, *, enrolled: bool, intake: bool, left: bool) -> None:
+        """Note that an evaluation was carried out for those enrolled, everybody else, those who left. Index: `_id`."""
+        told = {"enrolled_done": enrolled, "intake_done": intake, "left_done": left}
+        done = {name: number for name, all_of_them in told.items() if all_of_them}
         if number and done:
             self._all.update_one({"_id": uid}, {"$max": done, "$currentDate": {"touched": True}})
 
@@ -253,6 +270,7 @@ def _record(raw: Document) -> CampaignRecord:
         crossed_to=raw.get("crossed_to", 0),
         reconciled_at=raw.get("reconciled_at", 0),
         finished_at=raw.get("finished_at"),
+        converting_until=raw.get("converting_until"),
         stuck_by=_stuck_by(raw),
         paused_reason=raw.get("paused_reason"),
         slowed=raw.get("slowed", False),
@@ -260,8 +278,10 @@ def _record(raw: Document) -> CampaignRecord:
         renamed=raw.get("renamed", {}),
         evaluation_wanted=raw.get("evaluation_wanted", 0),
         everybody_wanted=raw.get("everybody_wanted", 0),
+        left_wanted=raw.get("left_wanted", 0),
         enrolled_done=raw.get("enrolled_done", 0),
         intake_done=raw.get("intake_done", 0),
+        left_done=raw.get("left_done", 0),
         shapes=raw.get("shapes", {}),
     )
 
@@ -275,6 +295,7 @@ def _stuck_by(raw: Document) -> dict[StuckBy, Stuck]:
 NAMED: Final[Mapping[str, str]] = {
     "campaigns.named": "name",
     "campaigns.in_states": "state",
+    "campaigns.any_converting": "converting",
     "campaigns.touched_since": "touched",
     "campaigns.marks": "_id_",
     "campaigns.everything": "name",

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
+import pymongo
 from pymongo import MongoClient, ReadPreference, WriteConcern
-from pymongo.errors import InvalidURI, PyMongoError
+from pymongo.errors import ConfigurationError, ConnectionFailure, InvalidURI, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from engine.errors import ServiceUnreachable, WrongCall
+from engine.errors import WrongCall
+from engine.service_addresses import MONGO, REDIS, require_readable
 from engine.stores.documents import Document
+from engine.stores.trouble import NOT_FIT, mongo_trouble
 
 if TYPE_CHECKING:
     import redis
@@ -37,38 +42,63 @@ SOCKET_TIMEOUT: Final = 10.0
 """Seconds that a Redis command may take."""
 
 
+class Refused(ConnectionFailure, OperationFailure):
+    """MongoDB refuses whatever the data (rights, login, disk): an outage, and nobody's data is to blame."""
+
+
+class EngineClient(MongoClient[Document]):
+    """A client whose time limit for finding a server holds beside its limit for whole operations.
+
+    The driver forgets `serverSelectionTimeoutMS` where `timeoutMS` is set, and would look for a server for all of it.
+    """
+
+    def _select_server(self, *args: Any, **options: Any) -> Any:  # the driver's own signature
+        with pymongo.timeout(self.options.server_selection_timeout):
+            return super()._select_server(*args, **options)
+
+    def _retry_internal(self, *args: Any, **options: Any) -> Any:  # the same
+        try:
+            return super()._retry_internal(*args, **options)
+        except OperationFailure as error:
+            if error.code in NOT_FIT and not isinstance(error, Refused):
+                raise Refused(str(error), error.code, error.details) from error
+            raise
+
+
 def mongo_client(url: str) -> MongoClient[Document]:
     """A client of `url`: TLS and credentials stand in it, and its `timeoutMS` and the like win over ours.
 
-    Raises `WrongCall` for a URL that cannot be read.
+    Raises `WrongCall` for a URL that cannot be read, `ServiceUnreachable` where its hosts cannot be looked up.
     """
     limits = {"timeoutMS": int(TIME_LIMIT * 1000), "serverSelectionTimeoutMS": SELECTION_MS}
-    try:
-        return MongoClient(
-            url,
-            **_unless_given(url, limits),
-            retryWrites=True,
-            retryReads=True,
-            appname="tidegate",
-            tz_aware=True,
-            read_preference=ReadPreference.PRIMARY,
-        )
-    except (InvalidURI, PyMongoError) as error:
-        raise WrongCall(f"services.mongo_url cannot be read: {error}") from error
+    return _opened(
+        url, limits, retryWrites=True, appname="tidegate", tz_aware=True, read_preference=ReadPreference.PRIMARY
+    )
 
 
 def stream_client(url: str) -> MongoClient[Document]:
     """A client for change streams: without an overall time limit, for their wait is the command's own."""
     limits = {"socketTimeoutMS": int(TIME_LIMIT * 1000), "serverSelectionTimeoutMS": SELECTION_MS}
-    return MongoClient(
-        url,
-        timeoutMS=None,
-        **_unless_given(url, limits),
-        retryReads=True,
-        appname="tidegate-feed",
-        tz_aware=True,
-        maxPoolSize=2,
-    )
+    return _opened(url, limits, timeoutMS=None, appname="tidegate-feed", tz_aware=True, maxPoolSize=2)
+
+
+def _opened(url: str, limits: dict[str, int], **options: Any) -> MongoClient[Document]:
+    require_readable("services.mongo_url", url, MONGO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # an option that it does not know, or whose value is no value
+            return EngineClient(url, **_unless_given(url, limits), retryReads=True, **options)
+    except (InvalidURI, UserWarning, ValueError, TypeError) as error:
+        raise WrongCall(f"services.mongo_url cannot be read: {_said(error)}", remedy="check its options") from error
+    except PyMongoError as error:
+        if url.startswith("mongodb+srv") and isinstance(error, ConfigurationError):
+            raise mongo_trouble(error) from error
+        raise WrongCall(f"services.mongo_url cannot be read: {_said(error)}", remedy="check its options") from error
+
+
+def _said(error: BaseException) -> str:
+    """What a driver says of an option: its own words up to the value, which may be a secret."""
+    return re.split(r"[=:]|, (?:not|got)", str(error).splitlines()[0] if str(error) else type(error).__name__)[0][:120]
 
 
 def _unless_given(url: str, limits: dict[str, int]) -> dict[str, Any]:
@@ -78,9 +108,13 @@ def _unless_given(url: str, limits: dict[str, int]) -> dict[str, Any]:
 
 
 def redis_client(url: str) -> redis.Redis:
-    """A client of `url` without retries (a retried script could run twice); `rediss://` is TLS."""
+    """A client of the broker at `url` without retries (a retried script could run twice); `rediss://` is TLS.
+
+    Raises `WrongCall`.
+    """
     import redis
 
+    require_readable("services.broker_url", url, REDIS)
     try:
         return redis.Redis.from_url(
             url,
@@ -89,17 +123,5 @@ def redis_client(url: str) -> redis.Redis:
             health_check_interval=15,
             retry=None,
         )
-    except ValueError as error:
-        raise WrongCall(f"the Redis URL cannot be read: {error}") from error
-
-
-def check_mongo(client: MongoClient[Document]) -> str:
-    """The server's version; raises `ServiceUnreachable`, or `WrongCall` where it is no replica set."""
-    try:
-        answer = client.admin.command("hello")
-        version = str(client.server_info()["version"])
-    except PyMongoError as error:
-        raise ServiceUnreachable(f"MongoDB does not answer: {error}", remedy="start it: tidegate up") from error
-    if "setName" not in answer and answer.get("msg") != "isdbgrid":
-        raise WrongCall("MongoDB is not a replica set", remedy="change streams need one; run rs.initiate() once")
-    return version
+    except (ValueError, TypeError) as error:
+        raise WrongCall("services.broker_url cannot be read", remedy="check its options") from error

@@ -34,6 +34,7 @@ class Counts:
                 "$group": {
                     "_id": {"state": "$state", "reason": "$reason", "holdout": "$holdout"},
                     "n": {"$sum": 1},
+                    "last": {"$max": "$entered_at"},
                     "converted": {"$sum": {"$cond": [{"$gt": ["$converted_at", None]}, 1, 0]}},
                 }
             }
@@ -147,6 +148,7 @@ def _counts(stays: list[Document], deliveries: list[Document]) -> CampaignCounts
         converted=converted,
         converted_holdout=converted_holdout,
         messages={name: MessageCounts(sum(states.values()), states) for name, states in messages.items()},
+        last_entered=max((raw["last"] for raw in stays), default=None),
     )
 
 

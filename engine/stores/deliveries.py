@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Final
 
 from pymongo import UpdateMany
@@ -30,6 +31,7 @@ _READ: Final = {
     "outgoing.attempts": 1,
     "outgoing.slice": 1,
     "outgoing.token": 1,
+    "outgoing.held": 1,
 }
 
 _ANY: Final = {"$exists": True}
@@ -114,6 +116,23 @@ class Deliveries:
         ]
         return write(self._all, writes).matched_count if writes else 0
 
+    def hold(self, stays: Sequence[Versioned], after: timedelta) -> int:
+        """Queued deliveries are not tried before `after` (system time), at the version that was read; gives how many.
+
+        No attempt was made of them. Index: `_id`.
+        """
+        held = [
+            {
+                "$set": {
+                    "outgoing.held": {"$add": [{"$ifNull": ["$outgoing.held", 0]}, 1]},
+                    "outgoing.retry_at": {"$add": ["$$NOW", millis(after)]},
+                    "version": {"$add": ["$version", 1]},
+                }
+            }
+        ]
+        writes = [UpdateMany(wanted, held) for wanted in _queued(stays)]
+        return write(self._all, writes).matched_count if writes else 0
+
     def replay_failed(self, prefix: str, message: str | None, now: Instant) -> int:
         """Failed deliveries with nothing on its way in their stay are queued again, under the same key; gives how many.
 
@@ -154,21 +173,25 @@ class Deliveries:
 def _read(raw: Document) -> Delivery:
     out = raw["outgoing"]
     attempts, chosen_by = out.get("attempts", 0), out.get("slice")
-    token = out.get("token")
+    token, held = out.get("token"), out.get("held", 0)
     return Delivery(
-        raw["_id"], raw["user"], raw["version"], out["message"], out["chosen_at"], attempts, chosen_by, token
+        raw["_id"], raw["user"], raw["version"], out["message"], out["chosen_at"], attempts, chosen_by, token, held
     )
 
 
 def _marked(stays: Sequence[Versioned], token: str) -> list[UpdateMany]:
     """The writes that mark: no path of an index is touched, or a mark would cost half as much again."""
+    mark: Document = {"$set": {"outgoing.state": "attempting", "outgoing.token": token}, "$inc": {"version": 1}}
+    return [UpdateMany(wanted, mark) for wanted in _queued(stays)]
+
+
+def _queued(stays: Sequence[Versioned]) -> list[Document]:
+    """What finds those of `stays` that are queued as they were read."""
     by_version: dict[int, list[str]] = {}
     for stay in stays:
         by_version.setdefault(stay.version, []).append(stay.id)
-    mark: Document = {"$set": {"outgoing.state": "attempting", "outgoing.token": token}, "$inc": {"version": 1}}
     return [
-        UpdateMany({"_id": {"$in": ids}, "version": version, "outgoing.state": "queued"}, mark)
-        for version, ids in by_version.items()
+        {"_id": {"$in": ids}, "version": version, "outgoing.state": "queued"} for version, ids in by_version.items()
     ]
 
 
@@ -184,7 +207,8 @@ def _put_back(end: PutBack) -> list[Document]:
         {
             "$set": {
                 "outgoing.state": "queued",
-                "outgoing.attempts": {"$add": ["$outgoing.attempts", 1]},
+                "outgoing.attempts": {"$add": ["$outgoing.attempts", int(end.counted)]},
+                "outgoing.held": end.held,
                 "outgoing.retry_at": {"$add": ["$$NOW", millis(end.after)]},
                 "due_at": end.at,
                 "version": {"$add": ["$version", 1]},

@@ -220,15 +220,26 @@ class Enrolments:
         by_id = {change.id: change for change in changes}
         return [raw["_id"] for raw in self._all.find({"_id": {"$in": list(by_id)}}) if not _stands(by_id, raw)]
 
-    def wake(self, ids: Sequence[str], now: Instant) -> int:
+    def wake(self, ids: Sequence[str], now: Instant, *, left: bool = False) -> int:
         """Have active stays looked at next, by id, whatever others have read of them; gives how many. Index: `_id`.
 
-        Settling has that of a delivery that is being attempted.
+        With `left` also those that have ended. Settling has that of a delivery that is being attempted.
         """
         if not ids:
             return 0
-        wanted = {"_id": {"$in": list(ids)}, "state": "active", "outgoing.state": {"$ne": "attempting"}}
+        wanted: Document = {"_id": {"$in": list(ids)}, "outgoing.state": {"$ne": "attempting"}}
+        wanted |= {} if left else {"state": "active"}
         return self._all.update_many(wanted, {"$set": {"due_at": now}, "$inc": {"version": 1}}).modified_count
+
+    def last_entered(self, prefix: str) -> Instant | None:
+        """When the last stay of a campaign began; None where nobody was ever in. Index: `_id` range of the campaign.
+
+        It reads every stay inside the server: once, when a continuous campaign with a goal ends.
+        """
+        wanted = {"_id": {"$gt": prefix, "$lt": prefix[:-1] + "0"}}
+        latest = {"$group": {"_id": None, "at": {"$max": "$entered_at"}}}
+        found = next(iter(self._all.aggregate([{"$match": wanted}, latest], hint="_id_")), None)
+        return None if found is None else int(found["at"])
 
     def clear_due(self, campaign: str) -> None:
         """Nothing of this campaign is looked at by time any more. Index: `due`."""
@@ -319,5 +330,6 @@ NAMED: Final[Mapping[str, str]] = {
     "enrolments.enter_alike": "_id_",
     "enrolments.present": "_id_",
     "enrolments.has_open": "idle or outgoing",
+    "enrolments.last_entered": "_id_",
 }
 """The named queries and the index each relies on; of two, the planner chooses by what it finds, or asks both."""

@@ -60,7 +60,8 @@ class Feeds:
     def derives(self, shapes: Mapping[str, str]) -> None:
         """Note for each workspace with which aggregates its users were asked to be brought in line. Index: `_id`."""
         told = [{"workspace": name, "shape": shape} for name, shape in sorted(shapes.items())]
-        self._all.update_one({"_id": FEED}, {"$set": {"derived": told}}, upsert=True)
+        update = {"$set": {"derived": told}, "$setOnInsert": {"generation": self.now()}}
+        self._all.update_one({"_id": FEED}, update, upsert=True)
 
     def publish(self, position: int) -> None:
         """Tell `position` at once; lost where Redis is away."""

@@ -45,6 +45,12 @@ class Leases:
             raw = self._all.find_one_and_update(wanted, take, return_document=ReturnDocument.AFTER)
         return None if raw is None else int(raw["number"])
 
+    def held_for(self, name: str) -> timedelta | None:
+        """How long the lease `name` still lasts; negative when it ran out, None where nobody holds it. Index: `_id`."""
+        left = {"$subtract": ["$until", "$$NOW"]}
+        raw = self._all.find_one({"_id": name, "until": {"$exists": True}}, {"left": left})
+        return None if raw is None else timedelta(milliseconds=raw["left"])
+
     def give_up(self, name: str, owner: str) -> None:
         """Let another take the lease at once. Index: `_id`."""
         self._all.update_one({"_id": name, "owner": owner}, {"$unset": {"owner": "", "until": ""}})

@@ -19,6 +19,7 @@ from elasticsearch import ApiError, Elasticsearch, NotFoundError, TransportError
 
 from engine.clock import Clock, millis
 from engine.errors import OperatorError, ServiceUnreachable
+from engine.service_addresses import search_address
 from engine.shipped import shipped
 
 STREAM: Final = "logs-tidegate-default"
@@ -34,6 +35,7 @@ _TIDY_EVERY: Final = timedelta(minutes=10)
 def open_client(url: str, *, api_key: str | None = None, ca: Path | None = None) -> Elasticsearch:
     """A client for the log search: no retries of its own (the shipper has its own), explicit timeouts."""
     given: dict[str, Any] = {"ca_certs": str(ca)} if ca else {}
+    url = search_address("services.elastic_url", url)
     return Elasticsearch(url, api_key=api_key, request_timeout=_REQUEST_SECONDS, max_retries=0, **given)
 
 

@@ -44,11 +44,13 @@ if TYPE_CHECKING:  # imported where they are used: most commands talk to one ser
     from engine.stores.owed_passes import OwedPasses
     from engine.stores.policy_versions import PolicyVersions
     from engine.stores.process_failures import ProcessFailures
+    from engine.stores.processes import Processes
     from engine.stores.rates import RateBook
     from engine.stores.runs import Runs
     from engine.stores.search_index import UserIndex
     from engine.stores.slices import Slices
     from engine.stores.statistics import Statistics
+    from engine.stores.suppressions import Suppressions
     from engine.stores.upserts import UserUpserts
     from engine.stores.user_cache import UserCache
     from engine.stores.users import Users
@@ -284,6 +286,13 @@ class Stores:
         return Leases(self.database)
 
     @cached_property
+    def processes(self) -> Processes:
+        """The processes that are alive."""
+        from engine.stores.processes import Processes
+
+        return Processes(self.database)
+
+    @cached_property
     def policy_versions(self) -> PolicyVersions:
         """Recorded policies."""
         from engine.stores.policy_versions import PolicyVersions
@@ -303,6 +312,13 @@ class Stores:
         from engine.stores.owed_passes import OwedPasses
 
         return OwedPasses(self.database)
+
+    @cached_property
+    def suppressions(self) -> Suppressions:
+        """Addresses to which nothing is sent any more."""
+        from engine.stores.suppressions import Suppressions
+
+        return Suppressions(self.database)
 
     @cached_property
     def process_failures(self) -> ProcessFailures:

@@ -18,13 +18,12 @@ from typing import Any, Final
 from uuid import uuid4
 
 import orjson
-from elastic_transport import ConnectionError as NoConnection
-from elastic_transport import ConnectionTimeout
-from elasticsearch import ApiError, BadRequestError, Elasticsearch, NotFoundError
+from elasticsearch import ApiError, Elasticsearch, NotFoundError, TransportError
 
 from engine.domain.keys import HIGHEST, hash_prefix
 from engine.errors import EngineError, ServiceUnreachable
 from engine.measuring import named_queries
+from engine.stores.trouble import search_trouble
 
 Document = dict[str, Any]  # a driver's edge: JSON values
 
@@ -74,23 +73,26 @@ class UserIndex:
         """Bring template, index and alias into being; safe twice. `template` has `settings` and `mappings`.
 
         It is `conf/index-templates/users.json`; changed mappings are added to an index that exists. Raises `NotIndexed`
-        where they contradict it, `ServiceUnreachable`.
+        where they contradict it or the server refuses, `ServiceUnreachable`. Of processes that call it at once, one
+        creates the index.
         """
-        try:
+        with _answered():
             self._client.indices.put_index_template(
                 name=self.alias, index_patterns=[f"{self.alias}-*"], template=dict(template), priority=500
             )
-            if self._client.indices.exists_alias(name=self.alias):
-                self._client.indices.put_mapping(index=self.alias, **template["mappings"])
-                return
-            name = f"{self.alias}-{uuid4().hex[:12]}"
-            self._client.indices.create(index=name, aliases={self.alias: {"is_write_index": True}})
-        except BadRequestError as error:
-            # Another process may have created one since we looked: an alias has one index to write to.
             if not self._client.indices.exists_alias(name=self.alias):
-                raise NotIndexed(f"the index {self.alias} cannot be made: {error}") from error
-        except (NoConnection, ConnectionTimeout) as error:
-            raise unreachable(error) from error
+                self._create()
+            self._client.indices.put_mapping(index=self.alias, **template["mappings"])
+
+    def _create(self) -> None:
+        """Create an index behind the alias, unless another process does at the same time."""
+        name = f"{self.alias}-{uuid4().hex[:12]}"
+        try:
+            self._client.indices.create(index=name, aliases={self.alias: {"is_write_index": True}})
+        except ApiError:
+            # An alias has one index to write to: the server refuses the second (with 400 or 500, by its version).
+            if not self._client.indices.exists_alias(name=self.alias):
+                raise
 
     def identity(self) -> str | None:
         """Name and uuid of the index behind the alias, as `name/uuid`; None where there is none.
@@ -147,8 +149,10 @@ class UserIndex:
         for attempt in range(_TRIES):
             try:
                 answer = self._client.bulk(index=self.alias, operations=lines, require_alias=True)  # type: ignore[arg-type]
-            except (NoConnection, ConnectionTimeout) as error:
-                raise unreachable(error) from error
+            except TransportError as error:
+                raise search_trouble(error) from error
+            except ApiError as error:
+                raise _refused(error) from error
             items: list[Document] = answer.body["items"]
             if all(next(iter(one.values()))["status"] != _BUSY for one in items):
                 return items
@@ -211,10 +215,10 @@ def _answered() -> Iterator[None]:
     """Errors of the client as ours."""
     try:
         yield
-    except (NoConnection, ConnectionTimeout) as error:
-        raise unreachable(error) from error
+    except TransportError as error:
+        raise search_trouble(error) from error
     except ApiError as error:
-        raise NotIndexed(f"Elasticsearch cannot answer: {error}") from error
+        raise _refused(error) from error
 
 
 def in_range(query: Mapping[str, Any], workspace: str, first: str, until: str) -> Document:
@@ -261,6 +265,7 @@ def reason_of(item: Mapping[str, Any]) -> str:
     return f"{error.get('type', 'unknown')} ({item['status']}{f', {cause}' if cause else ''})"
 
 
-def unreachable(error: Exception) -> ServiceUnreachable:
-    """What to say when the server does not answer."""
-    return ServiceUnreachable(f"Elasticsearch does not answer: {type(error).__name__}", remedy="start it: tidegate up")
+def _refused(error: ApiError) -> EngineError:
+    """An answer that is a refusal: busy, not allowed, or the request itself (then with the type of the error)."""
+    trouble = search_trouble(error)
+    return trouble if isinstance(trouble, ServiceUnreachable) else NotIndexed(str(trouble), remedy=trouble.remedy)

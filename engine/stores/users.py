@@ -16,6 +16,7 @@ from pymongo.database import Database
 from pymongo.errors import AutoReconnect
 
 from engine.clock import Instant, instant
+from engine.domain.counts import Population
 from engine.domain.keys import HASH_SPACE, hash_prefix, user_id_of, user_key
 from engine.errors import EngineError
 from engine.measuring import measured, named_queries
@@ -183,6 +184,17 @@ class Users:
             if counted >= _SAMPLE or share == 1:
                 return counted * share
             share = max(1, min(share // 2, share * max(counted, 1) // (2 * _SAMPLE)))
+
+    def population(self, workspace: str, most: int) -> Population:
+        """How many users there are, tombstones left out: counted up to `most` of them, estimated beyond.
+
+        Index: `_id_`; the count reads every user inside the server, some 0.2 s for 250,000.
+        """
+        whole = range_filter(workspace, hash_prefix(0), hash_prefix(HASH_SPACE))
+        if self._users.count_documents(whole, hint="_id_", limit=most + 1) > most:
+            return Population(max(most + 1, self.estimate(workspace)), estimated=True)
+        living = {**whole, "deleted": {"$ne": True}}
+        return Population(self._users.count_documents(living, hint="_id_"), estimated=False)
 
     def rewrite(
         self, keys: Iterable[str], plan: Planner, projection: Mapping[str, int] | None = None

@@ -45,6 +45,7 @@ for _verb, _meaning in {
     "draining": "It drains: nobody enters any more.",
     "cancelled": "It was cancelled.",
     "finished": "Every stay has ended and every message is settled.",
+    "closed": "Its last goal window is over: conversions are counted no more.",
 }.items():
     _event(f"campaign.{_verb}", _meaning, f"{_CAMPAIGN} kind profile state reason", measures={"revision": "number"})
 _event(
@@ -218,6 +219,14 @@ _event(
     instants="chosen_at as_of",
     measures={"attempts": "attempts"},
 )
+_event(
+    "address.suppressed",
+    "A mail to it bounced for good: nothing more is sent to it, until a person lifts that.",
+    f"{_CAMPAIGN} message user key reason",
+    level="warning",
+    outcome="failure",
+)
+_event("address.restored", "A person lifted a suppression: it is sent to again.", "workspace user reason")
 _event(
     "lease.reconciled",
     "Expired leases were put back in their lanes.",

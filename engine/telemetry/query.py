@@ -87,6 +87,13 @@ def parse_query(text: str, redactor: Redactor, since: Instant | None = None) -> 
     return LogQuery(tuple(terms), tuple(words), since)
 
 
+def named_in(text: str) -> tuple[str | None, str | None]:
+    """The one user and the one campaign that a query names, as they were typed; None for either that it does not."""
+    parts = [part.partition(":") for part in shlex.split(text)]
+    found = {name: value for name, colon, value in parts if colon and value and not value.endswith("*")}
+    return found.get("user"), found.get("campaign")
+
+
 def value_of(line: Mapping[str, object], path: str) -> object:
     """The value at a dotted path of a line, nested or written with dots; None where there is none."""
     if path in line:

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 import orjson
 
-from engine.errors import OperatorError, ServiceUnreachable
+from engine.errors import OperatorError
 from engine.telemetry.events import emit
 from engine.telemetry.files import log_files
 
@@ -66,13 +66,16 @@ class Shipper:
         os.close(self._lock)
 
     def run(self, stop: threading.Event) -> None:
-        """Ship until `stop` is set, then once more. While the log search is away, pauses grow from 1 s to 30 s."""
+        """Ship until `stop` is set, then once more. While the log search is away, pauses grow from 1 s to 30 s.
+
+        One that refuses (no login, no rights, a full disk) is as good as away: the lines wait until somebody mends it.
+        """
         pause, away = _FIRST_PAUSE, False
         while True:
             stopping = stop.is_set()
             try:
                 self.drain(stop if not stopping else None)
-            except ServiceUnreachable as error:
+            except OperatorError as error:
                 if not away:
                     emit("ship.away", service="elasticsearch", reason=type(error).__name__, waiting=self.waiting())
                 away, self._ready = True, False

@@ -7,14 +7,16 @@ application once and calls what the commands call.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from actors.build import broker_for
 from engine.app import App
 from engine.campaign.load import load_campaign
+from engine.cli.reports import report_document
 from engine.errors import EngineError
 from engine.pipeline.importing.order import Kind, Order
 from engine.pipeline.importing.run import run_import
@@ -31,7 +33,8 @@ POLL: Final = 0.02
 class EngineSide:
     """`examples.grocer.replay.Engine` over one application; a context that closes it. `settings` name all services."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, workspace: str = WORKSPACE) -> None:
+        self._workspace = workspace
         self._app = App(settings)
         self._broker = broker_for(self._app)
 
@@ -66,7 +69,7 @@ class EngineSide:
 
     def launch(self, campaign: str) -> None:
         """See `Engine`. Raises `IllegalTransition` for a campaign that was launched before."""
-        self._app.steering.launch(self._app.steering.named(campaign, WORKSPACE))
+        self._app.steering.launch(self._app.steering.named(campaign, self._workspace))
 
     def advance(self, to: int) -> None:
         """See `Engine`. Raises `WrongCall` where that would be back."""
@@ -81,6 +84,10 @@ class EngineSide:
                 raise TimeoutError(f"after {patience} still open: {still}")
             time.sleep(POLL)
 
+    def report(self, campaign: str) -> Mapping[str, Any]:
+        """What `campaign report --json` prints of a campaign."""
+        return report_document(self._app.outlook.report(self._app.steering.named(campaign, self._workspace)))
+
     def cache(self) -> tuple[CacheStatistics, CacheMemory | None]:
         """What readers of the user cache were given so far (but for the latest 10 s), and what it holds."""
         cache = self._app.stores.user_cache
@@ -88,7 +95,7 @@ class EngineSide:
         return found, None if cache is None else cache.memory()
 
     def _bring_in(self, order: Order) -> int:
-        catalogue, stores = self._app.book.catalogue(WORKSPACE), self._app.imports(WORKSPACE)
+        catalogue, stores = self._app.book.catalogue(self._workspace), self._app.imports(self._workspace)
         summary = run_import(order, catalogue, stores)
         if summary.rejected:
             raise EngineError(f"{order.path.name}: {summary.rejected} rows rejected", remedy=f"see {summary.rejects}")

@@ -43,7 +43,8 @@ class Plan:
 
     `lease` is how long a killed worker's slice stays its own (None: the engine's default). With `any_path` the planner
     chooses how a pass finds its users; without, so few users are simply scanned. `without` are services that are not
-    there, `cache_memory` is what the user cache may use (None: the default).
+    there, `cache_memory` is what the user cache may use (None: the default). `home` holds `policies/` and
+    `conf/workspaces/`.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Plan:
     any_path: bool = False
     without: frozenset[ServiceName] = frozenset()
     cache_memory: str | None = None
+    home: Path = HERE
 
 
 class Stage:
@@ -83,8 +85,8 @@ class Stage:
                 **({"engine.scan_up_to": "0"} if self.plan.any_path else {}),
                 "logs.stdout": "false",  # the files below logs/ hold the same lines
                 "paths.var": str(self.plan.folder),
-                "paths.policies": str(HERE / "policies"),
-                "paths.workspaces": str(HERE / "conf" / "workspaces"),
+                "paths.policies": str(self.plan.home / "policies"),
+                "paths.workspaces": str(self.plan.home / "conf" / "workspaces"),
                 "paths.campaigns": str(self.plan.folder / "campaigns"),
                 **({"engine.lease": format_duration(self.plan.lease)} if self.plan.lease else {}),
             }

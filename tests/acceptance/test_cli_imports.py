@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from engine.local.presence import Presence
 from tests.acceptance.test_cli_help import NAMES
 from tests.integration.installation import Installation
 
@@ -49,7 +50,6 @@ def test_the_help_of_all_commands_imports_no_library_but_the_command_lines() -> 
 @pytest.mark.parametrize(
     ("command", "needs"),
     [
-        ("status", set()),
         ("check --origin", set()),
         ("policy check", set()),
         ("campaign list", {"pymongo"}),
@@ -72,3 +72,13 @@ def test_an_everyday_command_imports_the_clients_of_what_it_asks(
     codes, roots, _ = imported(installation, command.split())
     assert codes == [0]
     assert roots & HEAVY == needs
+
+
+def test_status_asks_the_stores_only_where_nobody_runs_the_folder(installation: Installation) -> None:
+    codes, roots, _ = imported(installation, ["status"])
+    assert codes == [1], "no process runs anywhere"
+    assert roots & HEAVY == {"pymongo"}
+    with Presence(installation.folder / "var").held():
+        codes, roots, _ = imported(installation, ["status"])
+    assert codes == [0]
+    assert roots & HEAVY == set()

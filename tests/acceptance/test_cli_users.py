@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from actors.fleet import run_fleet_in_process, stop_fleets
 from actors.queues import list_dead
 from engine.clock import format_instant, millis, parse_duration
 from engine.domain.keys import user_key
+from engine.domain.lifecycle import SKIPPED_BECAUSE, SkipReason
+from engine.domain.suppression import Bounced
 from tests.integration.installation import PATIENCE, Installation, Told
 from tests.integration.pipeline_world import START, World
 
@@ -163,6 +166,56 @@ def test_a_user_can_be_shown_and_erased_for_good(shop: World, tidegate: Tidegate
     assert shop.database["list_members"].count_documents({}) == 0
     assert "sam@x.example" not in str(told)
     assert shop.database["users"].count_documents({"email": "sam@x.example"}) == 0
+
+
+def test_a_suppressed_address_is_shown_explained_and_can_be_lifted(shop: World, tidegate: Tidegate) -> None:
+    shop.launch("series")
+    shop.app.stores.suppressions.add("shop", [Bounced("sam@x.example", "smtp_550", shop.record("series").uid, "one")])
+    shop.settle()
+    assert shop.ends("series", "sam") == [("one", "skipped", "suppressed")]
+    told = tidegate("user", "show", "sam", "-w", "shop", "--json").document["suppressed"]
+    assert (told["reason"], told["campaign"], told["message"]) == ("smtp_550", "series", "one")
+    assert "the address is suppressed" in tidegate("user", "show", "sam", "-w", "shop").out
+    words = tidegate("explain", "series", "sam").out
+    assert "mail to the address bounced (smtp_550) at " in words
+    assert "one: skipped (suppressed)" in words
+    assert SKIPPED_BECAUSE[SkipReason.SUPPRESSED] in words
+    assert tidegate("user", "unsuppress", "sam", "-w", "shop").err == "the address of sam is sent to again\n"
+    assert tidegate("user", "unsuppress", "sam", "-w", "shop").err == "the address of sam was not suppressed\n"
+    assert tidegate("user", "show", "sam", "-w", "shop", "--json").document["suppressed"] is None
+    shop.user("none", email=None)
+    wrong = tidegate("user", "unsuppress", "none", "-w", "shop")
+    assert (wrong.code, len(wrong.err.splitlines())) == (2, 2)
+
+
+def test_a_search_that_finds_no_delivery_says_where_the_answer_is(shop: World, tidegate: Tidegate) -> None:
+    """Of whoever got nothing there is no line: not matched, not yet launched, no such user."""
+    for query, command in (
+        ("campaign:series user:pat", "tidegate explain series pat"),
+        ("user:pat event:batch.*", "tidegate explain CAMPAIGN pat"),
+        ("'campaign:two words' user:hh/1", "tidegate explain 'two words' hh/1"),
+    ):
+        told = tidegate("logs", "search", query, "--files")
+        assert f"`{command}` says why" in told.err
+        assert json.loads(tidegate("logs", "search", query, "--files", "--json").out) == []
+    assert "explain" not in tidegate("logs", "search", "campaign:series", "--files").err
+
+
+def test_check_says_where_mails_go_and_what_short_times_cost(
+    tidegate: Tidegate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mail(**email: str) -> str:
+        for name, value in email.items():
+            monkeypatch.setenv(f"TIDEGATE_EMAIL__{name.upper()}", value)
+        rows = tidegate("check", "--json").document
+        (row,) = [row for row in rows if row["check"] == "mail"]
+        assert row["ok"]
+        return str(row["told"])
+
+    assert mail().startswith("into the Maildir ")
+    assert mail(transport="smtp", host="mail.example") == "to mail.example:587 by SMTP"
+    short = mail(transport="smtp", host="mail.example", attempt="5s", timeout="2s")
+    assert "email.timeout is 2s and email.attempt is 5s: RFC 5321 gives a server 10m" in short
 
 
 def test_campaign_time_never_goes_back(shop: World, tidegate: Tidegate) -> None:

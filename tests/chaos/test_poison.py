@@ -109,11 +109,12 @@ def test_a_poisoned_user_whose_delivery_was_replayed_when_the_stay_was_over_ends
 ) -> None:
     world = make_stage(slice_users=100, errors={"budget": "50%", "then": "report"})
     world.users(USERS)
-    world.change(POISON, email="not an address")
-    world.apply({"campaign": NAME, "kind": "one_off"})
+    world.change(POISON, age=0)
+    message = {"name": "one", "body": "{% if user.age == 0 %}{{ 10 | divided_by: user.age }}{% endif %}Hello"}
+    world.apply({"campaign": NAME, "kind": "one_off", "messages": [message]})
     recover(world, STEPS)
-    assert world.ends(NAME, POISON) == [("one", "failed", "bad_address")]
-    world.change(POISON, email="mended@x.example")
+    assert world.ends(NAME, POISON) == [("one", "failed", "template")]
+    world.change(POISON, age=1)
     app = world.app
     assert replay(app.stores.deliveries, app.steering, app.stores.bell, app.clock, world.record(NAME), None) == 1
     recover(world, (("settle",),), SENDING % "raise")

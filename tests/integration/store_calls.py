@@ -21,6 +21,7 @@ from engine.domain.lifecycle import CampaignState, DeliveryState, RunState, Slic
 from engine.domain.looks import DirtyRange, Look
 from engine.domain.settling import PutBack, Settling
 from engine.domain.stuck import StuckBy
+from engine.domain.suppression import Bounced
 from engine.domain.work import AccessPath, Run, RunKind, Slice, SliceKind
 from engine.measuring import Stretch
 from engine.predicate.compiled import EventQuery
@@ -42,10 +43,12 @@ from engine.stores.looks import Looks
 from engine.stores.owed_passes import OwedPasses
 from engine.stores.policy_versions import PolicyVersions
 from engine.stores.process_failures import ProcessFailures
+from engine.stores.processes import Processes
 from engine.stores.rates import RateBook
 from engine.stores.runs import Runs
 from engine.stores.slices import Slices
 from engine.stores.statistics import Statistics
+from engine.stores.suppressions import Suppressions
 from engine.stores.users import Edit, Users
 from engine.stores.workspace_versions import WorkspaceVersions
 from tests.unit.looks import NOW, ORDER, stay
@@ -106,10 +109,12 @@ STORES: dict[str, tuple[type, Callable[[Database[dict[str, Any]]], object]]] = {
     "owed_passes": (OwedPasses, OwedPasses),
     "policies": (PolicyVersions, PolicyVersions),
     "process_failures": (ProcessFailures, ProcessFailures),
+    "processes": (Processes, Processes),
     "rates": (RateBook, RateBook),
     "runs": (Runs, Runs),
     "slices": (Slices, Slices),
     "statistics": (Statistics, Statistics),
+    "suppressions": (Suppressions, Suppressions),
     "times": (CampaignTimes, CampaignTimes),
     "users": (Users, Users),
     "workspaces": (WorkspaceVersions, WorkspaceVersions),
@@ -127,11 +132,13 @@ CALLS: Mapping[str, Call] = {
     "campaigns.state_of": Call(lambda s: s.state_of("c1")),
     "campaigns.named": by("name")(lambda s: (s.named("campaign-1", "shop"), s.named("campaign-1"))),
     "campaigns.in_states": by("state")(lambda s: s.in_states([CampaignState.LIVE, CampaignState.PAUSED])),
+    "campaigns.any_converting": by("converting")(lambda s: s.any_converting()),
+    "campaigns.close_conversions": Call(lambda s: s.close_conversions("c1")),
     "campaigns.everything": by("name")(lambda s: s.everything()),
     "campaigns.marks": by("_id_")(lambda s: s.marks()),
     "campaigns.apply": Call(lambda s: s.apply(replace(CAMPAIGN, revision=2))),
     "campaigns.move": Call(lambda s: s.move(CAMPAIGN, CampaignState.DRAINING, stuck_by=None)),
-    "campaigns.evaluated": Call(lambda s: s.evaluated("c1", 1, enrolled=True, intake=True)),
+    "campaigns.evaluated": Call(lambda s: s.evaluated("c1", 1, enrolled=True, intake=True, left=True)),
     "campaigns.want_everybody": Call(lambda s: s.want_everybody("c1")),
     "campaigns.passed": Call(lambda s: (s.passed(["c1", "c2"], 5), s.passed(["c1"], 6, crossed=True))),
     "campaigns.crossed": Call(lambda s: (s.crossed(["c1", "c2"], 5), s.crossed(["c1"], 6, reconciled=True))),
@@ -158,6 +165,7 @@ CALLS: Mapping[str, Call] = {
     "deliveries.settle": Call(
         lambda s: s.settle([Settling([MARKED.id], "t", ENDED), PutBack([MARKED.id], "t", HOUR, NOW)])
     ),
+    "deliveries.hold": Call(lambda s: s.hold([STAY], HOUR)),
     "deliveries.skip": Call(lambda s: s.skip([(STAY, ENDED)])),
     "deliveries.replay_failed": Call(lambda s: s.replay_failed(PREFIX, "two", NOW)),
     "enrolments.latest": Call(lambda s: s.latest("shop", "c1", "1", "2")),
@@ -185,6 +193,7 @@ CALLS: Mapping[str, Call] = {
     "enrolments.clear_due": by("due")(lambda s: s.clear_due("c3")),
     "enrolments.make_due": by("user")(lambda s: s.make_due(KEYS[0], NOW)),
     "enrolments.has_open": by("idle", "outgoing")(lambda s: s.has_open("c1")),
+    "enrolments.last_entered": Call(lambda s: s.last_entered(PREFIX)),
     "events.record": Call(lambda s: s.record([NewEvent(KEYS[0], "e1", ORDER, NOW, {})])),
     "events.summaries": by("user_name_time")(lambda s: s.summaries(KEYS, {"value"})),
     "events.fetch": by("user_name_time")(
@@ -211,6 +220,7 @@ CALLS: Mapping[str, Call] = {
     "index_requests.any": Call(lambda s: s.any()),
     "index_requests.unheard": by("asked", "_id_")(lambda s: s.unheard(-HOUR, 10)),
     "leases.hold": Call(lambda s: (s.hold("clock", "a", HOUR), s.hold("new", "a", HOUR))),
+    "leases.held_for": Call(lambda s: s.held_for("clock")),
     "leases.give_up": Call(lambda s: s.give_up("clock", "a")),
     "lists.add": Call(lambda s: s.add("vip", [KEYS[0], user_key("shop", "new")], run="r2")),
     "lists.remove": Call(lambda s: s.remove("vip", [KEYS[1]])),
@@ -248,6 +258,9 @@ CALLS: Mapping[str, Call] = {
     "rates.read": Call(lambda s: s.read()),
     "rates.measured": Call(lambda s: s.measured(AccessPath.SCAN, 9_000, HOUR)),
     "rates.sent": Call(lambda s: s.sent(9_000, HOUR)),
+    "processes.beat": Call(lambda s: s.beat("host:1:a", "fast", ["fast"])),
+    "processes.seen": by("_id_")(lambda s: s.seen()),
+    "processes.gone": Call(lambda s: s.gone("host:1:a")),
     "runs.add": Call(lambda s: s.add(replace(RUN, id="new"))),
     "runs.get": Call(lambda s: s.get(RUN.id)),
     "runs.move": Call(lambda s: s.move(RUN, RunState.DECIDED, {"users": 1})),
@@ -278,6 +291,10 @@ CALLS: Mapping[str, Call] = {
     "slices.forget_ended": by("ended")(lambda s: s.forget_ended(HOUR)),
     "statistics.write": Call(lambda s: s.write(STRETCH)),
     "statistics.since": by("until")(lambda s: s.since(NOW)),
+    "suppressions.among": Call(lambda s: s.among("shop", ["a@b.example", "c@b.example"])),
+    "suppressions.get": Call(lambda s: s.get("shop", "a@b.example")),
+    "suppressions.add": Call(lambda s: s.add("shop", [Bounced("a@b.example", "smtp_550", "c1", "one")])),
+    "suppressions.lift": Call(lambda s: s.lift("shop", "a@b.example")),
     "times.read": Call(lambda s: s.read()),
     "times.advance": Call(lambda s: s.advance(NOW, NOW)),
     "users.server_now": by()(lambda s: s.server_now()),
@@ -289,6 +306,7 @@ CALLS: Mapping[str, Call] = {
     "users.deleted": Call(lambda s: s.deleted(KEYS)),
     "users.get": Call(lambda s: s.get(KEYS[0])),
     "users.estimate": Call(lambda s: s.estimate("shop")),
+    "users.population": Call(lambda s: (s.population("shop", 10**6), s.population("shop", 0))),
     "users.rewrite": Call(
         lambda s: s.rewrite([KEYS[0]], lambda keys, _: {key: Edit({"a.plan": "x"}, ["plan"]) for key in keys})
     ),

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from engine.app import App
 from engine.domain.changes import UserChange
+from engine.domain.counts import Population
 from engine.domain.keys import HIGHEST, user_key
 from engine.domain.work import AccessPath
 from engine.errors import ServiceUnreachable
@@ -184,6 +185,30 @@ def test_only_what_the_cache_held_says_how_quick_it_is(reading: World) -> None:
         for name, wanted in (("cold", 0), ("warm", len(USERS))):
             found, took = entered(world, name, {"plan": "gold"}, AccessPath.CACHE)
             assert (len(found), took, timed(world, name)) == (len(USERS), "cache", wanted)
+
+
+@pytest.mark.parametrize("path", [AccessPath.ELASTIC, None])
+def test_a_plan_counts_nobody_by_what_is_behind(
+    reading: World, monkeypatch: pytest.MonkeyPatch, path: AccessPath | None
+) -> None:
+    world = reading
+    monkeypatch.setattr(world.app.choosing, "_small", 1)
+    with following(world):
+        assert entered(world, "filled", {"plan": "gold"}, AccessPath.ELASTIC) == (set(), "elastic")
+    monkeypatch.setattr("engine.pipeline.choosing.PATIENCE", 0.05)
+    world.users(USERS, plan="gold")
+    record = world.apply({"campaign": "hello", "audience": {"plan": "gold"}}).record
+    planned = world.app.outlook.plan(record, path)
+    told = {one.path: one for one in planned.chosen.others}
+    assert (planned.audience, planned.users) == (len(USERS), Population(len(USERS), estimated=False))
+    assert planned.counted == "inside MongoDB, exactly"
+    assert told[AccessPath.ELASTIC].reason == "it is behind: not every change of a user has reached it"
+    assert planned.chosen.path is not AccessPath.ELASTIC
+    assert planned.chosen.matches == len(USERS)
+    monkeypatch.setattr("engine.pipeline.choosing.PATIENCE", 60.0)
+    with following(world):
+        planned = world.app.outlook.plan(record, AccessPath.ELASTIC)
+    assert (planned.audience, planned.counted, planned.share) == (len(USERS), "by Elasticsearch", 1.0)
 
 
 def test_campaigns_go_on_while_elasticsearch_and_the_cache_are_away(make_world: Callable[..., World]) -> None:

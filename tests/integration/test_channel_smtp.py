@@ -19,7 +19,8 @@ from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 from engine.channels.message import Mail, Sender, build
 from engine.channels.smtp import SmtpChannel
 from engine.channels.smtp_connection import Security, SmtpOptions
-from engine.domain.delivery import Envelope, Failed, Outcome, Retry, Sent, Unknown
+from engine.domain.delivery import Cause, Envelope, Failed, Outcome, Retry, Sent, Skipped, Unknown
+from engine.domain.lifecycle import SkipReason
 
 PASSWORD = "hunter2-hunter2"
 
@@ -158,7 +159,7 @@ def test_a_connection_is_renewed_after_its_number_of_mails() -> None:
     ("phase", "answer", "expected"),
     [
         ("MAIL", "451 4.3.0 later", Retry(timedelta(minutes=5), "smtp_451")),
-        ("MAIL", "550 5.1.0 no such sender", Failed("smtp_550")),
+        ("MAIL", "550 5.1.0 no such sender", Retry(timedelta(minutes=1), "smtp_550")),
         ("MAIL", "530 5.7.0 log in first", Retry(timedelta(minutes=10), "smtp_530")),
         ("RCPT", "450 4.2.0 greylisted", Retry(timedelta(minutes=5), "smtp_450")),
         ("RCPT", "452 4.5.3 too many recipients", Retry(timedelta(minutes=1), "smtp_452")),
@@ -167,7 +168,7 @@ def test_a_connection_is_renewed_after_its_number_of_mails() -> None:
         ("RCPT", "552 5.2.2 mailbox full", Failed("smtp_552")),
         ("RCPT", "251 will forward", Sent()),
         ("DOT", "451 4.7.1 later", Retry(timedelta(minutes=5), "smtp_451")),
-        ("DOT", "554 5.7.1 spam", Failed("smtp_554")),
+        ("DOT", "554 5.7.1 spam", Retry(timedelta(minutes=1), "smtp_554")),
         ("DOT", "421 4.3.2 shutting down", Retry(timedelta(minutes=1), "smtp_421")),
         ("MAIL", "DROP", Retry(timedelta(seconds=30), "smtp_broken_at_mail")),
         ("RCPT", "DROP", Retry(timedelta(seconds=30), "smtp_broken_at_rcpt")),
@@ -177,7 +178,11 @@ def test_a_connection_is_renewed_after_its_number_of_mails() -> None:
 def test_an_answer_becomes_its_outcome_and_the_next_mail_still_goes(phase: str, answer: str, expected: Outcome) -> None:
     sink = Sink(answers={phase: [answer]})
     with serving(sink) as port, sending(port) as channel:
-        assert channel.send([envelope(1), envelope(2)]) == [expected, Sent()]
+        first, second = channel.send([envelope(1), envelope(2)])
+        assert first == expected
+        # a sender that is refused is not tried again in the same window
+        ours = isinstance(first, Retry) and first.cause is Cause.US
+        assert [second, *channel.send([envelope(2)])] == [expected if ours else Sent(), Sent()]
     assert [rcpt for _, [rcpt], _ in sink.taken][-1] == "hh-2@example.org"
 
 
@@ -267,7 +272,11 @@ def test_a_server_that_cannot_be_reached_is_asked_once_per_window() -> None:
 def test_an_international_address_needs_smtputf8() -> None:
     sink = Sink()
     with serving(sink, enable_SMTPUTF8=False) as port, sending(port) as channel:
-        assert channel.send([envelope(recipient="zoë@example.org")]) == [Failed("smtputf8_not_offered")]
+        assert channel.send([envelope(recipient="zoë@example.org")]) == [Skipped(SkipReason.NO_SMTPUTF8)]
+        ours = Envelope("k", "zoë@example.org", "a@b.example", b"x")
+        assert channel.send([ours]) == [Retry(timedelta(minutes=1), "no_smtputf8")], "a sender is ours to mend"
+    with serving(sink, enable_SMTPUTF8=True) as port, sending(port, ignored=frozenset({"smtputf8"})) as channel:
+        assert channel.send([envelope(recipient="zoë@example.org")]) == [Skipped(SkipReason.NO_SMTPUTF8)]
     with serving(sink, enable_SMTPUTF8=True) as port, sending(port) as channel:
         assert channel.send([envelope(recipient="zoë@exämple.org")]) == [Sent()]
     assert sink.taken[0][1] == ["zoë@xn--exmple-cua.org"]
@@ -284,7 +293,7 @@ def test_an_envelope_that_would_smuggle_a_command_is_refused() -> None:
     sink = Sink()
     with serving(sink) as port, sending(port) as channel:
         forged = Envelope("k", "news@grocer.example", "a@b.example>\r\nRSET", b"x")
-        assert channel.send([forged, envelope(2)]) == [Failed("bad_address"), Sent()]
+        assert channel.send([forged, envelope(2)]) == [Skipped(SkipReason.NO_ADDRESS), Sent()]
 
 
 def test_options_and_channels_show_no_password() -> None:

@@ -152,8 +152,9 @@ def test_a_share_is_estimated_from_a_sample(world: World) -> None:
     world.users([f"u{n}" for n in range(many)], plan="free")
     world.users([f"u{n}" for n in range(0, many, 10)], plan="gold")
     advisor = IndexAdvisor(world.database)
-    total = advisor.users("shop")
-    assert total == pytest.approx(many, rel=0.1)
+    found = advisor.users("shop")
+    total = found.users
+    assert (total, found.estimated) == (pytest.approx(many, rel=0.1), True)
     assert advisor.matching("shop", {"a.plan": "gold"}, total) == pytest.approx(many / 10, rel=0.25)
     assert 0 < advisor.matching("shop", {"a.plan": "none"}, total) <= 4
     assert advisor.matching("other", {"a.plan": "gold"}, 0) == 0

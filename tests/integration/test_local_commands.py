@@ -79,17 +79,36 @@ def states(tidegate: Tidegate) -> tuple[int, dict[str, str], int | None]:
 
 
 def test_up_starts_services_and_processes_and_down_ends_them_all(tidegate: Tidegate, tmp_path: Path) -> None:
-    (tmp_path / "Procfile").write_text("web: sh -c 'printenv | grep TIDEGATE_SERVICES | sort; echo set; sleep 1000'\n")
+    web = "printenv | grep TIDEGATE_SERVICES | sort; echo set; exec sleep 1000"
+    (tmp_path / "Procfile").write_text(f"web: {web}\nother: sleep 1000\nexits: exit 3\n")
     up = tidegate("up")
     urls = [until(up, "TIDEGATE_SERVICES__").partition("| ")[2].partition("=") for _ in range(4)]
     addresses = {name: url.strip() for name, _, url in urls}
     until(up, "set")
+    until(up, "exits starts again")
     code, running, pid = states(tidegate)
-    assert code == 0
+    assert code == 1, "one process does not run"
     assert running == {"mongo": "running", "broker": "running", "cache": "running", "elastic": "given"}
     assert pid == up.pid
     recorded = LocalServices(tmp_path / "var").running()
     assert addresses == {**recorded.environment(), **GIVEN}
+
+    document = json.loads(tidegate("status", "--json").communicate()[0])
+    web_now, other, exits = document["processes"]
+    assert [(one["state"], one["restarts"]) for one in (web_now, other)] == [("running", 0), ("running", 0)]
+    assert (exits["name"], exits["last_exit"]) == ("exits", "with code 3")
+    assert exits["state"] in {"restarting", "failing"}
+    assert other["since"].startswith("20")
+
+    broker = next(one["pid"] for one in document["services"] if one["name"] == "broker")
+    os.kill(broker, signal.SIGKILL)
+    until(up, f"broker (pid {broker}) died; it starts again in 0.25 s")
+    until(up, "broker runs again")
+    told = tidegate("status").communicate()[0]
+    line = next(line for line in told.splitlines() if line.startswith("broker"))
+    assert line.split()[1] == "running"
+    assert line.split()[-3:] == ["1", "by", "SIGKILL"]
+    assert f"tidegate up runs (pid {up.pid})" in told
 
     second = tidegate("up")
     assert "already runs" in second.communicate()[0]
@@ -103,6 +122,7 @@ def test_up_starts_services_and_processes_and_down_ends_them_all(tidegate: Tideg
     assert code == 3
     assert set(ended.values()) == {"ended", "given"}
     assert pid is None
+    assert "nothing runs" in tidegate("status").communicate()[0]
 
 
 def test_ctrl_c_ends_up_with_its_services(tidegate: Tidegate, tmp_path: Path) -> None:
@@ -147,8 +167,9 @@ def test_given_addresses_are_shown_without_their_password(tidegate: Tidegate) ->
     }
     command = tidegate("status", **env)
     output, _ = command.communicate()
-    assert command.returncode == 0
+    assert command.returncode == 3, "nobody answers there"
     assert "secret" not in output
+    assert output.count("given, does not answer") == 3, output  # of an address by DNS only the driver can tell
     assert "rediss://***@broker.example:6380/0" in output
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from engine.domain.campaign import CampaignRecord
 from engine.domain.enrolment import StayChange
+from engine.domain.keys import user_key
 from engine.domain.lifecycle import RunState, SliceState
 from engine.domain.work import RunKind, Slice, SliceKind
 from engine.failpoints import Failpoint, arm
@@ -274,3 +275,33 @@ def test_who_enters_by_a_revision_that_an_edit_has_overtaken_is_evaluated_by_the
     sliced.app.stores.enrolments.enter_alike = edited_first  # type: ignore[method-assign,assignment]
     sliced.settle()
     assert {str(stay.reason) for stay in sliced.stays("series")} == {"unmatched"}
+
+
+@pytest.mark.parametrize("alike", [True, False], ids=["together", "one by one"])
+@pytest.mark.parametrize("gone", [False, True], ids=["changed", "deleted"])
+def test_who_changes_between_a_slices_read_and_its_write_is_evaluated_again(
+    world: World, *, alike: bool, gone: bool
+) -> None:
+    """The look that the change brings finds nobody enrolled and is over before the slice enters the user."""
+    rule = {} if alike else {"exit": {"when": {"plan": "banned"}}}
+    world.user("u", plan="pro")
+    world.apply(series(audience={"plan": "pro"}, messages=[{"name": "one", "wait": "5d"}], **rule))
+    world.launch("series")
+    stays = world.app.stores.enrolments
+    name = "enter_alike" if alike else "enter"
+    enter = getattr(stays, name)
+
+    def changed_first(*told: object) -> set[str]:
+        setattr(stays, name, enter)
+        if gone:
+            world.app.imports("shop").tombstones.delete(user_key("shop", "u"))
+        else:
+            world.change("u", plan="free")
+        world.feed()
+        world.app.looking.run()
+        assert not world.stays("series")
+        return enter(*told)  # type: ignore[no-any-return]
+
+    setattr(stays, name, changed_first)
+    world.settle()
+    assert str(world.stay("series", "u").reason) == ("deleted" if gone else "unmatched")

@@ -10,10 +10,11 @@ from tests.integration.pipeline_world import World
 
 def test_what_is_replayed_and_then_cancelled_is_skipped(world: World) -> None:
     """Its stay has ended, so that no look comes to it."""
-    world.user("u", email="not an address")
-    world.start({"campaign": "hello", "kind": "one_off"})
+    world.user("u", age=0)
+    message = {"name": "one", "body": "{{ 10 | divided_by: user.age }}"}
+    world.start({"campaign": "hello", "kind": "one_off", "messages": [message]})
     assert world.state("hello") == "finished"
-    world.change("u", email="mended@x.example")
+    world.change("u", age=1)
     app = world.app
     assert replay(app.stores.deliveries, app.steering, app.stores.bell, app.clock, world.record("hello"), None) == 1
     world.steer("cancel", "hello")

@@ -127,7 +127,7 @@ def test_who_changes_between_two_attempts_is_looked_at_before_the_next(world: Wo
 
 
 def test_a_failure_for_good_fails_alone_and_can_be_replayed_with_the_same_key(world: World, sink: Sink) -> None:
-    sink.answers["RCPT"] = ["550 5.1.1 no such user"]
+    sink.answers["RCPT"] = ["552 5.2.2 mailbox full"]
     world.users(["a", "b"])
     world.start({"campaign": "hello", "kind": "one_off"})
     counts = world.app.outlook.report(world.record("hello")).counts

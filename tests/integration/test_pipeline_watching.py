@@ -13,6 +13,7 @@ from engine.routing import route
 from tests.integration.pipeline_world import World
 
 SLOW = {"slow_when": {"per_user_p95": "1ms", "batches": 3}}
+FAILS_AT_ZERO = {"campaign": "c", "messages": [{"name": "one", "body": "{{ 10 | divided_by: user.age }}"}]}
 
 
 def measured(world: World, seconds: float, users: int = 100, batches: int = 3) -> None:
@@ -43,9 +44,9 @@ def test_without_slow_when_nothing_is_slow(world: World) -> None:
 
 
 def test_a_campaign_over_its_error_budget_is_paused(world: World) -> None:
-    world.users([f"u{i}" for i in range(60)])
-    world.users([f"bad{i}" for i in range(20)], email="not an address")
-    world.start("campaign: c")
+    world.users([f"u{i}" for i in range(60)], age=1)
+    world.users([f"bad{i}" for i in range(20)], age=0)
+    world.start(FAILS_AT_ZERO)
     assert world.record("c").state is CampaignState.PAUSED
     report = world.app.outlook.report(world.record("c"))
     assert report.counts.messages["one"].states == {"sent": 60, "failed": 20}
@@ -53,16 +54,33 @@ def test_a_campaign_over_its_error_budget_is_paused(world: World) -> None:
 
 def test_a_profile_may_only_report_failures(make_world: Callable[..., World]) -> None:
     world = make_world(errors={"budget": "2%", "then": "report"})
-    world.users([f"u{i}" for i in range(60)])
-    world.users([f"bad{i}" for i in range(20)], email="not an address")
-    world.start("campaign: c")
+    world.users([f"u{i}" for i in range(60)], age=1)
+    world.users([f"bad{i}" for i in range(20)], age=0)
+    world.start(FAILS_AT_ZERO)
     assert world.record("c").state is CampaignState.LIVE
 
 
-def test_a_few_failures_do_not_pause(world: World) -> None:
-    world.users([f"u{i}" for i in range(99)])
-    world.user("bad", email="not an address")
+def test_what_is_the_users_own_is_outside_the_error_budget(world: World) -> None:
+    """No address, none that is one, and consent: skipped and counted, however many they are."""
+    world.users([f"u{i}" for i in range(60)])
+    nothing = [None, "", " ", "not an address", "a@b", "a@b..example", "a b@c.example", "@", ["a@b.example"], 7, True]
+    for number, address in enumerate(nothing):
+        world.user(f"bad{number}", email=address)
+    world.users([f"left{i}" for i in range(9)], unsubscribed=True)
     world.start("campaign: c")
+    assert world.record("c").state is CampaignState.LIVE
+    report = world.app.outlook.report(world.record("c"))
+    states = {"sent": 60, "skipped(no_address)": len(nothing), "skipped(suppressed)": 9}
+    assert report.counts.messages["one"].states == states
+    assert report.adds_up
+    told = world.app.explaining.run(world.record("c"), "bad3")
+    assert told.address == "the e-mail address is no address: mails are skipped (no_address)"
+
+
+def test_a_few_failures_do_not_pause(world: World) -> None:
+    world.users([f"u{i}" for i in range(99)], age=1)
+    world.user("bad", age=0)
+    world.start(FAILS_AT_ZERO)
     assert world.record("c").state is CampaignState.LIVE
 
 

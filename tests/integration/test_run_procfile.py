@@ -11,19 +11,34 @@ from tests.integration.installation import Installation
 
 PROCFILE = """
 clock: tidegate clock run
+feed: exec tidegate feed
 all: tidegate worker all
 suspect: tidegate worker suspect
 """
+HELLO = """
+campaign: hello
+workspace: shop
+kind: one_off
+audience: {all: []}
+messages:
+  - {name: one, channel: email, subject: Hello, body: "Hello {{ user.user_id }}"}
+"""
+WITHOUT_US = {"PATH": "/usr/bin:/bin"}
+"""No folder with a tidegate in it: `up` is called by its whole path."""
 
 
 @pytest.mark.timeout(200)
 def test_a_procfile_sends_a_campaign_and_a_ctrl_c_ends_every_process(installation: Installation) -> None:
+    """All processes start at once on an empty database, though no `tidegate` is on the path."""
     (installation.folder / "Procfile").write_text(PROCFILE)
+    (installation.folder / "hello.yaml").write_text(HELLO)
     world = installation.world
-    world.users([f"u{i}" for i in range(10)])
+    for name in world.database.list_collection_names():
+        if name != "settings":  # campaign time
+            world.database.drop_collection(name)
     installation.env["TIDEGATE_SERVICES__ELASTIC_URL"] = "http://127.0.0.1:9"  # nobody answers there
-    process = installation.start("up")
-    started = {"clock", "all", "suspect"}
+    process = installation.start("up", **WITHOUT_US)
+    started = {"clock", "feed", "all", "suspect"}
     installation.until(
         lambda: {line["labels"]["process"] for line in installation.lines("worker.started")} >= started,
         "every process",
@@ -31,8 +46,13 @@ def test_a_procfile_sends_a_campaign_and_a_ctrl_c_ends_every_process(installatio
     )
     family = installation.family(process)
     assert not (installation.folder / "var" / "services.json").exists(), "given services are not started"
-    world.apply({"campaign": "hello", "kind": "one_off"})
-    world.launch("hello")
+    world.users([f"u{i}" for i in range(10)])
+    assert installation.call("campaign", "apply", "hello.yaml").code == 0
+    lanes = ["control", "fast", "deliver"]
+    installation.until(lambda: not world.app.liveness.missing(lanes), "all to be alive", process)
+    told = installation.call("campaign", "launch", "hello")
+    assert told.code == 0
+    assert "warning" not in told.err
     installation.until(lambda: world.state("hello") == "finished", "the end of the campaign", process)
     assert len(world.mails()) == 10
     world.check()
@@ -40,8 +60,34 @@ def test_a_procfile_sends_a_campaign_and_a_ctrl_c_ends_every_process(installatio
     assert told.code == 0
     assert told.document["up"] == process.pid
     assert {one["state"] for one in told.document["services"]} == {"given"}
+    assert {one["name"]: (one["state"], one["restarts"]) for one in told.document["processes"]} == dict.fromkeys(
+        sorted(started), ("running", 0)
+    )
     assert installation.end(process, signal.SIGINT) == 130
     installation.until(lambda: installation.ended(family), "the end of every process")
+    told = installation.call("status")
+    assert told.code == 1
+    assert "nobody works on campaigns" in told.out
+    (installation.folder / "hello.yaml").write_text(HELLO.replace("campaign: hello", "campaign: again"))
+    assert installation.call("campaign", "apply", "hello.yaml").code == 0
+    told = installation.call("campaign", "launch", "again")
+    assert told.code == 0
+    missing = ("no clock", "no feed", "no worker of the lane control", "no worker of the lane deliver")
+    assert all(one in told.err for one in ("warning: nothing works on it", *missing)), told.err
+
+
+def test_a_process_elsewhere_is_seen_by_the_stores(installation: Installation) -> None:
+    """A worker without a supervisor of this folder, as on another machine."""
+    process = installation.start("worker", "all")
+    lanes = ["control", "fast", "deliver"]
+    installation.until(lambda: installation.world.app.liveness.missing(lanes) == ["no clock", "no feed"], "it", process)
+    told = installation.call("status", "--json")
+    assert (told.code, told.document["up"], told.document["processes"]) == (0, None, None)
+    (one,) = told.document["elsewhere"]
+    assert one["process"] == "all"
+    assert set(lanes) <= set(one["lanes"])
+    assert installation.end(process) == 0
+    assert "no worker of the lane fast" in installation.world.app.liveness.missing(lanes)
 
 
 def started(installation: Installation) -> int:

@@ -113,11 +113,11 @@ def test_an_evaluation_is_owed_until_it_was_carried_out_for_all(campaigns: Campa
     assert owed() == (False, False)
     campaigns.apply(replace(draft, state=C.LIVE, revision=2, evaluation_wanted=1), evaluate=True)
     assert owed() == (True, True)
-    campaigns.evaluated("uid1", 1, enrolled=True, intake=False)
+    campaigns.evaluated("uid1", 1, enrolled=True, intake=False, left=False)
     assert owed() == (False, True)
-    campaigns.evaluated("uid1", 1, enrolled=False, intake=True)
+    campaigns.evaluated("uid1", 1, enrolled=False, intake=True, left=False)
     assert owed() == (False, False)
-    campaigns.evaluated("uid1", 0, enrolled=True, intake=True)
+    campaigns.evaluated("uid1", 0, enrolled=True, intake=True, left=True)
     assert owed() == (False, False), "what is done never goes back"
 
 

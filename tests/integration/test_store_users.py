@@ -11,6 +11,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import AutoReconnect
 
+from engine.domain.counts import Population
 from engine.domain.keys import HIGHEST, cut, user_key
 from engine.stores.users import Contended, Edit, Users
 from tests.integration.store_proxy import Cutting
@@ -53,6 +54,18 @@ def test_an_estimate_is_exact_for_few_and_near_for_many(database: Database[Docum
     assert users.estimate("w") == 300
     add(users, *(f"u{n}" for n in range(300, 30_000)))
     assert 27_000 < users.estimate("w") < 33_000
+
+
+def test_a_population_is_counted_up_to_a_bound_and_says_where_it_is_not(database: Database[Document]) -> None:
+    users = Users(database)
+    add(users, *(f"u{n}" for n in range(9_000)))
+    for n in range(100):
+        users.delete(user_key("w", f"u{n}"))
+    assert users.population("w", 9_000) == Population(8_900, estimated=False)
+    told = users.population("w", 8_999)
+    assert told.estimated
+    assert 9_000 <= told.users < 10_000
+    assert users.population("nobody", 0) == Population(0, estimated=False)
 
 
 def test_the_revision_rises_with_every_write_even_when_the_servers_clock_is_behind(

@@ -9,7 +9,7 @@ from typing import Any
 from engine import failpoints
 from engine.campaign import compiled as compiling
 from engine.campaign.load import LoadedCampaign, campaign_from_spec
-from engine.pipeline import book, steering
+from engine.pipeline import book
 from engine.pipeline.deciding import Deciding, Origin
 from engine.pipeline.sending import Sending
 from engine.predicate.compiled import CompiledPredicate, compile_predicate
@@ -33,10 +33,10 @@ def harden(monkeypatch: Any, world: Callable[[], MemoryWorld]) -> None:
     monkeypatch.setattr(Sending, "settle", alive)
     record = Deciding.record
 
-    def looked(deciding: Deciding, campaign: Any, origin: Origin, looks: Any, decisions: Any) -> Any:
+    def looked(deciding: Deciding, campaign: Any, origin: Origin, looks: Any, decisions: Any, **more: Any) -> Any:
         if "/look/" in origin.id:
             failpoints.passage("slice.decided")  # a look at changed users can be overtaken there as a slice can
-        return record(deciding, campaign, origin, looks, decisions)
+        return record(deciding, campaign, origin, looks, decisions, **more)
 
     monkeypatch.setattr(Deciding, "record", looked)
     for name in ("apply", "move", "evaluated"):
@@ -72,6 +72,5 @@ def remember(monkeypatch: Any) -> None:
             compiled[key] = compile_predicate(tree, catalogue, summaries=summaries)
         return compiled[key]
 
-    monkeypatch.setattr(steering, "campaign_from_spec", from_spec)
     monkeypatch.setattr(book, "campaign_from_spec", from_spec)
     monkeypatch.setattr(compiling, "compile_predicate", predicate)

@@ -51,6 +51,9 @@ MEANWHILE: Final = (
     "pause edit resume go",
     "pause user stop go",
     "pause",
+    "pause user stop",
+    "pause user resume",
+    "pause audience",
     "resume",
     "resume go",
     "stop",
@@ -238,21 +241,24 @@ class Campaign(RuleBasedStateMachine):
 
     # machines
 
-    @rule(seconds=st.sampled_from((6, 31, 61)))
-    def wait(self, seconds: int) -> None:
-        self.world.wait(seconds)
-
-    @rule(second=st.booleans())
-    def tick(self, second: bool) -> None:
-        self.world.tick(second=second)
-
-    @rule()
-    def feed(self) -> None:
-        self.world.feed()
-
-    @rule(most=st.integers(1, 6))
-    def work(self, most: int) -> None:
-        self.world.work(most)
+    @rule(
+        what=st.sampled_from(("tick", "second tick", "feed", "work", "lose", "wait")),
+        most=st.integers(1, 6),
+        seconds=st.sampled_from((6, 31, 61)),
+    )
+    def machines(self, what: str, most: int, seconds: int) -> None:
+        """A little of something: a tick, some changes, some work, some messages lost, some time."""
+        match what:
+            case "tick" | "second tick":
+                self.world.tick(second=what != "tick")
+            case "feed":
+                self.world.feed()
+            case "work":
+                self.world.work(most)
+            case "lose":
+                self.world.lose(most)
+            case _:
+                self.world.wait(seconds)
 
     @rule(times=st.integers(1, 3))
     def go(self, times: int) -> None:
@@ -265,6 +271,11 @@ class Campaign(RuleBasedStateMachine):
     @rule(most=st.integers(1, 3))
     def lose(self, most: int) -> None:
         self.world.lose(most)
+
+    @rule(words=st.sampled_from(MEANWHILE), file=FILES, user=st.sampled_from(USERS), plan=st.sampled_from(PLANS))
+    def people_act(self, words: str, file: File, user: str, plan: str) -> None:
+        """Several things in a row, as they go together."""
+        self._acting(words, file, user, plan)()
 
     # accidents
 

@@ -131,9 +131,10 @@ class MemoryCollection:
         """The first that matches."""
         return next(iter(self.find(query, projection, hint=hint, limit=1)), None)
 
-    def count_documents(self, query: Mapping[str, Any], *, hint: str | None = None) -> int:
-        """How many match."""
-        return len(self._those(query, hint))
+    def count_documents(self, query: Mapping[str, Any], *, hint: str | None = None, limit: int | None = None) -> int:
+        """How many match, up to `limit`."""
+        found = len(self._those(query, hint))
+        return found if limit is None else min(found, limit)
 
     def estimated_document_count(self) -> int:
         """How many there are."""

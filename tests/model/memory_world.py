@@ -246,21 +246,19 @@ class MemoryWorld:
             failpoints.arm("")
 
     def doze(self, point: str, passage: int) -> None:
-        """A worker takes the next piece of work, and sleeps where it comes to `point` for the `passage`-th time."""
+        """Workers take what is to be done, until one has come to `point` for the `passage`-th time and sleeps there."""
         for _ in range(len(self.asked)):
-            kind, ident, lane = self.asked.popleft()
-            if kind in ("process", "look", "deliver"):
-                sleeper = Sleeper(lambda kind=kind, ident=ident: self._do(kind, ident))  # type: ignore[misc]
-                self.sleepers.append(sleeper)
-                failpoints.arm(f"{point}=stop@{passage}")
-                try:
-                    sleeper.start()
-                finally:
-                    failpoints.arm("")
-                if sleeper.over:
-                    self.sleepers.remove(sleeper)
+            kind, ident, _ = self.asked.popleft()
+            sleeper = Sleeper(lambda kind=kind, ident=ident: self._do(kind, ident))  # type: ignore[misc]
+            self.sleepers.append(sleeper)
+            failpoints.arm(f"{point}=stop@{passage}")
+            try:
+                sleeper.start()
+            finally:
+                failpoints.arm("")
+            if not sleeper.over:
                 return
-            self.asked.append((kind, ident, lane))
+            self.sleepers.remove(sleeper)
 
     def wake(self, number: int, *, kill: bool = False) -> None:
         """One of those asleep goes on to its end, or is killed as it sleeps."""

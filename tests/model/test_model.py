@@ -20,6 +20,7 @@ STEPS = int(os.environ.get("TIDEGATE_MODEL_STEPS", "14"))
 
 
 @pytest.mark.long(seconds=40)
+@pytest.mark.timeout(0 if SEQUENCES else 600)
 def test_whatever_crosses_what_nobody_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worlds: list[MemoryWorld] = []
 

@@ -129,7 +129,9 @@ def reading(
     """What a look does, as text, with the number of the stay that it opens and the conversion that it writes."""
     converted = None
     if last is not None and last.converted_at is None:
-        converted = conversion(rules, user, last.entered_at, as_of)
+        converted = conversion(rules, user, last.entered_at, last.due_at, as_of)
+    if state in ("paused", "finished"):
+        return "wait" if last is not None and last.active else "ignore", None, converted
     if last is None or not last.active:
         live = state == "live" and (launching or not rules.one_off)
         may = last is None or (rules.again_after is not None and as_of >= (last.ended_at or 0) + rules.again_after)
@@ -148,17 +150,24 @@ def reading(
     return what, None, converted
 
 
-def conversion(rules: Rules, user: Someone, entered: int, as_of: int) -> int | None:
+def conversion(rules: Rules, user: Someone, entered: int, due: int | None, as_of: int) -> int | None:
     """When the goal was reached: the first order after the entry, else the fields at this look, inside the window.
 
+    A look that comes late finds the moment, since it was due, from which time has met the fields (whatever came then).
     What a user did before being deleted was done; a deleted user has no fields.
     """
     closes = as_of if rules.goal_within is None else entered + rules.goal_within
     orders = [t for t in times(user, ORDER, entered, as_of) if t <= closes] if rules.goal_event else []
     if orders:
         return orders[0]
-    met = rules.goal_fields is not None and not user.deleted and rules.goal_fields.means(user, as_of)
-    return as_of if met and as_of <= closes else None
+    if rules.goal_fields is None or user.deleted:
+        return None
+    means = rules.goal_fields.means
+    if as_of <= closes and means(user, as_of):
+        return as_of
+    seen_at = user.attributes.get("seen", as_of + 100 * DAY)
+    turns = (t for t in (seen_at - DAY, seen_at, seen_at + 2 * DAY) if means(user, t) and not means(user, t - 1))
+    return min((t for t in turns if due is not None and due <= t <= min(as_of, closes)), default=None)
 
 
 def inside(

@@ -10,7 +10,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from engine.decide import Decision, Exit, Ignore, Send, Wait, decide
-from engine.domain.lifecycle import LOOKED_AT, CampaignState, DeliveryState
+from engine.domain.lifecycle import CampaignState, DeliveryState
 from tests.property.decide_reading import HALF, Rules, campaigns, people, reading
 from tests.unit.lives import Life, identities_hold, marked, put_back, settled_as
 from tests.unit.looks import NOW, Patience, Someone, campaign
@@ -62,15 +62,14 @@ class Story:
         self.life.campaign = self.campaign
 
     def look(self, as_of: int) -> None:
-        if self.state not in LOOKED_AT:
-            return
         user, last = self.life.user, self.life.latest
         expected = reading(self.rules, self.state.value, self.rules.one_off, self.resumed_at, user, last, as_of)
         decision = self.life.look(as_of)
         assert decision is not None
         assert (told(decision), decision.enters, decision.converted_at) == expected
         event(told(decision).split(" m")[0])
-        self.check_holds(as_of)
+        if self.state is not CampaignState.PAUSED:
+            self.check_holds(as_of)
 
     def check_holds(self, as_of: int) -> None:
         """Until a stay is due, time alone changes nothing, inactivity left out."""
@@ -161,6 +160,6 @@ def test_due_times_alone_find_every_moment_that_a_look_each_half_day_finds(rules
 
 def plain(story: Story) -> list[object]:
     return [
-        (stay.entry, stay.entered_at, stay.reason, stay.ended_at, stay.outgoing, stay.settled)
+        (stay.entry, stay.entered_at, stay.reason, stay.ended_at, stay.outgoing, stay.settled, stay.converted_at)
         for stay in story.life.stays
     ]

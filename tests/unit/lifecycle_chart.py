@@ -12,6 +12,7 @@ from typing import Final
 from engine.domain.lifecycle import (
     SENTENCES,
     SETTLED,
+    SKIPPED_BECAUSE,
     TRANSITIONS,
     CampaignState,
     DeliveryState,
@@ -27,6 +28,10 @@ REWRITE: Final = ".venv/bin/python -m tests.unit.lifecycle_chart"
 
 _SETTLED: Final = ", ".join(f"`{state}`" for state in DeliveryState if state in SETTLED)
 _SKIPPED: Final = f" A skipped one says why: {', '.join(f'`{reason}`' for reason in SkipReason)}."
+
+_REASONS: Final = "\n| skipped because | meaning |\n|---|---|\n" + "".join(
+    f"| `{reason}` | {SKIPPED_BECAUSE[reason]} |\n" for reason in SkipReason
+)
 
 MACHINES: Final[dict[str, tuple[type[StrEnum], str]]] = {
     "Campaign": (CampaignState, "From its first apply to its end. Only `live` lets users in."),
@@ -65,7 +70,8 @@ def _section(name: str, states: type[StrEnum], introduction: str) -> str:
     ends = "".join(f"    {state} --> [*]\n" for state in states if not TRANSITIONS[state])
     first = next(iter(states))
     chart = f"```mermaid\nstateDiagram-v2\n    [*] --> {first}\n{arrows}{ends}```\n"
-    return f"\n## {name}\n{introduction}\n\n{chart}\n| state | meaning | leads to |\n|---|---|---|\n{rows}"
+    reasons = _REASONS if states is DeliveryState else ""
+    return f"\n## {name}\n{introduction}\n\n{chart}\n| state | meaning | leads to |\n|---|---|---|\n{rows}{reasons}"
 
 
 def _after(states: type[StrEnum], before: StrEnum) -> list[StrEnum]:

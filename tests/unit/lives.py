@@ -92,7 +92,7 @@ class Life:
 
     def look(self, as_of: int) -> Decision | None:
         """One look, written; None where the campaign's state lets nobody look."""
-        if self.campaign.state not in LOOKED_AT:
+        if self.campaign.state not in (*LOOKED_AT, CampaignState.PAUSED, CampaignState.FINISHED):
             return None
         facts = self.user.facts_read(self.campaign, self.latest, as_of)
         decision = decide(self.campaign, Patience(self.inactivity), facts, self.latest, as_of)
@@ -100,7 +100,7 @@ class Life:
         if decision.enters is not None:
             if self.latest is not None:
                 found = decision.converted_at
-                change = None if found is None else _converted(piece, self.latest, found)
+                change = None if found is None else _converted(piece, self.latest, found, None)
                 last = self.latest if change is None else advanced(self.latest, change)
                 self.stays[-1] = replace(last, due_at=None)
             suffix = suffix_of_user(self.user.key)

@@ -277,7 +277,6 @@ def test_the_changes_of_a_sender_are_told_with_what_they_were(folder: Folder) ->
         ("body: t.md", "campaigns/t.md:3:1: messages[0].body", "slice: cannot handle"),
         ("format: html, body: \"{% layout 'f' %}x\"", "/f.html:2:8: messages[0].body", "money: expected"),
         ("body: Hi, headers: {X-A: \"{{ 'a' | slice: 'q' }}\"}", "messages[0].headers.X-A", "slice"),
-        ("body: Hi, sender: a@b..example", "messages[0].sender.address", "is no address that"),
         ("body: \"{% if user.plan == 'pro' %}x{% endif %}{{ 'a' | slice: 'q' }}\"", "c.yaml:7:", "slice"),
     ],
 )  # fmt: skip
@@ -306,6 +305,13 @@ def test_what_fails_for_some_is_warned_of_with_who_they_are(folder: Folder) -> N
         "{{ user.orders_count | number }}{% if user.plan != blank %}{{ user.plan | capitalize }}{% endif %}"
     )
     assert folder.found(f'body: "{every}"') == ([], [])
+
+
+def test_an_address_that_no_server_takes_is_refused(folder: Folder) -> None:
+    for key in ("sender", "reply_to", "envelope_from"):
+        (told,) = folder.refused(f"body: Hi, {key}: a@b..example")
+        assert f"messages[0].{key}" in told
+        assert "expected an e-mail address" in told
 
 
 def test_a_message_that_nobody_sends_is_refused(folder: Folder) -> None:

@@ -174,7 +174,9 @@ def test_a_paused_campaign_decides_nothing_and_resumes_where_it_stood() -> None:
     life.deliver(NOW)
     life.settle(NOW)
     life.campaign = campaign(state=CampaignState.PAUSED)
-    assert life.look(NOW + 50 * DAY) is None
+    before = list(life.stays)
+    life.look(NOW + 50 * DAY)
+    assert life.stays == before
     life.campaign = campaign(resumed_at=NOW + 50 * DAY)
     life.settle(NOW + 50 * DAY)
     assert life.deliver(NOW + 50 * DAY) == "two"

@@ -9,10 +9,12 @@ import pytest
 from engine.domain.lifecycle import (
     SENTENCES,
     SETTLED,
+    SKIPPED_BECAUSE,
     TRANSITIONS,
     CampaignState,
     DeliveryState,
     RunState,
+    SkipReason,
     SliceState,
     StayState,
     check_transition,
@@ -32,7 +34,8 @@ def test_the_page_is_current() -> None:
 def test_every_state_has_a_sentence_and_a_row() -> None:
     everything = {state for states in MACHINES for state in states}
     assert set(SENTENCES) == set(TRANSITIONS) == everything
-    assert all(sentence.endswith(".") for sentence in SENTENCES.values())
+    assert set(SKIPPED_BECAUSE) == set(SkipReason)
+    assert all(sentence.endswith(".") for sentence in [*SENTENCES.values(), *SKIPPED_BECAUSE.values()])
 
 
 def test_a_state_leads_only_to_states_of_its_own_kind() -> None:

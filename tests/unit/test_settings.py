@@ -7,9 +7,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from engine.channels.opening import email_advice
 from engine.errors import InvalidSource, WrongCall
 from engine.settings import LoadedSettings, Settings, load_settings
+from engine.settings.model import SMTP_EXTENSIONS, Email
 
 CONF = Path(__file__).parents[2] / "conf" / "settings.yaml"
 
@@ -185,6 +188,32 @@ def test_an_unknown_environment_is_refused_with_the_nearest(file: Path) -> None:
 def test_an_environment_without_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WrongCall, match='has no environment "production"'):
         load_settings(tmp_path / "none.yaml", environment="production")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("pipelining", "pipelining"),
+        ("PIPELINING, smtputf8", "pipelining smtputf8"),
+        ("", ""),
+        ("all", " ".join(SMTP_EXTENSIONS)),
+    ],
+)
+def test_extensions_that_are_ignored_are_named_as_people_name_them(given: str, expected: str) -> None:
+    assert Email(ignore_extensions=given).ignore_extensions == expected
+    assert Email.model_validate({"ignore_extensions": given.split(", ")}).ignore_extensions == expected
+
+
+@pytest.mark.parametrize("given", ["pipeline", "starttls", 7, None])
+def test_an_extension_that_nobody_can_ignore_is_refused(given: object) -> None:
+    with pytest.raises(ValidationError, match="extension"):
+        Email.model_validate({"ignore_extensions": given})
+
+
+def test_the_default_times_hold_what_rfc_5321_gives_a_server() -> None:
+    assert email_advice(Email(transport="smtp")) == ""
+    assert "RFC 5321" in email_advice(Email(transport="smtp", attempt=timedelta(minutes=9)))
+    assert email_advice(Email(attempt=timedelta(seconds=5))) == "", "no server, nothing to say"
 
 
 @pytest.fixture

@@ -134,12 +134,20 @@ def check(order: Order) -> None:
         raise WrongCall("a batch has 1 to 10000 rows")
     if order.layout.row_id and order.kind is Kind.LISTS:
         raise WrongCall("--row-id is for users and events", remedy="a list names its users")
-    if order.path.is_dir():
-        raise WrongCall(f"{order.path}: is a folder", remedy="name a file; several are imported one after the other")
-    if not order.path.exists() and order.path != STDIN:
-        raise WrongCall(f"{order.path}: there is no such file")
+    _check_file(order.path)
     if order.rejects_path.resolve() == order.path.resolve():
         raise WrongCall("the rejects file is the file itself", remedy="pass another --rejects FILE")
+
+
+def _check_file(path: Path) -> None:
+    try:
+        folder, there = path.is_dir(), path.exists()
+    except OSError as error:  # a folder above it may not be entered, or the name is too long
+        raise WrongCall(f"{str(path)[:200]}: cannot be read: {error.strerror}") from error
+    if folder:
+        raise WrongCall(f"{path}: is a folder", remedy="name a file; several are imported one after the other")
+    if not there and path != STDIN:
+        raise WrongCall(f"{path}: there is no such file")
 
 
 def identity(order: Order) -> str:

@@ -208,7 +208,12 @@ def test_a_named_pipe_is_a_stream_too(importer: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("folder", "is a folder"), ("none.csv", "there is no such file"), ("-", "Parquet is not read from a pipe")],
+    [
+        ("folder", "is a folder"),
+        ("none.csv", "there is no such file"),
+        ("x" * 300, "cannot be read: File name too long"),
+        ("-", "Parquet is not read from a pipe"),
+    ],
 )
 def test_what_is_no_file_is_refused(importer: Any, name: str, told: str) -> None:
     (importer.folder / "folder").mkdir()

@@ -26,6 +26,10 @@ def test_the_environment_leaves_out_what_does_not_run() -> None:
         ("rediss://:p%40ss@host:6380/1", "rediss://***@host:6380/1"),
         ("mongodb://u:p@a:1,b:2/x?tls=true", "mongodb://***@a:1,b:2/x?tls=true"),
         ("https://u:p@host/", "https://***@host/"),
+        ("mongodb://u:p/q@s?s#w@a:1/x", "mongodb://***@a:1/x"),
+        ("redis://h:1/0?password=p&db=1&ssl_keyfile=k", "redis://h:1/0?password=***&db=1&ssl_keyfile=***"),
+        ("u:p@host", "***@host"),
+        ("http://[h", "http://[h"),
         ("", ""),
     ],
 )

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
+from honcho.environ import expand_processes, parse_procfile
 
 from engine.errors import InvalidSource, WrongCall
-from engine.local.procfile import ProcessType, launch, parse_scale, read_procfile
+from engine.local.procfile import ProcessType, by_shell, environment, own_folders, parse_scale, ports, read_procfile
 
 
 def written(folder: Path, text: str) -> Path:
@@ -62,18 +65,48 @@ def test_a_wrong_scale_is_refused_with_a_remedy(text: str, complaint: str, remed
     assert remedy in caught.value.remedy
 
 
-def test_a_plain_command_runs_without_a_shell() -> None:
-    how = launch('A=1 B="x y" serve --name "$NAME" ${PORT}$UNSET $UNSET', {"NAME": "a web", "PORT": "80"})
-    assert how.argv == ("serve", "--name", "a web", "80")
-    assert how.env == {"A": "1", "B": "x y"}
-    assert not how.by_shell
+def test_each_process_gets_the_port_that_honcho_gives_it(tmp_path: Path) -> None:
+    text = "web: a\nslow: b\nclock: c\n"
+    scale = {"slow": 3, "clock": 1}
+    theirs = expand_processes(parse_procfile(text).processes, concurrency=scale, env={}, port=5000)
+    types = read_procfile(written(tmp_path, text))
+    assert list(ports(types, scale, None)) == [int(one.env["PORT"]) for one in theirs]
+
+
+@pytest.mark.parametrize(("given", "first"), [("8000", 8000), ("", 5000), ("x", 5000), (None, 5000)])
+def test_a_port_that_is_given_is_the_first_one(given: str | None, first: int) -> None:
+    assert list(ports([ProcessType("a", "x"), ProcessType("b", "x")], {"a": 0}, given)) == [first + 100]
+
+
+def test_our_own_programs_come_first_on_the_path() -> None:
+    merged = environment({"PATH": "/given", "A": "1"}, {"A": "2"})
+    folders = merged["PATH"].split(os.pathsep)
+    assert folders[0] == str(Path(sys.executable).parent)
+    assert folders[-1] == "/given"
+    assert merged["A"] == "2"
+
+
+def test_a_script_that_was_called_elsewhere_is_found_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "tidegate"
+    script.touch()
+    monkeypatch.setattr(sys, "argv", [str(script), "up"])
+    assert own_folders() == [str(Path(sys.executable).parent), str(tmp_path)]
 
 
 @pytest.mark.parametrize(
-    "command",
-    ["a && b", "a | b", "a > f", "echo *", "echo '$HOME'", "echo $(date)", "a; b", "echo `date`", "A=1", "a 'b"],
+    ("line", "run"),
+    [
+        ("tidegate worker fast", "exec tidegate worker fast"),
+        ("A=1 B='x y' ./serve --name \"$NAME\" # kept", "A=1 B='x y' exec ./serve --name \"$NAME\" # kept"),
+        ("exec serve", "exec serve"),
+        ("echo $A", "echo $A"),
+        ("cd x", "cd x"),
+        ("a && b", "a && b"),
+        ("A=$(date) b", "A=$(date) b"),
+        ("A=1", "A=1"),
+        ("$PROGRAM x", "$PROGRAM x"),
+        ("! a", "! a"),
+    ],
 )
-def test_what_needs_a_shell_gets_one(command: str) -> None:
-    how = launch(command, {})
-    assert how.argv == ("/bin/sh", "-c", command)
-    assert how.by_shell
+def test_a_plain_command_takes_the_place_of_its_shell(line: str, run: str) -> None:
+    assert by_shell(line) == ("/bin/sh", "-c", run)

@@ -1,0 +1,282 @@
+"""Set an SMTP connection up before one deadline: name, connect, greeting, EHLO, STARTTLS, log-in.
+
+`smtplib` says the commands. Its own waits are bounded each by itself, so a server that sends a byte a second holds it
+for as long as it likes; here every wait ends at the deadline of the whole attempt, and each answer within the time that
+RFC 5321 4.5.3.2 gives it.
+"""
+
+from __future__ import annotations
+
+import smtplib
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from functools import lru_cache
+from ipaddress import ip_address
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, Final, TypeVar
+
+from engine.channels.addresses import ascii_domain
+from engine.channels.smtp_answers import WAITS, Phase
+
+_CONNECT: Final = 30.0
+"""Seconds for one address of the server to take the connection, as Postfix has it: RFC 5321 names no time."""
+_NAME: Final = 5.0
+"""Seconds to find out the machine's own name."""
+_LONGEST_LINE: Final = 8_192
+_LONGEST_REPLY: Final = 65_536
+"""Bytes: RFC 5321 allows 512 a line; more than this is no SMTP server."""
+
+Result = TypeVar("Result")
+
+
+class Security(StrEnum):
+    """How the connection is protected."""
+
+    REQUIRED = "required"
+    OPPORTUNISTIC = "opportunistic"
+    IMPLICIT = "implicit"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpOptions:
+    """Where and how to send.
+
+    `security`: STARTTLS `required` (with a verified certificate), `opportunistic` (used where offered, not verified),
+    `implicit` (TLS from the first byte, port 465) or `off`. `attempt` bounds a whole attempt: connecting, every answer
+    and the body. `timeout` bounds one wait for the server; without it each has the time of RFC 5321 4.5.3.2. A thread
+    keeps up to `connections`, each renewed after `per_connection` mails or `idle` without use. `ca` is a PEM file that
+    replaces the system's certificate authorities. `helo` is the name we give (default: the machine's own). `ignored`
+    are the names of extensions that are not used though the server offers them.
+    """
+
+    host: str
+    port: int = 587
+    security: Security = Security.REQUIRED
+    username: str = ""
+    password: str = field(default="", repr=False)
+    timeout: timedelta | None = None
+    attempt: timedelta = timedelta(minutes=15)
+    per_connection: int = 200
+    connections: int = 1
+    idle: timedelta = timedelta(seconds=20)
+    ca: Path | None = None
+    helo: str = ""
+    ignored: frozenset[str] = frozenset()
+
+    def wait(self, phase: Phase) -> float:
+        """Seconds that one wait for the server may take."""
+        return (WAITS[phase] if self.timeout is None else self.timeout).total_seconds()
+
+
+class ConnectionLost(OSError):
+    """The server closed the connection."""
+
+
+def set_up(options: SmtpOptions, deadline: float) -> BoundedSmtp:
+    """A connection that is greeted, protected and logged in before `deadline` (monotonic s).
+
+    Raises `OSError` (`TimeoutError` at the deadline) or `smtplib.SMTPException`.
+    """
+    smtp = BoundedSmtp(options, deadline)
+    try:
+        smtp.begin()
+    except BaseException:  # whatever it was, the socket is not left open; raised again
+        smtp.close()
+        raise
+    return smtp
+
+
+class BoundedSmtp(smtplib.SMTP):
+    """`smtplib`'s commands over a socket of which every wait ends at one deadline."""
+
+    def __init__(self, options: SmtpOptions, deadline: float) -> None:
+        """Nothing is opened yet."""
+        self._options = options
+        self._deadline = deadline
+        self._heard = b""
+        super().__init__(local_hostname=ascii_domain(options.helo) or options.helo or own_name())
+
+    def begin(self) -> None:
+        """Connect, greet, protect and log in."""
+        options = self._options
+        self.sock = self._connected()
+        if options.security is Security.IMPLICIT:
+            self._wrap()
+        code, said = self.getreply()
+        if code != 220:
+            raise smtplib.SMTPConnectError(code, said)
+        self.ehlo_or_helo_if_needed()
+        wanted = options.security is Security.REQUIRED
+        if wanted or (options.security is Security.OPPORTUNISTIC and self.has_extn("starttls")):
+            self._protect()
+        if options.username:
+            self._log_in()
+
+    def getreply(self) -> tuple[int, bytes]:
+        """The next reply: its code and its lines without their codes."""
+        until = min(self._deadline, time.monotonic() + self._options.wait(Phase.CONNECT))
+        lines: list[bytes] = []
+        while True:
+            line = self._line(until)
+            code = int(line[:3]) if line[:3].isdigit() else -1
+            lines.append(line[4:].strip(b" \t\r\n"))
+            if code == -1 or sum(map(len, lines)) > _LONGEST_REPLY:
+                self.close()
+                raise smtplib.SMTPResponseException(-1, b"garbled")
+            if line[3:4] != b"-":
+                return code, b"\n".join(lines)
+
+    def send(self, s: Any) -> None:
+        """Say something short."""
+        sock = self.live
+        sock.settimeout(self._left())
+        sock.sendall(s if isinstance(s, bytes) else str(s).encode(self.command_encoding))
+
+    @property
+    def live(self) -> socket.socket:
+        """The socket. Raises `ConnectionLost` where there is none any more."""
+        if self.sock is None:
+            raise ConnectionLost("closed while it was opened")
+        return self.sock
+
+    def _line(self, until: float) -> bytes:
+        while b"\n" not in self._heard:
+            if len(self._heard) > _LONGEST_LINE:
+                raise smtplib.SMTPResponseException(-1, b"garbled")
+            self.live.settimeout(_left(until))
+            data = self.live.recv(_LONGEST_LINE)
+            if not data:
+                self.close()
+                raise ConnectionLost("closed by the server")
+            self._heard += data
+        line, _, self._heard = self._heard.partition(b"\n")
+        return line
+
+    def _connected(self) -> socket.socket:
+        """A socket to the first of the server's addresses that takes it, each with a fair share of what is left."""
+        options = self._options
+        found = _addresses(options.host, options.port, self._left())
+        failure: OSError = ConnectionLost("the name has no address")
+        for number, (family, kind, protocol, _, address) in enumerate(found):
+            share = self._left() / (len(found) - number)
+            wait = _CONNECT if options.timeout is None else options.timeout.total_seconds()
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.settimeout(min(wait, share))
+                sock.connect(address)
+            except OSError as error:
+                sock.close()
+                failure = error
+            else:
+                return sock
+        raise failure
+
+    def _protect(self) -> None:
+        if not self.has_extn("starttls"):
+            raise smtplib.SMTPNotSupportedError("STARTTLS is not offered")
+        code, said = self.docmd("STARTTLS")
+        if code != 220:
+            raise smtplib.SMTPResponseException(code, said)
+        if self._heard:
+            raise ssl.SSLError("clear text behind the answer to STARTTLS")  # somebody in between put it there
+        self._wrap()
+        # RFC 3207: what was said before is forgotten
+        self.helo_resp = self.ehlo_resp = None
+        self.esmtp_features = {}
+        self.does_esmtp = False
+        self.ehlo_or_helo_if_needed()
+
+    def _wrap(self) -> None:
+        """TLS from here on; Python bounds a whole handshake by the socket's time."""
+        sock = self.live
+        sock.settimeout(min(self._left(), self._options.wait(Phase.CONNECT)))
+        name = ascii_domain(self._options.host) or self._options.host
+        self.sock = _context(self._options).wrap_socket(sock, server_hostname=name)
+
+    def _log_in(self) -> None:
+        """By one mechanism only: `smtplib.login` tries all, and servers lock accounts after a few wrong passwords."""
+        options = self._options
+        if options.security is Security.OPPORTUNISTIC and not isinstance(self.sock, ssl.SSLSocket):
+            raise smtplib.SMTPNotSupportedError("no log-in in clear text unless `off` asks for it")
+        offered = self.esmtp_features.get("auth", "").upper().split()
+        self.user, self.password = options.username, options.password
+        try:
+            if "PLAIN" in offered:
+                self.auth("PLAIN", self.auth_plain)
+            elif "LOGIN" in offered:
+                self.auth("LOGIN", self.auth_login)
+            elif "CRAM-MD5" in offered:
+                self.auth("CRAM-MD5", self.auth_cram_md5)
+            else:
+                raise smtplib.SMTPNotSupportedError("no known way to log in is offered")
+        finally:
+            self.password = ""  # smtplib keeps it for no later use
+
+    def _left(self) -> float:
+        return _left(self._deadline)
+
+
+def _left(until: float) -> float:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the attempt took too long")
+    return left
+
+
+def _addresses(host: str, port: int, within: float) -> list[Any]:
+    """The addresses of a host, found `within` seconds: a resolver cannot be told when to stop."""
+    try:
+        ip_address(host.strip("[]"))
+    except ValueError:
+        name = ascii_domain(host) or host
+        return _within(within, lambda: socket.getaddrinfo(name, port, 0, socket.SOCK_STREAM))
+    return socket.getaddrinfo(host.strip("[]"), port, 0, socket.SOCK_STREAM)
+
+
+@lru_cache(1)
+def own_name() -> str:
+    """The machine's name for EHLO (RFC 5321 4.1.4): fully qualified, or an address literal where it has none."""
+    try:
+        name = _within(_NAME, socket.getfqdn)
+    except OSError:
+        name = ""
+    return name if "." in name and ascii_domain(name) == name else "[127.0.0.1]"
+
+
+def _within(seconds: float, call: Callable[[], Result]) -> Result:
+    """What `call` gives, if it does so in time; raises what it raises, or `TimeoutError`, and leaves it to itself."""
+    answers: SimpleQueue[Result | OSError | UnicodeError] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            answers.put(call())
+        except (OSError, UnicodeError) as error:
+            answers.put(error)
+
+    Thread(target=run, name="resolving", daemon=True).start()
+    try:
+        found = answers.get(timeout=seconds)
+    except Empty:
+        raise TimeoutError("the resolver does not answer") from None
+    if isinstance(found, UnicodeError):
+        raise ConnectionLost("no name of a host")
+    if isinstance(found, OSError):
+        raise found
+    return found
+
+
+def _context(options: SmtpOptions) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(options.ca) if options.ca else None)
+    if options.security is Security.OPPORTUNISTIC:
+        # Better than clear text and no more than that: who can strip STARTTLS can also forge a certificate.
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

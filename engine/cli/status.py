@@ -1,0 +1,157 @@
+"""`tidegate status`: which services and processes run, here and elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Final, TextIO
+
+import typer
+
+from engine.cli.opening import AsJson, settings_of
+from engine.cli.tables import show
+from engine.errors import EngineError
+from engine.local.addresses import Status, require_given, without_secrets
+from engine.local.presence import Presence
+from engine.local.reach import reaches
+from engine.local.services import LocalServices
+from engine.local.supervised import Supervised, SupervisedFile
+
+if TYPE_CHECKING:
+    from engine.domain.processes import Seen
+    from engine.settings import Settings
+
+SERVICES_ONLY: Final = "tidegate up --services-only"
+_NEEDED: Final = frozenset({"mongo", "broker", "cache"})
+_NOTHING: Final = "nothing runs for {}: start it with `tidegate up`, or with `tidegate run`"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What runs: services, and processes of this folder's supervisor, or, where there is none, of the stores."""
+
+    services: list[Status]
+    runner: tuple[int, str] | None
+    """The pid and the command of who runs this folder's processes."""
+    processes: list[Supervised] | None
+    elsewhere: list[Seen] = field(default_factory=list)
+
+    @property
+    def code(self) -> int:
+        """0: all is well; 1: a process does not run, or none; 3: a service that is needed does not."""
+        if any(one.name in _NEEDED and not serves(one) for one in self.services):
+            return 3
+        if self.processes is not None:
+            return int(any(one.state != "running" for one in self.processes))
+        return int(self.runner is None and not self.elsewhere)
+
+
+def serves(one: Status) -> bool:
+    """Whether a service runs; of one that is given elsewhere, whether its address takes connections (or none tells)."""
+    return one.state == "running" or (one.state == "given" and one.answers is not False)
+
+
+def status(context: typer.Context, as_json: AsJson = False) -> None:
+    """Show which services and processes run; exit code 3 if a needed service does not, 1 if a process does not.
+
+    Of servers of your own it is asked whether they take connections; `tidegate check` asks whether they serve.
+    """
+    settings = settings_of(context)
+    shown = look(settings)
+    if as_json:
+        typer.echo(json.dumps(_document(shown)))
+    else:
+        _print(shown, str(settings.paths.var))
+    if shown.code:
+        raise typer.Exit(shown.code)
+
+
+def look(settings: Settings) -> Shown:
+    """What runs now. Raises `WrongCall` for an address that cannot be read."""
+    local = LocalServices.of(settings)
+    for name, url in local.given.items():
+        require_given(name, url)
+    services = local.status()
+    with ThreadPoolExecutor(len(services)) as pool:
+        services = list(pool.map(lambda one: one.asked(reaches) if one.state == "given" else one, services))
+    presence = Presence(settings.paths.var)
+    runner = presence.runner()
+    if runner is not None:
+        told = SupervisedFile(settings.paths.var).read(runner)
+        return Shown(services, (runner.pid, presence.command()), told)
+    serving = all(serves(one) for one in services if one.name in _NEEDED)
+    return Shown(services, None, None, _elsewhere(settings) if serving else [])
+
+
+def _elsewhere(settings: Settings) -> list[Seen]:
+    """The processes that the stores know; none where MongoDB cannot be asked, which `check` explains."""
+    import pymongo
+    from pymongo.errors import PyMongoError
+
+    from engine.app import App
+    from engine.cli.opening import addressed
+
+    try:
+        app = App(addressed(settings))
+        try:
+            with pymongo.timeout(2):
+                return app.liveness.alive()
+        finally:
+            app.close()
+    except (PyMongoError, EngineError):
+        return []
+
+
+def _document(shown: Shown) -> dict[str, object]:
+    services = [{**asdict(one), "url": without_secrets(one.url)} for one in shown.services]
+    pid, command = shown.runner or (None, None)
+    processes = None if shown.processes is None else [asdict(one) for one in shown.processes]
+    elsewhere = [{**asdict(one), "ago": one.ago.total_seconds()} for one in shown.elsewhere]
+    return {"services": services, "up": pid, "command": command, "processes": processes, "elsewhere": elsewhere}
+
+
+def _print(shown: Shown, folder: str) -> None:
+    show_services(shown.services, sys.stdout)
+    if shown.processes:
+        rows = [
+            (one.name, one.state, one.pid or "", one.since, one.restarts or "", one.last_exit)
+            for one in shown.processes
+        ]
+        typer.echo("")
+        show("", ("process", "state", "pid", "since", "restarts", "last exit"), rows)
+    if shown.elsewhere:
+        typer.echo("")
+        rows_elsewhere = [(one.process, ", ".join(one.lanes), one.since, one.id) for one in shown.elsewhere]
+        show("", ("process elsewhere", "lanes", "since", "host and pid"), rows_elsewhere)
+    typer.echo("")
+    if shown.runner is not None:
+        pid, command = shown.runner
+        typer.echo(f"{command} runs (pid {pid})")
+    elif not shown.elsewhere and not any(serves(one) for one in shown.services):
+        typer.echo(_NOTHING.format(folder))
+    elif not shown.elsewhere:
+        typer.echo(
+            "tidegate up does not run, and no process elsewhere was heard of for 10 s: nobody works on campaigns"
+        )
+    else:
+        typer.echo("tidegate up does not run here")
+
+
+def show_services(rows: Sequence[Status], stream: TextIO) -> None:
+    """The table of services."""
+    cells = [
+        (
+            one.name,
+            "given, does not answer" if one.state == "given" and one.answers is False else one.state,
+            without_secrets(one.url),
+            one.pid or "",
+            one.since,
+            one.restarts or "",
+            one.last_exit,
+        )
+        for one in rows
+    ]
+    show("", ("service", "state", "address", "pid", "since", "restarts", "last exit"), cells, stream)

@@ -1,0 +1,44 @@
+"""Does an address take connections? A quick look by sockets alone; whether the server serves is `tidegate check`'s."""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+SECONDS: Final = 2.0
+_PORTS: Final = {"mongodb": 27017, "redis": 6379, "rediss": 6379, "http": 80, "https": 443}
+
+
+def reaches(url: str) -> bool | None:
+    """Whether one of the hosts of `url` takes a connection within 2 s; None where only the driver can tell (`+srv`)."""
+    scheme, _, rest = url.partition("://")
+    if scheme == "unix":
+        return _connects(socket.AF_UNIX, urlsplit(url).path)
+    if scheme not in _PORTS:
+        return None
+    hosts = rest.partition("/")[0].rpartition("@")[2].split(",")
+    return any(_takes(unquote(host), _PORTS[scheme]) for host in hosts)
+
+
+def _takes(host: str, port: int) -> bool:
+    if host.endswith(".sock"):
+        return _connects(socket.AF_UNIX, host)
+    name, colon, number = host.rpartition(":")
+    if colon and number.isdecimal():
+        host, port = name, int(number)
+    try:
+        socket.create_connection((host.strip("[]"), port), SECONDS).close()
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _connects(family: socket.AddressFamily, path: str) -> bool:
+    with socket.socket(family, socket.SOCK_STREAM) as one:
+        one.settimeout(SECONDS)
+        try:
+            one.connect(path)
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,64 @@
+"""Says every few seconds that this process is alive, and which lanes it serves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from engine.measuring import new_process_id
+from engine.telemetry.events import emit
+
+EVERY: Final = 3.0
+"""Seconds between two heartbeats: one small write each, and three may be lost before anybody warns."""
+
+
+class HeartbeatStore(Protocol):
+    """Where heartbeats are kept."""
+
+    def beat(self, identity: str, process: str, lanes: Iterable[str]) -> None:
+        """Say that a process is alive."""
+
+    def gone(self, identity: str) -> None:
+        """Say that it has ended."""
+
+
+class Heartbeat:
+    """The heartbeat of this process, once started; `outages` are what a store raises that is away."""
+
+    def __init__(self, store: Callable[[], HeartbeatStore], outages: tuple[type[BaseException], ...]) -> None:
+        self._store = store
+        self._outages = outages
+        self._id = new_process_id()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._failed = False
+
+    def start(self, process: str, lanes: Callable[[], Iterable[str]] = tuple) -> None:
+        """Beat from now on: `process` is the type of this process, `lanes` tells what it serves at the moment."""
+        self._thread = threading.Thread(target=self._run, args=(process, lanes), name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Say that this process has ended; safe twice, and before a start."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._stop.set()
+            thread.join()
+
+    def _run(self, process: str, lanes: Callable[[], Iterable[str]]) -> None:
+        self._try(process, lambda: self._store().beat(self._id, process, lanes()))
+        while not self._stop.wait(EVERY):
+            self._try(process, lambda: self._store().beat(self._id, process, lanes()))
+        self._try(process, lambda: self._store().gone(self._id))
+
+    def _try(self, process: str, step: Callable[[], None]) -> None:
+        """Do it; what is away is away for others too, who say so, and anything else is said once."""
+        try:
+            step()
+        except self._outages:
+            return
+        except Exception as error:  # noqa: BLE001 - a heartbeat must never end a process
+            if not self._failed:
+                self._failed = True
+                emit("engine.failed", process=process, reason=type(error).__name__, error=error)

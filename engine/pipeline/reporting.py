@@ -1,0 +1,91 @@
+"""What a report tells beside the counts: the messages in order, and until when conversions are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from engine.clock import Instant
+from engine.domain.campaign import CONTINUOUS, FOR_EVER, LATE, CampaignRecord
+from engine.domain.counts import CampaignCounts, FailureCount, MessageCounts
+from engine.domain.lifecycle import CampaignState
+from engine.pipeline.converting import goal_window, window_end
+from engine.pipeline.ports import Document
+
+
+@dataclass(frozen=True, slots=True)
+class MessageLine:
+    """The counts of one message; `note` says what has become of it where the file has no message of that name."""
+
+    name: str
+    counts: MessageCounts
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversions:
+    """Until when conversions are counted, in campaign time.
+
+    `until` is where the last goal window closes of those who entered so far (None: the goal has no window, or nobody
+    entered), `open` whether it has not closed yet, `entering` whether somebody may still enter. `late_until` is until
+    when an event from before the end still counts as it arrives (None: as long as the campaign runs, or no more).
+    """
+
+    within: timedelta | None
+    until: Instant | None
+    open: bool
+    entering: bool
+    late_until: Instant | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A campaign with its counts, whether they add up, and its latest runs.
+
+    `messages` come in the order of the file, those that it no longer has after them. `conversions` is None where the
+    campaign has no goal; `failures` are the failed deliveries by reason.
+    """
+
+    record: CampaignRecord
+    counts: CampaignCounts
+    adds_up: bool
+    runs: tuple[Document, ...]
+    messages: tuple[MessageLine, ...]
+    conversions: Conversions | None
+    failures: tuple[FailureCount, ...] = ()
+
+
+def messages(record: CampaignRecord, counts: CampaignCounts) -> tuple[MessageLine, ...]:
+    """The messages in the order of the file; then those that it renamed, and those that it no longer has."""
+    spec = record.spec if isinstance(record.spec, Mapping) else {}
+    written = spec.get("messages") or []
+    names = [str(one["name"]) for one in written if isinstance(one, Mapping)] if isinstance(written, list) else []
+    notes = {old: f"now {name}" for name in names for old in record.renamed.get(name, ()) if old not in names}
+    gone = [name for name in sorted(counts.messages) if name not in notes and name not in names]
+    notes |= dict.fromkeys(gone, "no longer in the file")
+    nobody = MessageCounts(0, {})
+    present = [MessageLine(name, counts.messages.get(name, nobody)) for name in names]
+    return (
+        *present,
+        *(MessageLine(name, counts.messages[name], notes[name]) for name in notes if name in counts.messages),
+    )
+
+
+def conversions(record: CampaignRecord, counts: CampaignCounts, now: Instant) -> Conversions | None:
+    """Until when conversions are counted in a campaign with these counts; None where it has no goal."""
+    window = goal_window(record)
+    if window is None:
+        return None
+    end = window_end(record, counts.last_entered)
+    state = record.resume_to if record.state is CampaignState.PAUSED and record.resume_to else record.state
+    ended = state in (CampaignState.FINISHED, CampaignState.CANCELLED)
+    may_enter = not ended and state is not CampaignState.DRAINING
+    entering = may_enter and (record.kind == CONTINUOUS or counts.last_entered is None)
+    return Conversions(
+        within=None if window == FOR_EVER else timedelta(milliseconds=window),
+        until=None if end == FOR_EVER else end,
+        open=entering or (end is not None and now <= end),
+        entering=entering,
+        late_until=end + LATE if end is not None and end != FOR_EVER and record.converting else None,
+    )

@@ -1,0 +1,68 @@
+"""Reads the addresses of services before their drivers do: what is wrong is said without a piece of the password."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from engine.errors import WrongCall
+
+MONGO: Final = ("mongodb", "mongodb+srv")
+REDIS: Final = ("redis", "rediss", "unix")
+SEARCH: Final = ("http", "https")
+SEARCH_PORTS: Final = {"http": 9200, "https": 443}
+"""The ports of a search address that names none: Elasticsearch's own, and that of its hosted services."""
+
+_HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]/?#@:\s]+)(?::(\d{1,5}))?")
+_BAD_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_ESCAPE: Final = "percent-encode it: % is %25, / is %2F, @ is %40, : is %3A, ? is %3F, # is %23, [ is %5B, ] is %5D"
+
+
+def require_readable(setting: str, url: str, schemes: tuple[str, ...]) -> None:
+    """Check an address that `setting` gives.
+
+    Raises `WrongCall` that never quotes the address: where it cannot be read, nobody knows which part is secret.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.lower() not in schemes:
+        allowed = " or ".join(f"{one}://" for one in schemes)
+        raise WrongCall(f"{setting} cannot be read: it does not begin with {allowed}", remedy=f"write {allowed}...")
+    if scheme == "unix":
+        return
+    before_options, _, options = rest.partition("?")
+    credentials, at, hosts_and_path = before_options.rpartition("@")
+    if not at and "@" in options and not _hosts_are_readable(before_options.partition("/")[0]):
+        credentials, hosts_and_path = f"{before_options}?", "unknown"  # an unescaped `?` of a password
+    _require_escaped(setting, credentials, colons=scheme in REDIS)
+    hosts, _, path = hosts_and_path.partition("/")
+    if not _hosts_are_readable(hosts):
+        problem = "its host or port cannot be read"
+        remedy = f"write {scheme}://USER:PASSWORD@HOST:PORT; what a password has of /?#[]@:% is percent-encoded"
+        raise WrongCall(f"{setting} cannot be read: {problem}", remedy=remedy)
+    if scheme in REDIS and path and not path.isdecimal():
+        raise WrongCall(f"{setting} cannot be read: its database is no number", remedy=f"write {scheme}://HOST:PORT/0")
+
+
+def _require_escaped(setting: str, credentials: str, *, colons: bool) -> None:
+    """A user and a password must not hold what divides an address; `colons` are read within a Redis password."""
+    bad = any(character in credentials for character in "/?#[]@ ") or _BAD_PERCENT.search(credentials)
+    if bad or (not colons and credentials.count(":") > 1):
+        raise WrongCall(
+            f"{setting} cannot be read: its user or password holds a character that divides addresses",
+            remedy=_ESCAPE,
+        )
+
+
+def _hosts_are_readable(text: str) -> bool:
+    """Whether `text` is one host or several, each with a port that exists or none."""
+    found = [_HOST.fullmatch(one) for one in text.split(",")]
+    return all(one is not None and (one[2] is None or 0 < int(one[2]) < 65_536) for one in found)
+
+
+def search_address(setting: str, url: str) -> str:
+    """A search address with its port, which the client asks for. Raises `WrongCall`."""
+    require_readable(setting, url, SEARCH)
+    scheme, _, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    has_port = re.search(r":\d+$", authority)
+    return url if has_port else f"{scheme}://{authority}:{SEARCH_PORTS[scheme.lower()]}{slash}{path}"

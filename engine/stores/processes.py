@@ -1,0 +1,57 @@
+"""The processes that are alive, on whatever machine: each says so every few seconds, and is forgotten after an hour.
+
+`{_id: "host:pid:chance", process, lanes, since, seen}`; times are of MongoDB's clock, so machines need not agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Final
+
+import pymongo
+from pymongo import ASCENDING, IndexModel
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from engine.domain.processes import Seen
+from engine.measuring import named_queries
+from engine.stores.documents import Document
+
+FORGOTTEN: Final = timedelta(hours=1)
+PATIENCE: Final = 5.0
+"""Seconds after which a heartbeat is given up: the next one is due by then."""
+
+INDEXES: Final = (IndexModel([("seen", ASCENDING)], name="seen", expireAfterSeconds=int(FORGOTTEN.total_seconds())),)
+
+
+@named_queries("processes")
+class Processes:
+    """The `processes` collection; without majority, for the next heartbeat repeats what is lost."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        aware = database.codec_options.with_options(tz_aware=True)
+        self._all: Collection[Document] = database.get_collection("processes", codec_options=aware)
+
+    def beat(self, identity: str, process: str, lanes: Iterable[str]) -> None:
+        """Say that a process is alive, and which lanes it serves. Index: `_id`."""
+        told = {"process": process, "lanes": sorted(lanes), "seen": "$$NOW", "since": {"$ifNull": ["$since", "$$NOW"]}}
+        with pymongo.timeout(PATIENCE):
+            self._all.update_one({"_id": identity}, [{"$set": told}], upsert=True)
+
+    def gone(self, identity: str) -> None:
+        """Say that a process has ended. Index: `_id`."""
+        with pymongo.timeout(PATIENCE):
+            self._all.delete_one({"_id": identity})
+
+    def seen(self) -> list[Seen]:
+        """Who was alive within the last hour, and how long ago; some dozens, read whole through `_id`."""
+        ago = {"$subtract": ["$$NOW", "$seen"]}
+        found = self._all.aggregate([{"$match": {"_id": {"$gte": ""}}}, {"$set": {"ago": ago}}, {"$sort": {"_id": 1}}])
+        return [_seen(raw) for raw in found]
+
+
+def _seen(raw: Document) -> Seen:
+    since: datetime = raw["since"]
+    ago = timedelta(milliseconds=raw["ago"])
+    return Seen(raw["_id"], raw["process"], tuple(raw["lanes"]), since.isoformat(timespec="seconds"), ago)

@@ -1,0 +1,70 @@
+"""Suppressed addresses: one small document for each, under a hash of the address.
+
+    {_id: "WORKSPACE/HASH", reason, campaign, message, since}
+
+`campaign` is the uid of the campaign whose mail bounced, `since` is written by MongoDB's clock. A document stands until
+a person lifts it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from pymongo import UpdateOne
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from engine.domain.suppression import Bounced, Suppression, suppression_key
+from engine.measuring import named_queries
+from engine.stores.bulk import write
+from engine.stores.connect import MAJORITY
+from engine.stores.documents import Document
+
+NAME: Final = "suppressions"
+
+
+@named_queries("suppressions")
+class Suppressions:
+    """The suppressed addresses of all workspaces."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._all: Collection[Document] = database.get_collection(NAME, write_concern=MAJORITY)
+
+    def among(self, workspace: str, addresses: Iterable[str]) -> set[str]:
+        """Those of `addresses` that are suppressed. Index: `_id`, covered."""
+        key_of = {address: suppression_key(workspace, address) for address in addresses}
+        if not key_of:
+            return set()
+        keys = list(key_of.values())
+        found = {raw["_id"] for raw in self._all.find({"_id": {"$in": keys}}, {"_id": 1}, batch_size=len(keys) + 1)}
+        return {address for address, key in key_of.items() if key in found} if found else found
+
+    def get(self, workspace: str, address: str) -> Suppression | None:
+        """Why an address is suppressed; None where it is not. Index: `_id`."""
+        raw = self._all.find_one({"_id": suppression_key(workspace, address)})
+        return None if raw is None else Suppression(raw["reason"], raw["campaign"], raw["message"], raw["since"])
+
+    def add(self, workspace: str, bounced: Sequence[Bounced]) -> None:
+        """Suppress addresses; of one that is suppressed already the first reason stands. Index: `_id`."""
+        writes = [
+            UpdateOne({"_id": suppression_key(workspace, one.address)}, _first(one), upsert=True)
+            for one in {one.address.lower(): one for one in bounced}.values()
+        ]
+        if writes:
+            write(self._all, writes)
+
+    def lift(self, workspace: str, address: str) -> bool:
+        """Send to an address again; gives whether it was suppressed. Index: `_id`."""
+        return self._all.delete_one({"_id": suppression_key(workspace, address)}).deleted_count == 1
+
+
+def _first(one: Bounced) -> list[Document]:
+    """The update that leaves what is there already."""
+    given = {"reason": one.reason, "campaign": one.campaign, "message": one.message}
+    first: Document = {name: {"$ifNull": [f"${name}", {"$literal": value}]} for name, value in given.items()}
+    return [{"$set": {**first, "since": {"$ifNull": ["$since", {"$toLong": "$$NOW"}]}}}]
+
+
+NAMED: Final[Mapping[str, str]] = {"suppressions.among": "_id_"}
+"""The named queries and the index each relies on."""

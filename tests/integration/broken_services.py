@@ -1,0 +1,212 @@
+"""Servers that are wrong in one way each: real ones with a wrong configuration, and small ones that play the rest."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import redis
+import trustme
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+
+from engine.local import mongod, valkey
+from engine.local.ports import free_ports
+
+PASSWORD = "Tr0ub4dor"
+PATIENCE = 60.0
+READ_ONLY_USER = "reader"
+OWNER = "owner"
+
+
+@contextlib.contextmanager
+def running(argv: list[str], folder: Path, ready: Callable[[], bool]) -> Iterator[subprocess.Popen[bytes]]:
+    """A server of the test's own, once it is `ready`; killed afterwards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(argv, cwd=folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    try:
+        pause, deadline = threading.Event(), time.monotonic() + PATIENCE
+        while not ready():
+            assert process.poll() is None, (folder / "log").read_text(errors="replace")[-2000:]
+            assert time.monotonic() < deadline
+            pause.wait(0.05)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def mongod_of(folder: Path, *more: str) -> Iterator[int]:
+    """A mongod with these arguments; its port."""
+    (port,) = free_ports(1)
+    data = folder / "data"
+    data.mkdir(parents=True)
+    argv = [str(mongod.binary()), "--dbpath", str(data), "--bind_ip", "127.0.0.1", "--port", str(port)]
+    argv += ["--nounixsocket", "--wiredTigerCacheSizeGB", "0.25"]
+    argv += ["--setParameter", "diagnosticDataCollectionEnabled=false", *more]
+
+    def ready() -> bool:
+        with MongoClient("127.0.0.1", port, directConnection=True, serverSelectionTimeoutMS=300) as client:
+            try:
+                return bool(client.admin.command("hello")["ok"])
+            except PyMongoError:
+                return False
+
+    with running(argv, folder, ready):
+        yield port
+
+
+@contextlib.contextmanager
+def guarded_mongod(folder: Path) -> Iterator[str]:
+    """A replica set of one that asks for a password: `owner` may everything, `reader` may read only; `host:port`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    key = folder / "key"
+    key.write_text("a" * 64)
+    key.chmod(0o400)
+    with mongod_of(folder, "--replSet", "guarded", "--keyFile", str(key), "--oplogSize", "64") as port:
+        with MongoClient("127.0.0.1", port, directConnection=True, timeoutMS=20_000) as client:
+            member = {"_id": 0, "host": f"127.0.0.1:{port}"}
+            client.admin.command("replSetInitiate", {"_id": "guarded", "members": [member]})
+            pause = threading.Event()
+            while not client.admin.command("hello").get("isWritablePrimary"):
+                pause.wait(0.05)
+            client.admin.command("createUser", OWNER, pwd=PASSWORD, roles=["root"])
+        with MongoClient("127.0.0.1", port, username=OWNER, password=PASSWORD, directConnection=True) as client:
+            client.admin.command("createUser", READ_ONLY_USER, pwd=PASSWORD, roles=[{"role": "read", "db": "tidegate"}])
+        yield f"127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def valkey_of(folder: Path, *more: str, password: str | None = None) -> Iterator[int]:
+    """A Valkey with these arguments; its port."""
+    (port,) = free_ports(1)
+    argv = [str(valkey.binary()), "--bind", "127.0.0.1", "--port", str(port), "--save", "", *more]
+    if password is not None:
+        argv += ["--requirepass", password]
+
+    def ready() -> bool:
+        client = redis.Redis(port=port, password=password, socket_timeout=2)
+        try:
+            return bool(client.ping())
+        except redis.RedisError:
+            return False
+        finally:
+            client.close()
+
+    with running(argv, folder, ready):
+        yield port
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[int]:
+    """A server that takes every connection and never says a word; its port."""
+    held: list[socket.socket] = []
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server:
+
+        def take() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    held.append(server.accept()[0])
+
+        thread = threading.Thread(target=take, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    for one in held:
+        one.close()
+
+
+@contextlib.contextmanager
+def behind_tls() -> Iterator[int]:
+    """A server that speaks TLS only, with a certificate that nobody trusts; its port."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server:
+
+        def take() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    one = server.accept()[0]
+                    one.settimeout(5)
+                    with contextlib.suppress(OSError), context.wrap_socket(one, server_side=True) as wrapped:
+                        wrapped.recv(1)
+                    one.close()
+
+        thread = threading.Thread(target=take, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+class Search:
+    """What plays an Elasticsearch: `status` and `body` are its answer to everything, and may be changed."""
+
+    def __init__(self, status: int, body: Any, *, product: bool = True) -> None:
+        self.status, self.body, self.product = status, body, product
+        self.asked = 0
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[int]:
+        """Serve; gives the port."""
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                outer.asked += 1
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                text = outer.body if isinstance(outer.body, str) else json.dumps(outer.body)
+                raw = text.encode()
+                self.send_response(outer.status)
+                json_type = "application/vnd.elasticsearch+json;compatible-with=8"
+                kind = "text/html" if isinstance(outer.body, str) else json_type
+                self.send_header("Content-Type", kind)
+                if outer.product:
+                    self.send_header("X-Elastic-Product", "Elasticsearch")
+                self.send_header("Content-Length", str(len(raw)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(raw)
+
+            def __getattr__(self, name: str) -> object:
+                if name.startswith("do_"):
+                    return self.answer
+                raise AttributeError(name)
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+
+def refused_port() -> int:
+    """A port on which nobody listens."""
+    return free_ports(1)[0]
+
+
+def error_of(kind: str) -> dict[str, Any]:
+    """An error as Elasticsearch answers it."""
+    return {"error": {"type": kind, "reason": f"{PASSWORD} {kind}", "root_cause": []}, "status": 400}

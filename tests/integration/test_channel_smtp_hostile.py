@@ -1,0 +1,295 @@
+"""SMTP servers that hang, drip, close or answer out of order: none outlasts an attempt, none costs a mail.
+
+A `Hostile` server speaks SMTP on real sockets and misbehaves at one phase. Of every case the same must hold: the
+attempt ends in time, nothing that the server took is sent again, and only a mail whose final dot was on its way is
+unknown.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from engine.channels.smtp_setup import Security
+from engine.domain.delivery import Cause, Failed, Outcome, Retry, Sent, Unknown
+from tests.integration.test_channel_smtp import authority, ca, envelope, sending, tls
+
+__all__ = ["authority", "ca", "tls"]  # fixtures
+
+ATTEMPT: Final = 0.8
+"""Seconds of an attempt; a test's server misbehaves for much longer."""
+SLACK: Final = 3.0
+"""Seconds that a busy machine may add."""
+
+PHASES: Final = ("CONNECT", "EHLO", "STARTTLS", "TLS", "AUTH", "MAIL", "RCPT", "DATA", "DOT")
+REPLIES: Final = {
+    "CONNECT": b"220 hostile\r\n",
+    "STARTTLS": b"220 go\r\n",
+    "AUTH": b"235 welcome\r\n",
+    "MAIL": b"250 ok\r\n",
+    "RCPT": b"250 ok\r\n",
+    "RSET": b"250 ok\r\n",
+    "DATA": b"354 go\r\n",
+    "DOT": b"250 taken\r\n",
+}
+
+
+@dataclass
+class Held:
+    """A connection's socket, which TLS replaces."""
+
+    socket: socket.socket
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class Hostile:
+    """A server that does `what` (`hang`, `drip`, `close`, `garbage`, or any bytes as a reply) at `phase`.
+
+    It offers `extensions`; with `tls` also STARTTLS. Commands that are read together are answered in `order`, or all
+    but the first are lost (`loses_behind`).
+    """
+
+    def __init__(
+        self,
+        phase: str = "",
+        what: str | bytes = b"",
+        *,
+        tls: ssl.SSLContext | None = None,
+        extensions: tuple[str, ...] = (),
+        loses_behind: bool = False,
+        order: tuple[int, ...] = (),
+    ) -> None:
+        self.taken: list[bytes] = []
+        self.connections = 0
+        self.commands: list[bytes] = []
+        self._phase, self._what, self._tls = phase, what, tls
+        self._extensions = extensions
+        self._loses_behind, self._order = loses_behind, order
+        self._over = threading.Event()
+
+    @contextmanager
+    def listening(self) -> Iterator[int]:
+        """Its port."""
+        listener = socket.create_server(("127.0.0.1", 0), backlog=16)
+        threads: list[threading.Thread] = []
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    self.connections += 1
+                    threads.append(threading.Thread(target=self._serve, args=(connection,)))
+                    threads[-1].start()
+
+        acceptor = threading.Thread(target=accept)
+        acceptor.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            self._over.set()
+            listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+            for thread in [acceptor, *threads]:
+                thread.join(10)
+
+    def _serve(self, connection: socket.socket) -> None:
+        with closing(Held(connection)) as held, suppress(OSError):
+            self._talk(held)
+
+    def _talk(self, held: Held) -> None:
+        if not self._say(held.socket, "CONNECT"):
+            return
+        heard, recipient, body = b"", b"", False
+        while data := held.socket.recv(65_536):
+            heard += data
+            replies: list[str] = []
+            while b"\r\n" in heard:
+                line, _, heard = heard.partition(b"\r\n")
+                if body and line != b".":
+                    continue
+                verb = "DOT" if body else line[:4].upper().decode()
+                self.commands.append(line)
+                if verb == "STAR":
+                    if not (self._tls and self._say(held.socket, "STARTTLS") and self._say(held.socket, "TLS")):
+                        return
+                    held.socket = self._tls.wrap_socket(held.socket, server_side=True)
+                    continue
+                body = verb == "DATA" and self._phase != "DATA"
+                recipient = line if verb == "RCPT" else recipient
+                if verb == "DOT":
+                    self.taken.append(recipient)
+                replies.append(verb)
+                if self._loses_behind:
+                    heard = b""  # as a firewall that lets one command through at a time
+            if replies and not self._answer(held.socket, replies):
+                return
+
+    def _answer(self, connection: socket.socket, replies: list[str]) -> bool:
+        if self._order and len(replies) == len(self._order):
+            replies = [replies[place] for place in self._order]
+        return all(self._say(connection, "AUTH" if verb == "AUTH" else verb) for verb in replies)
+
+    def _say(self, connection: socket.socket, phase: str) -> bool:
+        """Answer, or misbehave; False where nothing follows."""
+        if phase == "EHLO":
+            offered = ("AUTH PLAIN", *self._extensions, *(["STARTTLS"] if self._tls else []))
+            reply = b"".join(b"250-%s\r\n" % one.encode() for one in ("hostile", *offered[:-1]))
+            reply += b"250 %s\r\n" % offered[-1].encode()
+        else:
+            reply = REPLIES.get(phase, b"" if phase == "TLS" else b"500 what\r\n")
+        if phase != self._phase:
+            connection.sendall(reply)
+            return True
+        if isinstance(self._what, bytes):
+            connection.sendall(self._what)
+            return True
+        if self._what == "garbage":
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 3)
+            return self._over.wait(0.2)
+        if self._what == "close":
+            return False
+        while not self._over.wait(0.05 if self._what == "drip" else 10):
+            connection.sendall(b"2")
+        return False
+
+
+def outcome_of(hostile: Hostile, **options: object) -> tuple[list[Outcome], float]:
+    """What two mails come to, and in how many seconds."""
+    bounds = {"attempt": timedelta(seconds=ATTEMPT), "timeout": None}
+    with hostile.listening() as port, sending(port, **(bounds | options)) as channel:
+        began = time.monotonic()
+        return channel.send([envelope(1), envelope(2)]), time.monotonic() - began
+
+
+@pytest.mark.parametrize("what", ["hang", "drip", "close", "garbage"])
+@pytest.mark.parametrize("phase", PHASES)
+def test_no_phase_outlasts_the_attempt_and_only_a_body_that_left_is_unknown(
+    phase: str, what: str, tls: ssl.SSLContext, ca: Path
+) -> None:
+    secured = {"security": Security.REQUIRED, "ca": ca, "username": "grocer", "password": "secret-secret"}
+    hostile = Hostile(phase, what, tls=tls)
+    outcomes, seconds = outcome_of(hostile, **secured)
+    # two attempts at most, one after the other
+    assert seconds < 2 * ATTEMPT + SLACK
+    if phase == "DOT":
+        assert any(isinstance(one, Unknown) for one in outcomes)
+    else:
+        assert all(isinstance(one, Retry) for one in outcomes), outcomes
+        assert hostile.taken == []
+        if phase not in ("RCPT", "DATA"):
+            assert all(isinstance(one, Retry) and one.cause is not Cause.RECIPIENT for one in outcomes)
+
+
+@pytest.mark.parametrize("what", ["hang", "drip", "close", "garbage", b"\x16\x03\x01\x02\x00\x01"])
+def test_tls_from_the_first_byte_is_bounded_too(what: str | bytes, ca: Path) -> None:
+    outcomes, seconds = outcome_of(Hostile("CONNECT", what), security=Security.IMPLICIT, ca=ca)
+    assert seconds < ATTEMPT + SLACK
+    assert all(isinstance(one, Retry) and one.cause is not Cause.RECIPIENT for one in outcomes)
+
+
+def test_clear_text_behind_the_answer_to_starttls_is_refused(tls: ssl.SSLContext, ca: Path) -> None:
+    """Somebody in between put it there, to be read as if it had come over TLS."""
+    hostile = Hostile("STARTTLS", b"220 go\r\n250-hostile\r\n250 AUTH PLAIN\r\n", tls=tls)
+    outcomes, _ = outcome_of(hostile, security=Security.REQUIRED, ca=ca)
+    assert outcomes == [Retry(timedelta(minutes=10), "smtp_tls")] * 2
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        Hostile(extensions=("PIPELINING",), loses_behind=True),
+        *(Hostile(extensions=("PIPELINING",), order=order) for order in ((2, 1, 0), (2, 0, 1), (0, 2, 1), (1, 2, 0))),
+    ],
+    ids=["loses", "210", "201", "021", "120"],
+)
+def test_a_server_that_breaks_on_pipelining_is_used_without(hostile: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.channels.smtp_connection._UNPROVEN", 0.3)
+    with hostile.listening() as port, sending(port, timeout=None) as channel:
+        assert channel.send([envelope(number) for number in range(5)]) == [Sent()] * 5
+        tried = hostile.connections
+        assert channel.send([envelope(number) for number in range(5, 9)]) == [Sent()] * 4
+    assert (tried, hostile.connections) == (2, 2), "found out once, then remembered"
+    assert len(hostile.taken) == len(set(hostile.taken)) == 9
+
+
+@pytest.mark.parametrize(
+    "reply", [b"503 5.5.1 Error: improper command pipelining\r\n", b"554 SMTP synchronization error\r\n"]
+)
+@pytest.mark.parametrize("phase", ["MAIL", "RCPT", "DATA"])
+def test_a_server_that_calls_pipelining_improper_is_asked_once_more_without(phase: str, reply: bytes) -> None:
+    """It does so whatever we do, so it is about us in the end; but nobody fails, and there is no third try."""
+    hostile = Hostile(phase, reply, extensions=("PIPELINING",))
+    outcomes, _ = outcome_of(hostile)
+    assert all(isinstance(one, Retry) and one.cause in (Cause.US, Cause.UNSURE) for one in outcomes)
+    assert hostile.connections == 2
+
+
+@pytest.mark.parametrize("ignored", [frozenset(), frozenset({"pipelining"}), frozenset({"size", "8bitmime"})])
+def test_extensions_that_are_ignored_are_not_used(ignored: frozenset[str]) -> None:
+    hostile = Hostile(extensions=("PIPELINING", "SIZE 9", "8BITMIME"))
+    outcomes, _ = outcome_of(hostile, ignored=ignored)
+    assert outcomes == ([Sent()] * 2 if "size" in ignored else [Failed("too_big")] * 2)
+    assert not any(b"SIZE=" in line for line in hostile.commands)
+
+
+def test_a_further_connection_that_hangs_does_not_hold_up_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes one connection and lets the next wait for its greeting."""
+    monkeypatch.setattr("engine.channels.smtp_window._ONE_MORE", 0.3)
+    hostile = Hostile()
+    say = hostile._say
+
+    def hangs_from_the_second_on(connection: socket.socket, phase: str) -> bool:
+        if phase == "CONNECT" and hostile.connections > 1:
+            hostile._over.wait(30)
+            return False
+        return say(connection, phase)
+
+    monkeypatch.setattr(hostile, "_say", hangs_from_the_second_on)
+    with hostile.listening() as port, sending(port, connections=4, timeout=None) as channel:
+        for start in range(0, 60, 20):
+            assert channel.send([envelope(number) for number in range(start, start + 20)]) == [Sent()] * 20
+    assert hostile.connections <= 2, "it is not tried again for a while"
+
+
+def test_a_log_in_that_is_refused_is_not_tried_again_at_once() -> None:
+    """Servers lock accounts after a few wrong passwords, and every window of every thread would try."""
+    hostile = Hostile("AUTH", b"535 5.7.8 wrong\r\n")
+    login = {"username": "grocer", "password": "secret-secret"}
+    with hostile.listening() as port, sending(port, **login) as channel:
+        for _ in range(20):
+            assert channel.send([envelope(1)]) == [Retry(timedelta(minutes=10), "smtp_535")]
+    assert hostile.connections == 1
+
+
+@pytest.mark.parametrize("server", ["faß.invalid", "ünï.invalid"])
+def test_a_host_name_in_another_script_is_looked_up_as_idna_2008_has_it(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    find = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest: asked.append(host) or find("127.0.0.1", *rest))
+    with Hostile().listening() as port, sending(port, host=server) as channel:
+        assert channel.send([envelope(1)]) == [Sent()]
+    assert asked == [{"faß.invalid": "xn--fa-hia.invalid", "ünï.invalid": "xn--n-nga1b.invalid"}[server]]
+
+
+def test_a_resolver_that_does_not_answer_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: over.wait(10))
+    began = time.monotonic()
+    with sending(1, host="mail.invalid", attempt=timedelta(seconds=ATTEMPT)) as channel:
+        assert channel.send([envelope(1)]) == [Retry(timedelta(seconds=30), "smtp_timeout_at_connect")]
+    over.set()
+    assert time.monotonic() - began < ATTEMPT + SLACK

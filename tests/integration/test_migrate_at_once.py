@@ -1,0 +1,104 @@
+"""Any number of processes may start at once on an empty or an older database: all of them come up."""
+
+from __future__ import annotations
+
+import random
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final
+
+import pytest
+from elasticsearch import Elasticsearch
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from engine.stores.connect import mongo_client as connect
+from engine.stores.connect_elastic import elastic_client
+from engine.stores.migrate import COLLECTIONS, migrate_mongo, migrate_search
+from engine.stores.policy_versions import PolicyVersions
+from engine.stores.search_index import UserIndex
+
+AT_ONCE: Final = 8
+ROUNDS: Final = 20
+
+
+@pytest.fixture
+def clients(services: Any) -> Iterator[list[MongoClient[dict[str, Any]]]]:
+    """One client for each of the processes that start at once."""
+    made = [connect(services.mongo_url) for _ in range(AT_ONCE)]
+    for client in made:
+        client.admin.command("ping")
+    yield made
+    for client in made:
+        client.close()
+
+
+@pytest.fixture
+def empty(mongo_client: MongoClient[dict[str, Any]]) -> Iterator[Callable[[], str]]:
+    """Names databases that do not exist yet; they are dropped afterwards."""
+    names: list[str] = []
+
+    def name() -> str:
+        names.append(f"test_{uuid.uuid4().hex[:16]}")
+        return names[-1]
+
+    yield name
+    for one in names:
+        mongo_client.drop_database(one)
+
+
+def at_once(jobs: list[Callable[[], Any]]) -> list[Any]:
+    """Run jobs side by side from one moment on; raises what the first of them raised."""
+    barrier = threading.Barrier(len(jobs))
+
+    def after_all(job: Callable[[], Any]) -> Any:
+        barrier.wait(30)
+        return job()
+
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return list(pool.map(after_all, jobs))
+
+
+def indexes(database: Database[dict[str, Any]]) -> int:
+    return sum(len(database[name].index_information()) - 1 for name in COLLECTIONS)
+
+
+def start(database: Database[dict[str, Any]]) -> int:
+    """What each process does before its work: migrate, and record the policies in force."""
+    count = migrate_mongo(database)
+    PolicyVersions(database).record("v1", {"lanes": []}, 0)
+    return count
+
+
+def test_processes_that_start_at_once_on_an_empty_or_an_older_database_all_come_up(
+    clients: list[MongoClient[dict[str, Any]]], empty: Callable[[], str]
+) -> None:
+    name = empty()
+    for number in range(ROUNDS):
+        if number % 5 == 0:
+            name = empty()
+        else:  # an older version did not know these
+            for missing in random.sample(COLLECTIONS, 3):
+                clients[0][name].drop_collection(missing)
+            clients[0][name]["users"].drop_indexes()
+        counts = at_once([partial(start, client[name]) for client in clients])
+        assert len(set(counts)) == 1, "every process relies on the same indexes"
+        assert indexes(clients[0][name]) == counts[0]
+        assert set(COLLECTIONS) <= set(clients[0][name].list_collection_names())
+
+
+@pytest.mark.elastic
+def test_processes_that_start_at_once_make_one_index_of_the_users(
+    services: Any, elastic: Elasticsearch, index_prefix: str
+) -> None:
+    searches = [elastic_client(services.elastic_url) for _ in range(AT_ONCE)]
+    for number in range(5):
+        alias = f"{index_prefix}{number}"
+        at_once([partial(migrate_search, UserIndex(client, alias)) for client in searches])
+        assert len(elastic.indices.get(index=f"{alias}-*")) == 1
+        assert elastic.indices.exists_index_template(name=alias)
+    for client in searches:
+        client.close()

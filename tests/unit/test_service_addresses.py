@@ -1,0 +1,110 @@
+"""Addresses of services that cannot be read are refused without a word of what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from actors.redis_client import connect
+from engine.errors import WrongCall
+from engine.service_addresses import MONGO, REDIS, SEARCH, require_readable, search_address
+from engine.stores.cache_server import cache_client
+from engine.stores.connect import mongo_client, redis_client, stream_client
+from engine.stores.connect_elastic import elastic_client
+
+OPENERS: dict[Callable[[str], Any], tuple[str, str]] = {
+    mongo_client: ("mongodb", "services.mongo_url"),
+    stream_client: ("mongodb", "services.mongo_url"),
+    redis_client: ("redis", "services.broker_url"),
+    connect: ("rediss", "services.broker_url"),
+    cache_client: ("redis", "services.cache_url"),
+    elastic_client: ("https", "services.elastic_url"),
+}
+SECRET_PIECES = ("hun", "ter", "2")
+
+
+@pytest.mark.parametrize("open_client", OPENERS, ids=lambda one: one.__name__)
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "user:hun/ter2@host:1234",
+        "user:hun?ter2@host:1234/0",
+        "user:hun#ter2@host:1234",
+        "user:hun@ter2@host:1234",
+        "user:hun[ter2@host:1234",
+        "user:hun]ter2@host:1234",
+        "user:hun%ter2@host:1234",
+        "user:hun ter2@host:1234",
+        "user:hunter2@host:port",
+        "user:hunter2@host:99999",
+        "user:hunter2@",
+        "user:hunter2@host:1,",
+        ":hun/ter2@host",
+        "",
+        "ho st",
+        "[::1",
+    ],
+)
+def test_an_address_that_cannot_be_read_is_refused_without_its_secret(open_client: Any, rest: str) -> None:
+    scheme, setting = OPENERS[open_client]
+    with pytest.raises(WrongCall) as caught:
+        open_client(f"{scheme}://{rest}")
+    text = f"{caught.value}\n{caught.value.remedy}"
+    assert text.startswith(f"{setting} cannot be read")
+    assert len(text.splitlines()) == 2
+    for piece in SECRET_PIECES[:2]:
+        assert piece not in text.replace("character", ""), text
+
+
+@pytest.mark.parametrize("open_client", OPENERS, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("text", ["", "host:1234", "ftp://user:hunter2@host", "hunter2", "://x"])
+def test_another_scheme_is_refused(open_client: Any, text: str) -> None:
+    with pytest.raises(WrongCall, match="does not begin with") as caught:
+        open_client(text)
+    assert "hunter2" not in f"{caught.value}{caught.value.remedy}"
+
+
+@pytest.mark.parametrize(
+    "option", ["timeoutMS=hunter2", "sererSelectionTimeoutMS=1", "w=1&readPreference=hunter2", "tls=hunter2", "x"]
+)
+def test_an_option_that_mongodb_does_not_know_is_refused_without_its_value(option: str) -> None:
+    with pytest.raises(WrongCall) as caught:
+        mongo_client(f"mongodb://host/?{option}")
+    text = f"{caught.value}\n{caught.value.remedy}"
+    assert text.startswith("services.mongo_url cannot be read")
+    assert "hunter2" not in text
+    assert len(text.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "schemes"),
+    [
+        ("mongodb://a:1,b:2,c/x?replicaSet=r", MONGO),
+        ("mongodb+srv://u:p%40ss%2F@cluster.example/?tls=true&appName=a@b", MONGO),
+        ("mongodb://%2Ftmp%2Fmongodb-27017.sock/x", MONGO),
+        ("mongodb://[::1]:27017", MONGO),
+        ("redis://:pa:ss@127.0.0.1:6379/0", REDIS),
+        ("rediss://user:p%3F@host.example/12?ssl_cert_reqs=none", REDIS),
+        ("redis://host", REDIS),
+        ("unix:///run/valkey.sock?db=1", REDIS),
+        ("https://user:pw@search.example:9243/path", SEARCH),
+    ],
+)
+def test_what_can_be_read_is_taken(url: str, schemes: tuple[str, ...]) -> None:
+    require_readable("services.x_url", url, schemes)
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("https://search.example", "https://search.example:443"),
+        ("https://u:p@search.example/path", "https://u:p@search.example:443/path"),
+        ("http://search", "http://search:9200"),
+        ("http://search:9201", "http://search:9201"),
+        ("http://[::1]", "http://[::1]:9200"),
+    ],
+)
+def test_a_search_address_without_a_port_gets_the_usual_one(url: str, address: str) -> None:
+    assert search_address("services.elastic_url", url) == address
