@@ -16,7 +16,7 @@ export UV_PYTHON_DOWNLOADS := never
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help check-needs env lock lint types contracts format test test-unit test-conformance test-property \
-	test-integration test-chaos test-acceptance test-stock demo demo-year demo-chaos docs-settings \
+	test-integration test-model test-chaos test-acceptance test-stock demo demo-year demo-chaos docs-settings \
 	bench bench-full clean
 
 help: ## this list
@@ -67,7 +67,7 @@ contracts: env ## the floors: who may import whom
 test: check-needs lint types contracts ## everything: lint, types, contracts, all layers
 	@$(PYTEST) -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
-test-unit test-conformance test-property test-integration test-chaos test-acceptance: test-%: env
+test-unit test-conformance test-property test-integration test-model test-chaos test-acceptance: test-%: env
 	@$(PYTEST) tests/$*
 
 test-stock: env ## show each stock part failing where ours does not (slow)

@@ -46,7 +46,7 @@ _INDEXES: Final[dict[str, list[IndexModel]]] = {
 COLLECTIONS: Final = (
     *_INDEXES,
     *("policies", "leases", "settings", "imports", "feeds", "dirty_ranges", "cache_layouts"),
-    *("process_failures", "workspaces", "owed_passes"),
+    *("process_failures", "workspaces", "owed_passes", "suppressions"),
 )
 
 

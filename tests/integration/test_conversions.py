@@ -218,12 +218,13 @@ def test_a_cancelled_campaign_counts_the_conversions_of_those_who_were_in_it(wor
 
 
 def test_a_replay_drains_again_and_conversions_go_on_being_counted(world: World) -> None:
-    world.user("mended", email="not an address")
-    world.user("other")
-    world.start({"campaign": "hello", "kind": "one_off", "goal": BUY})
+    world.user("mended", age=0)
+    world.user("other", age=1)
+    message = {"name": "one", "body": "{{ 10 | divided_by: user.age }}"}
+    world.start({"campaign": "hello", "kind": "one_off", "goal": BUY, "messages": [message]})
     app = world.app
     world.advance("1d")
-    world.change("mended", email="mended@x.example")
+    world.change("mended", age=2)
     assert replay(app.stores.deliveries, app.steering, app.stores.bell, app.clock, world.record("hello"), None) == 1
     assert world.state("hello") == "draining"
     world.event("other", ORDER)

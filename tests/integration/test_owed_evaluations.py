@@ -120,9 +120,10 @@ def test_a_change_or_an_edit_while_a_launch_is_paused_is_taken_up(sliced: World)
 
 def test_a_delivery_that_is_replayed_while_its_campaign_finishes_is_sent(world: World) -> None:
     """The replay queued it when the campaign was live, and so had nothing to reopen; then it finished."""
-    world.user("u", email="not an address")
-    world.start({"campaign": "hello", "kind": "one_off"})
-    world.change("u", email="mended@x.example")
+    world.user("u", age=0)
+    message = {"name": "one", "body": "{{ 10 | divided_by: user.age }}"}
+    world.start({"campaign": "hello", "kind": "one_off", "messages": [message]})
+    world.change("u", age=1)
     record = world.record("hello")
     assert record.state == "finished"
     assert world.app.stores.deliveries.replay_failed(f"shop/{record.uid}/", None, world.now) == 1

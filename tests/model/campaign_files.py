@@ -12,7 +12,7 @@ from tests.model.memory_services import START
 from tests.model.memory_world import NAME
 from tests.model.reference import DAY, File, Message
 
-USERS: Final = ("u0", "u1", "u2", "u3", "u4")
+USERS: Final = ("u0", "u1", "u2", "u3")
 PLANS: Final = ("pro", "free")
 MESSAGES: Final = (
     (Message("one"),),
@@ -25,7 +25,7 @@ MESSAGES: Final = (
 )
 FILES: Final = st.builds(
     File,
-    audience=st.sampled_from(("all", "pro", "free", "ordered", "vip")),
+    audience=st.sampled_from(("pro", "pro", "free", "free", "all", "ordered", "vip")),
     unmatched=st.sampled_from((True, True, False)),
     exit_plan=st.sampled_from((None, None, None, "free")),
     goal_plan=st.sampled_from((None, None, None, "pro")),

@@ -83,7 +83,7 @@ class Campaign(RuleBasedStateMachine):
         self.reference = Reference(times=[self.world.now])
 
     @initialize(
-        plans=st.lists(st.sampled_from(PLANS), min_size=2, max_size=5),
+        plans=st.lists(st.sampled_from(PLANS), min_size=3, max_size=4),
         file=FILES,
         one_off=st.sampled_from((False, False, True)),
         launched=st.sampled_from((True, True, True, False)),
@@ -116,13 +116,14 @@ class Campaign(RuleBasedStateMachine):
     def _alive(self, user: str) -> bool:
         return not self.reference.people.get(user, Person()).deleted
 
-    @rule(user=st.sampled_from(USERS), plan=st.sampled_from(PLANS))
-    def user(self, user: str, plan: str) -> None:
+    @rule(user=st.sampled_from(USERS))
+    def user(self, user: str) -> None:
+        """A user comes, or changes the plan."""
         if self._alive(user):
             self._unclean()
-            self._user(user, plan)
+            known = self.reference.people.get(user)
+            self._user(user, "free" if known is not None and known.plan == "pro" else "pro")
 
-    @rule(user=st.sampled_from(USERS), days=st.sampled_from((1, 4, 8)))
     def vip(self, user: str, days: int) -> None:
         if user in self.reference.people and self._alive(user):
             self._unclean()
@@ -131,7 +132,6 @@ class Campaign(RuleBasedStateMachine):
             self.reference.people[user].vip_until = until
             self._changed()
 
-    @rule(user=st.sampled_from(USERS))
     def order(self, user: str) -> None:
         if user in self.reference.people and self._alive(user):
             self._unclean()
@@ -139,7 +139,6 @@ class Campaign(RuleBasedStateMachine):
             self.reference.people[user].orders += 1
             self._changed()
 
-    @rule(user=st.sampled_from(USERS))
     def delete(self, user: str) -> None:
         if user in self.reference.people:
             self._unclean()
@@ -176,42 +175,35 @@ class Campaign(RuleBasedStateMachine):
             return False
         return True
 
-    @rule()
     def launch(self) -> None:
         if self._steer("launch") and self.reference.one_off:
             people, now, file = self.reference.people, self.world.now, self.reference.file
             self.reference.at_launch = {user for user, one in people.items() if enters(file, one, now)}
 
-    @rule()
     def pause(self) -> None:
         self._steer("pause")
 
-    @rule()
     def resume(self) -> None:
         now = self.world.now
         if self._steer("resume"):
             self.reference.resumed_at = now
 
-    @rule()
     def stop(self) -> None:
         self._unclean()
         paused, now = self.world.record().state == "paused", self.world.now
         if self._steer("stop") and paused:
             self.reference.resumed_at = now
 
-    @rule(sure=st.sampled_from((False, False, True)))
     def cancel(self, sure: bool) -> None:
         if sure and self._steer("cancel"):
             self._unclean()
             self.reference.cancelled = True
 
-    @rule(user=st.sampled_from(USERS), refused=st.booleans())
     def address(self, user: str, refused: bool) -> None:
         """The provider begins, or ceases, to refuse a recipient."""
         held = self.world.provider.refused
         (held.add if refused else held.discard)(f"{user}@x.example")
 
-    @rule()
     def replay(self) -> None:
         failed = {
             f"{stay.id}/{one.message}": stay
@@ -231,6 +223,29 @@ class Campaign(RuleBasedStateMachine):
             first = next(one.message for one in stay.settled if str(one.state) == "failed")
             if f"{user}@x.example" not in refused and key == f"{stay.id}/{first}":
                 self.reference.replayed.add(key)
+
+    @rule(what=st.sampled_from(("launch", "pause", "resume", "resume", "stop", "replay", "replay", "cancel")))
+    def command(self, what: str) -> None:
+        """One command."""
+        if what == "cancel":
+            self.cancel(sure=True)
+        else:
+            getattr(self, what)()
+
+    @rule(
+        what=st.sampled_from(("vip", "order", "delete", "refused", "taken")),
+        user=st.sampled_from(USERS),
+        days=st.sampled_from((1, 4, 8)),
+    )
+    def detail(self, what: str, user: str, days: int) -> None:
+        """Something else about a user."""
+        match what:
+            case "vip":
+                self.vip(user, days)
+            case "order" | "delete":
+                getattr(self, what)(user)
+            case _:
+                self.address(user, what == "refused")
 
     @rule(by=st.sampled_from(STEPS))
     def advance(self, by: timedelta) -> None:
@@ -272,29 +287,26 @@ class Campaign(RuleBasedStateMachine):
     def lose(self, most: int) -> None:
         self.world.lose(most)
 
-    @rule(words=st.sampled_from(MEANWHILE), file=FILES, user=st.sampled_from(USERS), plan=st.sampled_from(PLANS))
-    def people_act(self, words: str, file: File, user: str, plan: str) -> None:
+    @rule(words=st.sampled_from(MEANWHILE), file=FILES, user=st.sampled_from(USERS))
+    def people_act(self, words: str, file: File, user: str) -> None:
         """Several things in a row, as they go together."""
-        self._acting(words, file, user, plan)()
+        self._acting(words, file, user)()
 
     # accidents
 
-    @rule(point=st.sampled_from(DECIDING_POINTS), passage=st.integers(1, 3), most=st.integers(1, 8))
     def worker_dies(self, point: str, passage: int, most: int) -> None:
         with self.world.dying(point, passage):
             self.world.work(most)
 
-    @rule(point=st.sampled_from(TICK_POINTS), passage=st.integers(1, 2), second=st.booleans())
     def clock_dies(self, point: str, passage: int, second: bool) -> None:
         with self.world.dying(point, passage):
             self.world.tick(second=second)
 
-    @rule(point=st.sampled_from(FEED_POINTS))
     def feed_dies(self, point: str) -> None:
         with self.world.dying(point, 1):
             self.world.feed()
 
-    def _acting(self, words: str, file: File, user: str, plan: str) -> Callable[[], None]:
+    def _acting(self, words: str, file: File, user: str) -> Callable[[], None]:
         """What others do, word by word."""
 
         def act() -> None:
@@ -305,7 +317,7 @@ class Campaign(RuleBasedStateMachine):
                     case "audience":
                         self.edit_audience(file)
                     case "user":
-                        self.user(user, plan)
+                        self.user(user)
                     case "delete":
                         self.delete(user)
                     case "advance":
@@ -332,15 +344,14 @@ class Campaign(RuleBasedStateMachine):
         words=st.sampled_from(MEANWHILE),
         file=FILES,
         user=st.sampled_from(USERS),
-        plan=st.sampled_from(PLANS),
     )
-    def worker_sleeps(self, point: str, passage: int, words: str, file: File, user: str, plan: str) -> None:
+    def worker_sleeps(self, point: str, passage: int, words: str, file: File, user: str) -> None:
         """A worker sleeps between two writes while others act; its lease may run out meanwhile."""
         self.world.feed()
         self.world.tick()
         self.world.plan()
         self.world.tick()
-        with self.world.crossed(point, passage, self._acting(words, file, user, plan)):
+        with self.world.crossed(point, passage, self._acting(words, file, user)):
             self.world.work()
 
     @rule(point=st.sampled_from(SLEEPING_POINTS), passage=st.integers(1, 2))
@@ -362,12 +373,26 @@ class Campaign(RuleBasedStateMachine):
         file=FILES,
         other=FILES,
         user=st.sampled_from(USERS),
-        plan=st.sampled_from(PLANS),
     )
-    def command_is_overtaken(self, command: str, words: str, file: File, other: File, user: str, plan: str) -> None:
+    def command_is_overtaken(self, command: str, words: str, file: File, other: File, user: str) -> None:
         """Others act between what a command, or the clock, reads of the campaign and what it writes."""
-        with self.world.overtaken(self._acting(words, other, user, plan)):
-            self._acting(command, file, user, plan)()
+        with self.world.overtaken(self._acting(words, other, user)):
+            self._acting(command, file, user)()
+
+    @rule(
+        point=st.sampled_from((*DECIDING_POINTS, *DECIDING_POINTS, *TICK_POINTS, *FEED_POINTS)),
+        passage=st.integers(1, 3),
+        most=st.integers(1, 8),
+        second=st.booleans(),
+    )
+    def something_dies(self, point: str, passage: int, most: int, second: bool) -> None:
+        """A worker, a clock or the feed is killed."""
+        if point in FEED_POINTS:
+            self.feed_dies(point)
+        elif point in TICK_POINTS:
+            self.clock_dies(point, passage, second)
+        else:
+            self.worker_dies(point, passage, most)
 
     # judgement
 

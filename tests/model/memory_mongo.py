@@ -377,7 +377,7 @@ class MemoryDatabase:
         """Those that were asked for."""
         return list(self._collections)
 
-    def create_collection(self, name: str) -> MemoryCollection:
+    def create_collection(self, name: str, **options: object) -> MemoryCollection:
         """The collection of a name."""
         return self[name]
 

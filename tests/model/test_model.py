@@ -3,36 +3,49 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from engine.stores.campaigns import Campaigns
+from engine.stores.enrolments import Enrolments
 from tests.model.interruptions import harden, remember
 from tests.model.machine import Campaign
 from tests.model.memory_world import Installation, MemoryWorld
+from tests.model.reference import DAY, File, Message, Wrong
 
 SEQUENCES = os.environ.get("TIDEGATE_MODEL_SEQUENCES")
 """How many random sequences; without it 1,000 that are always the same, so that what fails can be repeated."""
 
 STEPS = int(os.environ.get("TIDEGATE_MODEL_STEPS", "14"))
 
+PRO = File("pro", messages=(Message("one", 5 * DAY),))
 
-@pytest.mark.long(seconds=40)
-@pytest.mark.timeout(0 if SEQUENCES else 600)
-def test_whatever_crosses_what_nobody_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[type[Campaign]]:
+    """The state machine, with everything in place that its sequences interrupt."""
     worlds: list[MemoryWorld] = []
 
     def use(world: MemoryWorld) -> None:
         worlds[:] = [world]
 
-    harden(monkeypatch, lambda: worlds[0])
-    remember(monkeypatch)
-    monkeypatch.setattr(Campaign, "shared", Installation(tmp_path), raising=False)
-    monkeypatch.setattr(Campaign, "using", staticmethod(use), raising=False)
+    with pytest.MonkeyPatch.context() as patches:
+        harden(patches, lambda: worlds[0])
+        remember(patches)
+        patches.setattr(Campaign, "shared", Installation(tmp_path_factory.mktemp("model")), raising=False)
+        patches.setattr(Campaign, "using", staticmethod(use), raising=False)
+        yield Campaign
+
+
+@pytest.mark.long(seconds=40)
+@pytest.mark.timeout(0 if SEQUENCES else 600)
+def test_whatever_crosses_what_nobody_is_forgotten(machine: type[Campaign]) -> None:
     run_state_machine_as_test(
-        Campaign,
+        machine,
         settings=settings(
             max_examples=int(SEQUENCES or 1_000),
             derandomize=SEQUENCES is None,
@@ -45,3 +58,72 @@ def test_whatever_crosses_what_nobody_is_forgotten(tmp_path: Path, monkeypatch: 
             database=None,
         ),
     )
+
+
+def crossed_by_a_change(campaign: Campaign) -> None:
+    """Users change, and are looked at, between a launch slice's read and its write."""
+    campaign.launch()
+    campaign.worker_dozes("slice.decided", 1)
+    for user in ("u0", "u1", "u2"):
+        campaign.user(user)
+    campaign.go(3)
+    campaign.worker_wakes(0, kill=False)
+
+
+def changed_while_paused(campaign: Campaign) -> None:
+    """A user changes while the campaign is paused; then it is stopped."""
+    campaign.launch()
+    campaign.settle()
+    campaign.pause()
+    campaign.user("u0")
+    campaign.go(1)
+    campaign.stop()
+
+
+def edited(campaign: Campaign) -> None:
+    """The audience is another one."""
+    campaign.launch()
+    campaign.settle()
+    campaign.edit(File("free", messages=PRO.messages))
+
+
+def nothing(*told: object, **more: object) -> int:
+    return 0
+
+
+def unwanted(move: Callable[..., bool]) -> Callable[..., bool]:
+    """A store that forgets what a command makes necessary."""
+
+    def moved(*told: Any, **more: Any) -> bool:
+        return move(*told, **{name: value for name, value in more.items() if not name.endswith("_wanted")})
+
+    return moved
+
+
+@pytest.mark.parametrize(
+    ("happens", "store", "method", "fault"),
+    [
+        (crossed_by_a_change, Enrolments, "wake", nothing),
+        (changed_while_paused, Campaigns, "move", unwanted(Campaigns.move)),
+        (edited, Enrolments, "active", lambda *told: []),
+    ],
+    ids=["nobody is woken", "a resume owes nothing", "the edit's run finds nobody"],
+)
+def test_the_reference_sees_what_a_fault_leaves_behind(
+    machine: type[Campaign],
+    monkeypatch: pytest.MonkeyPatch,
+    happens: Callable[[Campaign], None],
+    store: type,
+    method: str,
+    fault: Callable[..., object],
+) -> None:
+    def come_to_rest() -> None:
+        campaign = machine()
+        campaign.begin(plans=["pro"] * 3, file=PRO, one_off=False, launched=False, settled=False)
+        happens(campaign)
+        campaign.settle()
+
+    come_to_rest()
+    monkeypatch.setattr(store, method, fault)
+    with pytest.raises(Wrong, match="is in"):
+        come_to_rest()

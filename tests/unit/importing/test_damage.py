@@ -109,7 +109,7 @@ def test_an_open_quote_before_the_damage_costs_its_own_row_only(tmp_path: Path) 
         (b"BZh9....", "packed with bzip2"),
         (b"\xfd7zXZ\x00", "packed with xz"),
         (b"PAR1....", "--format parquet"),
-        (gzip.compress(CSV, mtime=0)[:6], "line 1: the file is damaged"),
+        pytest.param(gzip.compress(CSV, mtime=0)[:6], "line 1: the file is damaged", id="gzip"),
     ],
 )
 def test_a_file_of_another_kind_is_called_by_its_name(tmp_path: Path, content: bytes, told: str) -> None:
