@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from engine.campaign.goal import LoadedGoal, read_goal
-from engine.campaign.message_texts import read_message_texts
 from engine.campaign.model import CampaignFile
-from engine.campaign.texts import Source
 from engine.clock import format_duration
 from engine.domain.template import KeptTexts, kept_texts
 from engine.errors import Fault, InvalidSource
@@ -22,6 +20,9 @@ from engine.predicate.parse import parse_predicate
 from engine.predicate.tree import Tree
 from engine.yamlmodel import validate
 from engine.yamlsource import Node, Plain, node_of, read
+
+if TYPE_CHECKING:
+    from engine.campaign.texts import Source
 
 TEXTS: Final = "texts"
 """The key of a stored campaign that holds what is kept beside its file."""
@@ -75,6 +76,8 @@ def load_campaign(path: Path, catalogues: Mapping[str, Catalogue], policies: Pol
         misfit = no_such("workspace", file.workspace, catalogues)
         faults.append(Fault(node.find("workspace").mark, "workspace", misfit.problem, misfit.suggestion))
         raise InvalidSource(faults)
+    from engine.campaign.message_texts import read_message_texts  # Liquid is imported for texts alone
+
     read_texts = read_message_texts(file, node, _folders(path, catalogue), catalogue.fields, faults)
     try:
         loaded = _read_rules(read_texts.file, node, catalogue)

@@ -12,7 +12,6 @@ from engine.clock import format_instant
 from engine.domain.keys import user_key
 from engine.domain.suppression import Suppression
 from engine.errors import NotFound, WrongCall
-from engine.pipeline.compose import recipient_of
 from engine.telemetry.events import emit
 
 if TYPE_CHECKING:
@@ -33,6 +32,8 @@ def mount(app: typer.Typer) -> None:
 
 def show(context: typer.Context, user: UserId, workspace: Workspace, as_json: AsJson = False) -> None:
     """Show the document, the stays and the latest events of a user."""
+    from engine.pipeline.compose import recipient_of
+
     with opened(context) as app:
         key = user_key(workspace, user)
         document = app.stores.users.get(key)
@@ -88,6 +89,8 @@ def unsuppress(context: typer.Context, user: UserId, workspace: Workspace) -> No
         document = app.stores.users.get(user_key(workspace, user))
         if document is None:
             raise NotFound(f"there is no user {user} in {workspace}")
+        from engine.pipeline.compose import recipient_of
+
         address = recipient_of(document)
         if address is None:
             raise WrongCall(f"{user} has no usable address", remedy="import one; a new address is not suppressed")

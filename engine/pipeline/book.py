@@ -12,7 +12,6 @@ from typing import Final
 from engine.campaign.compiled import CompiledCampaign, compile_campaign
 from engine.campaign.load import LoadedCampaign, campaign_from_spec
 from engine.campaign.model import Message
-from engine.campaign.texts import unknown_fields
 from engine.domain.campaign import CampaignRecord
 from engine.domain.work import Slice
 from engine.errors import EngineError, NotFound
@@ -190,6 +189,8 @@ class CampaignBook:
             applied, now = record.shapes.get(name), shape_of_field(loaded.catalogue, name)
             if applied is not None and applied != now:
                 raise _retyped(record, name, applied, now)
+        from engine.campaign.texts import unknown_fields
+
         unknown = list(unknown_fields(loaded.file, loaded.catalogue.fields, loaded.texts))
         if unknown:
             raise _unfit(record, "; ".join(unknown))
