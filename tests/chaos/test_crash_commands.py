@@ -8,7 +8,6 @@ from typing import Final
 import pytest
 
 from engine.domain.keys import user_suffix
-from engine.failpoints import Failpoint, arm
 from tests.chaos.conftest import Drive
 from tests.chaos.play import NAME, Performer, Step
 from tests.integration.pipeline_world import World
@@ -30,25 +29,27 @@ def live(stage: World, recover: Callable[..., Performer]) -> World:
 def test_a_cancelled_campaign_ends_its_stays_whoever_dies(live: World, recover: Callable[..., Performer]) -> None:
     """The command is one write; the run over the stays is the tick's, and a tick that dies behind it is no loss."""
     live.steer("cancel", NAME)
-    assert live.app.openness.what() == f"campaign {NAME} has stays to end"
+    assert live.app.openness.what() == f"campaign {NAME} has users to evaluate again"
     recover(live, (("settle",),), "run.started=raise")
     live.check()
     assert {(stay.state, stay.reason) for stay in live.stays(NAME)} == {("ended", "cancelled")}
     assert len(live.sent()) == len(USERS)
 
 
-def test_a_resume_that_dies_before_its_last_write_is_asked_again(
-    live: World, recover: Callable[..., Performer]
+@pytest.mark.parametrize("what", ["resume", "apply"])
+def test_a_resume_or_an_edit_is_carried_out_whoever_dies(
+    live: World, recover: Callable[..., Performer], what: str
 ) -> None:
-    """Users who came while it was paused enter once."""
+    """The command is one write; the run that it makes necessary is the tick's. Users who came meanwhile enter once."""
     live.steer("pause", NAME)
     live.user("late")
-    arm("run.started=raise")
-    with pytest.raises(Failpoint):
-        live.steer("resume", NAME)
-    assert live.state(NAME) == "paused"
+    if what == "apply":
+        wider = {"any": [{"plan": {"exists": True}}, {"plan": {"exists": False}}]}
+        two = [{"name": "one"}, {"name": "two", "wait": "2d"}]
+        live.apply({"campaign": NAME, "audience": wider, "messages": two})
     live.steer("resume", NAME)
-    recover(live, (("settle",),))
+    assert live.app.openness.what() == f"campaign {NAME} has users to evaluate again"
+    recover(live, (("settle",),), "run.started=raise")
     live.check()
     assert live.state(NAME) == "live"
     assert len(live.stays(NAME, "late")) == 1
