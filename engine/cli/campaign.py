@@ -273,12 +273,15 @@ def _steer(verb: str, done: str) -> Callable[..., None]:
 
 def report(context: typer.Context, name: Name, workspace: InWorkspace = None, as_json: AsJson = False) -> None:
     """Show the counts of a campaign, computed from its enrolments; exit code 1 if they do not add up."""
+    from engine.telemetry.redaction import Redactor, pseudonym_key
+
     with opened(context) as app:
         told = app.outlook.report(app.named(name, workspace))
+        user = Redactor(pseudonym_key(app.settings.log_folder)).user
     if as_json:
-        show_json(report_document(told))
+        show_json(report_document(told, user))
     else:
-        show_report(told)
+        show_report(told, user)
     if not told.adds_up:
         raise typer.Exit(1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -113,8 +113,8 @@ def capacity_rows(deciding: Capacity, sending: Capacity) -> list[tuple[object, .
     ]
 
 
-def report_document(told: Report) -> dict[str, Any]:
-    """A report as one document."""
+def report_document(told: Report, user_shown: Callable[[str], str] = str) -> dict[str, Any]:
+    """A report as one document; `user_shown` gives a user id as it may be shown."""
     counts = told.counts
     return {
         "campaign": told.record.name,
@@ -140,7 +140,7 @@ def report_document(told: Report) -> dict[str, Any]:
                 "reason": one.reason,
                 "count": one.count,
                 "messages": list(one.messages),
-                "example": {"user": user_id_of(one.example), "message": one.example_message},
+                "example": {"user": user_shown(user_id_of(one.example)), "message": one.example_message},
             }
             for one in told.failures
         ],
@@ -222,8 +222,8 @@ def run_rows(told: Report) -> list[tuple[object, ...]]:
     return rows
 
 
-def show_report(told: Report) -> None:
-    """A report for people."""
+def show_report(told: Report, user_shown: Callable[[str], str] = str) -> None:
+    """A report for people; `user_shown` gives a user id as it may be shown."""
     record, counts = told.record, told.counts
     typer.echo("\n".join([f"{record.workspace}/{record.name}: {record.state}", *standing_lines(record)]))
     exits = [(f"exited({reason})", f"{count:,}") for reason, count in sorted(counts.exited.items())]
@@ -240,7 +240,8 @@ def show_report(told: Report) -> None:
         typer.echo(f"{line.name}{note}: decided {line.counts.decided:,}" + (f" = {states}" if states else ""))
     if told.failures:
         failed: list[tuple[object, ...]] = [
-            (one.reason, f"{one.count:,}", ", ".join(one.messages), user_id_of(one.example)) for one in told.failures
+            (one.reason, f"{one.count:,}", ", ".join(one.messages), user_shown(user_id_of(one.example)))
+            for one in told.failures
         ]
         show_table("failed deliveries", ("reason", "count", "messages", "e.g. user"), failed)
     typer.echo("the counts add up" if told.adds_up else "THE COUNTS DO NOT ADD UP")
