@@ -233,7 +233,7 @@ class Machinery(Core):
         from engine.pipeline.converting import Converting
 
         s = self.stores
-        return Converting(s.campaigns, s.runs, s.enrolments, s.looks, s.feeds, self.roster, self.clock)
+        return Converting(s.campaigns, s.runs, s.enrolments, s.looks, s.feeds, self.roster, self.clock, s.owed_passes)
 
     @cached_property
     def run_attempts(self) -> RunAttempts:

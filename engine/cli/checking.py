@@ -184,7 +184,7 @@ def _campaigns(app: App) -> str:
     records = app.stores.campaigns.everything()
     wrong: list[str] = []
     for record in records:
-        if record.state not in (CampaignState.FINISHED, CampaignState.CANCELLED):
+        if record.converting or record.state not in (CampaignState.FINISHED, CampaignState.CANCELLED):
             name = f"{record.workspace}/{record.name}"
             try:
                 app.book.of(record)

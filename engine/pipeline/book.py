@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 from time import monotonic
-from typing import Final
+from typing import Final, cast
 
 from engine.campaign.compiled import CompiledCampaign, compile_campaign
 from engine.campaign.load import LoadedCampaign, campaign_from_spec
 from engine.campaign.model import Message
-from engine.domain.campaign import CampaignRecord
+from engine.domain.campaign import CampaignRecord, Plain
+from engine.domain.lifecycle import CampaignState
 from engine.domain.work import Slice
 from engine.errors import EngineError, NotFound
 from engine.failure_text import reason_of
@@ -25,6 +26,9 @@ from engine.predicate.workspace_set import LiveWorkspaces, shape_of_field
 
 KEPT: Final = 2_000
 """Compiled campaigns kept in a process: some 20 kB each."""
+
+ENDED: Final = frozenset({CampaignState.FINISHED, CampaignState.CANCELLED})
+"""States of campaigns of which only conversions, and exits by a cancel, are still to come."""
 
 REREAD: Final = 0.5
 """Seconds between two looks at the workspace files for campaigns that do not fit them."""
@@ -85,11 +89,11 @@ class CampaignBook:
     ) -> None:
         self._reread = reread
         self._read_at = float("-inf")
-        self._unfit: dict[str, tuple[int, Catalogue | None, Unfit]] = {}
+        self._unfit: dict[str, tuple[tuple[str, int, bool], Catalogue | None, Unfit]] = {}
         self._campaigns = campaigns
         self._catalogues = catalogues
         self._policies = policies
-        self._entries: OrderedDict[tuple[str, int], Entry] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, int, bool], Entry] = OrderedDict()
         self._names: dict[str, str] = {}
         self._profiles: tuple[PolicySet | None, dict[tuple[object, ...], Profile]] = (None, {})
         self._lock = Lock()
@@ -134,9 +138,10 @@ class CampaignBook:
     def of(self, record: CampaignRecord) -> Entry:
         """The entry of a record, compiled at its first use under the workspaces in force.
 
-        Raises `Unfit` where its file does not fit its workspace, also after the workspace files were read again.
+        Raises `Unfit` where its file does not fit its workspace, also after the workspace files were read again. Of a
+        campaign that has ended only the goal has to fit.
         """
-        key = (record.uid, record.revision)
+        key = _key(record)
         catalogue = self._catalogues.get(record.workspace)
         with self._lock:
             known = self._entries.get(key)
@@ -162,12 +167,12 @@ class CampaignBook:
 
     def _fitting(self, record: CampaignRecord, catalogue: Catalogue | None) -> Entry:
         failed = self._unfit.get(record.uid)
-        if failed is None or failed[:2] != (record.revision, catalogue):
+        if failed is None or failed[:2] != (_key(record), catalogue):
             try:
-                entry = self._compile(record)
+                entry = self._compiled(record)
             except EngineError as error:
                 unfit = error if isinstance(error, Unfit) else _unfit(record, reason_of(error))
-                failed = self._unfit[record.uid] = (record.revision, catalogue, unfit)
+                failed = self._unfit[record.uid] = (_key(record), catalogue, unfit)
             else:
                 self._unfit.pop(record.uid, None)
                 return entry
@@ -177,6 +182,15 @@ class CampaignBook:
             if self._reread():
                 return self._fitting(record, self._catalogues.get(record.workspace))
         raise failed[2]
+
+    def _compiled(self, record: CampaignRecord) -> Entry:
+        """The whole campaign; where that does not fit, of one that has ended what is still asked of it."""
+        try:
+            return self._compile(record)
+        except EngineError:
+            if record.state not in ENDED or not isinstance(record.spec, dict):
+                raise
+        return self._compile(replace(record, spec=_ended(record.spec)))
 
     def _compile(self, record: CampaignRecord) -> Entry:
         if not isinstance(record.spec, dict):
@@ -197,6 +211,20 @@ class CampaignBook:
         projection = loaded.catalogue.projection(fields, events)
         goal = None if compiled.goal is None else _names(compiled.goal.predicates)
         return Entry(record, loaded, compiled, projection, fields, events, names, goal)
+
+
+def _key(record: CampaignRecord) -> tuple[str, int, bool]:
+    return record.uid, record.revision, record.state in ENDED
+
+
+def _ended(spec: Mapping[str, Plain]) -> dict[str, Plain]:
+    """A campaign that has ended: it has a goal, a holdout and its messages' names; nobody enters, nothing is sent."""
+    kept = {key: spec[key] for key in ("campaign", "workspace", "kind", "entry", "goal", "holdout") if key in spec}
+    messages: list[Plain] = [
+        {"name": message["name"], "channel": message["channel"], "subject": "-", "body": "-"}
+        for message in cast("list[dict[str, Plain]]", spec.get("messages", []))
+    ]
+    return {**kept, "audience": {"all": []}, "messages": messages}
 
 
 def _names(named: Sequence[CompiledPredicate]) -> frozenset[str]:
@@ -229,7 +257,8 @@ def with_shapes(record: CampaignRecord, loaded: LoadedCampaign) -> CampaignRecor
 def _unfit(record: CampaignRecord, reason: str) -> Unfit:
     return Unfit(
         f"its file does not fit the workspace {record.workspace}: {reason}",
-        remedy=f"mend conf/workspaces/{record.workspace}.yaml, or apply the campaign {record.name} without it",
+        remedy=f"mend conf/workspaces/{record.workspace}.yaml"
+        + ("" if record.state in ENDED else f", or apply the campaign {record.name} without it"),
     )
 
 

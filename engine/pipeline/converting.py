@@ -14,7 +14,7 @@ from typing import Final
 from engine.clock import Clock, Instant, millis, parse_duration
 from engine.domain.campaign import FOR_EVER, LATE, ONE_OFF, CampaignRecord
 from engine.domain.keys import stay_prefix
-from engine.pipeline.ports import CampaignStore, RunStore, StayStore
+from engine.pipeline.ports import CampaignStore, Debts, RunStore, StayStore
 from engine.pipeline.roster import Roster
 from engine.pipeline.sources import FeedStore, LookStore
 from engine.pipeline.waiting import caught_up
@@ -66,7 +66,9 @@ class Converting:
         feed: FeedStore,
         roster: Roster,
         clock: Clock,
+        owed: Debts,
     ) -> None:
+        self._owed = owed
         self._campaigns = campaigns
         self._runs = runs
         self._stays = stays
@@ -102,6 +104,8 @@ class Converting:
         if not caught_up(self._feed, self._clock, changed_to, 0):
             self._seen[record.uid] = changed_to, at
             return False
+        if record.stuck_by or record.evaluation_owed or record.uid in self._owed.read():
+            return False  # what was not counted while it could not be is counted when that is mended
         if self._looks.any(now) and at - since < PATIENCE:
             return False
         if self._stays.due_ids(record.uid, now, 1) or self._runs.undecided([record.uid]):

@@ -161,13 +161,15 @@ class Looking:
         entries = {uid: entry for uid in wanted if (entry := self._registry.entry(uid)) is not None}
         for uid in wanted.keys() - entries.keys():
             self._owed.owe(uid)  # it does not fit its workspace: the clock has everybody evaluated when it does
-        if not entries:
+        catalogue = next((one.catalogue for one in entries.values()), self._book.known_catalogue(workspace))
+        if catalogue is None:
             return {}
-        catalogue = next(iter(entries.values())).catalogue
         as_of = self._clock.campaign_now()
         documents = self._users.read_keys(keys, catalogue.projection())
         rows = {raw["_id"]: catalogue.row(raw) for raw in documents}
         early = self._early(rows.values(), as_of)
+        if not entries:
+            return early  # what is ahead of time is to be looked at when its time has come, whether it fits then or not
         stays = self._stays.latest_in(list(entries), [key for key in keys if key not in early])
         chosen, refused = 0, None
         for uid, entry in entries.items():

@@ -60,7 +60,8 @@ class Openness:
 
     def _stuck(self) -> list[CampaignRecord]:
         states = (CampaignState.SCHEDULED, *GOING, CampaignState.CANCELLED)
-        return [one for one in self._campaigns.in_states(states) if one.stuck_by]
+        found = {one.uid: one for one in (*self._campaigns.in_states(states), *self._campaigns.converting())}
+        return [one for one in found.values() if one.stuck_by]
 
     def what(self, without: Collection[str] = ()) -> str | None:
         """One thing that is open, in words; None where nothing is. `without` are uids of campaigns to leave out.
@@ -90,7 +91,7 @@ class Openness:
     def _standing(self, without: Collection[str]) -> str | None:
         """One thing that is open in the campaigns, runs, deliveries and stays of all campaigns but `without`."""
         now = self._clock.campaign_now()
-        records = self._campaigns.in_states(
+        watched = self._campaigns.in_states(
             (
                 CampaignState.SCHEDULED,
                 CampaignState.LIVE,
@@ -99,11 +100,12 @@ class Openness:
                 CampaignState.CANCELLED,
             )
         )
+        records = {one.uid: one for one in (*watched, *self._campaigns.converting())}.values()
         owed = self._owed.read()
         for record in records:
             if record.uid in without:
                 continue
-            if record.state in GOING and record.uid in owed:
+            if (record.state in GOING or record.converting) and record.uid in owed:
                 return f"campaign {record.name} has a pass to make"
             if record.state is CampaignState.SCHEDULED and (record.starts_at or 0) <= now:
                 return f"campaign {record.name} is to be launched"
@@ -112,7 +114,7 @@ class Openness:
             going = record.state in GOING
             if going and self._time_is_set() and record.pass_as_of < now:
                 return f"campaign {record.name} has a pass to make"
-        moving = [record.uid for record in records if record.state in LOOKED_AT and record.uid not in without]
+        moving = [one.uid for one in records if (one.state in LOOKED_AT or one.converting) and one.uid not in without]
         standing = [record.uid for record in records if record.uid not in moving]
         runs = self._runs.count_all()
         for run in self._runs.undecided():

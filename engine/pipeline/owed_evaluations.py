@@ -22,8 +22,11 @@ from engine.telemetry.events import emit
 
 
 def owing(record: CampaignRecord) -> bool:
-    """Whether the clock has an evaluation to plan, or waits for one; a paused campaign's is planned at its resume."""
-    return record.state in LOOKED_AT and record.evaluation_owed
+    """Whether the clock has an evaluation to plan, or waits for one; a paused campaign's is planned at its resume.
+
+    One that has ended owes what was not counted while its file did not fit, as long as conversions are counted in it.
+    """
+    return (record.state in LOOKED_AT or record.converting) and record.evaluation_owed
 
 
 def wanted_runs(record: CampaignRecord, open_runs: Sequence[Run]) -> list[RunKind]:

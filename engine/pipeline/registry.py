@@ -54,8 +54,7 @@ class Registry:
             try:
                 entry = self._book.of(record)
             except EngineError:
-                if record.state in GOING:
-                    unread[record.workspace].add(uid)  # what it names is not known: every change may concern it
+                unread[record.workspace].add(uid)  # what it names is not known: every change may concern it
                 continue
             names = entry.names if record.state in GOING else entry.goal_names
             if names is None:

@@ -141,7 +141,7 @@ class Ticking:
         self._reconciling.run()
         self._roster.refresh()
         records = self._roster.those(watched)
-        unchecked = self._obstacles.check(records, self._roster.generation)
+        unchecked = self._obstacles.check(self._roster.those(working), self._roster.generation)
         open_runs = self._runs.undecided()
         known = {run.id for run in open_runs}
         self._asked = {run_id: asked for run_id, asked in self._asked.items() if run_id in known}
@@ -150,7 +150,7 @@ class Ticking:
             for record in self._roster.those(timed).values()
             if record.uid not in self._obstacles.unfit
         )
-        moved += unchecked + self._pay(records)
+        moved += unchecked + self._pay(self._roster.those(working))
         owed = self._owed.run(open_runs, now, without=self._obstacles.unfit)
         for run in [*owed, *self._passing.run([*open_runs, *owed], now, jumped=jumped)]:
             self._ask_plan(run.id)
@@ -211,16 +211,19 @@ class Ticking:
         return moved
 
     def _pay(self, records: Mapping[str, CampaignRecord]) -> int:
-        """Have everybody evaluated in each campaign that changes passed by while its file did not fit its workspace."""
+        """Have everybody evaluated in each campaign that changes passed by while its file did not fit its workspace.
+
+        In one that has ended that counts the conversions of then; a paused one waits for its resume.
+        """
         if self._clock.monotonic() - self._debts_read < DEBTS_EVERY:
             return 0
         self._debts_read = self._clock.monotonic()
         count = 0
         for uid, debt in self._debts.read().items():
             record = records.get(uid)
-            if record is None or record.state is CampaignState.CANCELLED:
+            if record is None or (record.state is CampaignState.CANCELLED and not record.converting):
                 self._debts.paid(uid, debt)
-            elif record.state in GOING and uid not in self._obstacles.unfit:
+            elif (record.state in GOING or record.converting) and uid not in self._obstacles.unfit:
                 self._campaigns.want_everybody(uid)
                 self._debts.paid(uid, debt)
                 count += 1

@@ -69,6 +69,11 @@ class Campaigns:
         """Whether conversions are counted in any campaign that has ended. Index: `converting`."""
         return self._all.find_one({"converting_until": {"$gt": 0}}, {"_id": 1}, hint="converting") is not None
 
+    def converting(self) -> list[CampaignRecord]:
+        """The campaigns that have ended and in which conversions are still counted. Index: `converting`."""
+        found = self._all.find({"converting_until": {"$gt": 0}, "state": {"$in": _ENDED}}, hint="converting")
+        return [_record(raw) for raw in found]
+
     def close_conversions(self, uid: str) -> bool:
         """No conversion is counted any more in a campaign that has ended; False where it has not. Index: `_id`."""
         wanted = {"_id": uid, "state": {"$in": _ENDED}}
@@ -134,11 +139,17 @@ class Campaigns:
         return self._all.update_one(wanted, update).matched_count == 1
 
     def want_everybody(self, uid: str) -> None:
-        """Have everybody evaluated anew, as after a resume. Index: `_id`."""
+        """Have everybody evaluated anew, as after a resume, and those who have left in any state. Index: `_id`."""
         number = {"$add": [{"$ifNull": ["$evaluation_wanted", 0]}, 1]}
         update: list[Document] = [
             {"$set": {"evaluation_wanted": number}},
-            {"$set": {"everybody_wanted": "$evaluation_wanted", "touched": "$$NOW"}},
+            {
+                "$set": {
+                    "everybody_wanted": "$evaluation_wanted",
+                    "left_wanted": "$evaluation_wanted",
+                    "touched": "$$NOW",
+                }
+            },
         ]
         self._all.update_one({"_id": uid}, update)
 
@@ -296,6 +307,7 @@ NAMED: Final[Mapping[str, str]] = {
     "campaigns.named": "name",
     "campaigns.in_states": "state",
     "campaigns.any_converting": "converting",
+    "campaigns.converting": "converting",
     "campaigns.touched_since": "touched",
     "campaigns.marks": "_id_",
     "campaigns.everything": "name",

@@ -289,3 +289,85 @@ def test_a_new_aggregate_is_derived_for_the_users_who_are_there(world: World) ->
     assert world.app.stores.index_requests.deriving("shop") == 0
     world.start({"campaign": "c", "audience": {"seen_count": {"gte": 2}}})
     assert world.sent() == [("u", "one")]
+
+
+ENDINGS: Final = {
+    "finished": ("stop",),
+    "cancelled": ("cancel",),
+    "paused": ("pause",),
+    "paused, then cancelled": ("pause", "cancel"),
+    "draining": (),
+}
+"""What was done to a campaign before its file came not to fit; who has left it may still convert."""
+
+
+def test_conversions_of_then_are_counted_when_a_file_fits_again_whatever_became_of_its_campaign(world: World) -> None:
+    goal = {"any": [{"event": {"name": "Order Completed"}}, {"plan": "vip"}], "within": "10d"}
+    for number, (name, steps) in enumerate(ENDINGS.items()):
+        messages = [{"name": "one", "when": {"age": number}}, {"name": "two", "wait": "5d", "when": {"age": 99}}]
+        world.users([f"{number}-in", f"{number}-ahead"], plan="gold", age=number)
+        world.start(
+            {
+                "campaign": f"c{number}",
+                "kind": "continuous",
+                "audience": {"age": number},
+                "exit": {"when": {"note": "gone"}},
+                "goal": goal,
+                "messages": messages if name != "finished" else messages[:1],
+            }
+        )
+        if name in ("draining", "paused", "paused, then cancelled"):  # who is counted has left
+            for user in ("in", "ahead"):
+                world.change(f"{number}-{user}", note="gone")
+            world.user(f"{number}-stays", plan="gold", age=number)
+        world.settle()
+        if name == "draining":
+            world.steer("stop", f"c{number}")
+        for step in steps[:1]:
+            world.steer(step, f"c{number}")
+        world.settle()
+    names = [f"c{number}" for number in range(len(ENDINGS))]
+    assert [world.state(name) for name in names] == ["finished", "cancelled", "paused", "paused", "draining"]
+    world.after("1h")
+    without(world, "plan")
+    world.reload()
+    for number in range(len(ENDINGS)):
+        world.event(f"{number}-in", "Order Completed", world.now)
+        world.event(f"{number}-ahead", "Order Completed", world.now + 86_400_000)
+    for _ in range(4):
+        world.step()
+    assert {name: set(world.record(name).stuck_by) for name in names} == {name: {StuckBy.FILE} for name in names}
+    assert world.app.openness.in_vain() is not None
+    world.steer("cancel", "c3")
+    world.workspace()
+    world.reload()
+    world.settle()
+    world.after("1d")
+    world.steer("resume", "c2")
+    world.settle()
+    found = {one.user.rsplit("/", 1)[1] for name in names for one in world.stays(name) if one.converted_at}
+    assert found == {f"{number}-{user}" for number in range(len(ENDINGS)) for user in ("in", "ahead")}
+    assert {world.record(name).stuck for name in names} == {None}
+    world.after("60d")
+    assert {world.record(name).converting_until for name in names} == {None}
+
+
+def test_a_campaign_whose_field_has_gone_for_good_can_be_cancelled_and_its_conversions_are_counted(
+    world: World,
+) -> None:
+    world.users(["u", "buys"], plan="gold")
+    goal = {"event": {"name": "Order Completed"}, "within": "10d"}
+    two = [{"name": name, "when": {"plan": "gold"}, "subject": "{{ user.plan }}"} for name in ("one", "two")]
+    two[1]["wait"] = "1d"
+    world.start({**LIVE, "goal": goal, "messages": two})
+    without(world, "plan")
+    world.reload()
+    world.step()
+    assert set(world.record("c").stuck_by) == {StuckBy.FILE}
+    world.steer("cancel", "c")
+    world.after("2d")
+    assert [(str(stay.reason), stay.active) for stay in world.stays("c")] == [("cancelled", False)] * 2
+    assert (world.record("c").stuck, len(world.mails())) == (None, 2)
+    world.event("buys", "Order Completed")
+    world.settle()
+    assert [stay.converted_at is not None for stay in world.stays("c", "buys")] == [True]
