@@ -133,6 +133,7 @@ CALLS: Mapping[str, Call] = {
     "campaigns.named": by("name")(lambda s: (s.named("campaign-1", "shop"), s.named("campaign-1"))),
     "campaigns.in_states": by("state")(lambda s: s.in_states([CampaignState.LIVE, CampaignState.PAUSED])),
     "campaigns.any_converting": by("converting")(lambda s: s.any_converting()),
+    "campaigns.converting": by("converting")(lambda s: s.converting()),
     "campaigns.close_conversions": Call(lambda s: s.close_conversions("c1")),
     "campaigns.everything": by("name")(lambda s: s.everything()),
     "campaigns.marks": by("_id_")(lambda s: s.marks()),
