@@ -18,8 +18,8 @@ REDIS_OPTIONS: Final = frozenset({
     "socket_connect_timeout", "socket_keepalive", "ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_certfile",
     "ssl_keyfile", "ssl_password", "ssl_cert_reqs", "ssl_check_hostname", "ssl_min_version", "ssl_ciphers",
 })  # fmt: skip
-"""What a Redis address may say behind its `?`. An address's word wins over the engine's own: what it relies on (bytes as
-answers, no retries, which protocol) is not for an address to say."""
+"""What a Redis address may say behind its `?`. Its word wins over the engine's own, so what the engine relies on (bytes
+as answers, no retries, which protocol) is not for an address to say."""
 
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]/?#@:\s]+)(?::(\d{1,5}))?")
 _BAD_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")

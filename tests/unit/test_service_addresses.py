@@ -140,3 +140,10 @@ def test_an_option_that_its_driver_or_the_engine_cannot_use_is_refused_before_an
         text = f"{caught.value}\n{caught.value.remedy}"
         assert text.startswith(f"{setting} cannot be read")
         assert "hunter2" not in text
+
+
+@pytest.mark.parametrize("key", ["hunter2\n", "hun\r\nter2", "huntér2"])
+def test_a_key_that_cannot_travel_is_refused_without_being_told(key: str) -> None:
+    with pytest.raises(WrongCall, match="elastic_api_key cannot be read") as caught:
+        elastic_client("http://host:9200", api_key=key)
+    assert not any(piece in f"{caught.value}{caught.value.remedy}" for piece in ("hun", "ter2"))
