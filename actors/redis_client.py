@@ -45,9 +45,11 @@ def connect(
     options |= {name: value for name, value in given.items() if value is not None}
     require_readable("services.broker_url", url, REDIS)
     try:
-        return redis.Redis(connection_pool=redis.ConnectionPool.from_url(url, **options))
-    except (ValueError, TypeError) as error:
+        pool = redis.ConnectionPool.from_url(url, **options)
+        pool.connection_class(**pool.connection_kwargs)  # never connects: the driver reads some options only here
+    except (ValueError, TypeError, OSError, redis.RedisError) as error:
         raise WrongCall("services.broker_url cannot be read", remedy="check its options") from error
+    return redis.Redis(connection_pool=pool)
 
 
 def refuse_shared(broker: redis.Redis, cache: redis.Redis) -> None:

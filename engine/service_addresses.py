@@ -13,6 +13,14 @@ SEARCH: Final = ("http", "https")
 SEARCH_PORTS: Final = {"http": 9200, "https": 443}
 """The ports of a search address that names none: Elasticsearch's own, and that of its hosted services."""
 
+REDIS_OPTIONS: Final = frozenset({
+    "db", "username", "password", "client_name", "max_connections", "health_check_interval", "socket_timeout",
+    "socket_connect_timeout", "socket_keepalive", "ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_certfile",
+    "ssl_keyfile", "ssl_password", "ssl_cert_reqs", "ssl_check_hostname", "ssl_min_version", "ssl_ciphers",
+})  # fmt: skip
+"""What a Redis address may say behind its `?`. Its word wins over the engine's own, so what the engine relies on (bytes
+as answers, no retries, which protocol) is not for an address to say."""
+
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]/?#@:\s]+)(?::(\d{1,5}))?")
 _BAD_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _ESCAPE: Final = "percent-encode it: % is %25, / is %2F, @ is %40, : is %3A, ? is %3F, # is %23, [ is %5B, ] is %5D"
@@ -27,6 +35,8 @@ def require_readable(setting: str, url: str, schemes: tuple[str, ...]) -> None:
     if not separator or scheme.lower() not in schemes:
         allowed = " or ".join(f"{one}://" for one in schemes)
         raise WrongCall(f"{setting} cannot be read: it does not begin with {allowed}", remedy=f"write {allowed}...")
+    if scheme in REDIS:
+        _require_known_options(setting, rest.partition("?")[2])
     if scheme == "unix":
         return
     before_options, _, options = rest.partition("?")
@@ -51,6 +61,15 @@ def _require_escaped(setting: str, credentials: str, *, colons: bool) -> None:
             f"{setting} cannot be read: its user or password holds a character that divides addresses",
             remedy=_ESCAPE,
         )
+
+
+def _require_known_options(setting: str, options: str) -> None:
+    """A driver tells of an option that it does not know only when it connects, and of some not at all."""
+    if "@" in options:
+        return  # an unescaped password, which is told below
+    if any(name.partition("=")[0] not in REDIS_OPTIONS for name in options.split("&") if name):
+        remedy = f"use some of {', '.join(sorted(REDIS_OPTIONS))}"
+        raise WrongCall(f"{setting} cannot be read: it has an option that the engine does not take", remedy=remedy)
 
 
 def _hosts_are_readable(text: str) -> bool:

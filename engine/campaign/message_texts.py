@@ -23,6 +23,7 @@ from engine.campaign.texts import (
     parts_named,
     prints_content,
     read_text,
+    resolved,
 )
 from engine.domain.template import KeptTexts, Origin, Snippet
 from engine.errors import Fault
@@ -33,6 +34,8 @@ _ENDINGS: Final = {"html": (".html", ".htm", ".liquid", ".md", ".mjml"), "text":
 """What is tried behind the name of a snippet, by the format of the text that names it."""
 _MOST_SNIPPETS: Final = 200
 """Layouts and snippets of one campaign: all of them are kept with it."""
+_MOST_NAMINGS: Final = 1_000
+"""How often one text may name them, those within others counted: snippets that name two each double at every level."""
 
 
 Refuse: TypeAlias = Callable[[str], None]
@@ -82,6 +85,7 @@ class _Reader:
         self.sources: dict[tuple[str, str], Source] = {}
         self.origins: dict[tuple[str, str], Origin] = {}
         self.snippets: dict[tuple[str, str], tuple[Source, Snippet]] = {}
+        self._namings = 0
 
     def told(self) -> list[Fault]:
         """The mistakes; one in a snippet that many messages name is told once."""
@@ -165,7 +169,12 @@ class _Reader:
         return made.text, made.lines
 
     def _check(self, source: Source, where: Steps, form: str) -> None:
+        self._namings = 0
         self._collect(source, where, form, ())
+        if self._namings > _MOST_NAMINGS:
+            problem = f"names layouts and snippets more than {_MOST_NAMINGS} times, those within others counted"
+            self._faults.append(Fault(source.mark(0), dotted(where), problem, "put what is alike into one snippet"))
+            return
         self._faults.extend(check_text(source, where, self._fields, self._known(form)))
 
     def _collect(self, source: Source, where: Steps, form: str, outer: tuple[str, ...]) -> None:
@@ -179,6 +188,9 @@ class _Reader:
             return
         for part in named:
             name = part.name
+            self._namings += 1
+            if self._namings > _MOST_NAMINGS:
+                return  # told by `_check`
             if name in outer:
                 problem = f'"{name}" names itself'
                 self._faults.append(
@@ -222,9 +234,10 @@ class _Reader:
             return None
         for folder in self._folders:
             for ending in ("", *_ENDINGS[form]):
-                place = (folder / f"{name}{ending}").resolve()
-                named_so = place.suffix in (*EXTENSIONS, ".liquid") and place.is_relative_to(folder.resolve())
-                if named_so and place.is_file():
+                place = resolved(folder, f"{name}{ending}")
+                if place is None or not place.is_relative_to(folder.resolve()):
+                    continue
+                if place.suffix in (*EXTENSIONS, ".liquid") and place.is_file():
                     return self._file(place, folder, where, form, name, refuse)
         refuse(f'there is no layout or snippet "{name}"', self._near(name))
         return None

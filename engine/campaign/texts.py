@@ -107,11 +107,14 @@ def read_text(folder: Path, node: Node, path: Steps, faults: list[Fault]) -> Sou
     if path[-1] not in ("body", "text") or not is_path(value, folder):
         return Source.inline(node)
     value = value.strip()
-    place = (folder / value).resolve()
 
     def refuse(problem: str, hint: str = "") -> None:
         faults.append(Fault(node.mark, dotted(path), problem, hint))
 
+    place = resolved(folder, value)
+    if place is None:
+        refuse("no file can be called so", "name a template beside the campaign")
+        return None
     if Path(value).is_absolute() or not place.is_relative_to(folder.resolve()):
         refuse(f'the template "{value}" is outside the folder of the campaign file', "put it beside the campaign")
         return None
@@ -125,6 +128,16 @@ def read_text(folder: Path, node: Node, path: Steps, faults: list[Fault]) -> Sou
         refuse(f'the template "{value}" cannot be read: {error.strerror}', nearest(value, sorted(others)[:20]))
         return None
     return Source.file(text, str(folder / value), value)
+
+
+def resolved(folder: Path, name: str) -> Path | None:
+    """The place that a name in a text stands for; None where no file can be called so."""
+    try:
+        place = (folder / name).resolve()
+        place.is_file()  # a name that is too long is told only here
+        return place
+    except (OSError, ValueError, RuntimeError):  # too long, with a NUL, or a circle of links
+        return None
 
 
 class UnreadableText(ValueError):
@@ -144,6 +157,8 @@ def file_text(place: Path) -> str:
         text = raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise UnreadableText(f"is not UTF-8 (byte {error.start})", "save it as UTF-8") from error
+    if "\0" in text:
+        raise UnreadableText("holds NUL bytes, as UTF-16 does", "save it as UTF-8")
     if not text.strip():
         raise UnreadableText("is empty")
     return text

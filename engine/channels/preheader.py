@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from secrets import token_hex
 from typing import Final
 
-PREHEADER: Final = "\ue001tidegate-preheader\ue001"
-"""Stands in a body's text where its preheader goes."""
+PREHEADER: Final = f"\ue001{token_hex(8)}\ue001"
+"""Stands in a body's text where its preheader goes, within this process only: no user's field can hold it."""
 
 _BODY: Final = re.compile(r"<body\b(?:[^<>{}]|\{\{.*?\}\}|\{%.*?%\})*>", re.IGNORECASE | re.DOTALL)
 _BEFORE: Final = (

@@ -25,6 +25,9 @@ _UNPROVEN: Final = 30.0
 """Seconds for an answer to commands that travelled together, while PIPELINING has not proved to work: afterwards they
 are said one by one on another connection, with the full time."""
 
+_UNPROVEN_SHARE: Final = 0.25
+"""And no more than this share of an attempt, so that a short one has the time to say them one by one."""
+
 
 class Connection:
     """A logged-in connection of one thread. Raises `OSError` or `smtplib.SMTPException` where it cannot be opened."""
@@ -60,7 +63,7 @@ class Connection:
         if dialogue.out:
             wait = min(wait, _BLOCK)
         elif not dialogue.proven and dialogue.awaits is not Phase.DOT:
-            wait = min(wait, _UNPROVEN)
+            wait = min(wait, _UNPROVEN, self._options.attempt.total_seconds() * _UNPROVEN_SHARE)
         return min(self.used_at + wait, dialogue.deadline)
 
     def write(self) -> None:

@@ -7,10 +7,12 @@ RFC 5321 4.5.3.2 gives it.
 
 from __future__ import annotations
 
+import hmac
 import smtplib
 import socket
 import ssl
 import time
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -29,6 +31,8 @@ _CONNECT: Final = 30.0
 """Seconds for one address of the server to take the connection, as Postfix has it: RFC 5321 names no time."""
 _NAME: Final = 5.0
 """Seconds to find out the machine's own name."""
+_MOST_CHALLENGES: Final = 5
+"""Questions that a log-in may have; each of those known here has two at most."""
 _LONGEST_LINE: Final = 8_192
 _LONGEST_REPLY: Final = 65_536
 """Bytes: RFC 5321 allows 512 a line; more than this is no SMTP server."""
@@ -201,6 +205,36 @@ class BoundedSmtp(smtplib.SMTP):
         name = ascii_domain(self._options.host) or self._options.host
         self.sock = _context(self._options).wrap_socket(sock, server_hostname=name)
 
+    def auth(
+        self,
+        mechanism: str,
+        authobject: Callable[..., str | None],
+        *,
+        initial_response_ok: bool = True,  # noqa: ARG002 - the library's signature
+    ) -> tuple[int, bytes]:
+        """Log in by one mechanism, in UTF-8 (RFC 4616): the library's own knows ASCII alone, and raises for the rest.
+
+        Raises `SMTPAuthenticationError`, or `SMTPResponseException` for a challenge that is none.
+        """
+        first = authobject() if mechanism != "CRAM-MD5" else None
+        code, said = self.docmd("AUTH", mechanism if first is None else f"{mechanism} {_base64(first)}")
+        self._auth_challenge_count = 0 if first is None else 1
+        while code == 334 and self._auth_challenge_count < _MOST_CHALLENGES:
+            self._auth_challenge_count += 1
+            try:
+                challenge = a2b_base64(said)
+            except ValueError:
+                raise smtplib.SMTPResponseException(-1, b"garbled") from None
+            code, said = self.docmd(_base64(authobject(challenge) or ""))
+        if code not in (235, 503):
+            raise smtplib.SMTPAuthenticationError(code, said)
+        return code, said
+
+    def auth_cram_md5(self, challenge: Any = None) -> str:
+        """The answer to a challenge, of a user and a password in any script."""
+        digest = hmac.new(_bytes(self.password), challenge or b"", "md5").hexdigest()
+        return f"{self.user} {digest}"
+
     def _log_in(self) -> None:
         """By one mechanism only: `smtplib.login` tries all, and servers lock accounts after a few wrong passwords."""
         options = self._options
@@ -222,6 +256,18 @@ class BoundedSmtp(smtplib.SMTP):
 
     def _left(self) -> float:
         return _left(self._deadline)
+
+
+def _bytes(secret: str) -> bytes:
+    """A user or password as it travels: UTF-8, and bytes of the environment that are none as they are."""
+    try:
+        return secret.encode("utf-8", "surrogateescape")
+    except UnicodeError:
+        return secret.encode("utf-8", "replace")  # half of a character: the server refuses it
+
+
+def _base64(text: str) -> str:
+    return b2a_base64(_bytes(text), newline=False).decode()
 
 
 def _left(until: float) -> float:

@@ -62,7 +62,12 @@ class _LocaleNames:
 
     def half(self, hour: int) -> str:
         """The word for before or after noon."""
-        return str(self._locale.day_periods["format"]["wide"]["am" if hour < 12 else "pm"])
+        from babel.dates import get_period_names
+
+        half = "am" if hour < 12 else "pm"
+        # most languages have these words in another width only, and some have none
+        found = (get_period_names(width, "format", self._locale) for width in ("wide", "abbreviated", "narrow"))
+        return next((str(one[half]) for one in found if half in one), ENGLISH.half(hour))
 
 
 @lru_cache(200)

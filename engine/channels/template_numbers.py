@@ -34,11 +34,21 @@ def _plain(value: Decimal) -> Number:
     return value if isinstance(value.as_tuple().exponent, int) and value.as_tuple().exponent <= 0 else int(value)  # type: ignore[operator]
 
 
+_MOST_BITS: Final = 512
+"""Of a whole number that arithmetic makes: products of products in a loop would fill the memory."""
+
+
+def _bounded(made: Number) -> Number:
+    if isinstance(made, int) and made.bit_length() > _MOST_BITS:
+        raise BadArgument("too large a number")
+    return made
+
+
 def _two(operation: Callable[[Number, Number], Number]) -> Callable[..., Number]:
     def apply(value: object, other: object) -> Number:
         left, right = number(value), number(other)
         if isinstance(left, int) and isinstance(right, int):
-            return operation(left, right)
+            return _bounded(operation(left, right))
         with localcontext(_DIGITS):
             return _plain(Decimal(operation(Decimal(left), Decimal(right))))
 

@@ -85,32 +85,43 @@ class SliceState(StrEnum):
     DEAD = "dead"
 
 
-SENTENCES: Final[Mapping[StrEnum, str]] = {
-    CampaignState.DRAFT: "Applied, never launched: nobody is in it.",
-    CampaignState.SCHEDULED: "Launched, and waiting for its start in campaign time.",
-    CampaignState.LIVE: "Users enter, are looked at and are written to.",
-    CampaignState.PAUSED: "Nothing is decided and nothing is sent until it is resumed.",
-    CampaignState.DRAINING: "Nobody enters any more; those inside go on to their end.",
-    CampaignState.FINISHED: "Every stay has ended and every message is settled; the counts add up.",
-    CampaignState.CANCELLED: "Ended by hand: every stay exits and nothing more is sent.",
-    StayState.ACTIVE: "The user is in the campaign.",
-    StayState.ENDED: "The user has left, for exactly one reason.",
-    DeliveryState.QUEUED: "Chosen; a deliver slice will send it, not before its time.",
-    DeliveryState.ATTEMPTING: "Marked durably with a token; the provider is being called or has been.",
-    DeliveryState.SENT: "The provider took it.",
-    DeliveryState.FAILED: "The provider refused it for good, or it could not be made (a broken template).",
-    DeliveryState.UNKNOWN: "Nobody can tell whether the provider took it; it is not repeated.",
-    DeliveryState.SKIPPED: "It was not sent, for a reason that is counted.",
-    RunState.PLANNING: "Its slices are being written.",
-    RunState.RUNNING: "All its slices are written and some are open.",
-    RunState.DECIDED: "It is fully planned and no slice of it is open.",
-    RunState.DROPPED: "A resume put a newer run in its place.",
-    SliceState.OPEN: "To be claimed, or claimed under a lease.",
-    SliceState.DONE: "Every user in its range was handled.",
-    SliceState.SPLIT: "Cut into halves that took its place.",
-    SliceState.DROPPED: "Given up unclaimed with its run.",
-    SliceState.DEAD: "It kept killing its worker; its one user's stay ended as failed(poison).",
+SENTENCES: Final[Mapping[type[StrEnum], Mapping[StrEnum, str]]] = {
+    CampaignState: {
+        CampaignState.DRAFT: "Applied, never launched: nobody is in it.",
+        CampaignState.SCHEDULED: "Launched, and waiting for its start in campaign time.",
+        CampaignState.LIVE: "Users enter, are looked at and are written to.",
+        CampaignState.PAUSED: "Nothing is decided and nothing is sent until it is resumed.",
+        CampaignState.DRAINING: "Nobody enters any more; those inside go on to their end.",
+        CampaignState.FINISHED: "Every stay has ended and every message is settled; the counts add up.",
+        CampaignState.CANCELLED: "Ended by hand: every stay exits and nothing more is sent.",
+    },
+    StayState: {
+        StayState.ACTIVE: "The user is in the campaign.",
+        StayState.ENDED: "The user has left, for exactly one reason.",
+    },
+    DeliveryState: {
+        DeliveryState.QUEUED: "Chosen; a deliver slice will send it, not before its time.",
+        DeliveryState.ATTEMPTING: "Marked durably with a token; the provider is being called or has been.",
+        DeliveryState.SENT: "The provider took it.",
+        DeliveryState.FAILED: "The provider refused it for good, or it could not be made (a broken template).",
+        DeliveryState.UNKNOWN: "Nobody can tell whether the provider took it; it is not repeated.",
+        DeliveryState.SKIPPED: "It was not sent, for a reason that is counted.",
+    },
+    RunState: {
+        RunState.PLANNING: "Its slices are being written.",
+        RunState.RUNNING: "All its slices are written and some are open.",
+        RunState.DECIDED: "It is fully planned and no slice of it is open.",
+        RunState.DROPPED: "A resume put a newer run in its place.",
+    },
+    SliceState: {
+        SliceState.OPEN: "To be claimed, or claimed under a lease.",
+        SliceState.DONE: "Every user in its range was handled.",
+        SliceState.SPLIT: "Cut into halves that took its place.",
+        SliceState.DROPPED: "Given up unclaimed with its run.",
+        SliceState.DEAD: "It kept killing its worker; its one user's stay ended as failed(poison).",
+    },
 }
+"""What each state means, by machine: two machines may call a state alike, and such states are equal as keys."""
 
 SKIPPED_BECAUSE: Final[Mapping[SkipReason, str]] = {
     SkipReason.HOLDOUT: "The user is in the holdout.",
@@ -124,32 +135,43 @@ SKIPPED_BECAUSE: Final[Mapping[SkipReason, str]] = {
 """Each reason for which a chosen message is not sent, with a sentence. None of them is a failure."""
 
 _C, _D = CampaignState, DeliveryState
-TRANSITIONS: Final[Mapping[StrEnum, frozenset[StrEnum]]] = {
-    _C.DRAFT: frozenset({_C.SCHEDULED, _C.LIVE, _C.CANCELLED}),
-    _C.SCHEDULED: frozenset({_C.LIVE, _C.DRAFT, _C.CANCELLED}),
-    _C.LIVE: frozenset({_C.PAUSED, _C.DRAINING, _C.FINISHED, _C.CANCELLED}),
-    _C.PAUSED: frozenset({_C.LIVE, _C.DRAINING, _C.CANCELLED}),
-    _C.DRAINING: frozenset({_C.PAUSED, _C.FINISHED, _C.CANCELLED}),
-    _C.FINISHED: frozenset({_C.DRAINING}),
-    _C.CANCELLED: frozenset(),
-    StayState.ACTIVE: frozenset({StayState.ENDED}),
-    StayState.ENDED: frozenset(),
-    _D.QUEUED: frozenset({_D.ATTEMPTING, _D.SKIPPED, _D.FAILED}),
-    _D.ATTEMPTING: frozenset({_D.SENT, _D.FAILED, _D.UNKNOWN, _D.SKIPPED, _D.QUEUED}),
-    _D.UNKNOWN: frozenset({_D.SENT, _D.FAILED}),
-    _D.FAILED: frozenset({_D.QUEUED}),
-    _D.SENT: frozenset(),
-    _D.SKIPPED: frozenset(),
-    RunState.PLANNING: frozenset({RunState.RUNNING, RunState.DROPPED}),
-    RunState.RUNNING: frozenset({RunState.DECIDED, RunState.DROPPED}),
-    RunState.DECIDED: frozenset(),
-    RunState.DROPPED: frozenset(),
-    SliceState.OPEN: frozenset({SliceState.DONE, SliceState.SPLIT, SliceState.DROPPED, SliceState.DEAD}),
-    SliceState.DONE: frozenset(),
-    SliceState.SPLIT: frozenset(),
-    SliceState.DROPPED: frozenset(),
-    SliceState.DEAD: frozenset(),
+TRANSITIONS: Final[Mapping[type[StrEnum], Mapping[StrEnum, frozenset[StrEnum]]]] = {
+    CampaignState: {
+        _C.DRAFT: frozenset({_C.SCHEDULED, _C.LIVE, _C.CANCELLED}),
+        _C.SCHEDULED: frozenset({_C.LIVE, _C.DRAFT, _C.CANCELLED}),
+        _C.LIVE: frozenset({_C.PAUSED, _C.DRAINING, _C.FINISHED, _C.CANCELLED}),
+        _C.PAUSED: frozenset({_C.LIVE, _C.DRAINING, _C.CANCELLED}),
+        _C.DRAINING: frozenset({_C.PAUSED, _C.FINISHED, _C.CANCELLED}),
+        _C.FINISHED: frozenset({_C.DRAINING}),
+        _C.CANCELLED: frozenset(),
+    },
+    StayState: {
+        StayState.ACTIVE: frozenset({StayState.ENDED}),
+        StayState.ENDED: frozenset(),
+    },
+    DeliveryState: {
+        _D.QUEUED: frozenset({_D.ATTEMPTING, _D.SKIPPED, _D.FAILED}),
+        _D.ATTEMPTING: frozenset({_D.SENT, _D.FAILED, _D.UNKNOWN, _D.SKIPPED, _D.QUEUED}),
+        _D.UNKNOWN: frozenset({_D.SENT, _D.FAILED}),
+        _D.FAILED: frozenset({_D.QUEUED}),
+        _D.SENT: frozenset(),
+        _D.SKIPPED: frozenset(),
+    },
+    RunState: {
+        RunState.PLANNING: frozenset({RunState.RUNNING, RunState.DROPPED}),
+        RunState.RUNNING: frozenset({RunState.DECIDED, RunState.DROPPED}),
+        RunState.DECIDED: frozenset(),
+        RunState.DROPPED: frozenset(),
+    },
+    SliceState: {
+        SliceState.OPEN: frozenset({SliceState.DONE, SliceState.SPLIT, SliceState.DROPPED, SliceState.DEAD}),
+        SliceState.DONE: frozenset(),
+        SliceState.SPLIT: frozenset(),
+        SliceState.DROPPED: frozenset(),
+        SliceState.DEAD: frozenset(),
+    },
 }
+"""Where each state leads, by machine; nowhere from an end."""
 
 SETTLED: Final = frozenset({_D.SENT, _D.FAILED, _D.UNKNOWN, _D.SKIPPED})
 """Delivery states in which a message is settled: it is never chosen again in that stay."""
@@ -165,7 +187,8 @@ State = TypeVar("State", bound=StrEnum)
 
 def check_transition(before: State, after: State) -> State:
     """`after`, if the table allows it from `before`; raises `IllegalTransition` otherwise."""
-    if after not in TRANSITIONS[before]:
-        allowed = ", ".join(sorted(TRANSITIONS[before])) or "nothing"
+    ways = TRANSITIONS[type(before)][before]
+    if after not in ways:
+        allowed = ", ".join(sorted(ways)) or "nothing"
         raise IllegalTransition(f"{before} does not lead to {after}; it leads to {allowed}")
     return after

@@ -60,9 +60,11 @@ def cache_client(url: str) -> redis.Redis:
     }
     require_readable("services.cache_url", url, REDIS)
     try:
-        return redis.Redis(connection_pool=redis.ConnectionPool.from_url(url, **options))
-    except (ValueError, TypeError) as error:
+        pool = redis.ConnectionPool.from_url(url, **options)
+        pool.connection_class(**pool.connection_kwargs)  # never connects: the driver reads some options only here
+    except (ValueError, TypeError, OSError, redis.RedisError) as error:
         raise WrongCall("services.cache_url cannot be read", remedy="check its options") from error
+    return redis.Redis(connection_pool=pool)
 
 
 @dataclass(frozen=True, slots=True)

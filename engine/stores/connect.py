@@ -88,7 +88,7 @@ def _opened(url: str, limits: dict[str, int], **options: Any) -> MongoClient[Doc
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # an option that it does not know, or whose value is no value
             return EngineClient(url, **_unless_given(url, limits), retryReads=True, **options)
-    except (InvalidURI, UserWarning, ValueError, TypeError) as error:
+    except (InvalidURI, UserWarning, ValueError, TypeError, OSError) as error:  # OSError: a file of an option
         raise WrongCall(f"services.mongo_url cannot be read: {_said(error)}", remedy="check its options") from error
     except PyMongoError as error:
         if url.startswith("mongodb+srv") and isinstance(error, ConfigurationError):
@@ -116,12 +116,15 @@ def redis_client(url: str) -> redis.Redis:
 
     require_readable("services.broker_url", url, REDIS)
     try:
-        return redis.Redis.from_url(
+        client = redis.Redis.from_url(
             url,
             socket_timeout=SOCKET_TIMEOUT,
             socket_connect_timeout=5.0,
             health_check_interval=15,
             retry=None,
         )
-    except (ValueError, TypeError) as error:
+        pool = client.connection_pool
+        pool.connection_class(**pool.connection_kwargs)  # never connects: the driver reads some options only here
+    except (ValueError, TypeError, OSError, redis.RedisError) as error:
         raise WrongCall("services.broker_url cannot be read", remedy="check its options") from error
+    return client

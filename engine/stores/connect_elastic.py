@@ -19,6 +19,9 @@ def elastic_client(url: str, *, api_key: str | None = None, ca_certificate: str 
     address = search_address("services.elastic_url", url)
     if ca_certificate is not None and not Path(ca_certificate).is_file():
         raise WrongCall(f"services.elastic_ca: there is no file {ca_certificate}", remedy="name the CA's PEM file")
+    if api_key and not (api_key.isascii() and api_key.isprintable()):
+        problem = "services.elastic_api_key cannot be read: it holds a line break, or what is no plain character"
+        raise WrongCall(problem, remedy="give the key as Elasticsearch shows it (its field encoded), on one line")
     try:
         return Elasticsearch(
             address,

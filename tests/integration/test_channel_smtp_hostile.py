@@ -7,10 +7,12 @@ unknown.
 
 from __future__ import annotations
 
+import hmac
 import socket
 import ssl
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -224,6 +226,12 @@ def test_a_server_that_breaks_on_pipelining_is_used_without(hostile: Hostile, mo
     assert len(hostile.taken) == len(set(hostile.taken)) == 9
 
 
+def test_a_short_attempt_has_the_time_to_do_without_pipelining() -> None:
+    hostile = Hostile(extensions=("PIPELINING",), loses_behind=True)
+    with hostile.listening() as port, sending(port, timeout=None, attempt=timedelta(seconds=2)) as channel:
+        assert channel.send([envelope(number) for number in range(5)]) == [Sent()] * 5
+
+
 @pytest.mark.parametrize(
     "reply", [b"503 5.5.1 Error: improper command pipelining\r\n", b"554 SMTP synchronization error\r\n"]
 )
@@ -271,6 +279,49 @@ def test_a_log_in_that_is_refused_is_not_tried_again_at_once() -> None:
         for _ in range(20):
             assert channel.send([envelope(1)]) == [Retry(timedelta(minutes=10), "smtp_535")]
     assert hostile.connections == 1
+
+
+class LoggingIn(Hostile):
+    """A server that offers one way to log in, asks `challenges` and keeps what it is told."""
+
+    def __init__(self, mechanism: str, challenges: tuple[bytes, ...] = ()) -> None:
+        super().__init__()
+        self._mechanism, self._challenges = mechanism, challenges
+        self.told: list[bytes] = []
+
+    def _talk(self, held: Held) -> None:
+        held.socket.sendall(b"220 x\r\n")
+        with held.socket.makefile("rb") as heard:
+            heard.readline()
+            held.socket.sendall(b"250-x\r\n250 AUTH %s\r\n" % self._mechanism.encode())
+            self.told += heard.readline().split()[2:]
+            for challenge in self._challenges:
+                held.socket.sendall(b"334 %s\r\n" % challenge)
+                self.told.append(heard.readline().strip())
+        held.socket.sendall(b"535 5.7.8 no\r\n")
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "challenges", "told"),
+    [
+        ("PLAIN", (), ["\0ünï\0pässwörd"]),
+        ("LOGIN", (b"UGFzc3dvcmQ6",), ["ünï", "pässwörd"]),
+        ("CRAM-MD5", (b"PDE+",), ["ünï " + hmac.new("pässwörd".encode(), b"<1>", "md5").hexdigest()]),
+    ],
+)
+def test_a_user_and_a_password_in_any_script_log_in_as_utf_8(
+    mechanism: str, challenges: tuple[bytes, ...], told: list[str]
+) -> None:
+    server = LoggingIn(mechanism, challenges)
+    with server.listening() as port, sending(port, username="ünï", password="pässwörd") as channel:
+        assert channel.send([envelope(1)]) == [Retry(timedelta(minutes=10), "smtp_535")]
+    assert [b64decode(one).decode() for one in server.told] == told
+
+
+def test_a_challenge_that_is_none_costs_a_retry_and_raises_nothing() -> None:
+    server = LoggingIn("PLAIN", (b"!!!notbase64",))
+    with server.listening() as port, sending(port, username="u", password="p") as channel:
+        assert channel.send([envelope(1)]) == [Retry(timedelta(seconds=30), "smtp_garbled_at_connect")]
 
 
 @pytest.mark.parametrize("server", ["faß.invalid", "ünï.invalid"])

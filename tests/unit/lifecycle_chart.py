@@ -65,9 +65,9 @@ def _section(name: str, states: type[StrEnum], introduction: str) -> str:
     rows = ""
     for state in states:
         leads = ", ".join(f"`{after}`" for after in _after(states, state)) or "an end"
-        rows += f"| `{state}` | {SENTENCES[state]} | {leads} |\n"
+        rows += f"| `{state}` | {SENTENCES[states][state]} | {leads} |\n"
     arrows = "".join(f"    {before} --> {after}\n" for before in states for after in _after(states, before))
-    ends = "".join(f"    {state} --> [*]\n" for state in states if not TRANSITIONS[state])
+    ends = "".join(f"    {state} --> [*]\n" for state in states if not TRANSITIONS[states][state])
     first = next(iter(states))
     chart = f"```mermaid\nstateDiagram-v2\n    [*] --> {first}\n{arrows}{ends}```\n"
     reasons = _REASONS if states is DeliveryState else ""
@@ -76,7 +76,7 @@ def _section(name: str, states: type[StrEnum], introduction: str) -> str:
 
 def _after(states: type[StrEnum], before: StrEnum) -> list[StrEnum]:
     """Where `before` leads, in the order of the states."""
-    return [state for state in states if state in TRANSITIONS[before]]
+    return [state for state in states if state in TRANSITIONS[states][before]]
 
 
 if __name__ == "__main__":

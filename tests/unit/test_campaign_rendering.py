@@ -189,6 +189,14 @@ def test_what_a_layout_would_lose_is_refused(folder: Folder, body: str, problem:
     folder.load("format: html, body: \"{% layout 'empty' %}\n{% block title %}x{% endblock %}\"")
 
 
+def test_snippets_that_double_at_every_level_are_refused_before_anybody_waits_for_them(folder: Folder) -> None:
+    for level in range(40):
+        folder.write(f"campaigns/templates/s{level}.html", f"{{% render 's{level + 1}' %}}" * 2)
+    folder.write("campaigns/templates/s40.html", "x")
+    (told,) = folder.refused("format: html, body: \"{% render 's0' %}\"")
+    assert "names layouts and snippets more than 1000 times, those within others counted" in told
+
+
 def test_no_snippet_lies_outside_its_folders(folder: Folder) -> None:
     folder.write("secret.txt", "secret")
     for name in ("../secret.txt", "../../secret", str(folder.place / "secret.txt")):
@@ -242,6 +250,12 @@ def test_an_edit_of_the_workspaces_file_is_in_the_next_mail_of_the_same_revision
         assert composing._mailing(entry, loaded.file.messages[0]) is mailing
         senders.append(mailing.write({}, Written("k", "a@b.example", 0, 0)).raw.split(b"\r\n")[0])
     assert senders == [b"From: Shop <news@shop.example>", b"From: Shop <better@shop.example>"]
+
+
+def test_no_users_field_says_where_a_preheader_goes(folder: Folder) -> None:
+    loaded = folder.load("format: html, preheader: P, body: \"<p title='{{ user.first_name }}'>x</p>\"")
+    told = "\ue001tidegate-preheader\ue001"
+    assert html(written(loaded, first_name=told)[0]).endswith(f"<p title='{told}'>x</p>")
 
 
 def test_a_preheader_is_hidden_in_the_html_and_no_part_of_the_text(folder: Folder) -> None:

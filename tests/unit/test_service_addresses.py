@@ -108,3 +108,42 @@ def test_what_can_be_read_is_taken(url: str, schemes: tuple[str, ...]) -> None:
 )
 def test_a_search_address_without_a_port_gets_the_usual_one(url: str, address: str) -> None:
     assert search_address("services.elastic_url", url) == address
+
+
+@pytest.mark.parametrize(
+    ("scheme", "option"),
+    [
+        ("redis", "foo=hunter2"),
+        ("redis", "decode_responses=true"),
+        ("redis", "protocol=3"),
+        ("redis", "retry_on_timeout=true"),
+        ("redis", "socket_timeout=hunter2"),
+        ("redis", "db=hunter2"),
+        ("redis", "max_connections=hunter2"),
+        ("redis", "ssl_ca_certs=hunter2"),
+        ("rediss", "ssl_cert_reqs=hunter2"),
+        ("mongodb", "foo=hunter2"),
+        ("mongodb", "tls=hunter2"),
+        ("mongodb", "tls=true&tlsCAFile=/hunter2"),
+        ("mongodb", "maxPoolSize=hunter2"),
+        ("mongodb", "authMechanism=hunter2"),
+    ],
+)
+def test_an_option_that_its_driver_or_the_engine_cannot_use_is_refused_before_anybody_connects(
+    scheme: str, option: str
+) -> None:
+    for open_client, (kind, setting) in OPENERS.items():
+        if kind.rstrip("s") != scheme.rstrip("s"):
+            continue
+        with pytest.raises(WrongCall) as caught:
+            open_client(f"{scheme}://user:hunter2@host/0?{option}")
+        text = f"{caught.value}\n{caught.value.remedy}"
+        assert text.startswith(f"{setting} cannot be read")
+        assert "hunter2" not in text
+
+
+@pytest.mark.parametrize("key", ["hunter2\n", "hun\r\nter2", "huntér2"])
+def test_a_key_that_cannot_travel_is_refused_without_being_told(key: str) -> None:
+    with pytest.raises(WrongCall, match="elastic_api_key cannot be read") as caught:
+        elastic_client("http://host:9200", api_key=key)
+    assert not any(piece in f"{caught.value}{caught.value.remedy}" for piece in ("hun", "ter2"))

@@ -125,13 +125,18 @@ def _mark_bad(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(_BAD_TEXT, _mark_bad)
 
 
+_OF_LITERALS: Final = frozenset({"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape"})
+"""Python's encodings of names of hosts and of its own source: no file is written in them."""
+
+
 def encoding_named(name: str) -> str | None:
     """The codec of a name, None for UTF-8 (which needs none). Raises `WrongCall` where there is no such encoding."""
     try:
         found = codecs.lookup(name)
     except (LookupError, ValueError):
         found = None
-    if found is None or not found._is_text_encoding:  # noqa: SLF001 - the one way to leave out base64 and its like
+    # `_is_text_encoding` is false for base64 and its like
+    if found is None or found.name in _OF_LITERALS or not found._is_text_encoding:  # noqa: SLF001 - the one way to tell
         raise WrongCall(
             f"--encoding {name}: there is no such encoding",
             remedy=closest(name, _COMMON) or f"for instance {', '.join(_COMMON[:4])}",

@@ -133,6 +133,17 @@ def test_a_file_that_is_not_utf_8_is_refused_by_its_encoding(tmp_path: Path) -> 
     assert refusal(tmp_path, "body: t.html", t_html=MARK) == [
         'campaign.yaml:6:50: messages[0].body: the template "t.html" is empty'
     ]
+    (told,) = refusal(tmp_path, "body: t.html", t_html="<p>Hi {{ user.plan }}".encode("utf-16-le"))
+    assert 'the template "t.html" holds NUL bytes, as UTF-16 does (save it as UTF-8)' in told
+
+
+def test_a_name_that_no_file_can_have_is_a_fault_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "circle.html").symlink_to(tmp_path / "circle.html")
+    for name in ('"a\\0.html"', f"{'a' * 5_000}.html", "circle.html"):
+        (told,) = refusal(tmp_path, f"body: {name}")
+        assert told.endswith("no file can be called so (name a template beside the campaign)")
+    (told,) = refusal(tmp_path, f"body: \"<p>{{% render '{'a' * 5_000}' %}}\"")
+    assert "there is no layout or snippet" in told
 
 
 def test_markdown_becomes_html_and_its_liquid_stays_as_it_was(tmp_path: Path) -> None:

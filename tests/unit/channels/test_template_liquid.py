@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from babel.localedata import locale_identifiers
 
 from engine.channels.template_errors import TemplateFailed
 from engine.channels.template_values import context
@@ -93,6 +94,21 @@ def test_blank_holds_wherever_two_values_are_compared() -> None:
 )  # fmt: skip
 def test_dates_are_read_and_written_as_in_liquid(template: str, expected: str) -> None:
     assert printed(template) == expected
+
+
+def test_every_language_has_words_for_each_letter_and_every_filter() -> None:
+    every = (
+        "{{ 0 | date: '%A %a %B %b %p %P %c' }}{{ 0 | date: 'full' }}{{ 1.5 | money }}{{ 1 | number }}{{ 1 | percent }}"
+    )
+    for locale in locale_identifiers():
+        assert printed(every, locale=locale), locale
+    assert printed("{{ 0 | date: '%p', 'UTC', 'hu' }} {{ 46800 | date: '%P', 'UTC', 'ko' }}") == "de. 오후"
+
+
+def test_numbers_that_grow_in_a_loop_fail_before_they_fill_the_memory() -> None:
+    with pytest.raises(TemplateFailed, match="too large a number"):
+        printed("{% assign x = 10 %}{% for i in (1..60) %}{% assign x = x | times: x %}{% endfor %}")
+    assert printed("{{ 999999999999999999999999999999 | times: 10 }}") == "9999999999999999999999999999990"
 
 
 @pytest.mark.parametrize(

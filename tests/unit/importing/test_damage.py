@@ -13,7 +13,7 @@ import pytest
 
 from engine.errors import WrongCall
 from engine.pipeline.importing.lines import DamagedFile, RawRow
-from engine.pipeline.importing.packed import Chunks, unpacked
+from engine.pipeline.importing.packed import Chunks, encoding_named, unpacked
 from engine.pipeline.importing.readers import open_reader
 
 CSV = b"user_id,age\n" + b"".join(b"user-%d,%d\n" % (n, n * 7919) for n in range(20_000))
@@ -251,3 +251,9 @@ def test_options_that_mean_nothing_are_refused(tmp_path: Path, more: dict[str, s
     with pytest.raises(WrongCall) as caught:
         open_reader(tmp_path / "a.csv", **more)
     assert told in f"{caught.value} {caught.value.remedy}"
+
+
+@pytest.mark.parametrize("name", ["klingon", "base64", "rot13", "idna", "punycode", "undefined", "unicode_escape"])
+def test_what_no_file_is_written_in_is_no_encoding(name: str) -> None:
+    with pytest.raises(WrongCall, match=f"--encoding {name}: there is no such encoding"):
+        encoding_named(name)
