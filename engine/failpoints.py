@@ -1,16 +1,18 @@
 """Named points between two writes where a test can stop the process, as `fail-rs` does it for databases.
 
 `TIDEGATE_FAILPOINTS="deliver.marked=kill@2,enter.inserted=raise"` kills the process (SIGKILL) at the second passage of
-one point and raises at the first passage of the other; `stop` stops it (SIGSTOP) until somebody lets it go on. `@*`
-means every passage, and `~TEXT` behind counts only passages that are about something with that text in its name:
-`slice.decided=kill@*~/hh-7` kills whoever decides about hh-7. Without the variable a passage costs one check of an
-empty dict. The points are listed by name in `docs/failure-modes.md`.
+one point and raises at the first passage of the other; `stop` stops it (SIGSTOP) until somebody lets it go on, and
+`hang` keeps its thread there until it is interrupted, as a time limit does. `@*` means every passage, and `~TEXT`
+behind counts only passages that are about something with that text in its name: `slice.decided=kill@*~/hh-7` kills
+whoever decides about hh-7. Without the variable a passage costs one check of an empty dict. The points are listed by
+name in `docs/failure-modes.md`.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
@@ -46,7 +48,10 @@ POINTS: Final = frozenset(
     }
 )
 
-ACTIONS: Final = ("kill", "raise", "stop")
+ACTIONS: Final = ("kill", "raise", "stop", "hang")
+
+LONGEST_HANG: Final = 300.0
+"""Seconds after which a thread that hangs goes on all the same: far longer than any test waits."""
 
 
 class Failpoint(RuntimeError):
@@ -97,7 +102,7 @@ def done() -> frozenset[str]:
 def passage(name: str, about: Iterable[str] = ()) -> None:
     """Pass the point `name`, which is about the keys in `about`.
 
-    Kills or stops the process, or raises `Failpoint`, where a test asked for it.
+    Kills or stops the process, hangs, or raises `Failpoint`, where a test asked for it.
     """
     if not _wanted or name not in _wanted:
         return
@@ -109,4 +114,9 @@ def passage(name: str, about: Iterable[str] = ()) -> None:
     _done.add(name)
     if wanted.action == "raise":
         raise Failpoint(name)
+    if wanted.action == "hang":
+        until = time.monotonic() + LONGEST_HANG
+        while time.monotonic() < until:
+            time.sleep(0.05)  # short, for an asynchronous exception waits for its end
+        return
     os.kill(os.getpid(), signal.SIGKILL if wanted.action == "kill" else signal.SIGSTOP)

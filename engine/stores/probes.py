@@ -84,9 +84,10 @@ def _write_and_follow(database: Database[Document]) -> None:
 def probe_broker(client: redis.Redis, database: str) -> str:
     """The broker's Redis: a primary, new enough, that takes writes; keys are those of the installation `database`."""
     version = _probe_redis(client, "the broker", (f"tidegate:{database}:probe", f"{database}:tidegate:probe"))
-    if _eviction(client) not in (None, "noeviction"):
+    eviction = _eviction(client)
+    if eviction not in (None, "noeviction"):
         raise OperatorError("the broker's Redis evicts keys", remedy="set maxmemory-policy noeviction there")
-    return version
+    return f"{version}, {'evicts nothing' if eviction else 'does not tell whether it evicts keys'}"
 
 
 def probe_cache(client: redis.Redis, database: str) -> str:

@@ -113,7 +113,7 @@ def test_how_much_came_from_the_user_cache_and_what_it_holds(make_world: Callabl
     world.app.recording.start("test")
     for _ in range(4):
         with measured("cache.read") as call:
-            batches = cache.scan("shop", "0", HIGHEST, frozenset())
+            batches = cache.scan("shop", "0", HIGHEST, frozenset(), world.app.book.catalogue("shop"))
             assert batches is not None
             call.documents = sum(len(one.rows) for one in batches)
     world.app.recording.stop()

@@ -113,7 +113,8 @@ def test_a_poisoned_user_whose_delivery_was_replayed_when_the_stay_was_over_ends
     message = {"name": "one", "body": "{% if user.age == 0 %}{{ 10 | divided_by: user.age }}{% endif %}Hello"}
     world.apply({"campaign": NAME, "kind": "one_off", "messages": [message]})
     recover(world, STEPS)
-    assert world.ends(NAME, POISON) == [("one", "failed", "template")]
+    reason = "template: one.body:1: divided_by: can't divide by 0"
+    assert world.ends(NAME, POISON) == [("one", "failed", reason)]
     world.change(POISON, age=1)
     app = world.app
     assert replay(app.stores.deliveries, app.steering, app.stores.bell, app.clock, world.record(NAME), None) == 1
