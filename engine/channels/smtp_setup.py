@@ -230,7 +230,7 @@ class BoundedSmtp(smtplib.SMTP):
             raise smtplib.SMTPAuthenticationError(code, said)
         return code, said
 
-    def auth_cram_md5(self, challenge: Any = None) -> str:
+    def _cram_md5(self, challenge: bytes | None = None) -> str:
         """The answer to a challenge, of a user and a password in any script."""
         digest = hmac.new(_bytes(self.password), challenge or b"", "md5").hexdigest()
         return f"{self.user} {digest}"
@@ -248,7 +248,7 @@ class BoundedSmtp(smtplib.SMTP):
             elif "LOGIN" in offered:
                 self.auth("LOGIN", self.auth_login)
             elif "CRAM-MD5" in offered:
-                self.auth("CRAM-MD5", self.auth_cram_md5)
+                self.auth("CRAM-MD5", self._cram_md5)
             else:
                 raise smtplib.SMTPNotSupportedError("no known way to log in is offered")
         finally:

@@ -37,6 +37,7 @@ def show_preview(
     as_json: AsJson = False,
 ) -> None:
     """Show a message as it would be sent: headers, text and HTML; nothing is sent, nothing is recorded."""
+    from engine.pipeline.explaining import unreachable
     from engine.pipeline.preview import preview
 
     if sum((user is not None, sample, empty)) > 1:
@@ -53,6 +54,9 @@ def show_preview(
             sent_at=app.system.system_now(),
             bounces=app.settings.email.envelope_from,
         )
+        skipped = "" if document is None else unreachable(app.stores.suppressions, loaded.file.workspace, document)
+    if skipped:
+        say(f"note: {user} gets no mail. {skipped[0].upper()}{skipped[1:]}")
     _show(made, html=html, eml=eml, text=text, headers=headers, as_json=as_json)
 
 
@@ -66,8 +70,8 @@ def _loaded(app: App, campaign: str, workspace: str | None) -> LoadedCampaign:
 
 def _document(app: App, workspace: str, user: str) -> dict[str, object]:
     documents = app.stores.users.read_keys([user_key(workspace, user)])
-    if not documents:
-        raise NotFound(f"there is no user {user} in {workspace}")
+    if not documents or documents[0].get("deleted"):
+        raise NotFound(f"there is no user {user} in {workspace}{': deleted' if documents else ''}")
     return documents[0]
 
 

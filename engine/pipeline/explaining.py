@@ -108,20 +108,7 @@ class Explaining:
         )
 
     def _address(self, workspace: str, document: Document) -> str:
-        """Why no mail reaches a user, as the deliver step would find it."""
-        if document.get("deleted") or document.get("unsubscribed") is True:
-            return "" if document.get("deleted") else f"unsubscribed: mails are skipped ({SkipReason.SUPPRESSED})"
-        recipient = recipient_of(document)
-        if recipient is None:
-            what = "is no address" if document.get("email") else "is missing"
-            return f"the e-mail address {what}: mails are skipped ({SkipReason.NO_ADDRESS})"
-        bounced = self._suppressions.get(workspace, recipient)
-        if bounced is None:
-            return ""
-        return (
-            f"mail to the address bounced ({bounced.reason}) at {format_instant(bounced.since)}: "
-            f"mails are skipped ({SkipReason.SUPPRESSED}) until `tidegate user unsuppress`"
-        )
+        return unreachable(self._suppressions, workspace, document)
 
     def _unfit(self, record: CampaignRecord, user_id: str, key: str, as_of: Instant, reason: str) -> Explanation:
         """What is known without the campaign's rules, which cannot be read."""
@@ -129,6 +116,23 @@ class Explaining:
         known = bool(documents) and not documents[0].get("deleted")
         now = f"{STUCK}: {reason}"
         return Explanation(record, user_id, as_of, known, False, now, None, (), self._stays.all_of(record.uid, key))
+
+
+def unreachable(suppressions: SuppressionStore, workspace: str, document: Document) -> str:
+    """Why no mail reaches a user, as the deliver step would find it; empty where one does, or the user is deleted."""
+    if document.get("deleted") or document.get("unsubscribed") is True:
+        return "" if document.get("deleted") else f"unsubscribed: mails are skipped ({SkipReason.SUPPRESSED})"
+    recipient = recipient_of(document)
+    if recipient is None:
+        what = "is no address" if document.get("email") else "is missing"
+        return f"the e-mail address {what}: mails are skipped ({SkipReason.NO_ADDRESS})"
+    bounced = suppressions.get(workspace, recipient)
+    if bounced is None:
+        return ""
+    return (
+        f"mail to the address bounced ({bounced.reason}) at {format_instant(bounced.since)}: "
+        f"mails are skipped ({SkipReason.SUPPRESSED}) until `tidegate user unsuppress`"
+    )
 
 
 def _stands(record: CampaignRecord) -> bool:

@@ -31,6 +31,14 @@ def _text(value: object) -> object:
     return value
 
 
+def _line(value: object) -> object:
+    """An address or a key is one line: drivers find out only when they speak, and quote it."""
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if isinstance(text, str) and any(letter < " " or letter == "\x7f" for letter in text):
+        raise Misfit("holds a line break or another control character", "write it on one line, with nothing behind it")
+    return value
+
+
 def _url(*schemes: str) -> AfterValidator:
     def check(value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value().startswith(tuple(f"{scheme}://" for scheme in schemes)):
@@ -61,7 +69,7 @@ Secret = Annotated[SecretStr, BeforeValidator(_text)]
 Count = Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=0)]
 Port = Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=1, le=65_535)]
 Switch = Annotated[bool, BeforeValidator(_flag), Field(strict=True)]
-RedisUrl = Annotated[SecretStr | None, BeforeValidator(_text), _url("redis", "rediss")]
+RedisUrl = Annotated[SecretStr | None, BeforeValidator(_text), BeforeValidator(_line), _url("redis", "rediss")]
 
 
 class Services(Model):
@@ -70,12 +78,16 @@ class Services(Model):
     The addresses are secrets as they may hold a password; `shown` leaves that out. `elastic_ca` is a PEM file.
     """
 
-    mongo_url: Annotated[SecretStr | None, BeforeValidator(_text), _url("mongodb", "mongodb+srv")] = None
+    mongo_url: Annotated[
+        SecretStr | None, BeforeValidator(_text), BeforeValidator(_line), _url("mongodb", "mongodb+srv")
+    ] = None
     mongo_database: str = Field(default="tidegate", pattern=r"^[A-Za-z0-9_-]{1,38}$")
     broker_url: RedisUrl = None
     cache_url: RedisUrl = None
-    elastic_url: Annotated[SecretStr | None, BeforeValidator(_text), _url("http", "https")] = None
-    elastic_api_key: Secret | None = None
+    elastic_url: Annotated[SecretStr | None, BeforeValidator(_text), BeforeValidator(_line), _url("http", "https")] = (
+        None
+    )
+    elastic_api_key: Annotated[SecretStr | None, BeforeValidator(_text), BeforeValidator(_line)] = None
     elastic_ca: Path | None = None
 
 

@@ -25,6 +25,7 @@ from tests.integration.pipeline_world import START, World
 
 Tidegate = Callable[..., Told]
 DAY = millis(parse_duration("1d"))
+PREVIEW = ("campaign", "preview", "series", "--headers", "--user")
 
 
 @pytest.fixture
@@ -118,6 +119,12 @@ def test_a_preview_shows_a_message_and_sends_nothing(shop: World, tidegate: Tide
     assert (told.code, told.out) == (0, "")
     assert page.read_text().rstrip() == "<p>Plan: </p>"
     assert email.message_from_bytes(mail.read_bytes(), policy=email.policy.default)["Subject"] == "Hello sample-1"
+    shop.user("lea", plan="free", email="lea@nowhere")
+    shop.user("kim", plan="free", email="kim@x.example", unsubscribed=True)
+    assert tidegate(*PREVIEW, "lea").err == (
+        "note: lea gets no mail. The e-mail address is no address: mails are skipped (no_address)\n"
+    )
+    assert tidegate(*PREVIEW, "kim").err == "note: kim gets no mail. Unsubscribed: mails are skipped (suppressed)\n"
     told = tidegate("campaign", "preview", str(shop.folder / "campaigns" / "series.yaml"), "--json")
     assert told.document["html"].rstrip() == "<p>Plan: sample</p>"
     assert not list(shop.settings.maildir.glob("new/*"))
@@ -165,6 +172,8 @@ def test_a_user_can_be_shown_and_erased_for_good(shop: World, tidegate: Tidegate
     assert told["events"] == []
     assert shop.database["list_members"].count_documents({}) == 0
     assert "sam@x.example" not in str(told)
+    told = tidegate(*PREVIEW, "sam")
+    assert (told.code, told.err) == (2, "tidegate: there is no user sam in shop: deleted\n")
     assert shop.database["users"].count_documents({"email": "sam@x.example"}) == 0
 
 
@@ -180,6 +189,7 @@ def test_a_suppressed_address_is_shown_explained_and_can_be_lifted(shop: World, 
     assert "mail to the address bounced (smtp_550) at " in words
     assert "one: skipped (suppressed)" in words
     assert SKIPPED_BECAUSE[SkipReason.SUPPRESSED] in words
+    assert "note: sam gets no mail. Mail to the address bounced" in tidegate(*PREVIEW, "sam").err
     assert tidegate("user", "unsuppress", "sam", "-w", "shop").err == "the address of sam is sent to again\n"
     assert tidegate("user", "unsuppress", "sam", "-w", "shop").err == "the address of sam was not suppressed\n"
     assert tidegate("user", "show", "sam", "-w", "shop", "--json").document["suppressed"] is None

@@ -124,6 +124,17 @@ def test_a_wrong_address_is_refused_without_showing_it(
     assert "hush" not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["elastic_api_key", "elastic_url", "mongo_url", "broker_url", "cache_url"])
+def test_a_secret_with_a_line_break_is_refused_without_showing_it(
+    name: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"TIDEGATE_SERVICES__{name.upper()}", "mongodb://hunter2\n")
+    with pytest.raises((InvalidSource, WrongCall)) as refused:
+        load_settings(file)
+    assert "holds a line break or another control character" in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
 def test_a_secret_of_the_wrong_type_is_refused_without_showing_it(file: Path) -> None:
     told = _refusal(file, "environments:\n  default:\n    email: {password: 4711}\n")
     assert told == ["3:23: email.password: expected a text (write it in double quotes)"]

@@ -26,7 +26,7 @@ _FINER: Final = (100, 1)
 _READ: Final = (pa.ArrowException, OSError, ValueError, MemoryError)
 """What pyarrow raises where it cannot read on; its own errors are also `ValueError` or `OSError`, not all of them."""
 
-_CONVERT: Final = (pa.ArrowException, ArithmeticError, ValueError, TypeError)
+_CONVERT: Final = (pa.ArrowException, ArithmeticError, ValueError, TypeError, LookupError)
 
 
 class ParquetReader:
@@ -143,7 +143,8 @@ def _one(column: Any, place: int, kind: Any) -> Any:
 def _converted(column: Any, kind: Any) -> list[Any]:
     if pa.types.is_timestamp(kind):
         # From finer units the rest is cut; from seconds an overflow is told, not wrapped.
-        column = column.cast(pa.timestamp("ms", kind.tz), safe=kind.unit in ("s", "ms"))
+        # An instant is one in any zone: the name of its zone, which may be none, is not looked up.
+        column = column.cast(pa.timestamp("ms", kind.tz and "UTC"), safe=kind.unit in ("s", "ms"))
     values: list[Any] = column.to_pylist()
     if pa.types.is_date(kind):
         return [one.isoformat() if isinstance(one, date) else one for one in values]

@@ -91,6 +91,20 @@ def test_a_time_in_the_year_10000_is_a_reject_that_says_so(tmp_path: Path) -> No
     ]
 
 
+def test_a_time_is_an_instant_whatever_its_zone_is_called(tmp_path: Path) -> None:
+    for zone in ("UTC", "Mars/Phobos", "W. Europe Standard Time", "+05:30"):
+        table = pa.table({"user_id": ["a", "b"], "joined": times([86_400, YEAR_10000], "us", zone)})
+        told = imported(tmp_path / "a.parquet", table)
+        assert told[0] == {"a.joined": 86_400_000}
+        assert "outside of the years 1 to 9999" in str(told[1])
+    table = pa.table({"user_id": ["a", "b"], "note": [None, [0]]}).cast(
+        pa.schema([("user_id", pa.string()), ("note", pa.list_(pa.timestamp("us", "Mars/Phobos")))])
+    )
+    told = imported(tmp_path / "a.parquet", table)
+    assert told[0] == {}
+    assert isinstance(told[1], str), "a row's fault"
+
+
 def test_an_odd_value_in_a_column_that_is_left_out_costs_nothing(tmp_path: Path) -> None:
     table = pa.table({"user_id": ["a", "b"], "x": times([0, YEAR_10000], "us"), "y": [b"\xff", b"\0"]})
     told = imported(tmp_path / "a.parquet", table, Layout(ignored=frozenset({"x"}), ignore_unknown=True))
