@@ -57,8 +57,9 @@ class CampaignRecord:
     Each edit, resume or cancel of a launched campaign makes it necessary to evaluate users anew: `evaluation_wanted` is
     the number of the last such command, `everybody_wanted` of the last one that wants all users evaluated, also those
     who have left (a resume), `left_wanted` of the last one that wants those who have left evaluated (an edit of the
-    goal). Runs carry these evaluations out: `enrolled_done` is the number up to which all who are enrolled were
-    evaluated, `intake_done` up to which everybody else was, `left_done` up to which those were who have left.
+    goal, or a file that fits its workspace again). Runs carry these evaluations out: `enrolled_done` is the number up
+    to which all who are enrolled were evaluated, `intake_done` up to which everybody else was, `left_done` up to which
+    those were who have left.
 
     `renamed` gives for a message the names that it had before. `stuck_by` says why the campaign cannot go on by itself,
     by what keeps it; `paused_reason` who or what paused it. `slowed` tells that it was measured to be slow. `shapes`

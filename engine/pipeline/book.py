@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 from time import monotonic
-from typing import Final, cast
+from typing import Final, TypeAlias, cast
 
 from engine.campaign.compiled import CompiledCampaign, compile_campaign
 from engine.campaign.load import LoadedCampaign, campaign_from_spec
@@ -29,6 +29,9 @@ KEPT: Final = 2_000
 
 ENDED: Final = frozenset({CampaignState.FINISHED, CampaignState.CANCELLED})
 """States of campaigns of which only conversions, and exits by a cancel, are still to come."""
+
+Key: TypeAlias = tuple[str, int, bool, bool]
+"""What an entry depends on beside its workspace: uid, revision, whether it has ended, whether it converts."""
 
 REREAD: Final = 0.5
 """Seconds between two looks at the workspace files for campaigns that do not fit them."""
@@ -89,11 +92,11 @@ class CampaignBook:
     ) -> None:
         self._reread = reread
         self._read_at = float("-inf")
-        self._unfit: dict[str, tuple[tuple[str, int, bool], Catalogue | None, Unfit]] = {}
+        self._unfit: dict[str, tuple[Key, Catalogue | None, Unfit]] = {}
         self._campaigns = campaigns
         self._catalogues = catalogues
         self._policies = policies
-        self._entries: OrderedDict[tuple[str, int, bool], Entry] = OrderedDict()
+        self._entries: OrderedDict[Key, Entry] = OrderedDict()
         self._names: dict[str, str] = {}
         self._profiles: tuple[PolicySet | None, dict[tuple[object, ...], Profile]] = (None, {})
         self._lock = Lock()
@@ -139,7 +142,7 @@ class CampaignBook:
         """The entry of a record, compiled at its first use under the workspaces in force.
 
         Raises `Unfit` where its file does not fit its workspace, also after the workspace files were read again. Of a
-        campaign that has ended only the goal has to fit.
+        campaign that has ended only the goal has to fit, as long as conversions are counted.
         """
         key = _key(record)
         catalogue = self._catalogues.get(record.workspace)
@@ -190,7 +193,7 @@ class CampaignBook:
         except EngineError:
             if record.state not in ENDED or not isinstance(record.spec, dict):
                 raise
-        return self._compile(replace(record, spec=_ended(record.spec)))
+        return self._compile(replace(record, spec=_ended(record.spec, goal=record.converting)))
 
     def _compile(self, record: CampaignRecord) -> Entry:
         if not isinstance(record.spec, dict):
@@ -213,13 +216,14 @@ class CampaignBook:
         return Entry(record, loaded, compiled, projection, fields, events, names, goal)
 
 
-def _key(record: CampaignRecord) -> tuple[str, int, bool]:
-    return record.uid, record.revision, record.state in ENDED
+def _key(record: CampaignRecord) -> Key:
+    return record.uid, record.revision, record.state in ENDED, record.converting
 
 
-def _ended(spec: Mapping[str, Plain]) -> dict[str, Plain]:
-    """A campaign that has ended: it has a goal, a holdout and its messages' names; nobody enters, nothing is sent."""
-    kept = {key: spec[key] for key in ("campaign", "workspace", "kind", "entry", "goal", "holdout") if key in spec}
+def _ended(spec: Mapping[str, Plain], *, goal: bool) -> dict[str, Plain]:
+    """A campaign that has ended: a holdout, its messages' names, and its goal while that counts; nothing is sent."""
+    names = ("campaign", "workspace", "kind", "entry", "holdout", *(("goal",) if goal else ()))
+    kept = {key: spec[key] for key in names if key in spec}
     messages: list[Plain] = [
         {"name": message["name"], "channel": message["channel"], "subject": "-", "body": "-"}
         for message in cast("list[dict[str, Plain]]", spec.get("messages", []))

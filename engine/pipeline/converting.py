@@ -89,6 +89,7 @@ class Converting:
 
         Not before everything that was there when that was seen has been handled: campaign time may be set on past the
         end of the windows while changes from before it are still on their way.
+        One that is still stuck then is closed without what was not counted.
         """
         over = {
             uid: record
@@ -104,11 +105,12 @@ class Converting:
         if not caught_up(self._feed, self._clock, changed_to, 0):
             self._seen[record.uid] = changed_to, at
             return False
-        if record.stuck_by or record.evaluation_owed or record.uid in self._owed.read():
-            return False  # what was not counted while it could not be is counted when that is mended
+        lost = bool(record.stuck_by)  # nobody has mended its file in all that time: what was not counted stays so
+        if not lost and (record.evaluation_owed or record.uid in self._owed.read()):
+            return False
         if self._looks.any(now) and at - since < PATIENCE:
             return False
-        if self._stays.due_ids(record.uid, now, 1) or self._runs.undecided([record.uid]):
+        if (not lost and self._stays.due_ids(record.uid, now, 1)) or self._runs.undecided([record.uid]):
             return False
         if not self._campaigns.close_conversions(record.uid):
             return False

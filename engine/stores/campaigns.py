@@ -77,7 +77,7 @@ class Campaigns:
     def close_conversions(self, uid: str) -> bool:
         """No conversion is counted any more in a campaign that has ended; False where it has not. Index: `_id`."""
         wanted = {"_id": uid, "state": {"$in": _ENDED}}
-        return self._all.update_one(wanted, _replacing({"converting_until": None})).matched_count == 1
+        return self._all.update_one(wanted, _replacing({"converting_until": None, "stuck_by": None})).matched_count == 1
 
     def everything(self) -> list[CampaignRecord]:
         """Every campaign, by workspace and name. Index: `name`."""

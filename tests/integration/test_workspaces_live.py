@@ -357,18 +357,31 @@ def test_a_campaign_whose_field_has_gone_for_good_can_be_cancelled_and_its_conve
     world: World,
 ) -> None:
     world.users(["u", "buys"], plan="gold")
-    goal = {"event": {"name": "Order Completed"}, "within": "10d"}
+    order = {"event": {"name": "Order Completed"}}
     two = [{"name": name, "when": {"plan": "gold"}, "subject": "{{ user.plan }}"} for name in ("one", "two")]
     two[1]["wait"] = "1d"
-    world.start({**LIVE, "goal": goal, "messages": two})
+    world.start({**LIVE, "goal": {**order, "within": "10d"}, "messages": two})
+    named = {"any": [order, {"plan": "vip"}], "within": "10d"}
+    world.start({**LIVE, "campaign": "goal", "goal": named, "messages": two})
     without(world, "plan")
     world.reload()
     world.step()
-    assert set(world.record("c").stuck_by) == {StuckBy.FILE}
-    world.steer("cancel", "c")
-    world.after("2d")
+    assert [set(world.record(name).stuck_by) for name in ("c", "goal")] == [{StuckBy.FILE}] * 2
+    for name in ("c", "goal"):
+        world.steer("cancel", name)
+    world.advance("2d")
+    for _ in range(6):
+        world.step()
     assert [(str(stay.reason), stay.active) for stay in world.stays("c")] == [("cancelled", False)] * 2
-    assert (world.record("c").stuck, len(world.mails())) == (None, 2)
+    assert [world.record(name).stuck is None for name in ("c", "goal")] == [True, False]
     world.event("buys", "Order Completed")
-    world.settle()
+    for _ in range(6):
+        world.step()
     assert [stay.converted_at is not None for stay in world.stays("c", "buys")] == [True]
+    world.advance("60d")  # the other's goal cannot be asked any more: when its time is over it ends without
+    world.settle()
+    assert [(str(stay.reason), stay.active) for stay in world.stays("goal")] == [("cancelled", False)] * 2
+    assert [(world.record(name).stuck, world.record(name).converting_until) for name in ("c", "goal")] == [
+        (None, None)
+    ] * 2
+    assert len(world.mails()) == 4
