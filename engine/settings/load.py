@@ -67,21 +67,26 @@ def load_settings(
     flags: Mapping[str, object] | None = None,
     dotenv: Path = DOTENV,
 ) -> LoadedSettings:
-    """Settings from `file` (which may be absent), `dotenv` (too), the process's variables and `flags`; the last wins.
+    """Settings from `file`, `dotenv` (which may be absent), the process's variables and `flags`; the last wins.
 
-    Without `file` TIDEGATE_SETTINGS names it, else it is `conf/settings.yaml`. `environment` is the one of the file to
-    use; without it `TIDEGATE_ENV` tells, else `default`. `flags` maps a dotted key to a value; one that is None was not
-    given. Raises `InvalidSource` with every mistake of a file, `WrongCall` for a wrong variable or flag.
+    Without `file` TIDEGATE_SETTINGS names it, else it is `conf/settings.yaml`, which alone may be absent. `environment`
+    is the one of the file to use; without it `TIDEGATE_ENV` tells, else `default`. `flags` maps a dotted key to its
+    value; one that is None was not given. Raises `InvalidSource` with every mistake of a file, `WrongCall` for a file
+    that was named and is not there, or a wrong variable or flag.
     """
     variables = merged(read_dotenv(dotenv), own_variables())
     chosen = environment or _told(variables, ENVIRONMENT) or DEFAULT
-    path = file or Path(_told(variables, SETTINGS_FILE) or SETTINGS)
+    named = str(file) if file else _told(variables, SETTINGS_FILE)
+    path = Path(named or SETTINGS)
+    if named and not path.exists():
+        source = "--settings" if file else f"{SETTINGS_FILE} ({variables[SETTINGS_FILE].source})"
+        raise WrongCall(f"the settings file {path} is not there", remedy=f"{source} names it")
     node = _over(_file(path, chosen), _variables(variables))
     handed = {name: one.value for name, one in variables.items() if name not in os.environ}
     for key, value in (flags or {}).items():
         if value is not None:
             section, _, name = key.partition(".")
-            node = _over(node, _given(section, name, value, f"flag --{name.replace('_', '-')}"))
+            node = _over(node, _given(section, name, value, f"--set {key}"))
             handed[f"{PREFIX}{section}__{name}".upper()] = str(value)
     if environment:
         handed[ENVIRONMENT] = environment

@@ -56,8 +56,9 @@ def test_the_file_that_is_shipped_is_good_in_every_environment() -> None:
     assert load_settings(CONF, environment="production").settings.email.transport == "smtp"
 
 
-def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
-    loaded = load_settings(tmp_path / "none.yaml")
+def test_without_a_file_the_defaults_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    loaded = load_settings()
     assert loaded.settings == Settings()
     assert {source for _, source in _sources(loaded).values()} == {"default"}
 
@@ -77,7 +78,7 @@ def test_a_flag_wins_over_a_variable_and_that_over_the_file(file: Path, monkeypa
     loaded = load_settings(file, flags={"engine.tick": "5s", "engine.ring_again": None})
     sources = _sources(loaded)
     assert sources["engine.lease"] == ("3s", "environment TIDEGATE_ENGINE__LEASE")
-    assert sources["engine.tick"] == ("5s", "flag --tick")
+    assert sources["engine.tick"] == ("5s", "--set engine.tick")
     assert sources["engine.ring_again"] == ("20s", "default")
     assert sources["services.mongo_database"] == ("one", f"{file}:3:32")
 
@@ -166,7 +167,7 @@ def test_a_variable_of_an_unknown_section_is_refused(file: Path, monkeypatch: py
 
 
 def test_an_unknown_flag_is_refused(file: Path) -> None:
-    with pytest.raises(WrongCall, match=r"flag --leese: engine.leese: unknown key"):
+    with pytest.raises(WrongCall, match=r"--set engine.leese: engine.leese: unknown key"):
         load_settings(file, flags={"engine.leese": "3s"})
 
 
@@ -196,9 +197,21 @@ def test_an_unknown_environment_is_refused_with_the_nearest(file: Path) -> None:
         load_settings(file, environment="prodution")
 
 
-def test_an_environment_without_a_file_is_refused(tmp_path: Path) -> None:
+def test_an_environment_without_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(WrongCall, match='has no environment "production"'):
-        load_settings(tmp_path / "none.yaml", environment="production")
+        load_settings(environment="production")
+
+
+def test_a_file_that_is_named_and_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WrongCall, match=r"the settings file none\.yaml is not there") as refused:
+        load_settings(Path("none.yaml"))
+    assert refused.value.remedy == "--settings names it"
+    Path(".env").write_text("TIDEGATE_SETTINGS=conf/setings.yaml\n")
+    with pytest.raises(WrongCall, match=r"conf/setings\.yaml is not there") as refused:
+        load_settings()
+    assert refused.value.remedy == "TIDEGATE_SETTINGS (.env:1) names it"
 
 
 @pytest.mark.parametrize(
@@ -242,7 +255,7 @@ def test_each_source_wins_over_the_one_before(file: Path, folder: Path, monkeypa
     monkeypatch.setenv("TIDEGATE_ENGINE__LEASE", "3s")
     monkeypatch.setenv("TIDEGATE_ENGINE__TICK", "3s")
     sources = _sources(load_settings(file, flags={"engine.tick": "2s"}))
-    assert sources["engine.tick"] == ("2s", "flag --tick")
+    assert sources["engine.tick"] == ("2s", "--set engine.tick")
     assert sources["engine.lease"] == ("3s", "environment TIDEGATE_ENGINE__LEASE")
     assert sources["engine.ring_again"] == ("4s", ".env:3 TIDEGATE_ENGINE__RING_AGAIN")
     assert sources["services.mongo_database"] == ("four", ".env:4 TIDEGATE_SERVICES__MONGO_DATABASE")
