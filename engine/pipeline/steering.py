@@ -12,6 +12,7 @@ from engine.campaign.load import TEXTS, LoadedCampaign, file_from_spec
 from engine.clock import Clock
 from engine.domain.campaign import CampaignRecord, Plain
 from engine.domain.lifecycle import CampaignState
+from engine.domain.refusals import check_move, refusal
 from engine.domain.template import kept_texts
 from engine.domain.work import AccessPath
 from engine.errors import InvalidSource, WrongCall
@@ -173,13 +174,15 @@ class Steering:
         its `as_of`. Inactivity counts from now.
         """
         if record.state is not _C.PAUSED or record.resume_to is None:
-            raise WrongCall(f"campaign {record.name} is {record.state}, not paused")
+            raise refusal(record, "resumed")
         moved = self._resumed(record, record.resume_to)
         self._emit("resumed", moved)
         return moved
 
     def stop(self, record: CampaignRecord) -> CampaignRecord:
         """Stop: nobody enters any more, those inside go on to their end, also where it was paused."""
+        if record.state is _C.FINISHED:  # it drains once more for a replay, not because it is stopped
+            raise refusal(record, "stopped")
         moved = self._resumed(record, _C.DRAINING) if record.state is _C.PAUSED else self._move(record, _C.DRAINING)
         self._emit("stopped", moved)
         return moved
@@ -217,6 +220,7 @@ class Steering:
 
         Raises `IllegalTransition` where the state does not allow it, `WrongCall` where another came first.
         """
+        check_move(record, state)
         before = record
         for _ in range(TRIES):
             number = before.evaluation_wanted + 1

@@ -185,6 +185,8 @@ def test_a_cancelled_campaign_and_a_draft_have_nothing_to_replay(world: World) -
         again(world)
     world.launch("hello")
     world.settle()
+    with pytest.raises(WrongCall, match="the campaign has no message nope"):
+        again(world, message="nope")
     world.steer("cancel", "hello")
     with pytest.raises(WrongCall):
         again(world)

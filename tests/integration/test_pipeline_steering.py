@@ -9,7 +9,7 @@ import pytest
 
 from engine.clock import millis, parse_duration
 from engine.domain.work import SliceKind
-from engine.errors import IllegalTransition, WrongCall
+from engine.errors import IllegalTransition
 from engine.failpoints import arm
 from engine.telemetry import events
 from tests.integration.pipeline_shop import hurry
@@ -264,16 +264,17 @@ def test_a_cancel_also_ends_who_enters_at_that_moment(small: World) -> None:
 def test_what_the_state_does_not_allow_is_refused_and_changes_nothing(world: World) -> None:
     world.user("u")
     world.apply({"campaign": "hello", "kind": "one_off"})
-    for verb in ("pause", "stop"):
-        with pytest.raises(IllegalTransition):
+    for verb, done in (("pause", "paused"), ("stop", "stopped"), ("resume", "resumed")):
+        with pytest.raises(IllegalTransition, match=f"^shop/hello is draft: it cannot be {done}$"):
             world.steer(verb, "hello")
-    with pytest.raises(WrongCall):
-        world.steer("resume", "hello")
     world.launch("hello")
     world.settle()
-    for verb in ("pause", "cancel"):
-        with pytest.raises(IllegalTransition):
+    for verb, done in (("pause", "paused"), ("cancel", "cancelled"), ("stop", "stopped"), ("resume", "resumed")):
+        with pytest.raises(IllegalTransition, match=f"^shop/hello is finished: it cannot be {done}$") as refused:
             world.steer(verb, "hello")
+        assert refused.value.remedy == "to run it again give its file another campaign: name"
+    with pytest.raises(IllegalTransition, match=r"^shop/hello is finished: it cannot be launched$"):
+        world.launch("hello")
     assert world.state("hello") == "finished"
 
 

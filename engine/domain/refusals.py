@@ -1,0 +1,45 @@
+"""Refusals: what a campaign's state does not allow, told with what can be done instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from engine.domain.campaign import CampaignRecord
+from engine.domain.lifecycle import TRANSITIONS, CampaignState
+from engine.errors import IllegalTransition
+
+_C = CampaignState
+_DONE: Final[Mapping[CampaignState, str]] = {
+    _C.DRAFT: "a draft again",
+    _C.SCHEDULED: "launched",
+    _C.LIVE: "resumed",
+    _C.PAUSED: "paused",
+    _C.DRAINING: "stopped",
+    _C.FINISHED: "finished",
+    _C.CANCELLED: "cancelled",
+}
+"""What is done to a campaign that moves to this state."""
+
+_INSTEAD: Final[Mapping[CampaignState, str]] = {
+    _C.DRAFT: "tidegate campaign launch starts it",
+    _C.SCHEDULED: "it goes live by itself when its start has come; tidegate campaign cancel ends it",
+    _C.LIVE: "it can be paused, stopped or cancelled; an edit of its file is applied while it runs",
+    _C.PAUSED: "it can be resumed, stopped or cancelled",
+    _C.DRAINING: "nobody enters any more; it can be paused or cancelled, and finishes by itself",
+    _C.FINISHED: "to run it again give its file another campaign: name",
+    _C.CANCELLED: "to run it again give its file another campaign: name",
+}
+"""What can be done with a campaign in this state."""
+
+
+def refusal(record: CampaignRecord, done: str) -> IllegalTransition:
+    """Why a campaign cannot be `done` (`launched`, `paused`, ...) in its state, with what can be done instead."""
+    name = f"{record.workspace}/{record.name}"
+    return IllegalTransition(f"{name} is {record.state}: it cannot be {done}", remedy=_INSTEAD[record.state])
+
+
+def check_move(record: CampaignRecord, state: CampaignState) -> None:
+    """Raises `IllegalTransition` where the campaign's state does not lead to `state`."""
+    if state not in TRANSITIONS[record.state]:
+        raise refusal(record, _DONE[state])
