@@ -189,7 +189,8 @@ class LocalServices:
         states = {status.name: status for status in self.status()}
         for name in ("mongo", "broker", "cache"):
             if states[name].state not in {"given", "running"}:
-                remedy = f"`tidegate up` starts it, or give TIDEGATE_SERVICES__{name.upper()}_URL"
+                doubt = "" if self.var.exists() else " (nothing ever ran in this folder: is it the right one?)"
+                remedy = f"`tidegate up` starts it{doubt}, or give TIDEGATE_SERVICES__{name.upper()}_URL"
                 raise ServiceUnreachable(f"{name}: no local service runs for {self.var}", remedy=remedy)
         elastic = states["elastic"]
         serving = elastic.url if elastic.state in {"given", "running"} else None

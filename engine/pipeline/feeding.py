@@ -152,13 +152,17 @@ class Feeding:
         self._stream = self._open_stream(state.token)
         self._registry.refresh()
         if state.token is None:
-            self._gap("it starts for the first time")
+            self._gap("it starts for the first time", told=False)
         return self._stream
 
-    def _gap(self, reason: str) -> None:
-        """What changed is not known: nothing cached counts any more, and everybody is looked at and indexed again."""
+    def _gap(self, reason: str, *, told: bool = True) -> None:
+        """What changed is not known: nothing cached counts any more, and everybody is looked at and indexed again.
+
+        The log is `told`, but for the first start on a database: nothing was missed there.
+        """
         generation = self._generation = self._feeds.next_generation()
-        emit("feed.gap", reason=reason, generation=generation)
+        if told:
+            emit("feed.gap", reason=reason, generation=generation)
         if self._stream is None:
             self._stream = self._open_stream(None)
         mark = f"gap{generation:08d}"

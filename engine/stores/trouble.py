@@ -28,7 +28,8 @@ _LONGEST: Final = 160
 _SILENT: Final = "it takes a connection and says nothing"
 _ROOM: Final = "make room there; the engine goes on by itself"
 _STATUS: Final = "tidegate status shows what runs"
-_RIGHTS: Final = "give its user the rights of docs/operations.md, section Servers of your own"
+_ABSENT: Final = f"tidegate up starts a local one, a server of your own you start yourself; {_STATUS}"
+_RIGHTS: Final = "give its user the rights of docs/rights.md"
 _TLS_REMEDY: Final = "does the address say TLS (tls=true, rediss://, https://) where the server does, and with its CA?"
 
 
@@ -59,7 +60,7 @@ def mongo_trouble(error: PyMongoError) -> EngineError:
         return ServiceUnreachable(
             f"MongoDB has no primary: {text}", remedy="rs.status() on one of its servers tells why"
         )
-    return ServiceUnreachable(f"MongoDB does not answer: {text}", remedy=f"start it: tidegate up; {_STATUS}")
+    return ServiceUnreachable(f"MongoDB does not answer: {text}", remedy=_ABSENT)
 
 
 def _refused_by_mongo(code: int | None, text: str) -> EngineError:
@@ -101,7 +102,7 @@ def redis_trouble(error: redis.RedisError, name: str) -> EngineError:
     if isinstance(error, exceptions.InvalidResponse) or "Protocol Error" in text:
         return ServiceUnreachable(f"{name}: what answers there is no Redis", remedy="check its address")
     if isinstance(error, redis.ConnectionError):
-        hint = _TLS_REMEDY if "closed by server" in text.lower() else f"start it: tidegate up; {_STATUS}"
+        hint = _TLS_REMEDY if "closed by server" in text.lower() else _ABSENT
         return ServiceUnreachable(f"{name} does not answer: {text}", remedy=hint)
     return OperatorError(f"{name} refuses: {text}", remedy=_STATUS)
 
@@ -140,7 +141,7 @@ def _unheard(error: TransportError) -> EngineError:
         return ServiceUnreachable(f"Elasticsearch: no TLS connection comes about: {text}", remedy=_TLS_REMEDY)
     if kind == "ConnectionTimeout":
         return ServiceUnreachable(f"Elasticsearch does not answer: {_SILENT}", remedy=_STATUS)
-    return ServiceUnreachable(f"Elasticsearch does not answer: {kind}", remedy="start it: tidegate up")
+    return ServiceUnreachable(f"Elasticsearch does not answer: {kind}", remedy=_ABSENT)
 
 
 def _first(text: str) -> str:

@@ -25,6 +25,7 @@ import orjson
 import structlog
 
 from engine.clock import Clock, Instant
+from engine.errors import EngineError
 from engine.telemetry import events
 from engine.telemetry.contract import EventType
 from engine.telemetry.ecs import ecs_line, ecs_lines
@@ -226,7 +227,10 @@ class _Bridge(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = next((name for name, number in reversed(list(LEVELS.items())) if record.levelno >= number), "debug")
         error = record.exc_info[1] if record.exc_info else None
-        fields: dict[str, object] = {"text": record.getMessage(), "error": error}
+        text = record.getMessage()
+        if isinstance(error, EngineError):  # the engine knows it by name, and whoever called tries again
+            level, text = "warning", text.replace(" with unhandled exception", " now")
+        fields: dict[str, object] = {"text": text, "error": error}
         self.logs.line("library.logged", level, fields, logger=record.name)
 
 

@@ -20,7 +20,7 @@ import structlog
 
 from engine.clock import Instant, parse_instant
 from engine.domain.keys import delivery_key, enrolment_id, layout_hash, user_key, user_suffix
-from engine.errors import OperatorError
+from engine.errors import OperatorError, ServiceUnreachable
 from engine.telemetry import logging as telemetry
 from engine.telemetry.events import emit, trace_id
 from engine.telemetry.files import LogFile, log_files
@@ -184,6 +184,16 @@ def test_our_own_errors_keep_their_text(logs: telemetry.Logs, tmp_path: Path) ->
     emit("engine.failed", error=OperatorError("the broker 'b' does not answer"))
     (line,) = lines(tmp_path)
     assert line["error"]["message"] == "the broker 'b' does not answer"  # type: ignore[index]
+
+
+def test_an_outage_that_a_library_tells_is_no_unhandled_error(logs: telemetry.Logs, tmp_path: Path) -> None:
+    for error in (ServiceUnreachable("Elasticsearch does not answer"), KeyError("k")):
+        logging.getLogger("dramatiq.worker").error("Failed to process m() with unhandled exception", exc_info=error)
+    told = [(line["log.level"], line["message"]) for line in lines(tmp_path)]
+    assert told == [
+        ("warning", "library.logged: Failed to process m() now"),
+        ("error", "library.logged: Failed to process m() with unhandled exception"),
+    ]
 
 
 def test_libraries_and_structlog_take_the_same_way(logs: telemetry.Logs, tmp_path: Path) -> None:
