@@ -124,7 +124,8 @@ def read_text(folder: Path, node: Node, path: Steps, faults: list[Fault]) -> Sou
         refuse(f'the template "{value}" {error.problem}', error.suggestion)
         return None
     except OSError as error:
-        others = [other.relative_to(folder.resolve()).as_posix() for other in place.parent.glob("*") if other.is_file()]
+        files = () if place.exists() else place.parent.glob("*")
+        others = [other.relative_to(folder.resolve()).as_posix() for other in files if other.is_file()]
         refuse(f'the template "{value}" cannot be read: {error.strerror}', nearest(value, sorted(others)[:20]))
         return None
     return Source.file(text, str(folder / value), value)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli.aggregates import wait_for_aggregates
+from engine.cli.helping import Group
 from engine.cli.opening import AsJson, InWorkspace, opened, say, show_json, show_table, where_mails_go
 from engine.cli.preview import show_preview
 from engine.cli.reports import (
@@ -41,19 +42,19 @@ Name = Annotated[str, typer.Argument(help="The campaign's name.")]
 
 def mount(app: typer.Typer) -> None:
     """Add the group `campaign` to `app`."""
-    group = typer.Typer(no_args_is_help=True, help="Campaigns, from their file to their end.")
+    group = typer.Typer(cls=Group, no_args_is_help=True, help="Campaigns, from their file to their end.")
     group.command(epilog="Example: tidegate campaign apply campaigns/winback.yaml")(apply)
     group.command("list", epilog="Example: tidegate campaign list --json")(list_all)
     group.command(epilog="Example: tidegate campaign show winback")(show)
     group.command(epilog="Example: tidegate campaign plan winback")(plan)
     group.command(epilog="Example: tidegate campaign launch winback --expect 1200")(launch)
+    group.command(epilog='Example: tidegate campaign pause winback --reason "wrong price"')(pause)
     for name, what, done in (
         ("resume", "Go on where it was paused.", "resumed"),
         ("stop", "Let nobody in any more; those inside go on to their end.", "stopped"),
         ("cancel", "End every stay, and skip what is queued.", "cancelled"),
     ):
         group.command(name, help=what, epilog=f"Example: tidegate campaign {name} winback")(_steer(name, done))
-    group.command(epilog='Example: tidegate campaign pause winback --reason "wrong price"')(pause)
     group.command(epilog="Example: tidegate campaign report winback")(report)
     group.command(
         "preview", epilog="Example: tidegate campaign preview winback --message we-miss-you --html mail.html"
@@ -254,7 +255,7 @@ def pause(
 
         why = BY_HAND if reason is None else f"by hand: {reason}"
         moved = app.steering.pause(app.named(name, workspace), why)
-    say(f"{moved.workspace}/{moved.name} is paused: {moved.state}")
+    say(f"{moved.workspace}/{moved.name} is paused")
 
 
 def _steer(verb: str, done: str) -> Callable[..., None]:
@@ -266,7 +267,7 @@ def _steer(verb: str, done: str) -> Callable[..., None]:
                 "cancel": app.steering.cancel,
             }[verb]
             moved = steer(app.named(name, workspace))
-        say(f"{moved.workspace}/{moved.name} is {done}: {moved.state}")
+        say(f"{moved.workspace}/{moved.name} is {done}" + ("" if moved.state == done else f"; it is {moved.state}"))
 
     return command
 
@@ -309,7 +310,11 @@ def send_test(
         outcome = app.channel("email").send([envelope])[0]
     if not isinstance(outcome, Sent):
         raise EngineError(f"it was not sent: {outcome}", remedy="tidegate check --origin shows the email settings")
-    say(f"sent to {to}")
+    if app.settings.email.transport == "maildir":
+        where = app.settings.maildir / "new"
+        say(f"a mail to {to} is in {where}; nothing is sent (email.transport: smtp sends)")
+    else:
+        say(f"sent to {to}")
 
 
 def _document_of(app: App, record: CampaignRecord, user: str) -> dict[str, object]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.cli.helping import Group
 from engine.cli.opening import AsJson, opened, say, show_json, show_table
 from engine.cli.process_commands import run_clock
 from engine.clock import format_instant, millis, parse_duration, parse_instant
@@ -31,7 +33,7 @@ VITAL = frozenset({"feed", "clock"})
 
 def mount(app: typer.Typer) -> None:
     """Add the group `clock` to `app`."""
-    group = typer.Typer(no_args_is_help=True, help="The clock's process, and campaign time.")
+    group = typer.Typer(cls=Group, no_args_is_help=True, help="The clock's process, and campaign time.")
     group.command("run", epilog="Example: tidegate clock run")(run_clock)
     group.command("show", epilog="Example: tidegate clock show --json")(show)
     group.command("advance", epilog="Example: tidegate clock advance --to 2017-01-31T23:59:59.999")(advance)
@@ -67,17 +69,34 @@ def advance(
     if (to is None) == (by is None):
         raise WrongCall("say --to MOMENT or --by DURATION")
     with opened(context) as app:
-        try:
-            target = (
-                parse_instant(to) if to is not None else app.clock.campaign_now() + millis(parse_duration(by or ""))
-            )
-            longest = parse_duration(patience).total_seconds()
-        except ValueError as error:
-            raise WrongCall(str(error)) from error
+        target = _target(app, to, by)
+        longest = length_of("--patience", patience).total_seconds()
         advance_to(app, target)
         if wait:
             wait_until_closed(app, longest)
         say(f"campaign time is {format_instant(target)}")
+
+
+def _target(app: App, to: str | None, by: str | None) -> int:
+    if to is not None:
+        return moment_of("--to", to)
+    return app.clock.campaign_now() + millis(length_of("--by", by or ""))
+
+
+def moment_of(option: str, text: str) -> int:
+    """A moment of an option. Raises `WrongCall`."""
+    try:
+        return parse_instant(text)
+    except ValueError as error:
+        raise WrongCall(f"{option}: expected a moment such as 2026-12-01T08:00Z, got '{text}'") from error
+
+
+def length_of(option: str, text: str) -> timedelta:
+    """A duration of an option. Raises `WrongCall`."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise WrongCall(f"{option}: {error}") from error
 
 
 def advance_to(app: App, target: int) -> None:

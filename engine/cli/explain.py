@@ -29,7 +29,7 @@ def explain(
     workspace: InWorkspace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say which leaf of the audience failed and on which data, what was sent, and what happens next."""
+    """Say why a user did or did not get a message: each condition with its data, what was sent, what happens next."""
     with opened(context) as app:
         told = app.explaining.run(app.named(campaign, workspace), user)
     if as_json:

@@ -14,6 +14,7 @@ from typing import Annotated, Final, Protocol, TypeAlias
 
 import typer
 
+from engine.cli.helping import Group
 from engine.cli.import_layout import layout
 from engine.errors import WrongCall
 from engine.pipeline.importing.order import Kind, Limit, Mode, Order, Summary
@@ -84,7 +85,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 def mount(app: typer.Typer, open_import: OpenImport) -> None:
     """Add the group `import` to `app`; `open_import` is asked once the arguments are read."""
-    group = typer.Typer(no_args_is_help=True, help="Bring in users, events and lists.")
+    group = typer.Typer(cls=Group, no_args_is_help=True, help="Bring in users, events and lists.")
 
     def bring_in(context: typer.Context, order: Order, workspace: str, *, as_json: bool, quiet: bool) -> None:
         with open_import(context, workspace) as setting, watching(name_of(order.path), quiet=quiet) as watch:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,12 +19,14 @@ if TYPE_CHECKING:
 COPIED = ("Procfile", "policies", "conf/settings.yaml", "conf/schemas", "conf/services", "conf/logs")
 """What is written beside the example; index templates are not, for the engine reads its own."""
 
-NEXT = """next, in {folder}:
-  tidegate up                                            leave it running, and in a second terminal:
-  tidegate import users data/users.csv --workspace example
-  tidegate import events data/orders.csv --workspace example
-  tidegate campaign apply campaigns/welcome-back.yaml
-  tidegate campaign launch welcome-back                  the mails are in var/maildir/new"""
+NEXT = (
+    ("up", "leave it running, and in a second terminal:"),
+    ("import users data/users.csv --workspace example", ""),
+    ("import events data/orders.csv --workspace example", ""),
+    ("campaign apply campaigns/welcome-back.yaml", ""),
+    ("campaign launch welcome-back", "the mails are in var/maildir/new"),
+)
+"""What to type next, each with what there is to say of it."""
 
 
 def mount(app: typer.Typer) -> None:
@@ -42,7 +46,18 @@ def init(
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(source.read_bytes())
     say(f"{len(wanted)} files are in {folder}")
-    say(NEXT.format(folder=folder if folder != Path() else "this folder"))
+    typed = program()
+    say(f"next, in {folder if folder != Path() else 'this folder'}:")
+    for words, note in NEXT:
+        say(f"  {typed} {words:<50} {note}".rstrip())
+
+
+def program() -> str:
+    """What to type to call this program: `tidegate` where the shell finds this one by that, else its path."""
+    own, found = Path(sys.argv[0]), shutil.which("tidegate")
+    if own.name != "tidegate" or not own.exists() or (found is not None and Path(found).samefile(own)):
+        return "tidegate"
+    return str(own.absolute())
 
 
 def files() -> dict[str, Traversable]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from engine.cli.helping import Group
 from engine.cli.opening import settings_of
 from engine.clock import Instant, SystemClock, millis, parse_duration, parse_instant
 from engine.errors import OperatorError, ServiceUnreachable, WrongCall
@@ -41,7 +42,9 @@ Keep = Annotated[str, typer.Option(help="How long lines are kept, e.g. 30d; 'eve
 
 def mount(app: typer.Typer) -> None:
     """Add the group `logs` to `app`."""
-    group = typer.Typer(no_args_is_help=True, help="The audit trail: one line per batch decided and per delivery.")
+    group = typer.Typer(
+        cls=Group, no_args_is_help=True, help="The audit trail: one line per batch decided and per delivery."
+    )
     group.command(epilog="Example: tidegate logs search 'campaign:winback user:hh-1' --story")(search)
     group.command(epilog="Example: tidegate logs ship --once")(ship)
     app.add_typer(group, name="logs")

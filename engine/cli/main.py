@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from engine.cli.helping import Group
 from engine.cli.opening import Call
 from engine.errors import EngineError, WrongCall
 
+BAD_ANSWER = 1
 BAD_CALL = 2
 UNREACHABLE = 3
 INTERRUPTED = 130
 STORES = frozenset({"pymongo", "redis", "elasticsearch", "elastic_transport"})
 """Packages whose exceptions mean that a service does not answer; named, for importing all of them takes a second."""
 
+PLAINER: Final = {
+    "Value error, ": "",
+    "Input should be a valid integer, unable to parse string as an integer": "expected a whole number",
+}
+"""What pydantic says of a value, and what people understand."""
+
 app = typer.Typer(
     name="tidegate",
+    cls=Group,
     help="A campaign engine that a company runs itself.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -42,11 +53,16 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _main(
     context: typer.Context,
-    settings: Annotated[Path | None, typer.Option(help="The settings file.  [default: conf/settings.yaml]")] = None,
-    env: Annotated[str | None, typer.Option("--env", help="The environment of that file.")] = None,
-    env_file: Annotated[Path | None, typer.Option(help="The file with variables.  [default: .env]")] = None,
+    settings: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The settings file.  [default: conf/settings.yaml]")
+    ] = None,
+    env: Annotated[str | None, typer.Option("--env", metavar="NAME", help="The environment of that file.")] = None,
+    env_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The file with variables.  [default: .env]")
+    ] = None,
     given: Annotated[
-        list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, over files and variables.")
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="A setting, over files and variables; repeatable."),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read in `main`
     version: Annotated[  # noqa: ARG001 - its callback answers
@@ -129,6 +145,7 @@ def run(arguments: list[str]) -> int:
     _mount(arguments)
     try:
         code = app(arguments, prog_name="tidegate", standalone_mode=False)
+        sys.stdout.flush()  # here, where a full disk can be told
         return code if isinstance(code, int) else 0
     except typer.TyperException as error:
         return _misused(error)
@@ -136,6 +153,11 @@ def run(arguments: list[str]) -> int:
         return INTERRUPTED
     except EngineError as error:
         return _told(error, str(error), error.remedy, error.exit_code, debug=debug)
+    except BrokenPipeError:  # whoever read it, `head` for example, has read enough
+        _silence()
+        return BAD_ANSWER
+    except OSError as error:
+        return _failed(error, debug=debug)
     except Exception as error:
         if type(error).__module__.split(".")[0] not in STORES:
             raise
@@ -147,9 +169,26 @@ def run(arguments: list[str]) -> int:
         return _told(error, str(trouble), trouble.remedy, trouble.exit_code, debug=debug)
 
 
+def _failed(error: OSError, *, debug: bool) -> int:
+    """What the operating system refused: a file or a folder, or stdout on a full disk."""
+    why = error.strerror or type(error).__name__
+    if error.filename is not None:
+        return _told(error, f"{error.filename}: {why}", "look at the path and its rights", BAD_CALL, debug=debug)
+    _silence()
+    return _told(error, f"the system refused: {why}", "--debug shows where", BAD_ANSWER, debug=debug)
+
+
+def _silence() -> None:
+    """Let the interpreter's end write nothing more to a stdout that takes nothing."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _misused(error: typer.TyperException) -> int:
     """A call that Typer does not understand, as one of our own errors; what lacks a command gets its help."""
     text = error.format_message()
+    for theirs, ours in PLAINER.items():
+        text = text.replace(theirs, ours)
     context = getattr(error, "ctx", None)
     if "\n" in text:
         sys.stderr.write(f"{text.rstrip()}\n")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
+from engine.cli.helping import Group
 from engine.cli.opening import settings_of
 from engine.cli.tables import show as show_table
 from engine.clock import format_instant
@@ -28,7 +29,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.
 
 def mount(app: typer.Typer, history: History) -> None:
     """Add the group `policy` to `app`; `history` is asked only by the commands that need it."""
-    group = typer.Typer(no_args_is_help=True, help="What steers: lanes, fleets and profiles.")
+    group = typer.Typer(cls=Group, no_args_is_help=True, help="What steers: lanes, fleets and profiles.")
 
     @group.command("diff", epilog="Example: tidegate policy diff 81207b9847b8")
     def _diff(

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from engine.campaign.load import LoadedCampaign
     from engine.pipeline.preview import Preview
 
-File = Annotated[Path | None, typer.Option(help="Write it to this file; - is the terminal.")]
+HtmlFile = Annotated[Path | None, typer.Option(help="Write the HTML to this file; - is the terminal.")]
+EmlFile = Annotated[Path | None, typer.Option(help="Write the whole mail to this file; - is the terminal.")]
 
 
 def show_preview(
@@ -29,8 +30,8 @@ def show_preview(
         bool, typer.Option("--sample", help="As a user made up, with every field (the default).")
     ] = False,
     empty: Annotated[bool, typer.Option("--empty", help="As a user made up, without any field.")] = False,
-    html: File = None,
-    eml: File = None,
+    html: HtmlFile = None,
+    eml: EmlFile = None,
     text: Annotated[bool, typer.Option("--text", help="Only the text part.")] = False,
     headers: Annotated[bool, typer.Option("--headers", help="Only the headers and the envelope.")] = False,
     workspace: InWorkspace = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.cli.helping import Group
 from engine.cli.opening import AsJson, opened, say, show_json, show_table
 from engine.clock import format_instant
 
@@ -20,7 +21,7 @@ Id = Annotated[list[str] | None, typer.Argument(help="Message ids; default: all.
 
 def mount(app: typer.Typer) -> None:
     """Add the group `queue` to `app`."""
-    group = typer.Typer(no_args_is_help=True, help="The lanes' queues. What they are about is in MongoDB.")
+    group = typer.Typer(cls=Group, no_args_is_help=True, help="The lanes' queues. What they are about is in MongoDB.")
     group.command("list", epilog="Example: tidegate queue list --json")(list_queues)
     group.command("deadletters", epilog="Example: tidegate queue deadletters fast")(deadletters)
     group.command("replay", epilog="Example: tidegate queue replay fast")(replay_dead)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.cli.opening import AsJson, InWorkspace, opened, show_json, show_table
+from engine.cli.opening import AsJson, opened, show_json, show_table
 from engine.clock import format_duration, format_instant, parse_duration
 from engine.errors import WrongCall
 
@@ -30,7 +30,9 @@ def stats(
     context: typer.Context,
     within: Within = "24h",
     campaigns: Limit = 20,
-    workspace: InWorkspace = None,
+    workspace: Annotated[
+        str | None, typer.Option("--workspace", "-w", help="Rank the campaigns of this workspace alone.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show every named query's times, the batch sizes' evidence, the cache's use, and the campaigns by looks a message.
@@ -40,6 +42,8 @@ def stats(
     from engine.pipeline.statistics import cached, queries, sizes
 
     with opened(context) as app:
+        if workspace is not None:
+            app.book.catalogue(workspace)  # an unknown one is a mistake, not an empty table
         measured = app.statistics.measured(_duration(within))
         asked, tried = queries(measured), sizes(measured)
         ranked = app.statistics.campaigns(campaigns, workspace)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.cli.helping import Group
 from engine.cli.opening import AsJson, opened, say, show_json, show_table
 from engine.clock import format_instant
 from engine.domain.keys import user_key
@@ -23,7 +24,7 @@ UserId = Annotated[str, typer.Argument(help="The user's id.")]
 
 def mount(app: typer.Typer) -> None:
     """Add the group `user` to `app`."""
-    group = typer.Typer(no_args_is_help=True, help="One user.")
+    group = typer.Typer(cls=Group, no_args_is_help=True, help="One user.")
     group.command(epilog="Example: tidegate user show hh-1 -w grocer")(show)
     group.command(epilog="Example: tidegate user erase hh-1 -w grocer --yes")(erase)
     group.command(epilog="Example: tidegate user unsuppress hh-1 -w grocer")(unsuppress)

@@ -52,7 +52,8 @@ def governed(policies: PolicySet, facts: CampaignFacts, lane: str, deliver_lane:
         why = "no other profile matches"
     else:
         told = profile.matches.model_dump(mode="json", exclude_defaults=True)
-        why = f"matches {told or 'every campaign'}, priority {profile.priority}"
+        listed = ", ".join(f"{key}: {value}" for key, value in told.items())
+        why = f"matches {listed or 'every campaign'}; priority {profile.priority}"
     if facts.profile is not None and facts.profile not in policies.profiles:
         why += f'; there is no profile "{facts.profile}"'
     return Governed(

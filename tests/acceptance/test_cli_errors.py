@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -90,7 +93,12 @@ def test_a_mistake_in_any_file_has_path_line_and_column(
         "clock advance --to sometime",
         "clock advance --to 2026-01-02 --by 1d",
         "--set engine.leese=3s campaign list",
+        "--settings nosuch.yaml campaign list",
         "--settings nosuch.yaml --env nosuch campaign list",
+        "stats -w nosuch",
+        "up --procfile policies",
+        "init /dev/null",
+        "init /proc/nosuch",
         "policy show nosuch",
     ],
 )
@@ -113,7 +121,7 @@ def test_what_a_campaigns_state_does_not_allow_is_code_2(tidegate: Tidegate, ins
     told = tidegate("campaign", "pause", "hello")
     assert told.code == 2
     short(told)
-    assert "draft" in told.err
+    assert told.err == ("tidegate: shop/hello is draft: it cannot be paused\n  tidegate campaign launch starts it\n")
 
 
 def test_rejected_rows_above_the_limit_are_code_1(tidegate: Tidegate, installation: Installation) -> None:
@@ -158,3 +166,41 @@ def test_an_interrupted_command_is_code_130_and_says_nothing_more(installation: 
 
 def test_a_traceback_is_shown_with_debug_only(tidegate: Tidegate) -> None:
     assert "Traceback" in tidegate("--debug", "campaign", "show", "nosuch").err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("clock advance --to sometime", "--to: expected a moment such as 2026-12-01T08:00Z, got 'sometime'"),
+        ("clock advance --by soon", "--by: expected a duration such as 90s, 15m, 12h or 14d, got 'soon'"),
+        ("clock advance --by 1d --patience x", "--patience: expected a duration such as"),
+        ("campaign launch hello --expect many", "Invalid value for '--expect': expected a whole number\n"),
+        ("campaign launch hello --path x", "Invalid value for '--path': 'x' is not one of"),
+        ("--set engine.leese=3s campaign list", "--set engine.leese: engine.leese: unknown key"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_option(tidegate: Tidegate, words: str, told: str) -> None:
+    ran = tidegate(*words.split())
+    assert told in ran.err
+    assert "Value error" not in ran.err
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("words", ["--help", "campaign list", "campaign list --json"])
+def test_a_full_disk_under_stdout_is_told_without_a_traceback(installation: Installation, words: str) -> None:
+    with FULL.open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "engine.cli", *words.split()],
+            cwd=installation.folder,
+            env=installation.environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert ran.stderr == "tidegate: the system refused: No space left on device\n  --debug shows where\n"
+    assert ran.returncode == 1

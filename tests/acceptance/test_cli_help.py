@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -93,3 +94,18 @@ def test_the_version_names_the_versions_of_the_services(installation: object) ->
 
 def test_completion_can_be_installed(tidegate: Tidegate) -> None:
     assert "--install-completion" in tidegate("--help").out
+
+
+@pytest.mark.parametrize("group", ["", *sorted({name.split()[0] for name in NAMES if " " in name})])
+def test_a_groups_list_of_commands_cuts_no_sentence(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run([*group.split(), "--help"]) == 0
+    listed = capsys.readouterr().out.split("Commands:")[1]
+    assert "..." not in listed
+    assert listed.strip()[-1] == "."
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_help_names_no_type_of_python(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main.run([*name.split(), "--help"])
+    options = capsys.readouterr().out.split("Options:")[1]
+    assert not re.search(r"<(str|int|float|list)\b", options), options

@@ -101,6 +101,8 @@ def test_a_test_send_goes_to_another_address_and_is_not_recorded(shop: World, ti
     assert (mail["To"], mail["Subject"]) == ("me@office.example", "Hello sam")
     assert "Plan: free" in path.read_text()
     assert shop.stays("series") == []
+    assert told.err.startswith("a mail to me@office.example is in ")
+    assert "nothing is sent" in told.err, "a Maildir sends nothing"
     wrong = tidegate("campaign", "test-send", "series", "three", "--user", "sam", "--to", "me@office.example")
     assert wrong.code == 2
     assert "one, two" in wrong.err

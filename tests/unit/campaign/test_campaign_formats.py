@@ -119,6 +119,9 @@ def test_a_path_is_never_sent_as_a_text(tmp_path: Path) -> None:
     ]
     (told,) = refusal(tmp_path, "body: templates/t.hmtl")
     assert 'the template "templates/t.hmtl" cannot be read: No such file' in told
+    (tmp_path / "t.html").mkdir()
+    (told,) = refusal(tmp_path, "body: t.html")
+    assert told.endswith('the template "t.html" cannot be read: Is a directory'), "it is not told as what was meant"
     assert only(tmp_path, "body: 'https://shop.example/a.html-page'").format == "text"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.campaign.load import load_campaign
-from engine.cli.init import files, init
+from engine.cli.init import files, init, program
 from engine.cli.main import MOUNTS
 from engine.errors import WrongCall
 from engine.local.procfile import read_procfile
@@ -67,3 +67,21 @@ def test_nothing_that_exists_is_touched(folder: Path) -> None:
     with pytest.raises(WrongCall, match="exists"):
         init(folder)
     assert {(folder / name).read_text() for name in files()} == {"mine"}
+
+
+def test_what_to_type_next_works_where_the_shell_does_not_find_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("ours", "theirs"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "tidegate").write_text("#!/bin/sh\n")
+        (tmp_path / folder / "tidegate").chmod(0o755)
+    own = tmp_path / "ours" / "tidegate"
+    monkeypatch.setattr("sys.argv", [str(own), "init"])
+    for path, typed in (("", str(own)), ("theirs", str(own)), ("ours", "tidegate")):
+        monkeypatch.setenv("PATH", str(tmp_path / path) if path else "/nowhere")
+        assert program() == typed
+    init(tmp_path / "new")
+    assert (
+        f"  tidegate campaign launch welcome-back{' ' * 23}the mails are in var/maildir/new" in capsys.readouterr().err
+    )

@@ -157,6 +157,7 @@ def test_route_tells_profile_reason_and_lanes_of_a_campaign_file(desk: Desk) -> 
 def test_route_takes_facts_instead_of_a_file(desk: Desk) -> None:
     words = ("route", "--workspace", "shop", "--campaign", "any", "--kind", "one_off")
     assert desk.json(*words)["profile"] == "bulk"
+    assert desk.json(*words)["why"].startswith("matches kind: one_off; priority ")
     assert desk.json(*words, "--profile", "lifecycle")["why"] == "named by the campaign"
     assert desk.json(*words, "--profile", "lifecycle", "--slowed")["lane"] == "slow"
 
