@@ -41,5 +41,5 @@ def refusal(record: CampaignRecord, done: str) -> IllegalTransition:
 
 def check_move(record: CampaignRecord, state: CampaignState) -> None:
     """Raises `IllegalTransition` where the campaign's state does not lead to `state`."""
-    if state not in TRANSITIONS[record.state]:
+    if state not in TRANSITIONS[CampaignState][record.state]:
         raise refusal(record, _DONE[state])
