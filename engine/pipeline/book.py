@@ -34,7 +34,7 @@ Key: TypeAlias = tuple[str, int, bool, bool]
 """What an entry depends on beside its workspace: uid, revision, whether it has ended, whether it converts."""
 
 REREAD: Final = 0.5
-"""Seconds between two looks at the workspace files for campaigns that do not fit them."""
+"""Seconds between two looks at the workspace files for a campaign that is known not to fit them."""
 
 
 class Unfit(EngineError):
@@ -170,7 +170,8 @@ class CampaignBook:
 
     def _fitting(self, record: CampaignRecord, catalogue: Catalogue | None) -> Entry:
         failed = self._unfit.get(record.uid)
-        if failed is None or failed[:2] != (_key(record), catalogue):
+        first = failed is None or failed[:2] != (_key(record), catalogue)
+        if failed is None or first:
             try:
                 entry = self._compiled(record)
             except EngineError as error:
@@ -180,10 +181,12 @@ class CampaignBook:
                 self._unfit.pop(record.uid, None)
                 return entry
         now = monotonic()
-        if now - self._read_at >= REREAD:
+        if first or now - self._read_at >= REREAD:
             self._read_at = now
-            if self._reread():
-                return self._fitting(record, self._catalogues.get(record.workspace))
+            self._reread()  # waits where another thread is reading them
+        current = self._catalogues.get(record.workspace)
+        if current is not catalogue:
+            return self._fitting(record, current)
         raise failed[2]
 
     def _compiled(self, record: CampaignRecord) -> Entry:

@@ -192,7 +192,8 @@ def test_a_stranger_with_a_recorded_pid_is_left_alone(make: Make, tmp_path: Path
 
 def test_a_given_address_is_used_and_nothing_is_started(make: Make) -> None:
     schemes = {"mongo": "mongodb", "broker": "rediss", "cache": "rediss", "elastic": "https"}
-    given = {name: f"{scheme}://user:pw@{name}.example/?tls=true" for name, scheme in schemes.items()}
+    options = {"mongo": "?tls=true"}
+    given = {name: f"{scheme}://user:pw@{name}.example/{options.get(name, '')}" for name, scheme in schemes.items()}
     services = make(addresses=given)
     urls = services.start()
     assert urls.mongo_url == given["mongo"]
