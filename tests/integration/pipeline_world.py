@@ -255,6 +255,17 @@ class World:
         if check:
             self.check()
 
+    def closed(self, *names: str) -> bool:
+        """Settle until none of these campaigns counts conversions any more; False where that never comes.
+
+        Other tests write to MongoDB meanwhile, so that the feed may be behind at first.
+        """
+        for _ in range(50):
+            if all(self.record(name).converting_until is None for name in names):
+                return True
+            self.settle()
+        return False
+
     def choose(self) -> None:
         """Plan and decide what is to be launched, and send nothing yet."""
         for _ in range(2):

@@ -116,7 +116,7 @@ def test_an_event_from_before_a_jump_past_every_window_is_counted(world: World) 
     assert world.app.openness.what() == "the feed has not handled every change yet (does it run?)"
     world.settle()
     assert alike(world) == {"u": 1}
-    assert {world.record(kind).converting_until for kind in KINDS} == {None}
+    assert world.closed(*KINDS)
     world.event("v", ORDER, START + DAY)
     world.settle()
     assert alike(world) == {"u": 1}
@@ -130,7 +130,7 @@ def test_the_windows_end_closes_a_campaign_for_good_and_it_costs_nothing_then(wo
     assert {world.record(kind).converting_until for kind in KINDS} == {START + 10 * DAY}
     world.advance("1ms")
     world.settle()
-    assert {world.record(kind).converting_until for kind in KINDS} == {None}
+    assert world.closed(*KINDS)
     registry = world.app.registry
     registry.refresh()
     assert registry.concerned("shop", {f"event:{ORDER}"}) == frozenset()
@@ -214,7 +214,7 @@ def test_a_cancelled_campaign_counts_the_conversions_of_those_who_were_in_it(wor
     assert {str(stay.reason) for stay in world.stays("series")} == {"cancelled"}
     assert len(world.mails()) == 2
     world.after("40d")
-    assert world.record("series").converting_until is None
+    assert world.closed("series")
 
 
 def test_a_replay_drains_again_and_conversions_go_on_being_counted(world: World) -> None:

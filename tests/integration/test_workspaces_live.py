@@ -350,7 +350,7 @@ def test_conversions_of_then_are_counted_when_a_file_fits_again_whatever_became_
     assert found == {f"{number}-{user}" for number in range(len(ENDINGS)) for user in ("in", "ahead")}
     assert {world.record(name).stuck for name in names} == {None}
     world.after("60d")
-    assert {world.record(name).converting_until for name in names} == {None}
+    assert world.closed(*names)
 
 
 def test_a_campaign_whose_field_has_gone_for_good_can_be_cancelled_and_its_conversions_are_counted(
