@@ -51,7 +51,7 @@ class Source:
         try:
             self.packed = self._plain.peek(2)[:2] == _GZIP
             self._file = self._layered()
-        except BaseException:
+        except BaseException:  # whatever it was, the file is not left open; raised again
             self._plain.close()
             raise
 
