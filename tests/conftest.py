@@ -19,6 +19,8 @@ import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from hashlib import blake2b
+from itertools import count
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -209,6 +211,19 @@ def database(mongo_client: MongoClient[dict[str, Any]]) -> Iterator[Database[dic
     name = f"test_{uuid.uuid4().hex[:16]}"
     yield mongo_client[name]
     mongo_client.drop_database(name)
+
+
+@pytest.fixture(autouse=True)
+def same_lots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Campaigns applied in a test's own process get the same uids whenever it runs: a uid draws who is in a holdout."""
+    if "services" not in request.fixturenames:
+        return
+    numbers = count(1)
+
+    def token_hex(size: int) -> str:
+        return blake2b(f"{request.node.nodeid}/{next(numbers)}".encode(), digest_size=size).hexdigest()
+
+    monkeypatch.setattr("engine.pipeline.steering.token_hex", token_hex)
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ def test_every_process_tells_what_it_measured_even_in_its_last_seconds(
     world.users([f"u{i}" for i in range(50)], plan="free")
     world.users([f"u{i}" for i in range(50, 60)], plan="pro")
     world.apply({"campaign": "hello", "kind": "one_off", "audience": {"plan": "free"}})
+    world.feed()
+    world.settle()  # looks at who changed would end some enrolments before the due run does
     world.launch("hello")
     installation.env["TIDEGATE_SERVICES__ELASTIC_URL"] = "http://127.0.0.1:9"  # nobody answers there
     process = installation.start("up")
