@@ -16,6 +16,9 @@ S = TypeVar("S")
 INTERVAL: Final = 1.0
 """Seconds between two looks: a change is to be in force within 5 s, and reading a few small files costs nothing."""
 
+SETTLING: Final = 0.2
+"""Seconds for which a set that is no valid one must stand before it is told: an editor empties a file, then writes it."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -82,6 +85,7 @@ class FolderWatcher(Generic[S]):
                 read, refused = self._load(self._folder), None
             except InvalidSource as error:
                 read, refused = None, error
+                self._stop.wait(SETTLING)
             if self._fingerprint() != fingerprint:
                 return False
             before = self._refusal

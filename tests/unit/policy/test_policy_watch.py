@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from threading import Event
+from threading import Event, Timer
 
 import pytest
 
 from engine.errors import InvalidSource
+from engine.folder_watcher import SETTLING
 from engine.policy.load import load_policies
 from engine.policy.policyset import PolicySet
 from engine.policy.watch import PolicyWatcher
@@ -77,6 +78,17 @@ def test_an_invalid_edit_keeps_the_last_good_set_and_is_told_once(
     assert len(heard.refused) == 1
     assert str(heard.refused[0]).startswith("policies/profiles/default.yaml:3:13: inactivity: expected a duration")
     assert watcher.refusal is heard.refused[0]
+
+
+def test_a_file_that_is_just_being_written_is_not_refused(watcher: PolicyWatcher, heard: Heard, folder: Path) -> None:
+    """An editor empties it first."""
+    path = folder / "profiles" / "default.yaml"
+    whole = path.read_text()
+    path.write_text("")
+    Timer(SETTLING / 4, path.write_text, (whole.replace("inactivity: 45d", "inactivity: 30d"),)).start()
+    assert not watcher.look()
+    assert heard.refused == []
+    assert watcher.look()
 
 
 def test_a_mended_file_is_taken(watcher: PolicyWatcher, folder: Path) -> None:
