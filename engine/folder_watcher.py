@@ -17,7 +17,7 @@ INTERVAL: Final = 1.0
 """Seconds between two looks: a change is to be in force within 5 s, and reading a few small files costs nothing."""
 
 SETTLING: Final = 0.2
-"""Seconds for which a set that is no valid one must stand before it is told: an editor empties a file, then writes it."""
+"""Seconds for which an invalid set must stand before it is told: an editor empties a file, then writes it."""
 
 _log = logging.getLogger(__name__)
 
