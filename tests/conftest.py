@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 import pytest
 import redis
 from elasticsearch import BadRequestError, Elasticsearch, NotFoundError
+from hypothesis import HealthCheck, settings
 from pymongo import MongoClient
 from pymongo.database import Database
 
@@ -35,6 +36,9 @@ from engine.births import Born, birth_of
 from engine.local.program import CannotStart, ServiceName
 from engine.local.services import LocalServices
 from engine.local.valkey import DATABASES
+
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # no timing is asserted
+settings.load_profile("house")
 
 _ROOT = Path(tempfile.gettempdir()) / f"tidegate-tests-{os.getuid()}"
 _OWNER = "owner.json"
