@@ -25,6 +25,7 @@ def _lanes() -> tuple[str, ...]:
 
 def _ended() -> None:
     """Write what is left, and say that this process has ended."""
+    app.finish_deliveries()
     app.heartbeat.stop()
     app.recording.stop()
 
@@ -35,5 +36,6 @@ app.watch_files(os.environ.get("TIDEGATE_FLEET", "worker"))
 app.recording.start(os.environ.get("TIDEGATE_FLEET", "worker"))
 app.heartbeat.start(os.environ.get("TIDEGATE_FLEET", "worker"), _lanes)
 broker = broker_for(app)
+app.hooks.threads = app.policies.delivering_threads([os.environ.get("TIDEGATE_FLEET", "")])
 broker.add_middleware(LastWords(_ended))
 emit("worker.started", process=os.environ.get("TIDEGATE_FLEET", "worker"))

@@ -1,10 +1,11 @@
-"""Forget what is over: ended slices and runs."""
+"""Forget what is over: ended slices and runs, and senders that are gone."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
 from actors.registry import actor, application
+from engine.pipeline.sender import SENDERS
 
 KEPT = timedelta(days=7)
 """How long ended slices and runs are kept for reports."""
@@ -16,9 +17,10 @@ GONE = timedelta(days=1)
 
 @actor(queue="control", time_limit=timedelta(seconds=60))
 def maintain() -> None:
-    """Delete slices and runs that ended long ago, and failures of processes that are gone."""
+    """Delete slices and runs that ended long ago, and what processes that are gone have left."""
     app = application()
     stores = app.stores
     stores.slices.forget_ended(KEPT)
     stores.runs.forget_ended(KEPT)
     stores.process_failures.forget_older(GONE)
+    stores.leases.forget_ended(SENDERS, GONE)

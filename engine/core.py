@@ -31,11 +31,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class Hooks:
-    """What the outer floors give: the way to the actors, when to stop, and what follows new policies."""
+    """What the outer floors give: the way to the actors, when to stop, and what follows new policies.
+
+    `threads` are the threads of this process that may deliver.
+    """
 
     process: str = "command"
     messenger: Messenger | None = None
     stop: Callable[[], bool] = bool
+    threads: int = 1
     swapped: list[Callable[[PolicySet], None]] = field(default_factory=list)
 
 
@@ -182,7 +186,7 @@ class Core:
 
         with self._lock:
             if name not in self._channels:
-                self._channels[name] = open_email(self.settings.email, self.settings.maildir)
+                self._channels[name] = open_email(self.settings.email, self.settings.maildir, self.hooks.threads)
             return self._channels[name]
 
     @cached_property

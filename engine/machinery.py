@@ -273,6 +273,7 @@ class Machinery(Core):
     @cached_property
     def processing(self) -> Processing:
         """Decides slices."""
+        from engine.pipeline.handing_over import HandingOver
         from engine.pipeline.process import Processing
 
         s = self.stores
@@ -290,6 +291,7 @@ class Machinery(Core):
             self.watching,
             self.clock,
             self.tuner,
+            HandingOver(s.slices, self.clock),
         )
 
     @cached_property
@@ -311,11 +313,13 @@ class Machinery(Core):
     def delivering(self) -> Delivering:
         """Delivers slices."""
         from engine.pipeline.delivering import Delivering
-        from engine.pipeline.lease_keeper import LeaseKeeper
+        from engine.pipeline.left_behind import LeftBehind
         from engine.pipeline.recovering import Recovering
+        from engine.pipeline.sender import Sender
 
         s = self.stores
-        recovering = Recovering(self.book, s.deliveries, s.slices, self.channel, self.clock)
+        recovering = Recovering(self.book, s.deliveries, s.leases, self.channel, self.clock)
+        sender = Sender(s.leases, self.clock, self.settings.engine.lease)
         return Delivering(
             self.worker,
             s.campaigns,
@@ -327,9 +331,21 @@ class Machinery(Core):
             self.watching,
             self.clock,
             s.suppressions,
-            LeaseKeeper(s.slices, self.clock, self.settings.engine.lease, s.OUTAGES),
+            sender,
+            LeftBehind(sender, s.OUTAGES),
+            self.stopping,
             self.settings.email.envelope_from,
         )
+
+    def finish_deliveries(self) -> None:
+        """Let everything that this process has on its way come to its end, as far as there is time; safe twice."""
+        if "delivering" in self.__dict__:
+            self.delivering.close()
+
+    def close(self) -> None:
+        """Let go of threads and connections; safe twice."""
+        self.finish_deliveries()
+        super().close()
 
     @cached_property
     def dispatching(self) -> Dispatching:
@@ -371,6 +387,7 @@ class Machinery(Core):
             self.converting,
             self.obstacles,
             s.owed_passes,
+            s.leases,
         )
 
     @cached_property

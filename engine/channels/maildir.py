@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from engine.channels.port import Flight, attempt
 from engine.clock import SystemClock
-from engine.domain.delivery import Cause, Envelope, Outcome, Retry, Sent
+from engine.domain.delivery import Cause, Envelope, NotBegun, Outcome, Retry, Sent
 
 _LONGEST_NAME: Final = 180
 """Bytes of a file name made from the key itself: file systems stop at 255, and readers add flags after `:2,`."""
@@ -65,10 +66,16 @@ class MaildirChannel:
 
     def send(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
         """Deliver each envelope once; `Retry` where the disk refuses. Never raises `OSError`."""
-        outcomes: list[Outcome] = []
+        return attempt(self, envelopes)
+
+    def begin(self, envelopes: Sequence[Envelope], go_on: Callable[[], bool]) -> Flight:
+        """Deliver, some at a time, as long as `go_on` says yes; the flight has all outcomes when this returns."""
+        flight = Flight(len(envelopes))
         for start in range(0, len(envelopes), _TOGETHER):
-            outcomes += self._deliver(envelopes[start : start + _TOGETHER])
-        return outcomes
+            some = envelopes[start : start + _TOGETHER]
+            outcomes = self._deliver(some) if go_on() else [NotBegun()] * len(some)
+            flight.put(list(enumerate(outcomes, start)), len(envelopes) - start - len(some))
+        return flight
 
     def find(self, key: str) -> bool | None:
         """Whether the file of `key` is in `new/` or `cur/`; exact, None only where the folder cannot be read."""

@@ -40,8 +40,11 @@ class EmailSettings(Protocol):
         """`required`, `opportunistic`, `implicit` or `off`."""
 
 
-def open_email(email: EmailSettings, maildir: Path) -> Channel:
-    """The Maildir at `maildir`, or the SMTP server of the settings; connections are made at the first send."""
+def open_email(email: EmailSettings, maildir: Path, threads: int = 1) -> Channel:
+    """The Maildir at `maildir`, or the SMTP server of the settings; connections are made at the first send.
+
+    `threads` are those of this process that send.
+    """
     if email.transport == "maildir":
         return MaildirChannel(maildir)
     return SmtpChannel(
@@ -55,6 +58,7 @@ def open_email(email: EmailSettings, maildir: Path) -> Channel:
             attempt=email.attempt,
             per_connection=email.per_connection,
             connections=email.connections,
+            threads=threads,
             ca=email.ca,
             helo=email.helo,
             ignored=frozenset(email.ignore_extensions.split()),

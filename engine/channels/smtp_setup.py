@@ -55,8 +55,9 @@ class SmtpOptions:
 
     `security`: STARTTLS `required` (with a verified certificate), `opportunistic` (used where offered, not verified),
     `implicit` (TLS from the first byte, port 465) or `off`. `attempt` bounds a whole attempt: connecting, every answer
-    and the body. `timeout` bounds one wait for the server; without it each has the time of RFC 5321 4.5.3.2. A thread
-    keeps up to `connections`, each renewed after `per_connection` mails or `idle` without use. `ca` is a PEM file that
+    and the body. `timeout` bounds one wait for the server; without it each has the time of RFC 5321 4.5.3.2. A process
+    keeps up to `connections` for each of its sending `threads`, each renewed after `per_connection` mails or `idle`
+    without use. `ca` is a PEM file that
     replaces the system's certificate authorities. `helo` is the name we give (default: the machine's own). `ignored`
     are the names of extensions that are not used though the server offers them.
     """
@@ -70,6 +71,7 @@ class SmtpOptions:
     attempt: timedelta = timedelta(minutes=15)
     per_connection: int = 200
     connections: int = 1
+    threads: int = 1
     idle: timedelta = timedelta(seconds=20)
     ca: Path | None = None
     helo: str = ""

@@ -47,6 +47,7 @@ def serve(settings: Settings, process: str, fleets: Sequence[str], *, exact: boo
     app.recording.start(process)
     app.heartbeat.start(process, lambda: lanes_of(app, fleets))
     broker = broker_for(app)
+    app.hooks.threads = app.policies.delivering_threads(fleets)
     workers = [run_fleet_in_process(broker, app.policies.fleets[name], name) for name in fleets]
     emit("worker.started", process=process)
     while not wait_for_stop(60.0):

@@ -96,6 +96,7 @@ def _run(settings: Settings, log_format: str, ready: Callable[[], None]) -> None
     app.recording.start("run")
     broker = broker_for(app)
     fleets = {name: fleet for name, fleet in app.policies.fleets.items() if SUSPECT not in fleet.lanes}
+    app.hooks.threads = app.policies.delivering_threads(fleets)
     workers = {name: run_fleet_in_process(broker, fleet, name) for name, fleet in fleets.items()}
     app.heartbeat.start("run", lambda: lanes_of(app, workers))
 

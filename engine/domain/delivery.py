@@ -109,7 +109,12 @@ class Unknown:
     reason: str
 
 
-Outcome: TypeAlias = Sent | Retry | Skipped | Failed | Unknown
+@dataclass(frozen=True, slots=True)
+class NotBegun:
+    """The provider has not been asked: there was no time left for it. It is queued again as it was."""
+
+
+Outcome: TypeAlias = Sent | Retry | Skipped | Failed | Unknown | NotBegun
 
 
 class Envelope(NamedTuple):

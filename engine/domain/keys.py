@@ -113,3 +113,16 @@ def cut(pieces: int) -> list[tuple[str, str]]:
     """The whole hash space as `pieces` adjacent ranges `[first, until)` of suffix bounds."""
     edges = [hash_prefix(HASH_SPACE * i // pieces) for i in range(pieces + 1)]
     return list(pairwise(edges))
+
+
+def cut_range(first: str, until: str, pieces: int) -> list[tuple[str, str]]:
+    """The range `[first, until)` of suffix bounds in up to `pieces` adjacent ones, of equal shares of the space."""
+    low, high = position_of(first), position_of(until)
+    inner = {hash_prefix(low + (high - low) * i // pieces) for i in range(1, pieces)}
+    edges = [first, *sorted(edge for edge in inner if first < edge < until), until]
+    return list(pairwise(edges))
+
+
+def position_of(bound: str) -> int:
+    """Where a suffix bound falls in the hash space, 0 to 2^32."""
+    return HASH_SPACE if bound >= HIGHEST else int(bound.partition("/")[0][:8].ljust(8, "0") or "0", 16)

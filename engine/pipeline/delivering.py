@@ -19,9 +19,10 @@ from engine.domain.stuck import Stuck, StuckBy
 from engine.domain.work import Slice
 from engine.pipeline.book import CampaignBook, Entry
 from engine.pipeline.compose import Composing, recipient_of
-from engine.pipeline.lease_keeper import LeaseKeeper
+from engine.pipeline.left_behind import LeftBehind
 from engine.pipeline.ports import CampaignStore, DeliveryStore, Document, SuppressionStore, UserReads
 from engine.pipeline.recovering import Recovering
+from engine.pipeline.sender import Sender
 from engine.pipeline.sending import LONGEST_HELD, Sending
 from engine.pipeline.telling import slice_labels
 from engine.pipeline.watching import Watching
@@ -32,15 +33,26 @@ from engine.telemetry.events import emit
 READ_AHEAD: Final = 1_000
 """Deliveries read at once; they are marked and sent in windows of at most the profile's size."""
 
-SURELY: Final = 50
-"""Deliveries of a window before it is known how many the provider takes in a second."""
+UNKNOWN: Final = 25.0
+"""Mails a second that a provider is thought to take before it is known."""
 
-PATIENCE: Final = 2.0
-"""Seconds that a larger window may take by the pace of the last one: a window must not outlast its slice's lease."""
+AHEAD: Final = 0.5
+"""Seconds that a window should last, by the pace of the one before: what is marked is uncertain in a crash."""
 
-LONGEST: Final = 1.0
-"""Seconds after which a batch ends at the next window, so that a stop or a pause is noticed."""
+FEWEST: Final = 4
+"""Deliveries of a window, however slow the provider is."""
 
+LONGEST: Final = 4.0
+"""Seconds after which a batch ends at the next window."""
+
+TAIL: Final = 1.0
+"""Seconds for which the end of a batch waits for answers; what is later is settled beside the next batch."""
+
+LOOK: Final = 1.0
+"""Seconds between two looks at whether the campaign still goes on."""
+
+LAST: Final = 25.0
+"""Seconds for which a process that ends waits for answers: within the time that a stop has (`STOP_TIMEOUT`)."""
 
 JUDGING: Final = 0.05
 """Share of a thread's time that judging one campaign's failures may take while it sends."""
@@ -61,11 +73,15 @@ class Delivering:
         watching: Watching,
         clock: Clock,
         suppressions: SuppressionStore,
-        keeper: LeaseKeeper,
+        sender: Sender,
+        left_behind: LeftBehind,
+        stop: Callable[[], bool],
         bounces: str = "",
     ) -> None:
         self._suppressions = suppressions
-        self._keeper = keeper
+        self._sender = sender
+        self._left_behind = left_behind
+        self._stop = stop
         self._watching = watching
         self._worker = worker
         self._campaigns = campaigns
@@ -76,7 +92,7 @@ class Delivering:
         self._channels = channels
         self._clock = clock
         self._composing = Composing(bounces)
-        self._pace = SURELY / PATIENCE
+        self._pace = UNKNOWN
         self._judged: dict[str, float] = {}
 
     def run(self, slice_id: str) -> None:
@@ -102,27 +118,17 @@ class Delivering:
             return Progress(None, Counter())  # when it is resumed, whatever is on its way gets slices anew
         began = self._clock.monotonic()
         found = self._outgoing(prefix, after, until)
-        while self._recovering.run(piece, entry, found):
+        while self._recovering.run(entry, found):
             found = self._outgoing(prefix, after, until)  # what was put back is sent in its turn
         waiting = [one for one in found if one.token is None]
         wanted = self._composing.projection(entry)
         documents = {raw["_id"]: raw for raw in self._users.read_keys([one.user for one in waiting], wanted)}
         sending = self._sending(hold, entry, documents)
-        profile = self._book.profile(entry.record)
-        most = profile.window_of("email", at_most_once=entry.loaded.file.at_most_once)
-        done = 0
         try:
-            while done < len(waiting) and (done == 0 or self._clock.monotonic() - began < LONGEST):
-                window = waiting[done : done + window_size(most, sending.pace)]
-                done += len(window)
-                sending.window(window, documents)
-                if sending.refusal is not None and not sending.taken:
-                    sending.hold(waiting[done:], sending.refusal)
-                    done = len(waiting)
-                elif self._fails_too_much(entry, sending):
-                    break
+            done = self._windows(entry, sending, waiting, documents)
+            sending.finish(TAIL)
         finally:
-            sending.settle()
+            self._left_behind.adopt(sending)
             self._pace = sending.pace
         self._mark(entry, sending, waiting)
         took = timedelta(seconds=self._clock.monotonic() - began)
@@ -130,9 +136,46 @@ class Delivering:
             emit("batch.delivered", **slice_labels(piece, entry.record.name), duration=took, **dict(sending.counts))
         if self._fails_too_much(entry, sending):
             self._judge(entry)
-        if done < len(waiting):
-            return Progress(waiting[done - 1].id.removeprefix(prefix), sending.counts)
-        return Progress(_behind(found, prefix), sending.counts)
+        rest = [i for i, one in enumerate(waiting) if one.id in sending.not_begun or i >= done]
+        if not rest:
+            return Progress(_behind(found, prefix), sending.counts)
+        before = waiting[rest[0] - 1].id.removeprefix(prefix) if rest[0] else piece.cursor or piece.first
+        return Progress(before, sending.counts)
+
+    def _windows(
+        self, entry: Entry, sending: Sending, waiting: Sequence[Delivery], documents: Mapping[str, Document]
+    ) -> int:
+        """Send window by window while there is time and the campaign goes on; gives how many were seen to."""
+        most = self._book.profile(entry.record).window_of("email", at_most_once=entry.loaded.file.at_most_once)
+        began = looked = self._clock.monotonic()
+        done = 0
+        while done < len(waiting) and not sending.not_begun:
+            now = self._clock.monotonic()
+            if done and (now - began >= LONGEST or self._stop()):
+                break
+            if now - looked >= LOOK:
+                looked = now
+                if (found := self._campaigns.state_of(entry.record.uid)) is None or found.state != entry.record.state:
+                    break
+            window = waiting[done : done + window_size(most, sending.pace)]
+            done += len(window)
+            sending.window(window, documents)
+            if sending.refusal is not None and not sending.taken:
+                sending.hold(waiting[done:], sending.refusal)
+                return len(waiting)
+            if self._fails_too_much(entry, sending):
+                break
+        return done
+
+    def close(self) -> None:
+        """Wait for answers that are still to come, break off what is too late, and write what has come.
+
+        Nothing that this process has marked is left without an end, where the store is there to take it.
+        """
+        if not self._left_behind.wait(LAST):
+            self._channels("email").close()
+            self._left_behind.wait(LAST)
+        self._sender.give_up()
 
     def _sending(self, hold: Hold, entry: Entry, documents: Mapping[str, Document]) -> Sending:
         addresses = [address for raw in documents.values() if (address := recipient_of(raw)) is not None]
@@ -144,10 +187,11 @@ class Delivering:
             self._clock,
             hold,
             entry,
+            self._sender,
             # asked for after they were read: not earlier than they were chosen
             now=self._clock.campaign_clock(),
             pace=self._pace,
-            keeping=self._keeper.keeping,
+            go_on=lambda: not self._stop(),
             suppressed=self._suppressions.among(entry.record.workspace, addresses),
         )
 
@@ -204,8 +248,8 @@ def _sentence(refusal: Retry) -> str:
 
 
 def window_size(most: int, pace: float) -> int:
-    """Deliveries of the next window: up to `most`, beyond `SURELY` only what takes `PATIENCE` at `pace` (mails/s)."""
-    return min(most, max(SURELY, int(pace * PATIENCE)))
+    """Deliveries of the next window: up to `most`, and what begins within `AHEAD` at `pace` (mails/s)."""
+    return min(most, max(FEWEST, int(pace * AHEAD)))
 
 
 def _behind(found: list[Delivery], prefix: str) -> str | None:

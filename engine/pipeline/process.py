@@ -22,6 +22,7 @@ from engine.pipeline.book import CampaignBook, Entry, launching
 from engine.pipeline.deciding import Deciding, Look, Origin
 from engine.pipeline.entering import MEASURED, Entering
 from engine.pipeline.finding import AFTER
+from engine.pipeline.handing_over import HandingOver
 from engine.pipeline.ports import CampaignStore, Doorbell, Messenger, SliceStore, StayStore, UserReads
 from engine.pipeline.telling import slice_labels
 from engine.pipeline.watching import Watching
@@ -76,7 +77,9 @@ class Processing:
         watching: Watching,
         clock: Clock,
         tuner: Tuner,
+        handing_over: HandingOver,
     ) -> None:
+        self._handing_over = handing_over
         self._tuner = tuner
         self._watching = watching
         self._worker = worker
@@ -130,6 +133,7 @@ class Processing:
         self._watching.batch(entry.record, profile, counts["users"], took)
         self._tuner.measured(query, size, counts["users"], took)
         self._pace[pace] = blended(self._pace.get(pace), counts["users"], took)
+        self._handing_over.chosen(hold, first, cursor, counts["chosen"])
         if counts["chosen"]:
             self._bell.ring()
         emit(

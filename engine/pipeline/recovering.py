@@ -12,10 +12,10 @@ from engine.domain.enrolment import Settled
 from engine.domain.keys import delivery_key, entry_of, user_id_of
 from engine.domain.lifecycle import DeliveryState
 from engine.domain.settling import End, PutBack, Settling
-from engine.domain.work import Slice
 from engine.failpoints import passage
 from engine.pipeline.book import CampaignBook, Entry
-from engine.pipeline.ports import DeliveryStore, SliceStore
+from engine.pipeline.ports import DeliveryStore, LeaseReads
+from engine.pipeline.sender import SENDERS, sender_of
 from engine.pipeline.telling import tell
 from engine.policy.models import Guarantee
 from engine.telemetry.events import emit
@@ -28,34 +28,26 @@ class Recovering:
         self,
         book: CampaignBook,
         deliveries: DeliveryStore,
-        slices: SliceStore,
+        leases: LeaseReads,
         channels: Callable[[str], Channel],
         clock: Clock,
     ) -> None:
         self._book = book
         self._deliveries = deliveries
-        self._slices = slices
+        self._leases = leases
         self._channels = channels
         self._clock = clock
 
-    def run(self, piece: Slice, entry: Entry, found: Sequence[Delivery]) -> int:
-        """Settle the orphans among `found`, of the range of `piece`, which the caller holds; gives how many."""
-        claims = {token: "|".join(token.split("|")[:2]) for one in found if (token := one.token) is not None}
-        over = {claim for claim in set(claims.values()) if self._over(piece, claim)}
-        orphans = [(one, token) for one in found if (token := one.token) is not None and claims[token] in over]
+    def run(self, entry: Entry, found: Sequence[Delivery]) -> int:
+        """Settle the orphans among `found`; gives how many. What a living sender has marked is in its hands."""
+        marked = [(one, token) for one in found if (token := one.token) is not None]
+        living = set(self._leases.living(SENDERS)) if marked else set()
+        orphans = [(one, token) for one, token in marked if sender_of(token) not in living]
         for one, token in orphans:
             self._recover(entry, one, token)
         if orphans:
             passage("deliver.recovered")
         return len(orphans)
-
-    def _over(self, piece: Slice, claim: str) -> bool:
-        """Whether a claim, `slice|attempt`, has ended."""
-        slice_id, attempt = claim.split("|")
-        if slice_id == piece.id:
-            return int(attempt) < piece.attempt
-        other = self._slices.get(slice_id)
-        return other is None or other.token is None or str(other.attempt) != attempt
 
     def _recover(self, entry: Entry, one: Delivery, token: str) -> None:
         key = delivery_key(one.id, one.message)

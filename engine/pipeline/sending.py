@@ -1,22 +1,33 @@
 """Send the deliveries of one batch window by window: compose, mark, send, settle.
 
-`attempting` is durable before the provider is called. What a window came to is written together with the mark of the
-next one, in that order: a crash in between leaves at most one window attempting, and MongoDB is waited for once a
-window.
+`attempting` is durable before the provider is called. The next window is marked when most of the one before has begun,
+and what has come by then is written together with that mark: MongoDB is waited for once a window, and an answer that is
+late holds up nothing. Whatever ends a batch, each window that was marked gets its end (`LeftBehind`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, NamedTuple
-from uuid import uuid4
 
-from engine.channels.port import Channel
+from engine.channels.port import Channel, Flight
 from engine.clock import Clock, Instant
-from engine.domain.delivery import Bounce, Cause, Delivery, Envelope, Failed, Outcome, Retry, Sent, Skipped, Unknown
+from engine.domain.delivery import (
+    Bounce,
+    Cause,
+    Delivery,
+    Envelope,
+    Failed,
+    NotBegun,
+    Outcome,
+    Retry,
+    Sent,
+    Skipped,
+    Unknown,
+)
 from engine.domain.enrolment import Settled
 from engine.domain.lifecycle import CampaignState, DeliveryState, SkipReason
 from engine.domain.settling import End, PutBack, Settling
@@ -25,6 +36,7 @@ from engine.failpoints import passage
 from engine.pipeline.book import Entry
 from engine.pipeline.compose import Composing, Skip
 from engine.pipeline.ports import DeliveryStore, Document, SuppressionStore
+from engine.pipeline.sender import Sender
 from engine.pipeline.telling import tell, tell_bounce
 from engine.pipeline.working import Hold, LeaseLost
 
@@ -38,8 +50,28 @@ LONGEST_HELD: Final = timedelta(minutes=10)
 """The longest pause of a delivery whose refusal is not the recipient's: once it is mended, all goes on soon."""
 
 
+SMOOTHING: Final = 0.5
+"""Weight of the newest window in the pace."""
+
+FASTER: Final = 2.0
+"""By how much one window may raise the pace: a burst that free connections take at once says little."""
+
+LOW: Final = 0.25
+"""Share of a window that may still wait when the next one is marked, so that no connection is idle meanwhile."""
+
+
+@dataclass(slots=True)
+class Window:
+    """Deliveries marked with `token`, with their mails by stay, on their way."""
+
+    token: str
+    deliveries: Sequence[Delivery]
+    envelopes: Mapping[str, Envelope]
+    flight: Flight
+
+
 class Answered(NamedTuple):
-    """A window that was sent under `token`, with what the provider said at campaign time `at`; not yet settled."""
+    """Deliveries that were sent under `token`, with what the provider said by campaign time `at`; not yet settled."""
 
     token: str
     outcomes: Sequence[tuple[Delivery, Outcome]]
@@ -47,12 +79,13 @@ class Answered(NamedTuple):
 
 
 class Sending:
-    """The windows of one batch, under the lease of its slice.
+    """The windows of one batch, under the lease of its slice and marked by `sender`.
 
-    `now` gives campaign time, `suppressed` are addresses of the batch that bounced. `pace` is how many mails a second
-    the provider took in the last window, `counts` what has been settled, by the names of the telemetry contract.
-    `refusal` is the last answer that was not about a recipient, `taken` whether the provider has taken a mail of this
-    batch, `mended` whether one that it had refused before for such a cause.
+    `now` gives campaign time, `suppressed` are addresses of the batch that bounced; `go_on` says whether there is time
+    to begin another mail. `pace` is how many mails a second the provider let this thread begin, `counts` what has been
+    settled, by the names of the telemetry contract. `refusal` is the last answer that was not about a recipient,
+    `taken` whether the provider has taken a mail of this batch, `mended` whether one that it had refused before for
+    such a cause. `not_begun` are stays whose mail was marked and not begun.
     """
 
     def __init__(
@@ -64,10 +97,11 @@ class Sending:
         clock: Clock,
         hold: Hold,
         entry: Entry,
+        sender: Sender,
         *,
         now: Callable[[], Instant],
         pace: float,
-        keeping: Callable[[Hold], AbstractContextManager[None]] = lambda _: nullcontext(),
+        go_on: Callable[[], bool],
         suppressed: Collection[str] = (),
     ) -> None:
         self._deliveries = deliveries
@@ -77,48 +111,90 @@ class Sending:
         self._clock = clock
         self._hold = hold
         self._entry = entry
+        self._sender = sender
         self._now = now
-        self._keeping = keeping
+        self._go_on = go_on
         self._suppressed = suppressed
+        self._windows: list[Window] = []
+        self._answered: list[Answered] = []
+        self._dead: list[Bounced] = []
         self.refusal: Retry | None = None
         self.taken = False
         self.mended = False
-        self._answered: Answered | None = None
         self.pace = pace
         self.counts: Counter[str] = Counter()
+        self.not_begun: set[str] = set()
+
+    @property
+    def finished(self) -> bool:
+        """Whether every window has come back and is written."""
+        return not self._windows and not self._answered
 
     def window(self, waiting: Sequence[Delivery], documents: Mapping[str, Document]) -> None:
-        """Settle the window before and send this one; `settle` writes what it came to.
+        """Send a window, and settle with its mark what has come of those before; returns once most of it has begun.
 
         `documents` are the users by key. Raises `LeaseLost` where the lease has run out: nothing is sent then, and
         nothing marked, if it is noticed before.
         """
         envelopes = self._composed(waiting, documents)
+        asked = [one for one in waiting if one.id in envelopes]
         if self._clock.monotonic() >= self._hold.until:
             raise LeaseLost
-        token = f"{self._hold.piece.id}|{self._hold.piece.attempt}|{uuid4().hex[:12]}"
-        marked = self._write([one for one in waiting if one.id in envelopes], token)
-        going = [one for one in waiting if one.id in marked]
-        if not going:
-            return
-        passage("deliver.marked", marked)
-        if self._clock.monotonic() >= self._hold.until:
-            raise LeaseLost
-        passage("deliver.sending", marked)
+        token = self._sender.token() if asked else ""
+        try:
+            marked = self._write(asked, token)
+            going = [one for one in asked if one.id in marked]
+            if not going:
+                return
+            passage("deliver.marked", marked)
+            if self._clock.monotonic() >= self._hold.until:
+                raise LeaseLost  # noqa: TRY301 - as anything else that ends it here
+            passage("deliver.sending", marked)
+        except BaseException:  # raised again: whatever it was, nothing has begun, and the mark may be there
+            self._came(token, [(one, NotBegun()) for one in asked])
+            raise
         began = self._clock.monotonic()
-        with self._keeping(self._hold):
-            outcomes = self._channel.send([envelopes[one.id] for one in going])
-        self.pace = len(going) / max(0.001, self._clock.monotonic() - began)
-        passage("deliver.sent")
-        self.taken = self.taken or any(isinstance(outcome, Sent) for outcome in outcomes)
-        judged = list(zip(going, map(self._judged, outcomes), strict=True))
-        self._note(judged, envelopes)
-        self._answered = Answered(token, judged, self._now())
+        flight = self._channel.begin(
+            [envelopes[one.id] for one in going],
+            lambda: self._clock.monotonic() < self._hold.over_at and self._sender.alive and self._go_on(),
+        )
+        self._windows.append(Window(token, going, envelopes, flight))
+        flight.wait(int(len(going) * LOW), max(0.0, self._hold.over_at - began))
+        self.pace = paced(self.pace, len(going) - flight.waiting, self._clock.monotonic() - began)
+        self._gather()
 
-    def settle(self) -> None:
-        """Write what the last window came to."""
-        if self._answered is not None:
+    def finish(self, within: float) -> None:
+        """Wait up to `within` seconds for what is still on its way, and write what has come."""
+        until = self._clock.monotonic() + within
+        for window in self._windows:
+            window.flight.wait_for_all(max(0.0, until - self._clock.monotonic()))
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Write what has come."""
+        self._gather()
+        if self._answered:
             self._write([], "")
+
+    def _gather(self) -> None:
+        """Take what has come back."""
+        come = False
+        for window in [*self._windows]:
+            came = [(window.deliveries[place], outcome) for place, outcome in window.flight.take()]
+            if came:
+                self.taken = self.taken or any(isinstance(outcome, Sent) for _, outcome in came)
+                judged = [(one, self._judged(outcome)) for one, outcome in came]
+                self._came(window.token, judged)
+                self._hear(judged, window.envelopes)
+                come = come or any(not isinstance(outcome, NotBegun) for _, outcome in judged)
+            if not window.flight.outstanding and not window.flight.came:
+                self._windows.remove(window)
+        if come:
+            passage("deliver.sent")
+
+    def _came(self, token: str, judged: Sequence[tuple[Delivery, Outcome]]) -> None:
+        self._answered.append(Answered(token, judged, self._now()))
+        self.not_begun.update(one.id for one, outcome in judged if isinstance(outcome, NotBegun))
 
     def hold(self, waiting: Sequence[Delivery], refusal: Retry) -> None:
         """Put off what was not tried, since the provider refuses us: not one of it would be taken now."""
@@ -129,12 +205,8 @@ class Sending:
             self._deliveries.hold(some, after)
         self.counts["retried"] += len(waiting)
 
-    def _note(self, judged: Sequence[tuple[Delivery, Outcome]], envelopes: Mapping[str, Envelope]) -> None:
-        """See what a window says beyond its mails: that we are refused, and which addresses are dead.
-
-        An address is suppressed before its delivery settles, so that no crash loses it.
-        """
-        dead: list[Bounced] = []
+    def _hear(self, judged: Sequence[tuple[Delivery, Outcome]], envelopes: Mapping[str, Envelope]) -> None:
+        """See what a window says beyond its mails: that we are refused, and which addresses are dead."""
         for one, outcome in judged:
             match outcome:
                 case Sent():
@@ -143,12 +215,16 @@ class Sending:
                     self.refusal = outcome
                 case Failed(bounce=bounce) if bounce is Bounce.SURE or (bounce is Bounce.LIKELY and self.taken):
                     address = envelopes[one.id].recipient
-                    dead.append(Bounced(address, outcome.reason, self._entry.record.uid, one.message))
+                    self._dead.append(Bounced(address, outcome.reason, self._entry.record.uid, one.message))
                     tell_bounce(self._entry, one, outcome.reason)
                 case _:
                     pass
-        if dead:
-            self._suppressions.add(self._entry.record.workspace, dead)
+
+    def _suppress(self) -> None:
+        """Suppress dead addresses before their deliveries settle, so that no crash loses one."""
+        if self._dead:
+            self._suppressions.add(self._entry.record.workspace, self._dead)
+            self._dead = []
             passage("deliver.suppressed")
 
     def _judged(self, outcome: Outcome) -> Outcome:
@@ -189,13 +265,15 @@ class Sending:
         return envelopes
 
     def _write(self, waiting: Sequence[Delivery], token: str) -> set[str]:
-        """In one write: what the window before came to, equal ends together, and the mark of those that are to go."""
-        answered = self._answered
-        ends = [] if answered is None else _ends(answered)
-        written = [] if answered is None else [_written(answered, end, some) for end, some in ends]
+        """In one write: what has come, equal ends together, and the mark of those that are to go."""
+        self._suppress()
+        ends = [(answered, end, some) for answered in self._answered for end, some in _ends(answered)]
+        written = [_written(answered, end, some) for answered, end, some in ends]
         marked = self._deliveries.settle_and_mark(written, waiting, token)
-        self._answered = None
-        for end, some in ends:
+        self._answered.clear()
+        for _, end, some in ends:
+            if isinstance(end, NotBegun):
+                continue
             tell(self._entry, some, end, channel=self._channel.name)
             self.counts["retried" if isinstance(end, Retry) else end.state.value] += len(some)
         if ends:
@@ -203,8 +281,14 @@ class Sending:
         return marked
 
 
-def _ends(answered: Answered) -> list[tuple[Settled | Retry, list[Delivery]]]:
-    """Deliveries by what they came to: settled, or to be tried later."""
+def paced(before: float, begun: int, seconds: float) -> float:
+    """The pace (mails/s) after a window of which `begun` mails were begun within `seconds`."""
+    now = min(max(1, begun) / max(0.001, seconds), FASTER * before)
+    return (1 - SMOOTHING) * before + SMOOTHING * now
+
+
+def _ends(answered: Answered) -> list[tuple[Settled | Retry | NotBegun, list[Delivery]]]:
+    """Deliveries by what they came to: settled, to be tried later, or as they were."""
     alike: dict[tuple[Outcome, Cause | None, str, int, int], list[Delivery]] = {}
     for one, outcome in answered.outcomes:
         cause = outcome.cause if isinstance(outcome, Retry) else None
@@ -215,8 +299,10 @@ def _ends(answered: Answered) -> list[tuple[Settled | Retry, list[Delivery]]]:
     ]
 
 
-def _written(answered: Answered, end: Settled | Retry, some: Sequence[Delivery]) -> End:
+def _written(answered: Answered, end: Settled | Retry | NotBegun, some: Sequence[Delivery]) -> End:
     ids = [one.id for one in some]
+    if isinstance(end, NotBegun):
+        return PutBack(ids, answered.token, timedelta(0), answered.at, counted=False, held=some[0].held)
     if isinstance(end, Retry):
         counted = end.cause in (Cause.RECIPIENT, Cause.UNSURE)
         held = 0 if end.cause is Cause.RECIPIENT else some[0].held + 1
@@ -229,9 +315,11 @@ def _pause(refusal: Retry, held: int) -> timedelta:
     return max(refusal.after, min(LONGEST_HELD, refusal.after * (1 << min(held, 16))))
 
 
-def _end(outcome: Outcome, message: str, attempts: int, held: int, now: Instant) -> Settled | Retry:
+def _end(outcome: Outcome, message: str, attempts: int, held: int, now: Instant) -> Settled | Retry | NotBegun:
     """How an outcome ends a delivery that had `attempts` before this one, or after which pause it is tried again."""
     match outcome:
+        case NotBegun():
+            return outcome
         case Sent():
             return Settled(message, DeliveryState.SENT, now, None, attempts + 1)
         case Skipped(why):

@@ -24,9 +24,19 @@ from engine.pipeline.obstacles import Obstacles, stuck
 from engine.pipeline.owed_evaluations import OwedEvaluations
 from engine.pipeline.passing import Passing
 from engine.pipeline.planning import Planning
-from engine.pipeline.ports import CampaignStore, Debts, DeliveryStore, Messenger, RunStore, SliceStore, StayStore
+from engine.pipeline.ports import (
+    CampaignStore,
+    Debts,
+    DeliveryStore,
+    LeaseReads,
+    Messenger,
+    RunStore,
+    SliceStore,
+    StayStore,
+)
 from engine.pipeline.reconciling import Reconciling
 from engine.pipeline.roster import Roster
+from engine.pipeline.sender import SENDERS
 from engine.pipeline.sources import Suspects
 from engine.pipeline.watching import refused
 from engine.telemetry.events import emit
@@ -110,7 +120,9 @@ class Ticking:
         converting: Converting,
         obstacles: Obstacles,
         debts: Debts,
+        leases: LeaseReads,
     ) -> None:
+        self._leases = leases
         self._converting = converting
         self._obstacles = obstacles
         self._debts = debts
@@ -284,7 +296,8 @@ class Ticking:
         leave_out |= {uid for uid, record in records.items() if record.state not in GOING and uid not in cancelled}
         leave_out |= self._obstacles.unfit
         count = 0
-        while (uid := self._deliveries.first_campaign(now, sorted(leave_out))) is not None:
+        living = self._leases.living(SENDERS)
+        while (uid := self._deliveries.first_campaign(now, sorted(leave_out), living)) is not None:
             leave_out.add(uid)
             if uid in records:
                 record = records[uid]

@@ -28,6 +28,10 @@ from engine.poison import Again, Verdict, after_error, after_refusal
 from engine.predicate.fields import Catalogue
 from engine.telemetry.events import emit
 
+TURN: Final = timedelta(seconds=5)
+"""How long a slice is worked on before others have their turn: what is left of it is claimed again. A fraction of any
+lane's time limit, so that no slice is interrupted in health."""
+
 MARGIN: Final = 0.2
 """Share of a lease that is left unused, for the difference of two clocks and a slow round trip."""
 
@@ -60,6 +64,7 @@ class Hold:
 
     `looked` is when it last asked whether to go on (s on the same clock), `entry` the campaign as it was then, `ahead`
     whether work was done since the cursor was written, `scan` the scan of the cache that its batches come from.
+    `over_at` is when its turn is over. `chosen` deliveries from bound `chosen_from` on wait for a slice of their own.
     """
 
     piece: Slice
@@ -70,6 +75,9 @@ class Hold:
     ahead: bool = False
     entry: tuple[float, Entry] | None = None
     scan: Scan | None = None
+    over_at: float = float("inf")
+    chosen: int = 0
+    chosen_from: str | None = None
 
 
 class SliceWorker:
@@ -110,7 +118,7 @@ class SliceWorker:
         guard: Callable[[Slice], str | None],
         batch: Callable[[Hold], Progress],
     ) -> Slice | None:
-        """Work on a slice to its end, or to where `guard` or a shut-down stops it; gives it when it was closed.
+        """Work on a slice to its end, or to where `guard`, a stop or its turn ends it; gives it when it was closed.
 
         `guard` says before each batch why not to go on; `batch` gets the slice with its present cursor under its lease.
         What a batch raises is counted against the slice, which is tried again after a back-off.
@@ -141,7 +149,10 @@ class SliceWorker:
         if piece is None:
             return None
         emit("slice.claimed", **self._labels(piece), attempt=str(piece.attempt), as_of=piece.as_of)
-        return Hold(piece, token, began + self._lease.total_seconds() * (1 - MARGIN), Counter(piece.results))
+        lasts = self._lease.total_seconds() * (1 - MARGIN)
+        hold = Hold(piece, token, began + lasts, Counter(piece.results))
+        hold.over_at = began + min(TURN.total_seconds(), lasts / 2)
+        return hold
 
     def _batches(
         self, hold: Hold, guard: Callable[[Slice], str | None], batch: Callable[[Hold], Progress]
@@ -151,6 +162,8 @@ class SliceWorker:
             if over and hold.ahead:
                 self._checkpoint(hold)
             reason = "stopping" if self._stop() else guard(hold.piece) if over else None
+            if reason is None and hold.ahead and self._clock.monotonic() >= hold.over_at:
+                reason = "turn_over"
             if reason is not None:
                 self._give_back(hold)
                 emit("slice.released", **self._labels(hold.piece), reason=reason)

@@ -44,6 +44,9 @@ class Cost(StrEnum):
 RESERVED: Final = ("control", "looks", "index", "suspect")
 """Lanes that the engine itself needs; `suspect` holds slices that may have killed a worker."""
 
+WIDEST: Final = 1_000
+"""Deliveries that a thread may mark at once: beyond that a mark costs no less."""
+
 SHORTEST_TIME_LIMIT: Final = timedelta(seconds=5)
 """A lane's time limit is a backstop at three times the longest batch (1.5 s), rounded up."""
 
@@ -162,7 +165,7 @@ class ChannelRule(Model):
     """What a profile says about one channel, in place of its general rule."""
 
     delivery: Guarantee | None = None
-    window: Whole | None = Field(default=None, ge=1, le=1_000)
+    window: Whole | None = Field(default=None, ge=1, le=WIDEST)
 
 
 class Profile(Model):
@@ -184,7 +187,7 @@ class Profile(Model):
     in_flight: Whole = Field(default=4, ge=1, le=1_000)
     errors: Errors = Errors()
     delivery: Guarantee = Guarantee.AT_LEAST_ONCE
-    window: Whole | None = Field(default=None, ge=1, le=1_000)
+    window: Whole | None = Field(default=None, ge=1, le=WIDEST)
     channels: Mapping[Literal["email"], ChannelRule] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -208,13 +211,16 @@ class Profile(Model):
         )
 
     def window_of(self, channel: str, *, at_most_once: bool | None = None) -> int:
-        """Deliveries that one thread marks `attempting` at once: 50, or 1 where each could end `unknown`."""
+        """Deliveries that one thread marks `attempting` at once, at most: 1 where each could end `unknown`, else 1,000.
+
+        A thread marks no more than what begins within half a second by the pace of its provider.
+        """
         own = next(
             (rule.window for name, rule in self.channels.items() if name == channel and rule.window), self.window
         )
         if own is not None:
             return own
-        return 1 if self.guarantee(channel, at_most_once=at_most_once) is Guarantee.AT_MOST_ONCE else 50
+        return 1 if self.guarantee(channel, at_most_once=at_most_once) is Guarantee.AT_MOST_ONCE else WIDEST
 
 
 def no_such(what: str, name: str, known: Mapping[str, object]) -> Misfit:

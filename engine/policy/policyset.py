@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from engine.errors import NotFound
-from engine.policy.models import CampaignKind, Cost, Fleet, Lane, Lanes, Matches, Profile
+from engine.policy.models import CampaignKind, Cost, Fleet, Lane, LaneKind, Lanes, Matches, Profile
 
 DEFAULT: Final = "default"
 """The profile of a campaign that no other one is for."""
@@ -95,6 +95,12 @@ class PolicySet:
     def workers(self, lane: str) -> int:
         """The worker threads that serve a lane."""
         return sum(self.fleets[name].workers for name in self.fleet_names(lane))
+
+    def delivering_threads(self, fleets: Iterable[str]) -> int:
+        """Worker threads that one process of these fleets (names) has for lanes that deliver; at least 1."""
+        deliver = {name for name, lane in self.lanes.items() if lane.kind is LaneKind.DELIVER}
+        serving = [self.fleets[name] for name in fleets if name in self.fleets]
+        return max(1, sum(fleet.threads for fleet in serving if deliver & {*fleet.lanes}))
 
     def room(self, lane: str) -> int:
         """Messages that may be in a lane's queue: its depth for each worker thread that serves it."""

@@ -61,16 +61,19 @@ class Deliveries:
         found = self._all.find(wanted, _READ, batch_size=limit).sort("_id", 1).limit(limit)
         return [_read(raw) for raw in found]
 
-    def first_campaign(self, now: Instant, leave_out: Sequence[str]) -> str | None:
+    def first_campaign(self, now: Instant, leave_out: Sequence[str], in_hands_of: Sequence[str] = ()) -> str | None:
         """The uid of a campaign with a delivery on its way, other than `leave_out`. Index: `outgoing`.
 
-        Only what may be sent at campaign time `now` (and, of retries, at system time) counts.
+        Only what may be sent at campaign time `now` (and, of retries, at system time) counts, and nothing that a sender
+        of `in_hands_of` (their names) has marked.
         """
         wanted: Document = {
             "campaign": {"$nin": list(leave_out)},
             "outgoing.not_before": {"$lte": now},
             "$expr": {"$lte": [{"$ifNull": ["$outgoing.retry_at", "$$NOW"]}, "$$NOW"]},
         }
+        if in_hands_of:
+            wanted["$nor"] = [{"outgoing.token": {"$gte": f"{name}|", "$lt": f"{name}}}"}} for name in in_hands_of]
         found = self._all.find_one(wanted, {"campaign": 1}, hint="outgoing")
         return None if found is None else str(found["campaign"])
 

@@ -10,6 +10,7 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from engine.clock import millis
+from engine.domain.keys import HIGHEST
 from engine.measuring import named_queries
 from engine.stores.connect import EPOCH, MAJORITY
 from engine.stores.documents import Document
@@ -50,6 +51,17 @@ class Leases:
         left = {"$subtract": ["$until", "$$NOW"]}
         raw = self._all.find_one({"_id": name, "until": {"$exists": True}}, {"left": left})
         return None if raw is None else timedelta(milliseconds=raw["left"])
+
+    def living(self, prefix: str) -> list[str]:
+        """The names that begin with `prefix` and whose lease lasts. Index: `_id`."""
+        wanted = {"_id": {"$gte": prefix, "$lt": prefix + HIGHEST}, "$expr": {"$gt": ["$until", "$$NOW"]}}
+        return [raw["_id"] for raw in self._all.find(wanted, {"_id": 1})]
+
+    def forget_ended(self, prefix: str, older_than: timedelta) -> int:
+        """Delete leases whose names begin with `prefix` and that ended longer ago than `older_than`. Index: `_id`."""
+        ended = {"$lt": [{"$ifNull": ["$until", EPOCH]}, {"$subtract": ["$$NOW", millis(older_than)]}]}
+        wanted = {"_id": {"$gte": prefix, "$lt": prefix + HIGHEST}, "$expr": ended}
+        return self._all.delete_many(wanted).deleted_count
 
     def give_up(self, name: str, owner: str) -> None:
         """Let another take the lease at once. Index: `_id`."""

@@ -254,7 +254,6 @@ def test_extensions_that_are_ignored_are_not_used(ignored: frozenset[str]) -> No
 
 def test_a_further_connection_that_hangs_does_not_hold_up_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes one connection and lets the next wait for its greeting."""
-    monkeypatch.setattr("engine.channels.smtp_window._ONE_MORE", 0.3)
     hostile = Hostile()
     say = hostile._say
 

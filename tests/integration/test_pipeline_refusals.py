@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from engine.domain.lifecycle import CampaignState
 from engine.domain.stuck import StuckBy
-from engine.pipeline.lease_keeper import LeaseKeeper
 from engine.pipeline.replaying import replay
 from engine.pipeline.sending import MOST_ATTEMPTS
-from engine.pipeline.working import Hold
 from engine.telemetry.events import listening
 from tests.integration.pipeline_shop import hurry
 from tests.integration.pipeline_world import World
@@ -213,32 +210,3 @@ def test_every_delivery_that_is_skipped_has_its_line(make_world: Callable[..., W
     assert lines == expected
     assert {reason for _, _, reason in lines} == {"holdout", "no_address", "suppressed", "exited", "cancelled"}
     assert all(one.fields.get("chosen_at") and one.fields.get("slice") and one.fields.get("as_of") for one in told)
-
-
-def test_a_lease_is_renewed_while_a_mail_server_takes_its_time(world: World) -> None:
-    world.users(["u"])
-    world.apply({"campaign": "hello", "kind": "one_off"})
-    world.launch("hello")
-    world.choose()
-    world.tick()
-    raw = world.database["slices"].find_one({"kind": "deliver"})
-    assert raw is not None
-    slices, clock, lease = world.app.stores.slices, world.app.clock, timedelta(seconds=1)
-    piece = slices.claim(raw["_id"], "token", lease)
-    assert piece is not None
-    hold = Hold(piece, "token", clock.monotonic() + 0.5, Counter())
-    keeper = LeaseKeeper(slices, clock, lease, ())
-
-    def until() -> object:
-        (found,) = world.database["slices"].find({"_id": piece.id})
-        return found["lease"]["until"]
-
-    with keeper.keeping(hold):
-        before, trusted = until(), hold.until
-        keeper.renew()
-        assert hold.until > trusted
-        assert until() > before  # type: ignore[operator]
-    hold.until, lost = clock.monotonic() - 1, clock.monotonic() - 1
-    with keeper.keeping(hold):
-        keeper.renew()
-        assert hold.until <= lost + 1, "a lease that ran out may be another's"

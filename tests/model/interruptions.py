@@ -23,14 +23,14 @@ from tests.model.memory_world import MemoryWorld
 def harden(monkeypatch: Any, world: Callable[[], MemoryWorld]) -> None:
     """Signals go to the world in use; whoever is dead settles nothing on its way out."""
     monkeypatch.setattr(failpoints.os, "kill", lambda pid, number: world().signal(pid, number))
-    settle = Sending.settle
+    catch_up = Sending.catch_up
 
     def alive(sending: Sending) -> None:
         if current_thread() in world().dead:
             raise Killed
-        settle(sending)
+        catch_up(sending)
 
-    monkeypatch.setattr(Sending, "settle", alive)
+    monkeypatch.setattr(Sending, "catch_up", alive)
     record = Deciding.record
 
     def looked(deciding: Deciding, campaign: Any, origin: Origin, looks: Any, decisions: Any, **more: Any) -> Any:

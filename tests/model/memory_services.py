@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
 from typing import Any, Final
 
+from engine.channels.port import Flight, attempt
 from engine.clock import Instant, parse_instant
-from engine.domain.delivery import Envelope, Failed, Outcome, Sent
+from engine.domain.delivery import Envelope, Failed, NotBegun, Outcome, Sent
 from engine.domain.looks import EVERYTHING, Changed
 from engine.stores.campaign_time import StoredClock
 from engine.stores.change_stream import Batch, names_of_paths
@@ -141,16 +142,20 @@ class Provider:
         self.taken: Counter[str] = Counter()
         self.refused: set[str] = set()
 
+    def begin(self, envelopes: Sequence[Envelope], go_on: Callable[[], bool]) -> Flight:
+        flight = Flight(len(envelopes))
+        flight.put([(place, self._take(one) if go_on() else NotBegun()) for place, one in enumerate(envelopes)], 0)
+        return flight
+
     def send(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        for one in envelopes:
-            if one.recipient in self.refused:
-                outcomes.append(Failed("refused"))
-                continue
-            if one.key not in self.taken:
-                self.taken[one.key] += 1
-            outcomes.append(Sent())
-        return outcomes
+        return attempt(self, envelopes)
+
+    def _take(self, one: Envelope) -> Outcome:
+        if one.recipient in self.refused:
+            return Failed("refused")
+        if one.key not in self.taken:
+            self.taken[one.key] += 1
+        return Sent()
 
     def find(self, key: str) -> bool | None:
         return key in self.taken

@@ -230,6 +230,7 @@ class MemoryWorld:
             yield
         except Killed:
             self.app.feeding.close()
+            self._anew()
         finally:
             self.dead.clear()
             failpoints.arm("")
@@ -269,6 +270,12 @@ class MemoryWorld:
             self.dead.add(sleeper.thread)
         sleeper.wake(kill=kill)
         self.sleepers.remove(sleeper)
+        if kill:
+            self._anew()
+
+    def _anew(self) -> None:
+        """Another process delivers from here on: the sender of the one before is dead."""
+        self.app.__dict__.pop("delivering", None)
 
     @contextmanager
     def overtaken(self, act: Callable[[], None]) -> Iterator[None]:

@@ -1,0 +1,427 @@
+"""All windows of a process over its connections to one server, by one loop over sockets in a thread of its own.
+
+Envelopes of each window wait in order, and the windows take turns; a connection that is free, or about to write a body,
+takes the next one. Another connection is opened when envelopes wait and a look at the sockets finds nothing to do: a
+provider that answers late is met with many dialogues side by side. A connection whose server keeps it waiting holds up
+nobody else: neither the other connections nor the windows behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import smtplib
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
+from typing import Final
+
+from engine.channels.addresses import envelope_address
+from engine.channels.port import Flight
+from engine.channels.smtp_answers import CONNECTION, MISCONFIGURED, REFUSED, Answer, Phase, judge, words
+from engine.channels.smtp_connection import Connection, SmtpOptions
+from engine.channels.smtp_dialogue import Turn, body_of
+from engine.channels.smtp_server import ServerState
+from engine.domain.delivery import Cause, Envelope, NotBegun, Outcome, Retry, Skipped
+from engine.domain.lifecycle import SkipReason
+
+_log = logging.getLogger(__name__)
+
+_LOOK: Final = 0.1
+"""Seconds after which connections are looked at for one that keeps us waiting, however busy the others are."""
+_ONE_MORE: Final = 10.0
+"""Seconds to set up a connection beside others: it is of use, not needed."""
+_SLOW_OPENING: Final = 1.0
+"""Seconds after which a connection that is still being set up counts as one that hangs: another one is tried."""
+_SETTLING: Final = 5.0
+"""Seconds that the thread has to end, once it is told to break off what is under way."""
+
+
+@dataclass(eq=False, slots=True)
+class _Window:
+    """A window: its flight, the turns that wait, and outcomes that its flight has not been told yet."""
+
+    flight: Flight
+    go_on: Callable[[], bool]
+    waiting: deque[Turn] = field(default_factory=deque)
+    ended: list[tuple[int, Outcome]] = field(default_factory=list)
+
+
+class Postman:
+    """Sends windows. Its thread begins with the first one and ends with `close`."""
+
+    def __init__(self, options: SmtpOptions) -> None:
+        """Nothing is opened before the first window."""
+        self._options = options
+        self._server = ServerState()
+        self._lock = threading.Lock()
+        self._inbox: deque[_Window | _Opened] = deque()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._over = False
+        self._bell, self._ear = socket.socketpair()
+        for end in (self._bell, self._ear):
+            end.setblocking(False)
+        self._selector = DefaultSelector()
+        self._selector.register(self._ear, EVENT_READ)
+        # what follows belongs to the thread
+        self._windows: deque[_Window] = deque()
+        self._owner: dict[Turn, _Window] = {}
+        self._told: dict[_Window, None] = {}
+        self._kept: list[Connection] = []
+        self._free: dict[Connection, None] = {}
+        self._events: dict[Connection, int] = {}
+        self._opening: dict[object, float] = {}
+        self._looked_at = time.monotonic()
+
+    def begin(self, envelopes: Sequence[Envelope], go_on: Callable[[], bool]) -> Flight:
+        """Send a window; its flight gets one outcome per envelope."""
+        flight = Flight(len(envelopes))
+        window = _Window(flight, go_on)
+        senders: set[str] = set()
+        for place, envelope in enumerate(envelopes):
+            sender, recipient = envelope.sender, envelope.recipient
+            if sender not in senders and envelope_address(sender) == sender:
+                senders.add(sender)
+            if sender not in senders:
+                refused = Retry(REFUSED, "bad_sender", Cause.US, "the sender's address is no address")
+                window.ended.append((place, refused))
+            elif envelope_address(recipient) == recipient:
+                window.waiting.append(Turn(place, envelope, body_of(envelope)))
+            else:
+                window.ended.append((place, Skipped(SkipReason.NO_ADDRESS)))
+        with self._lock:
+            if not self._closing:
+                self._start()
+        if not window.waiting:
+            flight.put(window.ended, 0)
+            return flight
+        self._give(window)
+        return flight
+
+    def close(self) -> None:
+        """Begin nothing more, break off what is under way, end the connections and the thread; safe twice."""
+        with self._lock:
+            self._closing = True
+            thread = self._thread
+            self._over = thread is None
+        self._ring()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_SETTLING)
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="postman", daemon=True)
+            self._thread.start()
+
+    def _give(self, one: _Window | _Opened) -> None:
+        with self._lock:
+            late = self._over
+            if not late:
+                self._inbox.append(one)
+        if not late:
+            self._ring()
+        elif isinstance(one, _Opened):
+            one.drop()
+        else:
+            one.ended += [(turn.place, NotBegun()) for turn in one.waiting]
+            one.flight.put(one.ended, 0)
+
+    def _ring(self) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):  # it rings already, or the thread has ended
+            self._bell.send(b".")
+
+    # -- in the thread ---------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._turn()
+        finally:
+            self._end()
+
+    def _turn(self) -> None:
+        self._admit()
+        self._assign()
+        self._tell()
+        more = bool(self._windows) and len(self._kept) + len(self._opening) < self._most()
+        may_open = more and not self._is_opening()
+        busy = self._windows or self._kept or self._opening
+        ready = self._selector.select(0 if may_open else _LOOK if busy else None)
+        for key, mask in ready:
+            if key.data is None:
+                with contextlib.suppress(BlockingIOError):
+                    self._ear.recv(4_096)
+            elif key.data in self._events:  # else it was ended in this turn of the loop
+                self._serve(key.data, mask)
+        if not ready and may_open:
+            self._open()
+        if not ready or time.monotonic() - self._looked_at > _LOOK:
+            self._look()
+        self._tell()
+
+    def _most(self) -> int:
+        """How many connections may be kept: so many for each thread, until the server refuses one more."""
+        if not self._server.takes_more:
+            return max(1, len(self._kept))
+        return max(1, self._options.connections) * max(1, self._options.threads)
+
+    def _is_opening(self) -> bool:
+        """Whether a connection is about to be there; not where all that are being set up seem to hang."""
+        now = time.monotonic()
+        return any(now - began < _SLOW_OPENING for began in self._opening.values())
+
+    def _admit(self) -> None:
+        """Take what others have put into the inbox."""
+        while self._inbox:
+            one = self._inbox.popleft()
+            if isinstance(one, _Opened):
+                self._opened(one)
+                continue
+            self._owner |= dict.fromkeys(one.waiting, one)
+            if one.ended:
+                self._told[one] = None
+            self._windows.append(one)
+            if not self._kept and (refusal := self._server.refusal) is not None:
+                self._give_up(refusal)
+
+    def _next(self) -> Turn | None:
+        """The next turn, with its deadline: windows take turns."""
+        now = time.monotonic()
+        while self._windows:
+            window = self._windows[0]
+            if not window.go_on():
+                self._leave(window, NotBegun())
+                continue
+            turn = window.waiting.popleft()
+            self._told[window] = None
+            self._windows.rotate(-1)
+            if not window.waiting:
+                self._windows.remove(window)
+            turn.deadline = turn.deadline or now + self._options.attempt.total_seconds()
+            if turn.deadline > now:
+                return turn
+            self._ended(turn, _LATE)
+        return None
+
+    def _behind(self) -> Turn | None:
+        """The next turn for a connection that writes a body: none while another one is free, for it would wait here."""
+        return None if self._free else self._next()
+
+    def _leave(self, window: _Window, outcome: Outcome) -> None:
+        """What waits in a window is not begun."""
+        for turn in window.waiting:
+            self._owner.pop(turn)
+            window.ended.append((turn.place, outcome))
+        window.waiting.clear()
+        self._told[window] = None
+        with contextlib.suppress(ValueError):
+            self._windows.remove(window)
+
+    def _again(self, turns: Sequence[Turn]) -> None:
+        """Turns that were given back unharmed are the first of their windows."""
+        for turn in reversed(turns):
+            window = self._owner[turn]
+            if not window.waiting:
+                self._windows.appendleft(window)
+            window.waiting.appendleft(turn)
+
+    def _ended(self, turn: Turn, outcome: Outcome) -> None:
+        window = self._owner.pop(turn)
+        window.ended.append((turn.place, outcome))
+        self._told[window] = None
+
+    def _tell(self) -> None:
+        """Tell the flights what has come."""
+        for window in self._told:
+            ended, window.ended = window.ended, []
+            window.flight.put(ended, len(window.waiting))
+        self._told.clear()
+
+    def _assign(self) -> None:
+        """Every connection that is free takes a turn; one that has had its number of mails is ended instead."""
+        while self._windows and self._free:
+            connection, _ = self._free.popitem()  # the one that was used last, so that others may grow old
+            if connection.stale:
+                self._forget(connection)
+            elif (turn := self._next()) is not None:
+                connection.used_at = time.monotonic()  # the wait for the server begins now
+                connection.dialogue.begin(turn)
+                self._serve(connection, EVENT_WRITE)
+            else:
+                self._free[connection] = None
+
+    def _serve(self, connection: Connection, mask: int) -> None:
+        try:
+            if mask & EVENT_READ:
+                connection.read(self._behind)
+            if not connection.dialogue.over:
+                connection.write()
+        except OSError:
+            self._after(connection, "smtp_broken")
+        except Exception:  # noqa: BLE001 - whatever a server's words bring out, it costs this connection and no other
+            _log.exception("A connection to the mail server was given up.")
+            self._after(connection, "smtp_broken")
+        else:
+            self._after(connection, None)
+
+    def _after(self, connection: Connection, broken: str | None) -> None:
+        """Note what has ended, and what the connection waits for next."""
+        dialogue = connection.dialogue
+        if broken is not None or dialogue.over:
+            self._again(dialogue.lost(broken or "smtp_broken"))
+        for turn in dialogue.ended:
+            if turn.outcome is not None:  # it is: that is what ended says
+                self._ended(turn, turn.outcome)
+                if isinstance(turn.outcome, Retry) and turn.phase is Phase.MAIL:
+                    self._after_refusal(turn.envelope.sender, turn.outcome)
+        dialogue.ended.clear()
+        if dialogue.suspect:
+            self._server.distrust()
+        elif dialogue.proven and dialogue.pipelines:
+            self._server.pipelines = True
+        if dialogue.over:
+            self._forget(connection)
+            return
+        self._watch(connection)
+        if dialogue.idle:
+            self._free[connection] = None
+
+    def _after_refusal(self, sender: str, outcome: Retry) -> None:
+        """A sender that is refused is refused for all: what has not begun under its name waits."""
+        if outcome.cause is not Cause.US:
+            return
+        for window in [*self._windows]:
+            for turn in [turn for turn in window.waiting if turn.envelope.sender == sender]:
+                window.waiting.remove(turn)
+                self._ended(turn, outcome)
+            if not window.waiting:
+                self._windows.remove(window)
+
+    def _watch(self, connection: Connection) -> None:
+        wanted = EVENT_READ | EVENT_WRITE if connection.dialogue.out else EVENT_READ
+        known = self._events.get(connection)
+        if known is None:
+            self._selector.register(connection.socket, wanted, connection)
+        elif known != wanted:
+            self._selector.modify(connection.socket, wanted, connection)
+        self._events[connection] = wanted
+
+    def _forget(self, connection: Connection) -> None:
+        if self._events.pop(connection, None) is not None:
+            self._selector.unregister(connection.socket)
+        self._free.pop(connection, None)
+        self._kept.remove(connection)
+        connection.quit()
+
+    def _open(self) -> None:
+        """Set one more connection up, in a thread of its own: a server may take minutes for it."""
+        first, now = self._windows[0].waiting[0], time.monotonic()
+        first.deadline = first.deadline or now + self._options.attempt.total_seconds()
+        deadline = min(first.deadline, now + _ONE_MORE) if self._kept else first.deadline
+        opened = _Opened(self._options, self._server, deadline)
+        self._opening[opened] = now
+        threading.Thread(target=lambda: self._give(opened.done()), name="connecting", daemon=True).start()
+
+    def _opened(self, opened: _Opened) -> None:
+        """A connection is there. Where it is refused, those that are open go on; with none, nothing is begun."""
+        del self._opening[opened]
+        error, connection = opened.error, opened.connection
+        if connection is not None:
+            self._kept.append(connection)
+            self._watch(connection)
+            self._free[connection] = None
+        elif self._kept:
+            self._server.takes_no_more()
+        elif error is not None:
+            outcome = _refused(error)
+            self._server.close(outcome)
+            self._give_up(outcome)
+
+    def _look(self) -> None:
+        """End what waits in vain or has been idle; where the server keeps us waiting everywhere, begin nothing more."""
+        now = self._looked_at = time.monotonic()
+        for window in [window for window in self._windows if not window.go_on()]:
+            self._leave(window, NotBegun())
+        late = [one for one in self._events if not one.dialogue.idle and one.until <= now]
+        for connection in late:
+            self._after(connection, "smtp_timeout")
+        if late and not self._kept and not self._opening and not any(one.dialogue.suspect for one in late):
+            self._give_up(_LATE)
+        for connection in [one for one in self._free if one.stale]:
+            self._forget(connection)
+
+    def _give_up(self, outcome: Outcome) -> None:
+        """What has not begun is not begun now."""
+        for window in [*self._windows]:
+            self._leave(window, outcome)
+
+    def _end(self) -> None:
+        """Break everything off: what had not begun is as it was, and a mail after its final dot stays unknown."""
+        with self._lock:
+            self._closing = self._over = True
+        while self._inbox:
+            one = self._inbox.popleft()
+            if isinstance(one, _Window):
+                self._owner |= dict.fromkeys(one.waiting, one)
+                self._windows.append(one)
+            else:
+                one.drop()
+        for connection in [*self._kept]:
+            for turn in connection.dialogue.lost():
+                self._ended(turn, NotBegun())
+            for turn in connection.dialogue.ended:
+                if turn.outcome is not None:
+                    self._ended(turn, turn.outcome)
+            self._forget(connection)
+        self._give_up(NotBegun())
+        self._tell()
+        self._selector.close()
+        self._bell.close()
+        self._ear.close()
+
+
+class _Opened:
+    """A connection that is being set up, and what became of it."""
+
+    def __init__(self, options: SmtpOptions, server: ServerState, deadline: float) -> None:
+        self._made = (options, server, deadline)
+        self.connection: Connection | None = None
+        self.error: OSError | smtplib.SMTPException | None = None
+
+    def done(self) -> _Opened:
+        try:
+            self.connection = Connection(*self._made)
+        except (OSError, smtplib.SMTPException) as error:
+            self.error = error
+        except Exception as error:  # noqa: BLE001 - whatever a server brings out: it is not reached
+            self.error = OSError(f"{type(error).__name__}: {error}")
+        return self
+
+    def drop(self) -> None:
+        """Nobody wants it any more."""
+        if self.connection is not None:
+            self.connection.quit()
+
+
+_LATE: Final = Retry(CONNECTION, f"smtp_timeout_at_{Phase.MAIL}", Cause.PROVIDER)
+
+
+def _refused(error: OSError | smtplib.SMTPException) -> Retry:
+    """Why no connection could be had. Nothing was said about any recipient, so it is always `Retry`."""
+    if isinstance(error, smtplib.SMTPResponseException):
+        said = error.smtp_error if isinstance(error.smtp_error, bytes) else str(error.smtp_error).encode()
+        outcome = judge(Phase.CONNECT, Answer(error.smtp_code, said=words(b"%d %b" % (error.smtp_code, said))))
+        return outcome if isinstance(outcome, Retry) else Retry(CONNECTION, "smtp_garbled_at_connect", Cause.PROVIDER)
+    if isinstance(error, smtplib.SMTPNotSupportedError):
+        return Retry(MISCONFIGURED, "smtp_no_starttls_or_auth", Cause.US, str(error))
+    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return Retry(MISCONFIGURED, "smtp_tls", Cause.US, words(str(error).encode()))
+    if isinstance(error, TimeoutError):
+        return Retry(CONNECTION, "smtp_timeout_at_connect", Cause.PROVIDER)
+    return Retry(CONNECTION, "smtp_unreachable", Cause.PROVIDER)

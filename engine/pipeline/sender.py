@@ -1,0 +1,64 @@
+"""The sender: a process that marks deliveries, and the lease that says it is alive.
+
+A mark names its sender. While the sender's lease lasts, what it marked is in its hands, whatever becomes of the slice
+that it was read under: slices end, are released and rerouted without a window being interrupted.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from typing import Final
+from uuid import uuid4
+
+from engine.clock import Clock
+from engine.pipeline.ports import NamedLeases
+from engine.pipeline.working import MARGIN, LeaseLost
+
+SENDERS: Final = "sender/"
+"""What the names of senders' leases begin with."""
+
+
+def sender_of(token: str) -> str:
+    """The sender that a mark names."""
+    return token.partition("|")[0]
+
+
+class Sender:
+    """This process as a sender. Its lease is taken before the first mark and renewed when half of it is over."""
+
+    def __init__(self, leases: NamedLeases, clock: Clock, lease: timedelta) -> None:
+        self.name = f"{SENDERS}{uuid4().hex[:16]}"
+        self._leases = leases
+        self._clock = clock
+        self._lease = lease
+        self._lock = threading.Lock()
+        self._until = float("-inf")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the lease lasts, by this process's own clock and with a margin."""
+        return self._clock.monotonic() < self._until
+
+    def token(self) -> str:
+        """A mark for one window, under a lease that lasts. Raises `LeaseLost` where it cannot be had."""
+        self.keep()
+        if not self.alive:
+            raise LeaseLost
+        return f"{self.name}|{uuid4().hex[:12]}"
+
+    def keep(self) -> None:
+        """Renew the lease where half of it is over."""
+        with self._lock:
+            began, length = self._clock.monotonic(), self._lease.total_seconds()
+            if self._until - began > length * (0.5 - MARGIN):
+                return
+            if self._leases.hold(self.name, self.name, self._lease) is not None:
+                self._until = began + length * (1 - MARGIN)
+
+    def give_up(self) -> None:
+        """Everything that was marked has its end: nobody has to wait for this process."""
+        with self._lock:
+            if self._until > float("-inf"):
+                self._until = float("-inf")
+                self._leases.give_up(self.name, self.name)

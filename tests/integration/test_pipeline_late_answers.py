@@ -1,0 +1,242 @@
+"""A provider that answers late: no slice waits for it, nothing is interrupted, and nobody gets a mail twice."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pytest
+from pymongo.errors import AutoReconnect
+
+from engine.pipeline import delivering, working
+from engine.stores.deliveries import Deliveries
+from tests.integration.pipeline_shop import hurry
+from tests.integration.pipeline_world import World
+
+USERS = [f"u{number}" for number in range(40)]
+
+
+class LateServer:
+    """An SMTP server that keeps answers to the final dot back: those of the recipients in `kept`, until `let_go`."""
+
+    def __init__(self) -> None:
+        self.taken: Counter[str] = Counter()
+        self.kept: set[str] = set()
+        self.let_go = threading.Event()
+        self.asked = threading.Condition()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Answer everybody, take nobody any more."""
+        self.let_go.set()
+        self._listener.close()
+
+    def wait_for(self, count: int) -> None:
+        """Wait until the bodies of `count` mails have come."""
+        with self.asked:
+            assert self.asked.wait_for(lambda: self.taken.total() >= count, 30)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        recipient = ""
+        with connection, connection.makefile("rb") as lines:
+            connection.sendall(b"220 late\r\n")
+            for line in lines:
+                if line.startswith(b"DATA"):
+                    connection.sendall(b"354 go\r\n")
+                    for part in lines:
+                        if part == b".\r\n":
+                            break
+                    with self.asked:
+                        self.taken[recipient] += 1
+                        self.asked.notify_all()
+                    if recipient in self.kept:
+                        self.let_go.wait(60)
+                elif line.startswith(b"RCPT"):
+                    recipient = line.decode().partition("<")[2].partition(">")[0]
+                try:
+                    connection.sendall(b"221 bye\r\n" if line.startswith(b"QUIT") else b"250 fine\r\n")
+                except OSError:
+                    return
+
+
+@pytest.fixture
+def server() -> Iterator[LateServer]:
+    made = LateServer()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World], server: LateServer, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(delivering, "TAIL", 0.1)
+    smtp = {"transport": "smtp", "host": "127.0.0.1", "port": server.port, "starttls": "off", "connections": 4}
+    return make_world(transport=smtp, window=5)
+
+
+def launch(world: World, server: LateServer, kept: int, **file: object) -> list[str]:
+    """Launch for everybody; gives the addresses whose answers are kept back."""
+    for user in USERS:
+        world.user(user, email=f"{user}@x.example")
+    world.apply({"campaign": "hello", "kind": "one_off", **file})
+    world.launch("hello")
+    server.kept = {f"{user}@x.example" for user in USERS[:kept]}
+    return sorted(server.kept)
+
+
+def states(world: World) -> Counter[str]:
+    """How many deliveries are in which state."""
+    found: Counter[str] = Counter()
+    for stay in world.stays("hello"):
+        ended = stay.settled[-1].state if stay.settled else None
+        found[str(stay.outgoing.state if stay.outgoing is not None else ended)] += 1
+    return found
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what another thread does."""
+    ends = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < ends, "it never comes"
+        time.sleep(0.02)
+
+
+def until_left(world: World, left: int) -> None:
+    """Step until all but `left` are sent."""
+    for _ in range(20):
+        world.step()
+        if states(world)["sent"] == len(USERS) - left:
+            return
+    raise AssertionError(states(world))
+
+
+def test_an_answer_that_is_kept_back_holds_up_neither_slice_nor_mails_and_is_written_when_it_comes(
+    world: World, server: LateServer
+) -> None:
+    launch(world, server, kept=2)
+    until_left(world, 2)
+    assert states(world) == {"sent": len(USERS) - 2, "attempting": 2}
+    for _ in range(3):
+        world.step()
+    assert not list(world.database["slices"].find({"state": "open"})), "nobody works on what a living sender has"
+    server.let_go.set()
+    until(lambda: states(world) == {"sent": len(USERS)})
+    world.settle()
+    assert server.taken == Counter(f"{user}@x.example" for user in USERS)
+    assert world.state("hello") == "finished"
+
+
+def test_what_a_living_sender_has_on_its_way_is_touched_by_no_other_process(world: World, server: LateServer) -> None:
+    launch(world, server, kept=2)
+    until_left(world, 2)
+    other = world.open()
+    try:
+        world.database["slices"].delete_many({"kind": "deliver"})
+        record = world.record("hello")
+        other.ticking._round(record, world.now)
+        for raw in world.database["slices"].find({"kind": "deliver", "state": "open"}):
+            other.delivering.run(raw["_id"])
+    finally:
+        other.close()
+    assert states(world)["attempting"] == 2
+    server.let_go.set()
+    until(lambda: states(world) == {"sent": len(USERS)})
+    assert max(server.taken.values()) == 1
+
+
+def test_a_sender_that_is_dead_leaves_its_deliveries_to_the_next_slice(world: World, server: LateServer) -> None:
+    world.user("u", email="u@x.example")
+    world.apply({"campaign": "hello", "kind": "one_off"})
+    world.launch("hello")
+    world.choose()
+    (stay,) = world.stays("hello")
+    assert world.app.stores.leases.hold("sender/dead", "sender/dead", timedelta(milliseconds=1)) is not None
+    assert world.app.stores.deliveries.settle_and_mark([], [stay], "sender/dead|t") == {stay.id}
+    hurry(world.database)
+    world.settle()
+    assert world.ends("hello", "u") == [("one", "sent", None)]
+    assert server.taken == {"u@x.example": 1}
+
+
+def test_a_process_that_ends_leaves_nothing_attempting(
+    world: World, server: LateServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivering, "LAST", 0.3)
+    launch(world, server, kept=2)
+    until_left(world, 2)
+    world.app.finish_deliveries()
+    assert states(world) == {"sent": len(USERS) - 2, "unknown": 2}
+    assert world.app.stores.leases.living("sender/") == []
+    assert max(server.taken.values()) == 1
+
+
+def test_a_store_that_is_away_when_the_answers_come_costs_no_second_mail(
+    world: World, server: LateServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch(world, server, kept=0)
+    write, away = Deliveries.settle_and_mark, [True]
+
+    def fails(self: Deliveries, ends: object, stays: object, token: str) -> set[str]:
+        if ends and away:
+            away.pop()
+            raise AutoReconnect("the primary steps down")
+        return write(self, ends, stays, token)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Deliveries, "settle_and_mark", fails)
+    for _ in range(20):
+        world.step()
+        hurry(world.database)
+        if states(world) == {"sent": len(USERS)}:
+            break
+    assert not away
+    until(lambda: states(world) == {"sent": len(USERS)})
+    assert server.taken == Counter(f"{user}@x.example" for user in USERS)
+
+
+def test_a_slice_gives_its_place_up_when_its_turn_is_over_and_what_had_not_begun_waits_as_it_was(
+    world: World, server: LateServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(working, "TURN", timedelta(seconds=0.5))
+    launch(world, server, kept=len(USERS))  # whoever has a connection keeps it
+    began = time.monotonic()
+    for _ in range(4):
+        world.step()
+    assert time.monotonic() - began < 20, "no step waits for the provider"
+    until(lambda: states(world)["attempting"] <= 4)  # one for each connection
+    found = states(world)
+    assert found["queued"] == len(USERS) - found["attempting"]
+    assert all(stay.outgoing is not None and not stay.outgoing.attempts for stay in world.stays("hello"))
+    server.let_go.set()
+    for _ in range(40):
+        world.step()
+        if states(world) == {"sent": len(USERS)}:
+            break
+    assert states(world) == {"sent": len(USERS)}
+    assert server.taken == Counter(f"{user}@x.example" for user in USERS)
+
+
+def test_a_campaign_is_paused_while_answers_are_kept_back_and_none_of_them_is_lost(
+    world: World, server: LateServer
+) -> None:
+    launch(world, server, kept=3)
+    until_left(world, 3)
+    world.steer("pause", "hello")
+    server.let_go.set()
+    until(lambda: states(world) == {"sent": len(USERS)})
+    world.steer("resume", "hello")
+    world.settle()
+    assert world.state("hello") == "finished"
+    assert server.taken == Counter(f"{user}@x.example" for user in USERS)
