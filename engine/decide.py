@@ -36,10 +36,14 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """The message is chosen; with `skip` it settles as skipped in the same write and no sender sees it."""
+    """The message is chosen; with `skip` it settles as skipped in the same write and no sender sees it.
+
+    With `completes` it is a skipped one that leaves no message open: the stay ends as completed in that write too.
+    """
 
     message: str
     skip: SkipReason | None = None
+    completes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,8 @@ def alike(campaign: CompiledCampaign, as_of: Instant, *, holdout: bool) -> Decis
     skip = SkipReason.HOLDOUT if holdout else None
     if first.not_after is not None and as_of > first.not_after:
         skip = SkipReason.TOO_LATE
+    if skip is not None and len(campaign.messages) == 1:
+        return Decision(Send(first.name, skip, completes=True), _opens_again(campaign, as_of), 1, holdout)
     return Decision(Send(first.name, skip), None, 1, holdout)
 
 
@@ -155,8 +161,7 @@ def _look(
     converted = _conversion(campaign, facts, stay, as_of)
 
     def ended(reason: ExitReason) -> Decision:
-        opens = None if campaign.again_after is None else as_of + millis(campaign.again_after)
-        due = _earliest([opens, _goal_flip(campaign, facts, stay, as_of, converted)])
+        due = _due_when_ended(campaign, facts, stay, as_of, converted)
         return Decision(Exit(reason), due, enters, stay.holdout, converted)
 
     if stay.outgoing is not None and stay.outgoing.state is DeliveryState.ATTEMPTING:
@@ -199,8 +204,12 @@ def _choose(
         due = (stay.entered_at if stay.settled_at is None else stay.settled_at) + millis(message.wait)
         if as_of < due:
             break
+        skip = _skip(message, stay, as_of)
+        if skip is not None and len(open_messages) == 1:
+            due = _due_when_ended(campaign, facts, stay, as_of, converted)
+            return Decision(Send(message.name, skip, completes=True), due, enters, stay.holdout, converted)
         flips = _earliest(_exit_flips(campaign, facts, stay, as_of, converted))
-        return Decision(Send(message.name, _skip(message, stay, as_of)), flips, enters, stay.holdout, converted)
+        return Decision(Send(message.name, skip), flips, enters, stay.holdout, converted)
     exits = _exit_flips(campaign, facts, stay, as_of, converted)
     flips = _earliest([due, *exits, *_message_flips(open_messages, facts, as_of)])
     return Decision(Wait(), flips, enters, stay.holdout, converted)
@@ -217,6 +226,18 @@ def _conversion(campaign: CompiledCampaign, facts: Facts, stay: Enrolment | None
     if campaign.goal is None or stay is None or stay.converted_at is not None:
         return None
     return campaign.goal.reached_at(facts, stay.entered_at, as_of, stay.due_at)
+
+
+def _opens_again(campaign: CompiledCampaign, ended_at: Instant) -> Instant | None:
+    """When the user of a stay that ended then may enter again."""
+    return None if campaign.again_after is None else ended_at + millis(campaign.again_after)
+
+
+def _due_when_ended(
+    campaign: CompiledCampaign, facts: Facts, stay: Enrolment, as_of: Instant, converted: Instant | None
+) -> Instant | None:
+    """When time brings up again a stay that ends at `as_of`."""
+    return _earliest([_opens_again(campaign, as_of), _goal_flip(campaign, facts, stay, as_of, converted)])
 
 
 def _goal_flip(

@@ -312,13 +312,15 @@ class Machinery(Core):
     @cached_property
     def delivering(self) -> Delivering:
         """Delivers slices."""
+        from engine.pipeline.completing import Completing
         from engine.pipeline.delivering import Delivering
         from engine.pipeline.left_behind import LeftBehind
         from engine.pipeline.recovering import Recovering
         from engine.pipeline.sender import Sender
 
         s = self.stores
-        recovering = Recovering(self.book, s.deliveries, s.leases, self.channel, self.clock)
+        completing = Completing(s.campaigns)
+        recovering = Recovering(self.book, s.deliveries, s.leases, s.users, self.channel, self.clock, completing)
         sender = Sender(s.leases, self.clock, self.settings.engine.lease)
         return Delivering(
             self.worker,
@@ -334,6 +336,7 @@ class Machinery(Core):
             sender,
             LeftBehind(sender, s.OUTAGES),
             self.stopping,
+            completing,
             self.settings.email.envelope_from,
         )
 

@@ -28,7 +28,8 @@ class Delivery(NamedTuple):
 
     `user` is the user key, `chosen_at` campaign time, `attempts` those that came to an end, `slice` the slice that
     chose it. `token` is the mark of the attempt that is open, None while it is queued. `held` counts the attempts in a
-    row that ended for a cause that is not the recipient's.
+    row that ended for a cause that is not the recipient's. `settled` names the messages of the stay that have settled;
+    `active` is False where the stay has ended (the delivery was replayed).
     """
 
     id: str
@@ -40,6 +41,8 @@ class Delivery(NamedTuple):
     slice: str | None = None
     token: str | None = None
     held: int = 0
+    settled: tuple[str, ...] = ()
+    active: bool = True
 
 
 class Cause(StrEnum):

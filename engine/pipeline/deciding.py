@@ -111,6 +111,7 @@ class Deciding:
                 self._stays.wake(overtaken, origin.as_of)
             _tell(campaign, [_skipped(origin, stay) for stay in opened if stay.settled and stay.id in inserted])
             counts["entered"] += len(inserted)
+            counts["exited"] += sum(not stay.active and stay.id in inserted for stay in opened)
             counts["conflicts"] += len(overtaken)
         if changes:
             matched = self._stays.advance(changes)
@@ -122,7 +123,7 @@ class Deciding:
             counts["exited"] += sum(change.exit is not None for change in changes)
             counts["conflicts"] += len(changes) - matched
         if recheck:
-            self._again_after_change(origin, written)
+            self._again_after_change(campaign, origin, written)
         counts["chosen"] += sum(stay.outgoing is not None for stay in opened)
         counts["chosen"] += sum(change.outgoing is not None for change in changes)
         counts["holdout"] += sum(
@@ -156,8 +157,10 @@ class Deciding:
             inserted = self._stays.enter_alike(model, pairs)
             self._again_after_command(campaign, origin, inserted)
             if recheck:
-                self._again_after_change(origin, {key: known[user_of_stay(key)] for key in inserted})
+                self._again_after_change(campaign, origin, {key: known[user_of_stay(key)] for key in inserted})
             counts["entered"] += len(inserted)
+            if not model.active:
+                counts["exited"] += len(inserted)
             if model.outgoing is not None:
                 counts["chosen"] += len(inserted)
             if isinstance(decision.outcome, Send) and decision.outcome.skip is SkipReason.HOLDOUT:
@@ -174,19 +177,21 @@ class Deciding:
     def _again_after_command(self, campaign: CompiledCampaign, origin: Origin, entered: Collection[str]) -> None:
         """Wake the enrolments (by id) that entered by what an edit, a resume or a cancel has overtaken.
 
-        The run which that command made necessary may have passed their range before they were there.
+        The run which that command made necessary may have passed their range before they were there. Who has ended by
+        the same write is woken too: an edit may let in again, or count another conversion.
         """
         found = self._campaigns.state_of(campaign.uid) if entered else None
         if found is not None and found.evaluation_wanted != campaign.evaluation_wanted:
-            self._stays.wake(list(entered), origin.as_of)
+            self._stays.wake(list(entered), origin.as_of, left=True)
 
-    def _again_after_change(self, origin: Origin, written: Mapping[str, Row]) -> None:
-        """Wake the enrolments (by id) whose users are no longer as they were read."""
+    def _again_after_change(self, campaign: CompiledCampaign, origin: Origin, written: Mapping[str, Row]) -> None:
+        """Wake the enrolments (by id) whose users are no longer as they were read; with a goal, also ended ones."""
         if not written:
             return
         found = self._users.read_keys([row.key for row in written.values()], {"rev": 1})
         revisions = {raw["_id"]: raw["rev"] for raw in found}
-        self._stays.wake([key for key, row in written.items() if revisions.get(row.key) != row.rev], origin.as_of)
+        changed = [key for key, row in written.items() if revisions.get(row.key) != row.rev]
+        self._stays.wake(changed, origin.as_of, left=campaign.goal is not None)
 
     def _tell_changes(
         self,
@@ -235,7 +240,7 @@ def _opened(campaign: CompiledCampaign, origin: Origin, suffix: str, user: str, 
     as_of = origin.as_of
     entry = decision.enters or 1
     outgoing, settled, due_at = _choice(origin, decision)
-    ended = decision.outcome.reason if isinstance(decision.outcome, Exit) else None
+    ended = _exit(decision)
     return Enrolment(
         id=enrolment_id(campaign.workspace, campaign.uid, suffix, entry),
         workspace=campaign.workspace,
@@ -263,7 +268,7 @@ def _changed(campaign: CompiledCampaign, origin: Origin, stay: Enrolment, decisi
             return None
         return _converted(origin, stay, decision.converted_at, decision.holds_until)
     outgoing, settled, due_at = _choice(origin, decision)
-    reason = decision.outcome.reason if isinstance(decision.outcome, Exit) else None
+    reason = _exit(decision)
     if reason is not None and stay.outgoing is not None:
         why = SkipReason.CANCELLED if reason is ExitReason.CANCELLED else SkipReason.EXITED
         settled = Settled(stay.outgoing.message, DeliveryState.SKIPPED, origin.as_of, why.value, stay.outgoing.attempts)
@@ -288,12 +293,24 @@ def _converted(origin: Origin, stay: Enrolment, at: Instant | None, due_at: Inst
     return StayChange(stay.id, stay.version, stay.revision, origin.as_of, due_at, converted_at=at)
 
 
+def _exit(decision: Decision) -> ExitReason | None:
+    """Why the stay ends with this decision; None where it goes on."""
+    match decision.outcome:
+        case Exit(reason):
+            return reason
+        case Send(completes=True):
+            return ExitReason.COMPLETED
+        case _:
+            return None
+
+
 def _choice(origin: Origin, decision: Decision) -> tuple[Outgoing | None, Settled | None, Instant | None]:
     """The delivery that a decision puts on its way or settles at once, and when the stay is looked at next."""
     outcome = decision.outcome
     if not isinstance(outcome, Send):
         return None, None, decision.holds_until
     if outcome.skip is not None:
-        return None, Settled(outcome.message, DeliveryState.SKIPPED, origin.as_of, outcome.skip.value), origin.as_of
+        settled = Settled(outcome.message, DeliveryState.SKIPPED, origin.as_of, outcome.skip.value)
+        return None, settled, decision.holds_until if outcome.completes else origin.as_of
     chosen = Outgoing(outcome.message, DeliveryState.QUEUED, origin.as_of, origin.as_of, slice=origin.id)
     return chosen, None, decision.holds_until

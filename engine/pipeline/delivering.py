@@ -18,6 +18,7 @@ from engine.domain.lifecycle import GOING, CampaignState, DeliveryState
 from engine.domain.stuck import Stuck, StuckBy
 from engine.domain.work import Slice
 from engine.pipeline.book import CampaignBook, Entry
+from engine.pipeline.completing import Completing
 from engine.pipeline.compose import Composing, recipient_of
 from engine.pipeline.left_behind import LeftBehind
 from engine.pipeline.ports import CampaignStore, DeliveryStore, Document, SuppressionStore, UserReads
@@ -76,12 +77,14 @@ class Delivering:
         sender: Sender,
         left_behind: LeftBehind,
         stop: Callable[[], bool],
+        completing: Completing,
         bounces: str = "",
     ) -> None:
         self._suppressions = suppressions
         self._sender = sender
         self._left_behind = left_behind
         self._stop = stop
+        self._completing = completing
         self._watching = watching
         self._worker = worker
         self._campaigns = campaigns
@@ -188,6 +191,7 @@ class Delivering:
             hold,
             entry,
             self._sender,
+            completing=self._completing,
             # asked for after they were read: not earlier than they were chosen
             now=self._clock.campaign_clock(),
             pace=self._pace,

@@ -10,7 +10,7 @@ from engine.clock import Clock, Instant
 from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
 from engine.domain.keys import enrolment_id, stay_prefix, suffix_of_stay, suffix_of_user
 from engine.domain.lifecycle import GOING, DeliveryState, ExitReason, SliceState, StayState
-from engine.domain.settling import Settling
+from engine.domain.settling import Settling, Unsent
 from engine.domain.work import OF_USERS, Expired, Slice, SliceKind
 from engine.failpoints import passage
 from engine.pipeline.book import CampaignBook
@@ -172,7 +172,7 @@ class Reconciling:
         if outgoing.token is not None:
             ended = self._deliveries.settle([Settling([stay.id], outgoing.token, settled)]) == 1
         else:
-            ended = self._deliveries.skip([(stay, settled)]) == 1
+            ended = self._deliveries.skip([Unsent(stay, settled)]) == 1
         if ended:
             self._tell(stay, outgoing, settled)
         return ended

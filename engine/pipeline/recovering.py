@@ -14,7 +14,8 @@ from engine.domain.lifecycle import DeliveryState
 from engine.domain.settling import End, PutBack, Settling
 from engine.failpoints import passage
 from engine.pipeline.book import CampaignBook, Entry
-from engine.pipeline.ports import DeliveryStore, LeaseReads
+from engine.pipeline.completing import Completing, is_known
+from engine.pipeline.ports import DeliveryStore, LeaseReads, UserReads
 from engine.pipeline.sender import SENDERS, sender_of
 from engine.pipeline.telling import tell
 from engine.policy.models import Guarantee
@@ -29,9 +30,13 @@ class Recovering:
         book: CampaignBook,
         deliveries: DeliveryStore,
         leases: LeaseReads,
+        users: UserReads,
         channels: Callable[[str], Channel],
         clock: Clock,
+        completing: Completing,
     ) -> None:
+        self._users = users
+        self._completing = completing
         self._book = book
         self._deliveries = deliveries
         self._leases = leases
@@ -43,13 +48,15 @@ class Recovering:
         marked = [(one, token) for one in found if (token := one.token) is not None]
         living = set(self._leases.living(SENDERS)) if marked else set()
         orphans = [(one, token) for one, token in marked if sender_of(token) not in living]
-        for one, token in orphans:
-            self._recover(entry, one, token)
         if orphans:
+            read = self._users.read_keys([one.user for one, _ in orphans], {"deleted": 1})
+            known = {raw["_id"] for raw in read if is_known(raw)}
+            for one, token in orphans:
+                self._recover(entry, one, token, known=one.user in known)
             passage("deliver.recovered")
         return len(orphans)
 
-    def _recover(self, entry: Entry, one: Delivery, token: str) -> None:
+    def _recover(self, entry: Entry, one: Delivery, token: str, *, known: bool) -> None:
         key = delivery_key(one.id, one.message)
         channel = self._channels("email")
         there = channel.find(key)
@@ -63,7 +70,8 @@ class Recovering:
         settled = Settled(one.message, state, now, None if there else "sender_died", one.attempts + 1)
         queued = state is DeliveryState.QUEUED
         end: End = PutBack([one.id], token, timedelta(0), now) if queued else Settling([one.id], token, settled)
-        if not self._deliveries.settle([end]):
+        ends = self._completing.complete(entry, [end], [one]) if known else [end]
+        if not self._deliveries.settle(ends):
             return
         if not queued:
             tell(entry, [one], settled, channel=channel.name)

@@ -34,6 +34,7 @@ from engine.domain.settling import End, PutBack, Settling
 from engine.domain.suppression import Bounced
 from engine.failpoints import passage
 from engine.pipeline.book import Entry
+from engine.pipeline.completing import Completing
 from engine.pipeline.compose import Composing, Skip
 from engine.pipeline.ports import DeliveryStore, Document, SuppressionStore
 from engine.pipeline.sender import Sender
@@ -99,6 +100,7 @@ class Sending:
         entry: Entry,
         sender: Sender,
         *,
+        completing: Completing,
         now: Callable[[], Instant],
         pace: float,
         go_on: Callable[[], bool],
@@ -114,6 +116,7 @@ class Sending:
         self._sender = sender
         self._now = now
         self._go_on = go_on
+        self._completing = completing
         self._suppressed = suppressed
         self._windows: list[Window] = []
         self._answered: list[Answered] = []
@@ -257,7 +260,7 @@ class Sending:
         if held and self.refusal is not None:
             self.hold(held, self.refusal)
         if ended:
-            self._deliveries.skip([(one, end) for end, some in ended.items() for one in some])
+            self._deliveries.skip(self._completing.unsent(self._entry, ended, documents))
             passage("deliver.skipped")
         for end, some in ended.items():
             tell(self._entry, some, end, channel="email")
@@ -269,6 +272,9 @@ class Sending:
         self._suppress()
         ends = [(answered, end, some) for answered in self._answered for end, some in _ends(answered)]
         written = [_written(answered, end, some) for answered, end, some in ends]
+        deliveries = [one for answered in self._answered for one, _ in answered.outcomes]
+        if written:
+            written = self._completing.complete(self._entry, written, deliveries)
         marked = self._deliveries.settle_and_mark(written, waiting, token)
         self._answered.clear()
         for _, end, some in ends:

@@ -54,6 +54,10 @@ ASK_AGAIN: Final = 5.0
 DEBTS_EVERY: Final = 1.0
 """Seconds between two looks at which campaigns owe everybody an evaluation."""
 
+DUE_EVERY: Final = 3.0
+"""Seconds from one due run of a campaign to the next while its deliveries flow: each window that settles makes some of
+its enrolments due, and a run costs the same whether it evaluates ten or ten thousand."""
+
 MOST_FINISHED: Final = 50
 """Campaigns asked at one tick whether they are finished."""
 
@@ -145,6 +149,7 @@ class Ticking:
         self._clock = clock
         self._time = time
         self._asked: dict[str, float] = {}
+        self._due_began: dict[str, float] = {}
         self._finished_to = ""
 
     def run(self) -> int:
@@ -167,7 +172,7 @@ class Ticking:
         for run in [*owed, *self._passing.run([*open_runs, *owed], now, jumped=jumped)]:
             self._ask_plan(run.id)
             moved += 1
-        moved += self._due(self._roster.those(working), open_runs, now)
+        moved += self._due(self._roster.those(working), open_runs, now, stands=jumped)
         moved += self._undecided(open_runs)
         moved += self._deliver(records, {run.campaign for run in open_runs}, now)
         moved += self._looks(now)
@@ -243,8 +248,15 @@ class Ticking:
             self._roster.refresh()
         return count
 
-    def _due(self, records: Mapping[str, CampaignRecord], open_runs: list[Run], now: Instant) -> int:
-        """A due run for each campaign with a stay that is due; one probe finds that there is none."""
+    def _due(self, records: Mapping[str, CampaignRecord], open_runs: list[Run], now: Instant, *, stands: bool) -> int:
+        """A due run for each campaign with a stay that is due; one probe finds that there is none.
+
+        A campaign whose deliveries flow gets one every `DUE_EVERY`; where campaign time `stands`, whoever has set it
+        waits for what is due, and gets it at once.
+        """
+        at = self._clock.monotonic()
+        self._due_began = {uid: began for uid, began in self._due_began.items() if at - began < DUE_EVERY}
+        flowing: Set[str] | None = None
         leave_out = {run.campaign for run in open_runs if run.kind is RunKind.DUE}
         leave_out |= self._roster.those(resting).keys() | self._obstacles.unfit
         count = 0
@@ -253,6 +265,11 @@ class Ticking:
             if uid not in records:
                 self._stays.clear_due(uid)  # it ended while this stay was being settled
                 continue
+            if uid in self._due_began and not stands:
+                if flowing is None:
+                    flowing = self._slices.campaigns_with_open(SliceKind.DELIVER)
+                if uid in flowing:
+                    continue
             count += self._obstacles.attempt(
                 records[uid], "plan what is due", partial(self._due_run, records[uid], now), 0
             )
@@ -260,6 +277,7 @@ class Ticking:
 
     def _due_run(self, record: CampaignRecord, now: Instant) -> int:
         self._ask_plan(self._planning.start(record, RunKind.DUE, now).id)
+        self._due_began[record.uid] = self._clock.monotonic()
         return 1
 
     def _undecided(self, open_runs: list[Run]) -> int:

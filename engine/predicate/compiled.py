@@ -19,6 +19,7 @@ from engine.predicate.flips import NextFlip, depends_on_time, next_flip
 from engine.predicate.mongo import Answer, Document, mongo_answer, mongo_filter
 from engine.predicate.python import EventFacts, Filter, Generator, Matches
 from engine.predicate.tree import (
+    EVERYBODY,
     AllOf,
     Constant,
     Element,
@@ -122,6 +123,11 @@ class CompiledPredicate:
         `also` are predicates that keep users out, so that their flips let somebody in as well.
         """
         return candidates(self._plain, self.catalogue, after, as_of, also=[plain(one.tree) for one in also])
+
+    @cached_property
+    def everybody(self) -> bool:
+        """Whether every user matches, whatever is known of them."""
+        return self._plain == EVERYBODY
 
     @cached_property
     def moves(self) -> bool:

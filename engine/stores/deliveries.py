@@ -14,7 +14,7 @@ from engine.clock import Instant, millis
 from engine.domain.delivery import Delivery, Versioned
 from engine.domain.enrolment import Settled
 from engine.domain.keys import campaign_of
-from engine.domain.settling import End, PutBack
+from engine.domain.settling import Completion, End, PutBack, Unsent
 from engine.measuring import named_queries
 from engine.stores.bulk import write
 from engine.stores.connect import MAJORITY
@@ -32,6 +32,8 @@ _READ: Final = {
     "outgoing.slice": 1,
     "outgoing.token": 1,
     "outgoing.held": 1,
+    "settled.message": 1,
+    "ended_at": 1,
 }
 
 _ANY: Final = {"$exists": True}
@@ -111,11 +113,11 @@ class Deliveries:
         """Write what attempted deliveries came to; gives how many still had the token that was named. Index: `_id`."""
         return write(self._all, [_ended(end) for end in ends]).matched_count if ends else 0
 
-    def skip(self, stays: Sequence[tuple[Versioned, Settled]]) -> int:
+    def skip(self, unsent: Sequence[Unsent]) -> int:
         """Settle queued deliveries as skipped or failed without a send, at the version that was read. Index: `_id`."""
         writes = [
-            UpdateMany({"_id": stay.id, "version": stay.version, "outgoing.state": "queued"}, _settled(end))
-            for stay, end in stays
+            UpdateMany({"_id": stay.id, "version": stay.version, "outgoing.state": "queued"}, _settled(end, completion))
+            for stay, end, completion in unsent
         ]
         return write(self._all, writes).matched_count if writes else 0
 
@@ -177,8 +179,19 @@ def _read(raw: Document) -> Delivery:
     out = raw["outgoing"]
     attempts, chosen_by = out.get("attempts", 0), out.get("slice")
     token, held = out.get("token"), out.get("held", 0)
+    settled = tuple(one["message"] for one in raw.get("settled", ()))
     return Delivery(
-        raw["_id"], raw["user"], raw["version"], out["message"], out["chosen_at"], attempts, chosen_by, token, held
+        raw["_id"],
+        raw["user"],
+        raw["version"],
+        out["message"],
+        out["chosen_at"],
+        attempts,
+        chosen_by,
+        token,
+        held,
+        settled,
+        "ended_at" not in raw,
     )
 
 
@@ -200,7 +213,7 @@ def _queued(stays: Sequence[Versioned]) -> list[Document]:
 
 def _ended(end: End) -> UpdateMany:
     wanted = {"_id": {"$in": list(end.ids)}, "outgoing.token": end.token, "outgoing.state": "attempting"}
-    update = _put_back(end) if isinstance(end, PutBack) else _settled(end.settled)
+    update = _put_back(end) if isinstance(end, PutBack) else _settled(end.settled, end.completion)
     return UpdateMany(wanted, update)
 
 
@@ -221,15 +234,22 @@ def _put_back(end: PutBack) -> list[Document]:
     ]
 
 
-def _settled(end: Settled) -> Document:
-    """The update that settles: the delivery moves to `settled`, and the stay is looked at again now."""
+def _settled(end: Settled, completion: Completion | None) -> Document:
+    """The update that settles: the delivery moves to `settled`, and the stay is looked at again now.
+
+    With `completion` the stay is left instead as the look that ends it would leave it.
+    """
     at = end.at
-    return {
-        "$push": {"settled": settled_document(end)},
-        "$set": {"settled_at": at, "idle_since": at, "due_at": at},
-        "$unset": {"outgoing": ""},
-        "$inc": {"version": 1},
-    }
+    fields: Document = {"settled_at": at, "idle_since": at, "due_at": at}
+    gone: Document = {"outgoing": ""}
+    if completion is not None:
+        fields |= {"state": "ended", "reason": "completed", "ended_at": at, "revision": completion.revision}
+        if completion.due_at is None:
+            del fields["due_at"]
+            gone["due_at"] = ""
+        else:
+            fields["due_at"] = completion.due_at
+    return {"$push": {"settled": settled_document(end)}, "$set": fields, "$unset": gone, "$inc": {"version": 1}}
 
 
 NAMED: Final[Mapping[str, str]] = {

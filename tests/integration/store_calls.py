@@ -19,7 +19,7 @@ from engine.domain.enrolment import Settled, StayChange
 from engine.domain.keys import stay_prefix, suffix_of_user, user_key
 from engine.domain.lifecycle import CampaignState, DeliveryState, RunState, SliceState
 from engine.domain.looks import DirtyRange, Look
-from engine.domain.settling import PutBack, Settling
+from engine.domain.settling import PutBack, Settling, Unsent
 from engine.domain.stuck import StuckBy
 from engine.domain.suppression import Bounced
 from engine.domain.work import AccessPath, Run, RunKind, Slice, SliceKind
@@ -167,7 +167,7 @@ CALLS: Mapping[str, Call] = {
         lambda s: s.settle([Settling([MARKED.id], "t", ENDED), PutBack([MARKED.id], "t", HOUR, NOW)])
     ),
     "deliveries.hold": Call(lambda s: s.hold([STAY], HOUR)),
-    "deliveries.skip": Call(lambda s: s.skip([(STAY, ENDED)])),
+    "deliveries.skip": Call(lambda s: s.skip([Unsent(STAY, ENDED)])),
     "deliveries.replay_failed": Call(lambda s: s.replay_failed(PREFIX, "two", NOW)),
     "enrolments.latest": Call(lambda s: s.latest("shop", "c1", "1", "2")),
     "enrolments.latest_of": by("user")(lambda s: s.latest_of("c1", KEYS)),

@@ -12,10 +12,11 @@ from pymongo.database import Database
 from engine.domain.enrolment import Enrolment, Settled, StayChange
 from engine.domain.keys import stay_prefix
 from engine.domain.lifecycle import DeliveryState, ExitReason
-from engine.domain.settling import PutBack, Settling
+from engine.domain.settling import Completion, PutBack, Settling, Unsent
 from engine.stores.deliveries import Deliveries
 from engine.stores.enrolments import INDEXES, Enrolments
 from tests.integration.store_threads import together
+from tests.unit.lives import completed_as, marked
 from tests.unit.looks import DAY, NOW, stay
 
 PREFIX = stay_prefix("shop", "c1")
@@ -109,6 +110,36 @@ def test_what_is_queued_cannot_be_settled_as_sent(deliveries: Deliveries, queued
     assert deliveries.settle([Settling([queued.id], "t1", SENT)]) == 0
 
 
+@pytest.mark.parametrize("due_at", [None, NOW + DAY])
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_completion_ends_the_stay_in_the_settling_write_as_its_memory_twin_does(
+    deliveries: Deliveries, stays: Enrolments, due_at: int | None, sent: bool
+) -> None:
+    before = replace(stay(outgoing="one"), due_at=NOW)
+    stays.enter([before])
+    ends = Completion(7, due_at)
+    if sent:
+        deliveries.settle_and_mark([], [before], "t1")
+        assert deliveries.settle([Settling([before.id], "t1", SENT, ends)]) == 1
+        expected = completed_as(marked(before), DeliveryState.SENT, NOW + 7, ends)
+    else:
+        skipped = Settled("one", DeliveryState.SKIPPED, NOW + 7, "suppressed")
+        assert deliveries.skip([Unsent(before, skipped, ends)]) == 1
+        expected = completed_as(before, DeliveryState.SKIPPED, NOW + 7, ends, "suppressed")
+    assert now_of(stays) == expected
+    assert not stays.has_open("c1")
+    assert not deliveries.has_outgoing(None, None)
+
+
+def test_a_delivery_tells_what_settled_before_it_and_whether_its_stay_goes_on(
+    deliveries: Deliveries, stays: Enrolments
+) -> None:
+    went = replace(stay(name="bob", outgoing="one", ended=(ExitReason.COMPLETED, NOW)), settled=())
+    stays.enter([stay(outgoing="two", settled=[("one", NOW - 5)]), went])
+    read = {one.user: (one.settled, one.active) for one in deliveries.outgoing(PREFIX, "", PREFIX + "g", NOW, 100)}
+    assert read == {stay().user: (("one",), True), went.user: ((), False)}
+
+
 def test_of_many_who_settle_at_once_one_end_is_written(
     deliveries: Deliveries, stays: Enrolments, queued: Enrolment
 ) -> None:
@@ -133,16 +164,16 @@ def test_a_skip_settles_what_is_still_queued_at_the_version_that_was_read(
     deliveries: Deliveries, stays: Enrolments, queued: Enrolment
 ) -> None:
     suppressed = Settled("one", DeliveryState.SKIPPED, NOW, "suppressed")
-    assert deliveries.skip([(replace(queued, version=99), suppressed)]) == 0
-    assert deliveries.skip([(queued, suppressed)]) == 1
-    assert deliveries.skip([(queued, suppressed)]) == 0
+    assert deliveries.skip([Unsent(replace(queued, version=99), suppressed)]) == 0
+    assert deliveries.skip([Unsent(queued, suppressed)]) == 1
+    assert deliveries.skip([Unsent(queued, suppressed)]) == 0
     assert [one.reason for one in now_of(stays).settled] == ["suppressed"]
 
 
 def test_a_skip_never_settles_what_is_attempting(deliveries: Deliveries, stays: Enrolments, queued: Enrolment) -> None:
     deliveries.settle_and_mark([], [queued], "t1")
     end = Settled("one", DeliveryState.SKIPPED, NOW, "suppressed")
-    assert deliveries.skip([(now_of(stays), end)]) == 0
+    assert deliveries.skip([Unsent(now_of(stays), end)]) == 0
 
 
 def test_a_retry_waits_by_mongodbs_clock_and_is_looked_at_again_meanwhile(

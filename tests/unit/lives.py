@@ -15,7 +15,8 @@ from engine.campaign.compiled import CompiledCampaign
 from engine.decide import Decision, decide
 from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
 from engine.domain.keys import suffix_of_user
-from engine.domain.lifecycle import LOOKED_AT, CampaignState, DeliveryState, StayState, check_transition
+from engine.domain.lifecycle import LOOKED_AT, CampaignState, DeliveryState, ExitReason, StayState, check_transition
+from engine.domain.settling import Completion
 from engine.pipeline.deciding import Origin, _changed, _converted, _opened
 from tests.unit.looks import Patience, Someone
 
@@ -67,6 +68,21 @@ def settled_as(stay: Enrolment, state: DeliveryState, at: int, reason: str | Non
     end = Settled(out.message, state, at, reason, out.attempts + (out.token is not None))
     return replace(
         stay, version=stay.version + 1, outgoing=None, settled=(*stay.settled, end), settled_at=at, due_at=at
+    )
+
+
+def completed_as(
+    stay: Enrolment, state: DeliveryState, at: int, completion: Completion, reason: str | None = None
+) -> Enrolment:
+    """`stay` with its last delivery settled, and ended by the same write."""
+    check_transition(stay.state, StayState.ENDED)
+    return replace(
+        settled_as(stay, state, at, reason),
+        state=StayState.ENDED,
+        reason=ExitReason.COMPLETED,
+        ended_at=at,
+        revision=completion.revision,
+        due_at=completion.due_at,
     )
 
 

@@ -1,0 +1,247 @@
+"""Enrolments that end in the write that settles their last delivery: as an evaluation would end them, and no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from engine.domain.keys import user_key
+from engine.domain.work import SliceKind
+from engine.failpoints import arm
+from engine.pipeline import sending
+from engine.pipeline.completing import Completing
+from engine.pipeline.replaying import replay
+from tests.integration.pipeline_shop import hurry
+from tests.integration.pipeline_world import World
+
+ONE = [{"name": "one"}]
+TWO = [{"name": "one"}, {"name": "two", "wait": "5d"}]
+GOAL = {"event": {"name": "Order Completed"}, "within": "10d"}
+DIVIDES = [{"name": "one", "body": "{{ 10 | divided_by: user.age }}"}]
+HELLO: dict[str, Any] = {"campaign": "hello", "kind": "one_off"}
+OFTEN: dict[str, Any] = {"campaign": "hello", "kind": "continuous"}
+
+PLAYS: dict[str, tuple[dict[str, Any], bool]] = {
+    "one message": (HELLO, True),
+    "a series": (HELLO | {"messages": TWO}, True),
+    "a message that fails": (HELLO | {"messages": DIVIDES}, True),
+    "a message with a rule": (HELLO | {"messages": [{"name": "one", "when": {"plan": "pro"}}, {"name": "two"}]}, True),
+    "everybody, again and again": (OFTEN | {"entry": {"again_after": "2d"}}, True),
+    "a goal": (HELLO | {"goal": GOAL}, False),
+    "a goal that nobody leaves for": (HELLO | {"goal": GOAL | {"exits": False}}, False),
+    "an exit rule": (HELLO | {"exit": {"when": {"plan": "free"}}, "messages": TWO}, False),
+    "an audience that is left": (OFTEN | {"audience": {"plan": "free"}}, False),
+}
+
+
+def people(world: World) -> None:
+    """Users of all kinds: some without an address, unsubscribed, with orders, pro or free."""
+    for i in range(12):
+        world.user(f"u{i}", plan="pro" if i % 3 else "free", age=i % 4)
+    for i in (1, 2):
+        world.database["users"].update_one({"_id": user_key("shop", f"u{i}")}, {"$unset": {"email": ""}})
+    world.database["users"].update_one({"_id": user_key("shop", "u3")}, {"$set": {"unsubscribed": True}})
+
+
+def play(world: World, campaign: dict[str, Any]) -> list[dict[str, Any]]:
+    """The documents of the enrolments at the end, without keys and versions."""
+    people(world)
+    world.apply(campaign)
+    world.launch("hello")
+    world.choose()
+    world.event("u5", "Order Completed", world.now + 1)
+    world.advance("1h")
+    world.settle()
+    for _ in range(3):
+        world.after("2d")
+    world.steer("stop", "hello") if campaign["kind"] == "continuous" else None
+    world.after("1d")
+    found = world.database["enrolments"].find().sort([("user", 1), ("entry", 1)])
+    return [{key: one for key, one in raw.items() if key not in ("_id", "campaign", "version")} for raw in found]
+
+
+@pytest.mark.parametrize("name", PLAYS)
+def test_both_ways_to_the_end_leave_the_same_document(
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    campaign, completes = PLAYS[name]
+    at_once = make_world()
+    told = play(at_once, campaign)
+    monkeypatch.setattr(Completing, "_may_complete", lambda *_: False)
+    later = make_world()
+    assert told == play(later, campaign)
+    assert {raw["state"] for raw in told} >= {"ended"}
+    due = [sum(run["kind"] == "due" for run in world.runs("hello")) for world in (at_once, later)]
+    assert (due[0] < due[1]) == completes
+
+
+def test_a_newsletter_makes_no_due_run(world: World) -> None:
+    people(world)
+    world.start(HELLO | {"holdout": "30%"})
+    assert {run["kind"] for run in world.runs("hello")} == {"launch"}
+    assert {str(stay.reason) for stay in world.stays("hello")} == {"completed"}
+    assert world.state("hello") == "finished"
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, point: str, happens: Callable[[], object]) -> None:
+    """Something happens once, when a sender passes a point."""
+    left = [happens]
+
+    def passed(name: str, about: Iterable[str] = ()) -> None:
+        if name == point and left:
+            left.pop()()
+
+    monkeypatch.setattr(sending, "passage", passed)
+
+
+@pytest.mark.parametrize("point", ["deliver.marked", "deliver.sent"])
+def test_a_message_that_is_added_while_the_last_one_is_sent_still_follows(
+    world: World, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    world.user("u")
+    meanwhile(monkeypatch, point, lambda: world.apply(HELLO | {"messages": TWO}))
+    world.start(HELLO | {"messages": ONE})
+    assert world.stay("hello", "u").active
+    world.after("5d")
+    assert world.sent() == [("u", "one"), ("u", "two")]
+
+
+def test_the_run_of_an_edit_that_met_an_attempt_relies_on_its_settling(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The edit's run is over before the delivery settles: only the settling can bring the enrolment up again."""
+    world.user("u")
+
+    def edited() -> None:
+        world.apply(HELLO | {"messages": TWO})
+        other = world.open()
+        for _ in range(6):
+            other.ticking.run()
+            for kind, ident, _ in list(world.asked):
+                if kind in ("plan", "process", "finish"):
+                    world.do(kind, ident)
+        assert not world.record("hello").evaluation_owed
+        other.close()
+
+    meanwhile(monkeypatch, "deliver.sent", edited)
+    world.start(HELLO | {"messages": ONE})
+    world.after("5d")
+    assert world.sent() == [("u", "one"), ("u", "two")]
+
+
+@pytest.mark.parametrize(("command", "reason"), [("pause", "completed"), ("cancel", "cancelled")])
+def test_a_command_while_the_last_message_is_sent_is_obeyed(
+    world: World, monkeypatch: pytest.MonkeyPatch, command: str, reason: str
+) -> None:
+    world.user("u")
+    meanwhile(monkeypatch, "deliver.sent", lambda: world.steer(command, "hello"))
+    world.start(HELLO)
+    if command == "pause":
+        assert world.stay("hello", "u").active
+        world.steer("resume", "hello")
+        world.settle()
+    assert str(world.stay("hello", "u").reason) == reason
+    assert world.ends("hello", "u") == [("one", "sent", None)]
+
+
+def test_who_is_deleted_before_the_last_message_leaves_as_deleted(world: World) -> None:
+    world.users(["goes", "stays"])
+    world.apply(HELLO)
+    world.launch("hello")
+    world.choose()
+    world.app.stores.users.delete(user_key("shop", "goes"))
+    world.tick()
+    world.work(lambda kind, ident: kind == "deliver")
+    world.settle()
+    assert {user: str(world.stay("hello", user).reason) for user in ("goes", "stays")} == {
+        "goes": "deleted",
+        "stays": "completed",
+    }
+
+
+def test_a_replayed_delivery_leaves_the_end_of_its_enrolment_as_it_was(world: World) -> None:
+    world.user("u", age=0)
+    world.start(HELLO | {"messages": DIVIDES})
+    before = world.stay("hello", "u")
+    assert (str(before.reason), world.state("hello")) == ("completed", "finished")
+    world.change("u", age=1)
+    world.after("3d")
+    app = world.app
+    assert replay(app.stores.deliveries, app.steering, app.stores.bell, app.clock, world.record("hello"), None) == 1
+    world.settle()
+    after = world.stay("hello", "u")
+    assert world.ends("hello", "u") == [("one", "sent", None)]
+    assert (after.reason, after.ended_at, after.due_at) == (before.reason, before.ended_at, None)
+
+
+@pytest.mark.parametrize(("deleted", "reason"), [(False, "completed"), (True, "deleted")])
+def test_what_a_dead_sender_left_completes_as_it_is_recovered(world: World, deleted: bool, reason: str) -> None:
+    world.user("u")
+    world.apply(HELLO)
+    world.launch("hello")
+    world.choose()
+    arm("deliver.sent=raise")
+    try:
+        world.step()
+    finally:
+        arm("")
+    assert [str(stay.outgoing and stay.outgoing.state) for stay in world.stays("hello")] == ["attempting"]
+    if deleted:
+        world.app.stores.users.delete(user_key("shop", "u"))
+    hurry(world.database)
+    world.settle()
+    assert (str(world.stay("hello", "u").reason), world.ends("hello", "u")) == (reason, [("one", "sent", None)])
+    assert len(world.mails()) == 1
+    assert any(run["kind"] == "due" for run in world.runs("hello")) == deleted
+
+
+def due_runs(world: World) -> int:
+    return sum(run["kind"] == "due" for run in world.runs("hello"))
+
+
+def bring_up(world: World) -> None:
+    """Everybody is due; one tick, and what it asked for but sending."""
+    world.database["enrolments"].update_many({}, {"$set": {"due_at": world.now}})
+    world.tick()
+    world.work(lambda kind, ident: kind != "deliver")
+
+
+def flowing(world: World, monkeypatch: pytest.MonkeyPatch, *, stands: bool = False) -> None:
+    """A campaign with an open delivering slice, after one due run; campaign time goes on, unless it `stands`."""
+    world.users([f"u{i}" for i in range(4)])
+    world.apply(HELLO | {"goal": GOAL})
+    world.launch("hello")
+    world.choose()
+    monkeypatch.setattr(world.app.ticking, "_time", lambda: (world.now, stands))
+    monkeypatch.setattr("engine.pipeline.ticking.ASK_AGAIN", 0.0)
+    bring_up(world)
+    world.tick()
+    world.work(lambda kind, ident: kind != "deliver")
+    assert world.app.stores.slices.campaigns_with_open(SliceKind.DELIVER)
+    assert due_runs(world) == 1
+
+
+def test_what_settles_while_deliveries_flow_is_evaluated_together(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.pipeline.ticking.DUE_EVERY", 1e9)
+    flowing(world, monkeypatch)
+    bring_up(world)
+    assert due_runs(world) == 1
+    for raw in list(world.database["slices"].find({"kind": "deliver", "state": "open"})):
+        world.do("deliver", raw["_id"])
+    world.settle()
+    assert due_runs(world) == 2
+    assert {str(stay.reason) for stay in world.stays("hello")} == {"completed"}
+
+
+@pytest.mark.parametrize(("every", "stands"), [(0.0, False), (1e9, True)])
+def test_what_is_due_waits_no_longer_than_that_and_never_for_time_that_stands(
+    world: World, monkeypatch: pytest.MonkeyPatch, every: float, stands: bool
+) -> None:
+    monkeypatch.setattr("engine.pipeline.ticking.DUE_EVERY", every)
+    flowing(world, monkeypatch, stands=stands)
+    bring_up(world)
+    assert due_runs(world) == 2

@@ -1,0 +1,108 @@
+"""What a settling write ends is what the evaluation after it would have ended, over random campaigns and users."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from engine.completion import asks_users, completion
+from engine.decide import Exit, Send, decide
+from engine.domain.enrolment import Enrolment, Settled
+from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason
+from engine.pipeline.deciding import _changed
+from tests.property.decide_reading import HALF, Rules, campaigns, people
+from tests.unit.lives import Life, advanced, completed_as, marked, piece_at, settled_as
+from tests.unit.looks import NOW, Patience, Someone, campaign
+
+STATES = st.sampled_from([CampaignState.LIVE, CampaignState.LIVE, CampaignState.DRAINING])
+ENDS = st.sampled_from([DeliveryState.SENT, DeliveryState.SENT, DeliveryState.FAILED, DeliveryState.UNKNOWN])
+STEPS = st.lists(st.tuples(st.sampled_from([0, 1, HALF, 3 * HALF]), ENDS), min_size=4, max_size=12)
+QUIET = st.booleans()
+"""Whether a campaign's questions to users are left out: among random ones few ask none."""
+
+
+def quiet(rules: Rules) -> Rules:
+    return replace(rules, unmatched=False, exit_when=None, goal_event=False, goal_fields=None)
+
+
+def evaluated(life: Life, stay: Enrolment, as_of: int) -> tuple[Enrolment, ExitReason | None]:
+    """The stay after the evaluation of a due run, and why that ended it."""
+    facts = life.user.facts_read(life.campaign, stay, as_of)
+    decision = decide(life.campaign, Patience(life.inactivity), facts, stay, as_of)
+    change = _changed(life.campaign, piece_at(as_of), stay, decision)
+    reason = decision.outcome.reason if isinstance(decision.outcome, Exit) else None
+    return stay if change is None else advanced(stay, change), reason
+
+
+def unversioned(stay: Enrolment) -> Enrolment:
+    """The version counts writes: there is one less."""
+    return replace(stay, version=0)
+
+
+def check_settling(life: Life, stay: Enrolment, end: DeliveryState, as_of: int) -> None:
+    """Of one delivery that settles: both ways to the end lead to the same stay, and only where they do is one taken."""
+    assert stay.outgoing is not None
+    names = [one.message for one in stay.settled]
+    found = completion(life.campaign, names, stay.outgoing.message, as_of)
+    later, reason = evaluated(life, settled_as(stay, end, as_of), as_of)
+    if found is not None:
+        event("completes")
+        assert unversioned(completed_as(stay, end, as_of, found)) == unversioned(later)
+    elif not asks_users(life.campaign):
+        event("goes on")
+        assert reason is None
+    elif reason is ExitReason.COMPLETED:
+        event("depends on the user")
+
+
+def check_skip(life: Life, before: Enrolment | None, as_of: int) -> None:
+    """Of one message that an evaluation skips: where it ends the stay, the evaluation after it would have."""
+    facts = life.user.facts_read(life.campaign, before, as_of)
+    decision = decide(life.campaign, Patience(life.inactivity), facts, before, as_of)
+    match decision.outcome:
+        case Send(message, skip, completes) if skip is not None:
+            event(f"skips and completes: {completes}")
+            twice = Life(life.campaign, life.user, life.inactivity, [] if before is None else [before])
+            twice.look(as_of)
+            once = twice.latest
+            assert once is not None
+            skipped = Settled(message, DeliveryState.SKIPPED, as_of, skip.value)
+            assert once.settled[-1] == skipped
+            undone = replace(
+                once, state=once.state.ACTIVE, reason=None, ended_at=None, due_at=as_of if completes else once.due_at
+            )
+            later, reason = evaluated(life, undone, as_of)
+            assert (reason is ExitReason.COMPLETED) == completes
+            if completes:
+                assert unversioned(once) == unversioned(later)
+
+
+@settings(max_examples=300, deadline=None)
+@given(campaigns(), people(), STATES, STEPS, QUIET, st.data())
+def test_what_ends_with_its_last_delivery_is_as_the_next_evaluation_would_leave_it(
+    rules: Rules,
+    user: Someone,
+    state: CampaignState,
+    steps: list[tuple[int, DeliveryState]],
+    asks_nothing: bool,
+    data: st.DataObject,
+) -> None:
+    told = quiet(rules) if asks_nothing else rules
+    life = Life(
+        campaign(**told.written, launching=told.one_off, revision=3), user, timedelta(milliseconds=told.inactivity)
+    )
+    as_of = NOW
+    for step, end in steps:
+        as_of += step
+        if life.latest is not None:  # nobody would enter a draining campaign
+            life.campaign = campaign(**told.written, launching=told.one_off, revision=3, state=state)
+        check_skip(life, life.latest, as_of)
+        life.look(as_of)
+        latest = life.latest
+        if latest is not None and latest.outgoing is not None:
+            life.user = replace(data.draw(people()), name=user.name)
+            check_settling(life, marked(latest), end, as_of)
+            life.stays[-1] = settled_as(marked(latest), end, as_of)
