@@ -115,7 +115,7 @@ CASES: Final = (
     ("again", "enter.reentered@2"),
     ("series", "choose.advanced@1"),
     ("series", "choose.advanced~/two"),  # choosing the second message
-    ("again", "choose.advanced@1"),
+    ("arrivals", "choose.advanced@1"),  # ending enrolments of an audience that can be left
     ("series", "slice.recorded@1"),
     ("series", "slice.recorded@3"),
     ("series", "slice.checkpointed@1"),
