@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from engine.domain.campaign import CampaignRecord
@@ -69,9 +70,9 @@ class Dispatching:
         for one in waiting:
             if one.held or one.rung or not one.ready or one.id not in lanes:
                 continue
-            if one.deaths >= DEATHS_TO_HALVE:
-                self._treat(one.id)
             record = records[one.campaign]
+            if one.deaths >= DEATHS_TO_HALVE:
+                self._obstacles.attempt(record, "end whoever kills its workers", partial(self._treat, one.id), None)
             flight = (one.campaign, one.kind is SliceKind.DELIVER)
             if flying[flight] < self._book.profile(record).in_flight:
                 flying[flight] += 1

@@ -238,7 +238,16 @@ class SliceWorker:
                 failure=reason_of(error),
             )
             if again is not verdict:
-                self._poison.treat(piece.id)
+                self._treat(piece)
         except self._lost:
             return  # the lease runs out by itself
         self._bell.ring()
+
+    def _treat(self, piece: Slice) -> None:
+        """Treat a suspect now; where that raises (MongoDB refuses its user's stay), the dispatcher tries again."""
+        try:
+            self._poison.treat(piece.id)
+        except self._lost:
+            raise
+        except Exception as error:  # noqa: BLE001 - as above
+            emit("slice.failed", **self._labels(piece), reason=type(error).__name__, error=error)

@@ -124,7 +124,8 @@ def test_no_address_name_or_secret_is_in_any_log_or_output(
         world.database.command("collMod", "enrolments", validator=refused)  # MongoDB's error quotes the document
         monkeypatch.setattr(deciding, "decide", failing(world))
         body = "{{ user.first_name }} {{ user.note }} {{ 10 | divided_by: user.age }}"
-        world.apply({"campaign": "free-name", "messages": [{"name": "one", "body": body}]})
+        reachable = {"email": {"exists": True}}  # an audience that could be left: who got the mail is evaluated again
+        world.apply({"campaign": "free-name", "audience": reachable, "messages": [{"name": "one", "body": body}]})
         world.launch("free-name")
         for _ in range(60):
             world.step()

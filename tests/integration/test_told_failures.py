@@ -15,6 +15,7 @@ from engine.errors import OperatorError
 from engine.pipeline import looking, obstacles, working
 from engine.pipeline.loop_failures import WRITTEN, LoopFailures
 from engine.telemetry.events import Heard, listening
+from tests.integration.pipeline_shop import hurry
 from tests.integration.pipeline_world import World
 
 WHY: Final = "the disk is full"
@@ -256,3 +257,25 @@ def test_report_and_show_say_what_a_campaign_is_stuck_by_and_why_deliveries_fail
     shown = capsys.readouterr().out
     for part in ("the provider refuses the sender", "divided_by", "failed deliveries"):
         assert part in shown
+
+
+def test_whoever_kills_workers_and_cannot_be_ended_holds_up_no_other_campaign(world: World) -> None:
+    """MongoDB refuses to store anything of one campaign: neither its enrolments, nor the end of who is to blame."""
+    world.user("u")
+    world.apply({"campaign": "c", "kind": "one_off"})
+    refused = {"campaign": {"$ne": world.record("c").uid}}
+    world.database.command("collMod", "enrolments", validator=refused)
+    world.launch("c")
+    for _ in range(20):
+        world.step()
+        hurry(world.database)
+    world.apply({"campaign": "d", "kind": "one_off"})
+    world.launch("d")
+    for _ in range(20):
+        world.step()
+        hurry(world.database)
+    assert (world.state("c"), world.state("d")) == ("live", "finished")
+    assert StuckBy.TICK in world.record("c").stuck_by
+    world.database.command("collMod", "enrolments", validator={})
+    world.settle()
+    assert (str(world.stay("c", "u").reason), world.state("c")) == ("failed", "finished")
