@@ -12,7 +12,7 @@ import typer
 from engine.cli.aggregates import wait_for_aggregates
 from engine.cli.helping import Group
 from engine.cli.opening import AsJson, InWorkspace, opened, say, show_json, show_table, where_mails_go
-from engine.cli.preview import show_preview
+from engine.cli.preview import living_user, show_preview
 from engine.cli.reports import (
     capacity_document,
     capacity_rows,
@@ -26,9 +26,8 @@ from engine.cli.reports import (
 )
 from engine.clock import format_instant, parse_duration
 from engine.domain.delivery import Sent
-from engine.domain.keys import user_key
 from engine.domain.work import AccessPath
-from engine.errors import EngineError, Fault, InvalidSource, NotFound, WrongCall
+from engine.errors import EngineError, Fault, InvalidSource, WrongCall
 
 if TYPE_CHECKING:
     from engine.app import App
@@ -303,7 +302,7 @@ def send_test(
         raise WrongCall(f"--to {to} is no address")
     with opened(context) as app:
         record = app.named(name, workspace)
-        document = _document_of(app, record, user)
+        document = living_user(app, record.workspace, user)
         now = app.clock.campaign_now()
         bounces = app.settings.email.envelope_from
         envelope = trial(app.book.of(record), message, document, to, now, app.system.system_now(), bounces)
@@ -315,13 +314,6 @@ def send_test(
         say(f"a mail to {to} is in {where}; nothing is sent (email.transport: smtp sends)")
     else:
         say(f"sent to {to}")
-
-
-def _document_of(app: App, record: CampaignRecord, user: str) -> dict[str, object]:
-    documents = app.stores.users.read_keys([user_key(record.workspace, user)])
-    if not documents:
-        raise NotFound(f"there is no user {user} in {record.workspace}")
-    return documents[0]
 
 
 def replay(

@@ -45,7 +45,7 @@ def show_preview(
         raise WrongCall("--user, --sample and --empty exclude each other", remedy="give one of them")
     with opened(context) as app:
         loaded = _loaded(app, campaign, workspace)
-        document = None if user is None else _document(app, loaded.file.workspace, user)
+        document = None if user is None else living_user(app, loaded.file.workspace, user)
         made = preview(
             loaded,
             message,
@@ -69,7 +69,8 @@ def _loaded(app: App, campaign: str, workspace: str | None) -> LoadedCampaign:
     return app.book.of(app.named(campaign, workspace)).loaded
 
 
-def _document(app: App, workspace: str, user: str) -> dict[str, object]:
+def living_user(app: App, workspace: str, user: str) -> dict[str, object]:
+    """The document of a user as whom a mail can be made. Raises `NotFound`, also for one that was deleted."""
     documents = app.stores.users.read_keys([user_key(workspace, user)])
     if not documents or documents[0].get("deleted"):
         raise NotFound(f"there is no user {user} in {workspace}{': deleted' if documents else ''}")

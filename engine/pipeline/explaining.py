@@ -13,6 +13,7 @@ from engine.domain.campaign import CampaignRecord
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import user_key
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason
+from engine.errors import NotFound
 from engine.failure_text import reason_of
 from engine.pipeline.book import CampaignBook, Unfit
 from engine.pipeline.compose import recipient_of
@@ -51,6 +52,8 @@ class Explanation:
     address: str = ""
 
 
+UNKNOWN: Final = "is it the user_id that was imported, and the campaign's workspace?"
+
 STUCK: Final = "the campaign is stuck, and nothing is promised until that is mended"
 
 
@@ -74,15 +77,18 @@ class Explaining:
         self._clock = clock
 
     def run(self, record: CampaignRecord, user_id: str) -> Explanation:
-        """Explain the user of this id, whether known or not."""
+        """Explain the user of this id, also one that was deleted. Raises `NotFound` where there never was one."""
         as_of = self._clock.campaign_now()
         key = user_key(record.workspace, user_id)
+        documents = self._users.read_keys([key])
+        if not documents:
+            raise NotFound(f"there is no user {user_id} in {record.workspace}", remedy=UNKNOWN)
+        document = documents[0]
         try:
             entry = self._book.of(record)
         except Unfit as error:
-            return self._unfit(record, user_id, key, as_of, reason_of(error))
-        documents = self._users.read_keys([key])
-        row = entry.catalogue.row(documents[0]) if documents else None
+            return self._unfit(record, user_id, document, as_of, reason_of(error))
+        row = entry.catalogue.row(document)
         queries = entry.compiled.queries
         events = self._events.fetch([key], queries, as_of)[key] if queries else ()
         facts = Facts(row, events)
@@ -91,31 +97,29 @@ class Explaining:
         latest = stays[-1] if stays else None
         decision = decide(campaign, self._book.profile(record), facts, latest, as_of)
         leaves: Sequence[LeafResult] = ()
-        if row is not None and not row.deleted:
+        if not row.deleted:
             own = tuple(events[i] for i in campaign.audience.positions)
             leaves = campaign.audience.compiled.explain(row, own, as_of)
         return Explanation(
             record=record,
             user=user_id,
             as_of=as_of,
-            known=row is not None and not row.deleted,
+            known=not row.deleted,
             matches=campaign.audience.matches(facts, as_of),
             now=_sentence(campaign, facts, latest, decision, as_of, record),
             next_look=latest.due_at if latest is not None and not _stands(record) else None,
             audience=leaves,
             stays=stays,
-            address=self._address(record.workspace, documents[0]) if documents else "",
+            address=unreachable(self._suppressions, record.workspace, document),
         )
 
-    def _address(self, workspace: str, document: Document) -> str:
-        return unreachable(self._suppressions, workspace, document)
-
-    def _unfit(self, record: CampaignRecord, user_id: str, key: str, as_of: Instant, reason: str) -> Explanation:
+    def _unfit(
+        self, record: CampaignRecord, user_id: str, document: Document, as_of: Instant, reason: str
+    ) -> Explanation:
         """What is known without the campaign's rules, which cannot be read."""
-        documents = self._users.read_keys([key], {"deleted": 1})
-        known = bool(documents) and not documents[0].get("deleted")
-        now = f"{STUCK}: {reason}"
-        return Explanation(record, user_id, as_of, known, False, now, None, (), self._stays.all_of(record.uid, key))
+        known, now = not document.get("deleted"), f"{STUCK}: {reason}"
+        stays = self._stays.all_of(record.uid, user_key(record.workspace, user_id))
+        return Explanation(record, user_id, as_of, known, False, now, None, (), stays)
 
 
 def unreachable(suppressions: SuppressionStore, workspace: str, document: Document) -> str:
@@ -168,9 +172,7 @@ def _sentence(
 
 
 def _outside(campaign: CompiledCampaign, facts: Facts, stay: Enrolment | None, as_of: Instant) -> str:
-    if facts.row is None:
-        return "no such user is known"
-    if facts.row.deleted:
+    if facts.row is None or facts.row.deleted:
         return "the user was deleted"
     converting = "" if stay is None else _converting(campaign, stay, as_of)
     if stay is not None and campaign.intake_open and campaign.again_after is not None and stay.ended_at is not None:

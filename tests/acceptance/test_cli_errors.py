@@ -88,6 +88,8 @@ def test_a_mistake_in_any_file_has_path_line_and_column(
         "import users nosuch.csv -w shop",
         "queue replay nosuch",
         "queue deadletters nosuch",
+        "queue replay fast nosuch",
+        "queue drop fast nosuch",
         "worker nosuch",
         "clock advance --by soon",
         "clock advance --to sometime",

@@ -51,12 +51,18 @@ def test_explain_says_that_a_campaign_was_not_launched(shop: World, tidegate: Ti
     assert "draft" in explained(tidegate, "sam")["now"]
 
 
-def test_explain_knows_an_unknown_user(shop: World, tidegate: Tidegate) -> None:
+def test_explain_refuses_an_unknown_user_and_knows_one_that_was_erased(shop: World, tidegate: Tidegate) -> None:
     shop.launch("series")
     shop.settle()
-    told = explained(tidegate, "nobody")
-    assert (told["known"], told["matches"], told["stays"]) == (False, False, [])
-    assert told["now"] == "no such user is known"
+    for form in ((), ("--json",)):
+        told = tidegate("explain", "series", "nobody", *form)
+        assert (told.code, told.out) == (2, "")
+        assert told.err.startswith("tidegate: there is no user nobody in shop\n")
+    assert tidegate("user", "erase", "sam", "-w", "shop", "--yes").code == 0
+    shop.settle()
+    gone = explained(tidegate, "sam")
+    assert (gone["known"], gone["matches"], gone["now"]) == (False, False, "the user was deleted")
+    assert [stay["reason"] for stay in gone["stays"]] == ["deleted"]
 
 
 def test_explain_names_the_leaf_that_fails_and_its_data(shop: World, tidegate: Tidegate) -> None:
@@ -175,6 +181,8 @@ def test_a_user_can_be_shown_and_erased_for_good(shop: World, tidegate: Tidegate
     assert shop.database["list_members"].count_documents({}) == 0
     assert "sam@x.example" not in str(told)
     told = tidegate(*PREVIEW, "sam")
+    assert (told.code, told.err) == (2, "tidegate: there is no user sam in shop: deleted\n")
+    told = tidegate("campaign", "test-send", "series", "one", "--user", "sam", "--to", "me@office.example")
     assert (told.code, told.err) == (2, "tidegate: there is no user sam in shop: deleted\n")
     assert shop.database["users"].count_documents({"email": "sam@x.example"}) == 0
 
