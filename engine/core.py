@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from engine.batching import Tuner
 from engine.clock import SystemClock
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from engine.settings import Settings
 
 
+COMMAND: Final = "command"
+"""The process of a command, which ends by itself: nobody follows how it fares."""
+
+
 @dataclass
 class Hooks:
     """What the outer floors give: the way to the actors, when to stop, and what follows new policies.
@@ -36,7 +40,7 @@ class Hooks:
     `threads` are the threads of this process that may deliver.
     """
 
-    process: str = "command"
+    process: str = COMMAND
     messenger: Messenger | None = None
     stop: Callable[[], bool] = bool
     threads: int = 1
@@ -75,7 +79,7 @@ class Core:
 
     @cached_property
     def catalogues(self) -> LiveWorkspaces:
-        """The field catalogues of all workspaces, as they are in force at each moment. Raises `InvalidSource`."""
+        """The field catalogues of all workspaces, as they are in force at each moment."""
         from engine.predicate.workspace_set import LiveWorkspaces
 
         watcher = self.workspace_watcher
@@ -83,14 +87,17 @@ class Core:
 
     @cached_property
     def workspace_watcher(self) -> WorkspaceWatcher:
-        """The workspaces in force; `watch_files` makes it follow the folder. Raises `InvalidSource` at first."""
-        from engine.predicate.workspace import read_workspaces
+        """The workspaces in force; `watch_files` makes it follow the folder.
+
+        A file that cannot be read costs a command its own workspace alone, and a process the start.
+        """
+        from engine.predicate.workspace import read_each
         from engine.predicate.workspace_set import WorkspaceSet, WorkspaceWatcher
 
         folder = self.settings.paths.workspaces
         return WorkspaceWatcher(
             folder,
-            WorkspaceSet(read_workspaces(folder)),
+            WorkspaceSet(*read_each(folder)),
             on_change=lambda new, old: self._swapped_workspaces(new, old),
             on_refused=self._refused_workspaces,
             on_valid=lambda: self.failures.worked("workspaces"),
@@ -128,10 +135,12 @@ class Core:
         """Record the policies and workspaces in force, and follow their folders from now on.
 
         `process` is the name under which failures of this process are noted where the supervisor gave it none.
+        Raises `InvalidSource` where a file cannot be read.
         """
         self.hooks.process = process
+        workspaces = self.workspace_watcher.current.whole()
         self._record(self.policies)
-        self._record_workspaces(self.workspace_watcher.current)
+        self._record_workspaces(workspaces)
         for loop in ("policies", "workspaces"):
             self.failures.worked(loop)
         self.watcher.start()
@@ -151,7 +160,8 @@ class Core:
     def _refused_workspaces(self, error: InvalidSource) -> None:
         path, version = str(self.settings.paths.workspaces), self.catalogues.version
         emit("workspace.refused", workspace_set=version, path=path, faults=len(error.faults), text=str(error))
-        self.failures.failed("workspaces", f"the files are invalid, the last good set stays in force: {error}")
+        if self.hooks.process != COMMAND:  # a command that meets them says so itself
+            self.failures.failed("workspaces", f"the files are invalid, the last good set stays in force: {error}")
 
     def _record(self, policies: PolicySet) -> None:
         self.stores.policy_versions.record(policies.version, policies.plain(), self.system.system_now())

@@ -65,6 +65,10 @@ class InvalidSource(AuthorError):
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
 
+class BrokenFile(InvalidSource):
+    """A file that something else relies on has mistakes: whoever tells of it names the places too."""
+
+
 class WrongCall(AuthorError):
     """A command, an argument or a value in a call is wrong."""
 

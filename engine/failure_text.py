@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from typing import Final
 
-from engine.errors import EngineError, InvalidSource, ProgrammerError
+from engine.errors import BrokenFile, EngineError, Fault, InvalidSource, ProgrammerError
 
 LONGEST: Final = 400
 """Characters of one reason: it stands in tables and log lines."""
@@ -26,16 +26,22 @@ def reason_of(error: BaseException) -> str:
     all others, whose text may quote a user's data, only the kind and the place in the code are told.
     """
     if isinstance(error, InvalidSource):
-        shown = [f"{fault.where}: {fault.problem}" if fault.where else fault.problem for fault in error.faults]
+        named = isinstance(error, BrokenFile)
+        shown = [str(fault) if named else _without_place(fault) for fault in error.faults]
         more = f" (and {len(shown) - MOST_FAULTS} more)" if len(shown) > MOST_FAULTS else ""
         return _cut("; ".join(shown[:MOST_FAULTS]) + more)
     if isinstance(error, EngineError) and not isinstance(error, ProgrammerError):
-        return _cut(f"{error}: {error.remedy}" if error.remedy else str(error))
+        return _cut(f"{error}; {error.remedy}" if error.remedy else str(error))
     if isinstance(error, OSError) and error.strerror:
         return _cut(f"{error.strerror}{f': {error.filename}' if error.filename else ''}")
     code = getattr(error, "code", None)
     told = f"{type(error).__name__}{f' {code}' if isinstance(code, int) else ''}"
     return _cut(f"{told} at {_place(error)}" if error.__traceback__ else told)
+
+
+def _without_place(fault: Fault) -> str:
+    """A mistake in what is stored: no file has it there."""
+    return f"{fault.where}: {fault.problem}" if fault.where else fault.problem
 
 
 def is_about_data(error: BaseException) -> bool:

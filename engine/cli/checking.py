@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from engine.app import App
     from engine.stores.process_failures import ProcessFailure
 
+_NO_WORKSPACE = ("no workspace file", "add one")
 PACKAGES = ("dramatiq", "redis", "pymongo", "elasticsearch", "structlog")
 
 
@@ -109,7 +110,7 @@ def _checks(app: App) -> dict[str, Callable[[], str]]:
     from engine.stores.probes import probe_mongo
 
     return {
-        "workspaces": lambda: ", ".join(sorted(app.catalogues)) or _wrong("no workspace file", "add one"),
+        "workspaces": lambda: ", ".join(sorted(app.workspace_watcher.current.whole())) or _wrong(*_NO_WORKSPACE),
         "policies": lambda: f"version {app.policies.version}",
         "mongodb": lambda: probe_mongo(app.stores.database),
         "broker": lambda: _broker(app),
@@ -214,11 +215,12 @@ def _processes(app: App) -> str:
 def migrate_all(context: typer.Context) -> None:
     """Create indexes and templates that are missing, and bring aggregates in line with their declarations."""
     with opened(context) as app:
+        workspaces = app.workspace_watcher.current.whole()
         count = migrate(app, search_needed=True)
         say(
             f"{count} indexes of MongoDB are there; "
             + ("the users' index too" if app.stores.user_index else "no search")
         )
-        for name, catalogue in app.catalogues.items():
+        for name, catalogue in workspaces.items():
             changed = sum(len(keys) for keys in app.stores.derivation(catalogue).derive_all())
             say(f"{name}: {changed} users had aggregates to bring in line")

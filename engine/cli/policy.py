@@ -180,9 +180,10 @@ def _edited(folder: Path, file: Path | None) -> PolicySet:
 
 def _facts(paths: Paths, policies: PolicySet, files: Iterable[Path]) -> list[CampaignFacts]:
     from engine.campaign.load import load_campaign
-    from engine.predicate.workspace import read_workspaces
+    from engine.predicate.workspace import read_each
+    from engine.predicate.workspace_set import WorkspaceSet
 
-    catalogues = read_workspaces(paths.workspaces)
+    catalogues = WorkspaceSet(*read_each(paths.workspaces))
     return [load_campaign(file, catalogues, policies).facts for file in files]
 
 

@@ -16,6 +16,8 @@ from engine.clock import Clock, Instant, millis
 from engine.domain.campaign import CampaignRecord
 from engine.domain.counts import Population
 from engine.domain.lifecycle import CampaignState
+from engine.errors import EngineError
+from engine.failure_text import reason_of
 from engine.pipeline.book import CampaignBook, Entry
 from engine.predicate.compiled import CompiledPredicate, Crossing
 
@@ -38,7 +40,8 @@ class Advice:
     `part` says which; `served_by` names the index, list or key range that serves it (None: a scan reads all `users` of
     the workspace). `reads` is about how many users are read to find it (None: only those who are looked at anyway).
     `index` is the one that is missing, in order of its keys, and `would_read` about how many users it would leave to
-    read; both None where none would help. `estimated` tells that `users` were not counted.
+    read; both None where none would help. `estimated` tells that `users` were not counted. `problem` says why a
+    campaign cannot be read; nothing else is known of it then.
     """
 
     workspace: str
@@ -50,10 +53,13 @@ class Advice:
     index: tuple[str, ...] | None = None
     would_read: int | None = None
     estimated: bool = False
+    problem: str = ""
 
     @property
     def text(self) -> str:
         """One line for people."""
+        if self.problem:
+            return f"cannot be read: {self.problem}"
         if self.served_by is not None:
             about = "those who are looked at" if self.reads is None else f"about {self.reads:,} users"
             return f"{self.part}: {self.served_by}, {about}"
@@ -97,16 +103,24 @@ class Advising:
         self._totals: dict[str, Population] = {}
 
     def advise(self) -> list[Advice]:
-        """The advice for every campaign that is not over, by workspace and name. Raises what `CampaignBook.of` does."""
+        """The advice for every campaign that is not over, by workspace and name."""
         as_of = self._clock.campaign_now()
         self._known.clear()
         self._totals.clear()
         return [
-            replace(advice, estimated=self._totals[advice.workspace].estimated)
+            advice if advice.problem else replace(advice, estimated=self._totals[advice.workspace].estimated)
             for record in self._campaigns.everything()
             if record.state not in OVER
-            for advice in self._campaign(self._book.of(record), as_of)
+            for advice in self._of(record, as_of)
         ]
+
+    def _of(self, record: CampaignRecord, as_of: Instant) -> Sequence[Advice]:
+        """The advice for one campaign; one that cannot be read costs only its own."""
+        try:
+            entry = self._book.of(record)
+        except EngineError as error:
+            return [Advice(record.workspace, record.name, "file", None, 0, None, problem=reason_of(error))]
+        return list(self._campaign(entry, as_of))
 
     def _campaign(self, entry: Entry, as_of: Instant) -> Iterator[Advice]:
         record, campaign = entry.record, entry.compiled

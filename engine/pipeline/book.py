@@ -175,8 +175,7 @@ class CampaignBook:
             try:
                 entry = self._compiled(record)
             except EngineError as error:
-                unfit = error if isinstance(error, Unfit) else _unfit(record, reason_of(error))
-                failed = self._unfit[record.uid] = (_key(record), catalogue, unfit)
+                failed = self._unfit[record.uid] = (_key(record), catalogue, _misfit(record, error))
             else:
                 self._unfit.pop(record.uid, None)
                 return entry
@@ -259,6 +258,13 @@ def with_shapes(record: CampaignRecord, loaded: LoadedCampaign) -> CampaignRecor
     fields, events, _ = _named(compile_campaign(record, loaded))
     shapes = {name: shape_of_field(loaded.catalogue, name) for name in sorted(fields | events)}
     return replace(record, shapes={name: shape for name, shape in shapes.items() if shape is not None})
+
+
+def _misfit(record: CampaignRecord, error: EngineError) -> Unfit:
+    """Why a campaign does not fit; an error that says what to do is not told another thing to do."""
+    if isinstance(error, Unfit):
+        return error
+    return Unfit(str(error), remedy=error.remedy) if error.remedy else _unfit(record, reason_of(error))
 
 
 def _unfit(record: CampaignRecord, reason: str) -> Unfit:

@@ -42,22 +42,34 @@ def closest(word: str, among: Iterable[str], *, case: bool = False) -> str:
 
 def read_workspaces(folder: Path) -> dict[str, Catalogue]:
     """The catalogues of every `*.yaml` of a folder, by workspace. Raises `InvalidSource` for all files at once."""
+    found, broken = read_each(folder)
+    if broken:
+        raise InvalidSource([fault for error in broken.values() for fault in error.faults])
+    return found
+
+
+def read_each(folder: Path) -> tuple[dict[str, Catalogue], dict[str, InvalidSource]]:
+    """The catalogues of the files that are valid, by workspace, and the mistakes of each other, by its file's name."""
     found: dict[str, Catalogue] = {}
-    faults: list[Fault] = []
+    broken: dict[str, InvalidSource] = {}
     for path in files_of(folder):
-        shown = f"{folder.name}/{path.name}"
         if path.suffix != ".yaml":
-            faults.append(Fault(Mark(shown, 1, 1), "", "this file is not read", f"rename it to {path.stem}.yaml"))
+            unread = Fault(Mark(f"{folder.name}/{path.name}", 1, 1), "", "this file is not read", _renamed(path))
+            broken[path.stem] = InvalidSource([*_faults(broken.get(path.stem)), unread])
             continue
         try:
-            catalogue = read_workspace(path)
+            found[path.stem] = read_workspace(path)
         except InvalidSource as error:
-            faults += error.faults
-            continue
-        found[catalogue.workspace] = catalogue
-    if faults:
-        raise InvalidSource(faults)
-    return found
+            broken[path.stem] = InvalidSource([*_faults(broken.get(path.stem)), *error.faults])
+    return found, broken
+
+
+def _renamed(path: Path) -> str:
+    return f"rename it to {path.stem}.yaml"
+
+
+def _faults(error: InvalidSource | None) -> tuple[Fault, ...]:
+    return () if error is None else error.faults
 
 
 def files_of(folder: Path) -> list[Path]:

@@ -10,20 +10,33 @@ from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 
-from engine.errors import Fault, InvalidSource, Mark
+from engine.errors import BrokenFile, Fault, InvalidSource, Mark
 from engine.folder_watcher import INTERVAL, FolderWatcher
 from engine.predicate.fields import BUILTINS, Catalogue
 from engine.predicate.workspace import files_of, read_workspaces
 
 
 class WorkspaceSet(Mapping[str, Catalogue]):
-    """The catalogues of all workspaces by name; it never changes."""
+    """The catalogues of all workspaces by name; it never changes.
 
-    def __init__(self, catalogues: Mapping[str, Catalogue]) -> None:
-        self._catalogues = MappingProxyType(dict(catalogues))
+    `broken` has the mistakes of files that cannot be read: whoever asks for one of these workspaces gets
+    `BrokenFile`. A command may go on with the others; a process that works on every workspace asks for a whole set.
+    """
+
+    def __init__(self, catalogues: Mapping[str, Catalogue], broken: Mapping[str, InvalidSource] | None = None) -> None:
+        self._broken = MappingProxyType(dict(broken or {}))
+        self._catalogues = MappingProxyType({name: one for name, one in catalogues.items() if name not in self._broken})
 
     def __getitem__(self, workspace: str) -> Catalogue:
+        if workspace in self._broken:
+            raise BrokenFile(self._broken[workspace].faults)
         return self._catalogues[workspace]
+
+    def whole(self) -> WorkspaceSet:
+        """This set, if every file can be read. Raises `InvalidSource` with the mistakes of all."""
+        if self._broken:
+            raise InvalidSource([fault for error in self._broken.values() for fault in error.faults])
+        return self
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._catalogues)

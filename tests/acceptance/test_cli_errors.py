@@ -206,3 +206,38 @@ def test_a_full_disk_under_stdout_is_told_without_a_traceback(installation: Inst
         )
     assert ran.stderr == "tidegate: the system refused: No space left on device\n  --debug shows where\n"
     assert ran.returncode == 1
+
+
+def test_a_broken_workspace_file_costs_its_own_campaigns_alone(tidegate: Tidegate, installation: Installation) -> None:
+    world = installation.world
+    world.workspace("other")
+    world.reload()
+    world.user("u")
+    world.user("v", "other")
+    world.apply({"campaign": "mine"})
+    world.apply({"campaign": "theirs", "workspace": "other"})
+    broken = installation.folder / "conf" / "workspaces" / "other.yaml"
+    broken.write_text("workspace: other\nattributes: {age: intt}\n")
+    place = "workspaces/other.yaml:2:19: attributes.age"
+
+    rows = {row["check"]: row for row in tidegate("check", "--json").document}
+    assert (rows["workspaces"]["ok"], rows["campaigns"]["ok"]) == (False, False)
+    assert place in rows["workspaces"]["told"]
+    assert place in rows["campaigns"]["told"]
+    assert rows["campaigns"]["told"].startswith("other/theirs: ")
+    assert "shop/mine" not in rows["campaigns"]["told"]
+
+    assert tidegate("campaign", "plan", "mine").code == 0
+    assert tidegate("explain", "mine", "u").code == 0
+    assert tidegate("campaign", "launch", "mine").code == 0
+    told = tidegate("check", "--indexes")
+    assert told.code == 0
+    assert "campaign shop/mine: audience: " in told.out
+    assert f"campaign other/theirs: cannot be read: conf/{place}" in told.out
+    for words in ("campaign plan theirs", "explain theirs v", "import users u.csv -w other", "migrate"):
+        told = tidegate(*words.split())
+        assert (told.code, told.out) == (2, "")
+        assert place in told.err, "who needs the file is told where it is wrong"
+    process = installation.start("clock", "run")
+    assert process.wait(60) == 2, "a process works on every workspace"
+    assert place in installation.said()

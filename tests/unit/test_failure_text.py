@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pymongo.errors import BulkWriteError, OperationFailure
 
-from engine.errors import Fault, InvalidSource, Mark, NotFound, OperatorError, ProgrammerError
+from engine.errors import BrokenFile, Fault, InvalidSource, Mark, NotFound, OperatorError, ProgrammerError
 from engine.failure_text import LONGEST, is_about_data, reason_of
 
 PLACE = Mark("campaign c", 1, 1)
@@ -21,12 +21,13 @@ def raised(error: Exception) -> Exception:
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (NotFound("workspace shop has no file", remedy="add it"), "workspace shop has no file: add it"),
+        (NotFound("workspace shop has no file", remedy="add it"), "workspace shop has no file; add it"),
         (InvalidSource([Fault(PLACE, "audience", "no field plan")]), "audience: no field plan"),
         (
             InvalidSource([Fault(PLACE, f"m[{i}]", "no") for i in range(5)]),
             "m[0]: no; m[1]: no; m[2]: no (and 2 more)",
         ),
+        (BrokenFile([Fault(Mark("shop.yaml", 2, 9), "age", "no type")]), "shop.yaml:2:9: age: no type"),
         (OSError(28, "No space left on device", "/var/mail"), "No space left on device: /var/mail"),
         (OperationFailure("not authorized: secret@example.org", 13), "OperationFailure 13"),
         (ValueError("secret@example.org"), "ValueError"),
