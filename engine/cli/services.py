@@ -94,11 +94,13 @@ def down(context: typer.Context) -> None:
     """End what `tidegate up` runs for this folder, processes and local services, also what a killed run left."""
     settings = settings_of(context)
     presence = Presence(settings.paths.var)
-    command = presence.command()
-    if presence.end(_DOWN_PATIENCE):
-        say(f"ended {command}")
-    ended = LocalServices.of(settings).stop(everything=True)
-    say(f"ended {', '.join(ended)}" if ended else "no local service was running")
+    runner, command = presence.runner(), presence.command()
+    services = LocalServices.of(settings)
+    ran = {one.name for one in services.status() if one.state == "running"}
+    ended = [f"{command} (pid {runner.pid})"] if runner and presence.end(_DOWN_PATIENCE) else []
+    ran.update(services.stop(everything=True))  # what the runner did not end; most often it has ended all
+    ended += [name for name in NAMES if name in ran]
+    say(f"ended {', '.join(ended)}" if ended else f"nothing runs for {settings.paths.var}")
 
 
 def _durations(texts: list[str] | tuple[str, ...], names: list[str]) -> dict[str, timedelta]:

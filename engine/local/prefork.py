@@ -54,7 +54,7 @@ def keep_children(
 
     Whom a signal ended is forked again, and who ended with a code that is `curable`. Who ended by itself with another
     code had a reason (a wrong setting, a service that is away): the others are told to end, and that is the parent's
-    code, for whoever supervises it. `say` is told of every death.
+    code, for whoever supervises it. `say` is told of every death that our exit code does not tell.
 
     Call it in the main thread while there is no other. TERM, HUP and Ctrl-C are passed on as one TERM; who has not
     ended shortly before `patience` is killed. A second Ctrl-C kills at once. A child in which this returns has the
@@ -133,12 +133,21 @@ class _Parent:
             if pid:
                 healthy = now - child.born >= self.again.healthy.total_seconds()
                 child.deaths = 1 if healthy else child.deaths + 1
-                child.pid, child.due = 0, now + self.again.delay(child.deaths).total_seconds()
+                delay = self.again.delay(child.deaths).total_seconds()
+                child.pid, child.due = 0, now + delay
                 code = os.waitstatus_to_exitcode(status)
-                if not self.heard:
-                    self.say(f"process {child.number} ({pid}) ended {how_ended(code)}")
-                if code >= 0 and code not in self.curable:
+                ends_all = code >= 0 and code not in self.curable
+                if not self.heard and not self.ended:
+                    self._say(f"child {child.number} (pid {pid}) ended {how_ended(code)}", delay, ends_all=ends_all)
+                if ends_all:
                     self.ended.append(code)
+
+    def _say(self, death: str, delay: float, *, ends_all: bool) -> None:
+        """Tell of a death and of what follows; that an only child takes us with it, our own exit code tells."""
+        if not ends_all:
+            self.say(f"{death}; it is forked again in {delay:g} s")
+        elif len(self.children) > 1:
+            self.say(f"{death}; the others are told to end")
 
     def _tell(self, number: signal.Signals) -> None:
         for child in self.children:

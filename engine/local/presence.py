@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from engine.births import Born, myself
-from engine.errors import WrongCall
+from engine.errors import OperatorError, WrongCall
 from engine.local.processes import POLL
 
 
@@ -63,7 +63,10 @@ class Presence:
         return {key: str(value) for key, value in told.items()} if isinstance(told, dict) else {}
 
     def end(self, patience: timedelta) -> bool:
-        """Tell the runner to end and wait for it; after `patience` tell it again, which kills. False: none ran."""
+        """Tell the runner to end and wait for it; after `patience` tell it again, which kills. False: none ran.
+
+        Raises `OperatorError` where it outlives that too.
+        """
         runner = self.runner()
         if runner is None:
             return False
@@ -74,5 +77,7 @@ class Presence:
             while runner.alive and time.monotonic() < deadline:
                 time.sleep(POLL.total_seconds())
             if not runner.alive:
-                break
-        return True
+                return True
+        raise OperatorError(
+            f"{self.command()} (pid {runner.pid}) does not end", remedy=f"end it yourself: kill -KILL {runner.pid}"
+        )

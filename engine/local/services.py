@@ -18,6 +18,7 @@ from concurrent.futures import wait as wait_for
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -247,8 +248,8 @@ class LocalServices:
 
     def _end(self, entries: Mapping[ServiceName, Entry], *, discard: bool = False) -> list[ServiceName]:
         groups = {name: group for name, entry in entries.items() if (group := _group(entry))}
-        strays = [group for name in entries for group in marked_groups(MARK, self._mark(name))]
-        end_groups([*groups.values(), *strays], patience=timedelta(0) if discard else STOP_PATIENCE)
+        strays = {name: marked_groups(MARK, self._mark(name)) for name in entries}
+        end_groups([*groups.values(), *chain.from_iterable(strays.values())], patience=timedelta(0) if discard else STOP_PATIENCE)
         for child in self._children.values():
             child.wait()
         self._children.clear()
@@ -257,7 +258,7 @@ class LocalServices:
             self._record.write(name, replace(entry, process=None))
             if discard:
                 shutil.rmtree(entry.home, ignore_errors=True)
-        return list(groups)
+        return [name for name in entries if name in groups or strays[name]]
 
     def _started(self, name: ServiceName, entry: Entry) -> bool:
         """Whether what is recorded is what this object started or took over, not what another started after a crash."""

@@ -115,7 +115,7 @@ def test_up_starts_services_and_processes_and_down_ends_them_all(tidegate: Tideg
     assert second.returncode == 2
 
     down = tidegate("down")
-    assert "ended tidegate up" in down.communicate()[0]
+    assert down.communicate()[0] == f"ended tidegate up (pid {up.pid}), mongo, broker, cache\n"
     up.communicate()
     assert (down.returncode, up.returncode) == (0, 0)
     code, ended, pid = states(tidegate)
@@ -123,6 +123,7 @@ def test_up_starts_services_and_processes_and_down_ends_them_all(tidegate: Tideg
     assert set(ended.values()) == {"ended", "given"}
     assert pid is None
     assert "nothing runs" in tidegate("status").communicate()[0]
+    assert tidegate("down").communicate()[0] == "nothing runs for var\n"
 
 
 def test_ctrl_c_ends_up_with_its_services(tidegate: Tidegate, tmp_path: Path) -> None:
@@ -145,7 +146,7 @@ def test_detached_services_stay_until_down(tidegate: Tidegate) -> None:
     assert up.returncode == 0
     assert states(tidegate)[1]["mongo"] == "running"
     down = tidegate("down")
-    assert "mongo, broker, cache" in down.communicate()[0]
+    assert down.communicate()[0] == "ended mongo, broker, cache\n"
     assert states(tidegate)[1]["mongo"] == "ended"
 
 

@@ -80,7 +80,8 @@ def test_a_child_that_is_killed_is_forked_again_and_its_sibling_never_notices(ke
     parent = keep(2)
     first, second = parent.born(), parent.born()
     os.kill(first, signal.SIGKILL)
-    assert parent.line() in {f"told process {number} ({first}) ended by SIGKILL" for number in (1, 2)}
+    again = "ended by SIGKILL; it is forked again in 0.05 s"
+    assert parent.line() in {f"told child {number} (pid {first}) {again}" for number in (1, 2)}
     third = parent.born()
     assert {one.pid for one in psutil.Process(parent.process.pid).children()} == {second, third}
 
@@ -88,7 +89,7 @@ def test_a_child_that_is_killed_is_forked_again_and_its_sibling_never_notices(ke
 def test_one_that_ends_itself_because_it_is_unwell_is_forked_again_too(keep: Keep) -> None:
     parent = keep(do="tell(f'born {os.getpid()}'); sys.exit(70)")
     first = parent.born()
-    assert parent.line() == f"told process 1 ({first}) ended with code 70"
+    assert parent.line() == f"told child 1 (pid {first}) ended with code 70; it is forked again in 0.05 s"
     assert parent.born() != first
 
 
@@ -98,7 +99,8 @@ def test_one_that_ends_with_another_code_ends_all_and_its_code_is_told(keep: Kee
     os.kill(first, signal.SIGUSR1)
     said, _ = parent.process.communicate()
     assert parent.process.returncode == 3
-    assert said.startswith("told process ")
+    (line,) = [line for line in said.splitlines() if line.startswith("told ")]
+    assert line.endswith(f" (pid {first}) ended with code 3; the others are told to end")
     assert not psutil.pid_exists(second)
 
 
@@ -106,7 +108,7 @@ def test_the_parent_ends_with_its_last_child_and_not_with_its_patience(keep: Kee
     parent = keep(do="sys.exit(2)", patience=3_600)
     said, _ = parent.process.communicate(timeout=60)
     assert parent.process.returncode == 2
-    assert said.startswith("told process 1 ")
+    assert said == "over\n", "whoever supervises tells of our code"
 
 
 def test_a_term_reaches_the_children_and_the_parent_ends_after_them(keep: Keep) -> None:
