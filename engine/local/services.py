@@ -249,7 +249,8 @@ class LocalServices:
     def _end(self, entries: Mapping[ServiceName, Entry], *, discard: bool = False) -> list[ServiceName]:
         groups = {name: group for name, entry in entries.items() if (group := _group(entry))}
         strays = {name: marked_groups(MARK, self._mark(name)) for name in entries}
-        end_groups([*groups.values(), *chain.from_iterable(strays.values())], patience=timedelta(0) if discard else STOP_PATIENCE)
+        everything = [*groups.values(), *chain.from_iterable(strays.values())]
+        end_groups(everything, patience=timedelta(0) if discard else STOP_PATIENCE)
         for child in self._children.values():
             child.wait()
         self._children.clear()
