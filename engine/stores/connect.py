@@ -16,7 +16,7 @@ from pymongo.read_concern import ReadConcern
 from engine.errors import WrongCall
 from engine.service_addresses import MONGO, REDIS, require_readable
 from engine.stores.documents import Document
-from engine.stores.trouble import NOT_FIT, mongo_trouble
+from engine.stores.trouble import AWAY, NOT_FIT, mongo_trouble
 
 if TYPE_CHECKING:
     import redis
@@ -46,6 +46,10 @@ class Refused(ConnectionFailure, OperationFailure):
     """MongoDB refuses whatever the data (rights, login, disk): an outage, and nobody's data is to blame."""
 
 
+class Away(ConnectionFailure, OperationFailure):
+    """MongoDB answers that it was away, or is about to be: an outage though it answers."""
+
+
 class EngineClient(MongoClient[Document]):
     """A client whose time limit for finding a server holds beside its limit for whole operations.
 
@@ -60,9 +64,10 @@ class EngineClient(MongoClient[Document]):
         try:
             return super()._retry_internal(*args, **options)
         except OperationFailure as error:
-            if error.code in NOT_FIT and not isinstance(error, Refused):
-                raise Refused(str(error), error.code, error.details) from error
-            raise
+            if isinstance(error, Refused | Away) or error.code not in NOT_FIT | AWAY:
+                raise
+            kind = Refused if error.code in NOT_FIT else Away
+            raise kind(str(error), error.code, error.details) from error
 
 
 def mongo_client(url: str) -> MongoClient[Document]:

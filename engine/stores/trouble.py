@@ -22,6 +22,14 @@ NO_SPACE: Final = 14031
 NOT_FIT: Final = frozenset({UNAUTHORIZED, LOGIN_FAILED, NO_SPACE})
 """Codes by which MongoDB refuses whatever the data: nobody's data is to blame."""
 
+AWAY: Final = frozenset({6, 7, 43, 89, 91, 94, 133, 134, 189, 237, 262, 9001, 10107, 11600, 11602, 13435, 13436})
+"""Codes by which MongoDB answers while its servers go, come or change places; what was asked is asked again.
+
+Hosts and sockets (6, 7, 89, 9001), a cursor that a restart forgot or a step-down ended (43, 237), shutting down (91,
+11600), no configuration yet or no server that fits (94, 133, 134), another primary (189, 10107, 11602, 13435, 13436),
+no time left (262).
+"""
+
 _TLS: Final = re.compile(r"\b(SSL|TLS|certificate)", re.IGNORECASE)
 _FORBIDDEN: Final = re.compile(r'execute command \{ (\w+): "?([\w.$]+)"?.*', re.DOTALL)
 _LONGEST: Final = 160
@@ -70,6 +78,8 @@ def _refused_by_mongo(code: int | None, text: str) -> EngineError:
     if code == UNAUTHORIZED:
         told = _FORBIDDEN.sub(r"execute \1 of \2", text).partition(" {")[0]
         return OperatorError(f"MongoDB does not allow it: {_first(told)}", remedy=_RIGHTS)
+    if code in AWAY:
+        return ServiceUnreachable(f"MongoDB was away for a moment ({code}): {_first(text)}", remedy=_STATUS)
     if code == NO_SPACE:
         return OperatorError("MongoDB has no space left on its disk", remedy=_ROOM)
     return OperatorError(f"MongoDB refuses ({code}): {_first(text.partition(' {')[0])}", remedy=_STATUS)

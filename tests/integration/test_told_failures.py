@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, Final
 
 import pytest
@@ -14,6 +15,7 @@ from engine.domain.stuck import StuckBy
 from engine.errors import OperatorError
 from engine.pipeline import looking, obstacles, working
 from engine.pipeline.loop_failures import WRITTEN, LoopFailures
+from engine.stores.connect import Away
 from engine.telemetry.events import Heard, listening
 from tests.integration.pipeline_shop import hurry
 from tests.integration.pipeline_world import World
@@ -95,7 +97,7 @@ def test_what_keeps_failing_makes_the_campaign_stuck_with_its_reason_until_it_is
             world.step()
         record = world.record("c")
         assert set(record.stuck_by) == {FAILING[what]}
-        assert record.stuck_by[FAILING[what]].reason.endswith(f"{WHY}: make room on it")
+        assert record.stuck_by[FAILING[what]].reason.endswith(f"{WHY}; make room on it")
         assert [one.fields["text"] for one in heard.of("campaign.stuck")] == [record.stuck]
         assert not list(world.database["slices"].find({"$or": [{"suspect": True}, {"state": "split"}]}))
         assert "stuck" in world.app.explaining.run(record, "u").now
@@ -122,7 +124,7 @@ def test_changes_that_cannot_be_evaluated_make_the_campaign_stuck_and_none_is_lo
         world.user("u")
         for _ in range(6):
             world.step()
-        assert world.record("c").stuck == f"evaluating users who changed fails: {WHY}: make room on it"
+        assert world.record("c").stuck == f"evaluating users who changed fails: {WHY}; make room on it"
         assert world.record("other").stuck is None
         assert world.sent() == [("u", "one")], "the other campaign goes on"
         assert [one.loop for one in world.app.stores.process_failures.everything()] == ["looks"]
@@ -200,10 +202,40 @@ def test_a_feed_that_fails_is_noted_until_it_works_again(world: World, monkeypat
         patch.setattr(world.app.feeding, "step", refuse)
         follow(5)
     (noted,) = world.app.stores.process_failures.everything()
-    assert (noted.loop, noted.reason) == ("feed", f"{WHY}: make room on it")
+    assert (noted.loop, noted.reason) == ("feed", f"{WHY}; make room on it")
     monkeypatch.setattr(world.app.feeding, "step", lambda _: 0)
     follow(1)
     assert world.app.stores.process_failures.everything() == []
+
+
+def test_a_cursor_that_a_restart_of_mongodb_forgot_is_an_outage_and_the_feed_goes_on(world: World) -> None:
+    world.user("u")
+    feeding = world.app.feeding
+    feeding.step(timedelta(milliseconds=20))
+    stream: Any = feeding._stream
+    asked = []
+
+    def stopping() -> bool:
+        if not asked:
+            world.database.command("killCursors", "$cmd.aggregate", cursors=[stream._cursor])
+        asked.append(1)
+        return len(asked) > 5 and not world.feed()
+
+    with listening() as told:
+        following(world.app, "feed").run(stopping, lambda _: None)
+    (failed,) = told.of("engine.failed")
+    assert (failed.fields["process"], failed.fields["reason"]) == ("feed", "store_away")
+    assert isinstance(failed.fields["error"], Away)
+    assert feeding.step(timedelta(milliseconds=20)) == 0, "it follows again"
+
+
+def test_a_reading_cursor_that_a_restart_of_mongodb_forgot_is_an_outage(world: World) -> None:
+    world.users([f"u{number}" for number in range(9)])
+    cursor = world.app.stores.database["users"].find({}, batch_size=2)
+    next(cursor)
+    world.database.command("killCursors", "users", cursors=[cursor.cursor_id])
+    with pytest.raises(world.app.stores.OUTAGES):
+        list(cursor)
 
 
 def test_a_loop_that_fails_many_times_in_a_second_writes_one_note(world: World) -> None:
