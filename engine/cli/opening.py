@@ -75,6 +75,36 @@ def addressed(settings: Settings) -> Settings:
     return with_urls(settings, LocalServices.of(settings).running())
 
 
+def require_openable(settings: Settings, *, search: bool = True) -> None:
+    """Read the addresses that are given, options and all, as their drivers do; connects to nothing.
+
+    What waits for a service waits for ever where its address is wrong. `search` is for who has time for the client of
+    Elasticsearch, which takes long to import. Raises `WrongCall`.
+    """
+    services = settings.services
+    if services.mongo_url is not None:
+        from engine.stores.connect import require_mongo_options
+
+        require_mongo_options(services.mongo_url.get_secret_value())
+    if services.broker_url is not None:
+        from actors.redis_client import connect
+
+        connect(services.broker_url.get_secret_value()).close()
+    if services.cache_url is not None:
+        from engine.stores.cache_server import cache_client
+
+        cache_client(services.cache_url.get_secret_value()).close()
+    if search and services.elastic_url is not None:
+        from engine.stores.connect_elastic import elastic_client
+
+        key, ca = services.elastic_api_key, services.elastic_ca
+        elastic_client(
+            services.elastic_url.get_secret_value(),
+            api_key=key.get_secret_value() if key else None,
+            ca_certificate=str(ca) if ca else None,
+        ).close()
+
+
 def with_urls(settings: Settings, urls: Urls) -> Settings:
     """The settings with these addresses."""
     from pydantic import SecretStr

@@ -22,7 +22,7 @@ from engine.births import myself
 from engine.cli.feed import following
 from engine.cli.fleet import lanes_of, serve
 from engine.cli.forking import fork, keep
-from engine.cli.opening import addressed, migrate, say, settings_of, where_mails_go, with_urls
+from engine.cli.opening import addressed, migrate, require_openable, say, settings_of, where_mails_go, with_urls
 from engine.cli.stopping import interrupted, on_signals
 from engine.cli.usable import require_usable
 from engine.local.addresses import Urls, given
@@ -52,6 +52,7 @@ UNHEARD = timedelta(minutes=2)
 def run(context: typer.Context, *, no_services: bool, log_format: str = "") -> None:
     """Do what `engine.cli.process_commands.run` says."""
     settings = settings_of(context)
+    require_openable(settings)
     owner = myself()
     try:
         fork(1, STOP_PATIENCE, search=not no_services or settings.services.elastic_url is not None)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from engine.births import myself
-from engine.cli.opening import LogFormat, loaded_of, say, settings_of, where_mails_go
+from engine.cli.opening import LogFormat, loaded_of, require_openable, say, settings_of, where_mails_go
 from engine.cli.status import SERVICES_ONLY, show_services, status
 from engine.clock import parse_duration
 from engine.errors import WrongCall
@@ -56,6 +56,7 @@ def up(
         raise WrongCall("--detach needs --services-only", remedy="run the Procfile in the foreground")
     loaded = loaded_of(context)
     settings = loaded.settings
+    require_openable(settings)
     types = () if services_only else read_procfile(procfile)
     names = [kind.name for kind in types]
     counts = parse_scale(scale or (), names) if types else {}

@@ -6,6 +6,7 @@ from contextlib import closing
 
 from actors.redis_client import connect
 from engine.app import App
+from engine.cli.opening import require_openable
 from engine.stores.probes import probe_broker, probe_mongo
 
 
@@ -15,6 +16,7 @@ def require_usable(app: App) -> None:
     Raises `ServiceUnreachable` where one does not answer, `OperatorError` where it is not fit, `WrongCall` where its
     address cannot be read.
     """
+    require_openable(app.settings, search=False)
     probe_mongo(app.stores.database)
     url = app.settings.services.broker_url
     if url is not None:

@@ -32,6 +32,9 @@ READ_SNAPSHOT: Final = ReadConcern("snapshot")
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 """Earlier than any lease or retry: what stands for a date that is absent."""
 
+LEVELS: Final = ("local", "available", "majority", "linearizable", "snapshot")
+"""MongoDB's read concerns; the driver takes any word for one, and the server refuses every read then."""
+
 TIME_LIMIT: Final = 30.0
 """Seconds that any MongoDB operation may take, sockets and server selection included."""
 
@@ -75,9 +78,18 @@ def mongo_client(url: str) -> MongoClient[Document]:
 
     Raises `WrongCall` for a URL that cannot be read, `ServiceUnreachable` where its hosts cannot be looked up.
     """
+    return _mongo_client(url)
+
+
+def require_mongo_options(url: str) -> None:
+    """Read `url` with its options as the driver does, and connect to nothing. Raises `WrongCall`."""
+    _mongo_client(url, connect=False).close()
+
+
+def _mongo_client(url: str, **more: Any) -> MongoClient[Document]:
     limits = {"timeoutMS": int(TIME_LIMIT * 1000), "serverSelectionTimeoutMS": SELECTION_MS}
     return _opened(
-        url, limits, retryWrites=True, appname="tidegate", tz_aware=True, read_preference=ReadPreference.PRIMARY
+        url, limits, retryWrites=True, appname="tidegate", tz_aware=True, read_preference=ReadPreference.PRIMARY, **more
     )
 
 
@@ -89,6 +101,9 @@ def stream_client(url: str) -> MongoClient[Document]:
 
 def _opened(url: str, limits: dict[str, int], **options: Any) -> MongoClient[Document]:
     require_readable("services.mongo_url", url, MONGO)
+    level = _options(url).get("readconcernlevel", "majority")
+    if level not in LEVELS:
+        raise WrongCall("services.mongo_url cannot be read: readConcernLevel", remedy=f"one of {', '.join(LEVELS)}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # an option that it does not know, or whose value is no value
@@ -103,13 +118,19 @@ def _opened(url: str, limits: dict[str, int], **options: Any) -> MongoClient[Doc
 
 def _said(error: BaseException) -> str:
     """What a driver says of an option: its own words up to the value, which may be a secret."""
-    return re.split(r"[=:]|, (?:not|got)", str(error).splitlines()[0] if str(error) else type(error).__name__)[0][:120]
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return re.split(r"[=:]|, (?:not|got)| or maybe| Refer", text)[0][:120]
 
 
 def _unless_given(url: str, limits: dict[str, int]) -> dict[str, Any]:
     """Those of our time limits that `url` does not set itself (a keyword would win over the URL)."""
-    given = {name.lower() for name, _ in parse_qsl(url.partition("?")[2])}
+    given = _options(url)
     return {name: value for name, value in limits.items() if name.lower() not in given}
+
+
+def _options(url: str) -> dict[str, str]:
+    """What stands behind the `?`, by its name in small letters."""
+    return {name.lower(): value for name, value in parse_qsl(url.partition("?")[2])}
 
 
 def redis_client(url: str) -> redis.Redis:

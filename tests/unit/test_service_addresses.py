@@ -67,7 +67,15 @@ def test_another_scheme_is_refused(open_client: Any, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["timeoutMS=hunter2", "sererSelectionTimeoutMS=1", "w=1&readPreference=hunter2", "tls=hunter2", "x"]
+    "option",
+    [
+        "timeoutMS=hunter2",
+        "sererSelectionTimeoutMS=1",
+        "w=1&readPreference=hunter2",
+        "tls=hunter2",
+        "x",
+        "readConcernLevel=hunter2",
+    ],
 )
 def test_an_option_that_mongodb_does_not_know_is_refused_without_its_value(option: str) -> None:
     with pytest.raises(WrongCall) as caught:
