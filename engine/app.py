@@ -35,7 +35,7 @@ class App(Machinery):
         from engine.pipeline.steering import Steering
 
         s = self.stores
-        return Steering(s.campaigns, self.book, s.bell, self.clock)
+        return Steering(s.campaigns, self.book, s.bell, self.clock, s.counts)
 
     @cached_property
     def liveness(self) -> Liveness:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 
 from engine.clock import Instant
+from engine.domain.counts import NONE, Ends
 from engine.domain.lifecycle import GOING, CampaignState
 from engine.domain.stuck import Stuck, StuckBy
 from engine.domain.work import AccessPath
@@ -61,11 +62,12 @@ class CampaignRecord:
     to which all who are enrolled were evaluated, `intake_done` up to which everybody else was, `left_done` up to which
     those were who have left.
 
-    `renamed` gives for a message the names that it had before. `stuck_by` says why the campaign cannot go on by itself,
-    by what keeps it; `paused_reason` who or what paused it. `slowed` tells that it was measured to be slow. `shapes`
-    gives the types of the fields and events that its file names, as they were when it was applied. `converting_until`
-    stands in a campaign that has ended as long as conversions are counted in it: where the last goal window closes at
-    the latest (`FOR_EVER`: the goal has no window).
+    `accepted` are the failed and ended deliveries that stood at the last resume: a person has accepted them, and the
+    error budget counts from there on. `renamed` gives for a message the names that it had before. `stuck_by` says why
+    the campaign cannot go on by itself, by what keeps it; `paused_reason` who or what paused it. `slowed` tells that it
+    was measured to be slow. `shapes` gives the types of the fields and events that its file names, as they were when it
+    was applied. `converting_until` stands in a campaign that has ended as long as conversions are counted in it: where
+    the last goal window closes at the latest (`FOR_EVER`: the goal has no window).
     """
 
     uid: str
@@ -99,6 +101,7 @@ class CampaignRecord:
     intake_done: int = 0
     left_done: int = 0
     shapes: Mapping[str, str] = field(default_factory=dict)
+    accepted: Ends = NONE
 
     @property
     def marks(self) -> Marks:

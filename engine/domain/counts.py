@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from engine.clock import Instant
+from engine.domain.lifecycle import DeliveryState
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,21 @@ class MessageCounts:
     states: Mapping[str, int]
 
 
+class Ends(NamedTuple):
+    """Deliveries that ended by sending: those that failed, and all of them (`failed` and `sent`)."""
+
+    failed: int = 0
+    ended: int = 0
+
+    def since(self, before: Ends) -> Ends:
+        """What has come to them since `before`; a replay takes failures back, and that counts as none."""
+        return Ends(max(0, self.failed - before.failed), max(0, self.ended - before.ended))
+
+
+NONE: Final = Ends()
+"""No delivery has ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class FailureCount:
     """How many deliveries of a campaign failed for one reason, in which messages, and one of them.
@@ -71,6 +88,13 @@ class CampaignCounts:
     converted_holdout: int
     messages: Mapping[str, MessageCounts]
     last_entered: Instant | None = None
+
+    @property
+    def ends(self) -> Ends:
+        """What the error budget is judged by."""
+        states = [one.states for one in self.messages.values()]
+        failed = sum(one.get(DeliveryState.FAILED.value, 0) for one in states)
+        return Ends(failed, failed + sum(one.get(DeliveryState.SENT.value, 0) for one in states))
 
     @property
     def treated(self) -> Arm:

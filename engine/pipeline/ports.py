@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from engine.clock import Instant
 from engine.domain.campaign import CampaignRecord, Marks, Standing
-from engine.domain.counts import CampaignCounts, FailureCount, Population
+from engine.domain.counts import CampaignCounts, Ends, FailureCount, Population
 from engine.domain.delivery import Delivery, Versioned
 from engine.domain.enrolment import Enrolment, StayChange
 from engine.domain.lifecycle import CampaignState, RunState, SliceState
@@ -167,6 +167,7 @@ class CampaignStore(Protocol):
     def want_everybody(self, uid: str) -> None: ...
     def set_stuck(self, uid: str, by: StuckBy, reason: str | None) -> None: ...
     def set_slowed(self, uid: str, slowed: bool) -> None: ...
+    def accept_fewer(self, uid: str, ends: Ends) -> None: ...
 
 
 class FailureStore(Protocol):

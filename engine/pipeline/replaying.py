@@ -36,6 +36,7 @@ def replay(
         names = [one.name for one in file_from_spec(spec).messages]
         if message not in names:
             raise WrongCall(f"the campaign has no message {message}", remedy=f"it has {', '.join(names)}")
+    steering.replayed(record)
     if deliveries.has_outgoing([record.uid], None):
         steering.reopen(steering.named(record.name, record.workspace))
         bell.ring()

@@ -11,6 +11,8 @@ from engine.campaign.changes import Change, Concern, carry_aliases, changes, edi
 from engine.campaign.load import TEXTS, LoadedCampaign, file_from_spec
 from engine.clock import Clock
 from engine.domain.campaign import CampaignRecord, Plain
+from engine.domain.counts import Ends
+from engine.domain.keys import stay_prefix
 from engine.domain.lifecycle import CampaignState
 from engine.domain.refusals import check_move, refusal
 from engine.domain.template import kept_texts
@@ -19,7 +21,7 @@ from engine.errors import InvalidSource, WrongCall
 from engine.pipeline.book import CampaignBook, with_shapes
 from engine.pipeline.campaign_lookup import find_campaign
 from engine.pipeline.converting import ends_at_once
-from engine.pipeline.ports import CampaignStore, Doorbell
+from engine.pipeline.ports import CampaignStore, Doorbell, StayCounts
 from engine.pipeline.rendering_check import check_rendering
 from engine.telemetry.events import emit
 
@@ -58,7 +60,9 @@ class Steering:
         book: CampaignBook,
         bell: Doorbell,
         clock: Clock,
+        counts: StayCounts,
     ) -> None:
+        self._counts = counts
         self._campaigns = campaigns
         self._book = book
         self._bell = bell
@@ -171,7 +175,7 @@ class Steering:
         """Resume: everybody is evaluated anew, by a new run. It is one write; the next tick plans it.
 
         Of passes and due runs from before the pause it drops what nobody works on. A launch run keeps its slices and
-        its `as_of`. Inactivity counts from now.
+        its `as_of`. Inactivity and the error budget count from now: who resumes it accepts what has failed.
         """
         if record.state is not _C.PAUSED or record.resume_to is None:
             raise refusal(record, "resumed")
@@ -189,8 +193,17 @@ class Steering:
 
     def _resumed(self, record: CampaignRecord, state: CampaignState) -> CampaignRecord:
         return self._move(
-            record, state, evaluate=True, everybody=True, resume_to=None, resumed_at=self._clock.campaign_now()
+            record,
+            state,
+            evaluate=True,
+            everybody=True,
+            resume_to=None,
+            resumed_at=self._clock.campaign_now(),
+            accepted=self._ends(record)._asdict(),
         )
+
+    def _ends(self, record: CampaignRecord) -> Ends:
+        return self._counts.of(stay_prefix(record.workspace, record.uid)).ends
 
     def cancel(self, record: CampaignRecord) -> CampaignRecord:
         """Cancel: every stay exits, and what is queued is skipped. It is one write; the next tick sees to the stays.
@@ -202,6 +215,11 @@ class Steering:
         moved = self._move(record, _C.CANCELLED, evaluate=inside, converting_until=until)
         self._emit("cancelled", moved)
         return moved
+
+    def replayed(self, record: CampaignRecord) -> None:
+        """Failed deliveries are queued again: those that fail once more count towards the error budget again."""
+        if record.accepted.ended:
+            self._campaigns.accept_fewer(record.uid, self._ends(record))
 
     def reopen(self, record: CampaignRecord) -> CampaignRecord:
         """A finished campaign drains again: a failed delivery is replayed."""

@@ -8,7 +8,7 @@ from threading import Lock
 
 from engine.domain.campaign import CampaignRecord
 from engine.domain.keys import stay_prefix
-from engine.domain.lifecycle import GOING, CampaignState, DeliveryState
+from engine.domain.lifecycle import GOING, CampaignState
 from engine.domain.stuck import StuckBy
 from engine.pipeline.book import CampaignBook
 from engine.pipeline.ports import CampaignStore, StayCounts
@@ -59,19 +59,21 @@ class Watching:
         )
 
     def failures(self, record: CampaignRecord) -> None:
-        """Judge a campaign's error budget after deliveries failed; a paused one waits for a person to resume it."""
+        """Judge a campaign's error budget after deliveries failed; a paused one waits for a person to resume it.
+
+        Whoever resumes it accepts what had failed by then: the budget counts anew from there.
+        """
+        record = self._campaigns.get(record.uid) or record  # it may have been resumed since it was read
         profile = self._book.profile(record)
-        counts = self._counts.of(stay_prefix(record.workspace, record.uid))
-        ends = [one.states for one in counts.messages.values()]
-        failed = sum(states.get(DeliveryState.FAILED.value, 0) for states in ends)
-        ended = failed + sum(states.get(DeliveryState.SENT.value, 0) for states in ends)
+        failed, ended = self._counts.of(stay_prefix(record.workspace, record.uid)).ends.since(record.accepted)
         if not over_budget(failed, ended, profile.errors.budget):
             return
         labels = {"workspace": record.workspace, "campaign": record.name, "campaign_uid": record.uid}
         emit("campaign.over_budget", **labels, profile=profile.profile, failed=failed, ended=ended)
         pausing = record.state in GOING and profile.errors.then == "pause"
+        since = " since it was resumed" if record.accepted.ended else ""
         reason = (
-            f"the error budget: {failed:,} of {ended:,} deliveries failed ({failed / ended:.1%}), "
+            f"the error budget: {failed:,} of {ended:,} deliveries failed{since} ({failed / ended:.1%}), "
             f"the profile {profile.profile} allows {profile.errors.budget:.1%}"
         )
         to = record.state.value

@@ -13,6 +13,7 @@ from pymongo.errors import DuplicateKeyError
 
 from engine.clock import Instant
 from engine.domain.campaign import CampaignRecord, Marks, Standing
+from engine.domain.counts import NONE, Ends
 from engine.domain.lifecycle import CampaignState, check_transition
 from engine.domain.stuck import Stuck, StuckBy
 from engine.domain.work import AccessPath
@@ -193,6 +194,12 @@ class Campaigns:
         marked: Document = {"$set": {place: {"reason": {"$literal": reason}, "since": since}, "touched": "$$NOW"}}
         self._all.update_one({"_id": uid, f"{place}.reason": {"$ne": reason}}, [marked, {"$unset": ["stuck"]}])
 
+    def accept_fewer(self, uid: str, ends: Ends) -> None:
+        """Lower what a resume accepted to at most `ends`: a replay took failures back. Index: `_id`."""
+        fewer = {f"accepted.{name}": count for name, count in ends._asdict().items()}
+        update = {"$min": fewer, "$currentDate": {"touched": True}}
+        self._all.update_one({"_id": uid, "accepted": {"$exists": True}}, update)
+
     def set_slowed(self, uid: str, slowed: bool) -> None:
         """Note that a campaign was measured to be slow, or has recovered. Index: `_id`."""
         self._all.update_one({"_id": uid}, _replacing({"slowed": slowed or None}))
@@ -294,6 +301,7 @@ def _record(raw: Document) -> CampaignRecord:
         intake_done=raw.get("intake_done", 0),
         left_done=raw.get("left_done", 0),
         shapes=raw.get("shapes", {}),
+        accepted=Ends(**raw["accepted"]) if "accepted" in raw else NONE,
     )
 
 

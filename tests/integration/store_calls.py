@@ -15,6 +15,7 @@ from pymongo.database import Database
 from engine.clock import moment
 from engine.domain.campaign import CampaignRecord
 from engine.domain.changes import NewEvent
+from engine.domain.counts import Ends
 from engine.domain.enrolment import Settled, StayChange
 from engine.domain.keys import stay_prefix, suffix_of_user, user_key
 from engine.domain.lifecycle import CampaignState, DeliveryState, RunState, SliceState
@@ -147,6 +148,7 @@ CALLS: Mapping[str, Call] = {
     "campaigns.set_stuck": Call(
         lambda s: (s.set_stuck("c1", StuckBy.SLICE, "why"), s.set_stuck("c1", StuckBy.SLICE, None))
     ),
+    "campaigns.accept_fewer": Call(lambda s: s.accept_fewer("c1", Ends(0, 5))),
     "campaigns.set_slowed": Call(lambda s: (s.set_slowed("c1", slowed=True), s.set_slowed("c1", slowed=False))),
     "campaigns.revisions": by("revision")(lambda s: s.revisions("c1")),
     "counts.failures": Call(lambda s: s.failures(PREFIX)),

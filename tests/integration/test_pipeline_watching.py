@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from engine.domain.lifecycle import CampaignState
 from engine.domain.work import Slice, SliceKind
 from engine.pipeline.book import routing_facts
+from engine.pipeline.replaying import replay
 from engine.policy.models import LaneKind
 from engine.routing import route
 from tests.integration.pipeline_world import World
@@ -50,6 +51,38 @@ def test_a_campaign_over_its_error_budget_is_paused(world: World) -> None:
     assert world.record("c").state is CampaignState.PAUSED
     report = world.app.outlook.report(world.record("c"))
     assert report.counts.messages["one"].states == {"sent": 60, "failed": 20}
+
+
+def test_who_resumes_accepts_what_failed_and_the_budget_counts_anew(world: World) -> None:
+    world.users([f"u{i}" for i in range(60)], age=1)
+    world.users([f"bad{i}" for i in range(20)], age=0)
+    world.start(FAILS_AT_ZERO)
+    world.steer("resume", "c")
+    world.users([f"more{i}" for i in range(99)], age=1)
+    world.user("unlucky", age=0)
+    world.settle()
+    assert world.state("c") == "live", "1 of 100 since the resume"
+    world.users([f"worse{i}" for i in range(9)], age=0)
+    world.settle()
+    assert world.record("c").paused_reason == (
+        "the error budget: 10 of 109 deliveries failed since it was resumed (9.2%), the profile default allows 2.0%"
+    )
+    states = world.app.outlook.report(world.record("c")).counts.messages["one"].states
+    assert states == {"sent": 159, "failed": 30}, "the report counts all of them"
+
+
+def test_what_a_replay_queues_again_counts_again_when_it_fails_again(world: World) -> None:
+    world.users([f"u{i}" for i in range(60)], age=1)
+    world.users([f"bad{i}" for i in range(60)], age=0)
+    world.start(FAILS_AT_ZERO)
+    app = world.app
+    world.steer("resume", "c")
+    world.settle()
+    assert world.state("c") == "live", "the rest is too few to be judged"
+    assert replay(app.stores.deliveries, app.steering, app.stores.bell, app.clock, world.record("c"), None) == 60
+    assert world.record("c").accepted == (0, 60)
+    world.settle()
+    assert "deliveries failed since it was resumed (100.0%)" in str(world.record("c").paused_reason)
 
 
 def test_a_profile_may_only_report_failures(make_world: Callable[..., World]) -> None:
