@@ -13,6 +13,7 @@ from engine.channels.message import Mail, build
 from engine.channels.preheader import mark_preheader
 from engine.channels.skeleton import Letter, Written, skeleton_of
 from engine.channels.template_errors import TemplateFailed
+from engine.channels.template_links import without_programs
 from engine.channels.template_values import UserValues, surroundings
 from engine.channels.templates import rendered, user_fields, with_snippets
 from engine.domain.delivery import Envelope
@@ -99,7 +100,8 @@ class Mailing:
         if template is None:
             template = with_snippets(text, html, self._letter.snippets if html else self._letter.text_snippets)
             self._bound[name] = template
-        return rendered(template, values, text)
+        made = rendered(template, values, text)
+        return without_programs(made) if html else made
 
 
 def _named(letter: Letter) -> set[str] | None:

@@ -31,13 +31,15 @@ from engine.channels.message import (
 )
 from engine.channels.plaintext import text_around, text_of
 from engine.channels.preheader import PREHEADER, with_preheader, without_preheader
+from engine.channels.template_links import marked, without_programs
 from engine.channels.template_slots import MARK, Slotted, cut
 from engine.clock import Instant
 from engine.domain.delivery import Envelope
 
 _LONGEST_WORDS: Final = 100
 """Characters of a value that goes into finished bytes: with it no line grows beyond what may travel as it is."""
-_WORDS: Final = re.compile(r"""[^\s&<>"'=\x00-\x1f\x7f-\x9f\ue000]+(?: [^\s&<>"'=\x00-\x1f\x7f-\x9f\ue000]+)*""")
+_WORD: Final = r"""[^\s&<>"'=\x00-\x1f\x7f-\x9f\ue000\ufdd0]+"""
+_WORDS: Final = re.compile(f"{_WORD}(?: {_WORD})*")
 """Words that neither HTML nor a mail's encoding changes, with single spaces between them."""
 _PRINT: Final = b"%(print)b"
 """The place of the delivery's fingerprint."""
@@ -108,7 +110,7 @@ class _Part:
         """The part with `texts` in its slots; `plain` are the same as bytes where they are short ASCII words."""
         if self._bytes and plain is not None:
             return _woven(self._bytes, plain)
-        return part(self._kind, _joined(self._literals, texts))
+        return part(self._kind, without_programs(_joined(self._literals, texts)))
 
 
 class Skeleton:
@@ -209,7 +211,7 @@ class Skeleton:
             value = user.get(name) if name else None
             if type(value) is not str or len(value) > _LONGEST_WORDS or not value.isascii():
                 return False
-            if not _WORDS.fullmatch(value):
+            if not _WORDS.fullmatch(value) or (self._html and marked(value) != value):
                 return False
             given[place] = value.encode()
         return True
@@ -241,7 +243,7 @@ class Skeleton:
         if self._around is not None and (plain is not None or all(map(_WORDS.fullmatch, texts))):
             seen = [text for text, seen in zip(texts, self._seen, strict=True) if seen]
             return self._around.made(seen, None if plain is None else [text.encode() for text in seen])
-        return part("plain", text_of(self._body.fill(texts)))
+        return part("plain", text_of(without_programs(self._body.fill(texts))))
 
 
 class _Cuts(NamedTuple):

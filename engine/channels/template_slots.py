@@ -22,6 +22,7 @@ from liquid.builtin.tags.render_tag import RenderNode
 from liquid.expression import Expression
 from liquid.stringify import to_liquid_string
 
+from engine.channels.template_links import marked
 from engine.channels.templates import OF_MAPPINGS, bound, part_nodes, part_of, rendered, with_snippets
 from engine.template_tags import CONTENT, BlockTagNode, LayoutNode
 
@@ -45,6 +46,7 @@ class Slot:
                 text = value
             else:
                 text = str(to_liquid_string("" if value is None else value, html))
+                text = marked(text) if html else text
             return _line_ends(text) if "\r" in text else text
         return rendered(self.output, values, self.source)
 

@@ -15,18 +15,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TextIO
 
 from liquid import BoundTemplate, Environment, RenderContext
 from liquid.ast import Node
+from liquid.builtin.output import Output, OutputNode
+from liquid.builtin.tags.echo_tag import EchoNode, EchoTag
 from liquid.exceptions import LiquidError, ResourceLimitError, TemplateNotFoundError
 from liquid.loader import BaseLoader, TemplateSource
+from liquid.stringify import to_liquid_string
 from liquid.token import Token
 from liquid.undefined import UNDEFINED
 
 from engine.channels.template_comparison import with_blank
 from engine.channels.template_errors import TemplateFailed, cause_of, place
 from engine.channels.template_filters import install_filters
+from engine.channels.template_links import marked, without_programs
 from engine.template_tags import TAGS
 
 LONGEST_TEMPLATE: Final = 200_000
@@ -116,8 +120,30 @@ class _Environment(Environment):
     context_depth_limit = 20
 
 
+class _HtmlOutput(OutputNode):
+    """An output in HTML: what may be a link that runs a program is marked."""
+
+    def render_to_output(self, context: RenderContext, buffer: TextIO) -> int:
+        return buffer.write(marked(to_liquid_string(self.expression.evaluate(context), context.autoescape)))
+
+
+class _HtmlEcho(_HtmlOutput, EchoNode):
+    """The same as a tag."""
+
+
+class _HtmlOutputTag(Output):
+    node_class = _HtmlOutput
+
+
+class _HtmlEchoTag(EchoTag):
+    node_class = _HtmlEcho
+
+
 def _environment(*, escape: bool) -> Environment:
     environment = _Environment(autoescape=escape, loader=_Stored())
+    if escape:
+        environment.add_tag(_HtmlOutputTag)
+        environment.add_tag(_HtmlEchoTag)
     for tag in TAGS:
         environment.add_tag(tag)
     install_filters(environment)
@@ -132,11 +158,15 @@ def render(template: str, context: Mapping[str, object], *, html: bool = False) 
 
     `html` escapes what is printed. Raises `TemplateFailed`; its text holds nothing of the context.
     """
-    return rendered(bound(template, html), context, template)
+    text = rendered(bound(template, html), context, template)
+    return without_programs(text) if html else text
 
 
 def rendered(template: BoundTemplate, context: Mapping[str, object], source: str) -> str:
-    """The text of a bound template, or of a part of one; `source` is the whole text. Raises `TemplateFailed`."""
+    """The text of a bound template, or of a part of one; `source` is the whole text. Raises `TemplateFailed`.
+
+    HTML still has the marks of its links (`engine.channels.template_links`).
+    """
     try:
         return template.render(context)
     except LiquidError as error:

@@ -54,6 +54,7 @@ PIECES = (
     "</style>", "<script>", "</script>", "<!-- ", " -->", "<title>", "</title>", "<body>", '<img alt="', '">', "<hr>",
     "Hello", "Grüße", "日本語", "\u2028", "\xa0", "\x00", "x" * 880, "Bcc: a@b.example",
     "{% if user.vip %}!{% endif %}", '<body class="{{ user.nick }}">',
+    '<a href="{{ user.nick }}">', '<img src={{ user.plan }}',
 )  # fmt: skip
 TEMPLATE = st.lists(st.sampled_from(PIECES + OUTPUTS), max_size=12).map("".join)
 HTML = TEMPLATE.map(lambda text: f"<p>{text}")
@@ -64,7 +65,7 @@ LAID_OUT = st.lists(st.sampled_from(PIECES + OUTPUTS + CALLS), max_size=8).map(
     lambda pieces: "{% layout 'base' %}" + "".join(pieces)
 )
 WORDS = st.sampled_from(
-    ["Anna", "Zoë", "", "Anna Maria", "a  b", " a", "<b>", "&amp;", "x=_y", "_", "=", "a\r\nBcc: b"]
+    [*["Anna", "Zoë", "", "Anna Maria", "a  b", " a", "<b>", "&amp;", "x=_y", "_", "=", "a\r\nBcc: b"], "javascript:x"]
 )
 VALUE = WORDS | st.text(max_size=120) | st.text("ab .\n\r=_&<>'\"\xa0\ue000", max_size=12)
 USERS = st.fixed_dictionaries(
