@@ -16,7 +16,6 @@ from engine.cli.tables import show
 from engine.errors import EngineError
 from engine.local.addresses import Status, require_given, without_secrets
 from engine.local.presence import Presence
-from engine.local.reach import reaches
 from engine.local.services import LocalServices
 from engine.local.supervised import Supervised, SupervisedFile
 
@@ -50,14 +49,15 @@ class Shown:
 
 
 def serves(one: Status) -> bool:
-    """Whether a service runs; of one that is given elsewhere, whether its address takes connections (or none tells)."""
-    return one.state == "running" or (one.state == "given" and one.answers is not False)
+    """Whether a service runs and answers; of one that is given, whether it takes connections (or none can tell)."""
+    return one.state in ("running", "given") and one.answers is not False
 
 
 def status(context: typer.Context, as_json: AsJson = False) -> None:
     """Show which services and processes run; exit code 3 if a needed service does not, 1 if a process does not.
 
-    Of servers of your own it is asked whether they take connections; `tidegate check` asks whether they serve.
+    Of servers of your own it is asked whether they take connections, of local ones whether they answer; whether they
+    serve, `tidegate check` asks.
     """
     settings = settings_of(context)
     shown = look(settings)
@@ -76,7 +76,7 @@ def look(settings: Settings) -> Shown:
         require_given(name, url)
     services = local.status()
     with ThreadPoolExecutor(len(services)) as pool:
-        services = list(pool.map(lambda one: one.asked(reaches) if one.state == "given" else one, services))
+        services = list(pool.map(local.asked, services))
     presence = Presence(settings.paths.var)
     runner = presence.runner()
     if runner is not None:
@@ -145,7 +145,7 @@ def show_services(rows: Sequence[Status], stream: TextIO) -> None:
     cells = [
         (
             one.name,
-            "given, does not answer" if one.state == "given" and one.answers is False else one.state,
+            f"{one.state}, does not answer" if one.answers is False else one.state,
             without_secrets(one.url),
             one.pid or "",
             one.since,

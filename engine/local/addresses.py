@@ -59,7 +59,8 @@ class Status:
     restarts: int = 0
     last_exit: str = ""
     answers: bool | None = None
-    """Whether a given address takes connections; None where nobody asked, or only its driver can tell."""
+    """Whether a given address takes connections, or a local service says anything; None where nobody asked, or only the
+    driver can tell."""
 
     def asked(self, reaches: Callable[[str], bool | None]) -> Status:
         """The same with what `reaches` says of its address."""

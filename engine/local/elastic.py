@@ -107,6 +107,11 @@ class Elastic:
         finally:
             connection.close()
 
+    @property
+    def question(self) -> bytes:
+        """A page that it need not have."""
+        return b"GET / HTTP/1.0\r\n\r\n"
+
     def home(self, folder: Path) -> Path:
         """`folder`; for root a new folder of `nobody`, because root's folders may be closed to it."""
         user = _user()

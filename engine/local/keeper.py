@@ -1,4 +1,4 @@
-"""Starts again the local services that die, at their old addresses: whoever holds an address is told no new one.
+"""Starts again the local services that die or hang, at their old addresses: who holds an address is told no new one.
 
 One thread for each service: a start may take half a minute, and the others must not wait for it.
 """
@@ -21,21 +21,36 @@ POLL: Final = 0.2
 BACKOFF: Final = Backoff(timedelta(milliseconds=250), timedelta(seconds=30), timedelta(seconds=30))
 
 
+ASKED: Final = 5.0
+"""Seconds between two questions to a service: one small connection."""
+
+HUNG: Final = timedelta(seconds=30)
+"""So long a service may say nothing, at each question, before it is killed: no load of a machine takes so long."""
+
+
 class Keeper:
     """Watches services until `ending` is set.
 
     `read` gives the entries of all services, `restart` starts one again and gives its new entry (raises `CannotStart`);
-    `say` is told of every death and every return.
+    `answers` asks one for a word, `kill` ends one that has none. `say` is told of every death, silence and return.
     """
 
     def __init__(
         self,
         read: Callable[[], Mapping[ServiceName, Entry]],
         restart: Callable[[ServiceName], Entry],
+        answers: Callable[[ServiceName, Entry], bool],
+        kill: Callable[[Entry], None],
         ending: threading.Event,
         say: Say,
         backoff: Backoff = BACKOFF,
+        asked: float = ASKED,
+        hung: timedelta = HUNG,
     ) -> None:
+        self._answers = answers
+        self._kill = kill
+        self._asked = asked
+        self._hung = hung.total_seconds()
         self._read = read
         self._restart = restart
         self._ending = ending
@@ -59,16 +74,34 @@ class Keeper:
     def _watch(self, name: ServiceName) -> None:
         entry = self._read().get(name)
         deaths, born = 0, time.monotonic()
+        silence = _Silence(self._asked)
         while not self._ending.wait(POLL):
             if entry is None or not entry.died:
                 entry = entry or self._read().get(name)
+                if entry is not None and silence.is_time():
+                    self._ask(name, entry, silence)
                 continue
+            silence = _Silence(self._asked)
             entry = self._read().get(name)  # another may have ended it on purpose, or started it again
             if entry is None or not entry.died:
                 continue
             healthy = time.monotonic() - born >= self._backoff.healthy.total_seconds()
             deaths = 1 if healthy else deaths + 1
             entry, born = self._again(name, entry, self._backoff.delay(deaths)), time.monotonic()
+
+    def _ask(self, name: ServiceName, entry: Entry, silence: _Silence) -> None:
+        """Ask a service for a word; kill it where it has had none for too long."""
+        lasting = silence.told(answers=self._answers(name, entry))
+        pid = entry.process.pid if entry.process else 0
+        if self._ending.is_set() or entry.died:
+            return
+        if lasting is not None and lasting >= self._hung:
+            self._say(f"{name} (pid {pid}) has said nothing for {lasting:.0f} s and is killed")
+            self._kill(entry)
+        elif silence.began_now:
+            self._say(f"{name} (pid {pid}) does not answer; it is killed after {self._hung:g} s of that")
+        elif silence.ended_now:
+            self._say(f"{name} (pid {pid}) answers again")
 
     def _again(self, name: ServiceName, dead: Entry, delay: timedelta) -> Entry:
         """Start it again after `delay`; gives the entry to watch from now on."""
@@ -85,3 +118,26 @@ class Keeper:
             return dead
         self._say(f"{name} runs again (pid {entry.process.pid if entry.process else 0}) at its old address")
         return entry
+
+
+class _Silence:
+    """How long a service has not answered, question by question; asked every `every` seconds."""
+
+    def __init__(self, every: float) -> None:
+        self._every = every
+        self._next = time.monotonic() + every
+        self._since: float | None = None
+        self.began_now = self.ended_now = False
+
+    def is_time(self) -> bool:
+        """Whether it is to be asked."""
+        return time.monotonic() >= self._next
+
+    def told(self, *, answers: bool) -> float | None:
+        """Take an answer, or none; gives the seconds since the first question without one, None after an answer."""
+        now = time.monotonic()
+        self._next = now + self._every
+        self.began_now = not answers and self._since is None
+        self.ended_now = answers and self._since is not None
+        self._since = None if answers else now if self._since is None else self._since
+        return None if self._since is None else now - self._since

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from struct import pack
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from engine.local.ports import LOOPBACK
@@ -37,6 +38,15 @@ _DEBIAN: Final = {  # the shared libraries that the wheel's mongod asks for, and
 }
 _NOT_INITIATED: Final = 94
 _NO_CONFIG: Final = (_NOT_INITIATED, 93)  # NotYetInitialized, InvalidReplicaSetConfig (we are not a member: moved)
+
+
+def _message(document: bytes) -> bytes:
+    """An OP_MSG (2013) with one section, the body of a BSON document: request 1, no flags."""
+    body = pack("<i", len(document) + 5) + document + b"\0"
+    return pack("<iiiiIb", 16 + 5 + len(body), 1, 0, 2013, 0, 0) + body
+
+
+_HELLO: Final = _message(b"\x10hello\0" + pack("<i", 1) + b"\x02$db\0" + pack("<i", 6) + b"admin\0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +103,11 @@ class Mongod:
             return False
         finally:
             client.close()
+
+    @property
+    def question(self) -> bytes:
+        """`hello` as an OP_MSG, which needs no login and no lock."""
+        return _HELLO
 
     def home(self, folder: Path) -> Path:
         """Beside the others."""

@@ -45,5 +45,9 @@ class Program(Protocol):
     def ready(self, ports: Sequence[int], pid: int) -> bool:
         """Whether process `pid`, and no stranger on its port, serves now. One quick try, no exception."""
 
+    @property
+    def question(self) -> bytes:
+        """What any such server that is not hung answers at once on its first port, whatever it is busy with."""
+
     def home(self, folder: Path) -> Path:
         """Where the data lives: `folder`, or elsewhere when another user runs the service (made if missing)."""

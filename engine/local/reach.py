@@ -6,7 +6,11 @@ import socket
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from engine.local.ports import LOOPBACK
+
 SECONDS: Final = 2.0
+ANSWERS: Final = 5.0
+"""Seconds that a local service has for a word."""
 _PORTS: Final = {"mongodb": 27017, "redis": 6379, "rediss": 6379, "http": 80, "https": 443}
 
 
@@ -19,6 +23,16 @@ def reaches(url: str) -> bool | None:
         return None
     hosts = rest.partition("/")[0].rpartition("@")[2].split(",")
     return any(_takes(unquote(host), _PORTS[scheme]) for host in hosts)
+
+
+def answers(port: int, question: bytes) -> bool:
+    """Whether who listens on a local port says anything to `question` within 5 s, if only that it is busy."""
+    try:
+        with socket.create_connection((LOOPBACK, port), ANSWERS) as one:
+            one.sendall(question)
+            return bool(one.recv(1))
+    except OSError:
+        return False
 
 
 def _takes(host: str, port: int) -> bool:

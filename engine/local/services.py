@@ -32,6 +32,7 @@ from engine.local.mongod import Mongod
 from engine.local.ports import free_ports, is_free
 from engine.local.processes import end_groups, marked_groups, spawn
 from engine.local.program import CannotStart, Program, Say, ServiceName
+from engine.local.reach import answers, reaches
 from engine.local.record import NAMES, Entry, Record
 from engine.local.supervisor import how_ended
 from engine.local.valkey import Valkey
@@ -211,6 +212,15 @@ class LocalServices:
                 shown.append(_status(name, entry))
         return shown
 
+    def asked(self, one: Status) -> Status:
+        """The same with whether it answers: a given address takes connections, a local service says something."""
+        if one.state == "given":
+            return one.asked(reaches)
+        entry = self._record.read().get(one.name)
+        if one.state != "running" or entry is None:
+            return one
+        return replace(one, answers=self.answers(one.name, entry))
+
     def keep(self) -> None:
         """From now on start again what dies of the services launched here, at its old address, until `stop`."""
         for name, launch in self._launches.items():
@@ -224,7 +234,11 @@ class LocalServices:
     @cached_property
     def keeper(self) -> Keeper:
         """What starts again the services that die."""
-        return Keeper(self._record.read, self._restart, self._ending, self._say)
+        return Keeper(self._record.read, self._restart, self.answers, _kill, self._ending, self._say)
+
+    def answers(self, name: ServiceName, entry: Entry) -> bool:
+        """Whether a local service says anything within some seconds."""
+        return answers(entry.ports[0], self._programs[name].question)
 
     def leave(self) -> None:
         """Leave what this object started running on purpose: nobody owns it any more."""
@@ -390,6 +404,12 @@ class LocalServices:
 
     def _mark(self, name: ServiceName) -> str:
         return f"{self.var}:{name}"
+
+
+def _kill(entry: Entry) -> None:
+    """End a service that hears nothing any more."""
+    if (group := _group(entry)) is not None:
+        end_groups([group], patience=timedelta(0))
 
 
 def _status(name: ServiceName, entry: Entry) -> Status:

@@ -66,6 +66,11 @@ class Valkey:
         finally:
             client.close()
 
+    @property
+    def question(self) -> bytes:
+        """`PING`; one that loads its data or runs a script answers that."""
+        return b"PING\r\n"
+
     def home(self, folder: Path) -> Path:
         """Beside the others."""
         return folder

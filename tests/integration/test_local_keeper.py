@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -16,9 +17,10 @@ import redis
 from pymongo import MongoClient
 
 from engine.births import myself
+from engine.local.keeper import Keeper
 from engine.local.processes import members
 from engine.local.program import ServiceName
-from engine.local.services import LocalServices
+from engine.local.services import LocalServices, _kill
 
 NEEDED: tuple[ServiceName, ...] = ("mongo", "broker", "cache")
 LEAVE = """
@@ -105,6 +107,41 @@ def test_whatever_dies_is_back_at_its_address_with_its_data_and_it_is_said(make:
     after = pids(services)
     assert set(services.stop()) >= {"mongo", "broker"}
     assert [pid for pid in after.values() if psutil.pid_exists(pid) and members(pid)] == []
+
+
+def test_what_hangs_is_killed_after_a_while_and_back_at_its_address(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped by SIGSTOP, the kernel still takes its connections; one that answers again in time is left alone."""
+    said = Said()
+    services = make(say=said)
+    urls = services.start(NEEDED)
+    monkeypatch.setattr("engine.local.reach.ANSWERS", 0.5)
+    keeper = Keeper(
+        services._record.read, services._restart, services.answers, _kill, services._ending, said,
+        asked=0.2, hung=timedelta(seconds=3),
+    )  # fmt: skip
+    services.__dict__["keeper"] = keeper
+    services.keep()
+    before = pids(services)
+    os.kill(before["cache"], signal.SIGSTOP)
+    said.until("cache", f"pid {before['cache']}", "does not answer; it is killed after 3 s")
+    assert {one.name: one.answers for one in map(services.asked, services.status()) if one.pid} == {
+        "mongo": True,
+        "broker": True,
+        "cache": False,
+    }
+    os.kill(before["cache"], signal.SIGCONT)
+    said.until("cache", "answers again")
+    for name in ("mongo", "broker"):
+        os.kill(before[name], signal.SIGSTOP)
+    for name in ("mongo", "broker"):
+        said.until(name, f"pid {before[name]}", "and is killed")
+        said.until(name, "runs again")
+    assert services.running().environment() == urls.environment()
+    after = pids(services)
+    assert after["cache"] == before["cache"]
+    assert not {after["mongo"], after["broker"]} & set(before.values())
 
 
 def test_what_is_ended_on_purpose_is_not_started_again(make: Make) -> None:
