@@ -1,20 +1,28 @@
 """Tables for people, of every command: as wide as the terminal; in a pipe or a file as wide as they are.
 
+Where a terminal is too narrow for the words, times and addresses are broken at their joints (`T`, `/`, `?`); where that
+is not enough, each row becomes a block of lines, one for each column that has something in it.
+
 Drawn by hand: rich takes longer to import than a command to run, and it cuts words where columns are many.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Final, TextIO
 
 _GAP: Final = "  "
+_LONG: Final = 20
+"""Letters of a word that is broken where there is no room."""
+_JOINT: Final = re.compile(r"(?<=\d-\d\dT)(?=\d)|(?<=[/?&@])(?=[^/?&@])")
+"""Behind the `T` of a time, and behind what divides an address or a path."""
 _BOLD: Final = "\x1b[1m{}\x1b[0m"
 
 
@@ -22,27 +30,50 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], s
     """A table on `stream` (stdout). On a terminal long cells go on in the next line; no word is ever cut."""
     file = sys.stdout if stream is None else stream
     terminal = file.isatty()
-    room = shutil.get_terminal_size().columns if terminal else None
-    head, *lines = table(columns, rows, room)
-    if terminal and not os.environ.get("NO_COLOR"):
+    head, lines = _drawn(columns, rows, shutil.get_terminal_size().columns if terminal else None)
+    if head and terminal and not os.environ.get("NO_COLOR"):
         head = _BOLD.format(head)
-    headed = [head] if any(columns) else []
+    headed = [head] if head is not None and any(columns) else []
     file.write("".join(f"{line}\n" for line in (*title.splitlines(), *headed, *lines)))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], room: int | None = None) -> list[str]:
-    """The lines of a table, the columns' names first; at most `room` wide, unless its words need more."""
+    """The lines of a table, the columns' names first; at most `room` wide, unless one of its words needs more."""
+    head, lines = _drawn(columns, rows, room)
+    return lines if head is None else [head, *lines]
+
+
+def _drawn(columns: Sequence[str], rows: Sequence[Sequence[object]], room: int | None) -> tuple[str | None, list[str]]:
+    """The line with the names and the others; no names where rows are blocks, which have them in each."""
     cells = [[str(cell).splitlines() or [""] for cell in row] for row in rows]
     widths = [
         max(width_of(line) for line in (name, *(line for row in cells for line in row[number])))
         for number, name in enumerate(columns)
     ]
     if room is not None:
-        widths = _narrowed(widths, [_longest_word(name, cells, number) for number, name in enumerate(columns)], room)
-    drawn = [_line(columns, widths)]
+        least = _least(columns, cells, str.split)
+        if _whole(least) > room:
+            least = _least(columns, cells, _joints)
+        if _whole(least) > room and any(columns) and rows:
+            return None, _blocks(columns, cells, room)
+        widths = _narrowed(widths, least, room)
+    drawn = []
     for row in cells:
         wrapped = [_wrapped(lines, width) for lines, width in zip(row, widths, strict=True)]
         drawn += [_line(part, widths) for part in zip_longest(*wrapped, fillvalue="")]
+    return _line(columns, widths), drawn
+
+
+def _blocks(columns: Sequence[str], cells: Sequence[Sequence[list[str]]], room: int) -> list[str]:
+    """A block for each row, with an empty line between two."""
+    names = max(map(width_of, columns))
+    drawn: list[str] = []
+    for row in cells:
+        drawn += [""] if drawn else []
+        for name, lines in zip(columns, row, strict=True):
+            if any(lines):
+                wrapped = _wrapped(lines, max(1, room - names - len(_GAP)))
+                drawn += [_line(part, (names, 0)) for part in zip_longest([name], wrapped, fillvalue="")]
     return drawn
 
 
@@ -54,7 +85,7 @@ def width_of(text: str) -> int:
 def _narrowed(widths: list[int], least: list[int], room: int) -> list[int]:
     """Widths that fit into `room` by taking from the widest column what its words can spare."""
     widths = list(widths)
-    over = sum(widths) + len(_GAP) * (len(widths) - 1) - room
+    over = _whole(widths) - room
     while over > 0:
         spare = [number for number, width in enumerate(widths) if width > least[number]]
         if not spare:
@@ -65,19 +96,46 @@ def _narrowed(widths: list[int], least: list[int], room: int) -> list[int]:
     return widths
 
 
-def _longest_word(name: str, cells: Sequence[Sequence[Sequence[str]]], number: int) -> int:
-    texts = (name, *(line for row in cells for line in row[number]))
-    return max((width_of(word) for text in texts for word in text.split()), default=0)
+def _least(
+    columns: Sequence[str], cells: Sequence[Sequence[list[str]]], split: Callable[[str], Sequence[str]]
+) -> list[int]:
+    """The width of what cannot be broken in each column: its name, which is one line, and the pieces of its cells."""
+    found = []
+    for number, name in enumerate(columns):
+        pieces = (piece for row in cells for line in row[number] for piece in split(line))
+        found.append(max(map(width_of, (name, *pieces))))
+    return found
 
 
-def _wrapped(lines: Sequence[str], width: int) -> list[str]:
+def _whole(widths: Sequence[int]) -> int:
+    """The width of a line."""
+    return sum(widths) + len(_GAP) * (len(widths) - 1)
+
+
+def _joints(text: str) -> list[str]:
+    """The words of a text, long times, addresses and paths cut behind their joints."""
+    return [piece for word in text.split() for piece in (_JOINT.split(word) if len(word) > _LONG else [word])]
+
+
+def _wrapped(lines: list[str], width: int) -> list[str]:
     found: list[str] = []
     for line in lines:
         if width_of(line) <= width:
             found.append(line)
-        else:
-            found += textwrap.wrap(line, max(1, width), break_long_words=False, break_on_hyphens=False) or [""]
+            continue
+        for begun in textwrap.wrap(line, max(1, width), break_long_words=False, break_on_hyphens=False) or [""]:
+            found += [begun] if width_of(begun) <= width else _refilled(_joints(begun), width)
     return found
+
+
+def _refilled(pieces: Sequence[str], width: int) -> list[str]:
+    """Pieces of one word, as many on a line as fit."""
+    lines = [""]
+    for piece in pieces:
+        if lines[-1] and width_of(lines[-1] + piece) > width:
+            lines.append("")
+        lines[-1] += piece
+    return lines
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from engine.cli.tables import show, table, width_of
+from engine.cli.tables import _joints, show, table, width_of
 
 COLUMNS = ("query", "calls", "what")
 ROWS = [("enrolments.enter_alike", "1,000", "a sentence that is longer than the others"), ("users.read", "2", "")]
@@ -38,6 +38,51 @@ def test_on_a_terminal_no_word_is_cut_and_no_line_is_too_long_for_what_its_words
     assert {word for line in lines for word in line.split()} == WORDS
     least = sum(len(word) for word in ("enrolments.enter_alike", "calls", "sentence")) + 4
     assert max(map(len, lines)) <= max(room, least)
+
+
+SERVICES = ("service", "state", "address", "pid", "since", "restarts", "last exit")
+SINCE = "2026-11-30T16:22:28+00:00"
+RUNNING = (
+    ("mongo", "running", "mongodb://127.0.0.1:46361/?replicaSet=tidegate", 12345, SINCE, 1, "by SIGKILL"),
+    ("broker", "running", "redis://127.0.0.1:40001/0", 12346, SINCE, "", ""),
+)
+LAUNCHED = ("2026-11-30T16:22:28.123Z", "its file does not fit: conf/workspaces/example-of-a-long-name.yaml")
+
+
+@pytest.mark.parametrize("room", [60, 70, 80, 100, 120, 140])
+def test_times_and_addresses_fit_into_a_narrow_terminal(room: int) -> None:
+    for columns, rows in ((SERVICES, RUNNING), (("name", "launched", "stuck"), [("welcome-back", *LAUNCHED)])):
+        lines = table(columns, rows, room)
+        assert max(map(width_of, lines)) <= room
+        shown = "".join(" ".join(lines).split())
+        for cell in (str(cell) for row in rows for cell in row):
+            assert all(piece in shown for word in cell.split() for piece in _joints(word))
+
+
+def test_what_no_break_makes_narrow_enough_is_shown_row_by_row() -> None:
+    assert table(SERVICES, RUNNING, 60) == [
+        "service    mongo",
+        "state      running",
+        "address    mongodb://127.0.0.1:46361/?replicaSet=tidegate",
+        "pid        12345",
+        "since      2026-11-30T16:22:28+00:00",
+        "restarts   1",
+        "last exit  by SIGKILL",
+        "",
+        "service    broker",
+        "state      running",
+        "address    redis://127.0.0.1:40001/0",
+        "pid        12346",
+        "since      2026-11-30T16:22:28+00:00",
+    ]
+
+
+def test_a_time_is_broken_where_it_has_a_joint() -> None:
+    assert table(("name", "launched"), [("welcome-back", "2026-11-30T16:22:28.123Z")], 30) == [
+        "name          launched",
+        "welcome-back  2026-11-30T",
+        "              16:22:28.123Z",
+    ]
 
 
 def test_a_terminal_is_asked_for_its_width(monkeypatch: pytest.MonkeyPatch) -> None:
