@@ -18,11 +18,10 @@ from engine.cli.helping import Group
 from engine.cli.import_layout import layout
 from engine.errors import WrongCall
 from engine.pipeline.importing.order import Kind, Limit, Mode, Order, Summary
-from engine.pipeline.importing.ports import ImportStores, Watcher
 from engine.pipeline.importing.ports import Progress as Reached
-from engine.pipeline.importing.run import run_import
+from engine.pipeline.importing.ports import Watcher
+from engine.pipeline.importing.run import Surroundings, run_import
 from engine.pipeline.importing.sources import name_of
-from engine.predicate.fields import Catalogue
 
 LINE_EVERY: Final = 5.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -31,13 +30,8 @@ LINE_EVERY: Final = 5.0
 class ImportSetting(Protocol):
     """What the composition root provides for one workspace."""
 
-    @property
-    def catalogue(self) -> Catalogue:
-        """The workspace's catalogue."""
-
-    @property
-    def stores(self) -> ImportStores:
-        """The stores it writes to."""
+    def follow(self) -> Surroundings:
+        """The workspace's catalogue as it is now, and the stores to write to."""
 
 
 OpenImport: TypeAlias = Callable[[typer.Context, str], AbstractContextManager[ImportSetting]]
@@ -89,7 +83,7 @@ def mount(app: typer.Typer, open_import: OpenImport) -> None:
 
     def bring_in(context: typer.Context, order: Order, workspace: str, *, as_json: bool, quiet: bool) -> None:
         with open_import(context, workspace) as setting, watching(name_of(order.path), quiet=quiet) as watch:
-            summary = run_import(order, setting.catalogue, setting.stores, watch=watch)
+            summary = run_import(order, *setting.follow(), follow=setting.follow, watch=watch)
         show(order, workspace, summary, as_json=as_json, quiet=quiet)
         if not summary.fine:
             raise typer.Exit(1)
@@ -259,6 +253,7 @@ def show(order: Order, workspace: str, summary: Summary, *, as_json: bool, quiet
             "left_out": list(summary.left_out),
             "unused_options": list(summary.unused),
             "resumed_at_line": summary.resumed_at,
+            "reread_at_line": summary.reread_at,
             "rejects_file": str(summary.rejects) if summary.rejects else None,
             "within_limit": summary.within_limit,
             "seconds": round(summary.seconds, 3),
@@ -280,7 +275,9 @@ def show(order: Order, workspace: str, summary: Summary, *, as_json: bool, quiet
 
 
 def remarks(summary: Summary) -> Iterator[str]:
-    """What else is worth a sentence: columns left out, options that named nothing, addresses."""
+    """What else is worth a sentence: an edited file, columns left out, options that named nothing, addresses."""
+    if summary.reread_at is not None:
+        yield f"the workspace's file was edited meanwhile: from line {summary.reread_at} on it counts as it is now"
     if summary.left_out:
         names = ", ".join(summary.left_out)
         yield f"left out, as the workspace does not declare them: {names[:300]}"

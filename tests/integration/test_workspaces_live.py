@@ -9,11 +9,15 @@ from typing import Any, Final
 import pytest
 from elasticsearch import Elasticsearch
 
+from engine.cli.import_setting import Importing
+from engine.cli.importing import remarks
 from engine.domain.stuck import StuckBy
 from engine.domain.work import AccessPath
-from engine.errors import InvalidSource
+from engine.errors import InvalidSource, WrongCall
 from engine.pipeline import feeding, obstacles
 from engine.pipeline.book import Unfit
+from engine.pipeline.importing.order import Kind, Order, Summary
+from engine.pipeline.importing.run import Surroundings, run_import
 from engine.telemetry.events import listening
 from tests.integration.pipeline_shop import SHOP
 from tests.integration.pipeline_world import World
@@ -192,6 +196,46 @@ def test_an_edit_that_a_live_campaign_does_not_fit_makes_it_stuck_and_mended_it_
     world.settle()
     assert world.record("c").stuck is None
     assert world.sent() == [("in", "one"), ("in", "two"), ("later", "one")]
+
+
+def importing_while(world: World, edit: Callable[[], object], at: int) -> tuple[Order, Callable[[], Summary]]:
+    """An import of 60 users in batches of 10, during which the workspace's file is edited at a certain question."""
+    path = world.folder / "users.csv"
+    path.write_text("user_id,age\n" + "".join(f"u{line},7\n" for line in range(2, 62)))
+    order, setting, asked = Order(Kind.USERS, path, batch=10), Importing(world.app, "shop"), iter(range(at))
+
+    def follow() -> Surroundings:
+        if next(asked, None) == at - 1:
+            edit()
+        return setting.follow()
+
+    return order, lambda: run_import(order, *setting.follow(), follow=follow)
+
+
+@pytest.mark.parametrize("at", [1, 4, 5, 6, 7])
+def test_an_import_reads_what_is_not_written_yet_by_the_file_as_it_is_now(world: World, at: int) -> None:
+    _, run = importing_while(world, lambda: with_field(world, age="string"), at)
+    summary = run()
+    assert (summary.rows, summary.rejected) == (60, 0)
+    assert summary.reread_at is not None
+    kept = {raw["u"]: raw["a"]["age"] for raw in world.database["users"].find()}
+    assert kept == {f"u{line}": "7" if line >= summary.reread_at else 7 for line in range(2, 62)}
+    assert f"from line {summary.reread_at} on" in next(remarks(summary))
+
+
+def test_an_import_whose_columns_an_edit_forbids_ends_there_and_goes_on_later(world: World) -> None:
+    order, run = importing_while(world, lambda: without(world, "age"), 6)
+    with pytest.raises(WrongCall, match=r"was edited while the import ran: .*age") as caught:
+        run()
+    assert caught.value.remedy.endswith("; the same command goes on where it ended")
+    assert 0 < world.database["users"].count_documents({}) < 60
+    world.workspace()
+    world.reload()
+    now = Importing(world.app, "shop").follow()
+    summary = run_import(order, *now)
+    assert (summary.rows, summary.counts["created"], summary.reread_at) == (60, 60, None)
+    assert summary.resumed_at is not None
+    assert world.database["users"].count_documents({"a.age": 7}) == 60
 
 
 def test_a_field_of_another_type_is_taken_when_the_campaign_is_applied_again(world: World) -> None:

@@ -89,6 +89,7 @@ class Summary:
     an earlier run was taken up (rows before it are in the counts), `seconds` and `rate` (rows a second) this run only.
     `bad_addresses` counts rows whose e-mail address is none: rejected, or brought in without it (`omitted`, of which
     `example` tells the first). `left_out` are unknown columns and keys, `unused` what options name and no row has.
+    `reread_at` is the line from which on rows were read by a workspace file that was edited while the import ran.
     """
 
     rows: int = 0
@@ -103,6 +104,7 @@ class Summary:
     example: str = ""
     left_out: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    reread_at: int | None = None
     seconds: float = 0.0
     rate: float = 0.0
 

@@ -11,6 +11,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from threading import Lock
 from typing import Any, NamedTuple
 
 from engine.domain.changes import RowOutcome
@@ -36,16 +37,27 @@ def nobody(keys: Sequence[str]) -> None:
     """Hears of written users and does nothing: the feed follows them."""
 
 
+class Surroundings(NamedTuple):
+    """What rows are read by and written to."""
+
+    catalogue: Catalogue
+    stores: ImportStores
+
+
 def run_import(
     order: Order,
     catalogue: Catalogue,
     stores: ImportStores,
     *,
+    follow: Callable[[], Surroundings] | None = None,
     index_users: Indexer = nobody,
     watch: Watcher | None = None,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Summary:
     """Import one file into one workspace; goes on where an earlier run of the same file was cut off.
+
+    `follow` tells at each batch what is in force then: an edit of the workspace's file while the import runs counts for
+    the rows that are not written yet. Where the file's columns do not fit it any more, the import ends there.
 
     Raises `WrongCall` for what is wrong with the file as a whole (nothing is written then), and what the stores raise.
     """
@@ -57,7 +69,8 @@ def run_import(
         "path": order.path.name,
     }
     with locked(order.path), closing(_opened(order)) as reader:
-        running = _Import(order, catalogue, stores, reader)
+        now = Surroundings(catalogue, stores)
+        running = _Import(order, now, reader, follow or (lambda: now))
         emit("import.started", **labels, resumed_at=running.summary.rows)
         summary = running.run(index_users, watch, monotonic)
     reason = None if summary.within_limit else "rejects_above_limit"
@@ -91,12 +104,23 @@ class _Read(NamedTuple):
     share: float
     addresses: int
     omitted: Sequence[str]
+    target: Target[Any]  # Any: the same
+
+    @property
+    def raw(self) -> list[RawRow]:
+        """Its rows as the file has them, in order."""
+        return sorted([*self.rows, *(row for row, _ in self.bad)], key=lambda row: row.line)
 
 
 class _Import:
-    def __init__(self, order: Order, catalogue: Catalogue, stores: ImportStores, reader: Reader) -> None:
+    def __init__(self, order: Order, now: Surroundings, reader: Reader, follow: Callable[[], Surroundings]) -> None:
+        catalogue, stores = now
         self._order = order
         self._stores = stores
+        self._catalogue = catalogue
+        self._follow = follow
+        self._following, self._converting = Lock(), Lock()
+        self._left_out: set[str] = set()
         self._reader = reader
         self._key = f"{catalogue.workspace}/{order.kind}/{identity(order)}"
         self.summary = Summary()
@@ -104,7 +128,7 @@ class _Import:
             stores.cursors.clear(self._key)
         state = {} if order.is_stream else stores.cursors.load(self._key) or {}
         self._run = str(state.get("run") or uuid.uuid4().hex)
-        self._target = make_target(order, catalogue, stores, reader.columns, self._run)
+        self._target = self._at_first = make_target(order, catalogue, stores, reader.columns, self._run)
         self._start = self._resume(state)
         self._rejects = Rejects(order.rejects_path, reader.columns, int(state.get("rejects", 0)))
 
@@ -135,7 +159,8 @@ class _Import:
     def _run_all(self, index_users: Indexer, watch: Watcher | None, monotonic: Callable[[], float]) -> Summary:
         summary, began, first, first_share = self.summary, monotonic(), self.summary.rows, None
         with rarely_collected(), closing(self._rejects), made_ahead(self._read()) as batches:
-            for batch in batches:
+            for read in batches:
+                batch = self._up_to_date(read)
                 self._index(self._write(batch), index_users)
                 self._save(batch.after)
                 spent = monotonic() - began
@@ -150,7 +175,7 @@ class _Import:
             if summary.within_limit:
                 self._finish(index_users)
         self._forget()
-        summary.left_out = tuple(sorted(self._target.rows.unknown.names))
+        summary.left_out = tuple(sorted(self._left_out | set(self._target.rows.unknown.names)))
         if self._start is None and summary.rows:
             summary.unused = tuple(sorted(self._unseen()))
         summary.seconds = monotonic() - began
@@ -188,33 +213,67 @@ class _Import:
             yield second
             yield from batches
 
-    def _changes(self) -> Iterator[_Read]:
-        read = self._target.read
-        omitted = self._target.rows.omitted if isinstance(self._target.rows, UserRows) else []
-        for batch in self._reader.batches(self._order.batch, self._start):
-            good: list[Any] = []  # Any: the change that this kind of import reads
-            rows: list[RawRow] = []
-            bad: list[tuple[RawRow, str]] = []
-            addresses, without = 0, []
-            for row in batch.rows:
-                if row.values is None:
-                    bad.append((row, row.fault))
-                    continue
+    def _up_to_date(self, batch: _Read) -> _Read:
+        """The batch, read anew where the workspace's file was edited since; notes from which line on that counts."""
+        target = self._current()
+        if batch.target is not target:
+            batch = self._converted(target, batch.raw, batch.after, batch.share)
+        if target is not self._at_first and self.summary.reread_at is None:
+            self.summary.reread_at = next((row.line for row in batch.raw), None)
+        return batch
+
+    def _current(self) -> Target[Any]:  # Any: the change that this kind of import reads
+        """What rows are read by now: made anew where the workspace's file was edited. Raises `WrongCall`."""
+        with self._following:  # the reader and the writer ask
+            catalogue, stores = self._follow()
+            if catalogue is not self._catalogue:
+                before = self._target.rows
                 try:
-                    good.append(read(row.values))
-                    rows.append(row)
-                except RowFaultError as error:
-                    bad.append((row, str(error)))
-                    addresses += isinstance(error, BadAddressError)
-                    omitted.clear()
-                if omitted:
-                    without += [f"line {row.line}: {fault}" for fault in omitted]
-                    omitted.clear()
-            yield _Read(good, rows, bad, batch.after, batch.share, addresses, without)
+                    target = make_target(self._order, catalogue, stores, self._reader.columns, self._run)
+                except WrongCall as error:
+                    told = f"the file of workspace {catalogue.workspace} was edited while the import ran: {error}"
+                    remedy = f"{error.remedy}; the same command goes on where it ended".removeprefix("; ")
+                    raise WrongCall(told, remedy=remedy) from error
+                target.rows.keys.unseen &= before.keys.unseen
+                self._left_out |= set(before.unknown.names)
+                self._catalogue, self._target = catalogue, target
+            return self._target
+
+    def _changes(self) -> Iterator[_Read]:
+        for batch in self._reader.batches(self._order.batch, self._start):
+            yield self._converted(self._current(), batch.rows, batch.after, batch.share)
+
+    def _converted(self, target: Target[Any], batch: Iterable[RawRow], after: Position, share: float) -> _Read:
+        """Rows as changes."""
+        with self._converting:  # what reads rows keeps notes
+            return self._changed(target, batch, after, share)
+
+    def _changed(self, target: Target[Any], batch: Iterable[RawRow], after: Position, share: float) -> _Read:
+        read = target.read
+        omitted = target.rows.omitted if isinstance(target.rows, UserRows) else []
+        good: list[Any] = []  # Any: the change that this kind of import reads
+        rows: list[RawRow] = []
+        bad: list[tuple[RawRow, str]] = []
+        addresses, without = 0, []
+        for row in batch:
+            if row.values is None:
+                bad.append((row, row.fault))
+                continue
+            try:
+                good.append(read(row.values))
+                rows.append(row)
+            except RowFaultError as error:
+                bad.append((row, str(error)))
+                addresses += isinstance(error, BadAddressError)
+                omitted.clear()
+            if omitted:
+                without += [f"line {row.line}: {fault}" for fault in omitted]
+                omitted.clear()
+        return _Read(good, rows, bad, after, share, addresses, without, target)
 
     def _write(self, batch: _Read) -> set[str]:
         """One batch into the stores, its faults into the rejects file; returns the users written."""
-        applied = self._target.apply(batch.good)
+        applied = batch.target.apply(batch.good)
         bad = batch.bad + [(batch.rows[number], reason) for number, reason in applied.reasons.items()]
         bad.sort(key=lambda one: one[0].line)
         self._rejects.write(bad)

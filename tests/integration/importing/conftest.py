@@ -24,7 +24,7 @@ from engine.errors import NotFound
 from engine.pipeline.importing.columns import Layout
 from engine.pipeline.importing.order import Kind, Order, Summary
 from engine.pipeline.importing.ports import ImportStores
-from engine.pipeline.importing.run import run_import
+from engine.pipeline.importing.run import Surroundings, run_import
 from engine.predicate.workspace import read_workspace
 from engine.stores.derived import Derivation, initial_fields
 from engine.stores.events import Events
@@ -200,13 +200,8 @@ class Setting:
 
     importer: Any
 
-    @property
-    def catalogue(self) -> Any:
-        return self.importer.catalogue
-
-    @property
-    def stores(self) -> Any:
-        return self.importer.stores
+    def follow(self) -> Surroundings:
+        return Surroundings(self.importer.catalogue, self.importer.stores)
 
 
 @pytest.fixture
