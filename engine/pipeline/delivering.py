@@ -149,7 +149,7 @@ class Delivering:
         self, entry: Entry, sending: Sending, waiting: Sequence[Delivery], documents: Mapping[str, Document]
     ) -> int:
         """Send window by window while there is time and the campaign goes on; gives how many were seen to."""
-        most = self._book.profile(entry.record).window_of("email", at_most_once=entry.loaded.file.at_most_once)
+        most = self._most(entry)
         began = looked = self._clock.monotonic()
         done = 0
         while done < len(waiting) and not sending.not_begun:
@@ -169,6 +169,9 @@ class Delivering:
             if self._fails_too_much(entry, sending):
                 break
         return done
+
+    def _most(self, entry: Entry) -> int:
+        return self._book.profile(entry.record).window_of("email", at_most_once=entry.loaded.file.at_most_once)
 
     def close(self) -> None:
         """Wait for answers that are still to come, break off what is too late, and write what has come.
@@ -196,6 +199,7 @@ class Delivering:
             now=self._clock.campaign_clock(),
             pace=self._pace,
             go_on=lambda: not self._stop(),
+            singly=self._most(entry) == 1,
             suppressed=self._suppressions.among(entry.record.workspace, addresses),
         )
 

@@ -83,10 +83,11 @@ class Sending:
     """The windows of one batch, under the lease of its slice and marked by `sender`.
 
     `now` gives campaign time, `suppressed` are addresses of the batch that bounced; `go_on` says whether there is time
-    to begin another mail. `pace` is how many mails a second the provider let this thread begin, `counts` what has been
-    settled, by the names of the telemetry contract. `refusal` is the last answer that was not about a recipient,
-    `taken` whether the provider has taken a mail of this batch, `mended` whether one that it had refused before for
-    such a cause. `not_begun` are stays whose mail was marked and not begun.
+    to begin another mail, `singly` that a window waits for the answers to the one before. `pace` is how many mails a
+    second the provider let this thread begin, `counts` what has been settled, by the names of the telemetry contract.
+    `refusal` is the last answer that was not about a recipient, `taken` whether the provider has taken a mail of this
+    batch, `mended` whether one that it had refused before for such a cause. `not_begun` are stays whose mail was marked
+    and not begun.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Sending:
         now: Callable[[], Instant],
         pace: float,
         go_on: Callable[[], bool],
+        singly: bool = False,
         suppressed: Collection[str] = (),
     ) -> None:
         self._deliveries = deliveries
@@ -116,6 +118,7 @@ class Sending:
         self._sender = sender
         self._now = now
         self._go_on = go_on
+        self._singly = singly
         self._completing = completing
         self._suppressed = suppressed
         self._windows: list[Window] = []
@@ -162,7 +165,11 @@ class Sending:
             lambda: self._clock.monotonic() < self._hold.over_at and self._sender.alive and self._go_on(),
         )
         self._windows.append(Window(token, going, envelopes, flight))
-        flight.wait(int(len(going) * LOW), max(0.0, self._hold.over_at - began))
+        left = max(0.0, self._hold.over_at - began)
+        if self._singly:
+            flight.wait_for_all(left)
+        else:
+            flight.wait(int(len(going) * LOW), left)
         self.pace = paced(self.pace, len(going) - flight.waiting, self._clock.monotonic() - began)
         self._gather()
 

@@ -73,7 +73,8 @@ class Performer:
             moved = self.round(serves)
             if moved:
                 continue
-            if not self._survive(self._feed) and self.app.openness.what() is None:
+            open_slices = self.database["slices"].count_documents({"state": "open"})
+            if not self._survive(self._feed) and self.app.openness.what() is None and not open_slices:
                 return
             if hurried:
                 let_time_pass(self.database)

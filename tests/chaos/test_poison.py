@@ -72,7 +72,7 @@ def test_a_user_who_kills_every_worker_ends_alone(
 
 
 @pytest.mark.parametrize(
-    ("point", "settled"), [(DECIDING, []), (SENDING, [("one", "unknown", "poison")])], ids=["deciding", "sending"]
+    ("point", "settled"), [(DECIDING, []), (SENDING, [("one", "failed", "poison")])], ids=["deciding", "sending"]
 )
 def test_a_user_whose_data_raises_ends_alone(
     point: str,
@@ -120,7 +120,7 @@ def test_a_poisoned_user_whose_delivery_was_replayed_when_the_stay_was_over_ends
     assert replay(app.stores.deliveries, app.steering, app.stores.bell, app.clock, world.record(NAME), None) == 1
     recover(world, (("settle",),), SENDING % "raise")
     world.check()
-    assert world.ends(NAME, POISON) == [("one", "unknown", "poison")]
+    assert world.ends(NAME, POISON) == [("one", "failed", "poison")]
     assert world.stay(NAME, POISON).reason == "completed"
     assert world.state(NAME) == "finished"
 
@@ -264,4 +264,4 @@ def test_a_burial_waits_when_another_write_to_the_stay_comes_first(make_stage: C
     arm(SENDING % "raise")
     Performer(world.app, world.database, world.asked).perform(STEPS)
     assert interrupted.left == 0
-    check_that_one_failed(world, settled=[("one", "unknown", "poison")])
+    check_that_one_failed(world, settled=[("one", "failed", "poison")])

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 
 import yaml
 from pydantic import SecretStr
 from pymongo.database import Database
 
+from engine import failpoints
 from engine.app import App
 from engine.campaign.load import load_campaign
 from engine.clock import millis, parse_duration, parse_instant
@@ -23,6 +25,8 @@ from engine.domain.campaign import CampaignRecord
 from engine.domain.changes import NewEvent, UserChange
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import user_key
+from engine.pipeline.left_behind import LeftBehind
+from engine.pipeline.sender import SENDERS
 from engine.pipeline.steering import Applied
 from engine.settings import Email, Engine, Paths, Services, Settings
 from engine.stores.documents import read_enrolment
@@ -240,6 +244,21 @@ class World:
             "look": lambda _: self.app.looking.run(),
         }
         uses[kind](ident)
+
+    def killed(self, point: str) -> None:
+        """Step; the process that delivers dies at a failpoint, as far as a process can that lives on."""
+        failpoints.arm(f"{point}=raise")
+        try:
+            with patch.object(LeftBehind, "adopt", lambda left, one: None):
+                self.step()
+        finally:
+            failpoints.arm("")
+        self.app.__dict__.pop("delivering")
+
+    def buried(self) -> None:
+        """The leases of senders run out."""
+        past = {"$dateSubtract": {"startDate": "$$NOW", "unit": "second", "amount": 1}}
+        self.database["leases"].update_many({"_id": {"$regex": f"^{SENDERS}"}}, [{"$set": {"until": past}}])
 
     def step(self) -> int:
         """What changed, one tick, and what they asked for; gives how many things happened."""

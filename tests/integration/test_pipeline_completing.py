@@ -9,7 +9,6 @@ import pytest
 
 from engine.domain.keys import user_key
 from engine.domain.work import SliceKind
-from engine.failpoints import arm
 from engine.pipeline import sending
 from engine.pipeline.completing import Completing
 from engine.pipeline.replaying import replay
@@ -182,11 +181,8 @@ def test_what_a_dead_sender_left_completes_as_it_is_recovered(world: World, dele
     world.apply(HELLO)
     world.launch("hello")
     world.choose()
-    arm("deliver.sent=raise")
-    try:
-        world.step()
-    finally:
-        arm("")
+    world.killed("deliver.sent")
+    world.buried()
     assert [str(stay.outgoing and stay.outgoing.state) for stay in world.stays("hello")] == ["attempting"]
     if deleted:
         world.app.stores.users.delete(user_key("shop", "u"))

@@ -77,10 +77,10 @@ def test_check_says_that_the_policies_are_valid(desk: Desk) -> None:
 def test_check_of_a_file_says_what_the_edit_would_change_before_it_is_saved(desk: Desk) -> None:
     edited = desk.folder / "bulk.yaml"
     text = (desk.folder / "policies" / "profiles" / "bulk.yaml").read_text(encoding="utf-8")
-    edited.write_text(text.replace("in_flight: 2", "in_flight: 8"), encoding="utf-8")
-    assert desk.run("check", str(edited)).stdout == "profiles.bulk.in_flight: 8 (was 2)\n"
+    edited.write_text(text.replace("in_flight: 4", "in_flight: 8"), encoding="utf-8")
+    assert desk.run("check", str(edited)).stdout == "profiles.bulk.in_flight: 8 (was 4)\n"
     told = desk.json("check", str(edited))
-    assert told["differences"] == [{"key": "profiles.bulk.in_flight", "before": 2, "after": 8}]
+    assert told["differences"] == [{"key": "profiles.bulk.in_flight", "before": 4, "after": 8}]
     assert told["before"] != told["after"]
 
 

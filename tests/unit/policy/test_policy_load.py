@@ -108,8 +108,8 @@ def test_at_most_once_marks_one_delivery_at_a_time_unless_told_otherwise(folder:
     careful, daring, usual = (policies.profiles[name] for name in ("careful", "daring", "default"))
     assert (careful.guarantee("email"), careful.window_of("email")) == (Guarantee.AT_MOST_ONCE, 1)
     assert (daring.guarantee("email"), daring.window_of("email")) == (Guarantee.AT_MOST_ONCE, 5)
-    assert (daring.guarantee("sms"), daring.window_of("sms")) == (Guarantee.AT_LEAST_ONCE, 50)
-    assert (usual.guarantee("email"), usual.window_of("email")) == (Guarantee.AT_LEAST_ONCE, 50)
+    assert (daring.guarantee("sms"), daring.window_of("sms")) == (Guarantee.AT_LEAST_ONCE, 1_000)
+    assert (usual.guarantee("email"), usual.window_of("email")) == (Guarantee.AT_LEAST_ONCE, 1_000)
     assert usual.guarantee("email", at_most_once=True) is Guarantee.AT_MOST_ONCE
     assert usual.window_of("email", at_most_once=True) == 1
     assert careful.guarantee("email", at_most_once=False) is Guarantee.AT_LEAST_ONCE
