@@ -90,11 +90,13 @@ bench: check-needs env ## every table of docs/benchmarks.md with 200,000 users a
 	@$(PY) -m bench.run --users 100000 --only paths
 	@$(PY) -m bench.send --users 10000
 	@$(PY) -m bench.importing --rows 20000
+	@$(PY) -m bench.logs --lines 20000 --rounds 1
 
 bench-full: check-needs env ## the same with a million users, and three million enrolled (more than an hour)
 	@$(PY) -m bench.run --users 1000000 --enrolled 10000,30000,1000000,3000000 --seconds 60
 	@$(PY) -m bench.send
 	@$(PY) -m bench.importing
+	@$(PY) -m bench.logs
 
 clean: ## remove what was made, but for what the demo left in var/
 	@rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -148,7 +148,7 @@ def _found(index: LogIndex | None, folder: Path, asked: LogQuery, limit: int, *,
 
     if index is not None:
         try:
-            hits = index.search(asked.elastic(), limit)
+            hits = index.search(asked.elastic(), limit, asked.picks)
             if hits is not None:
                 return story(hits, lambda focus: _about(index, focus)) if tell_story else list(hits)
             why = "nothing was shipped yet"
@@ -165,7 +165,7 @@ def _found(index: LogIndex | None, folder: Path, asked: LogQuery, limit: int, *,
 def _about(index: LogIndex, focus: Focus) -> list[Line]:
     from engine.telemetry.story import LONGEST
 
-    return list(index.search(focus.elastic(), LONGEST) or ())
+    return list(index.search(focus.elastic(), LONGEST, focus.holds) or ())
 
 
 def _index(settings: Settings, clock: SystemClock, keep: timedelta | None = None) -> LogIndex | None:

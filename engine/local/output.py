@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
+from engine.telemetry.bundles import Bundle, bundled
 from engine.telemetry.people import sentence
 
 _COLOURS: Final = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 _LONGEST: Final = 64 * 1024  # bytes of a line without an end that are held back
 _SYSTEM: Final = "tidegate"
-_LOGGED: Final = '{"@timestamp"'  # how a line of our logs begins (`engine.telemetry.ecs`)
+_LOGGED: Final = b'{"@timestamp"'  # how a line of our logs begins (`engine.telemetry.ecs`)
 
 
 class Output:
     """Writes lines of the processes called `names` to `stream`, in colour if it is a terminal and NO_COLOR is unset.
 
-    For people a line of the logs is a sentence (`engine.telemetry.people`), any other stays as it is; with `as_json`
-    every line is one JSON document, what is none is wrapped in one. `told` hears the event of each line of the logs.
+    For people a line of the logs is a sentence (`engine.telemetry.people`), and lines in a row that differ in few
+    places are one together; any other stays as it is. With `as_json` every line is one JSON document, what is none is
+    wrapped in one. `told` hears the events of the logs, of lines that are alike once.
     """
 
     def __init__(
@@ -61,36 +63,33 @@ class Output:
     def _write(self, name: str, lines: Sequence[bytes]) -> None:
         if not lines:
             return
-        texts = [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
-        logged = [_logged(text) for text in texts]
-        shown = map(self._document if self._as_json else self._sentence, (name,) * len(texts), texts, logged)
+        shown: list[str] = []
+        events: list[str] = []
+        for one in bundled([line + b"\n" for line in lines]):
+            raws = one.lines if isinstance(one, Bundle) else (one,)
+            logged = one.first if isinstance(one, Bundle) and one.lines[0].startswith(_LOGGED) else None
+            if logged is None or self._as_json:
+                texts = [raw.decode("utf-8", "replace").rstrip("\r\n") for raw in raws]
+                shown += texts if logged is not None else map(self._foreign, (name,) * len(texts), texts)
+            else:
+                more = f", and {len(raws) - 1:,} more" if len(raws) > 1 else ""
+                shown.append(f"{self._prefix(name)}{sentence(logged)}{more}")
+            event = None if logged is None else logged.get("event")
+            if isinstance(event, Mapping) and "action" in event:
+                events.append(str(event["action"]))
         self._stream.write("".join(f"{line}\n" for line in shown))
         self._stream.flush()
-        for line in logged:
-            event = {} if line is None else line.get("event")
-            if isinstance(event, dict) and "action" in event:
-                self.told(name, str(event["action"]))
+        for told in events:
+            self.told(name, told)
 
-    def _sentence(self, name: str, text: str, logged: dict[str, Any] | None) -> str:
+    def _prefix(self, name: str) -> str:
         prefix = f"{self._now():%H:%M:%S} {name.ljust(self._width)} | "
-        if self._coloured:
-            prefix = f"\x1b[{self._colours.get(name, 37)}m{prefix}\x1b[0m"
-        return f"{prefix}{text if logged is None else sentence(logged)}"
+        return f"\x1b[{self._colours.get(name, 37)}m{prefix}\x1b[0m" if self._coloured else prefix
 
-    def _document(self, name: str, text: str, logged: dict[str, Any] | None) -> str:
-        if logged is not None:
-            return text
+    def _foreign(self, name: str, text: str) -> str:
+        """A line that is none of the logs."""
+        if not self._as_json:
+            return self._prefix(name) + text
         at = self._now().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = {"@timestamp": at, "log.level": "info", "message": text, "labels": {"process": name}}
         return json.dumps(line, ensure_ascii=False)
-
-
-def _logged(text: str) -> dict[str, Any] | None:
-    """A line of the logs; None for any other."""
-    if not text.startswith(_LOGGED):
-        return None
-    try:
-        line = json.loads(text)
-    except ValueError:
-        return None
-    return line if isinstance(line, dict) else None

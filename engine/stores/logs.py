@@ -7,10 +7,10 @@ Old backing indices are deleted whole: index lifecycle management and delete-by-
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from importlib.resources.abc import Traversable
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ import orjson
 from elasticsearch import ApiError, Elasticsearch, NotFoundError, TransportError
 
 from engine.clock import Clock, millis
+from engine.domain.log_documents import Document, Taken, lines_in, unbundled
 from engine.errors import OperatorError, ServiceUnreachable
 from engine.service_addresses import search_address
 from engine.shipped import shipped
@@ -28,6 +29,10 @@ _TEMPLATE_NAME: Final = "tidegate-logs"
 _REQUEST_SECONDS: Final = 10.0
 _WAIT: Final = frozenset({429, 502, 503, 504})
 """Statuses that pass by themselves: too busy, or a node is restarting."""
+_MOST: Final = 10_000
+"""Documents of one search: what Elasticsearch allows."""
+_PAGE: Final = 250
+"""Documents read at once: of a bundle that is 20 kB each."""
 _TIDY_EVERY: Final = timedelta(minutes=10)
 """Rolling and deleting are daily work; asking more often only costs requests."""
 
@@ -71,14 +76,14 @@ class LogIndex:
         with _reaching("ensure the log stream"):
             self._client.indices.put_index_template(name=name, **body)
 
-    def create(self, lines: Sequence[tuple[str, bytes]]) -> dict[str, str]:
-        """Add the lines (id and JSON) whose ids are new; one that is there already counts as taken.
+    def create(self, documents: Sequence[Document]) -> Taken:
+        """Add the documents whose ids are new; one that is there already counts as taken.
 
-        The ids that can never be taken (a mapping they contradict) come back with the reason.
+        Refused are those that can never be taken (a mapping they contradict).
         """
         operations: list[bytes] = []
-        for id_, raw in lines:
-            operations += (orjson.dumps({"create": {"_id": id_}}), raw)
+        for one in documents:
+            operations += (b'{"create":{"_id":"%s"}}' % one.id.encode(), one.raw)
         with _reaching("take log lines"):
             answer = self._client.bulk(
                 index=self._stream,
@@ -86,13 +91,31 @@ class LogIndex:
                 filter_path="errors,items.*.status,items.*._id,items.*.error",
             )
         refused: dict[str, str] = {}
+        present: set[str] = set()
         for item in answer.get("items", ()) if answer["errors"] else ():
             told: Mapping[str, Any] = item["create"]
             if told["status"] in _WAIT:
                 raise ServiceUnreachable(f"the log search is busy ({told['status']})")
-            if told["status"] >= 400 and told["status"] != 409:
+            if told["status"] == 409:
+                present.add(told["_id"])
+            elif told["status"] >= 400:
                 refused[told["_id"]] = str(told["error"].get("type", "refused"))
-        return refused
+        return Taken(refused, self._short([one for one in documents if one.lines > 1 and one.id in present]))
+
+    def _short(self, bundles: Sequence[Document]) -> dict[str, int]:
+        """How many lines are there of the documents that are there with fewer lines than now."""
+        if not bundles:
+            return {}
+        with _reaching("compare log lines"):
+            self._client.indices.refresh(index=self._stream)
+            answer = self._client.search(
+                index=self._stream,
+                query={"ids": {"values": [one.id for one in bundles]}},
+                size=len(bundles),
+                source_includes="bundle.lines",
+            )
+        there = {hit["_id"]: lines_in(hit["_source"]) for hit in answer["hits"]["hits"]}
+        return {one.id: there[one.id] for one in bundles if there.get(one.id, one.lines) < one.lines}
 
     def tidy(self) -> None:
         """Roll over where the write index is older than `roll_after`; delete what is wholly older than `keep`."""
@@ -109,22 +132,42 @@ class LogIndex:
                     self._client.indices.delete(index=name)
         self._tidied = self._clock.monotonic()
 
-    def search(self, query: Mapping[str, object], limit: int) -> list[dict[str, object]] | None:
-        """The newest `limit` lines of an Elasticsearch query, oldest first; None where the stream does not exist."""
+    def search(
+        self, query: Mapping[str, object], limit: int, wanted: Callable[[Mapping[str, Any]], bool] = lambda _: True
+    ) -> list[Mapping[str, Any]] | None:
+        """The newest `limit` lines of an Elasticsearch query, oldest first; None where the stream does not exist.
+
+        Of a document that is several lines those that are `wanted`.
+        """
+        lines: list[Mapping[str, Any]] = []
+        seen: set[str] = set()
         try:
             with _reaching("search the logs"):
                 # Who searches wants the line of a second ago; one refresh per command costs nothing.
                 self._client.indices.refresh(index=self._stream)
-                answer = self._client.search(
-                    index=self._stream,
-                    query=query,
-                    size=min(limit, 10_000),
-                    sort=[{"@timestamp": "desc"}, {"event.sequence": "desc"}],
-                    track_total_hits=False,
-                )
+                for first in range(0, _MOST, page := min(limit, _PAGE)):
+                    hits = self._page(query, first, page)
+                    # Between two pages new documents may push old ones on.
+                    found = (unbundled(hit["_source"]) for hit in hits if hit["_id"] not in seen)
+                    lines += islice(filter(wanted, chain.from_iterable(found)), limit - len(lines))
+                    if len(lines) == limit or len(hits) < page:
+                        break
+                    seen.update(hit["_id"] for hit in hits)
         except NotFoundError:
             return None
-        return [hit["_source"] for hit in reversed(answer["hits"]["hits"])]
+        return lines[::-1]
+
+    def _page(self, query: Mapping[str, object], first: int, size: int) -> list[dict[str, Any]]:
+        answer = self._client.search(
+            index=self._stream,
+            query=query,
+            from_=first,
+            size=min(size, _MOST - first),
+            sort=[{"@timestamp": "desc"}, {"event.sequence": "desc"}],
+            track_total_hits=False,
+        )
+        found: list[dict[str, Any]] = answer["hits"]["hits"]
+        return found
 
     def _backing(self) -> list[tuple[str, int]]:
         """The backing indices with the system time of their making, oldest first.

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -27,6 +27,7 @@ import structlog
 from engine.clock import Clock, Instant
 from engine.errors import EngineError
 from engine.telemetry import events
+from engine.telemetry.alike import Alike
 from engine.telemetry.contract import EventType
 from engine.telemetry.ecs import ecs_line, ecs_lines
 from engine.telemetry.files import LogFile
@@ -111,16 +112,19 @@ class Logs:
 
     def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
         if self._file or self._options.stdout:
-            raw = b"\n".join(map(_dumped, lines))
-            if self._file:
-                self._file.write(raw)
-            if self._options.stdout:
-                with suppress(OSError, ValueError):  # whoever read it has gone; the file goes on
-                    sys.stdout.write(raw.decode() + "\n")
-                    sys.stdout.flush()
+            self._put(b"\n".join(map(_dumped, lines)))
         if self._console:
             for line in lines:
                 print(str(line["@timestamp"])[11:19], sentence(line), file=sys.stderr)  # noqa: T201 - people read it
+
+    def _put(self, raw: bytes) -> None:
+        """Write lines (with line ends between them) where machines read them."""
+        if self._file:
+            self._file.write(raw)
+        if self._options.stdout:
+            with suppress(OSError, ValueError):  # whoever read it has gone; the file goes on
+                sys.stdout.write(raw.decode() + "\n")
+                sys.stdout.flush()
 
     def close(self) -> None:
         """Stop listening and close the file; safe twice."""
@@ -144,9 +148,15 @@ class Logs:
         if LEVELS[kind.level] < self._threshold:
             return
         made = self._made(kind.name, kind.level, common, outcome=kind.outcome)
+        alike = None if self._console else Alike.of(made, list(rows[0]), self.redactor)
         for first in range(0, len(rows), _AT_ONCE):
             few = rows[first : first + _AT_ONCE]
-            self._write(list(ecs_lines(made, few, self.redactor, self._sequence)))
+            numbers = list(islice(self._sequence, len(few)))  # in a row, whatever other threads take
+            raw = None if alike is None else alike.lines(few, numbers)
+            if raw is None:
+                self._write(list(ecs_lines(made, few, self.redactor, iter(numbers))))
+            else:
+                self._put(raw)
 
 
 def _dumped(line: Mapping[str, Any]) -> bytes:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from engine.clock import Instant, format_instant
+from engine.domain.log_documents import DIFFERING
 from engine.errors import WrongCall
 from engine.telemetry.contract import LABELS
 from engine.telemetry.redaction import Redactor
@@ -42,17 +43,19 @@ class LogQuery:
         """Whether a line read from a file is one of these."""
         if self.since is not None and str(line.get("@timestamp", "")) < format_instant(self.since):
             return False
-        for name, wanted in self.terms:
-            found = [str(value) for path in FIELDS[name] if (value := value_of(line, path)) is not None]
-            if not any(_equal(value, wanted) for value in found):
-                return False
+        if not _has(line, self.terms):
+            return False
         if not self.words:
             return True
         text = "\n".join(str(value_of(line, path) or "") for path in _SEARCHED).lower()
         return all(word.lower() in text for word in self.words)
 
+    def picks(self, line: Mapping[str, object]) -> bool:
+        """Whether a line of a document found by `elastic` is one of these: its terms may be those of two lines."""
+        return _has(line, [term for term in self.terms if DIFFERING.intersection(FIELDS[term[0]])])
+
     def elastic(self) -> dict[str, object]:
-        """The Elasticsearch query of the same lines; words are matched by their beginnings there."""
+        """The Elasticsearch query of the documents with these lines; words are matched by their beginnings there."""
         filters: list[dict[str, object]] = [
             {"bool": {"should": [_term(path, wanted) for path in FIELDS[name]]}} for name, wanted in self.terms
         ]
@@ -101,6 +104,14 @@ def value_of(line: Mapping[str, object], path: str) -> object:
     first, _, rest = path.partition(".")
     inside = line.get(first)
     return value_of(inside, rest) if rest and isinstance(inside, Mapping) else None
+
+
+def _has(line: Mapping[str, object], terms: Iterable[tuple[str, str]]) -> bool:
+    for name, wanted in terms:
+        found = [str(value) for path in FIELDS[name] if (value := value_of(line, path)) is not None]
+        if not any(_equal(value, wanted) for value in found):
+            return False
+    return True
 
 
 def _equal(value: str, wanted: str) -> bool:

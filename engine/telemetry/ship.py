@@ -1,8 +1,10 @@
 """Shipping: the folder's log files, followed line by line into the log search, at least once and never twice.
 
-The position in each file is kept in a small state file, moved after the log search has taken the lines. A kill in
-between repeats a batch, and each line's id (from its file's name and its byte) makes the repetition change nothing.
-When the log search is away, the lines wait in their files; nobody waits for the shipper.
+Lines that are alike go as one document (`engine.telemetry.bundles`). The position in each file is kept in a small
+state file, moved after the log search has taken the lines. A kill in between repeats a batch, and each document's id
+(from its file's name and its first byte) makes the repetition change nothing. A bundle whose last line is the file's
+last waits a moment for its next line; where it went too early all the same, the log search tells how many of its lines
+are there. When the log search is away, the lines wait in their files; nobody waits for the shipper.
 """
 
 from __future__ import annotations
@@ -10,24 +12,28 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final, Protocol
 
 import orjson
 
+from engine.domain.log_documents import Document, Taken
 from engine.errors import OperatorError
+from engine.telemetry.bundles import Bundle, bundled
 from engine.telemetry.events import emit
 from engine.telemetry.files import log_files
 
-BATCH_BYTES: Final = 1_000_000
-"""Of one request: some hundred lines to a few thousand; Elasticsearch advises a few megabytes at most."""
+BATCH_BYTES: Final = 4_000_000
+"""Of the files at once: some thousand lines. As bundles they are a tenth of it; otherwise a request of this size, and
+Elasticsearch advises a few megabytes at most."""
 _STATE: Final = "ship.json"
 _LOCK: Final = "ship.lock"
 _REFUSED: Final = "ship-refused.jsonl"
-_POLL: Final = 0.5
-"""Seconds between two looks at the folder: what people who search for a fresh line do not notice."""
+_POLL: Final = 1.0
+"""Seconds between two looks at the folder: each costs the log search a request, and a person who searches for a fresh
+line does not notice. The last lines of a file, which may be half of a bundle, go at the second look."""
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 30.0
 
@@ -38,8 +44,8 @@ class Sink(Protocol):
     def ensure(self) -> None:
         """Make sure that it can take lines (templates, streams); safe twice."""
 
-    def create(self, lines: Sequence[tuple[str, bytes]]) -> Mapping[str, str]:
-        """Take every line (id and JSON) whose id is new; the ids that can never be taken come back with the reason."""
+    def create(self, documents: Sequence[Document]) -> Taken:
+        """Take every document whose id is new."""
 
     def tidy(self) -> None:
         """Begin a new index where the present one is old, delete those beyond the retention."""
@@ -59,6 +65,7 @@ class Shipper:
             os.close(self._lock)
             raise OperatorError(f"another process ships the logs in {folder}", remedy="stop it first") from error
         self._positions = self._load()
+        self._looked: dict[str, int] = {}
         self._ready = False
 
     def close(self) -> None:
@@ -92,15 +99,20 @@ class Shipper:
             stop.wait(_POLL)
 
     def drain(self, stop: threading.Event | None = None) -> int:
-        """Ship what the files hold now (until `stop`); how many lines. Raises `ServiceUnreachable`."""
+        """Ship what the files hold now; how many lines. Raises `ServiceUnreachable`.
+
+        With a `stop` until it is set; the last bundle of a file then waits until the file no longer grows.
+        """
         if not self._ready:
             self._sink.ensure()
             self._ready = True
         total = 0
         paths = log_files(self._folder)
         for path in paths:
+            size = _size(path)
+            grows, self._looked[path.name] = self._looked.get(path.name) != size, size
             while stop is None or not stop.is_set():
-                count, moved = self._batch(path)
+                count, moved = self._batch(path, size, hold=grows and stop is not None)
                 total += count
                 if not moved:
                     break
@@ -113,44 +125,68 @@ class Shipper:
         """Bytes that are not shipped yet."""
         total = 0
         for path in log_files(self._folder):
-            try:
-                total += max(0, path.stat().st_size - self._positions.get(path.name, 0))
-            except FileNotFoundError:
-                continue
+            total += max(0, _size(path) - self._positions.get(path.name, 0))
         return total
 
-    def _batch(self, path: Path) -> tuple[int, bool]:
-        """Ship one batch of one file: how many lines, and whether the position moved."""
+    def _batch(self, path: Path, size: int, *, hold: bool) -> tuple[int, bool]:
+        """Ship one batch of one file of `size` bytes: how many lines, and whether the position moved."""
         start = self._positions.get(path.name, 0)
+        if size <= start:
+            return 0, False
         try:
             with path.open("rb") as file:
-                if os.fstat(file.fileno()).st_size <= start:
-                    return 0, False
                 file.seek(start)
-                block = file.read(BATCH_BYTES)
+                block = file.read(min(BATCH_BYTES, size - start))
         except FileNotFoundError:
             return 0, False
-        end = block.rfind(b"\n") + 1
-        if not end:
+        if not block.endswith(b"\n") and b"\n" not in block:
             if len(block) < BATCH_BYTES:
                 return 0, False  # a line that is being written, or was torn by a kill
-            self._set_aside([(block[:200], "a line of more than a megabyte")])
-            end = len(block)
-        lines: list[tuple[str, bytes]] = []
+            self._set_aside([(block[:200], "a line of more than four megabytes")])
+            self._moved(path, start + len(block))
+            return 0, True
+        block = block[: block.rfind(b"\n") + 1]
+        found = list(bundled(block.splitlines(keepends=True)))
+        last = found[-1]
+        # More of the file is there (a bundle of a whole batch goes as it is), or may come within a moment.
+        if isinstance(last, Bundle) and last.open and (found[1:] if size > start + len(block) else hold):
+            found.pop()
+            block = block[: len(block) - sum(map(len, last.lines))]
+        if not found:
+            return 0, False
+        shipped = self._send(path.name, found, start)
+        self._moved(path, start + len(block))
+        return shipped, True
+
+    def _send(self, name: str, found: Sequence[Bundle | bytes], start: int) -> int:
+        """Send what a batch from byte `start` of a file came to; how many lines were taken."""
         broken: list[tuple[bytes, str]] = []
-        at = start
-        for raw in block[:end].splitlines(keepends=True):
-            if raw.endswith(b"\n") and _is_line(raw):
-                lines.append((_id(path.name, at), raw.rstrip(b"\n")))
-            elif raw.strip():
-                broken.append((raw[:200], "not a JSON line"))
-            at += len(raw)
-        refused = self._sink.create(lines) if lines else {}
-        if refused or broken:
-            self._set_aside([(raw, refused[id_]) for id_, raw in lines if id_ in refused] + broken)
-        self._positions[path.name] = start + end
+        total = 0
+        waiting = list(_placed(found, start))
+        while waiting:
+            named = {_id(name, at): (at, one) for at, one in waiting if isinstance(one, Bundle)}
+            no_lines = [(raw[:200], "not a JSON line") for _, raw in waiting if isinstance(raw, bytes) and raw.strip()]
+            documents = [Document(id_, one.document(), len(one.lines)) for id_, (_, one) in named.items()]
+            taken = self._sink.create(documents) if documents else Taken()
+            total += sum(one.lines for one in documents)
+            waiting = []
+            for id_, reason in taken.refused.items():
+                lines = named[id_][1].lines
+                broken += [(line.rstrip(b"\n"), reason) for line in lines]
+                total -= len(lines)
+            broken += no_lines
+            for id_, there in taken.short.items():
+                at, one = named[id_]
+                rest = one.lines[there:]
+                total -= len(rest)
+                waiting += _placed(list(bundled(rest)), at + sum(map(len, one.lines[:there])))
+        if broken:
+            self._set_aside(broken)
+        return total
+
+    def _moved(self, path: Path, position: int) -> None:
+        self._positions[path.name] = position
         self._save()
-        return len(lines) - len(refused), True
 
     def _set_aside(self, lines: Sequence[tuple[bytes, str]]) -> None:
         with (self._folder / _REFUSED).open("ab") as file:
@@ -162,6 +198,7 @@ class Shipper:
         gone = set(self._positions) - present
         if gone:
             self._positions = {name: at for name, at in self._positions.items() if name not in gone}
+            self._looked = {name: size for name, size in self._looked.items() if name not in gone}
             self._save()
 
     def _load(self) -> dict[str, int]:
@@ -184,9 +221,16 @@ def _id(name: str, at: int) -> str:
     return blake2b(f"{name}\0{at}".encode(), digest_size=16).hexdigest()
 
 
-def _is_line(raw: bytes) -> bool:
+def _size(path: Path) -> int:
+    """Bytes of a file; none where it was pruned meanwhile."""
     try:
-        line = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return False
-    return isinstance(line, dict) and "@timestamp" in line
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _placed(found: Sequence[Bundle | bytes], start: int) -> Iterator[tuple[int, Bundle | bytes]]:
+    """Each of `found` with its byte, the first at `start`."""
+    for one in found:
+        yield start, one
+        start += sum(map(len, one.lines)) if isinstance(one, Bundle) else len(one)

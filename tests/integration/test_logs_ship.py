@@ -8,8 +8,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
+from itertools import count, islice
 from pathlib import Path
 
 import orjson
@@ -17,10 +18,14 @@ import pytest
 from elasticsearch import Elasticsearch
 
 from engine.clock import Instant, format_instant, parse_instant
+from engine.domain.log_documents import Document, Taken, unbundled
 from engine.errors import OperatorError, ServiceUnreachable
 from engine.stores.logs import LogIndex, open_client
-from engine.telemetry.events import listening
+from engine.telemetry.events import emit_each, listening
 from engine.telemetry.files import LogFile
+from engine.telemetry.logging import LogOptions, configure
+from engine.telemetry.query import parse_query
+from engine.telemetry.redaction import Redactor
 from engine.telemetry.ship import Shipper
 
 NOW = parse_instant("2026-11-23T08:00:00Z")
@@ -65,11 +70,11 @@ class Memory:
     def ensure(self) -> None:
         self._reach()
 
-    def create(self, lines: Sequence[tuple[str, bytes]]) -> Mapping[str, str]:
+    def create(self, documents: Sequence[Document]) -> Taken:
         self._reach()
-        refused = {name: "mapping" for name, raw in lines if b"poison" in raw}
-        self.taken |= {name: raw for name, raw in lines if name not in refused}
-        return refused
+        refused = {one.id: "mapping" for one in documents if b"poison" in one.raw}
+        self.taken |= {one.id: one.raw for one in documents if one.id not in refused}
+        return Taken(refused)
 
     def tidy(self) -> None:
         self._reach()
@@ -82,6 +87,28 @@ class Memory:
 
 def line(number: int, **fields: object) -> bytes:
     return orjson.dumps({"@timestamp": format_instant(NOW + number), "message": f"line {number}", **fields})
+
+
+def deliveries(folder: Path, windows: Sequence[int], process: str = "deliver") -> None:
+    """The lines of deliveries that were settled in windows of these sizes."""
+    logs = configure(LogOptions(process, folder, console=False), clock=Hands())
+    common: dict[str, object] = {"workspace": "grocer", "campaign": "spring", "campaign_uid": "spring-1"}
+    users = count(1)
+    try:
+        for window, size in enumerate(windows):
+            some = [f"hh-{number}" for number in islice(users, size)]
+            rows = [{"user": user, "entry": "1", "key": f"grocer/spring-1/0/{user}/0001/hello"} for user in some]
+            emit_each("delivery.sent", {**common, "chosen_at": NOW + window, "attempts": 1}, rows)
+    finally:
+        logs.close()
+
+
+def lines_of(folder: Path) -> list[object]:
+    return [orjson.loads(raw) for path in sorted(folder.glob("*.ndjson")) for raw in path.read_bytes().splitlines()]
+
+
+def taken_apart(sink: Memory) -> list[object]:
+    return [one for raw in sink.taken.values() for one in reversed(list(unbundled(orjson.loads(raw))))]
 
 
 def written(folder: Path, count: int, process: str = "fast", **limits: int) -> None:
@@ -114,6 +141,54 @@ def test_without_its_state_a_shipper_repeats_the_same_ids(tmp_path: Path) -> Non
         shipper.close()
         (tmp_path / "ship.json").write_text("torn {")
     assert len(sink.taken) == 50
+
+
+def test_windows_of_deliveries_go_as_few_documents_and_are_the_lines_of_the_file(tmp_path: Path) -> None:
+    deliveries(tmp_path, [50, 50, 1, 30])
+    sink = Memory()
+    shipper = Shipper(tmp_path, sink)
+    assert shipper.drain() == 131
+    shipper.close()
+    assert len(sink.taken) < 10
+    assert taken_apart(sink) == lines_of(tmp_path)
+
+
+def test_the_last_bundle_of_a_file_waits_until_the_file_has_not_grown(tmp_path: Path) -> None:
+    deliveries(tmp_path, [50, 50])
+    (path,) = tmp_path.glob("*.ndjson")
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    sink, going = Memory(), threading.Event()
+    path.write_bytes(b"".join(lines[:30]))
+    shipper = Shipper(tmp_path, sink)
+    assert shipper.drain(going) == 0
+    path.write_bytes(b"".join(lines[:70]))
+    assert shipper.drain(going) == 50, "its end is known"
+    assert shipper.drain(going) == 20, "nothing has come for a while"
+    path.write_bytes(whole)
+    assert shipper.drain(going) == 0
+    assert shipper.drain() == 30, "the last time it does not wait"
+    shipper.close()
+    assert taken_apart(sink) == lines_of(tmp_path)
+
+
+@pytest.mark.parametrize("size", [10_000, 40_000, 200_000])
+def test_bundles_do_not_depend_on_the_size_of_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    deliveries(tmp_path, [50, 200, 7])
+    whole, sink = Memory(), Memory()
+    shipper = Shipper(tmp_path, whole)
+    shipper.drain()
+    shipper.close()
+    (tmp_path / "ship.json").unlink()
+    monkeypatch.setattr("engine.telemetry.ship.BATCH_BYTES", size)
+    shipper = Shipper(tmp_path, sink)
+    assert shipper.drain() == 257
+    shipper.close()
+    assert taken_apart(sink) == lines_of(tmp_path)
+    if size == 200_000:
+        assert sink.taken == whole.taken
 
 
 def test_a_line_that_is_still_being_written_waits_for_its_end(tmp_path: Path) -> None:
@@ -190,8 +265,8 @@ def test_a_line_is_created_once_and_found_by_its_fields(elastic: Elasticsearch, 
     index.ensure()
     index.ensure()
     raw = line(1, labels={"user": "hh-1", "brand_new": "x"}, tidegate={"users": 3, "cost": 1.5, "as_of": "2017-01-01"})
-    assert index.create([("a", raw), ("b", line(2))]) == {}
-    assert index.create([("a", raw), ("c", line(3))]) == {}
+    assert index.create([Document("a", raw), Document("b", line(2))]) == Taken()
+    assert index.create([Document("a", raw), Document("c", line(3))]) == Taken()
     found = index.search({"match_all": {}}, 10)
     assert found is not None
     assert [one["message"] for one in found] == ["line 1", "line 2", "line 3"]
@@ -199,11 +274,57 @@ def test_a_line_is_created_once_and_found_by_its_fields(elastic: Elasticsearch, 
 
 
 @pytest.mark.elastic
+def test_a_line_inside_a_bundle_is_found_by_its_own_fields_only(
+    tmp_path: Path, elastic: Elasticsearch, index_prefix: str
+) -> None:
+    deliveries(tmp_path, [50, 250])
+    index = LogIndex(elastic, Hands(), stream=f"{index_prefix}logs")
+    shipper = Shipper(tmp_path, index)
+    assert shipper.drain() == 300
+    shipper.close()
+
+    def found(text: str, limit: int = 1_000) -> list[str]:
+        asked = parse_query(text, Redactor(b"k" * 32))
+        lines = index.search(asked.elastic(), limit, asked.picks)
+        assert lines is not None
+        assert all(line in written_lines for line in lines)
+        return [line["labels"]["user"] for line in lines]
+
+    written_lines = lines_of(tmp_path)
+    everybody = [f"hh-{number}" for number in range(1, 301)]
+    assert found("campaign:spring event:delivery.sent process:deliver") == everybody
+    assert found("delivery message:hello") == []
+    assert found("delivery", 7) == everybody[-7:]
+    assert found("user:hh-17") == ["hh-17"]
+    assert found("key:grocer/spring-1/0/hh-29*") == ["hh-29", *(f"hh-{number}" for number in range(290, 300))]
+    assert found("user:hh-17 key:grocer/spring-1/0/hh-18*") == [], "they are of two lines"
+    assert found("entry:1 user:hh-3*", 5) == ["hh-36", "hh-37", "hh-38", "hh-39", "hh-300"]
+
+
+@pytest.mark.elastic
+def test_a_bundle_that_went_too_early_is_completed_after_a_kill(
+    tmp_path: Path, elastic: Elasticsearch, index_prefix: str
+) -> None:
+    deliveries(tmp_path, [50])
+    index = LogIndex(elastic, Hands(), stream=f"{index_prefix}logs")
+    (path,) = tmp_path.glob("*.ndjson")
+    lines = path.read_bytes().splitlines(keepends=True)
+    for there in (1, 20, 50):
+        path.write_bytes(b"".join(lines[:there]))
+        shipper = Shipper(tmp_path, index)
+        shipper.drain()
+        shipper.close()
+        (tmp_path / "ship.json").unlink()  # killed before it noted what was taken
+        assert index.search({"match_all": {}}, 100) == lines_of(tmp_path)
+
+
+@pytest.mark.elastic
 def test_a_line_that_contradicts_the_mapping_is_refused_alone(elastic: Elasticsearch, index_prefix: str) -> None:
     index = LogIndex(elastic, Hands(), stream=f"{index_prefix}logs")
     index.ensure()
-    refused = index.create([("a", line(1)), ("b", line(2, event={"duration": "long"})), ("c", line(3))])
-    assert refused == {"b": "document_parsing_exception"}
+    wrong = line(2, event={"duration": "long"})
+    taken = index.create([Document("a", line(1)), Document("b", wrong), Document("c", line(3))])
+    assert taken == Taken({"b": "document_parsing_exception"})
 
 
 @pytest.mark.elastic
@@ -212,7 +333,7 @@ def test_old_lines_are_forgotten_by_whole_indices(elastic: Elasticsearch, index_
     clock = Hands()
     index = LogIndex(elastic, clock, stream=stream, keep=timedelta(days=2), roll_after=timedelta(days=1))
     index.ensure()
-    index.create([("old", line(1))])
+    index.create([Document("old", line(1))])
     (name,) = _backing(elastic, stream)
     settings = elastic.indices.get_settings(index=name)
     born = int(settings[name]["settings"]["index"]["creation_date"])
@@ -232,7 +353,8 @@ def _backing(elastic: Elasticsearch, stream: str) -> list[str]:
 def test_a_shipper_killed_again_and_again_doubles_and_loses_nothing(
     tmp_path: Path, elastic: Elasticsearch, services: object, index_prefix: str
 ) -> None:
-    written(tmp_path, 3_000, max_bytes=50_000, keep=1_000)
+    written(tmp_path, 1_500, max_bytes=50_000, keep=1_000)
+    deliveries(tmp_path, [50, 1, 249] * 5)
     stream, url = f"{index_prefix}logs", services.elastic_url  # type: ignore[attr-defined]
     command = [sys.executable, "-c", SHIP, str(tmp_path), url, stream]
     positions: list[bytes] = [b""]
@@ -247,8 +369,10 @@ def test_a_shipper_killed_again_and_again_doubles_and_loses_nothing(
         child.stdout.close()
         positions.append(_state(tmp_path))
     subprocess.run(command, check=True, capture_output=True, timeout=60)
-    elastic.indices.refresh(index=stream)
-    assert elastic.count(index=stream)["count"] == 3_000
+    found = LogIndex(elastic, Hands(), stream=stream).search({"match_all": {}}, 10_000)
+    assert found is not None
+    assert sorted(map(orjson.dumps, found)) == sorted(map(orjson.dumps, lines_of(tmp_path)))
+    assert len(found) == 3_000
     assert len(set(positions)) >= 3, "it was killed on its way"
 
 

@@ -76,6 +76,32 @@ def test_a_line_of_the_logs_is_a_sentence_for_people_and_any_other_stays() -> No
     ]
 
 
+ALIKE = [
+    LOGGED.replace(b'"duration":2000000', b'"sequence":%d' % number).replace(b"hh-1", b"hh-%d" % number)
+    for number in range(1, 1_051)
+]
+
+
+def test_lines_that_are_alike_are_one_sentence_for_people() -> None:
+    stream = io.StringIO()
+    lines = output(stream)
+    heard: list[str] = []
+    lines.told = lambda _, event: heard.append(event)
+    lines.feed("web", b"\n".join([*ALIKE[:50], b"plain", ALIKE[50], b""]))
+    prefix = "03:04:05 web      | "
+    told = f"{prefix}info     delivery.sent: The provider took it. campaign=lapsed user="
+    assert stream.getvalue().splitlines() == [f"{told}hh-1, and 49 more", f"{prefix}plain", f"{told}hh-51"]
+    assert heard == ["delivery.sent"] * 2
+
+
+def test_lines_that_are_alike_stay_lines_for_machines() -> None:
+    stream = io.StringIO()
+    Output(stream, ["web"], now=lambda: datetime(2026, 1, 2, tzinfo=UTC), as_json=True).feed(
+        "web", b"\n".join([*ALIKE, b""])
+    )
+    assert stream.getvalue().splitlines() == [line.decode() for line in ALIKE]
+
+
 def test_machines_get_one_document_a_line() -> None:
     stream = io.StringIO()
     lines = Output(stream, ["web"], now=lambda: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), as_json=True)

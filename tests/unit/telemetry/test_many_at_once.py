@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.clock import Instant, parse_instant
 from engine.errors import ProgrammerError
 from engine.telemetry import logging as telemetry
+from engine.telemetry.alike import Alike
+from engine.telemetry.ecs import ecs_line, ecs_lines
 from engine.telemetry.events import emit, emit_each, listening
 from engine.telemetry.files import log_files
+from engine.telemetry.redaction import Redactor
 
 NOW = parse_instant("2026-11-23T08:00:00.123Z")
 SECRET = "hunter2-hunter2"
@@ -72,6 +79,42 @@ def test_lines_are_those_of_one_emit_each(event: str, tmp_path: Path) -> None:
     assert together == singly
     assert len(together) == len(ROWS)
     assert [line["event"]["sequence"] for line in together] == list(range(1, len(ROWS) + 1))
+
+
+PLAIN = st.text("abz09-_.% ü~$", min_size=1, max_size=9)
+ANY = (
+    PLAIN | st.text(st.characters(exclude_categories=("Cs",)), max_size=9) | st.sampled_from([SECRET, "a@b.c", "w%40x"])
+)
+ROW = st.fixed_dictionaries({"key": ANY, "user": ANY, "entry": ANY})
+
+
+@settings(deadline=None)
+@given(st.lists(ROW, min_size=1, max_size=5), st.dictionaries(st.sampled_from(["campaign", "slice", "run"]), ANY))
+def test_the_quick_way_writes_the_bytes_of_the_general_way(
+    rows: list[dict[str, str]], common: dict[str, object]
+) -> None:
+    redactor = Redactor(b"k" * 32, (SECRET,))
+    made = ecs_line("delivery.sent", "info", common, at=NOW, redactor=redactor, process="deliver")
+    alike = Alike.of(made, list(rows[0]), redactor)
+    assert alike is not None
+    quick = alike.lines(rows, range(7, 7 + len(rows)))
+    general = b"\n".join(map(orjson.dumps, ecs_lines(made, rows, redactor, count(7))))
+    assert quick in (None, general)
+
+
+@settings(deadline=None)
+@given(st.lists(st.fixed_dictionaries({"user": PLAIN, "key": PLAIN}), min_size=1, max_size=5))
+def test_plain_values_take_the_quick_way(rows: list[dict[str, str]]) -> None:
+    redactor = Redactor(b"k" * 32, (SECRET,))
+    made = ecs_line("delivery.sent", "info", {"campaign": "100%"}, at=NOW, redactor=redactor, process="deliver")
+    alike = Alike.of(made, ["user", "key"], redactor)
+    assert alike is not None
+    assert alike.lines(rows, range(len(rows))) is not None
+
+
+def test_what_looks_like_the_pattern_takes_the_general_way() -> None:
+    made = ecs_line("delivery.sent", "info", {"run": "~tidegate~user~"}, at=NOW, redactor=Redactor(b"k"), process="x")
+    assert Alike.of(made, ["user"], Redactor(b"k")) is None
 
 
 def test_no_address_stands_in_a_line(tmp_path: Path) -> None:
