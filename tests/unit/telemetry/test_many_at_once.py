@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,25 @@ def test_plain_values_take_the_quick_way(rows: list[dict[str, str]]) -> None:
 def test_what_looks_like_the_pattern_takes_the_general_way() -> None:
     made = ecs_line("delivery.sent", "info", {"run": "~tidegate~user~"}, at=NOW, redactor=Redactor(b"k"), process="x")
     assert Alike.of(made, ["user"], Redactor(b"k")) is None
+
+
+@pytest.mark.parametrize("user", ["hh-1", "ann@example.org"], ids=["the quick way", "the general way"])
+def test_what_is_told_at_once_is_numbered_in_a_row_whatever_other_threads_tell(user: str, tmp_path: Path) -> None:
+    before = sys.getswitchinterval()
+    rows = [{"user": user}] * 60
+
+    def tell() -> None:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda number: emit_each("delivery.sent", {"message": str(number)}, rows), range(40)))
+
+    sys.setswitchinterval(1e-6)
+    try:
+        lines = told(tmp_path, tell)
+    finally:
+        sys.setswitchinterval(before)
+    for number in range(40):
+        mine = [line["event"]["sequence"] for line in lines if line["labels"]["message"] == str(number)]
+        assert mine == list(range(mine[0], mine[0] + 60))
 
 
 def test_no_address_stands_in_a_line(tmp_path: Path) -> None:
