@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from engine.domain.looks import FeedState
 from engine.predicate.fields import Catalogue
-from engine.stores.cache_layout import Held, Layout
+from engine.stores.cache_layout import USERS_PER_BUCKET, Held, Layout
 from engine.stores.cache_layouts import CacheLayouts
 from engine.stores.feeds import Feeds
 from engine.stores.user_cache import Rows, UserCache
@@ -43,6 +43,7 @@ class CachedUsers:
         self._adopted: dict[str, Layout] = {}
         self._adopted_for: Mapping[str, Catalogue] | None = None
         self._looked = float("-inf")
+        self._refreshed: dict[str, int] = {}  # users, by workspace, since its buckets were looked at
         self._lock = Lock()
 
     # -- readers
@@ -141,7 +142,7 @@ class CachedUsers:
             stale = [name for name in self._adopted if not self._stands(catalogues[name], state)]
         else:
             self._looked = time.monotonic()
-            pending = self._layouts.pending(catalogues)
+            pending = self._layouts.pending(catalogues) | self._outgrown()
             stale = [name for name in catalogues if name in pending or not self._stands(catalogues[name], state)]
         fresh = []
         for name in stale:
@@ -150,8 +151,17 @@ class CachedUsers:
             if known is None or known.epoch != layout.epoch:
                 fresh.append(name)
             self._adopted[name] = layout
+            self._refreshed[name] = 0
         self._adopted_for = catalogues
         return fresh
+
+    def _outgrown(self) -> set[str]:
+        """The workspaces of which as many users were refreshed as their layout is for: they may hold more by now."""
+        return {
+            name
+            for name, layout in self._adopted.items()
+            if self._refreshed.get(name, 0) >= USERS_PER_BUCKET * layout.buckets
+        }
 
     def _stands(self, catalogue: Catalogue, state: FeedState) -> bool:
         """Whether the layout that was adopted last is of this catalogue and generation."""
@@ -163,6 +173,7 @@ class CachedUsers:
         layout = self._adopted.get(workspace)
         if layout is None:
             return True  # nobody reads what was never in force
+        self._refreshed[workspace] = self._refreshed.get(workspace, 0) + len(documents)
         reached = self._cache.refresh(layout, documents).reached
         return self._cache.drop(layout, gone).reached and reached if gone else reached
 

@@ -11,10 +11,14 @@ import pytest
 from pymongo.database import Database
 
 from engine.domain.keys import HIGHEST, user_key
+from engine.domain.looks import FeedState
 from engine.errors import ProgrammerError
 from engine.predicate.fields import BUILTINS, Catalogue, EventType, Field, FieldType
+from engine.stores import cached_users
 from engine.stores.cache_layout import HELD_BY_DEFAULT, Held, held_at_first
 from engine.stores.cache_layouts import CacheLayouts
+from engine.stores.cached_users import CachedUsers
+from engine.stores.feeds import Feeds
 from tests.integration.cache_world import CATALOGUE, ORDER, CacheWorld
 
 Document = dict[str, Any]
@@ -229,3 +233,30 @@ def test_a_catalogue_of_one_workspace_is_not_that_of_another(layouts: CacheLayou
     layouts.adopt(CATALOGUE, 1)
     other = Catalogue("other", "UTC", None, CATALOGUE.fields, CATALOGUE.events)
     assert layouts.layout(other, 1) is None
+
+
+def test_a_workspace_that_grows_gets_more_buckets_while_the_feed_runs(
+    world: CacheWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new installation takes the cache up before its first import."""
+    monkeypatch.setattr(cached_users, "PENDING", 0.0)
+    cached = CachedUsers(world.cache, world.layouts, Feeds(world.database, world.redis), {"shop": CATALOGUE})
+    catalogues = {"shop": CATALOGUE}
+
+    def adopt() -> list[str]:
+        return cached.adopt(FeedState(generation=1), lambda _: (frozenset(), frozenset()), catalogues)
+
+    assert adopt() == ["shop"]
+    assert adopt() == []
+    world.fill(3_000)
+    keys = list(world.stored())
+    cached.refresh("shop", world.documents(keys[:50]))
+    assert adopt() == [], "few users say nothing"
+    cached.refresh("shop", world.documents(keys))
+    assert adopt() == ["shop"]
+    layout = world.layouts.layout(CATALOGUE, 1)
+    assert layout is not None
+    assert 16 <= 3_000 / layout.buckets <= 256
+    assert adopt() == []
+    cached.refresh("shop", world.documents(keys))
+    assert adopt() == [], "the same users again change no number of buckets"
