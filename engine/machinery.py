@@ -189,12 +189,19 @@ class Machinery(Core):
             migrate_search(self.stores.user_index)
 
     def _reindex(self, workspace: str) -> list[str]:
-        """Keep requests to index every user of a workspace, in ranges of some thousand; gives their ids."""
+        """Keep requests to index every user of a workspace, in ranges of some thousand; gives their ids.
+
+        They take the place of those for single users that were kept before, while Elasticsearch was away.
+        """
         from engine.domain.keys import cut
         from engine.stores.index_requests import IndexRequest
 
+        requests = self.stores.index_requests
+        included = requests.of_users(workspace)
         pieces = max(1, min(256, self.choosing.size(workspace) // 5_000))
-        return self.stores.index_requests.add([IndexRequest((), workspace, *one) for one in cut(pieces)])
+        made = requests.add([IndexRequest((), workspace, *one) for one in cut(pieces)])
+        requests.drop(included)
+        return made
 
     def _derive(self, workspace: str) -> list[str]:
         """Keep requests to derive every user of a workspace, in ranges of some thousand; gives their ids."""

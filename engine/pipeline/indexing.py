@@ -57,6 +57,9 @@ class Requests(Protocol):
     def done(self, request_id: str) -> None:
         """Take it away."""
 
+    def are_few(self) -> bool:
+        """Whether few requests to index are waiting, this one among them."""
+
 
 class Deriving(Protocol):
     """Brings users in line with their events (`engine.stores.derived`)."""
@@ -122,7 +125,8 @@ class Indexing:
         newer = self.keys(request.keys)
         if request.workspace:
             newer += self.range(request.workspace, request.first, request.until)
-        self._index.refresh()
+        if self._requests.are_few():  # one of the last few does it for all that came before them
+            self._index.refresh()
         self._refuse_behind(workspaces)
         self._requests.done(request_id)
         return newer

@@ -21,6 +21,9 @@ Document = dict[str, Any]  # a driver's edge: BSON values
 KEYS_AT_ONCE: Final = 1_000
 """Users in one request: a bulk of about a megabyte."""
 
+FEW: Final = 16
+"""More requests than any installation has threads that index."""
+
 INDEXES: Final = (IndexModel([("asked_at", ASCENDING)], name="asked"),)
 
 
@@ -72,6 +75,20 @@ class IndexRequests:
         """Take a request away. Index: `_id`."""
         self._all.delete_one({"_id": request_id})
 
+    def of_users(self, workspace: str) -> list[str]:
+        """The ids of requests that name users of a workspace. Index: `_id`."""
+        named = {"_id": {"$gt": ""}, "keys.0": {"$gte": f"{workspace}/", "$lt": f"{workspace}0"}}
+        return [raw["_id"] for raw in self._all.find(named, {"_id": 1}, hint="_id_")]
+
+    def drop(self, ids: Sequence[str]) -> None:
+        """Take requests away that others include. Index: `_id`."""
+        self._all.delete_many({"_id": {"$in": list(ids)}})
+
+    def are_few(self) -> bool:
+        """Whether at most `FEW` requests to index are waiting. Index: `_id`."""
+        wanted = {"_id": {"$gt": ""}, "derive": {"$exists": False}}
+        return len(list(self._all.find(wanted, {"_id": 1}, hint="_id_", limit=FEW + 1))) <= FEW
+
     def deriving(self, workspace: str) -> int:
         """How many ranges of a workspace are still to be derived. Index: `_id`."""
         wanted = {"_id": {"$gt": ""}, "derive": True, "workspace": workspace}
@@ -91,5 +108,10 @@ class IndexRequests:
         return ids
 
 
-NAMED: Final[Mapping[str, str]] = {"index_requests.get": "_id_", "index_requests.unheard": "asked"}
+NAMED: Final[Mapping[str, str]] = {
+    "index_requests.get": "_id_",
+    "index_requests.of_users": "_id_",
+    "index_requests.are_few": "_id_",
+    "index_requests.unheard": "asked",
+}
 """The named queries and the index each relies on."""

@@ -12,7 +12,7 @@ from pymongo.database import Database
 from engine.pipeline.indexing import Behind, Indexing
 from engine.predicate.workspace import read_workspaces
 from engine.predicate.workspace_set import indexed_shape
-from engine.stores.index_requests import KEYS_AT_ONCE, IndexRequest, IndexRequests
+from engine.stores.index_requests import FEW, KEYS_AT_ONCE, IndexRequest, IndexRequests
 from engine.stores.migrate import migrate_mongo
 from tests.integration.pipeline_world import World
 
@@ -25,10 +25,12 @@ class Taken:
 
     def __init__(self, *, away: bool = False) -> None:
         self.users: list[str] = []
+        self.refreshed = 0
         self.away = away
 
     def refresh(self) -> None:
         """What was taken is there at once."""
+        self.refreshed += 1
 
     def index(self, documents: Iterable[Mapping[str, Any]], *, again: bool = False) -> int:
         if self.away:
@@ -96,6 +98,33 @@ def test_a_request_waits_for_a_process_that_has_read_the_files_of_the_feed(world
     world.workspace(attributes={"tier": "string"})
     feeds.fills("users-1/uuid", {"shop": indexed_shape(read_workspaces(world.settings.paths.workspaces)["shop"])})
     assert indexing(world, Taken()).run(request) == 1, "it reads the files again by itself"
+
+
+def test_everybody_takes_the_place_of_those_who_were_asked_for_before(world: World) -> None:
+    """As when Elasticsearch joins while users are imported: nobody is indexed twice."""
+    requests = world.app.stores.index_requests
+    key = world.user("u")
+    (old,) = requests.add([IndexRequest(keys=[key])])
+    (other,) = requests.add([IndexRequest(keys=[world.user("u", "other")])])
+    made = world.app._reindex("shop")
+    assert requests.get(old) is None
+    assert requests.get(other) is not None
+    index = Taken()
+    for one in made:
+        indexing(world, index).run(one)
+    assert index.users == [key]
+
+
+def test_only_the_last_few_requests_make_searches_see_what_all_have_brought(world: World) -> None:
+    requests = world.app.stores.index_requests
+    ids = requests.add([IndexRequest(keys=[world.user(f"u{number}")]) for number in range(FEW + 3)])
+    index = Taken()
+    seen = []
+    for one in ids:
+        indexing(world, index).run(one)
+        seen.append((len(index.users), index.refreshed))
+    assert [refreshed for _, refreshed in seen[:3]] == [0, 0, 0]
+    assert seen[-1] == (FEW + 3, FEW)
 
 
 def test_many_keys_are_cut_into_several_requests(database: Database[dict[str, Any]]) -> None:
