@@ -52,8 +52,8 @@ TAIL: Final = 1.0
 LOOK: Final = 1.0
 """Seconds between two looks at whether the campaign still goes on."""
 
-LAST: Final = 25.0
-"""Seconds for which a process that ends waits for answers: within the time that a stop has (`STOP_TIMEOUT`)."""
+LAST: Final = 15.0
+"""Seconds for which a process that ends waits for answers: within the 20 s that `up` gives a process to end."""
 
 JUDGING: Final = 0.05
 """Share of a thread's time that judging one campaign's failures may take while it sends."""

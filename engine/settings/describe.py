@@ -55,7 +55,7 @@ DESCRIPTIONS: Final = {
     "email.timeout": "How long one answer of the server is waited for; none: as RFC 5321 says for each",
     "email.attempt": "How long one attempt may take in all",
     "email.per_connection": "Mails sent over one connection before a new one is opened",
-    "email.connections": "Connections that one thread keeps at a time",
+    "email.connections": "Connections for each delivering thread of a process",
     "email.ca": "A PEM file with the authority that signed the server's certificate; empty: the machine's authorities",
     "email.helo": "The name by which we greet; empty: the machine's",
     "email.ignore_extensions": "Extensions of SMTP that are not used though the server offers them",

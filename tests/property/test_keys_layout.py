@@ -12,11 +12,13 @@ from engine.domain.keys import (
     HIGHEST,
     arm,
     cut,
+    cut_range,
     enrolment_id,
     enrolment_ids,
     escape,
     hash_prefix,
     layout_hash,
+    position_of,
     stay_prefix,
     suffix_of_stay,
     suffix_of_user,
@@ -86,3 +88,24 @@ def test_arms_are_uniform_and_know_nothing_of_the_layout(campaign: str, purpose:
     assert abs(sum(arms) / 1_000 - 0.5) < 0.046
     low = [one for one, name in zip(arms, people, strict=True) if int(layout_hash(name), 16) < HASH_SPACE // 2]
     assert abs(sum(one < 0.5 for one in low) / len(low) - 0.5) < 0.13
+
+
+BOUNDS = st.one_of(st.integers(0, HASH_SPACE).map(hash_prefix), IDS.map(user_suffix), st.just("00"), st.just("ff0"))
+
+
+@given(BOUNDS, BOUNDS, st.integers(1, 50))
+def test_a_range_is_cut_into_adjacent_ranges_that_are_all_of_it(one: str, other: str, pieces: int) -> None:
+    first, until = sorted((one, other))
+    if first == until:
+        return
+    ranges = cut_range(first, until, pieces)
+    assert (ranges[0][0], ranges[-1][1]) == (first, until)
+    assert all(before[1] == after[0] for before, after in pairwise(ranges))
+    assert all(low < high for low, high in ranges)
+    assert len(ranges) <= pieces
+
+
+@given(IDS)
+def test_the_position_of_a_suffix_is_its_hash(user_id: str) -> None:
+    assert hash_prefix(position_of(user_suffix(user_id))) == layout_hash(user_id)
+    assert position_of(HIGHEST) == HASH_SPACE

@@ -1,4 +1,4 @@
-"""How many deliveries one window has."""
+"""How many deliveries are marked at once: what begins within half a second, by a pace that one burst hardly moves."""
 
 from __future__ import annotations
 
@@ -6,20 +6,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.pipeline.delivering import PATIENCE, SURELY, window_size
+from engine.pipeline.delivering import AHEAD, FEWEST, UNKNOWN, window_size
+from engine.pipeline.sending import FASTER, paced
 
 
 @pytest.mark.parametrize(
-    ("most", "pace", "size"), [(1, 9_000.0, 1), (50, 9_000.0, 50), (1_000, 1.0, 50), (1_000, 9_000.0, 1_000)]
+    ("most", "pace", "size"),
+    [(1_000, UNKNOWN, 12), (1_000, 0.1, FEWEST), (1_000, 500.0, 250), (1_000, 50_000.0, 1_000), (1, 500.0, 1)],
 )
-def test_a_window_is_never_larger_than_the_profile_says_and_grows_with_the_pace(
-    most: int, pace: float, size: int
-) -> None:
+def test_a_window_lasts_half_a_second(most: int, pace: float, size: int) -> None:
     assert window_size(most, pace) == size
 
 
-@given(st.integers(1, 1_000), st.floats(0, 1e6))
-def test_a_window_beyond_the_sure_size_takes_no_longer_than_it_may(most: int, pace: float) -> None:
+@given(st.integers(1, 1_000), st.floats(0.01, 1e6))
+def test_a_window_is_never_longer_than_it_may_nor_larger(most: int, pace: float) -> None:
     size = window_size(most, pace)
     assert 1 <= size <= most
-    assert size <= SURELY or size / pace <= PATIENCE
+    assert size <= FEWEST or size / pace <= AHEAD
+
+
+def test_a_pace_follows_the_provider_and_a_burst_raises_it_a_little() -> None:
+    assert paced(100.0, 1_000, 0.01) == 100.0 * (1 + FASTER) / 2
+    assert paced(100.0, 50, 0.5) == 100.0
+    assert paced(100.0, 0, 5.0) == pytest.approx(50.1)
+
+
+def test_a_pace_comes_to_the_providers_within_a_few_windows() -> None:
+    pace = UNKNOWN
+    for _ in range(12):
+        size = window_size(1_000, pace)
+        pace = paced(pace, size, size / 1_500)
+    assert 1_200 < pace < 1_600
