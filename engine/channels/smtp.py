@@ -40,7 +40,7 @@ class SmtpChannel:
         one timeout per mail would take for ever.
         """
         with self._lock:
-            if self._postman is None:
+            if self._postman is None or self._postman.over:
                 self._postman = Postman(self._options)
             postman = self._postman
         return postman.begin(envelopes, go_on)

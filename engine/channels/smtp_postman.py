@@ -38,6 +38,8 @@ _ONE_MORE: Final = 10.0
 """Seconds to set up a connection beside others: it is of use, not needed."""
 _SLOW_OPENING: Final = 1.0
 """Seconds after which a connection that is still being set up counts as one that hangs: another one is tried."""
+_NEARLY: Final = 0.5
+"""Seconds for which a connection that is being set up is waited for at the end: so that it is closed, not cut off."""
 _SETTLING: Final = 5.0
 """Seconds that the thread has to end, once it is told to break off what is under way."""
 
@@ -76,7 +78,7 @@ class Postman:
         self._kept: list[Connection] = []
         self._free: dict[Connection, None] = {}
         self._events: dict[Connection, int] = {}
-        self._opening: dict[object, float] = {}
+        self._opening: dict[_Opened, float] = {}
         self._looked_at = time.monotonic()
 
     def begin(self, envelopes: Sequence[Envelope], go_on: Callable[[], bool]) -> Flight:
@@ -104,6 +106,11 @@ class Postman:
         self._give(window)
         return flight
 
+    @property
+    def over(self) -> bool:
+        """Whether it sends nothing any more."""
+        return self._over
+
     def close(self) -> None:
         """Begin nothing more, break off what is under way, end the connections and the thread; safe twice."""
         with self._lock:
@@ -113,6 +120,9 @@ class Postman:
         self._ring()
         if thread is not None and thread is not threading.current_thread():
             thread.join(_SETTLING)
+        until = time.monotonic() + _NEARLY
+        for opened in [*self._opening]:
+            opened.thread.join(max(0.0, until - time.monotonic()))
 
     def _start(self) -> None:
         if self._thread is None:
@@ -142,6 +152,8 @@ class Postman:
         try:
             while not self._closing:
                 self._turn()
+        except Exception:  # noqa: BLE001 - another postman takes over: `SmtpChannel`
+            _log.exception("The loop over the connections to the mail server has ended.")
         finally:
             self._end()
 
@@ -326,7 +338,8 @@ class Postman:
         deadline = min(first.deadline, now + _ONE_MORE) if self._kept else first.deadline
         opened = _Opened(self._options, self._server, deadline)
         self._opening[opened] = now
-        threading.Thread(target=lambda: self._give(opened.done()), name="connecting", daemon=True).start()
+        opened.thread = threading.Thread(target=lambda: self._give(opened.done()), name="connecting", daemon=True)
+        opened.thread.start()
 
     def _opened(self, opened: _Opened) -> None:
         """A connection is there. Where it is refused, those that are open go on; with none, nothing is begun."""
@@ -388,6 +401,8 @@ class Postman:
 
 class _Opened:
     """A connection that is being set up, and what became of it."""
+
+    thread: threading.Thread
 
     def __init__(self, options: SmtpOptions, server: ServerState, deadline: float) -> None:
         self._made = (options, server, deadline)

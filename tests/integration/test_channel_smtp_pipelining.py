@@ -17,7 +17,8 @@ from aiosmtpd.smtp import SMTP
 
 from engine.channels.smtp_connection import Connection, Security
 from engine.channels.smtp_dialogue import More
-from engine.domain.delivery import Failed, Outcome, Retry, Sent, Unknown
+from engine.channels.smtp_postman import Postman
+from engine.domain.delivery import Failed, NotBegun, Outcome, Retry, Sent, Unknown
 from tests.integration.test_channel_smtp import Sink, authority, ca, envelope, sending, serving, tls
 
 __all__ = ["authority", "ca", "tls"]  # fixtures
@@ -304,3 +305,15 @@ def test_an_exception_in_the_middle_costs_its_connection_and_nothing_else(monkey
         assert channel.send([envelope(4)]) == [Sent()]
     assert sink.connections == 2
     assert [rcpt for _, [rcpt], _ in sink.taken][-1] == "hh-4@example.org"
+
+
+def test_a_loop_that_ends_gives_everything_back_and_another_takes_over(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = Pipelining()
+    with serving(sink) as port, sending(port) as channel:
+        with monkeypatch.context() as patch:
+            patch.setattr(Postman, "_assign", lambda self: 1 / 0)
+            assert channel.send([envelope(1), envelope(2)]) == [NotBegun(), NotBegun()]
+        assert channel.send([envelope(1), envelope(2)]) == [Sent(), Sent()]
+    assert "has ended" in caplog.text
