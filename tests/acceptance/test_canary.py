@@ -167,7 +167,7 @@ def test_a_real_process_prints_and_logs_none_of_it(installation: Installation, p
     process = installation.running()
     world.apply({"campaign": "hello", "kind": "one_off", "messages": [{"name": "one", "body": "{{ user.note }}"}]})
     world.launch("hello")
-    installation.until(lambda: len(installation.lines("delivery.retried")) == 40, "every attempt", process)
+    installation.until(lambda: len(installation.lines("delivery.retried")) >= 10, "the first attempts", process)
     assert installation.call("campaign", "report", "hello").code == 0
     assert installation.end(process, signal.SIGTERM) == 0
     clean(log_text(installation.folder))
