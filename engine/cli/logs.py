@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _STOP_WITHIN: Final = 0.8
 """Seconds for the last lines after a stop signal; what is not shipped by then waits in its file."""
+_GIVES_WAY: Final = 5
+"""Niceness of the shipper: lines wait in their files while mails go out."""
 _LOOK_AGAIN: Final = 5.0
 """Seconds between two looks for a log search where there is none."""
 
@@ -117,6 +119,7 @@ def ship(context: typer.Context, once: Once = False, keep: Keep = "30d") -> None
     unsubscribe = ShipFailures(settings).listen()
     try:
         if not once:
+            os.nice(_GIVES_WAY)
             emit("worker.started", process="ship")
         if index is None:
             # Everything else runs without Elasticsearch, so the shipper of a Procfile must not fail either.

@@ -45,10 +45,13 @@ action.destructive_requires_name: false
 class Elastic:
     """One server; `heap` as Java writes it (`512m`, `2g`), `cache` is where the distribution is kept unpacked.
 
+    `niceness` is how far it gives way to others: its users and log lines can wait while mails go out.
+
     With a heap given in megabytes it is for trying things out and starts quickly; with gigabytes it is for speed.
     """
 
     heap: str = "512m"
+    niceness: int = 0
     cache: Path | None = None
     name: Literal["elastic"] = "elastic"
     port_count: int = 2
@@ -71,6 +74,7 @@ class Elastic:
                 "HOME": str(folder),
             },
             user,
+            self.niceness,
         )
 
     def _options(self) -> tuple[str, ...]:

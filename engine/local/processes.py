@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -24,11 +25,15 @@ POLL: Final = timedelta(milliseconds=10)  # the system has no event for "a group
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run: arguments, the variables added to the environment, and the user (None: as we are)."""
+    """What to run: arguments, the variables added to the environment, and the user (None: as we are).
+
+    `niceness` (0 to 19) is how far it gives way to others where the processors are busy.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     user: str | None = None
+    niceness: int = 0
 
 
 def spawn(command: Command, *, log: Path, cwd: Path) -> subprocess.Popen[bytes]:
@@ -37,7 +42,7 @@ def spawn(command: Command, *, log: Path, cwd: Path) -> subprocess.Popen[bytes]:
     Raises `OSError` when it cannot be executed.
     """
     with log.open("ab") as output:
-        return subprocess.Popen(
+        child = subprocess.Popen(
             command.argv,
             cwd=cwd,
             env={**os.environ, **command.env},
@@ -49,6 +54,10 @@ def spawn(command: Command, *, log: Path, cwd: Path) -> subprocess.Popen[bytes]:
             group=group_of(command.user),
             extra_groups=[] if command.user else None,
         )
+    if command.niceness:
+        with suppress(OSError):  # it has ended already
+            os.setpriority(os.PRIO_PROCESS, child.pid, command.niceness)  # what it starts inherits it
+    return child
 
 
 def group_of(user: str | None) -> int | None:

@@ -50,9 +50,10 @@ _WITHOUT_ELASTIC: Final = "running without Elasticsearch: audiences are read fro
 class LocalServices:
     """The services of the folder `var`; `addresses` maps service names to those used instead.
 
-    `heap` is Elasticsearch's, as Java writes it; `cache_memory` bounds the cache, as Valkey writes it;
-    `mongo_cache_gb` bounds mongod's cache. `say` is told of what takes long. They belong to `owner` (default: this
-    process), a process that lives on where this one is killed, and ends what is its own.
+    `heap` is Elasticsearch's, as Java writes it, and `search_niceness` how far it gives way to others; `cache_memory`
+    bounds the cache, as Valkey writes it; `mongo_cache_gb` bounds mongod's cache. `say` is told of what takes long.
+    They belong to `owner` (default: this process), a process that lives on where this one is killed, and ends what is
+    its own.
     """
 
     @classmethod
@@ -66,6 +67,7 @@ class LocalServices:
             cache_memory=engine.cache_memory,
             say=say,
             owner=owner,
+            search_niceness=5,
         )
 
     def __init__(
@@ -76,6 +78,7 @@ class LocalServices:
         heap: str = "512m",
         cache_memory: str = "256mb",
         mongo_cache_gb: float = 1.0,
+        search_niceness: int = 0,
         say: Say = lambda _: None,
         owner: Born | None = None,
     ) -> None:
@@ -89,7 +92,7 @@ class LocalServices:
             "mongo": Mongod(mongo_cache_gb),
             "broker": Valkey("broker"),
             "cache": Valkey("cache", cache_memory),
-            "elastic": Elastic(heap),
+            "elastic": Elastic(heap, search_niceness),
         }
         self._pool = ThreadPoolExecutor(len(NAMES), thread_name_prefix="service")
         self._launches: dict[ServiceName, Future[str]] = {}

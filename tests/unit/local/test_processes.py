@@ -59,6 +59,16 @@ def test_a_marked_process_is_found_by_its_mark(tmp_path: Path) -> None:
         child.wait()
 
 
+def test_a_process_that_gives_way_starts_others_that_do(tmp_path: Path) -> None:
+    code = (
+        "import os, subprocess, sys; print(os.getpriority(os.PRIO_PROCESS, 0), flush=True);"
+        "subprocess.run([sys.executable, '-c', 'import os; print(os.getpriority(os.PRIO_PROCESS, 0), flush=True)'])"
+    )
+    child = spawn(Command((sys.executable, "-c", code), {}, niceness=5), log=tmp_path / "log", cwd=tmp_path)
+    assert child.wait(60) == 0
+    assert (tmp_path / "log").read_text().split() == ["5", "5"]
+
+
 def test_free_ports_are_different_and_can_be_bound() -> None:
     ports = free_ports(5)
     assert len(set(ports)) == 5
