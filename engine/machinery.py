@@ -327,8 +327,10 @@ class Machinery(Core):
 
         s = self.stores
         completing = Completing(s.campaigns)
-        recovering = Recovering(self.book, s.deliveries, s.leases, s.users, self.channel, self.clock, completing)
         sender = Sender(s.leases, self.clock, self.settings.engine.lease)
+        recovering = Recovering(
+            self.book, s.deliveries, s.leases, s.users, self.channel, self.clock, completing, sender.name
+        )
         return Delivering(
             self.worker,
             s.campaigns,

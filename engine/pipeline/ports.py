@@ -232,7 +232,7 @@ class NamedLeases(Protocol):
 class LeaseReads(Protocol):
     """Which named leases last."""
 
-    def living(self, prefix: str) -> list[str]: ...
+    def living(self, prefix: str, grace: timedelta) -> list[str]: ...
 
 
 class Heard(Protocol):

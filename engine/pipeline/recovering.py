@@ -16,7 +16,7 @@ from engine.failpoints import passage
 from engine.pipeline.book import CampaignBook, Entry
 from engine.pipeline.completing import Completing, is_known
 from engine.pipeline.ports import DeliveryStore, LeaseReads, UserReads
-from engine.pipeline.sender import SENDERS, sender_of
+from engine.pipeline.sender import GRACE, SENDERS, sender_of
 from engine.pipeline.telling import tell
 from engine.policy.models import Guarantee
 from engine.telemetry.events import emit
@@ -34,7 +34,10 @@ class Recovering:
         channels: Callable[[str], Channel],
         clock: Clock,
         completing: Completing,
+        sender: str,
     ) -> None:
+        """`sender` is this process as a sender: what it has marked is in its hands, whatever its lease says."""
+        self._sender = sender
         self._users = users
         self._completing = completing
         self._book = book
@@ -46,7 +49,7 @@ class Recovering:
     def run(self, entry: Entry, found: Sequence[Delivery]) -> int:
         """Settle the orphans among `found`; gives how many. What a living sender has marked is in its hands."""
         marked = [(one, token) for one in found if (token := one.token) is not None]
-        living = set(self._leases.living(SENDERS)) if marked else set()
+        living = {self._sender, *self._leases.living(SENDERS, GRACE)} if marked else set()
         orphans = [(one, token) for one, token in marked if sender_of(token) not in living]
         if orphans:
             read = self._users.read_keys([one.user for one, _ in orphans], {"deleted": 1})

@@ -19,6 +19,10 @@ SENDERS: Final = "sender/"
 """What the names of senders' leases begin with."""
 
 
+GRACE: Final = timedelta(seconds=5)
+"""How long a sender counts as living after its lease was seen to have run out: MongoDB may have been away."""
+
+
 def sender_of(token: str) -> str:
     """The sender that a mark names."""
     return token.partition("|")[0]

@@ -36,7 +36,7 @@ from engine.pipeline.ports import (
 )
 from engine.pipeline.reconciling import Reconciling
 from engine.pipeline.roster import Roster
-from engine.pipeline.sender import SENDERS
+from engine.pipeline.sender import GRACE, SENDERS
 from engine.pipeline.sources import Suspects
 from engine.pipeline.watching import refused
 from engine.telemetry.events import emit
@@ -314,7 +314,7 @@ class Ticking:
         leave_out |= {uid for uid, record in records.items() if record.state not in GOING and uid not in cancelled}
         leave_out |= self._obstacles.unfit
         count = 0
-        living = self._leases.living(SENDERS)
+        living = self._leases.living(SENDERS, GRACE)
         while (uid := self._deliveries.first_campaign(now, sorted(leave_out), living)) is not None:
             leave_out.add(uid)
             if uid in records:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Final
 
 from pymongo import ReturnDocument
 from pymongo.collection import Collection
@@ -14,6 +15,8 @@ from engine.domain.keys import HIGHEST
 from engine.measuring import named_queries
 from engine.stores.connect import EPOCH, MAJORITY
 from engine.stores.documents import Document
+
+_RAN_OUT: Final[Document] = {"$and": [{"$ne": [{"$type": "$until"}, "missing"]}, {"$lte": ["$until", "$$NOW"]}]}
 
 
 @named_queries("leases")
@@ -35,6 +38,7 @@ class Leases:
                 }
             },
             {"$set": {"owner": owner}},
+            {"$unset": "seen_ended"},
         ]
         wanted = {"_id": name, "$expr": {"$or": [mine, free]}}
         raw = self._all.find_one_and_update(wanted, take, return_document=ReturnDocument.AFTER)
@@ -52,10 +56,23 @@ class Leases:
         raw = self._all.find_one({"_id": name, "until": {"$exists": True}}, {"left": left})
         return None if raw is None else timedelta(milliseconds=raw["left"])
 
-    def living(self, prefix: str) -> list[str]:
-        """The names that begin with `prefix` and whose lease lasts. Index: `_id`."""
-        wanted = {"_id": {"$gte": prefix, "$lt": prefix + HIGHEST}, "$expr": {"$gt": ["$until", "$$NOW"]}}
-        return [raw["_id"] for raw in self._all.find(wanted, {"_id": 1})]
+    def living(self, prefix: str, grace: timedelta) -> list[str]:
+        """The names that begin with `prefix` and whose holders may live. Index: `_id`.
+
+        That is while their lease lasts, and for `grace` after somebody has seen that it ran out: nobody could renew a
+        lease while MongoDB was away, and whoever lives does so at once when it is back. A lease that was given up is
+        nobody's.
+        """
+        names = {"$gte": prefix, "$lt": prefix + HIGHEST}
+        unseen: Document = {"_id": names, "seen_ended": {"$exists": False}, "$expr": _RAN_OUT}
+        self._all.update_many(unseen, [{"$set": {"seen_ended": "$$NOW"}}])
+        may = {
+            "$or": [
+                {"$gt": ["$until", "$$NOW"]},
+                {"$gt": [{"$ifNull": ["$seen_ended", EPOCH]}, {"$subtract": ["$$NOW", millis(grace)]}]},
+            ]
+        }
+        return [raw["_id"] for raw in self._all.find({"_id": names, "$expr": may}, {"_id": 1})]
 
     def forget_ended(self, prefix: str, older_than: timedelta) -> int:
         """Delete leases whose names begin with `prefix` and that ended longer ago than `older_than`. Index: `_id`."""
@@ -65,4 +82,4 @@ class Leases:
 
     def give_up(self, name: str, owner: str) -> None:
         """Let another take the lease at once. Index: `_id`."""
-        self._all.update_one({"_id": name, "owner": owner}, {"$unset": {"owner": "", "until": ""}})
+        self._all.update_one({"_id": name, "owner": owner}, {"$unset": {"owner": "", "until": "", "seen_ended": ""}})

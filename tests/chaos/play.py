@@ -120,7 +120,17 @@ def let_time_pass(database: Database[dict[str, Any]]) -> None:
     slices.update_many({"lease": {"$exists": True}}, [{"$set": {"lease.until": _PAST}}])
     slices.update_many({"not_before": {"$exists": True}}, [{"$set": {"not_before": _PAST}}])
     slices.update_many({"rung_at": {"$exists": True}}, {"$unset": {"rung_at": ""}})
-    database["leases"].update_many({"_id": {"$regex": "^sender/"}}, [{"$set": {"until": _PAST}}])
+    database["leases"].update_many(
+        {"_id": {"$regex": "^sender/"}, "until": {"$exists": True}},
+        [
+            {
+                "$set": {
+                    "until": _PAST,
+                    "seen_ended": {"$dateSubtract": {"startDate": "$$NOW", "unit": "hour", "amount": 1}},
+                }
+            }
+        ],
+    )
     database["looks"].update_many({}, {"$unset": {"until": "", "token": ""}})
     retries = {"outgoing.retry_at": {"$exists": True}}
     database["enrolments"].update_many(retries, [{"$set": {"outgoing.retry_at": _PAST}}])

@@ -257,8 +257,9 @@ class World:
 
     def buried(self) -> None:
         """The leases of senders run out."""
-        past = {"$dateSubtract": {"startDate": "$$NOW", "unit": "second", "amount": 1}}
-        self.database["leases"].update_many({"_id": {"$regex": f"^{SENDERS}"}}, [{"$set": {"until": past}}])
+        past = {"$dateSubtract": {"startDate": "$$NOW", "unit": "hour", "amount": 1}}
+        senders = {"_id": {"$regex": f"^{SENDERS}"}, "until": {"$exists": True}}
+        self.database["leases"].update_many(senders, [{"$set": {"until": past, "seen_ended": past}}])
 
     def step(self) -> int:
         """What changed, one tick, and what they asked for; gives how many things happened."""

@@ -227,7 +227,7 @@ CALLS: Mapping[str, Call] = {
     "index_requests.unheard": by("asked", "_id_")(lambda s: s.unheard(-HOUR, 10)),
     "leases.hold": Call(lambda s: (s.hold("clock", "a", HOUR), s.hold("new", "a", HOUR))),
     "leases.held_for": Call(lambda s: s.held_for("clock")),
-    "leases.living": Call(lambda s: s.living("sender/")),
+    "leases.living": Call(lambda s: s.living("sender/", HOUR)),
     "leases.forget_ended": Call(lambda s: s.forget_ended("sender/", HOUR)),
     "leases.give_up": Call(lambda s: s.give_up("clock", "a")),
     "lists.add": Call(lambda s: s.add("vip", [KEYS[0], user_key("shop", "new")], run="r2")),

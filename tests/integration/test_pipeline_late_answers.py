@@ -13,6 +13,7 @@ import pytest
 from pymongo.errors import AutoReconnect
 
 from engine.pipeline import delivering, working
+from engine.pipeline.sender import GRACE
 from engine.stores.deliveries import Deliveries
 from tests.integration.pipeline_shop import hurry
 from tests.integration.pipeline_world import World
@@ -163,9 +164,13 @@ def test_a_sender_that_is_dead_leaves_its_deliveries_to_the_next_slice(world: Wo
     world.launch("hello")
     world.choose()
     (stay,) = world.stays("hello")
-    assert world.app.stores.leases.hold("sender/dead", "sender/dead", timedelta(milliseconds=1)) is not None
+    leases = world.app.stores.leases
+    assert leases.hold("sender/dead", "sender/dead", timedelta(milliseconds=1)) is not None
     assert world.app.stores.deliveries.settle_and_mark([], [stay], "sender/dead|t") == {stay.id}
-    hurry(world.database)
+    for _ in range(3):
+        world.step()
+    assert states(world) == {"attempting": 1}, "it may only have been unable to renew its lease"
+    world.buried()
     world.settle()
     assert world.ends("hello", "u") == [("one", "sent", None)]
     assert server.taken == {"u@x.example": 1}
@@ -179,7 +184,7 @@ def test_a_process_that_ends_leaves_nothing_attempting(
     until_left(world, 2)
     world.app.finish_deliveries()
     assert states(world) == {"sent": len(USERS) - 2, "unknown": 2}
-    assert world.app.stores.leases.living("sender/") == []
+    assert world.app.stores.leases.living("sender/", GRACE) == []
     assert max(server.taken.values()) == 1
 
 
@@ -240,3 +245,45 @@ def test_a_campaign_is_paused_while_answers_are_kept_back_and_none_of_them_is_lo
     world.settle()
     assert world.state("hello") == "finished"
     assert server.taken == Counter(f"{user}@x.example" for user in USERS)
+
+
+def test_a_long_outage_of_the_store_while_answers_come_costs_no_second_mail(
+    world: World, server: LateServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody could renew the sender's lease: it has run out when MongoDB is back, and its process lives."""
+    launch(world, server, kept=2)
+    until_left(world, 2)
+    write, away = Deliveries.settle_and_mark, threading.Event()
+    away.set()
+
+    def fails(self: Deliveries, ends: object, stays: object, token: str) -> set[str]:
+        if away.is_set():
+            raise AutoReconnect("nobody is primary")
+        return write(self, ends, stays, token)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Deliveries, "settle_and_mark", fails)
+    server.let_go.set()
+    world.buried()
+    for _ in range(3):
+        world.step()
+    away.clear()
+    until(lambda: states(world) == {"sent": len(USERS)})
+    assert server.taken == Counter(f"{user}@x.example" for user in USERS)
+
+
+def test_another_process_gives_a_sender_time_after_an_outage(world: World, server: LateServer) -> None:
+    launch(world, server, kept=2)
+    until_left(world, 2)
+    past = {"$dateSubtract": {"startDate": "$$NOW", "unit": "minute", "amount": 1}}
+    world.database["leases"].update_many({"_id": {"$regex": "^sender/"}}, [{"$set": {"until": past}}])
+    other = world.open()
+    try:
+        other.ticking._round(world.record("hello"), world.now)
+        for raw in world.database["slices"].find({"kind": "deliver", "state": "open"}):
+            other.delivering.run(raw["_id"])
+    finally:
+        other.close()
+    assert states(world)["attempting"] == 2
+    server.let_go.set()
+    until(lambda: states(world) == {"sent": len(USERS)})
+    assert max(server.taken.values()) == 1
