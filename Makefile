@@ -17,10 +17,10 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help check-needs env lock lint types contracts format test test-unit test-conformance test-property \
 	test-integration test-model test-chaos test-acceptance test-stock demo demo-year demo-chaos docs-settings \
-	bench bench-full clean
+	bench bench-e2e bench-full clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 check-needs: ## look for what must be installed by hand, and name the packages
 	@PYTHON="$(PYTHON)" .ci/check-needs
@@ -91,12 +91,18 @@ bench: check-needs env ## every table of docs/benchmarks.md with 200,000 users a
 	@$(PY) -m bench.send --users 10000
 	@$(PY) -m bench.importing --rows 20000
 	@$(PY) -m bench.logs --lines 20000 --rounds 1
+	@$(PY) -m bench.e2e --users 10000 --only whole --print-only
+
+bench-e2e: check-needs env ## the whole as users run it: 100,000 users, late sinks, small campaigns (about 20 minutes)
+	@$(PY) -m bench.e2e
 
 bench-full: check-needs env ## the same with a million users, and three million enrolled (more than an hour)
 	@$(PY) -m bench.run --users 1000000 --enrolled 10000,30000,1000000,3000000 --seconds 60
 	@$(PY) -m bench.send
 	@$(PY) -m bench.importing
 	@$(PY) -m bench.logs
+	@$(PY) -m bench.e2e --rounds 3
+	@$(PY) -m bench.e2e --only million
 
 clean: ## remove what was made, but for what the demo left in var/
 	@rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

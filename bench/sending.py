@@ -7,10 +7,7 @@ the queue message that says "look at slice 17".
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -180,33 +177,6 @@ def write_policies(folder: Path, setup: Setup) -> None:
     profile = {"profile": "default", "lane": "slow", "in_flight": setup.threads, "window": setup.window}
     profile |= {"batch": {"candidates": [1000, 5000]}, "slice_users": 20_000 if setup.threads == 1 else 1_000}
     (folder / "profiles" / "default.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
-
-
-@contextmanager
-def sink(late: float = 0.0, *, stepwise: bool = False) -> Iterator[Sink]:
-    """A sink in a process of its own for as long as the block runs."""
-    command = [sys.executable, "-m", "bench.sink", "--late", str(late), *(["--stepwise"] if stepwise else [])]
-    process = subprocess.Popen(command, cwd=HERE.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    started = Sink(process, int(process.stdout.readline()))
-    try:
-        yield started
-    finally:
-        if process.poll() is None:
-            process.communicate(timeout=10)
-
-
-class Sink:
-    """The sink's process and port."""
-
-    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
-        self._process, self.port = process, port
-
-    def taken(self) -> dict[str, int]:
-        """End it; gives what it took (`bench.sink.Taken`)."""
-        told, _ = self._process.communicate(timeout=10)
-        counted: dict[str, int] = json.loads(told)
-        return counted
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from bench import report
 from bench.marks import Marks, measure
 from bench.population import documents
 from bench.send import late_table, marks_table, parts_table, processor_table
-from bench.sending import BODY, Launch, Phase, Setup, sink
+from bench.sending import BODY, Launch, Phase, Setup
+from bench.sink_process import sink
 from engine.stores.migrate import migrate_mongo
 
 
@@ -50,13 +51,12 @@ def test_both_ways_of_marking_settle_everybody(database: Database[dict[str, Any]
     assert database["enrolments"].count_documents({"settled.state": "sent", "outgoing": {"$exists": False}}) == 40
 
 
-def test_the_tables_give_medians_and_ratios() -> None:
+def test_the_tables_give_medians() -> None:
     enter, deliver, end = Phase(1, 0.04, 0.02, 0), Phase(1, 0.05, 0.06, 0.001), Phase(1, 0.1, 0.02, 0)
-    assert (
-        "| one | 1,000 | 40 µs, 20 µs | 50 µs, 60 µs | 1.0 µs | 171 µs | 5,848 (5,848 to 5,848) | 0.80 | 120 µs |"
-        in (processor_table([("one", 1_000, [(enter, deliver, end)])]))
+    assert "| one | 1,000 | 40 µs, 20 µs | 50 µs, 60 µs | 1.0 µs | 171 µs | 5,848 (5,848 to 5,848) | 120 µs |" in (
+        processor_table([("one", 1_000, [(enter, deliver, end)])])
     )
-    assert "| two | 7,890 (3,945 to 9,000) | 2.00 | 90 µs |" in late_table([("two", [9_000, 3_945, 7_890], [90.0])])
+    assert "| two | 7,890 (3,945 to 9,000) | 90 µs |" in late_table([("two", [9_000, 3_945, 7_890], [90.0])])
     assert "| per window, with its ids | 0.5 µs | 30.0 µs | 30.5 µs |" in marks_table([Marks(25, 35, 0.5, 30)])
     spent = {"read what is queued": 4.0, "read the users": 3.0, "compose": 15.0, "send": 30.0}
     table = parts_table({**spent, "settle and mark": 2.0, "tell": 10.0, "all": 68.0})

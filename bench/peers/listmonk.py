@@ -1,0 +1,265 @@
+"""listmonk as a peer: the same users and the same text to our sink, by its API.
+
+A listmonk that runs (nothing is installed here) is told by the environment: `BENCH_LISTMONK_URL`, e.g.
+`http://127.0.0.1:9000`, `BENCH_LISTMONK_USER` and `BENCH_LISTMONK_TOKEN` of an API user who may do everything. The
+bench writes its SMTP server, concurrency, batch and rate, and makes a list and a campaign: give it one of its own.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import psutil
+
+from bench.installation import BODY, SUBJECT, user_rows
+from bench.processes import Usage, family, used_by
+from bench.sink_process import Sink
+
+CONNECTIONS: Final = 50
+BATCH: Final = 10_000
+"""Connections and workers, and subscribers fetched at once: the best of many settings on 2 cores."""
+_UNBOUNDED: Final = 100_000
+"""Mails a second of each worker that it may send: more than it can."""
+_ANSWER: Final = 300.0
+_RESTART: Final = 60.0
+"""Seconds for one answer, and for coming back after its settings have changed."""
+_QUIET: Final = 0.4
+"""Processor seconds in two seconds below which it counts as quiet."""
+_PLACES: Final = {
+    "{{ user.first_name }}": "{{ .Subscriber.FirstName }}",
+    "{{ user.city }}": "{{ .Subscriber.Attribs.city }}",
+    "{{ user.plan }}": "{{ .Subscriber.Attribs.plan }}",
+    "{{ user.team }}": "{{ .Subscriber.Attribs.team }}",
+    "{{ user.points }}": "{{ .Subscriber.Attribs.points }}",
+}
+
+
+class PeerFailed(Exception):
+    """listmonk refused a request, or does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One campaign of listmonk: seconds to the first and last mail, counts, processor seconds by kind if it is here."""
+
+    users: int
+    first: float
+    last: float
+    missing: int
+    doubled: int
+    imported: float
+    spent: dict[str, float]
+
+    @property
+    def rate(self) -> float:
+        """Mails a second from the launch to the last mail."""
+        return (self.users - self.missing) / self.last if self.last > 0 else 0.0
+
+    @property
+    def cost(self) -> float | None:
+        """Processor microseconds a mail of listmonk and PostgreSQL; None where they run elsewhere."""
+        return sum(self.spent.values()) / self.users * 1e6 if self.spent else None
+
+
+def in_its_words(text: str) -> str:
+    """A template of ours as listmonk writes it. Raises `ValueError` for a place that it has no word for."""
+    for ours, theirs in _PLACES.items():
+        text = text.replace(ours, theirs)
+    if "{{ user." in text:
+        raise ValueError(f"no word of listmonk's for {text[text.index('{{ user.') :][:40]}")
+    return text
+
+
+def subscribers(rows: Iterable[tuple[str, str, str, str, str, int, str, str]]) -> bytes:
+    """Our users as the CSV file that listmonk imports: address, name, the other attributes as JSON."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(("email", "name", "attributes"))
+    for _, address, name, plan, city, points, team, _ in rows:
+        attributes = {"plan": plan, "city": city, "points": points, "team": team}
+        writer.writerow((address, name, json.dumps(attributes)))
+    return file.getvalue().encode()
+
+
+def tuned(settings: Mapping[str, Any], port: int) -> dict[str, Any]:
+    """Its settings with our sink as the only SMTP server, and the fastest values; all others as they were."""
+    server = {
+        **settings["smtp"][0],
+        "enabled": True,
+        "host": "127.0.0.1",
+        "port": port,
+        "auth_protocol": "none",
+        "username": "",
+        "password": "",
+        "tls_type": "none",
+        "max_conns": CONNECTIONS,
+    }
+    fast = {"app.concurrency": CONNECTIONS, "app.batch_size": BATCH, "app.message_rate": _UNBOUNDED}
+    return {**settings, **fast, "app.message_sliding_window": False, "smtp": [server]}
+
+
+class Listmonk:
+    """The API of a listmonk that runs."""
+
+    def __init__(self, url: str, user: str, token: str) -> None:
+        self._url = url.rstrip("/")
+        self._authorization = f"token {user}:{token}"
+
+    @classmethod
+    def of_environment(cls, variables: Mapping[str, str] = os.environ) -> Self | None:
+        """The one that the environment names; None where it names none. Raises `PeerFailed` where half is missing."""
+        url = variables.get("BENCH_LISTMONK_URL", "")
+        user, token = variables.get("BENCH_LISTMONK_USER", ""), variables.get("BENCH_LISTMONK_TOKEN", "")
+        if not url:
+            return None
+        if not user or not token:
+            raise PeerFailed("BENCH_LISTMONK_URL is set: set BENCH_LISTMONK_USER and BENCH_LISTMONK_TOKEN too")
+        return cls(url, user, token)
+
+    def send(self, users: int, server: Sink) -> Sent:
+        """Import `users` users into a list of their own, send one campaign to them, and forget both."""
+        self.point_to(server.port)
+        mailing = self.call(
+            "POST", "/api/lists", {"name": f"bench {uuid.uuid4()}", "type": "private", "optin": "single"}
+        )
+        began = time.monotonic()
+        self.bring_in(users, mailing["id"])
+        imported = time.monotonic() - began
+        bare = {"name": f"bench {uuid.uuid4()}", "type": "campaign", "body": '{{ template "content" . }}'}
+        template = self.call("POST", "/api/templates", bare)
+        campaign = self.call(
+            "POST",
+            "/api/campaigns",
+            {
+                "name": f"bench {users}",
+                "subject": in_its_words(SUBJECT),
+                "lists": [mailing["id"]],
+                "from_email": "Example <news@example.org>",
+                "type": "regular",
+                "content_type": "html",
+                "messenger": "email",
+                "template_id": template["id"],
+                "body": in_its_words(BODY),
+            },
+        )
+        before, launched = self._usage(), time.time()
+        self.call("PUT", f"/api/campaigns/{campaign['id']}/status", {"status": "running"})
+        self._await(campaign["id"], users, server)
+        spent = self._quiet(before).since(before) if before is not None else {}
+        told = server.now()
+        groups = told["groups"].values()
+        self.call("DELETE", f"/api/campaigns/{campaign['id']}")
+        self.call("DELETE", f"/api/templates/{template['id']}")
+        self.call("DELETE", f"/api/lists/{mailing['id']}")
+        return Sent(
+            users=users,
+            first=min((group[1] for group in groups), default=launched) - launched,
+            last=max((group[2] for group in groups), default=launched) - launched,
+            missing=users - told["recipients"],
+            doubled=told["repeated"],
+            imported=imported,
+            spent=spent,
+        )
+
+    def point_to(self, port: int) -> None:
+        """Let it send to our sink with its best settings; it starts itself anew for that."""
+        self.call("PUT", "/api/settings", tuned(self.call("GET", "/api/settings"), port))
+        deadline = time.monotonic() + _RESTART
+        time.sleep(2)  # it answers for half a second before it starts anew
+        while True:
+            try:
+                serving = self.call("GET", "/api/settings")["smtp"][0]["port"] == port
+            except PeerFailed:
+                serving = False
+            if serving:
+                return
+            if time.monotonic() > deadline:
+                raise PeerFailed(f"{self._url} does not answer {_RESTART:.0f} s after its settings were written")
+            time.sleep(0.5)
+
+    def bring_in(self, users: int, mailing: int) -> None:
+        """Import the users by its CSV import, and wait for its end."""
+        order = {
+            "mode": "subscribe",
+            "subscription_status": "confirmed",
+            "overwrite": True,
+            "delim": ",",
+            "lists": [mailing],
+        }
+        edge = uuid.uuid4().hex
+        body = b"".join(
+            (
+                f'--{edge}\r\nContent-Disposition: form-data; name="params"\r\n\r\n{json.dumps(order)}\r\n'.encode(),
+                f'--{edge}\r\nContent-Disposition: form-data; name="file"; filename="users.csv"\r\n'.encode(),
+                b"Content-Type: text/csv\r\n\r\n",
+                subscribers(user_rows(users, 0, 0)),
+                f"\r\n--{edge}--\r\n".encode(),
+            )
+        )
+        self._request("POST", "/api/import/subscribers", body, f"multipart/form-data; boundary={edge}")
+        while (status := self.call("GET", "/api/import/subscribers")["status"]) in {"importing", "stopping"}:
+            time.sleep(0.5)
+        self.call("DELETE", "/api/import/subscribers")
+        if status != "finished":
+            raise PeerFailed(f"{self._url}: the import ended as {status}, see its page Import")
+
+    def call(self, method: str, path: str, data: object = None) -> Any:
+        """What a request with JSON is answered under `data`. Raises `PeerFailed`."""
+        body = None if data is None else json.dumps(data).encode()
+        return self._request(method, path, body, "application/json")
+
+    def _request(self, method: str, path: str, body: bytes | None, kind: str) -> Any:
+        headers = {"Authorization": self._authorization, "Content-Type": kind}
+        request = urllib.request.Request(f"{self._url}{path}", body, headers, method=method)  # noqa: S310 - as given
+        try:
+            with urllib.request.urlopen(request, timeout=_ANSWER) as answer:  # noqa: S310 - as given
+                return json.load(answer)["data"]
+        except urllib.error.HTTPError as refused:
+            words = refused.read(500).decode(errors="replace")
+            raise PeerFailed(f"{method} {self._url}{path}: {refused.code} {words}") from refused
+        except OSError as failed:
+            raise PeerFailed(f"{method} {self._url}{path}: {failed}") from failed
+
+    def _await(self, campaign: int, users: int, server: Sink) -> None:
+        """Wait until the sink has everybody, or listmonk says that it has finished and nothing more comes."""
+        taken = -1
+        while (now := server.now()["recipients"]) < users:
+            status = self.call("GET", f"/api/campaigns/{campaign}")["status"]
+            if status in {"finished", "cancelled", "paused"} and now == taken:
+                return
+            taken = now
+            time.sleep(1)
+
+    def _usage(self) -> Usage | None:
+        """What listmonk and PostgreSQL have used, where they run on this machine."""
+        port = int(self._url.rpartition(":")[2].partition("/")[0]) if self._url.count(":") > 1 else 80
+        here = [
+            one.pid
+            for one in psutil.net_connections("tcp")
+            if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid
+        ]
+        if not here:
+            return None
+        postgres = [one for one in psutil.process_iter(["name"]) if one.info["name"] == "postgres"]
+        return used_by([*family(here[0]), *postgres])
+
+    def _quiet(self, before: Usage) -> Usage:
+        usage, quiet = before, 0
+        for _ in range(60):
+            time.sleep(2)
+            now = self._usage() or usage
+            quiet = quiet + 1 if now.total - usage.total < _QUIET else 0
+            usage = now
+            if quiet == 3:
+                break
+        return usage
