@@ -53,7 +53,8 @@ TEN: Final = Manner("10 ms late", (), 10, 0.01)
 class Launched:
     """One launch: seconds since it to the first and last mail, counts at the sink, processor seconds and memory.
 
-    `small` has the seconds of each small campaign, `beside` the share of the big one's mails out at their last launch.
+    `small` has the seconds of each small campaign, `beside` the share of the big one's mails out at their last launch;
+    `longest_ended` is when, since the launch, the longest time without a mail was over.
     """
 
     users: int
@@ -73,6 +74,7 @@ class Launched:
     imported: float = 0.0
     small: list[float] = field(default_factory=list)
     beside: float = 0.0
+    longest_ended: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -167,6 +169,7 @@ class _Watch:
             first=min((group[1] for group in groups), default=self._began) - self._began,
             last=max((group[2] for group in groups), default=self._began) - self._began,
             longest=self.last["longest"],
+            longest_ended=self.last["longest_ended"] - self._began,
             missing=compared["missing"],
             unexpected=compared["unexpected"],
             doubled=self.last["repeated"],

@@ -71,6 +71,7 @@ class Taken:
     recipients: dict[bytes, int] = field(default_factory=dict)
     groups: dict[bytes, Group] = field(default_factory=dict)
     longest: float = 0.0
+    longest_ended: float = 0.0
     last: float = 0.0
     latest: bytes = b""
 
@@ -79,7 +80,7 @@ class Taken:
         self.mails += 1
         self.size += size
         if self.last and now - self.last > self.longest:
-            self.longest = now - self.last
+            self.longest, self.longest_ended = now - self.last, now
         self.last = now
         for address in recipients:
             self.recipients[address] = self.recipients.get(address, 0) + 1
@@ -92,7 +93,11 @@ class Taken:
             self.latest = address
 
     def told(self) -> dict[str, Any]:
-        """As JSON takes it: `repeated` counts recipients beyond the first time, `longest` is seconds without a mail."""
+        """As JSON takes it.
+
+        `repeated` counts recipients beyond the first time; `longest` is seconds without a mail, `longest_ended` when
+        they were over (since the epoch), to look for in the logs.
+        """
         named = sum(group.mails for group in self.groups.values())
         return {
             "mails": self.mails,
@@ -101,6 +106,7 @@ class Taken:
             "recipients": len(self.recipients),
             "repeated": named - len(self.recipients),
             "longest": self.longest,
+            "longest_ended": self.longest_ended,
             "latest": self.latest.decode(errors="replace"),
             "groups": {
                 domain.decode(errors="replace"): [group.mails, group.first, group.last]
