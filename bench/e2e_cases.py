@@ -53,7 +53,7 @@ TEN: Final = Manner("10 ms late", (), 10, 0.01)
 class Launched:
     """One launch: seconds since it to the first and last mail, counts at the sink, processor seconds and memory.
 
-    `small` has the seconds of each small campaign, `beside` the share of the big one's mails out at their last launch;
+    `small` has the seconds of each small campaign launched while the big one went out, `after` counts the others;
     `longest_ended` is when, since the launch, the longest time without a mail was over.
     """
 
@@ -73,7 +73,7 @@ class Launched:
     load: float
     imported: float = 0.0
     small: list[float] = field(default_factory=list)
-    beside: float = 0.0
+    after: int = 0
     longest_ended: float = 0.0
 
     @property
@@ -130,12 +130,12 @@ def crowd(users: int, small: int = 50, each: int = 100) -> Launched:
         for name in names:
             launched[name] = time.time()
             installation.run("campaign", "launch", name)
-        between = server.now()["groups"].get(f"{BIG}.example", [0])[0]
         watch.until(users + small * each)
         told = watch.told(users + small * each, calib, load, imported=imported)
     groups = watch.last["groups"]
-    told.beside = between / users
-    told.small = [groups[f"{name}.example"][2] - began for name, began in launched.items()]
+    over = groups[f"{BIG}.example"][2]
+    told.small = [groups[f"{name}.example"][2] - began for name, began in launched.items() if began < over]
+    told.after = len(launched) - len(told.small)
     return told
 
 

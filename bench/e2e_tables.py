@@ -98,13 +98,13 @@ def crowd(launches: Sequence[Launched]) -> str:
     """P24: small campaigns while a big one goes out."""
     rows = [
         (
-            "| small campaigns | users each | users of the big one | out by the last small launch "
+            "| small campaigns meanwhile | too late, not counted | users of the big one "
             "| launch to last mail: median | p95 | longest | missing, doubled | load before |"
         ),
-        "|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     rows += [
-        f"| {len(one.small)} | 100 | {one.users - 100 * len(one.small):,} | {one.beside:.0%} "
+        f"| {len(one.small)} | {one.after} | {one.users - 100 * (len(one.small) + one.after):,} "
         f"| {statistics.median(one.small):.2f} s "
         f"| {percentile(one.small, 0.95):.2f} s | {max(one.small):.2f} s | {one.missing}, {one.doubled} "
         f"| {one.load:.1f} |"

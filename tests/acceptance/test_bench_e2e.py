@@ -118,8 +118,8 @@ def test_a_late_sink_is_judged_by_what_the_connections_allow() -> None:
 
 
 def test_small_campaigns_memory_and_two_processes_have_their_tables() -> None:
-    small = replace(ONE, beside=0.5, small=[float(number) for number in range(1, 21)])
-    assert "| 20 | 100 | 8,000 | 50% | 10.50 s | 19.00 s | 20.00 s | 0, 0 |" in e2e_tables.crowd([small])
+    small = replace(ONE, after=5, small=[float(number) for number in range(1, 21)])
+    assert "| 20 | 5 | 7,500 | 10.50 s | 19.00 s | 20.00 s | 0, 0 |" in e2e_tables.crowd([small])
     memory = e2e_tables.memory([ONE])
     assert "| deliver | 80 MiB | 120 MiB | <= 250 MiB |" in memory
     assert "| feed | 90 MiB | 251 MiB | ABOVE 250 MiB |" in memory
