@@ -27,7 +27,7 @@ from bench.sink_process import sink
 from engine.pipeline.sending import Sending
 
 WAYS: Final = {
-    "window 50 (the default), 4 connections": Setup(threads=1, window=50, connections=4),
+    "window 50, 4 connections": Setup(threads=1, window=50, connections=4),
     "window 1000, 4 connections": Setup(threads=1, window=1000, connections=4),
     "window 1000, 16 connections": Setup(threads=1, window=1000, connections=16),
 }

@@ -32,7 +32,10 @@ from engine.pressure import over_budget
 from engine.telemetry.events import emit
 
 READ_AHEAD: Final = 1_000
-"""Deliveries read at once; they are marked and sent in windows of at most the profile's size."""
+"""Deliveries read at once, at most; they are marked and sent in windows of at most the profile's size."""
+
+LEAST_READ: Final = 100
+"""Deliveries read at once from a provider that is slow."""
 
 UNKNOWN: Final = 25.0
 """Mails a second that a provider is thought to take before it is known."""
@@ -43,8 +46,8 @@ AHEAD: Final = 0.5
 FEWEST: Final = 4
 """Deliveries of a window, however slow the provider is."""
 
-LONGEST: Final = 4.0
-"""Seconds after which a batch ends at the next window."""
+LONGEST: Final = 5.0
+"""Seconds after which a batch ends at the next window, as a turn does."""
 
 TAIL: Final = 1.0
 """Seconds for which the end of a batch waits for answers; what is later is settled beside the next batch."""
@@ -120,15 +123,16 @@ class Delivering:
         if entry.record.state not in (*GOING, CampaignState.CANCELLED):
             return Progress(None, Counter())  # when it is resumed, whatever is on its way gets slices anew
         began = self._clock.monotonic()
-        found = self._outgoing(prefix, after, until)
+        page = read_size(self._pace)
+        found = self._outgoing(prefix, after, until, page)
         while self._recovering.run(entry, found):
-            found = self._outgoing(prefix, after, until)  # what was put back is sent in its turn
+            found = self._outgoing(prefix, after, until, page)  # what was put back is sent in its turn
         waiting = [one for one in found if one.token is None]
         wanted = self._composing.projection(entry)
         documents = {raw["_id"]: raw for raw in self._users.read_keys([one.user for one in waiting], wanted)}
         sending = self._sending(hold, entry, documents)
         try:
-            done = self._windows(entry, sending, waiting, documents)
+            done = self._windows(hold, entry, sending, waiting, documents)
             sending.finish(TAIL)
         finally:
             self._left_behind.adopt(sending)
@@ -141,12 +145,12 @@ class Delivering:
             self._judge(entry)
         rest = [i for i, one in enumerate(waiting) if one.id in sending.not_begun or i >= done]
         if not rest:
-            return Progress(_behind(found, prefix), sending.counts)
+            return Progress(_behind(found, prefix, page), sending.counts)
         before = waiting[rest[0] - 1].id.removeprefix(prefix) if rest[0] else piece.cursor or piece.first
         return Progress(before, sending.counts)
 
     def _windows(
-        self, entry: Entry, sending: Sending, waiting: Sequence[Delivery], documents: Mapping[str, Document]
+        self, hold: Hold, entry: Entry, sending: Sending, waiting: Sequence[Delivery], documents: Mapping[str, Document]
     ) -> int:
         """Send window by window while there is time and the campaign goes on; gives how many were seen to."""
         most = self._most(entry)
@@ -154,7 +158,7 @@ class Delivering:
         done = 0
         while done < len(waiting) and not sending.not_begun:
             now = self._clock.monotonic()
-            if done and (now - began >= LONGEST or self._stop()):
+            if done and (now - began >= LONGEST or now >= hold.over_at or self._stop()):
                 break
             if now - looked >= LOOK:
                 looked = now
@@ -237,8 +241,8 @@ class Delivering:
         """Whether everything that was refused has been tried again since."""
         return self._clock.system_now() - marked.since > 2 * millis(LONGEST_HELD)
 
-    def _outgoing(self, prefix: str, after: str, until: str) -> list[Delivery]:
-        return self._deliveries.outgoing(prefix, after, until, self._clock.campaign_now(), READ_AHEAD)
+    def _outgoing(self, prefix: str, after: str, until: str, most: int) -> list[Delivery]:
+        return self._deliveries.outgoing(prefix, after, until, self._clock.campaign_now(), most)
 
 
 def _is_obstacle(refusal: Retry, sending: Sending, waiting: Sequence[Delivery]) -> bool:
@@ -260,6 +264,11 @@ def window_size(most: int, pace: float) -> int:
     return min(most, max(FEWEST, int(pace * AHEAD)))
 
 
-def _behind(found: list[Delivery], prefix: str) -> str | None:
+def read_size(pace: float) -> int:
+    """Deliveries that are read at once: no more than twice what one turn sends at `pace` (mails/s)."""
+    return min(READ_AHEAD, max(LEAST_READ, int(2 * pace * LONGEST)))
+
+
+def _behind(found: list[Delivery], prefix: str, page: int) -> str | None:
     """The cursor behind a page of deliveries; None where it was the last one."""
-    return found[-1].id.removeprefix(prefix) if len(found) == READ_AHEAD else None
+    return found[-1].id.removeprefix(prefix) if len(found) == page else None

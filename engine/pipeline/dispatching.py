@@ -74,10 +74,15 @@ class Dispatching:
             if one.deaths >= DEATHS_TO_HALVE:
                 self._obstacles.attempt(record, "end whoever kills its workers", partial(self._treat, one.id), None)
             flight = (one.campaign, one.kind is SliceKind.DELIVER)
-            if flying[flight] < self._book.profile(record).in_flight:
+            if flying[flight] < self._most(record, one, lanes[one.id]):
                 flying[flight] += 1
                 ready[lanes[one.id]].append(one)
         return sum(self._ring(lane, pieces, busy[lane], records) for lane, pieces in ready.items())
+
+    def _most(self, record: CampaignRecord, one: Waiting, lane: str) -> int:
+        """Slices of a campaign at a time; of those that deliver so many for each process."""
+        most = self._book.profile(record).in_flight
+        return most * self._book.policies.processes(lane) if one.kind is SliceKind.DELIVER else most
 
     def _drop_left(self, waiting: Sequence[Waiting], records: Mapping[str, CampaignRecord]) -> None:
         """Delivering slices that wait for a back-off while others deliver what is left: their campaign has finished."""

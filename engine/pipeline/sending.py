@@ -170,7 +170,8 @@ class Sending:
             flight.wait_for_all(left)
         else:
             flight.wait(int(len(going) * LOW), left)
-        self.pace = paced(self.pace, len(going) - flight.waiting, self._clock.monotonic() - began)
+        if self._clock.monotonic() < self._hold.over_at:  # else nothing more is begun, whatever the provider would take
+            self.pace = paced(self.pace, len(going) - flight.waiting, self._clock.monotonic() - began)
         self._gather()
 
     def finish(self, within: float) -> None:

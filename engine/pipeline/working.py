@@ -62,9 +62,10 @@ class Scan:
 class Hold:
     """A slice under a lease, which its holder trusts until `until` on its monotonic clock (s).
 
-    `looked` is when it last asked whether to go on (s on the same clock), `entry` the campaign as it was then, `ahead`
-    whether work was done since the cursor was written, `scan` the scan of the cache that its batches come from.
-    `over_at` is when its turn is over. `chosen` deliveries from bound `chosen_from` on wait for a slice of their own.
+    `looked` is when it last asked whether to go on (s on the same clock), `entry` the campaign as it was then. `worked`
+    says whether work was done, and `ahead` whether some was since the cursor was written; `scan` is the scan of the
+    cache that its batches come from. `over_at` is when its turn is over. `chosen` deliveries from bound `chosen_from`
+    on wait for a slice of their own.
     """
 
     piece: Slice
@@ -73,6 +74,7 @@ class Hold:
     counts: Counter[str]
     looked: float = float("-inf")
     ahead: bool = False
+    worked: bool = False
     entry: tuple[float, Entry] | None = None
     scan: Scan | None = None
     over_at: float = float("inf")
@@ -162,7 +164,7 @@ class SliceWorker:
             if over and hold.ahead:
                 self._checkpoint(hold)
             reason = "stopping" if self._stop() else guard(hold.piece) if over else None
-            if reason is None and hold.ahead and self._clock.monotonic() >= hold.over_at:
+            if reason is None and hold.worked and self._clock.monotonic() >= hold.over_at:
                 reason = "turn_over"
             if reason is not None:
                 self._give_back(hold)
@@ -178,7 +180,7 @@ class SliceWorker:
             if progress.cursor is None:
                 return self._close(hold)
             hold.piece = replace(hold.piece, cursor=progress.cursor, errors=0)
-            hold.ahead = True
+            hold.ahead = hold.worked = True
 
     def _checkpoint(self, hold: Hold) -> None:
         """Write the cursor of the work that is done, and renew the lease."""

@@ -102,6 +102,10 @@ class PolicySet:
         serving = [self.fleets[name] for name in fleets if name in self.fleets]
         return max(1, sum(fleet.threads for fleet in serving if deliver & {*fleet.lanes}))
 
+    def processes(self, lane: str) -> int:
+        """Processes that serve a lane; at least 1."""
+        return max(1, sum(self.fleets[name].processes for name in self.fleet_names(lane)))
+
     def room(self, lane: str) -> int:
         """Messages that may be in a lane's queue: its depth for each worker thread that serves it."""
         return self.lane(lane).depth * self.workers(lane)

@@ -12,6 +12,7 @@ from engine.domain.work import AccessPath
 from engine.planner import (
     FEWEST_READ,
     FIRST_RATES,
+    SLICE_MS,
     Choice,
     Rates,
     capacity,
@@ -75,7 +76,9 @@ def test_a_rate_follows_what_runs_measure_and_no_run_that_read_next_to_nobody() 
 def test_slices_of_mongodb_follow_the_policy_and_those_of_the_cache_their_time() -> None:
     told = {one.path: one for one in estimates(choice(500_000), Rates())}
     assert pieces(told[AccessPath.SCAN], 20_000, 4) == 50
-    assert pieces(told[AccessPath.CACHE], 20_000, 4) == max(4, -(-int(told[AccessPath.CACHE].seconds * 1000) // 3_000))
+    assert pieces(told[AccessPath.CACHE], 20_000, 4) == max(
+        4, -(-int(told[AccessPath.CACHE].seconds * 1000) // SLICE_MS)
+    )
     assert pieces(told[AccessPath.CACHE], MILLION, 4) == 1
 
 

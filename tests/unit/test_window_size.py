@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.pipeline.delivering import AHEAD, FEWEST, UNKNOWN, window_size
+from engine.pipeline.delivering import AHEAD, FEWEST, LEAST_READ, READ_AHEAD, UNKNOWN, read_size, window_size
 from engine.pipeline.sending import FASTER, paced
 
 
@@ -23,6 +23,10 @@ def test_a_window_is_never_longer_than_it_may_nor_larger(most: int, pace: float)
     size = window_size(most, pace)
     assert 1 <= size <= most
     assert size <= FEWEST or size / pace <= AHEAD
+
+
+def test_as_many_are_read_as_two_turns_send() -> None:
+    assert (read_size(1.0), read_size(40.0), read_size(5_000.0)) == (LEAST_READ, 400, READ_AHEAD)
 
 
 def test_a_pace_follows_the_provider_and_a_burst_raises_it_a_little() -> None:

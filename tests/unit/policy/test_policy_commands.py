@@ -132,10 +132,10 @@ def test_diff_compares_the_version_in_force_with_the_folder(desk: Desk) -> None:
 def test_diff_takes_versions_and_folders(desk: Desk) -> None:
     desk.record(0)
     shutil.copytree(desk.folder / "policies", desk.folder / "old")
-    desk.edit("lanes.yaml", "depth: 2", "depth: 3")
+    desk.edit("lanes.yaml", "time_limit: 120s, depth: 1", "time_limit: 120s, depth: 3")
     desk.record(1)
     new, old = (str(one["_id"]) for one in desk.recorded)
-    expected = [{"key": "lanes.slow.depth", "before": 2, "after": 3}]
+    expected = [{"key": "lanes.slow.depth", "before": 1, "after": 3}]
     assert desk.json("diff", old, new)["differences"] == expected
     assert desk.json("diff", "old", new[:6])["differences"] == expected
     assert desk.json("diff", "old", "policies")["differences"] == expected
