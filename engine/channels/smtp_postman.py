@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import smtplib
 import socket
-import ssl
 import threading
 import time
 from collections import deque
@@ -23,9 +21,10 @@ from typing import Final
 
 from engine.channels.addresses import envelope_address
 from engine.channels.port import Flight
-from engine.channels.smtp_answers import CONNECTION, MISCONFIGURED, REFUSED, Answer, Phase, judge, words
+from engine.channels.smtp_answers import CONNECTION, REFUSED, Phase
 from engine.channels.smtp_connection import Connection, SmtpOptions
 from engine.channels.smtp_dialogue import Turn, body_of
+from engine.channels.smtp_opening import Opening, refused
 from engine.channels.smtp_server import ServerState
 from engine.domain.delivery import Cause, Envelope, NotBegun, Outcome, Retry, Skipped
 from engine.domain.lifecycle import SkipReason
@@ -42,6 +41,9 @@ _NEARLY: Final = 0.5
 """Seconds for which a connection that is being set up is waited for at the end: so that it is closed, not cut off."""
 _SETTLING: Final = 5.0
 """Seconds that the thread has to end, once it is told to break off what is under way."""
+
+
+_LATE: Final = Retry(CONNECTION, f"smtp_timeout_at_{Phase.MAIL}", Cause.PROVIDER)
 
 
 @dataclass(eq=False, slots=True)
@@ -62,7 +64,7 @@ class Postman:
         self._options = options
         self._server = ServerState()
         self._lock = threading.Lock()
-        self._inbox: deque[_Window | _Opened] = deque()
+        self._inbox: deque[_Window | Opening] = deque()
         self._thread: threading.Thread | None = None
         self._closing = False
         self._over = False
@@ -78,7 +80,7 @@ class Postman:
         self._kept: list[Connection] = []
         self._free: dict[Connection, None] = {}
         self._events: dict[Connection, int] = {}
-        self._opening: dict[_Opened, float] = {}
+        self._opening: dict[Opening, float] = {}
         self._looked_at = time.monotonic()
 
     def begin(self, envelopes: Sequence[Envelope], go_on: Callable[[], bool]) -> Flight:
@@ -122,21 +124,21 @@ class Postman:
             thread.join(_SETTLING)
         until = time.monotonic() + _NEARLY
         for opened in [*self._opening]:
-            opened.thread.join(max(0.0, until - time.monotonic()))
+            opened.wait(max(0.0, until - time.monotonic()))
 
     def _start(self) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="postman", daemon=True)
             self._thread.start()
 
-    def _give(self, one: _Window | _Opened) -> None:
+    def _give(self, one: _Window | Opening) -> None:
         with self._lock:
             late = self._over
             if not late:
                 self._inbox.append(one)
         if not late:
             self._ring()
-        elif isinstance(one, _Opened):
+        elif isinstance(one, Opening):
             one.drop()
         else:
             one.ended += [(turn.place, NotBegun()) for turn in one.waiting]
@@ -192,7 +194,7 @@ class Postman:
         """Take what others have put into the inbox."""
         while self._inbox:
             one = self._inbox.popleft()
-            if isinstance(one, _Opened):
+            if isinstance(one, Opening):
                 self._opened(one)
                 continue
             self._owner |= dict.fromkeys(one.waiting, one)
@@ -336,12 +338,11 @@ class Postman:
         first, now = self._windows[0].waiting[0], time.monotonic()
         first.deadline = first.deadline or now + self._options.attempt.total_seconds()
         deadline = min(first.deadline, now + _ONE_MORE) if self._kept else first.deadline
-        opened = _Opened(self._options, self._server, deadline)
+        opened = Opening(self._options, self._server, deadline)
         self._opening[opened] = now
-        opened.thread = threading.Thread(target=lambda: self._give(opened.done()), name="connecting", daemon=True)
-        opened.thread.start()
+        opened.start(self._give)
 
-    def _opened(self, opened: _Opened) -> None:
+    def _opened(self, opened: Opening) -> None:
         """A connection is there. Where it is refused, those that are open go on; with none, nothing is begun."""
         del self._opening[opened]
         error, connection = opened.error, opened.connection
@@ -352,7 +353,7 @@ class Postman:
         elif self._kept:
             self._server.takes_no_more()
         elif error is not None:
-            outcome = _refused(error)
+            outcome = refused(error)
             self._server.close(outcome)
             self._give_up(outcome)
 
@@ -397,46 +398,3 @@ class Postman:
         self._selector.close()
         self._bell.close()
         self._ear.close()
-
-
-class _Opened:
-    """A connection that is being set up, and what became of it."""
-
-    thread: threading.Thread
-
-    def __init__(self, options: SmtpOptions, server: ServerState, deadline: float) -> None:
-        self._made = (options, server, deadline)
-        self.connection: Connection | None = None
-        self.error: OSError | smtplib.SMTPException | None = None
-
-    def done(self) -> _Opened:
-        try:
-            self.connection = Connection(*self._made)
-        except (OSError, smtplib.SMTPException) as error:
-            self.error = error
-        except Exception as error:  # noqa: BLE001 - whatever a server brings out: it is not reached
-            self.error = OSError(f"{type(error).__name__}: {error}")
-        return self
-
-    def drop(self) -> None:
-        """Nobody wants it any more."""
-        if self.connection is not None:
-            self.connection.quit()
-
-
-_LATE: Final = Retry(CONNECTION, f"smtp_timeout_at_{Phase.MAIL}", Cause.PROVIDER)
-
-
-def _refused(error: OSError | smtplib.SMTPException) -> Retry:
-    """Why no connection could be had. Nothing was said about any recipient, so it is always `Retry`."""
-    if isinstance(error, smtplib.SMTPResponseException):
-        said = error.smtp_error if isinstance(error.smtp_error, bytes) else str(error.smtp_error).encode()
-        outcome = judge(Phase.CONNECT, Answer(error.smtp_code, said=words(b"%d %b" % (error.smtp_code, said))))
-        return outcome if isinstance(outcome, Retry) else Retry(CONNECTION, "smtp_garbled_at_connect", Cause.PROVIDER)
-    if isinstance(error, smtplib.SMTPNotSupportedError):
-        return Retry(MISCONFIGURED, "smtp_no_starttls_or_auth", Cause.US, str(error))
-    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return Retry(MISCONFIGURED, "smtp_tls", Cause.US, words(str(error).encode()))
-    if isinstance(error, TimeoutError):
-        return Retry(CONNECTION, "smtp_timeout_at_connect", Cause.PROVIDER)
-    return Retry(CONNECTION, "smtp_unreachable", Cause.PROVIDER)
