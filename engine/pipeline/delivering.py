@@ -58,6 +58,9 @@ LOOK: Final = 1.0
 LAST: Final = 15.0
 """Seconds for which a process that ends waits for answers: within the 20 s that `up` gives a process to end."""
 
+BROKEN_OFF: Final = 3.0
+"""Seconds for which it then waits until what was broken off is written."""
+
 JUDGING: Final = 0.05
 """Share of a thread's time that judging one campaign's failures may take while it sends."""
 
@@ -184,8 +187,7 @@ class Delivering:
         """
         if not self._left_behind.wait(LAST):
             self._channels("email").close()
-            self._left_behind.wait(LAST)
-        self._sender.give_up()
+        self._left_behind.close(BROKEN_OFF)
 
     def _sending(self, hold: Hold, entry: Entry, documents: Mapping[str, Document]) -> Sending:
         addresses = [address for raw in documents.values() if (address := recipient_of(raw)) is not None]

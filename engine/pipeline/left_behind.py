@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import Final, Protocol
 
 from engine.pipeline.sender import Sender
@@ -54,6 +55,15 @@ class LeftBehind:
         while (thread := self._thread) is not None and (rest := until - time.monotonic()) > 0:
             thread.join(rest)
         return self._thread is None
+
+    def close(self, within: float) -> None:
+        """Wait until nothing is left, and give the sender's lease up: nobody has to wait until it runs out.
+
+        Where something is left, or the store is away, the lease stays, and runs out by itself.
+        """
+        if self.wait(within):
+            with suppress(*self._outages):
+                self._sender.give_up()
 
     def _run(self) -> None:
         pause = threading.Event()

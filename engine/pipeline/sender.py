@@ -63,6 +63,6 @@ class Sender:
     def give_up(self) -> None:
         """Everything that was marked has its end: nobody has to wait for this process."""
         with self._lock:
-            if self._until > float("-inf"):
+            if self.alive:
                 self._until = float("-inf")
                 self._leases.give_up(self.name, self.name)

@@ -15,6 +15,7 @@ from pymongo.errors import AutoReconnect
 from engine.pipeline import delivering, working
 from engine.pipeline.sender import GRACE
 from engine.stores.deliveries import Deliveries
+from engine.stores.leases import Leases
 from tests.integration.pipeline_shop import hurry
 from tests.integration.pipeline_world import World
 
@@ -186,6 +187,21 @@ def test_a_process_that_ends_leaves_nothing_attempting(
     assert states(world) == {"sent": len(USERS) - 2, "unknown": 2}
     assert world.app.stores.leases.living("sender/", GRACE) == []
     assert max(server.taken.values()) == 1
+
+
+def test_a_process_that_ends_while_the_store_is_away_ends_all_the_same(
+    world: World, server: LateServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch(world, server, kept=0)
+    until_left(world, 0)
+
+    def fails(self: Leases, name: str, owner: str) -> None:
+        raise AutoReconnect("nobody is primary")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Leases, "give_up", fails)
+        world.app.finish_deliveries()
+    assert world.app.stores.leases.living("sender/", GRACE), "its lease runs out by itself"
 
 
 def test_a_store_that_is_away_when_the_answers_come_costs_no_second_mail(
