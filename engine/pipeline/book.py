@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from threading import Lock
+from threading import Lock, get_ident
 from time import monotonic
 from typing import Final, TypeAlias, cast
 
@@ -92,6 +92,7 @@ class CampaignBook:
     ) -> None:
         self._reread = reread
         self._read_at = float("-inf")
+        self._rereading: set[int] = set()  # threads
         self._unfit: dict[str, tuple[Key, Catalogue | None, Unfit]] = {}
         self._campaigns = campaigns
         self._catalogues = catalogues
@@ -179,10 +180,14 @@ class CampaignBook:
             else:
                 self._unfit.pop(record.uid, None)
                 return entry
-        now = monotonic()
-        if first or now - self._read_at >= REREAD:
-            self._read_at = now
-            self._reread()  # waits where another thread is reading them
+        if first or self._rereading or monotonic() - self._read_at >= REREAD:
+            me = get_ident()
+            self._rereading.add(me)
+            try:
+                self._reread()  # waits where another thread is reading them
+            finally:
+                self._read_at = monotonic()
+                self._rereading.discard(me)
         current = self._catalogues.get(record.workspace)
         if current is not catalogue:
             return self._fitting(record, current)
