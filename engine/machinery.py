@@ -200,7 +200,7 @@ class Machinery(Core):
         included = requests.of_users(workspace)
         pieces = max(1, min(256, self.choosing.size(workspace) // 5_000))
         made = requests.add([IndexRequest((), workspace, *one) for one in cut(pieces)])
-        requests.drop(included)
+        requests.done(included)
         return made
 
     def _derive(self, workspace: str) -> list[str]:

@@ -1,8 +1,8 @@
 """The skeleton of a message's mail: what is the same for all its users is made once, the rest is put in for each.
 
 Its bytes are those of `message.build` for the rendered message, whatever a user's values are (a property test says so).
-How much is saved depends on them: short ASCII words go into finished bytes; other words into a finished text part;
-what HTML had to escape, and what is empty, is read and laid out anew.
+How much is saved depends on them: short ASCII words and whole numbers go into finished bytes; other words into a
+finished text part; what HTML had to escape, and what is empty, is read and laid out anew.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ _LONGEST_WORDS: Final = 100
 _WORD: Final = r"""[^\s&<>"'=\x00-\x1f\x7f-\x9f\ue000\ufdd0]+"""
 _WORDS: Final = re.compile(f"{_WORD}(?: {_WORD})*")
 """Words that neither HTML nor a mail's encoding changes, with single spaces between them."""
+_LARGEST: Final = 1 << 63
+"""Whole numbers that go into finished bytes are below it: any that MongoDB has."""
 _PRINT: Final = b"%(print)b"
 """The place of the delivery's fingerprint."""
 
@@ -206,9 +208,12 @@ class Skeleton:
         return None if main is None or text is None else self._head() + both(_PRINT, text, main)
 
     def _put_words(self, user: Mapping[str, object], given: dict[bytes, bytes]) -> bool:
-        """Add the user's values by their fields' names; False where one is more than short ASCII words."""
+        """Add the user's values by their fields' names; False where one is more than short words or a whole number."""
         for name, place in self._places.items():
             value = user.get(name) if name else None
+            if type(value) is int and abs(value) < _LARGEST:
+                given[place] = b"%d" % value
+                continue
             if type(value) is not str or len(value) > _LONGEST_WORDS or not value.isascii():
                 return False
             if not _WORDS.fullmatch(value) or (self._html and marked(value) != value):

@@ -30,16 +30,6 @@ PLAINER: Final = {
 }
 """What pydantic says of a value, and what people understand."""
 
-app = typer.Typer(
-    name="tidegate",
-    cls=Group,
-    help="A campaign engine that a company runs itself.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -50,7 +40,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _main(
     context: typer.Context,
     settings: Annotated[
@@ -123,15 +112,26 @@ MOUNTS: Final[dict[Callable[[typer.Typer], None], tuple[str, ...]]] = {
 """What adds which commands."""
 
 
-def _mount(arguments: list[str]) -> None:
-    """Mount the command that is called; all of them where that is not plain, for help and for completion.
+def _command_line(arguments: list[str]) -> typer.Typer:
+    """The command that is called; all of them where that is not plain, for help and for completion.
 
     A process of the Procfile starts in half the time when it imports only what it needs.
     """
+    app = typer.Typer(
+        name="tidegate",
+        cls=Group,
+        help="A campaign engine that a company runs itself.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_main)
     word = arguments[0] if arguments else ""
     wanted = [mount for mount, names in MOUNTS.items() if word in names]
     for mount in wanted or MOUNTS:
         mount(app)
+    return app
 
 
 def main() -> None:
@@ -142,7 +142,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command; gives its exit code."""
     debug = "--debug" in arguments
-    _mount(arguments)
+    app = _command_line(arguments)
     try:
         code = app(arguments, prog_name="tidegate", standalone_mode=False)
         sys.stdout.flush()  # here, where a full disk can be told

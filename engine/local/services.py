@@ -67,7 +67,7 @@ class LocalServices:
             cache_memory=engine.cache_memory,
             say=say,
             owner=owner,
-            search_niceness=5,
+            search_niceness=10,
         )
 
     def __init__(

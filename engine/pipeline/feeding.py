@@ -88,6 +88,7 @@ class Feeding:
         self._saved = float("-inf")
         self._tended = float("-inf")
         self._generation = 0
+        self._covered: dict[str, int] = {}
         self._away: set[str] = set()
         self._cold: set[str] = set()
 
@@ -166,6 +167,7 @@ class Feeding:
         if self._stream is None:
             self._stream = self._open_stream(None)
         mark = f"gap{generation:08d}"
+        self._covered.clear()
         self._registry.refresh()
         for workspace in self._registry.workspaces():
             everybody = {f"{workspace}/{first}/": frozenset({EVERYTHING}) for first, _ in cut(RANGES)}
@@ -206,7 +208,9 @@ class Feeding:
         if (found, shapes) == (before.index, before.shapes):
             return
         behind = [name for name, shape in shapes.items() if found != before.index or before.shapes.get(name) != shape]
+        until = self._feeds.now()
         asked = [request for name in behind for request in self._reindex(name)]
+        self._covered |= dict.fromkeys(behind, until)
         self._feeds.fills(found, shapes)  # not earlier: an index that is noted, with nothing asked for, counts as full
         self._messenger().index(asked)
         if before.index is None:
@@ -229,7 +233,8 @@ class Feeding:
             if catalogue is not None:
                 documents = self._users.read_keys(keys, catalogue.projection())
                 self._refresh(workspace, documents, sorted(set(keys) - {raw["_id"] for raw in documents}))
-                self._write(catalogue, documents)
+                if batch.position > self._covered.get(workspace, -1):  # else everybody is asked for
+                    self._write(catalogue, documents)
         passage("feed.refreshed")
         # Not earlier: a campaign that goes live from here on finds these users fresh, one that is live gets its looks.
         self._registry.refresh()

@@ -47,6 +47,10 @@ class Request(Protocol):
     def derive(self) -> bool:
         """Whether the users' aggregates are to be derived instead."""
 
+    @property
+    def indexed(self) -> bool:
+        """Whether its users are in, and searches are to see them."""
+
 
 class Requests(Protocol):
     """Kept requests (`engine.stores.index_requests`)."""
@@ -54,11 +58,11 @@ class Requests(Protocol):
     def get(self, request_id: str) -> Request | None:
         """One that is not done yet."""
 
-    def done(self, request_id: str) -> None:
-        """Take it away."""
+    def done(self, ids: Sequence[str]) -> None:
+        """Take requests away."""
 
-    def are_few(self) -> bool:
-        """Whether few requests to index are waiting, this one among them."""
+    def indexed(self, request_id: str) -> Sequence[str]:
+        """Note that its users are in; gives the ids of all such requests where none else is waiting."""
 
 
 class Deriving(Protocol):
@@ -105,10 +109,11 @@ class Indexing:
         self._catalogues = catalogues
 
     def run(self, request_id: str) -> int:
-        """Do a request, and take it away afterwards; safe to call twice, late, or for one that is done.
+        """Do a request; safe to call twice, late, or for one that is done.
 
-        Where no request waits, searches see everybody: an index that was just filled must not answer that nobody is
-        there. Raises `Behind` where the workspace files were edited before or meanwhile; the request stays.
+        The last one lets searches see all that came, and takes all away: where no request waits, an index that was just
+        filled must not answer that nobody is there. One refresh instead of many leaves few segments to be merged.
+        Raises `Behind` where the workspace files were edited before or meanwhile; the request stays.
         """
         request = self._requests.get(request_id)
         if request is None:
@@ -116,8 +121,15 @@ class Indexing:
         if request.derive:
             return self._derive(request_id, request)
         if self._index is None:
-            self._requests.done(request_id)
+            self._requests.done([request_id])
             return 0
+        newer = 0 if request.indexed else self._index_users(request)
+        if ended := self._requests.indexed(request_id):
+            self._index.refresh()
+            self._requests.done(ended)
+        return newer
+
+    def _index_users(self, request: Request) -> int:
         workspaces = {key.split("/", 1)[0] for key in request.keys} | ({request.workspace} - {""})
         if not self._up_to_date(workspaces):
             self._reread()
@@ -125,10 +137,7 @@ class Indexing:
         newer = self.keys(request.keys)
         if request.workspace:
             newer += self.range(request.workspace, request.first, request.until)
-        if self._requests.are_few():  # one of the last few does it for all that came before them
-            self._index.refresh()
         self._refuse_behind(workspaces)
-        self._requests.done(request_id)
         return newer
 
     def _derive(self, request_id: str, request: Request) -> int:
@@ -147,7 +156,7 @@ class Indexing:
             if len(found) < DERIVED_AT_ONCE:
                 break
             first = found[-1]["_id"].split("/", 1)[1] + "\0"
-        self._requests.done(request_id)
+        self._requests.done([request_id])
         return count
 
     def _up_to_date(self, workspaces: Iterable[str]) -> bool:

@@ -21,9 +21,6 @@ Document = dict[str, Any]  # a driver's edge: BSON values
 KEYS_AT_ONCE: Final = 1_000
 """Users in one request: a bulk of about a megabyte."""
 
-FEW: Final = 16
-"""More requests than any installation has threads that index."""
-
 INDEXES: Final = (IndexModel([("asked_at", ASCENDING)], name="asked"),)
 
 
@@ -31,7 +28,8 @@ INDEXES: Final = (IndexModel([("asked_at", ASCENDING)], name="asked"),)
 class IndexRequest:
     """Users to be indexed: by key, or all of a workspace with a suffix in [first, until).
 
-    `derive`: these users' aggregates are to be brought in line with the workspace file instead.
+    `derive`: these users' aggregates are to be brought in line with the workspace file instead. `indexed`: they are in,
+    and searches are to see them.
     """
 
     keys: Sequence[str] = ()
@@ -39,6 +37,7 @@ class IndexRequest:
     first: str = ""
     until: str = ""
     derive: bool = False
+    indexed: bool = False
 
 
 @named_queries("index_requests")
@@ -69,25 +68,28 @@ class IndexRequests:
         if raw is None:
             return None
         bounds = raw.get("first", ""), raw.get("until", "")
-        return IndexRequest(raw.get("keys", ()), raw.get("workspace", ""), *bounds, raw.get("derive", False))
+        derive, indexed = raw.get("derive", False), raw.get("indexed", False)
+        return IndexRequest(raw.get("keys", ()), raw.get("workspace", ""), *bounds, derive, indexed)
 
-    def done(self, request_id: str) -> None:
-        """Take a request away. Index: `_id`."""
-        self._all.delete_one({"_id": request_id})
+    def done(self, ids: Sequence[str]) -> None:
+        """Take requests away: they are done, or others include them. Index: `_id`."""
+        self._all.delete_many({"_id": {"$in": list(ids)}})
 
     def of_users(self, workspace: str) -> list[str]:
         """The ids of requests that name users of a workspace. Index: `_id`."""
         named = {"_id": {"$gt": ""}, "keys.0": {"$gte": f"{workspace}/", "$lt": f"{workspace}0"}}
         return [raw["_id"] for raw in self._all.find(named, {"_id": 1}, hint="_id_")]
 
-    def drop(self, ids: Sequence[str]) -> None:
-        """Take requests away that others include. Index: `_id`."""
-        self._all.delete_many({"_id": {"$in": list(ids)}})
+    def indexed(self, request_id: str) -> list[str]:
+        """Note that the users of a request are in; gives the ids of all such requests where none else is waiting.
 
-    def are_few(self) -> bool:
-        """Whether at most `FEW` requests to index are waiting. Index: `_id`."""
+        Of two that note it at once the later one finds both. Index: `_id`.
+        """
+        self._all.update_one({"_id": request_id}, {"$set": {"indexed": True}})
         wanted = {"_id": {"$gt": ""}, "derive": {"$exists": False}}
-        return len(list(self._all.find(wanted, {"_id": 1}, hint="_id_", limit=FEW + 1))) <= FEW
+        if self._all.find_one(wanted | {"indexed": {"$exists": False}}, {"_id": 1}, hint="_id_") is not None:
+            return []
+        return [raw["_id"] for raw in self._all.find(wanted | {"indexed": True}, {"_id": 1}, hint="_id_")]
 
     def deriving(self, workspace: str) -> int:
         """How many ranges of a workspace are still to be derived. Index: `_id`."""
@@ -111,7 +113,7 @@ class IndexRequests:
 NAMED: Final[Mapping[str, str]] = {
     "index_requests.get": "_id_",
     "index_requests.of_users": "_id_",
-    "index_requests.are_few": "_id_",
+    "index_requests.indexed": "_id_",
     "index_requests.unheard": "asked",
 }
 """The named queries and the index each relies on."""

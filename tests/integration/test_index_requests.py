@@ -12,7 +12,7 @@ from pymongo.database import Database
 from engine.pipeline.indexing import Behind, Indexing
 from engine.predicate.workspace import read_workspaces
 from engine.predicate.workspace_set import indexed_shape
-from engine.stores.index_requests import FEW, KEYS_AT_ONCE, IndexRequest, IndexRequests
+from engine.stores.index_requests import KEYS_AT_ONCE, IndexRequest, IndexRequests
 from engine.stores.migrate import migrate_mongo
 from tests.integration.pipeline_world import World
 
@@ -115,16 +115,29 @@ def test_everybody_takes_the_place_of_those_who_were_asked_for_before(world: Wor
     assert index.users == [key]
 
 
-def test_only_the_last_few_requests_make_searches_see_what_all_have_brought(world: World) -> None:
+def test_the_last_request_makes_searches_see_what_all_have_brought(world: World) -> None:
     requests = world.app.stores.index_requests
-    ids = requests.add([IndexRequest(keys=[world.user(f"u{number}")]) for number in range(FEW + 3)])
+    ids = requests.add([IndexRequest(keys=[world.user(f"u{number}")]) for number in range(5)])
     index = Taken()
-    seen = []
-    for one in ids:
+    for one in ids[:-1]:
         indexing(world, index).run(one)
-        seen.append((len(index.users), index.refreshed))
-    assert [refreshed for _, refreshed in seen[:3]] == [0, 0, 0]
-    assert seen[-1] == (FEW + 3, FEW)
+        indexing(world, index).run(one)  # its message came twice
+    assert (len(index.users), index.refreshed) == (4, 0)
+    assert requests.any()
+    indexing(world, index).run(ids[-1])
+    assert (len(index.users), index.refreshed) == (5, 1)
+    assert not requests.any()
+
+
+def test_of_requests_that_end_at_the_same_moment_one_makes_searches_see_both(world: World) -> None:
+    requests = world.app.stores.index_requests
+    first, second = requests.add([IndexRequest(keys=[world.user(name)]) for name in ("u1", "u2")])
+    assert requests.indexed(first) == []
+    assert sorted(requests.indexed(second)) == sorted([first, second]), "whoever comes later knows of both"
+    index = Taken()
+    indexing(world, index).run(first)  # it died before it looked, and was told once more
+    assert (index.users, index.refreshed) == ([], 1)
+    assert not requests.any()
 
 
 def test_many_keys_are_cut_into_several_requests(database: Database[dict[str, Any]]) -> None:
@@ -141,5 +154,5 @@ def test_what_nobody_heard_is_told_once_more(database: Database[dict[str, Any]])
     ids = requests.add([IndexRequest(keys=["w/0/a"])])
     assert requests.unheard(timedelta(hours=1), 10) == []
     assert requests.unheard(LATER, 10) == ids
-    requests.done(ids[0])
+    requests.done(ids)
     assert requests.unheard(LATER, 10) == []

@@ -116,6 +116,26 @@ def test_a_feed_that_dies_before_it_has_noted_the_new_index_asks_again(
         assert entered(golden, "again", GOLD, AccessPath.ELASTIC) == (set_of(golden), "elastic")
 
 
+def test_users_who_came_before_everybody_was_asked_for_are_put_in_once(golden: World, elastic: Elasticsearch) -> None:
+    """As when Elasticsearch joins in the middle of an import: the feed is behind, and everybody is read anew."""
+    wipe(golden, elastic)
+    golden.users([f"v{number}" for number in range(20)], plan="gold")
+    golden.feed()
+    assert taken_by(golden, elastic) == 0
+    fill(golden)
+    assert taken_by(golden, elastic) == 50
+    golden.change("v7", plan="silver")
+    golden.feed()
+    assert taken_by(golden, elastic) == 51, "who changes afterwards is written at once"
+    assert index_of(golden).count({"match_all": {}}, "shop") == 50
+
+
+def taken_by(world: World, elastic: Elasticsearch) -> int:
+    """How many documents the index was given so far."""
+    total = elastic.indices.stats(index=index_of(world).alias, metric="indexing")["_all"]["primaries"]["indexing"]
+    return int(total["index_total"]) + int(total["index_failed"])
+
+
 def test_campaigns_go_on_while_elasticsearch_is_ten_minutes_behind(golden: World, elastic: Elasticsearch) -> None:
     """It answers, and takes nothing: what a disk that is nearly full makes of it."""
     index = index_of(golden)

@@ -78,7 +78,7 @@ USERS = st.fixed_dictionaries(
             optional={
                 "plan": VALUE,
                 "nick": VALUE,
-                "balance": st.integers(-(10**6), 10**6),
+                "balance": st.integers(-(2**63), 2**63),
                 "tags": st.lists(VALUE, max_size=3),
                 "vip": st.booleans(),
             },
@@ -126,6 +126,9 @@ def mail_of(write: Any) -> bytes | str:
 @example(Letter(Sender("", "a@b.example"), "c", "s", "<{{ user.nick }}>", ""), {"a": {"nick": "b"}})
 @example(Letter(Sender("", "a@b.example"), "c", "s", "<p>{{ user.nick }}\n", ""), {"a": {"nick": "\r"}})
 @example(Letter(Sender("", "a@b.example"), "c", "s", "<p>&{{ user.nick }};", ""), {"a": {"nick": "lt"}})
+@example(
+    Letter(Sender("", "a@b.example"), "c", "{{ user.balance }}", "<p>&#{{ user.balance }};", ""), {"a": {"balance": 65}}
+)
 @example(
     Letter(Sender("", "a@b.example"), "c", "s", "<p>" + "x" * 850 + "{{ user.nick }}", ""), {"a": {"nick": "y" * 99}}
 )
