@@ -8,8 +8,8 @@ from actors.registry import actor, application
 
 
 @actor(queue="index", time_limit=timedelta(seconds=120), max_retries=8)
-def index_users(request_id: str) -> None:
-    """Do one kept request: index its users as they are now in MongoDB."""
+def index_users(request_id: str, in_turn: bool = False) -> None:
+    """Do one kept request: index its users as they are now in MongoDB; where mails go out, only `in_turn`."""
     app = application()
     with app.failures.attempt("index"):
-        app.indexing.run(request_id)
+        app.indexing.run(request_id, in_turn=in_turn)

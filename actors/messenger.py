@@ -50,9 +50,10 @@ class BrokerMessenger:
         """Ask for the user cache of a workspace to be loaded."""
         self._send([self._actors["warm_cache"].message(workspace)])
 
-    def index(self, requests: Sequence[str]) -> None:
-        """Ask for these requests (ids) to be done."""
-        self._send([self._actors["index_users"].message(request_id) for request_id in requests])
+    def index(self, requests: Sequence[str], *, in_turn: bool = False) -> None:
+        """Ask for these requests (ids) to be done; `in_turn` whatever goes on."""
+        turn = (True,) if in_turn else ()
+        self._send([self._actors["index_users"].message(request_id, *turn) for request_id in requests])
 
     def maintain(self) -> None:
         """Ask for what is over to be forgotten."""

@@ -70,7 +70,7 @@ class NoMessages:
     def look(self) -> None:
         """Whoever runs the bench looks."""
 
-    def index(self, requests: Sequence[str]) -> None:
+    def index(self, requests: Sequence[str], *, in_turn: bool = False) -> None:
         """Users to be indexed: whoever wants that does it."""
 
     def warm(self, workspace: str) -> None:

@@ -110,7 +110,12 @@ class App(Machinery):
             self.workspace_watcher.look,
             s.derivation,
             lambda: s.feeds.read().derived,
+            self.mails_go_out,
         )
+
+    def mails_go_out(self) -> bool:
+        """Whether a delivery waits that may be sent now."""
+        return self.stores.deliveries.has_outgoing(None, self.clock.campaign_now())
 
     def imports(self, workspace: str) -> ImportStores:
         """The stores that imports of a workspace write to. Raises `NotFound` for an unknown workspace."""

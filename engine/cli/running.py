@@ -30,6 +30,7 @@ from engine.local.presence import Presence
 from engine.local.services import LocalServices
 from engine.local.suspects import Nursery
 from engine.pipeline.clockwork import Chore, Clockwork
+from engine.pipeline.index_turns import IndexTurns
 from engine.policy.load import load_policies
 from engine.policy.policyset import PolicySet
 from engine.routing import SUSPECT
@@ -37,16 +38,13 @@ from engine.settings import Settings
 from engine.telemetry import logging
 from engine.telemetry.events import emit
 
-RANGES = 256
 URLS = "urls"
 """Under this the services' addresses are handed to the child of the suspects."""
 STOP_PATIENCE = timedelta(seconds=90)
 """What `tidegate run` gets to end: its batches (10 s), the drivers' time-outs (30 s), its own services (20 s)."""
 MAINTAIN_EVERY = 3_600.0
-REMIND_EVERY = 10.0
-"""Seconds between two clean-ups of what is over, and between two looks for index requests that nobody heard."""
-UNHEARD = timedelta(minutes=2)
-"""After this an index request is rung again: its message was lost, or Elasticsearch is away."""
+INDEX_EVERY = 1.0
+"""Seconds between two clean-ups of what is over, and between two looks for requests to index that wait."""
 
 
 def run(context: typer.Context, *, no_services: bool, log_format: str = "") -> None:
@@ -149,11 +147,8 @@ def _clockwork(app: App) -> Clockwork:
     messenger = app.messenger()
     chores: list[Chore] = []
     if isinstance(messenger, BrokerMessenger):
-        requests = app.stores.index_requests
-        chores = [
-            Chore(MAINTAIN_EVERY, messenger.maintain),
-            Chore(REMIND_EVERY, lambda: messenger.index(requests.unheard(UNHEARD, RANGES))),
-        ]
+        turns = IndexTurns(app.stores.index_requests, app.mails_go_out, messenger, app.clock)
+        chores = [Chore(MAINTAIN_EVERY, messenger.maintain), Chore(INDEX_EVERY, turns.run)]
     process = os.environ.get("TIDEGATE_PROCESS", "clock")
     owner = f"{socket.gethostname()}:{app.settings.paths.var.resolve()}:{process}"
     return Clockwork(

@@ -27,7 +27,7 @@ class Chore:
     """Something that the clock does now and then: every so many seconds."""
 
     every: float
-    run: Callable[[], None]
+    run: Callable[[], object]
     last: float = float("-inf")
 
 

@@ -61,6 +61,9 @@ class Requests(Protocol):
     def done(self, ids: Sequence[str]) -> None:
         """Take requests away."""
 
+    def put_off(self, request_id: str) -> None:
+        """It is to be told again when its turn comes."""
+
     def indexed(self, request_id: str) -> Sequence[str]:
         """Note that its users are in; gives the ids of all such requests where none else is waiting."""
 
@@ -93,12 +96,15 @@ class Indexing:
         reread: Callable[[], bool],
         derivation: Callable[[Catalogue], Deriving],
         derived: Callable[[], Mapping[str, str]],
+        mails_go_out: Callable[[], bool],
     ) -> None:
         """`shapes` gives what the feed wants users of each workspace to look like; `reread` looks at the files.
 
         `derivation` brings users in line with their events, `derived` tells with which aggregates the feed wants that.
-        Without Elasticsearch (`index` None) there is nothing else to do.
+        Without Elasticsearch (`index` None) there is nothing else to do. While `mails_go_out` a range of users waits
+        for its turn (`engine.pipeline.index_turns`).
         """
+        self._mails_go_out = mails_go_out
         self._derivation = derivation
         self._derived = derived
         self._shapes = shapes
@@ -108,11 +114,12 @@ class Indexing:
         self._index = index
         self._catalogues = catalogues
 
-    def run(self, request_id: str) -> int:
+    def run(self, request_id: str, *, in_turn: bool = False) -> int:
         """Do a request; safe to call twice, late, or for one that is done.
 
-        The last one lets searches see all that came, and takes all away: where no request waits, an index that was just
-        filled must not answer that nobody is there. One refresh instead of many leaves few segments to be merged.
+        While mails go out a range waits until it is `in_turn`. The last one lets searches see all that came, and takes
+        all away: where no request waits, an index that was just filled must not answer that nobody is there. One
+        refresh instead of many leaves few segments to be merged.
         Raises `Behind` where the workspace files were edited before or meanwhile; the request stays.
         """
         request = self._requests.get(request_id)
@@ -122,6 +129,9 @@ class Indexing:
             return self._derive(request_id, request)
         if self._index is None:
             self._requests.done([request_id])
+            return 0
+        if request.workspace and not request.indexed and not in_turn and self._mails_go_out():
+            self._requests.put_off(request_id)
             return 0
         newer = 0 if request.indexed else self._index_users(request)
         if ended := self._requests.indexed(request_id):

@@ -212,8 +212,8 @@ class Messenger(Protocol):
     def warm(self, workspace: str) -> None:
         """Ask for the user cache of a workspace to be loaded."""
 
-    def index(self, requests: Sequence[str]) -> None:
-        """Ask for these requests (ids) to be done."""
+    def index(self, requests: Sequence[str], *, in_turn: bool = False) -> None:
+        """Ask for these requests (ids) to be done; `in_turn` whatever goes on."""
 
 
 class Tick(Protocol):

@@ -21,6 +21,8 @@ Document = dict[str, Any]  # a driver's edge: BSON values
 KEYS_AT_ONCE: Final = 1_000
 """Users in one request: a bulk of about a megabyte."""
 
+_NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
 INDEXES: Final = (IndexModel([("asked_at", ASCENDING)], name="asked"),)
 
 
@@ -90,6 +92,10 @@ class IndexRequests:
         if self._all.find_one(wanted | {"indexed": {"$exists": False}}, {"_id": 1}, hint="_id_") is not None:
             return []
         return [raw["_id"] for raw in self._all.find(wanted | {"indexed": True}, {"_id": 1}, hint="_id_")]
+
+    def put_off(self, request_id: str) -> None:
+        """A request is to be told again when its turn comes. Index: `_id`."""
+        self._all.update_one({"_id": request_id}, {"$set": {"asked_at": _NEVER}})
 
     def deriving(self, workspace: str) -> int:
         """How many ranges of a workspace are still to be derived. Index: `_id`."""

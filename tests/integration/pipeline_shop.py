@@ -89,7 +89,7 @@ class Collected:
         """Users who changed."""
         self._asked.append(("look", "", "looks"))
 
-    def index(self, requests: Sequence[str]) -> None:
+    def index(self, requests: Sequence[str], *, in_turn: bool = False) -> None:
         """Users to be indexed: whoever wants that does it."""
 
     def warm(self, workspace: str) -> None:

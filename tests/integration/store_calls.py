@@ -220,6 +220,7 @@ CALLS: Mapping[str, Call] = {
     "index_requests.get": Call(lambda s: s.get("i1")),
     "index_requests.done": Call(lambda s: s.done(["i1"])),
     "index_requests.of_users": Call(lambda s: s.of_users("shop")),
+    "index_requests.put_off": Call(lambda s: s.put_off("i1")),
     "index_requests.indexed": Call(lambda s: s.indexed("i1")),
     "index_requests.deriving": Call(lambda s: s.deriving("shop")),
     "index_requests.any": Call(lambda s: s.any()),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from pymongo.database import Database
 
+from engine.clock import SystemClock
+from engine.domain.keys import cut
+from engine.pipeline.index_turns import IndexTurns
 from engine.pipeline.indexing import Behind, Indexing
 from engine.predicate.workspace import read_workspaces
 from engine.predicate.workspace_set import indexed_shape
@@ -40,7 +43,7 @@ class Taken:
         return len(self.users) - before
 
 
-def indexing(world: World, index: Taken) -> Indexing:
+def indexing(world: World, index: Taken, *, busy: bool = False) -> Indexing:
     stores = world.app.stores
     catalogues, reread = world.app.catalogues, world.app.workspace_watcher.look
     return Indexing(
@@ -52,6 +55,7 @@ def indexing(world: World, index: Taken) -> Indexing:
         reread,
         stores.derivation,
         lambda: stores.feeds.read().derived,
+        lambda: busy,
     )
 
 
@@ -89,8 +93,9 @@ def test_a_request_waits_for_a_process_that_has_read_the_files_of_the_feed(world
     feeds.fills("users-1/uuid", {"shop": now})
 
     class Edited(Taken):
-        def refresh(self) -> None:
+        def index(self, documents: Iterable[Mapping[str, Any]], *, again: bool = False) -> int:
             feeds.fills("users-1/uuid", {"shop": "edited meanwhile"})
+            return super().index(documents, again=again)
 
     with pytest.raises(Behind):
         indexing(world, Edited()).run(request)
@@ -127,6 +132,56 @@ def test_the_last_request_makes_searches_see_what_all_have_brought(world: World)
     indexing(world, index).run(ids[-1])
     assert (len(index.users), index.refreshed) == (5, 1)
     assert not requests.any()
+
+
+class Told:
+    """Notes which requests workers are told of, each with whether it is in its turn."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, bool]] = []
+
+    def index(self, requests: Sequence[str], *, in_turn: bool = False) -> None:
+        self.heard += [(one, in_turn) for one in requests]
+
+
+class HandClock(SystemClock):
+    """A clock whose seconds pass when they are told to."""
+
+    seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+def test_while_mails_go_out_ranges_of_users_are_indexed_one_by_one_in_their_turn(world: World) -> None:
+    requests, index, busy = world.app.stores.index_requests, Taken(), True
+    users = [world.user(f"u{number}") for number in range(4)]
+    ranges = requests.add([IndexRequest((), "shop", *one) for one in cut(4)])
+    told, clock = Told(), HandClock()
+    turns = IndexTurns(requests, lambda: busy, told, clock)  # type: ignore[arg-type] - of a messenger it uses this only
+    for one in ranges:
+        assert indexing(world, index, busy=True).run(one) == 0
+    assert not index.users
+    for second in range(9):
+        clock.seconds = second
+        turns.run()
+    assert [in_turn for _, in_turn in told.heard] == [True] * 3, "one in four seconds"
+    for one, in_turn in told.heard:
+        indexing(world, index, busy=True).run(one, in_turn=in_turn)
+    busy = False
+    turns.run()
+    assert [in_turn for _, in_turn in told.heard[3:]] == [False]
+    indexing(world, index).run(told.heard[3][0])
+    assert sorted(index.users) == sorted(users)
+    assert not turns.run()
+
+
+def test_users_who_are_asked_for_by_key_do_not_wait_for_mails(world: World) -> None:
+    key = world.user("u")
+    [request] = world.app.stores.index_requests.add([IndexRequest(keys=[key])])
+    index = Taken()
+    indexing(world, index, busy=True).run(request)
+    assert index.users == [key]
 
 
 def test_of_requests_that_end_at_the_same_moment_one_makes_searches_see_both(world: World) -> None:
