@@ -42,7 +42,7 @@ def fill(world: World) -> int:
     """Do what is asked of the actor `index_users`; gives how many requests there were."""
     requests = [raw["_id"] for raw in world.database["index_requests"].find()]
     for request in requests:
-        world.app.indexing.run(request)
+        world.app.indexing.run(request, in_turn=True)
     return len(requests)
 
 
