@@ -37,6 +37,10 @@ _ONE_MORE: Final = 10.0
 """Seconds to set up a connection beside others: it is of use, not needed."""
 _SLOW_OPENING: Final = 1.0
 """Seconds after which a connection that is still being set up counts as one that hangs: another one is tried."""
+_HELD: Final = 2.0
+"""Seconds after which a connection that is kept waiting makes room for another one, while others are served."""
+_MOST_OVER: Final = 4
+"""Times as many connections as are asked for, at most, with those that are kept waiting."""
 _NEARLY: Final = 0.5
 """Seconds for which a connection that is being set up is waited for at the end: so that it is closed, not cut off."""
 _SETTLING: Final = 5.0
@@ -81,7 +85,9 @@ class Postman:
         self._free: dict[Connection, None] = {}
         self._events: dict[Connection, int] = {}
         self._opening: dict[Opening, float] = {}
-        self._looked_at = time.monotonic()
+        self._had = 0
+        self._held = 0
+        self._served_at = self._looked_at = time.monotonic()
 
     def begin(self, envelopes: Sequence[Envelope], go_on: Callable[[], bool]) -> Flight:
         """Send a window; its flight gets one outcome per envelope."""
@@ -163,8 +169,7 @@ class Postman:
         self._admit()
         self._assign()
         self._tell()
-        more = bool(self._windows) and len(self._kept) + len(self._opening) < self._most()
-        may_open = more and not self._is_opening()
+        may_open = self._may_open()
         busy = self._windows or self._kept or self._opening
         ready = self._selector.select(0 if may_open else _LOOK if busy else None)
         for key, mask in ready:
@@ -180,15 +185,27 @@ class Postman:
         self._tell()
 
     def _most(self) -> int:
-        """How many connections may be kept: so many for each thread, until the server refuses one more."""
+        """How many connections may be kept: so many for each thread, until the server refuses one more.
+
+        One that is kept waiting, or hangs while it is set up, does not count while others are served.
+        """
         if not self._server.takes_more:
             return max(1, len(self._kept))
-        return max(1, self._options.connections) * max(1, self._options.threads)
+        asked = max(1, self._options.connections) * max(1, self._options.threads)
+        return min(_MOST_OVER * asked, asked + self._held)
 
-    def _is_opening(self) -> bool:
-        """Whether a connection is about to be there; not where all that are being set up seem to hang."""
+    def _may_open(self) -> bool:
+        """Whether another connection may be set up: one after the other, but those that were there before at once.
+
+        What seems to hang while it is set up holds up no other.
+        """
+        if not self._windows or len(self._kept) + len(self._opening) >= self._most():
+            return False
         now = time.monotonic()
-        return any(now - began < _SLOW_OPENING for began in self._opening.values())
+        soon = sum(now - began < _SLOW_OPENING for began in self._opening.values())
+        if not soon:
+            return True
+        return len(self._kept) + soon < self._had and soon < self._waiting()
 
     def _admit(self) -> None:
         """Take what others have put into the inbox."""
@@ -224,8 +241,12 @@ class Postman:
         return None
 
     def _behind(self) -> Turn | None:
-        """The next turn for a connection that writes a body: none while another one is free, for it would wait here."""
-        return None if self._free else self._next()
+        """The next turn for a connection that writes a body: none that a free one can take, for it would wait here."""
+        return self._next() if self._waiting() > len(self._free) else None
+
+    def _waiting(self) -> int:
+        """How many turns wait in all."""
+        return sum(len(one.waiting) for one in self._windows)
 
     def _leave(self, window: _Window, outcome: Outcome) -> None:
         """What waits in a window is not begun."""
@@ -273,7 +294,10 @@ class Postman:
     def _serve(self, connection: Connection, mask: int) -> None:
         try:
             if mask & EVENT_READ:
+                asked_at = connection.used_at
                 connection.read(self._behind)
+                if connection.used_at - asked_at < _HELD:
+                    self._served_at = connection.used_at
             if not connection.dialogue.over:
                 connection.write()
         except OSError:
@@ -348,10 +372,13 @@ class Postman:
         error, connection = opened.error, opened.connection
         if connection is not None:
             self._kept.append(connection)
+            self._had = max(self._had, len(self._kept))
             self._watch(connection)
             self._free[connection] = None
         elif self._kept:
-            self._server.takes_no_more()
+            if not isinstance(error, TimeoutError):  # one that hangs says nothing about how many are taken
+                self._had = len(self._kept)
+                self._server.takes_no_more()
         elif error is not None:
             outcome = refused(error)
             self._server.close(outcome)
@@ -367,8 +394,16 @@ class Postman:
             self._after(connection, "smtp_timeout")
         if late and not self._kept and not self._opening and not any(one.dialogue.suspect for one in late):
             self._give_up(_LATE)
-        for connection in [one for one in self._free if one.stale]:
+        idle = [one for one in self._free if one.stale]
+        for connection in idle:
             self._forget(connection)
+        if idle:
+            self._had = len(self._kept)  # so many are not needed any more
+        self._held = 0
+        if now - self._served_at < _HELD:
+            waiting = [one.used_at for one in self._events if not one.dialogue.idle]
+            self._held = sum(now - since > _HELD for since in waiting)
+            self._held += sum(now - began > _SLOW_OPENING for began in self._opening.values())
 
     def _give_up(self, outcome: Outcome) -> None:
         """What has not begun is not begun now."""
