@@ -1,9 +1,10 @@
 """Links that a user's value would turn into a program: they are made harmless where they stand, and only there.
 
 A value that may begin such a link is marked when it is printed. Once the whole HTML is there, a mark inside the value
-of a link's attribute becomes `unsafe:` where the link runs a program (`javascript:`, `vbscript:`, `data:` of anything
-but a picture); every other mark goes. So whatever stands between, a snippet, a layout, a condition, two outputs that
-make one address, is seen as the mail program sees it; and what the template's author wrote stays.
+of a link's attribute, or of a link that CSS or a refresh names, becomes `unsafe:` where the link runs a program
+(`javascript:`, `vbscript:`, `data:` of anything but a picture); every other mark goes. So whatever stands between, a
+snippet, a layout, a condition, two outputs that make one address, is seen as the mail program sees it; and what the
+template's author wrote stays.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ _BLANK: Final = re.compile(r"[\x00-\x20\x7f-\xa0]")
 """What browsers leave out of an address, or may."""
 _DANGEROUS: Final = re.compile(r"(?:java|vb)script:|data:(?!image/(?:png|gif|jpe?g|webp|avif|bmp)\b)")
 _IN_LINK: Final = re.compile(
-    r"""[\s"'/](?:xlink:href|href|src|action|formaction|background|poster|cite|data|longdesc|dynsrc|lowsrc|ping)"""
-    r"""\s*=\s*(?:"(?P<double>[^"]*)|'(?P<single>[^']*)|(?P<bare>[^\s"'<>`]*))\Z""",
+    r"""(?:[\s"'/](?:xlink:href|href|src|action|formaction|background|poster|cite|data|longdesc|dynsrc|lowsrc|ping"""
+    r"""|(?P<several>srcset|imagesrcset))\s*=\s*(?:"(?P<double>[^"]*)|'(?P<single>[^']*)|(?P<bare>[^\s"'<>`]*))"""
+    r"""|\burl\s*[(=]\s*(?:"|'|&quot;|&\#39;)?(?P<named>[^"'()\s<>&]*))\Z""",
     re.IGNORECASE,
 )
+"""A link that has begun: in an attribute, or named as CSS and `<meta http-equiv="refresh">` name one."""
 _LONGEST: Final = 4_000
 """Characters before a mark in which its attribute begins, and after it in which a scheme ends."""
 
@@ -52,6 +55,8 @@ def _runs(before: str, piece: str) -> bool:
     found = _IN_LINK.search(before[-_LONGEST:])
     if found is None:
         return False
-    begun = found["double"] or found["single"] or found["bare"] or ""
+    begun = found["double"] or found["single"] or found["bare"] or found["named"] or ""
+    if found["several"]:
+        begun = begun.rpartition(",")[2]
     address = _BLANK.sub("", unescape(begun + piece[:_LONGEST])).lower()
     return _DANGEROUS.match(address) is not None
