@@ -30,6 +30,7 @@ def worker(context: typer.Context, fleet: str, *, as_dramatiq: bool) -> None:
     fleets = load_policies(settings.paths.policies).fleets
     if fleet not in fleets:
         raise NotFound(f"there is no fleet {fleet}", remedy=f"fleets are {', '.join(fleets)}")
+    os.nice(fleets[fleet].niceness)
     if as_dramatiq:
         urls = LocalServices.of(settings).running()
         exec_fleet(fleets[fleet], environ={**os.environ, **urls.environment(), FLEET_VARIABLE: fleet})

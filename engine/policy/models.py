@@ -67,13 +67,17 @@ class Lane(Model):
 
 
 class Fleet(Model):
-    """The worker processes that serve some lanes; `worker_timeout` is the longest idle wait before a pick-up."""
+    """The worker processes that serve some lanes; `worker_timeout` is the longest idle wait before a pick-up.
+
+    `niceness` is how far they give way to others where the processors are busy, as the operating system has it.
+    """
 
     lanes: tuple[Slug, ...] = Field(min_length=1)
     processes: Whole = Field(default=1, ge=1, le=256)
     threads: Whole = Field(default=4, ge=1, le=256)
     worker_timeout: Duration = Field(default=timedelta(milliseconds=1_000))
     prefetch: Whole | None = Field(default=None, ge=1, le=10_000)
+    niceness: Whole = Field(default=0, ge=0, le=19)
 
     @property
     def workers(self) -> int:

@@ -30,7 +30,7 @@ POLICIES: Final = {
         "deliver": {"kind": "deliver"},
     },
     "fleets": {
-        "all": {"lanes": ["control", "looks", "index", "fast", "slow", "deliver"], "processes": 1, "threads": 4},
+        "all": {"lanes": ["control", "looks", "index", "fast", "slow", "deliver"], "threads": 4, "niceness": 3},
         "suspect": {"lanes": ["suspect"], "processes": 1, "threads": 1},
     },
 }

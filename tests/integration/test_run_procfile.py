@@ -45,6 +45,9 @@ def test_a_procfile_sends_a_campaign_and_a_ctrl_c_ends_every_process(installatio
         process,
     )
     family = installation.family(process)
+    commands = {" ".join(one.cmdline()[-2:]): one.nice() for one in family if "tidegate" in " ".join(one.cmdline())}
+    own = psutil.Process().nice()
+    assert (commands["worker all"], commands["clock run"]) == (own + 3, own), "a fleet gives way as its policy says"
     assert not (installation.folder / "var" / "services.json").exists(), "given services are not started"
     world.users([f"u{i}" for i in range(10)])
     assert installation.call("campaign", "apply", "hello.yaml").code == 0
