@@ -1,6 +1,6 @@
 """The Redis broker, hardened: see `docs/broker.md` for what each difference is for and which test shows it.
 
-Redis only rings the bell (`ARCHITECTURE.md` section 1), so nothing here is needed for correctness; it is needed so
+Redis only rings the bell (`docs/architecture.md`), so nothing here is needed for correctness; it is needed so
 that a lost bell is rare, an outage of Redis ends with Redis, and no thread dies of one.
 """
 

@@ -1,7 +1,7 @@
 """Runs a fleet of the policies: as a `dramatiq` command of its own, or as threads of this process.
 
 Command lines are generated and checked, never typed: an empty `-Q` serves every queue, `-Q` before the module swallows
-it, and `-p` defaults to the number of processors for each line of a Procfile (DRAMATIQ.md, row 15).
+it, and `-p` defaults to the number of processors for each line of a Procfile (docs/broker.md, row 15).
 """
 
 from __future__ import annotations

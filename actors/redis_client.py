@@ -1,4 +1,4 @@
-"""The client of the broker's Redis, built explicitly (DRAMATIQ.md, rows 10 and 11)."""
+"""The client of the broker's Redis, built explicitly (docs/broker.md, rows 10 and 11)."""
 
 from __future__ import annotations
 

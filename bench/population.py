@@ -2,7 +2,7 @@
 
 Each user is one real household as it stood at the end of `AS_OF` (its traits and the aggregates of its orders) under an
 id of its own, so that values have their real distribution and correlation. Documents are laid out as in the `users`
-collection of `ARCHITECTURE.md` section 5, about 600 bytes each.
+collection of `docs/architecture.md`, about 600 bytes each.
 """
 
 from __future__ import annotations

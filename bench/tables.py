@@ -18,7 +18,7 @@ from engine.domain.work import AccessPath
 
 FLOOR_READ: float = 1_160_000
 FLOOR_TEST: float = 6_000_000
-"""Users per second of reading with decoding, and of the generated test, on one core (LIMITS)."""
+"""Users per second of reading with decoding, and of the generated test, on one core (`docs/architecture.md`)."""
 
 
 def passes(told: Mapping[str, Passes], rounds: int) -> str:
@@ -43,7 +43,7 @@ def passes(told: Mapping[str, Passes], rounds: int) -> str:
     parts.append(
         f"| what | measured | goal |\n|---|--:|--:|\n{lines}\n\n"
         f"The serial floor measured here is {one.floor:,.0f} users/s (reading, decoding and testing every row, on one "
-        f"thread, nothing else); by `LIMITS` it is {serial:,.0f} on a quiet machine. The first pass "
+        f"thread, nothing else); it was {serial:,.0f} on a quiet machine. The first pass "
         "of every way is not counted."
     )
     return "\n\n".join(parts)

@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Final
 
 LONGEST: Final = timedelta(seconds=1.5)
-"""A batch's longest time (`ARCHITECTURE`: a stop flag is checked between batches of at most 1.5 s)."""
+"""A batch's longest time (`docs/semantics.md`, section 1: a stop flag is checked between batches of at most 1.5 s)."""
 
 WEIGHT: Final = 0.3
 """Weight of the newest measurement in the running mean of seconds per user."""

@@ -1,4 +1,4 @@
-"""The decision: one look at one user in one campaign gives one outcome. Pure; `SEMANTICS` section 2 in code.
+"""The decision: one look at one user in one campaign gives one outcome. Pure; `docs/semantics.md`, section 2 in code.
 
 An active stay is asked in a fixed order, and the first answer counts: a delivery on its way holds everything; then a
 deleted user, a cancelled campaign, the goal, the exit rule, inactivity and completion end the stay; else the first

@@ -1,8 +1,8 @@
 """Which access path finds the candidates of a pass at the least cost. Pure: facts and measured rates in, estimates out.
 
 A path's time is what it reads over the rate at which it was last measured to read, and what it finds over the rate at
-which users enter; the second part is the same for all of them. The first rates are those of `LIMITS` (2 shared cores,
-November 2026); every run that ends corrects them.
+which users enter; the second part is the same for all of them. The first rates were measured on 2 shared cores in
+November 2026 (`docs/architecture.md`); every run that ends corrects them.
 """
 
 from __future__ import annotations

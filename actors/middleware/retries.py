@@ -1,4 +1,4 @@
-"""Retries that cannot lose a message (DRAMATIQ.md, rows 1 and 14).
+"""Retries that cannot lose a message (docs/broker.md, rows 1 and 14).
 
 Stock: when the retry cannot be enqueued, because Redis is away, the error is swallowed and the original is
 acknowledged: the message is in no queue and in no dead letters. And the defaults are 20 retries within 7 days.

@@ -1,4 +1,4 @@
-"""A worker serves exactly the lanes it was told, and only such as exist (DRAMATIQ.md, rows 12 and 15)."""
+"""A worker serves exactly the lanes it was told, and only such as exist (docs/broker.md, rows 12 and 15)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A SIGTERM to the whole process group reaches a worker twice: the second one must not kill it (DRAMATIQ.md, row 4).
+"""A SIGTERM to the whole process group reaches a worker twice: the second one must not kill it (docs/broker.md, row 4).
 
 honcho, Heroku and systemd signal every process of a group, and the `dramatiq` command passes its own signal on to its
 children. Dramatiq takes the second SIGTERM for an impatient operator and leaves within milliseconds, its work

@@ -1,4 +1,4 @@
-"""The backstop behind the cooperative deadline (DRAMATIQ.md, rows 8 and 16).
+"""The backstop behind the cooperative deadline (docs/broker.md, rows 8 and 16).
 
 An asynchronous exception cannot break a socket call, and one that arrives a moment late ends a worker thread for good.
 So it is the last resort: the drivers have timeouts, the actor asks `time_left()` between batches, and only a thread

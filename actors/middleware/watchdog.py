@@ -1,4 +1,4 @@
-"""Ends a process that has lost a thread, so that its supervisor starts a whole one (DRAMATIQ.md, rows 2 and 8).
+"""Ends a process that has lost a thread, so that its supervisor starts a whole one (docs/broker.md, rows 2 and 8).
 
 Dramatiq does not notice a dead worker or consumer thread: the process lives, answers and does less, or nothing.
 """

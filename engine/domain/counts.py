@@ -1,4 +1,4 @@
-"""Counts that always add up (`SEMANTICS` section 3)."""
+"""Counts that always add up (`docs/semantics.md`, section 3)."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ OVER: Final = frozenset({CampaignState.FINISHED, CampaignState.CANCELLED})
 
 WORTH: Final = 0.5
 """An index that would find more than this share of the users is not advised: reading them in order of key is cheaper
-(`LIMITS.md`: random reads are half as fast as adjacent ones)."""
+(`docs/architecture.md`: random reads are half as fast as adjacent ones)."""
 
 BY_KEY: Final = "_id_"
 BY_KEY_AND_EVENT: Final = "_id_, user_name_time"

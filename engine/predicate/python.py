@@ -1,7 +1,7 @@
 """Predicates as generated Python: the judge. One function for one user, one loop for a batch, one for "maybe".
 
-A tree walk evaluates 0.7 M users/s, the generated loop over structs several millions (`LIMITS.md` measured both), so
-the source is written out once per predicate. Only our own names and `repr` of literals stand in it.
+A tree walk evaluates 0.7 M users/s, the generated loop over structs several millions (`docs/architecture.md`), so the
+source is written out once per predicate. Only our own names and `repr` of literals stand in it.
 """
 
 from __future__ import annotations

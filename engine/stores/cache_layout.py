@@ -30,7 +30,7 @@ Document = dict[str, Any]  # a driver's edge: BSON values
 
 USERS_PER_BUCKET: Final = 64
 """Large enough that a command costs little per user, small enough that a load or an eviction is a small thing
-(`LIMITS.md`: HVALS of 16 such buckets)."""
+(`docs/architecture.md`: HVALS of 16 such buckets)."""
 
 DEEPEST: Final = 24
 """Bits of the deepest layout: 16.8 M buckets, a thousand million users."""

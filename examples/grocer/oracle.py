@@ -1,4 +1,4 @@
-"""Who must be mailed what on which day, straight from the parquet files: an independent reading of SEMANTICS.
+"""Who must be mailed what on which day, straight from the parquet files: an independent reading of `docs/semantics.md`.
 
 This file shares no code with the engine, nor with `data.py`: an error would have to be made twice to go unseen. It
 thinks in whole days where the engine thinks in milliseconds. That is the same thing here, because each look is at the

@@ -1,4 +1,4 @@
-"""A slow second reading of SEMANTICS section 2, in milliseconds, look by look, against the oracle.
+"""A slow second reading of `docs/semantics.md`, section 2, in milliseconds, look by look, against the oracle.
 
 It reads the facts that the replay imports (`data.py`), so it also shows that those say the same as the parquet files.
 """

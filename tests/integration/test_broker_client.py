@@ -1,4 +1,4 @@
-"""The client and its server: no retries, TLS, credentials, a Redis of its own (DRAMATIQ.md, rows 10, 11)."""
+"""The client and its server: no retries, TLS, credentials, a Redis of its own (docs/broker.md, rows 10, 11)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fleets as commands and as threads of one process (DRAMATIQ.md, rows 8, 15 and 16)."""
+"""Fleets as commands and as threads of one process (docs/broker.md, rows 8, 15 and 16)."""
 
 from __future__ import annotations
 

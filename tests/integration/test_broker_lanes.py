@@ -1,4 +1,4 @@
-"""What may travel where, how often, and what becomes of it (DRAMATIQ.md, rows 12, 13, 14)."""
+"""What may travel where, how often, and what becomes of it (docs/broker.md, rows 12, 13, 14)."""
 
 from __future__ import annotations
 

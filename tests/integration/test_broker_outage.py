@@ -1,4 +1,4 @@
-"""What an outage of Redis may cost: time, and never a message or a thread (DRAMATIQ.md, rows 1, 2 and 7)."""
+"""What an outage of Redis may cost: time, and never a message or a thread (docs/broker.md, rows 1, 2 and 7)."""
 
 from __future__ import annotations
 

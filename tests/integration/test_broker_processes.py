@@ -1,4 +1,4 @@
-"""The `dramatiq` command with the hardened broker, and what signals do to it (DRAMATIQ.md, rows 3, 4, 8 and 9)."""
+"""The `dramatiq` command with the hardened broker, and what signals do to it (docs/broker.md, rows 3, 4, 8 and 9)."""
 
 from __future__ import annotations
 

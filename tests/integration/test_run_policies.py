@@ -18,7 +18,7 @@ from tests.integration.pipeline_shop import POLICIES
 from tests.integration.pipeline_world import World
 
 SECONDS = 5_000
-"""Milliseconds within which an edit is in force (`ARCHITECTURE` section 7)."""
+"""Milliseconds within which an edit is in force (`docs/policies.md`)."""
 
 
 def at(line: dict[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""What must hold of one campaign when nothing is open: the sentences of SEMANTICS.md, without a word of the engine.
+"""What must hold of one campaign when nothing is open: what `docs/semantics.md` says, without a word of the engine.
 
 The reference is told what people do (users, events, files, commands, time) and never how the engine works. It knows a
 small language of audiences and rules, and judges the enrolments and the mails that it is shown.
@@ -78,7 +78,7 @@ def enters(file: File, person: Person, now: int) -> bool:
 
 
 class Wrong(AssertionError):
-    """The engine did what SEMANTICS.md does not say."""
+    """The engine did what `docs/semantics.md` does not say."""
 
 
 def must(holds: bool, what: str) -> None:

@@ -1,4 +1,4 @@
-"""`SEMANTICS` section 2, read a second time: slow, plain, and without the engine's decision or its predicates.
+"""`docs/semantics.md`, section 2, read a second time: slow, plain, and without the engine's decision or its predicates.
 
 Rules are random campaigns; each predicate stands beside a function that says in Python what it means.
 """

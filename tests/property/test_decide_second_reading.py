@@ -1,4 +1,4 @@
-"""The decision against a second reading of `SEMANTICS`, over random campaigns and random lives."""
+"""The decision against a second reading of `docs/semantics.md`, over random campaigns and random lives."""
 
 from __future__ import annotations
 

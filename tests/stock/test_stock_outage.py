@@ -1,4 +1,4 @@
-"""What an outage of Redis costs with the stock broker (DRAMATIQ.md, rows 1, 2, 7); see test_broker_outage.py."""
+"""What an outage of Redis costs with the stock broker (docs/broker.md, rows 1, 2, 7); see test_broker_outage.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals and crashes with the stock broker (DRAMATIQ.md, rows 3, 4, 8, 9); see test_broker_processes.py."""
+"""Signals and crashes with the stock broker (docs/broker.md, rows 3, 4, 8, 9); see test_broker_processes.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stock defaults and interfaces that mislead (DRAMATIQ.md, rows 8 and 10 to 16)."""
+"""Stock defaults and interfaces that mislead (docs/broker.md, rows 8 and 10 to 16)."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ class Life:
 
 
 def identities_hold(stays: Iterable[Enrolment]) -> bool:
-    """Both counting identities of `SEMANTICS` section 3, and that no message stands twice in one stay."""
+    """Both counting identities of `docs/semantics.md`, section 3, and that no message stands twice in one stay."""
     stays = list(stays)
     by_state = Counter(stay.state for stay in stays)
     by_reason = Counter(stay.reason for stay in stays if stay.reason is not None)

@@ -1,4 +1,4 @@
-"""With an active stay: the order of `SEMANTICS` section 2, rule by rule; the first that applies decides."""
+"""With an active stay: the order of `docs/semantics.md`, section 2, rule by rule; the first that applies decides."""
 
 from __future__ import annotations
 

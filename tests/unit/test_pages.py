@@ -13,6 +13,9 @@ from engine.predicate.workspace import _KEYS, RESERVED, workspace_of
 from engine.settings.describe import DESCRIPTIONS, keys, page
 from engine.yamlsource import parse
 
+CITING = {".py", ".md", ".yaml", ".sh", ".toml", ""}
+MADE_UP = {"a.md", "campaigns/t.md", "notes.md", "t.md"}
+"""Files in Markdown that tests make."""
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -44,8 +47,34 @@ def test_the_example_of_a_workspace_file_is_read() -> None:
         assert f"`{name}`" in text, name
 
 
+def test_every_page_that_is_cited_is_in_the_repository() -> None:
+    root = DOCS.parent
+    folders = ("engine", "actors", "policies", "conf", "tests", "bench", "examples", "docs", ".ci")
+    texts = [
+        path for folder in folders for path in (root / folder).rglob("*") if path.is_file() and path.suffix in CITING
+    ]
+    assert len(texts) > 500
+    missing = set()
+    for path in [*texts, root / "README.md", root / "CHANGELOG.md", root / "Makefile", root / "pyproject.toml"]:
+        for cited in re.findall(r"[\w./-]*\w\.md\b", path.read_text(encoding="utf-8")):
+            places = (root / cited, path.parent / cited, DOCS / cited)
+            if path != Path(__file__) and not any(place.exists() for place in places) and cited not in MADE_UP:
+                missing.add(f"{path.relative_to(root)}: {cited}")
+    assert missing == set()
+
+
 def test_the_readme_leads_to_every_page() -> None:
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
-    for name in ("workspaces", "settings", "rights", "backup", "upgrade", "production"):
+    for name in (
+        "workspaces",
+        "settings",
+        "rights",
+        "backup",
+        "upgrade",
+        "production",
+        "semantics",
+        "architecture",
+        "glossary",
+    ):
         assert (DOCS / f"{name}.md").exists()
         assert f"(docs/{name}.md)" in readme
