@@ -7,7 +7,7 @@ from datetime import timedelta
 from actors.registry import actor, application
 
 
-@actor(queue="deliver", time_limit=timedelta(seconds=60))
+@actor("deliver_slice", queue="deliver", time_limit=timedelta(seconds=60))
 def deliver_slice(slice_id: str) -> None:
     """Send what is queued in a slice's range."""
     application().delivering.run(slice_id)

@@ -7,7 +7,7 @@ from datetime import timedelta
 from actors.registry import actor, application
 
 
-@actor(queue="index", time_limit=timedelta(seconds=120), max_retries=8)
+@actor("index_users", queue="index", time_limit=timedelta(seconds=120), max_retries=8)
 def index_users(request_id: str, in_turn: bool = False) -> None:
     """Do one kept request: index its users as they are now in MongoDB; where mails go out, only `in_turn`."""
     app = application()

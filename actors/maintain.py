@@ -15,7 +15,7 @@ GONE = timedelta(days=1)
 """After this long without a word the process of a failure counts as gone."""
 
 
-@actor(queue="control", time_limit=timedelta(seconds=60))
+@actor("maintain", queue="control", time_limit=timedelta(seconds=60))
 def maintain() -> None:
     """Delete slices and runs that ended long ago, and what processes that are gone have left."""
     app = application()

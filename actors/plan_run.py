@@ -7,7 +7,7 @@ from datetime import timedelta
 from actors.registry import actor, application
 
 
-@actor(queue="control", time_limit=timedelta(seconds=30))
+@actor("plan_run", queue="control", time_limit=timedelta(seconds=30))
 def plan_run(run_id: str) -> None:
     """Cut a run into slices."""
     application().run_attempts.plan(run_id)

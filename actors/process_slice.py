@@ -7,7 +7,7 @@ from datetime import timedelta
 from actors.registry import actor, application
 
 
-@actor(queue="fast", time_limit=timedelta(seconds=60))
+@actor("process_slice", queue="fast", time_limit=timedelta(seconds=60))
 def process_slice(slice_id: str) -> None:
     """Decide the users of a slice, batch by batch."""
     application().processing.run(slice_id)

@@ -34,12 +34,15 @@ class _Running:
 
 
 def actor(
-    *, queue: str, time_limit: timedelta, max_retries: int = 3
+    name: str, *, queue: str, time_limit: timedelta, max_retries: int = 3
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a function as an actor; its arguments are ids, and it is safe to run twice, late, or for nothing."""
+    """Register a function as the actor `name`, which queued messages carry: it stays where the function is renamed.
+
+    Its arguments are ids, and it is safe to run twice, late, or for nothing.
+    """
 
     def register(run: Callable[..., None]) -> Callable[..., None]:
-        SPECS[run.__name__] = Spec(run.__name__, run, queue, time_limit, max_retries)
+        SPECS[name] = Spec(name, run, queue, time_limit, max_retries)
         return run
 
     return register

@@ -7,7 +7,7 @@ from datetime import timedelta
 from actors.registry import actor, application
 
 
-@actor(queue="index", time_limit=timedelta(minutes=10), max_retries=1)
+@actor("warm_cache", queue="index", time_limit=timedelta(minutes=10), max_retries=1)
 def warm_cache(workspace: str) -> None:
     """Load every bucket of a workspace that is absent; whoever reads meanwhile loads what it needs itself."""
     cache = application().cached_users

@@ -11,7 +11,7 @@ from dramatiq.middleware import Middleware
 from actors.middleware.refused import Refused
 
 LIMIT_BYTES: Final = 1_000
-"""The queue may be lost and rebuilt, so it never holds the only copy of a thing (`docs/architecture.md`, invariant 7)."""
+"""The queue may be lost and rebuilt, so it never holds the only copy (`docs/architecture.md`, invariant 7)."""
 
 
 class MessageSize(Middleware):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 USERS_TEMPLATE: Final = "conf/index-templates/users.json"
 
-_INDEXES: Final[dict[str, list[IndexModel]]] = {
+INDEXES: Final[dict[str, list[IndexModel]]] = {
     "enrolments": list(enrolments.INDEXES),
     "slices": list(slices.INDEXES),
     "runs": list(runs.INDEXES),
@@ -44,7 +44,7 @@ _INDEXES: Final[dict[str, list[IndexModel]]] = {
     **{store.NAME: [IndexModel(**given) for given in store.INDEXES] for store in (Users, Events, Lists)},
 }
 COLLECTIONS: Final = (
-    *_INDEXES,
+    *INDEXES,
     *("policies", "leases", "settings", "imports", "feeds", "dirty_ranges", "cache_layouts"),
     *("process_failures", "workspaces", "owed_passes", "suppressions"),
 )
@@ -88,7 +88,7 @@ def migrate_mongo(database: Database[Document]) -> int:
             _again_while_busy(partial(_create, database, name))
     campaigns.upgrade(database)
     count = 0
-    for name, models in _INDEXES.items():
+    for name, models in INDEXES.items():
         if models:
             count += _again_while_busy(partial(_build, database, name, models))
     return count
