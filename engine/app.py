@@ -51,15 +51,15 @@ class App(Machinery):
 
         s = self.stores
         return Openness(
-            s.campaigns,
-            s.runs,
-            s.enrolments,
-            s.deliveries,
-            self.clock,
-            self.clock.is_set,
-            s.looks,
-            s.feeds,
-            s.owed_passes,
+            campaigns=s.campaigns,
+            runs=s.runs,
+            stays=s.enrolments,
+            deliveries=s.deliveries,
+            clock=self.clock,
+            time_is_set=self.clock.is_set,
+            looks=s.looks,
+            feed=s.feeds,
+            owed=s.owed_passes,
         )
 
     @cached_property
@@ -92,7 +92,15 @@ class App(Machinery):
 
         s = self.stores
         return Outlook(
-            self.book, s.audience, s.users, s.events, s.counts, s.runs, lambda: self.choosing, s.rates, self.clock
+            book=self.book,
+            audience=s.audience,
+            users=s.users,
+            events=s.events,
+            counts=s.counts,
+            runs=s.runs,
+            choosing=lambda: self.choosing,
+            rates=s.rates,
+            clock=self.clock,
         )
 
     @cached_property
@@ -102,15 +110,15 @@ class App(Machinery):
 
         s = self.stores
         return Indexing(
-            s.users,
-            s.user_index,
-            s.index_requests,
-            self.catalogues,
-            lambda: s.feeds.read().shapes,
-            self.workspace_watcher.look,
-            s.derivation,
-            lambda: s.feeds.read().derived,
-            self.mails_go_out,
+            users=s.users,
+            index=s.user_index,
+            requests=s.index_requests,
+            catalogues=self.catalogues,
+            shapes=lambda: s.feeds.read().shapes,
+            reread=self.workspace_watcher.look,
+            derivation=s.derivation,
+            derived=lambda: s.feeds.read().derived,
+            mails_go_out=self.mails_go_out,
         )
 
     def mails_go_out(self) -> bool:

@@ -53,7 +53,16 @@ class Machinery(Core):
         from engine.pipeline.planning import Planning
 
         s = self.stores
-        return Planning(s.runs, s.slices, s.campaigns, s.enrolments, self.book, self.choosing, s.bell, self.clock)
+        return Planning(
+            runs=s.runs,
+            slices=s.slices,
+            campaigns=s.campaigns,
+            stays=s.enrolments,
+            book=self.book,
+            choosing=self.choosing,
+            bell=s.bell,
+            clock=self.clock,
+        )
 
     @cached_property
     def choosing(self) -> Choosing:
@@ -62,18 +71,18 @@ class Machinery(Core):
 
         s = self.stores
         return Choosing(
-            self.book,
-            s.users,
-            self._lists,
-            s.user_index,
-            self._filled,
-            self.cached_users,
-            s.feeds,
-            s.rates,
-            self.clock,
-            self.search_outages,
-            self.settings.engine.scan_up_to,
-            s.audience.count_up_to,
+            book=self.book,
+            users=s.users,
+            lists=self._lists,
+            search=s.user_index,
+            filled=self._filled,
+            cache=self.cached_users,
+            feed=s.feeds,
+            rates=s.rates,
+            clock=self.clock,
+            outages=self.search_outages,
+            small=self.settings.engine.scan_up_to,
+            count_up_to=s.audience.count_up_to,
         )
 
     def _filled(self, catalogue: Catalogue) -> str | None:
@@ -133,23 +142,23 @@ class Machinery(Core):
 
         s = self.stores
         return Looking(
-            s.looks,
-            self.registry,
-            self.book,
-            s.users,
-            s.enrolments,
-            s.slices,
-            self.deciding,
-            s.leases,
-            s.bell,
-            self.clock,
-            self.stopping,
-            s.OUTAGES,
-            self.settings.engine.lease,
-            self.clock.is_set,
-            s.owed_passes,
-            s.campaigns,
-            self.failures,
+            looks=s.looks,
+            registry=self.registry,
+            book=self.book,
+            users=s.users,
+            stays=s.enrolments,
+            slices=s.slices,
+            deciding=self.deciding,
+            leases=s.leases,
+            bell=s.bell,
+            clock=self.clock,
+            stop=self.stopping,
+            outages=s.OUTAGES,
+            lease=self.settings.engine.lease,
+            time_is_set=self.clock.is_set,
+            owed=s.owed_passes,
+            campaigns=s.campaigns,
+            failures=self.failures,
         )
 
     @cached_property
@@ -163,22 +172,22 @@ class Machinery(Core):
 
         s = self.stores
         return Feeding(
-            s.user_stream,
-            HistoryLost,
-            s.feeds,
-            Registry(Roster(s.campaigns, self.clock), self.book),
-            s.users,
-            s.looks,
-            self.cached_users,
-            s.user_index,
-            lambda keys: self._ask_index([IndexRequest(keys)]),
-            self._reindex,
-            self._derive,
-            self._make_index,
-            self.messenger,
-            self.catalogues,
-            self.clock,
-            self.search_outages,
+            open_stream=s.user_stream,
+            lost=HistoryLost,
+            feeds=s.feeds,
+            registry=Registry(Roster(s.campaigns, self.clock), self.book),
+            users=s.users,
+            looks=s.looks,
+            cache=self.cached_users,
+            index=s.user_index,
+            keep_request=lambda keys: self._ask_index([IndexRequest(keys)]),
+            reindex=self._reindex,
+            derive=self._derive,
+            make_index=self._make_index,
+            messenger=self.messenger,
+            catalogues=self.catalogues,
+            clock=self.clock,
+            outages=self.search_outages,
         )
 
     def _make_index(self) -> None:
@@ -223,15 +232,15 @@ class Machinery(Core):
 
         s = self.stores
         return Finishing(
-            s.runs,
-            s.slices,
-            s.campaigns,
-            s.enrolments,
-            s.bell,
-            self.clock,
-            self.book.name,
-            s.rates,
-            self.converting.until,
+            runs=s.runs,
+            slices=s.slices,
+            campaigns=s.campaigns,
+            stays=s.enrolments,
+            bell=s.bell,
+            clock=self.clock,
+            name_of=self.book.name,
+            rates=s.rates,
+            converts_until=self.converting.until,
         )
 
     @cached_property
@@ -240,7 +249,16 @@ class Machinery(Core):
         from engine.pipeline.converting import Converting
 
         s = self.stores
-        return Converting(s.campaigns, s.runs, s.enrolments, s.looks, s.feeds, self.roster, self.clock, s.owed_passes)
+        return Converting(
+            campaigns=s.campaigns,
+            runs=s.runs,
+            stays=s.enrolments,
+            looks=s.looks,
+            feed=s.feeds,
+            roster=self.roster,
+            clock=self.clock,
+            owed=s.owed_passes,
+        )
 
     @cached_property
     def run_attempts(self) -> RunAttempts:
@@ -257,7 +275,14 @@ class Machinery(Core):
 
         s, lease = self.stores, self.settings.engine.lease
         return Reconciling(
-            s.slices, s.campaigns, s.users, s.enrolments, s.deliveries, self.book, self.clock, lease=lease
+            slices=s.slices,
+            campaigns=s.campaigns,
+            users=s.users,
+            stays=s.enrolments,
+            deliveries=s.deliveries,
+            book=self.book,
+            clock=self.clock,
+            lease=lease,
         )
 
     @cached_property
@@ -285,20 +310,20 @@ class Machinery(Core):
 
         s = self.stores
         return Processing(
-            self.worker,
-            s.campaigns,
-            self.book,
-            s.users,
-            s.enrolments,
-            s.slices,
-            self.deciding,
-            self.entering,
-            self.messenger,
-            s.bell,
-            self.watching,
-            self.clock,
-            self.tuner,
-            HandingOver(s.slices, self.clock),
+            worker=self.worker,
+            campaigns=s.campaigns,
+            book=self.book,
+            users=s.users,
+            stays=s.enrolments,
+            slices=s.slices,
+            deciding=self.deciding,
+            entering=self.entering,
+            messenger=self.messenger,
+            bell=s.bell,
+            watching=self.watching,
+            clock=self.clock,
+            tuner=self.tuner,
+            handing_over=HandingOver(s.slices, self.clock),
         )
 
     @cached_property
@@ -329,24 +354,31 @@ class Machinery(Core):
         completing = Completing(s.campaigns)
         sender = Sender(s.leases, self.clock, self.settings.engine.lease)
         recovering = Recovering(
-            self.book, s.deliveries, s.leases, s.users, self.channel, self.clock, completing, sender.name
+            book=self.book,
+            deliveries=s.deliveries,
+            leases=s.leases,
+            users=s.users,
+            channels=self.channel,
+            clock=self.clock,
+            completing=completing,
+            sender=sender.name,
         )
         return Delivering(
-            self.worker,
-            s.campaigns,
-            self.book,
-            s.users,
-            s.deliveries,
-            recovering,
-            self.channel,
-            self.watching,
-            self.clock,
-            s.suppressions,
-            sender,
-            LeftBehind(sender, s.OUTAGES),
-            self.stopping,
-            completing,
-            self.settings.email.envelope_from,
+            worker=self.worker,
+            campaigns=s.campaigns,
+            book=self.book,
+            users=s.users,
+            deliveries=s.deliveries,
+            recovering=recovering,
+            channels=self.channel,
+            watching=self.watching,
+            clock=self.clock,
+            suppressions=s.suppressions,
+            sender=sender,
+            left_behind=LeftBehind(sender, s.OUTAGES),
+            stop=self.stopping,
+            completing=completing,
+            bounces=self.settings.email.envelope_from,
         )
 
     def finish_deliveries(self) -> None:
@@ -377,29 +409,35 @@ class Machinery(Core):
 
         s = self.stores
         return Ticking(
-            s.campaigns,
-            s.runs,
-            s.slices,
-            s.enrolments,
-            s.deliveries,
-            self.book,
-            self.planning,
-            self.finishing,
-            self.reconciling,
-            self.dispatching,
-            self.messenger,
-            self.clock,
-            self.clock.campaign_time,
-            self.roster,
-            Passing(
-                s.campaigns, s.enrolments, self.book, self.planning, self.roster, self.choosing.probe, self.obstacles
+            campaigns=s.campaigns,
+            runs=s.runs,
+            slices=s.slices,
+            stays=s.enrolments,
+            deliveries=s.deliveries,
+            book=self.book,
+            planning=self.planning,
+            finishing=self.finishing,
+            reconciling=self.reconciling,
+            dispatching=self.dispatching,
+            messenger=self.messenger,
+            clock=self.clock,
+            time=self.clock.campaign_time,
+            roster=self.roster,
+            passing=Passing(
+                campaigns=s.campaigns,
+                stays=s.enrolments,
+                book=self.book,
+                planning=self.planning,
+                roster=self.roster,
+                probe=self.choosing.probe,
+                obstacles=self.obstacles,
             ),
-            self.owed_evaluations,
-            self.looking,
-            self.converting,
-            self.obstacles,
-            s.owed_passes,
-            s.leases,
+            owed=self.owed_evaluations,
+            looking=self.looking,
+            converting=self.converting,
+            obstacles=self.obstacles,
+            debts=s.owed_passes,
+            leases=s.leases,
         )
 
     @cached_property

@@ -305,7 +305,9 @@ def send_test(
         document = living_user(app, record.workspace, user)
         now = app.clock.campaign_now()
         bounces = app.settings.email.envelope_from
-        envelope = trial(app.book.of(record), message, document, to, now, app.system.system_now(), bounces)
+        envelope = trial(
+            app.book.of(record), message, document, to, now=now, sent_at=app.system.system_now(), bounces=bounces
+        )
         outcome = app.channel("email").send([envelope])[0]
     if not isinstance(outcome, Sent):
         raise EngineError(f"it was not sent: {outcome}", remedy="tidegate check --origin shows the email settings")

@@ -37,6 +37,7 @@ class Keeper:
 
     def __init__(
         self,
+        *,
         read: Callable[[], Mapping[ServiceName, Entry]],
         restart: Callable[[ServiceName], Entry],
         answers: Callable[[ServiceName, Entry], bool],

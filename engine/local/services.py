@@ -237,7 +237,14 @@ class LocalServices:
     @cached_property
     def keeper(self) -> Keeper:
         """What starts again the services that die."""
-        return Keeper(self._record.read, self._restart, self.answers, _kill, self._ending, self._say)
+        return Keeper(
+            read=self._record.read,
+            restart=self._restart,
+            answers=self.answers,
+            kill=_kill,
+            ending=self._ending,
+            say=self._say,
+        )
 
     def answers(self, name: ServiceName, entry: Entry) -> bool:
         """Whether a local service says anything within some seconds."""

@@ -69,6 +69,7 @@ class Choosing:
 
     def __init__(
         self,
+        *,
         book: CampaignBook,
         users: RangeReads,
         lists: Callable[[str], ListReads],

@@ -113,6 +113,7 @@ def trial(
     message_name: str,
     document: Document,
     recipient: str,
+    *,
     now: Instant,
     sent_at: Instant,
     bounces: str = "",

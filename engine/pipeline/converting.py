@@ -59,6 +59,7 @@ class Converting:
 
     def __init__(
         self,
+        *,
         campaigns: CampaignStore,
         runs: RunStore,
         stays: StayStore,

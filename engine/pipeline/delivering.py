@@ -70,6 +70,7 @@ class Delivering:
 
     def __init__(
         self,
+        *,
         worker: SliceWorker,
         campaigns: CampaignStore,
         book: CampaignBook,
@@ -192,14 +193,14 @@ class Delivering:
     def _sending(self, hold: Hold, entry: Entry, documents: Mapping[str, Document]) -> Sending:
         addresses = [address for raw in documents.values() if (address := recipient_of(raw)) is not None]
         return Sending(
-            self._deliveries,
-            self._suppressions,
-            self._composing,
-            self._channels("email"),
-            self._clock,
-            hold,
-            entry,
-            self._sender,
+            deliveries=self._deliveries,
+            suppressions=self._suppressions,
+            composing=self._composing,
+            channel=self._channels("email"),
+            clock=self._clock,
+            hold=hold,
+            entry=entry,
+            sender=self._sender,
             completing=self._completing,
             # asked for after they were read: not earlier than they were chosen
             now=self._clock.campaign_clock(),

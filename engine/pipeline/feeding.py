@@ -44,6 +44,7 @@ class Feeding:
 
     def __init__(
         self,
+        *,
         open_stream: Callable[[str | None], Stream],
         lost: type[Exception],
         feeds: FeedStore,

@@ -26,6 +26,7 @@ class Finishing:
 
     def __init__(
         self,
+        *,
         runs: RunStore,
         slices: SliceStore,
         campaigns: CampaignStore,

@@ -88,6 +88,7 @@ class Indexing:
 
     def __init__(
         self,
+        *,
         users: UserReads,
         index: Index | None,
         requests: Requests,

@@ -61,6 +61,7 @@ class Looking:
 
     def __init__(
         self,
+        *,
         looks: LookStore,
         registry: Registry,
         book: CampaignBook,

@@ -25,6 +25,7 @@ class Openness:
 
     def __init__(
         self,
+        *,
         campaigns: CampaignStore,
         runs: RunStore,
         stays: StayStore,

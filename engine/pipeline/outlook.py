@@ -65,6 +65,7 @@ class Outlook:
 
     def __init__(
         self,
+        *,
         book: CampaignBook,
         audience: AudienceCounts,
         users: UserReads,

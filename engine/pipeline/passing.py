@@ -40,6 +40,7 @@ class Passing:
 
     def __init__(
         self,
+        *,
         campaigns: CampaignStore,
         stays: StayStore,
         book: CampaignBook,

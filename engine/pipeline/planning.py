@@ -31,6 +31,7 @@ class Planning:
 
     def __init__(
         self,
+        *,
         runs: RunStore,
         slices: SliceStore,
         campaigns: CampaignStore,

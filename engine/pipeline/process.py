@@ -64,6 +64,7 @@ class Processing:
 
     def __init__(
         self,
+        *,
         worker: SliceWorker,
         campaigns: CampaignStore,
         book: CampaignBook,

@@ -28,6 +28,7 @@ class Reconciling:
 
     def __init__(
         self,
+        *,
         slices: SliceStore,
         campaigns: CampaignStore,
         users: UserReads,
@@ -35,7 +36,6 @@ class Reconciling:
         deliveries: DeliveryStore,
         book: CampaignBook,
         clock: Clock,
-        *,
         lease: timedelta,
     ) -> None:
         self._slices = slices

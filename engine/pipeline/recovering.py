@@ -27,6 +27,7 @@ class Recovering:
 
     def __init__(
         self,
+        *,
         book: CampaignBook,
         deliveries: DeliveryStore,
         leases: LeaseReads,

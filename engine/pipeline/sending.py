@@ -92,6 +92,7 @@ class Sending:
 
     def __init__(
         self,
+        *,
         deliveries: DeliveryStore,
         suppressions: SuppressionStore,
         composing: Composing,
@@ -100,7 +101,6 @@ class Sending:
         hold: Hold,
         entry: Entry,
         sender: Sender,
-        *,
         completing: Completing,
         now: Callable[[], Instant],
         pace: float,

@@ -104,6 +104,7 @@ class Ticking:
 
     def __init__(
         self,
+        *,
         campaigns: CampaignStore,
         runs: RunStore,
         slices: SliceStore,

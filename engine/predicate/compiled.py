@@ -136,7 +136,7 @@ class CompiledPredicate:
 
     def explain(self, row: Row, events: EventFacts, as_of: Instant) -> list[LeafResult]:
         """Each leaf as written: whether it held, and on which data."""
-        return explain(self.tree, self._explainable, self.catalogue, self._queries, row, events, as_of)
+        return explain(self.tree, self._explainable, self.catalogue, self._queries, row=row, events=events, as_of=as_of)
 
     @cached_property
     def _explainable(self) -> tuple[Explainable, ...]:

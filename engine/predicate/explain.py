@@ -83,6 +83,7 @@ def explain(
     parts: tuple[Explainable, ...],
     catalogue: Catalogue,
     queries: Mapping[str, int],
+    *,
     row: Row,
     events: EventFacts,
     as_of: Instant,

@@ -47,15 +47,15 @@ def indexing(world: World, index: Taken, *, busy: bool = False) -> Indexing:
     stores = world.app.stores
     catalogues, reread = world.app.catalogues, world.app.workspace_watcher.look
     return Indexing(
-        stores.users,
-        index,
-        stores.index_requests,
-        catalogues,
-        lambda: stores.feeds.read().shapes,
-        reread,
-        stores.derivation,
-        lambda: stores.feeds.read().derived,
-        lambda: busy,
+        users=stores.users,
+        index=index,
+        requests=stores.index_requests,
+        catalogues=catalogues,
+        shapes=lambda: stores.feeds.read().shapes,
+        reread=reread,
+        derivation=stores.derivation,
+        derived=lambda: stores.feeds.read().derived,
+        mails_go_out=lambda: busy,
     )
 
 

@@ -118,9 +118,15 @@ def test_what_hangs_is_killed_after_a_while_and_back_at_its_address(
     urls = services.start(NEEDED)
     monkeypatch.setattr("engine.local.reach.ANSWERS", 0.5)
     keeper = Keeper(
-        services._record.read, services._restart, services.answers, _kill, services._ending, said,
-        asked=0.2, hung=timedelta(seconds=3),
-    )  # fmt: skip
+        read=services._record.read,
+        restart=services._restart,
+        answers=services.answers,
+        kill=_kill,
+        ending=services._ending,
+        say=said,
+        asked=0.2,
+        hung=timedelta(seconds=3),
+    )
     services.__dict__["keeper"] = keeper
     services.keep()
     before = pids(services)

@@ -87,6 +87,7 @@ def build_reader(
     workspace: str,
     place: int,
     columns: Sequence[tuple[int, Field]],
+    *,
     defaults: Mapping[str, str],
     extra: Mapping[Field, str],
     conversions: Mapping[str, Conversion],

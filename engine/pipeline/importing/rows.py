@@ -102,7 +102,13 @@ class UserRows:
         extra = {self._known(name): text for name, text in layout.defaults.items() if name not in told}
         place = targets.index("user_id")
         self._read_cells = build_reader(
-            catalogue.workspace, place, places, layout.defaults, extra, self._conversions, self._puts
+            catalogue.workspace,
+            place,
+            places,
+            defaults=layout.defaults,
+            extra=extra,
+            conversions=self._conversions,
+            puts=self._puts,
         )
 
     def _left_out(self, name: str) -> bool:

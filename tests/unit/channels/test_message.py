@@ -117,7 +117,7 @@ def test_whatever_a_header_of_ones_own_holds_it_stays_one_header(value: str, nam
         build(mail(headers=(("X-Own", value),), reply_to=Sender(name, "help@grocer.example"))).raw, policy=SMTP
     )
     assert message["Reply-To"].addresses[0].addr_spec == "help@grocer.example"
-    assert [header for header, _ in message.items() if header not in EXPECTED] in ([], ["X-Own"])
+    assert [*filter(lambda header: header not in EXPECTED, message.keys())] in ([], ["X-Own"])
     raw = build(mail(headers=(("X-Own", value),))).raw
     assert max(map(len, raw.split(b"\r\n"))) <= 998
     assert not any(line and not line.strip() for line in raw.split(b"\r\n\r\n")[0].split(b"\r\n"))
