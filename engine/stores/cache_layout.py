@@ -18,15 +18,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 from math import log2
-from typing import Any, Final, NamedTuple, TypeAlias, cast
+from typing import Final, NamedTuple, TypeAlias, cast
 
 import msgspec
 
 from engine.domain.keys import HASH_SPACE, hash_prefix, suffix_of_user
 from engine.errors import ProgrammerError
 from engine.predicate.fields import BUILTINS, Catalogue, Row
-
-Document = dict[str, Any]  # a driver's edge: BSON values
+from engine.stores.documents import Document
 
 USERS_PER_BUCKET: Final = 64
 """Large enough that a command costs little per user, small enough that a load or an eviction is a small thing

@@ -11,7 +11,7 @@ themselves would be filled before anybody refreshes it. Others say what they `wa
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Any, Final
+from typing import Final
 
 from pymongo.collection import Collection as MongoCollection
 from pymongo.database import Database
@@ -32,9 +32,8 @@ from engine.stores.cache_layout import (
     shape_of,
 )
 from engine.stores.connect import MAJORITY
+from engine.stores.documents import Document
 from engine.stores.users import Contended, Users
-
-Document = dict[str, Any]  # a driver's edge: BSON values
 
 NOTHING: Final = Held((), frozenset())
 

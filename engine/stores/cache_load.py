@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 from uuid import uuid4
 
 from engine.stores.cache_layout import Layout, Span
 from engine.stores.cache_scripts import BUCKET_MS, LEASE, LEASE_MS, STORE
 from engine.stores.cache_server import Away, CacheServer
 from engine.stores.cache_stats import MemoryWatch
+from engine.stores.documents import Document
 
-Document = dict[str, Any]  # a driver's edge: BSON values
 Contents = dict[int, dict[bytes, bytes]]
 """Packed users by field, of each bucket."""
 

@@ -6,16 +6,15 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
-from typing import Any, Final
+from typing import Final
 
 from engine.domain.looks import FeedState
 from engine.predicate.fields import Catalogue
 from engine.stores.cache_layout import USERS_PER_BUCKET, Held, Layout
 from engine.stores.cache_layouts import CacheLayouts
+from engine.stores.documents import Document
 from engine.stores.feeds import Feeds
 from engine.stores.user_cache import Rows, UserCache
-
-Document = dict[str, Any]  # a driver's edge: BSON values
 
 RENEWED: Final = 0.25
 """Seconds after which the layout in force is asked for again: as often as a slice asks whether to go on."""

@@ -7,15 +7,14 @@ seen every event: sent twice, out of order, or resumed after a kill, the same ev
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 from engine.domain.keys import HIGHEST
 from engine.predicate.fields import Catalogue
+from engine.stores.documents import Document
 from engine.stores.events import Events, Summary
 from engine.stores.upserts import same, stored
 from engine.stores.users import Edit, Users
-
-Document = dict[str, Any]  # a driver's edge: BSON values
 
 INT64: Final = (-(1 << 63), (1 << 63) - 1)
 """A sum beyond 64 bits stays at the bound: no store holds more, and every comparison that fits still answers right."""

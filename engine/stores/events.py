@@ -18,10 +18,9 @@ from engine.domain.keys import escape, user_key
 from engine.measuring import measured, named_queries
 from engine.stores.bulk import insert_new
 from engine.stores.connect import MAJORITY
+from engine.stores.documents import Document
 from engine.stores.explained import aggregate_command, delete_command, explained, find_command
 from engine.stores.users import keys_filter
-
-Document = dict[str, Any]  # a driver's edge: BSON values
 
 BY_USER: Final = "user_name_time"
 BY_NAME: Final = "workspace_name_time"

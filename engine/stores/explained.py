@@ -13,8 +13,7 @@ from typing import Any, Final
 from pymongo.database import Database
 
 from engine.errors import ProgrammerError
-
-Document = dict[str, Any]  # a driver's edge: BSON values
+from engine.stores.documents import Document
 
 QUERIES: Final[dict[str, ExplainedQuery]] = {}
 """Name of a query to what it relies on; filled when the modules of `engine.stores` are imported."""

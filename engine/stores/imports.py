@@ -9,9 +9,8 @@ from pymongo.database import Database
 
 from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY
+from engine.stores.documents import Document
 from engine.stores.explained import explained, find_command
-
-Document = dict[str, Any]  # a driver's edge: BSON values
 
 
 @named_queries("imports")

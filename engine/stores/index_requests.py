@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 from pymongo import ASCENDING, IndexModel
@@ -15,8 +15,7 @@ from pymongo.database import Database
 from engine.clock import millis
 from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY
-
-Document = dict[str, Any]  # a driver's edge: BSON values
+from engine.stores.documents import Document
 
 KEYS_AT_ONCE: Final = 1_000
 """Users in one request: a bulk of about a megabyte."""

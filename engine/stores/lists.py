@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from pymongo.database import Database
 
@@ -12,11 +12,10 @@ from engine.domain.keys import HIGHEST, escape, suffix_of_user, unescape
 from engine.measuring import measured, named_queries
 from engine.stores.bulk import insert_new
 from engine.stores.connect import MAJORITY
+from engine.stores.documents import Document
 from engine.stores.explained import delete_command, explained, find_command, update_command
 from engine.stores.upserts import TOMBSTONE
 from engine.stores.users import Edit, Users, keys_filter
-
-Document = dict[str, Any]  # a driver's edge: BSON values
 
 
 def member_key(workspace: str, name: str, suffix: str) -> str:

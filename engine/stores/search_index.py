@@ -23,9 +23,8 @@ from elasticsearch import ApiError, Elasticsearch, NotFoundError, TransportError
 from engine.domain.keys import HIGHEST, hash_prefix
 from engine.errors import EngineError, ServiceUnreachable
 from engine.measuring import named_queries
+from engine.stores.documents import Document
 from engine.stores.trouble import search_trouble
-
-Document = dict[str, Any]  # a driver's edge: JSON values
 
 ALIAS: Final = "tidegate-users"
 LONGEST_ID: Final = 512

@@ -6,9 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from engine.domain.changes import Applied, RowOutcome, UserChange
+from engine.stores.documents import Document
 from engine.stores.users import CREATED, DELETED, Edit, Users, names_of, steps_of
-
-Document = dict[str, Any]  # a driver's edge: BSON values
 
 _CREATED: Final = (RowOutcome.CREATED,)
 _UPDATED: Final = (RowOutcome.UPDATED,)

@@ -24,8 +24,6 @@ from engine.stores.cache_scripts import DROP, REFRESH
 from engine.stores.cache_server import Asked, Away, CacheServer, Reply, Tell, unheard
 from engine.stores.cache_stats import BETWEEN_LOOKS, CacheCounts, CacheMemory, CacheUse, MemoryWatch, cache_memory
 
-Document = dict[str, Any]  # a driver's edge: BSON values
-
 BATCH: Final = 1_000
 """Users of one read: 16 buckets. Larger ones are slower, for what was decoded leaves the processor's cache
 (measured: 64 buckets take half as long again per user)."""

@@ -22,9 +22,8 @@ from engine.errors import EngineError
 from engine.measuring import measured, named_queries
 from engine.stores.bulk import insert_new, write
 from engine.stores.connect import MAJORITY, READ_MAJORITY
+from engine.stores.documents import Document
 from engine.stores.explained import explained, find_command, update_command
-
-Document = dict[str, Any]  # a driver's edge: BSON values
 
 CREATED: Final = "created"
 DELETED: Final = "deleted"
