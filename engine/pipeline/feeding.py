@@ -234,7 +234,7 @@ class Feeding:
             if catalogue is not None:
                 documents = self._users.read_keys(keys, catalogue.projection())
                 self._refresh(workspace, documents, sorted(set(keys) - {raw["_id"] for raw in documents}))
-                if batch.position > self._covered.get(workspace, -1):  # else everybody is asked for
+                if batch.newest > self._covered.get(workspace, -1):  # else everybody is asked for
                     self._write(catalogue, documents)
         passage("feed.refreshed")
         # Not earlier: a campaign that goes live from here on finds these users fresh, one that is live gets its looks.

@@ -48,11 +48,15 @@ class HistoryLost(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Changes in their order, with the token behind them and the position up to which there are no others."""
+    """Changes in their order, with the token behind them and the position up to which there are no others.
+
+    `newest` is the position of the last of them: where the stream was drained `position` lies behind it.
+    """
 
     changes: Sequence[Changed]
     token: str
     position: int
+    newest: int
 
 
 class UserStream:
@@ -79,7 +83,8 @@ class UserStream:
         token = str(cursor["postBatchResumeToken"]["_data"])
         users = [raw for raw in cursor["nextBatch"] if raw["ns"]["coll"] == "users"]
         changes = [Changed(str(raw["documentKey"]["_id"]), names(raw)) for raw in users]
-        return Batch(changes, token, position_of_token(token))
+        newest = position_of_token(str(users[-1]["_id"]["_data"])) if users else 0
+        return Batch(changes, token, position_of_token(token), newest)
 
     def close(self) -> None:
         """Let the server forget it."""
