@@ -55,7 +55,7 @@ def test_every_page_that_is_cited_is_in_the_repository() -> None:
     ]
     assert len(texts) > 500
     missing = set()
-    for path in [*texts, root / "README.md", root / "CHANGELOG.md", root / "Makefile", root / "pyproject.toml"]:
+    for path in [*texts, *root.glob("*.md"), root / "Makefile", root / "pyproject.toml"]:
         for cited in re.findall(r"[\w./-]*\w\.md\b", path.read_text(encoding="utf-8")):
             places = (root / cited, path.parent / cited, DOCS / cited)
             if path != Path(__file__) and not any(place.exists() for place in places) and cited not in MADE_UP:
