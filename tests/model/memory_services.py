@@ -176,7 +176,8 @@ class MemoryStream:
         changes = self._database.changes[self._at : self._at + most]
         self._at += len(changes)
         told = [Changed(after["_id"], _names(before, after)) for _, before, after in changes]
-        return Batch(told, str(self._at), 1 << 32 | self._at)
+        at = 1 << 32 | self._at
+        return Batch(told, str(self._at), at, at if told else 0)
 
     def close(self) -> None:
         """Nothing is open."""
