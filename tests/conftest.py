@@ -37,8 +37,8 @@ from engine.local.program import CannotStart, ServiceName
 from engine.local.services import LocalServices
 from engine.local.valkey import DATABASES
 
-# No timing is asserted. To explain a failure Hypothesis traces what runs, and CPython 3.11 never comes back from a traced
-# call while an asynchronous exception (a time limit's) waits for another thread that is blocked: a session hung on that.
+# No timing is asserted. To explain a failure Hypothesis traces what runs, and CPython 3.11 never comes back from a
+# traced call while an asynchronous exception (a time limit's) waits for another thread that is blocked.
 settings.register_profile(
     "house",
     deadline=None,
