@@ -195,7 +195,12 @@ class Command:
         before = len(self.facts("ready"))
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(arguments, env=environment, stderr=log, stdout=log, start_new_session=True)
-        wait_for(lambda: len(self.facts("ready")) >= before + processes, 30, "the workers' start")
+        wait_for(lambda: self._ended or len(self.facts("ready")) >= before + processes, 30, "the workers' start")
+
+    @property
+    def _ended(self) -> bool:
+        """A command may have met a message that ends it before it tells that it is ready."""
+        return self.process.poll() is not None
 
     def facts(self, name: str) -> list[str]:
         """What was written after `name`, in order, by this and earlier commands of the folder."""
