@@ -109,6 +109,7 @@ class Engine:
         migrate_mongo(self.database)
         if self.app.stores.user_index is not None:
             migrate_search(self.app.stores.user_index)
+            self.app.stores.feeds.ask_search(WORKSPACE)
         self.app.stores.times.advance(AS_OF, self.app.system.system_now())
 
     def clear(self) -> None:

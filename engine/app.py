@@ -35,7 +35,7 @@ class App(Machinery):
         from engine.pipeline.steering import Steering
 
         s = self.stores
-        return Steering(s.campaigns, self.book, s.bell, self.clock, s.counts)
+        return Steering(s.campaigns, self.book, s.bell, self.clock, s.counts, s.feeds)
 
     @cached_property
     def liveness(self) -> Liveness:

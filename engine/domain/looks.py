@@ -50,7 +50,8 @@ class FeedState:
     change stream. `index` is the identity of the Elasticsearch index that was filled, or is being filled while there
     are requests to index users (None: the next one that is there). `shapes` gives for each workspace what the users in
     it look like (`engine.predicate.workspace_set.indexed_shape`), `derived` which aggregates its users were asked to be
-    brought in line with (`derived_shape`).
+    brought in line with (`derived_shape`). `searched` names the workspaces whose users are to be found by
+    Elasticsearch: a campaign of theirs asks something of its users.
     """
 
     position: int = 0
@@ -59,3 +60,4 @@ class FeedState:
     index: str | None = None
     shapes: Mapping[str, str] = field(default_factory=dict)
     derived: Mapping[str, str] = field(default_factory=dict)
+    searched: frozenset[str] = frozenset()

@@ -120,7 +120,8 @@ class Choosing:
         """The path that a launch now would take, or the one asked for; what is behind is not asked for a figure."""
         if path is None and users.users <= self._small:
             return self.choose(entry, wanted, users=users)
-        behind = self._search is not None and not self._caught_up(AccessPath.ELASTIC, entry)
+        searched = self._search is not None and not wanted.everybody
+        behind = searched and not self._caught_up(AccessPath.ELASTIC, entry)
         if path is not None:
             return self.forced(path, entry, wanted, users=users, behind=behind)
         return self.choose(entry, wanted, users=users, behind=behind)
@@ -197,8 +198,11 @@ class Choosing:
         reads: dict[AccessPath, int] = {}
         if matches is None:
             impossible[AccessPath.ELASTIC] = counted
-            share = self._sampled(entry, wanted, cached=refused is None)
-            matches, counted = int(share * users), f"estimated from {SAMPLE:,} users"
+            if wanted.everybody:
+                matches, counted = users, "everybody"
+            else:
+                share = self._sampled(entry, wanted, cached=refused is None)
+                matches, counted = int(share * users), f"estimated from {SAMPLE:,} users"
         else:
             reads[AccessPath.ELASTIC] = matches
         users = max(users, matches)  # an estimate may be below what was counted
@@ -228,13 +232,22 @@ class Choosing:
         """How many users Elasticsearch finds; None, and why it cannot be asked."""
         if self._search is None:
             return None, "there is no Elasticsearch"
-        index = self._filled(entry.catalogue)
+        if wanted.everybody:
+            return None, "everybody is wanted: there is nothing to search for"
+        index = self._searchable(entry)
         if index is None:
             return None, "not everybody is in it yet"
         try:
             return self._search.count(wanted.elastic().filter, entry.record.workspace, index), BY_SEARCH
         except self._outages:
             return None, "it does not answer"
+
+    def _searchable(self, entry: Entry) -> str | None:
+        """The name of the index that has everybody; None where none has, which is asked for where it was not yet."""
+        index = self._filled(entry.catalogue)
+        if index is None and entry.record.workspace not in self._feed.read().searched:
+            self._feed.ask_search(entry.record.workspace)
+        return index
 
     def _sampled(self, entry: Entry, wanted: Candidates, *, cached: bool) -> float:
         """The share of candidates among the first users of the hash space, which are a fair sample.
@@ -263,13 +276,14 @@ class Choosing:
 
     def _caught_up(self, path: AccessPath, entry: Entry) -> bool:
         """Wait until the feed has handled everything that is there now; False where it does not in time."""
+        if path is AccessPath.ELASTIC and self._searchable(entry) is None:
+            return False
         if not caught_up(self._feed, self._clock, self._feed.now(), PATIENCE):
             return False
         if path is AccessPath.ELASTIC and self._search is not None:
             try:
                 self._search.refresh()
-                filled = self._filled(entry.catalogue)
-                return filled is not None and self._search.identity() == self._feed.read().index
+                return self._filled(entry.catalogue) is not None and self._search.identity() == self._feed.read().index
             except self._outages:
                 return False
         return True

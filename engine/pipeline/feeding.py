@@ -89,6 +89,7 @@ class Feeding:
         self._saved = float("-inf")
         self._tended = float("-inf")
         self._generation = 0
+        self._searched: frozenset[str] = frozenset()
         self._covered: dict[str, int] = {}
         self._away: set[str] = set()
         self._cold: set[str] = set()
@@ -151,6 +152,7 @@ class Feeding:
     def _open(self) -> Stream:
         state = self._feeds.read()
         self._generation = state.generation
+        self._searched = frozenset(state.shapes)
         self._stream = self._open_stream(state.token)
         self._registry.refresh()
         if state.token is None:
@@ -173,7 +175,7 @@ class Feeding:
         for workspace in self._registry.workspaces():
             everybody = {f"{workspace}/{first}/": frozenset({EVERYTHING}) for first, _ in cut(RANGES)}
             self._looks.add_ranges(everybody, mark)
-        self._feeds.fills(None, {})
+        self._feeds.fills(None, self._feeds.read().shapes)
         self._tended = float("-inf")
         self._feeds.save(0, self._stream.start)
         self._messenger().look()
@@ -189,9 +191,10 @@ class Feeding:
             self._messenger().warm(self._cold.pop())
 
     def _tend(self) -> None:
-        """Have everybody put into Elasticsearch where it does not hold them as they are to be found.
+        """Have the users of the workspaces that are searched put into Elasticsearch as they are to be found.
 
-        That is: another index is behind the alias than was filled, or none, or a workspace has other fields than then.
+        That is: another index is behind the alias than was filled, or none, or a workspace has other fields than then,
+        or its users were not searched for before.
         """
         if self._index is None or self._clock.monotonic() - self._tended < TENDED:
             return
@@ -205,7 +208,8 @@ class Feeding:
             self._lost_search(error)
             return
         before = self._feeds.read()
-        shapes = {name: indexed_shape(one) for name, one in self._workspaces.items()}
+        shapes = {name: indexed_shape(one) for name, one in self._workspaces.items() if name in before.searched}
+        self._searched = frozenset(shapes)
         if (found, shapes) == (before.index, before.shapes):
             return
         behind = [name for name, shape in shapes.items() if found != before.index or before.shapes.get(name) != shape]
@@ -214,12 +218,8 @@ class Feeding:
         self._covered |= dict.fromkeys(behind, until)
         self._feeds.fills(found, shapes)  # not earlier: an index that is noted, with nothing asked for, counts as full
         self._messenger().index(asked)
-        if before.index is None:
-            emit("search.refilled", reason="it is new")
-        elif found != before.index:
-            emit("search.refilled", reason="another index was there before")
-        elif behind:
-            emit("search.refilled", reason="workspace files were edited", text=", ".join(behind))
+        for reason, names in _refilled(found, before, behind).items():
+            emit("search.refilled", reason=reason, text=", ".join(names))
 
     def _handle(self, batch: Batch) -> None:
         began = self._clock.monotonic()
@@ -234,8 +234,8 @@ class Feeding:
             if catalogue is not None:
                 documents = self._users.read_keys(keys, catalogue.projection())
                 self._refresh(workspace, documents, sorted(set(keys) - {raw["_id"] for raw in documents}))
-                if batch.newest > self._covered.get(workspace, -1):  # else everybody is asked for
-                    self._write(catalogue, documents)
+                if workspace in self._searched and batch.newest > self._covered.get(workspace, -1):
+                    self._write(catalogue, documents)  # else nobody is, or everybody is asked for
         passage("feed.refreshed")
         # Not earlier: a campaign that goes live from here on finds these users fresh, one that is live gets its looks.
         self._registry.refresh()
@@ -291,6 +291,22 @@ class Feeding:
         if "search" not in self._away:
             self._away.add("search")
             emit("service.lost", service="elasticsearch", reason=type(error).__name__, error=error)
+
+
+def _refilled(found: str | None, before: FeedState, behind: Sequence[str]) -> dict[str, list[str]]:
+    """Why the users of some workspaces are put into Elasticsearch, with their names."""
+    reasons: dict[str, list[str]] = {}
+    for name in behind:
+        if name not in before.shapes:
+            reason = "a campaign searches its users"
+        elif before.index is None:
+            reason = "what changed was missed"
+        elif found != before.index:
+            reason = "another index was there before"
+        else:
+            reason = "the workspace file was edited"
+        reasons.setdefault(reason, []).append(name)
+    return reasons
 
 
 def drain(feeding: Feeding, wait: timedelta = timedelta(milliseconds=20)) -> int:

@@ -23,6 +23,8 @@ from engine.pipeline.campaign_lookup import find_campaign
 from engine.pipeline.converting import ends_at_once
 from engine.pipeline.ports import CampaignStore, Doorbell, StayCounts
 from engine.pipeline.rendering_check import check_rendering
+from engine.pipeline.sources import FeedStore
+from engine.predicate.tree import EVERYBODY, plain
 from engine.telemetry.events import emit
 
 _C: Final = CampaignState
@@ -61,7 +63,9 @@ class Steering:
         bell: Doorbell,
         clock: Clock,
         counts: StayCounts,
+        feed: FeedStore,
     ) -> None:
+        self._feed = feed
         self._counts = counts
         self._campaigns = campaigns
         self._book = book
@@ -84,20 +88,20 @@ class Steering:
         return replace(self._applied(loaded, dry_run=dry_run), warnings=tuple(rendered.warnings))
 
     def _applied(self, loaded: LoadedCampaign, *, dry_run: bool) -> Applied:
-        file = loaded.file
+        file, everybody = loaded.file, plain(loaded.audience) == EVERYBODY
         for _ in range(TRIES):
             found = self._campaigns.named(file.campaign, file.workspace)
             if not found:
                 record = self._record(loaded, token_hex(6), 1)
                 if not dry_run and not self._campaigns.apply(record):
                     break
-                return self._told(Applied(record, True, ()), dry_run)
+                return self._told(Applied(record, True, ()), dry_run, everybody=everybody)
             applied = self._edited(loaded, found[0])
             if dry_run or applied.record is found[0]:
                 return applied
             if self._campaigns.apply(applied.record, evaluate=found[0].state in INSIDE):
                 self._bell.ring()
-                return self._told(applied, dry_run)
+                return self._told(applied, dry_run, everybody=everybody)
             now = self._campaigns.get(found[0].uid)
             if now is None or now.revision != found[0].revision:
                 break  # not where it was paused, resumed or ended meanwhile: then the edit is judged again
@@ -133,9 +137,11 @@ class Steering:
             record = replace(record, left_wanted=record.evaluation_wanted)
         return Applied(record, False, told)
 
-    def _told(self, applied: Applied, dry_run: bool) -> Applied:
+    def _told(self, applied: Applied, dry_run: bool, *, everybody: bool) -> Applied:
         if not dry_run:
             self._emit("applied", applied.record, revision=applied.record.revision)
+            if not everybody:  # Elasticsearch is to have the users when the campaign is launched
+                self._feed.ask_search(applied.record.workspace)
         return applied
 
     def _record(self, loaded: LoadedCampaign, uid: str, revision: int) -> CampaignRecord:

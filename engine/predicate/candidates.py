@@ -18,7 +18,7 @@ from engine.predicate.elastic import elastic_answer
 from engine.predicate.fields import Catalogue, Row
 from engine.predicate.mongo import Answer, mongo_answer
 from engine.predicate.python import Generator
-from engine.predicate.tree import NOBODY, Constant, Tree, all_of, any_of
+from engine.predicate.tree import EVERYBODY, NOBODY, Constant, Tree, all_of, any_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,11 @@ class Candidates:
     def nobody(self) -> bool:
         """Whether there can be none, whatever the data."""
         return self.tree == NOBODY
+
+    @property
+    def everybody(self) -> bool:
+        """Whether they are all users, whatever the data."""
+        return self.tree == EVERYBODY
 
     @cached_property
     def living(self) -> Callable[[Sequence[Row], Instant], list[Row]]:

@@ -41,7 +41,8 @@ class Feeds:
             {one["workspace"]: one["shape"] for one in raw.get(part, ())} for part in ("shapes", "derived")
         )
         at = raw.get("position", 0), raw.get("generation", 1)
-        return FeedState(*at, raw.get("token"), raw.get("index"), shapes, derived)
+        searched = frozenset(raw.get("searched", ())) | shapes.keys()
+        return FeedState(*at, raw.get("token"), raw.get("index"), shapes, derived, searched)
 
     def save(self, position: int, token: str) -> None:
         """Note that everything up to `position` is handled, durably; it never goes back. Index: `_id`."""
@@ -56,6 +57,11 @@ class Feeds:
         """
         told = [{"workspace": name, "shape": shape} for name, shape in sorted(shapes.items())]
         self._all.update_one({"_id": FEED}, {"$set": {"index": index, "shapes": told}})
+
+    def ask_search(self, workspace: str) -> None:
+        """Note that a workspace's users are to be found by Elasticsearch, from soon on. Index: `_id`."""
+        update = {"$addToSet": {"searched": workspace}, "$setOnInsert": {"generation": self.now()}}
+        self._all.update_one({"_id": FEED}, update, upsert=True)
 
     def derives(self, shapes: Mapping[str, str]) -> None:
         """Note for each workspace with which aggregates its users were asked to be brought in line. Index: `_id`."""

@@ -161,7 +161,7 @@ _event(
 )
 _event(
     "search.refilled",
-    "Another index of users is behind Elasticsearch's alias, or a first one: everybody is put into it.",
+    "The users of some workspaces are put into Elasticsearch: for the first time, or anew.",
     "reason",
     level="warning",
 )

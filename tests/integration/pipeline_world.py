@@ -63,7 +63,7 @@ class World:
     ) -> None:
         """`database` is migrated and empty; `profile` are keys of the default profile, `transport` of `email:`.
 
-        `reading` gives it the user cache and Elasticsearch.
+        `reading` gives it the user cache and Elasticsearch, in which users are searched for from the start.
         """
         self.database = database
         self.folder = folder
@@ -94,6 +94,8 @@ class World:
         )
         self.app = self.open()
         self.app.stores.times.advance(at, self.app.system.system_now())
+        for name in WORKSPACES if reading else ():
+            self.app.stores.feeds.ask_search(name)
         self.feed()
 
     def feed(self) -> int:

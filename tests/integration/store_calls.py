@@ -212,6 +212,7 @@ CALLS: Mapping[str, Call] = {
     "feeds.call": Call(lambda s: s.call()),
     "feeds.derives": Call(lambda s: s.derives({"shop": "a"})),
     "feeds.fills": Call(lambda s: s.fills("users-1/uuid", {"shop": "a"})),
+    "feeds.ask_search": Call(lambda s: s.ask_search("shop")),
     "feeds.next_generation": Call(lambda s: s.next_generation()),
     "imports.load": Call(lambda s: s.load("k")),
     "imports.save": Call(lambda s: s.save("k", {"at": 1})),

@@ -130,6 +130,49 @@ def test_users_who_came_before_everybody_was_asked_for_are_put_in_once(golden: W
     assert index_of(golden).count({"match_all": {}}, "shop") == 50
 
 
+def test_users_are_put_in_once_a_campaign_asks_something_of_them(golden: World, elastic: Elasticsearch) -> None:
+    golden.workspace("quiet")
+    golden.reload()
+    golden.users(USERS, "quiet", plan="gold")
+    golden.feed()
+    assert golden.app.outlook.plan(golden.apply({"campaign": "all", "workspace": "quiet"}).record).audience == 30
+    golden.feed()
+    assert (fill(golden), in_quiet(golden)) == (0, 0), "to everybody: nothing is searched for"
+    golden.apply({"campaign": "few", "workspace": "quiet", "audience": GOLD})
+    golden.users(["late"], "quiet", plan="gold")
+    with listening() as heard:
+        golden.feed()
+    assert [one.fields["text"] for one in heard.of("search.refilled")] == ["quiet"]
+    assert fill(golden) > 0
+    golden.users(["later"], "quiet", plan="gold")
+    golden.feed()
+    assert in_quiet(golden) == 32
+
+
+def in_quiet(world: World) -> int:
+    """How many users of the workspace Elasticsearch has."""
+    index_of(world).refresh()
+    return index_of(world).count({"match_all": {}}, "quiet")
+
+
+def test_a_plan_has_users_searched_for_that_were_not(golden: World) -> None:
+    """As of a campaign that was applied before an upgrade, or of one with a goal that time lets users reach."""
+    golden.workspace("quiet")
+    golden.reload()
+    golden.users(USERS, "quiet", plan="gold")
+    record = golden.apply({"campaign": "few", "workspace": "quiet", "audience": GOLD}).record
+    golden.database["feeds"].update_one({}, {"$pull": {"searched": "quiet"}})
+    golden.feed()
+    golden.app.choosing._small = -1
+    with following(golden):
+        golden.app.outlook.plan(record)
+    assert "quiet" in golden.app.stores.feeds.read().searched
+    golden.feed()
+    assert fill(golden) > 0
+    with following(golden):
+        assert golden.app.outlook.plan(record).counted == "by Elasticsearch"
+
+
 def taken_by(world: World, elastic: Elasticsearch) -> int:
     """How many documents the index was given so far."""
     total = elastic.indices.stats(index=index_of(world).alias, metric="indexing")["_all"]["primaries"]["indexing"]

@@ -315,7 +315,8 @@ def _changed(document: Document, operator: str, path: str, operand: Any, now: da
             put(document, path, [*([] if before is MISSING else before), copied(operand)])
         case "$addToSet":
             held = [] if before is MISSING else list(before)
-            put(document, path, held + [one for one in operand["$each"] if one not in held])
+            more = operand["$each"] if isinstance(operand, dict) and "$each" in operand else [operand]
+            put(document, path, held + [one for one in more if one not in held])
         case "$pull":
             test = compiled(operand)
             put(document, path, [one for one in before if not test(one, now)])
