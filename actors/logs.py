@@ -22,6 +22,7 @@ def log_options(settings: Settings, process: str, *, exact: bool = False, form: 
         folder=settings.log_folder,
         level=settings.logs.level,
         stdout=settings.logs.stdout and not people,
+        brief=settings.logs.brief,
         console=settings.logs.stdout if people else None,
         max_bytes=settings.logs.max_bytes,
         keep=settings.logs.keep,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -29,6 +30,7 @@ from engine.local.services import LocalServices
 from engine.local.supervised import SupervisedFile, Tell
 from engine.local.supervisor import Supervisor, instances
 
+_BRIEF = "TIDEGATE_LOGS__BRIEF"
 _DOWN_PATIENCE = timedelta(seconds=90)  # the longest stop timeout that is sensible, and the services after it
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ def up(
                 show_services(services.status(), sys.stderr)
                 code = 0 if detach else _wait()
             else:
-                env = {**loaded.handed, **urls.environment()}
+                env = {**_brief(as_json=log_format == "json"), **loaded.handed, **urls.environment()}
                 tell = partial(SupervisedFile(settings.paths.var).write, myself())
                 code = _supervise(types, counts, env, timeouts, output, services.start_search, tell)
         except KeyboardInterrupt as told:  # before anything ran
@@ -129,6 +131,11 @@ def _supervise(
 
 def _output(names: list[str], *, as_json: bool) -> Output:
     return Output(sys.stdout, names, now=lambda: datetime.now().astimezone(), as_json=as_json)
+
+
+def _brief(*, as_json: bool) -> dict[str, str]:
+    """What has processes print the lines of a window as one, since people are shown one sentence of them."""
+    return {} if as_json or _BRIEF in os.environ else {_BRIEF: "on"}
 
 
 def _introduce(output: Output, settings: Settings, services: LocalServices) -> None:

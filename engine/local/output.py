@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, TextIO
 
 from engine.telemetry.bundles import Bundle, bundled
-from engine.telemetry.people import sentence
+from engine.telemetry.people import ALIKE, sentence
 
 _COLOURS: Final = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 _LONGEST: Final = 64 * 1024  # bytes of a line without an end that are held back
 _SYSTEM: Final = "tidegate"
+_ALIKE: Final = re.compile(rb'"%b":(\d+)}$' % ALIKE.encode(), re.MULTILINE)  # one that stands for several
 _LOGGED: Final = b'{"@timestamp"'  # how a line of our logs begins (`engine.telemetry.ecs`)
 
 
@@ -72,7 +74,8 @@ class Output:
                 texts = [raw.decode("utf-8", "replace").rstrip("\r\n") for raw in raws]
                 shown += texts if logged is not None else map(self._foreign, (name,) * len(texts), texts)
             else:
-                more = f", and {len(raws) - 1:,} more" if len(raws) > 1 else ""
+                count = sum(int(found[1]) if (found := _ALIKE.search(raw)) else 1 for raw in raws)
+                more = f", and {count - 1:,} more" if count > 1 else ""
                 shown.append(f"{self._prefix(name)}{sentence(logged)}{more}")
             event = None if logged is None else logged.get("event")
             if isinstance(event, Mapping) and "action" in event:

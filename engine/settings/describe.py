@@ -45,6 +45,7 @@ DESCRIPTIONS: Final = {
     "logs.max_bytes": "A log file of this size is put aside and a new one is begun",
     "logs.keep": "Files that were put aside and are kept, for each process",
     "logs.stdout": "Whether lines are also printed",
+    "logs.brief": "Whether the lines of a window of deliveries are printed as one; the files hold each",
     "email.transport": "`maildir` writes mails into a folder, `smtp` sends them (`docs/channels.md`)",
     "email.maildir": "The Maildir; empty: `maildir` below `paths.var`",
     "email.host": "The SMTP server",

@@ -122,13 +122,17 @@ class Engine(Model):
 
 
 class Logs(Model):
-    """Log files: `folder` (null: `logs` below `paths.var`), rotated at `max_bytes`, of which `keep` are kept."""
+    """Log files: `folder` (null: `logs` below `paths.var`), rotated at `max_bytes`, of which `keep` are kept.
+
+    `stdout` prints the lines as well; with `brief` one for those of a window of deliveries, as `tidegate up` wants it.
+    """
 
     folder: Path | None = None
     level: Literal["debug", "info", "warning", "error"] = "info"
     max_bytes: Count = 50_000_000
     keep: Count = 10
     stdout: Switch = True
+    brief: Switch = False
 
 
 class Email(Model):

@@ -31,7 +31,7 @@ from engine.telemetry.alike import Alike
 from engine.telemetry.contract import EventType
 from engine.telemetry.ecs import ecs_line, ecs_lines
 from engine.telemetry.files import LogFile
-from engine.telemetry.people import sentence
+from engine.telemetry.people import ALIKE, sentence
 from engine.telemetry.redaction import Redactor, pseudonym_key
 from engine.telemetry.repeats import Repeats
 
@@ -51,7 +51,8 @@ class LogOptions:
     """Where lines go and what they may hold.
 
     `process` names the process type (`fast`, `clock`, ...); `folder` None writes no files; `stdout` writes JSON lines
-    there; `console` writes lines for people to stderr (None: where that is a terminal and stdout has no lines).
+    there, with `brief` only the first of those that are told at once, which says in `alike` how many they are;
+    `console` writes lines for people to stderr (None: where that is a terminal and stdout has no lines).
     `secrets` are taken out wherever they occur; `pseudonyms` is the key of pseudonyms (None: a file in the folder).
     """
 
@@ -59,6 +60,7 @@ class LogOptions:
     folder: Path | None = None
     level: str = "info"
     stdout: bool = False
+    brief: bool = False
     console: bool | None = None
     max_bytes: int = 50_000_000
     keep: int = 10
@@ -110,21 +112,24 @@ class Logs:
             **more,
         )
 
-    def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
+    def _write(self, lines: Sequence[Mapping[str, Any]], *, printed: bool = True) -> None:
         if self._file or self._options.stdout:
-            self._put(b"\n".join(map(_dumped, lines)))
+            self._put(b"\n".join(map(_dumped, lines)), printed=printed)
         if self._console:
             for line in lines:
                 print(str(line["@timestamp"])[11:19], sentence(line), file=sys.stderr)  # noqa: T201 - people read it
 
-    def _put(self, raw: bytes) -> None:
+    def _put(self, raw: bytes, *, printed: bool = True) -> None:
         """Write lines (with line ends between them) where machines read them."""
         if self._file:
             self._file.write(raw)
-        if self._options.stdout:
-            with suppress(OSError, ValueError):  # whoever read it has gone; the file goes on
-                sys.stdout.write(raw.decode() + "\n")
-                sys.stdout.flush()
+        if self._options.stdout and printed:
+            self._print(raw)
+
+    def _print(self, raw: bytes) -> None:
+        with suppress(OSError, ValueError):  # whoever read it has gone; the file goes on
+            sys.stdout.write(raw.decode() + "\n")
+            sys.stdout.flush()
 
     def close(self) -> None:
         """Stop listening and close the file; safe twice."""
@@ -149,14 +154,18 @@ class Logs:
             return
         made = self._made(kind.name, kind.level, common, outcome=kind.outcome)
         alike = None if self._console else Alike.of(made, list(rows[0]), self.redactor)
+        brief = self._options.stdout and self._options.brief
         for first in range(0, len(rows), _AT_ONCE):
             few = rows[first : first + _AT_ONCE]
             numbers = list(islice(self._sequence, len(few)))  # in a row, whatever other threads take
+            if brief and not first:
+                (line,) = ecs_lines(made, few[:1], self.redactor, iter(numbers))
+                self._print(_dumped({**line, ALIKE: len(rows)}))
             raw = None if alike is None else alike.lines(few, numbers)
             if raw is None:
-                self._write(list(ecs_lines(made, few, self.redactor, iter(numbers))))
+                self._write(list(ecs_lines(made, few, self.redactor, iter(numbers))), printed=not brief)
             else:
-                self._put(raw)
+                self._put(raw, printed=not brief)
 
 
 def _dumped(line: Mapping[str, Any]) -> bytes:

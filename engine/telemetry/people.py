@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from engine.telemetry.contract import EVENTS
 
+ALIKE: Final = "alike"
+"""In a printed line: how many lines it stands for, itself among them."""
 _LEVEL: Final = 8
 """Columns for the level: the longest is `critical`."""
 _KNOWN: Final = frozenset({"campaign_uid", "process"})

@@ -94,6 +94,17 @@ def test_lines_that_are_alike_are_one_sentence_for_people() -> None:
     assert heard == ["delivery.sent"] * 2
 
 
+def test_a_line_that_stands_for_several_says_how_many() -> None:
+    stream = io.StringIO()
+    brief = [line[:-1] + b',"alike":%d}' % count for line, count in zip(ALIKE[:3], (1_000, 1_000, 7), strict=True)]
+    output(stream).feed("web", b"\n".join([*brief, b"plain", LOGGED, b""]))
+    shown = [
+        line.partition("| ")[2].removeprefix("info     delivery.sent: ") for line in stream.getvalue().splitlines()
+    ]
+    told = "The provider took it. campaign=lapsed user="
+    assert shown == [f"{told}hh-1, and 1,999 more", f"{told}hh-3, and 6 more", "plain", f"{told}hh-1 took=2.0ms"]
+
+
 def test_lines_that_are_alike_stay_lines_for_machines() -> None:
     stream = io.StringIO()
     Output(stream, ["web"], now=lambda: datetime(2026, 1, 2, tzinfo=UTC), as_json=True).feed(

@@ -83,6 +83,18 @@ def test_lines_are_those_of_one_emit_each(event: str, tmp_path: Path) -> None:
     assert [line["event"]["sequence"] for line in together] == list(range(1, len(ROWS) + 1))
 
 
+def test_printed_in_brief_they_are_the_first_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = telemetry.LogOptions("deliver", tmp_path, stdout=True, brief=True, console=False, pseudonyms=b"k" * 32)
+    logs = telemetry.configure(options, clock=Still())
+    emit_each("delivery.sent", COMMON, ROWS)
+    emit("worker.started", threads=1, lanes="deliver")
+    logs.close()
+    written = [json.loads(line) for path in log_files(tmp_path) for line in path.read_text().splitlines()]
+    assert len(written) == len(ROWS) + 1
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert printed == [{**written[0], "alike": len(ROWS)}, written[-1]]
+
+
 PLAIN = st.text("abz09-_.% ü~$", min_size=1, max_size=9)
 ANY = (
     PLAIN | st.text(st.characters(exclude_categories=("Cs",)), max_size=9) | st.sampled_from([SECRET, "a@b.c", "w%40x"])
