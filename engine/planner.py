@@ -130,18 +130,17 @@ def _estimate(path: AccessPath, facts: Choice, rates: Rates) -> Estimate:
 
 
 def pieces(estimate: Estimate, slice_users: int, in_flight: int) -> int:
-    """Into how many slices the chosen path is cut: 1 to 10 seconds of work each, enough for all who may work on them.
+    """Into how many slices the chosen path is cut: by its time, and enough for all who may work on them.
 
-    A path that reads MongoDB is cut by the policy's `slice_users`; the cached scan, much faster, by its time.
+    A path that reads MongoDB has no more than the policy's `slice_users` in a slice; the cached scan is much faster.
     """
-    if estimate.path is AccessPath.CACHE:
-        wanted = max(in_flight, -(-int(estimate.seconds * 1_000) // SLICE_MS))
-        return max(1, min(wanted, -(-estimate.users // slice_users)))
-    return max(1, -(-estimate.users // slice_users))
+    full = -(-estimate.users // slice_users)
+    by_time = -(-int(estimate.seconds * 1_000) // SLICE_MS)
+    return max(1, by_time, min(in_flight, full) if estimate.path is AccessPath.CACHE else full)
 
 
-SLICE_MS: Final = 1_500
-"""Milliseconds of work in one slice of a cached scan: a small campaign beside a large one waits for one to end."""
+SLICE_MS: Final = 750
+"""Milliseconds of work in one slice on an idle machine: a small campaign beside a large one waits for one to end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from engine.planner import (
     FIRST_RATES,
     SLICE_MS,
     Choice,
+    Estimate,
     Rates,
     capacity,
     estimates,
@@ -73,13 +74,24 @@ def test_a_rate_follows_what_runs_measure_and_no_run_that_read_next_to_nobody() 
     assert rates.after(AccessPath.CACHE, MILLION, timedelta(0)) == rates
 
 
-def test_slices_of_mongodb_follow_the_policy_and_those_of_the_cache_their_time() -> None:
-    told = {one.path: one for one in estimates(choice(500_000), Rates())}
-    assert pieces(told[AccessPath.SCAN], 20_000, 4) == 50
-    assert pieces(told[AccessPath.CACHE], 20_000, 4) == max(
-        4, -(-int(told[AccessPath.CACHE].seconds * 1000) // SLICE_MS)
-    )
-    assert pieces(told[AccessPath.CACHE], MILLION, 4) == 1
+@pytest.mark.parametrize(
+    ("path", "users", "slices_of_time", "expected"),
+    [
+        (AccessPath.SCAN, MILLION, 10, 50),
+        (AccessPath.SCAN, MILLION, 80, 80),
+        (AccessPath.SCAN, 10, 0, 1),
+        (AccessPath.CACHE, MILLION, 10, 10),
+        (AccessPath.CACHE, MILLION, 1, 4),
+        (AccessPath.CACHE, 30_000, 0, 2),
+        (AccessPath.ELASTIC, 100, 3, 3),
+        (AccessPath.ELASTIC, 0, 0, 1),
+    ],
+)
+def test_slices_follow_their_time_and_of_mongodb_hold_what_the_policy_says(
+    path: AccessPath, users: int, slices_of_time: int, expected: int
+) -> None:
+    estimate = Estimate(path, users, slices_of_time * SLICE_MS / 1_000)
+    assert pieces(estimate, slice_users=20_000, in_flight=4) == expected
 
 
 def test_capacity_tells_the_workers_that_are_needed_and_when_those_there_are_are_done() -> None:
