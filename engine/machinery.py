@@ -96,7 +96,7 @@ class Machinery(Core):
         state = self.stores.feeds.read()
         if state.index is None or state.shapes.get(catalogue.workspace) != indexed_shape(catalogue):
             return None
-        return None if self.stores.index_requests.any() else state.index.split("/")[0]
+        return None if self.stores.index_requests.any() else state.index_name
 
     @cached_property
     def cached_users(self) -> CachedUsers | None:

@@ -106,6 +106,11 @@ class Stretch:
     figures: Sequence[Figure]
     tuned: Mapping[str, Sequence[Evidence]]
 
+    @property
+    def writer(self) -> str:
+        """The process that wrote it (`host:pid:random`)."""
+        return self.id.rpartition("/")[0]
+
 
 class _Query:
     """One query of this process, under the lock of its measurements."""

@@ -17,6 +17,9 @@ HASH_SPACE: Final = 1 << 32
 HIGHEST: Final = "g"
 """Sorts after every user suffix (hex digits end at `f`)."""
 
+AFTER: Final = "\0"
+"""Appended to a suffix, gives the bound just behind it."""
+
 _SAFE: Final = "@:+-_.~ ,;=!*()'"
 _PLAIN: Final = re.compile(r"[A-Za-z0-9@:+_.~ ,;=!*()'-]*").fullmatch
 """Whether nothing is to be escaped: as for nearly every id, and four times as fast as finding out by escaping."""
@@ -39,7 +42,7 @@ def escape(user_id: str) -> str:
 
 def unescape(text: str) -> str:
     """The user id that `escape` was given."""
-    return unquote(text)
+    return unquote(text) if "%" in text else text
 
 
 def user_suffix(user_id: str) -> str:
@@ -52,9 +55,24 @@ def user_key(workspace: str, user_id: str) -> str:
     return f"{workspace}/{user_suffix(user_id)}"
 
 
+def workspace_of(key: str) -> str:
+    """The workspace of a key of any document: all begin with it."""
+    return key.partition("/")[0]
+
+
 def suffix_of_user(key: str) -> str:
     """The suffix `h/u` of a user key `w/h/u`."""
     return key.split("/", 1)[1]
+
+
+def hash_of(suffix: str) -> str:
+    """The eight hex digits of a user suffix `h/u`."""
+    return suffix.partition("/")[0]
+
+
+def bound_behind(key: str) -> str:
+    """The suffix bound just behind a user key: where reading goes on after this user."""
+    return suffix_of_user(key) + AFTER
 
 
 def user_id_of(key: str) -> str:
@@ -96,6 +114,42 @@ def user_of_stay(key: str) -> str:
 def entry_of(key: str) -> int:
     """The number of the stay of an enrolment id `w/c/h/u/entry`."""
     return int(key.rsplit("/", 1)[1])
+
+
+def run_id(workspace: str, campaign: str, kind: str, number: str) -> str:
+    """`w/c/kind/number`, the `_id` of a run."""
+    return f"{stay_prefix(workspace, campaign)}{kind}/{number}"
+
+
+def slice_id(run: str, number: int) -> str:
+    """`run/number`, the `_id` of a slice of a run; `number` counts from 0 and has four digits."""
+    return f"{run}/{number:04d}"
+
+
+def run_of_slice(key: str) -> str:
+    """The id of the run that the slice `key` is of."""
+    return key.rsplit("/", 1)[0]
+
+
+def kind_of_run(run: str) -> str:
+    """The kind of a run, by its id."""
+    return run.split("/", 3)[2]
+
+
+def member_key(workspace: str, name: str, suffix: str) -> str:
+    """`w/list/h/u`, the `_id` of a list's member; the list's name is escaped, so that any name is safe."""
+    return f"{workspace}/{escape(name)}/{suffix}"
+
+
+def list_of_member(key: str) -> str:
+    """The name of the list of a member's key."""
+    return unescape(key.split("/", 2)[1])
+
+
+def is_user_key(text: str) -> bool:
+    """Whether `text` is a user key; the hash tells it from a user id that happens to have two slashes."""
+    parts = text.split("/")
+    return len(parts) == 3 and parts[1] == layout_hash(user_id_of(text))
 
 
 def delivery_key(enrolment: str, message: str) -> str:

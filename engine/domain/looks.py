@@ -61,3 +61,8 @@ class FeedState:
     shapes: Mapping[str, str] = field(default_factory=dict)
     derived: Mapping[str, str] = field(default_factory=dict)
     searched: frozenset[str] = frozenset()
+
+    @property
+    def index_name(self) -> str | None:
+        """The name of `index`, without what tells it from one of the same name."""
+        return None if self.index is None else self.index.partition("/")[0]

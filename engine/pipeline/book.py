@@ -13,8 +13,9 @@ from engine.campaign.compiled import CompiledCampaign, compile_campaign
 from engine.campaign.load import LoadedCampaign, campaign_from_spec
 from engine.campaign.model import Message
 from engine.domain.campaign import CampaignRecord, Plain
+from engine.domain.keys import kind_of_run
 from engine.domain.lifecycle import CampaignState
-from engine.domain.work import Slice
+from engine.domain.work import RunKind, Slice
 from engine.errors import EngineError, NotFound
 from engine.failure_text import reason_of
 from engine.pipeline.ports import CampaignStore
@@ -291,7 +292,7 @@ def _retyped(record: CampaignRecord, name: str, applied: str, now: str | None) -
 
 def launching(piece: Slice) -> bool:
     """Whether a slice belongs to a launch run, which lets users of a one-off campaign in."""
-    return piece.run is not None and "/launch/" in piece.run
+    return piece.run is not None and kind_of_run(piece.run) == RunKind.LAUNCH
 
 
 def routing_facts(record: CampaignRecord) -> CampaignFacts:

@@ -13,12 +13,12 @@ from typing import Final
 
 from engine.campaign.compiled import CompiledCampaign
 from engine.clock import Clock, Instant
-from engine.domain.keys import suffix_of_user
+from engine.domain.keys import AFTER, suffix_of_user
 from engine.domain.work import AccessPath
 from engine.failpoints import passage
 from engine.pipeline.book import Entry
 from engine.pipeline.deciding import Deciding, Look, Origin
-from engine.pipeline.finding import AFTER, Finding, Found
+from engine.pipeline.finding import Finding, Found
 from engine.pipeline.ports import StayStore
 from engine.pipeline.sources import Recheck
 from engine.pipeline.working import Hold, LeaseLost

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Final
 
 from engine.clock import Clock
-from engine.domain.keys import cut
+from engine.domain.keys import cut, workspace_of
 from engine.domain.looks import EVERYTHING, FeedState
 from engine.failpoints import passage
 from engine.pipeline.ports import Document, Messenger
@@ -228,7 +228,7 @@ class Feeding:
             names[change.user] |= change.names
         groups: dict[str, list[str]] = defaultdict(list)
         for key in sorted(names):
-            groups[key.split("/", 1)[0]].append(key)
+            groups[workspace_of(key)].append(key)
         for workspace, keys in groups.items():
             catalogue = self._workspaces.get(workspace)
             if catalogue is not None:
@@ -239,7 +239,7 @@ class Feeding:
         passage("feed.refreshed")
         # Not earlier: a campaign that goes live from here on finds these users fresh, one that is live gets its looks.
         self._registry.refresh()
-        wanted = {key: told for key, told in names.items() if self._registry.concerned(key.split("/", 1)[0], told)}
+        wanted = {key: told for key, told in names.items() if self._registry.concerned(workspace_of(key), told)}
         if wanted:
             mark = f"{batch.position:020d}"
             if self._looks.count() > BACKLOG:

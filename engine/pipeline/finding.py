@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from engine.domain.keys import suffix_of_user
+from engine.domain.keys import AFTER, bound_behind
 from engine.domain.work import AccessPath, Slice
 from engine.errors import EngineError, ProgrammerError
 from engine.measuring import measured
@@ -20,9 +20,6 @@ from engine.pipeline.sources import ListReads, RangeReads, Search, UserCache
 from engine.pipeline.working import Hold, Scan
 from engine.predicate.compiled import Candidates
 from engine.predicate.fields import Catalogue, Row
-
-AFTER: Final = "\0"
-"""Appended to a key, gives the bound just behind it."""
 
 READS: Final = 4
 """Batches that a cached scan reads as one where few match: a batch costs some milliseconds, 5,000 users of it five."""
@@ -96,17 +93,17 @@ class Finding:
                 documents = self._users.find_range(piece.workspace, query, first, piece.until, size, entry.projection)
             case _:
                 return self._scanned(piece, entry, wanted, first, size)
-        then = suffix_of_user(documents[-1]["_id"]) + AFTER if len(documents) == size else None
+        then = bound_behind(documents[-1]["_id"]) if len(documents) == size else None
         return Found(_living(entry, wanted, documents), len(documents), then)
 
     def _named(self, entry: Entry, wanted: Candidates, keys: Sequence[str], size: int) -> Found:
         documents = self._users.read_keys(keys, entry.projection) if keys else []
-        then = suffix_of_user(keys[-1]) + AFTER if len(keys) == size else None
+        then = bound_behind(keys[-1]) if len(keys) == size else None
         return Found(_living(entry, wanted, documents), len(keys), then)
 
     def _scanned(self, piece: Slice, entry: Entry, wanted: Candidates, first: str, size: int) -> Found:
         documents = self._users.read_range(piece.workspace, first, piece.until, size, entry.projection)
-        then = suffix_of_user(documents[-1]["_id"]) + AFTER if len(documents) == size else None
+        then = bound_behind(documents[-1]["_id"]) if len(documents) == size else None
         return Found(_living(entry, wanted, documents), len(documents), then)
 
     def _stand_in(self, piece: Slice, entry: Entry, wanted: Candidates, first: str, size: int) -> Found:

@@ -9,9 +9,8 @@ from typing import Final
 from uuid import uuid4
 
 from engine.clock import Clock
-from engine.domain.keys import HIGHEST, cut_range, stay_prefix
+from engine.domain.keys import AFTER, HIGHEST, cut_range, slice_id, stay_prefix
 from engine.domain.work import Slice, SliceKind
-from engine.pipeline.finding import AFTER
 from engine.pipeline.ports import SliceStore
 from engine.pipeline.working import Hold
 
@@ -46,7 +45,7 @@ class HandingOver:
         parts = cut_range(first, until, max(1, round(hold.chosen / PART)))
         self._slices.add(
             [
-                Slice(f"{name}/{i:04d}", None, piece.workspace, piece.campaign, SliceKind.DELIVER, now, start, end)
+                Slice(slice_id(name, i), None, piece.workspace, piece.campaign, SliceKind.DELIVER, now, start, end)
                 for i, (start, end) in enumerate(parts)
             ]
         )

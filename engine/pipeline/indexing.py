@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final, Protocol
 
+from engine.domain.keys import bound_behind, workspace_of
 from engine.errors import EngineError
 from engine.pipeline.ports import UserReads
 from engine.predicate.elastic import elastic_document
@@ -141,7 +142,7 @@ class Indexing:
         return newer
 
     def _index_users(self, request: Request) -> int:
-        workspaces = {key.split("/", 1)[0] for key in request.keys} | ({request.workspace} - {""})
+        workspaces = {workspace_of(key) for key in request.keys} | ({request.workspace} - {""})
         if not self._up_to_date(workspaces):
             self._reread()
             self._refuse_behind(workspaces)
@@ -166,7 +167,7 @@ class Indexing:
                 count += len(self._derivation(catalogue).derive([raw["_id"] for raw in found], create=False))
             if len(found) < DERIVED_AT_ONCE:
                 break
-            first = found[-1]["_id"].split("/", 1)[1] + "\0"
+            first = bound_behind(found[-1]["_id"])
         self._requests.done([request_id])
         return count
 
@@ -184,7 +185,7 @@ class Indexing:
     def keys(self, keys: Sequence[str]) -> int:
         """Index these users (user keys); safe to call twice or late. Gives how many were newer than what was there."""
         newer = 0
-        for workspace, group in groupby(sorted(keys), key=lambda key: key.split("/", 1)[0]):
+        for workspace, group in groupby(sorted(keys), key=lambda key: workspace_of(key)):
             catalogue = self._catalogues.get(workspace)
             if catalogue is not None:
                 documents = self._users.read_keys(list(group), catalogue.projection())
@@ -201,7 +202,7 @@ class Indexing:
                 count += len(documents)
             if len(documents) < size:
                 break
-            first = documents[-1]["_id"].split("/", 1)[1] + "\0"
+            first = bound_behind(documents[-1]["_id"])
         return count
 
     def _write(

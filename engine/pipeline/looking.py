@@ -11,7 +11,7 @@ from uuid import uuid4
 from engine.clock import Clock, Instant
 from engine.domain.campaign import CampaignRecord
 from engine.domain.enrolment import Enrolment
-from engine.domain.keys import stay_prefix, suffix_of_user
+from engine.domain.keys import AFTER, stay_prefix, suffix_of_user, workspace_of
 from engine.domain.looks import EVERYTHING, DirtyRange
 from engine.domain.looks import Look as Asked
 from engine.domain.stuck import StuckBy
@@ -21,7 +21,6 @@ from engine.failpoints import passage
 from engine.failure_text import is_about_data, reason_of
 from engine.pipeline.book import CampaignBook, Entry
 from engine.pipeline.deciding import Deciding, Look, Origin
-from engine.pipeline.finding import AFTER
 from engine.pipeline.loop_failures import LoopFailures
 from engine.pipeline.ports import CampaignStore, Debts, Doorbell, NamedLeases, SliceStore, StayStore, UserReads
 from engine.pipeline.registry import Registry
@@ -146,7 +145,7 @@ class Looking:
         names = {one.user: one.names for one in taken}
         groups: dict[str, list[str]] = defaultdict(list)
         for key in sorted(names):
-            groups[key.split("/", 1)[0]].append(key)
+            groups[workspace_of(key)].append(key)
         early: dict[str, Instant] = {}
         for workspace, keys in groups.items():
             early |= self._look(workspace, keys, names, f"look/{min(one.mark for one in taken)}")
@@ -307,7 +306,7 @@ class Looking:
             return 0
         self._registry.refresh()
         for asked in found:
-            workspace, suffix = asked.user.split("/", 1)
+            workspace, suffix = workspace_of(asked.user), suffix_of_user(asked.user)
             uids = self._registry.concerned(workspace, asked.names)
             entries = [entry for uid in uids if (entry := self._registry.entry(uid)) is not None]
             for uid in uids - {entry.record.uid for entry in entries}:

@@ -12,7 +12,7 @@ from engine.campaign.compiled import CampaignPredicate, Facts
 from engine.clock import Clock, Instant
 from engine.domain.campaign import CampaignRecord
 from engine.domain.counts import Population
-from engine.domain.keys import stay_prefix
+from engine.domain.keys import bound_behind, stay_prefix
 from engine.domain.work import AccessPath
 from engine.pipeline.book import CampaignBook, Entry, routing_facts
 from engine.pipeline.choosing import BY_SEARCH, Choosing, Chosen
@@ -156,7 +156,7 @@ class Outlook:
             count += self._judge(entry, audience, unsure, as_of)
             if len(documents) < PAGE:
                 return count, living
-            first = documents[-1]["_id"].split("/", 1)[1] + "\0"
+            first = bound_behind(documents[-1]["_id"])
 
     def _judge(self, entry: Entry, audience: CampaignPredicate, rows: list[Any], as_of: Instant) -> int:
         queries = entry.compiled.queries

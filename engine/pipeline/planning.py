@@ -7,7 +7,7 @@ from typing import Final
 
 from engine.clock import Clock, Instant, millis
 from engine.domain.campaign import CampaignRecord
-from engine.domain.keys import HIGHEST, cut, stay_prefix
+from engine.domain.keys import HIGHEST, cut, run_id, slice_id, suffix_of_stay
 from engine.domain.lifecycle import CampaignState, RunState
 from engine.domain.work import OF_USERS, SLICE_OF_RUN, AccessPath, Run, RunKind, Slice, SliceKind
 from engine.failpoints import passage
@@ -64,26 +64,26 @@ class Planning:
         A campaign has one launch run, one pass and one reconciliation at an `as_of`, and any number of due and idle
         runs at it. `after` is where the pass before it was, `path` the access path that somebody asked for.
         """
-        name = "launch/1" if kind is RunKind.LAUNCH else f"{kind.value}/{as_of:015d}"
+        number = "1" if kind is RunKind.LAUNCH else f"{as_of:015d}"
         if kind in (RunKind.DUE, RunKind.IDLE):
-            name += f"/{self._runs.count(record.uid, kind, as_of) + 1:04d}"
-        return self._add(record, name, kind, as_of, after, path or (record.path if kind in FROM_THE_LAUNCH else None))
+            number += f"/{self._runs.count(record.uid, kind, as_of) + 1:04d}"
+        return self._add(record, number, kind, as_of, after, path or (record.path if kind in FROM_THE_LAUNCH else None))
 
     def evaluation(self, record: CampaignRecord, kind: RunKind, as_of: Instant) -> Run:
         """Write the run of a kind for the evaluation that a command wants: one per evaluation, whoever plans it."""
-        return self._add(record, f"{kind.value}/evaluation/{record.evaluation_wanted:06d}", kind, as_of)
+        return self._add(record, f"evaluation/{record.evaluation_wanted:06d}", kind, as_of)
 
     def _add(
         self,
         record: CampaignRecord,
-        name: str,
+        number: str,
         kind: RunKind,
         as_of: Instant,
         after: Instant | None = None,
         path: AccessPath | None = None,
     ) -> Run:
         run = Run(
-            id=f"{stay_prefix(record.workspace, record.uid)}{name}",
+            id=run_id(record.workspace, record.uid, kind.value, number),
             workspace=record.workspace,
             campaign=record.uid,
             kind=kind,
@@ -169,7 +169,6 @@ class Planning:
 
         Behind the slices of a planner that died: it may have found others, and a slice that exists stays as it is.
         """
-        prefix = stay_prefix(run.workspace, run.campaign)
         profile = self._book.profile(record)
         if run.kind is RunKind.DUE:
             found = self._stays.due_ids(run.campaign, run.as_of, MOST_FOUND)
@@ -177,8 +176,8 @@ class Planning:
             found = self._stays.idle_ids(run.campaign, run.as_of - millis(profile.inactivity), MOST_FOUND)
         if not found:
             return []  # another run has looked at them meanwhile
-        firsts = [found[i].removeprefix(prefix).rsplit("/", 1)[0] for i in range(0, len(found), profile.slice_users)]
-        last = found[-1].removeprefix(prefix).rsplit("/", 1)[0] + "/" + HIGHEST
+        firsts = [suffix_of_stay(found[i]) for i in range(0, len(found), profile.slice_users)]
+        last = suffix_of_stay(found[-1]) + "/" + HIGHEST
         there = len(self._slices.of_run(run.id))
         return [
             _piece(run, i, first, until)
@@ -207,7 +206,7 @@ def _cut(run: Run, number: int) -> list[Slice]:
 def _piece(run: Run, number: int, first: str, until: str) -> Slice:
     kind: SliceKind = SLICE_OF_RUN[run.kind]
     return Slice(
-        f"{run.id}/{number:04d}",
+        slice_id(run.id, number),
         run.id,
         run.workspace,
         run.campaign,

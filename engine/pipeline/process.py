@@ -14,14 +14,13 @@ from engine.campaign.compiled import CompiledCampaign
 from engine.clock import Clock, Instant, millis
 from engine.decide import Decision, Exit, Send
 from engine.domain.enrolment import Enrolment, StayChange
-from engine.domain.keys import stay_prefix, suffix_of_user
+from engine.domain.keys import AFTER, kind_of_run, stay_prefix, suffix_of_user
 from engine.domain.lifecycle import LOOKED_AT, CampaignState, ExitReason
 from engine.domain.work import AccessPath, RunKind, Slice, SliceKind
 from engine.failpoints import passage
 from engine.pipeline.book import CampaignBook, Entry, launching
 from engine.pipeline.deciding import Deciding, Look, Origin
 from engine.pipeline.entering import MEASURED, Entering
-from engine.pipeline.finding import AFTER
 from engine.pipeline.handing_over import HandingOver
 from engine.pipeline.ports import CampaignStore, Doorbell, Messenger, SliceStore, StayStore, UserReads
 from engine.pipeline.telling import slice_labels
@@ -171,7 +170,7 @@ class Processing:
             raise LeaseLost  # what was read may be old by now: another worker may have gone on from here
         counts = self._deciding.record(campaign, Origin(piece.id, piece.as_of), looks, decisions, recheck=True)
         counts["users"] = len(looks)
-        if everybody and piece.run is not None and f"/{RunKind.RECONCILE}/" in piece.run:
+        if everybody and piece.run is not None and kind_of_run(piece.run) == RunKind.RECONCILE:
             counts[MISSED] = sum(map(_missed, looks, decisions, repeat(piece.as_of)))
         return batch.cursor, +counts
 

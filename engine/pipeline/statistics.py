@@ -201,7 +201,7 @@ def _sums(figure: Figure) -> tuple[int, int, int]:
 
 def sizes(stretches: Sequence[Stretch]) -> list[SizeStatistics]:
     """The batch tuners' evidence of all processes together: each one's latest word counts, as it holds the earlier."""
-    latest = {stretch.id.rsplit("/", 1)[0]: stretch for stretch in stretches}
+    latest = {stretch.writer: stretch for stretch in stretches}
     parts: dict[tuple[str, int], list[Evidence]] = {}
     for stretch in latest.values():
         for query, evidence in stretch.tuned.items():

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from engine.clock import Instant
 from engine.domain.delivery import Delivery, Retry
 from engine.domain.enrolment import Settled
-from engine.domain.keys import delivery_key, entry_of, user_id_of
+from engine.domain.keys import delivery_key, entry_of, run_of_slice, user_id_of
 from engine.domain.work import Slice
 from engine.pipeline.book import Entry
 from engine.telemetry.events import emit, emit_each
@@ -24,7 +24,7 @@ def tell(entry: Entry, ended: Sequence[Delivery], end: Settled | Retry, *, chann
             "workspace": entry.record.workspace,
             "campaign": entry.record.name,
             "campaign_uid": entry.record.uid,
-            "run": None if chosen_by is None else chosen_by.rsplit("/", 1)[0],
+            "run": None if chosen_by is None else run_of_slice(chosen_by),
             "slice": chosen_by,
             "message": message,
             "channel": channel,
@@ -67,7 +67,7 @@ def tell_ends(workspace: str, campaign: str, uid: str, ended: Iterable[EndedDeli
             "workspace": workspace,
             "campaign": campaign,
             "campaign_uid": uid,
-            "run": None if chosen_by is None else chosen_by.rsplit("/", 1)[0],
+            "run": None if chosen_by is None else run_of_slice(chosen_by),
             "slice": chosen_by,
             "message": settled.message,
             "reason": settled.reason,

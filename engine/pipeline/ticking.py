@@ -12,7 +12,7 @@ from typing import Final
 
 from engine.clock import Clock, Instant
 from engine.domain.campaign import ONE_OFF, CampaignRecord
-from engine.domain.keys import cut, stay_prefix
+from engine.domain.keys import cut, slice_id, stay_prefix
 from engine.domain.lifecycle import GOING, LOOKED_AT, CampaignState, RunState
 from engine.domain.stuck import StuckBy
 from engine.domain.work import Run, RunKind, Slice, SliceKind
@@ -338,7 +338,7 @@ class Ticking:
         name = f"{stay_prefix(record.workspace, record.uid)}deliver/{self._clock.system_now():015d}"
         self._slices.add(
             [
-                Slice(f"{name}/{i:04d}", None, record.workspace, record.uid, SliceKind.DELIVER, now, first, until)
+                Slice(slice_id(name, i), None, record.workspace, record.uid, SliceKind.DELIVER, now, first, until)
                 for i, (first, until) in enumerate(cut(pieces))
             ]
         )

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from engine.clock import Instant
+from engine.domain.keys import hash_of, suffix_of_user, workspace_of
 from engine.predicate.bounds import by_summary, relaxed
 from engine.predicate.fields import Catalogue, Field
 from engine.predicate.mongo import Answer, Document
@@ -123,7 +124,7 @@ def elastic_document(catalogue: Catalogue, document: Mapping[str, object]) -> Do
     left out; texts above `LONGEST_TERM` bytes are cut, which no literal can tell.
     """
     row = catalogue.row(document)
-    workspace, position, _ = row.key.split("/", 2)
+    workspace, position = workspace_of(row.key), hash_of(suffix_of_user(row.key))
     indexed: dict[str, dict[str, object]] = {"k": {}, "i": {}, "n": {}, "t": {}, "b": {}}
     for declared in catalogue.fields.values():
         value = getattr(row, declared.slot)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
-from engine.domain.keys import HIGHEST
+from engine.domain.keys import HIGHEST, bound_behind
 from engine.predicate.fields import Catalogue
 from engine.stores.documents import Document
 from engine.stores.events import Events, Summary
@@ -100,7 +100,7 @@ class Derivation:
             if not batch:
                 return
             yield self.derive(batch)
-            first = batch[-1].split("/", 1)[1] + "\0"
+            first = bound_behind(batch[-1])
 
     def _edit(self, document: Document, told: Mapping[str, Summary]) -> Edit:
         fields: dict[str, object] = {}

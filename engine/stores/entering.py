@@ -15,7 +15,7 @@ import bson
 from bson.raw_bson import RawBSONDocument
 
 from engine.domain.enrolment import Enrolment
-from engine.domain.keys import enrolment_ids, stay_prefix
+from engine.domain.keys import enrolment_ids, hash_of, stay_prefix
 from engine.stores.documents import Document, enrolment_document
 
 KEYS_PER_USER: Final = 2
@@ -65,7 +65,7 @@ def _fields(document: Document) -> bytes:
 def range_of(workspace: str, campaign: str, suffixes: Sequence[str]) -> Document:
     """All stays of a campaign from the lowest to the highest hash of `suffixes`. Index: `_id_`, a range scan."""
     prefix = stay_prefix(workspace, campaign)
-    first, last = min(suffixes).partition("/")[0], max(suffixes).partition("/")[0]
+    first, last = hash_of(min(suffixes)), hash_of(max(suffixes))
     return {"_id": {"$gte": f"{prefix}{first}/", "$lt": f"{prefix}{last}0"}}  # "0" is the character behind "/"
 
 

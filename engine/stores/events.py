@@ -14,7 +14,7 @@ from pymongo.database import Database
 
 from engine.clock import Instant
 from engine.domain.changes import NewEvent
-from engine.domain.keys import escape, user_key
+from engine.domain.keys import escape, user_key, workspace_of
 from engine.measuring import measured, named_queries
 from engine.stores.bulk import insert_new
 from engine.stores.connect import MAJORITY
@@ -166,7 +166,7 @@ def whole_number(value: object) -> int:
 
 def event_document(key: str, event: NewEvent) -> Document:
     """One event, as it is inserted."""
-    workspace = event.user.split("/", 1)[0]
+    workspace = workspace_of(event.user)
     return {"_id": key, "user": event.user, "w": workspace, "n": event.name, "t": event.at, "p": dict(event.properties)}
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from pymongo.database import Database
 
 from engine.domain.changes import Applied, RowOutcome
-from engine.domain.keys import HIGHEST, escape, suffix_of_user, unescape
+from engine.domain.keys import HIGHEST, list_of_member, member_key, suffix_of_user, workspace_of
 from engine.measuring import measured, named_queries
 from engine.stores.bulk import insert_new
 from engine.stores.connect import MAJORITY
@@ -16,11 +16,6 @@ from engine.stores.documents import Document
 from engine.stores.explained import delete_command, explained, find_command, update_command
 from engine.stores.upserts import TOMBSTONE
 from engine.stores.users import Edit, Users, keys_filter
-
-
-def member_key(workspace: str, name: str, suffix: str) -> str:
-    """`w/list/h/u`; the list's name is escaped, so that any name is safe."""
-    return f"{workspace}/{escape(name)}/{suffix}"
 
 
 def members_filter(workspace: str, name: str, first: str, until: str) -> Document:
@@ -146,19 +141,18 @@ class Lists:
             found = self._members.find_one(filters, {"_id": 1}, sort=[("_id", 1)])
             if found is None:
                 return names
-            escaped = found["_id"].split("/", 2)[1]
-            names.append(unescape(escaped))
-            bound = f"{workspace}/{escaped}0"
+            names.append(list_of_member(found["_id"]))
+            bound = member_key(workspace, names[-1], "").removesuffix("/") + "0"  # the character behind "/"
 
     def erase(self, key: str) -> int:
         """Remove one user from all lists of the workspace, without touching the user; returns from how many."""
-        workspace = key.split("/", 1)[0]
+        workspace = workspace_of(key)
         ids = [self._id(name, key) for name in self.names(workspace)]
         return self._members.delete_many(keys_filter(ids)).deleted_count if ids else 0
 
     @staticmethod
     def _id(name: str, key: str) -> str:
-        return member_key(key.split("/", 1)[0], name, suffix_of_user(key))
+        return member_key(workspace_of(key), name, suffix_of_user(key))
 
     @staticmethod
     def _applied(keys: Sequence[str], gone: set[str], new: Mapping[str, bool], touched: set[str]) -> Applied:

@@ -17,7 +17,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from engine.clock import Instant, millis
-from engine.domain.keys import cut
+from engine.domain.keys import cut, position_of, suffix_of_user, workspace_of
 from engine.domain.looks import DirtyRange, Look
 from engine.measuring import named_queries
 from engine.stores.bulk import write
@@ -68,8 +68,8 @@ class Looks:
         """Ask for a look at the whole ranges in which these users (key -> what changed) are. Index: `_id`."""
         touched: dict[tuple[str, int], set[str]] = {}
         for key, changed in names.items():
-            workspace, position, _ = key.split("/", 2)
-            touched.setdefault((workspace, int(position, 16) * RANGES >> 32), set()).update(changed)
+            number = position_of(suffix_of_user(key)) * RANGES >> 32
+            touched.setdefault((workspace_of(key), number), set()).update(changed)
         bounds = cut(RANGES)
         writes = [
             UpdateOne(

@@ -17,7 +17,7 @@ from pymongo.errors import AutoReconnect
 
 from engine.clock import Instant, instant
 from engine.domain.counts import Population
-from engine.domain.keys import HASH_SPACE, hash_prefix, user_id_of, user_key
+from engine.domain.keys import HASH_SPACE, hash_prefix, user_id_of, user_key, workspace_of
 from engine.errors import EngineError
 from engine.measuring import measured, named_queries
 from engine.stores.bulk import insert_new, write
@@ -263,11 +263,10 @@ class Users:
 
 def new_document(key: str, edit: Edit, rev: Instant) -> Document:
     """The document of a new user."""
-    workspace, _, escaped = key.split("/", 2)
     document: Document = {
         "_id": key,
-        "w": workspace,
-        "u": user_id_of(key) if "%" in escaped else escaped,
+        "w": workspace_of(key),
+        "u": user_id_of(key),
         "rev": rev,
         "changed": [CREATED, *edit.names],
     }

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from engine import __version__
 from engine.clock import Instant, format_instant
-from engine.domain.keys import layout_hash, user_id_of
+from engine.domain.keys import is_user_key, layout_hash, user_id_of
 from engine.telemetry.contract import INSTANTS, LABELS
 from engine.telemetry.events import trace_id
 from engine.telemetry.redaction import Redactor
@@ -112,7 +112,7 @@ def ecs_lines(
 def _label(field: str, value: object, labels: dict[str, str], own: dict[str, object], redactor: Redactor) -> None:
     text = str(value)
     if field == "user":
-        user_id = user_id_of(text) if "/" in text and _is_user_key(text) else text
+        user_id = user_id_of(text) if "/" in text and is_user_key(text) else text
         labels["user"] = shown = redactor.user(user_id)
         digits = layout_hash(user_id)
         own["user_hash"] = digits if shown == user_id else digits[:4]
@@ -120,9 +120,3 @@ def _label(field: str, value: object, labels: dict[str, str], own: dict[str, obj
         labels[field] = redactor.key(text)
     else:
         labels[field] = redactor.text(text)
-
-
-def _is_user_key(text: str) -> bool:
-    # The hash tells a key from a user id that happens to have two slashes.
-    parts = text.split("/")
-    return len(parts) == 3 and parts[1] == layout_hash(user_id_of(text))
