@@ -93,20 +93,23 @@ def lane_faults(lanes: Lanes, node: Node) -> list[Fault]:
     for kind in (LaneKind.DECIDE, LaneKind.DELIVER):
         if not any(lane.kind is kind for lane in lanes.lanes.values()):
             at(("lanes",), f"there is no lane of kind {kind}", f"give one lane kind: {kind}")
+    return [*faults, *_fleet_faults(lanes, node), *_suspect_faults(lanes, node)]
+
+
+def _fleet_faults(lanes: Lanes, node: Node) -> Iterator[Fault]:
+    """Fleets that name lanes that are not there or twice, or that take too few messages for their threads."""
     for name, fleet in lanes.fleets.items():
         for i, lane in enumerate(fleet.lanes):
+            path: Steps = ("fleets", name, "lanes", i)
             if lane not in lanes.lanes:
                 misfit = no_such("lane", lane, lanes.lanes)
-                at(("fleets", name, "lanes", i), misfit.problem, misfit.suggestion)
+                yield Fault(node.find(*path).mark, dotted(path), misfit.problem, misfit.suggestion)
             elif lane in fleet.lanes[:i]:
-                at(("fleets", name, "lanes", i), f'"{lane}" is listed twice', "keep one")
+                yield Fault(node.find(*path).mark, dotted(path), f'"{lane}" is listed twice', "keep one")
         if fleet.prefetch is not None and fleet.prefetch < fleet.threads:
-            at(
-                ("fleets", name, "prefetch"),
-                f"is below the fleet's {fleet.threads} threads, some would idle",
-                "raise it",
-            )
-    return faults + list(_suspect_faults(lanes, node))
+            path = ("fleets", name, "prefetch")
+            problem = f"is below the fleet's {fleet.threads} threads, some would idle"
+            yield Fault(node.find(*path).mark, dotted(path), problem, "raise it")
 
 
 def _suspect_faults(lanes: Lanes, node: Node) -> Iterator[Fault]:

@@ -57,7 +57,7 @@ def mongo_answer(tree: Tree, as_of: Instant) -> Answer:
     return Answer(mongo_filter(widened, as_of), exact, widened.holds if isinstance(widened, Constant) else None)
 
 
-def mongo_filter(tree: Tree, as_of: Instant) -> Document:
+def mongo_filter(tree: Tree, as_of: Instant) -> Document:  # noqa: C901 - a case for each kind of tree
     """The filter of a tree that names summaries only. Raises `AssertionError` for an event leaf."""
     match tree:
         case Named():

@@ -87,7 +87,7 @@ class Generator:
         self.functions, self.moments = [], {}
         return self.space[name]
 
-    def test(self, tree: Tree) -> str:
+    def test(self, tree: Tree) -> str:  # noqa: C901 - a case for each kind of tree
         """The expression of a tree over `r` (row), `f` (facts) and `as_of`."""
         match tree:
             case Named():

@@ -65,17 +65,8 @@ def fold(
     document: Document | None, told: Sequence[Mapping[str, object]], initial: Mapping[str, object]
 ) -> tuple[Edit | None, Sequence[RowOutcome]]:
     """The one edit that some rows of one user make together, and the outcome of each; None where nothing differs."""
-    if len(told) == 1:
-        # Nearly every row of an import comes one of these two ways.
-        new: dict[str, object]
-        if document is None:
-            new = {**initial, **told[0]}
-            if None in new.values():
-                new = {path: value for path, value in new.items() if value is not None}
-            return Edit(new, names_of(tuple(new))), _CREATED
-        if "deleted" not in document:
-            new = differing(document, told[0])
-            return (Edit(new, names_of(tuple(new))), _UPDATED) if new else (None, _UNCHANGED)
+    if len(told) == 1 and (document is None or "deleted" not in document):
+        return _fold_one(document, told[0], initial)
     results: list[RowOutcome] = []
     working: dict[str, object] = {}
     fresh = document is None or bool(document.get("deleted"))
@@ -100,6 +91,20 @@ def fold(
     if document is not None and fresh:
         names.insert(0, CREATED)
     return Edit(working, names), results
+
+
+def _fold_one(
+    document: Document | None, fields: Mapping[str, object], initial: Mapping[str, object]
+) -> tuple[Edit | None, Sequence[RowOutcome]]:
+    """`fold` of a single row: nearly every row of an import comes this way."""
+    new: dict[str, object]
+    if document is not None:
+        new = differing(document, fields)
+        return (Edit(new, names_of(tuple(new))), _UPDATED) if new else (None, _UNCHANGED)
+    new = {**initial, **fields}
+    if None in new.values():
+        new = {path: value for path, value in new.items() if value is not None}
+    return Edit(new, names_of(tuple(new))), _CREATED
 
 
 def differing(document: Mapping[str, Any], fields: Mapping[str, object]) -> dict[str, object]:

@@ -62,23 +62,10 @@ def ecs_line(
             continue
         if field in LABELS:
             _label(field, value, labels, own, redactor)
-        elif field in INSTANTS and isinstance(value, int):
-            own[field] = format_instant(value)
-        elif field in _SUFFIXES:
-            own[field] = redactor.key(str(value))
-        elif field == "duration" and isinstance(value, timedelta):
-            event["duration"] = value // timedelta(microseconds=1) * 1_000
         elif field == "outcome":
             outcome = str(value)
-        elif field == "trace":
-            line["trace"] = {"id": str(value)}
-        elif field == "text":
-            line["message"] = f"{name}: {redactor.text(str(value))}"
-        elif field == "error" and isinstance(value, BaseException):
-            kind, text, stack = redactor.error(value)
-            line["error"] = {"type": kind, "message": text, "stack_trace": stack}
-        else:
-            own[field] = redactor.values(value)
+        elif not _of_ecs(field, value, line, event, redactor):
+            own[field] = _measured(field, value, redactor)
     if sequence is not None:
         event["sequence"] = sequence
     if outcome is not None:
@@ -94,6 +81,29 @@ def ecs_line(
     if own:
         line["tidegate"] = own
     return line
+
+
+def _of_ecs(field: str, value: object, line: dict[str, object], event: dict[str, object], redactor: Redactor) -> bool:
+    """Put a field where ECS has a place for it; False where it has none."""
+    if field == "duration" and isinstance(value, timedelta):
+        event["duration"] = value // timedelta(microseconds=1) * 1_000
+    elif field == "trace":
+        line["trace"] = {"id": str(value)}
+    elif field == "text":
+        line["message"] = f"{line['message']}: {redactor.text(str(value))}"
+    elif field == "error" and isinstance(value, BaseException):
+        kind, text, stack = redactor.error(value)
+        line["error"] = {"type": kind, "message": text, "stack_trace": stack}
+    else:
+        return False
+    return True
+
+
+def _measured(field: str, value: object, redactor: Redactor) -> object:
+    """A field of our own as it is written."""
+    if field in INSTANTS and isinstance(value, int):
+        return format_instant(value)
+    return redactor.key(str(value)) if field in _SUFFIXES else redactor.values(value)
 
 
 def ecs_lines(

@@ -205,7 +205,7 @@ def evaluated(expression: Any, document: Document, now: datetime) -> Any:
     return _operated(operator, operand, document, now)
 
 
-def _operated(operator: str, operand: Any, document: Document, now: datetime) -> Any:
+def _operated(operator: str, operand: Any, document: Document, now: datetime) -> Any:  # noqa: C901 - a case for each operator
     if operator == "$literal":
         return operand
     if operator == "$cond":

@@ -56,20 +56,8 @@ def open_reader(path: Path, *, form: str | None = None, delimiter: str = ",", en
         raise WrongCall(f"--delimiter {delimiter!r}: expected one character", remedy="such as ';' or a tab, '\\t'")
     try:
         if form == "parquet":
-            if is_stream(path):
-                raise WrongCall("Parquet is not read from a pipe: its index stands at its end", remedy="name a file")
-            if encoding != "utf-8":
-                raise WrongCall("--encoding is for CSV and JSON; Parquet says itself how it is encoded")
-            # Here, because pyarrow takes half a second to import, and most imports and all other commands need none.
-            from engine.pipeline.importing.parquet import ParquetReader
-
-            return ParquetReader(path)
+            return _open_parquet(path, encoding)
         source = Source(path, encoding)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "pyarrow":
-            raise
-        remedy = "install tidegate[parquet], or write the file as CSV or NDJSON"
-        raise WrongCall(f"{path}: Parquet is read by pyarrow, which is not installed", remedy=remedy) from error
     except OSError as error:
         raise WrongCall(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
@@ -89,6 +77,23 @@ def open_reader(path: Path, *, form: str | None = None, delimiter: str = ",", en
         raise
     source.close()
     raise WrongCall(f"{path}: the name does not tell the format", remedy="pass --format csv, ndjson or parquet")
+
+
+def _open_parquet(path: Path, encoding: str) -> Reader:
+    if is_stream(path):
+        raise WrongCall("Parquet is not read from a pipe: its index stands at its end", remedy="name a file")
+    if encoding != "utf-8":
+        raise WrongCall("--encoding is for CSV and JSON; Parquet says itself how it is encoded")
+    try:
+        # Here, because pyarrow takes half a second to import, and most imports and all other commands need none.
+        from engine.pipeline.importing.parquet import ParquetReader
+
+        return ParquetReader(path)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "pyarrow":
+            raise
+        remedy = "install tidegate[parquet], or write the file as CSV or NDJSON"
+        raise WrongCall(f"{path}: Parquet is read by pyarrow, which is not installed", remedy=remedy) from error
 
 
 class CsvReader:
