@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import psutil
@@ -27,6 +27,7 @@ from bench.ending import end_on_term
 from bench.measure import machine
 from bench.population import SEED, WORKSPACE
 from bench.run import DATABASE, fill
+from engine.domain.document import Document
 from engine.domain.keys import HIGHEST
 from engine.local.services import LocalServices
 from engine.predicate.workspace import read_workspace
@@ -36,7 +37,6 @@ from engine.stores.cache_server import CacheServer, cache_client
 from engine.stores.user_cache import UserCache
 from engine.stores.users import Users
 
-Document = dict[str, Any]
 CATALOGUE: Final = read_workspace(Path(__file__).resolve().parent / "conf" / "workspaces" / f"{WORKSPACE}.yaml")
 BUCKETS: Final = 15
 """Of one batch of 1000 users."""

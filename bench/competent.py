@@ -16,8 +16,8 @@ from pymongo.write_concern import WriteConcern
 
 from bench.measure import Way
 from bench.naive import leaf
+from engine.domain.document import Document
 
-Document: TypeAlias = "dict[str, Any]"
 Test: TypeAlias = Callable[[Document, int], bool]
 
 BATCH: Final = 1_000

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import date
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from pymongo.collection import Collection
 
@@ -27,6 +27,7 @@ from bench.population import SEED, WORKSPACE, documents
 from bench.run import ground
 from engine.app import App
 from engine.clock import format_instant
+from engine.domain.document import Document
 from engine.pipeline.importing.columns import Layout
 from engine.pipeline.importing.order import Kind, Order
 from engine.pipeline.importing.run import run_import
@@ -34,8 +35,6 @@ from engine.settings import load_settings
 from engine.stores.connect import MAJORITY
 from engine.stores.migrate import migrate_mongo
 from examples.grocer import data
-
-Document: TypeAlias = "dict[str, Any]"
 
 ATTRIBUTES: Final = ("age", "income", "home_ownership", "marital_status", "household_size")
 USER_COLUMNS: Final = ("user_id", "email", "first_name", "timezone", "created_at", *ATTRIBUTES)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import yaml
 from pymongo.collection import Collection
@@ -17,8 +17,7 @@ from pymongo.database import Database
 from pymongo.write_concern import WriteConcern
 
 from bench.measure import Way
-
-Document: TypeAlias = "dict[str, Any]"
+from engine.domain.document import Document
 
 _DAY_MS: Final = 86_400_000
 _PATHS: Final = {

@@ -12,12 +12,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Final, TypeAlias
+from typing import Final
 
+from engine.domain.document import Document
 from engine.domain.keys import user_key
 from examples.grocer import data
-
-Document: TypeAlias = "dict[str, object]"
 
 WORKSPACE: Final = "bench"
 AS_OF: Final = data.as_of(date(2017, 7, 1))

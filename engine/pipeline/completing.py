@@ -13,11 +13,12 @@ from dataclasses import replace
 from engine.completion import asks_users, completion
 from engine.domain.campaign import CampaignRecord
 from engine.domain.delivery import Delivery
+from engine.domain.document import Document
 from engine.domain.enrolment import Settled
 from engine.domain.lifecycle import GOING
 from engine.domain.settling import Completion, End, PutBack, Unsent
 from engine.pipeline.book import Entry
-from engine.pipeline.ports import CampaignStore, Document
+from engine.pipeline.ports import CampaignStore
 
 
 def is_known(document: Document | None) -> bool:

@@ -16,12 +16,12 @@ from engine.channels.skeleton import Written
 from engine.channels.template_errors import TemplateFailed
 from engine.clock import Instant
 from engine.domain.delivery import Cause, Delivery, Envelope, Failed, Retry
+from engine.domain.document import Document
 from engine.domain.keys import delivery_key
 from engine.domain.lifecycle import SkipReason
 from engine.errors import WrongCall
 from engine.pipeline.book import Entry
 from engine.pipeline.letterhead import failure_reason, letter_of, sender_of
-from engine.pipeline.ports import Document
 
 KEPT: Final = 1_000
 """Messages whose templates are kept ready in a process: some 10 kB each."""

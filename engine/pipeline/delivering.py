@@ -13,6 +13,7 @@ from typing import Final
 from engine.channels.port import Channel
 from engine.clock import Clock, millis
 from engine.domain.delivery import Cause, Delivery, Retry
+from engine.domain.document import Document
 from engine.domain.keys import stay_prefix
 from engine.domain.lifecycle import GOING, CampaignState, DeliveryState
 from engine.domain.stuck import Stuck, StuckBy
@@ -21,7 +22,7 @@ from engine.pipeline.book import CampaignBook, Entry
 from engine.pipeline.completing import Completing
 from engine.pipeline.compose import Composing, recipient_of
 from engine.pipeline.left_behind import LeftBehind
-from engine.pipeline.ports import CampaignStore, DeliveryStore, Document, SuppressionStore, UserReads
+from engine.pipeline.ports import CampaignStore, DeliveryStore, SuppressionStore, UserReads
 from engine.pipeline.recovering import Recovering
 from engine.pipeline.sender import Sender
 from engine.pipeline.sending import LONGEST_HELD, Sending

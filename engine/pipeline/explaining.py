@@ -10,6 +10,7 @@ from engine.campaign.compiled import CompiledCampaign, Facts
 from engine.clock import Clock, Instant, format_instant, millis
 from engine.decide import Decision, Exit, Ignore, Send, Wait, decide
 from engine.domain.campaign import CampaignRecord
+from engine.domain.document import Document
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import user_key
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason
@@ -17,7 +18,7 @@ from engine.errors import NotFound
 from engine.failure_text import reason_of
 from engine.pipeline.book import CampaignBook, Unfit
 from engine.pipeline.compose import recipient_of
-from engine.pipeline.ports import Document, EventReads, StayStore, SuppressionStore, UserReads
+from engine.pipeline.ports import EventReads, StayStore, SuppressionStore, UserReads
 from engine.predicate.compiled import LeafResult
 
 _EXITS = {

@@ -12,10 +12,11 @@ from datetime import timedelta
 from typing import Final
 
 from engine.clock import Clock
+from engine.domain.document import Document
 from engine.domain.keys import cut, workspace_of
 from engine.domain.looks import EVERYTHING, FeedState
 from engine.failpoints import passage
-from engine.pipeline.ports import Document, Messenger
+from engine.pipeline.ports import Messenger
 from engine.pipeline.registry import Registry
 from engine.pipeline.sources import Batch, FeedStore, LookStore, RangeReads, Search, Stream, UserCache
 from engine.predicate.elastic import elastic_document

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from engine.domain.document import Document
 from engine.domain.keys import AFTER, bound_behind
 from engine.domain.work import AccessPath, Slice
 from engine.errors import EngineError, ProgrammerError
 from engine.measuring import measured
 from engine.pipeline.book import Entry
-from engine.pipeline.ports import Document
 from engine.pipeline.sources import ListReads, RangeReads, Search, UserCache
 from engine.pipeline.working import Hold, Scan
 from engine.predicate.compiled import Candidates

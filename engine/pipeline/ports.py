@@ -13,6 +13,7 @@ from engine.clock import Instant
 from engine.domain.campaign import CampaignRecord, Marks, Standing
 from engine.domain.counts import CampaignCounts, Ends, FailureCount, Population
 from engine.domain.delivery import Delivery, Versioned
+from engine.domain.document import Document
 from engine.domain.enrolment import Enrolment, StayChange
 from engine.domain.lifecycle import CampaignState, RunState, SliceState
 from engine.domain.settling import End, Unsent
@@ -20,8 +21,6 @@ from engine.domain.stuck import StuckBy
 from engine.domain.suppression import Bounced, Suppression
 from engine.domain.work import Expired, Run, RunKind, Slice, SliceKind, Waiting
 from engine.predicate.compiled import EventFacts, EventQuery
-
-Document = dict[str, Any]  # a driver's edge: BSON values
 
 
 class UserReads(Protocol):

@@ -9,9 +9,9 @@ from datetime import timedelta
 from engine.clock import Instant
 from engine.domain.campaign import CONTINUOUS, FOR_EVER, LATE, CampaignRecord
 from engine.domain.counts import CampaignCounts, FailureCount, MessageCounts
+from engine.domain.document import Document
 from engine.domain.lifecycle import CampaignState
 from engine.pipeline.converting import goal_window, window_end
-from engine.pipeline.ports import Document
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from engine.domain.delivery import (
     Skipped,
     Unknown,
 )
+from engine.domain.document import Document
 from engine.domain.enrolment import Settled
 from engine.domain.lifecycle import CampaignState, DeliveryState, SkipReason
 from engine.domain.settling import End, PutBack, Settling
@@ -36,7 +37,7 @@ from engine.failpoints import passage
 from engine.pipeline.book import Entry
 from engine.pipeline.completing import Completing
 from engine.pipeline.compose import Composing, Skip
-from engine.pipeline.ports import DeliveryStore, Document, SuppressionStore
+from engine.pipeline.ports import DeliveryStore, SuppressionStore
 from engine.pipeline.sender import Sender
 from engine.pipeline.telling import tell, tell_bounce
 from engine.pipeline.working import Hold, LeaseLost

@@ -10,9 +10,9 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from engine.clock import Instant
+from engine.domain.document import Document
 from engine.domain.looks import Changed, DirtyRange, FeedState, Look
 from engine.domain.work import AccessPath
-from engine.pipeline.ports import Document
 from engine.planner import Rates
 from engine.predicate.fields import Catalogue, Row
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Literal
 
 from engine.clock import Instant
+from engine.domain.document import Document
 from engine.predicate.bounds import by_summary, ever, relaxed
 from engine.predicate.candidates import Candidates, candidates
 from engine.predicate.crossings import Crossing, crossings
@@ -16,7 +17,7 @@ from engine.predicate.elastic import elastic_answer
 from engine.predicate.explain import Explainable, LeafResult, explain, explainable
 from engine.predicate.fields import Catalogue, Field, Row
 from engine.predicate.flips import NextFlip, depends_on_time, next_flip
-from engine.predicate.mongo import Answer, Document, mongo_answer, mongo_filter
+from engine.predicate.mongo import Answer, mongo_answer, mongo_filter
 from engine.predicate.python import EventFacts, Filter, Generator, Matches
 from engine.predicate.tree import (
     EVERYBODY,

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from engine.clock import Instant
+from engine.domain.document import Document
 from engine.domain.keys import hash_of, suffix_of_user, workspace_of
 from engine.predicate.bounds import by_summary, relaxed
 from engine.predicate.fields import Catalogue, Field
-from engine.predicate.mongo import Answer, Document
+from engine.predicate.mongo import Answer
 from engine.predicate.tree import (
     EVERYBODY,
     NOBODY,

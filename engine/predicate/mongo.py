@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 from engine.clock import Instant
+from engine.domain.document import Document
 from engine.predicate.bounds import by_summary, relaxed
 from engine.predicate.fields import Field
 from engine.predicate.tree import (
@@ -31,8 +32,6 @@ from engine.predicate.tree import (
     Tree,
 )
 from engine.predicate.values import LARGEST_NUMBER, WHOLE_TYPES, FieldType, Shape
-
-Document: TypeAlias = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +139,7 @@ def _tighten(asked: Document, bound: Bound, edge: str | int | float) -> None:
         held = asked.get(key)
         if held is None:
             continue
-        held_bound = Bound("gt" if strict == "$gt" else "lt", held)  # type: ignore[arg-type]
+        held_bound = Bound("gt" if strict == "$gt" else "lt", held)
         tighter = held_bound.admits(edge, 0) or (held == edge and key == loose and f"${bound.op}" == strict)
         if not tighter:
             return

@@ -12,8 +12,8 @@ from pymongo.database import Database
 
 import engine.stores
 from engine.domain.counts import Population
+from engine.domain.document import Document
 from engine.domain.keys import HASH_SPACE, hash_prefix
-from engine.stores.documents import Document
 from engine.stores.explained import QUERIES, ExplainedQuery, explain, find_command
 from engine.stores.users import Users, range_filter
 

@@ -8,9 +8,9 @@ from typing import Any, Final
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from engine.domain.document import Document
 from engine.domain.keys import HIGHEST
 from engine.measuring import named_queries
-from engine.stores.documents import Document
 
 
 @named_queries("audience")

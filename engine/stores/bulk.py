@@ -15,7 +15,7 @@ from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, WTimeoutError
 from pymongo.results import BulkWriteResult
 
-from engine.stores.documents import Document
+from engine.domain.document import Document
 
 _DUPLICATE: Final = 11000
 

@@ -17,6 +17,7 @@ from pymongo.collection import Collection as MongoCollection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
+from engine.domain.document import Document
 from engine.measuring import named_queries
 from engine.predicate.fields import Catalogue
 from engine.stores.cache_layout import (
@@ -32,7 +33,6 @@ from engine.stores.cache_layout import (
     shape_of,
 )
 from engine.stores.connect import MAJORITY
-from engine.stores.documents import Document
 from engine.stores.users import Contended, Users
 
 NOTHING: Final = Held((), frozenset())

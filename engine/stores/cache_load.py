@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 from uuid import uuid4
 
+from engine.domain.document import Document
 from engine.stores.cache_layout import Layout, Span
 from engine.stores.cache_scripts import BUCKET_MS, LEASE, LEASE_MS, STORE
 from engine.stores.cache_server import Away, CacheServer
 from engine.stores.cache_stats import MemoryWatch
-from engine.stores.documents import Document
 
 Contents = dict[int, dict[bytes, bytes]]
 """Packed users by field, of each bucket."""

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import Final
 
+from engine.domain.document import Document
 from engine.domain.looks import FeedState
 from engine.predicate.fields import Catalogue
 from engine.stores.cache_layout import USERS_PER_BUCKET, Held, Layout
 from engine.stores.cache_layouts import CacheLayouts
-from engine.stores.documents import Document
 from engine.stores.feeds import Feeds
 from engine.stores.user_cache import Rows, UserCache
 

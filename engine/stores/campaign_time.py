@@ -10,10 +10,10 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from engine.clock import Instant, SystemClock, format_instant
+from engine.domain.document import Document
 from engine.errors import WrongCall
 from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY
-from engine.stores.documents import Document
 
 
 @dataclass(frozen=True, slots=True)

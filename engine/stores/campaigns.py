@@ -14,12 +14,13 @@ from pymongo.errors import DuplicateKeyError
 from engine.clock import Instant
 from engine.domain.campaign import CampaignRecord, Marks, Standing
 from engine.domain.counts import NONE, Ends
+from engine.domain.document import Document
 from engine.domain.lifecycle import CampaignState, check_transition
 from engine.domain.stuck import Stuck, StuckBy
 from engine.domain.work import AccessPath
 from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY
-from engine.stores.documents import Document, without_none
+from engine.stores.documents import without_none
 
 INDEXES: Final = (
     IndexModel([("workspace", ASCENDING), ("name", ASCENDING)], name="name", unique=True),

@@ -18,9 +18,9 @@ from pymongo.client_session import ClientSession
 from pymongo.errors import OperationFailure
 
 from engine.clock import millis
+from engine.domain.document import Document
 from engine.domain.looks import EVERYTHING, Changed
 from engine.errors import EngineError
-from engine.stores.documents import Document
 from engine.stores.feeds import CALLS, position_of
 
 LOST: Final = frozenset({9, 15, 136, 260, 280, 286, 50796})

@@ -13,9 +13,9 @@ from pymongo import MongoClient, ReadPreference, WriteConcern
 from pymongo.errors import ConfigurationError, ConnectionFailure, InvalidURI, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
+from engine.domain.document import Document
 from engine.errors import WrongCall
 from engine.service_addresses import MONGO, REDIS, require_readable
-from engine.stores.documents import Document
 from engine.stores.trouble import AWAY, NOT_FIT, mongo_trouble
 
 if TYPE_CHECKING:

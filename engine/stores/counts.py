@@ -9,8 +9,8 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from engine.domain.counts import CampaignCounts, FailureCount, MessageCounts
+from engine.domain.document import Document
 from engine.measuring import named_queries
-from engine.stores.documents import Document
 
 DAY: Final = 86_400_000
 """Milliseconds."""

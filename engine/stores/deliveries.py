@@ -12,13 +12,14 @@ from pymongo.database import Database
 
 from engine.clock import Instant, millis
 from engine.domain.delivery import Delivery, Versioned
+from engine.domain.document import Document
 from engine.domain.enrolment import Settled
 from engine.domain.keys import campaign_of
 from engine.domain.settling import Completion, End, PutBack, Unsent
 from engine.measuring import named_queries
 from engine.stores.bulk import write
 from engine.stores.connect import MAJORITY
-from engine.stores.documents import Document, settled_document
+from engine.stores.documents import settled_document
 
 REPLAYED: Final = ("completed", "failed")
 """How a stay may have ended whose failed deliveries are sent after all, when a person asks for it."""

@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from engine.clock import Instant, instant
+from engine.domain.document import Document
 from engine.domain.enrolment import Enrolment, Outgoing, Settled
 from engine.domain.lifecycle import DeliveryState, ExitReason, SliceState, StayState
 from engine.domain.work import AccessPath, Slice, SliceKind
-
-Document = dict[str, Any]  # a driver's edge: BSON values
 
 
 def without_none(document: Mapping[str, Any]) -> Document:

@@ -16,13 +16,14 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from engine.clock import Instant
+from engine.domain.document import Document
 from engine.domain.enrolment import Enrolment, StayChange
 from engine.domain.keys import HIGHEST, campaign_of, enrolment_ids, suffix_of_stay
 from engine.failpoints import passage
 from engine.measuring import named_queries
 from engine.stores.bulk import insert_new, write
 from engine.stores.connect import MAJORITY, READ_SNAPSHOT
-from engine.stores.documents import Document, enrolment_document, outgoing_document, read_enrolment, settled_document
+from engine.stores.documents import enrolment_document, outgoing_document, read_enrolment, settled_document
 from engine.stores.entering import KEYS_PER_USER, Copies, one_by_one, range_of
 
 INDEXES: Final = (

@@ -14,9 +14,10 @@ from typing import Final
 import bson
 from bson.raw_bson import RawBSONDocument
 
+from engine.domain.document import Document
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import enrolment_ids, hash_of, stay_prefix
-from engine.stores.documents import Document, enrolment_document
+from engine.stores.documents import enrolment_document
 
 KEYS_PER_USER: Final = 2
 """How many keys of a range may be read for one user asked for. Processor time of both sides, measured with 1000 users:

@@ -14,11 +14,11 @@ from pymongo.database import Database
 
 from engine.clock import Instant
 from engine.domain.changes import NewEvent
+from engine.domain.document import Document
 from engine.domain.keys import escape, user_key, workspace_of
 from engine.measuring import measured, named_queries
 from engine.stores.bulk import insert_new
 from engine.stores.connect import MAJORITY
-from engine.stores.documents import Document
 from engine.stores.explained import aggregate_command, delete_command, explained, find_command
 from engine.stores.users import keys_filter
 

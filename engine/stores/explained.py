@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from pymongo.database import Database
 
+from engine.domain.document import Document
 from engine.errors import ProgrammerError
-from engine.stores.documents import Document
 
 QUERIES: Final[dict[str, ExplainedQuery]] = {}
 """Name of a query to what it relies on; filled when the modules of `engine.stores` are imported."""

@@ -13,10 +13,10 @@ import redis
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from engine.domain.document import Document
 from engine.domain.looks import FeedState
 from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY
-from engine.stores.documents import Document
 
 FEED: Final = "users"
 

@@ -13,9 +13,9 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from engine.clock import millis
+from engine.domain.document import Document
 from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY
-from engine.stores.documents import Document
 
 KEYS_AT_ONCE: Final = 1_000
 """Users in one request: a bulk of about a megabyte."""

@@ -11,10 +11,10 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from engine.clock import millis
+from engine.domain.document import Document
 from engine.domain.keys import HIGHEST
 from engine.measuring import named_queries
 from engine.stores.connect import EPOCH, MAJORITY
-from engine.stores.documents import Document
 
 _RAN_OUT: Final[Document] = {"$and": [{"$ne": [{"$type": "$until"}, "missing"]}, {"$lte": ["$until", "$$NOW"]}]}
 

@@ -17,12 +17,12 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from engine.clock import Instant, millis
+from engine.domain.document import Document
 from engine.domain.keys import cut, position_of, suffix_of_user, workspace_of
 from engine.domain.looks import DirtyRange, Look
 from engine.measuring import named_queries
 from engine.stores.bulk import write
 from engine.stores.connect import EPOCH, MAJORITY
-from engine.stores.documents import Document
 
 MOST_ATTEMPTS: Final = 3
 """Takers that may die before a look is worked on as a suspect."""

@@ -18,10 +18,10 @@ from pymongo import IndexModel
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
+from engine.domain.document import Document
 from engine.errors import OperatorError
 from engine.shipped import shipped
 from engine.stores import campaigns, enrolments, index_requests, looks, processes, runs, slices, statistics
-from engine.stores.documents import Document
 from engine.stores.events import Events
 from engine.stores.lists import Lists
 from engine.stores.users import Users

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # imported where they are used: most commands talk to one ser
     from pymongo import MongoClient
     from pymongo.database import Database
 
+    from engine.domain.document import Document
     from engine.predicate.fields import Catalogue
     from engine.stores.advisor import IndexAdvisor
     from engine.stores.audience import Audience
@@ -32,7 +33,6 @@ if TYPE_CHECKING:  # imported where they are used: most commands talk to one ser
     from engine.stores.counts import Counts
     from engine.stores.deliveries import Deliveries
     from engine.stores.derived import Derivation
-    from engine.stores.documents import Document
     from engine.stores.enrolments import Enrolments
     from engine.stores.events import Events
     from engine.stores.feeds import Feeds

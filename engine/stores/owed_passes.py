@@ -13,9 +13,9 @@ from typing import Final
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from engine.domain.document import Document
 from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY
-from engine.stores.documents import Document
 
 
 @named_queries("owed_passes")

@@ -6,9 +6,9 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from engine.clock import Instant
+from engine.domain.document import Document
 from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY
-from engine.stores.documents import Document
 
 
 @named_queries("policies")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
     from pymongo.database import Database
 
-    from engine.stores.documents import Document
+    from engine.domain.document import Document
 
 OLDEST_MONGO: Final = (6, 0)
 OLDEST_REDIS: Final = (6, 0)

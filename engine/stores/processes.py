@@ -14,9 +14,9 @@ from pymongo import ASCENDING, IndexModel
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from engine.domain.document import Document
 from engine.domain.processes import Seen
 from engine.measuring import named_queries
-from engine.stores.documents import Document
 
 FORGOTTEN: Final = timedelta(hours=1)
 PATIENCE: Final = 5.0

@@ -7,10 +7,10 @@ from datetime import timedelta
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from engine.domain.document import Document
 from engine.domain.work import AccessPath
 from engine.measuring import named_queries
 from engine.planner import FIRST_RATES, SEND_RATE, Rates
-from engine.stores.documents import Document
 
 
 @named_queries("rates")

@@ -12,11 +12,12 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from engine.clock import Instant, millis
+from engine.domain.document import Document
 from engine.domain.lifecycle import RunState, check_transition
 from engine.domain.work import AccessPath, Failure, Run, RunKind
 from engine.measuring import named_queries
 from engine.stores.connect import MAJORITY, READ_MAJORITY
-from engine.stores.documents import Document, without_none
+from engine.stores.documents import without_none
 
 UNDECIDED: Final = (RunState.PLANNING.value, RunState.RUNNING.value)
 

@@ -11,12 +11,13 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from engine.clock import millis
+from engine.domain.document import Document
 from engine.domain.lifecycle import SliceState
 from engine.domain.work import Expired, Failure, Slice, SliceKind, Waiting
 from engine.measuring import named_queries
 from engine.stores.bulk import insert_new
 from engine.stores.connect import EPOCH, MAJORITY, READ_MAJORITY
-from engine.stores.documents import Document, read_slice, slice_document
+from engine.stores.documents import read_slice, slice_document
 
 _NOW: Final = "$$NOW"
 _BROKEN_AT: Final = {"$ifNull": ["$broken_at", _NOW]}

@@ -17,8 +17,9 @@ from pymongo.database import Database
 
 from engine.batching import Evidence
 from engine.clock import Instant, instant, moment
+from engine.domain.document import Document
 from engine.measuring import Figure, Stretch, Worst, named_queries
-from engine.stores.documents import Document, without_none
+from engine.stores.documents import without_none
 
 KEPT: Final = timedelta(days=7)
 """How long measurements are kept; as long as ended runs, so that both tell of the same time."""

@@ -15,11 +15,11 @@ from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from engine.domain.document import Document
 from engine.domain.suppression import Bounced, Suppression, suppression_key
 from engine.measuring import named_queries
 from engine.stores.bulk import write
 from engine.stores.connect import MAJORITY
-from engine.stores.documents import Document
 
 NAME: Final = "suppressions"
 

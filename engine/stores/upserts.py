@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from engine.domain.changes import Applied, RowOutcome, UserChange
-from engine.stores.documents import Document
+from engine.domain.document import Document
 from engine.stores.users import CREATED, DELETED, Edit, Users, names_of, steps_of
 
 _CREATED: Final = (RowOutcome.CREATED,)

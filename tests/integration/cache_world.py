@@ -11,6 +11,7 @@ import msgspec
 import redis
 from pymongo.database import Database
 
+from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, suffix_of_user, user_key
 from engine.predicate.fields import BUILTINS, Aggregate, Catalogue, EventType, Field, FieldType, Row
 from engine.stores.cache_layout import Layout
@@ -20,7 +21,6 @@ from engine.stores.user_cache import Rows, UserCache
 from engine.stores.users import Edit, Users
 from engine.telemetry.events import emit
 
-Document = dict[str, Any]
 ORDER = "Order Completed"
 CATALOGUE = Catalogue(
     "shop",

@@ -19,6 +19,7 @@ from pymongo.database import Database
 from pymongo.monitoring import CommandListener, CommandStartedEvent
 
 import engine.stores
+from engine.domain.document import Document
 from engine.measuring import MEASUREMENTS
 from engine.stores.enrolments import Enrolments
 from engine.stores.explained import QUERIES, ExplainedQuery, Plan, explain
@@ -27,7 +28,6 @@ from tests.integration.store_calls import CALLS, STORES
 from tests.integration.store_filled import fill
 from tests.unit.looks import NOW, stay
 
-Document = dict[str, Any]
 MODULES = [
     importlib.import_module(module.name) for module in pkgutil.iter_modules(engine.stores.__path__, "engine.stores.")
 ]

@@ -22,6 +22,7 @@ from pymongo.errors import OperationFailure
 
 from actors.broker import build_broker
 from actors.queues import depths
+from engine.domain.document import Document
 from engine.local.mongod import Mongod
 from engine.local.ports import free_ports
 from engine.stores.migrate import migrate_mongo
@@ -31,7 +32,6 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "rights.md").read_text(encoding="utf-8")
 rig = SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "stock" / "rig.py")))
 PASSWORD = "a-password"  # of servers that live as long as this test
-Document = dict[str, Any]
 
 
 def from_page(call: str) -> Document:

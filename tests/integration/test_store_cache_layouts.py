@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from pymongo.database import Database
 
+from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, user_key
 from engine.domain.looks import FeedState
 from engine.errors import ProgrammerError
@@ -21,7 +21,6 @@ from engine.stores.cached_users import CachedUsers
 from engine.stores.feeds import Feeds
 from tests.integration.cache_world import CATALOGUE, ORDER, CacheWorld
 
-Document = dict[str, Any]
 WIDE = replace(
     CATALOGUE,
     fields={**CATALOGUE.fields, **{f"x{n}": Field(f"x{n}", FieldType.INTEGER) for n in range(HELD_BY_DEFAULT)}},

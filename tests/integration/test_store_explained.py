@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from typing import Any
 
 import pytest
 from pymongo.database import Database
 
 import engine.stores
+from engine.domain.document import Document
 from engine.domain.keys import user_key
 from engine.stores.explained import QUERIES, explain
-
-Document = dict[str, Any]
 
 for _module in pkgutil.iter_modules(engine.stores.__path__, "engine.stores."):
     importlib.import_module(_module.name)

@@ -11,6 +11,7 @@ from pymongo.database import Database
 
 from engine.batching import Tuner
 from engine.clock import SystemClock, millis
+from engine.domain.document import Document
 from engine.domain.enrolment import Enrolment, Outgoing, Settled
 from engine.domain.keys import stay_prefix
 from engine.domain.lifecycle import DeliveryState, RunState
@@ -25,7 +26,6 @@ from engine.stores.runs import Runs
 from engine.stores.statistics import KEPT, Statistics
 from tests.unit.looks import DAY, NOW, stay
 
-Document = dict[str, Any]
 DAYS = timedelta(days=1)
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from pymongo.database import Database
 
+from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, cut, hash_prefix, suffix_of_user, user_key
 from engine.stores.cache_layout import depth_for
 from tests.integration.cache_world import CacheWorld
-
-Document = dict[str, Any]
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
+from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, user_key
 from engine.stores import cache_server
 from engine.stores.user_cache import Refreshed
 from engine.telemetry.events import listening
 from tests.integration.cache_world import CacheWorld
 
-Document = dict[str, Any]
 rig = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "stock" / "rig.py")))
 U = user_key("shop", "u1")
 

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
+from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, user_key
 from engine.stores.cache_layout import Layout
 from tests.integration.cache_world import CacheWorld, told
 
-Document = dict[str, Any]
 SECONDS = float(os.environ.get("TIDEGATE_RACE_SECONDS", "10"))
 NAMES = [f"u{n}" for n in range(240)]
 ERASED = [f"e{n}" for n in range(16)]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from pymongo.database import Database
 
+from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, suffix_of_user, user_key
 from engine.stores.cache_layout import Layout
 from engine.stores.cache_load import BucketLoader
@@ -16,7 +16,6 @@ from engine.stores.cache_stats import MemoryWatch
 from engine.stores.user_cache import Refreshed
 from tests.integration.cache_world import CacheWorld
 
-Document = dict[str, Any]
 U = user_key("shop", "u1")
 
 

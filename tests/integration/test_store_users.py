@@ -12,11 +12,10 @@ from pymongo.database import Database
 from pymongo.errors import AutoReconnect
 
 from engine.domain.counts import Population
+from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, cut, user_key
 from engine.stores.users import Contended, Edit, Users
 from tests.integration.store_proxy import Cutting
-
-Document = dict[str, Any]
 
 
 def add(users: Users, *ids: str, workspace: str = "w") -> None:

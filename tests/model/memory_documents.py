@@ -12,9 +12,9 @@ from typing import Any, Final, TypeAlias
 
 from bson.decimal128 import Decimal128
 
+from engine.domain.document import Document
 from engine.stores.connect import EPOCH
 
-Document: TypeAlias = dict[str, Any]
 Test: TypeAlias = Callable[[Document, datetime], bool]
 
 MISSING: Final = object()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from bson import Int64
@@ -11,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo.database import Database
 
+from engine.domain.document import Document
 from engine.domain.keys import user_key
 from tests.integration.cache_world import CATALOGUE, CacheWorld
 
-Document = dict[str, Any]
 WHOLE = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 SCALAR = st.none() | st.booleans() | WHOLE | WHOLE.map(Int64) | st.floats() | TEXT | st.binary(max_size=5)
