@@ -1,6 +1,6 @@
-"""Deliver a slice: read what is on its way, recover what a dead sender left, and send the rest window by window.
+"""Deliver a slice: read its deliveries, recover those of dead senders, and send the rest window by window.
 
-Consent and address are read from MongoDB just before a batch is sent.
+`Delivering` reads consent and address from MongoDB just before it sends a batch.
 """
 
 from __future__ import annotations
@@ -33,41 +33,41 @@ from engine.pressure import over_budget
 from engine.telemetry.events import emit
 
 READ_AHEAD: Final = 1_000
-"""Deliveries read at once, at most; they are marked and sent in windows of at most the profile's size."""
+"""Most deliveries read at once. They are marked and sent in windows of at most the profile's size."""
 
 LEAST_READ: Final = 100
-"""Deliveries read at once from a provider that is slow."""
+"""Fewest deliveries read at once, however slow the provider is."""
 
 UNKNOWN: Final = 25.0
-"""Mails a second that a provider is thought to take before it is known."""
+"""Assumed pace of a provider (mails/s) before the first measurement."""
 
 AHEAD: Final = 0.5
-"""Seconds that a window should last, by the pace of the one before: what is marked is uncertain in a crash."""
+"""Seconds that a window should last at the last measured pace. Short, because a crash leaves marked mails in doubt."""
 
 FEWEST: Final = 4
-"""Deliveries of a window, however slow the provider is."""
+"""Fewest deliveries of a window, however slow the provider is."""
 
 LONGEST: Final = 5.0
-"""Seconds after which a batch ends at the next window, as a turn does."""
+"""Seconds after which a batch ends at the next window; as long as a turn."""
 
 TAIL: Final = 1.0
-"""Seconds for which the end of a batch waits for answers; what is later is settled beside the next batch."""
+"""Seconds that the end of a batch waits for answers. `LeftBehind` settles later answers during the next batch."""
 
 LOOK: Final = 1.0
-"""Seconds between two looks at whether the campaign still goes on."""
+"""Seconds between two checks whether the campaign is still in the same state."""
 
 LAST: Final = 15.0
-"""Seconds for which a process that ends waits for answers: within the 20 s that `up` gives a process to end."""
+"""Seconds that an ending process waits for answers; within the 20 s that `up` gives a process to end."""
 
 BROKEN_OFF: Final = 3.0
-"""Seconds for which it then waits until what was broken off is written."""
+"""Seconds that it then waits until the outcomes of aborted attempts are written."""
 
 JUDGING: Final = 0.05
-"""Share of a thread's time that judging one campaign's failures may take while it sends."""
+"""Largest share of a sending thread's time that judging one campaign's failures may take."""
 
 
 class Delivering:
-    """The use case behind the actor `deliver_slice`."""
+    """Deliver slices: the use case behind the actor `deliver_slice`."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Delivering:
         self._judged: dict[str, float] = {}
 
     def run(self, slice_id: str) -> None:
-        """Work on one delivering slice; safe to call twice, late or for a slice that is gone."""
+        """Process one delivering slice; safe to call twice, late, or for a slice that is gone."""
         closed = self._worker.work(slice_id, self._guard, self._batch)
         if closed is not None:
             emit("slice.closed", **slice_labels(closed, self._book.name(closed.campaign)), **dict(closed.results))
@@ -126,12 +126,12 @@ class Delivering:
         prefix = stay_prefix(piece.workspace, piece.campaign)
         after, until = prefix + (piece.cursor if piece.cursor is not None else piece.first), prefix + piece.until
         if entry.record.state not in (*GOING, CampaignState.CANCELLED):
-            return Progress(None, Counter())  # when it is resumed, whatever is on its way gets slices anew
+            return Progress(None, Counter())  # after a resume, open deliveries get new slices
         began = self._clock.monotonic()
         page = read_size(self._pace)
         found = self._outgoing(prefix, after, until, page)
         while self._recovering.run(entry, found):
-            found = self._outgoing(prefix, after, until, page)  # what was put back is sent in its turn
+            found = self._outgoing(prefix, after, until, page)  # deliveries that were queued again can be sent now
         waiting = [one for one in found if one.token is None]
         wanted = self._composing.projection(entry)
         documents = {raw["_id"]: raw for raw in self._users.read_keys([one.user for one in waiting], wanted)}
@@ -157,7 +157,7 @@ class Delivering:
     def _windows(
         self, hold: Hold, entry: Entry, sending: Sending, waiting: Sequence[Delivery], documents: Mapping[str, Document]
     ) -> int:
-        """Send window by window while there is time and the campaign goes on; gives how many were seen to."""
+        """Send window by window while there is time and the campaign keeps its state; return how many were handled."""
         most = self._most(entry)
         began = looked = self._clock.monotonic()
         done = 0
@@ -183,9 +183,9 @@ class Delivering:
         return self._book.profile(entry.record).window_of("email", at_most_once=entry.loaded.file.at_most_once)
 
     def close(self) -> None:
-        """Wait for answers that are still to come, break off what is too late, and write what has come.
+        """Wait for outstanding answers, abort the attempts that take too long, and write all outcomes.
 
-        Nothing that this process has marked is left without an end, where the store is there to take it.
+        Afterwards every delivery that this process has marked is settled, provided that the store is available.
         """
         if not self._left_behind.wait(LAST):
             self._channels("email").close()
@@ -203,7 +203,7 @@ class Delivering:
             entry=entry,
             sender=self._sender,
             completing=self._completing,
-            # asked for after they were read: not earlier than they were chosen
+            # taken after the deliveries were read, so it is not earlier than their `chosen_at`
             now=self._clock.campaign_clock(),
             pace=self._pace,
             go_on=lambda: not self._stop(),
@@ -212,7 +212,7 @@ class Delivering:
         )
 
     def _mark(self, entry: Entry, sending: Sending, waiting: Sequence[Delivery]) -> None:
-        """Tell people that the provider refuses us; take that back once it has taken what it had refused."""
+        """Mark the campaign as stuck if the provider refuses us; clear the mark once it takes what it had refused."""
         record, refusal = entry.record, sending.refusal
         marked = record.stuck_by.get(StuckBy.SENDER)
         if refusal is not None and _is_obstacle(refusal, sending, waiting):
@@ -225,9 +225,9 @@ class Delivering:
             self._campaigns.set_stuck(record.uid, StuckBy.SENDER, None)
 
     def _fails_too_much(self, entry: Entry, sending: Sending) -> bool:
-        """Whether this batch alone exceeds the error budget, so that the campaign is judged now and not at the end.
+        """Whether this batch alone exceeds the error budget: then the campaign is judged now, not at the slice's end.
 
-        Judging counts the whole campaign: one that was found to be within its budget is left alone for a while.
+        Judging counts over the whole campaign, so a pause follows each judgement (`JUDGING`, at least 1 s).
         """
         failed = sending.counts[DeliveryState.FAILED]
         budget = self._book.profile(entry.record).errors.budget
@@ -242,7 +242,7 @@ class Delivering:
         self._judged[entry.record.uid] = began + max(1.0, took / JUDGING)
 
     def _is_old(self, marked: Stuck) -> bool:
-        """Whether everything that was refused has been tried again since."""
+        """Whether the mark is so old that every refused delivery has been retried since."""
         return self._clock.system_now() - marked.since > 2 * millis(LONGEST_HELD)
 
     def _outgoing(self, prefix: str, after: str, until: str, most: int) -> list[Delivery]:
@@ -250,7 +250,11 @@ class Delivering:
 
 
 def _is_obstacle(refusal: Retry, sending: Sending, waiting: Sequence[Delivery]) -> bool:
-    """Whether a person should be told: at once of what only a person mends, of an outage at its second try."""
+    """Whether the refusal needs a person.
+
+    A refusal that only a person can fix counts at once, an outage at the second try. An `UNSURE` refusal counts while
+    the provider has taken no mail of the batch.
+    """
     if refusal.cause is Cause.PROVIDER:
         return not sending.taken and any(one.held > 0 for one in waiting)
     return refusal.cause is Cause.US or not sending.taken
@@ -264,15 +268,15 @@ def _sentence(refusal: Retry) -> str:
 
 
 def window_size(most: int, pace: float) -> int:
-    """Deliveries of the next window: up to `most`, and what begins within `AHEAD` at `pace` (mails/s)."""
+    """Return the size of the next window: what begins within `AHEAD` s at `pace` (mails/s), at most `most`."""
     return min(most, max(FEWEST, int(pace * AHEAD)))
 
 
 def read_size(pace: float) -> int:
-    """Deliveries that are read at once: no more than twice what one turn sends at `pace` (mails/s)."""
+    """Return how many deliveries to read at once: twice what one turn sends at `pace` (mails/s), within limits."""
     return min(READ_AHEAD, max(LEAST_READ, int(2 * pace * LONGEST)))
 
 
 def _behind(found: list[Delivery], prefix: str, page: int) -> str | None:
-    """The cursor behind a page of deliveries; None where it was the last one."""
+    """Return the cursor behind a page of deliveries; None after the last page."""
     return found[-1].id.removeprefix(prefix) if len(found) == page else None

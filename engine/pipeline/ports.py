@@ -1,6 +1,6 @@
-"""What the use cases need of the stores: small protocols, written by the consumer.
+"""Define the protocols through which the use cases reach the stores, one small protocol per need.
 
-The methods say what they do where they are implemented, in `engine.stores`.
+The implementations in `engine.stores` document the methods.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from engine.predicate.compiled import EventFacts, EventQuery
 
 
 class UserReads(Protocol):
-    """Users, by key range."""
+    """Read users by key range or by key."""
 
     def read_range(
         self, workspace: str, first: str, until: str, limit: int, projection: Mapping[str, int] | None = None
@@ -35,7 +35,7 @@ class UserReads(Protocol):
 
 
 class EventReads(Protocol):
-    """Stored events, for the predicates that need them."""
+    """Read stored events for the predicates that need them."""
 
     def fetch(
         self, keys: Sequence[str], queries: Sequence[EventQuery], as_of: Instant, *, adjacent: bool = False
@@ -43,7 +43,7 @@ class EventReads(Protocol):
 
 
 class StayStore(Protocol):
-    """Enrolments: what a look reads, and what a decision writes."""
+    """Read the enrolments that an evaluation needs, and write its decisions."""
 
     def latest(self, workspace: str, campaign: str, first: str, last: str) -> dict[str, Enrolment]: ...
     def latest_of(self, campaign: str, users: Sequence[str]) -> dict[str, Enrolment]: ...
@@ -68,7 +68,7 @@ class StayStore(Protocol):
 
 
 class DeliveryStore(Protocol):
-    """Deliveries inside the enrolments."""
+    """Read and write the deliveries, which are part of the enrolment documents."""
 
     def outgoing(self, prefix: str, after: str, until: str, now: Instant, limit: int) -> list[Delivery]: ...
     def first_campaign(self, now: Instant, leave_out: Sequence[str], in_hands_of: Sequence[str] = ()) -> str | None: ...
@@ -83,7 +83,7 @@ class DeliveryStore(Protocol):
 
 
 class SuppressionStore(Protocol):
-    """Addresses to which nothing is sent any more."""
+    """Addresses to which the engine no longer sends."""
 
     def among(self, workspace: str, addresses: Iterable[str]) -> set[str]: ...
     def get(self, workspace: str, address: str) -> Suppression | None: ...
@@ -170,14 +170,14 @@ class CampaignStore(Protocol):
 
 
 class FailureStore(Protocol):
-    """Where failures are noted (`engine.stores.process_failures`)."""
+    """Record the failures of process loops (`engine.stores.process_failures`)."""
 
     def note(self, process: str, loop: str, reason: str, times: int = 1) -> None: ...
     def clear(self, process: str, loop: str) -> None: ...
 
 
 class Debts(Protocol):
-    """Campaigns that owe everybody an evaluation (`engine.stores.owed_passes`)."""
+    """Campaigns that still have to evaluate everybody (`engine.stores.owed_passes`)."""
 
     def owe(self, uid: str) -> None: ...
     def read(self) -> Mapping[str, int]: ...
@@ -185,76 +185,76 @@ class Debts(Protocol):
 
 
 class Doorbell(Protocol):
-    """Wakes the clock; a ring may be lost."""
+    """Wake up the clock; a wake-up may be lost."""
 
     def ring(self) -> None: ...
 
 
 class Messenger(Protocol):
-    """Says "look at this" to the actors; a message may be lost, late or doubled."""
+    """Enqueue work for the actors; a message may be lost, delayed or duplicated."""
 
     def process(self, pieces: Sequence[tuple[str, str]]) -> None:
-        """Ring deciding slices, as (slice id, lane)."""
+        """Enqueue deciding slices, given as (slice id, lane)."""
 
     def deliver(self, pieces: Sequence[tuple[str, str]]) -> None:
-        """Ring delivering slices, as (slice id, lane)."""
+        """Enqueue delivering slices, given as (slice id, lane)."""
 
     def plan(self, run_id: str) -> None:
-        """Ask for a run to be cut into slices."""
+        """Enqueue the cutting of a run into slices."""
 
     def finish(self, run_id: str) -> None:
-        """Ask whether a run is decided."""
+        """Enqueue the check whether a run is decided."""
 
     def look(self) -> None:
-        """Ask for looks at the users who changed."""
+        """Enqueue the evaluation of the users who changed."""
 
     def warm(self, workspace: str) -> None:
-        """Ask for the user cache of a workspace to be loaded."""
+        """Enqueue the loading of a workspace's user cache."""
 
     def index(self, requests: Sequence[str], *, in_turn: bool = False) -> None:
-        """Ask for these requests (ids) to be done; `in_turn` whatever goes on."""
+        """Enqueue these index requests (ids); with `in_turn` the worker does them even while mails go out."""
 
 
 class Tick(Protocol):
-    """One tick (`engine.pipeline.ticking`)."""
+    """Run one tick of the clock (`engine.pipeline.ticking`)."""
 
     def run(self) -> int: ...
 
 
 class NamedLeases(Protocol):
-    """Named leases."""
+    """Take and give up named leases."""
 
     def hold(self, name: str, owner: str, lease: timedelta) -> int | None: ...
     def give_up(self, name: str, owner: str) -> None: ...
 
 
 class LeaseReads(Protocol):
-    """Which named leases last."""
+    """List the named leases that are still valid."""
 
     def living(self, prefix: str, grace: timedelta) -> list[str]: ...
 
 
 class Heard(Protocol):
-    """The bell, as the clock hears it."""
+    """Wait for a wake-up of the clock."""
 
     def wait(self, longest: timedelta) -> bool: ...
 
 
 class AudienceCounts(Protocol):
-    """Counts inside MongoDB, for filters that it answers exactly."""
+    """Count users inside MongoDB, for filters that MongoDB answers exactly."""
 
     def count(self, workspace: str, query: Mapping[str, Any]) -> int: ...
 
 
 class StayCounts(Protocol):
-    """Counts over enrolments."""
+    """Count over enrolments."""
 
     def of(self, prefix: str) -> CampaignCounts: ...
     def failures(self, prefix: str) -> list[FailureCount]: ...
 
 
 class Poison(Protocol):
-    """What becomes of suspects (`engine.pipeline.reconcile`)."""
+    """Apply the poison rule to suspect slices (`engine.pipeline.reconciling`)."""
 
     def users_left(self, piece: Slice) -> int: ...
     def treat(self, slice_id: str) -> None: ...

@@ -1,8 +1,9 @@
 """Send the deliveries of one batch window by window: compose, mark, send, settle.
 
-`attempting` is durable before the provider is called. The next window is marked when most of the one before has begun,
-and what has come by then is written together with that mark: MongoDB is waited for once a window, and an answer that is
-late holds up nothing. Whatever ends a batch, each window that was marked gets its end (`LeftBehind`).
+A delivery is durably `attempting` before `Sending` calls the provider. `Sending` marks the next window once most mails of
+the previous one have begun. The same ordered bulk write settles the answers that have arrived by then: a window costs
+one round trip to MongoDB, and a late answer delays nothing. However a batch ends, every marked window is settled:
+`LeftBehind` takes over the windows that are still open.
 """
 
 from __future__ import annotations
@@ -43,28 +44,28 @@ from engine.pipeline.telling import tell, tell_bounce
 from engine.pipeline.working import Hold, LeaseLost
 
 MOST_ATTEMPTS: Final = 12
-"""Attempts of one delivery before it fails as `retries_exhausted`: with back-off half a day to a day."""
+"""Attempts of one delivery before it fails as `retries_exhausted`; with back-off they take half a day to a day."""
 
 LONGEST_BACKOFF: Final = timedelta(hours=4)
-"""The longest pause between two attempts: RFC 5321 4.5.4.1 asks for two to three hours after the first tries."""
+"""Longest pause between two attempts. RFC 5321 4.5.4.1 asks for two to three hours after the first tries."""
 
 LONGEST_HELD: Final = timedelta(minutes=10)
-"""The longest pause of a delivery whose refusal is not the recipient's: once it is mended, all goes on soon."""
+"""Longest pause after a refusal that the recipient did not cause: deliveries resume soon after the cause is fixed."""
 
 
 SMOOTHING: Final = 0.5
-"""Weight of the newest window in the pace."""
+"""Weight of the newest window in the running average of the pace."""
 
 FASTER: Final = 2.0
-"""By how much one window may raise the pace: a burst that free connections take at once says little."""
+"""Largest factor by which one window may raise the pace: a burst into idle connections proves little."""
 
 LOW: Final = 0.25
-"""Share of a window that may still wait when the next one is marked, so that no connection is idle meanwhile."""
+"""Share of a window that may still wait when `Sending` marks the next one, so that no connection idles meanwhile."""
 
 
 @dataclass(slots=True)
 class Window:
-    """Deliveries marked with `token`, with their mails by stay, on their way."""
+    """A window on its way: deliveries marked with `token`, and their mails by enrolment id."""
 
     token: str
     deliveries: Sequence[Delivery]
@@ -73,7 +74,7 @@ class Window:
 
 
 class Answered(NamedTuple):
-    """Deliveries that were sent under `token`, with what the provider said by campaign time `at`; not yet settled."""
+    """Outcomes of deliveries sent under `token`, collected at campaign time `at` and not yet settled."""
 
     token: str
     outcomes: Sequence[tuple[Delivery, Outcome]]
@@ -81,14 +82,17 @@ class Answered(NamedTuple):
 
 
 class Sending:
-    """The windows of one batch, under the lease of its slice and marked by `sender`.
+    """Send the windows of one batch, under the lease of its slice and marked by `sender`.
 
-    `now` gives campaign time, `suppressed` are addresses of the batch that bounced; `go_on` says whether there is time
-    to begin another mail, `singly` that a window waits for the answers to the one before. `pace` is how many mails a
-    second the provider let this thread begin, `counts` what has been settled, by the names of the telemetry contract.
-    `refusal` is the last answer that was not about a recipient, `taken` whether the provider has taken a mail of this
-    batch, `mended` whether one that it had refused before for such a cause. `not_begun` are stays whose mail was marked
-    and not begun.
+    Parameters: `now` returns campaign time. `suppressed` holds the addresses of the batch that bounced. `go_on` says
+    whether there is time to begin another mail. With `singly` a window waits for all its answers before the next one
+    is sent.
+
+    Results: `pace` is the number of mails per second that the provider let this thread begin. `counts` holds the
+    settled deliveries by the names of the telemetry contract. `refusal` is the last answer that was not about a
+    recipient. `taken` says whether the provider accepted a mail of this batch. `mended` says whether the provider
+    accepted a mail that had been put off for a cause other than its recipient. `not_begun` holds the ids of the
+    enrolments whose mail was marked but not begun.
     """
 
     def __init__(
@@ -134,14 +138,14 @@ class Sending:
 
     @property
     def finished(self) -> bool:
-        """Whether every window has come back and is written."""
+        """Whether every window is answered and settled."""
         return not self._windows and not self._answered
 
     def window(self, waiting: Sequence[Delivery], documents: Mapping[str, Document]) -> None:
-        """Send a window, and settle with its mark what has come of those before; returns once most of it has begun.
+        """Mark and send a window, and settle earlier answers in the same write; return once most of it has begun.
 
-        `documents` are the users by key. Raises `LeaseLost` where the lease has run out: nothing is sent then, and
-        nothing marked, if it is noticed before.
+        `documents` are the users by key. Raises `LeaseLost` if the lease has run out. Nothing is sent then. Nothing is
+        marked either, if the check before the write notices it.
         """
         envelopes = self._composed(waiting, documents)
         asked = [one for one in waiting if one.id in envelopes]
@@ -155,9 +159,9 @@ class Sending:
                 return
             passage("deliver.marked", marked)
             if self._clock.monotonic() >= self._hold.until:
-                raise LeaseLost  # noqa: TRY301 - as anything else that ends it here
+                raise LeaseLost  # noqa: TRY301 - handled like every other exception here
             passage("deliver.sending", marked)
-        except BaseException:  # raised again: whatever it was, nothing has begun, and the mark may be there
+        except BaseException:  # raised again; no mail has begun, but the marks may be in the database
             self._came(token, [(one, NotBegun()) for one in asked])
             raise
         began = self._clock.monotonic()
@@ -171,25 +175,25 @@ class Sending:
             flight.wait_for_all(left)
         else:
             flight.wait(int(len(going) * LOW), left)
-        if self._clock.monotonic() < self._hold.over_at:  # else nothing more is begun, whatever the provider would take
+        if self._clock.monotonic() < self._hold.over_at:  # later, nothing begins: no measure of the pace
             self.pace = paced(self.pace, len(going) - flight.waiting, self._clock.monotonic() - began)
         self._gather()
 
     def finish(self, within: float) -> None:
-        """Wait up to `within` seconds for what is still on its way, and write what has come."""
+        """Wait up to `within` seconds for outstanding answers, then settle those that have arrived."""
         until = self._clock.monotonic() + within
         for window in self._windows:
             window.flight.wait_for_all(max(0.0, until - self._clock.monotonic()))
         self.catch_up()
 
     def catch_up(self) -> None:
-        """Write what has come."""
+        """Settle the answers that have arrived."""
         self._gather()
         if self._answered:
             self._write([], "")
 
     def _gather(self) -> None:
-        """Take what has come back."""
+        """Collect the outcomes that have arrived from all windows."""
         come = False
         for window in [*self._windows]:
             came = [(window.deliveries[place], outcome) for place, outcome in window.flight.take()]
@@ -209,7 +213,7 @@ class Sending:
         self.not_begun.update(one.id for one, outcome in judged if isinstance(outcome, NotBegun))
 
     def hold(self, waiting: Sequence[Delivery], refusal: Retry) -> None:
-        """Put off what was not tried, since the provider refuses us: not one of it would be taken now."""
+        """Put off deliveries that were not tried: the provider refuses us and would not take any of them now."""
         held: dict[timedelta, list[Delivery]] = {}
         for one in waiting:
             held.setdefault(_pause(refusal, one.held), []).append(one)
@@ -218,7 +222,7 @@ class Sending:
         self.counts["retried"] += len(waiting)
 
     def _hear(self, judged: Sequence[tuple[Delivery, Outcome]], envelopes: Mapping[str, Envelope]) -> None:
-        """See what a window says beyond its mails: that we are refused, and which addresses are dead."""
+        """Note whether the provider refuses us, and which addresses are dead."""
         for one, outcome in judged:
             match outcome:
                 case Sent():
@@ -233,20 +237,20 @@ class Sending:
                     pass
 
     def _suppress(self) -> None:
-        """Suppress dead addresses before their deliveries settle, so that no crash loses one."""
+        """Suppress dead addresses before their deliveries settle, so that a crash cannot lose one."""
         if self._dead:
             self._suppressions.add(self._entry.record.workspace, self._dead)
             self._dead = []
             passage("deliver.suppressed")
 
     def _judged(self, outcome: Outcome) -> Outcome:
-        """An answer that left open whom it is about is about the recipient once the provider takes others' mails."""
+        """Blame the recipient for an `UNSURE` refusal (`Failed`) once the provider has taken another mail of the batch."""
         if isinstance(outcome, Retry) and outcome.cause is Cause.UNSURE and self.taken:
             return Failed(outcome.reason)
         return outcome
 
     def _composed(self, waiting: Sequence[Delivery], documents: Mapping[str, Document]) -> dict[str, Envelope]:
-        """What can be sent, by the id of the stay; what cannot settles at once as skipped or failed, or waits."""
+        """Return the mails to send, by enrolment id; settle or put off the deliveries for which there is none."""
         envelopes: dict[str, Envelope] = {}
         held: list[Delivery] = []
         ended: dict[Settled, list[Delivery]] = {}
@@ -277,7 +281,7 @@ class Sending:
         return envelopes
 
     def _write(self, waiting: Sequence[Delivery], token: str) -> set[str]:
-        """In one write: what has come, equal ends together, and the mark of those that are to go."""
+        """Settle the collected answers and mark `waiting` in one write; return the ids that are now marked."""
         self._suppress()
         ends = [(answered, end, some) for answered in self._answered for end, some in _ends(answered)]
         written = [_written(answered, end, some) for answered, end, some in ends]
@@ -297,13 +301,13 @@ class Sending:
 
 
 def paced(before: float, begun: int, seconds: float) -> float:
-    """The pace (mails/s) after a window of which `begun` mails were begun within `seconds`."""
+    """Return the pace (mails/s) after a window of which `begun` mails were begun within `seconds`."""
     now = min(max(1, begun) / max(0.001, seconds), FASTER * before)
     return (1 - SMOOTHING) * before + SMOOTHING * now
 
 
 def _ends(answered: Answered) -> list[tuple[Settled | Retry | NotBegun, list[Delivery]]]:
-    """Deliveries by what they came to: settled, to be tried later, or as they were."""
+    """Group deliveries by their end: settled, to be retried later, or not begun."""
     alike: dict[tuple[Outcome, Cause | None, str, int, int], list[Delivery]] = {}
     for one, outcome in answered.outcomes:
         cause = outcome.cause if isinstance(outcome, Retry) else None
@@ -326,12 +330,12 @@ def _written(answered: Answered, end: Settled | Retry | NotBegun, some: Sequence
 
 
 def _pause(refusal: Retry, held: int) -> timedelta:
-    """How long a delivery waits that was put off `held` times in a row for a cause that is not the recipient's."""
+    """Return the pause of a delivery put off `held` times in a row for a cause other than its recipient."""
     return max(refusal.after, min(LONGEST_HELD, refusal.after * (1 << min(held, 16))))
 
 
 def _end(outcome: Outcome, message: str, attempts: int, held: int, now: Instant) -> Settled | Retry | NotBegun:
-    """How an outcome ends a delivery that had `attempts` before this one, or after which pause it is tried again."""
+    """Return how an outcome ends a delivery with `attempts` earlier attempts, or the pause until its retry."""
     match outcome:
         case NotBegun():
             return outcome
@@ -348,5 +352,5 @@ def _end(outcome: Outcome, message: str, attempts: int, held: int, now: Instant)
         case Retry(after, reason, cause):
             if attempts + 1 >= MOST_ATTEMPTS:
                 return Settled(message, DeliveryState.FAILED, now, "retries_exhausted", attempts + 1)
-            # The channel's pause, doubled with each attempt so far: an outage of hours must not use the attempts up.
+            # Double the channel's pause with each attempt so far: an outage of hours must not use up the attempts.
             return Retry(max(after, min(LONGEST_BACKOFF, after * 2**attempts)), reason, cause)

@@ -1,6 +1,6 @@
-"""What access paths, the feed and the looks need of the stores: small protocols, written by the consumers.
+"""Define the protocols through which access paths, the feed and re-evaluation reach the stores.
 
-The methods say what they do where they are implemented, in `engine.stores`.
+The implementations in `engine.stores` document the methods.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from engine.predicate.fields import Catalogue, Row
 
 
 class RangeReads(Protocol):
-    """The users, as access paths read them (`engine.stores.users`)."""
+    """Read users for access paths (`engine.stores.users`)."""
 
     def read_range(
         self, workspace: str, first: str, until: str, limit: int, projection: Mapping[str, int] | None = None
@@ -38,14 +38,14 @@ class RangeReads(Protocol):
 
 
 class ListReads(Protocol):
-    """The members of the lists of one workspace (`engine.stores.lists`)."""
+    """Read the members of one workspace's lists (`engine.stores.lists`)."""
 
     def read_range(self, workspace: str, name: str, first: str, until: str, limit: int) -> list[str]: ...
     def size(self, workspace: str, name: str) -> int: ...
 
 
 class Search(Protocol):
-    """The users' index (`engine.stores.search_index`)."""
+    """The users' index in Elasticsearch (`engine.stores.search_index`)."""
 
     def ids(
         self, query: Mapping[str, Any], workspace: str, first: str, until: str, size: int, index: str | None = None
@@ -57,9 +57,11 @@ class Search(Protocol):
 
 
 class CachedRows(Protocol):
-    """Rows from the user cache, up to the bound `until` behind the last whole bucket; `hits` had not to be loaded.
+    """One batch of rows from the user cache.
 
-    `changes` is the workspace's counter of refreshes when they were read (None where Redis did not tell).
+    The rows end at the bound `until`, just behind the last bucket that was read. `hits` counts the rows that were
+    already cached. `changes` is the workspace's counter of refreshes at the time of the read (None if Redis did not
+    answer).
     """
 
     @property
@@ -73,7 +75,7 @@ class CachedRows(Protocol):
 
 
 class UserCache(Protocol):
-    """The user cache, as the engine uses it; nothing of it raises where Redis is away."""
+    """The user cache; no method raises if Redis is away."""
 
     def scan(
         self, workspace: str, first: str, until: str, fields: frozenset[str], catalogue: Catalogue
@@ -94,7 +96,7 @@ class UserCache(Protocol):
 
 
 class FeedStore(Protocol):
-    """How far the feed is (`engine.stores.feeds`)."""
+    """The feed's progress (`engine.stores.feeds`)."""
 
     def read(self) -> FeedState: ...
     def save(self, position: int, token: str) -> None: ...
@@ -109,7 +111,7 @@ class FeedStore(Protocol):
 
 
 class Batch(Protocol):
-    """One micro-batch of the users' changes."""
+    """One micro-batch of changes to users."""
 
     @property
     def changes(self) -> Sequence[Changed]: ...
@@ -131,7 +133,7 @@ class Stream(Protocol):
 
 
 class LookStore(Protocol):
-    """Looks that wait (`engine.stores.looks`)."""
+    """Re-evaluation requests and dirty ranges that wait (`engine.stores.looks`)."""
 
     def add(self, names: Mapping[str, frozenset[str]], mark: str) -> None: ...
     def add_ranges(self, names: Mapping[str, frozenset[str]], mark: str) -> None: ...
@@ -158,13 +160,13 @@ class RateStore(Protocol):
 
 
 class Suspects(Protocol):
-    """What the clock asks of looks (`engine.pipeline.looking`)."""
+    """The clock's view of re-evaluation requests (`engine.pipeline.looking`)."""
 
     def suspects(self) -> int: ...
     def waiting(self, now: Instant) -> bool: ...
 
 
 class Recheck(Protocol):
-    """Asks for another look where a user of the cache changed while an old row was decided on."""
+    """Request a re-evaluation of users who changed after the cache gave their rows to a decision."""
 
     def changed(self, workspace: str, rows: Sequence[Row], since: int | None) -> int: ...
