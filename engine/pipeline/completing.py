@@ -1,7 +1,7 @@
-"""End enrolments in the write that settles their last delivery, where `engine.completion` tells how they end.
+"""End enrolments in the write that settles their last delivery, if `engine.completion` says how they end.
 
-What that needs is asked when the ends are about to be written: the campaign goes on and no command has come since the
-sender read it, and the users were not deleted when the sender read them. In any other case the enrolment is due at its
+Just before the write, `Completing` checks three conditions: the campaign is live or draining, no command has come since
+the sender read it, and the users were not deleted when the sender read them. Otherwise the enrolment becomes due at its
 settling, and an evaluation decides.
 """
 
@@ -22,18 +22,18 @@ from engine.pipeline.ports import CampaignStore
 
 
 def is_known(document: Document | None) -> bool:
-    """Whether the user of a document as MongoDB has it exists and is not deleted."""
+    """Whether the user exists in MongoDB and is not deleted; `document` is None if there is no such user."""
     return document is not None and not document.get("deleted")
 
 
 class Completing:
-    """Says which deliveries are the last of their enrolments, so that settling them ends these."""
+    """Find the deliveries that are the last of their enrolments, so that settling them ends the enrolments."""
 
     def __init__(self, campaigns: CampaignStore) -> None:
         self._campaigns = campaigns
 
     def complete(self, entry: Entry, ends: Sequence[End], deliveries: Iterable[Delivery]) -> list[End]:
-        """`ends` with the completions that they bring; `deliveries` are those they name, of users who are known."""
+        """Return `ends` with their completions; `deliveries` are the ones that they name, all of known users."""
         settles = any(not isinstance(end, PutBack) for end in ends)
         if not settles or not self._may_complete(entry):
             return list(ends)
@@ -56,7 +56,7 @@ class Completing:
     def unsent(
         self, entry: Entry, ended: Mapping[Settled, Sequence[Delivery]], documents: Mapping[str, Document]
     ) -> list[Unsent]:
-        """Deliveries that settle without a send, by how they end; `documents` are the users by key, as just read."""
+        """Return the deliveries in `ended` (by their end) as `Unsent`; `documents` are the users by key, just read."""
         may = self._may_complete(entry)
         return [
             Unsent(
@@ -74,10 +74,10 @@ class Completing:
         return not asks_users(entry.compiled) and self._stands(entry.record)
 
     def _stands(self, record: CampaignRecord) -> bool:
-        """Whether the campaign goes on as it was read.
+        """Whether the campaign is live or draining, and unchanged since it was read.
 
-        A command that came since wants an evaluation; its run has to leave alone what is being attempted, and relies on
-        the settling to bring it up.
+        A command that came since then requires an evaluation. The run of that command skips the deliveries that are
+        being attempted, and relies on their settling to make the enrolments due.
         """
         now = self._campaigns.state_of(record.uid)
         return (
@@ -88,5 +88,5 @@ class Completing:
 
 
 def _completion(entry: Entry, settled: tuple[str, ...] | None, end: Settled) -> Completion | None:
-    """`settled` None: the enrolment has ended."""
+    """Return the completion, if any; `settled` is None if the enrolment has ended already."""
     return None if settled is None else completion(entry.compiled, settled, end.message, end.at)

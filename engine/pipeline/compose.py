@@ -1,4 +1,4 @@
-"""From a delivery, its message and the user as MongoDB has it now, to the mail that is sent, or why none is."""
+"""Compose the mail of a delivery from its message and its user, or say why none is sent."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from engine.pipeline.book import Entry
 from engine.pipeline.letterhead import failure_reason, letter_of, sender_of
 
 KEPT: Final = 1_000
-"""Messages whose templates are kept ready in a process: some 10 kB each."""
+"""Messages whose prepared templates a process caches; some 10 kB each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """It is not sent, and why."""
+    """The delivery is not sent, for `reason`."""
 
     reason: SkipReason
 
@@ -37,25 +37,25 @@ class Skip:
 Composed: TypeAlias = Envelope | Skip | Failed | Retry
 
 NO_SENDER: Final = timedelta(minutes=1)
-"""How long a mail waits that has no sender: until a person names one."""
+"""First pause of a mail without a sender. The engine retries it until a person names one."""
 
 
 def recipient_of(document: Document) -> str | None:
-    """The envelope address of a user; None where there is none that could be used."""
+    """Return the envelope address of a user; None if the user has no usable address."""
     address = document.get("email")
     return envelope_address(address) if isinstance(address, str) else None
 
 
 class Composing:
-    """Composes mails; what is the same for all users of a message is made once per revision of its campaign."""
+    """Compose mails; prepare the parts that all users of a message share once per revision of its campaign."""
 
     def __init__(self, bounces: str = "") -> None:
-        """`bounces` is the envelope sender of mails whose campaign and workspace name none; empty: the sender."""
+        """`bounces` is the envelope sender of mails whose campaign and workspace name none; if empty, the sender is."""
         self._bounces = bounces
         self._mailings: OrderedDict[tuple[str, int, str], Mailing] = OrderedDict()
 
     def projection(self, entry: Entry) -> Mapping[str, int]:
-        """What mails of a campaign need of a user document."""
+        """Return the projection of the user fields that the mails of a campaign need."""
         paths = {path: 1 for message in entry.loaded.file.messages for path in self._mailing(entry, message).paths}
         return dict.fromkeys(ALWAYS, 1) | paths
 
@@ -69,10 +69,11 @@ class Composing:
         sent_at: Instant,
         suppressed: Collection[str] = (),
     ) -> Composed:
-        """The mail of one delivery. `document` is the user, read from MongoDB just before: consent is never cached.
+        """Return the mail of one delivery, or the reason why it is skipped, fails or waits.
 
-        `now` is campaign time, `sent_at` system time, for the Date header; `suppressed` are addresses of the batch that
-        bounced. What is the user's own (consent, address) is a skip and no failure.
+        `document` is the user, read from MongoDB just before, because consent is never cached. `now` is campaign time.
+        `sent_at` is system time, for the Date header. `suppressed` holds the addresses of the batch that bounced. A
+        reason that lies with the user (consent, address) is a skip, not a failure.
         """
         message = entry.message(one.message)
         if message is None:
@@ -100,7 +101,7 @@ class Composing:
     def _mailing(self, entry: Entry, message: Message) -> Mailing:
         place = (entry.record.uid, entry.record.revision, message.name)
         known = self._mailings.get(place)
-        if known is None or known.catalogue is not entry.catalogue:  # a workspace's sender and locale may be edited
+        if known is None or known.catalogue is not entry.catalogue:  # an edit may change its sender or locale
             letter = letter_of(entry.loaded, entry.record.name, message, self._bounces)
             known = self._mailings[place] = Mailing(letter, message.name, entry.catalogue)
             while len(self._mailings) > KEPT:
@@ -118,9 +119,9 @@ def trial(
     sent_at: Instant,
     bounces: str = "",
 ) -> Envelope:
-    """The mail of a message as `document`'s user would get it, addressed to `recipient`: `campaign test-send`.
+    """Return the mail of a message for `document`'s user, but addressed to `recipient`; used by `campaign test-send`.
 
-    Raises `WrongCall` where it cannot be made.
+    Raises `WrongCall` if the mail cannot be composed.
     """
     message = entry.message(message_name)
     if message is None:

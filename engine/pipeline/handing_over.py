@@ -1,6 +1,7 @@
-"""Hand over: what a deciding slice chooses gets delivering slices at once, so that mails go out while it goes on.
+"""Create delivering slices while a deciding slice still runs, so that mails go out before it ends.
 
-Each is small, for whoever is free. What is left without one (a crash, a look, a retry) gets it from the clock.
+Each delivering slice is small, so that any free worker can take it. The clock creates slices for deliveries that get
+none here (after a crash, a re-evaluation or a retry).
 """
 
 from __future__ import annotations
@@ -15,21 +16,24 @@ from engine.pipeline.ports import SliceStore
 from engine.pipeline.working import Hold
 
 PART: Final = 2_000
-"""Deliveries of a delivering slice: a second or two of one thread, where the provider is quick."""
+"""Deliveries of a delivering slice: a second or two of one thread if the provider is quick."""
 
 WORTH: Final = 500
-"""Deliveries that are worth a slice before the deciding slice ends."""
+"""Fewest deliveries that get a slice before the deciding slice ends."""
 
 
 class HandingOver:
-    """Makes delivering slices of what deciding slices have chosen."""
+    """Create delivering slices for the deliveries that deciding slices have chosen."""
 
     def __init__(self, slices: SliceStore, clock: Clock) -> None:
         self._slices = slices
         self._clock = clock
 
     def chosen(self, hold: Hold, first: str, cursor: str | None, count: int) -> None:
-        """Note that `count` deliveries were chosen from bound `first` to `cursor` (None: to the end of the slice)."""
+        """Note `count` chosen deliveries from bound `first` to `cursor`; create slices once enough of them wait.
+
+        A `cursor` of None means the end of the slice: then every chosen delivery gets its slice.
+        """
         if count and hold.chosen_from is None:
             hold.chosen_from = first
         hold.chosen += count
@@ -52,7 +56,10 @@ class HandingOver:
 
 
 def _behind(cursor: str) -> str:
-    """The bound behind every enrolment up to a cursor: a suffix `h/u`, an enrolment `h/u/entry`, or a bound itself."""
+    """Return the bound behind every enrolment up to a cursor.
+
+    The cursor is a suffix `h/u`, an enrolment `h/u/entry`, or already a bound.
+    """
     match cursor.count("/"):
         case 0:
             return cursor

@@ -1,6 +1,6 @@
-"""What is still on its way when a slice ends: a provider that keeps an answer back holds up no slice and no worker.
+"""Settle the windows that are still open when their slice ends, so that a slow provider blocks no slice and no worker.
 
-A thread of the process settles it once the answer comes, under the sender's own lease.
+A thread of the process settles each window once its answers arrive, under the sender's own lease.
 """
 
 from __future__ import annotations
@@ -14,22 +14,25 @@ from engine.pipeline.sender import Sender
 from engine.telemetry.events import emit
 
 LOOK: Final = 0.1
-"""Seconds between two looks at what has come."""
+"""Seconds between two checks for new answers."""
 
 
 class Unfinished(Protocol):
-    """Windows of which somebody else takes care from here on."""
+    """Windows whose slice has ended before all their answers were settled."""
 
     @property
     def finished(self) -> bool:
-        """Whether everything has come and is written."""
+        """Whether every window is answered and settled."""
 
     def catch_up(self) -> None:
-        """Write what has come."""
+        """Settle the answers that have arrived."""
 
 
 class LeftBehind:
-    """The windows that outlive their slices. `outages` are what the store raises that is away: it is asked again."""
+    """Hold the windows that outlive their slices, and settle them.
+
+    `outages` are the exceptions of a store that is away; after one of them the thread tries again.
+    """
 
     def __init__(self, sender: Sender, outages: tuple[type[BaseException], ...]) -> None:
         self._sender = sender
@@ -39,7 +42,7 @@ class LeftBehind:
         self._thread: threading.Thread | None = None
 
     def adopt(self, one: Unfinished) -> None:
-        """Take care of windows; what has come by now is written before this returns, if the store is there."""
+        """Take over windows. Settle the answers that have arrived before returning, if the store is available."""
         self._catch_up(one)
         if one.finished:
             return
@@ -50,16 +53,16 @@ class LeftBehind:
                 self._thread.start()
 
     def wait(self, within: float) -> bool:
-        """Wait until nothing is left, for at most `within` seconds; gives whether nothing is."""
+        """Wait up to `within` seconds until no window is open; return whether none is."""
         until = time.monotonic() + within
         while (thread := self._thread) is not None and (rest := until - time.monotonic()) > 0:
             thread.join(rest)
         return self._thread is None
 
     def close(self, within: float) -> None:
-        """Wait until nothing is left, and give the sender's lease up: nobody has to wait until it runs out.
+        """Wait up to `within` seconds until no window is open, then give up the sender's lease, so nobody waits for it.
 
-        Where something is left, or the store is away, the lease stays, and runs out by itself.
+        If a window stays open or the store is away, the lease stays and runs out by itself.
         """
         if self.wait(within):
             with suppress(*self._outages):
@@ -87,5 +90,5 @@ class LeftBehind:
             one.catch_up()
         except self._outages:
             return
-        except Exception as error:  # noqa: BLE001 - the others' answers must be written
+        except Exception as error:  # noqa: BLE001 - the answers of other windows must still be settled
             emit("engine.failed", process="left-behind", reason=type(error).__name__, error=error)

@@ -1,4 +1,4 @@
-"""Process a slice that decides: find, guard, evaluate, record, batch by batch."""
+"""Process a deciding slice batch by batch: find users, evaluate them, record the decisions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from engine.policy.models import Profile
 from engine.telemetry.events import emit
 
 MISSED: Final = "missed"
-"""What a reconciliation found that due times, crossings and looks should have found before."""
+"""Users that only the full pass found; due times, crossings and re-evaluation requests should have. Must be 0."""
 
 
 QUERY_OF_PATH: Final = {
@@ -47,19 +47,19 @@ QUERY_OF_KIND: Final = {
     SliceKind.DUE: "enrolments.due",
     SliceKind.IDLE: "enrolments.idle",
 }
-"""The named query whose batch size a slice tries out, by its path, and by its kind where it has none."""
+"""The named query whose batch size a slice tunes: by its access path, or by its kind if it has no path."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The looks of one batch, and the cursor behind them (None: the range ends here)."""
+    """The evaluations of one batch, and the cursor behind them (None: the range ends here)."""
 
     looks: Sequence[Look]
     cursor: str | None
 
 
 class Processing:
-    """The use case behind the actor `process_slice`."""
+    """Process deciding slices: the use case behind the actor `process_slice`."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Processing:
         self._pace: dict[tuple[str, str], float | None] = {}
 
     def run(self, slice_id: str) -> None:
-        """Work on one deciding slice; safe to call twice, late or for a slice that is gone."""
+        """Process one deciding slice; safe to call twice, late, or for a slice that is gone."""
         closed = self._worker.work(slice_id, self._guard, self._batch)
         if closed is None or closed.run is None:
             return
@@ -121,7 +121,7 @@ class Processing:
         profile = self._book.profile(entry.record)
         query = QUERY_OF_PATH[piece.path] if piece.path is not None else QUERY_OF_KIND[piece.kind]
         if campaign.queries:
-            query += " slow"  # a batch that reads events says nothing of one that does not
+            query += " slow"  # tuned apart: batches that read events take longer
         pace = (campaign.uid, query)
         size = self._tuner.choose(query, profile.batch.candidates, self._pace.get(pace))
         first = rest(piece)
@@ -151,7 +151,7 @@ class Processing:
         return Progress(cursor, counts)
 
     def _entry(self, hold: Hold) -> Entry:
-        """The campaign, as it was when the guard was last asked: once a pace, not once a batch."""
+        """Return the campaign as of the last guard check: read it once per `pace` of the worker, not once per batch."""
         if hold.entry is None or hold.entry[0] != hold.looked:
             hold.entry = (hold.looked, self._book.open(hold.piece.campaign))
         return hold.entry[1]
@@ -159,7 +159,7 @@ class Processing:
     def _looked(
         self, hold: Hold, entry: Entry, campaign: CompiledCampaign, profile: Profile, size: int
     ) -> tuple[str | None, Counter[str]]:
-        """Look at everybody of a range, or at stays."""
+        """Evaluate one batch: everybody in a range, or enrolments; return the cursor and the counts."""
         piece = hold.piece
         everybody = piece.kind is SliceKind.EVERYBODY
         batch = self._everybody(piece, entry, size) if everybody else self._with_stays(piece, entry, profile, size)
@@ -167,7 +167,7 @@ class Processing:
         decisions = self._deciding.evaluate(campaign, profile, looks, piece.as_of, dense=everybody)
         passage("slice.decided", (f"/{look.suffix}/" for look in looks))
         if self._clock.monotonic() >= hold.until:
-            raise LeaseLost  # what was read may be old by now: another worker may have gone on from here
+            raise LeaseLost  # the rows may be stale: another worker may have continued from here
         counts = self._deciding.record(campaign, Origin(piece.id, piece.as_of), looks, decisions, recheck=True)
         counts["users"] = len(looks)
         if everybody and piece.run is not None and kind_of_run(piece.run) == RunKind.RECONCILE:
@@ -175,7 +175,7 @@ class Processing:
         return batch.cursor, +counts
 
     def _everybody(self, piece: Slice, entry: Entry, size: int) -> Batch:
-        """The next users of the range with their latest stays: two adjacent range scans of MongoDB."""
+        """Read the next users of the range with their latest enrolments: two contiguous range scans of MongoDB."""
         documents = self._users.read_range(piece.workspace, rest(piece), piece.until, size, entry.projection)
         if not documents:
             return Batch((), None)
@@ -186,7 +186,7 @@ class Processing:
         return Batch(looks, suffixes[-1] if len(documents) == size else None)
 
     def _with_stays(self, piece: Slice, entry: Entry, profile: Profile, size: int) -> Batch:
-        """The next stays of the range, each user's latest, with their users."""
+        """Read the next enrolments of the range, each user's latest, with their users."""
         prefix = stay_prefix(piece.workspace, piece.campaign)
         after = prefix + (piece.first if piece.cursor is None else piece.cursor)
         until = prefix + piece.until
@@ -213,13 +213,13 @@ class Processing:
         return Batch(looks, cursor)
 
     def _forget_superseded(self, found: Sequence[Enrolment], newest: Mapping[str, Enrolment]) -> None:
-        """An ended stay that a newer one followed is not looked at again: a crash had left it due."""
+        """Clear the due time of ended enrolments that a newer one followed: a crash left them due."""
         old = [stay for stay in found if stay.user in newest and newest[stay.user].id != stay.id]
         self._stays.advance([StayChange(stay.id, stay.version, stay.revision, stay.idle_since, None) for stay in old])
 
 
 def _missed(look: Look, decision: Decision, as_of: Instant) -> bool:
-    """Whether a reconciliation found what neither time nor a change had brought up before it."""
+    """Whether a full pass found something that neither a due time nor a change had brought up before."""
     if look.stay is not None and look.stay.due_at is not None and look.stay.due_at <= as_of:
         return False
     inactive = isinstance(decision.outcome, Exit) and decision.outcome.reason is ExitReason.INACTIVE
@@ -228,5 +228,5 @@ def _missed(look: Look, decision: Decision, as_of: Instant) -> bool:
 
 
 def rest(piece: Slice) -> str:
-    """Where what is left of a slice of users begins."""
+    """Return the bound at which the unprocessed part of a slice of users begins."""
     return piece.first if piece.cursor is None else piece.cursor + AFTER

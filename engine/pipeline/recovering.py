@@ -1,4 +1,4 @@
-"""Recover deliveries that a dead sender left `attempting`: ask the channel, else follow the guarantee."""
+"""Recover deliveries that a dead sender left `attempting`: ask the channel, otherwise apply the guarantee."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from engine.telemetry.events import emit
 
 
 class Recovering:
-    """Settles attempts whose sender is gone, before anything else of their range is sent."""
+    """Settle or queue again the attempts of dead senders, before anything else of their range is sent."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Recovering:
         completing: Completing,
         sender: str,
     ) -> None:
-        """`sender` is this process as a sender: what it has marked is in its hands, whatever its lease says."""
+        """`sender` is the name of this process as a sender. It counts as living even if its lease has run out."""
         self._sender = sender
         self._users = users
         self._completing = completing
@@ -48,7 +48,7 @@ class Recovering:
         self._clock = clock
 
     def run(self, entry: Entry, found: Sequence[Delivery]) -> int:
-        """Settle the orphans among `found`; gives how many. What a living sender has marked is in its hands."""
+        """Recover the deliveries in `found` whose sender is dead; return how many. Skip those of living senders."""
         marked = [(one, token) for one in found if (token := one.token) is not None]
         living = {self._sender, *self._leases.living(SENDERS, GRACE)} if marked else set()
         orphans = [(one, token) for one, token in marked if sender_of(token) not in living]

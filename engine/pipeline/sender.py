@@ -1,7 +1,7 @@
 """The sender: a process that marks deliveries, and the lease that says it is alive.
 
-A mark names its sender. While the sender's lease lasts, what it marked is in its hands, whatever becomes of the slice
-that it was read under: slices end, are released and rerouted without a window being interrupted.
+A mark names its sender. While the sender's lease lasts, nobody else touches the deliveries that it marked, even if
+their slice ends. So a slice can end, be released or be rerouted without interrupting a window.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from engine.pipeline.ports import NamedLeases
 from engine.pipeline.working import MARGIN, LeaseLost
 
 SENDERS: Final = "sender/"
-"""What the names of senders' leases begin with."""
+"""Prefix of the names of senders' leases."""
 
 
 GRACE: Final = timedelta(seconds=5)
-"""How long a sender counts as living after its lease was seen to have run out: MongoDB may have been away."""
+"""How long a sender counts as living after its lease ran out: MongoDB may have been away."""
 
 
 def sender_of(token: str) -> str:
-    """The sender that a mark names."""
+    """Return the name of the sender in a mark."""
     return token.partition("|")[0]
 
 
 class Sender:
-    """This process as a sender. Its lease is taken before the first mark and renewed when half of it is over."""
+    """This process as a sender. It takes its lease before the first mark and renews it when half of it is over."""
 
     def __init__(self, leases: NamedLeases, clock: Clock, lease: timedelta) -> None:
         self.name = f"{SENDERS}{uuid4().hex[:16]}"
@@ -41,18 +41,18 @@ class Sender:
 
     @property
     def alive(self) -> bool:
-        """Whether the lease lasts, by this process's own clock and with a margin."""
+        """Whether the lease is valid, by this process's own clock and with a margin."""
         return self._clock.monotonic() < self._until
 
     def token(self) -> str:
-        """A mark for one window, under a lease that lasts. Raises `LeaseLost` where it cannot be had."""
+        """Return a mark for one window, under a valid lease. Raises `LeaseLost` if the lease cannot be held."""
         self.keep()
         if not self.alive:
             raise LeaseLost
         return f"{self.name}|{uuid4().hex[:12]}"
 
     def keep(self) -> None:
-        """Renew the lease where half of it is over."""
+        """Renew the lease if half of it is over."""
         with self._lock:
             began, length = self._clock.monotonic(), self._lease.total_seconds()
             if self._until - began > length * (0.5 - MARGIN):
@@ -61,7 +61,7 @@ class Sender:
                 self._until = began + length * (1 - MARGIN)
 
     def give_up(self) -> None:
-        """Everything that was marked has its end: nobody has to wait for this process."""
+        """Give up the lease once every marked delivery is settled, so nobody has to wait for this process."""
         with self._lock:
             if self.alive:
                 self._until = float("-inf")

@@ -1,8 +1,8 @@
 """Send the deliveries of one batch window by window: compose, mark, send, settle.
 
-A delivery is durably `attempting` before `Sending` calls the provider. `Sending` marks the next window once most mails of
-the previous one have begun. The same ordered bulk write settles the answers that have arrived by then: a window costs
-one round trip to MongoDB, and a late answer delays nothing. However a batch ends, every marked window is settled:
+A delivery is durably `attempting` before `Sending` calls the provider. `Sending` marks the next window once most mails
+of the previous one have begun. The same ordered bulk write settles the answers that have arrived by then: a window
+costs one round trip to MongoDB, and a late answer delays nothing. However a batch ends, every marked window is settled:
 `LeftBehind` takes over the windows that are still open.
 """
 
@@ -244,7 +244,7 @@ class Sending:
             passage("deliver.suppressed")
 
     def _judged(self, outcome: Outcome) -> Outcome:
-        """Blame the recipient for an `UNSURE` refusal (`Failed`) once the provider has taken another mail of the batch."""
+        """Turn an `UNSURE` refusal into `Failed` once the provider has taken a mail: it is then about the recipient."""
         if isinstance(outcome, Retry) and outcome.cause is Cause.UNSURE and self.taken:
             return Failed(outcome.reason)
         return outcome
