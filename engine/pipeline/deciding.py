@@ -1,4 +1,4 @@
-"""Decide a batch of looks of one campaign and write what came of it; deciding itself is `engine.decide`."""
+"""Evaluate a batch of users in one campaign and write the decisions; `engine.decide` makes each decision."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from engine.predicate.fields import Row
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One user to be looked at: the suffix, the row (None: no such user), and the latest stay."""
+    """One user to evaluate: the suffix, the row (None: no such user), and the latest enrolment."""
 
     suffix: str
     row: Row | None
@@ -29,14 +29,14 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Why these looks are made: the slice (or the batch of looks) that they belong to, and their `as_of`."""
+    """Origin of evaluations: the id of their slice (or of their batch of re-evaluation requests), and their `as_of`."""
 
     id: str
     as_of: Instant
 
 
 class Deciding:
-    """What slices and looks at changed users share: evaluate, then record."""
+    """Evaluate users, then record the decisions; slices and re-evaluation requests share it."""
 
     def __init__(self, campaigns: CampaignStore, events: EventReads, stays: StayStore, users: UserReads) -> None:
         self._users = users
@@ -53,9 +53,10 @@ class Deciding:
         *,
         dense: bool = False,
     ) -> list[Decision]:
-        """A decision for each look; events are read for those who need them.
+        """Return one decision per user in `looks`; read events for the users who need them.
 
-        `dense` tells that the looks are all users of their range, so that their events are read as a range too.
+        `dense` says that `looks` holds all users of a range. If at least half of them need events, the events are read
+        as a range too.
         """
         asked = [
             look.row.key for look in looks if look.row is not None and campaign.needs_events(look.row, look.stay, as_of)
@@ -82,10 +83,11 @@ class Deciding:
         *,
         recheck: bool = False,
     ) -> Counter[str]:
-        """Write decisions; gives what was done, by the names of the telemetry contract.
+        """Write decisions; return the counts of what was done, by the names of the telemetry contract.
 
-        With `recheck` whoever has changed since the rows were read is evaluated again: the look that the change brought
-        may have come and gone before this write. Looks of one user come one after another and need none.
+        With `recheck`, make enrolments due whose users changed since their rows were read: the re-evaluation that the
+        change requested may have finished before this write. Re-evaluations of one user run one after another and need
+        no recheck.
         """
         counts: Counter[str] = Counter()
         written: dict[str, Row] = {}
@@ -116,8 +118,8 @@ class Deciding:
         if changes:
             matched = self._stays.advance(changes)
             if matched < len(changes):
-                # Whoever came first may know less of the user or the campaign: what was read here must not be lost.
-                # A stay that has ended is looked at again for its conversion.
+                # The write that came first may rest on older data of the user or the campaign, so evaluate again.
+                # With a goal, also evaluate ended enrolments again, for their conversion.
                 self._stays.wake(self._stays.overtaken(changes), origin.as_of, left=campaign.goal is not None)
             self._tell_changes(campaign, origin, looks, changes, all_written=matched == len(changes))
             counts["exited"] += sum(change.exit is not None for change in changes)
@@ -134,9 +136,10 @@ class Deciding:
     def enter_alike(
         self, campaign: CompiledCampaign, origin: Origin, rows: Sequence[Row], *, recheck: bool = False
     ) -> Counter[str] | None:
-        """Enter users who match (in the order of their keys), all by one decision; those who were in are left alone.
+        """Enter matching users (in the order of their keys) by one shared decision; skip users who were in before.
 
-        None where the decision depends on the user; then nothing is written. `recheck` is that of `record`.
+        Return the counts, or None if the decision depends on the user; then nothing is written. `recheck` is that of
+        `record`.
         """
         known = {row.key: row for row in rows} if recheck else {}
         held: list[str] = []
@@ -175,17 +178,17 @@ class Deciding:
         return +counts
 
     def _again_after_command(self, campaign: CompiledCampaign, origin: Origin, entered: Collection[str]) -> None:
-        """Wake the enrolments (by id) that entered by what an edit, a resume or a cancel has overtaken.
+        """Make new enrolments (by id) due again if an edit, a resume or a cancel came after the campaign was read.
 
-        The run which that command made necessary may have passed their range before they were there. Who has ended by
-        the same write is woken too: an edit may let in again, or count another conversion.
+        The run of that command may have passed their range before they existed. Enrolments that ended in the same write
+        become due too: an edit may let their users in again, or count another conversion.
         """
         found = self._campaigns.state_of(campaign.uid) if entered else None
         if found is not None and found.evaluation_wanted != campaign.evaluation_wanted:
             self._stays.wake(list(entered), origin.as_of, left=True)
 
     def _again_after_change(self, campaign: CompiledCampaign, origin: Origin, written: Mapping[str, Row]) -> None:
-        """Wake the enrolments (by id) whose users are no longer as they were read; with a goal, also ended ones."""
+        """Make enrolments (by id) due if their users changed since they were read; with a goal, also ended ones."""
         if not written:
             return
         found = self._users.read_keys([row.key for row in written.values()], {"rev": 1})
@@ -202,7 +205,10 @@ class Deciding:
         *,
         all_written: bool,
     ) -> None:
-        """Tell the skips among written changes; where another write came first, what stands now says which they are."""
+        """Log the skipped deliveries among written changes.
+
+        If another write came first for some of them, read the enrolments again to find the changes that were written.
+        """
         ended = {change.id: change.settled for change in changes if change.settled is not None}
         if not ended:
             return
@@ -219,24 +225,24 @@ def _tell(campaign: CompiledCampaign, skipped: Sequence[EndedDelivery]) -> None:
 
 
 def _skipped(origin: Origin, stay: Enrolment) -> EndedDelivery:
-    """The delivery that a new stay was opened with, settled in the same write."""
+    """Return the delivery that the first write of a new enrolment settled."""
     return EndedDelivery(stay.id, stay.user, stay.settled[-1], origin.as_of, origin.id)
 
 
 def _skipped_change(origin: Origin, stay: Enrolment, settled: Settled) -> EndedDelivery:
-    """A delivery that a look settled: the one that was on its way, or one that it chose and skipped at once."""
+    """Return a delivery that an evaluation settled: the open one, or one that it chose and skipped at once."""
     if stay.outgoing is None:
         return EndedDelivery(stay.id, stay.user, settled, origin.as_of, origin.id)
     return EndedDelivery(stay.id, stay.user, settled, stay.outgoing.chosen_at, stay.outgoing.slice)
 
 
 def _id_like(model: Enrolment) -> Callable[[tuple[str, str]], str]:
-    """Gives the id of a stay like `model` for (suffix, user key)."""
+    """Return a function from (suffix, user key) to the id of an enrolment like `model`."""
     return lambda pair: enrolment_id(model.workspace, model.campaign, pair[0], model.entry)
 
 
 def _opened(campaign: CompiledCampaign, origin: Origin, suffix: str, user: str, decision: Decision) -> Enrolment:
-    """The new stay that a decision opens, with what the same look chose."""
+    """Return the new enrolment that a decision opens, with the delivery that the decision chose."""
     as_of = origin.as_of
     entry = decision.enters or 1
     outgoing, settled, due_at = _choice(origin, decision)
@@ -262,7 +268,7 @@ def _opened(campaign: CompiledCampaign, origin: Origin, suffix: str, user: str, 
 
 
 def _changed(campaign: CompiledCampaign, origin: Origin, stay: Enrolment, decision: Decision) -> StayChange | None:
-    """What a decision writes on a stay; None where it says what is written already."""
+    """Return the change that a decision makes to an enrolment; None if it changes nothing."""
     if campaign.only_converts:
         if decision.converted_at is None and decision.holds_until == stay.due_at:
             return None
@@ -289,12 +295,15 @@ def _changed(campaign: CompiledCampaign, origin: Origin, stay: Enrolment, decisi
 
 
 def _converted(origin: Origin, stay: Enrolment, at: Instant | None, due_at: Instant | None) -> StayChange:
-    """The conversion of a stay that stays as it is otherwise: it has ended, or its campaign stands still."""
+    """Return a change that writes only a conversion and `due_at`.
+
+    The enrolment has ended, or its campaign is paused or has finished.
+    """
     return StayChange(stay.id, stay.version, stay.revision, origin.as_of, due_at, converted_at=at)
 
 
 def _exit(decision: Decision) -> ExitReason | None:
-    """Why the stay ends with this decision; None where it goes on."""
+    """Return why the enrolment ends with this decision; None if it continues."""
     match decision.outcome:
         case Exit(reason):
             return reason
@@ -305,7 +314,7 @@ def _exit(decision: Decision) -> ExitReason | None:
 
 
 def _choice(origin: Origin, decision: Decision) -> tuple[Outgoing | None, Settled | None, Instant | None]:
-    """The delivery that a decision puts on its way or settles at once, and when the stay is looked at next."""
+    """Return the delivery that a decision queues, the one that it settles at once, and the next due time."""
     outcome = decision.outcome
     if not isinstance(outcome, Send):
         return None, None, decision.holds_until

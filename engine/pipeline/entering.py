@@ -1,7 +1,7 @@
-"""Let users enter: the candidates of a range, by an access path, batch by batch.
+"""Let the candidates of a range enter, batch by batch, by an access path.
 
-Those who are in a campaign already are none of its business: what is due, what changed and what stands idle is found
-by its own index. So a pass costs what it finds, not how many are enrolled.
+It ignores users who are already enrolled: due, changed and idle enrolments are found by indexes of their own. So the
+cost of a pass depends on what it finds, not on how many users are enrolled.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from engine.predicate.compiled import Candidates
 from engine.predicate.fields import Row
 
 READ_US: Final = "read_us"
-"""Under this a slice's results tell the microseconds that its path took to read; the planner's rates come from it."""
+"""Key in a slice's results: microseconds that the access path took to read. The planner derives its rates from it."""
 
 TIMED: Final = "timed"
-"""Under this they tell how many users were read in those: whom the path itself gave, not what stood in for it."""
+"""Key in a slice's results: users read in that time by the path itself, not by a stand-in (`Found.timed`)."""
 
 MEASURED: Final = frozenset({READ_US, TIMED})
-"""What they tell the planner, and nobody else."""
+"""Keys of a slice's results that only the planner uses."""
 
 KEPT: Final = 256
-"""Compiled candidate sets kept in a process, some kilobytes each: one for each run that goes on."""
+"""Most compiled candidate sets that a process caches, some kilobytes each: one per open run."""
 
 
 class Entering:
-    """Batches of candidate slices."""
+    """Process the batches of candidate slices."""
 
     def __init__(
         self, finding: Finding, deciding: Deciding, stays: StayStore, recheck: Recheck | None, clock: Clock
@@ -56,11 +56,11 @@ class Entering:
     def batch(
         self, hold: Hold, entry: Entry, campaign: CompiledCampaign, profile: Profile, first: str, size: int
     ) -> tuple[str | None, Counter[str]]:
-        """One batch from suffix bound `first` on: the cursor behind it (None: the range ends) and what was done."""
+        """Process one batch from suffix bound `first`; return the cursor behind it (None: the range ends), counts."""
         piece = hold.piece
         wanted = self._candidates(campaign, piece.after, piece.as_of)
-        # The cached scan reads ahead and waits for nobody: by the wall, it would be charged with the work of the other
-        # threads of its interpreter. The other paths wait for their stores.
+        # The cached scan reads ahead and waits for nothing, so measure its processor time: wall time would include the
+        # work of the other threads of the interpreter. The other paths wait for their stores, so measure wall time.
         seconds = self._clock.worked if piece.path is AccessPath.CACHE else self._clock.monotonic
         began = seconds()
         found = self.finding.next(hold, entry, wanted, first, size)
@@ -91,7 +91,7 @@ class Entering:
         exact: bool,
         cached: bool,
     ) -> Counter[str]:
-        """Enter those of `rows` who are let in; what came from the cache is rechecked against the cache, afterwards."""
+        """Enter those of `rows` who may enter; `batch` later rechecks `cached` rows against the cache."""
         if exact and campaign.again_after is None:
             if self._clock.monotonic() >= hold.until:
                 raise LeaseLost
@@ -101,11 +101,11 @@ class Entering:
         looks = self._looks(campaign, rows)
         decisions = self._deciding.evaluate(campaign, profile, looks, origin.as_of)
         if self._clock.monotonic() >= hold.until:
-            raise LeaseLost  # what was read may be old by now: another worker may have gone on from here
+            raise LeaseLost  # the rows may be stale: another worker may have continued from here
         return self._deciding.record(campaign, origin, looks, decisions, recheck=not cached)
 
     def _looks(self, campaign: CompiledCampaign, rows: Sequence[Row]) -> list[Look]:
-        """Those who were never in; where a campaign is entered again, also those whose last stay has ended."""
+        """Return users who were never in; if the campaign allows re-entry, also those whose last enrolment ended."""
         suffixes = [suffix_of_user(row.key) for row in rows]
         known = self._stays.present(campaign.workspace, campaign.uid, suffixes)
         looks = [Look(suffix, row, None) for suffix, row in zip(suffixes, rows, strict=True) if suffix not in known]
@@ -134,5 +134,5 @@ def _key(row: Row) -> str:
 
 
 def _cursor(found: Found) -> str | None:
-    """The cursor whose `AFTER` is where the next batch begins."""
+    """Return the cursor behind a batch (the next bound is `cursor + AFTER`); None at the end of the range."""
     return None if found.then is None else found.then.removesuffix(AFTER)

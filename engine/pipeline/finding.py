@@ -1,7 +1,8 @@
-"""Find the candidates of a range by an access path: rows of users, batch by batch, in the order of the layout.
+"""Find the candidates of a range by an access path: rows of users, batch by batch, in key order.
 
-Every path reads at least everybody who may enter, and keeps those who may (`Candidates.living`). Paths that find users
-elsewhere (a list, Elasticsearch) read them from MongoDB; the cached scan reads the cache and nothing else.
+Every path reads at least all users who may enter, then keeps those who may (`Candidates.living`). The paths that find
+keys elsewhere (a list, Elasticsearch) read the users from MongoDB. The cached scan reads only the user cache, which
+loads the buckets that it misses from MongoDB.
 """
 
 from __future__ import annotations
@@ -22,16 +23,17 @@ from engine.predicate.compiled import Candidates
 from engine.predicate.fields import Catalogue, Row
 
 READS: Final = 4
-"""Batches that a cached scan reads as one where few match: a batch costs some milliseconds, 5,000 users of it five."""
+"""Most batches that a cached scan reads as one if few users match. A batch costs some ms; 5,000 cached users cost 5."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one step of a path gave.
+    """Result of one step of a path.
 
-    `rows` are the candidates, `read` is how many users were read for them, `then` where the next step begins (None: the
-    range ends here). `changes` tells later whether users of the cache changed meanwhile. `timed` is whether the path
-    itself gave them, not what stood in for it (a scan, or what the cache had to load): else its time says nothing.
+    `rows` are the candidates. `read` counts the users that were read for them. `then` is the bound of the next step
+    (None: the range ends here). `changes` is the cache's counter of refreshes at the read: compare it later to see
+    whether cached users changed meanwhile. `timed` says whether the path itself gave the rows. It is False if a scan
+    replaced the path, or the cache had to load rows: then the time says nothing about the path.
     """
 
     rows: list[Row]
@@ -42,7 +44,7 @@ class Found:
 
 
 class Finding:
-    """The access paths of one process; `index` and `cache` are None where there is none."""
+    """The access paths of one process; `index` and `cache` are None if the process has none."""
 
     def __init__(
         self,
@@ -52,7 +54,7 @@ class Finding:
         filled: Callable[[Catalogue], str | None],
         cache: UserCache | None,
     ) -> None:
-        """`filled` gives the name of the Elasticsearch index that has everybody by a catalogue; None: none has."""
+        """`filled` returns the Elasticsearch index that is complete for a catalogue; None if there is none."""
         self._users = users
         self._lists = lists
         self._index = index
@@ -60,9 +62,9 @@ class Finding:
         self._cache = cache
 
     def next(self, hold: Hold, entry: Entry, wanted: Candidates, first: str, size: int) -> Found:
-        """The next `size` users or so from bound `first` on; from the user cache more where few of them match.
+        """Read about `size` users from bound `first` on; from the user cache more, if few of them match.
 
-        Raises `ProgrammerError` where the path has no store.
+        Raises `ProgrammerError` if the slice asks for Elasticsearch and the process has none.
         """
         piece = hold.piece
         match piece.path:
@@ -79,7 +81,7 @@ class Finding:
                     return self._stand_in(piece, entry, wanted, first, size)
                 try:
                     keys = self._index.ids(query, piece.workspace, first, piece.until, size, index)
-                except EngineError:  # it went away while the slice went on
+                except EngineError:  # Elasticsearch failed while the slice ran
                     return self._stand_in(piece, entry, wanted, first, size)
                 return self._named(entry, wanted, keys, size)
             case AccessPath.LIST:
@@ -110,9 +112,10 @@ class Finding:
         return replace(self._scanned(piece, entry, wanted, first, size), timed=False)
 
     def _cached(self, hold: Hold, entry: Entry, wanted: Candidates, first: str, size: int) -> Found | None:
-        """The next rows of the scan that goes on, read ahead; None where no cache is in force (any more).
+        """Read the next rows of the open cache scan, which reads ahead; return None if no cache is usable (any more).
 
-        At least `size` users, and on to `READS` times as many while fewer than one in `READS` of `size` is a candidate.
+        Read at least `size` users. While fewer than `size // READS` candidates were found, continue up to
+        `READS * size` users.
         """
         if self._cache is None:
             return None
@@ -132,7 +135,7 @@ class Finding:
             hits += read.hits
             rows += wanted.living(read.rows, piece.as_of)
             scan.reached = read.until
-            del read  # its rows are freed before the next ones are decoded: a quarter less processor time
+            del read  # frees its rows before the next ones are decoded, which saves a quarter of processor time
             if users >= size and (users >= READS * size or len(rows) >= size // READS):
                 then = None if scan.reached >= piece.until else scan.reached
                 break
@@ -140,5 +143,5 @@ class Finding:
 
 
 def _living(entry: Entry, wanted: Candidates, documents: Sequence[Document]) -> list[Row]:
-    """The candidates among some documents, as rows."""
+    """Return the candidates among some documents, as rows."""
     return wanted.living(list(map(entry.catalogue.row, documents)), wanted.as_of)
