@@ -1,7 +1,8 @@
-"""Feed: follow the users' changes, in micro-batches, and bring everything that depends on them up to date.
+"""Follow the changes of users in micro-batches, and update everything that depends on them.
 
-Per batch: refresh the user cache, index into Elasticsearch, ask for looks at those whom a campaign's predicates
-concern; then, and only then, move on. A feed that dies does the last batch again, which changes nothing twice.
+For each batch the feed refreshes the user cache, indexes the users into Elasticsearch, and requests the re-evaluation
+of users whom a campaign's predicates concern. Only then does it save its position. A feed that dies repeats the last
+batch after its restart, which is safe: each step is idempotent.
 """
 
 from __future__ import annotations
@@ -25,23 +26,23 @@ from engine.predicate.workspace_set import LiveWorkspaces, derived_shape, indexe
 from engine.telemetry.events import emit
 
 MOST: Final = 1_000
-"""Changes in one micro-batch: some tens of milliseconds of work."""
+"""Most changes in one micro-batch: some tens of milliseconds of work."""
 
 BACKLOG: Final = 20_000
-"""Looks that wait, above which changes collapse into dirty ranges: a burst is then looked at as passes are."""
+"""Waiting re-evaluation requests above which changes become dirty ranges, so a burst is evaluated range by range."""
 
 SAVE_IDLE: Final = 10.0
-"""Seconds between two notes of the position while nothing changes: a token must not grow older than the oplog."""
+"""Seconds between two saves of the position while nothing changes: the token must stay younger than the oplog."""
 
 TENDED: Final = 5.0
-"""Seconds between two looks at which index is behind Elasticsearch's alias."""
+"""Seconds between two checks which index Elasticsearch's alias points to."""
 
 RANGES: Final = 256
-"""Dirty ranges that cover a workspace."""
+"""Number of dirty ranges that cover a workspace."""
 
 
 class Feeding:
-    """The use case behind the process `feed`; `cache` and `index` are None where there is none."""
+    """Follow changes: the use case behind the process `feed`. `cache` and `index` are None if there is none."""
 
     def __init__(
         self,
@@ -63,10 +64,10 @@ class Feeding:
         clock: Clock,
         outages: tuple[type[BaseException], ...],
     ) -> None:
-        """`lost` is what a stream raises that cannot go on.
+        """`lost` is the exception of a stream that cannot continue.
 
-        `keep_request` keeps users to be indexed later, `reindex` a whole workspace (it gives the ids of its requests);
-        `derive` has the aggregates of a workspace derived in the same way; `make_index` makes an index.
+        `keep_request` stores a request to index users later. `reindex` stores requests for a whole workspace and
+        returns their ids. `derive` does the same for the aggregates of a workspace. `make_index` creates an index.
         """
         self._open_stream = open_stream
         self._lost = lost
@@ -96,7 +97,7 @@ class Feeding:
         self._cold: set[str] = set()
 
     def step(self, wait: timedelta) -> int:
-        """Handle the next micro-batch, waiting up to `wait` for one; gives how many changes it had."""
+        """Handle the next micro-batch, waiting up to `wait` for one; return how many changes it had."""
         self._take_up_workspaces()
         try:
             stream = self._stream or self._open()
@@ -112,7 +113,7 @@ class Feeding:
                 self._handle(batch)
                 passage("feed.handled")
                 self._feeds.save(batch.position, batch.token)
-            except BaseException:  # whatever it was: the stream is past a batch that is not done; raised again
+            except BaseException:  # raised again; the stream has passed a batch that is not done, so reopen it
                 self.close()
                 raise
             self._saved = self._clock.monotonic()
@@ -124,7 +125,7 @@ class Feeding:
         return len(batch.changes)
 
     def _take_up_workspaces(self) -> None:
-        """Go by the workspace files in force: what one step writes fits together, so none is swapped within it."""
+        """Take up the workspace files in force, once per step: all writes of one step use the same files."""
         workspaces = self._catalogues.snapshot()
         if workspaces is not self._workspaces:
             self._workspaces = workspaces
@@ -134,7 +135,7 @@ class Feeding:
             self._derived_for = workspaces
 
     def _derive_changed(self) -> None:
-        """Have users derived again whose workspace has other aggregates than they were derived for."""
+        """Request new aggregates for the users of workspaces whose aggregates differ from the derived ones."""
         before = self._feeds.read().derived
         shapes = {name: derived_shape(one) for name, one in self._workspaces.items()}
         if shapes == before:
@@ -145,7 +146,7 @@ class Feeding:
         self._messenger().index(asked)
 
     def close(self) -> None:
-        """Let go of the stream; the next step opens it again from where the last one was saved."""
+        """Close the stream; the next step opens it again at the last saved position."""
         if self._stream is not None:
             self._stream.close()
             self._stream = None
@@ -161,9 +162,9 @@ class Feeding:
         return self._stream
 
     def _gap(self, reason: str, *, told: bool = True) -> None:
-        """What changed is not known: nothing cached counts any more, and everybody is looked at and indexed again.
+        """Recover from unknown changes: invalidate the cache, and evaluate and index everybody again.
 
-        The log is `told`, but for the first start on a database: nothing was missed there.
+        `told` says whether to log the gap. The first start on a database logs nothing, because nothing was missed.
         """
         generation = self._generation = self._feeds.next_generation()
         if told:
@@ -182,7 +183,7 @@ class Feeding:
         self._messenger().look()
 
     def _adopt(self) -> None:
-        """Put layouts of the cache into force, and have those that are new warmed up once the cache is reached."""
+        """Activate the current cache layouts, and enqueue the warm-up of new ones once the cache is reachable."""
         if self._cache is None:
             return
         self._cold.update(
@@ -192,10 +193,10 @@ class Feeding:
             self._messenger().warm(self._cold.pop())
 
     def _tend(self) -> None:
-        """Have the users of the workspaces that are searched put into Elasticsearch as they are to be found.
+        """Request the indexing of searched workspaces whose users in Elasticsearch are missing or outdated.
 
-        That is: another index is behind the alias than was filled, or none, or a workspace has other fields than then,
-        or its users were not searched for before.
+        That is the case if the alias points to another index than the one filled last, if no index was filled, if the
+        fields of the workspace changed, or if its users were not searched before.
         """
         if self._index is None or self._clock.monotonic() - self._tended < TENDED:
             return
@@ -217,7 +218,7 @@ class Feeding:
         until = self._feeds.now()
         asked = [request for name in behind for request in self._reindex(name)]
         self._covered |= dict.fromkeys(behind, until)
-        self._feeds.fills(found, shapes)  # not earlier: an index that is noted, with nothing asked for, counts as full
+        self._feeds.fills(found, shapes)  # only after the requests: an index noted without requests counts as full
         self._messenger().index(asked)
         for reason, names in _refilled(found, before, behind).items():
             emit("search.refilled", reason=reason, text=", ".join(names))
@@ -236,9 +237,9 @@ class Feeding:
                 documents = self._users.read_keys(keys, catalogue.projection())
                 self._refresh(workspace, documents, sorted(set(keys) - {raw["_id"] for raw in documents}))
                 if workspace in self._searched and batch.newest > self._covered.get(workspace, -1):
-                    self._write(catalogue, documents)  # else nobody is, or everybody is asked for
+                    self._write(catalogue, documents)  # otherwise unsearched, or covered by a request
         passage("feed.refreshed")
-        # Not earlier: a campaign that goes live from here on finds these users fresh, one that is live gets its looks.
+        # Refresh only now: a campaign launched later reads these users fresh, and a live one gets their re-evaluations.
         self._registry.refresh()
         wanted = {key: told for key, told in names.items() if self._registry.concerned(workspace_of(key), told)}
         if wanted:
@@ -257,9 +258,9 @@ class Feeding:
         )
 
     def _refresh(self, workspace: str, documents: Sequence[Document], gone: Sequence[str]) -> None:
-        """Newer rows into the cache; each time it is not reached, what it holds until then counts no more.
+        """Write newer rows into the cache. Each time the cache is unreachable, invalidate everything that it holds.
 
-        Each time, for readers may reach it all the while, and load what the next refresh should have changed.
+        Each time, because readers may reach the cache meanwhile and load rows that the next refresh should change.
         """
         if self._cache is None:
             return
@@ -273,7 +274,7 @@ class Feeding:
         self._adopt()
 
     def _write(self, catalogue: Catalogue, documents: Sequence[Document]) -> None:
-        """Whole documents into Elasticsearch; where it does not take them, the request is kept until it does."""
+        """Index whole documents into Elasticsearch; if that fails, store a request to index them later."""
         if self._index is None:
             return
         try:
@@ -287,7 +288,7 @@ class Feeding:
                 emit("service.back", service="elasticsearch")
 
     def _lost_search(self, error: BaseException) -> None:
-        """Say so once, and look soon at what is there."""
+        """Log the loss once, and check the index again in a second."""
         self._tended = min(self._tended, self._clock.monotonic() - TENDED + 1)
         if "search" not in self._away:
             self._away.add("search")
@@ -295,7 +296,7 @@ class Feeding:
 
 
 def _refilled(found: str | None, before: FeedState, behind: Sequence[str]) -> dict[str, list[str]]:
-    """Why the users of some workspaces are put into Elasticsearch, with their names."""
+    """Return the names of the workspaces in `behind` by the reason why their users are indexed again."""
     reasons: dict[str, list[str]] = {}
     for name in behind:
         if name not in before.shapes:
@@ -311,7 +312,7 @@ def _refilled(found: str | None, before: FeedState, behind: Sequence[str]) -> di
 
 
 def drain(feeding: Feeding, wait: timedelta = timedelta(milliseconds=20)) -> int:
-    """Handle changes until there is none; gives how many there were."""
+    """Handle changes until there are none; return how many there were."""
     handled = 0
     while (now := feeding.step(wait)) > 0:
         handled += now

@@ -1,4 +1,4 @@
-"""Look at users who changed: in every campaign that names what changed, with the users as MongoDB has them now."""
+"""Re-evaluate changed users in every campaign that names what changed, with current data from MongoDB."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from engine.predicate.fields import Row
 from engine.telemetry.events import emit
 
 AT_ONCE: Final = 1_000
-"""Users looked at together."""
+"""Most users evaluated together."""
 
 LONGEST: Final = 5.0
-"""Seconds after which one message ends, so that the lane's other work is not held up; the clock rings again."""
+"""Seconds after which one message ends, so that the lane's other work can run; the clock enqueues another."""
 
 MOST_AHEAD: Final = 86_400_000
-"""Milliseconds up to which an event's time may be ahead of the system's and is waited for: a clock that is wrong by
-less. Campaign time that is set is waited for however long it takes."""
+"""Milliseconds by which an event may lie in the future and still be waited for: its clock is wrong by at most that.
+If somebody has set campaign time, the evaluation waits however far ahead the event is."""
 
 EXPIRE_EVERY: Final = 5.0
-"""Seconds between two looks for what dead takers held, less where a lease is shorter than that."""
+"""Most seconds between two searches for requests of dead takers; a third of the lease if that is less."""
 
 RANGE_LEASE: Final = "dirty-ranges"
 
 
 RESTS: Final = timedelta(seconds=2)
-"""How long looks rest that could not be done whoever their users are."""
+"""Pause of re-evaluation requests after a failure that their users did not cause."""
 
 LASTING: Final = 3.0
-"""Seconds for which a campaign's looks fail before it is stuck."""
+"""Seconds for which the evaluations of a campaign must fail before it is marked as stuck."""
 
 
 class Refused(EngineError):
@@ -56,7 +56,7 @@ class Refused(EngineError):
 
 
 class Looking:
-    """The use case behind the actor `look_at_users`."""
+    """Re-evaluate changed users: the use case behind the actor `look_at_users`."""
 
     def __init__(
         self,
@@ -79,11 +79,11 @@ class Looking:
         campaigns: CampaignStore,
         failures: LoopFailures,
     ) -> None:
-        """`lease`: after it others take up what a dead process held; `time_is_set`: campaign time is one of its own."""
+        """`lease`: after it, others take over the requests of a dead process; `time_is_set`: campaign time is set."""
         self._owed = owed
         self._campaigns = campaigns
         self._failures = failures
-        self._failing: dict[str, float] = {}  # since when (s), by uid
+        self._failing: dict[str, float] = {}  # start of the failures (s), by uid
         self._looks = looks
         self._lease = lease
         self._time_is_set = time_is_set
@@ -101,9 +101,9 @@ class Looking:
         self._stop = stop
 
     def run(self) -> int:
-        """Work on what waits, up to `LONGEST`; safe to call twice or for nothing. Gives how many users were looked at.
+        """Evaluate waiting users for up to `LONGEST` seconds; return how many. Safe to call twice or for nothing.
 
-        A user whose row brings out an exception is looked at alone: the others of the batch are not held up by it.
+        If a batch raises, retry its users one by one, so one bad row cannot block the rest.
         """
         began, count = self._clock.monotonic(), 0
         while not self._stop() and self._clock.monotonic() - began < LONGEST:
@@ -117,12 +117,12 @@ class Looking:
         return count
 
     def _all_of(self, taken: Sequence[Asked]) -> Sequence[Asked]:
-        """Look at all, or at each alone where together they raise; gives those that are done."""
+        """Evaluate all users together, or one by one if that raises; return the requests that are done."""
         try:
             early = self.at(taken)
         except self._outages:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever one user's data brings out must not hold up the others
+        except Exception as error:  # noqa: BLE001 - one user's data must not block the others
             if not is_about_data(error):
                 self._looks.rest(taken, RESTS)
                 self._tell(error)
@@ -136,10 +136,11 @@ class Looking:
         return [one for one in taken if one.user not in early]
 
     def at(self, taken: Sequence[Asked]) -> dict[str, Instant]:
-        """Look at these users in every campaign that is concerned; gives until when it is too early, for whom it is.
+        """Evaluate these users in every concerned campaign; return when to evaluate the users for whom it is too early.
 
-        A user has events later than campaign time where they came before it was set on, or another clock is ahead.
-        They must not count yet, and aggregates count them all; so the look waits until the last of them is past.
+        A user can have events later than campaign time: they came before somebody advanced it, or another clock is
+        ahead. Such events must not count yet, but aggregates count them all. So the evaluation waits until the last of
+        them has passed.
         """
         self._registry.refresh()
         names = {one.user: one.names for one in taken}
@@ -160,7 +161,7 @@ class Looking:
                 wanted[uid].append(key)
         entries = {uid: entry for uid in wanted if (entry := self._registry.entry(uid)) is not None}
         for uid in wanted.keys() - entries.keys():
-            self._owed.owe(uid)  # it does not fit its workspace: the clock has everybody evaluated when it does
+            self._owed.owe(uid)  # it does not fit its workspace: the clock evaluates everybody once it fits
         catalogue = next((one.catalogue for one in entries.values()), self._book.known_catalogue(workspace))
         if catalogue is None:
             return {}
@@ -169,7 +170,7 @@ class Looking:
         rows = {raw["_id"]: catalogue.row(raw) for raw in documents}
         early = self._early(rows.values(), as_of)
         if not entries:
-            return early  # what is ahead of time is to be looked at when its time has come, whether it fits then or not
+            return early  # users who are early wait for their time even if no campaign fits now
         stays = self._stays.latest_in(list(entries), [key for key in keys if key not in early])
         chosen, refused = 0, None
         for uid, entry in entries.items():
@@ -198,7 +199,7 @@ class Looking:
         self._failures.failed("looks", cause)
 
     def _failed(self, record: CampaignRecord, error: Exception) -> None:
-        """Mark a campaign in which nobody who changed can be evaluated, when that has lasted for some seconds."""
+        """Mark a campaign as stuck once its evaluations have failed for `LASTING` seconds."""
         since = self._failing.setdefault(record.uid, self._clock.monotonic())
         if self._clock.monotonic() - since >= LASTING:
             reason = f"evaluating users who changed fails: {reason_of(error)}"
@@ -209,7 +210,7 @@ class Looking:
             self._campaigns.set_stuck(record.uid, StuckBy.CHANGE, None)
 
     def _early(self, rows: Iterable[Row], as_of: Instant) -> dict[str, Instant]:
-        """The users with events after `as_of`, and when the last of them is past."""
+        """Return the users with events after `as_of`, with the time of their last event."""
         last = {row.key: max(part[2] for part in row.e if part is not None) for row in rows if any(row.e)}
         ahead = {key: at for key, at in last.items() if at > as_of}
         if not ahead or self._time_is_set():
@@ -225,7 +226,7 @@ class Looking:
         mark: str,
         as_of: Instant,
     ) -> Counter[str]:
-        """Look at users in one campaign: those who are or were in it, and those who may enter."""
+        """Evaluate users in one campaign: those who are or were in it, and those who may enter."""
         began = self._clock.monotonic()
         record = entry.record
         campaign = entry.compiled.at_state(record, launching=False)
@@ -256,7 +257,7 @@ class Looking:
         return counts
 
     def _ranges(self, began: float) -> int:
-        """Work on dirty ranges, batch by batch, each range by one process at a time."""
+        """Evaluate the users of dirty ranges batch by batch; a lease lets one process at a time do it."""
         owner, count = uuid4().hex, 0
         if not self._looks.ranges(1) or self._leases.hold(RANGE_LEASE, owner, self._lease) is None:
             return 0
@@ -270,13 +271,13 @@ class Looking:
             if isinstance(error, self._outages) or is_about_data(error):
                 self._leases.give_up(RANGE_LEASE, owner)
                 raise
-            self._tell(error)  # the range rests until the lease runs out
+            self._tell(error)  # keeps the lease: the range rests until it runs out
         else:
             self._leases.give_up(RANGE_LEASE, owner)
         return count
 
     def _range(self, dirty: DirtyRange) -> int:
-        """One batch of a range; where changes come meanwhile its cursor was taken back, and it begins anew."""
+        """Evaluate one batch of a range. If a change resets the range's cursor meanwhile, the range starts again."""
         first = dirty.first if dirty.cursor is None else dirty.cursor + AFTER
         found = self._users.read_range(dirty.workspace, first, dirty.until, AT_ONCE, {"_id": 1})
         if found:
@@ -292,11 +293,11 @@ class Looking:
         return len(found)
 
     def waiting(self, now: Instant) -> bool:
-        """Whether looks or dirty ranges wait at campaign time `now` that nobody holds."""
+        """Whether re-evaluation requests or dirty ranges wait at campaign time `now` that nobody holds."""
         return self._looks.waiting(now)
 
     def suspects(self) -> int:
-        """Looks whose takers died again and again become slices of one user each, under the poison rule."""
+        """Turn requests whose takers died repeatedly into slices of one user under the poison rule; return how many."""
         if self._clock.monotonic() - self._expired < min(EXPIRE_EVERY, self._lease.total_seconds() / 3):
             return 0
         self._expired = self._clock.monotonic()
@@ -318,14 +319,17 @@ class Looking:
 
 
 class Rechecking:
-    """Looks again at users whose cached row was old when it was decided on (`engine.pipeline.entering.Recheck`)."""
+    """Request the re-evaluation of users whose cached row was stale (`engine.pipeline.sources.Recheck`)."""
 
     def __init__(self, cache: UserCache, looks: LookStore) -> None:
         self._cache = cache
         self._looks = looks
 
     def changed(self, workspace: str, rows: Sequence[Row], since: int | None) -> int:
-        """Ask for looks at those of `rows` whose revision has risen, if anything was refreshed since."""
+        """Request the re-evaluation of those of `rows` whose revision changed; return how many.
+
+        Do nothing if the cache was not refreshed since its counter of refreshes was `since`.
+        """
         if since is not None and self._cache.changes(workspace) == since:
             return 0
         newer = self._cache.revisions(workspace, [row.key for row in rows])
@@ -335,7 +339,7 @@ class Rechecking:
 
 
 def _alone(record: CampaignRecord, suffix: str, mark: str, as_of: Instant) -> Slice:
-    """A slice over one user, which goes to the suspects' lane."""
+    """Return a slice over one user, for the suspects' lane."""
     return Slice(
         f"{stay_prefix(record.workspace, record.uid)}look/{mark}/{suffix}",
         None,

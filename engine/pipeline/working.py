@@ -1,7 +1,7 @@
-"""How a slice is worked on, whatever it does: claim, guard, one batch after another, each with a checkpoint, close.
+"""Run a slice under a lease: claim it, process it in checkpointed batches, close it.
 
-The lease is MongoDB's; the holder counts on its own monotonic clock from before the claim and stops with a margin, so
-that it never writes under a lease that has run out.
+MongoDB's clock decides when a lease ends. The holder measures on its own monotonic clock, from before the claim, and
+stops with a margin. So it never writes under a lease that has run out.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from engine.predicate.fields import Catalogue
 from engine.telemetry.events import emit
 
 TURN: Final = timedelta(seconds=5)
-"""How long a slice is worked on before others have their turn: what is left of it is claimed again. A fraction of any
-lane's time limit, so that no slice is interrupted in health."""
+"""How long a worker processes a slice before it releases it for others; a worker claims the rest again later. It is a
+fraction of every lane's time limit, so that the limit never interrupts a healthy slice."""
 
 MARGIN: Final = 0.2
-"""Share of a lease that is left unused, for the difference of two clocks and a slow round trip."""
+"""Share of a lease that the holder leaves unused, for clock differences and a slow round trip."""
 
 
 class LeaseLost(EngineError):
@@ -42,7 +42,7 @@ class LeaseLost(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a batch did: the cursor after it (None: the range is finished) and what is to be counted."""
+    """Result of a batch: the cursor after it (None: the range is finished) and the counts to add."""
 
     cursor: str | None
     counts: Counter[str]
@@ -50,7 +50,7 @@ class Progress:
 
 @dataclass
 class Scan:
-    """A scan of the user cache that goes on: its batches, what it reads, and the bound up to which it has come."""
+    """An open scan of the user cache: its batches, its epoch, the bound that it has reached, and its catalogue."""
 
     batches: Iterator[CachedRows]
     epoch: str | None
@@ -60,12 +60,12 @@ class Scan:
 
 @dataclass
 class Hold:
-    """A slice under a lease, which its holder trusts until `until` on its monotonic clock (s).
+    """A slice under a lease. Its holder trusts the lease until `until` on its own monotonic clock (s).
 
-    `looked` is when it last asked whether to go on (s on the same clock), `entry` the campaign as it was then. `worked`
-    says whether work was done, and `ahead` whether some was since the cursor was written; `scan` is the scan of the
-    cache that its batches come from. `over_at` is when its turn is over. `chosen` deliveries from bound `chosen_from`
-    on wait for a slice of their own.
+    `looked` is the time of the last guard check (s on the same clock). `entry` is the campaign, with the guard check
+    after which it was read. `worked` says whether a batch was done, `ahead` whether one was done since the last
+    checkpoint. `scan` is the cache scan that the batches come from. `over_at` is the end of the turn. `chosen` counts
+    the deliveries from bound `chosen_from` on that still need a delivering slice.
     """
 
     piece: Slice
@@ -83,11 +83,11 @@ class Hold:
 
 
 class SliceWorker:
-    """Works on slices under leases.
+    """Process slices under leases.
 
-    `stop` tells between batches whether this process is shutting down; `outages` are the exceptions of a store that
-    does not answer, for which a slice is not blamed; `name_of` gives the name of a campaign's uid. Batches may be done
-    in milliseconds: the guard is asked and the cursor written at most every `pace`.
+    `stop` says between batches whether this process is shutting down. `outages` are the exceptions of a store that does
+    not answer; they do not count against a slice. `name_of` returns the campaign name of a uid. A batch may take only
+    milliseconds, so the worker asks the guard and writes the cursor at most once per `pace`.
     """
 
     def __init__(
@@ -120,10 +120,11 @@ class SliceWorker:
         guard: Callable[[Slice], str | None],
         batch: Callable[[Hold], Progress],
     ) -> Slice | None:
-        """Work on a slice to its end, or to where `guard`, a stop or its turn ends it; gives it when it was closed.
+        """Process a slice until it ends, or `guard`, a stop or its turn interrupts it; return it if it was closed.
 
-        `guard` says before each batch why not to go on; `batch` gets the slice with its present cursor under its lease.
-        What a batch raises is counted against the slice, which is tried again after a back-off.
+        The worker asks `guard` before a batch, at most once per `pace`; a reason that it returns releases the slice.
+        `batch` processes the next part of the slice from its cursor. An exception of a batch counts against the slice,
+        which is retried after a back-off. `LeaseLost` and the outages of a store do not count.
         """
         hold = self._claim(slice_id)
         if hold is None:
@@ -136,7 +137,7 @@ class SliceWorker:
         except self._outages as error:
             emit("slice.released", **self._labels(hold.piece), reason="store_away", error=error)
             self._give_back(hold, broken=True)
-        except Exception as error:  # noqa: BLE001 - whatever one user's data brings out must not end the worker
+        except Exception as error:  # noqa: BLE001 - one user's data must not end the worker
             emit("slice.failed", **self._labels(hold.piece), reason=type(error).__name__, error=error)
             self._failed(hold, error)
         return None
@@ -183,7 +184,7 @@ class SliceWorker:
             hold.ahead = hold.worked = True
 
     def _checkpoint(self, hold: Hold) -> None:
-        """Write the cursor of the work that is done, and renew the lease."""
+        """Write the cursor and the counts of the finished batches, and renew the lease."""
         renewed = self._clock.monotonic()
         cursor = hold.piece.cursor or hold.piece.first
         if not self._slices.checkpoint(hold.piece.id, hold.token, cursor, hold.counts, self._lease):
@@ -246,7 +247,7 @@ class SliceWorker:
         self._bell.ring()
 
     def _treat(self, piece: Slice) -> None:
-        """Treat a suspect now; where that raises (MongoDB refuses its user's stay), the dispatcher tries again."""
+        """Treat a suspect now. If that raises (MongoDB refuses its user's enrolment), the dispatcher tries again."""
         try:
             self._poison.treat(piece.id)
         except self._lost:
