@@ -1,4 +1,4 @@
-"""The book of campaigns: what a worker knows of them, compiled once per revision."""
+"""Cache the campaigns of a process, compiled once per revision: the campaign cache."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ from engine.predicate.fields import Catalogue
 from engine.predicate.workspace_set import LiveWorkspaces, shape_of_field
 
 KEPT: Final = 2_000
-"""Compiled campaigns kept in a process: some 20 kB each."""
+"""Most compiled campaigns that a process caches; some 20 kB each."""
 
 ENDED: Final = frozenset({CampaignState.FINISHED, CampaignState.CANCELLED})
-"""States of campaigns of which only conversions, and exits by a cancel, are still to come."""
+"""States of ended campaigns, in which only conversions, and exits after a cancel, may still happen."""
 
 Key: TypeAlias = tuple[str, int, bool, bool]
-"""What an entry depends on beside its workspace: uid, revision, whether it has ended, whether it converts."""
+"""Key of a cache entry: uid, revision, whether the campaign has ended, whether it still counts conversions."""
 
 REREAD: Final = 0.5
-"""Seconds between two looks at the workspace files for a campaign that is known not to fit them."""
+"""Fewest seconds between two reads of the workspace files for a campaign that is known not to fit them."""
 
 
 class Unfit(EngineError):
-    """A campaign's file does not fit its workspace's."""
+    """A campaign's file does not fit its workspace file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One campaign at one revision: its record, its file, its compiled form, and what a look reads of a user.
+    """One campaign at one revision: its record, its file, its compiled form, and the fields that an evaluation reads.
 
-    `fields` and `events` are those that any of its predicates names; `names` are what a change of a user must name to
-    concern it (`engine.domain.looks.Changed`), `goal_names` those of the goal alone (None: it has no goal).
+    `fields` and `events` are the ones that its predicates name. A change of a user concerns the campaign if it names
+    one of `names` (`engine.domain.looks.Changed`). `goal_names` are the names of the goal alone (None: no goal).
     """
 
     record: CampaignRecord
@@ -61,16 +61,16 @@ class Entry:
 
     @property
     def catalogue(self) -> Catalogue:
-        """The fields of its workspace."""
+        """The catalogue of its workspace."""
         return self.loaded.catalogue
 
     @property
     def facts(self) -> CampaignFacts:
-        """What routing and profiles ask of it."""
+        """The facts that routing and profiles need."""
         return self.loaded.facts
 
     def message(self, name: str) -> Message | None:
-        """The message that has, or had before a rename, that name; None where this revision has it no more."""
+        """Return the message that has this name, or had it before a rename; None if this revision has none."""
         for message in self.loaded.file.messages:
             if name == message.name or name in self.record.renamed.get(message.name, ()):
                 return message
@@ -78,10 +78,10 @@ class Entry:
 
 
 class CampaignBook:
-    """Campaigns by uid; `policies` gives the set in force, `catalogues` the workspaces' fields.
+    """The campaign cache. `policies` returns the set in force; `catalogues` holds the workspaces' fields.
 
-    `reread` looks at the workspace files at once, and tells whether another set is in force now: whoever applied a
-    campaign has read files that this process may come to a second later.
+    `reread` reads the workspace files at once and returns whether another set is in force now. The process that applied
+    a campaign may have read files that this process would read only a second later.
     """
 
     def __init__(
@@ -114,25 +114,25 @@ class CampaignBook:
         return self._catalogues.version
 
     def catalogue(self, workspace: str) -> Catalogue:
-        """The fields of a workspace. Raises `NotFound`."""
+        """Return the catalogue of a workspace. Raises `NotFound` if it has no file."""
         found = self._catalogues.get(workspace)
         if found is None:
             raise NotFound(f"workspace {workspace} has no file", remedy=f"add conf/workspaces/{workspace}.yaml")
         return found
 
     def known_catalogue(self, workspace: str) -> Catalogue | None:
-        """The fields of a workspace; None where it has no file."""
+        """Return the catalogue of a workspace; None if it has no file."""
         return self._catalogues.get(workspace)
 
     def open(self, uid: str) -> Entry:
-        """The campaign as it is now. Raises `NotFound` where there is none of that uid."""
+        """Read the campaign and return its entry. Raises `NotFound` if there is no campaign with this uid."""
         record = self._campaigns.get(uid)
         if record is None:
             raise NotFound(f"there is no campaign {uid}")
         return self.of(record)
 
     def name(self, uid: str) -> str:
-        """The name of a campaign, which never changes; the uid itself where there is none (any more)."""
+        """Return a campaign's name, which never changes; the uid itself if the campaign does not exist (any more)."""
         known = self._names.get(uid)
         if known is None:
             record = self._campaigns.get(uid)
@@ -141,10 +141,10 @@ class CampaignBook:
         return known
 
     def of(self, record: CampaignRecord) -> Entry:
-        """The entry of a record, compiled at its first use under the workspaces in force.
+        """Return the entry of a record, compiled at its first use under the workspaces in force.
 
-        Raises `Unfit` where its file does not fit its workspace, also after the workspace files were read again. Of a
-        campaign that has ended only the goal has to fit, as long as conversions are counted.
+        Raises `Unfit` if its file does not fit its workspace even after a new read of the workspace files. For a
+        campaign that has ended only the goal has to fit, and only while conversions are counted.
         """
         key = _key(record)
         catalogue = self._catalogues.get(record.workspace)
@@ -159,7 +159,7 @@ class CampaignBook:
         return replace(known, record=record)
 
     def profile(self, record: CampaignRecord) -> Profile:
-        """The profile that governs a campaign under the policies in force; kept, for each tick asks for every one."""
+        """Return a campaign's profile under the policies in force; cached, because each tick needs every profile."""
         policies, held = self.policies, self._profiles
         if held[0] is not policies:
             held = self._profiles = (policies, {})
@@ -185,7 +185,7 @@ class CampaignBook:
             me = get_ident()
             self._rereading.add(me)
             try:
-                self._reread()  # waits where another thread is reading them
+                self._reread()  # waits while another thread reads them
             finally:
                 self._read_at = monotonic()
                 self._rereading.discard(me)
@@ -195,7 +195,7 @@ class CampaignBook:
         raise failed[2]
 
     def _compiled(self, record: CampaignRecord) -> Entry:
-        """The whole campaign; where that does not fit, of one that has ended what is still asked of it."""
+        """Compile the whole campaign; if it does not fit and has ended, compile only the parts still needed."""
         try:
             return self._compile(record)
         except EngineError:
@@ -229,7 +229,7 @@ def _key(record: CampaignRecord) -> Key:
 
 
 def _ended(spec: Mapping[str, Plain], *, goal: bool) -> dict[str, Plain]:
-    """A campaign that has ended: a holdout, its messages' names, and its goal while that counts; nothing is sent."""
+    """Return the spec of an ended campaign: holdout, message names, and with `goal` its goal; nothing is sent."""
     names = ("campaign", "workspace", "kind", "entry", "holdout", *(("goal",) if goal else ()))
     kept = {key: spec[key] for key in names if key in spec}
     messages: list[Plain] = [
@@ -240,14 +240,14 @@ def _ended(spec: Mapping[str, Plain], *, goal: bool) -> dict[str, Plain]:
 
 
 def _names(named: Sequence[CompiledPredicate]) -> frozenset[str]:
-    """What a change of a user must name to concern one of these predicates."""
+    """Return the names of which a user's change must have one to concern these predicates."""
     found = frozenset[str]().union(*(one.fields for one in named))
     found |= {f"event:{name}" for one in named for name in one.events}
     return found | {"lists"} if any(one.lists for one in named) else found
 
 
 def _named(compiled: CompiledCampaign) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-    """The fields and events that any of a campaign's predicates names; and `lists` where one names a list."""
+    """Return the fields and events that a campaign's predicates name, and `lists` if one names a list."""
     predicates = [compiled.audience, compiled.exit_rule, *(message.when for message in compiled.messages)]
     if compiled.goal is not None:
         predicates.append(compiled.goal.fields)
@@ -260,14 +260,14 @@ def _named(compiled: CompiledCampaign) -> tuple[frozenset[str], frozenset[str], 
 
 
 def with_shapes(record: CampaignRecord, loaded: LoadedCampaign) -> CampaignRecord:
-    """The record with the shapes of the fields and events that its file names, as its workspace has them now."""
+    """Return the record with the current shapes of the fields and events that its file names."""
     fields, events, _ = _named(compile_campaign(record, loaded))
     shapes = {name: shape_of_field(loaded.catalogue, name) for name in sorted(fields | events)}
     return replace(record, shapes={name: shape for name, shape in shapes.items() if shape is not None})
 
 
 def _misfit(record: CampaignRecord, error: EngineError) -> Unfit:
-    """Why a campaign does not fit; an error that says what to do is not told another thing to do."""
+    """Return why a campaign does not fit; keep the remedy of an error that has one."""
     if isinstance(error, Unfit):
         return error
     return Unfit(str(error), remedy=error.remedy) if error.remedy else _unfit(record, reason_of(error))
@@ -282,7 +282,7 @@ def _unfit(record: CampaignRecord, reason: str) -> Unfit:
 
 
 def _retyped(record: CampaignRecord, name: str, applied: str, now: str | None) -> Unfit:
-    """Values that users hold would be read otherwise, or count as missing, without anybody having asked for that."""
+    """Return the error of a changed type: users' values would be read differently or count as missing, unasked."""
     return Unfit(
         f"{name} was {applied} when the campaign was applied, and the workspace {record.workspace} says {now}: "
         "the values that users hold are read otherwise, or count as missing",
@@ -291,11 +291,11 @@ def _retyped(record: CampaignRecord, name: str, applied: str, now: str | None) -
 
 
 def launching(piece: Slice) -> bool:
-    """Whether a slice belongs to a launch run, which lets users of a one-off campaign in."""
+    """Whether a slice belongs to a launch run, which lets users into a one-off campaign."""
     return piece.run is not None and kind_of_run(piece.run) == RunKind.LAUNCH
 
 
 def routing_facts(record: CampaignRecord) -> CampaignFacts:
-    """What routing and profiles ask of a campaign, from its record alone."""
+    """Return the facts that routing and profiles need, from the record alone."""
     kind, cost = CampaignKind(record.kind), Cost(record.cost)
     return CampaignFacts(record.workspace, record.name, kind, cost, record.profile, record.slowed)

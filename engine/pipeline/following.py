@@ -1,4 +1,7 @@
-"""The feed's loop: hold the lease, handle what changed, again. Two may run: one holds the lease, the other waits."""
+"""Run the feed's loop: hold the lease, handle changes, repeat.
+
+Two feeds may run: one holds the lease, the other waits for it.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,20 @@ from engine.pipeline.ports import NamedLeases
 from engine.telemetry.events import emit
 
 LEASE: Final = timedelta(seconds=6)
-"""After this long without its holder another feed takes over; two at once are harmless."""
+"""Another feed takes over if the holder does not renew for this long; two feeds at once are harmless."""
 
 RENEWED: Final = 2.0
-"""Seconds after which the lease is renewed."""
+"""Seconds after which the feed renews its lease."""
 
 WAIT: Final = timedelta(seconds=1)
-"""The longest wait for a change, or for somebody who calls the feed; both end it at once."""
+"""Longest wait for a change or a call to the feed (`FeedStore.call`); either ends the wait at once."""
 
 PAUSE: Final = 1.0
-"""Seconds between two tries while another holds the lease, or a store is away."""
+"""Seconds between two tries while another feed holds the lease, or after a failure."""
 
 
 class Following:
-    """Runs the feed until told to stop; `owner` names this feed across its restarts."""
+    """Run the feed until it has to stop; `owner` names this feed across its restarts."""
 
     def __init__(
         self,
@@ -46,7 +49,7 @@ class Following:
         self._outages = outages
 
     def run(self, stopping: Callable[[], bool], pause: Callable[[float], object]) -> None:
-        """Follow until `stopping`; `pause` sleeps for seconds, less when the process is told to stop."""
+        """Follow changes until `stopping()`; `pause` sleeps for seconds, or less if the process has to stop."""
         held = float("-inf")
         while not stopping():
             try:
@@ -59,7 +62,7 @@ class Following:
                 self._failures.worked("feed")
             except self._outages as error:
                 self._failed("store_away", error, pause)
-            except Exception as error:  # noqa: BLE001 - a bad document must not stop what all others depend on
+            except Exception as error:  # noqa: BLE001 - a bad document must not stop the feed for all others
                 self._failed(type(error).__name__, error, pause)
         self._feeding.close()
         self._leases.give_up("feed", self._owner)

@@ -1,7 +1,7 @@
-"""When kept requests to index are told to workers: at once, or while mails go out one now and then.
+"""Enqueue stored index requests: many at once, or one now and then while mails go out.
 
-Searches can wait, for what is not indexed yet is found otherwise; a campaign's mails should not. A request for a whole
-range of users that a worker meets while mails go out is put off until its turn comes here.
+Searches can wait, because users who are not indexed yet are found by other means. A campaign's mails should not wait.
+If a worker gets a request for a whole range of users while mails go out, it puts the request off until its turn.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from engine.clock import Clock
 from engine.pipeline.ports import Messenger
 
 UNHEARD: Final = timedelta(minutes=2)
-"""After this a request is told again: its message was lost, or Elasticsearch is away."""
+"""Age at which a request is enqueued again: its message was lost, or Elasticsearch is away."""
 
 MOST: Final = 256
-"""Requests that are told at once."""
+"""Most requests enqueued at once."""
 
 BETWEEN: Final = 4.0
-"""Seconds between two turns while mails go out: some thousand users each, a tenth of two processors."""
+"""Seconds between two turns while mails go out. A turn is some thousand users; turns take a tenth of two processors."""
 
 
 class WaitingRequests(Protocol):
-    """Kept requests (`engine.stores.index_requests`)."""
+    """Stored requests (`engine.stores.index_requests`)."""
 
     def any(self) -> bool:
-        """Whether one is waiting."""
+        """Whether any request is waiting."""
 
     def unheard(self, after: timedelta, limit: int) -> list[str]:
-        """Ids of requests that were told longer ago than `after`, or put off; they count as told now."""
+        """Return ids of requests enqueued longer ago than `after`, or put off; mark them as enqueued now."""
 
 
 class IndexTurns:
-    """What the clock does about requests to index, now and then."""
+    """Enqueue waiting index requests; the clock runs it now and then."""
 
     def __init__(
         self, requests: WaitingRequests, mails_go_out: Callable[[], bool], messenger: Messenger, clock: Clock
@@ -46,7 +46,7 @@ class IndexTurns:
         self._turn = float("-inf")
 
     def run(self) -> Sequence[str]:
-        """Tell workers of requests that wait; gives their ids."""
+        """Enqueue waiting requests; return their ids."""
         if not self._requests.any():
             return ()
         if not self._mails_go_out():

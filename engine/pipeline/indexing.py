@@ -1,4 +1,4 @@
-"""Index users into Elasticsearch: read them from MongoDB as they are now, write them as whole documents."""
+"""Index users into Elasticsearch: read their current documents from MongoDB, write them whole."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from engine.telemetry.events import emit
 
 
 class Index(Protocol):
-    """The users' index."""
+    """The users' index in Elasticsearch."""
 
     def index(self, documents: Iterable[Mapping[str, Any]], *, again: bool = False) -> int:
-        """Index whole documents under their revision; gives how many were newer (`again`: not older) than before."""
+        """Index whole documents by revision; return how many were newer (`again`: not older) than the indexed ones."""
 
     def refresh(self) -> None:
-        """Make everything that is indexed visible to searches."""
+        """Make all indexed documents visible to searches."""
 
 
 class Request(Protocol):
-    """Users to be indexed: by key, or all of a workspace with a suffix in [first, until)."""
+    """A request to index users: by key, or all users of a workspace with a suffix in [first, until)."""
 
     @property
     def keys(self) -> Sequence[str]:
@@ -34,50 +34,50 @@ class Request(Protocol):
 
     @property
     def workspace(self) -> str:
-        """The workspace of the range; empty without one."""
+        """The workspace of the range; empty if there is no range."""
 
     @property
     def first(self) -> str:
-        """The first suffix."""
+        """The first suffix of the range."""
 
     @property
     def until(self) -> str:
-        """The bound behind the last."""
+        """The bound behind the last suffix of the range."""
 
     @property
     def derive(self) -> bool:
-        """Whether the users' aggregates are to be derived instead."""
+        """Whether to derive the users' aggregates instead."""
 
     @property
     def indexed(self) -> bool:
-        """Whether its users are in, and searches are to see them."""
+        """Whether its users are indexed and only the refresh is missing."""
 
 
 class Requests(Protocol):
-    """Kept requests (`engine.stores.index_requests`)."""
+    """Stored requests (`engine.stores.index_requests`)."""
 
     def get(self, request_id: str) -> Request | None:
-        """One that is not done yet."""
+        """Return a request; None if it is done."""
 
     def done(self, ids: Sequence[str]) -> None:
-        """Take requests away."""
+        """Remove requests."""
 
     def put_off(self, request_id: str) -> None:
-        """It is to be told again when its turn comes."""
+        """Put a request off until its turn comes (`engine.pipeline.index_turns`)."""
 
     def indexed(self, request_id: str) -> Sequence[str]:
-        """Note that its users are in; gives the ids of all such requests where none else is waiting."""
+        """Mark a request as indexed; if no other request waits, return the ids of all indexed ones."""
 
 
 class Deriving(Protocol):
-    """Brings users in line with their events (`engine.stores.derived`)."""
+    """Derive users' aggregates from their events (`engine.stores.derived`)."""
 
     def derive(self, keys: Collection[str], *, create: bool = True) -> set[str]:
-        """Bring some users in line; gives the keys of those that were written."""
+        """Derive the aggregates of these users (user keys); return the keys of those that were written."""
 
 
 DERIVED_AT_ONCE: Final = 1_000
-"""Users whose events are counted in one aggregation."""
+"""Most users whose events one aggregation counts."""
 
 
 class Behind(EngineError):
@@ -85,7 +85,7 @@ class Behind(EngineError):
 
 
 class Indexing:
-    """The use case behind the actor `index_users`."""
+    """Index users and derive their aggregates: the use case behind the actor `index_users`."""
 
     def __init__(
         self,
@@ -100,11 +100,11 @@ class Indexing:
         derived: Callable[[], Mapping[str, str]],
         mails_go_out: Callable[[], bool],
     ) -> None:
-        """`shapes` gives what the feed wants users of each workspace to look like; `reread` looks at the files.
+        """`shapes` returns the form of users that the feed wants, by workspace; `reread` reads the files again.
 
-        `derivation` brings users in line with their events, `derived` tells with which aggregates the feed wants that.
-        Without Elasticsearch (`index` None) there is nothing else to do. While `mails_go_out` a range of users waits
-        for its turn (`engine.pipeline.index_turns`).
+        `derivation` derives users' aggregates from their events. `derived` returns the aggregates that the feed wants,
+        by workspace. Without Elasticsearch (`index` is None) deriving is the only work. While `mails_go_out` a range of
+        users waits for its turn (`engine.pipeline.index_turns`).
         """
         self._mails_go_out = mails_go_out
         self._derivation = derivation
@@ -117,12 +117,12 @@ class Indexing:
         self._catalogues = catalogues
 
     def run(self, request_id: str, *, in_turn: bool = False) -> int:
-        """Do a request; safe to call twice, late, or for one that is done.
+        """Do a request; return a count of its users. Safe to call twice, late, or for a request that is done.
 
-        While mails go out a range waits until it is `in_turn`. The last one lets searches see all that came, and takes
-        all away: where no request waits, an index that was just filled must not answer that nobody is there. One
-        refresh instead of many leaves few segments to be merged.
-        Raises `Behind` where the workspace files were edited before or meanwhile; the request stays.
+        While mails go out, a range waits until it is `in_turn`. The last waiting request refreshes the index and then
+        removes all indexed requests: once no request waits, searches must find every user of an index that was just
+        filled. One refresh instead of many leaves few segments to merge.
+        Raises `Behind` if the workspace files were edited before or meanwhile; the request stays.
         """
         request = self._requests.get(request_id)
         if request is None:
@@ -153,7 +153,7 @@ class Indexing:
         return newer
 
     def _derive(self, request_id: str, request: Request) -> int:
-        """Bring the aggregates of a range of users in line with their events."""
+        """Derive the aggregates of a range of users from their events; return how many users were written."""
         workspace, first, count = request.workspace, request.first, 0
         catalogue = self._catalogues.get(workspace)
         if catalogue is None or self._derived().get(workspace) != derived_shape(catalogue):
@@ -172,7 +172,7 @@ class Indexing:
         return count
 
     def _up_to_date(self, workspaces: Iterable[str]) -> bool:
-        """Whether this process's workspace files give users the form that the feed wants them to have."""
+        """Whether this process's workspace files give users the form that the feed wants."""
         wanted, own = self._shapes(), self._catalogues.snapshot()
         return all(
             name not in wanted or name not in own or wanted[name] == indexed_shape(own[name]) for name in workspaces
@@ -183,7 +183,7 @@ class Indexing:
             raise Behind
 
     def keys(self, keys: Sequence[str]) -> int:
-        """Index these users (user keys); safe to call twice or late. Gives how many were newer than what was there."""
+        """Index these users (user keys); return how many were newer than before. Safe to call twice or late."""
         newer = 0
         for workspace, group in groupby(sorted(keys), key=lambda key: workspace_of(key)):
             catalogue = self._catalogues.get(workspace)
@@ -193,7 +193,7 @@ class Indexing:
         return newer
 
     def range(self, workspace: str, first: str, until: str, size: int = 5_000) -> int:
-        """Index every user of a workspace with a suffix in [first, until), in order; gives how many there are."""
+        """Index every user of a workspace with a suffix in [first, until), in order; return how many there are."""
         catalogue, count = self._catalogues.get(workspace), 0
         while catalogue is not None:
             documents = self._users.read_range(workspace, first, until, size, catalogue.projection())

@@ -1,4 +1,4 @@
-"""Which campaigns a change of a user concerns: those whose predicates name a field, an event or a list that changed."""
+"""Find the campaigns that a user's change concerns: their predicates name a changed field, event or list."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from engine.pipeline.roster import Roster
 
 
 def concerned(record: CampaignRecord) -> bool:
-    """Whether a change of a user brings an evaluation in this campaign.
+    """Whether a change of a user requires an evaluation in this campaign.
 
-    In one that is paused, or has ended, conversions are counted and nothing else happens.
+    In a campaign that is paused or has ended, the evaluation only counts conversions.
     """
     return record.concerned
 
 
 class Registry:
-    """Campaigns by workspace and by what they name; `refresh` first, then ask."""
+    """Campaigns by workspace and by the names in their predicates; call `refresh` before a query."""
 
     def __init__(self, roster: Roster, book: CampaignBook) -> None:
         self._roster = roster
@@ -31,20 +31,20 @@ class Registry:
         self._by_name: Mapping[tuple[str, str], frozenset[str]] = {}
         self._entries: Mapping[str, Entry] = {}
         self._unread: Mapping[str, frozenset[str]] = {}
-        self._built_for: tuple[int, str] = (-1, "")  # the roster's generation and the version of the workspaces
+        self._built_for: tuple[int, str] = (-1, "")  # the roster's generation, the workspaces' version
         self._lock = Lock()
 
     def refresh(self) -> None:
         """Take up campaigns that were launched, edited or ended.
 
-        Whoever received a change before this call and asks afterwards misses no campaign whose launch could have read
-        the user as it was before the change.
+        A caller that received a change before this call finds afterwards every campaign whose launch may have read the
+        user as it was before the change.
         """
-        with self._lock:  # who comes second waits until what the first one found is built
+        with self._lock:  # a second caller waits until the first one has built the registry
             self._roster.refresh()
             while (wanted := (self._roster.generation, self._book.workspaces)) != self._built_for:
                 self._build(self._roster.those(concerned))
-                self._built_for = wanted  # again where the workspaces were swapped meanwhile: entries must fit together
+                self._built_for = wanted  # repeat if the workspaces changed: entries must be consistent
 
     def _build(self, records: Mapping[str, CampaignRecord]) -> None:
         by_name: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -54,7 +54,7 @@ class Registry:
             try:
                 entry = self._book.of(record)
             except EngineError:
-                unread[record.workspace].add(uid)  # what it names is not known: every change may concern it
+                unread[record.workspace].add(uid)  # its names are not known: every change may concern it
                 continue
             names = entry.names if record.state in GOING else entry.goal_names
             if names is None:
@@ -67,7 +67,7 @@ class Registry:
         self._by_name = {key: frozenset(uids) for key, uids in by_name.items()}
 
     def concerned(self, workspace: str, names: Iterable[str]) -> frozenset[str]:
-        """The uids of the campaigns that a change of `names` concerns; of those that are unfit, any change may."""
+        """Return the uids of the campaigns that a change of `names` concerns; any change concerns an unfit campaign."""
         found = self._unread.get(workspace, frozenset())
         wanted = frozenset(names)
         for name in (EVERYTHING,) if EVERYTHING in wanted else wanted:
@@ -75,16 +75,16 @@ class Registry:
         return found
 
     def named(self, workspace: str) -> tuple[frozenset[str], frozenset[str]]:
-        """The fields and the events that the campaigns of a workspace name, those that let users in."""
+        """Return the fields and the events that the live and draining campaigns of a workspace name."""
         mine = (one for one in self._entries.values() if one.record.workspace == workspace)
         entries = [one for one in mine if one.record.state in GOING]
         nothing: frozenset[str] = frozenset()
         return nothing.union(*(one.fields for one in entries)), nothing.union(*(one.events for one in entries))
 
     def entry(self, uid: str) -> Entry | None:
-        """The campaign of a uid that `concerned` gave; None where its file does not fit its workspace."""
+        """Return the campaign of a uid from `concerned`; None if its file does not fit its workspace."""
         return self._entries.get(uid)
 
     def workspaces(self) -> set[str]:
-        """The workspaces in which a change could concern a campaign."""
+        """Return the workspaces in which a change could concern a campaign."""
         return {entry.record.workspace for entry in self._entries.values()} | self._unread.keys()

@@ -1,6 +1,6 @@
-"""The campaigns as one process knows them: read once, then only what somebody changed since.
+"""Cache the campaign records of one process: read all once, then only those that changed.
 
-With thousands of campaigns, reading them all at each tick would cost more than the ticks do.
+With thousands of campaigns, reading them all at each tick would cost more than the tick itself.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from engine.domain.campaign import CampaignRecord, Marks
 from engine.pipeline.ports import CampaignStore
 
 MARGIN: Final = timedelta(seconds=5)
-"""Writes become visible in another order than that of their moments; so much later one may still come."""
+"""Longest delay with which a write may become visible after one of a later change time."""
 
 QUIET: Final = 2 * MARGIN.total_seconds()
-"""Seconds after the latest write in which no later one was seen: then none of before it is to come."""
+"""Seconds without a newer change after which no earlier write can still become visible."""
 
 MARKS_AGAIN: Final = 60.0
-"""Seconds after which it is read where each campaign stands: what two clocks note of passes touches no campaign."""
+"""Seconds between full reads of pass marks: another clock's marks do not bump a campaign's change time."""
 
 Test: TypeAlias = Callable[[CampaignRecord], bool]
 
@@ -30,10 +30,10 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Roster:
-    """Records of campaigns by uid.
+    """Campaign records by uid.
 
-    `generation` rises with every change that was read, marks of passes apart: whoever builds on the records keeps it,
-    and so takes up a change also where a refresh failed half-way.
+    `generation` rises with every refresh that read a change; marks of passes do not count. A component that derives
+    data from the records remembers the generation, so it also takes up a change after a refresh that failed half-way.
     """
 
     def __init__(self, campaigns: CampaignStore, clock: Clock) -> None:
@@ -48,7 +48,7 @@ class Roster:
         self.generation = 0
 
     def refresh(self) -> None:
-        """Read what changed."""
+        """Read the records that changed; every `MARKS_AGAIN` s also the marks of all campaigns."""
         with self._lock:
             now = self._clock.monotonic()
             quiet = now - self._moved > QUIET
@@ -63,10 +63,10 @@ class Roster:
                 self._marked = now
 
     def those(self, test: Test) -> Mapping[str, CampaignRecord]:
-        """The campaigns for which `test` holds, by uid, as they are known now; what is given never changes.
+        """Return the known campaigns for which `test` holds, by uid; the returned mapping never changes.
 
-        It is kept up with every record that changes, so that asking at each tick costs nothing: `test` looks at the
-        record alone, and is a function of a module.
+        The roster updates each view with every record that changes, so a call at each tick costs nothing. `test` must
+        depend on the record only, and must be a module-level function.
         """
         with self._lock:
             if test not in self._views:
@@ -74,7 +74,7 @@ class Roster:
             return self._views[test]
 
     def passed(self, uids: Sequence[str], as_of: Instant, *, crossed: bool = False) -> None:
-        """Remember passes that this process has planned, or (`crossed`) that had nothing to find."""
+        """Remember passes that this process has planned, or (with `crossed`) that had nothing to find."""
         with self._lock:
             records = [self._records[uid] for uid in uids]
             self._put(
@@ -85,9 +85,9 @@ class Roster:
             )
 
     def _mark(self, marks: Mapping[str, Marks]) -> None:
-        """Take up the marks of passes; where any other shows that a change was missed, read all again.
+        """Take up the marks of passes; if anything else differs, a change was missed, so read all campaigns again.
 
-        That happens when a new primary's clock is further behind than `MARGIN`.
+        A change is missed if the clock of a new primary is behind by more than `MARGIN`.
         """
         moved = [
             replace(record, pass_as_of=new.pass_as_of, crossed_to=new.crossed_to, reconciled_at=new.reconciled_at)

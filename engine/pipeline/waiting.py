@@ -1,4 +1,4 @@
-"""Wait for the feed: until it has handled everything up to some position."""
+"""Wait until the feed has handled everything up to a position."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from engine.clock import Clock
 from engine.pipeline.sources import FeedStore
 
 POLL: Final = 0.005
-"""Seconds between two questions where the feed is; one is a GET and a read by `_id`."""
+"""Seconds between two checks of the feed's position; one costs a GET and a read by `_id`."""
 
 
 def caught_up(feed: FeedStore, clock: Clock, wanted: int, patience: float) -> bool:
-    """Whether the feed comes to position `wanted` within `patience` seconds. It is called, for it may be at rest."""
+    """Wait up to `patience` seconds until the feed reaches position `wanted`; return whether it does.
+
+    Call the feed first, because it may be waiting for a change.
+    """
     if feed.position() >= wanted:
         return True
     feed.call()
