@@ -50,7 +50,7 @@ class Composing:
     """Compose mails; prepare the parts that all users of a message share once per revision of its campaign."""
 
     def __init__(self, bounces: str = "") -> None:
-        """`bounces` is the envelope sender of mails whose campaign and workspace name none; if empty, the sender is."""
+        """`bounces` is the envelope sender of mails whose campaign and workspace name none; empty means the sender."""
         self._bounces = bounces
         self._mailings: OrderedDict[tuple[str, int, str], Mailing] = OrderedDict()
 

@@ -60,7 +60,7 @@ LAST: Final = 15.0
 """Seconds that an ending process waits for answers; within the 20 s that `up` gives a process to end."""
 
 BROKEN_OFF: Final = 3.0
-"""Seconds that it then waits until the outcomes of aborted attempts are written."""
+"""Seconds that an ending process then waits until the outcomes of aborted attempts are written."""
 
 JUDGING: Final = 0.05
 """Largest share of a sending thread's time that judging one campaign's failures may take."""

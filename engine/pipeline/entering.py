@@ -1,7 +1,7 @@
 """Let the candidates of a range enter, batch by batch, by an access path.
 
-It ignores users who are already enrolled: due, changed and idle enrolments are found by indexes of their own. So the
-cost of a pass depends on what it finds, not on how many users are enrolled.
+`Entering` ignores users who are enrolled already: other slices and re-evaluation requests find due, changed and idle
+enrolments by their own indexes. So a pass costs as much as it finds, however many users are enrolled.
 """
 
 from __future__ import annotations

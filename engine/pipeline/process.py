@@ -110,7 +110,7 @@ class Processing:
         found = self._campaigns.state_of(piece.campaign)
         if found is None:
             return "campaign_gone"
-        counted = found.state is CampaignState.FINISHED and piece.kind is not SliceKind.CANDIDATES  # conversions
+        counted = found.state is CampaignState.FINISHED and piece.kind is not SliceKind.CANDIDATES  # for conversions
         return None if found.state in LOOKED_AT or counted else found.state.value
 
     def _batch(self, hold: Hold) -> Progress:
