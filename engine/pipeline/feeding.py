@@ -260,7 +260,7 @@ class Feeding:
     def _refresh(self, workspace: str, documents: Sequence[Document], gone: Sequence[str]) -> None:
         """Write newer rows into the cache. Each time the cache is unreachable, invalidate everything that it holds.
 
-        One failure needs one invalidation: readers may reach the cache meanwhile, and load rows that the next refresh
+        Every failure needs its own invalidation: readers may reach the cache meanwhile, and load rows that the next refresh
         should change.
         """
         if self._cache is None:
