@@ -260,8 +260,8 @@ class Feeding:
     def _refresh(self, workspace: str, documents: Sequence[Document], gone: Sequence[str]) -> None:
         """Write newer rows into the cache. Each time the cache is unreachable, invalidate everything that it holds.
 
-        Every failure needs its own invalidation: readers may reach the cache meanwhile, and load rows that the next refresh
-        should change.
+        Every failure needs its own invalidation: readers may reach the cache meanwhile, and load rows that the next
+        refresh should change.
         """
         if self._cache is None:
             return
