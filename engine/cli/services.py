@@ -135,7 +135,7 @@ def _output(names: list[str], *, as_json: bool) -> Output:
 
 def _brief(*, as_json: bool) -> dict[str, str]:
     """What has processes print the lines of a window as one, since people are shown one sentence of them."""
-    return {} if as_json or _BRIEF in os.environ else {_BRIEF: "on"}
+    return {} if as_json or _BRIEF in os.environ else {_BRIEF: "true"}
 
 
 def _introduce(output: Output, settings: Settings, services: LocalServices) -> None:
