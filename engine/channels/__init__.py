@@ -1,1 +1,1 @@
-"""Channels: each a name and a `send`."""
+"""Channels: each has a name and sends finished messages to one provider."""

@@ -1,4 +1,4 @@
-"""E-mail addresses, as channels use them; the rules are in `engine.domain.addresses`, which every floor may import."""
+"""Re-export the e-mail address functions of `engine.domain.addresses`, which every layer may import."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """The Maildir channel: one file per delivery key, so a repeated delivery finds its own file and sends nothing.
 
-A file is written and synced under `tmp/` and then linked into `new/` under a name made from the key. The link is the
-moment of delivery: it happens once, whoever tries and however often. A mail reader moves files to `cur/` and adds
-flags; they still count as sent. A mail that a reader deletes is forgotten: `find` then says no.
+The channel writes and syncs a file under `tmp/`, then links it into `new/` under a name made from the key. The link is
+the moment of delivery: it happens once, however many processes try and however often. A mail reader moves files to
+`cur/` and adds flags; `find` still counts them as sent. If a reader deletes a mail, the channel forgets it and `find`
+returns False.
 """
 
 from __future__ import annotations
@@ -24,23 +25,26 @@ from engine.clock import SystemClock
 from engine.domain.delivery import Cause, Envelope, NotBegun, Outcome, Retry, Sent
 
 _LONGEST_NAME: Final = 180
-"""Bytes of a file name made from the key itself: file systems stop at 255, and readers add flags after `:2,`."""
+"""Maximum bytes of a file name made from the key: file systems stop at 255, and readers add flags after `:2,`."""
 
 _LEFTOVER_AFTER: Final = timedelta(hours=36)
-"""The age at which the Maildir convention lets anyone delete a file under `tmp/`."""
+"""The age at which the Maildir convention lets any process delete a file under `tmp/`."""
 
 _TOGETHER: Final = 64
-"""Mails written and synced together; each is an open file for a moment."""
+"""Number of mails that are written and synced together; each is an open file during that time."""
 
 _FULL: Final = timedelta(seconds=60)
-"""A full or unwritable disk is mended by a person: asking more often only fills the logs."""
+"""Pause before a retry after a disk error.
+
+A person must fix a full or unwritable disk; more frequent retries only fill the logs.
+"""
 
 _COARSE: Final = 2_000
-"""Milliseconds within which two changes of a folder may carry one timestamp."""
+"""Milliseconds within which two changes of a folder may carry the same timestamp."""
 
 
 def file_name(key: str) -> str:
-    """The name of the file of a delivery key: injective (by hash for a long key), without `/`, `:` or a leading dot."""
+    """Return the file name for a delivery key: injective (long keys by hash), without `/`, `:` or a leading dot."""
     whole = "k-" + quote(key, safe="")
     if len(whole) <= _LONGEST_NAME:
         return whole
@@ -48,14 +52,14 @@ def file_name(key: str) -> str:
 
 
 class MaildirChannel:
-    """Delivers into the Maildir at `folder` (made if missing); any number of processes may share it."""
+    """Deliver into the Maildir at `folder` (created if missing); any number of processes may share it."""
 
     name = "email"
     limit = timedelta(seconds=30)
     answers_for_keys = True
 
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
-        """Open the Maildir; `durable` syncs each file and the folder before `Sent` (off only where losing is fine)."""
+        """Open the Maildir; `durable` syncs each file and the folder before `Sent` (off: a crash may lose mails)."""
         self._tmp, self._new, self._cur = (folder / part for part in ("tmp", "new", "cur"))
         for part in (self._tmp, self._new, self._cur):
             part.mkdir(parents=True, exist_ok=True)
@@ -65,11 +69,11 @@ class MaildirChannel:
         self._sweep()
 
     def send(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
-        """Deliver each envelope once; `Retry` where the disk refuses. Never raises `OSError`."""
+        """Deliver each envelope once; return `Retry` if the disk refuses. Never raises `OSError`."""
         return attempt(self, envelopes)
 
     def begin(self, envelopes: Sequence[Envelope], go_on: Callable[[], bool]) -> Flight:
-        """Deliver, some at a time, as long as `go_on` says yes; the flight has all outcomes when this returns."""
+        """Deliver in groups as long as `go_on` returns True; the flight has all outcomes when this returns."""
         flight = Flight(len(envelopes))
         for start in range(0, len(envelopes), _TOGETHER):
             some = envelopes[start : start + _TOGETHER]
@@ -78,17 +82,17 @@ class MaildirChannel:
         return flight
 
     def find(self, key: str) -> bool | None:
-        """Whether the file of `key` is in `new/` or `cur/`; exact, None only where the folder cannot be read."""
+        """Return whether `new/` or `cur/` holds the file of `key`; exact, None only if the folder cannot be read."""
         try:
             return self._has(file_name(key))
         except OSError:
             return None
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: the channel holds nothing open."""
 
     def _deliver(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
-        """Write all, sync all, link all: what is synced together is on the disk sooner (measured 1.5 to 2.5 times)."""
+        """Write all, sync all, link all: files synced together reach the disk sooner (measured 1.5 to 2.5 times)."""
         files: list[_Written | OSError | None] = [self._write(envelope) for envelope in envelopes]
         if self._durable:
             files = _synced(files)
@@ -102,7 +106,7 @@ class MaildirChannel:
         return outcomes
 
     def _write(self, envelope: Envelope) -> _Written | OSError | None:
-        """The written file under `tmp/` with its open handle; None where the mail is delivered already."""
+        """Write the mail under `tmp/` and return the file with its open handle; None if it is already delivered."""
         scratch = self._tmp / f"{os.getpid()}.{secrets.token_hex(8)}"
         try:
             if self._has(file_name(envelope.key)):
@@ -126,7 +130,8 @@ class MaildirChannel:
             return _refused(written)
         try:
             try:
-                # A link, not a rename: it fails where the name exists, so of two that race exactly one delivers.
+                # Link instead of rename: a link fails if the name exists, so exactly one of two racing processes
+                # delivers.
                 with suppress(FileExistsError):
                     os.link(written.path, self._new / file_name(envelope.key))
             finally:
@@ -136,16 +141,16 @@ class MaildirChannel:
         return Sent()
 
     def _has(self, name: str) -> bool:
-        # Readers only move from new/ to cur/, so looking in this order misses no file that was there before.
+        # Readers only move files from new/ to cur/, so checking new/ first misses no existing file.
         return (self._new / name).exists() or name in self._current()
 
     def _current(self) -> frozenset[str]:
-        """The names in `cur/` without their flags; listed again only when the folder has changed."""
+        """Return the names in `cur/` without their flags; list the folder again only after it has changed."""
         changed = self._cur.stat().st_mtime_ns
         seen_at, names = self._seen
         if changed != seen_at:
             names = frozenset(entry.name.split(":2,", 1)[0] for entry in self._cur.iterdir())
-            # A coarse file-system clock may hide a second change shortly after: then this listing is not kept.
+            # A coarse file-system clock may hide a second change shortly after the first: do not keep a recent listing.
             recent = self._clock.system_now() - changed // 1_000_000 < _COARSE
             self._seen = (-1 if recent else changed, names)
         return names
@@ -171,10 +176,10 @@ class _Written:
 
 
 def _synced(files: Sequence[_Written | OSError | None]) -> list[_Written | OSError | None]:
-    """The files once they are on the disk; the error in the place of one that is not."""
+    """Sync the files to disk; return each file, or the error in its place."""
     for one in files if hasattr(os, "posix_fadvise") else ():
         if isinstance(one, _Written):
-            # Linux begins to write out what is advised away, so that the syncs wait for few commits together.
+            # On this advice, Linux begins to write the file out, so the syncs wait for few combined commits.
             os.posix_fadvise(one.handle, 0, 0, os.POSIX_FADV_DONTNEED)
     return [_sync(one) if isinstance(one, _Written) else one for one in files]
 

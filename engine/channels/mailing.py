@@ -1,4 +1,4 @@
-"""A message as it is written to one user after another: its templates read once, its mail's skeleton made once."""
+"""Write one message to many users: read its templates once and build the skeleton of its mail once."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from engine.domain.delivery import Envelope
 from engine.predicate.fields import Catalogue
 
 ALWAYS: Final = ("email", "unsubscribed", "deleted")
-"""What is read of every user before a mail is sent."""
+"""Fields read for every user before a mail is sent."""
 
 
 class Mailing:
     """Writes the mails of one message of one campaign."""
 
     def __init__(self, letter: Letter, message: str, catalogue: Catalogue) -> None:
-        """A template that cannot be read fails when a mail is written, not here."""
+        """Prepare the templates; an invalid template raises when a mail is written, not here."""
         if letter.preheader and letter.html:
             body, snippets = mark_preheader(letter.body, letter.snippets)
             letter = replace(letter, body=body, snippets=snippets)
         self.catalogue = catalogue
         self._letter = letter
-        # The zone and language of filters are the user's own, whatever a template names.
+        # Filters use the user's own time zone and locale, even if the templates do not name these fields.
         named = _named(letter)
         self._values = UserValues(catalogue, None if named is None else {*named, "timezone", "locale"})
         self._surroundings = lru_cache(64)(lambda as_of: surroundings(catalogue, letter.campaign, message, as_of))
@@ -45,11 +45,11 @@ class Mailing:
 
     @property
     def paths(self) -> list[str]:
-        """What its mails need of a user document besides `ALWAYS`."""
+        """The fields that the mails need from a user document besides `ALWAYS`."""
         return self._values.paths
 
     def write(self, document: Mapping[str, object], written: Written) -> Envelope:
-        """The mail for the user of `document`. Raises `TemplateFailed`, or `BadMessage` where it would be empty."""
+        """Return the mail for the user of `document`. Raises `TemplateFailed`, or `BadMessage` for an empty mail."""
         user = self._values.of(document)
         values = {**self._surroundings(written.as_of), "user": user}
         if self._skeleton is None:
@@ -57,7 +57,7 @@ class Mailing:
         return self._skeleton.mail(user, values, written)
 
     def write_whole(self, values: Mapping[str, object], written: Written) -> Envelope:
-        """The same without the skeleton: rendered as a whole, then built. Raises as `write`."""
+        """Write the mail without the skeleton: render all parts, then build it. Raises as `write`."""
         letter = self._letter
         texts = {name: self._rendered(name, text, html, values) for name, text, html in letter.parts()}
         body = texts["body"]
@@ -80,15 +80,15 @@ class Mailing:
         )
 
     def part(self, wanted: str, values: Mapping[str, object]) -> str:
-        """One part rendered, by its name in `Letter.parts`. Raises `TemplateFailed`."""
+        """Render one part, by its name in `Letter.parts`. Raises `TemplateFailed`."""
         return next(self._rendered(*one, values) for one in self._letter.parts() if one[0] == wanted)
 
     def part_of(self, failure: TemplateFailed) -> str:
-        """The part in whose own text a template failed; empty for one of its snippets or layouts."""
+        """Return the part whose own text failed; empty if a snippet or layout failed."""
         return next((name for name, text, _ in self._letter.parts() if text == failure.source), "")
 
     def snippet_of(self, failure: TemplateFailed) -> tuple[str, str]:
-        """The format and the name of the snippet in whose text a template failed; empty for none."""
+        """Return the format and name of the snippet whose text failed; empty if no snippet failed."""
         for form, texts in (("html", self._letter.snippets), ("text", self._letter.text_snippets)):
             for name, text in texts.items():
                 if text == failure.source:
@@ -105,7 +105,7 @@ class Mailing:
 
 
 def _named(letter: Letter) -> set[str] | None:
-    """The user's fields that its templates name; None where one names them all, or cannot be read."""
+    """Return the user fields that the templates name; None if a template names all fields or cannot be read."""
     named: set[str] = set()
     for _, text, html in letter.parts():
         try:

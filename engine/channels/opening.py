@@ -1,4 +1,4 @@
-"""Opens the e-mail channel that the settings name."""
+"""Open the e-mail channel that the settings name."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class EmailSettings(Protocol):
 
 
 def open_email(email: EmailSettings, maildir: Path, threads: int = 1) -> Channel:
-    """The Maildir at `maildir`, or the SMTP server of the settings; connections are made at the first send.
+    """Open the Maildir at `maildir`, or the SMTP server of the settings; the first send makes the connections.
 
-    `threads` are those of this process that send.
+    `threads` is the number of sending threads in this process.
     """
     if email.transport == "maildir":
         return MaildirChannel(maildir)
@@ -67,10 +67,10 @@ def open_email(email: EmailSettings, maildir: Path, threads: int = 1) -> Channel
 
 
 def email_advice(email: EmailSettings) -> str:
-    """What a mail administrator would say about these settings; empty where there is nothing to say.
+    """Return advice about these settings, as a mail administrator would give it; empty if there is none.
 
-    Settings below the times of RFC 5321 4.5.3.2 are followed, but they make doubles: a server that is still busy with a
-    mail delivers it after we have given up on it.
+    Settings below the times of RFC 5321 4.5.3.2 take effect, but they cause duplicates: a server that is still busy
+    with a mail delivers it after we have given up on it.
     """
     dot = WAITS[Phase.DOT]
     short = {"timeout": email.timeout, "attempt": email.attempt}

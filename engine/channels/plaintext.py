@@ -1,4 +1,4 @@
-"""A plain text part made from an HTML body: readable, with its links, without its styles."""
+"""Make a plain text part from an HTML body: readable, with its links, without its styles."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Final
 _SKIPPED: Final = frozenset({"style", "script", "head", "title", "template"})
 _VOID: Final = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"})
 _UNSEEN: Final = re.compile(r"display\s*:\s*none", re.IGNORECASE)
-"""A style that hides an element, as preheaders have it."""
+"""A style that hides an element; preheaders use it."""
 _PARAGRAPHS: Final = frozenset({"p", "h1", "h2", "h3", "h4", "h5", "h6", "table", "ul", "ol", "blockquote", "pre"})
 _LINES: Final = frozenset({"div", "tr", "li", "section", "article", "header", "footer", "address", "dd", "dt"})
 _OPEN: Final = re.compile(r"<[^>]*\Z|&[^\s<&;]*\Z")
-"""A tag or an entity that has begun: what follows could become a part of it."""
+"""An unfinished tag or entity: the text that follows could become a part of it."""
 _BLANK: Final = re.compile(r"[ \t\r\n\f]+")
 
 
@@ -28,7 +28,7 @@ class _Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "body":
-            self._hidden.clear()  # HTML may leave out the end of its head
+            self._hidden.clear()  # HTML may omit the end tag of its head
         given = dict(attrs)
         unseen = "hidden" in given or _UNSEEN.search(given.get("style") or "") is not None
         if tag in _SKIPPED or (tag not in _VOID and (unseen or tag in self._hidden)):
@@ -84,7 +84,7 @@ class _Reader(HTMLParser):
 
 
 class _Marking(_Reader):
-    """Notes for each mark whether it is seen in the text, and whether all stand where any plain words could stand."""
+    """Record for each mark whether it appears in the text, and whether any mark is inside a link."""
 
     def __init__(self, mark: str) -> None:
         super().__init__()
@@ -95,15 +95,16 @@ class _Marking(_Reader):
     def handle_data(self, data: str) -> None:
         marks = data.count(self._mark)
         self.seen += [not self._hidden] * marks
-        self.in_link = self.in_link or bool(marks and self._links)  # a link's own address is not printed twice
+        self.in_link = self.in_link or bool(marks and self._links)  # `text_of` omits an address equal to its link text
         super().handle_data(data)
 
 
 def text_around(html: str, mark: str) -> tuple[list[str], list[bool]] | None:
-    """The text of an HTML body cut at its marks, and for each mark whether it stands in the text at all.
+    """Return the text of an HTML body cut at its marks, and for each mark whether it appears in the text at all.
 
-    For words without markup and with single spaces between them `text_of` gives the same as putting them between what
-    is given here. None where that does not hold: a mark in a tag, a link or what may become one.
+    For words without markup and with single spaces between them, putting the words between the returned pieces gives
+    the same result as `text_of`. Returns None if that does not hold: a mark is in a tag, in a link or in an unfinished
+    tag or entity.
     """
     if any(_OPEN.search(before) for before in _prefixes(html, mark)):
         return None
@@ -123,7 +124,7 @@ def _prefixes(html: str, mark: str) -> Iterator[str]:
 
 
 def text_of(html: str) -> str:
-    """The text of an HTML body: paragraphs apart, list items marked, links in brackets; never raises."""
+    """Return the text of an HTML body: paragraphs apart, list items marked, links in brackets; never raises."""
     reader = _Reader()
     reader.feed(html)
     reader.close()

@@ -1,4 +1,4 @@
-"""A channel is a name and a `begin`: the contract that every provider's adapter keeps."""
+"""The contract that every provider's adapter keeps: a channel has a name and a `begin`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from engine.domain.delivery import Envelope, Outcome
 
 
 class Flight:
-    """A window on its way. Its channel puts outcomes in, from any thread; whoever began it takes them out.
+    """A window being sent: the channel puts outcomes in, from any thread; the caller of `begin` takes them out.
 
-    `waiting` counts the envelopes of which the provider has not heard yet, `outstanding` those without an outcome.
+    `waiting` counts the envelopes that the provider has not heard of yet, `outstanding` those without an outcome.
     """
 
     def __init__(self, count: int) -> None:
@@ -24,14 +24,14 @@ class Flight:
         self.outstanding = count
 
     def take(self) -> list[tuple[int, Outcome]]:
-        """The outcomes that have come since it was called last: place of the envelope, outcome."""
+        """Return the outcomes that came since the last call: place of the envelope, outcome."""
         with self._changed:
             came, self._came = self._came, []
         return came
 
     @property
     def came(self) -> bool:
-        """Whether outcomes have come that nobody has taken."""
+        """Whether there are outcomes that nobody has taken."""
         return bool(self._came)
 
     def wait(self, low: int, within: float) -> None:
@@ -47,7 +47,7 @@ class Flight:
             self._changed.wait_for(lambda: not self.outstanding, within)
 
     def put(self, outcomes: Sequence[tuple[int, Outcome]], waiting: int) -> None:
-        """Outcomes that came, and how many envelopes are waiting now: called by the channel."""
+        """Add outcomes and set the number of waiting envelopes; the channel calls this."""
         with self._changed:
             self._came += outcomes
             self.outstanding -= len(outcomes)
@@ -57,14 +57,14 @@ class Flight:
 
 
 class Begins(Protocol):
-    """Whatever begins a window."""
+    """An object that can begin a window."""
 
     def begin(self, envelopes: Sequence[Envelope], go_on: Callable[[], bool]) -> Flight:
         """See `Channel.begin`."""
 
 
 def attempt(channel: Begins, envelopes: Sequence[Envelope]) -> list[Outcome]:
-    """Attempt each envelope once and wait for all; one outcome per envelope, in order."""
+    """Attempt each envelope once and wait for all; return one outcome per envelope, in order."""
     flight = channel.begin(envelopes, lambda: True)
     flight.wait_for_all()
     outcomes = dict(flight.take())
@@ -72,7 +72,7 @@ def attempt(channel: Begins, envelopes: Sequence[Envelope]) -> list[Outcome]:
 
 
 class Channel(Protocol):
-    """What the deliver step needs of a provider. One instance serves all threads of a process."""
+    """The interface of a provider for the deliver step. One instance serves all threads of a process."""
 
     @property
     def name(self) -> str:
@@ -80,28 +80,29 @@ class Channel(Protocol):
 
     @property
     def limit(self) -> timedelta:
-        """The longest that the attempt for one envelope may take (system time)."""
+        """The longest time that the attempt for one envelope may take (system time)."""
 
     @property
     def answers_for_keys(self) -> bool:
-        """Whether `find` can tell: then a crash in the middle of an attempt is settled exactly."""
+        """Whether `find` can give an answer: if so, a crash in the middle of an attempt is settled exactly."""
 
     def begin(self, envelopes: Sequence[Envelope], go_on: Callable[[], bool]) -> Flight:
-        """Attempt each envelope once; one outcome per envelope comes to the flight, in any order.
+        """Attempt each envelope once; the flight gets one outcome per envelope, in any order.
 
-        A provider's answer, whatever it is, and a network that fails are outcomes: this never raises for them. An
-        envelope whose key the provider already has is `Sent` and is not sent again where `answers_for_keys`. Where
-        `go_on` (asked from any thread, cheap) says no, what has not begun is not begun any more: `NotBegun`.
+        Provider answers and network failures are outcomes: this never raises for them. If `answers_for_keys` is True,
+        an envelope whose key the provider already has is `Sent` and is not sent again. The channel calls `go_on` from
+        any thread, so it must be cheap; once it returns False, the channel begins no further envelope: the rest are
+        `NotBegun`.
         """
 
     def send(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
-        """Attempt each envelope once and wait for it; one outcome per envelope, in order."""
+        """Attempt each envelope once and wait for it; return one outcome per envelope, in order."""
 
     def find(self, key: str) -> bool | None:
-        """Whether the provider has the delivery `key`: True, False (surely not), None (cannot tell)."""
+        """Return whether the provider has the delivery `key`: True, False (surely not), None (cannot tell)."""
 
     def close(self) -> None:
-        """Begin nothing more, end what is under way, give back connections and files; safe twice.
+        """Begin nothing more, end what is under way, release connections and files; safe to call twice.
 
-        Every flight has all its outcomes then.
+        Afterwards every flight has all its outcomes.
         """

@@ -1,4 +1,4 @@
-"""The preheader: a line that mail programs show behind the subject, hidden at the beginning of an HTML body."""
+"""The preheader: a line that mail programs show after the subject, hidden at the beginning of an HTML body."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from secrets import token_hex
 from typing import Final
 
 PREHEADER: Final = f"\ue001{token_hex(8)}\ue001"
-"""Stands in a body's text where its preheader goes, within this process only: no user's field can hold it."""
+"""Placeholder for the preheader in a body's text, within this process only: no user field can contain it."""
 
 _BODY: Final = re.compile(r"<body\b(?:[^<>{}]|\{\{.*?\}\}|\{%.*?%\})*>", re.IGNORECASE | re.DOTALL)
 _BEFORE: Final = (
     '<div style="display:none;font-size:1px;line-height:1px;max-height:0;max-width:0;opacity:0;overflow:hidden">\n'
 )
 _FILLING: Final = "\n".join(["&#847;&zwnj;&nbsp;" * 8] * 10)
-"""Blanks behind it, so that no mail program goes on with the body's own first words."""
+"""Blanks after the preheader, so that no mail program continues with the first words of the body."""
 
 
 def mark_preheader(body: str, snippets: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """A body and its layouts with `PREHEADER` behind the first `<body>` tag; where there is none it goes before all."""
+    """Put `PREHEADER` after the first `<body>` tag of the body or its layouts; without one, add no mark.
+
+    Without a mark, `with_preheader` puts the preheader first.
+    """
     if _BODY.search(body):
         return _marked(body), dict(snippets)
     for name in sorted(snippets):
@@ -33,7 +36,7 @@ def _marked(text: str) -> str:
 
 
 def with_preheader(html: str, escaped: str) -> str:
-    """A body with its preheader, which is escaped already, in its place."""
+    """Put the preheader, which is already escaped, into its place in the body."""
     if not escaped:
         return html.replace(PREHEADER, "")
     hidden = f"{_BEFORE}{escaped}{_FILLING}</div>\n"
@@ -44,5 +47,5 @@ def with_preheader(html: str, escaped: str) -> str:
 
 
 def without_preheader(html: str) -> str:
-    """A body as it is read for its text part: what is hidden is no part of it."""
+    """Return the body without the preheader mark, for its text part: the hidden preheader is not part of the text."""
     return html.replace(PREHEADER, "")

@@ -1,8 +1,8 @@
-"""The skeleton of a message's mail: what is the same for all its users is made once, the rest is put in for each.
+"""The skeleton of a message's mail: build the common parts once, then fill in the values of each user.
 
-Its bytes are those of `message.build` for the rendered message, whatever a user's values are (a property test says so).
-How much is saved depends on them: short ASCII words and whole numbers go into finished bytes; other words into a
-finished text part; what HTML had to escape, and what is empty, is read and laid out anew.
+A filled skeleton has the same bytes as `message.build` for the rendered message, for any values (a property test checks
+this). The saving depends on the values: short ASCII words and whole numbers go into finished bytes; other words go into
+a finished text part; text that HTML escapes, and empty text, is read and laid out anew.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ from engine.clock import Instant
 from engine.domain.delivery import Envelope
 
 _LONGEST_WORDS: Final = 100
-"""Characters of a value that goes into finished bytes: with it no line grows beyond what may travel as it is."""
+"""Maximum characters of a value that goes into finished bytes: no line then exceeds the limit for unencoded lines."""
 _WORD: Final = r"""[^\s&<>"'=\x00-\x1f\x7f-\x9f\ue000\ufdd0]+"""
 _WORDS: Final = re.compile(f"{_WORD}(?: {_WORD})*")
 """Words that neither HTML nor a mail's encoding changes, with single spaces between them."""
 _LARGEST: Final = 1 << 63
-"""Whole numbers that go into finished bytes are below it: any that MongoDB has."""
+"""Whole numbers that go into finished bytes are below this limit: every MongoDB integer is."""
 _PRINT: Final = b"%(print)b"
 """The place of the delivery's fingerprint."""
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """What a workspace's user is written: a message's templates (`text` may be empty), who sends it, and for what.
+    """The templates of a message (`text` may be empty), its sender and its campaign.
 
-    `html` tells whether the body is HTML; `preheader` and the texts of `headers` are templates too. `snippets` and
-    `text_snippets` are what templates may name, in HTML and in texts. `envelope_from` is where bounces go.
+    `html` says whether the body is HTML; `preheader` and the texts of `headers` are templates too. `snippets` and
+    `text_snippets` are the snippets that templates may name, in HTML and in texts. `envelope_from` receives bounces.
     """
 
     sender: Sender
@@ -69,7 +69,7 @@ class Letter:
     text_snippets: Mapping[str, str] = field(default_factory=dict)
 
     def parts(self) -> Iterator[tuple[str, str, bool]]:
-        """Its templates: the name of each part as origins have it, its text, and whether it is HTML."""
+        """Yield the templates: the name of each part as origins spell it, its text, and whether it is HTML."""
         yield "subject", self.subject, False
         yield "body", self.body, self.html
         for name, text in (("text", self.text), ("preheader", self.preheader)):
@@ -80,7 +80,7 @@ class Letter:
 
 
 class Written(NamedTuple):
-    """When and for what one mail is made: its delivery key, an envelope address, campaign time and system time."""
+    """The delivery key, envelope address, campaign time and system time of one mail."""
 
     key: str
     recipient: str
@@ -89,7 +89,7 @@ class Written(NamedTuple):
 
 
 class _Part:
-    """One body part: its head and literals as bytes, where short ASCII words leave it as it is."""
+    """One body part: its head and literals as bytes, if short ASCII words do not change its encoding."""
 
     def __init__(self, kind: str, literals: tuple[str, ...]) -> None:
         self._kind, self._literals = kind, literals
@@ -105,11 +105,11 @@ class _Part:
 
     @property
     def finished(self) -> list[bytes]:
-        """The part as bytes, cut at its slots; empty where what is put in decides on its encoding."""
+        """The part as bytes, cut at its slots; empty if the values decide its encoding."""
         return self._bytes
 
     def made(self, texts: list[str], plain: list[bytes] | None) -> bytes:
-        """The part with `texts` in its slots; `plain` are the same as bytes where they are short ASCII words."""
+        """Return the part with `texts` in its slots; `plain` holds them as bytes if they are short ASCII words."""
         if self._bytes and plain is not None:
             return _woven(self._bytes, plain)
         return part(self._kind, without_programs(_joined(self._literals, texts)))
@@ -146,7 +146,7 @@ class Skeleton:
 
     @property
     def reads_ahead(self) -> bool:
-        """Whether the text part was read from the HTML once, for all users with words in their values."""
+        """Whether the text part was read from the HTML once, for all users whose values are plain words."""
         return self._around is not None
 
     @property
@@ -155,7 +155,7 @@ class Skeleton:
         return self._whole is not None
 
     def mail(self, user: Mapping[str, object], values: Mapping[str, object], written: Written) -> Envelope:
-        """The envelope for one user; `values` is the templates' whole context. Raises `TemplateFailed`."""
+        """Return the envelope for one user; `values` is the full context of the templates. Raises `TemplateFailed`."""
         key = written.key
         subject = self._fixed_subject
         if subject is None:
@@ -178,7 +178,7 @@ class Skeleton:
         return Envelope(key, self._bounces, written.recipient, raw, clean=True)
 
     def _head(self) -> bytes:
-        """The header up to that of the content, with a named place for each thing that differs."""
+        """Return all headers before the content's own, with a named place for each varying value."""
         return (
             b"From: %b\r\n%bTo: %%(to)b\r\nSubject: %%(subject)b\r\nDate: %%(date)b\r\nMessage-ID: %b\r\n"
             b"MIME-Version: 1.0\r\nTidegate-Delivery: %%(key)b\r\nTidegate-Campaign: %b\r\n"
@@ -192,9 +192,12 @@ class Skeleton:
         )
 
     def _finished(self) -> bytes | None:
-        """The whole mail with a named place for each thing that differs; None where a value decides on more."""
+        """Return the whole mail with a named place for each varying value, or None.
+
+        None if a filter has to compute a text, or if a value decides the encoding of a part or whether it is empty.
+        """
         if None in self._places:
-            return None  # a filter has to be asked
+            return None  # a filter has to compute the text
         main = _named(self._body_part, self._shown)
         if not self._html:
             return None if main is None else self._head() + main
@@ -208,7 +211,7 @@ class Skeleton:
         return None if main is None or text is None else self._head() + both(_PRINT, text, main)
 
     def _put_words(self, user: Mapping[str, object], given: dict[bytes, bytes]) -> bool:
-        """Add the user's values by their fields' names; False where one is more than short words or a whole number."""
+        """Add the user's values by field name; return False if one is neither short words nor a whole number."""
         for name, place in self._places.items():
             value = user.get(name) if name else None
             if type(value) is int and abs(value) < _LARGEST:
@@ -236,7 +239,7 @@ class Skeleton:
     def _with_preheader(
         self, texts: list[str], plain: list[bytes] | None, user: Mapping[str, object], values: Mapping[str, object]
     ) -> tuple[list[str], list[bytes] | None]:
-        """What is put into the body's slots, and into those of its preheader among them."""
+        """Return the texts for the slots of the body, with those of its preheader among them."""
         if self._preheader is None or not self._preheader.slots:
             return texts, plain
         own = [escape(text) for text in _texts(self._preheader, user, values, html=False)]
@@ -244,7 +247,7 @@ class Skeleton:
         return shown, _plain(shown)
 
     def _read(self, texts: list[str], plain: list[bytes] | None) -> bytes:
-        """The text part that is read from the HTML."""
+        """Return the text part that is read from the HTML."""
         if self._around is not None and (plain is not None or all(map(_WORDS.fullmatch, texts))):
             seen = [text for text, seen in zip(texts, self._seen, strict=True) if seen]
             return self._around.made(seen, None if plain is None else [text.encode() for text in seen])
@@ -252,7 +255,7 @@ class Skeleton:
 
 
 class _Cuts(NamedTuple):
-    """The templates of a letter, each cut at its outputs; a header with the name of its place and its own."""
+    """The templates of a letter, each cut at its outputs; a header has the name of its place and its own name."""
 
     subject: Slotted
     body: Slotted
@@ -262,9 +265,10 @@ class _Cuts(NamedTuple):
 
 
 def skeleton_of(letter: Letter) -> Skeleton | None:
-    """The skeleton of a letter, or None where it must be rendered as a whole. Raises `TemplateFailed`.
+    """Return the skeleton of a letter, or None if it must be rendered as a whole. Raises `TemplateFailed`.
 
-    None: a template with a tag, a body that could come out empty, a preheader that could, a sender that is no address.
+    Returns None if a template has a tag, if the body or the preheader could come out empty, or if the sender, the
+    bounce or the Reply-To address is invalid.
     """
     html, inside = letter.html, letter.text_snippets
     body = cut(letter.body, html=html, snippets=letter.snippets if html else inside)
@@ -289,12 +293,12 @@ def skeleton_of(letter: Letter) -> Skeleton | None:
 
 
 def _without_mark(body: Slotted) -> Slotted:
-    """A body without the mark of its preheader."""
+    """Remove the preheader mark from a body."""
     return Slotted(tuple(without_preheader(text) for text in body.literals), body.slots)
 
 
 def _with_preheader(body: Slotted, preheader: Slotted) -> tuple[Slotted, int]:
-    """A body with its preheader in its place, and how many of the body's slots stand before it."""
+    """Put the preheader into its place in a body; also return how many of the body's slots come before it."""
     place = body.marked.find(PREHEADER)
     before = body.marked.count(MARK, 0, place) if place >= 0 else 0
     whole = with_preheader(body.marked, escape(preheader.marked))
@@ -307,7 +311,7 @@ def _texts(slotted: Slotted, user: Mapping[str, object], values: Mapping[str, ob
 
 
 def _plain(texts: list[str]) -> list[bytes] | None:
-    """`texts` as bytes, where they are short ASCII words."""
+    """Return `texts` as bytes if they are short ASCII words, else None."""
     for text in texts:
         if len(text) > _LONGEST_WORDS or not text.isascii() or not _WORDS.fullmatch(text):
             return None
@@ -315,7 +319,7 @@ def _plain(texts: list[str]) -> list[bytes] | None:
 
 
 def _place(field: str | None) -> bytes:
-    """The name of a field's place: in hex, so that no name can be taken for another or break the format."""
+    """Return the name of a field's place, in hex: no two names collide and no name breaks the format."""
     return b"user." + (field or "").encode().hex().encode()
 
 
@@ -324,7 +328,7 @@ def _literal(text: bytes) -> bytes:
 
 
 def _named(one: _Part, slotted: Slotted) -> bytes | None:
-    """A finished part with a named place for each slot."""
+    """Return a finished part with a named place for each slot."""
     if not one.finished:
         return None
     return _woven(
