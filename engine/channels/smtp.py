@@ -1,7 +1,7 @@
-"""The SMTP channel: kept connections, one transaction per mail, every answer turned into an outcome.
+"""The SMTP channel: kept connections, one transaction per mail, and an outcome for every answer.
 
-SMTP has no idempotency key: after the final dot only the server knows whether it took the mail, so a connection that
-breaks there gives `Unknown` and `find` cannot tell. Everything that breaks earlier is safe to repeat.
+SMTP has no idempotency key: after the final dot only the server knows whether it took the mail. A connection that
+breaks there gives `Unknown`, and `find` cannot tell. After any earlier break it is safe to repeat the mail.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from engine.domain.delivery import Envelope, Outcome
 
 
 class SmtpChannel:
-    """Sends through one SMTP server; all threads of a process share its connections."""
+    """Send through one SMTP server; all threads of a process share its connections."""
 
     name = "email"
     answers_for_keys = False
 
     def __init__(self, options: SmtpOptions) -> None:
-        """Nothing is opened before the first window."""
+        """Store the options; the first window opens the connections."""
         self._options = options
         self._postman: Postman | None = None
         self._lock = threading.Lock()
 
     @property
     def limit(self) -> timedelta:
-        """The bound of one attempt with connecting; connections are looked at ten times a second."""
+        """The maximum time of one attempt with connecting; the postman checks its connections ten times a second."""
         return self._options.attempt + timedelta(seconds=1)
 
     def begin(self, envelopes: Sequence[Envelope], go_on: Callable[[], bool]) -> Flight:
-        """Attempt each envelope once, over as many connections as are allowed and of use.
+        """Attempt each envelope once, over as many connections as are allowed and useful.
 
-        Where no connection can be opened, everything that waits gets the same `Retry` without another try: waiting for
-        one timeout per mail would take for ever.
+        If no connection can be opened, every waiting envelope gets the same `Retry` without another try: one timeout
+        per mail would take forever.
         """
         with self._lock:
             if self._postman is None or self._postman.over:
@@ -49,12 +49,12 @@ class SmtpChannel:
         """Attempt each envelope once and wait for all of them."""
         return attempt(self, envelopes)
 
-    def find(self, key: str) -> bool | None:  # noqa: ARG002 - SMTP cannot be asked
-        """None: SMTP cannot be asked what it has taken."""
+    def find(self, key: str) -> bool | None:  # noqa: ARG002 - SMTP has no such query
+        """Return None: SMTP has no command that asks whether the server took a mail."""
         return None
 
     def close(self) -> None:
-        """Break off what is under way and say good-bye on the connections; a window begun later opens new ones."""
+        """Break off what is under way and send QUIT on the connections; a later window opens new ones."""
         with self._lock:
             postman, self._postman = self._postman, None
         if postman is not None:

@@ -1,4 +1,4 @@
-"""One kept SMTP connection: set up by `smtp_setup`, then a socket that never waits, with what is said on it."""
+"""One kept SMTP connection: `smtp_setup` opens it, then a non-blocking socket carries its dialogue."""
 
 from __future__ import annotations
 
@@ -16,29 +16,31 @@ from engine.channels.smtp_setup import ConnectionLost, Security, SmtpOptions, se
 __all__ = ["Connection", "ConnectionLost", "Security", "SmtpOptions"]
 
 _RECORD: Final = 16_384
-"""Bytes of a TLS record: what is handed over at once, so that it is known how much can have left."""
+"""Bytes of a TLS record: the maximum handed over at once, so we know how much can have left."""
 _READ: Final = 65_536
-"""Bytes read at once."""
+"""Maximum bytes per read."""
 _BLOCK: Final = 180.0
-"""Seconds in which the server has to take some more of a body: RFC 5321 4.5.3.2.5."""
+"""Seconds within which the server must take some more of a body: RFC 5321 4.5.3.2.5."""
 _UNPROVEN: Final = 30.0
-"""Seconds for an answer to commands that travelled together, while PIPELINING has not proved to work: afterwards they
-are said one by one on another connection, with the full time."""
+"""Seconds to wait for an answer to pipelined commands before PIPELINING has proved to work.
+
+After this time, the postman sends the commands one by one on another connection, with the full time.
+"""
 
 _UNPROVEN_SHARE: Final = 0.25
-"""And no more than this share of an attempt, so that a short one has the time to say them one by one."""
+"""The maximum share of an attempt for this wait, so that a short attempt has time to send them one by one."""
 
 
 class Connection:
-    """A logged-in connection of one thread. Raises `OSError` or `smtplib.SMTPException` where it cannot be opened."""
+    """A logged-in connection of one thread. Raises `OSError` or `smtplib.SMTPException` if it cannot be opened."""
 
     def __init__(self, options: SmtpOptions, server: ServerState, deadline: float) -> None:
-        """Connect, greet, protect and log in before `deadline` (monotonic s); from then on nothing here waits."""
+        """Connect, greet, start TLS and log in before `deadline` (monotonic s); afterwards nothing here waits."""
         self._options = options
         smtp = set_up(options, deadline)
         self.socket = smtp.live
         self._smtp = smtp
-        # The final dot may be a small packet of its own: without this it waits for the acknowledgement of the body.
+        # The final dot may be a small packet of its own: without NODELAY it waits for the acknowledgement of the body.
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
         self._tls = isinstance(self.socket, ssl.SSLSocket)
@@ -47,17 +49,17 @@ class Connection:
 
     @property
     def full(self) -> bool:
-        """Whether it has had its number of mails."""
+        """Whether the connection has carried its maximum number of mails."""
         return self.dialogue.begun >= max(1, self._options.per_connection)
 
     @property
     def stale(self) -> bool:
-        """Whether it should be renewed before the next mail."""
+        """Whether to renew the connection before the next mail."""
         return self.full or time.monotonic() - self.used_at > self._options.idle.total_seconds()
 
     @property
     def until(self) -> float:
-        """When it has kept us waiting for too long (monotonic s): one wait, or the attempt that is under way."""
+        """When the server has kept us waiting too long (monotonic s): the end of one wait, or of the attempt."""
         dialogue = self.dialogue
         wait = self._options.wait(dialogue.awaits)
         if dialogue.out:
@@ -67,20 +69,21 @@ class Connection:
         return min(self.used_at + wait, dialogue.deadline)
 
     def write(self) -> None:
-        """Hand over what is to go out, as far as the network takes it. Raises `OSError`."""
+        """Send as much pending output as the network takes. Raises `OSError`."""
         while self.dialogue.out:
             data = self.dialogue.out[:_RECORD] if self._tls else self.dialogue.out
             try:
                 count = self.socket.send(data)
             except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
-                # TLS may have sent a part of this record: the peer cannot read it yet, but nobody tells how much it was
+                # TLS may have sent a part of this record: the peer cannot read it yet, but we cannot know how much was
+                # sent
                 self.dialogue.wrote(0, len(data) if self._tls else 0)
                 return
             self.dialogue.wrote(count, count)
             self.used_at = time.monotonic()
 
     def read(self, more: More) -> None:
-        """Take what has come. Raises `OSError` where the server has closed the connection."""
+        """Read and process what the server sent. Raises `OSError` if the server has closed the connection."""
         while True:
             try:
                 data = self.socket.recv(_READ)
@@ -94,13 +97,13 @@ class Connection:
                 return  # a TLS socket may hold more than the selector sees
 
     def quit(self) -> None:
-        """Say good-bye without waiting for the answer, and close; in the middle of a dialogue just close."""
+        """Send QUIT without waiting for the answer, and close; in the middle of a dialogue just close."""
         try:
             if self.dialogue.idle and not self.dialogue.over:
                 self.socket.settimeout(0.2)
                 self.socket.sendall(b"QUIT\r\n")
         except OSError:
-            pass  # it is gone already, which is what we want
+            pass  # the connection is already gone, which is the goal
         finally:
             self._smtp.close()
 

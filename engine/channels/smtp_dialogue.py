@@ -1,14 +1,14 @@
-"""What is said on one SMTP connection, without a socket: bytes that came in, bytes to go out, envelopes that ended.
+"""The dialogue on one SMTP connection, without a socket: bytes in, bytes out, and finished envelopes.
 
-Where the server offers PIPELINING (RFC 2920), MAIL, RCPT and DATA travel together, and with the body of the mail
-before: one round trip a mail. Answers come in the order of the commands, so each belongs to exactly one envelope. The
-body is written only when DATA was answered with 354 *and* nothing of that envelope was refused; a 354 after a refusal
-is answered with a lone dot. Without PIPELINING each command waits for the answer before it.
+If the server offers PIPELINING (RFC 2920), MAIL, RCPT and DATA travel together, and with the body of the previous mail:
+one round trip a mail. Answers come in the order of the commands, so each belongs to exactly one envelope. The dialogue
+writes a body only if DATA was answered with 354 *and* the server refused nothing of that envelope; it answers a 354
+after a refusal with a lone dot. Without PIPELINING each command waits for the previous answer.
 
-Some servers, and firewalls before them, offer PIPELINING and break on it: they lose what comes behind a command,
-close, answer in another order, or call it improper. Until it is `proven`, a dialogue that goes wrong before a body was
-asked for gives its envelopes back unharmed, and is `suspect`: they are said again on another connection, one command
-at a time.
+Some servers, and firewalls before them, offer PIPELINING and break on it: they lose the commands that follow another,
+close, answer in another order, or call a command improper. Until PIPELINING is `proven`, a dialogue that goes wrong
+before the server asked for a body returns its envelopes unharmed, and is `suspect`: the postman sends them again on
+another connection, one command at a time.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from engine.domain.lifecycle import SkipReason
 
 _REPLY: Final = re.compile(rb"([0-9]{3})([ -]?)(?:([245]\.[0-9]{1,3}\.[0-9]{1,3})(?= |\r|$) ?)?")
 _QMAIL: Final = re.compile(rb"#([245]\.[0-9]{1,3}\.[0-9]{1,3})\b")
-"""qmail and what descends from it put the enhanced status behind their words: `(#5.7.1)`."""
+"""qmail and its descendants put the enhanced status after their words: `(#5.7.1)`."""
 _IMPROPER: Final = re.compile(rb"pipelin|synchroni[sz]ation", re.IGNORECASE)
 """How servers name commands that came too early (Postfix, Exim), whatever they offered."""
 _OUT_OF_STEP: Final = frozenset({500, 501, 502, 503})
-"""Answers that a good RCPT or DATA has only where the server has lost a command before it."""
+"""Answers that a valid RCPT or DATA gets only if the server has lost a command before it."""
 _LONGEST_REPLY: Final = 65_536
-"""Bytes of one reply: RFC 5321 allows 512 a line; more than this is no SMTP server."""
+"""Maximum bytes of one reply: RFC 5321 allows 512 a line; a server that sends more is no SMTP server."""
 
 _LINE_ENDS: Final = re.compile(rb"\r\n|\r|\n")
 _DOTS: Final = re.compile(rb"(?m)^\.")
@@ -44,13 +44,13 @@ _GOES_ON: Final = {
     Phase.DOT: b"250",
 }
 _LAST: Final = (b" ", b"\r", b"")
-"""What stands behind the code of a reply's last line."""
+"""The character after the code in the last line of a reply."""
 _SENT: Final = Sent()
 
 
 @dataclass(frozen=True, slots=True)
 class Offers:
-    """What the server announced after EHLO; `largest` is its SIZE in bytes, None where it named none."""
+    """What the server announced after EHLO; `largest` is its SIZE in bytes, None if it named none."""
 
     pipelining: bool = False
     size: bool = False
@@ -63,8 +63,8 @@ class Offers:
 class Turn:
     """One envelope's turn on a connection.
 
-    `place` is where its outcome goes, `body` is what `body_of` made of it, `deadline` (monotonic s, 0 before it has
-    begun) bounds its attempt, `phase` is the answer it waits for: `DOT` once the final dot was on its way.
+    `place` is the position of its outcome. `body` is the result of `body_of`. `deadline` (monotonic s, 0 before the
+    turn has begun) bounds its attempt. `phase` is the answer it waits for: `DOT` once the final dot was on its way.
     """
 
     place: int
@@ -76,13 +76,13 @@ class Turn:
 
 
 More: TypeAlias = Callable[[], Turn | None]
-"""Gives the next turn of a window, or None."""
+"""Returns the next turn of a window, or None."""
 
 
 class Dialogue:
-    """The dialogue on one connection. `out` is what is to be written next; `over` says that no more can be said.
+    """The dialogue on one connection. `out` holds the bytes to write next; `over` says that nothing more can be sent.
 
-    `proven` says that PIPELINING works here, or is not used; `suspect` that it seems to have broken this dialogue.
+    `proven` says that PIPELINING works here, or is not used; `suspect` says that it seems to have broken this dialogue.
     """
 
     def __init__(self, offers: Offers, *, proven: bool = True) -> None:
@@ -106,7 +106,7 @@ class Dialogue:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way."""
+        """Whether no turn is under way."""
         return not self._awaited
 
     @property
@@ -116,16 +116,16 @@ class Dialogue:
 
     @property
     def awaits(self) -> Phase:
-        """The answer that is waited for; only while not `idle`."""
+        """The answer that the dialogue waits for; valid only while not `idle`."""
         return self._awaited[0][0]
 
     @property
     def deadline(self) -> float:
-        """When the attempt of the turn that waits longest is over (monotonic s); only while not `idle`."""
+        """When the attempt of the longest waiting turn is over (monotonic s); valid only while not `idle`."""
         return self._awaited[0][1].deadline
 
     def begin(self, turn: Turn) -> None:
-        """Say the envelope of a turn; an envelope that this server cannot take ends at once."""
+        """Begin the transaction of a turn; an envelope that this server cannot take ends at once."""
         refused = self._unsendable(turn)
         if refused is not None:
             turn.outcome = refused
@@ -147,7 +147,7 @@ class Dialogue:
         self.out += b"%bRCPT TO:<%b>\r\nDATA\r\n" % (self._mail(turn), turn.envelope.recipient.encode())
 
     def wrote(self, count: int, under_way: int) -> None:
-        """The network took `count` bytes of `out`, and up to `under_way` may have left."""
+        """Note that the network took `count` bytes of `out`, and that up to `under_way` may have left."""
         dots = self._dots
         while dots and dots[0][0] <= self._written + under_way:
             dots.popleft()[1].phase = Phase.DOT
@@ -155,7 +155,7 @@ class Dialogue:
         self.out = self.out[count:] if count < len(self.out) else b""
 
     def hear(self, data: bytes, more: More) -> None:
-        """Take what the server said; `more` is asked for the next turn as soon as it can travel with a body."""
+        """Process what the server said; call `more` for the next turn as soon as it can travel with a body."""
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
         self._read += len(data)
@@ -175,18 +175,18 @@ class Dialogue:
         self.over = len(self._rest) > _LONGEST_REPLY
 
     def lost(self, reason: str = "smtp_broken") -> list[Turn]:
-        """The connection is gone or of no more use: ends every turn on it, and gives those that are safe to begin anew.
+        """End every turn after the connection is lost or unusable; return the turns that are safe to begin again.
 
-        Safe is a turn of which the server has heard no more than MAIL, and which was not the first on its connection:
-        servers close what idles or has had its number of mails, and that says nothing about this one. While PIPELINING
-        is not proven, so is every turn whose body was not begun.
+        A turn is safe if the server has heard no more of it than MAIL, and it was not the first on its connection:
+        servers close connections that are idle or have had their number of mails, and that says nothing about this
+        turn. While PIPELINING is not proven, every turn whose body was not begun is safe too.
         """
         back: list[Turn] = []
         bodies = {turn for phase, turn in self._awaited if phase is Phase.DOT}
         for turn in dict.fromkeys(turn for _, turn in self._awaited):
             unharmed = turn.phase is Phase.MAIL and turn is not self._first
             if turn.outcome is None and (unharmed or (not self.proven and turn not in bodies)):
-                # behind a body whose answer did not come, a turn says nothing of PIPELINING
+                # a turn after a body whose answer did not come says nothing about PIPELINING
                 behind = turn is self._behind and turn is self._awaited[0][1]
                 self.suspect |= not self.proven and (behind or not unharmed)
                 back.append(turn)
@@ -200,7 +200,7 @@ class Dialogue:
         return back
 
     def _is_expected(self, line: bytes) -> bool:
-        """Whether a line is the whole answer with which all goes on: nearly every line is."""
+        """Whether a line is the complete, expected answer after which the dialogue goes on: nearly every line is."""
         if not self._awaited or line[3:4] not in _LAST:
             return False
         phase, turn = self._awaited[0]
@@ -208,14 +208,14 @@ class Dialogue:
             return False
         if phase is Phase.DOT:
             if turn.phase is not Phase.DOT:
-                return False  # an answer before the body's end, or to a lone dot
+                return False  # an answer before the end of the body, or to a lone dot
             turn.outcome = _SENT
         return True
 
     def _take(self, reply: re.Match[bytes], line: bytes, more: More) -> None:
-        """An answer that has to be judged."""
+        """Process an answer that must be judged."""
         if not self._awaited:
-            self.over = True  # nobody asked: it says good-bye, or is out of step
+            self.over = True  # nobody asked: the server says good-bye, or is out of step
             return
         phase, turn = self._awaited[0]
         outcome = None
@@ -232,14 +232,14 @@ class Dialogue:
         if turn.outcome is None:
             turn.outcome = outcome
         if not self.over or phase is Phase.DOT:
-            self._proceed(reply[1], more)  # else `lost` sees to this turn too
+            self._proceed(reply[1], more)  # otherwise `lost` handles this turn too
 
     def _is_broken(self, phase: Phase, turn: Turn, answer: Answer, said: bytes) -> bool:
         """Whether an answer shows that the server does not keep pipelined commands apart."""
         if phase in (Phase.RSET, Phase.DOT):
             return False
         if turn.outcome is not None:
-            # a recipient taken and a body refused, though it was the sender that was refused before: out of order
+            # the server refused the sender, then took the recipient and refused the body: the answers are out of order
             self._odd = turn if phase is Phase.RCPT and answer.code < 300 else self._odd
             return phase is Phase.DATA and self._odd is turn and answer.code >= 400
         in_step = answer.code < 400 and judge(phase, answer) is None
@@ -258,7 +258,7 @@ class Dialogue:
             self._goes_on(phase, turn)
 
     def _judged(self, phase: Phase, turn: Turn, answer: Answer) -> Outcome | None:
-        """What an answer that is not the expected one means; sets `over` where nothing can follow it."""
+        """Return the outcome of an unexpected answer; set `over` if nothing can follow it."""
         if phase is Phase.RSET:
             self.over = True
             return None
@@ -266,13 +266,14 @@ class Dialogue:
         early = phase is Phase.DOT and turn.phase is not Phase.DOT and turn.outcome is None
         if early and answer.code < 400:
             outcome = broken(Phase.DATA, "smtp_garbled")
-        # What is out of step, or answered before the body's end, must not take the rest of a body for commands.
+        # A server that is out of step, or that answered before the end of the body, must not read the rest of a body as
+        # commands.
         garbled = outcome is not None and answer.code < 400 and not isinstance(outcome, Sent)
         self.over = closes(answer) or early or garbled
         return None if self.over and phase is Phase.MAIL and turn is not self._first else outcome
 
     def _goes_on(self, phase: Phase, turn: Turn) -> None:
-        """The next command of a turn; with PIPELINING all are said already."""
+        """Send the next command of a turn; with PIPELINING all commands are already sent."""
         if phase is not Phase.RSET and turn.outcome is None:
             turn.phase = Phase.RCPT if phase is Phase.MAIL else Phase.DATA
         if self._offers.pipelining:
@@ -287,13 +288,13 @@ class Dialogue:
             self._say(Phase.DATA, turn, b"DATA\r\n")
 
     def _after_data(self, turn: Turn, code: bytes, more: More) -> None:
-        """The body where it is wanted, and with it the next envelope; else the end of a refused turn."""
+        """Send the body if the server asked for it, and with it the next envelope; else end a refused turn."""
         if code != b"354":
             self._reset = True
             self.ended.append(turn)
             return
         if turn.outcome is not None:
-            self._say(Phase.DOT, turn, b".\r\n")  # RFC 2920 3.1: no recipient, so nothing may be taken for a mail
+            self._say(Phase.DOT, turn, b".\r\n")  # RFC 2920 3.1: no recipient, so end without a body
             return
         self._say(Phase.DOT, turn, turn.body + b".\r\n")
         self._dots.append((self._written + len(self.out), turn))
@@ -322,7 +323,7 @@ class Dialogue:
 
     def _unsendable(self, turn: Turn) -> Outcome | None:
         offers, envelope = self._offers, turn.envelope
-        # RFC 6531 asks for 8BITMIME beside SMTPUTF8; what is not ASCII in a mail of ours is an address in its header
+        # RFC 6531 requires 8BITMIME beside SMTPUTF8; non-ASCII text in our mails is an address in a header
         if not (offers.smtputf8 and offers.eightbitmime):
             if needs_smtputf8(envelope.sender):
                 return Retry(
@@ -338,7 +339,7 @@ class Dialogue:
 
 
 def body_of(envelope: Envelope) -> bytes:
-    """The mail as it travels, without the final dot: only whole CRLF line ends, and dots at their beginnings doubled.
+    """Return the mail as it travels, without the final dot: only CRLF line ends, and dots at line starts doubled.
 
     So no server can read a bare line feed before a dot as the end of the mail.
     """

@@ -1,4 +1,4 @@
-"""A connection that is being set up, in a thread of its own, and why there is none."""
+"""Set up one connection in its own thread, and explain why a connection failed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.domain.delivery import Cause, Retry
 
 
 class Opening:
-    """A connection that is being set up, and what became of it."""
+    """A connection that is being set up, then the connection or the error."""
 
     def __init__(self, options: SmtpOptions, server: ServerState, deadline: float) -> None:
         self._made = (options, server, deadline)
@@ -22,12 +22,12 @@ class Opening:
         self.error: OSError | smtplib.SMTPException | None = None
 
     def start(self, give: Callable[[Opening], None]) -> None:
-        """Begin; `give` is called, in the thread, with this when it is over."""
+        """Start the thread; it calls `give` with this object when the set-up has ended."""
         self._thread = threading.Thread(target=lambda: give(self._done()), name="connecting", daemon=True)
         self._thread.start()
 
     def wait(self, within: float) -> None:
-        """Wait until it is over, for at most `within` seconds."""
+        """Wait until the set-up has ended, for at most `within` seconds."""
         self._thread.join(within)
 
     def _done(self) -> Opening:
@@ -35,18 +35,18 @@ class Opening:
             self.connection = Connection(*self._made)
         except (OSError, smtplib.SMTPException) as error:
             self.error = error
-        except Exception as error:  # noqa: BLE001 - whatever a server brings out: it is not reached
+        except Exception as error:  # noqa: BLE001 - whatever a server causes, it counts as unreachable
             self.error = OSError(f"{type(error).__name__}: {error}")
         return self
 
     def drop(self) -> None:
-        """Nobody wants it any more."""
+        """Close the connection, if any: nobody needs it any more."""
         if self.connection is not None:
             self.connection.quit()
 
 
 def refused(error: OSError | smtplib.SMTPException) -> Retry:
-    """Why no connection could be had. Nothing was said about any recipient, so it is always `Retry`."""
+    """Return the outcome of a failed set-up: always `Retry`, because the server has not heard of any recipient."""
     if isinstance(error, smtplib.SMTPResponseException):
         said = error.smtp_error if isinstance(error.smtp_error, bytes) else str(error.smtp_error).encode()
         outcome = judge(Phase.CONNECT, Answer(error.smtp_code, said=words(b"%d %b" % (error.smtp_code, said))))

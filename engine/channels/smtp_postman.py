@@ -1,9 +1,9 @@
-"""All windows of a process over its connections to one server, by one loop over sockets in a thread of its own.
+"""Send all windows of a process over its connections to one server, with one socket loop in one thread.
 
-Envelopes of each window wait in order, and the windows take turns; a connection that is free, or about to write a body,
-takes the next one. Another connection is opened when envelopes wait and a look at the sockets finds nothing to do: a
-provider that answers late is met with many dialogues side by side. A connection whose server keeps it waiting holds up
-nobody else: neither the other connections nor the windows behind.
+The envelopes of each window wait in order, and the windows take turns. A connection that is free, or about to write a
+body, takes the next envelope. The postman opens another connection when envelopes wait and the sockets are idle: many
+parallel dialogues make up for a provider that answers late. A connection whose server keeps it waiting delays neither
+the other connections nor the later windows.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from engine.domain.lifecycle import SkipReason
 _log = logging.getLogger(__name__)
 
 _LOOK: Final = 0.1
-"""Seconds after which connections are looked at for one that keeps us waiting, however busy the others are."""
+"""Seconds between checks for connections that keep us waiting, however busy the others are."""
 _ONE_MORE: Final = 10.0
-"""Seconds to set up a connection beside others: it is of use, not needed."""
+"""Maximum seconds to set up a connection beside others: it is useful, not necessary."""
 _SLOW_OPENING: Final = 1.0
-"""Seconds after which a connection that is still being set up counts as one that hangs: another one is tried."""
+"""Seconds after which a connection that is still being set up counts as hanging: the postman tries another one."""
 _HELD: Final = 2.0
-"""Seconds after which a connection that is kept waiting makes room for another one, while others are served."""
+"""Seconds after which a waiting connection makes room for another one, while others are served."""
 _MOST_OVER: Final = 4
-"""Times as many connections as are asked for, at most, with those that are kept waiting."""
+"""Maximum connections, including waiting ones, as a multiple of the configured number."""
 _NEARLY: Final = 0.5
-"""Seconds for which a connection that is being set up is waited for at the end: so that it is closed, not cut off."""
+"""Seconds to wait at the end for connections that are being set up, so that they are closed, not cut off."""
 _SETTLING: Final = 5.0
-"""Seconds that the thread has to end, once it is told to break off what is under way."""
+"""Seconds within which the thread must end after it was asked to break off."""
 
 
 _LATE: Final = Retry(CONNECTION, f"smtp_timeout_at_{Phase.MAIL}", Cause.PROVIDER)
@@ -52,7 +52,7 @@ _LATE: Final = Retry(CONNECTION, f"smtp_timeout_at_{Phase.MAIL}", Cause.PROVIDER
 
 @dataclass(eq=False, slots=True)
 class _Window:
-    """A window: its flight, the turns that wait, and outcomes that its flight has not been told yet."""
+    """A window: its flight, the turns that wait, and outcomes not yet reported to the flight."""
 
     flight: Flight
     go_on: Callable[[], bool]
@@ -61,10 +61,10 @@ class _Window:
 
 
 class Postman:
-    """Sends windows. Its thread begins with the first one and ends with `close`."""
+    """Send windows. The thread starts with the first window and ends with `close`."""
 
     def __init__(self, options: SmtpOptions) -> None:
-        """Nothing is opened before the first window."""
+        """Prepare the postman; the first window opens the connections."""
         self._options = options
         self._server = ServerState()
         self._lock = threading.Lock()
@@ -77,7 +77,7 @@ class Postman:
             end.setblocking(False)
         self._selector = DefaultSelector()
         self._selector.register(self._ear, EVENT_READ)
-        # what follows belongs to the thread
+        # only the thread uses the following fields
         self._windows: deque[_Window] = deque()
         self._owner: dict[Turn, _Window] = {}
         self._told: dict[_Window, None] = {}
@@ -116,11 +116,11 @@ class Postman:
 
     @property
     def over(self) -> bool:
-        """Whether it sends nothing any more."""
+        """Whether the postman has stopped sending."""
         return self._over
 
     def close(self) -> None:
-        """Begin nothing more, break off what is under way, end the connections and the thread; safe twice."""
+        """Begin nothing more, break off what is under way, end the connections and the thread; safe to call twice."""
         with self._lock:
             self._closing = True
             thread = self._thread
@@ -151,7 +151,7 @@ class Postman:
             one.flight.put(one.ended, 0)
 
     def _ring(self) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):  # it rings already, or the thread has ended
+        with contextlib.suppress(BlockingIOError, OSError):  # a wake-up is already pending, or the thread has ended
             self._bell.send(b".")
 
     # -- in the thread ---------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ class Postman:
             if key.data is None:
                 with contextlib.suppress(BlockingIOError):
                     self._ear.recv(4_096)
-            elif key.data in self._events:  # else it was ended in this turn of the loop
+            elif key.data in self._events:  # otherwise it was ended in this turn of the loop
                 self._serve(key.data, mask)
         if not ready and may_open:
             self._open()
@@ -185,9 +185,9 @@ class Postman:
         self._tell()
 
     def _most(self) -> int:
-        """How many connections may be kept: so many for each thread, until the server refuses one more.
+        """Return how many connections may be kept: the configured number for each thread, until the server refuses one.
 
-        One that is kept waiting, or hangs while it is set up, does not count while others are served.
+        A connection that is kept waiting, or hangs while it is set up, does not count while others are served.
         """
         if not self._server.takes_more:
             return max(1, len(self._kept))
@@ -195,9 +195,9 @@ class Postman:
         return min(_MOST_OVER * asked, asked + self._held)
 
     def _may_open(self) -> bool:
-        """Whether another connection may be set up: one after the other, but those that were there before at once.
+        """Whether another connection may be set up: one at a time, but up to the previous number at once.
 
-        What seems to hang while it is set up holds up no other.
+        A connection that seems to hang while it is set up delays no other.
         """
         if not self._windows or len(self._kept) + len(self._opening) >= self._most():
             return False
@@ -208,7 +208,7 @@ class Postman:
         return len(self._kept) + soon < self._had and soon < self._waiting()
 
     def _admit(self) -> None:
-        """Take what others have put into the inbox."""
+        """Process the inbox: new windows and connections."""
         while self._inbox:
             one = self._inbox.popleft()
             if isinstance(one, Opening):
@@ -222,7 +222,7 @@ class Postman:
                 self._give_up(refusal)
 
     def _next(self) -> Turn | None:
-        """The next turn, with its deadline: windows take turns."""
+        """Return the next turn, with its deadline; the windows take turns."""
         now = time.monotonic()
         while self._windows:
             window = self._windows[0]
@@ -241,15 +241,18 @@ class Postman:
         return None
 
     def _behind(self) -> Turn | None:
-        """The next turn for a connection that writes a body: none that a free one can take, for it would wait here."""
+        """Return the next turn for a connection that writes a body; None if free connections can take all that wait.
+
+        A turn would wait behind the body, but not on a free connection.
+        """
         return self._next() if self._waiting() > len(self._free) else None
 
     def _waiting(self) -> int:
-        """How many turns wait in all."""
+        """Return how many turns wait in all windows."""
         return sum(len(one.waiting) for one in self._windows)
 
     def _leave(self, window: _Window, outcome: Outcome) -> None:
-        """What waits in a window is not begun."""
+        """End all waiting turns of a window with `outcome`, without beginning them."""
         for turn in window.waiting:
             self._owner.pop(turn)
             window.ended.append((turn.place, outcome))
@@ -259,7 +262,7 @@ class Postman:
             self._windows.remove(window)
 
     def _again(self, turns: Sequence[Turn]) -> None:
-        """Turns that were given back unharmed are the first of their windows."""
+        """Put turns that came back unharmed at the front of their windows."""
         for turn in reversed(turns):
             window = self._owner[turn]
             if not window.waiting:
@@ -272,16 +275,16 @@ class Postman:
         self._told[window] = None
 
     def _tell(self) -> None:
-        """Tell the flights what has come."""
+        """Report the new outcomes to the flights."""
         for window in self._told:
             ended, window.ended = window.ended, []
             window.flight.put(ended, len(window.waiting))
         self._told.clear()
 
     def _assign(self) -> None:
-        """Every connection that is free takes a turn; one that has had its number of mails is ended instead."""
+        """Give a turn to every free connection; end a connection that is stale instead."""
         while self._windows and self._free:
-            connection, _ = self._free.popitem()  # the one that was used last, so that others may grow old
+            connection, _ = self._free.popitem()  # take the last used one, so that the others can become idle and end
             if connection.stale:
                 self._forget(connection)
             elif (turn := self._next()) is not None:
@@ -302,19 +305,19 @@ class Postman:
                 connection.write()
         except OSError:
             self._after(connection, "smtp_broken")
-        except Exception:  # noqa: BLE001 - whatever a server's words bring out, it costs this connection and no other
+        except Exception:  # noqa: BLE001 - whatever a server's words cause, it costs only this connection
             _log.exception("A connection to the mail server was given up.")
             self._after(connection, "smtp_broken")
         else:
             self._after(connection, None)
 
     def _after(self, connection: Connection, broken: str | None) -> None:
-        """Note what has ended, and what the connection waits for next."""
+        """Record the finished turns, and watch for the next event of the connection."""
         dialogue = connection.dialogue
         if broken is not None or dialogue.over:
             self._again(dialogue.lost(broken or "smtp_broken"))
         for turn in dialogue.ended:
-            if turn.outcome is not None:  # it is: that is what ended says
+            if turn.outcome is not None:  # always true: a turn in `ended` has an outcome
                 self._ended(turn, turn.outcome)
                 if isinstance(turn.outcome, Retry) and turn.phase is Phase.MAIL:
                     self._after_refusal(turn.envelope.sender, turn.outcome)
@@ -331,7 +334,7 @@ class Postman:
             self._free[connection] = None
 
     def _after_refusal(self, sender: str, outcome: Retry) -> None:
-        """A sender that is refused is refused for all: what has not begun under its name waits."""
+        """End all waiting turns of a refused sender: the server would refuse them too."""
         if outcome.cause is not Cause.US:
             return
         for window in [*self._windows]:
@@ -358,7 +361,7 @@ class Postman:
         connection.quit()
 
     def _open(self) -> None:
-        """Set one more connection up, in a thread of its own: a server may take minutes for it."""
+        """Set up one more connection in its own thread: a server may take minutes for it."""
         first, now = self._windows[0].waiting[0], time.monotonic()
         first.deadline = first.deadline or now + self._options.attempt.total_seconds()
         deadline = min(first.deadline, now + _ONE_MORE) if self._kept else first.deadline
@@ -367,7 +370,7 @@ class Postman:
         opened.start(self._give)
 
     def _opened(self, opened: Opening) -> None:
-        """A connection is there. Where it is refused, those that are open go on; with none, nothing is begun."""
+        """Add a new connection. If it failed, the open ones go on; if none is open, end all waiting turns."""
         del self._opening[opened]
         error, connection = opened.error, opened.connection
         if connection is not None:
@@ -376,7 +379,7 @@ class Postman:
             self._watch(connection)
             self._free[connection] = None
         elif self._kept:
-            if not isinstance(error, TimeoutError):  # one that hangs says nothing about how many are taken
+            if not isinstance(error, TimeoutError):  # a hang says nothing about how many the server takes
                 self._had = len(self._kept)
                 self._server.takes_no_more()
         elif error is not None:
@@ -385,7 +388,7 @@ class Postman:
             self._give_up(outcome)
 
     def _look(self) -> None:
-        """End what waits in vain or has been idle; where the server keeps us waiting everywhere, begin nothing more."""
+        """End overdue and idle connections; if the server answers on none, end all waiting turns."""
         now = self._looked_at = time.monotonic()
         for window in [window for window in self._windows if not window.go_on()]:
             self._leave(window, NotBegun())
@@ -398,7 +401,7 @@ class Postman:
         for connection in idle:
             self._forget(connection)
         if idle:
-            self._had = len(self._kept)  # so many are not needed any more
+            self._had = len(self._kept)  # no more are needed
         self._held = 0
         if now - self._served_at < _HELD:
             waiting = [one.used_at for one in self._events if not one.dialogue.idle]
@@ -406,12 +409,12 @@ class Postman:
             self._held += sum(now - began > _SLOW_OPENING for began in self._opening.values())
 
     def _give_up(self, outcome: Outcome) -> None:
-        """What has not begun is not begun now."""
+        """End all waiting turns of all windows with `outcome`, without beginning them."""
         for window in [*self._windows]:
             self._leave(window, outcome)
 
     def _end(self) -> None:
-        """Break everything off: what had not begun is as it was, and a mail after its final dot stays unknown."""
+        """Break everything off: turns not begun become `NotBegun`, and a mail after its final dot becomes `Unknown`."""
         with self._lock:
             self._closing = self._over = True
         while self._inbox:

@@ -1,4 +1,4 @@
-"""What a process remembers of the one SMTP server that it sends through, for all its threads and connections."""
+"""The state of the SMTP server that a process sends through, shared by all its threads and connections."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Final
 from engine.domain.delivery import Cause, Retry
 
 DISTRUSTED_FOR: Final = 3_600.0
-"""Seconds without PIPELINING after it seems to have broken: a server that does break on it costs a try an hour."""
+"""Seconds without PIPELINING after it seems to have broken: a server that does break on it costs one try an hour."""
 
 FEWER_FOR: Final = 60.0
-"""Seconds in which no further connection is tried after the server refused one beside those that it had taken."""
+"""Seconds without a further connection after the server refused one beside those it had taken."""
 
 
 AWAY_FOR: Final = 2.0
-"""Seconds in which nobody tries a server that could not be reached."""
+"""Seconds without any try after the server could not be reached."""
 
 
 @dataclass(slots=True)
 class ServerState:
-    """Plain fields: each is written whole, and a thread that reads the one before loses a try at most.
+    """What we know about the server, in plain fields: each is written whole, and a stale read costs at most one try.
 
-    `pipelines` says that PIPELINING has proved to work, a group of commands behind a body included. `distrusted_until`,
-    `fewer_until` and `closed_until` are monotonic seconds; `closed` is the outcome that every mail has until then.
+    `pipelines` says that PIPELINING has proved to work, including a group of commands after a body. `distrusted_until`,
+    `fewer_until` and `closed_until` are monotonic seconds; `closed` is the outcome of every mail until `closed_until`.
     """
 
     pipelines: bool = False
@@ -35,31 +35,32 @@ class ServerState:
 
     @property
     def distrusted(self) -> bool:
-        """Whether PIPELINING is not to be used for now."""
+        """Whether to avoid PIPELINING for now."""
         return time.monotonic() < self.distrusted_until
 
     def distrust(self) -> None:
-        """PIPELINING seems to have broken a dialogue."""
+        """Note that PIPELINING seems to have broken a dialogue."""
         self.distrusted_until = time.monotonic() + DISTRUSTED_FOR
 
     @property
     def takes_more(self) -> bool:
-        """Whether a further connection may be tried beside those that are open."""
+        """Whether a further connection may be tried beside the open ones."""
         return time.monotonic() >= self.fewer_until
 
     def takes_no_more(self) -> None:
-        """It refused a connection beside those that are open."""
+        """Note that the server refused a connection beside the open ones."""
         self.fewer_until = time.monotonic() + FEWER_FOR
 
     def close(self, outcome: Retry) -> None:
-        """No connection can be had: for a moment nobody tries again, and no sender waits for what one has waited for.
+        """Note that no connection can be opened: nobody tries again for a moment, so no other sender has the same wait.
 
-        Where it refuses us, nobody does before the outcome's pause is over: accounts get locked by less.
+        If the server refuses us (`Cause.US`), nobody tries before the outcome's pause is over: servers lock accounts
+        for less.
         """
         pause = outcome.after.total_seconds() if outcome.cause is Cause.US else AWAY_FOR
         self.closed, self.closed_until = outcome, time.monotonic() + pause
 
     @property
     def refusal(self) -> Retry | None:
-        """The outcome that each mail has while the server refuses us; None where it may be asked."""
+        """The outcome of each mail while the server is closed to us; None if it may be tried."""
         return self.closed if time.monotonic() < self.closed_until else None

@@ -1,8 +1,8 @@
-"""Set an SMTP connection up before one deadline: name, connect, greeting, EHLO, STARTTLS, log-in.
+"""Set up an SMTP connection before one deadline: name, connect, greeting, EHLO, STARTTLS, log-in.
 
-`smtplib` says the commands. Its own waits are bounded each by itself, so a server that sends a byte a second holds it
-for as long as it likes; here every wait ends at the deadline of the whole attempt, and each answer within the time that
-RFC 5321 4.5.3.2 gives it.
+`smtplib` sends the commands. It bounds each of its waits separately, so a server that sends a byte a second can hold it
+for as long as it likes. Here every wait ends at the deadline of the whole attempt, and each answer must come within the
+time that RFC 5321 4.5.3.2 gives it.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from engine.channels.addresses import ascii_domain
 from engine.channels.smtp_answers import WAITS, Phase
 
 _CONNECT: Final = 30.0
-"""Seconds for one address of the server to take the connection, as Postfix has it: RFC 5321 names no time."""
+"""Seconds for one address of the server to accept the connection, as in Postfix: RFC 5321 names no time."""
 _NAME: Final = 5.0
 """Seconds to find out the machine's own name."""
 _MOST_CHALLENGES: Final = 5
-"""Questions that a log-in may have; each of those known here has two at most."""
+"""Maximum challenges of a log-in; each mechanism known here has two at most."""
 _LONGEST_LINE: Final = 8_192
 _LONGEST_REPLY: Final = 65_536
-"""Bytes: RFC 5321 allows 512 a line; more than this is no SMTP server."""
+"""Maximum bytes of a reply: RFC 5321 allows 512 a line; a server that sends more is no SMTP server."""
 
 Result = TypeVar("Result")
 
@@ -53,13 +53,13 @@ class Security(StrEnum):
 class SmtpOptions:
     """Where and how to send.
 
-    `security`: STARTTLS `required` (with a verified certificate), `opportunistic` (used where offered, not verified),
+    `security`: STARTTLS `required` (with a verified certificate), `opportunistic` (used if offered, not verified),
     `implicit` (TLS from the first byte, port 465) or `off`. `attempt` bounds a whole attempt: connecting, every answer
-    and the body. `timeout` bounds one wait for the server; without it each has the time of RFC 5321 4.5.3.2. A process
-    keeps up to `connections` for each of its sending `threads`, each renewed after `per_connection` mails or `idle`
-    without use. `ca` is a PEM file that
-    replaces the system's certificate authorities. `helo` is the name we give (default: the machine's own). `ignored`
-    are the names of extensions that are not used though the server offers them.
+    and the body. `timeout` bounds one wait for the server; without it each wait has the time of RFC 5321 4.5.3.2. A
+    process keeps up to `connections` for each of its sending `threads`, and renews each after `per_connection` mails or
+    `idle` without use. `ca` is a PEM file that replaces the system's certificate authorities. `helo` is the name we
+    give (default: the machine's own). `ignored` holds the names of extensions that we do not use even if the server
+    offers them.
     """
 
     host: str
@@ -78,7 +78,7 @@ class SmtpOptions:
     ignored: frozenset[str] = frozenset()
 
     def wait(self, phase: Phase) -> float:
-        """Seconds that one wait for the server may take."""
+        """Return the seconds that one wait for the server may take."""
         return (WAITS[phase] if self.timeout is None else self.timeout).total_seconds()
 
 
@@ -87,31 +87,31 @@ class ConnectionLost(OSError):
 
 
 def set_up(options: SmtpOptions, deadline: float) -> BoundedSmtp:
-    """A connection that is greeted, protected and logged in before `deadline` (monotonic s).
+    """Return a connection that is greeted, protected and logged in before `deadline` (monotonic s).
 
     Raises `OSError` (`TimeoutError` at the deadline) or `smtplib.SMTPException`.
     """
     smtp = BoundedSmtp(options, deadline)
     try:
         smtp.begin()
-    except BaseException:  # whatever it was, the socket is not left open; raised again
+    except BaseException:  # always close the socket; the error is raised again
         smtp.close()
         raise
     return smtp
 
 
 class BoundedSmtp(smtplib.SMTP):
-    """`smtplib`'s commands over a socket of which every wait ends at one deadline."""
+    """The commands of `smtplib` over a socket whose waits all end at one deadline."""
 
     def __init__(self, options: SmtpOptions, deadline: float) -> None:
-        """Nothing is opened yet."""
+        """Store the options; `begin` opens the connection."""
         self._options = options
         self._deadline = deadline
         self._heard = b""
         super().__init__(local_hostname=ascii_domain(options.helo) or options.helo or own_name())
 
     def begin(self) -> None:
-        """Connect, greet, protect and log in."""
+        """Connect, greet, start TLS and log in."""
         options = self._options
         self.sock = self._connected()
         if options.security is Security.IMPLICIT:
@@ -127,7 +127,7 @@ class BoundedSmtp(smtplib.SMTP):
             self._log_in()
 
     def getreply(self) -> tuple[int, bytes]:
-        """The next reply: its code and its lines without their codes."""
+        """Return the next reply: its code and its lines without their codes."""
         until = min(self._deadline, time.monotonic() + self._options.wait(Phase.CONNECT))
         lines: list[bytes] = []
         while True:
@@ -141,14 +141,14 @@ class BoundedSmtp(smtplib.SMTP):
                 return code, b"\n".join(lines)
 
     def send(self, s: Any) -> None:
-        """Say something short."""
+        """Send one short command."""
         sock = self.live
         sock.settimeout(self._left())
         sock.sendall(s if isinstance(s, bytes) else str(s).encode(self.command_encoding))
 
     @property
     def live(self) -> socket.socket:
-        """The socket. Raises `ConnectionLost` where there is none any more."""
+        """The socket. Raises `ConnectionLost` if it is already closed."""
         if self.sock is None:
             raise ConnectionLost("closed while it was opened")
         return self.sock
@@ -167,7 +167,7 @@ class BoundedSmtp(smtplib.SMTP):
         return line
 
     def _connected(self) -> socket.socket:
-        """A socket to the first of the server's addresses that takes it, each with a fair share of what is left."""
+        """Connect to the first address of the server that accepts; each gets an equal share of the remaining time."""
         options = self._options
         found = _addresses(options.host, options.port, self._left())
         failure: OSError = ConnectionLost("the name has no address")
@@ -192,16 +192,16 @@ class BoundedSmtp(smtplib.SMTP):
         if code != 220:
             raise smtplib.SMTPResponseException(code, said)
         if self._heard:
-            raise ssl.SSLError("clear text behind the answer to STARTTLS")  # somebody in between put it there
+            raise ssl.SSLError("clear text behind the answer to STARTTLS")  # somebody in between inserted it
         self._wrap()
-        # RFC 3207: what was said before is forgotten
+        # RFC 3207: forget what was said before
         self.helo_resp = self.ehlo_resp = None
         self.esmtp_features = {}
         self.does_esmtp = False
         self.ehlo_or_helo_if_needed()
 
     def _wrap(self) -> None:
-        """TLS from here on; Python bounds a whole handshake by the socket's time."""
+        """Start TLS; Python bounds the whole handshake by the socket's timeout."""
         sock = self.live
         sock.settimeout(min(self._left(), self._options.wait(Phase.CONNECT)))
         name = ascii_domain(self._options.host) or self._options.host
@@ -214,9 +214,9 @@ class BoundedSmtp(smtplib.SMTP):
         *,
         initial_response_ok: bool = True,  # noqa: ARG002 - the library's signature
     ) -> tuple[int, bytes]:
-        """Log in by one mechanism, in UTF-8 (RFC 4616): the library's own knows ASCII alone, and raises for the rest.
+        """Log in by one mechanism, in UTF-8 (RFC 4616): the library's version supports ASCII only and raises otherwise.
 
-        Raises `SMTPAuthenticationError`, or `SMTPResponseException` for a challenge that is none.
+        Raises `SMTPAuthenticationError`, or `SMTPResponseException` for an invalid challenge.
         """
         first = authobject() if mechanism != "CRAM-MD5" else None
         code, said = self.docmd("AUTH", mechanism if first is None else f"{mechanism} {_base64(first)}")
@@ -233,12 +233,12 @@ class BoundedSmtp(smtplib.SMTP):
         return code, said
 
     def _cram_md5(self, challenge: bytes | None = None) -> str:
-        """The answer to a challenge, of a user and a password in any script."""
+        """Return the answer to a challenge; user and password may be in any script."""
         digest = hmac.new(_bytes(self.password), challenge or b"", "md5").hexdigest()
         return f"{self.user} {digest}"
 
     def _log_in(self) -> None:
-        """By one mechanism only: `smtplib.login` tries all, and servers lock accounts after a few wrong passwords."""
+        """Log in by one mechanism only: `smtplib.login` tries all, and servers lock accounts after a few failures."""
         options = self._options
         if options.security is Security.OPPORTUNISTIC and not isinstance(self.sock, ssl.SSLSocket):
             raise smtplib.SMTPNotSupportedError("no log-in in clear text unless `off` asks for it")
@@ -254,14 +254,14 @@ class BoundedSmtp(smtplib.SMTP):
             else:
                 raise smtplib.SMTPNotSupportedError("no known way to log in is offered")
         finally:
-            self.password = ""  # smtplib keeps it for no later use
+            self.password = ""  # smtplib would keep it without further use
 
     def _left(self) -> float:
         return _left(self._deadline)
 
 
 def _bytes(secret: str) -> bytes:
-    """A user or password as it travels: UTF-8, and bytes of the environment that are none as they are."""
+    """Encode a user or password as UTF-8; pass bytes of the environment that are not UTF-8 through unchanged."""
     try:
         return secret.encode("utf-8", "surrogateescape")
     except UnicodeError:
@@ -280,7 +280,7 @@ def _left(until: float) -> float:
 
 
 def _addresses(host: str, port: int, within: float) -> list[Any]:
-    """The addresses of a host, found `within` seconds: a resolver cannot be told when to stop."""
+    """Return the addresses of a host, found within `within` seconds: a resolver call cannot be cancelled."""
     try:
         ip_address(host.strip("[]"))
     except ValueError:
@@ -291,7 +291,7 @@ def _addresses(host: str, port: int, within: float) -> list[Any]:
 
 @lru_cache(1)
 def own_name() -> str:
-    """The machine's name for EHLO (RFC 5321 4.1.4): fully qualified, or an address literal where it has none."""
+    """Return the machine's name for EHLO (RFC 5321 4.1.4): fully qualified, or an address literal if it has none."""
     try:
         name = _within(_NAME, socket.getfqdn)
     except OSError:
@@ -300,7 +300,10 @@ def own_name() -> str:
 
 
 def _within(seconds: float, call: Callable[[], Result]) -> Result:
-    """What `call` gives, if it does so in time; raises what it raises, or `TimeoutError`, and leaves it to itself."""
+    """Run `call` in a thread and return its result within `seconds`; raises its error, or `TimeoutError`.
+
+    After `TimeoutError` the thread continues on its own. A `UnicodeError` becomes `ConnectionLost`.
+    """
     answers: SimpleQueue[Result | OSError | UnicodeError] = SimpleQueue()
 
     def run() -> None:
@@ -324,7 +327,7 @@ def _within(seconds: float, call: Callable[[], Result]) -> Result:
 def _context(options: SmtpOptions) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(options.ca) if options.ca else None)
     if options.security is Security.OPPORTUNISTIC:
-        # Better than clear text and no more than that: who can strip STARTTLS can also forge a certificate.
+        # This is better than clear text, but no more: an attacker who can strip STARTTLS can also forge a certificate.
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
