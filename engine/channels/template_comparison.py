@@ -1,4 +1,4 @@
-"""Comparison with `blank` as Liquid has it: what is missing, nil, false, empty or only white space is blank."""
+"""Comparison with `blank` as in Liquid: missing, nil, false, empty and white-space-only values are blank."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from liquid.undefined import is_undefined
 
 
 def equal(left: object, right: object) -> bool:
-    """Whether two values are equal for a template; the library says that nothing is blank where a field is missing."""
+    """Compare two values as a template does; the library alone would treat a missing field as not blank."""
     if isinstance(right, Blank):
         left, right = right, left
     return is_blank(right) if isinstance(left, Blank) else bool(_eq(left, right))
@@ -60,7 +60,7 @@ _OURS: Final[Mapping[type[Expression], type[Expression]]] = {
 
 
 def with_blank(template: BoundTemplate) -> BoundTemplate:
-    """`template`, in which each comparison asks `equal`."""
+    """Make each comparison in `template` call `equal`; return `template`."""
     context = RenderContext(template)
     _nodes(template.nodes, context)
     return template
@@ -82,7 +82,7 @@ def _expression(expression: Expression) -> None:
 
 
 def words_compared(template: BoundTemplate) -> set[str]:
-    """The texts that a template compares something with: its branches depend on them."""
+    """Return the texts that a template compares values with: its branches depend on them."""
     words: set[str] = set()
 
     def read(expression: Expression, inside: bool) -> None:

@@ -1,4 +1,4 @@
-"""Times in message templates: what a template may give to `date`, and Ruby's format letters, as Liquid has them."""
+"""Times in message templates: the values that `date` accepts, and Ruby's format letters as in Liquid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from engine.channels.template_numbers import Number
 
 _WIDEST: Final = 40
-"""Characters that a format may pad one number to: `%9d` is of use, `%999999999d` an attack."""
+"""Maximum characters to which a format may pad one number: `%9d` is useful, `%999999999d` is an attack."""
 _LETTER: Final = re.compile(r"%([-_0^#]*)(:{0,2})(\d*)([A-Za-z%+])")
 _EPOCH: Final = re.compile(r"\d{1,18}")
 _ENGLISH_MONTHS: Final = (
@@ -29,30 +29,30 @@ class Names(Protocol):
     """The words of a calendar in one language; months count from 1, days from 0 (Monday)."""
 
     def month(self, number: int, *, short: bool) -> str:
-        """The name of a month."""
+        """Return the name of a month."""
 
     def day(self, number: int, *, short: bool) -> str:
-        """The name of a day of the week."""
+        """Return the name of a day of the week."""
 
     def half(self, hour: int) -> str:
-        """The word for before or after noon."""
+        """Return the word for before or after noon."""
 
 
 class English:
     """The names that Liquid prints."""
 
     def month(self, number: int, *, short: bool) -> str:
-        """The English name of a month."""
+        """Return the English name of a month."""
         name = _ENGLISH_MONTHS[number - 1]
         return name[:3] if short else name
 
     def day(self, number: int, *, short: bool) -> str:
-        """The English name of a day of the week."""
+        """Return the English name of a day of the week."""
         name = _ENGLISH_DAYS[number]
         return name[:3] if short else name
 
     def half(self, hour: int) -> str:
-        """AM or PM."""
+        """Return AM or PM."""
         return "AM" if hour < 12 else "PM"
 
 
@@ -60,10 +60,10 @@ ENGLISH: Final = English()
 
 
 def read_time(value: object, zone: tzinfo, as_of: datetime) -> datetime | None:
-    """`value` as a time in `zone`, or None where it is none.
+    """Read `value` as a time in `zone`; return None if it is not a time.
 
-    A time field, seconds since the epoch (as a number or its digits), `now` or `today` (`as_of`), an ISO 8601 text, or
-    a text such as `March 14, 2016`. A text without a zone is meant in `zone`: a date is the same day everywhere.
+    Accepts a time field, seconds since the epoch (as a number or its digits), `now` or `today` (`as_of`), an ISO 8601
+    text, or a text such as `March 14, 2016`. A text without a zone is in `zone`: a date is the same day everywhere.
     """
     try:
         if isinstance(value, datetime):
@@ -101,7 +101,10 @@ def _of_text(text: str, as_of: datetime) -> datetime:
 
 
 def format_time(at: datetime, form: str, names: Names = ENGLISH) -> str:
-    """`at` in Ruby's `strftime`: letters with the flags `-` `_` `0` `^` `#` `:` and a width; unknown ones stay."""
+    """Format `at` like Ruby's `strftime`.
+
+    Supports letters with the flags `-` `_` `0` `^` `#` `:` and a width; unknown letters stay as they are.
+    """
 
     def put(found: re.Match[str]) -> str:
         flags, colons, width, letter = found.groups()
@@ -114,7 +117,7 @@ def format_time(at: datetime, form: str, names: Names = ENGLISH) -> str:
 
 
 def _padded(text: str, natural: int, fill: str, flags: str, width: int) -> str:
-    """`text` padded: `natural` is the width that the letter has by itself, `fill` what it is padded with."""
+    """Pad `text`: `natural` is the width of the letter itself, `fill` the padding character."""
     if "^" in flags or "#" in flags:
         text = text.upper() if "^" in flags or text != text.upper() else text.lower()
     if "-" in flags:
@@ -125,7 +128,7 @@ def _padded(text: str, natural: int, fill: str, flags: str, width: int) -> str:
 
 
 def _letter(at: datetime, letter: str, colons: str, names: Names, width: int) -> tuple[str, int, str] | None:
-    """The text of one letter, its natural width and filling; None where there is no such letter."""
+    """Return the text of one letter, its natural width and its fill; None for an unknown letter."""
     if letter in _COMPOSED:
         return format_time(at, _COMPOSED[letter], names), 0, " "
     if letter in _NUMBERS:

@@ -1,4 +1,4 @@
-"""What goes wrong in a template, and why: texts hold what its author wrote, never a user's data."""
+"""Template errors and their causes: the texts contain what the author wrote, never a user's data."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _KINDS: Final = {
 
 
 class BadArgument(FilterArgumentError):
-    """A filter of ours refuses what it is given; its text names no value, so it may be told."""
+    """A filter of ours refuses its input; the text names no value, so it is safe to show."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem, token=None)
 
 
 _QUOTABLE: Final = (BadArgument, DisabledTagError, LiquidSyntaxError, ResourceLimitError, UnknownFilterError)
-"""Errors whose texts are made of the template alone; others may quote the value that they met."""
+"""Errors whose texts come from the template alone; others may quote the value that caused them."""
 
 
 class TemplateFailed(AuthorError):
     """A template cannot be read or rendered; `line` and `column` (from 1) say where.
 
-    `source` is the text in which it failed (that of the template itself or of a snippet) and `index` the place in it.
-    The message holds only what the template's author wrote, never a user's data: it may be logged.
+    `source` is the text in which it failed (of the template itself or of a snippet) and `index` the place in it. The
+    message contains only what the template's author wrote, never a user's data: it is safe to log.
     """
 
     def __init__(self, problem: str, source: str = "", index: int = 0, *, remedy: str = "") -> None:
@@ -49,13 +49,13 @@ class TemplateFailed(AuthorError):
 
 
 def place(text: str, index: int) -> tuple[int, int]:
-    """Line and column, from 1, of the character at `index`."""
+    """Return line and column, from 1, of the character at `index`."""
     before = text[:index]
     return before.count("\n") + 1, index - (before.rfind("\n") + 1) + 1
 
 
 def cause_of(error: LiquidError) -> str:
-    """Why Liquid failed, in words that quote no value: only some of the library's texts are made of the template."""
+    """Say why Liquid failed, without quoting a value: only some of the library's texts come from the template alone."""
     message = str(error.message or "")
     if isinstance(error, _QUOTABLE) and message:
         return message
@@ -74,6 +74,6 @@ def cause_of(error: LiquidError) -> str:
 
 
 def _kinds(message: str) -> str:
-    """The kinds of the two values that a comparison names in its last words."""
+    """Return the kinds of the two values that a comparison error names in its last words."""
     named = [_KINDS.get(word, "such a value") for word in message.rsplit("between ", 1)[-1].split("'")[1::2]]
     return " with ".join(named[:2]) or "these values"

@@ -19,15 +19,18 @@ from engine.channels.template_locale import DATE_FORMS, format_date, locale_of, 
 from engine.channels.template_numbers import FILTERS
 
 LARGEST_VALUE: Final = 262_144
-"""Characters or items of one value inside a template: a mail is a few kB, and filters may multiply what users typed."""
+"""Maximum characters or items of one value inside a template.
+
+A mail is a few kB, and filters may multiply what users typed.
+"""
 
 _MULTIPLYING: Final = frozenset({"replace", "replace_first", "replace_last", "join"})
 _REFUSED: Final = frozenset({"safe"})
-"""`safe` would let a user's own text through as HTML."""
+"""`safe` would pass a user's own text through as HTML."""
 
 
 def install_filters(environment: Environment) -> None:
-    """Give `environment` its filters: none takes or makes a value beyond `LARGEST_VALUE`."""
+    """Install the filters in `environment`: none accepts or returns a value beyond `LARGEST_VALUE`."""
     environment.filters |= {**FILTERS, **template_locale.FILTERS, "date": date}
     for name, function in list(environment.filters.items()):
         environment.filters[name] = _limited(name, function)
@@ -38,7 +41,7 @@ def install_filters(environment: Environment) -> None:
 def _limited(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def limited(value: object, *arguments: object, **named: object) -> object:
         sizes = [_length(one) for one in (value, *arguments)]
-        # `replace` of nothing by a long text squares what a user typed: refused before it is made.
+        # `replace` of nothing by a long text squares what a user typed: refuse it before it is made.
         product = sizes[0] * max(sizes[1:], default=1) if name in _MULTIPLYING else max(sizes)
         if product > LARGEST_VALUE:
             raise OutputStreamLimitError(f"{name}: too long a value", token=None)
@@ -46,13 +49,13 @@ def _limited(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             made = function(value, *arguments, **named)
         except (LiquidError, TypeError):
             raise
-        except Exception as error:  # noqa: BLE001 - a filter meets any value; the place is told, the value is not
+        except Exception as error:  # noqa: BLE001 - a filter may get any value; report the place, not the value
             raise FilterArgumentError(type(error).__name__, token=None) from None
         if _length(made) > LARGEST_VALUE:
             raise OutputStreamLimitError(f"{name}: makes too long a value", token=None)
         return made
 
-    for flag in ("with_context", "with_environment"):  # how Liquid marks what a filter wants to be given
+    for flag in ("with_context", "with_environment"):  # Liquid's flags for a filter's extra arguments
         if hasattr(function, flag):
             setattr(limited, flag, getattr(function, flag))
     return limited
@@ -66,12 +69,12 @@ def _length(value: object) -> int:
 def date(
     value: object, form: object = "%Y-%m-%d", zone: object = None, locale: object = None, *, context: RenderContext
 ) -> str:
-    """A time as text: `{{ user.last_order_at | date: "%d %B %Y" }}`, `{{ "now" | date: "long" }}`.
+    """Format a time: `{{ user.last_order_at | date: "%d %B %Y" }}`, `{{ "now" | date: "long" }}`.
 
-    `now` and `today` are the run's `as_of` (campaign time): a template has no other clock, so that a repeated attempt
-    makes the same mail. The zone is the one given, else the user's, else the workspace's, else UTC; names of months and
-    days are those of the locale. What is missing gives an empty text, what is no time stays as it is. Raises
-    `BadArgument` for a zone or a locale that is none.
+    `now` and `today` are the run's `as_of` (campaign time): a template has no other clock, so a repeated attempt makes
+    the same mail. The zone is the given one, else the user's, else the workspace's, else UTC. The locale gives the
+    names of months and days. A missing value gives an empty text; a value that is not a time stays as it is. Raises
+    `BadArgument` for an unknown zone or locale.
     """
     if value is None or value == "" or isinstance(value, bool) or is_undefined(value):
         return ""
@@ -85,7 +88,7 @@ def date(
 
 
 def _as_of(context: RenderContext) -> datetime:
-    """Campaign time; the epoch where a text is rendered outside a campaign."""
+    """Return campaign time; the epoch if a text is rendered outside a campaign."""
     at = context.resolve("as_of", default=None)
     return at if isinstance(at, datetime) else datetime.fromtimestamp(0, UTC)
 

@@ -1,10 +1,10 @@
-"""Links that a user's value would turn into a program: they are made harmless where they stand, and only there.
+"""Make a link harmless if a user's value would turn it into a program; change only that link.
 
-A value that may begin such a link is marked when it is printed. Once the whole HTML is there, a mark inside the value
-of a link's attribute, or of a link that CSS or a refresh names, becomes `unsafe:` where the link runs a program
-(`javascript:`, `vbscript:`, `data:` of anything but a picture); every other mark goes. So whatever stands between, a
-snippet, a layout, a condition, two outputs that make one address, is seen as the mail program sees it; and what the
-template's author wrote stays.
+The template marks a printed value that may begin such a link. Once the whole HTML is there, a mark inside the value of
+a link's attribute, or of a link that CSS or a refresh names, becomes `unsafe:` if the link runs a program
+(`javascript:`, `vbscript:`, `data:` of anything but a picture); every other mark is removed. This sees the link as the
+mail program sees it, even across a snippet, a layout, a condition, or two outputs that form one address. The text of
+the template's author stays unchanged.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from html import unescape
 from typing import Final
 
 LINK_MARK: Final = "\ufdd0"
-"""Stands before a value that may begin a link; no character of Unicode's, so in no text."""
+"""Precedes a value that may begin a link; a Unicode noncharacter, so no text contains it."""
 
 _SCHEMES: Final = ("javascript", "vbscript", "data")
 _BLANK: Final = re.compile(r"[\x00-\x20\x7f-\xa0]")
-"""What browsers leave out of an address, or may."""
+"""Characters that browsers remove from an address, or may remove."""
 _DANGEROUS: Final = re.compile(r"(?:java|vb)script:|data:(?!image/(?:png|gif|jpe?g|webp|avif|bmp)\b)")
 _IN_LINK: Final = re.compile(
     r"""(?:[\s"'/](?:xlink:href|href|src|action|formaction|background|poster|cite|data|longdesc|dynsrc|lowsrc|ping"""
@@ -26,13 +26,13 @@ _IN_LINK: Final = re.compile(
     r"""|\burl\s*[(=]\s*(?:"|'|&quot;|&\#39;)?(?P<named>[^"'()\s<>&]*))\Z""",
     re.IGNORECASE,
 )
-"""A link that has begun: in an attribute, or named as CSS and `<meta http-equiv="refresh">` name one."""
+"""An unfinished link: in an attribute, or named as in CSS and in `<meta http-equiv="refresh">`."""
 _LONGEST: Final = 4_000
-"""Characters before a mark in which its attribute begins, and after it in which a scheme ends."""
+"""Maximum characters from the start of an attribute to a mark, and from a mark to the end of a scheme."""
 
 
 def marked(text: str) -> str:
-    """`text`, already escaped, with a mark where it may begin a link that runs a program, or go on with one."""
+    """Mark `text`, already escaped, if it may begin or continue a link that runs a program."""
     head, colon, _ = text.partition(":")
     if not colon or len(head) > _LONGEST:
         return text
@@ -41,7 +41,7 @@ def marked(text: str) -> str:
 
 
 def without_programs(html: str) -> str:
-    """The HTML without marks, its marked links made harmless."""
+    """Remove the marks from the HTML and make its marked links harmless."""
     if LINK_MARK not in html:
         return html
     done, *rest = html.split(LINK_MARK)
@@ -51,7 +51,7 @@ def without_programs(html: str) -> str:
 
 
 def _runs(before: str, piece: str) -> bool:
-    """Whether `piece` goes on with the value of a link's attribute that runs a program."""
+    """Whether `piece` continues the value of a link's attribute, and the link runs a program."""
     found = _IN_LINK.search(before[-_LONGEST:])
     if found is None:
         return False

@@ -1,4 +1,4 @@
-"""Numbers, money and the names of months by language: the user's `locale` field, else the workspace's, else English."""
+"""Numbers, money and month names by language: the user's `locale` field, else the workspace's, else English."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from babel import Locale
 
 DATE_FORMS: Final = frozenset({"short", "medium", "long", "full"})
-"""Formats of `date` that a language has of its own."""
+"""Formats of `date` that each language defines itself."""
 
 
 @lru_cache(200)
 def locale_named(name: str) -> Locale | None:
-    """The locale of a name such as `de`, `de_AT` or `de-AT`; None where there is none. `babel` is read at first use."""
+    """Return the locale of a name such as `de`, `de_AT` or `de-AT`; None if unknown. Imports `babel` at first use."""
     from babel import Locale, UnknownLocaleError
 
     try:
@@ -33,7 +33,7 @@ def locale_named(name: str) -> Locale | None:
 
 
 def locale_of(context: RenderContext, given: object = None) -> str:
-    """The name of the locale that a template is rendered in. Raises `BadArgument` for a given one that is none."""
+    """Return the name of the locale to render in. Raises `BadArgument` if the given one is unknown."""
     if given:
         if locale_named(str(given)) is None:
             raise BadArgument("there is no such locale")
@@ -53,15 +53,15 @@ class _LocaleNames:
         self._locale = locale
 
     def month(self, number: int, *, short: bool) -> str:
-        """The name of a month as it stands in a date."""
+        """Return the name of a month in the form used in a date."""
         return str(self._locale.months["format"]["abbreviated" if short else "wide"][number])
 
     def day(self, number: int, *, short: bool) -> str:
-        """The name of a day of the week."""
+        """Return the name of a day of the week."""
         return str(self._locale.days["format"]["abbreviated" if short else "wide"][number])
 
     def half(self, hour: int) -> str:
-        """The word for before or after noon."""
+        """Return the word for before or after noon."""
         from babel.dates import get_period_names
 
         half = "am" if hour < 12 else "pm"
@@ -72,7 +72,7 @@ class _LocaleNames:
 
 @lru_cache(200)
 def names_of(locale: str) -> Names:
-    """The calendar's words in the locale of a name."""
+    """Return the calendar's words for the locale with this name."""
     if locale.replace("-", "_").split("_")[0] == "en":
         return ENGLISH
     found = locale_named(locale)
@@ -80,7 +80,7 @@ def names_of(locale: str) -> Names:
 
 
 def format_date(at: datetime, form: str, locale: str) -> str:
-    """A date in one of a language's own `DATE_FORMS`."""
+    """Format a date in one of a language's own `DATE_FORMS`."""
     from babel.dates import format_date as babel_date
 
     return str(babel_date(at, form, locale=locale_named(locale)))
@@ -88,9 +88,10 @@ def format_date(at: datetime, form: str, locale: str) -> str:
 
 @with_context
 def money(value: object, currency: object = None, locale: object = None, *, context: RenderContext) -> object:
-    """An amount with its currency: `{{ user.orders_value | money: "EUR" }}`; without one the workspace's.
+    """Format an amount with its currency: `{{ user.orders_value | money: "EUR" }}`; by default the workspace's.
 
-    What is missing gives an empty text, what is no number stays as it is.
+    A missing field gives an empty text; a value that is not a number stays as it is. Raises `BadArgument` for a
+    currency that is not three letters, or an unknown locale.
     """
     code = str(currency or context.resolve("currency", default="") or "")
     if not (len(code) == 3 and code.isalpha() and code.isascii()):
@@ -102,7 +103,7 @@ def money(value: object, currency: object = None, locale: object = None, *, cont
 
 @with_context
 def show_number(value: object, digits: object = None, locale: object = None, *, context: RenderContext) -> object:
-    """A number with the separators of the language: `{{ user.points | number }}`, `{{ 3.14159 | number: 2 }}`."""
+    """Format a number with the language's separators: `{{ user.points | number }}`, `{{ 3.14159 | number: 2 }}`."""
     from babel.numbers import format_decimal
 
     pattern = "#,##0.##########" if digits in (None, "") else _pattern(digits)
@@ -111,7 +112,7 @@ def show_number(value: object, digits: object = None, locale: object = None, *, 
 
 @with_context
 def percent(value: object, digits: object = 0, locale: object = None, *, context: RenderContext) -> object:
-    """A share as a percentage: `{{ 0.125 | percent: 1 }}`."""
+    """Format a share as a percentage: `{{ 0.125 | percent: 1 }}`."""
     from babel.numbers import format_percent
 
     places = _places(digits)

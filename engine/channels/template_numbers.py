@@ -12,11 +12,11 @@ Number: TypeAlias = int | Decimal
 
 _DIGITS: Final = Context(prec=28)
 _SHOWN: Final = Context(prec=16)
-"""Significant digits of a quotient: what Liquid's floating point shows, and far more than money needs."""
+"""Significant digits of a quotient: as many as Liquid's floating point shows, and far more than money needs."""
 
 
 def number(value: object) -> Number:
-    """`value` as an exact number; like Liquid, what is none (a missing field, a word) counts as 0."""
+    """Return `value` as an exact number; like in Liquid, anything else (a missing field, a word) counts as 0."""
     if isinstance(value, bool):
         return 0
     if isinstance(value, int):
@@ -30,12 +30,12 @@ def number(value: object) -> Number:
 
 
 def _plain(value: Decimal) -> Number:
-    """Without an exponent, so that it is shown as people write numbers."""
+    """Remove a positive exponent, so that the number prints as people write numbers."""
     return value if isinstance(value.as_tuple().exponent, int) and value.as_tuple().exponent <= 0 else int(value)  # type: ignore[operator]
 
 
 _MOST_BITS: Final = 512
-"""Of a whole number that arithmetic makes: products of products in a loop would fill the memory."""
+"""Maximum bits of a whole number that arithmetic makes: repeated products in a loop would fill the memory."""
 
 
 def _bounded(made: Number) -> Number:
@@ -56,7 +56,10 @@ def _two(operation: Callable[[Number, Number], Number]) -> Callable[..., Number]
 
 
 def divided_by(value: object, other: object) -> Number:
-    """Whole numbers divide to a whole number (Liquid's rule), others to at most 16 digits."""
+    """Divide: two whole numbers give a whole number (Liquid's rule), others at most 16 digits.
+
+    Raises `BadArgument` for division by 0.
+    """
     left, right = number(value), number(other)
     if right == 0:
         raise BadArgument("divided_by: can't divide by 0")
@@ -66,7 +69,7 @@ def divided_by(value: object, other: object) -> Number:
 
 
 def modulo(value: object, other: object) -> Number:
-    """The remainder with the sign of the divisor, as Liquid has it."""
+    """Return the remainder with the sign of the divisor, as in Liquid. Raises `BadArgument` for division by 0."""
     left, right = number(value), number(other)
     if right == 0:
         raise BadArgument("modulo: can't divide by 0")
@@ -77,7 +80,7 @@ def modulo(value: object, other: object) -> Number:
 
 
 def rounded(value: object, digits: object = 0) -> Number:
-    """Half away from zero, to `digits` places; without digits, and of a whole number, a whole number."""
+    """Round half away from zero to `digits` places; whole numbers, and rounding without digits, give whole numbers."""
     left, places = number(value), int(number(digits))
     if places > 20:
         raise BadArgument("round: expected at most 20 digits")

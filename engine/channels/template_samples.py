@@ -1,4 +1,4 @@
-"""Users made up from a workspace's fields: what a template must cope with, before anybody is written to."""
+"""Sample users made from a workspace's fields: the cases that a template must handle before anybody gets a mail."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.predicate.fields import Catalogue, Field
 from engine.predicate.values import FieldType
 
 _MOST_WORDS: Final = 20
-"""Words of a template's comparisons that users are made for."""
+"""Maximum words of a template's comparisons for which sample users are made."""
 _DAY: Final = 86_400_000
 _LONG: Final = "Ω<b>\"'&amp;\r\n{{ x }} " * 12
 _KNOWN: Final = {"user_id": "sample-1", "email": "sample@example.org", "first_name": "Anna", "last_name": "Example"}
@@ -22,14 +22,14 @@ _KNOWN: Final = {"user_id": "sample-1", "email": "sample@example.org", "first_na
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A user made up: what kind of user it is, in words, and its values as templates see them."""
+    """A sample user: a description of its kind, and its values as templates see them."""
 
     kind: str
     values: Mapping[str, object]
 
 
 def sample_users(catalogue: Catalogue, as_of: Instant, words: Collection[str] = ()) -> Iterator[Sample]:
-    """Users with every field, with none, with extremes, and one whose texts are each of `words`."""
+    """Yield users with every field, with none, with extremes, and one whose texts are each of `words`."""
     makers: list[tuple[str, Callable[[Field], object]]] = [
         ("a user with every field", lambda field: _usual(field, catalogue, as_of)),
         ("a user with the largest values", lambda field: _large(field, as_of)),

@@ -1,8 +1,8 @@
-"""A template cut at its outputs: the literal texts between them, and slots for what differs from user to user.
+"""Cut a template at its outputs: the literal texts between them, and slots for the values of each user.
 
-A template of literal text and outputs only (no tag) can be cut; one with `if`, `for` or `assign` cannot, and is
-rendered as a whole. A slot `{{ user.FIELD }}` is read from the user without Liquid; one with a filter is rendered by
-itself, with the same result as in its template, for outputs do not know of each other.
+A template of literal text and outputs only (no tag) can be cut. One with `if`, `for` or `assign` cannot, and is
+rendered as a whole. A slot `{{ user.FIELD }}` is read from the user without Liquid. A slot with a filter is rendered
+alone, with the same result as in its template, because outputs do not depend on each other.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from engine.channels.templates import OF_MAPPINGS, bound, part_nodes, part_of, r
 from engine.template_tags import CONTENT, BlockTagNode, LayoutNode
 
 MARK: Final = "\ue000"
-"""Stands for a slot where a template's own text is examined: of the private use area, so in no template."""
+"""Represents a slot when a template's own text is examined: a private-use character, so no template contains it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One output: the user's field that it prints as it is, or (`field` None) the output as a template of its own."""
+    """One output: the user field that it prints unchanged, or (`field` None) the output as a separate template."""
 
     field: str | None
     output: BoundTemplate
     source: str
 
     def text(self, user: Mapping[str, object], values: Mapping[str, object], *, html: bool) -> str:
-        """What it prints, escaped where `html`; `values` is the whole context. Raises `TemplateFailed`."""
+        """Return the printed text, escaped if `html`; `values` is the whole context. Raises `TemplateFailed`."""
         if self.field is not None:
             value = user.get(self.field)
             if type(value) is str and not html:
@@ -53,7 +53,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Slotted:
-    """A template that was cut: there is one literal more than there are slots, and a slot stands between two."""
+    """A cut template: there is one literal more than there are slots, and each slot is between two literals."""
 
     literals: tuple[str, ...]
     slots: tuple[Slot, ...]
@@ -64,16 +64,16 @@ class Slotted:
         return MARK.join(self.literals)
 
     def fill(self, texts: list[str]) -> str:
-        """The template's text with `texts` in its slots."""
+        """Return the template's text with `texts` in its slots."""
         if not texts:
             return self.literals[0]
         return "".join(chain.from_iterable(zip(self.literals, [*texts, ""], strict=True)))
 
 
 def cut(template: str, *, html: bool, snippets: Mapping[str, str] | None = None) -> Slotted | None:
-    """The template cut at its outputs, or None where it has a tag. Raises `TemplateFailed` where it cannot be read.
+    """Cut a template at its outputs; return None if it has a tag. Raises `TemplateFailed` if it cannot be read.
 
-    A layout, and a snippet that is given nothing, stand for what is in them.
+    A layout, and a snippet without arguments, are replaced by their contents.
     """
     if MARK in template or any(MARK in text for text in (snippets or {}).values()):
         return None
@@ -93,7 +93,7 @@ def cut(template: str, *, html: bool, snippets: Mapping[str, str] | None = None)
 
 @dataclass(frozen=True, slots=True)
 class _Filled:
-    """What a layout is filled with: the body's nodes (None outside a layout), and its blocks by name."""
+    """The contents for a layout: the body's nodes (None outside a layout), and its blocks by name."""
 
     body: list[ContentNode | OutputNode] | None
     blocks: Mapping[str, list[ContentNode | OutputNode]]
@@ -102,7 +102,7 @@ class _Filled:
 def _flat(
     nodes: Iterable[Node], whole: BoundTemplate, filled: _Filled, inside: frozenset[str]
 ) -> list[ContentNode | OutputNode] | None:
-    """Texts and outputs in the order in which they are printed, or None where a tag decides on that."""
+    """Return texts and outputs in printing order, or None if a tag decides the order."""
     flat: list[ContentNode | OutputNode] = []
     for node in nodes:
         found = _printed(node, whole, filled, inside)
@@ -126,7 +126,7 @@ def _printed(
         return filled.blocks.get(node.name, own)
     if isinstance(node, RenderNode | IncludeNode) and isinstance(node.name, StringLiteral):
         given = node.var is not None or node.args
-        # A snippet of `render` sees the user and no layout; so does one of `include` where nothing is filled in.
+        # A snippet of `render` sees the user and no layout; so does a snippet of `include` outside a layout.
         alone = filled if isinstance(node, IncludeNode) else _Filled(None, {})
         return None if given else _of_part(str(node.name.value), whole, alone, inside)
     if isinstance(node, LayoutNode) and not node.args and filled.body is None and not inside:
@@ -157,7 +157,7 @@ def _laid_out(node: LayoutNode, whole: BoundTemplate) -> list[ContentNode | Outp
 
 
 def _is_content(node: OutputNode) -> bool:
-    """Whether an output prints a layout's content as it is."""
+    """Whether an output prints a layout's content unchanged."""
     expression = node.expression
     if not isinstance(expression, FilteredExpression) or expression.filters or not isinstance(expression.left, Path):
         return False
@@ -166,7 +166,7 @@ def _is_content(node: OutputNode) -> bool:
 
 
 def _names_content(node: OutputNode) -> bool:
-    """Whether an output names what only a layout has."""
+    """Whether an output names something that only a layout has."""
 
     def roots(expression: Expression) -> Iterator[object]:
         if isinstance(expression, Path):
@@ -178,7 +178,7 @@ def _names_content(node: OutputNode) -> bool:
 
 
 def _line_ends(text: str) -> str:
-    """`text` with the line ends that Liquid's own output has: each piece by itself, so CR before LF stays two."""
+    """Convert line ends as Liquid's own output does: each piece alone, so CR and LF in two pieces stay two."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

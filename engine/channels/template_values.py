@@ -1,4 +1,4 @@
-"""What a template sees: the user's declared fields as people write them, and the names of campaign and message."""
+"""The values that a template sees: the user's declared fields as people write them, and campaign and message names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Moment(datetime):
 
 
 class UserValues:
-    """Reads of user documents the declared fields of some names (None: all), by name; what is missing is left out.
+    """Read the declared fields with given names (None: all) from user documents, by name; missing fields are left out.
 
     Decimals are `Decimal` with their declared places, times are `Moment`, strings keep their case.
     """
@@ -33,14 +33,14 @@ class UserValues:
 
     @property
     def paths(self) -> list[str]:
-        """Where the fields lie in a user document, for a projection."""
+        """The paths of the fields in a user document, for a projection."""
         return [f"{folder}.{stored}" if folder else stored for _, _, folder, stored, _ in self._fields]
 
     def of(self, document: Mapping[str, object]) -> dict[str, object]:
-        """The values of one user."""
+        """Return the values of one user."""
         values: dict[str, object] = {}
         for name, declared, folder, stored, normalise in self._fields:
-            # The stored value, not its folded copy: "Dear ANNA" is how Anna wrote it.
+            # Use the stored value, not its folded copy: "Dear ANNA" is how Anna wrote it.
             inside = document if folder is None else document.get(folder)
             value = normalise(inside.get(stored)) if isinstance(inside, dict) else None
             if isinstance(value, tuple):
@@ -51,19 +51,19 @@ class UserValues:
 
 
 def user_values(document: Mapping[str, object], catalogue: Catalogue) -> dict[str, object]:
-    """Every declared field that a user document has a value for, by name."""
+    """Return every declared field that has a value in a user document, by name."""
     return UserValues(catalogue).of(document)
 
 
 def context(
     document: Mapping[str, object], catalogue: Catalogue, *, campaign: str, message: str, as_of: Instant
 ) -> dict[str, object]:
-    """What `templates.render` wants, with every field of the user."""
+    """Return the context for `templates.render`, with every field of the user."""
     return {"user": user_values(document, catalogue), **surroundings(catalogue, campaign, message, as_of)}
 
 
 def surroundings(catalogue: Catalogue, campaign: str, message: str, as_of: Instant) -> dict[str, object]:
-    """What a template sees besides `user`: names, the workspace's zone, locale and currency, and `as_of`."""
+    """Return the values besides `user`: names, the workspace's zone, locale and currency, and `as_of`."""
     return {
         "campaign": {"name": campaign},
         "message": {"name": message},

@@ -1,9 +1,9 @@
-"""Message templates: Liquid under limits, compiled once, with no file, no network and no clock of its own.
+"""Message templates: Liquid under limits, compiled once, without access to files, network or a clock.
 
 Snippets and layouts are texts that are kept with the template that names them.
 
-HTML bodies escape what they print; subjects and plain texts do not. A name that nobody declared is a mistake that
-`check` reports when a campaign is applied; while sending, what is missing prints as nothing, as `default` expects.
+HTML bodies escape the values they print; subjects and plain texts do not. `check` reports an undeclared name as a
+mistake when a campaign is applied; while sending, a missing value prints as nothing, as `default` expects.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from engine.channels.template_links import marked, without_programs
 from engine.template_tags import TAGS
 
 LONGEST_TEMPLATE: Final = 200_000
-"""Characters of one template: mail programs cut mails off above about 100 kB."""
+"""Maximum characters of one template: mail programs cut mails off above about 100 kB."""
 SLOWEST: Final = 2.0
-"""Seconds of one rendering; measured ones take 16 microseconds."""
+"""Maximum seconds of one rendering; measured ones take 16 microseconds."""
 _KEPT: Final = 1_000
-"""Compiled templates kept: a process serves some hundred live messages at a time."""
+"""Number of compiled templates kept: a process serves some hundred live messages at a time."""
 
 _OUTPUT: Final = re.compile(r"\{\{.*?\}\}", re.DOTALL)
 _ROOTS: Final = frozenset({"user", "campaign", "message", "workspace", "as_of", "timezone", "locale", "currency"})
@@ -50,15 +50,15 @@ _KNOWN: Final[Mapping[str, frozenset[str]]] = {
 
 
 OF_MAPPINGS: Final = frozenset({"size", "first", "last"})
-"""What Liquid says of a whole mapping where it has no field of that name."""
+"""Properties that Liquid gives a whole mapping if it has no field of that name."""
 
 
 class _TimedContext(RenderContext):
-    """A context that notices when the time is over; reading and assigning are what loops consist of."""
+    """A context that raises when the time is over; it checks at reads and assignments, which make up loops."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        outer = kwargs.get("parent_context")  # a snippet's time is that of the template that names it
+        outer = kwargs.get("parent_context")  # a snippet shares the time of the template that names it
         self.until: float = outer.until if isinstance(outer, _TimedContext) else time.monotonic() + SLOWEST
 
     def get(self, path: list[object], *, token: Token | None, default: object = UNDEFINED) -> object:
@@ -83,10 +83,10 @@ class _Timed(BoundTemplate):
 
 
 class _Stored(BaseLoader):
-    """Gives the snippets that are kept with a template: no file is ever read."""
+    """Load the snippets that are kept with a template; never read a file."""
 
     def get_source(self, *_: object, **__: object) -> TemplateSource:
-        """Never: `load` does without."""
+        """Never called: `load` does not need it."""
         raise NotImplementedError
 
     def load(
@@ -98,7 +98,7 @@ class _Stored(BaseLoader):
         context: RenderContext | None = None,
         **_: object,
     ) -> BoundTemplate:
-        """The snippet of that name, of the template that is being rendered."""
+        """Return the snippet of that name, from the template that is being rendered."""
         outer = None if context is None else context.template
         if not isinstance(outer, _Timed) or name not in outer.snippets:
             raise TemplateNotFoundError(name)
@@ -121,14 +121,14 @@ class _Environment(Environment):
 
 
 class _HtmlOutput(OutputNode):
-    """An output in HTML: what may be a link that runs a program is marked."""
+    """An output in HTML: mark a value that may be a link that runs a program."""
 
     def render_to_output(self, context: RenderContext, buffer: TextIO) -> int:
         return buffer.write(marked(to_liquid_string(self.expression.evaluate(context), context.autoescape)))
 
 
 class _HtmlEcho(_HtmlOutput, EchoNode):
-    """The same as a tag."""
+    """The same for the `echo` tag."""
 
 
 class _HtmlOutputTag(Output):
@@ -154,30 +154,30 @@ _ENVIRONMENTS: Final = {escape: _environment(escape=escape) for escape in (False
 
 
 def render(template: str, context: Mapping[str, object], *, html: bool = False) -> str:
-    """The text that `template` gives for `context` (see `engine.channels.template_values.context`).
+    """Render `template` with `context` (see `engine.channels.template_values.context`).
 
-    `html` escapes what is printed. Raises `TemplateFailed`; its text holds nothing of the context.
+    `html` escapes printed values. Raises `TemplateFailed`, whose text contains nothing of the context.
     """
     text = rendered(bound(template, html), context, template)
     return without_programs(text) if html else text
 
 
 def rendered(template: BoundTemplate, context: Mapping[str, object], source: str) -> str:
-    """The text of a bound template, or of a part of one; `source` is the whole text. Raises `TemplateFailed`.
+    """Render a bound template, or a part of one; `source` is the whole text. Raises `TemplateFailed`.
 
-    HTML still has the marks of its links (`engine.channels.template_links`).
+    HTML still contains the marks of its links (`engine.channels.template_links`).
     """
     try:
         return template.render(context)
     except LiquidError as error:
         raise _failed(error, source) from None  # the chained text may quote a user's value
-    except Exception as error:  # noqa: BLE001 - filters meet any value a user may have; only its kind is told
+    except Exception as error:  # noqa: BLE001 - filters get any value a user may have; report only its kind
         raise TemplateFailed(f"a filter cannot handle a value ({type(error).__name__})", source) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Lint:
-    """One thing that is probably wrong in a template that renders; `line` and `column` count from 1."""
+    """A probable mistake in a template that renders; `line` and `column` count from 1."""
 
     line: int
     column: int
@@ -186,9 +186,9 @@ class Lint:
 
 
 def check(template: str, fields: frozenset[str] | None = None) -> list[Lint]:
-    """What is wrong in `template` before it is ever rendered; `fields` are the user's field names, where known.
+    """Find mistakes in `template` before it is ever rendered; `fields` are the user's field names, if known.
 
-    Raises `TemplateFailed` where it cannot be read at all. Unknown names and filters are in the list, in order.
+    The list holds unknown names and filters, in order. Raises `TemplateFailed` if the template cannot be read at all.
     """
     compiled = bound(template, False)
     analysis = compiled.analyze(include_partials=False)
@@ -206,9 +206,9 @@ def check(template: str, fields: frozenset[str] | None = None) -> list[Lint]:
 
 
 def user_fields(template: str, snippets: Mapping[str, str] | None = None) -> frozenset[str] | None:
-    """The user's fields that `template` and its `snippets` name: what a reader has to project.
+    """Return the user fields that `template` and its `snippets` name: a reader must project them.
 
-    None: any, for `user` is named as a whole. Raises `TemplateFailed`.
+    None means any field, because the template names `user` as a whole. Raises `TemplateFailed`.
     """
     whole = with_snippets(template, False, snippets) if snippets else bound(template, False)
     try:
@@ -222,12 +222,12 @@ def user_fields(template: str, snippets: Mapping[str, str] | None = None) -> fro
 
 @lru_cache(maxsize=_KEPT)
 def bound(template: str, html: bool) -> BoundTemplate:
-    """The template compiled, once for as long as it is in use. Raises `TemplateFailed` where it cannot be read."""
+    """Return the compiled template, cached while it is in use. Raises `TemplateFailed` if it cannot be read."""
     return with_snippets(template, html, None)
 
 
 def with_snippets(template: str, html: bool, snippets: Mapping[str, str] | None) -> BoundTemplate:
-    """The template compiled, with the texts of the snippets and layouts that it may name. Raises `TemplateFailed`."""
+    """Compile the template with the texts of its snippets and layouts. Raises `TemplateFailed`."""
     if len(template) > LONGEST_TEMPLATE:
         raise TemplateFailed(f"longer than {LONGEST_TEMPLATE} characters")
     try:
@@ -240,7 +240,7 @@ def with_snippets(template: str, html: bool, snippets: Mapping[str, str] | None)
 
 
 def part_of(whole: BoundTemplate, node: Node) -> BoundTemplate:
-    """One node of a template as a template of its own."""
+    """Make one node of a template a separate template."""
     part = type(whole)(whole.env, [node])
     if isinstance(whole, _Timed) and isinstance(part, _Timed):
         part.snippets, part.compiled = whole.snippets, whole.compiled
@@ -248,7 +248,7 @@ def part_of(whole: BoundTemplate, node: Node) -> BoundTemplate:
 
 
 def part_nodes(whole: BoundTemplate, name: str) -> list[Node] | None:
-    """The nodes of a snippet that a template may name; None where it has none. Raises `TemplateFailed`."""
+    """Return the nodes of a snippet that a template may name; None if there is none. Raises `TemplateFailed`."""
     if not isinstance(whole, _Timed) or name not in whole.snippets:
         return None
     try:
@@ -272,7 +272,7 @@ def _failed(error: LiquidError, template: str) -> TemplateFailed:
 
 
 def _first_broken(template: str) -> int:
-    """Where the first output stands that cannot be read by itself; Liquid gives no place for one that ends early."""
+    """Return the position of the first output that cannot be read alone; Liquid gives none for one that ends early."""
     for output in _OUTPUT.finditer(template):
         try:
             _ENVIRONMENTS[False].from_string(output[0])
