@@ -1,1 +1,1 @@
-"""The predicate language: one field catalogue, one tree, a compiler per target."""
+"""The predicate language: one field catalogue, one tree, one compiler per target."""

@@ -1,9 +1,9 @@
-"""What a user document alone tells about events: leaves on summaries that surround an event leaf from both sides.
+"""Approximate an event leaf, from above and below, by leaves on the event summaries of the user document.
 
-A user carries, per event, how many are stored and when the first and the last were (`n`, `first`, `last`), over all
-stored events, also those later than `as_of`. From that, `possible` is true wherever the leaf might hold and `certain`
-only where it must. A target that cannot look at events takes `possible` in positive polarity and `certain` under
-`none`, so that its answer is never too narrow.
+A user document has, per event, the number of stored events and the time of the first and the last (`n`, `first`,
+`last`), over all stored events, including those later than `as_of`. From these, `possible` is true for every user for
+whom the leaf might hold, and `certain` only for users for whom it must hold. A target that cannot read events uses
+`possible` in positive polarity and `certain` under `none`, so its answer is never too narrow.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from engine.predicate.tree import (
 )
 
 Rule: TypeAlias = Callable[[Leaf, bool], tuple[Tree, bool]]
-"""What a target makes of a leaf, given whether it must widen (or else narrow), and whether that is exact."""
+"""Maps a leaf, and whether to widen (else narrow) it, to the target's tree and whether that tree is exact."""
 
 
 def relaxed(tree: Tree, rule: Rule, *, widen: bool = True) -> tuple[Tree, bool]:
-    """`tree` with every leaf replaced as `rule` says, polarity-safe, and whether the whole is exact.
+    """Replace every leaf of `tree` by `rule`, respecting polarity; also return whether the whole result is exact.
 
-    The result holds for every user for whom `tree` holds where `widen`, and for no other where not.
+    With `widen`, the result holds for every user for whom `tree` holds; without it, the result holds for no other user.
     """
     match tree:
         case Named():
@@ -54,7 +54,7 @@ def relaxed(tree: Tree, rule: Rule, *, widen: bool = True) -> tuple[Tree, bool]:
 
 
 def by_summary(leaf: Leaf, widen: bool) -> tuple[Tree, bool]:
-    """The rule of a target that sees users but not events."""
+    """The rule of a target that reads users but not events."""
     if not isinstance(leaf, EventLeaf):
         return leaf, True
     exact = ever(leaf)
@@ -64,7 +64,7 @@ def by_summary(leaf: Leaf, widen: bool) -> tuple[Tree, bool]:
 
 
 def ever(leaf: EventLeaf) -> Tree | None:
-    """The exact answer by summary, where there is one: "ever" (or "never") any event of the name."""
+    """Return the exact answer by summary, if there is one: "ever" (or "never") any event of the name."""
     events = leaf.events
     if events.within is not None or events.where != EVERYBODY or leaf.after or leaf.sum_of:
         return None
@@ -74,7 +74,7 @@ def ever(leaf: EventLeaf) -> Tree | None:
 
 
 def possible(leaf: EventLeaf) -> Tree:
-    """Holds wherever the leaf might, given only the summaries."""
+    """Return a tree of summaries that holds for every user for whom the leaf might hold."""
     parts: list[Tree] = []
     if leaf.least >= 1:
         parts += [_maybe_some(leaf), _number(leaf.events, Bound("gte", leaf.least))]
@@ -83,13 +83,13 @@ def possible(leaf: EventLeaf) -> Tree:
     elif leaf.most is not None:
         parts.append(none_of(all_of(_surely_all(leaf), _number(leaf.events, Bound("gt", leaf.most)))))
     if not leaf.holds(leaf.least, 0):
-        # The empty sum, 0, is not wanted, so there must be something to sum.
+        # The empty sum, 0, does not satisfy the leaf, so there must be an event to sum.
         parts.append(_maybe_some(leaf))
     return all_of(*parts)
 
 
 def certain(leaf: EventLeaf) -> Tree:
-    """Holds only where the leaf must, given only the summaries."""
+    """Return a tree of summaries that holds only for users for whom the leaf must hold."""
     none = none_of(_maybe_some(leaf)) if leaf.holds(0, 0) else NOBODY
     if leaf.sum_of is not None:
         return none
@@ -117,14 +117,14 @@ def _last_by_now(events: EventSet) -> Tree:
 
 
 def _inside(events: EventSet, part: str) -> Tree:
-    """The first (or last) stored event lies after the start of the window."""
+    """The first (or last) stored event is later than the start of the window."""
     if events.within is None:
         return EVERYBODY
     return SummaryLeaf(events.event, "first" if part == "first" else "last", Bound("gt", -events.within, relative=True))
 
 
 def _maybe_some(leaf: EventLeaf) -> Tree:
-    """The set might not be empty: some event by now, some after the window's start, and likewise for `after`."""
+    """The set might not be empty: an event by now, an event after the window's start, and likewise for `after`."""
     own = all_of(_first_by_now(leaf.events), _inside(leaf.events, "last"))
     if leaf.after is None:
         return own
@@ -133,19 +133,19 @@ def _maybe_some(leaf: EventLeaf) -> Tree:
 
 
 def _surely_some(leaf: EventLeaf) -> Tree:
-    """The set is not empty: its first or its last stored event is in it."""
+    """The set is not empty: it contains its first or its last stored event."""
     events, after = leaf.events, leaf.after
     if events.where != EVERYBODY or (after and after.where != EVERYBODY):
         return NOBODY
     last = all_of(_last_by_now(events), _inside(events, "last"))
     if after is None:
         return any_of(all_of(_first_by_now(events), _inside(events, "first")), last)
-    # The earliest of the other set is its first stored event, where that one is in it.
+    # If the other set contains its first stored event, that event is its earliest.
     return all_of(last, _first_by_now(after), _inside(after, "first"), SummaryOrder(events.event, after.event))
 
 
 def _surely_all(leaf: EventLeaf) -> Tree:
-    """Every stored event is in the set."""
+    """The set contains every stored event."""
     if leaf.events.where != EVERYBODY or leaf.after:
         return NOBODY
     return all_of(_last_by_now(leaf.events), _inside(leaf.events, "first"))

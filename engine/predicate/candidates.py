@@ -1,8 +1,8 @@
-"""Who may enter in a pass: a tree of summaries that every access path can answer.
+"""Candidates of a pass: a tree of summaries that every access path can answer.
 
-It holds for everybody who matches the predicate at `as_of`, and for some others: whom it finds is decided on exactly. A
-pass that follows another one needs only those whom time alone has let in since (the crossing sets); whoever changed is
-looked at because of the change.
+The tree holds for everybody who matches the predicate at `as_of`, and for some others: the decision checks each
+candidate exactly. A pass that follows another one needs only the users whom time alone has let in since then (the
+crossing sets); a changed user is evaluated because of the change.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from engine.predicate.tree import EVERYBODY, NOBODY, Constant, Tree, all_of, any
 class Candidates:
     """The candidates at one `as_of`; immutable, and safe to share between threads.
 
-    `exact` tells that everybody whom `living` finds matches, so that nobody has to be asked again.
+    `exact` says that every user whom `living` returns matches, so that no user needs another check.
     """
 
     catalogue: Catalogue
@@ -35,12 +35,12 @@ class Candidates:
 
     @property
     def nobody(self) -> bool:
-        """Whether there can be none, whatever the data."""
+        """Whether there can be no candidate, whatever the data."""
         return self.tree == NOBODY
 
     @property
     def everybody(self) -> bool:
-        """Whether they are all users, whatever the data."""
+        """Whether every user is a candidate, whatever the data."""
         return self.tree == EVERYBODY
 
     @cached_property
@@ -49,20 +49,20 @@ class Candidates:
         return Generator(self.catalogue, {}).living(self.tree)
 
     def mongo(self) -> Answer:
-        """The filter on `users`."""
+        """Return the filter on `users`."""
         return mongo_answer(self.tree, self.as_of)
 
     def elastic(self) -> Answer:
-        """The query on the users index."""
+        """Return the query on the users index."""
         return elastic_answer(self.tree, self.as_of)
 
 
 def candidates(
     tree: Tree, catalogue: Catalogue, after: Instant | None, as_of: Instant, *, also: Sequence[Tree] = ()
 ) -> Candidates:
-    """The candidates of a plain tree at `as_of`; with `after`, those whom time may have let in since then.
+    """Return the candidates of a plain tree at `as_of`; with `after`, those whom time may have let in since then.
 
-    `also` are further plain trees (a goal that keeps users out) whose answer may flip by time.
+    `also` holds further plain trees (a goal that keeps users out) whose answer may flip by time.
     """
     widened, exact = relaxed(tree, by_summary)
     if after is not None:

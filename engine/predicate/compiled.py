@@ -1,4 +1,4 @@
-"""A predicate with everything that the engine asks of it: its tests, its filters, what it names and what it costs."""
+"""A compiled predicate: its tests and filters, the fields and events it names, and its cost."""
 
 from __future__ import annotations
 
@@ -51,23 +51,23 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class EventQuery:
-    """The events of one name that a predicate looks at: those of a window (or all), and some of their properties."""
+    """The events of one name that a predicate reads: those of a window (or all), and some of their properties."""
 
     name: str
     within: timedelta | None
     properties: tuple[str, ...]
 
     def mongo(self, as_of: Instant) -> Document:
-        """The filter on `events`, to stand beside a range of `user` (index {user, n, t}).
+        """Return the filter on `events`, for use beside a range of `user` (index {user, n, t}).
 
-        Events later than `as_of` are among what it finds: they tell `next_flip` when they come to be.
+        It also finds events later than `as_of`: `next_flip` needs their times.
         """
         if self.within is None:
             return {"n": self.name}
         return {"n": self.name, "t": {"$gt": as_of - self.within // timedelta(milliseconds=1)}}
 
     def projection(self) -> dict[str, int]:
-        """What to read of each event."""
+        """Return the projection of an event."""
         return {"_id": 0, "user": 1, "n": 1, "t": 1, **{f"p.{name}": 1 for name in self.properties}}
 
 
@@ -82,9 +82,9 @@ class CompiledPredicate:
     lists: frozenset[str]
     event_queries: tuple[EventQuery, ...]
     matches: Matches
-    """`matches(row, events, as_of) -> bool`: exact. `events` may be empty where there are no event queries."""
+    """`matches(row, events, as_of) -> bool`: exact. `events` may be empty if there are no event queries."""
     filter_rows: Filter
-    """`filter_rows(rows, {user key: events}, as_of) -> [index]`; who is not in the facts has no events."""
+    """`filter_rows(rows, {user key: events}, as_of) -> [index]`; a user without facts has no events."""
     next_flip: NextFlip
     """`next_flip(row, events or None, as_of) -> Instant | None`: maybe too early, never too late."""
     _plain: Tree
@@ -95,53 +95,53 @@ class CompiledPredicate:
 
     @property
     def cost(self) -> Literal["quick", "slow"]:
-        """`slow` where events must be read to decide, else `quick`."""
+        """`slow` if the decision must read events, else `quick`."""
         return "slow" if self.event_queries else "quick"
 
     def maybe(self, row: Row, as_of: Instant) -> bool | None:
-        """The answer without events, by their summaries: True and False are certain, None needs the events."""
+        """Answer without events, from their summaries: True and False are certain, None needs the events."""
         if not self._possible(row, (), as_of):
             return False
         return True if self._certain(row, (), as_of) else None
 
     def mongo(self, as_of: Instant) -> Answer:
-        """The filter on `users`: exact, or a superset."""
+        """Return the filter on `users`: exact, or a superset."""
         return mongo_answer(self._plain, as_of)
 
     def elastic(self, as_of: Instant) -> Answer:
-        """The query on the users index: exact, or a superset."""
+        """Return the query on the users index: exact, or a superset."""
         return elastic_answer(self._plain, as_of)
 
     def crossings(self, after: Instant, until: Instant) -> tuple[Crossing, ...]:
-        """The sets that hold everyone whose answer time alone flips in (after, until]."""
+        """Return the sets that hold every user whose answer flips by time alone in (after, until]."""
         return crossings(self._plain, self.catalogue, after, until)
 
     def candidates(
         self, after: Instant | None, as_of: Instant, *, also: Sequence[CompiledPredicate] = ()
     ) -> Candidates:
-        """Who may match at `as_of`, or (with `after`) may have come to match by time alone since then.
+        """Return who may match at `as_of`, or (with `after`) who may match since then by time alone.
 
-        `also` are predicates that keep users out, so that their flips let somebody in as well.
+        `also` holds predicates that keep users out, so that their flips let users in as well.
         """
         return candidates(self._plain, self.catalogue, after, as_of, also=[plain(one.tree) for one in also])
 
     @cached_property
     def everybody(self) -> bool:
-        """Whether every user matches, whatever is known of them."""
+        """Whether every user matches, whatever their data."""
         return self._plain == EVERYBODY
 
     @cached_property
     def moves(self) -> bool:
-        """Whether time alone can change the answer for somebody."""
+        """Whether time alone can change the answer for some user."""
         return depends_on_time(self._plain)
 
     def explain(self, row: Row, events: EventFacts, as_of: Instant) -> list[LeafResult]:
-        """Each leaf as written: whether it held, and on which data."""
+        """Return each leaf as written: whether it held, and on which data."""
         return explain(self.tree, self._explainable, self.catalogue, self._queries, row=row, events=events, as_of=as_of)
 
     @cached_property
     def _explainable(self) -> tuple[Explainable, ...]:
-        # A generator of its own: two threads may come here at once.
+        # A separate generator: two threads may run this at once.
         judge = Generator(self.catalogue, self._queries)
 
         def compile_leaf(leaf: Tree) -> Matches:
@@ -151,16 +151,16 @@ class CompiledPredicate:
 
     @property
     def required_lists(self) -> tuple[str, ...]:
-        """Lists whose members alone can match: the range of one of them serves the predicate."""
+        """Lists that every matching user is a member of: reading one of them finds all matching users."""
         return tuple(part.name for part in self._required() if isinstance(part, InList))
 
     @property
     def index_paths(self) -> tuple[str, ...]:
-        """Paths of `users` of which an index on any one serves the filter; none means a scan by key range."""
+        """Paths of `users`; an index on any one of them serves the filter; none means a scan by key range."""
         return tuple(dict.fromkeys(path for path, _ in self._indexable()))
 
     def index_filters(self, as_of: Instant) -> dict[str, Document]:
-        """Of each of `index_paths` what an index on it alone is asked: whoever matches is among those it finds."""
+        """Return for each of `index_paths` the filter for an index on it alone; it finds every matching user."""
         filters: dict[str, list[Document]] = {}
         for path, part in self._indexable():
             filters.setdefault(path, []).append(mongo_filter(part, as_of))
@@ -183,11 +183,11 @@ class CompiledPredicate:
 def compile_predicate(tree: Tree, catalogue: Catalogue, *, summaries: bool = True) -> CompiledPredicate:
     """Compile a parsed tree for every target; about a millisecond, once per campaign revision.
 
-    `summaries=False` decides every event leaf by the facts that are given, even "ever" ones: for goals, where only
-    events since the entry may count and the caller leaves the others out of the facts.
+    `summaries=False` decides every event leaf by the given facts, even "ever" ones. Goals use it: only events since the
+    entry may count, and the caller leaves the others out of the facts.
     """
     written = plain(tree)
-    # Also what folding left out: an explanation tells of every leaf that was written.
+    # Include the leaves that folding removed: an explanation shows every leaf that the author wrote.
     named = list(leaves(tree))
     decided = _answerable(written, summaries=summaries)
     asked = [leaf for leaf in named if isinstance(leaf, EventLeaf) and not (summaries and ever(leaf))]
@@ -216,7 +216,7 @@ def compile_predicate(tree: Tree, catalogue: Catalogue, *, summaries: bool = Tru
 
 
 def _answerable(tree: Tree, *, summaries: bool) -> Tree:
-    """The tree with "ever" leaves decided by summary, so that no event has to be read for them."""
+    """Return the tree with "ever" leaves decided by summary, so that they need no events."""
     if not summaries:
         return tree
 
@@ -228,12 +228,12 @@ def _answerable(tree: Tree, *, summaries: bool) -> Tree:
 
 
 def _unknown(leaf: Leaf, widen: bool) -> tuple[Tree, bool]:
-    """The rule where summaries tell nothing: an event leaf may hold, and never surely does."""
+    """The rule without summaries: an event leaf may hold, but never certainly does."""
     return (Constant(widen), False) if isinstance(leaf, EventLeaf) else (leaf, True)
 
 
 def _event_queries(asked: Sequence[EventLeaf]) -> tuple[EventQuery, ...]:
-    """One query per event name, with the longest window and all properties that any leaf asks for."""
+    """Return one query per event name, with the longest window and all properties that any leaf needs."""
     lengths: dict[str, int | None] = {}
     properties: dict[str, set[str]] = {}
     for leaf in asked:

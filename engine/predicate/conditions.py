@@ -1,4 +1,4 @@
-"""Conditions on one field or property: `{gte: 3, lt: 9}` and its kin, to the normal form of `engine.predicate.tree`."""
+"""Read conditions on one field or property, e.g. `{gte: 3, lt: 9}`, into the normal form of `engine.predicate.tree`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from engine.predicate.workspace import closest
 from engine.yamlsource import Node, dotted
 
 MOST_VALUES: Final = 10_000
-"""Values of one `in`: far below what a single query of either store takes; more is a list."""
+"""Maximum values of one `in`: far below the limit of a single query of either store; longer ones belong in a list."""
 
 LONGEST_EDGE: Final = 256
-"""Bytes of a text to order by or to start with: Lucene refuses the automaton of a range whose ends have about 1,000."""
+"""Maximum bytes of a text in an order comparison or prefix.
+
+Lucene refuses the automaton of a range whose ends have about 1,000.
+"""
 
 _ORDER: Final = ("gt", "gte", "lt", "lte")
 _TIMES: Final = ("older_than", "within", "within_next")
@@ -25,7 +28,7 @@ _ALL: Final = ("eq", "ne", "in", "not_in", *_ORDER, "prefix", "exists", *_TIMES)
 
 
 def operators(shape: Shape) -> tuple[str, ...]:
-    """The operators that a field or property of this type knows."""
+    """Return the operators that a field or property of this type supports."""
     if shape.type is FieldType.BOOLEAN:
         return ("eq", "ne", "exists")
     if shape.type is FieldType.STRING:
@@ -34,18 +37,18 @@ def operators(shape: Shape) -> tuple[str, ...]:
 
 
 class Faults:
-    """Collects what is wrong, each with its place, so that an author sees all of it at once."""
+    """Collects faults, each with its place, so that an author sees all of them at once."""
 
     def __init__(self) -> None:
         self.found: list[Fault] = []
 
     def add(self, mark: Mark, path: tuple[str | int, ...], problem: str, suggestion: str = "") -> None:
-        """Note one mistake."""
+        """Record one mistake."""
         self.found.append(Fault(mark, dotted(path), problem, suggestion))
 
 
 def read_duration(node: Node, path: tuple[str | int, ...], faults: Faults, *, zero: bool = False) -> int | None:
-    """A duration in ms; None, with the fault noted, where it is none. `zero` tells whether 0s makes sense."""
+    """Read a duration in ms; record a fault and return None if it is invalid. `zero` says whether 0s is allowed."""
     if isinstance(node.value, str):
         try:
             length = millis(parse_duration(node.value))
@@ -63,7 +66,10 @@ def read_duration(node: Node, path: tuple[str | int, ...], faults: Faults, *, ze
 
 
 def read_literal(shape: Shape, node: Node, path: tuple[str | int, ...], faults: Faults) -> Value | None:
-    """One literal of the type of `shape` (folded where case is ignored); None, with the fault noted, if it is none."""
+    """Read one literal of the type of `shape`; record a fault and return None if it is invalid.
+
+    If the shape ignores case, the literal is folded.
+    """
     raw = node.value
     if isinstance(raw, (list, dict)) or raw is None:
         got, hint = ("nothing", "write {exists: false} for a missing value") if raw is None else ("several values", "")
@@ -86,10 +92,10 @@ def read_literal(shape: Shape, node: Node, path: tuple[str | int, ...], faults: 
 def read_conditions(
     shape: Shape, node: Node, path: tuple[str | int, ...], faults: Faults, fields: Mapping[str, Shape] | None
 ) -> Tree:
-    """What a field or property must satisfy; `fields`, where given, are those it may be compared with.
+    """Read the condition on a field or property; `fields`, if given, are the fields it may be compared with.
 
-    Several operators are a conjunction; those that ask for an element (`eq in gt gte lt lte prefix` and the times) ask
-    for one element that satisfies them all, `ne not_in exists` speak of the whole field.
+    Several operators are a conjunction. The element operators (`eq in gt gte lt lte prefix` and the times) require one
+    element that satisfies them all; `ne not_in exists` apply to the whole field.
     """
     if not isinstance(node.value, dict):
         value = read_literal(shape, node, path, faults)
@@ -113,7 +119,7 @@ class _Conditions:
 
     def read(self, key: str, mark: Mark, operand: Node, path: tuple[str | int, ...]) -> None:
         known = operators(self.shape)
-        # Relative times are for fields: a property's own time would need crossing sets of its own.
+        # Only fields have relative times: a property's own time would need separate crossing sets.
         usable = known if self.fields is not None else tuple(op for op in known if op not in _TIMES)
         if key not in usable:
             if key in _ALL:
@@ -222,7 +228,7 @@ class _Conditions:
 
 
 def element(shape: Shape, values: tuple[Value, ...] | None, bounds: tuple[Bound, ...]) -> Tree:
-    """An element with constant bounds folded into the values and into one another; nobody, where nothing fits."""
+    """Return an element with constant bounds folded into the values and each other; `NOBODY` if nothing can match."""
     fixed = [bound for bound in bounds if not bound.relative]
     moving = tuple(bound for bound in bounds if bound.relative)
     if values is not None:

@@ -1,8 +1,8 @@
-"""Crossing sets: the users whose answer time alone can flip between two passes.
+"""Crossing sets: the users whose answer can flip by time alone between two passes.
 
-A leaf that names time flips only where `as_of` passes an instant that the data fixes, plus the window's length. So
-between a pass at `after` and one at `until` only those users need a look whose instant lies in that stretch, shifted by
-the window; a pass over an audience of millions then reads the few who crossed a line.
+A leaf that names time flips only when `as_of` passes an instant in the data plus the window's length. So between a pass
+at `after` and one at `until`, only users with an instant in that interval, shifted by the window, need an evaluation. A
+pass over an audience of millions then reads only the few users who crossed a line.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from engine.predicate.tree import Bound, Element, EventLeaf, EventSet, Leaf, Sum
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """Who may have crossed one line: a MongoDB filter on `collection`, and the same or more in Elasticsearch.
+    """Users who may have crossed one line: a MongoDB filter on `collection`, and the same or more in Elasticsearch.
 
-    On `users` the filter stands beside the key range; on `events` it names workspace, name and time (their index), and
-    the users are the distinct `user` of what it finds. `elastic` is always a query on the users index.
+    On `users` the caller adds the key range to the filter. On `events` the filter names workspace, name and time (their
+    index), and the users are the distinct `user` values of the events it finds. `elastic` is always a query on the
+    users index.
     """
 
     leaf: str
@@ -32,13 +33,13 @@ class Crossing:
     mongo: Document
     elastic: Document
     around: Tree
-    """The same or more as a tree of summaries, for whoever has rows of users only."""
+    """The same users or more, as a tree of summaries, for callers that have user rows only."""
 
 
 def crossings(tree: Tree, catalogue: Catalogue, after: Instant, until: Instant) -> tuple[Crossing, ...]:
-    """The crossing sets of a plain tree for a move of campaign time from `after` to `until`, without repeats.
+    """Return the crossing sets of a plain tree when campaign time moves from `after` to `until`, without repeats.
 
-    Whoever's answer differs between the two moments, with unchanged data, is in at least one of them.
+    With unchanged data, every user whose answer differs between the two moments is in at least one of the sets.
     """
     found: dict[tuple[str, str], Crossing] = {}
     for leaf in leaves(tree):
@@ -51,7 +52,7 @@ def _of_leaf(leaf: Leaf, catalogue: Catalogue, after: Instant, until: Instant) -
     match leaf:
         case Element():
             for offset in sorted({int(bound.value) for bound in leaf.bounds if bound.relative}):
-                # x <= as_of + offset changes where as_of passes x - offset: x in (after + offset, until + offset].
+                # x <= as_of + offset changes when as_of passes x - offset: x in (after + offset, until + offset].
                 stretch = _stretch(after + offset, until + offset)
                 yield _users(f"{leaf.shape.name} passes {offset:+d} ms", Element(leaf.shape, None, stretch), until)
         case SummaryLeaf() if leaf.bound.relative:
@@ -70,7 +71,7 @@ def _of_events(events: EventSet, catalogue: Catalogue, after: Instant, until: In
     for length in (0,) if events.within is None else (0, events.within):
         low, high = after - length, until - length
         mongo: Document = {"w": catalogue.workspace, "n": events.event, "t": {"$gt": low, "$lte": high}}
-        # Some event lies in (low, high], so the first is not later and the last not earlier than that.
+        # An event is in (low, high], so the first event is not later than high, and the last is later than low.
         around = all_of(
             SummaryLeaf(events.event, "first", Bound("lte", high)), SummaryLeaf(events.event, "last", Bound("gt", low))
         )

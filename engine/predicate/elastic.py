@@ -1,8 +1,8 @@
-"""Predicates as Elasticsearch queries on the users index, and user documents as that index holds them.
+"""Predicates as Elasticsearch queries on the users index, and user documents in the form of that index.
 
-Only values of the declared type are indexed (a row is made first), so the mapping needs no guards: what is missing is
-absent. Arrays are Lucene's multi-values, where a range or a term asks for one value that satisfies it. Two fields do
-not compare there without scripts, so such a leaf only asks for both.
+The index holds only values of the declared type (the document is read into a row first), so the queries need no type
+guards: a missing value is absent. Arrays are Lucene's multi-values: a range or a term requires one value that satisfies
+it. Elasticsearch cannot compare two fields without scripts, so such a leaf only requires that both exist.
 """
 
 from __future__ import annotations
@@ -38,12 +38,15 @@ from engine.predicate.tree import (
 from engine.predicate.values import Shape
 
 LONGEST_TERM: Final = 30_000
-"""Bytes of one indexed text. Lucene takes 32,766; a folded literal has at most 24,000, so a text that is cut here still
-differs from every literal in the same way, and sorts the same."""
+"""Maximum bytes of one indexed text.
+
+Lucene allows 32,766. A folded literal has at most 24,000, so a text that is cut here still differs from every literal
+in the same way, and sorts the same.
+"""
 
 
 def elastic_answer(tree: Tree, as_of: Instant) -> Answer:
-    """The query of a plain tree at `as_of`, to stand under `filter` beside workspace and hash range."""
+    """Return the query of a plain tree at `as_of`, for use under `filter` beside workspace and hash range."""
     widened, exact = relaxed(tree, _rule)
     return Answer(elastic_query(widened, as_of), exact, widened.holds if isinstance(widened, Constant) else None)
 
@@ -61,7 +64,7 @@ def _rule(leaf: Leaf, widen: bool) -> tuple[Tree, bool]:
 
 
 def elastic_query(tree: Tree, as_of: Instant) -> Document:
-    """The query of a tree without event leaves and field comparisons. Raises `AssertionError` for those."""
+    """Return the query of a tree without event leaves and field comparisons. Raises `AssertionError` for those."""
     match tree:
         case Named():
             return elastic_query(tree.body, as_of)
@@ -87,14 +90,14 @@ def elastic_query(tree: Tree, as_of: Instant) -> Document:
 
 
 def path_of(shape: Shape) -> str:
-    """The path of a field in an indexed user. Raises `AssertionError` for an event's property."""
+    """Return the path of a field in an indexed user. Raises `AssertionError` for an event's property."""
     if not isinstance(shape, Field):
         raise AssertionError(f"{shape.name} is no field of a user")  # noqa: TRY004 - a bug, not a wrong argument
     return shape.elastic_path
 
 
 def summary_path(event: str, part: str) -> str:
-    """The path of a part (`n`, `first`, `last`) of an event's summary in an indexed user."""
+    """Return the path of a part (`n`, `first`, `last`) of an event's summary in an indexed user."""
     return f"{'i' if part == 'n' else 't'}.e:{event}:{part}"
 
 
@@ -103,7 +106,7 @@ def _element(tree: Element, as_of: Instant) -> Document:
     if tree.values is not None:
         values = [value for value in tree.values if all(bound.admits(value, as_of) for bound in tree.bounds)]
         return {"term": {path: values[0]}} if len(values) == 1 else {"terms": {path: values}}
-    # One range per value: Lucene asks a range of each value by itself, so the bounds must stand in one query.
+    # One range per value: Lucene applies a range to each value separately, so one query must hold all bounds.
     limits: dict[str, str | int | float] = {}
     for bound in tree.bounds:
         edge = bound.at(as_of)
@@ -111,7 +114,7 @@ def _element(tree: Element, as_of: Instant) -> Document:
         limits[bound.op] = edge if held is None or bound.admits(held, as_of) is False else held
     for strict, loose in (("gt", "gte"), ("lt", "lte")):
         if strict in limits and loose in limits:
-            # Elasticsearch takes one bound a side: the tighter one stays.
+            # Elasticsearch accepts one bound a side: keep the tighter one.
             above = limits[loose] > limits[strict]  # type: ignore[operator]
             below = limits[loose] < limits[strict]  # type: ignore[operator]
             del limits[strict if (above if strict == "gt" else below) else loose]
@@ -119,10 +122,10 @@ def _element(tree: Element, as_of: Instant) -> Document:
 
 
 def elastic_document(catalogue: Catalogue, document: Mapping[str, object]) -> Document:
-    """The indexed form of a user document (with `_id` and what `Catalogue.projection()` names).
+    """Return the indexed form of a user document (with `_id` and the fields of `Catalogue.projection()`).
 
     Its version is the document's `rev` (external), its `_id` the user key. Values of another type than declared are
-    left out; texts above `LONGEST_TERM` bytes are cut, which no literal can tell.
+    left out; texts above `LONGEST_TERM` bytes are cut, which changes no comparison with a literal.
     """
     row = catalogue.row(document)
     workspace, position = workspace_of(row.key), hash_of(suffix_of_user(row.key))
@@ -149,7 +152,7 @@ def elastic_document(catalogue: Catalogue, document: Mapping[str, object]) -> Do
 
 def _term(value: object) -> object:
     if isinstance(value, float):
-        return value + 0.0  # -0.0 becomes 0.0: Lucene tells them apart, nobody else does
+        return value + 0.0  # -0.0 becomes 0.0: only Lucene distinguishes them
     if isinstance(value, str) and len(value) * 4 > LONGEST_TERM:
         return value.encode()[:LONGEST_TERM].decode(errors="ignore")
     return value

@@ -1,4 +1,4 @@
-"""Why somebody matches or not: each leaf that the author wrote, whether it held, and on which data."""
+"""Explain why a user matches or not: each leaf that the author wrote, whether it held, and on which data."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from engine.predicate.values import FieldType, Shape
 
 @dataclass(frozen=True, slots=True)
 class LeafResult:
-    """One leaf for one user: `where` and `text` as written, whether it `held`, and the `data` it was decided on.
+    """One leaf for one user: `where` and `text` as written, whether it `held`, and the `data` that decided it.
 
-    `wanted` is false under an odd number of `none`. `failed` says that it speaks against the user: a leaf of an `any`
-    in which another holds does not.
+    `wanted` is false under an odd number of `none`. `failed` says that the leaf counts against the user: a leaf of an
+    `any` does not if another leaf of it holds.
     """
 
     where: str
@@ -42,9 +42,9 @@ class LeafResult:
 
     @property
     def told(self) -> str:
-        """What the audience asks and whether this user has it: `passes  not unsubscribed: true`.
+        """Say what the audience asks and whether this user has it: `passes  not unsubscribed: true`.
 
-        `unmet` is what is not so, and need not be: others of its group decided.
+        `unmet` marks a leaf that is not as asked and need not be: other leaves of its group decided.
         """
         verdict = "fails" if self.failed else "passes" if self.held is self.wanted else "unmet"
         return f"{verdict:6}  {'' if self.wanted else 'not '}{self.text}"
@@ -52,7 +52,7 @@ class LeafResult:
 
 @dataclass(frozen=True, slots=True)
 class Explainable:
-    """A leaf as written, with its compiled test."""
+    """A leaf as the author wrote it, with its compiled test."""
 
     leaf: Named
     wanted: bool
@@ -60,7 +60,7 @@ class Explainable:
 
 
 def explainable(tree: Tree, compile_leaf: Callable[[Tree], Matches]) -> tuple[Explainable, ...]:
-    """The leaves of a tree as the author wrote them, each with its test."""
+    """Return the leaves of a tree as the author wrote them, each with its test."""
     return tuple(Explainable(leaf, wanted, compile_leaf(leaf)) for leaf, wanted in _written(tree, wanted=True))
 
 
@@ -88,7 +88,7 @@ def explain(
     events: EventFacts,
     as_of: Instant,
 ) -> list[LeafResult]:
-    """One result per leaf of `tree` (`parts`, as `explainable` gave them), in the order of the file."""
+    """Return one result per leaf of `tree` (`parts` come from `explainable`), in the order of the file."""
     told = _Teller(catalogue, queries, row, events, as_of)
     held = [part.test(row, events, as_of) for part in parts]
     by_place = {id(part.leaf): one for part, one in zip(parts, held, strict=True)}
@@ -102,7 +102,7 @@ def explain(
 
 
 def _value(tree: Tree, held: Mapping[int, bool]) -> bool | None:
-    """Whether a tree holds; None for what the author did not write."""
+    """Return whether a tree holds; None for a part that the author did not write."""
     match tree:
         case Named():
             return held[id(tree)]
@@ -117,9 +117,9 @@ def _value(tree: Tree, held: Mapping[int, bool]) -> bool | None:
 
 
 def _blamed(tree: Tree, held: Mapping[int, bool], *, wanted: bool) -> Iterator[Named]:
-    """The leaves for which `tree` is not what is wanted: of an `all` those that do not hold, of a `none` those that do.
+    """Yield the leaves that make `tree` differ from `wanted`: failing leaves of an `all`, holding leaves of a `none`.
 
-    An `any` that is wanted is the fault of all its parts, one that is unwanted of those that hold.
+    If an `any` should hold, all its parts are to blame; if it should not, those that hold are.
     """
     if _value(tree, held) in (wanted, None):
         return
@@ -145,7 +145,7 @@ class _Teller:
     as_of: Instant
 
     def data(self, body: Tree) -> str:
-        """What the leaves of one place look at, each thing once."""
+        """Return the data that the leaves of one place read, each item once."""
         return "; ".join(dict.fromkeys(text for leaf in leaves(body) for text in self.of_leaf(leaf)))
 
     def of_leaf(self, leaf: Tree) -> Iterator[str]:
@@ -189,7 +189,7 @@ class _Teller:
 
 
 def show(shape: Shape, value: object) -> str:
-    """A value as a person would write it: a decimal with its point, a time in ISO 8601."""
+    """Format a value as people write it: a decimal with its point, a time in ISO 8601."""
     if shape.type is FieldType.TIME and isinstance(value, int):
         return format_instant(value)
     if shape.type is FieldType.DECIMAL and isinstance(value, int) and shape.scale:

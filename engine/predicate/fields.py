@@ -1,7 +1,7 @@
 """The field catalogue of one workspace: which fields, events and aggregates exist, their types and their paths.
 
-One catalogue, one language, one compiler per target: whoever needs to know where a field lies or what it may hold asks
-here, and nowhere else.
+There is one catalogue, one language, and one compiler per target. This module is the only source for the path and the
+type of a field.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 
 Kind: TypeAlias = Literal["builtin", "attribute", "aggregate"]
 Summary: TypeAlias = tuple[int, int, int]
-"""What a user document tells of one event over all stored events: how many, the first and the last instant."""
+"""The summary of one event in a user document, over all stored events: count, first instant, last instant."""
 
 _FOLDER: Final[dict[Kind, str]] = {"builtin": "", "attribute": "a.", "aggregate": "g."}
 _SLUG: Final[dict[Kind, str]] = {"builtin": "u", "attribute": "a", "aggregate": "g"}
@@ -63,25 +63,25 @@ class Row(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Field(Shape):
-    """A field of a user: a built-in one, an attribute that the workspace declares, or an aggregate of events."""
+    """A field of a user: built in, an attribute that the workspace declares, or an aggregate of events."""
 
     kind: Kind = "attribute"
 
     @property
     def mongo_path(self) -> str:
-        """Where it lies in a user document; strings whose case is ignored are read in their folded copy."""
+        """The path in a user document; for a string whose case is ignored, the path of its folded copy."""
         if self.case_ignored:
             return f"k.{self.name}"
         return f"{'u' if self.name == 'user_id' else _FOLDER[self.kind] + self.name}"
 
     @property
     def elastic_path(self) -> str:
-        """Where it lies in an indexed user: one object per type, so that workspaces cannot disagree on a mapping."""
+        """The path in an indexed user: one object per type, so that workspaces cannot disagree on a mapping."""
         return f"{_ELASTIC[self.type]}.{_SLUG[self.kind]}:{self.name}"
 
     @property
     def slot(self) -> str:
-        """Its attribute of a row: the name, with `_` behind where that is a word of Python."""
+        """The attribute of a row: the name, with `_` appended if it is a Python keyword."""
         return f"{self.name}_" if keyword.iskeyword(self.name) else self.name
 
 
@@ -98,17 +98,17 @@ class EventType:
     properties: Mapping[str, Property]
 
     def mongo_path(self, part: Literal["n", "first", "last"]) -> str:
-        """Where a part of its summary lies in a user document."""
+        """Return the path of a part of its summary in a user document."""
         return f"e.{self.name}.{part}"
 
     def elastic_path(self, part: Literal["n", "first", "last"]) -> str:
-        """Where a part of its summary lies in an indexed user."""
+        """Return the path of a part of its summary in an indexed user."""
         return f"{'i' if part == 'n' else 't'}.e:{self.name}:{part}"
 
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """A field that is derived from stored events: their count, the first or last instant, or the sum of a property."""
+    """A field derived from stored events: their count, the first or last instant, or the sum of a property."""
 
     name: str
     event: str
@@ -118,7 +118,7 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who the workspace's messages come from; `reply_to` and `envelope_from` are addresses, or empty."""
+    """The sender of the workspace's messages; `reply_to` and `envelope_from` are addresses, or empty."""
 
     name: str
     address: str
@@ -138,14 +138,14 @@ BUILTINS: Final[Mapping[str, Field]] = {
         Field("created_at", FieldType.TIME, kind="builtin"),
     )
 }
-"""Fields that every user has, beside what the workspace declares."""
+"""The fields that every user has, besides those that the workspace declares."""
 
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """What one workspace declares. `fields` holds built-in fields, attributes and aggregates by name.
+    """The declarations of one workspace. `fields` holds built-in fields, attributes and aggregates by name.
 
-    `locale` and `currency` are those of users who have none of their own; `templates` is the folder of its layouts and
+    `locale` and `currency` apply to users who have none of their own; `templates` is the folder of its layouts and
     snippets.
     """
 
@@ -161,7 +161,7 @@ class Catalogue:
 
     @cached_property
     def event_places(self) -> Mapping[str, int]:
-        """Where the summary of each event stands in `row.e`."""
+        """The position of each event's summary in `row.e`."""
         return {name: place for place, name in enumerate(self.events)}
 
     @cached_property
@@ -177,7 +177,7 @@ class Catalogue:
     def projection(
         self, fields: Collection[str] | None = None, events: Collection[str] | None = None
     ) -> dict[str, int]:
-        """The MongoDB projection of what `row` needs; of some fields and events only, where these are given."""
+        """Return the MongoDB projection that `row` needs; only for some fields and events, if given."""
         names = self.fields if fields is None else [name for name in self.fields if name in fields]
         told = self.events if events is None else [name for name in self.events if name in events]
         paths = [
@@ -190,7 +190,7 @@ class Catalogue:
         return dict.fromkeys(paths, 1)
 
     def folded(self, attributes: Mapping[str, object]) -> dict[str, object]:
-        """The `k` part of a user document for its `a` part: folded copies of the strings whose case is ignored."""
+        """Return the `k` part of a user document for its `a` part: folded copies of the case-insensitive strings."""
         copies: dict[str, object] = {}
         for name, value in attributes.items():
             declared = self.fields.get(name)

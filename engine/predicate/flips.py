@@ -1,7 +1,7 @@
-"""When time alone could next change an answer: a moment that may be too early, and is never too late.
+"""Compute when time alone could next change an answer: possibly too early, never too late.
 
-Every leaf that names time flips only where `as_of` passes an instant that the data fixes: a field's time or an event's,
-plus the length of the window. Parts without time are asked first: where they alone decide, time changes nothing.
+Every leaf that names time flips only when `as_of` passes an instant in the data: the time of a field or an event, plus
+the length of the window. Parts without time come first: if they alone decide, time changes nothing.
 """
 
 from __future__ import annotations
@@ -49,9 +49,10 @@ def depends_on_time(tree: Tree) -> bool:
 
 
 def next_flip(tree: Tree, catalogue: Catalogue, queries: Mapping[str, int]) -> NextFlip:
-    """The function `next_flip(row, facts or None, as_of) -> Instant | None` of a plain tree.
+    """Return the function `next_flip(row, facts or None, as_of) -> Instant | None` of a plain tree.
 
-    Without facts, the summaries of events stand in: then the moment may be as early as one millisecond from now.
+    Without facts, the function uses the summaries of events: then the moment may be as early as one millisecond from
+    now.
     """
     if not depends_on_time(tree):
         return lambda _row, _facts, _as_of: None
@@ -134,7 +135,7 @@ def _event_set(events: EventSet, catalogue: Catalogue, queries: Mapping[str, int
             return NEVER
         count, first, last = summary
         earliest = [t + length for t in (first, last) for length in lengths if t + length > as_of]
-        # Between the first and the last there may be others, which may enter or leave the window at any moment.
+        # There may be other events between the first and the last, which may enter or leave the window at any moment.
         if count > 2 and any(first + length <= as_of < last + length for length in lengths):
             return as_of + 1
         return min(earliest, default=NEVER)

@@ -1,8 +1,8 @@
-"""Predicates as MongoDB filters on `users`: exact for fields and lists, surrounding for events in a window.
+"""Predicates as MongoDB filters on `users`: exact for fields and lists, a superset for events in a window.
 
-MongoDB's own rules are wider than ours: a comparison looks into arrays, `5` equals `5.0`, a missing field equals null.
-So every leaf is guarded by type, and a scalar field also by "is no array". Text compares by UTF-8 bytes, which is the
-order of code points and so Python's.
+MongoDB's own rules are wider than ours: a comparison searches arrays, `5` equals `5.0`, a missing field equals null. So
+every leaf has a type guard, and a scalar field must also not be an array. Text compares by UTF-8 bytes: that is the
+order of code points, and therefore Python's.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from engine.predicate.values import LARGEST_NUMBER, WHOLE_TYPES, FieldType, Shap
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a store is asked: `filter` finds exactly those who match where `exact`, else at least those.
+    """A query for a store: `filter` finds exactly the matching users if `exact`, else at least those.
 
-    `holds` is True or False where everybody or nobody matches, whatever their data.
+    `holds` is True if everybody matches and False if nobody does, whatever their data.
     """
 
     filter: Document
@@ -51,13 +51,13 @@ NOBODY: Final[Mapping[str, object]] = {"$nor": [{}]}
 
 
 def mongo_answer(tree: Tree, as_of: Instant) -> Answer:
-    """The filter of a plain tree at `as_of`. It names no `_id`, so a key range can stand beside it."""
+    """Return the filter of a plain tree at `as_of`. It names no `_id`, so the caller can add a key range."""
     widened, exact = relaxed(tree, by_summary)
     return Answer(mongo_filter(widened, as_of), exact, widened.holds if isinstance(widened, Constant) else None)
 
 
 def mongo_filter(tree: Tree, as_of: Instant) -> Document:  # noqa: C901 - a case for each kind of tree
-    """The filter of a tree that names summaries only. Raises `AssertionError` for an event leaf."""
+    """Return the filter of a tree that names summaries only. Raises `AssertionError` for an event leaf."""
     match tree:
         case Named():
             return mongo_filter(tree.body, as_of)
@@ -81,7 +81,7 @@ def mongo_filter(tree: Tree, as_of: Instant) -> Document:  # noqa: C901 - a case
             return {f"e.{tree.event}.{tree.part}": {f"${tree.bound.op}": tree.bound.at(as_of)}}
         case SummaryOrder():
             later, earlier = f"$e.{tree.later}.last", f"$e.{tree.earlier}.first"
-            # A missing part would sort below every number, so both are asked for.
+            # A missing part sorts below every number, so require both parts.
             present = [{"$gt": [part, None]} for part in (later, earlier)]
             return {"$expr": {"$and": [*present, {"$gt": [later, earlier]}]}}
         case EventLeaf():  # pragma: no cover - by_summary replaces it
@@ -89,18 +89,18 @@ def mongo_filter(tree: Tree, as_of: Instant) -> Document:  # noqa: C901 - a case
 
 
 def path_of(shape: Shape) -> str:
-    """The path of a field in a user document. Raises `AssertionError` for an event's property."""
+    """Return the path of a field in a user document. Raises `AssertionError` for an event's property."""
     if not isinstance(shape, Field):
         raise AssertionError(f"{shape.name} is no field of a user")  # noqa: TRY004 - a bug, not a wrong argument
     return shape.mongo_path
 
 
 def type_guard(shape: Shape) -> Document:
-    """What makes a stored thing, or an element, a value of this type."""
+    """Return the filter that accepts a stored value, or an element, only if it has this type."""
     if shape.type in WHOLE_TYPES:
         return {"$type": ["int", "long"]}
     if shape.type is FieldType.NUMBER:
-        # NaN and the infinities are no values: NaN compares with nothing, so the bounds leave it out too.
+        # NaN and the infinities are not values: NaN compares with nothing, so the bounds exclude it too.
         return {"$type": "double", "$gte": -LARGEST_NUMBER, "$lte": LARGEST_NUMBER}
     return {"$type": "string" if shape.type is FieldType.STRING else "bool"}
 
@@ -108,10 +108,10 @@ def type_guard(shape: Shape) -> Document:
 def _guarded(shape: Shape, asked: Document) -> Document:
     guard = type_guard(shape)
     if "$gte" in guard:
-        # The tighter of two bounds stays; ours lie inside the largest numbers.
+        # Keep the tighter of two bounds: the bounds in `asked` lie within the largest numbers.
         guard = {key: value for key, value in guard.items() if not _bounded(asked, key)}
     both = {**guard, **asked}
-    # An element is asked for as one; a scalar must not be found inside an array.
+    # An array needs $elemMatch; a scalar must not be found inside an array.
     return {"$elemMatch": both} if shape.many else {**both, "$not": {"$type": "array"}}
 
 
@@ -133,7 +133,7 @@ def _element(tree: Element, as_of: Instant) -> Document:
 
 
 def _tighten(asked: Document, bound: Bound, edge: str | int | float) -> None:
-    """Add a bound; of two of one side the tighter stays, so that an array's elements meet one range."""
+    """Add a bound; keep the tighter of two on the same side, so that an array's elements are tested by one range."""
     strict, loose = ("$gt", "$gte") if bound.op in ("gt", "gte") else ("$lt", "$lte")
     for key in (strict, loose):
         held = asked.get(key)
@@ -156,6 +156,6 @@ def _compare(tree: FieldCompare) -> Document:
 def _expression_guard(shape: Shape, path: str) -> list[Document]:
     guard = type_guard(shape)
     types = guard.pop("$type")
-    # In an expression NaN sorts below every number, so the bounds leave it out here as well.
+    # In an expression NaN sorts below every number, so the bounds exclude it here as well.
     bounds: list[Document] = [{key: [path, edge]} for key, edge in guard.items()]
     return [{"$in": [{"$type": path}, types if isinstance(types, list) else [types]]}, *bounds]

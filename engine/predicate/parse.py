@@ -1,4 +1,4 @@
-"""Predicates: from YAML nodes to the tree, with every mistake at its place and all of them told at once."""
+"""Parse predicates from YAML nodes into the tree; report every mistake with its place, all at once."""
 
 from __future__ import annotations
 
@@ -28,19 +28,22 @@ from engine.yamlsource import Node, Plain, dotted
 Path_ = tuple[str | int, ...]
 
 DEEPEST: Final = 12
-"""Levels of all/any/none: Elasticsearch refuses boolean queries nested deeper than 30, and each level may need two."""
+"""Maximum levels of all/any/none.
+
+Elasticsearch refuses boolean queries nested deeper than 30, and each level may need two.
+"""
 
 MOST_LEAVES: Final = 500
-"""Leaves of one predicate: below the clauses that Elasticsearch takes in one query, however they are compiled."""
+"""Maximum leaves of one predicate: below the clause limit of one Elasticsearch query, however they are compiled."""
 
 _WORDS: Final = ("all", "any", "none", "list", "event")
 
 
 def parse_predicate(node: Node, catalogue: Catalogue, path: Path_ = ()) -> Tree:
-    """The tree of a predicate; `path` is where `node` stands in its document.
+    """Parse a predicate into its tree; `path` is the position of `node` in its document.
 
-    A mapping is a conjunction of its entries: `all`, `any` and `none` (lists of predicates), `list: NAME`,
-    `event: {...}`, and `FIELD: value` or `FIELD: {operator: value}`. Raises `InvalidSource` with every fault.
+    A mapping is a conjunction of its entries: `all`, `any` and `none` (lists of predicates), `list: NAME`, `event:
+    {...}`, and `FIELD: value` or `FIELD: {operator: value}`. Raises `InvalidSource` with every fault.
     """
     parser = _Parser(catalogue)
     tree = parser.predicate(node, path, 0)
@@ -192,7 +195,7 @@ class _Parser:
         return EventLeaf(leaf.events, leaf.least, leaf.most, shape, least, most, leaf.after)
 
     def interval(self, shape: Shape, node: Node, path: Path_, beside: tuple[str, ...]) -> tuple[int | None, int | None]:
-        """The closed interval of whole numbers that `{gte: 1, lt: 9}` or a single number tells."""
+        """Return the closed interval of whole numbers that `{gte: 1, lt: 9}` or a single number describes."""
         conditions = node.value if isinstance(node.value, dict) else {"eq": node}
         low, high = -math.inf, math.inf
         asked = [key for key in conditions if key not in beside]
@@ -226,7 +229,7 @@ def _folded(leaf: EventLeaf) -> Tree:
 
 
 def flow(value: Plain) -> str:
-    """A plain value on one line, as an author would write it."""
+    """Write a plain value on one line, as an author would."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):

@@ -1,7 +1,7 @@
-"""Predicates as generated Python: the judge. One function for one user, one loop for a batch, one for "maybe".
+"""Predicates as generated Python, the exact judge: one function for a user, one loop for a batch, one for "maybe".
 
 A tree walk evaluates 0.7 M users/s, the generated loop over structs several millions (`docs/architecture.md`), so the
-source is written out once per predicate. Only our own names and `repr` of literals stand in it.
+source is generated once per predicate. It contains only our own names and the `repr` of literals.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _PARTS: Final[dict[Literal["n", "first", "last"], int]] = {"n": 0, "first": 1, "
 
 
 class Generator:
-    """Writes the functions of one predicate. `queries` tells where the facts of each event stand."""
+    """Generates the functions of one predicate. `queries` maps each event to the position of its facts."""
 
     def __init__(self, catalogue: Catalogue, queries: Mapping[str, int]) -> None:
         self.catalogue = catalogue
@@ -52,12 +52,12 @@ class Generator:
         self.moments: dict[int, str] = {}
 
     def matches(self, tree: Tree) -> Matches:
-        """`matches(row, facts, as_of) -> bool`."""
+        """Compile `matches(row, facts, as_of) -> bool`."""
         test = self.test(tree)
         return cast("Matches", self.build("matches", "r, f, as_of", [f"return {test}"]))
 
     def filter(self, tree: Tree) -> Filter:
-        """`filter(rows, facts by user key, as_of) -> indexes`; who is not in the facts has no events."""
+        """Compile `filter(rows, facts by user key, as_of) -> indexes`; a user without facts has no events."""
         test = self.test(tree)
         self.space["NO_FACTS"] = ((),) * len(self.queries)
         asks_events = any(isinstance(leaf, EventLeaf) for leaf in leaves(tree))
@@ -74,13 +74,13 @@ class Generator:
         return cast("Filter", self.build("filter_rows", "rows, facts, as_of", body))
 
     def living(self, tree: Tree) -> Callable[[Sequence[Row], Instant], list[Row]]:
-        """`living(rows, as_of) -> rows` of users who are not deleted and for whom a tree of summaries holds."""
+        """Compile `living(rows, as_of) -> rows`: the users not deleted for whom a tree of summaries holds."""
         test = self.test(tree)
         body = [f"return [r for r in rows if not r.deleted and {test}]"]
         return cast("Callable[[Sequence[Row], Instant], list[Row]]", self.build("living", "rows, as_of", body))
 
     def build(self, name: str, arguments: str, body: list[str]) -> object:
-        """Compile one function with the moments it needs computed first."""
+        """Compile one function; its first lines compute the moments that it needs."""
         moments = [f"{variable} = as_of + {offset}" for offset, variable in self.moments.items()]
         lines = [*self.functions, f"def {name}({arguments}):", *(f"    {line}" for line in [*moments, *body])]
         exec(compile("\n".join(lines), f"<{name}>", "exec"), self.space)  # noqa: S102 - our own source, literals quoted
@@ -88,7 +88,7 @@ class Generator:
         return self.space[name]
 
     def test(self, tree: Tree) -> str:  # noqa: C901 - a case for each kind of tree
-        """The expression of a tree over `r` (row), `f` (facts) and `as_of`."""
+        """Return the expression of a tree over `r` (row), `f` (facts) and `as_of`."""
         match tree:
             case Named():
                 return self.test(tree.body)
@@ -120,12 +120,12 @@ class Generator:
                 return f"{self.event(tree)}(f, as_of)"
 
     def tests(self, parts: tuple[Tree, ...]) -> list[str]:
-        """The expressions of parts, those that need no events first: they are cheap and often decide."""
+        """Return the expressions of parts; those that need no events come first: they are cheap and often decide."""
         ordered = sorted(parts, key=lambda part: any(isinstance(leaf, EventLeaf) for leaf in leaves(part)))
         return [self.test(part) for part in ordered]
 
     def read(self, shape: Shape) -> str:
-        """The expression that reads a field from the row, or a property from an event's `p`."""
+        """Return the expression that reads a field from the row, or a property from an event's `p`."""
         if isinstance(shape, Field):
             return f"r.{shape.slot}"
         reader = f"read_{'_'.join((str(shape.type), str(shape.many), str(shape.case_ignored)))}"
@@ -133,14 +133,14 @@ class Generator:
         return f"{reader}(p.get({shape.name!r}))"
 
     def edge(self, bound: Bound) -> str:
-        """A literal, or the variable of a moment that is computed once per call."""
+        """Return a literal, or the variable of a moment that is computed once per call."""
         if not bound.relative:
             return repr(bound.value)
         offset = int(bound.value)
         return self.moments.setdefault(offset, f"t{len(self.moments)}") if offset else "as_of"
 
     def element(self, tree: Element) -> str:
-        """Some element in the values and within the bounds; None is in no set and is asked for before a bound."""
+        """Test for an element in the values and within the bounds; None is in no set, and is excluded before bounds."""
         read, within = self.read(tree.shape), [f"x {SIGNS[b.op]} {self.edge(b)}" for b in tree.bounds]
         if tree.shape.many:
             if tree.values is not None and not within:
@@ -158,11 +158,11 @@ class Generator:
         return f"({' and '.join([f'(x := {read}) is not None', *within])})"
 
     def meets(self, values: tuple[object, ...]) -> str:
-        """Whether the array `v` has one of the values."""
+        """Return the test whether the array `v` has one of the values."""
         return f"{values[0]!r} in v" if len(values) == 1 else f"not {_set(values)}.isdisjoint(v)"
 
     def event(self, leaf: EventLeaf) -> str:
-        """Write the function of an event leaf; returns its name. One pass, and a second one before it for `after`."""
+        """Generate the function of an event leaf and return its name: one loop, and one before it for `after`."""
         name = f"event{len(self.space)}_{len(self.functions)}"
         kept, self.moments = self.moments, {}
         bounded = leaf.most is not None or leaf.sum_of is not None
@@ -184,11 +184,11 @@ class Generator:
         moments = [f"{variable} = as_of + {offset}" for offset, variable in self.moments.items()]
         self.moments = kept
         self.functions.append("\n".join([f"def {name}(f, as_of):", *(f"    {line}" for line in [*moments, *body])]))
-        self.space[name] = None  # takes the name; the function replaces it
+        self.space[name] = None  # reserves the name; the function replaces it
         return name
 
     def loop(self, events: EventSet, inner: list[str], more: Sequence[str] = ()) -> list[str]:
-        """The loop over the facts of one set, with what is done for each event that is in it."""
+        """Return the loop over the facts of one set, with the lines to run for each event in it."""
         lower = self.edge(Bound("gt", -events.within, relative=True)) if events.within is not None else None
         window = f"{lower} < t <= as_of" if lower else "t <= as_of"
         tests = [window, *more]

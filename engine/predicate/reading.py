@@ -1,7 +1,7 @@
-"""Raw input to values, strictly: what an import or a literal says must be exactly of its type, or be refused.
+"""Read raw input into values, strictly: an imported value or a literal must be exactly of its type, or is refused.
 
-Every refusal is a `RefusedValueError` (a `ValueError`) whose text says what was expected, what came, and, where it
-helps, what to write.
+Every refusal is a `RefusedValueError` (a `ValueError`). Its text says what was expected, what came, and, if that helps,
+what to write.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _WHOLE: Final = re.compile(r"[-+]?[0-9]{1,30}")
 _NUMBER: Final = re.compile(r"[-+]?[0-9]{1,400}(\.[0-9]{1,400})?([eE][-+]?[0-9]{1,3})?")
 _DECIMAL: Final = re.compile(r"[-+]?[0-9]{1,30}(\.[0-9]{1,30})?")
 _FIRST: Final = -62_135_596_800_000
-"""The first millisecond of the year 1 in UTC: with a zone, a text of that year may mean one before it."""
+"""The first millisecond of the year 1 in UTC: a text of that year with a zone may mean an earlier one."""
 _LAST: Final = 253_402_300_799_999
 """The last millisecond of the year 9999 in UTC."""
 _GROUPED: Final = re.compile(
@@ -37,18 +37,18 @@ _GROUPED: Final = re.compile(
 )
 """A number as people write it: digits, perhaps in groups of three, perhaps with a fraction."""
 _LONGEST_WHOLE: Final = 30
-"""Decimal places of a whole number beyond which it is not even made: 1E+999999 would fill a megabyte."""
+"""Maximum decimal places of a whole number; we do not build a larger one: 1E+999999 would fill a megabyte."""
 _LARGEST_EXACT: Final = 1 << 53
-"""Doubles hold every whole number up to here; beyond, a float may not be what was written."""
+"""Doubles represent every whole number up to this one; beyond it, a float may differ from the written number."""
 
 
 class Odd:
-    """A value that a file holds and the catalogue has no counterpart for: it is refused, by what it is."""
+    """A value in a file that the catalogue has no counterpart for: it is refused under its description."""
 
     __slots__ = ("_what",)
 
     def __init__(self, what: str) -> None:
-        """`what` it is, e.g. `binary data`."""
+        """Store a description of the value, e.g. `binary data`."""
         self._what = what
 
     def __repr__(self) -> str:
@@ -56,15 +56,15 @@ class Odd:
 
 
 class RefusedValueError(ValueError):
-    """A raw thing is no value of its shape; the text says why and what to write."""
+    """A raw value does not fit its shape; the text says why and what to write."""
 
 
 def parse_value(shape: Shape, raw: object) -> Value | list[Value] | None:
     """Read `raw` (text of a CSV cell, or a value of JSON or Parquet) as a value of `shape`, ready to store.
 
-    Scalars: `str | int | float | bool` by type; a decimal becomes a scaled whole number, a time milliseconds. Arrays
-    (`many`): a list, text that is a JSON array, or texts separated by `|`. None and an empty array are missing: None.
-    Raises `RefusedValueError` with a text one can act on.
+    Scalars become `str | int | float | bool` by type; a decimal becomes a scaled whole number, a time milliseconds.
+    Arrays (`many`) come as a list, text that is a JSON array, or texts separated by `|`. None and an empty array count
+    as missing: None. Raises `RefusedValueError` with a text that tells the author what to do.
     """
     if raw is None:
         return None
@@ -148,7 +148,7 @@ def _number(raw: object) -> float:
         return float(raw)
     if not is_finite(raw):
         raise RefusedValueError(f"expected a finite number, got {raw}")
-    return raw + 0.0  # -0.0 becomes 0.0: Lucene tells them apart, nobody else does
+    return raw + 0.0  # -0.0 becomes 0.0: only Lucene distinguishes them
 
 
 def _decimal(raw: object, scale: int) -> int:
@@ -217,7 +217,7 @@ def _show(raw: object) -> str:
 
 
 def _meant(raw: object, *, whole: bool = False) -> str:
-    """What a text that looks like a number may have meant: both readings where its one sign may be either."""
+    """Suggest what a number-like text may mean: both readings if its only separator may be either."""
     if not isinstance(raw, str):
         return ""
     text = raw.strip().strip("$€£¥").strip()
@@ -228,7 +228,7 @@ def _meant(raw: object, *, whole: bool = False) -> str:
 
 
 def readings_of(text: str) -> list[str]:
-    """The numbers that a text may mean: `12,50` is 12.50, `1.234,5` is 1234.5, `1,234` is 1234 or 1.234."""
+    """Return the numbers that a text may mean: `12,50` is 12.50, `1.234,5` is 1234.5, `1,234` is 1234 or 1.234."""
     found = _GROUPED.fullmatch(text)
     if found is None:
         return []

@@ -1,7 +1,7 @@
 """Rows: one generated struct per catalogue, and the generated function that reads a user document into it.
 
-A struct is five times faster to read than a dict and half its size; in array form it is also what the user cache
-will hold. The function is generated so that no loop over the catalogue runs per user.
+A struct is five times faster to read than a dict and half its size; the user cache stores it in array form. The
+function is generated so that no loop over the catalogue runs per user.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PLAIN: Final[dict[FieldType, type]] = {FieldType.STRING: str, FieldType.NUMBER:
 
 
 def build_row_type(catalogue: Catalogue) -> type[msgspec.Struct]:
-    """The struct of a user of this catalogue: `array_like`, without cycles, so it is left to reference counting."""
+    """Build the struct of a user of this catalogue: `array_like`, without cycles, so reference counting suffices."""
     slots: list[tuple[str, object, object]] = []
     for declared in catalogue.fields.values():
         plain = int if declared.type in WHOLE_TYPES else _PLAIN[declared.type]
@@ -41,7 +41,7 @@ def build_row_type(catalogue: Catalogue) -> type[msgspec.Struct]:
 
 
 def build_row(catalogue: Catalogue) -> Callable[[Mapping[str, object]], Row]:
-    """The function `row(document) -> Row`. A part of another type than declared reads as missing."""
+    """Build the function `row(document) -> Row`. A part of another type than declared reads as missing."""
     space: dict[str, object] = {"Row": catalogue.row_type, "summary": _summary, "lists": _lists, "EMPTY": {}}
     values = [_value(place, declared, space) for place, declared in enumerate(catalogue.fields.values())]
     told = "".join(f"summary(e({name!r}))," for name in catalogue.events)

@@ -1,8 +1,8 @@
 """The tree of a predicate, in the one normal form that every target compiles.
 
-Comparisons become *elements*: some element of the field (the value itself, where it is no array) lies in a set of
-values and within bounds. So prefixes, windows and comparisons are one thing, a negated comparison is an existence and
-a negated element, and each target has few cases to get right.
+Comparisons become *elements*: some element of the field (the value itself, if it is no array) lies in a set of values
+and within bounds. So prefixes, windows and comparisons have the same form, and a negated comparison is an existence and
+a negated element. Each target therefore has few cases.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Bound:
     relative: bool = False
 
     def at(self, as_of: Instant) -> str | int | float:
-        """The value to compare with, once `as_of` is known."""
+        """Return the value to compare with at `as_of`."""
         return int(self.value) + as_of if self.relative else self.value
 
     def admits(self, value: Value, as_of: Instant) -> bool:
-        """Whether `value`, of the same type, satisfies it. The plain meaning; generated code says it faster."""
+        """Whether `value`, of the same type, satisfies the bound; generated code computes the same, faster."""
         edge = self.at(as_of)
         match self.op:
             case "gt":
@@ -81,7 +81,7 @@ class Exists:
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """Some element is one of `values` (where given) and within all `bounds`; false where the field is missing."""
+    """Some element is one of `values` (if given) and within all `bounds`; false if the field is missing."""
 
     shape: Shape
     values: tuple[Value, ...] | None = None
@@ -90,7 +90,7 @@ class Element:
 
 @dataclass(frozen=True, slots=True)
 class FieldCompare:
-    """Both fields have a value and compare so. Neither is an array."""
+    """Both fields have a value and the comparison holds. Neither is an array."""
 
     left: Shape
     op: Literal["eq", "ne", "gt", "gte", "lt", "lte"]
@@ -106,7 +106,7 @@ class InList:
 
 @dataclass(frozen=True, slots=True)
 class EventSet:
-    """Events of one name with `t <= as_of`, `t > as_of - within` (ms, where given) and properties as `where` says."""
+    """Events of one name with `t <= as_of`, `t > as_of - within` (ms, if given) and properties that satisfy `where`."""
 
     event: str
     within: int | None = None
@@ -115,7 +115,7 @@ class EventSet:
 
 @dataclass(frozen=True, slots=True)
 class EventLeaf:
-    """How many events a set has, from `least` to `most`, and what a property sums to, from `sum_least` to `sum_most`.
+    """The number of events in a set, from `least` to `most`, and the sum of a property, from `sum_least` to `sum_most`.
 
     The empty set counts 0 and sums 0; None is no bound; sums are whole (scaled) numbers. With `after`, only events
     strictly later than the earliest of that other set count.
@@ -141,7 +141,7 @@ class EventLeaf:
 
 @dataclass(frozen=True, slots=True)
 class SummaryLeaf:
-    """A part of an event's summary on the user (over all stored events) is within a bound; false where missing."""
+    """A part of an event's summary on the user (over all stored events) is within a bound; false if it is missing."""
 
     event: str
     part: Literal["n", "first", "last"]
@@ -158,7 +158,7 @@ class SummaryOrder:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What the author wrote in one place: `text` and the dotted `where`; compilers look through it."""
+    """A condition as the author wrote it in one place: `text` and the dotted `where`; compilers use its `body`."""
 
     text: str
     where: str
@@ -169,14 +169,14 @@ Group: TypeAlias = AllOf | AnyOf | NoneOf
 Leaf: TypeAlias = Constant | Exists | Element | FieldCompare | InList | EventLeaf | SummaryLeaf | SummaryOrder
 Tree: TypeAlias = Group | Leaf | Named
 Predicate: TypeAlias = Tree
-"""What other packages call it."""
+"""The name that other packages use."""
 
 EVERYBODY: Final = Constant(True)
 NOBODY: Final = Constant(False)
 
 
 def all_of(*parts: Tree) -> Tree:
-    """The conjunction, with constants folded, nested conjunctions flattened, repeats left out."""
+    """Return the conjunction, with constants folded, nested conjunctions flattened, repeats left out."""
     flat: list[Tree] = []
     for part in parts:
         if part == NOBODY:
@@ -190,7 +190,7 @@ def all_of(*parts: Tree) -> Tree:
 
 
 def any_of(*parts: Tree) -> Tree:
-    """The disjunction, with constants folded, nested disjunctions flattened, repeats left out."""
+    """Return the disjunction, with constants folded, nested disjunctions flattened, repeats left out."""
     flat: list[Tree] = []
     for part in parts:
         if part == EVERYBODY:
@@ -204,7 +204,7 @@ def any_of(*parts: Tree) -> Tree:
 
 
 def none_of(*parts: Tree) -> Tree:
-    """The negated disjunction, with constants and double negations folded."""
+    """Return the negated disjunction, with constants and double negations folded."""
     inner = any_of(*parts)
     if isinstance(inner, Constant):
         return Constant(not inner.holds)
@@ -214,7 +214,7 @@ def none_of(*parts: Tree) -> Tree:
 
 
 def plain(tree: Tree) -> Tree:
-    """The tree without what was written where, folded: what the compilers work on."""
+    """Return the folded tree without the `Named` places: the form that the compilers use."""
     match tree:
         case Named():
             return plain(tree.body)
@@ -241,7 +241,7 @@ def _plain_event(leaf: EventLeaf) -> Tree:
 
 
 def leaves(tree: Tree) -> Iterator[Leaf]:
-    """Every leaf of the tree, in order; what events ask of their properties is not entered."""
+    """Yield every leaf of the tree, in order; conditions on event properties are not included."""
     match tree:
         case Named():
             yield from leaves(tree.body)
@@ -253,7 +253,7 @@ def leaves(tree: Tree) -> Iterator[Leaf]:
 
 
 def named(tree: Tree) -> Iterator[Named]:
-    """Every place that the author wrote, in order, outermost only."""
+    """Yield every place that the author wrote, in order, outermost only."""
     match tree:
         case Named():
             yield tree

@@ -1,8 +1,8 @@
-"""Types of values: what is a value, what counts as missing, how text is folded, and how raw input is read strictly.
+"""Types of values: what is a value, what counts as missing, and how text is folded.
 
-A *shape* is a type with its options. Every target must agree on one question: is this stored thing a value of that
-shape? `normaliser` answers it for Python; `engine.predicate.mongo` guards its filters with the same rules, and
-`engine.predicate.elastic` indexes only what passed here.
+A *shape* is a type with its options. Every target must agree on one question: does this stored thing have that shape?
+`normaliser` answers it for Python; `engine.predicate.mongo` guards its filters with the same rules, and
+`engine.predicate.elastic` indexes only values that passed here. `engine.predicate.reading` reads raw input.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ Stored: TypeAlias = Value | tuple[Value, ...] | None
 INT64_LOWEST: Final = -(1 << 63)
 INT64_HIGHEST: Final = (1 << 63) - 1
 LARGEST_NUMBER: Final = 1.7976931348623157e308
-"""The largest finite double: what lies beyond is infinite, which no target indexes, so it is missing."""
+"""The largest finite double: larger values are infinite, no target indexes them, so they count as missing."""
 
 LONGEST_STRING: Final = 8_000
-"""Bytes of UTF-8 in one string, so that even its folded form (at most three times as long) fits a Lucene term."""
+"""Maximum UTF-8 bytes in one string: even its folded form (at most three times as long) fits a Lucene term."""
 
 MOST_ELEMENTS: Final = 1_000
-"""Elements of one array: each is an index entry on two stores."""
+"""Maximum elements of one array: each is an index entry in two stores."""
 
 
 class FieldType(StrEnum):
-    """What a field or an event property holds."""
+    """The type of a field or an event property."""
 
     STRING = "string"
     INTEGER = "integer"
@@ -59,12 +59,12 @@ class Shape:
 
     @property
     def title(self) -> str:
-        """What to call it in a message, e.g. `decimal` or `array of string`."""
+        """The name for messages, e.g. `decimal` or `array of string`."""
         return f"array of {self.type}" if self.many else str(self.type)
 
 
 def fold(text: str) -> str:
-    """`text` without its case: canonical caseless matching of Unicode (section 3.13, D145), composed (NFC).
+    """Remove the case of `text`: canonical caseless matching of Unicode (section 3.13, D145), composed (NFC).
 
     `STRASSE` and `straße` fold to the same text, and so do a composed and a decomposed accent.
     """
@@ -82,12 +82,12 @@ def _folded(value: object) -> str | None:
 
 
 def _whole(value: object) -> int | None:
-    # isinstance, because a driver's int64 is a subclass of int; a boolean is one too, and is never a number here.
+    # isinstance, because a driver's int64 is a subclass of int; a boolean is one too, but is never a number here.
     return int(value) if isinstance(value, int) and value is not True and value is not False else None
 
 
 def _number(value: object) -> float | None:
-    # A whole number in a field of doubles is of another type; NaN and the infinities are no values.
+    # A whole number in a field of doubles has another type; NaN and the infinities are not values.
     return value if type(value) is float and -LARGEST_NUMBER <= value <= LARGEST_NUMBER else None
 
 
@@ -96,10 +96,10 @@ def _boolean(value: object) -> bool | None:
 
 
 def normaliser(shape: Shape, *, folding: bool = False) -> Callable[[object], Stored]:
-    """What reads a stored thing as a value of `shape`, or as None where it is missing or of another type.
+    """Return a function that reads a stored thing as a value of `shape`; None if it is missing or of another type.
 
-    Elements of another type are left out of an array; an array with none left is missing. `folding` folds strings
-    whose case is ignored (events keep only the raw text; users hold the folded one beside it).
+    The function leaves elements of another type out of an array; an array with none left is missing. `folding` folds
+    strings whose case is ignored (events keep only the raw text; users have the folded one beside it).
     """
     one: Callable[[object], Value | None]
     if shape.type is FieldType.STRING:
@@ -127,10 +127,10 @@ def is_finite(number: float) -> bool:
 
 
 def successor(prefix: str) -> str | None:
-    """The smallest text above every text that starts with `prefix`; None where there is none.
+    """Return the smallest text above every text that starts with `prefix`; None if there is none.
 
-    Python, MongoDB and Lucene all order text by code point, so a prefix is a range on every target and no pattern
-    has to be escaped.
+    Python, MongoDB and Lucene all order text by code point, so a prefix is a range on every target and no pattern needs
+    escaping.
     """
     for end in range(len(prefix), 0, -1):
         code = ord(prefix[end - 1])

@@ -1,7 +1,7 @@
-"""Workspace files: `conf/workspaces/NAME.yaml` to a catalogue, with every mistake at its place.
+"""Read workspace files, `conf/workspaces/NAME.yaml`, into catalogues; report every mistake with its place.
 
-A name that is declared twice in two ways, a type that does not exist, an aggregate of an event that nobody declared:
-each is a fault with line, column and a suggestion, and all of them are told at once.
+Mistakes include a name declared twice in two ways, an unknown type, and an aggregate of an undeclared event. Each is a
+fault with line, column and a suggestion, and the reader reports all of them at once.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _LARGEST_SCALE: Final = 9
 
 
 def closest(word: str, among: Iterable[str], *, case: bool = False) -> str:
-    """`did you mean X?` for the nearest of `among`, or an empty text."""
+    """Return `did you mean X?` for the nearest of `among`, or an empty text."""
     names = {name if case else name.lower(): name for name in among}
     near = difflib.get_close_matches(word if case else word.lower(), names, n=1, cutoff=0.6)
     return f"did you mean {names[near[0]]}?" if near else ""
 
 
 def read_workspaces(folder: Path) -> dict[str, Catalogue]:
-    """The catalogues of every `*.yaml` of a folder, by workspace. Raises `InvalidSource` for all files at once."""
+    """Read every `*.yaml` of a folder into catalogues, by workspace. Raises `InvalidSource` for all files at once."""
     found, broken = read_each(folder)
     if broken:
         raise InvalidSource([fault for error in broken.values() for fault in error.faults])
@@ -49,7 +49,7 @@ def read_workspaces(folder: Path) -> dict[str, Catalogue]:
 
 
 def read_each(folder: Path) -> tuple[dict[str, Catalogue], dict[str, InvalidSource]]:
-    """The catalogues of the files that are valid, by workspace, and the mistakes of each other, by its file's name."""
+    """Return the catalogues of the valid files, by workspace, and the mistakes of the others, by file name."""
     found: dict[str, Catalogue] = {}
     broken: dict[str, InvalidSource] = {}
     for path in files_of(folder):
@@ -73,21 +73,21 @@ def _faults(error: InvalidSource | None) -> tuple[Fault, ...]:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The workspace files of a folder, in a fixed order; what an editor leaves beside them does not count.
+    """Return the workspace files of a folder, in a fixed order, without the files that editors leave there.
 
-    A `.yml` is among them, so that it is refused rather than overlooked.
+    A `.yml` file is included, so that it is refused rather than overlooked.
     """
     found = (path for path in folder.glob("*") if path.suffix.lower() in (".yaml", ".yml"))
     return sorted(path for path in found if path.is_file() and not left_by_an_editor(path))
 
 
 def read_workspace(path: Path, *, name: str | None = None) -> Catalogue:
-    """The catalogue of one file; `name` is the path that marks show. Raises `InvalidSource` listing all faults."""
+    """Read the catalogue of one file; marks show `name` as its path. Raises `InvalidSource` listing all faults."""
     return replace(workspace_of(read(path, name=name), stem=path.stem), templates=path.parent / path.stem / "templates")
 
 
 def workspace_of(root: Node, *, stem: str | None = None) -> Catalogue:
-    """The catalogue of a document; `stem`, where given, is what the workspace must be called (its file's name)."""
+    """Read the catalogue of a document; `stem`, if given, is the required name of the workspace (its file's name)."""
     return _Reader(root).catalogue(stem)
 
 
@@ -160,7 +160,7 @@ class _Reader:
     def locale(self, node: Node | None) -> str:
         if node is None:
             return "en"
-        from babel import Locale, UnknownLocaleError  # only who names one needs it
+        from babel import Locale, UnknownLocaleError  # only a workspace with a locale needs it
 
         try:
             Locale.parse(str(node.value).replace("-", "_"))
@@ -188,7 +188,7 @@ class _Reader:
         return sender
 
     def shape(self, node: Node, name: str, path: Path_) -> Shape | None:
-        """`string`, or `{type: decimal, scale: 2, many: true, case: ignore}`."""
+        """Read `string`, or `{type: decimal, scale: 2, many: true, case: ignore}`."""
         parts: dict[str, Node] = {}
         kind = node
         if isinstance(node.value, dict):

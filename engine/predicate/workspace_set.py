@@ -1,4 +1,4 @@
-"""All workspace files as one valid set: what every process reads fields by, swapped in at once."""
+"""All workspace files as one valid set: the source of fields for every process, replaced as a whole."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from engine.predicate.workspace import files_of, read_workspaces
 class WorkspaceSet(Mapping[str, Catalogue]):
     """The catalogues of all workspaces by name; it never changes.
 
-    `broken` has the mistakes of files that cannot be read: whoever asks for one of these workspaces gets
-    `BrokenFile`. A command may go on with the others; a process that works on every workspace asks for a whole set.
+    `broken` holds the mistakes of unreadable files: looking up one of these workspaces raises `BrokenFile`. A command
+    may go on with the others; a process that works on every workspace calls `whole`.
     """
 
     def __init__(self, catalogues: Mapping[str, Catalogue], broken: Mapping[str, InvalidSource] | None = None) -> None:
@@ -33,7 +33,7 @@ class WorkspaceSet(Mapping[str, Catalogue]):
         return self._catalogues[workspace]
 
     def whole(self) -> WorkspaceSet:
-        """This set, if every file can be read. Raises `InvalidSource` with the mistakes of all."""
+        """Return this set, if every file can be read. Raises `InvalidSource` with the mistakes of all."""
         if self._broken:
             raise InvalidSource([fault for error in self._broken.values() for fault in error.faults])
         return self
@@ -45,7 +45,7 @@ class WorkspaceSet(Mapping[str, Catalogue]):
         return len(self._catalogues)
 
     def plain(self) -> dict[str, object]:
-        """The content as plain values, by workspace; the built-in fields are left out."""
+        """Return the content as plain values, by workspace; the built-in fields are left out."""
         return {name: plain_catalogue(one) for name, one in self._catalogues.items()}
 
     @cached_property
@@ -54,7 +54,7 @@ class WorkspaceSet(Mapping[str, Catalogue]):
         return sha256(json.dumps(self.plain(), separators=(",", ":")).encode()).hexdigest()[:12]
 
     def over(self, before: Mapping[str, Catalogue]) -> WorkspaceSet:
-        """This set, with the catalogues of `before` where nothing differs: what was built on them stays good."""
+        """Return this set, reusing the catalogues of `before` that did not change: objects built on them stay valid."""
         kept: dict[str, Catalogue] = {}
         for name, one in self._catalogues.items():
             old = before.get(name)
@@ -63,9 +63,9 @@ class WorkspaceSet(Mapping[str, Catalogue]):
 
 
 class LiveWorkspaces(Mapping[str, Catalogue]):
-    """The workspaces in force at each moment; `current` gives them.
+    """The workspaces currently in force; `current` returns them.
 
-    Who asks twice may get two answers: whatever must fit together takes a `snapshot` first.
+    Two lookups may give two answers: take a `snapshot` first for data that must fit together.
     """
 
     def __init__(self, current: Callable[[], WorkspaceSet]) -> None:
@@ -81,7 +81,7 @@ class LiveWorkspaces(Mapping[str, Catalogue]):
         return len(self._current())
 
     def snapshot(self) -> WorkspaceSet:
-        """The set in force now, which never changes."""
+        """Return the set in force now, which never changes."""
         return self._current()
 
     @property
@@ -93,7 +93,8 @@ class LiveWorkspaces(Mapping[str, Catalogue]):
 class WorkspaceWatcher(FolderWatcher[WorkspaceSet]):
     """Holds the current `WorkspaceSet` of a folder; see `FolderWatcher`.
 
-    A folder without any workspace is refused while a set is in force: it is more likely unmounted than meant.
+    While a set is in force, the watcher refuses a folder without any workspace: it is more likely unmounted than
+    intended.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class WorkspaceWatcher(FolderWatcher[WorkspaceSet]):
 
 
 def plain_catalogue(catalogue: Catalogue) -> dict[str, object]:
-    """What a catalogue declares, as plain values that MongoDB and JSON can hold."""
+    """Return the declarations of a catalogue, as plain values that MongoDB and JSON can hold."""
     declared = asdict(catalogue)
     declared["fields"] = {name: one for name, one in declared["fields"].items() if name not in BUILTINS}
     plain: dict[str, object] = json.loads(json.dumps(declared, default=str))
@@ -136,9 +137,9 @@ def plain_catalogue(catalogue: Catalogue) -> dict[str, object]:
 
 
 def shape_of_field(catalogue: Catalogue, name: str) -> str | None:
-    """What kind of values a field or event holds, in words; None where the catalogue has none of that name.
+    """Describe in words the values of a field or event; None if the catalogue has none of that name.
 
-    Two shapes that differ mean that stored values are read otherwise, or count as missing.
+    If two shapes differ, stored values are read differently, or count as missing.
     """
     field = catalogue.fields.get(name)
     if field is None:
@@ -152,13 +153,13 @@ def shape_of_field(catalogue: Catalogue, name: str) -> str | None:
 
 
 def derived_shape(catalogue: Catalogue) -> str:
-    """A digest of what is derived from events: where it changes, the users of the workspace are to be derived again."""
+    """Return a digest of the data derived from events: if it changes, the workspace's users must be derived again."""
     made = [(one.name, one.event, one.kind, one.property) for one in catalogue.aggregates.values()]
     scales = [(p.name, p.scale) for event in catalogue.events.values() for p in event.properties.values()]
     return sha256(repr((sorted(map(repr, made)), sorted(scales) if made else [])).encode()).hexdigest()[:12]
 
 
 def indexed_shape(catalogue: Catalogue) -> str:
-    """A digest of what an indexed user holds: where it changes, the users in Elasticsearch are to be indexed again."""
+    """Return a digest of the content of an indexed user: if it changes, Elasticsearch must index the users again."""
     fields = [(name, one.elastic_path, one.many, one.scale, one.case_ignored) for name, one in catalogue.fields.items()]
     return sha256(repr((sorted(fields), sorted(catalogue.events))).encode()).hexdigest()[:12]
