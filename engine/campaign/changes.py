@@ -1,4 +1,4 @@
-"""What an edit of a campaign means for those who are in it, and the edits that are refused."""
+"""Describe the effect of a campaign edit on enrolled users, and refuse edits that are not allowed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from engine.yamltypes import nearest
 
 
 class Concern(StrEnum):
-    """What part of a campaign a change is about."""
+    """The part of a campaign that a change concerns."""
 
     AUDIENCE = "audience"
     ENTRY = "entry"
@@ -34,22 +34,25 @@ class Concern(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One difference between two revisions: what it is about, and a sentence on what it means for those enrolled."""
+    """One difference between two revisions: its concern, and a sentence on the effect for enrolled users."""
 
     concern: Concern
     text: str
 
 
 Aliases: TypeAlias = Mapping[str, tuple[str, ...]]
-"""For each message, the names under which it was sent before: settled under one of them is settled."""
+"""For each message, the names under which it was sent before.
+
+If a message settled under one of these names, it is settled.
+"""
 
 
 def edit_faults(old: CampaignFile, new: CampaignFile, node: Node, aliases: Aliases | None = None) -> list[Fault]:
-    """Why a launched campaign may not be edited so; `node` is the new document.
+    """Return the reasons why a launched campaign may not be edited like this; `node` is the new document.
 
-    Another workspace or kind would be another campaign. Where messages go and others come, each new one says
-    `was: NAME` or `was: none`: a rename that is not told would be sent again to everyone. `aliases` are those of the
-    old revision, so that a `was` that was obeyed before may stay in the file.
+    Another workspace or kind would be another campaign. If an edit removes some messages and adds others, each new one
+    must say `was: NAME` or `was: none`: an undeclared rename would be sent again to everyone. `aliases` are those of
+    the old revision, so a `was` that took effect in an earlier edit may stay in the file.
     """
     faults: list[Fault] = []
     for key, before, after in (("workspace", old.workspace, new.workspace), ("kind", old.kind, new.kind)):
@@ -79,13 +82,13 @@ def edit_faults(old: CampaignFile, new: CampaignFile, node: Node, aliases: Alias
 
 
 def renames(old: CampaignFile, new: CampaignFile) -> dict[str, str]:
-    """The new name of each message that this edit renames, to its old one."""
+    """Return the new name of each message that this edit renames, mapped to its old name."""
     gone = {message.name for message in old.messages} - {message.name for message in new.messages}
     return {message.name: message.was for message in new.messages if message.was is not None and message.was in gone}
 
 
 def carry_aliases(aliases: Aliases, old: CampaignFile, new: CampaignFile) -> dict[str, tuple[str, ...]]:
-    """The aliases of the new revision: a renamed message keeps those of the one it was, and its name."""
+    """Return the aliases of the new revision: a renamed message keeps its old aliases and its old name."""
     told: dict[str, tuple[str, ...]] = {}
     renamed = renames(old, new)
     for message in new.messages:
@@ -97,7 +100,7 @@ def carry_aliases(aliases: Aliases, old: CampaignFile, new: CampaignFile) -> dic
 
 
 def changes(old: CampaignFile, new: CampaignFile) -> list[Change]:
-    """What differs, in the order of the file, each with what it means for those enrolled; empty for the same file."""
+    """Return the differences, in file order, each with its effect on enrolled users; empty for equal files."""
     return list(_changes(old, new))
 
 
@@ -144,7 +147,7 @@ def _changes(old: CampaignFile, new: CampaignFile) -> Iterator[Change]:
 
 
 def _sender(old: Letterhead, new: Letterhead) -> Iterator[str]:
-    """What differs in who mails are from, as phrases."""
+    """Yield the differences of the sender settings, as phrases."""
     if old.sender != new.sender:
         yield f"the sender is {_mailbox(new.sender)} (was {_mailbox(old.sender)})"
     if old.reply_to != new.reply_to:
@@ -158,7 +161,7 @@ def _sender(old: Letterhead, new: Letterhead) -> Iterator[str]:
 
 
 def _mailbox(one: SenderOf | ReplyTo | None) -> str:
-    """A name and an address, as far as they are given."""
+    """Format a name and an address, as far as they are given."""
     if one is None:
         return "the default"
     name, address = one.name or "", one.address or ""
@@ -166,7 +169,7 @@ def _mailbox(one: SenderOf | ReplyTo | None) -> str:
 
 
 def snippet_changes(old: KeptTexts, new: KeptTexts) -> Iterator[Change]:
-    """The layouts and snippets that differ between two revisions."""
+    """Yield the layouts and snippets that differ between two revisions."""
     before = {(one.form, one.name): one.text for one in old.snippets}
     for one in new.snippets:
         if before.get((one.form, one.name), one.text) != one.text:

@@ -1,4 +1,4 @@
-"""A campaign ready to decide with: its predicates compiled, their event queries merged into one list."""
+"""A campaign compiled for decisions: its predicates compiled, their event queries merged into one list."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from engine.predicate.tree import Predicate
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a look knows of one user: the row (None: never existed) and the events of each of the campaign's queries.
+    """The data of one user for an evaluation: the row (None: never existed) and the events of each campaign query.
 
-    `events` None: they were not read, for `CompiledCampaign.needs_events` said that the row tells enough.
+    `events` is None if they were not read, because `CompiledCampaign.needs_events` said that the row is enough.
     """
 
     row: Row | None
@@ -41,9 +41,9 @@ class CampaignPredicate:
         return tuple(_read(facts)[i] for i in self.positions)
 
     def matches(self, facts: Facts, as_of: Instant) -> bool:
-        """Whether the user matches; a missing or deleted user never does.
+        """Return whether the user matches; a missing or deleted user never does.
 
-        Raises `ProgrammerError` where the events were not read and the row alone does not tell.
+        Raises `ProgrammerError` if the events were not read and the row alone does not decide.
         """
         if facts.row is None or facts.row.deleted:
             return False
@@ -52,11 +52,11 @@ class CampaignPredicate:
         return self.compiled.matches(facts.row, self._own(facts), as_of)
 
     def maybe(self, row: Row, as_of: Instant) -> bool | None:
-        """The answer where it needs no event, else None."""
+        """Return the answer if it needs no event, else None."""
         return self.compiled.maybe(row, as_of)
 
     def next_flip(self, facts: Facts, as_of: Instant) -> Instant | None:
-        """The earliest moment after `as_of` at which time alone could change the answer."""
+        """Return the earliest moment after `as_of` at which time alone could change the answer."""
         if facts.row is None or facts.row.deleted:
             return None
         return self.compiled.next_flip(facts.row, self._own(facts), as_of)
@@ -70,7 +70,10 @@ class EventGoal:
     position: int
 
     def first_after(self, facts: Facts, after: Instant, until: Instant | None) -> Instant | None:
-        """The time of the first event that counts in (after, until]: each is shown to the leaf alone. None: ever."""
+        """Return the time of the first event that counts in (after, until]; `until` None means no end.
+
+        The leaf judges each event alone.
+        """
         if facts.row is None:
             return None
         for event in sorted(_read(facts)[self.position], key=lambda one: one[0]):
@@ -82,7 +85,7 @@ class EventGoal:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What the campaign is for: on an event, on fields, or either; `within` counts from the entry."""
+    """The campaign's goal: on an event, on fields, or either; `within` counts from the entry."""
 
     within: timedelta | None
     exits: bool
@@ -91,20 +94,20 @@ class Goal:
 
     @property
     def predicates(self) -> tuple[CompiledPredicate, ...]:
-        """What it asks of a user: the event's leaf, the fields, or both."""
+        """The predicates of the goal: the event's leaf, the fields, or both."""
         event = () if self.event is None else (self.event.compiled,)
         return event if self.fields is None else (*event, self.fields.compiled)
 
     def closes(self, entered_at: Instant) -> Instant | None:
-        """When the window of a stay that began at `entered_at` closes; None: never."""
+        """Return when the window of an enrolment that began at `entered_at` closes; None: never."""
         return None if self.within is None else entered_at + millis(self.within)
 
     def reached_at(self, facts: Facts, entered_at: Instant, as_of: Instant, planned: Instant | None) -> Instant | None:
-        """When the goal was reached in (entry, entry + within], as far as `as_of` tells; None: not yet, or never.
+        """Return when the goal was reached in (entry, entry + within], as known at `as_of`; None: not yet, or never.
 
-        An event counts by its own time, however late it was stored. Fields count at the evaluation that finds them met;
-        where that was `planned` for an earlier moment and comes late (campaign time was set on), at the moment from
-        which time alone has met them.
+        An event counts at its own time, however late it was stored. Fields count at the evaluation that finds them met.
+        If that evaluation was `planned` for an earlier moment and comes late (campaign time was advanced), they count
+        at the moment from which time alone has met them.
         """
         closes = self.closes(entered_at)
         until = as_of if closes is None else min(as_of, closes)
@@ -122,7 +125,7 @@ class Goal:
 
     @staticmethod
     def _met_by_time(fields: CampaignPredicate, facts: Facts, planned: Instant, until: Instant) -> Instant | None:
-        """The first flip in [planned, until] from which the fields were met, as the user is now."""
+        """Return the first flip in [planned, until] from which the fields were met, by the user's current data."""
         at = fields.next_flip(facts, planned - 1)
         while at is not None and at <= until:
             if fields.matches(facts, at):
@@ -131,9 +134,9 @@ class Goal:
         return None
 
     def next_flip(self, facts: Facts, entered_at: Instant, as_of: Instant) -> Instant | None:
-        """The earliest moment after `as_of`, inside the window, at which time alone could reach it.
+        """Return the earliest moment after `as_of`, inside the window, at which time alone could reach the goal.
 
-        A stored event may be yet to come.
+        A stored event may lie in the future of `as_of`.
         """
         closes = self.closes(entered_at)
         event = None if self.event is None else self.event.first_after(facts, max(entered_at, as_of), closes)
@@ -144,7 +147,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class CompiledMessage:
-    """One message as the decision sees it; `names` holds its name and those that it had before edits renamed it."""
+    """One message as the decision sees it; `names` holds its name and its former names from before renames."""
 
     name: str
     names: frozenset[str]
@@ -155,9 +158,9 @@ class CompiledMessage:
 
 @dataclass(frozen=True, slots=True)
 class CompiledCampaign:
-    """A campaign as `engine.decide` sees it; `queries` are all event queries of its predicates, each once.
+    """A campaign as `engine.decide` sees it; `queries` holds all event queries of its predicates, each once.
 
-    `evaluation_wanted` tells whoever writes a decision whether a command has come since it read the campaign.
+    `evaluation_wanted` tells the writer of a decision whether a command arrived since it read the campaign.
     """
 
     uid: str
@@ -180,30 +183,30 @@ class CompiledCampaign:
 
     @property
     def only_converts(self) -> bool:
-        """Whether an evaluation counts conversions and does nothing else: the campaign is paused, or has finished."""
+        """Whether an evaluation only counts conversions: the campaign is paused, or has finished."""
         return self.state not in LOOKED_AT
 
     @property
     def moves(self) -> bool:
-        """Whether time alone can let somebody in."""
+        """Whether time alone can let a user in."""
         return self.audience.compiled.moves or any(one.moves for one in self._gates)
 
     @property
     def _gates(self) -> tuple[CompiledPredicate, ...]:
-        """What keeps users out beside the audience: a goal on fields that they already meet."""
+        """The predicates besides the audience that keep users out: a goal on fields that they already meet."""
         goal = self.goal
         return () if goal is None or goal.fields is None else (goal.fields.compiled,)
 
     def candidates(self, after: Instant | None, as_of: Instant) -> Candidates:
-        """Who may enter at `as_of`; with `after`, only those whom time may have let in since the pass at `after`."""
+        """Return who may enter at `as_of`; with `after`, only users whom time may have let in since that pass."""
         return self.audience.compiled.candidates(after, as_of, also=self._gates)
 
     def in_holdout(self, user: str) -> bool:
-        """Whether the user of this key is in the holdout; the same for every stay."""
+        """Whether the user with this key is in the holdout; the same for every enrolment."""
         return self.holdout > 0 and arm(self.uid, "holdout", user_id_of(user)) < self.holdout
 
     def needs_events(self, row: Row, stay: Enrolment | None, as_of: Instant) -> bool:
-        """Whether a look at this user, whose latest stay is `stay`, needs event facts."""
+        """Whether the evaluation of this user, whose latest enrolment is `stay`, needs event facts."""
         if not self.queries:
             return False
         if stay is not None and self.goal_position is not None and stay.converted_at is None:
@@ -217,7 +220,7 @@ class CompiledCampaign:
         return self.audience.maybe(row, as_of) is not False
 
     def at_state(self, record: CampaignRecord, *, launching: bool) -> CompiledCampaign:
-        """The same revision in the state of `record`; the slices of a launch run let users in."""
+        """Return the same revision in the state of `record`; the slices of a launch run let users in."""
         live = record.state is CampaignState.LIVE
         return replace(
             self,
@@ -235,20 +238,20 @@ def _read(facts: Facts) -> EventFacts:
 
 
 class QueryList:
-    """Merges the event queries of several predicates, each once, and hands out their positions."""
+    """Merges the event queries of several predicates, each once, and returns their positions."""
 
     def __init__(self) -> None:
         self._queries: list[EventQuery] = []
 
     def add(self, queries: Sequence[EventQuery]) -> tuple[int, ...]:
-        """The positions of `queries` in the merged list."""
+        """Add `queries` and return their positions in the merged list."""
         for query in queries:
             if query not in self._queries:
                 self._queries.append(query)
         return tuple(self._queries.index(query) for query in queries)
 
     def bind(self, compiled: CompiledPredicate) -> CampaignPredicate:
-        """`compiled` with the positions of its queries."""
+        """Add the queries of `compiled` and return it with their positions."""
         return CampaignPredicate(compiled, self.add(compiled.event_queries))
 
     @property
@@ -258,7 +261,7 @@ class QueryList:
 
 
 def compile_campaign(record: CampaignRecord, loaded: LoadedCampaign) -> CompiledCampaign:
-    """`loaded` as the decision needs it, with the uid, revision and state of `record`."""
+    """Compile `loaded` for decisions, with the uid, revision and state of `record`."""
     queries = QueryList()
     catalogue = loaded.catalogue
 

@@ -1,7 +1,7 @@
-"""What a body is written in: HTML, plain text, Markdown or MJML. Its file's extension or `format:` decides.
+"""The format of a body: HTML, plain text, Markdown or MJML; its file's extension or `format:` decides.
 
-Markdown and MJML become HTML when a campaign is applied, so that workers need neither. Liquid is taken out before and
-put back behind: neither library sees it, and for each piece the line that its author wrote it in is kept.
+Markdown and MJML become HTML when a campaign is applied, so that workers need neither library. The conversion removes
+Liquid first and restores it afterwards: neither library sees it, and each piece keeps the line number of its source.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXTENSIONS: Final = {
     ".markdown": "markdown",
     ".mjml": "mjml",
 }
-"""The format of a file by its last extension; `.liquid` behind one says nothing, and alone it is HTML."""
+"""The format of a file by its last extension; the extension before `.liquid` decides, `.liquid` alone is HTML."""
 
 _TAG: Final = re.compile(
     r"</?(?:a|b|body|br|center|div|em|font|h[1-6]|head|hr|html|i|img|li|ol|p|pre|small|span|strong|style|table|tbody|td|th"
@@ -44,7 +44,7 @@ _ELEMENTS: Final = frozenset({
 
 
 class NotConverted(ValueError):
-    """A text that cannot become HTML: `problem`, what to do, and the index of the character where it is wrong."""
+    """A text that cannot become HTML: `problem`, what to do, and the index of the wrong character."""
 
     def __init__(self, problem: str, suggestion: str = "", index: int = 0) -> None:
         super().__init__(problem)
@@ -53,14 +53,14 @@ class NotConverted(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A text as it is kept, and for each of its Liquid tags and outputs the line of the source; empty: the same."""
+    """A converted text, and the source line of each of its Liquid tags and outputs; empty: the same lines."""
 
     text: str
     lines: tuple[int, ...] = ()
 
 
 def format_of(path: str) -> str | None:
-    """The format of a file by its name; None where that does not tell it."""
+    """Return the format of a file by its name; None if the name does not determine it."""
     name = PurePath(path.lower())
     if name.suffix == ".liquid":
         return EXTENSIONS.get(name.with_suffix("").suffix, "html")
@@ -68,12 +68,12 @@ def format_of(path: str) -> str | None:
 
 
 def format_of_inline(text: str) -> str:
-    """The format of a body that stands in the campaign file and has no `format:`: HTML where it holds an HTML tag."""
+    """Return the format of a body in the campaign file without `format:`: HTML if it contains an HTML tag."""
     return "html" if _TAG.search(MARKUP.sub("", text)) else "text"
 
 
 def convert(text: str, form: str) -> Converted:
-    """`text` of a format as HTML, or as it is. Raises `NotConverted`."""
+    """Convert `text` of a format to HTML, or return it unchanged. Raises `NotConverted`."""
     if form not in ("markdown", "mjml"):
         return Converted(text)
     pieces = list(MARKUP.finditer(text))
@@ -92,11 +92,11 @@ def convert(text: str, form: str) -> Converted:
 
 
 def _markdown(bare: str, pieces: list[re.Match[str]]) -> str:
-    from markdown_it import MarkdownIt  # only who applies a Markdown file needs it
+    from markdown_it import MarkdownIt  # only applying a Markdown file needs it
 
     def alone(found: re.Match[str]) -> str:
         numbers = [int(one) for one in _MARK.findall(found[1])]
-        # A line of tags only is no paragraph: as a comment it ends the one before it, and stands by itself.
+        # A line of tags only is no paragraph: as a comment it ends the previous paragraph and stays separate.
         tags = all(pieces[number][0].startswith("{%") for number in numbers)
         return f"<!--{found[1]}-->" if tags else found[0]
 
@@ -129,7 +129,7 @@ def _mjml(bare: str, text: str, pieces: list[re.Match[str]]) -> str:
 
 
 def _wrong_element(document: str) -> tuple[int, str, str] | None:
-    """The first element that MJML does not have or that is not closed; the library would leave it out in silence."""
+    """Return the first element that MJML does not have or that is not closed; the library would silently drop it."""
     opened: list[tuple[str, int]] = []
     for found in _ELEMENT.finditer(document):
         closing, name, ending = found.groups()
@@ -146,7 +146,7 @@ def _wrong_element(document: str) -> tuple[int, str, str] | None:
 
 
 def _back(index: int, bare: str, text: str, pieces: list[re.Match[str]]) -> int:
-    """The place in `text` of a place in `bare`."""
+    """Return the position in `text` of a position in `bare`."""
     shift = sum(len(piece[0]) - len(mark) for piece, mark in _before(index, bare, pieces))
     return min(index + shift, len(text))
 

@@ -1,4 +1,4 @@
-"""The goal of a campaign: what it counts as a conversion."""
+"""The goal of a campaign: the rule for a conversion."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from engine.yamlsource import Node, Steps, dotted
 
 @dataclass(frozen=True, slots=True)
 class LoadedGoal:
-    """A goal that was found good: one event, or a predicate on fields, or either of them.
+    """A valid goal: one event, or a predicate on fields, or either of them.
 
-    `event` is the leaf of an event without a window: the decision asks for one later than the entry. `fields` names no
-    event, since events before the entry must not count and a predicate cannot tell them apart.
+    `event` is the leaf of an event without a window: the decision requires an event later than the entry. `fields`
+    names no event, since events before the entry must not count and a predicate cannot distinguish them.
     """
 
     within: timedelta | None
@@ -28,7 +28,7 @@ class LoadedGoal:
 
 
 def read_goal(goal: GoalRule, node: Node, catalogue: Catalogue, faults: list[Fault]) -> LoadedGoal | None:
-    """The goal at `node`; mistakes go to `faults`.
+    """Read the goal at `node`; add mistakes to `faults`.
 
     Three shapes: `event: {name, where}`, a predicate without events, or `any:` of both.
     """
@@ -67,7 +67,7 @@ def read_goal(goal: GoalRule, node: Node, catalogue: Catalogue, faults: list[Fau
 
 
 def _parts(rule: Node) -> tuple[Node | None, Node | None, Steps]:
-    """The event and the rest of a goal, with the way to the rest."""
+    """Split a goal into its event and the rest, and return the path to the rest."""
     keys = rule.value if isinstance(rule.value, dict) else {}
     if set(keys) == {"event"}:
         return rule, None, ()
@@ -82,7 +82,7 @@ def _parts(rule: Node) -> tuple[Node | None, Node | None, Steps]:
 
 
 def _events(node: Node, path: Steps) -> list[tuple[Steps, Node]]:
-    """Every event leaf below `node`."""
+    """Return every event leaf below `node`."""
     found: list[tuple[Steps, Node]] = []
     for key, value in (node.value if isinstance(node.value, dict) else {}).items():
         if key == "event":

@@ -1,4 +1,4 @@
-"""Reads a campaign file as a whole: every mistake with its place, or a campaign that can be applied."""
+"""Read a whole campaign file: report every mistake with its place, or return a campaign that can be applied."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from engine.campaign.texts import Source
 
 TEXTS: Final = "texts"
-"""The key of a stored campaign that holds what is kept beside its file."""
+"""The key of a stored campaign that holds the texts kept beside its file."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedCampaign:
-    """A campaign file that was found good: the texts of its templates are in `file`, its predicates are read.
+    """A valid campaign file: `file` holds the texts of its templates, and its predicates are parsed.
 
-    `whens` holds the messages' own rules by message name; `node` the document, for faults found later (`changes`).
-    `texts` are kept beside the file; `sources` tells where each text stands in files, where they were just read.
+    `whens` holds the messages' own rules by message name; `node` is the document, for faults found later (`changes`).
+    `texts` are kept beside the file; `sources` gives the place of each text in its file, if the files were just read.
     """
 
     file: CampaignFile
@@ -49,21 +49,22 @@ class LoadedCampaign:
 
     @property
     def spec(self) -> dict[str, object]:
-        """The campaign as plain values, to be stored; `campaign_from_spec` reads it back."""
+        """The campaign as plain values, ready to store; `campaign_from_spec` reads it back."""
         return {**self.file.spec(), TEXTS: self.texts.plain()}
 
     @property
     def facts(self) -> CampaignFacts:
-        """What routing and profiles ask of it."""
+        """The facts of the campaign for routing and profiles."""
         file = self.file
         return CampaignFacts(file.workspace, file.campaign, file.kind, self.cost, file.profile)
 
 
 def load_campaign(path: Path, catalogues: Mapping[str, Catalogue], policies: PolicySet) -> LoadedCampaign:
-    """The campaign in the file at `path`.
+    """Read the campaign in the file at `path`.
 
-    Templates are read from the file's own folder. Raises `InvalidSource` with every mistake that can be told at once:
-    those of YAML, else those of the model, else those of predicates, texts, workspace and profile together.
+    Templates come from the file's own folder; layouts and snippets also from `templates/` beside it and from the
+    workspace's folder. Raises `InvalidSource` with every mistake that can be found at once: those of YAML, else those
+    of the model, else those of predicates, texts, workspace and profile together.
     """
     node = read(path)
     file = validate(CampaignFile, node, empty=False)
@@ -76,7 +77,7 @@ def load_campaign(path: Path, catalogues: Mapping[str, Catalogue], policies: Pol
         misfit = no_such("workspace", file.workspace, catalogues)
         faults.append(Fault(node.find("workspace").mark, "workspace", misfit.problem, misfit.suggestion))
         raise InvalidSource(faults)
-    from engine.campaign.message_texts import read_message_texts  # Liquid is imported for texts alone
+    from engine.campaign.message_texts import read_message_texts  # only texts need Liquid
 
     read_texts = read_message_texts(file, node, _folders(path, catalogue), catalogue.fields, faults)
     try:
@@ -90,22 +91,22 @@ def load_campaign(path: Path, catalogues: Mapping[str, Catalogue], policies: Pol
 
 
 def campaign_from_spec(spec: Mapping[str, object], catalogue: Catalogue) -> LoadedCampaign:
-    """The campaign that `LoadedCampaign.spec` told of, as it was stored; no file is read.
+    """Restore the campaign that `LoadedCampaign.spec` stored; read no file.
 
-    Raises `InvalidSource` where it no longer fits the catalogue, e.g. a field is gone from the workspace file.
+    Raises `InvalidSource` if it no longer fits the catalogue, e.g. the workspace file has lost a field.
     """
     node = _node_of_spec(spec)
     return replace(_read_rules(validate(CampaignFile, node), node, catalogue), texts=kept_texts(spec.get(TEXTS)))
 
 
 def _with_format(message: dict[str, Plain]) -> dict[str, Plain]:
-    """A message that was stored before messages had a format: then HTML was what began with a tag."""
+    """Add the format to a message stored before messages had one: then a text that began with a tag was HTML."""
     html = str(message.get("body", "")).lstrip().startswith("<")
     return {**message, "format": message.get("format") or ("html" if html else "text")}
 
 
 def file_from_spec(spec: Mapping[str, object]) -> CampaignFile:
-    """The file that `LoadedCampaign.spec` told of, whether it fits its workspace or not."""
+    """Restore the file that `LoadedCampaign.spec` stored, even if it does not fit its workspace."""
     return validate(CampaignFile, _node_of_spec(spec))
 
 
@@ -141,13 +142,13 @@ def _read_rules(file: CampaignFile, node: Node, catalogue: Catalogue) -> LoadedC
 
 
 def _folders(path: Path, catalogue: Catalogue) -> tuple[Path, ...]:
-    """Where templates are looked for: beside the campaign, in `templates/` beside it, and in the workspace's folder."""
+    """Return the folders for templates: the campaign's, `templates/` beside the campaign, and the workspace's."""
     beside = (path.parent, path.parent / "templates")
     return beside if catalogue.templates is None else (*beside, catalogue.templates)
 
 
 def _against_policies(loaded: LoadedCampaign, policies: PolicySet) -> Iterator[Fault]:
-    """Waits that the inactivity window would always cut short."""
+    """Yield a fault for each wait that the inactivity window would always cut short."""
     profile = policies.profile_for(loaded.facts)
     for i, message in enumerate(loaded.file.messages):
         if message.wait >= profile.inactivity:

@@ -1,4 +1,4 @@
-"""Reads the texts of a campaign's messages: files in their place, formats, layouts and snippets; all of it checked."""
+"""Read and check the texts of a campaign's messages: template files, formats, layouts and snippets."""
 
 from __future__ import annotations
 
@@ -31,23 +31,26 @@ from engine.yamlsource import Node, Steps, dotted
 from engine.yamltypes import nearest
 
 _ENDINGS: Final = {"html": (".html", ".htm", ".liquid", ".md", ".mjml"), "text": (".txt", ".liquid")}
-"""What is tried behind the name of a snippet, by the format of the text that names it."""
+"""The endings to try after the name of a snippet, by the format of the text that names it."""
 _MOST_SNIPPETS: Final = 200
-"""Layouts and snippets of one campaign: all of them are kept with it."""
+"""Maximum layouts and snippets of one campaign: all of them are kept with it."""
 _MOST_NAMINGS: Final = 1_000
-"""How often one text may name them, those within others counted: snippets that name two each double at every level."""
+"""Maximum times that one text may name layouts and snippets, including nested ones.
+
+Snippets that name two others each double the number at every level.
+"""
 
 
 Refuse: TypeAlias = Callable[[str], None]
-"""Tells a mistake at the place that names a snippet."""
+"""Reports a mistake at the place that names a snippet."""
 
 
 @dataclass(slots=True)
 class MessageTexts:
-    """What was read: the file with its texts in place, what is kept beside it, and where each text stands.
+    """The result of reading: the file with its texts in place, the texts kept beside it, and the place of each text.
 
-    `sources` holds the texts by message and part as their author wrote them, for faults that are found later; those of
-    snippets by an empty message and `FORMAT:NAME`.
+    `sources` holds the texts by message and part as their author wrote them, for faults found later; texts of snippets
+    have an empty message and `FORMAT:NAME` as part.
     """
 
     file: CampaignFile
@@ -62,9 +65,9 @@ def read_message_texts(
     fields: Collection[str],
     faults: list[Fault],
 ) -> MessageTexts:
-    """The texts of a file. The first of `folders` is the campaign file's own; snippets are looked for in all of them.
+    """Read the texts of a file; add mistakes to `faults`, each once.
 
-    Mistakes go to `faults`, each once.
+    The first of `folders` is the campaign file's own; the reader looks for snippets in all of them.
     """
     reader = _Reader(node, folders, fields)
     messages = tuple(reader.message(i, message) for i, message in enumerate(file.messages))
@@ -88,11 +91,11 @@ class _Reader:
         self._namings = 0
 
     def told(self) -> list[Fault]:
-        """The mistakes; one in a snippet that many messages name is told once."""
+        """Return the mistakes; a mistake in a snippet that many messages name appears once."""
         return list({(fault.mark, fault.problem): fault for fault in reversed(self._faults)}.values())
 
     def message(self, i: int, message: Message) -> Message:
-        """The message with its texts in place."""
+        """Return the message with its texts in place."""
         update: dict[str, str] = {}
         for key in ("subject", "preheader"):
             if getattr(message, key) is not None:
@@ -121,14 +124,14 @@ class _Reader:
         return message.model_copy(update=update)
 
     def _plain_only(self, i: int, message: Message) -> None:
-        """What a body of plain text, as its file is named, leaves no room for."""
+        """Report the parts that a plain text body leaves no room for."""
         for key, hint in (("text", "remove text:, or write format: html"), ("preheader", "its first line is shown")):
             if getattr(message, key) is not None:
                 mark = self._node.find("messages", i, key).mark
                 self._faults.append(Fault(mark, f"messages[{i}].{key}", "the body is plain text already", hint))
 
     def inline(self, message: str, where: Steps) -> None:
-        """Check a text that always stands in the campaign file."""
+        """Check a text that is always in the campaign file."""
         part = ".".join(str(step) for step in where[2 if where[0] == "messages" else 0 :])
         source = Source.inline(self._node.find(*where))
         self.sources[message, part] = source
@@ -136,7 +139,7 @@ class _Reader:
         self._check(source, where, "text")
 
     def _read(self, message: str, where: Steps) -> Source | None:
-        """The text of a body or a text part, which may be a file's."""
+        """Read the text of a body or a text part, which may be in a file."""
         node = self._node.find(*where)
         source = read_text(self._folders[0], node, where, self._faults)
         if source is None:
@@ -149,7 +152,7 @@ class _Reader:
         return source
 
     def _kept(self, message: str, where: Steps, source: Source, form: str) -> str:
-        """Check a text and give it as it is kept."""
+        """Check a text and return it in the form to keep."""
         part = str(where[-1])
         self._check(source, where, "text" if form == "text" else "html")
         text, lines = self._converted(source, where, form)
@@ -182,7 +185,7 @@ class _Reader:
         try:
             named = parts_named(source.text)
         except LiquidError:
-            return  # told by the check
+            return  # `_check` reports it
         except WrongPart as error:
             self._faults.append(Fault(source.mark(error.index), dotted(where), error.problem, error.suggestion))
             return
@@ -190,7 +193,7 @@ class _Reader:
             name = part.name
             self._namings += 1
             if self._namings > _MOST_NAMINGS:
-                return  # told by `_check`
+                return  # `_check` reports it
             if name in outer:
                 problem = f'"{name}" names itself'
                 self._faults.append(
@@ -206,7 +209,7 @@ class _Reader:
             self._fill(source, part, where, form)
 
     def _fill(self, source: Source, part: Part, where: Steps, form: str) -> None:
-        """A body, or a block, of which a layout prints nothing would be lost."""
+        """Report a body or a block that the layout does not print: it would be lost."""
         for name, index in part.blocks:
             if not any(_has_block(one.text, name) for one in self._known(form).values()):
                 problem, hint = f'the layout "{part.name}" has no block "{name}"', "write {% block %} there"
@@ -216,13 +219,13 @@ class _Reader:
         try:
             prints = prints_content(self.snippets[form, part.name][0].text, self._known(form))
         except LiquidError:
-            return  # told by the check
+            return  # `_check` reports it
         if not prints:
             problem = f'the layout "{part.name}" does not print what stands in it'
             self._faults.append(Fault(source.mark(part.index), dotted(where), problem, "write {{ content }} there"))
 
     def _known(self, form: str) -> dict[str, Source]:
-        """The snippets of a format by name."""
+        """Return the snippets of a format by name."""
         return {name: one for (kind, name), (one, _) in self.snippets.items() if kind == form}
 
     def _snippet(self, source: Source, index: int, where: Steps, form: str, name: str) -> tuple[Source, Snippet] | None:
@@ -276,5 +279,5 @@ def _has_block(text: str, name: str) -> bool:
 
 
 def _is_plain(path: str) -> bool:
-    """Whether a file may be a text part: Markdown reads well as it is."""
+    """Whether a file may be a text part: Markdown is readable without conversion."""
     return path.lower().endswith(".liquid") or format_of(path) not in ("html", "mjml")

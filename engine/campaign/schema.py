@@ -1,8 +1,8 @@
-"""JSON Schemas of the files that people write, made from the models, for completion in editors.
+"""JSON Schemas of the files that people write, generated from the models, for completion in editors.
 
-`python -m engine.campaign.schema FOLDER` writes them; a test says when those in `conf/schemas/` are out of date. They
-tell shapes and keys; what only the whole can tell (a lane that no fleet serves) is `load_policies`' and
-`load_campaign`'s.
+`python -m engine.campaign.schema FOLDER` writes them; a test fails when those in `conf/schemas/` are out of date. They
+describe shapes and keys; `load_policies` and `load_campaign` check rules that need the whole set (a lane that no fleet
+serves).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MODELS: Final[dict[str, type[BaseModel]]] = {"campaign": CampaignFile, "lanes": 
 
 
 def schemas() -> dict[str, str]:
-    """The text of each schema by its file name."""
+    """Return the text of each schema by its file name."""
     found: dict[str, str] = {}
     for name, model in MODELS.items():
         schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | model.model_json_schema(by_alias=True)

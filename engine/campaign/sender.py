@@ -1,4 +1,4 @@
-"""Who a mail is from, where answers and bounces go, and headers of one's own, as a campaign file says it."""
+"""The sender of a mail, the addresses for answers and bounces, and the campaign's own headers, from a campaign file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.yamltypes import Misfit, Model, Text, shown
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,75}")
 _LONGEST_VALUE: Final = 2_000
-"""Characters of a header's text: more is a mistake, and servers refuse it."""
+"""Maximum characters of a header's text: a longer one is a mistake, and servers refuse it."""
 
 RESERVED: Final = frozenset({
     "from", "sender", "reply-to", "to", "cc", "bcc", "subject", "date", "message-id", "mime-version", "return-path",
@@ -42,14 +42,14 @@ Words = Annotated[Text, AfterValidator(_check_words)]
 
 
 def _or_text(schema: JsonDict) -> None:
-    """The file may say `Name <address>` in place of the mapping."""
+    """Let the schema also accept `Name <address>` in place of the mapping."""
     written = {**schema}
     schema.clear()
     schema["anyOf"] = [{"type": "string", "examples": ["Grocer <news@grocer.example>"]}, written]
 
 
 def _mailbox(given: object) -> object:
-    """`Name <address>` or an address, as a mapping."""
+    """Convert `Name <address>` or an address to a mapping."""
     if not isinstance(given, str):
         return given
     name, address = parseaddr(given)
@@ -128,7 +128,7 @@ Headers = Annotated[
 
 
 class Letterhead(Model):
-    """What a campaign and each of its messages may say about the sender; a message's word goes first."""
+    """The sender settings of a campaign and of each of its messages; a message's setting takes precedence."""
 
     sender: SenderOf | None = None
     reply_to: ReplyTo | None = None

@@ -1,4 +1,4 @@
-"""The texts of a campaign: template files put in their place, and Liquid checked before anything is applied."""
+"""The texts of a campaign: read template files and check Liquid before anything is applied."""
 
 from __future__ import annotations
 
@@ -35,25 +35,28 @@ NAMES: Final[Mapping[str, frozenset[str]]] = {
     "locale": frozenset(),
     "currency": frozenset(),
 }
-"""What a template may name, as `engine.channels.templates` renders it; the user's parts are the workspace's fields."""
+"""The names that a template may use when `engine.channels.templates` renders it.
+
+The fields of `user` are the workspace's fields.
+"""
 
 REFUSED_FILTERS: Final = ("safe",)
-"""Liquid's own that the channels do not have: `safe` would let a user's own text through as HTML."""
+"""Liquid's own filters that the channels do not have: `safe` would pass a user's own text through as HTML."""
 
 OWN_FILTERS: Final = ("money", "number", "percent")
-"""Filters that the channels have beside Liquid's own."""
+"""Filters that the channels have in addition to Liquid's own."""
 
 LARGEST_TEMPLATE: Final = 200_000
-"""Characters of one template: mail programs cut a message off at about 100 kB."""
+"""Maximum characters of one template: mail programs cut a message off at about 100 kB."""
 
 _PATH: Final = re.compile(
     r"[^\s<>{}]+\.(html?|liquid|txt|mjml|md|markdown)|(?!\w+:)[\w.-]+(/[\w.-]+)+\.[A-Za-z]\w{0,7}", re.IGNORECASE
 )
-"""A file by its extension, or anything in a folder: a path that is mistyped must not be sent as a text."""
+"""A file with a known extension, or any file in a folder: a mistyped path must not be sent as a text."""
 
 
 def is_path(value: str, folder: Path | None = None) -> bool:
-    """Whether a `body` or `text` is the path of a template (of one in `folder`) and not the text itself."""
+    """Whether a `body` or `text` is the path of a template (or of a file in `folder`) and not the text itself."""
     if _PATH.fullmatch(value):
         return True
     try:
@@ -63,9 +66,9 @@ def is_path(value: str, folder: Path | None = None) -> bool:
 
 
 class Source:
-    """Where one text stands: turns a place in the text into a place in the file that its author has open.
+    """The location of one text: maps a position in the text to a place in the file that its author edits.
 
-    `path` is the path by which a campaign names a file; None for a text that stands in the campaign file.
+    `path` is the path by which a campaign names a file; None for a text in the campaign file.
     """
 
     def __init__(
@@ -80,7 +83,7 @@ class Source:
 
     @classmethod
     def inline(cls, node: Node) -> Source:
-        """A text that stands in the campaign file itself."""
+        """Return the source of a text in the campaign file itself."""
         if node.indent is not None:
             return cls(str(node.value), node.mark, offset=0, indent=node.indent, lines_below=1)
         column = node.mark.column + (1 if node.quoted else 0)
@@ -90,11 +93,11 @@ class Source:
 
     @classmethod
     def file(cls, text: str, name: str, path: str | None = None) -> Source:
-        """A text that is a file of its own."""
+        """Return the source of a text in a file of its own."""
         return cls(text, Mark(name, 1, 1), offset=0, indent=0, lines_below=0, path=path or name)
 
     def mark(self, index: int) -> Mark:
-        """The place of the character at `index`."""
+        """Return the place of the character at `index`."""
         before = self.text[: max(index, 0)]
         line = before.count("\n")
         column = len(before) - (before.rfind("\n") + 1) + 1 + (self._offset if line == 0 else 0) + self._indent
@@ -102,7 +105,7 @@ class Source:
 
 
 def read_text(folder: Path, node: Node, path: Steps, faults: list[Fault]) -> Source | None:
-    """The text that `node` holds, or that of the template in `folder` that it names; mistakes go to `faults`."""
+    """Read the text at `node`, or the template in `folder` that it names; add mistakes to `faults`."""
     value = str(node.value)
     if path[-1] not in ("body", "text") or not is_path(value, folder):
         return Source.inline(node)
@@ -132,17 +135,17 @@ def read_text(folder: Path, node: Node, path: Steps, faults: list[Fault]) -> Sou
 
 
 def resolved(folder: Path, name: str) -> Path | None:
-    """The place that a name in a text stands for; None where no file can be called so."""
+    """Return the path for a name in a text; None if no file can have this name."""
     try:
         place = (folder / name).resolve()
-        place.is_file()  # a name that is too long is told only here
+        place.is_file()  # only this call reports a name that is too long
         return place
     except (OSError, ValueError, RuntimeError):  # too long, with a NUL, or a circle of links
         return None
 
 
 class UnreadableText(ValueError):
-    """A file that holds no text: `problem`, and what to do."""
+    """A file that contains no text: `problem`, and what to do."""
 
     def __init__(self, problem: str, suggestion: str = "") -> None:
         super().__init__(problem)
@@ -150,7 +153,7 @@ class UnreadableText(ValueError):
 
 
 def file_text(place: Path) -> str:
-    """The text of a UTF-8 file, without a byte order mark. Raises `UnreadableText`, or `OSError`."""
+    """Return the text of a UTF-8 file, without a byte order mark. Raises `UnreadableText`, or `OSError`."""
     raw = place.read_bytes()
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UnreadableText("is UTF-16 or UTF-32, not UTF-8", "save it as UTF-8")
@@ -168,10 +171,10 @@ def file_text(place: Path) -> str:
 def check_text(
     source: Source, path: Steps, fields: Collection[str], snippets: Mapping[str, Source] | None = None
 ) -> Iterator[Fault]:
-    """What is wrong with the Liquid of a text: syntax, an unknown filter, a name or field that nothing has.
+    """Yield the mistakes in the Liquid of a text: syntax, an unknown filter, an unknown name or field.
 
-    `snippets` are the layouts and snippets that it names, by name; they are checked with it, for only who names one
-    tells what it sees.
+    `snippets` holds the layouts and snippets that it names, by name; they are checked together with it, because the
+    naming text determines what they see.
     """
     where, known = dotted(path), snippets or {}
     if len(source.text) > LARGEST_TEMPLATE:
@@ -205,7 +208,7 @@ def check_text(
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A layout or snippet that a text names: its place; of a layout whether a body is put into it, and which blocks."""
+    """A layout or snippet that a text names: its place; for a layout also whether it gets a body, and which blocks."""
 
     name: str
     index: int
@@ -214,7 +217,7 @@ class Part:
 
 
 class WrongPart(ValueError):
-    """A layout or snippet that is named in a way that cannot work: `problem`, what to do, and the place."""
+    """A layout or snippet named in a way that cannot work: `problem`, what to do, and the place."""
 
     def __init__(self, problem: str, suggestion: str, index: int) -> None:
         super().__init__(problem)
@@ -222,13 +225,13 @@ class WrongPart(ValueError):
 
 
 def parts_named(text: str) -> list[Part]:
-    """The layouts and snippets that a text names itself. Raises `LiquidError`, or `WrongPart`."""
+    """Return the layouts and snippets that a text itself names. Raises `LiquidError`, or `WrongPart`."""
     template = _environment({}).from_string(text)
     return list(_parts(template.nodes, RenderContext(template), top=True))
 
 
 def prints_content(text: str, snippets: Mapping[str, Source]) -> bool:
-    """Whether a layout, or a snippet of it, prints what it is given. Raises `LiquidError`."""
+    """Whether a layout, or a snippet of it, prints its content. Raises `LiquidError`."""
     return any(name in CONTENT for name in _environment(snippets).from_string(text).analyze().variables)
 
 
@@ -253,7 +256,7 @@ def _parts(nodes: Iterable[LiquidNode], context: RenderContext, *, top: bool = F
 
 
 def unknown_fields(file: CampaignFile, fields: Collection[str], texts: KeptTexts) -> Iterator[str]:
-    """The fields that the texts of a stored campaign print and that its workspace does not have (any more)."""
+    """Yield the fields that the texts of a stored campaign print and that its workspace does not have (any more)."""
     for where, text in _stored(file, texts):
         for field in _named(text):
             if field not in fields:
@@ -261,7 +264,7 @@ def unknown_fields(file: CampaignFile, fields: Collection[str], texts: KeptTexts
 
 
 def _stored(file: CampaignFile, texts: KeptTexts) -> Iterator[tuple[str, str]]:
-    """Every text of a stored campaign with its name."""
+    """Yield every text of a stored campaign with its name."""
     for message in file.messages:
         for key in ("subject", "preheader", "body", "text"):
             yield f"{message.name}.{key}", str(getattr(message, key) or "")
@@ -272,7 +275,7 @@ def _stored(file: CampaignFile, texts: KeptTexts) -> Iterator[tuple[str, str]]:
 
 @lru_cache(maxsize=4_000)
 def _named(text: str) -> tuple[str, ...]:
-    """The user's fields that a text names; none where it is no Liquid, which sending tells."""
+    """Return the user fields that a text names; none if it is not valid Liquid, which sending reports."""
     if "user" not in text:
         return ()
     try:
@@ -283,7 +286,7 @@ def _named(text: str) -> tuple[str, ...]:
 
 
 def _index(error: LiquidError, text: str) -> int:
-    """Where an error stands; an unclosed block is told at the last block that is opened, else at the end."""
+    """Return the position of an error; for an unclosed block the last opening of it, else the end of the text."""
     token = error.token
     if token is not None and token.start_index >= 0:
         return int(token.start_index)
@@ -293,18 +296,18 @@ def _index(error: LiquidError, text: str) -> int:
 
 
 class _Texts(BaseLoader):
-    """Gives the texts of the snippets that were read."""
+    """Load the texts of the snippets that were read."""
 
     def __init__(self, snippets: Mapping[str, Source]) -> None:
         self._snippets = snippets
 
     def get_source(self, env: Environment, template_name: str, **_: object) -> TemplateSource:  # noqa: ARG002
-        """The text of a snippet; one that could not be read was told of, and is taken as empty."""
+        """Return the text of a snippet; an unreadable one was already reported and counts as empty."""
         known = self._snippets.get(template_name)
         return TemplateSource("" if known is None else known.text, template_name, None)
 
     def load(self, env: Environment, name: str, **_: object) -> BoundTemplate:
-        """The snippet, under the name that the text gives it."""
+        """Return the snippet, under the name that the text gives it."""
         return env.from_string(self.get_source(env, name).text, name=name, path=name)
 
 

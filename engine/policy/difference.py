@@ -1,4 +1,4 @@
-"""What differs between two policy sets, and what that does to campaigns."""
+"""The differences between two policy sets, and their effect on campaigns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engine.policy.policyset import CampaignFacts, PolicySet
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One value that differs, e.g. `profiles.slow.inactivity: 45d -> 30d`; None stands for absent."""
+    """One value that differs, e.g. `profiles.slow.inactivity: 45d -> 30d`; None means absent."""
 
     key: str
     before: object | None
@@ -26,7 +26,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Governed:
-    """What a policy set makes of one campaign: its profile, why that one, and the lanes of its slices."""
+    """The effect of a policy set on one campaign: its profile, the reason for it, and the lanes of its slices."""
 
     workspace: str
     campaign: str
@@ -39,12 +39,12 @@ class Governed:
 
 
 def differences(old: PolicySet, new: PolicySet) -> list[Difference]:
-    """Every value that differs, lanes before fleets before profiles; empty for equal sets."""
+    """Return every value that differs, lanes before fleets before profiles; empty for equal sets."""
     return list(_between("", old.plain(), new.plain()))
 
 
 def governed(policies: PolicySet, facts: CampaignFacts, lane: str, deliver_lane: str) -> Governed:
-    """What `policies` make of a campaign; the lanes are those that `engine.routing` gives it."""
+    """Return the effect of `policies` on a campaign; `engine.routing` determines the given lanes."""
     profile = policies.profile_for(facts)
     if facts.profile == profile.profile:
         why = "named by the campaign"
@@ -62,7 +62,7 @@ def governed(policies: PolicySet, facts: CampaignFacts, lane: str, deliver_lane:
 
 
 def shares(campaigns: Iterable[Governed]) -> dict[str, list[tuple[Governed, float]]]:
-    """For each lane its campaigns with the share of it that each gets while all of them have work, by weight."""
+    """Return each lane's campaigns with their shares of it, by weight, while all of them have work."""
     lanes: dict[str, list[Governed]] = {}
     for one in campaigns:
         lanes.setdefault(one.lane, []).append(one)

@@ -1,4 +1,4 @@
-"""Reads a folder of policies as one whole: every mistake in every file is listed, and a set with one is no set."""
+"""Read a folder of policies as a whole: list every mistake in every file; a set with a mistake is refused."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class _Read:
 
 
 def load_policies(folder: Path, *, edited: Path | None = None) -> PolicySet:
-    """The policies of `folder` (`lanes.yaml` and `profiles/*.yaml`).
+    """Read the policies of `folder` (`lanes.yaml` and `profiles/*.yaml`).
 
-    `edited` is a file that is not saved there yet, to be read in place of the one of the same name (or beside them, if
-    it is a new profile). Marks show paths from the folder's name on, e.g. `policies/profiles/slow.yaml:14:9`, or that
-    of the edited file. Raises `InvalidSource` with every mistake of all files.
+    `edited` is a file that is not saved there yet. It replaces the file of the same name (or is added, if it is a new
+    profile). Marks show paths from the folder's name on, e.g. `policies/profiles/slow.yaml:14:9`, or the path of the
+    edited file. Raises `InvalidSource` with every mistake of all files.
     """
     name = folder.name or "policies"
     faults = list(_strangers(folder, name))
@@ -70,13 +70,13 @@ def load_policies(folder: Path, *, edited: Path | None = None) -> PolicySet:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Every file that makes up the policies, in a fixed order; what an editor leaves beside them does not count."""
+    """Return every file of the policies, in a fixed order, without the files that editors leave there."""
     found = [*folder.glob("*"), *(folder / PROFILES_FOLDER).glob("*")]
     return sorted(path for path in found if path.is_file() and not left_by_an_editor(path))
 
 
 def lane_faults(lanes: Lanes, node: Node) -> list[Fault]:
-    """What does not fit together in `lanes.yaml`."""
+    """Return the inconsistencies in `lanes.yaml`."""
     faults: list[Fault] = []
 
     def at(path: Steps, problem: str, hint: str = "") -> None:
@@ -97,7 +97,7 @@ def lane_faults(lanes: Lanes, node: Node) -> list[Fault]:
 
 
 def _fleet_faults(lanes: Lanes, node: Node) -> Iterator[Fault]:
-    """Fleets that name lanes that are not there or twice, or that take too few messages for their threads."""
+    """Yield faults for fleets with missing or repeated lanes, or with too small a prefetch for their threads."""
     for name, fleet in lanes.fleets.items():
         for i, lane in enumerate(fleet.lanes):
             path: Steps = ("fleets", name, "lanes", i)
@@ -113,7 +113,10 @@ def _fleet_faults(lanes: Lanes, node: Node) -> Iterator[Fault]:
 
 
 def _suspect_faults(lanes: Lanes, node: Node) -> Iterator[Fault]:
-    """Whoever dies in the suspect lane must have died of its own slice: one process, one thread, no other lane."""
+    """Check that the suspect lane has one process, one thread and no other lane.
+
+    A process that dies there must have died of its own slice.
+    """
     fleets = [(name, fleet) for name, fleet in lanes.fleets.items() if "suspect" in fleet.lanes]
     for name, fleet in fleets:
         path: Steps = ("fleets", name)
@@ -155,7 +158,7 @@ def _profile_faults(one: _Read, lanes: Lanes | None) -> list[Fault]:
 
 
 def _twins(profiles: list[_Read]) -> Iterator[Fault]:
-    """Two profiles for the same campaigns at the same priority: one of them would never govern any."""
+    """Yield a fault for two profiles with the same matches and priority: one of them would never govern a campaign."""
     seen: dict[str, str] = {}
     for one in profiles:
         if one.profile.matches is None:

@@ -1,4 +1,4 @@
-"""One whole, valid set of policies: what every process steers by, swapped in at once."""
+"""One whole, valid set of policies for every process, replaced as a whole."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from engine.errors import NotFound
 from engine.policy.models import CampaignKind, Cost, Fleet, Lane, LaneKind, Lanes, Matches, Profile
 
 DEFAULT: Final = "default"
-"""The profile of a campaign that no other one is for."""
+"""The profile of a campaign that no other profile matches."""
 
 
 @dataclass(frozen=True, slots=True)
 class CampaignFacts:
-    """What routing and profiles ask of a campaign.
+    """The facts about a campaign that routing and profiles need.
 
-    `profile` is the one that it names itself; `slowed` whether it was measured to be slow (`slow_when`).
+    `profile` is the profile that the campaign names; `slowed` says whether it was measured to be slow (`slow_when`).
     """
 
     workspace: str
@@ -35,7 +35,7 @@ class CampaignFacts:
 
 @dataclass(frozen=True)
 class PolicySet:
-    """Lanes, fleets and profiles that fit together; made by `engine.policy.load`."""
+    """Lanes, fleets and profiles that fit together; `engine.policy.load` builds it."""
 
     lanes: Mapping[str, Lane]
     fleets: Mapping[str, Fleet]
@@ -48,7 +48,7 @@ class PolicySet:
         return sha256(canonical.encode()).hexdigest()[:12]
 
     def plain(self) -> dict[str, object]:
-        """The content as plain values, every default written out; `from_plain` reads it back."""
+        """Return the content as plain values, with every default; `from_plain` reads it back."""
         return {
             "lanes": {name: lane.model_dump(mode="json") for name, lane in self.lanes.items()},
             "fleets": {name: fleet.model_dump(mode="json") for name, fleet in self.fleets.items()},
@@ -57,7 +57,7 @@ class PolicySet:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, object]) -> PolicySet:
-        """The set that `plain` told of, e.g. a recorded version. Raises pydantic's `ValidationError` if it is none."""
+        """Restore the set from `plain`, e.g. a recorded version. Raises pydantic's `ValidationError` if invalid."""
         lanes = Lanes.model_validate({"lanes": plain["lanes"], "fleets": plain["fleets"]})
         told = plain["profiles"]
         profiles = {n: Profile.model_validate(p) for n, p in told.items()} if isinstance(told, Mapping) else {}
@@ -65,17 +65,17 @@ class PolicySet:
 
     @classmethod
     def of(cls, lanes: Lanes, profiles: Mapping[str, Profile]) -> PolicySet:
-        """The set of these parts, which are taken to fit together."""
+        """Build the set of these parts, without a check that they fit together."""
         return cls(
             MappingProxyType(dict(lanes.lanes)), MappingProxyType(dict(lanes.fleets)), MappingProxyType(dict(profiles))
         )
 
     def profile_for(self, facts: CampaignFacts) -> Profile:
-        """The profile that governs a campaign.
+        """Return the profile that governs a campaign.
 
-        The one that it names; else, of those whose `matches` fit, the one of the highest priority (of equals the first
-        by name); else `default`. A named profile that is gone counts as not named: campaigns go on under a policy
-        edit, and `load_campaign` refuses the name at the next apply.
+        The named profile comes first; then, of those whose `matches` fit, the one with the highest priority (of equals
+        the first by name); then `default`. A named profile that no longer exists counts as not named: campaigns go on
+        under a policy edit, and `load_campaign` refuses the name at the next apply.
         """
         if facts.profile is not None and facts.profile in self.profiles:
             return self.profiles[facts.profile]
@@ -83,36 +83,36 @@ class PolicySet:
         return min(fitting, key=lambda one: (-one.priority, one.profile), default=self.profiles[DEFAULT])
 
     def lane(self, name: str) -> Lane:
-        """The lane of that name. Raises `NotFound`."""
+        """Return the lane of that name. Raises `NotFound`."""
         if name not in self.lanes:
             raise NotFound(f"there is no lane {name}", remedy=f"lanes are {', '.join(self.lanes)}")
         return self.lanes[name]
 
     def fleet_names(self, lane: str) -> tuple[str, ...]:
-        """The names of the fleets that serve a lane, in the order of the file."""
+        """Return the names of the fleets that serve a lane, in the order of the file."""
         return tuple(name for name, fleet in self.fleets.items() if lane in fleet.lanes)
 
     def workers(self, lane: str) -> int:
-        """The worker threads that serve a lane."""
+        """Return the number of worker threads that serve a lane."""
         return sum(self.fleets[name].workers for name in self.fleet_names(lane))
 
     def delivering_threads(self, fleets: Iterable[str]) -> int:
-        """Worker threads that one process of these fleets (names) has for lanes that deliver; at least 1."""
+        """Return the worker threads that one process of these fleets (names) has for delivering lanes; at least 1."""
         deliver = {name for name, lane in self.lanes.items() if lane.kind is LaneKind.DELIVER}
         serving = [self.fleets[name] for name in fleets if name in self.fleets]
         return max(1, sum(fleet.threads for fleet in serving if deliver & {*fleet.lanes}))
 
     def processes(self, lane: str) -> int:
-        """Processes that serve a lane; at least 1."""
+        """Return the number of processes that serve a lane; at least 1."""
         return max(1, sum(self.fleets[name].processes for name in self.fleet_names(lane)))
 
     def room(self, lane: str) -> int:
-        """Messages that may be in a lane's queue: its depth for each worker thread that serves it."""
+        """Return the maximum messages in a lane's queue: its depth for each worker thread that serves it."""
         return self.lane(lane).depth * self.workers(lane)
 
 
 def fits(matches: Matches, facts: CampaignFacts) -> bool:
-    """Whether a campaign is one that `matches` tells of."""
+    """Whether `matches` fits a campaign."""
     return (
         any(fnmatchcase(facts.workspace, pattern) for pattern in matches.workspace)
         and any(fnmatchcase(facts.campaign, pattern) for pattern in matches.campaign)

@@ -1,4 +1,4 @@
-"""Follows a folder of policies: a whole valid set is swapped in at once, an invalid one changes nothing and is told."""
+"""Watch a folder of policies: replace the whole set when it is valid; report an invalid one and change nothing."""
 
 from __future__ import annotations
 
