@@ -273,7 +273,7 @@ class Dialogue:
         return None if self.over and phase is Phase.MAIL and turn is not self._first else outcome
 
     def _goes_on(self, phase: Phase, turn: Turn) -> None:
-        """Send the next command of a turn; with PIPELINING all commands are already sent."""
+        """Queue the next command of a turn; with PIPELINING all commands are already queued."""
         if phase is not Phase.RSET and turn.outcome is None:
             turn.phase = Phase.RCPT if phase is Phase.MAIL else Phase.DATA
         if self._offers.pipelining:
@@ -288,7 +288,7 @@ class Dialogue:
             self._say(Phase.DATA, turn, b"DATA\r\n")
 
     def _after_data(self, turn: Turn, code: bytes, more: More) -> None:
-        """Send the body if the server asked for it, and with it the next envelope; else end a refused turn."""
+        """Queue the body if the server asked for it, and with it the next envelope; else end a refused turn."""
         if code != b"354":
             self._reset = True
             self.ended.append(turn)

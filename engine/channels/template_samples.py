@@ -29,7 +29,7 @@ class Sample:
 
 
 def sample_users(catalogue: Catalogue, as_of: Instant, words: Collection[str] = ()) -> Iterator[Sample]:
-    """Yield users with every field, with none, with extremes, and one whose texts are each of `words`."""
+    """Yield users with every field, with none and with extremes, and for each of `words` one with this text."""
     makers: list[tuple[str, Callable[[Field], object]]] = [
         ("a user with every field", lambda field: _usual(field, catalogue, as_of)),
         ("a user with the largest values", lambda field: _large(field, as_of)),

@@ -37,7 +37,7 @@ _GROUPED: Final = re.compile(
 )
 """A number as people write it: digits, perhaps in groups of three, perhaps with a fraction."""
 _LONGEST_WHOLE: Final = 30
-"""Maximum decimal places of a whole number; we do not build a larger one: 1E+999999 would fill a megabyte."""
+"""Maximum decimal exponent of a whole number; a larger one is never built: 1E+999999 would fill a megabyte."""
 _LARGEST_EXACT: Final = 1 << 53
 """Doubles represent every whole number up to this one; beyond it, a float may differ from the written number."""
 
