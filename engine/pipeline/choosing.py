@@ -1,7 +1,7 @@
-"""Choose the access path of a pass: gather the facts, ask the planner, and wait for the feed where the path needs it.
+"""Choose the access path of a pass: gather the facts, ask the planner, wait for the feed if the path needs it.
 
-The user cache and Elasticsearch may be stale; a pass may use them only when the feed has handled every change that was
-there when the pass was planned. Until then, and where they are away, it reads MongoDB.
+The user cache and Elasticsearch may be stale. A pass may use them only when the feed has handled every change that
+existed when the pass was planned. Until then, and while they are unavailable, the pass reads MongoDB.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from engine.predicate.fields import Catalogue, Row
 from engine.telemetry.events import emit
 
 MOST_BY_INDEX: Final = 50_000
-"""Users up to which those that an index finds are counted: 20 ms, and with more of them it is no way to go."""
+"""Limit of the count of users that an index finds: counting takes 20 ms, and with more users the index does not pay."""
 
 SAMPLE: Final = 2_000
-"""Users judged to estimate a share, where Elasticsearch cannot count."""
+"""Users judged to estimate a share when Elasticsearch cannot count."""
 
 BY_SEARCH: Final = "by Elasticsearch"
-"""How an audience was counted: the only way that reads nobody."""
+"""How an audience was counted: the only way that reads no user."""
 
 BEHIND: Final = "it is behind: not every change of a user has reached it"
-"""Why Elasticsearch is not asked."""
+"""Why the plan does not query Elasticsearch."""
 
 PATIENCE: Final = 3.0
 """Seconds that a plan waits for the feed before it reads MongoDB instead."""
@@ -45,10 +45,10 @@ ESTIMATE_KEPT: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The path of a pass with its estimate, the others, and what it was chosen from.
+    """The chosen access path of a pass with its estimate, the other paths, and the facts behind the choice.
 
-    `why` is a sentence; `matches` is the estimated number of candidates (None: nobody counted) and `counted` says how.
-    All of them are estimates: a launch may find others than the plan.
+    `why` is a sentence. `matches` is the estimated number of candidates (None: not counted), and `counted` says how it
+    was found. All figures are estimates: a launch may find other users than the plan.
     """
 
     path: AccessPath
@@ -61,10 +61,10 @@ class Chosen:
 
 
 class Choosing:
-    """Chooses paths; `search` and `cache` are None where there is none.
+    """Chooses access paths; `search` and `cache` are None if there is none.
 
-    `filled` gives the name of the Elasticsearch index that has everybody by a catalogue, None where none has (yet).
-    Workspaces of up to `small` users are simply scanned. `count_up_to` counts those whom an index finds.
+    `filled` returns the name of the Elasticsearch index that holds everybody by a catalogue, None if none does (yet).
+    Workspaces of up to `small` users are simply scanned. `count_up_to` counts the users that an index finds.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Choosing:
         self._sizes: dict[str, tuple[float, int]] = {}
 
     def size(self, workspace: str) -> int:
-        """About how many users a workspace has, by an estimate of the last minute."""
+        """Return about how many users a workspace has, by an estimate that is at most a minute old."""
         kept = self._sizes.get(workspace)
         if kept is None or self._clock.monotonic() - kept[0] > ESTIMATE_KEPT:
             kept = (self._clock.monotonic(), self._users.estimate(workspace))
@@ -106,7 +106,7 @@ class Choosing:
         return kept[1]
 
     def for_run(self, run: Run, entry: Entry, wanted: Candidates) -> Chosen:
-        """The path of a run: the one it was asked to take, or the quickest that is up to date."""
+        """Return the path of a run: the requested one, or the quickest one that is up to date."""
         if run.path is not None:
             return self.forced(run.path, entry, wanted)
         chosen = self.choose(entry, wanted)
@@ -117,7 +117,7 @@ class Choosing:
         return self.forced(AccessPath.SCAN, entry, wanted, why="the feed is behind: MongoDB itself is read")
 
     def for_plan(self, entry: Entry, wanted: Candidates, path: AccessPath | None, users: Population) -> Chosen:
-        """The path that a launch now would take, or the one asked for; what is behind is not asked for a figure."""
+        """Return the path that a launch now would take, or the requested one; do not query a stale Elasticsearch."""
         if path is None and users.users <= self._small:
             return self.choose(entry, wanted, users=users)
         searched = self._search is not None and not wanted.everybody
@@ -129,9 +129,9 @@ class Choosing:
     def choose(
         self, entry: Entry, wanted: Candidates, *, users: Population | None = None, behind: bool = False
     ) -> Chosen:
-        """The quickest path by measured rates, whatever the feed says.
+        """Return the quickest path by measured rates, without checking the feed.
 
-        `behind` tells that Elasticsearch is not up to date; `users` are the workspace's, where they were counted.
+        `behind` says that Elasticsearch is not up to date; `users` is the workspace's count, if it was counted.
         """
         workspace = entry.record.workspace
         there = users or Population(self.size(workspace), estimated=True)
@@ -150,9 +150,9 @@ class Choosing:
         return Chosen(best.path, best, told, there.users, matches, counted, why)
 
     def probe(self, entry: Entry, wanted: Candidates) -> bool:
-        """Whether a pass over these candidates could find anybody, by one question; True where only the pass can tell.
+        """Return whether a pass over these candidates could find anybody, by one query; True if only the pass can tell.
 
-        What answers may be some moments old: whoever has changed since is looked at because of that.
+        The answer may be some moments old: a user who has changed since has a re-evaluation request of their own.
         """
         if wanted.nobody:
             return False
@@ -172,7 +172,7 @@ class Choosing:
         users: Population | None = None,
         behind: bool = False,
     ) -> Chosen:
-        """The path that was asked for; MongoDB by key range, with the reason, where it cannot be taken."""
+        """Return the requested path, or a scan of MongoDB by key range, with the reason, if the path is impossible."""
         size = users.users if users is not None else self.size(entry.record.workspace)
         told, matches, counted = self._told(entry, wanted, size, behind=behind)
         mine = next((one for one in told if one.path is path and one.possible), None)
@@ -205,7 +205,7 @@ class Choosing:
                 matches, counted = int(share * users), f"estimated from {SAMPLE:,} users"
         else:
             reads[AccessPath.ELASTIC] = matches
-        users = max(users, matches)  # an estimate may be below what was counted
+        users = max(users, matches)  # an estimate may be below the count
         reads[AccessPath.SCAN] = users
         if refused is None:
             reads[AccessPath.CACHE] = users
@@ -229,7 +229,7 @@ class Choosing:
         return estimates(facts, self._rates.read()), matches, counted
 
     def _count(self, entry: Entry, wanted: Candidates) -> tuple[int | None, str]:
-        """How many users Elasticsearch finds; None, and why it cannot be asked."""
+        """Return how many users Elasticsearch finds, or None and why it cannot be queried."""
         if self._search is None:
             return None, "there is no Elasticsearch"
         if wanted.everybody:
@@ -243,16 +243,16 @@ class Choosing:
             return None, "it does not answer"
 
     def _searchable(self, entry: Entry) -> str | None:
-        """The name of the index that has everybody; None where none has, which is asked for where it was not yet."""
+        """Return the name of the index that holds everybody; if there is none, ask for it once and return None."""
         index = self._filled(entry.catalogue)
         if index is None and entry.record.workspace not in self._feed.read().searched:
             self._feed.ask_search(entry.record.workspace)
         return index
 
     def _sampled(self, entry: Entry, wanted: Candidates, *, cached: bool) -> float:
-        """The share of candidates among the first users of the hash space, which are a fair sample.
+        """Return the share of candidates among the first users of the hash space, which are a fair sample.
 
-        From the user cache where it is in force: an estimate may be some moments old, and MongoDB is not asked.
+        Reads the user cache if it is in force: an estimate may be some moments old, and this saves a MongoDB query.
         """
         workspace = entry.record.workspace
         rows: list[Row] = []
@@ -270,12 +270,12 @@ class Choosing:
         return len(wanted.living(rows, wanted.as_of)) / len(rows) if rows else 0.0
 
     def _indexed(self, paths: tuple[str, ...]) -> list[str]:
-        """Those of the paths that the audience needs with which, behind the workspace, an index of users begins."""
+        """Return those of the audience's paths that directly follow the workspace in the keys of an index of users."""
         begun = {keys[1] for keys in self._users.indexed() if keys[:1] == ("w",) and len(keys) > 1}
         return [path for path in paths if path in begun]
 
     def _caught_up(self, path: AccessPath, entry: Entry) -> bool:
-        """Wait until the feed has handled everything that is there now; False where it does not in time."""
+        """Wait until the feed has handled everything that exists now; return False if it does not in time."""
         if path is AccessPath.ELASTIC and self._searchable(entry) is None:
             return False
         if not caught_up(self._feed, self._clock, self._feed.now(), PATIENCE):

@@ -1,4 +1,4 @@
-"""The clock's loop: tick, wait for the bell, tick. Two may run: a lease picks one, and an overlap is harmless."""
+"""The clock's loop: tick, wait for a wake-up, repeat. Two clocks may run: a lease picks one, an overlap is harmless."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from engine.pipeline.ports import Heard, NamedLeases, Tick
 from engine.telemetry.events import emit
 
 LEASE: Final = timedelta(seconds=5)
-"""After this long without its holder another clock takes over."""
+"""Another clock takes over when the holder has not renewed its lease for this long."""
 
 IDLE: Final = timedelta(seconds=1)
-"""The longest wait between two ticks when nothing happens; a ring ends it."""
+"""The longest wait between two ticks when nothing happens; a wake-up ends it."""
 
 BETWEEN: Final = 0.02
-"""Seconds between two ticks at least: rings that come meanwhile are answered by one tick."""
+"""Minimum seconds between two ticks: one tick answers all wake-ups that arrive meanwhile."""
 
 
 @dataclass
 class Chore:
-    """Something that the clock does now and then: every so many seconds."""
+    """A periodic job of the clock; `every` is in seconds."""
 
     every: float
     run: Callable[[], object]
@@ -32,9 +32,9 @@ class Chore:
 
 
 class Clockwork:
-    """Runs ticks until told to stop.
+    """Runs ticks until the process stops.
 
-    `owner` names this clock across its restarts, so that one that was killed takes its own lease up again at once.
+    `owner` names this clock across its restarts, so that a killed clock takes its own lease up again at once.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Clockwork:
                 chore.run()
 
     def run(self, stopping: Callable[[], bool], pause: Callable[[float], object]) -> None:
-        """Tick until `stopping`; `pause` sleeps for seconds, less when the process is told to stop."""
+        """Tick until `stopping`; `pause` sleeps for some seconds, or less when the process is asked to stop."""
         wait = self._every
         while not stopping():
             try:

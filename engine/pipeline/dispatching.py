@@ -1,7 +1,7 @@
-"""Dispatch: ring slices in their lanes, a few per worker thread, the next one by fair shares.
+"""Dispatch: enqueue slices in their lanes, a few per worker thread, the next one by fair shares.
 
-Slices wait in MongoDB; so pausing, rerouting and fairness need no surgery on a queue, and a Redis that loses everything
-is refilled from here.
+Slices wait in MongoDB. So pausing, rerouting and fairness never change a queue, and the dispatcher refills a Redis that
+has lost everything.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from engine.policy.models import LaneKind
 from engine.routing import route
 
 MOST_WAITING: Final = 10_000
-"""Open slices looked at in one tick."""
+"""Open slices read in one tick."""
 
 
 class Dispatching:
-    """Rings what is next; remembers whose turn was last.
+    """Enqueues the next slices; remembers whose turn was last.
 
-    The first time it counts no bell as heard: a clock before it may have died between its note of a ring and the ring.
+    The first tick treats no slice as enqueued: an earlier clock may have died after it marked a slice and before it
+    sent the message.
     """
 
     def __init__(
@@ -53,9 +54,9 @@ class Dispatching:
         self._heard_for = timedelta(0)
 
     def run(self, records: Mapping[str, CampaignRecord], stuck: Iterable[str], runs: Sequence[Run]) -> int:
-        """Ring slices of the campaigns in `records`, of which `stuck` are marked so; gives how many.
+        """Enqueue slices of the campaigns in `records`, of which `stuck` are marked so; return how many.
 
-        `runs` are the undecided ones. Slices of a campaign whose file does not fit its workspace wait until it does.
+        `runs` are the undecided ones. Slices of a campaign that does not fit its workspace wait until it does.
         """
         waiting = self._slices.waiting(self._heard_for, MOST_WAITING)
         self._heard_for = self._ring_again
@@ -80,12 +81,12 @@ class Dispatching:
         return sum(self._ring(lane, pieces, busy[lane], records) for lane, pieces in ready.items())
 
     def _most(self, record: CampaignRecord, one: Waiting, lane: str) -> int:
-        """Slices of a campaign at a time; of those that deliver so many for each process."""
+        """Return how many slices of a campaign may run at once; for delivering slices, per process of the lane."""
         most = self._book.profile(record).in_flight
         return most * self._book.policies.processes(lane) if one.kind is SliceKind.DELIVER else most
 
     def _drop_left(self, waiting: Sequence[Waiting], records: Mapping[str, CampaignRecord]) -> None:
-        """Delivering slices that wait for a back-off while others deliver what is left: their campaign has finished."""
+        """Drop unclaimed delivering slices of ended campaigns: they waited for a back-off while others did the rest."""
         for one in waiting:
             record = records.get(one.campaign)
             ended = record is None or record.state is CampaignState.FINISHED
@@ -93,7 +94,7 @@ class Dispatching:
                 self._slices.end_unclaimed(one.id, SliceState.DROPPED)
 
     def _lane(self, one: Waiting, records: Mapping[str, CampaignRecord]) -> str | None:
-        """The lane of a slice under the policies in force; None where its campaign stands still."""
+        """Return the lane of a slice under the policies in force; None if its campaign must not be worked on."""
         record = records.get(one.campaign)
         delivering = one.kind is SliceKind.DELIVER
         if record is None or record.uid in self._obstacles.unfit:

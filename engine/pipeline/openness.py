@@ -1,4 +1,4 @@
-"""Is anything open? What `clock advance` and the tests wait for: facts, not seconds."""
+"""Report pending work; `clock advance` and the tests wait on it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from engine.pipeline.waiting import caught_up
 CHANGED: Final = "users who changed are to be looked at"
 
 PATIENCE: Final = 1.0
-"""Seconds that one question waits for the feed's report."""
+"""Seconds that one query waits for the feed to catch up."""
 
 
 class Openness:
-    """Tells what is still open at the present campaign time."""
+    """Reports the work that is pending at the present campaign time."""
 
     def __init__(
         self,
@@ -47,11 +47,14 @@ class Openness:
         self._time_is_set = time_is_set
 
     def stuck(self) -> dict[str, str]:
-        """Why campaigns cannot go on by themselves, by uid: `NAME is stuck: REASON`. Paused ones stand still anyway."""
+        """Return why campaigns cannot go on by themselves, by uid: `campaign NAME is stuck: REASON`.
+
+        Paused campaigns are left out: they do not go on anyway.
+        """
         return {one.uid: f"campaign {one.name} is stuck: {one.stuck}" for one in self._stuck()}
 
     def in_vain(self) -> str | None:
-        """Why waiting is in vain: all that is open belongs to campaigns that are stuck; None where it is not."""
+        """Return why waiting is useless: all pending work belongs to stuck campaigns. None if waiting may help."""
         stuck = self._stuck()
         if not stuck:
             return None
@@ -65,23 +68,24 @@ class Openness:
         return [one for one in found.values() if one.stuck_by]
 
     def what(self, without: Collection[str] = ()) -> str | None:
-        """One thing that is open, in words; None where nothing is. `without` are uids of campaigns to leave out.
+        """Return one piece of pending work in words, or None. `without` holds uids of campaigns to leave out.
 
-        Work moves from a change to a look, from a run to a delivery to a due stay to a run. The changes are handled
-        before the last round of questions; in that round no run is undecided at the first look and none was made until
-        the last one, so nothing can have moved past the looks in between.
+        Work moves from a change to an evaluation, and from a run to a delivery, to a due enrolment, to a run. The feed
+        handles all changes before the last round of queries starts. In that round, no run is undecided at the first
+        query and no run appears until the last one. So no work can have moved past the queries in between.
 
-        Open are: a change that the feed has not handled, a look whose time has come, a scheduled campaign whose start
-        has come, an evaluation that a command made necessary, a pass not yet made after campaign time was set, an
-        undecided run, a stay due, a delivery on its way that is not put off in campaign time. Paused campaigns stand
-        still and do not count, but for the changes that may be conversions in them, as in campaigns that have ended.
+        Pending work is: a change that the feed has not handled, a re-evaluation request whose time has come, a
+        scheduled campaign whose start has come, an evaluation that a command or missed changes require, a pass that the
+        clock has not made since campaign time was set, an undecided run, a due enrolment, and an outgoing delivery
+        unless it is put off in campaign time. Paused campaigns do not count, except for changes that may be conversions
+        in them; the same holds for campaigns that have ended.
         """
         changed_to = self._feed.now()
         first = self._standing(without)
         if first is not None:
             return first
         if not self._campaigns.in_states((*GOING, CampaignState.PAUSED)) and not self._campaigns.any_converting():
-            return None  # no change concerns anybody
+            return None  # no change can affect a campaign
         if not caught_up(self._feed, self._clock, changed_to, PATIENCE):
             return "the feed has not handled every change yet (does it run?)"
         now = self._clock.campaign_now()
@@ -90,7 +94,7 @@ class Openness:
         return self._standing(without) or (CHANGED if self._looks.any(now) else None)
 
     def _standing(self, without: Collection[str]) -> str | None:
-        """One thing that is open in the campaigns, runs, deliveries and stays of all campaigns but `without`."""
+        """Return one piece of pending work in campaigns, runs, deliveries and enrolments, leaving out `without`."""
         now = self._clock.campaign_now()
         watched = self._campaigns.in_states(
             (

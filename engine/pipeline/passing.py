@@ -1,8 +1,8 @@
-"""Passes: what time alone brings up, beside stays that are due.
+"""Plan passes: find the users and enrolments that the passing of time alone affects, beside due enrolments.
 
-A pass of a campaign finds stays that stand idle, by their own index, and users whom time has let into its audience, by
-its crossing sets; now and then everybody is looked at, as a safety net. One question serves all campaigns of an
-inactivity window, and a pass that has nothing to find leaves no run behind.
+A pass of a campaign finds idle enrolments by their own index, and users whom time has let into its audience by its
+crossing sets. At intervals a full pass evaluates everybody, as a safety net. One query serves all campaigns with the
+same inactivity window, and a pass that would find nothing leaves no run behind.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from engine.policy.policyset import PolicySet
 from engine.predicate.compiled import Candidates
 
 MARGIN: Final = timedelta(minutes=1)
-"""Crossings are looked for from so much before the last pass: two machines' clocks may differ by that."""
+"""The crossing interval starts this much before the last pass: the clocks of two machines may differ by that."""
 
 
 def going(record: CampaignRecord) -> bool:
-    """Whether it is passed at all."""
+    """Return whether the campaign gets passes at all."""
     return record.state in GOING
 
 
@@ -49,7 +49,7 @@ class Passing:
         probe: Callable[[Entry, Candidates], bool],
         obstacles: Obstacles,
     ) -> None:
-        """`probe` tells whether a pass over these candidates could find anybody (`Choosing.probe`)."""
+        """`probe` returns whether a pass over these candidates could find anybody (`Choosing.probe`)."""
         self._campaigns = campaigns
         self._stays = stays
         self._book = book
@@ -57,11 +57,11 @@ class Passing:
         self._roster = roster
         self._probe = probe
         self._obstacles = obstacles
-        self._order: list[tuple[Instant, str]] = []  # a heap: when each comes at the earliest
+        self._order: list[tuple[Instant, str]] = []  # a heap by the earliest time of each campaign's next pass
         self._ordered_for: tuple[int, PolicySet | None] = (-1, None)
 
     def run(self, open_runs: Sequence[Run], now: Instant, *, jumped: bool) -> list[Run]:
-        """The runs to be planned; `jumped` tells that campaign time is set, and a move of it brings a pass at once."""
+        """Return the runs to plan; with `jumped`, campaign time is set, and any move of it brings a pass at once."""
         busy = self._obstacles.unfit.union(run.campaign for run in open_runs if run.kind is not RunKind.DUE)
         passing = [record for record in self._coming(now, jumped=jumped) if record.uid not in busy]
         if not passing:
@@ -87,7 +87,7 @@ class Passing:
         return runs
 
     def _coming(self, now: Instant, *, jumped: bool) -> list[CampaignRecord]:
-        """Those whose pass comes by `now`, in no order."""
+        """Return the campaigns whose pass is due by `now`, in no order."""
         records = self._roster.those(going)
         if jumped:
             return [record for record in records.values() if record.pass_as_of < now]
@@ -105,17 +105,17 @@ class Passing:
             if self._at(record) <= now:
                 coming.append(record)
             else:
-                heappush(self._order, (self._at(record), uid))  # it was passed since it was put in
+                heappush(self._order, (self._at(record), uid))  # it was passed after it went into the heap
         for record in coming:
             heappush(self._order, (self._at(record), record.uid))
         return coming
 
     def _at(self, record: CampaignRecord) -> Instant:
-        """When its next pass comes."""
+        """Return when the campaign's next pass is due."""
         return record.pass_as_of + max(1, millis(self._book.profile(record).pass_every))
 
     def _idle(self, passing: Sequence[CampaignRecord], now: Instant) -> list[Run]:
-        """A run for each campaign with stays that stand idle; one question for each inactivity window."""
+        """Start a run for each campaign with idle enrolments; a window without any costs one query."""
         windows: dict[timedelta, dict[str, CampaignRecord]] = defaultdict(dict)
         for record in passing:
             window = self._book.profile(record).inactivity
@@ -133,7 +133,7 @@ class Passing:
         return (self._entering(record, now),)
 
     def _entering(self, record: CampaignRecord, now: Instant) -> Run | None:
-        """The run that finds users who may enter, or looks at everybody; None where there is nothing to find."""
+        """Start the run that finds users who may enter, or evaluates everybody; None if there is nothing to find."""
         reconciling = now - record.reconciled_at >= millis(self._book.profile(record).reconcile)
         if record.state is not CampaignState.LIVE or record.kind != CONTINUOUS:
             if not reconciling:

@@ -18,16 +18,16 @@ from engine.planner import pieces
 from engine.telemetry.events import emit
 
 MOST_FOUND: Final = 100_000
-"""Due or idle stays that one run takes up; the next run takes the rest, so that a burst does not fill a memory."""
+"""Due or idle enrolments per run. The next run takes the rest, so that a burst does not exhaust the memory."""
 
 MOST_PIECES: Final = 4_096
-"""Slices of one run: with 20,000 users each that is 80 million users."""
+"""Slices per run: with 20,000 users each that is 80 million users."""
 
 FROM_THE_LAUNCH: Final = frozenset({RunKind.LAUNCH})
 
 
 class Planning:
-    """The use case behind the actor `plan_run`, and what makes runs."""
+    """Creates runs, and plans them for the actor `plan_run`."""
 
     def __init__(
         self,
@@ -59,10 +59,10 @@ class Planning:
         after: Instant | None = None,
         path: AccessPath | None = None,
     ) -> Run:
-        """Write a run to be planned; one that exists is given as it is.
+        """Write a run that is to be planned; return the existing run if there is one.
 
-        A campaign has one launch run, one pass and one reconciliation at an `as_of`, and any number of due and idle
-        runs at it. `after` is where the pass before it was, `path` the access path that somebody asked for.
+        A campaign has one launch run, one pass and one full pass at an `as_of`, and any number of due and idle runs.
+        `after` is the `as_of` of the pass before it, `path` the access path that a person asked for.
         """
         number = "1" if kind is RunKind.LAUNCH else f"{as_of:015d}"
         if kind in (RunKind.DUE, RunKind.IDLE):
@@ -70,7 +70,7 @@ class Planning:
         return self._add(record, number, kind, as_of, after, path or (record.path if kind in FROM_THE_LAUNCH else None))
 
     def evaluation(self, record: CampaignRecord, kind: RunKind, as_of: Instant) -> Run:
-        """Write the run of a kind for the evaluation that a command wants: one per evaluation, whoever plans it."""
+        """Write the run of a kind for the evaluation that a command wants: one per evaluation, even with two clocks."""
         return self._add(record, f"evaluation/{record.evaluation_wanted:06d}", kind, as_of)
 
     def _add(
@@ -99,18 +99,18 @@ class Planning:
         return self._runs.get(run.id) or run
 
     def pieces(self, record: CampaignRecord) -> int:
-        """Into how many slices all users of a campaign's workspace are cut, by its profile's `slice_users`."""
+        """Return into how many slices the users of a campaign's workspace are cut, by its profile's `slice_users`."""
         users = self._choosing.size(record.workspace)
         return max(1, min(MOST_PIECES, -(-users // self._book.profile(record).slice_users)))
 
     def run(self, run_id: str) -> bool:
-        """Cut a run into slices; safe to call twice, late, or for a run that is gone. Gives whether it has none."""
+        """Cut a run into slices; return whether it has none. Safe to call twice, late, or for a run that is gone."""
         run = self._runs.get(run_id)
         record = None if run is None else self._campaigns.get(run.campaign)
         if run is None or record is None or run.state is not RunState.PLANNING:
             return False
         if record.state is CampaignState.SCHEDULED:
-            return False  # the clock died before it made it live: it may be edited before another one does
+            return False  # the clock died before it made the campaign live; an edit may come before another clock does
         plan: dict[str, object] = {}
         kind = SLICE_OF_RUN[run.kind]
         if kind is SliceKind.CANDIDATES:
@@ -141,13 +141,13 @@ class Planning:
         return not parts
 
     def _drop_late(self, run: Run) -> None:
-        """A run that was dropped while it was being cut leaves no slices behind."""
+        """Remove the slices of a run that was dropped during planning."""
         now = self._runs.get(run.id)
         if now is not None and now.state is RunState.DROPPED:
             self._slices.drop_unclaimed(run.id)
 
     def _candidates(self, run: Run, record: CampaignRecord) -> tuple[list[Slice], dict[str, object]]:
-        """The hash space by the chosen path; a run that was cut before its planner died keeps its slices."""
+        """Cut the hash space by the chosen path; a run that was cut before its planner died keeps its slices."""
         entry = self._book.of(record)
         wanted = entry.compiled.candidates(run.after, run.as_of)
         if wanted.nobody:
@@ -165,9 +165,10 @@ class Planning:
         return _cut(replace(run, path=path), number), plan
 
     def _found(self, run: Run, record: CampaignRecord) -> list[Slice]:
-        """The ranges in which stays are due or idle, read covered and sorted by key.
+        """Cut the ranges in which enrolments are due or idle, from a covered read sorted by key.
 
-        Behind the slices of a planner that died: it may have found others, and a slice that exists stays as it is.
+        The new slices are numbered after those of a planner that died: it may have found other enrolments, and an
+        existing slice never changes.
         """
         profile = self._book.profile(record)
         if run.kind is RunKind.DUE:
@@ -175,7 +176,7 @@ class Planning:
         else:
             found = self._stays.idle_ids(run.campaign, run.as_of - millis(profile.inactivity), MOST_FOUND)
         if not found:
-            return []  # another run has looked at them meanwhile
+            return []  # another run has evaluated them meanwhile
         firsts = [suffix_of_stay(found[i]) for i in range(0, len(found), profile.slice_users)]
         last = suffix_of_stay(found[-1]) + "/" + HIGHEST
         there = len(self._slices.of_run(run.id))
@@ -186,7 +187,7 @@ class Planning:
 
 
 def _told(chosen: Chosen) -> dict[str, object]:
-    """What the report shows beside what the run then took."""
+    """Return the plan as the report shows it beside the measured cost of the run."""
     return {
         "path": chosen.path.value,
         "users": chosen.users,
@@ -199,7 +200,7 @@ def _told(chosen: Chosen) -> dict[str, object]:
 
 
 def _cut(run: Run, number: int) -> list[Slice]:
-    """The whole hash space in `number` slices, each of which tells it: a planner that died is followed by it."""
+    """Cut the hash space into `number` slices. Each stores `number`, so planning after a crash cuts the same way."""
     return [replace(_piece(run, i, first, until), of=number) for i, (first, until) in enumerate(cut(number))]
 
 

@@ -1,4 +1,4 @@
-"""Reconcile: free leases that ran out, and find out which slices kill their workers (`engine.poison`)."""
+"""Expired-lease recovery: free leases that ran out, and find slices that kill their workers (`engine.poison`)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from engine.poison import DEATHS_TO_BURY, DEATHS_TO_HALVE, Again, after_death
 from engine.telemetry.events import emit
 
 MOST_READ: Final = 20_000
-"""Keys read to find the middle of a suspect; a longer one is cut after these."""
+"""Keys read to find the middle of a suspect slice; a longer slice is cut in the middle of these keys."""
 
 
 class Reconciling:
-    """Frees expired leases, halves and buries suspects."""
+    """Frees expired leases; halves and buries suspect slices."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Reconciling:
         self._lease = lease
 
     def run(self) -> int:
-        """Free every lease that ran out; gives how many."""
+        """Free every lease that ran out; return how many."""
         expired = self._slices.expired()
         freed = sum(self._free(one) for one in expired)
         if freed:
@@ -80,11 +80,11 @@ class Reconciling:
         return slice_labels(piece, self._book.name(piece.campaign))
 
     def users_left(self, piece: Slice) -> int:
-        """How many users are left in a slice, as far as it matters: 0, 1 or 2 for more."""
+        """Return how many users are left in a slice, as far as it matters: 0, 1, or 2 for more."""
         return min(2, len(self._left(piece, 3)))
 
     def treat(self, slice_id: str) -> None:
-        """Halve a suspect that died twice, bury one of a single user that died three times; else do nothing."""
+        """Halve a suspect that died twice, bury one with a single user that died three times; else do nothing."""
         piece = self._slices.get(slice_id)
         if piece is None or piece.state is not SliceState.OPEN or piece.token is not None or not piece.suspect:
             return
@@ -97,10 +97,10 @@ class Reconciling:
             self._bury(piece, left)
 
     def _halve(self, piece: Slice, middle: str) -> None:
-        """Children before the parent is closed, with deterministic ids.
+        """Write the two children with deterministic ids, then close the parent.
 
-        The first child, once written, says where the cut is: another clock, or one that died in between, may have found
-        another middle, and nobody must fall between the two halves.
+        The first child, once written, fixes the cut. Another clock, or one that died in between, may have computed
+        another middle, and no user may fall between the two halves.
         """
         child = replace(piece, state=SliceState.OPEN, attempt=0, deaths=0, errors=0, token=None, results={})
         self._slices.add([replace(child, id=f"{piece.id}a", until=middle)])
@@ -113,9 +113,9 @@ class Reconciling:
             emit("slice.split", **self._labels(piece), as_of=piece.as_of, first=piece.first, until=piece.until)
 
     def _bury(self, piece: Slice, left: list[str]) -> None:
-        """The stay of its one user ends `failed(poison)`, written now if there is none; then the slice is dead.
+        """End the enrolment of the slice's one user as `failed(poison)`, written now if there is none; end the slice.
 
-        Where another write to the stay came first, the next tick tries again.
+        If another write to the enrolment came first, the next tick tries again.
         """
         if not all(self._end_stay(piece, suffix) for suffix in left):
             return
@@ -124,9 +124,10 @@ class Reconciling:
             emit("slice.dead", **self._labels(piece), as_of=piece.as_of, reason="poison")
 
     def _end_stay(self, piece: Slice, suffix: str) -> bool:
-        """End the user's latest stay; False where another write came first.
+        """End the user's latest enrolment; return False if another write came first.
 
-        A look in a campaign that is paused or has ended, where conversions alone are counted, lets nobody in.
+        A slice without a run may belong to a campaign that is paused or has ended, which only counts conversions: then
+        no enrolment is written.
         """
         user = f"{piece.workspace}/{suffix}"
         stay = self._stays.latest_of(piece.campaign, [user]).get(user)
@@ -167,7 +168,7 @@ class Reconciling:
         return stay.outgoing is None or self._give_up(stay, stay.outgoing, now)
 
     def _give_up(self, stay: Enrolment, outgoing: Outgoing, now: Instant) -> bool:
-        """End a delivery that was replayed when its stay was over; False where another write came first."""
+        """End a delivery that was replayed after its enrolment ended; return False if another write came first."""
         settled = _given_up(outgoing, now)
         if outgoing.token is not None:
             ended = self._deliveries.settle([Settling([stay.id], outgoing.token, settled)]) == 1
@@ -182,7 +183,7 @@ class Reconciling:
         tell_ends(stay.workspace, self._book.name(stay.campaign), stay.campaign, [end])
 
     def _left(self, piece: Slice, limit: int) -> list[str]:
-        """Suffixes of up to `limit` users that the slice still has to handle, in order."""
+        """Return the suffixes of up to `limit` users that the slice still has to handle, in order."""
         prefix = stay_prefix(piece.workspace, piece.campaign)
         after = prefix + (piece.first if piece.cursor is None else piece.cursor)
         until = prefix + piece.until
@@ -201,7 +202,7 @@ class Reconciling:
 
 
 def _given_up(outgoing: Outgoing, now: Instant) -> Settled:
-    """How a delivery that kills its sender ends; nobody can tell whether what was being attempted has gone out."""
+    """Return how a delivery that kills its sender ends: `unknown` if it was being attempted, else `failed`."""
     trying = outgoing.state is DeliveryState.ATTEMPTING
     state = DeliveryState.UNKNOWN if trying else DeliveryState.FAILED
     return Settled(outgoing.message, state, now, "poison", outgoing.attempts + trying)

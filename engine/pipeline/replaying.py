@@ -1,4 +1,4 @@
-"""Replay: deliveries that failed are tried once more, because a person has mended what made them fail."""
+"""Replay failed deliveries: try them once more after a person has removed the cause of the failure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engine.pipeline.ports import DeliveryStore, Doorbell
 from engine.pipeline.steering import Steering
 
 REFUSED = frozenset({CampaignState.DRAFT, CampaignState.SCHEDULED, CampaignState.CANCELLED})
-"""States in which nothing was sent yet, or nothing may be sent any more."""
+"""States in which the campaign has not sent anything yet, or must not send anything any more."""
 
 
 def replay(
@@ -23,15 +23,15 @@ def replay(
     record: CampaignRecord,
     message: str | None,
 ) -> int:
-    """Queue the failed deliveries of a campaign again (of one message, or of all); gives how many.
+    """Queue the failed deliveries of a campaign again, of one message or of all; return how many.
 
-    A finished campaign is draining again; where this call dies half-way, or the campaign finishes meanwhile, the clock
-    sees to it. Raises `WrongCall` for a campaign that sends nothing, and for a message that it never had.
+    A finished campaign drains again. If this call dies half-way, or the campaign finishes concurrently, the clock
+    reopens it. Raises `WrongCall` for a campaign that sends nothing, and for a message that it never had.
     """
     if record.state in REFUSED:
         raise WrongCall(f"campaign {record.name} is {record.state}: there is nothing to replay")
     count = deliveries.replay_failed(stay_prefix(record.workspace, record.uid), message, clock.campaign_now())
-    if not count and message is not None:  # one that an edit took away may have failed deliveries
+    if not count and message is not None:  # a message that an edit removed may still have failed deliveries
         spec = dict(record.spec) if isinstance(record.spec, dict) else {}
         names = [one.name for one in file_from_spec(spec).messages]
         if message not in names:

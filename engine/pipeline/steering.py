@@ -1,4 +1,4 @@
-"""Steer a campaign: apply, launch, pause, resume, stop, cancel. Each is one compare-and-set on its state."""
+"""Steer a campaign: apply, launch, pause, resume, stop, cancel. Each command is one compare-and-set on its state."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from engine.telemetry.events import emit
 
 _C: Final = CampaignState
 BY_HAND: Final = "by hand (tidegate campaign pause)"
-"""Why a campaign is paused that a person paused without a word."""
+"""The pause reason when a person pauses a campaign without giving one."""
 
 INSIDE: Final = frozenset({_C.LIVE, _C.PAUSED, _C.DRAINING})
-"""States in which users may be enrolled: an edit or a cancel makes it necessary to evaluate them anew."""
+"""States in which a campaign may have enrolled users: an edit or a cancel requires a new evaluation of them."""
 
 TRIES: Final = 5
-"""Times that a command is given again where another one came first and does not stand in its way."""
+"""Attempts at a command when a concurrent write that does not conflict with it comes first."""
 
 EDITABLE: Final = frozenset({_C.DRAFT, _C.SCHEDULED, _C.LIVE, _C.PAUSED, _C.DRAINING})
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an apply did: the campaign as it is now, whether it is new, and what changed for those enrolled.
+    """The result of an apply: the campaign as it is now, whether it is new, and the changes that affect enrolled users.
 
-    `warnings` are texts that fail for some users; what fails for all of them is refused.
+    `warnings` lists texts that fail for some users; `apply` refuses texts that fail for all users.
     """
 
     record: CampaignRecord
@@ -54,7 +54,7 @@ class Applied:
 
 
 class Steering:
-    """Everything that a person does to a campaign."""
+    """The commands that a person gives to a campaign."""
 
     def __init__(
         self,
@@ -73,14 +73,14 @@ class Steering:
         self._clock = clock
 
     def named(self, name: str, workspace: str | None = None) -> CampaignRecord:
-        """The campaign of that name. Raises `NotFound`, or `WrongCall` where several workspaces have one."""
+        """Return the campaign with this name. Raises `NotFound`, or `WrongCall` if several workspaces have one."""
         return find_campaign(self._campaigns, name, workspace)
 
     def apply(self, loaded: LoadedCampaign, *, dry_run: bool = False) -> Applied:
-        """Apply a campaign file: the first revision, or the next; with `dry_run` only say what it would do.
+        """Apply a campaign file as the first or the next revision; `dry_run` only reports what an apply would do.
 
-        One write, which also makes it necessary to evaluate the users of a launched campaign anew. Raises
-        `InvalidSource` for an edit that is refused, `WrongCall` for a campaign that has ended.
+        One write stores the revision and, for a launched campaign, requests a new evaluation of its users. Raises
+        `InvalidSource` if it refuses the edit, `WrongCall` if the campaign has ended.
         """
         rendered = check_rendering(loaded, self._clock.campaign_now())
         if rendered.faults:
@@ -104,11 +104,12 @@ class Steering:
                 return self._told(applied, dry_run, everybody=everybody)
             now = self._campaigns.get(found[0].uid)
             if now is None or now.revision != found[0].revision:
-                break  # not where it was paused, resumed or ended meanwhile: then the edit is judged again
+                # A concurrent edit ends the retries; after a concurrent pause, resume or end, judge the edit again.
+                break
         raise WrongCall(f"{file.campaign} was edited by somebody else meanwhile", remedy="apply it again")
 
     def _edited(self, loaded: LoadedCampaign, before: CampaignRecord) -> Applied:
-        """The next revision; the present one where nothing is changed."""
+        """Return the next revision, or the present one if nothing changes."""
         file = loaded.file
         if before.state not in EDITABLE:
             raise WrongCall(f"campaign {before.name} is {before.state}", remedy="give the file another campaign: name")
@@ -133,14 +134,14 @@ class Steering:
             evaluation_wanted=before.evaluation_wanted + (before.state in INSIDE),
             left_wanted=before.left_wanted,
         )
-        if before.state in INSIDE and old.goal != file.goal:  # those who left may have reached the new one
+        if before.state in INSIDE and old.goal != file.goal:  # users who have left may have reached the new goal
             record = replace(record, left_wanted=record.evaluation_wanted)
         return Applied(record, False, told)
 
     def _told(self, applied: Applied, dry_run: bool, *, everybody: bool) -> Applied:
         if not dry_run:
             self._emit("applied", applied.record, revision=applied.record.revision)
-            if not everybody:  # Elasticsearch is to have the users when the campaign is launched
+            if not everybody:  # Elasticsearch must hold the users by the time of the launch
                 self._feed.ask_search(applied.record.workspace)
         return applied
 
@@ -163,25 +164,26 @@ class Steering:
         return with_shapes(record, loaded)
 
     def launch(self, record: CampaignRecord, *, path: AccessPath | None = None) -> CampaignRecord:
-        """Launch a draft: it goes live at its start, at the next tick where that has come.
+        """Launch a draft: it goes live at its start time, or at the next tick if that has passed.
 
-        `path` is the access path that its launch is to take; the planner chooses where none is asked for.
+        `path` sets the access path of the launch run; without it the planner chooses one.
         """
         moved = self._move(record, _C.SCHEDULED, path=None if path is None else path.value)
         self._emit("launched", moved)
         return moved
 
     def pause(self, record: CampaignRecord, reason: str = BY_HAND) -> CampaignRecord:
-        """Pause: nothing is decided or sent from the next batch on. `reason` is shown wherever the campaign is."""
+        """Pause a campaign: from the next batch on, nothing is decided or sent. Every view of it shows `reason`."""
         moved = self._move(record, _C.PAUSED, resume_to=record.state.value, paused_reason=reason)
         self._emit("paused", moved, reason="by_hand")
         return moved
 
     def resume(self, record: CampaignRecord) -> CampaignRecord:
-        """Resume: everybody is evaluated anew, by a new run. It is one write; the next tick plans it.
+        """Resume a campaign with one write; at the next tick the clock plans a run that evaluates everybody.
 
-        Of passes and due runs from before the pause it drops what nobody works on. A launch run keeps its slices and
-        its `as_of`. Inactivity and the error budget count from now: who resumes it accepts what has failed.
+        The clock drops the unclaimed slices of passes and due runs from before the pause. A launch run keeps its slices
+        and its `as_of`. Inactivity and the error budget count from now: the person who resumes accepts the failures so
+        far.
         """
         if record.state is not _C.PAUSED or record.resume_to is None:
             raise refusal(record, "resumed")
@@ -190,8 +192,8 @@ class Steering:
         return moved
 
     def stop(self, record: CampaignRecord) -> CampaignRecord:
-        """Stop: nobody enters any more, those inside go on to their end, also where it was paused."""
-        if record.state is _C.FINISHED:  # it drains once more for a replay, not because it is stopped
+        """Stop the intake of a live or paused campaign: nobody enters any more, enrolled users go on to their end."""
+        if record.state is _C.FINISHED:  # a finished campaign drains again only for a replay, never because of a stop
             raise refusal(record, "stopped")
         moved = self._resumed(record, _C.DRAINING) if record.state is _C.PAUSED else self._move(record, _C.DRAINING)
         self._emit("stopped", moved)
@@ -212,9 +214,10 @@ class Steering:
         return self._counts.of(stay_prefix(record.workspace, record.uid)).ends
 
     def cancel(self, record: CampaignRecord) -> CampaignRecord:
-        """Cancel: every stay exits, and what is queued is skipped. It is one write; the next tick sees to the stays.
+        """Cancel a campaign with one write: every enrolment exits, and queued deliveries are skipped.
 
-        Conversions of those who were in it are counted until their goal windows close.
+        The clock ends the enrolments from the next tick on. Conversions of the enrolled users count until their goal
+        windows close.
         """
         inside = record.state in INSIDE
         until = ends_at_once(record, self._clock.campaign_now()) if inside else None
@@ -223,12 +226,12 @@ class Steering:
         return moved
 
     def replayed(self, record: CampaignRecord) -> None:
-        """Failed deliveries are queued again: those that fail once more count towards the error budget again."""
+        """Count repeated failures of replayed deliveries towards the error budget again: accept fewer of them."""
         if record.accepted.ended:
             self._campaigns.accept_fewer(record.uid, self._ends(record))
 
     def reopen(self, record: CampaignRecord) -> CampaignRecord:
-        """A finished campaign drains again: a failed delivery is replayed."""
+        """Let a finished campaign drain again, because a failed delivery is replayed."""
         return record if record.state is not _C.FINISHED else self._move(record, _C.DRAINING, finished_at=None)
 
     def _move(
@@ -240,9 +243,9 @@ class Steering:
         everybody: bool = False,
         **fields: object,
     ) -> CampaignRecord:
-        """Move to `state`; with `evaluate` the enrolled, with `everybody` all users are to be evaluated anew.
+        """Move to `state`; `evaluate` requests an evaluation of the enrolled users, `everybody` of all users.
 
-        Raises `IllegalTransition` where the state does not allow it, `WrongCall` where another came first.
+        Raises `IllegalTransition` if the state does not allow the move, `WrongCall` if a concurrent command came first.
         """
         check_move(record, state)
         before = record
@@ -256,7 +259,7 @@ class Steering:
             now = self._campaigns.get(record.uid)
             if now is None or now.state is not record.state:
                 break
-            before = now  # it was edited meanwhile
+            before = now  # a concurrent edit came first
         raise WrongCall(f"the state of campaign {record.name} changed meanwhile", remedy="look at it and try again")
 
     def _emit(self, what: str, record: CampaignRecord, **more: object) -> None:
@@ -275,7 +278,7 @@ def _spec(record: CampaignRecord) -> dict[str, object]:
 
 
 def _retyped(before: CampaignRecord, after: CampaignRecord) -> Iterator[Change]:
-    """Fields and events whose values are read otherwise than when the campaign was applied last."""
+    """Yield the fields and events whose types differ from those at the last apply of the campaign."""
     for name, shape in after.shapes.items():
         known = before.shapes.get(name)
         if known is not None and known != shape:

@@ -1,7 +1,7 @@
-"""The clock's tick: start what is due, plan passes, plan deliveries, reconcile, finish, dispatch.
+"""The clock's tick: recover expired leases, launch, plan runs and deliveries, finish campaigns, dispatch slices.
 
-Every step reads what stands and writes with deterministic ids or compare-and-sets: two clocks at once are harmless, and
-a tick that is missed costs time only.
+Every step reads the present state and writes with deterministic ids or compare-and-sets. So two concurrent clocks are
+harmless, and a missed tick only costs time.
 """
 
 from __future__ import annotations
@@ -49,58 +49,63 @@ WATCHED: Final = (
     CampaignState.CANCELLED,
 )
 ASK_AGAIN: Final = 5.0
-"""Seconds after which a run that is still being planned, or has no open slice, is rung again."""
+"""Seconds after which the clock enqueues a run again that is still in planning, or has no open slice."""
 
 DEBTS_EVERY: Final = 1.0
-"""Seconds between two looks at which campaigns owe everybody an evaluation."""
+"""Seconds between two reads of the campaigns that owe everybody an evaluation."""
 
 DUE_EVERY: Final = 3.0
 """Seconds from one due run of a campaign to the next while its deliveries flow: each window that settles makes some of
-its enrolments due, and a run costs the same whether it evaluates ten or ten thousand."""
+
+its enrolments due, and a run costs the same whether it evaluates ten or ten thousand.
+"""
 
 MOST_FINISHED: Final = 50
-"""Campaigns asked at one tick whether they are finished."""
+"""Campaigns that one tick checks for their end."""
 
 
 def watched(record: CampaignRecord) -> bool:
-    """Whether the clock has anything to do with it at all."""
+    """Return whether the clock may have work for the campaign in its state."""
     return record.state in WATCHED
 
 
 def working(record: CampaignRecord) -> bool:
-    """Whether runs and slices of it are worked on: while it is watched, and while it converts."""
+    """Return whether workers process the campaign's runs and slices: while it is watched, and while it converts."""
     return watched(record) or record.converting
 
 
 def timed(record: CampaignRecord) -> bool:
-    """Whether it may be launched, or its intake closed, because its time has come."""
+    """Return whether the clock may launch the campaign, or close its intake, at a set time."""
     return record.state is CampaignState.SCHEDULED or (
         record.state is CampaignState.LIVE and record.ends_at is not None
     )
 
 
 def cancelled_and_over(record: CampaignRecord) -> bool:
-    """Whether the run over its stays is over; what is still on its way then is for a delivering slice to end."""
+    """Return whether the campaign is cancelled and the run over its enrolments is done.
+
+    A delivering slice then ends the deliveries that are still on their way.
+    """
     return record.state is CampaignState.CANCELLED and not record.evaluation_owed
 
 
 def finished(record: CampaignRecord) -> bool:
-    """Whether it has ended by itself; a delivery that is queued again then reopens it."""
+    """Return whether the campaign has ended by itself; a delivery that is queued again then reopens it."""
     return record.state is CampaignState.FINISHED
 
 
 def resting(record: CampaignRecord) -> bool:
-    """Whether it is watched, but looks at nobody."""
+    """Return whether the clock watches the campaign, but its state allows no evaluation."""
     return watched(record) and record.state not in LOOKED_AT
 
 
 def ending(record: CampaignRecord) -> bool:
-    """Whether it may be finished as soon as its numbers add up."""
+    """Return whether the campaign may finish as soon as its counts add up."""
     return record.state is CampaignState.DRAINING or (record.state is CampaignState.LIVE and record.kind == ONE_OFF)
 
 
 class Ticking:
-    """One tick of the clock. `time` gives campaign time, and whether it stands until it is advanced."""
+    """One tick of the clock. `time` returns campaign time, and whether it is fixed until a command advances it."""
 
     def __init__(
         self,
@@ -154,7 +159,7 @@ class Ticking:
         self._finished_to = ""
 
     def run(self) -> int:
-        """One tick; gives how many things it set going, 0 where nothing was to do."""
+        """Run one tick; return how many things it started, 0 if there was nothing to do."""
         now, jumped = self._time()
         self._reconciling.run()
         self._roster.refresh()
@@ -183,7 +188,7 @@ class Ticking:
         return moved + self._dispatching.run(self._roster.those(working), self._roster.those(stuck), open_runs)
 
     def _looks(self, now: Instant) -> int:
-        """Ring for looks that wait, also those whose message was lost."""
+        """Enqueue waiting re-evaluation requests, including those whose message was lost."""
         count = self._looking.suspects()
         if self._looking.waiting(now):
             self._messenger().look()
@@ -191,7 +196,7 @@ class Ticking:
         return count
 
     def _finish(self) -> int:
-        """Finish campaigns whose numbers add up, some at each tick in turn: each costs a few questions."""
+        """Finish campaigns whose counts add up. Each tick checks some in turn, because each costs several queries."""
         records = self._roster.those(ending)
         uids = sorted(records)
         turn = [uid for uid in uids if uid > self._finished_to][:MOST_FINISHED] or uids[:MOST_FINISHED]
@@ -202,13 +207,13 @@ class Ticking:
         )
 
     def _forget_refusals(self) -> None:
-        """A campaign with nothing on its way is refused nothing: whoever it was about has left, or was skipped."""
+        """Clear the provider's refusal of campaigns with no outgoing delivery: the users have left or were skipped."""
         for uid in self._roster.those(refused):
             if not self._deliveries.has_outgoing([uid], None):
                 self._campaigns.set_stuck(uid, StuckBy.SENDER, None)
 
     def _by_time(self, record: CampaignRecord, now: Instant) -> bool:
-        """Launch what is scheduled, and close the intake of what has ended."""
+        """Launch a scheduled campaign, or close the intake of a live one, when its time has come."""
         if record.state is CampaignState.SCHEDULED and (record.starts_at or 0) <= now:
             return self.launch(record, now)
         if record.state is CampaignState.LIVE and record.ends_at is not None and record.ends_at <= now:
@@ -219,7 +224,7 @@ class Ticking:
         return False
 
     def launch(self, record: CampaignRecord, now: Instant) -> bool:
-        """Write the launch run, then make the campaign live: nothing is decided before it is."""
+        """Write the launch run, then make the campaign live: nothing is decided before it is live."""
         run = self._planning.start(record, RunKind.LAUNCH, now)
         at = run.as_of
         moved = self._campaigns.move(record, CampaignState.LIVE, launched_at=at, pass_as_of=at, reconciled_at=at)
@@ -229,9 +234,9 @@ class Ticking:
         return moved
 
     def _pay(self, records: Mapping[str, CampaignRecord]) -> int:
-        """Have everybody evaluated in each campaign that changes passed by while its file did not fit its workspace.
+        """Request an evaluation of everybody in each campaign that missed changes while it did not fit its workspace.
 
-        In one that has ended that counts the conversions of then; a paused one waits for its resume.
+        In an ended campaign the evaluation counts the conversions of that time. A paused campaign waits for its resume.
         """
         if self._clock.monotonic() - self._debts_read < DEBTS_EVERY:
             return 0
@@ -250,10 +255,10 @@ class Ticking:
         return count
 
     def _due(self, records: Mapping[str, CampaignRecord], open_runs: list[Run], now: Instant, *, stands: bool) -> int:
-        """A due run for each campaign with a stay that is due; one probe finds that there is none.
+        """Plan a due run for each campaign with a due enrolment; if there is none, one query shows it.
 
-        A campaign whose deliveries flow gets one every `DUE_EVERY`; where campaign time `stands`, whoever has set it
-        waits for what is due, and gets it at once.
+        A campaign whose deliveries flow gets a due run every `DUE_EVERY`. If campaign time `stands`, the person who set
+        it is waiting for what is due, so the campaign gets its run at once.
         """
         at = self._clock.monotonic()
         self._due_began = {uid: began for uid, began in self._due_began.items() if at - began < DUE_EVERY}
@@ -264,7 +269,7 @@ class Ticking:
         while (uid := self._stays.first_due_campaign(now, sorted(leave_out))) is not None:
             leave_out.add(uid)
             if uid not in records:
-                self._stays.clear_due(uid)  # it ended while this stay was being settled
+                self._stays.clear_due(uid)  # the campaign ended while this enrolment was being settled
                 continue
             if uid in self._due_began and not stands:
                 if flowing is None:
@@ -282,7 +287,7 @@ class Ticking:
         return 1
 
     def _undecided(self, open_runs: list[Run]) -> int:
-        """Ring for runs to be planned and runs with nothing open any more, again where a message was lost."""
+        """Enqueue runs that need planning and runs with no open slice, repeatedly in case a message was lost."""
         at = self._clock.monotonic()
         count = 0
         now = self._clock.system_now()
@@ -290,7 +295,7 @@ class Ticking:
             resting = run.failure is not None and run.failure.until > now
             if resting or run.campaign in self._obstacles.unfit:
                 continue
-            fresh = run.id not in self._asked  # of a clock that was killed before it could ask again
+            fresh = run.id not in self._asked  # a clock made it and was killed before it enqueued the run
             if not fresh and at - self._asked.setdefault(run.id, at) < ASK_AGAIN:
                 continue
             self._asked[run.id] = at
@@ -303,10 +308,10 @@ class Ticking:
         return count
 
     def _deliver(self, records: Mapping[str, CampaignRecord], undecided: Set[str], now: Instant) -> int:
-        """Delivering slices for each campaign with something on its way and no such slice open.
+        """Add delivering slices for each campaign that has outgoing deliveries and no open delivering slice.
 
-        A paused one gets them when it is resumed. One that was cancelled gets them when its run over the stays is over
-        (`undecided` are the campaigns with a run): for what the looks have to leave alone.
+        A paused campaign gets them at its resume. A cancelled campaign gets them after the run over its enrolments
+        (`undecided` holds the campaigns with an open run), for the deliveries that evaluations must not touch.
         """
         if not self._deliveries.has_outgoing(None, None):
             return 0
@@ -333,7 +338,7 @@ class Ticking:
         return moved
 
     def _round(self, record: CampaignRecord, now: Instant) -> int:
-        """One round of delivering slices over all users of a campaign."""
+        """Add one round of delivering slices over all users of a campaign."""
         pieces = min(self._planning.pieces(record), self._book.profile(record).in_flight)
         name = f"{stay_prefix(record.workspace, record.uid)}deliver/{self._clock.system_now():015d}"
         self._slices.add(
