@@ -1,8 +1,9 @@
 """The index advisor: which index serves each predicate of each applied campaign, and which one is missing.
 
-A pass needs an index for whom it looks for among all users: the audience, and the crossing sets of a continuous one.
-The exit rule, the goal and the messages' rules are judged on users who are read by key. A predicate that no index
-serves is no error: the cached scan and Elasticsearch answer it, and without them a scan does, at the cost said here.
+A pass needs an index to find users among all users: for the audience, and for the crossing sets of a continuous
+campaign. The exit rule, the goal and the messages' rules are judged on users who are read by key. A predicate that no
+index serves is no error: the cached scan and Elasticsearch answer it, and without them a scan does, at the cost that
+the advice states.
 """
 
 from __future__ import annotations
@@ -22,26 +23,29 @@ from engine.pipeline.book import CampaignBook, Entry
 from engine.predicate.compiled import CompiledPredicate, Crossing
 
 OVER: Final = frozenset({CampaignState.FINISHED, CampaignState.CANCELLED})
-"""Campaigns that look at nobody new any more."""
+"""States in which a campaign evaluates no new users any more."""
 
 WORTH: Final = 0.5
-"""An index that would find more than this share of the users is not advised: reading them in order of key is cheaper
-(`docs/architecture.md`: random reads are half as fast as adjacent ones)."""
+"""The advisor suggests no index that would find more than this share of the users.
+
+Reading the users in order of key is cheaper then (`docs/architecture.md`: random reads are half as fast as adjacent
+ones).
+"""
 
 BY_KEY: Final = "_id_"
 BY_KEY_AND_EVENT: Final = "_id_, user_name_time"
-"""Users read by key, and their events."""
+"""The indexes that serve users read by key, and their events."""
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """One predicate of one campaign.
+    """The advice for one predicate of one campaign.
 
-    `part` says which; `served_by` names the index, list or key range that serves it (None: a scan reads all `users` of
-    the workspace). `reads` is about how many users are read to find it (None: only those who are looked at anyway).
-    `index` is the one that is missing, in order of its keys, and `would_read` about how many users it would leave to
-    read; both None where none would help. `estimated` tells that `users` were not counted. `problem` says why a
-    campaign cannot be read; nothing else is known of it then.
+    `part` names the predicate; `served_by` names the index, list or key range that serves it (None: a scan reads all
+    `users` of the workspace). `reads` is about how many users are read to find the matches (None: only those who are
+    evaluated anyway). `index` is the missing index, in order of its keys, and `would_read` is about how many users
+    would be read with it; both are None if no index would help. `estimated` says that `users` was not counted.
+    `problem` says why the campaign cannot be read; the other facts are unknown then.
     """
 
     workspace: str
@@ -57,7 +61,7 @@ class Advice:
 
     @property
     def text(self) -> str:
-        """One line for people."""
+        """Return the advice as one line for people."""
         if self.problem:
             return f"cannot be read: {self.problem}"
         if self.served_by is not None:
@@ -72,27 +76,27 @@ class Advice:
 
 
 class IndexReads(Protocol):
-    """What is asked of MongoDB."""
+    """The advisor's queries to MongoDB."""
 
     def serving(self, collection: str, query: Mapping[str, Any]) -> Sequence[str]:
-        """The indexes that would serve a filter; none: a scan."""
+        """Return the indexes that would serve a filter; none means a scan."""
 
     def users(self, workspace: str) -> Population:
-        """How many there are, counted where they are few."""
+        """Return how many users the workspace has; small numbers are counted exactly."""
 
     def matching(self, workspace: str, query: Mapping[str, Any], total: int) -> int:
-        """About how many of the `total` users match."""
+        """Return about how many of the `total` users match."""
 
 
 class CampaignReads(Protocol):
-    """Every campaign."""
+    """All campaigns."""
 
     def everything(self) -> list[CampaignRecord]:
-        """By workspace and name."""
+        """Return every campaign, by workspace and name."""
 
 
 class Advising:
-    """Advises; reads a sample of each workspace, and writes nothing."""
+    """Advises on indexes; reads a sample of each workspace, and writes nothing."""
 
     def __init__(self, indexes: IndexReads, campaigns: CampaignReads, book: CampaignBook, clock: Clock) -> None:
         self._indexes = indexes
@@ -103,7 +107,7 @@ class Advising:
         self._totals: dict[str, Population] = {}
 
     def advise(self) -> list[Advice]:
-        """The advice for every campaign that is not over, by workspace and name."""
+        """Return the advice for every campaign that has not ended, by workspace and name."""
         as_of = self._clock.campaign_now()
         self._known.clear()
         self._totals.clear()
@@ -115,7 +119,7 @@ class Advising:
         ]
 
     def _of(self, record: CampaignRecord, as_of: Instant) -> Sequence[Advice]:
-        """The advice for one campaign; one that cannot be read costs only its own."""
+        """Return the advice for one campaign; if it cannot be read, the other campaigns still get theirs."""
         try:
             entry = self._book.of(record)
         except EngineError as error:
@@ -166,7 +170,7 @@ class Advising:
     def _found(
         self, record: CampaignRecord, part: str, query: Mapping[str, Any], by_path: Mapping[str, Mapping[str, Any]]
     ) -> Advice:
-        """What serves a filter on users; where nothing does, the index on the path that leaves the fewest to read."""
+        """Advise on a filter on users: the index that serves it, or the missing index with the fewest users to read."""
         workspace = record.workspace
         users = self._users(workspace)
         serving = self._indexes.serving("users", {"$and": [{"w": workspace}, dict(query)]})
@@ -180,7 +184,7 @@ class Advising:
         return Advice(workspace, record.name, part, None, users, users, ("w", least, "_id"), reads[least])
 
     def _matching(self, workspace: str, query: Mapping[str, Any]) -> int:
-        """As the store tells; many campaigns ask the same."""
+        """Return the store's estimate, cached: many campaigns use the same query."""
         key = (workspace, repr(query))
         if key not in self._known:
             self._known[key] = self._indexes.matching(workspace, query, self._users(workspace))
@@ -193,7 +197,7 @@ class Advising:
 
 
 def paths_of(query: Mapping[str, Any]) -> list[str]:
-    """The document paths that a filter of required conditions names, each once."""
+    """Return the document paths that a filter of required conditions names, each once."""
     paths: dict[str, None] = {}
     for key, asked in query.items():
         if key == "$and":

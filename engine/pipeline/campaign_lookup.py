@@ -1,4 +1,4 @@
-"""Finds a campaign by its name, without anything that works on campaigns."""
+"""Find a campaign by its name, without importing anything that works on campaigns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from engine.pipeline.ports import CampaignStore
 
 
 def find_campaign(campaigns: CampaignStore, name: str, workspace: str | None = None) -> CampaignRecord:
-    """The campaign of that name. Raises `NotFound`, or `WrongCall` where several workspaces have one."""
+    """Return the campaign with this name. Raises `NotFound`, or `WrongCall` if several workspaces have one."""
     found = campaigns.named(name, workspace)
     if not found:
         raise NotFound(f"there is no campaign {name}", remedy="tidegate campaign list shows them")

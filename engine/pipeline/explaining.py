@@ -1,4 +1,4 @@
-"""Explain one user in one campaign: what a look would decide now, why, and when the next one is."""
+"""Explain one user in one campaign: the decision of an evaluation now, its reason, and the time of the next one."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ _EXITS = {
 class Explanation:
     """Why a user did or did not get a message.
 
-    `now` says in a sentence what a look at `as_of` decides, `next_look` when it is looked at next by time (None: only a
-    change of the user or the next pass brings one). `audience` holds each leaf of the audience with its data, `stays`
-    every stay with its deliveries. `address` says why no mail reaches the user at present; empty where it would.
+    `now` says in a sentence what an evaluation at `as_of` decides. `next_look` is when time brings the next evaluation
+    (None: only a change of the user or the next pass does). `audience` holds each leaf of the audience with its data,
+    `stays` every enrolment with its deliveries. `address` says why mail does not reach the user at present; it is empty
+    if mail does.
     """
 
     record: CampaignRecord
@@ -59,7 +60,7 @@ STUCK: Final = "the campaign is stuck, and nothing is promised until that is men
 
 
 class Explaining:
-    """The use case behind `explain CAMPAIGN USER`."""
+    """Explains a user for the command `explain CAMPAIGN USER`."""
 
     def __init__(
         self,
@@ -78,7 +79,7 @@ class Explaining:
         self._clock = clock
 
     def run(self, record: CampaignRecord, user_id: str) -> Explanation:
-        """Explain the user of this id, also one that was deleted. Raises `NotFound` where there never was one."""
+        """Explain the user with this id, even a deleted one. Raises `NotFound` if there never was such a user."""
         as_of = self._clock.campaign_now()
         key = user_key(record.workspace, user_id)
         documents = self._users.read_keys([key])
@@ -117,14 +118,14 @@ class Explaining:
     def _unfit(
         self, record: CampaignRecord, user_id: str, document: Document, as_of: Instant, reason: str
     ) -> Explanation:
-        """What is known without the campaign's rules, which cannot be read."""
+        """Explain without the campaign's rules, because its file does not fit its workspace."""
         known, now = not document.get("deleted"), f"{STUCK}: {reason}"
         stays = self._stays.all_of(record.uid, user_key(record.workspace, user_id))
         return Explanation(record, user_id, as_of, known, False, now, None, (), stays)
 
 
 def unreachable(suppressions: SuppressionStore, workspace: str, document: Document) -> str:
-    """Why no mail reaches a user, as the deliver step would find it; empty where one does, or the user is deleted."""
+    """Return why the deliver step would skip a user's mail; empty if it would not, or if the user is deleted."""
     if document.get("deleted") or document.get("unsubscribed") is True:
         return "" if document.get("deleted") else f"unsubscribed: mails are skipped ({SkipReason.SUPPRESSED})"
     recipient = recipient_of(document)
@@ -141,7 +142,7 @@ def unreachable(suppressions: SuppressionStore, workspace: str, document: Docume
 
 
 def _stands(record: CampaignRecord) -> bool:
-    """Whether nobody is evaluated, whatever is due."""
+    """Return whether the campaign evaluates nobody at present, even if enrolments are due."""
     return record.state is CampaignState.PAUSED or record.stuck is not None
 
 
@@ -191,7 +192,7 @@ def _outside(campaign: CompiledCampaign, facts: Facts, stay: Enrolment | None, a
 
 
 def _converting(campaign: CompiledCampaign, stay: Enrolment, as_of: Instant) -> str:
-    """Until when a conversion of an ended stay is counted."""
+    """Return until when the campaign counts a conversion of an ended enrolment, as the end of a sentence."""
     if campaign.goal is None or stay.converted_at is not None:
         return ""
     closes = campaign.goal.closes(stay.entered_at)

@@ -1,4 +1,4 @@
-"""Finish: a run is decided when it is fully planned and no slice of it is open; a campaign when its numbers add up."""
+"""Finish runs and campaigns: a run when it is planned and has no open slice, a campaign when its counts add up."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from engine.pipeline.sources import RateStore
 from engine.telemetry.events import emit
 
 PASSING: Final = frozenset({RunKind.LAUNCH, RunKind.PASS, RunKind.RESUME, RunKind.RECONCILE})
-"""Runs after which everybody whom time has let in up to their `as_of` was looked at."""
+"""Runs after whose end every user whom time has let in up to their `as_of` has been evaluated."""
 
 
 class Finishing:
-    """The use case behind the actor `finish_run`, and the test of a campaign's end."""
+    """Ends runs for the actor `finish_run`, and finishes campaigns."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Finishing:
         rates: RateStore,
         converts_until: Callable[[CampaignRecord], Instant | None],
     ) -> None:
-        """`converts_until`: until when conversions are counted in a campaign that finishes (`Converting.until`)."""
+        """`converts_until` returns until when a campaign that finishes counts conversions (`Converting.until`)."""
         self._rates = rates
         self._converts_until = converts_until
         self._runs = runs
@@ -49,9 +49,10 @@ class Finishing:
         self._name_of = name_of
 
     def run(self, run_id: str) -> bool:
-        """End a run whose slices are all closed; safe to call twice, early, or for a run that is gone.
+        """End a run whose slices are all closed. Safe to call twice, early, or for a run that is gone.
 
-        It is decided, and what made it necessary is done; or dropped, where a slice of it was.
+        The run becomes `decided`, and the campaign notes the evaluation that it carried out. If one of its slices was
+        dropped, the run becomes `dropped` instead.
         """
         run = self._runs.get(run_id)
         if run is None or run.state is not RunState.RUNNING or self._slices.has_open(run_id):
@@ -93,7 +94,7 @@ class Finishing:
         return True
 
     def _drop(self, run: Run, results: Counter[str], dropped: int) -> bool:
-        """End a run of which `dropped` slices were dropped; what the others did is kept, and nothing is marked done."""
+        """End a run of which `dropped` slices were dropped; keep the other results, mark no evaluation as done."""
         if not self._runs.move(run, RunState.DROPPED, results):
             return False
         emit(
@@ -109,7 +110,7 @@ class Finishing:
         return True
 
     def campaign(self, record: CampaignRecord) -> bool:
-        """Finish a one-off or draining campaign when nothing of it is open; gives whether it did."""
+        """Finish a one-off or draining campaign when it has no open work; return whether it finished."""
         one_off_live = record.state is CampaignState.LIVE and record.kind == "one_off"
         if not one_off_live and record.state is not CampaignState.DRAINING:
             return False
@@ -122,7 +123,8 @@ class Finishing:
         if not self._campaigns.move(record, CampaignState.FINISHED, exactly=True, **ended):
             return False
         passage("campaign.finished")
-        if until is None:  # else time may bring conversions: what is due is evaluated, and nothing else comes of it
+        # If `until` is set, time may bring conversions: due enrolments are evaluated for those alone.
+        if until is None:
             self._stays.clear_due(record.uid)
         emit("campaign.finished", workspace=record.workspace, campaign=record.name, campaign_uid=record.uid)
         return True

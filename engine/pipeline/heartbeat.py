@@ -1,4 +1,4 @@
-"""Says every few seconds that this process is alive, and which lanes it serves."""
+"""Report every few seconds that this process is alive, and which lanes it serves."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from engine.measuring import new_process_id
 from engine.telemetry.events import emit
 
 EVERY: Final = 3.0
-"""Seconds between two heartbeats: one small write each, and three may be lost before anybody warns."""
+"""Seconds between two heartbeats: one small write each, and three may get lost before anybody warns."""
 
 
 class HeartbeatStore(Protocol):
-    """Where heartbeats are kept."""
+    """Storage of heartbeats."""
 
     def beat(self, identity: str, process: str, lanes: Iterable[str]) -> None:
-        """Say that a process is alive."""
+        """Record that a process is alive."""
 
     def gone(self, identity: str) -> None:
-        """Say that it has ended."""
+        """Record that a process has ended."""
 
 
 class Heartbeat:
-    """The heartbeat of this process, once started; `outages` are what a store raises that is away."""
+    """The heartbeat of this process, once started; `outages` are the exceptions of a store that is unavailable."""
 
     def __init__(self, store: Callable[[], HeartbeatStore], outages: tuple[type[BaseException], ...]) -> None:
         self._store = store
@@ -35,12 +35,12 @@ class Heartbeat:
         self._failed = False
 
     def start(self, process: str, lanes: Callable[[], Iterable[str]] = tuple) -> None:
-        """Beat from now on: `process` is the type of this process, `lanes` tells what it serves at the moment."""
+        """Start the heartbeat: `process` is the type of this process, `lanes` returns the lanes that it serves now."""
         self._thread = threading.Thread(target=self._run, args=(process, lanes), name="heartbeat", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Say that this process has ended; safe twice, and before a start."""
+        """Stop, and record that this process has ended. Safe to call twice, and before a start."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._stop.set()
@@ -53,7 +53,7 @@ class Heartbeat:
         self._try(process, lambda: self._store().gone(self._id))
 
     def _try(self, process: str, step: Callable[[], None]) -> None:
-        """Do it; what is away is away for others too, who say so, and anything else is said once."""
+        """Run `step`; ignore outages, which other parts of the process report, and emit any other failure once."""
         try:
             step()
         except self._outages:

@@ -1,6 +1,6 @@
-"""The letter of a message: its texts, and who it is from.
+"""Build the letter of a message: its texts and its sender.
 
-A message's word goes before its campaign's, that before the workspace's, and that before the settings'.
+A message's setting overrides its campaign's, that overrides the workspace's, and that overrides the engine's settings.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from engine.channels.template_errors import TemplateFailed
 from engine.domain.template import KeptTexts, Origin, Snippet
 
 LONGEST_REASON: Final = 200
-"""Characters of the reason of a failure: it is kept with each delivery, and reports group by it."""
+"""Characters of a failure's reason: each delivery stores it, and reports group by it."""
 
 
 def letter_of(loaded: LoadedCampaign, campaign: str, message: Message, bounces: str = "") -> Letter:
-    """The letter of a message; `bounces` is the envelope sender where neither campaign nor workspace names one."""
+    """Return the letter of a message; `bounces` is the envelope sender if neither campaign nor workspace names one."""
     file, catalogue = loaded.file, loaded.catalogue
     own = catalogue.sender
     return Letter(
@@ -41,7 +41,7 @@ def letter_of(loaded: LoadedCampaign, campaign: str, message: Message, bounces: 
 
 
 def sender_of(loaded: LoadedCampaign, message: Message) -> Sender | None:
-    """Who a message is from; None where nobody says an address."""
+    """Return the sender of a message; None if no level names an address."""
     own = loaded.catalogue.sender
     name, address = (own.name, own.address) if own is not None else ("", "")
     for word in (loaded.file.sender, message.sender):
@@ -60,18 +60,18 @@ def _reply_to(loaded: LoadedCampaign, message: Message) -> Sender | None:
 
 
 def _headers(campaigns: Mapping[str, str], messages: Mapping[str, str]) -> dict[str, str]:
-    """The headers of both; a name is the same whatever its case."""
+    """Merge the headers of campaign and message; the message's win, and names match in any case."""
     ours = {name.lower() for name in messages}
     return {name: text for name, text in campaigns.items() if name.lower() not in ours} | dict(messages)
 
 
 def failure_reason(failure: TemplateFailed, mailing: Mailing, texts: KeptTexts, message: str) -> str:
-    """Why a mail cannot be made, as a delivery keeps it: file, line and cause, and nothing of the user."""
+    """Return why a mail cannot be made, as a delivery stores it: file, line and cause, without data of the user."""
     return f"template: {failure_place(failure, mailing, texts, message)}: {failure.problem}"[:LONGEST_REASON]
 
 
 def failure_place(failure: TemplateFailed, mailing: Mailing, texts: KeptTexts, message: str) -> str:
-    """The file (or part of the campaign file) and the line in which a template failed."""
+    """Return the file (or the part of the campaign file) and the line in which a template failed."""
     part = mailing.part_of(failure)
     if part:
         origin = texts.origins.get((message, part)) or texts.origins.get(("", part)) or Origin(f"{message}.{part}")

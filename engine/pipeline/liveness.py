@@ -1,4 +1,4 @@
-"""Is anybody there to do the work? Asked of the stores, so a process on another machine counts."""
+"""Check that processes are alive to do the work. It asks the stores, so a process on another machine counts."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from engine.domain.processes import Seen
 from engine.pipeline import clockwork, following
 
 WITHIN: Final = timedelta(seconds=10)
-"""Who was not heard of for so long counts as gone."""
+"""A process that has not reported for this long counts as gone."""
 
 
 class SeenStore(Protocol):
-    """Who was heard of lately."""
+    """The heartbeats of processes."""
 
     def seen(self) -> list[Seen]:
-        """The processes of the last hour."""
+        """Return the processes of the last hour."""
 
 
 class HeldLeases(Protocol):
-    """Who holds what."""
+    """The named leases that processes hold."""
 
     def held_for(self, name: str) -> timedelta | None:
-        """How long a lease still lasts; negative when it ran out, None where nobody holds it."""
+        """Return how long a lease still lasts; negative after it ran out, None if nobody holds it."""
 
 
 class Liveness:
-    """Tells which processes are alive, and what is missing."""
+    """Reports which processes are alive, and which are missing."""
 
     def __init__(self, processes: SeenStore, leases: HeldLeases) -> None:
         self._processes = processes
         self._leases = leases
 
     def alive(self) -> list[Seen]:
-        """The processes that said lately that they are alive."""
+        """Return the processes that have recently reported that they are alive."""
         return [one for one in self._processes.seen() if one.ago <= WITHIN]
 
     def missing(self, lanes: Iterable[str]) -> list[str]:
-        """What has not been alive for `WITHIN` of the clock, the feed and a worker of each of `lanes`, in words.
+        """Return, in words, what has not been alive for `WITHIN`: the clock, the feed, a worker of each of `lanes`.
 
-        Clock and feed are judged by their leases, which their own loops renew: a thread that hangs does not.
+        The leases of clock and feed decide, because their own loops renew them: a thread that hangs does not.
         """
         lost = [
             f"no {name}"

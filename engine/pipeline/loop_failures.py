@@ -1,4 +1,4 @@
-"""Tells what the loops of a process cannot do: durably, and gone as soon as they work again."""
+"""Record durably which loops of a process fail; a record goes away as soon as its loop works again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.failure_text import reason_of
 from engine.pipeline.ports import FailureStore
 
 WRITTEN: Final = 2.0
-"""Seconds between two notes of one loop: a loop that fails many times in a second writes one document."""
+"""Seconds between two notes of one loop: a loop that fails many times a second writes one document."""
 
 
 @dataclass(slots=True)
@@ -24,7 +24,7 @@ class _Noted:
 
 
 class LoopFailures:
-    """The failures of one process. `outages` are what the store raises that does not answer: they are not noted."""
+    """The loop failures of one process; `outages`, the exceptions of a store that does not answer, are not noted."""
 
     def __init__(
         self, process: str, store: Callable[[], FailureStore], clock: Clock, outages: tuple[type[BaseException], ...]
@@ -39,7 +39,7 @@ class LoopFailures:
 
     @contextmanager
     def attempt(self, loop: str) -> Iterator[None]:
-        """Note whether what the block does failed, and raise that again."""
+        """Note whether the block fails, and raise its exception again."""
         try:
             yield
         except Exception as error:
@@ -48,7 +48,7 @@ class LoopFailures:
         self.worked(loop)
 
     def failed(self, loop: str, error: BaseException | str) -> None:
-        """Note that a loop failed; where the store does not answer, the next failure tells it."""
+        """Note that a loop failed; if the store does not answer, a later failure is noted instead."""
         reason = error if isinstance(error, str) else reason_of(error)
         with self._lock:
             noted = self._noted.setdefault(loop, _Noted())
@@ -64,7 +64,7 @@ class LoopFailures:
             return
 
     def worked(self, loop: str) -> None:
-        """Note that a loop works; costs nothing while it did before, too."""
+        """Note that a loop works; costs nothing if it worked before."""
         if loop in self._clean:
             return
         try:

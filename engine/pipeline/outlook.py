@@ -1,4 +1,4 @@
-"""Look ahead and back: what a launch would do (`campaign plan`), and what a campaign has done (`campaign report`)."""
+"""Look ahead and back: the effect of a launch (`campaign plan`), and the results so far (`campaign report`)."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ PAGE: Final = 5_000
 RUNS_SHOWN: Final = 20
 
 COUNTED_UP_TO: Final = 250_000
-"""Users of a workspace up to which a plan counts them; some 0.2 s."""
+"""Largest workspace whose users a plan counts; counting takes some 0.2 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a launch now would do.
+    """The effect of a launch now.
 
-    `audience` users match of the `users` in the workspace, which may be an estimate; `counted` says how the audience
-    was found. `chosen` is the access path with its reason and those that were not taken, `reads_events` whether events
-    must be read; `slices` and `batch` how the work is cut.
+    `audience` users match out of the `users` in the workspace, which may be an estimate; `counted` says how the
+    audience was found. `chosen` holds the access path with its reason and the rejected paths. `reads_events` says
+    whether the launch must read events; `slices` and `batch` say how the work is cut.
     """
 
     as_of: Instant
@@ -56,12 +56,12 @@ class Plan:
 
     @property
     def share(self) -> float | None:
-        """The share of the users that match; None where there are none."""
+        """Return the share of the users that match; None if the workspace has no users."""
         return self.audience / self.users.users if self.users.users else None
 
 
 class Outlook:
-    """Plans and reports."""
+    """Plans launches and reports on campaigns."""
 
     def __init__(
         self,
@@ -87,9 +87,10 @@ class Outlook:
         self._clock = clock
 
     def plan(self, record: CampaignRecord, path: AccessPath | None = None) -> Plan:
-        """What a launch of the campaign now would do; `path` is the access path that it is to take.
+        """Return the effect of a launch of the campaign now; `path` is the access path that the launch must take.
 
-        Where Elasticsearch cannot count the audience exactly, or is behind, every user of the workspace is read once.
+        If Elasticsearch cannot count the audience exactly, or is behind, the plan reads every user of the workspace
+        once.
         """
         entry = self._book.of(record)
         as_of = self._clock.campaign_now()
@@ -125,14 +126,14 @@ class Outlook:
         )
 
     def capacity(self, planned: Plan, within: timedelta) -> tuple[Capacity, Capacity]:
-        """The workers that decide and those that send, for a launch that is done `within` a time; by measured rates."""
+        """Return the deciding and the sending workers for a launch that finishes `within` a time, by measured rates."""
         policies = self._book.policies
         deciding = capacity(planned.chosen.estimate.seconds, within, policies.workers(planned.lane))
         sending = planned.audience * (1 - planned.holdout) / self._rates.read().send
         return deciding, capacity(sending, within, policies.workers(planned.deliver_lane))
 
     def report(self, record: CampaignRecord) -> Report:
-        """The counts of a campaign, computed from its enrolments, and both identities checked."""
+        """Return the counts of a campaign, computed from its enrolments; check that both sums add up."""
         prefix = stay_prefix(record.workspace, record.uid)
         counts = self._counts.of(prefix)
         failures = tuple(self._counts.failures(prefix))
@@ -143,7 +144,10 @@ class Outlook:
         return Report(record, counts, stays and decided, runs, messages(record, counts), told, failures)
 
     def _judged(self, entry: Entry, as_of: Instant) -> tuple[int, int]:
-        """The audience, judged in Python page by page, and of how many users; events where nothing else decides."""
+        """Return how many users match and how many there are, judging in Python page by page.
+
+        It reads events only for users whose row does not decide.
+        """
         audience = entry.compiled.audience
         read, first, count, living = entry.catalogue.row, "", 0, 0
         while True:

@@ -1,8 +1,8 @@
-"""Plan the runs that carry out what edits, resumes and cancels made necessary.
+"""Plan the runs for the evaluations that edits, resumes and cancels require.
 
-The command only raises the campaign's `evaluation_wanted`, in the write that is the command; the clock plans from that
-mark, and a run that is decided as a whole takes it away (`engine.pipeline.finishing`). So neither a kill between two
-writes nor a run whose slices were dropped can lose the evaluation: what was not done is planned again.
+A command only raises the campaign's `evaluation_wanted`, in the one write that it makes. The clock plans from that
+mark, and a run that is decided as a whole clears it (`engine.pipeline.finishing`). So neither a kill between two writes
+nor a run whose slices were dropped can lose the evaluation: the clock plans again what was not done.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from engine.telemetry.events import emit
 
 
 def owing(record: CampaignRecord) -> bool:
-    """Whether the clock has an evaluation to plan, or waits for one; a paused campaign's is planned at its resume.
+    """Return whether the clock has an evaluation to plan or wait for; a paused campaign's waits for its resume.
 
-    One that has ended owes what was not counted while its file did not fit, as long as conversions are counted in it.
+    An ended campaign that still counts conversions owes those that it missed while its file did not fit.
     """
     return (record.state in LOOKED_AT or record.converting) and record.evaluation_owed
 
 
 def wanted_runs(record: CampaignRecord, open_runs: Sequence[Run]) -> list[RunKind]:
-    """The kinds of runs to be made so that everything that is owed is on its way; `open_runs` are the campaign's.
+    """Return the kinds of runs to make so that every owed evaluation is on its way, given the campaign's `open_runs`.
 
-    While the launch run is open it alone lets users in: who else may enter is evaluated after it.
+    While the launch run is open, it alone lets users in: anybody else who may enter is evaluated after it.
     """
     current = [run for run in open_runs if run.evaluation >= record.evaluation_wanted]
     enrolled = record.enrolled_owed and not any(run.kind in OF_ENROLLED for run in current)
@@ -49,7 +49,7 @@ def wanted_runs(record: CampaignRecord, open_runs: Sequence[Run]) -> list[RunKin
 
 
 class OwedEvaluations:
-    """Plans owed evaluations; before one that a resume wants, drops what nobody works on of the runs before it."""
+    """Plans owed evaluations; before one for a resume, it drops the unclaimed slices of earlier runs."""
 
     def __init__(
         self, roster: Roster, runs: RunStore, slices: SliceStore, planning: Planning, finishing: Finishing
@@ -61,7 +61,7 @@ class OwedEvaluations:
         self._finishing = finishing
 
     def run(self, open_runs: Sequence[Run], now: Instant, *, without: Collection[str] = ()) -> list[Run]:
-        """Make the runs that are owed; gives those to be planned. `without` are uids of campaigns that wait."""
+        """Create the runs that are owed; return those to plan. `without` holds uids of campaigns to leave out."""
         records = {uid: record for uid, record in self._roster.those(owing).items() if uid not in without}
         if not records:
             return []
@@ -80,10 +80,10 @@ class OwedEvaluations:
         return [run for run in made if run.state is RunState.PLANNING]
 
     def _drop(self, run: Run, record: CampaignRecord) -> None:
-        """Drop the slices that nobody holds; with the last open one the run itself ends."""
+        """Drop the run's unclaimed slices; the run itself ends with its last open slice."""
         self._slices.drop_unclaimed(run.id)
         if self._slices.has_open(run.id):
-            return  # it ends as dropped when those who hold the others have closed them
+            return  # it ends as dropped when the holders of the other slices have closed them
         if run.state is RunState.RUNNING:
             self._finishing.run(run.id)
         elif self._runs.move(run, RunState.DROPPED):

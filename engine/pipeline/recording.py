@@ -1,4 +1,4 @@
-"""Keeps what a process measures: written now and then and at its end, never in the way of the work."""
+"""Store the measurements of a process at intervals and at its end, without delaying its work."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from engine.measuring import MEASUREMENTS, Measurements, Stretch, new_process_id
 from engine.telemetry.events import emit
 
 EVERY: Final = 10.0
-"""Seconds between two writes: one small document a process, and only where something was measured."""
+"""Seconds between two writes: one small document per process, and only if something was measured."""
 
 STRETCH: Final = 3_600_000
-"""Milliseconds after which counting begins anew in a document of its own: the latest hours can be told apart."""
+"""Milliseconds after which counting starts anew in a new document, so that the latest hours can be shown separately."""
 
 
 class StretchStore(Protocol):
-    """Where stretches are kept."""
+    """Storage of stretches."""
 
     def write(self, stretch: Stretch) -> None:
-        """Put it in the place of what was written of the same stretch."""
+        """Replace what was stored of the same stretch."""
 
 
 class Recording:
     """Writes the measurements of this process, once started.
 
-    `store` is asked for at the first write; `tuner` is the process's; `outages` are what a store raises that is away.
+    The first write calls `store`. `tuner` is the process's batch tuner. `outages` are the exceptions of a store that is
+    unavailable.
     """
 
     def __init__(
@@ -54,13 +55,16 @@ class Recording:
         self._thread: threading.Thread | None = None
 
     def start(self, process: str) -> None:
-        """Write from now on, every `EVERY` seconds; `process` is the type of this process (`fast`)."""
+        """Start to write every `EVERY` seconds; `process` is the type of this process (`fast`)."""
         self._process = process
         self._thread = threading.Thread(target=self._run, name="recording", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what is left, and end; safe twice, and before a start. A store that is away is not waited for long."""
+        """Write the remaining measurements and stop. Safe to call twice, and before a start.
+
+        It does not wait long for a store that is unavailable.
+        """
         thread, self._thread = self._thread, None
         if thread is not None:
             self._stop.set()
@@ -68,7 +72,7 @@ class Recording:
             self._tell()
 
     def write(self) -> bool:
-        """Write what was measured so far, and begin anew after an hour; False where nothing was. Raises outages."""
+        """Write the measurements so far; after an hour, start anew. Return False if there are none. Raises outages."""
         with self._writing:
             if self._measurements.calls == self._written:
                 return False
@@ -80,7 +84,7 @@ class Recording:
             if over:
                 self._number, self._began = self._number + 1, now
             self._store().write(stretch)
-            self._written = self._measurements.calls  # the write itself is measured, and is no reason for another
+            self._written = self._measurements.calls  # the write itself is measured, but must not cause another write
             return True
 
     def _run(self) -> None:
@@ -91,6 +95,6 @@ class Recording:
         try:
             self.write()
         except self._outages:
-            return  # what was counted so far is written next time
+            return  # the next write includes these counts
         except Exception as error:  # noqa: BLE001 - statistics must never end a process
             emit("engine.failed", process=self._process, reason=type(error).__name__, error=error)

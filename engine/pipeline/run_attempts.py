@@ -1,4 +1,4 @@
-"""Plan and close runs, and note what fails: a run that cannot be planned rests, and its campaign says why."""
+"""Plan and close runs and record failures: a failing run rests, and its campaign shows the reason."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from engine.pipeline.ports import RunStore
 from engine.telemetry.events import emit
 
 LONGEST_REST: Final = 15.0
-"""Seconds for which a run that fails again and again rests at most: what a person has mended goes on soon."""
+"""Longest rest of a run that keeps failing, in seconds: it goes on soon after a person has fixed the cause."""
 
 
 class RunAttempts:
-    """The use case behind the actors `plan_run` and `finish_run`.
+    """Plans and ends runs for the actors `plan_run` and `finish_run`.
 
-    What they raise is noted with the run, from which the clock asks again after a back-off; `outages`, for which no
-    run is to blame, are raised.
+    It records an exception with the run, and the clock enqueues the run again after a back-off. It raises `outages`: no
+    run is to blame for them.
     """
 
     def __init__(
@@ -38,11 +38,11 @@ class RunAttempts:
         self._outages = outages
 
     def plan(self, run_id: str) -> None:
-        """Cut a run into slices; one that has none is closed at once. Safe to call twice, late, or for nothing."""
+        """Cut a run into slices; close a run that has none at once. Safe to call twice, late, or for a missing run."""
         self._attempt(run_id, lambda: self._planning.run(run_id) and self._finishing.run(run_id))
 
     def finish(self, run_id: str) -> None:
-        """Decide a run whose slices are all closed; safe to call twice, early, or for nothing."""
+        """Decide a run whose slices are all closed. Safe to call twice, early, or for a missing run."""
         self._attempt(run_id, lambda: self._finishing.run(run_id))
 
     def _attempt(self, run_id: str, do: Callable[[], object]) -> None:
@@ -50,7 +50,7 @@ class RunAttempts:
             do()
         except self._outages:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the run says so and is tried again
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run records it and is tried again
             self._failed(run_id, error)
 
     def _failed(self, run_id: str, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""What `tidegate stats` tells: the named queries, the batch sizes, and what each campaign's messages cost in looks."""
+"""The figures of `tidegate stats`: named queries, batch sizes, and evaluations per message of each campaign."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from engine.measuring import DIGITS, LONGEST, Figure, Stretch, Worst
 from engine.pipeline.book import CampaignBook
 
 SAMPLED: Final = 20_000
-"""Stays of a campaign that the inactivity advice reads: the first by hash, which is a random sample of its users."""
+"""Enrolments that the inactivity advice reads per campaign: the first by hash, a random sample of its users."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueryStatistics:
-    """One named query over all processes; durations in seconds, each within 1 %, the worst exact."""
+    """One named query over all processes; durations are in seconds, each within 1 %, the worst exact."""
 
     name: str
     calls: int
@@ -39,7 +39,7 @@ class QueryStatistics:
 class SizeStatistics:
     """One candidate of one query's batch size over all processes.
 
-    `median` and `p95` are seconds per user in the latest batches; `chosen` of `processes` use it now.
+    `median` and `p95` are seconds per user in the latest batches; `chosen` out of `processes` use this size now.
     """
 
     query: str
@@ -54,10 +54,11 @@ class SizeStatistics:
 
 @dataclass(frozen=True, slots=True)
 class CampaignStatistics:
-    """What a campaign's decided runs cost, those of the last week and its launch.
+    """The cost of a campaign's decided runs: those of the last week, and its launch.
 
-    `looked_at` users for `chosen` messages, the holdout's included; `window` is its inactivity window, `advice` the one
-    that its enrolments advise (`engine.inactivity`; None: too little evidence) from `stretches` quiet stretches.
+    The runs evaluated `looked_at` users and chose `chosen` messages, including those of the holdout. `window` is the
+    campaign's inactivity window; `advice` is the window that its enrolments suggest (`engine.inactivity`; None: too
+    little evidence), from `stretches` quiet stretches.
     """
 
     record: CampaignRecord
@@ -69,56 +70,57 @@ class CampaignStatistics:
 
     @property
     def each(self) -> float | None:
-        """Users looked at per message; None where no message was chosen."""
+        """Return users evaluated per message; None if no message was chosen."""
         return self.looked_at / self.chosen if self.chosen else None
 
 
 @dataclass(frozen=True, slots=True)
 class CacheStatistics:
-    """What readers of the user cache were given: users in all, and those of them that had to be read from MongoDB."""
+    """Users that readers of the user cache got, and how many of them had to be loaded from MongoDB."""
 
     read: int
     loaded: int
 
     @property
     def hit_rate(self) -> float | None:
-        """The share of users that came from the cache; None where nobody was read.
+        """Return the share of users that came from the cache; None if nobody was read.
 
-        A process that died between a load and the read's own measurement may have told of more loads than reads.
+        Never negative: a process that died between a load and the measurement of its read may have recorded more loads
+        than reads.
         """
         return max(0.0, 1 - self.loaded / self.read) if self.read else None
 
 
 class StretchReads(Protocol):
-    """What processes wrote."""
+    """The measurements that processes have written."""
 
     def since(self, earliest: Instant) -> list[Stretch]:
-        """The stretches written since then."""
+        """Return the stretches written since `earliest`."""
 
 
 class RunResults(Protocol):
-    """What the decided runs of campaigns carry."""
+    """The results of decided runs."""
 
     def results_of(self, campaigns: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
-        """Uid to the sums of the results of its decided runs."""
+        """Return the summed results of the decided runs of each campaign, by uid."""
 
 
 class QuietStretches(Protocol):
     """Quiet stretches in the enrolments."""
 
     def quiet_stretches(self, prefix: str, limit: int) -> dict[int, int]:
-        """Days, rounded up, to how many there were."""
+        """Return the number of quiet stretches by length in days, rounded up."""
 
 
 class CampaignReads(Protocol):
-    """Every campaign."""
+    """All campaigns."""
 
     def everything(self) -> list[CampaignRecord]:
-        """By workspace and name."""
+        """Return every campaign, by workspace and name."""
 
 
 class Statistics:
-    """Reads what was measured and what the runs carry, and puts it together."""
+    """Combines the measurements with the results of runs."""
 
     def __init__(
         self,
@@ -137,11 +139,11 @@ class Statistics:
         self._clock = clock
 
     def measured(self, within: timedelta) -> list[Stretch]:
-        """The stretches written within the last while."""
+        """Return the stretches written within the last `within`."""
         return self._stretches.since(self._clock.system_now() - millis(within))
 
     def campaigns(self, limit: int, workspace: str | None = None) -> list[CampaignStatistics]:
-        """The campaigns that look at most users per message, at most `limit`; those without a message come first."""
+        """Return up to `limit` campaigns, most evaluations per message first; before them, those without a message."""
         records = {
             one.uid: one for one in self._campaigns.everything() if workspace is None or one.workspace == workspace
         }
@@ -165,12 +167,12 @@ class Statistics:
 
 
 def _messages(results: Mapping[str, int]) -> int:
-    """Messages that the runs chose, those of the holdout among them: they are a look's yield all the same."""
+    """Return the number of chosen messages, including the holdout's: evaluations yield those as well."""
     return results.get("chosen", 0) + results.get("holdout", 0)
 
 
 def queries(stretches: Iterable[Stretch]) -> list[QueryStatistics]:
-    """The named queries of all stretches together, by name."""
+    """Merge the named queries of all stretches, by name."""
     parts: dict[str, list[Figure]] = {}
     for stretch in stretches:
         for figure in stretch.figures:
@@ -179,7 +181,7 @@ def queries(stretches: Iterable[Stretch]) -> list[QueryStatistics]:
 
 
 def cached(asked: Iterable[QueryStatistics]) -> CacheStatistics:
-    """What the named queries tell of the user cache."""
+    """Return the user cache's figures from the named queries."""
     documents = {one.name: one.documents for one in asked}
     return CacheStatistics(documents.get("cache.read", 0), documents.get("cache.load", 0))
 
@@ -189,7 +191,7 @@ def _merged(name: str, figures: Sequence[Figure]) -> QueryStatistics:
     for figure in figures:
         durations.decode_and_add(figure.durations)
     worst = max((one.worst for one in figures), key=lambda worst: worst.seconds)
-    # A histogram tells the upper edge of a bucket, which may lie a little above the longest that was measured.
+    # A histogram returns the upper edge of a bucket, which may lie a little above the longest measured duration.
     median, p95, p99 = (min(durations.get_value_at_percentile(share) / 1e6, worst.seconds) for share in (50, 95, 99))
     calls, failed, documents = (sum(column) for column in zip(*map(_sums, figures), strict=True))
     return QueryStatistics(name, calls, failed, documents, median, p95, p99, worst)
@@ -200,7 +202,10 @@ def _sums(figure: Figure) -> tuple[int, int, int]:
 
 
 def sizes(stretches: Sequence[Stretch]) -> list[SizeStatistics]:
-    """The batch tuners' evidence of all processes together: each one's latest word counts, as it holds the earlier."""
+    """Merge the batch tuners' evidence of all processes.
+
+    Only each writer's latest stretch counts, because it includes the earlier evidence.
+    """
     latest = {stretch.writer: stretch for stretch in stretches}
     parts: dict[tuple[str, int], list[Evidence]] = {}
     for stretch in latest.values():

@@ -1,4 +1,4 @@
-"""The labels of what is told, and one line for each delivery at its end."""
+"""Labels of log events, and one event for each delivery that ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.telemetry.events import emit, emit_each
 
 
 def tell(entry: Entry, ended: Sequence[Delivery], end: Settled | Retry, *, channel: str) -> None:
-    """Tell how deliveries ended that came to one end, or that they are tried again: one line each."""
+    """Emit one event for each delivery that got the same end, or that will be tried again."""
     alike: dict[tuple[str, Instant, str | None, int], list[Delivery]] = {}
     for one in ended:
         alike.setdefault((one.message, one.chosen_at, one.slice, one.attempts), []).append(one)
@@ -48,7 +48,7 @@ def tell(entry: Entry, ended: Sequence[Delivery], end: Settled | Retry, *, chann
 
 
 class EndedDelivery(NamedTuple):
-    """A delivery that was settled without a sender: of the stay `id` of a user (user key)."""
+    """A delivery that was settled without a sender; `id` names its enrolment, `user` is a user key."""
 
     id: str
     user: str
@@ -58,7 +58,7 @@ class EndedDelivery(NamedTuple):
 
 
 def tell_ends(workspace: str, campaign: str, uid: str, ended: Iterable[EndedDelivery]) -> None:
-    """Tell which deliveries ended without a sender (holdout, exited, poison, ...): one line each, as of any other."""
+    """Emit one usual event for each delivery that ended without a sender (holdout, exited, poison, ...)."""
     alike: dict[tuple[Settled, Instant, str | None], list[EndedDelivery]] = {}
     for one in ended:
         alike.setdefault((one.settled, one.chosen_at, one.chosen_by), []).append(one)
@@ -87,7 +87,7 @@ def tell_ends(workspace: str, campaign: str, uid: str, ended: Iterable[EndedDeli
 
 
 def tell_bounce(entry: Entry, one: Delivery, reason: str) -> None:
-    """Tell that nothing more is sent to a user's address."""
+    """Emit that a user's address is suppressed: it gets no more mail."""
     emit(
         "address.suppressed",
         workspace=entry.record.workspace,
@@ -101,7 +101,7 @@ def tell_bounce(entry: Entry, one: Delivery, reason: str) -> None:
 
 
 def slice_labels(piece: Slice, campaign: str) -> dict[str, str]:
-    """The labels of a line about a slice of the campaign of that name."""
+    """Return the labels of an event about a slice of the campaign with this name."""
     return {
         "workspace": piece.workspace,
         "campaign": campaign,

@@ -55,9 +55,10 @@ DEBTS_EVERY: Final = 1.0
 """Seconds between two reads of the campaigns that owe everybody an evaluation."""
 
 DUE_EVERY: Final = 3.0
-"""Seconds from one due run of a campaign to the next while its deliveries flow: each window that settles makes some of
+"""Seconds from one due run of a campaign to the next while its deliveries flow.
 
-its enrolments due, and a run costs the same whether it evaluates ten or ten thousand.
+Each window that settles makes some of its enrolments due, and a run costs the same whether it evaluates ten or ten
+thousand.
 """
 
 MOST_FINISHED: Final = 50

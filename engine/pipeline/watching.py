@@ -1,4 +1,4 @@
-"""Watches campaigns: those that turn slow change lanes, those that fail too much pause."""
+"""Watch campaigns: slow ones change lanes, ones with too many failures pause."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from engine.telemetry.events import emit
 
 
 def refused(record: CampaignRecord) -> bool:
-    """Whether the provider refuses a campaign's mails for a reason that is not their recipients'."""
+    """Return whether the provider refuses a campaign's mails for a reason that does not lie with their recipients."""
     return StuckBy.SENDER in record.stuck_by
 
 
 class Watching:
-    """Measures and judges; what it decides is written to the campaign, and routing follows."""
+    """Measures and judges campaigns; it writes its verdict to the campaign, and routing follows."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Watching:
         self._lock = Lock()
 
     def batch(self, record: CampaignRecord, profile: Profile, users: int, took: timedelta) -> None:
-        """Take the measurement of one decided batch; moves the campaign to its slow lane, or back."""
+        """Record the measurement of one decided batch; move the campaign to its slow lane or back if needed."""
         rule = profile.slow_when
         if rule is None or users == 0:
             return
@@ -48,7 +48,7 @@ class Watching:
             slow = is_slow(list(kept), rule.per_user_p95, rule.batches, slowed=record.slowed)
             if slow == record.slowed:
                 return
-            kept.clear()  # the other lane is judged by its own measurements
+            kept.clear()  # the other lane needs measurements of its own
         self._campaigns.set_slowed(record.uid, slow)
         emit(
             "campaign.slowed" if slow else "campaign.recovered",
@@ -59,11 +59,11 @@ class Watching:
         )
 
     def failures(self, record: CampaignRecord) -> None:
-        """Judge a campaign's error budget after deliveries failed; a paused one waits for a person to resume it.
+        """Check a campaign's error budget after failed deliveries; a paused campaign waits for a person to resume it.
 
-        Whoever resumes it accepts what had failed by then: the budget counts anew from there.
+        The person who resumes it accepts the failures so far: the budget counts from there on.
         """
-        record = self._campaigns.get(record.uid) or record  # it may have been resumed since it was read
+        record = self._campaigns.get(record.uid) or record  # a person may have resumed it since it was read
         profile = self._book.profile(record)
         failed, ended = self._counts.of(stay_prefix(record.workspace, record.uid)).ends.since(record.accepted)
         if not over_budget(failed, ended, profile.errors.budget):
