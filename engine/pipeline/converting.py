@@ -1,9 +1,9 @@
-"""Conversions of campaigns that have ended: until when they are counted, and when that is over.
+"""Count conversions of ended campaigns: until when they count, and when a campaign is closed for them.
 
-A goal's window goes on after the last message. A campaign that ends keeps in its record where the last window closes
-(`CampaignRecord.converting_until`); as long as it stands there, the feed and time bring evaluations of it that count
-conversions and do nothing else. Events may arrive `LATE` after that; then the mark is taken away, so that campaigns
-that ended long ago cost nothing.
+A goal's window continues after the last message. A campaign that ends stores when its last window closes
+(`CampaignRecord.converting_until`). While that mark is set, the feed and time bring evaluations of the campaign that
+count conversions and do nothing else. Events may arrive up to `LATE` after that. Then the clock removes the mark, so
+that campaigns that ended long ago cost nothing.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ from engine.pipeline.waiting import caught_up
 from engine.telemetry.events import emit
 
 PATIENCE: Final = 3600.0
-"""Seconds for which looks that wait keep a campaign from being closed: where there are always some, none is as old."""
+"""Seconds for which waiting re-evaluation requests can delay a close.
+
+A busy installation always has some waiting, but none that has waited this long.
+"""
 
 
 def closing(record: CampaignRecord) -> bool:
-    """Whether it has ended, and its last goal window closes some time."""
+    """Return whether the campaign has ended, still counts conversions, and its last goal window closes at some time."""
     return record.converting and record.converting_until != FOR_EVER
 
 
 def goal_window(record: CampaignRecord) -> Instant | None:
-    """Milliseconds after an entry in which the goal counts; `FOR_EVER` without `within`, None without a goal."""
+    """Return the length of the goal's window in milliseconds; `FOR_EVER` without `within`, None without a goal."""
     goal = record.spec.get("goal") if isinstance(record.spec, Mapping) else None
     if not isinstance(goal, Mapping):
         return None
@@ -39,7 +42,10 @@ def goal_window(record: CampaignRecord) -> Instant | None:
 
 
 def window_end(record: CampaignRecord, last_entry: Instant | None) -> Instant | None:
-    """Where the goal window of who entered at `last_entry` closes, or `FOR_EVER`; None: no goal, or nobody entered."""
+    """Return when the goal window of a user who entered at `last_entry` closes, or `FOR_EVER`.
+
+    None means that the campaign has no goal, or that nobody has entered.
+    """
     window = goal_window(record)
     if window is None or last_entry is None:
         return None
@@ -47,15 +53,15 @@ def window_end(record: CampaignRecord, last_entry: Instant | None) -> Instant | 
 
 
 def ends_at_once(record: CampaignRecord, now: Instant) -> Instant | None:
-    """Until when conversions are counted at the latest in a campaign that ends at `now`, as far as its record tells.
+    """Return the latest time until which a campaign that ends at `now` counts conversions, by its record alone.
 
-    Everybody of a one-off campaign entered at its launch; in a continuous one somebody may have entered just now.
+    All users of a one-off campaign enter at its launch; in a continuous one somebody may have entered just now.
     """
     return window_end(record, record.launched_at if record.kind == ONE_OFF else now)
 
 
 class Converting:
-    """Tells until when a finished campaign counts conversions, and closes those whose time is over."""
+    """Determines until when a finished campaign counts conversions, and closes campaigns whose time is over."""
 
     def __init__(
         self,
@@ -77,20 +83,20 @@ class Converting:
         self._feed = feed
         self._roster = roster
         self._clock = clock
-        self._seen: dict[str, tuple[int, float]] = {}  # where the feed has to come to, and when it was seen to be over
+        self._seen: dict[str, tuple[int, float]] = {}  # the feed position to wait for, and when it was last not reached
 
     def until(self, record: CampaignRecord) -> Instant | None:
-        """Where the last goal window closes of a campaign that finishes now; None where there is nothing to count."""
+        """Return when the last goal window of a campaign that finishes now closes; None if nothing can count."""
         if record.kind == ONE_OFF or goal_window(record) is None:
             return ends_at_once(record, 0)
         return window_end(record, self._stays.last_entered(stay_prefix(record.workspace, record.uid)))
 
     def run(self, now: Instant) -> int:
-        """Close campaigns whose windows have been over for `LATE`; gives how many.
+        """Close campaigns whose windows have been over for `LATE`; return how many.
 
-        Not before everything that was there when that was seen has been handled: campaign time may be set on past the
-        end of the windows while changes from before it are still on their way.
-        One that is still stuck then is closed without what was not counted.
+        A close waits until the feed has handled everything that existed when the end was noticed: campaign time may be
+        set past the end of the windows while changes from before it are still on their way. A campaign that is still
+        stuck then is closed without the conversions that it could not count.
         """
         over = {
             uid: record
@@ -106,7 +112,7 @@ class Converting:
         if not caught_up(self._feed, self._clock, changed_to, 0):
             self._seen[record.uid] = changed_to, at
             return False
-        lost = bool(record.stuck_by)  # nobody has mended its file in all that time: what was not counted stays so
+        lost = bool(record.stuck_by)  # nobody has fixed it in all that time: its uncounted conversions are lost
         if not lost and (record.evaluation_owed or record.uid in self._owed.read()):
             return False
         if self._looks.any(now) and at - since < PATIENCE:

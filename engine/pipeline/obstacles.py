@@ -1,7 +1,7 @@
-"""What keeps campaigns from going on: the clock notices it, marks them with the reason, and takes the mark away again.
+"""Notice what keeps campaigns from going on: mark them as stuck with the reason, and clear the mark once it is fixed.
 
-Slices and runs note their own failures; a campaign whose file does not fit its workspace, and what the clock itself
-cannot do for one, are noticed here. Nothing is marked before it has lasted for some seconds.
+Slices and runs note their own failures. This module notices a campaign whose file does not fit its workspace, and steps
+that the clock itself cannot do for a campaign. It marks nothing that has lasted less than some seconds.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from engine.telemetry.events import emit
 
 T = TypeVar("T")
 Reasons: TypeAlias = dict[StuckBy, dict[str, str | None]]
-"""For each obstacle of a campaign its reasons, each with the slice that brought it up."""
+"""For each kind of obstacle of a campaign its reasons, each with the slice that caused it."""
 
 LASTING: Final = 3.0
-"""Seconds for which something fails before its campaign is stuck."""
+"""Seconds for which a failure must last before its campaign is stuck."""
 
 ATTEMPTS: Final = 3
-"""And attempts: with back-offs of 1 and 2 s the third comes after these seconds."""
+"""Attempts that must fail before a campaign is stuck: with back-offs of 1 and 2 s the third comes after `LASTING`."""
 
 CALM: Final = 5.0
-"""Seconds without a failure after which something counts as mended that has not been needed since."""
+"""Seconds without a failure after which a clock step counts as fixed although it has had nothing to do since."""
 
 SUSPECT_ERRORS: Final = 5
-"""Errors of a slice that one user's data may have brought out: before, the poison rule looks for that user."""
+"""Errors before a suspect slice marks its campaign: until then the poison rule looks for the user who causes them."""
 
 MOST_CHECKED: Final = 100
 """Campaigns compiled in one tick: some tenth of a second."""
@@ -46,12 +46,12 @@ KEPT_BY_CLOCK: Final = (StuckBy.FILE, StuckBy.SLICE, StuckBy.RUN, StuckBy.TICK)
 
 
 def stuck(record: CampaignRecord) -> bool:
-    """Whether a campaign is marked as stuck."""
+    """Return whether a campaign is marked as stuck."""
     return bool(record.stuck_by)
 
 
 class Obstacles:
-    """The obstacles of all campaigns, as one clock knows them. `outages` are raised: no campaign is to blame."""
+    """The obstacles of all campaigns, as one clock knows them. It raises `outages`: no campaign causes them."""
 
     def __init__(
         self,
@@ -69,22 +69,22 @@ class Obstacles:
         self._attempt_limit = attempt_limit
         self._fits: dict[str, tuple[int, Catalogue]] = {}
         self._unfit: dict[str, tuple[float, str]] = {}
-        self._failing: dict[tuple[str, str], tuple[float, float, str]] = {}  # since and last (s), why
+        self._failing: dict[tuple[str, str], tuple[float, float, str]] = {}  # first and last failure (s), reason
         self._checked: tuple[int, str] = (-1, "")
         self._unchecked: deque[str] = deque()
         self._told: dict[tuple[str, StuckBy], str | None] = {}
 
     @property
     def unfit(self) -> frozenset[str]:
-        """The uids of campaigns whose file does not fit their workspace: nothing is planned or rung for them."""
+        """Return the uids of campaigns that do not fit their workspace: they get no runs and no messages."""
         return frozenset(self._unfit)
 
     def check(self, records: Mapping[str, CampaignRecord], generation: int) -> int:
-        """Find out whose file does not fit; gives how many were found out, 0 where nothing was left to be.
+        """Check which campaigns do not fit their workspace; return how many were checked if some are left, else 0.
 
-        Only campaigns that have changed, or whose workspace file has, are compiled, and some at each tick in turn: an
-        installation with thousands must not wait for all of them before its first run is planned. What is to be
-        launched comes first.
+        Each tick compiles some of the campaigns that have changed, or whose workspace file has: an installation with
+        thousands must not wait for all of them before the clock plans its first run. Campaigns that wait for their
+        launch come first.
         """
         wanted = (generation, self._book.workspaces)
         if wanted != self._checked:
@@ -114,7 +114,7 @@ class Obstacles:
             self._fits[record.uid] = record.revision, entry.catalogue
 
     def attempt(self, record: CampaignRecord, what: str, do: Callable[[], T], instead: T) -> T:
-        """Do something for a campaign in a tick; where it raises, note that and give `instead`: the others go on."""
+        """Run a clock step for a campaign; if it raises, note that and return `instead`, so other campaigns go on."""
         key = (record.uid, what)
         try:
             done = do()
@@ -141,9 +141,9 @@ class Obstacles:
         waiting: Sequence[Waiting],
         runs: Sequence[Run],
     ) -> None:
-        """Mark the campaigns that cannot go on by themselves, and take the mark away where that is mended.
+        """Mark the campaigns that cannot go on by themselves, and clear the marks of obstacles that are gone.
 
-        `marked` are the uids of those that bear one, `waiting` the open slices, `runs` the undecided runs.
+        `marked` holds the uids of campaigns with a mark, `waiting` the open slices, `runs` the undecided runs.
         """
         found = self._found(waiting, runs)
         for uid in sorted({*found, *marked}.intersection(records)):
@@ -151,7 +151,7 @@ class Obstacles:
                 self._mark(records[uid], by, found.get(uid, {}).get(by, {}))
 
     def _mark(self, record: CampaignRecord, by: StuckBy, reasons: Mapping[str, str | None]) -> None:
-        """Mark it with one of the reasons: with the one that it bears already, as long as that stands."""
+        """Mark the campaign with one of the reasons; keep its present reason as long as that still holds."""
         before = record.stuck_by[by].reason if by in record.stuck_by else None
         reason = before if before in reasons else next(iter(reasons), None)
         if reason == before:
@@ -159,7 +159,7 @@ class Obstacles:
             return
         self._campaigns.set_stuck(record.uid, by, reason)
         if self._told.get((record.uid, by), "") == reason:
-            return  # told already: the mark has not come back from the database yet
+            return  # already emitted: the roster does not show the new mark yet
         self._told[record.uid, by] = reason
         labels = {"workspace": record.workspace, "campaign": record.name, "campaign_uid": record.uid}
         if reason is not None:

@@ -1,4 +1,4 @@
-"""Preview a message: its mail as one user, or one made up, would get it; nothing is sent and nothing is recorded."""
+"""Preview a message: make its mail for a real or a sample user. Nothing is sent and nothing is recorded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SAMPLE_ADDRESS = "sample@example.org"
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A mail as people read it: its headers in order, the text part, and the HTML (empty where it has none)."""
+    """A mail as people read it: its headers in order, the text part, and the HTML (empty if it has none)."""
 
     envelope: Envelope
     headers: tuple[tuple[str, str], ...]
@@ -45,9 +45,10 @@ def preview(
     sent_at: Instant,
     bounces: str = "",
 ) -> Preview:
-    """The mail of a message (None: the first) for the user of `document`; None: one made up, with every field.
+    """Return the mail of a message (None: the first) for the user of `document` (None: a sample user with every field).
 
-    `empty` makes up one without any field. Raises `WrongCall` where there is no such message or no mail can be made.
+    `empty` makes a sample user without any field. Raises `WrongCall` if there is no such message, or if no mail can be
+    made.
     """
     message = message_named(loaded, message_name)
     if sender_of(loaded, message) is None:
@@ -70,7 +71,7 @@ def preview(
 
 
 def message_named(loaded: LoadedCampaign, name: str | None) -> Message:
-    """The message of a name; None: the first. Raises `WrongCall`."""
+    """Return the message with this name; for None, the first. Raises `WrongCall`."""
     messages = loaded.file.messages
     found = messages[0] if name is None else next((one for one in messages if one.name == name), None)
     if found is None:

@@ -1,4 +1,4 @@
-"""Renders every text of a campaign for users made up, when it is applied: what fails for all of them is refused."""
+"""Render every text of a campaign for sample users when it is applied, and refuse texts that fail for all of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from engine.pipeline.letterhead import failure_place, letter_of, sender_of
 
 @dataclass(slots=True)
 class Rendered:
-    """What rendering came to: mistakes for which a campaign is refused, and what fails for some users only."""
+    """The result of rendering: mistakes for which an apply refuses the campaign, and failures for some users only."""
 
     faults: list[Fault] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -70,7 +70,7 @@ def _fails(mailing: Mailing, part: str, values: dict[str, object]) -> TemplateFa
 def _built(
     loaded: LoadedCampaign, i: int, mailing: Mailing, values: dict[str, object], told: Rendered
 ) -> Iterator[Fault]:
-    """Whether a mail can be made of the texts at all, where each can be rendered for a user with every field."""
+    """Yield a fault if no mail can be made of the texts, although each renders for a user with every field."""
     if told.faults:
         return
     try:
@@ -78,7 +78,7 @@ def _built(
     except BadMessage as error:
         yield Fault(loaded.node.find("messages", i).mark, f"messages[{i}]", f"no mail can be made: {error}")
     except TemplateFailed:
-        return  # warned of: it fails for this user, not for all
+        return  # already a warning: it fails for this user, not for all
 
 
 def _words(loaded: LoadedCampaign, message: Message) -> set[str]:
@@ -88,7 +88,7 @@ def _words(loaded: LoadedCampaign, message: Message) -> set[str]:
         try:
             words |= words_compared(bound(text, False))
         except TemplateFailed:
-            continue  # told where it is rendered
+            continue  # the rendering of that text reports it
     return words
 
 
@@ -98,7 +98,7 @@ def _where(i: int, part: str, message: Message) -> str:
 
 
 def _mark(loaded: LoadedCampaign, message: Message, mailing: Mailing, failure: TemplateFailed) -> Mark:
-    """The place of a failure in the file that its author has open."""
+    """Return the place of a failure in the file that its author edits."""
     part = mailing.part_of(failure)
     kind, name = mailing.snippet_of(failure)
     key = ("", f"{kind}:{name}") if not part else (message.name, part)
@@ -116,7 +116,7 @@ def _mark(loaded: LoadedCampaign, message: Message, mailing: Mailing, failure: T
 
 
 def _sender(loaded: LoadedCampaign, i: int, message: Message) -> Iterator[Fault]:
-    """A message that nobody sends."""
+    """Yield a fault for a message without a sender."""
     if sender_of(loaded, message) is None:
         mark = loaded.node.find("messages", i).mark
         yield Fault(mark, f"messages[{i}]", "nobody is named as its sender", "add sender: to the workspace's file")

@@ -1,4 +1,4 @@
-"""What a report tells beside the counts: the messages in order, and until when conversions are counted."""
+"""The parts of a report beside the counts: the messages in order, and until when conversions count."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.pipeline.converting import goal_window, window_end
 
 @dataclass(frozen=True, slots=True)
 class MessageLine:
-    """The counts of one message; `note` says what has become of it where the file has no message of that name."""
+    """The counts of one message; if the file has no message of that name, `note` says what happened to it."""
 
     name: str
     counts: MessageCounts
@@ -25,11 +25,12 @@ class MessageLine:
 
 @dataclass(frozen=True, slots=True)
 class Conversions:
-    """Until when conversions are counted, in campaign time.
+    """Until when conversions count, in campaign time.
 
-    `until` is where the last goal window closes of those who entered so far (None: the goal has no window, or nobody
-    entered), `open` whether it has not closed yet, `entering` whether somebody may still enter. `late_until` is until
-    when an event from before the end still counts as it arrives (None: as long as the campaign runs, or no more).
+    `until` is when the last goal window closes of the users who have entered so far (None: the goal has no window, or
+    nobody has entered). `open` says whether that is still to come, `entering` whether anybody may still enter.
+    `late_until` is until when an event from before the end still counts when it arrives (None: as long as the campaign
+    runs, or not at all any more).
     """
 
     within: timedelta | None
@@ -43,8 +44,8 @@ class Conversions:
 class Report:
     """A campaign with its counts, whether they add up, and its latest runs.
 
-    `messages` come in the order of the file, those that it no longer has after them. `conversions` is None where the
-    campaign has no goal; `failures` are the failed deliveries by reason.
+    `messages` are in the order of the file; those that the file no longer has come after them. `conversions` is None if
+    the campaign has no goal; `failures` holds the failed deliveries by reason.
     """
 
     record: CampaignRecord
@@ -57,7 +58,7 @@ class Report:
 
 
 def messages(record: CampaignRecord, counts: CampaignCounts) -> tuple[MessageLine, ...]:
-    """The messages in the order of the file; then those that it renamed, and those that it no longer has."""
+    """Return the messages in the order of the file, then those that it renamed, then those that it no longer has."""
     spec = record.spec if isinstance(record.spec, Mapping) else {}
     written = spec.get("messages") or []
     names = [str(one["name"]) for one in written if isinstance(one, Mapping)] if isinstance(written, list) else []
@@ -73,7 +74,7 @@ def messages(record: CampaignRecord, counts: CampaignCounts) -> tuple[MessageLin
 
 
 def conversions(record: CampaignRecord, counts: CampaignCounts, now: Instant) -> Conversions | None:
-    """Until when conversions are counted in a campaign with these counts; None where it has no goal."""
+    """Return until when a campaign with these counts counts conversions; None if it has no goal."""
     window = goal_window(record)
     if window is None:
         return None

@@ -38,7 +38,7 @@ class RunAttempts:
         self._outages = outages
 
     def plan(self, run_id: str) -> None:
-        """Cut a run into slices; close a run that has none at once. Safe to call twice, late, or for a missing run."""
+        """Cut a run into slices, or close it if it has none. Safe to call twice, late, or for a missing run."""
         self._attempt(run_id, lambda: self._planning.run(run_id) and self._finishing.run(run_id))
 
     def finish(self, run_id: str) -> None:

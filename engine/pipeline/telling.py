@@ -58,7 +58,7 @@ class EndedDelivery(NamedTuple):
 
 
 def tell_ends(workspace: str, campaign: str, uid: str, ended: Iterable[EndedDelivery]) -> None:
-    """Emit one usual event for each delivery that ended without a sender (holdout, exited, poison, ...)."""
+    """Emit one event for each delivery that ended without a sender (holdout, exited, poison, ...), as for any other."""
     alike: dict[tuple[Settled, Instant, str | None], list[EndedDelivery]] = {}
     for one in ended:
         alike.setdefault((one.settled, one.chosen_at, one.chosen_by), []).append(one)

@@ -1,8 +1,8 @@
-"""E-mail addresses of imported users: checked without DNS, and written in one way.
+"""Check the e-mail addresses of imported users without DNS, and write them in one form.
 
-The local part stands as it is (NFC), the domain in lower case and in its own script, so `Ann@SHOP.example` and
-`Ann@shop.example` are one address, as are `faß.de` and `xn--fa-hia.de`. What is taken is what the sending side can
-put into an envelope (`engine.domain.addresses`).
+The local part stays as it is (NFC); the domain becomes lower case, in its own script. So `Ann@SHOP.example` and
+`Ann@shop.example` are one address, as are `faß.de` and `xn--fa-hia.de`. An accepted address is one that the sending
+side can put into an envelope (`engine.domain.addresses`).
 """
 
 from __future__ import annotations
@@ -18,19 +18,22 @@ _ATOM: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _PLAIN: Final = re.compile(
     rf"(?=.{{3,254}}\Z)(?=[^@]{{1,64}}@){_ATOM}(?:\.{_ATOM})*@(?:[a-z0-9](?:-?[a-z0-9])*\.)+[a-z]{{2,63}}"
 )
-"""What nearly every address is: in one way already. Labels of other scripts have two hyphens and go the long way."""
+"""Matches nearly every address: one that already has the stored form.
+
+Encoded labels of other scripts contain two hyphens in a row and do not match; the full check reads them.
+"""
 
 _SPECIAL: Final = frozenset({"invalid", "local", "localhost", "onion", "arpa"})
-"""Top-level domains that no mail reaches; `test` and `example` are taken, for trying things out."""
+"""Top-level domains that mail cannot reach; `test` and `example` are accepted, for trials."""
 _LONGEST_LABEL: Final = 63
 
 
 class BadAddressError(RowFaultError):
-    """The address of a row is none."""
+    """The row's e-mail address is invalid."""
 
 
 def plain_address(raw: object) -> bool:
-    """Whether `raw` is an address as it is written."""
+    """Return whether `raw` is an address that already has the stored form."""
     if type(raw) is not str or _PLAIN.fullmatch(raw) is None:
         return False
     domain = raw[raw.index("@") + 1 :]
@@ -38,7 +41,7 @@ def plain_address(raw: object) -> bool:
 
 
 def read_address(raw: str) -> str:
-    """The address as it is stored. Raises `BadAddressError` with what is wrong with it."""
+    """Return the address in its stored form. Raises `BadAddressError` with the reason if it is invalid."""
     local, at, domain = raw.rpartition("@")
     lowered = f"{local}{at}{domain.lower()}" if raw.isascii() else raw
     if plain_address(lowered):
@@ -58,7 +61,7 @@ def read_address(raw: str) -> str:
 
 @cache
 def _library() -> tuple[Any, type[Exception]]:  # Any: the library's function with its many options
-    # Here, because it takes longer to import than an import of a few rows, and most files need none of it.
+    # Imported here, because that takes longer than an import of a few rows, and most files do not need it.
     from email_validator import EmailNotValidError, validate_email
 
     return validate_email, EmailNotValidError

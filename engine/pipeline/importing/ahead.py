@@ -1,4 +1,4 @@
-"""Two batches in flight: the next one is made while this one is being written, and neither is searched for garbage."""
+"""Keep two batches in flight: read the next while this one is written, with few garbage collections."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import Final, TypeVar
 Item = TypeVar("Item")
 
 _OBJECTS: Final = 100_000
-"""Containers that are new between two looks for garbage: those of two batches of 5,000 rows."""
+"""New containers between two garbage collections: those of two batches of 5,000 rows."""
 
 
 @contextmanager
 def made_ahead(items: Iterable[Item], ahead: int = 1) -> Iterator[Iterator[Item]]:
-    """The same items in the same order, made by a thread that is at most `ahead` items in front of who takes them.
+    """Iterate over the same items in order; a thread makes them, at most `ahead` items before the consumer.
 
-    What making an item raises is raised where that item would have been taken. On leaving, the thread has ended.
+    An exception in making an item is raised at the point where the consumer would have taken that item. On leaving the
+    block, the thread has ended.
     """
     made: SimpleQueue[tuple[Item] | BaseException | None] = SimpleQueue()
     room = Semaphore(ahead)
@@ -33,7 +34,7 @@ def made_ahead(items: Iterable[Item], ahead: int = 1) -> Iterator[Iterator[Item]
                 room.acquire()
                 if ended:
                     return
-        except BaseException as error:  # noqa: BLE001 - it is raised again by who takes
+        except BaseException as error:  # noqa: BLE001 - the consumer raises it again
             made.put(error)
         else:
             made.put(None)
@@ -57,10 +58,10 @@ def made_ahead(items: Iterable[Item], ahead: int = 1) -> Iterator[Iterator[Item]
 
 @contextmanager
 def rarely_collected() -> Iterator[None]:
-    """Let Python look for cyclic garbage every other batch, not every 700 objects; rows hold no cycles.
+    """Let Python look for cyclic garbage every other batch instead of every 700 objects; rows hold no cycles.
 
-    Of 19 us that a row cost our process, 6 us were spent on looking through the rows of the batches in flight. What is
-    set holds for the whole process, until the end of the import.
+    Of the 19 us that a row cost our process, the collector spent 6 us on the rows of the batches in flight. The setting
+    holds for the whole process until the end of the import.
     """
     before = gc.get_threshold()
     gc.set_threshold(_OBJECTS, 20, 100)

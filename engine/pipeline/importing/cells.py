@@ -1,7 +1,8 @@
-"""The generated reader of a table's rows as users: one statement a column, no loop over the catalogue per row.
+"""Generate the reader of a table's rows as users: one statement per column, no loop over the catalogue per row.
 
-What is common is read in place (a text that is what it is) or looked up (a value of few, such as a plan, an age or a
-day, is read once and remembered); everything else, and everything that is wrong, goes the way of a single value.
+The generated code reads common cells in place (a text that is stored unchanged) or looks them up: a value out of few,
+such as a plan, an age or a day, is read once and remembered. It reads all other cells, and all wrong ones, value by
+value.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from engine.predicate.fields import Field, FieldType, fold
 from engine.predicate.values import LONGEST_STRING
 
 MOST_REMEMBERED: Final = 1_000
-"""Values that are kept of one column, the first ones; others are read value by value."""
+"""Values remembered per column, the first ones; other values are read one by one."""
 
 LONGEST_REMEMBERED: Final = 64
-"""Characters of a value that is kept: then one takes less than half a kilobyte, and 100 columns less than 50 MB."""
+"""Characters of a remembered value: one takes less than half a kilobyte, and 100 columns less than 50 MB."""
 
 PLAIN_ID: Final = re.compile(r"[!-~](?:[ -~]{0,498}[!-~])?").fullmatch
-"""Whether a text is an id as it stands: ASCII, printable, no space at its ends, at most `columns.LONGEST_ID` bytes."""
+"""Matches a text that is an id as it is.
+
+Such a text is printable ASCII without a space at its ends, and has at most `columns.LONGEST_ID` bytes.
+"""
 
 Values = dict[str, "Stored | None"]
 
@@ -36,7 +40,7 @@ _MISSING: Final = object()
 
 
 def put(fields: Values, field: Field, raw: object) -> None:
-    """Read one value of a user into its path, and its folded copy where the case is ignored. Raises `RowFaultError`."""
+    """Read one value of a user into its path, and into its folded copy if case is ignored. Raises `RowFaultError`."""
     value = read_value(field.name, field, raw)
     if field.kind == "builtin":
         fields[field.name] = value
@@ -52,13 +56,13 @@ def put(fields: Values, field: Field, raw: object) -> None:
 
 
 def put_address(fields: Values, field: Field, raw: object) -> None:
-    """Read the user's address into its path; the empty text removes it. Raises `BadAddressError`."""
+    """Read the user's address into its path; an empty text removes it. Raises `BadAddressError`."""
     value = read_value(field.name, field, raw)
     fields[field.name] = read_address(value) if isinstance(value, str) and value else None
 
 
 def putter(field: Field, layout: Layout, omitted: list[str]) -> Put:
-    """What reads a value of `field`; where bad addresses are to be left out, their faults are noted in `omitted`."""
+    """Return the function that reads a value of `field`; with `omit_addresses` it adds bad ones to `omitted`."""
     if not is_address(field):
         return put
     if not layout.omit_addresses:
@@ -74,12 +78,12 @@ def putter(field: Field, layout: Layout, omitted: list[str]) -> Put:
 
 
 def is_address(field: Field) -> bool:
-    """Whether it is the user's e-mail address."""
+    """Return whether the field is the user's e-mail address."""
     return field.kind == "builtin" and field.name == "email"
 
 
 def conversions_of(fields: Iterable[Field], layout: Layout) -> dict[str, Conversion]:
-    """The conversions of those fields that have one, by name."""
+    """Return the conversions of those fields that have one, by name."""
     return {field.name: found for field in fields if (found := conversion(field, layout)) is not None}
 
 
@@ -93,10 +97,11 @@ def build_reader(
     conversions: Mapping[str, Conversion],
     puts: Mapping[str, Put],
 ) -> Callable[[Sequence[Any]], UserChange]:
-    """The function from cells to a change; it raises `RowFaultError`.
+    """Return the function that turns cells into a change; it raises `RowFaultError`.
 
-    The id stands at `place`, the fields at those of `columns`; an empty cell is read as its default, or says nothing.
-    `extra` are texts for fields that have no column; `conversions` come before the reading by `puts`, by field.
+    `place` is the index of the id's cell, `columns` holds the index of each field's cell. An empty cell means its
+    default or, without one, no value. `extra` holds texts for fields that have no column. `conversions` run before
+    `puts` reads the value; both are by field name.
     """
     space: dict[str, object] = {
         "plain_id": PLAIN_ID,
@@ -138,7 +143,7 @@ def build_reader(
 
 
 def _column(number: int, field: Field, space: dict[str, object], put_one: Put) -> list[str]:
-    """The statements that read `raw` as a value of `field`."""
+    """Return the statements that read `raw` as a value of `field`."""
     path = field.name if field.kind == "builtin" else f"a.{field.name}"
     if is_address(field):
         return [
@@ -165,7 +170,7 @@ def _column(number: int, field: Field, space: dict[str, object], put_one: Put) -
 
 
 def _learner(field: Field, known: dict[str, Values], put_one: Put) -> Callable[[object], Values]:
-    """Reads a value, and remembers it if it may be one of few."""
+    """Return a function that reads a value, and remembers it if it may be one of few."""
 
     def learn(raw: object) -> Values:
         fields: Values = {}

@@ -1,4 +1,4 @@
-"""What the columns of a file mean: renaming, defaults, what is left out; and the checks that every row shares."""
+"""The meaning of a file's columns: renamings, defaults, omissions; and the checks that all kinds of rows share."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from engine.predicate.values import LONGEST_STRING
 from engine.predicate.workspace import closest
 
 LONGEST_ID: Final = 500
-"""Bytes in a user's, an event's or a list's id: it is part of many keys."""
+"""Bytes in the id of a user, an event or a list: it is part of many keys."""
 
 
 class RowFaultError(ValueError):
-    """One row is wrong; the text says what, and what to do."""
+    """One row is wrong; the text says what is wrong and what to do."""
 
 
 NOTHING: Final = object()
-"""What a cell says that `--values` maps to nothing: the field stays as it is."""
+"""The value of a cell that `--values` maps to nothing: the field keeps its value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a file's columns are read: `mapping` from its name to ours, `defaults` by our name, `ignored` by its name.
+    """How to read a file's columns.
 
-    `values` are texts by what they mean, by our name; `date_formats` by our name, under `""` the one of all others.
-    `ignore_unknown` leaves out what the workspace does not declare, `row_id` numbers rows that have no id, and
-    `omit_addresses` brings in users with a bad address without it.
+    `mapping` leads from the file's names to ours. `defaults` are by our name, `ignored` holds the file's names.
+    `values` maps texts to their meanings, by our name. `date_formats` are by our name; the one under `""` is for all
+    other fields. `ignore_unknown` leaves out columns that the workspace does not declare. `row_id` numbers rows that
+    have no id. `omit_addresses` imports users with a bad address without that address.
     """
 
     mapping: Mapping[str, str] = field(default_factory=dict)
@@ -48,7 +49,7 @@ class Layout:
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What tells one layout from another, in an order of its own."""
+        """Return what distinguishes one layout from another, in a fixed order."""
         return (
             sorted(self.mapping.items()), sorted(self.defaults.items()), sorted(self.ignored),
             sorted((name, sorted(texts.items())) for name, texts in self.values.items()),
@@ -57,10 +58,10 @@ class Layout:
         )  # fmt: skip
 
     def targets(self, columns: Sequence[str], aliases: Mapping[str, str]) -> list[str | None]:
-        """Our name for each column of a file, None for one to leave out.
+        """Return our name for each column of a file, None for a column to leave out.
 
-        An alias counts where its meaning is not there by its own name. Raises `WrongCall` where a column has no name,
-        is there twice, or an option names one that is not there.
+        An alias counts only if the file has no column with the real name. Raises `WrongCall` if a column has no name or
+        is there twice, or if an option names a missing column.
         """
         for option, names in (("--map", self.mapping), ("--ignore", self.ignored)):
             for name in names:
@@ -87,19 +88,19 @@ class Layout:
 
 
 def no_column(option: str, name: str, columns: Iterable[str]) -> WrongCall:
-    """An option names a column or key that the file does not have."""
+    """Return the error for an option that names a column or key that the file does not have."""
     known = list(columns)
     hint = closest(name, known) or f"it has {', '.join(known)[:200]}"
     return WrongCall(f"{option} {name}: the file has no such column", remedy=hint)
 
 
 def absent(raw: object) -> bool:
-    """Whether a cell of a table says nothing: empty, null in Parquet, or mapped to nothing."""
+    """Return whether a cell of a table holds no value: empty, null in Parquet, or mapped to nothing."""
     return raw is None or raw is NOTHING or raw == ""
 
 
 def identifier(raw: object, what: str) -> str:
-    """An id as text; whole numbers are taken too. Raises `RowFaultError`."""
+    """Return an id as text; whole numbers are accepted too. Raises `RowFaultError`."""
     if isinstance(raw, int) and not isinstance(raw, bool):
         return str(raw)
     if absent(raw):
@@ -121,9 +122,9 @@ def identifier(raw: object, what: str) -> str:
 
 
 def read_value(name: str, shape: Shape, raw: object) -> Stored | None:
-    """A value of the catalogue, ready to store; None where it is missing. Raises `RowFaultError`."""
+    """Return a value of the catalogue, ready to store; None if it is missing. Raises `RowFaultError`."""
     zone = name == "timezone" and getattr(shape, "kind", "") == "builtin"
-    # The most common cell by far: a text of ASCII that is short enough is what it is.
+    # The most common cell by far is a short enough ASCII text, which is stored unchanged.
     if type(raw) is str and shape.type is FieldType.STRING and not shape.many and not zone:
         plain = len(raw) <= LONGEST_STRING and raw.isascii() and "\0" not in raw
         if plain:
@@ -145,7 +146,7 @@ def read_value(name: str, shape: Shape, raw: object) -> Stored | None:
 
 
 def advice(name: str, shape: Shape, raw: object) -> str:
-    """The option that reads what a strict reading has refused, or an empty text."""
+    """Return the option that would read a value that the strict reading has refused, or an empty text."""
     text = raw.strip() if isinstance(raw, str) else str(raw) if type(raw) in (int, float) else ""
     if not text or shape.many:
         return ""
@@ -177,11 +178,11 @@ _DATES: Final[Sequence[tuple[Callable[[str], Any], str]]] = (
     (re.compile(r"[0-9]{1,2}/[0-9]{1,2}/[0-9]{4}").fullmatch, "%d/%m/%Y or %m/%d/%Y"),
     (re.compile(r"[0-9]{1,2}[./-].*").fullmatch, "FORMAT, such as '%d.%m.%Y %H:%M'"),
 )
-"""Texts that are times to somebody, and the format that reads them."""
+"""Texts that some people write as times, and the format that reads them."""
 
 
 def refuse_key(key: object, known: Iterable[str], what: str, path: str = "") -> NoReturn:
-    """Say why a key of a row is not read; `path` is where it stands, if deeper. Raises `RowFaultError`."""
+    """Raise the reason why a key of a row is not read; `path` is its place if it is nested. Raises `RowFaultError`."""
     text = str(key)[:60]
     if path and not any(sign in text for sign in "$.\0"):
         raise RowFaultError(f'{what} "{path[:120]}" (pass --map {path[:120]}=FIELD, --ignore or --ignore-unknown)')
@@ -197,7 +198,7 @@ def refuse_key(key: object, known: Iterable[str], what: str, path: str = "") -> 
 
 
 def required(targets: Sequence[str | None], defaults: Mapping[str, Any], name: str, columns: Sequence[str]) -> None:
-    """Refuse a file that lacks a column. Raises `WrongCall`."""
+    """Refuse a file that lacks a required column. Raises `WrongCall`."""
     if name in targets or name in defaults:
         return
     listed = ", ".join(columns)[:200]

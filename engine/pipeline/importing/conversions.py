@@ -1,6 +1,6 @@
-"""Values as files write them into values as the catalogue reads them: mapped texts, other dates, decimal commas.
+"""Convert values from the file's notation to the catalogue's: mapped texts, other dates, decimal commas.
 
-A conversion stands before the strict reading and never replaces it: what it gives is judged like any other value.
+A conversion runs before the strict reading and never replaces it: its result is checked like any other value.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from engine.predicate.values import FieldType, Shape
 from engine.predicate.workspace import closest
 
 Conversion: TypeAlias = Callable[[object], object]
-"""From a raw value to one that is read strictly; `NOTHING` where it says nothing. Raises `RowFaultError`."""
+"""Converts a raw value for the strict reading; `NOTHING` means no value. Raises `RowFaultError`."""
 
 _NUMBERS: Final = frozenset({FieldType.INTEGER, FieldType.NUMBER, FieldType.DECIMAL})
 _COMMA: Final = re.compile(
     r"([-+]?)([0-9]{1,3}(?:([. '\u00a0\u202f])[0-9]{3})(?:\3[0-9]{3})*|[0-9]+)(?:,([0-9]+))?((?:[eE][-+]?[0-9]{1,3})?)"
 )
 _EPOCHS: Final = {"unix": 1_000, "unix-ms": 1}
-"""Words in place of a format: numbers of seconds or milliseconds since 1970, by milliseconds in one."""
+"""Words that replace a format for numbers since 1970, with the milliseconds in one unit: seconds or milliseconds."""
 
 _REMEMBERED: Final = 1_000
-"""Dates of a column that are read once: most columns of days have fewer."""
+"""Dates remembered per column: most columns of days hold fewer."""
 
 
 def conversion(shape: Shape, layout: Layout) -> Conversion | None:
-    """What a field's or property's values go through first; None where they are read as they stand."""
+    """Return the conversion of a field's or property's values; None if they are read as they are."""
     steps: list[Conversion] = []
     texts = layout.values.get(shape.name)
     if texts:
@@ -58,7 +58,7 @@ def _through(raw: object, steps: Sequence[Conversion]) -> object:
 
 
 def _each(raw: object, steps: Sequence[Conversion]) -> object:
-    """The conversion of an array, element by element; an element that says nothing is left out."""
+    """Convert an array element by element, leaving out elements without a value."""
     if isinstance(raw, str) and raw and not raw.startswith("["):
         raw = raw.split("|")
     if isinstance(raw, (list, tuple)):
@@ -67,7 +67,7 @@ def _each(raw: object, steps: Sequence[Conversion]) -> object:
 
 
 def _mapped(texts: Mapping[str, str]) -> Conversion:
-    """`--values`: a text by what it stands for; as it is written first, then whatever its case is."""
+    """`--values`: replace a text by its meaning; match it as it is written first, then ignoring case."""
     folded: dict[str, str] = {}
     for text, meaning in texts.items():
         folded.setdefault(text.casefold(), meaning)
@@ -81,7 +81,7 @@ def _mapped(texts: Mapping[str, str]) -> Conversion:
 
 
 def _text_of(raw: object) -> str | None:
-    """A scalar as JSON writes it: `true`, `1`, `yes`; null is the empty text, as an empty cell is."""
+    """Return a scalar as JSON writes it: `true`, `1`, `yes`; null is the empty text, like an empty cell."""
     if raw is None:
         return ""
     if isinstance(raw, bool):
@@ -90,12 +90,12 @@ def _text_of(raw: object) -> str | None:
 
 
 def _dated(name: str, date_format: str) -> Conversion:
-    """`--date-format`: a text by strptime, or a number since 1970; without a zone it is UTC."""
+    """`--date-format`: read a text by strptime, or a number since 1970; a time without a zone is UTC."""
     unit = _EPOCHS.get(date_format)
 
     @lru_cache(_REMEMBERED)
     def read(raw: str) -> datetime:
-        found = datetime.strptime(raw, date_format)  # noqa: DTZ007 - its zone is looked at next
+        found = datetime.strptime(raw, date_format)  # noqa: DTZ007 - the next line checks its zone
         return found if found.tzinfo else found.replace(tzinfo=UTC)
 
     def convert(raw: object) -> object:
@@ -123,7 +123,7 @@ def _number(raw: object) -> float:
 
 
 def _with_point(name: str, raw: object) -> object:
-    """`--decimal-comma`: `1.234,50` is 1234.50; a point, a space or an apostrophe may stand between groups of three."""
+    """`--decimal-comma`: `1.234,50` is 1234.50; groups of three may be separated by a point, space or apostrophe."""
     if not isinstance(raw, str) or raw == "":
         return raw
     found = _COMMA.fullmatch(raw)
@@ -135,9 +135,9 @@ def _with_point(name: str, raw: object) -> object:
 
 
 def check_conversions(layout: Layout, shapes: Mapping[str, Sequence[Shape]], events: Sequence[str] | None) -> None:
-    """Refuse options that name no field, or values that are none. `shapes` are the fields by name, `events` the names.
+    """Refuse options that name no field, and meanings that are no valid values.
 
-    Raises `WrongCall`.
+    `shapes` holds the shapes by field name, `events` the names of events. Raises `WrongCall`.
     """
     for option, names in (("--values", layout.values), ("--date-format", layout.date_formats)):
         for name in names:

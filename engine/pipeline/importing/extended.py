@@ -1,8 +1,8 @@
-"""MongoDB's Extended JSON, as `mongoexport` writes it: v2 canonical and relaxed, and what is left of v1.
+"""Read MongoDB's Extended JSON, as `mongoexport` writes it: v2 canonical and relaxed, and what is left of v1.
 
-A wrapped value becomes what it wraps: `{"$oid": "65…"}` a text, `{"$numberLong": "7"}` a whole number, `{"$date": …}` a
-time as ISO 8601. What has no counterpart in the catalogue becomes `Odd`: it says what it is, and costs its row only
-where a field would hold it.
+A wrapped value becomes its content: `{"$oid": "65…"}` a text, `{"$numberLong": "7"}` a whole number, `{"$date": …}` a
+time as ISO 8601. A value without a counterpart in the catalogue becomes `Odd`, which says what it is; the row is
+rejected only if a field would hold that value.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from engine.clock import format_instant
 from engine.predicate.reading import Odd
 
 MARK: Final = b'"$'
-"""What every line with a wrapped value holds."""
+"""Bytes that occur in every line with a wrapped value."""
 
 _OID: Final = re.compile(r"[0-9a-fA-F]{24}")
 _UUIDS: Final = ("03", "3", "04", "4")
-"""Subtypes of binary data that are a UUID."""
+"""Subtypes of binary data that are UUIDs."""
 
 
 def plain(value: Any) -> Any:  # Any: a decoded JSON value
-    """`value` without the wrappers, at any depth."""
+    """Return `value` without the wrappers, at any depth."""
     if isinstance(value, dict):
         if len(value) <= 2 and (key := next(iter(value), "")).startswith("$"):
             unwrap = _WRAPPERS.get(key)
@@ -44,7 +44,7 @@ def _is_pair(value: Mapping[str, Any]) -> bool:
 
 
 def _time(inner: Any, _: Any) -> object:
-    """`$date`: a text, milliseconds, or milliseconds that are wrapped once more."""
+    """`$date`: read a text, milliseconds, or milliseconds that are wrapped once more."""
     inner = plain(inner)
     if isinstance(inner, str):
         return inner
@@ -80,7 +80,7 @@ def _decimal(inner: Any, _: Any) -> object:
 
 
 def _binary(inner: Any, whole: Mapping[str, Any]) -> object:
-    """A UUID as its text; other bytes are odd."""
+    """Return a UUID as its text; other bytes are `Odd`."""
     told, kind = (inner.get("base64"), inner.get("subType")) if isinstance(inner, dict) else (inner, whole.get("$type"))
     try:
         content = b64decode(told, validate=True) if isinstance(told, str) else b""
@@ -103,7 +103,7 @@ def _oid(inner: Any, _: Any) -> object:
 
 
 def _timestamp(inner: Any, _: Any) -> object:
-    """MongoDB's own timestamp: seconds and a counter."""
+    """Read MongoDB's own timestamp: seconds and a counter."""
     seconds = plain(inner.get("t")) if isinstance(inner, dict) else None
     return _time(seconds * 1_000, None) if type(seconds) is int else Odd("a timestamp that is none")
 

@@ -1,4 +1,4 @@
-"""JSON as rows: a value a line (NDJSON), or the elements of one array, however they are laid out (`--jsonArray`)."""
+"""Read JSON as rows: one value per line (NDJSON), or the elements of one array in any layout (`--jsonArray`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 
 
 def open_json(source: Source) -> LineReader | ArrayReader:
-    """The reader that the first bytes call for: an array, or an object over several lines, is read value by value."""
+    """Return the reader for the first bytes: arrays, and objects over several lines, are read value by value."""
     head = source.head().removeprefix(_BOM).lstrip()
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise WrongCall("line 1: the file is UTF-16", remedy="pass --encoding utf-16")
@@ -36,7 +36,7 @@ def open_json(source: Source) -> LineReader | ArrayReader:
 
 
 class LineReader:
-    """One JSON value a line; blank lines are skipped."""
+    """Reads one JSON value per line; skips blank lines."""
 
     columns: tuple[str, ...] | None = None
 
@@ -44,7 +44,7 @@ class LineReader:
         self._source = source
 
     def batches(self, size: int, start: Position | None) -> Iterator[Batch]:
-        """The rows from `start` on, `size` at a time."""
+        """Yield the rows from `start` on, `size` at a time."""
         at = start or Position(0, 1)
         lines = self._source.lines(at, LONGEST_JSON)
         decoder = msgspec.json.Decoder()
@@ -69,7 +69,7 @@ class LineReader:
 
 
 class ArrayReader:
-    """The elements of one JSON array, or JSON values one behind the other; a row's line is its number from 1."""
+    """Reads the elements of one JSON array, or consecutive JSON values; the line of a row is its number from 1."""
 
     columns: tuple[str, ...] | None = None
 
@@ -78,7 +78,7 @@ class ArrayReader:
         self._in_array = in_array
 
     def batches(self, size: int, start: Position | None) -> Iterator[Batch]:
-        """The rows from `start` on, `size` at a time."""
+        """Yield the rows from `start` on, `size` at a time."""
         at = start or Position(0, 1)
         text = _Text(self._source, at.offset)
         decoder = msgspec.json.Decoder()
@@ -112,22 +112,22 @@ class ArrayReader:
 
 
 class _Text:
-    """Text of a file, of which JSON values are cut off at the front."""
+    """The text of a file, from which JSON values are taken off the front."""
 
     def __init__(self, source: Source, offset: int) -> None:
-        """Bytes that are no UTF-8 are kept as surrogates, so that `offset` stays right."""
+        """Start at `offset`; bytes that are not UTF-8 become surrogates, so that `offset` stays right."""
         self._file = source.at(offset)
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._text = ""
         self._at = 0
         self._more = True
         self._damage: Exception | None = None
-        # Only where a value ends is asked for; what it says is read by the decoder of lines, which is stricter.
+        # This decoder only finds where a value ends; the stricter decoder of the rows reads the value.
         self._end = json.JSONDecoder(strict=False, parse_float=len, parse_int=len).raw_decode
         self.offset = offset
 
     def _grow(self, least: int = _BLOCK) -> bool:
-        """Read further bytes; False where there are none."""
+        """Read further bytes; return False if there are none."""
         if not self._more:
             return False
         pieces, size = [self._text[self._at :]], 0
@@ -149,7 +149,7 @@ class _Text:
         return raw
 
     def _to_next(self, gap: re.Pattern[str]) -> str:
-        """Take what stands between values; the character behind it, empty at the end."""
+        """Skip the gap between values; return the next character, empty at the end."""
         while True:
             found = gap.match(self._text, self._at)
             self._take(found.end() if found else self._at)
@@ -159,13 +159,13 @@ class _Text:
                 return ""
 
     def skip(self, opening: str) -> None:
-        """Take a byte order mark and the opening bracket, where there is one."""
+        """Skip a byte order mark, and the opening bracket if there is one."""
         self._to_next(re.compile(r"\ufeff?\s*"))
         if opening:
             self._take(self._at + len(opening))
 
     def value(self, number: int, *, in_array: bool) -> bytes | None:
-        """The next value as it stands; None behind the last. Raises `DamagedFile`."""
+        """Return the bytes of the next value; None after the last. Raises `DamagedFile`."""
         where = f"value {number}"
         here = self._to_next(_BETWEEN)
         if here == "]" and in_array:
@@ -191,13 +191,13 @@ class _Text:
                 continue
             except RecursionError as error:
                 raise damaged(where, ValueError("it is nested too deeply")) from error
-            # A number may go on behind what is read so far.
+            # a number may continue beyond the text read so far
             if end < len(self._text) or not self._grow():
                 return self._take(end)
 
 
 def _read(decoder: msgspec.json.Decoder[Any], number: int, raw: bytes, *, overlong: bool) -> RawRow:
-    """One JSON value as a row."""
+    """Read one JSON value as a row."""
     if overlong:
         return RawRow(number, None, f"the line is too long (a row may have {LONGEST_JSON >> 20} MiB)", raw)
     try:

@@ -1,4 +1,4 @@
-"""Keys of a JSON object by what they mean: renamed, left out, and found inside of objects by their path."""
+"""Find the keys of a JSON object by their meaning: rename them, leave them out, follow paths into nested objects."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ _MOST_OTHERS: Final = 200
 
 
 class Key(NamedTuple):
-    """One value of a row: what its key means, the key as it is written, where it stands, whether it was renamed.
+    """One value of a row.
 
-    `inside` says that it stands in a container (`attributes`, `properties`).
+    `name` is the meaning of its key, `raw` the value, `key` the key as it is written, `path` its path if it is nested
+    (empty directly in a container unless renamed), `mapped` whether an option renamed it. `inside` says that the key is
+    in a container (`attributes`, `properties`).
     """
 
     name: str
@@ -25,9 +27,9 @@ class Key(NamedTuple):
 
 
 class Keys:
-    """What `--map` and `--ignore` say of objects; a path (`profile.name.first`) leads into objects and arrays.
+    """Applies `--map` and `--ignore` to objects; a path (`profile.name.first`) leads into objects and arrays.
 
-    `containers` are keys whose objects are read as if their own keys stood beside the others.
+    `containers` are keys whose objects are read as if their keys were beside the others.
     """
 
     def __init__(self, layout: Layout, containers: Collection[str] = ()) -> None:
@@ -37,16 +39,16 @@ class Keys:
         named = {*layout.mapping, *layout.ignored}
         self._roots = {name[:at] for name in named for at, sign in enumerate(name) if sign == "."}
         self.unseen = named
-        """Keys that an option names and no row has had so far."""
+        """Keys that an option names and that no row has had so far."""
         self.others: dict[str, None] = {}
-        """Keys that rows have: what an option may have meant."""
+        """Keys that rows have, to suggest what an option may have meant."""
 
     def names(self, key: str) -> bool:
-        """Whether an option names `key`, or a path into it."""
+        """Return whether an option names `key`, or a path into it."""
         return key in self._mapping or key in self._ignored or key in self._roots
 
     def read(self, values: Mapping[str, Any]) -> list[Key]:
-        """The values of one row, without those to leave out."""
+        """Return the values of one row, without those to leave out."""
         found: list[Key] = []
         for key, raw in values.items():
             if self.unseen:
@@ -66,7 +68,7 @@ class Keys:
         return found
 
     def _within(self, part: Any, path: str, *, contained: bool) -> Iterator[Key]:
-        """The values of an object, or those elements of an array that an option names."""
+        """Yield the values of an object, or those elements of an array that an option names."""
         if isinstance(part, list):
             named = {*self._mapping, *self._ignored, *self._roots}
             pairs = [(str(at), one) for at, one in enumerate(part) if f"{path}.{at}" in named]

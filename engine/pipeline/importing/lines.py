@@ -1,4 +1,4 @@
-"""A file as physical lines, read a block at a time, from any offset; and what all readers of rows share."""
+"""Read a file as physical lines, a block at a time, from any offset; and the types that all readers share."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Any, Final, NamedTuple
 from engine.errors import WrongCall
 
 LONGEST_LINE: Final = 1 << 20
-"""Bytes in one line of CSV; a longer one is a fault, and is skipped without being held in memory."""
+"""Bytes in one line of CSV; a longer line is a fault, and is skipped without holding it in memory."""
 
 LONGEST_JSON: Final = 1 << 25
-"""Bytes in one JSON value: a document of MongoDB has 16 MiB at most, which its extended JSON makes longer."""
+"""Bytes in one JSON value: a MongoDB document has up to 16 MiB, and Extended JSON makes it longer."""
 
 BLOCK: Final = 1 << 18
-"""Bytes that are read and cut into lines at a time: far less than a batch, and long enough to cost nothing a line."""
+"""Bytes read and cut into lines at a time: far less than a batch, and long enough to cost nothing per line."""
 
 MOST_BYTES: Final = 1 << 24
-"""Bytes in the rows of one batch, however many rows it may have: rows of a megabyte are read a few at a time."""
+"""Bytes in the rows of one batch, whatever its number of rows: rows of a megabyte are read a few at a time."""
 
 
 class DamagedFile(WrongCall):
-    """The file cannot be read from some place on; what stands before it was read."""
+    """The file cannot be read from some place on; the rows before it were read."""
 
 
 class Position(NamedTuple):
-    """Where the next row begins: an offset in bytes (Parquet: rows) and the number of its line (Parquet: row)."""
+    """Where the next row begins: an offset in bytes (Parquet: rows), and its line number (Parquet: row number)."""
 
     offset: int
     line: int
@@ -37,8 +37,8 @@ class Position(NamedTuple):
 class RawRow(NamedTuple):
     """One row as the file has it.
 
-    `values` are cells in the order of the reader's columns (text, or Parquet's values), or a decoded JSON value where
-    the file has no columns; None where the row has a `fault`. `raw` is the row for the rejects file.
+    `values` are cells in the order of the reader's columns (text, or Parquet's values), or a decoded JSON value if the
+    file has no columns; None if the row has a `fault`. `raw` is the row for the rejects file.
     """
 
     line: int
@@ -48,7 +48,7 @@ class RawRow(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One physical line: its number from 1, its bytes with the line end, the offset behind it."""
+    """One physical line: its number from 1, its bytes including the line end, and the offset after it."""
 
     number: int
     raw: bytes
@@ -57,13 +57,13 @@ class Line(NamedTuple):
 
 
 class Lines:
-    """Physical lines of a binary file from an offset on, with the possibility to put some back.
+    """Physical lines of a binary file from an offset on; lines can be put back.
 
-    Where the file is damaged the lines end, and `damage` says so.
+    If the file is damaged, the lines end and `raise_damage` reports it.
     """
 
     def __init__(self, file: BufferedIOBase, offset: int, number: int, longest: int | None = None) -> None:
-        """`file` stands at `offset`, which is the start of line `number`; a line has at most `longest` bytes."""
+        """`file` is positioned at `offset`, the start of line `number`; a line has at most `longest` bytes."""
         self._file = file
         self._offset = offset
         self._number = number
@@ -75,16 +75,16 @@ class Lines:
 
     @property
     def position(self) -> Position:
-        """Where the next line begins, if none was put back."""
+        """Return where the next line begins, if none was put back."""
         return Position(self._offset, self._number)
 
     def raise_damage(self) -> None:
-        """Raise `DamagedFile` where the lines have ended because the file is damaged."""
+        """Raise `DamagedFile` if the lines ended because the file is damaged."""
         if self._damage is not None:
             raise damaged(f"line {self._number}", self._damage)
 
     def read(self) -> Line | None:
-        """The next line, or None at the end of the file."""
+        """Return the next line, or None at the end of the file."""
         if self._back:
             return self._back.popleft()
         if self._at == len(self._ready) and not self._fill():
@@ -94,7 +94,7 @@ class Lines:
         size, overlong = len(raw), len(raw) > self._longest
         more = raw
         while overlong and not more.endswith(b"\n"):
-            # Only the last line of a block can be so long, so the file stands where it goes on.
+            # Only the last line of a block can be this long, so the line continues at the file's position.
             more = self._readline(self._longest)
             if not more:
                 break
@@ -105,19 +105,19 @@ class Lines:
         return line
 
     def ahead(self, most: int) -> list[bytes]:
-        """Up to `most` of the next lines, which are not taken by this; none where a line was put back."""
+        """Return up to `most` of the next lines without taking them; none if a line was put back."""
         if self._back or (self._at == len(self._ready) and not self._fill()):
             return []
         return self._ready[self._at : self._at + most]
 
     def take(self, lines: Sequence[bytes]) -> None:
-        """Take these, which `ahead` has told."""
+        """Take these lines, which `ahead` returned."""
         self._at += len(lines)
         self._number += len(lines)
         self._offset += sum(map(len, lines))
 
     def _fill(self) -> bool:
-        """Read a block and the rest of the line it ends in; False at the end of the file, or where it is damaged."""
+        """Read a block and the rest of its last line; return False at the end of the file, or if it is damaged."""
         if self._damage is not None:
             return False
         try:
@@ -127,13 +127,13 @@ class Lines:
             return False
         if not block.endswith(b"\n"):
             rest, whole = self._rest()
-            # Where it is damaged the whole lines of the block still count; the last one is cut.
+            # If the rest is damaged, the whole lines of the block still count; its cut last line does not.
             block = block + rest if whole else block[: block.rfind(b"\n") + 1]
         self._ready, self._at = BytesIO(block).readlines(), 0
         return bool(self._ready)
 
     def _rest(self) -> tuple[bytes, bool]:
-        """The rest of the line that a block ends in, and whether it could be read."""
+        """Return the rest of the last line of a block, and whether it could be read."""
         rest = self._readline(self._longest + 1)
         return rest, self._damage is None
 
@@ -145,12 +145,12 @@ class Lines:
             return b""
 
     def put_back(self, lines: list[Line]) -> None:
-        """Read these again, in this order, before anything else."""
+        """Read these lines again, in this order, before any other."""
         self._back.extendleft(reversed(lines))
 
 
 def damaged(where: str, error: Exception) -> DamagedFile:
-    """What to tell of a file that ends by `error`."""
+    """Return the error for a file that ends with `error`."""
     why = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if isinstance(error, zlib.error):
         why = why.partition("decompressing data: ")[2] or why
