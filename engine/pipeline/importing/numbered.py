@@ -1,4 +1,4 @@
-"""`--row-id`: rows that have no id get one from the file's name and their line."""
+"""`--row-id`: give rows without an id one from the file's name and their line."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _ALIASES: Final = {"userId": "user_id", "messageId": "id"}
 
 
 class Numbered:
-    """The rows of a reader, each with an id of its own as a further column or key.
+    """The rows of a reader, each with an id as an additional column or key.
 
-    A user is called `FILE-LINE` (`customers-17`). An event's id holds a hash of its row too (`orders-17-5f0c…`): equal
-    rows are events of their own, and the same line of tomorrow's file of that name is another event.
+    A user's id is `FILE-LINE` (`customers-17`). An event's id also holds a hash of its row (`orders-17-5f0c…`): equal
+    rows are separate events, and the same line of tomorrow's file with the same name is another event.
     """
 
     def __init__(self, reader: Reader, layout: Layout, name: str, column: str) -> None:
-        """`name` is the file's, `column` is `user_id` or `id`. Raises `WrongCall` where the file has that column."""
+        """`name` is the file's, `column` is `user_id` or `id`. Raises `WrongCall` if the file has that column."""
         self._reader = reader
         self._layout = layout
         self._stem = name.partition(".")[0] or name
@@ -38,7 +38,7 @@ class Numbered:
         return _ALIASES.get(name, name) == self._column
 
     def batches(self, size: int, start: Position | None) -> Iterator[Batch]:
-        """The reader's batches."""
+        """Yield the reader's batches with ids."""
         for batch in self._reader.batches(size, start):
             yield batch._replace(rows=[self._with_id(row) for row in batch.rows])
 

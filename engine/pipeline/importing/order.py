@@ -1,4 +1,4 @@
-"""What to import, whether that makes sense, how it is told from another import, and what came of it."""
+"""An import's order: what to import, checks of the order, its identity, and the summary of the result."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from engine.pipeline.importing.columns import Layout, RowFaultError, identifier
 from engine.pipeline.importing.sources import STDIN, is_stream, name_of
 
 HEAD: Final = 1 << 16
-"""Bytes at each end of a file by which it is recognised."""
+"""Bytes at each end of a file that identify it."""
 
 
 class Kind(StrEnum):
-    """What a file holds."""
+    """The content of a file."""
 
     USERS = "users"
     EVENTS = "events"
@@ -30,7 +30,7 @@ class Kind(StrEnum):
 
 
 class Mode(StrEnum):
-    """What the rows of a list mean: further members, all members, or members no more."""
+    """The meaning of the rows of a list: additional members, all members, or members to remove."""
 
     ADD = "add"
     REPLACE = "replace"
@@ -39,19 +39,19 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How many rejected rows are still fine: a number, or a share of the rows."""
+    """How many rejected rows are acceptable: a number, or a share of the rows."""
 
     rows: int = 0
     share: float = 0.0
 
     def allows(self, rejected: int, rows: int) -> bool:
-        """Whether so many of so many are fine."""
+        """Return whether `rejected` out of `rows` is acceptable."""
         return rejected <= max(self.rows, int(self.share * rows))
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to import. `batch` rows are written at a time; `rejects` is the file of rows that were not."""
+    """What to import. `batch` is the number of rows per write; `rejects` is the file for rows that are not imported."""
 
     kind: Kind
     path: Path
@@ -69,7 +69,7 @@ class Order:
 
     @property
     def rejects_path(self) -> Path:
-        """The rejects file: the one given, or one beside the file; that of a pipe stands in the current folder."""
+        """Return the given rejects file, or one beside the file; for a pipe it is in the current folder."""
         if self.rejects is not None:
             return self.rejects
         name = f"{name_of(self.path)}.rejects.ndjson"
@@ -77,19 +77,20 @@ class Order:
 
     @property
     def is_stream(self) -> bool:
-        """Whether the rows come from standard input or a pipe: they can be read once, so nothing is resumed."""
+        """Return whether the rows come from standard input or a pipe: readable only once, so nothing resumes."""
         return is_stream(self.path)
 
 
 @dataclass(slots=True)
 class Summary:
-    """What an import did; `created + updated + unchanged + repeated + rejected = rows`.
+    """The result of an import; `created + updated + unchanged + repeated + rejected = rows`.
 
-    `removed` counts memberships that a replaced list lost, `written` the writes to users, `resumed_at` the line where
-    an earlier run was taken up (rows before it are in the counts), `seconds` and `rate` (rows a second) this run only.
-    `bad_addresses` counts rows whose e-mail address is none: rejected, or brought in without it (`omitted`, of which
-    `example` tells the first). `left_out` are unknown columns and keys, `unused` what options name and no row has.
-    `reread_at` is the line from which on rows were read by a workspace file that was edited while the import ran.
+    `removed` counts memberships that a replaced list lost; `written` counts the writes to users. `resumed_at` is the
+    line at which this run continued an earlier one (the counts include the rows before it). `seconds` and `rate` (rows
+    a second) cover this run only. `bad_addresses` counts rows with an invalid e-mail address: they are rejected, or
+    imported without it (`omitted`; `example` describes the first). `left_out` holds unknown columns and keys, `unused`
+    names in options that no row has. `reread_at` is the line from which on rows were read by a workspace file that was
+    edited during the import.
     """
 
     rows: int = 0
@@ -110,17 +111,17 @@ class Summary:
 
     @property
     def rejected(self) -> int:
-        """Rows that were not imported."""
+        """Return the number of rows that were not imported."""
         return self.counts[RowOutcome.REJECTED]
 
     @property
     def fine(self) -> bool:
-        """Whether the import is as it was asked for: few enough rejects, and every option named something."""
+        """Return whether the import is as ordered: few enough rejects, and every option named something."""
         return self.within_limit and not self.unused
 
 
 def check(order: Order) -> None:
-    """Refuse an order that means nothing. Raises `WrongCall`."""
+    """Refuse an order that makes no sense. Raises `WrongCall`."""
     if order.kind is Kind.LISTS:
         if not order.list_name:
             raise WrongCall("a list has a name", remedy="pass --list NAME")
@@ -144,7 +145,7 @@ def check(order: Order) -> None:
 def _check_file(path: Path) -> None:
     try:
         folder, there = path.is_dir(), path.exists()
-    except OSError as error:  # a folder above it may not be entered, or the name is too long
+    except OSError as error:  # a folder above it does not allow access, or the name is too long
         raise WrongCall(f"{str(path)[:200]}: cannot be read: {error.strerror}") from error
     if folder:
         raise WrongCall(f"{path}: is a folder", remedy="name a file; several are imported one after the other")
@@ -153,9 +154,9 @@ def _check_file(path: Path) -> None:
 
 
 def identity(order: Order) -> str:
-    """What tells one import from another: the file (path, size, time, both ends) and how it is to be read.
+    """Return a digest of what identifies an import: the file (path, size, time, both ends) and the options.
 
-    A stream is told from every other: it is not known what comes.
+    A stream gets a new identity each time, because its content is not known in advance.
     """
     if order.is_stream:
         return uuid.uuid4().hex
@@ -173,7 +174,7 @@ def identity(order: Order) -> str:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep a second import of the same file out while this one goes on; the kernel frees the lock of a killed one."""
+    """Prevent a second import of the same file during this one; the kernel frees the lock of a killed process."""
     if is_stream(path):
         yield
         return

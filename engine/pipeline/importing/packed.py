@@ -1,7 +1,7 @@
-"""Gzip and other encodings as streams of UTF-8 bytes that give all they can before a damage.
+"""Read gzip and other encodings as streams of UTF-8 bytes, up to the first damaged byte.
 
-The standard library's reader loses what it has unpacked in the call in which it meets the damage: up to a megabyte of
-good rows. Here each call is repeated byte by byte from a copy of its state, so everything before the damage comes out.
+The standard library's reader loses what it has unpacked in the call that meets the damage: up to a megabyte of good
+rows. This reader repeats such a call byte by byte from a copy of its state, so everything before the damage comes out.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 BLOCK: Final = 1 << 17
-"""Packed bytes that are read at a time."""
+"""Packed bytes read at a time."""
 
 _UNPACKED: Final = 1 << 18
-"""Bytes that one call unpacks at most, whatever the ratio: a bomb of zeros fills no memory."""
+"""The most bytes that one call unpacks, at any ratio, so that a zip bomb of zeros cannot fill the memory."""
 
 _GZIP: Final = 31
-"""zlib's window for a gzip stream: it reads the header and checks length and checksum at the end."""
+"""zlib's window for a gzip stream: zlib reads the header, and checks length and checksum at the end."""
 
 _BAD_TEXT: Final = "tidegate.import"
 _COMMON: Final = ("utf-8", "utf-16", "cp1252", "latin-1", "iso-8859-15", "mac-roman", "cp1250", "shift_jis", "gb18030")
 
 
 class Chunks(io.RawIOBase):
-    """Pieces of bytes as a raw file, to be buffered by `io.BufferedReader`."""
+    """Pieces of bytes as a raw file, for `io.BufferedReader` to buffer."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         """Empty pieces are left out."""
@@ -40,11 +40,11 @@ class Chunks(io.RawIOBase):
         self._held = memoryview(b"")
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Fill some of `buffer`; 0 at the end. Raises what the pieces raise."""
+        """Fill a part of `buffer`; return 0 at the end. Raises what the pieces raise."""
         while not self._held:
             piece = next(self._pieces, None)
             if piece is None:
@@ -58,15 +58,15 @@ class Chunks(io.RawIOBase):
 
 
 def blocks_of(file: io.BufferedIOBase) -> Iterator[bytes]:
-    """What is left of a binary file, a block at a time."""
+    """Yield the rest of a binary file, a block at a time."""
     while block := file.read1(BLOCK):
         yield block
 
 
 def unpacked(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """The bytes of a gzip file (also of several members, one behind the other).
+    """Yield the bytes of a gzip file, also of several consecutive members.
 
-    Raises `EOFError` where the file ends too early and `zlib.error` where it is damaged, after all bytes before that.
+    Raises `EOFError` if the file ends too early and `zlib.error` if it is damaged, after all bytes before that place.
     """
     rest = next(blocks, b"")
     while True:
@@ -81,7 +81,7 @@ def unpacked(blocks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _member(machine: zlib._Decompress, rest: bytes, blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """The bytes of one member; what follows it is left in `machine.unused_data` and `blocks`."""
+    """Yield the bytes of one member; what follows it stays in `machine.unused_data` and `blocks`."""
     while not machine.eof:
         block = rest or next(blocks, b"")
         before = machine.copy()
@@ -98,7 +98,7 @@ def _member(machine: zlib._Decompress, rest: bytes, blocks: Iterator[bytes]) -> 
 
 
 def _salvaged(machine: zlib._Decompress, block: bytes) -> bytes:
-    """What `block` gives before its damage."""
+    """Return the bytes that `block` yields before its damage."""
     out = bytearray()
     try:
         for place in range(len(block)):
@@ -109,7 +109,7 @@ def _salvaged(machine: zlib._Decompress, block: bytes) -> bytes:
 
 
 def recoded(blocks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
-    """Bytes of `encoding` as UTF-8; what is no text of it becomes the byte 0xff, which is not UTF-8: its row is bad."""
+    """Convert bytes of `encoding` to UTF-8; invalid bytes become 0xff, which is not UTF-8, so their row is bad."""
     decoder = codecs.getincrementaldecoder(encoding)(_BAD_TEXT)
     for block in blocks:
         yield decoder.decode(block).encode(errors="surrogateescape")
@@ -126,17 +126,17 @@ codecs.register_error(_BAD_TEXT, _mark_bad)
 
 
 _OF_LITERALS: Final = frozenset({"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape"})
-"""Python's encodings of names of hosts and of its own source: no file is written in them."""
+"""Python's encodings for host names and for its own source; no data file uses them."""
 
 
 def encoding_named(name: str) -> str | None:
-    """The codec of a name, None for UTF-8 (which needs none). Raises `WrongCall` where there is no such encoding."""
+    """Return the codec with this name, None for UTF-8 (which needs none). Raises `WrongCall` for an unknown name."""
     try:
         found = codecs.lookup(name)
     except (LookupError, ValueError):
         found = None
-    # `_is_text_encoding` is false for base64 and its like
-    if found is None or found.name in _OF_LITERALS or not found._is_text_encoding:  # noqa: SLF001 - the one way to tell
+    # `_is_text_encoding` is false for base64 and similar codecs
+    if found is None or found.name in _OF_LITERALS or not found._is_text_encoding:  # noqa: SLF001 - the only way
         raise WrongCall(
             f"--encoding {name}: there is no such encoding",
             remedy=closest(name, _COMMON) or f"for instance {', '.join(_COMMON[:4])}",

@@ -1,7 +1,7 @@
-"""Parquet files as batches of rows, a row group at a time.
+"""Read Parquet files as batches of rows, a row group at a time.
 
-A value that Python cannot hold (a time in the year 10000, bytes that are no text) costs its row only, and only where
-its column is imported: it is read as `Odd`. Columns of structs are read as a column for each of their parts.
+A value that Python cannot hold (a time in the year 10000, bytes that are not text) is read as `Odd`: it costs only its
+row, and only if its column is imported. A column of structs is read as one column for each of their parts.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from engine.pipeline.importing.readers import Batch
 from engine.predicate.reading import Odd
 
 _FINER: Final = (100, 1)
-"""Rows read at a time where a row group is damaged, so that all rows before the damage come out."""
+"""Rows read at a time in a damaged row group, so that all rows before the damage come out."""
 
 _READ: Final = (pa.ArrowException, OSError, ValueError, MemoryError)
-"""What pyarrow raises where it cannot read on; its own errors are also `ValueError` or `OSError`, not all of them."""
+"""What pyarrow raises if it cannot read on; not all of its own errors are also `ValueError` or `OSError`."""
 
 _CONVERT: Final = (pa.ArrowException, ArithmeticError, ValueError, TypeError, LookupError)
 
@@ -43,7 +43,7 @@ class ParquetReader:
         self.columns: tuple[str, ...] = tuple(name for field in fields for name in _names(field.name, field.type))
 
     def batches(self, size: int, start: Position | None) -> Iterator[Batch]:
-        """The rows from `start` on, `size` at a time. Raises `DamagedFile` behind the last that can be read."""
+        """Yield the rows from `start` on, `size` at a time. Raises `DamagedFile` after the last readable row."""
         number = start.offset if start else 0
         total = max(1, self._file.metadata.num_rows)
         held: list[RawRow] = []
@@ -64,7 +64,7 @@ class ParquetReader:
             yield Batch(held, Position(number, number + 1), number / total)
 
     def _rows(self, size: int, skip: int) -> Iterator[list[RawRow]]:
-        """All rows but the first `skip`, in pieces that do not span row groups."""
+        """Yield all rows but the first `skip`, in pieces that do not span row groups."""
         first = 0
         for group in range(self._file.num_row_groups):
             behind = first + self._file.metadata.row_group(group).num_rows
@@ -73,7 +73,7 @@ class ParquetReader:
             first = behind
 
     def _group(self, group: int, first: int, skip: int, size: int) -> Iterator[list[RawRow]]:
-        """The rows of one row group; what is damaged is read again in smaller pieces, up to the damage."""
+        """Yield the rows of one row group; read a damaged group again in smaller pieces, up to the damage."""
         for finer in (size, *_FINER):
             at = 0
             try:
@@ -105,14 +105,14 @@ class ParquetReader:
 
 
 def _names(name: str, kind: Any) -> list[str]:  # Any: pyarrow has no types
-    """The columns that a field is read as."""
+    """Return the columns as which a field is read."""
     if not pa.types.is_struct(kind) or not kind.num_fields:
         return [name]
     return [path for part in kind for path in _names(f"{name}.{part.name}", part.type)]
 
 
 def _columns(column: Any) -> Iterator[Sequence[Any]]:  # Any: pyarrow has no types
-    """The values of a column, or of each part of a column of structs."""
+    """Yield the values of a column, or of each part of a column of structs."""
     if pa.types.is_struct(column.type) and column.type.num_fields:
         for part in column.flatten():
             yield from _columns(part)
@@ -121,7 +121,7 @@ def _columns(column: Any) -> Iterator[Sequence[Any]]:  # Any: pyarrow has no typ
 
 
 def _plain(column: Any) -> list[Any]:  # Any: pyarrow has no types
-    """One column as Python values; instants are cut to milliseconds, dates become texts."""
+    """Return one column as Python values; times are cut to milliseconds, dates become texts."""
     kind = column.type
     try:
         return _converted(column, kind)
@@ -130,7 +130,7 @@ def _plain(column: Any) -> list[Any]:  # Any: pyarrow has no types
 
 
 def _one(column: Any, place: int, kind: Any) -> Any:
-    """One value that may be odd."""
+    """Return one value, as `Odd` if it cannot be converted."""
     try:
         return _converted(column.slice(place, 1), kind)[0]
     except _CONVERT:
@@ -142,8 +142,8 @@ def _one(column: Any, place: int, kind: Any) -> Any:
 
 def _converted(column: Any, kind: Any) -> list[Any]:
     if pa.types.is_timestamp(kind):
-        # From finer units the rest is cut; from seconds an overflow is told, not wrapped.
-        # An instant is one in any zone: the name of its zone, which may be none, is not looked up.
+        # Finer units are cut to milliseconds; for seconds an overflow raises instead of wrapping around. An instant is
+        # the same in any zone, so the zone's name, which may be invalid, is never looked up.
         column = column.cast(pa.timestamp("ms", kind.tz and "UTC"), safe=kind.unit in ("s", "ms"))
     values: list[Any] = column.to_pylist()
     if pa.types.is_date(kind):

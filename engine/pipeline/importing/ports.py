@@ -1,4 +1,4 @@
-"""What an import needs of the stores, and of whoever watches it."""
+"""Protocols for the stores that an import needs, and for the callers that watch it."""
 
 from __future__ import annotations
 
@@ -10,54 +10,54 @@ from engine.domain.changes import Applied, NewEvent, UserChange
 
 
 class UserWriter(Protocol):
-    """`engine.stores.upserts.UserUpserts`."""
+    """Writes users (`engine.stores.upserts.UserUpserts`)."""
 
     def apply(self, changes: Sequence[UserChange], *, revive: bool = False) -> Applied:
-        """Write a batch of rows in order; an outcome per row."""
+        """Write a batch of rows in order; return an outcome per row."""
 
 
 class Tombstones(Protocol):
-    """`engine.stores.users.Users`."""
+    """Knows deleted users (`engine.stores.users.Users`)."""
 
     def deleted(self, keys: Collection[str]) -> set[str]:
-        """Those of `keys` that are tombstones."""
+        """Return those of `keys` that are tombstones."""
 
 
 class EventWriter(Protocol):
-    """`engine.stores.events.Events`."""
+    """Writes events (`engine.stores.events.Events`)."""
 
     def record(self, events: Sequence[NewEvent]) -> list[bool]:
-        """Store what is not stored yet; True per event where it is new."""
+        """Store the events that are not stored yet; return for each event whether it is new."""
 
 
 class Deriver(Protocol):
-    """`engine.stores.derived.Derivation`."""
+    """Derives fields of users from their events (`engine.stores.derived.Derivation`)."""
 
     def derive(self, keys: Collection[str]) -> set[str]:
-        """Bring users in line with their events; returns those written."""
+        """Update the derived fields of users from their events; return the users written."""
 
 
 class ListWriter(Protocol):
-    """`engine.stores.lists.Lists`."""
+    """Writes lists (`engine.stores.lists.Lists`)."""
 
     def add(self, name: str, keys: Sequence[str], *, run: str | None = None) -> Applied:
-        """Make users members; `run` marks those that a replacing import names."""
+        """Make users members; `run` marks the members that a replacing import names."""
 
     def remove(self, name: str, keys: Sequence[str]) -> Applied:
         """End memberships."""
 
     def remove_others(self, workspace: str, name: str, run: str, limit: int) -> tuple[int, set[str]]:
-        """End memberships that `run` has not named; how many, and the users written."""
+        """End up to `limit` memberships that `run` has not named; return how many, and the users written."""
 
 
 class Cursors(Protocol):
-    """`engine.stores.imports.ImportCursors`."""
+    """Stores how far imports are (`engine.stores.imports.ImportCursors`)."""
 
     def load(self, key: str) -> Mapping[str, Any] | None:
-        """The last saved state, or None."""
+        """Return the last saved state, or None."""
 
     def save(self, key: str, state: Mapping[str, object]) -> None:
-        """Move the cursor."""
+        """Save the state, which moves the cursor."""
 
     def clear(self, key: str) -> None:
         """Forget the import."""
@@ -77,7 +77,7 @@ class ImportStores:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an import is: rows so far, the part of the file from 0 to 1, rows a second, and seconds left."""
+    """The progress of an import: rows so far, the share of the file from 0 to 1, rows a second, and seconds left."""
 
     rows: int
     rejected: int
@@ -87,7 +87,7 @@ class Progress:
 
 
 Watcher = Callable[[Progress], None]
-"""Told after every batch."""
+"""Called after every batch."""
 
 Indexer = Callable[[Sequence[str]], None]
-"""Told the keys of the users that a batch has written; asks for them to be indexed."""
+"""Called with the keys of the users that a batch has written; requests their indexing."""

@@ -1,8 +1,8 @@
-"""Files as batches of raw rows, in constant memory, from any position that an earlier run has reached.
+"""Read files as batches of raw rows, in constant memory, from any position that an earlier run has reached.
 
-CSV and JSON may be gzipped, and of another encoding than UTF-8. A position is an offset into the bytes (unpacked, and
-as UTF-8) and a line number; in Parquet both are row numbers. Where a file is damaged, the rows before the damage come
-first, then `DamagedFile` is raised.
+CSV and JSON may be gzipped, and in another encoding than UTF-8. A position is an offset into the bytes (unpacked, as
+UTF-8) and a line number; in Parquet both are row numbers. A reader of a damaged file yields the rows before the damage,
+then raises `DamagedFile`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DELIMITERS: Final = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 
 
 class Batch(NamedTuple):
-    """Some rows, and the position behind them. `share` is the part of the file that is read, from 0 to 1."""
+    """Some rows and the position after them. `share` is the part of the file that has been read, from 0 to 1."""
 
     rows: list[RawRow]
     after: Position
@@ -29,23 +29,23 @@ class Batch(NamedTuple):
 
 
 class Reader(Protocol):
-    """One open file; `columns` is None where each row names its own."""
+    """One open file; `columns` is None if each row names its own."""
 
     @property
     def columns(self) -> tuple[str, ...] | None:
-        """The names of the header."""
+        """Return the names in the header."""
 
     def batches(self, size: int, start: Position | None) -> Iterator[Batch]:
-        """The rows from `start` on (the first, where None), `size` at a time."""
+        """Yield the rows from `start` on (from the first, if None), `size` at a time."""
 
     def close(self) -> None:
-        """Release the file."""
+        """Close the file."""
 
 
 def open_reader(path: Path, *, form: str | None = None, delimiter: str = ",", encoding: str = "utf-8") -> Reader:
-    """A reader by `form` (`csv`, `ndjson`, `parquet`), or by the file's name, or (standard input) its first bytes.
+    """Return a reader by `form` (`csv`, `ndjson`, `parquet`), the file's name, or for a stream its first bytes.
 
-    Raises `WrongCall` where neither tells, and for a file that is wrong as a whole.
+    Raises `WrongCall` if none of them decides, and for a file that is wrong as a whole.
     """
     names = path.name.lower().removesuffix(".gz")
     known = {"csv": "csv", "tsv": "csv", "ndjson": "ndjson", "jsonl": "ndjson", "json": "ndjson", "parquet": "parquet"}
@@ -85,7 +85,7 @@ def _open_parquet(path: Path, encoding: str) -> Reader:
     if encoding != "utf-8":
         raise WrongCall("--encoding is for CSV and JSON; Parquet says itself how it is encoded")
     try:
-        # Here, because pyarrow takes half a second to import, and most imports and all other commands need none.
+        # Imported here, because pyarrow takes half a second, and most imports and all other commands do not need it.
         from engine.pipeline.importing.parquet import ParquetReader
 
         return ParquetReader(path)
@@ -97,10 +97,10 @@ def _open_parquet(path: Path, encoding: str) -> Reader:
 
 
 class CsvReader:
-    """Comma-separated values with a header line; see `engine.pipeline.importing.records` for what a record is."""
+    """Reads comma-separated values with a header line; `engine.pipeline.importing.records` defines a record."""
 
     def __init__(self, path: Path, delimiter: str, source: Source) -> None:
-        """Raises `WrongCall` where the header cannot be read."""
+        """Read the header. Raises `WrongCall` if that fails."""
         self._path = path
         self._source = source
         self._delimiter = delimiter
@@ -137,7 +137,7 @@ class CsvReader:
         return tuple(cell.strip() for cell in cells)
 
     def batches(self, size: int, start: Position | None) -> Iterator[Batch]:
-        """The rows from `start` on, `size` at a time; those behind the header once only, where `start` is None."""
+        """Yield the rows from `start` on, `size` at a time; without `start`, those after the header, but only once."""
         lines = self._lines if start is None else self._source.lines(start, LONGEST_LINE)
         records = CsvRecords(lines, len(self.columns), self._delimiter)
         encoding = self._source.encoding

@@ -1,9 +1,10 @@
-"""Splits a CSV file into records so that one bad row stays one bad row, wherever its quotes are.
+"""Split a CSV file into records so that one bad row stays one bad row, wherever its quotes are.
 
 The format is RFC 4180: a field is quoted as a whole or not at all, a quote inside is doubled, a quoted field may hold
-delimiters and newlines. A quote that is never closed would swallow the rest of the file; here it costs its own line.
-A record over several lines counts only if it is well formed, has as many columns as the header, and ends within
-`LONGEST_RECORD` bytes and `MOST_LINES` lines; otherwise its first line alone is at fault, and the next is read.
+delimiters and newlines. A quote that is never closed would swallow the rest of the file; here it costs only its own
+line. A record over several lines counts only if it is well formed, has as many columns as the header, and ends within
+`LONGEST_RECORD` bytes and `MOST_LINES` lines. Otherwise only its first line is at fault, and the reader continues with
+the next line.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from typing import Final, NamedTuple
 from engine.pipeline.importing.lines import LONGEST_LINE, MOST_BYTES, Line, Lines, Position, RawRow
 
 LONGEST_RECORD: Final = 1 << 16
-"""Bytes in which a quoted field over several lines must be closed: eight times the longest field that is kept."""
+"""Bytes within which a quoted field over several lines must be closed: eight times the longest field that is kept."""
 
 MOST_LINES: Final = 1_000
-"""Lines in which a quoted field must be closed."""
+"""Lines within which a quoted field must be closed."""
 
 LONGEST_CELL: Final = 8_000
-"""Characters that a field can have and be kept (as bytes; see `engine.predicate.values`)."""
+"""Longest field that is kept, in characters (the limit is in bytes; see `engine.predicate.values`)."""
 
 
 class Record(NamedTuple):
-    """One row: where it begins, its cells (None where it has a fault), what it says, and where the next begins."""
+    """One row: its first line, its cells (None if it has a fault), its fault, its bytes, and where the next begins."""
 
     line: int
     cells: list[str] | None
@@ -35,7 +36,7 @@ class Record(NamedTuple):
 
 
 class CsvRecords:
-    """The records of a CSV file behind its header."""
+    """The records of a CSV file after its header."""
 
     def __init__(self, lines: Lines, columns: int, delimiter: str) -> None:
         self._lines = lines
@@ -47,7 +48,7 @@ class CsvRecords:
             yield record
 
     def some(self, size: int) -> tuple[list[RawRow], Position]:
-        """Up to `size` records, as rows, and where the next one begins; fewer where they are long, none at the end."""
+        """Return up to `size` records as rows, and where the next begins; fewer if they are long, none at the end."""
         rows: list[RawRow] = []
         first, after = self._lines.position.offset, self._lines.position
         while len(rows) < size and after.offset - first < MOST_BYTES:
@@ -64,7 +65,7 @@ class CsvRecords:
         return rows, after
 
     def _plain(self, lines: Sequence[bytes], rows: list[RawRow]) -> int:
-        """Add the records of lines without a quote to `rows`; gives how many lines that were."""
+        """Add the records of lines without a quote to `rows`, up to the first line with one; return how many lines."""
         delimiter, columns = self._delimiter, self._columns
         number = first = self._lines.position.line
         for number, raw in enumerate(lines, first):
@@ -83,7 +84,7 @@ class CsvRecords:
         return len(lines)
 
     def _next(self) -> Record | None:
-        """The next record, whatever it is."""
+        """Return the next record of any form; None at the end."""
         while (line := self._lines.read()) is not None:
             raw = line.raw
             if b'"' in raw or line.overlong:
@@ -99,7 +100,7 @@ class CsvRecords:
         return None
 
     def _quoted(self, first: Line) -> Record:
-        """The record that begins with a line in which there is a quote."""
+        """Return the record that begins with a line that holds a quote or is too long."""
         if first.overlong:
             return self._faulty(first, f"the line is longer than {LONGEST_LINE} bytes")
         raw, lines = first.raw, [first]
@@ -128,10 +129,10 @@ class CsvRecords:
         )
 
     def _is_one_record(self, cells: list[str], lines: list[Line]) -> bool:
-        """Whether what spans several lines is a record, and not a quote left open that a later one happened to close.
+        """Return whether several lines are one record, and not an open quote that a later quote happened to close.
 
-        Where a field is too long to be kept, the row is lost either way; then lines inside it that are rows of their
-        own, column for column, are taken for rows.
+        If a field is too long to be kept, the row is lost either way. Then lines inside it that are complete rows,
+        column for column, count as rows.
         """
         if len(cells) != self._columns:
             return False
@@ -147,7 +148,7 @@ class CsvRecords:
 
 
 def decode(raw: bytes) -> tuple[str, str]:
-    """The text of some bytes and what is wrong with them (empty: nothing); bad bytes are kept as surrogates."""
+    """Return the text of some bytes and their fault (empty: none); bad bytes become surrogates."""
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
@@ -157,20 +158,20 @@ def decode(raw: bytes) -> tuple[str, str]:
 
 
 def recoded_fault(row: RawRow, encoding: str) -> RawRow:
-    """The row, whose fault speaks of the encoding that was asked for: bytes that are none of it were marked by 0xff."""
+    """Return the row with its fault named after the requested encoding: invalid bytes were marked by 0xff."""
     if "is not UTF-8" not in row.fault or encoding == "UTF-8":
         return row
     return row._replace(fault=f"has bytes that are no text in {encoding} (is it another encoding?)")
 
 
 def miscounted(found: int, columns: int) -> str:
-    """What is wrong with a row of `found` cells."""
+    """Return the fault of a row with `found` cells."""
     hint = "quote a field that holds the delimiter" if found > columns else "is a field or a delimiter missing?"
     return f"has {found} columns, the header has {columns} ({hint})"
 
 
 def tokenise(text: str, delimiter: str) -> list[str] | str | None:
-    """The cells of one record with quotes; None where a quote is open at the end, a text where it is malformed."""
+    """Return the cells of one record with quotes; None if a quote is open at the end, a text if malformed."""
     text = text[:-1] if text.endswith("\n") else text
     text = text[:-1] if text.endswith("\r") else text
     cells: list[str] = []
@@ -198,7 +199,7 @@ def tokenise(text: str, delimiter: str) -> list[str] | str | None:
 
 
 def closing(text: str, at: int) -> int:
-    """Where the quoted field that begins before `at` is closed; -1 where it is not."""
+    """Return where the quoted field that begins before `at` is closed; -1 if it is not."""
     while (at := text.find('"', at)) >= 0 and text.startswith('"', at + 1):
         at += 2
     return at

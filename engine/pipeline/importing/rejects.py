@@ -1,4 +1,4 @@
-"""The rejects file: each row that was not imported, with its line and the reason; NDJSON, or CSV by its name."""
+"""Write the rejects file: each row that was not imported, with its line and the reason; NDJSON, or CSV by its name."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from engine.errors import WrongCall
 from engine.pipeline.importing.lines import RawRow
 
 LONGEST_SHOWN = 10_000
-"""Characters of a row that are kept: enough to mend it, and one endless line cannot fill a disk."""
+"""Characters of a row that are kept: enough to fix it, while one endless line cannot fill a disk."""
 
 
 class Rejects:
-    """Appends to the file, which appears with the first rejected row, readable by its owner only: rows are personal."""
+    """Appends to the rejects file; it appears with the first rejected row.
+
+    Only its owner can read it, because rows hold personal data.
+    """
 
     def __init__(self, path: Path, columns: Sequence[str] | None, size: int) -> None:
-        """`size` is how many bytes of an earlier run's file still count; what is behind them was not acknowledged."""
+        """Keep the first `size` bytes of an earlier run's file; the rows after them were not acknowledged."""
         self.path = path
         self._columns = columns
         self._file: IO[bytes] | None = None
@@ -38,7 +41,7 @@ class Rejects:
             raise WrongCall(f"{path}: cannot be written: {error.strerror}", remedy="pass --rejects FILE") from error
 
     def write(self, rejected: Sequence[tuple[RawRow, str]]) -> None:
-        """Append some rows, durably."""
+        """Append some rows, durably. Raises `WrongCall` if the file cannot be written."""
         if not rejected:
             return
         if self._file is None:
@@ -76,7 +79,7 @@ class Rejects:
         try:
             return orjson.dumps(values, default=str).decode()[:LONGEST_SHOWN]
         except (TypeError, ValueError):
-            # whole numbers beyond 64 bits, keys that are no texts, half of a surrogate pair
+            # whole numbers beyond 64 bits, keys that are not texts, half of a surrogate pair
             return json.dumps(values, default=str, skipkeys=True)[:LONGEST_SHOWN]
 
     def close(self) -> None:
@@ -86,5 +89,5 @@ class Rejects:
 
 
 def clean(text: str) -> str:
-    """`text` without what no UTF-8 file can hold."""
+    """Return `text` without characters that UTF-8 cannot encode."""
     return text.encode(errors="replace").decode()

@@ -1,7 +1,7 @@
-"""Rows to changes, strictly by the catalogue: a row means exactly one thing, or is refused with a reason.
+"""Turn rows into changes, strictly by the catalogue: a row means exactly one thing, or is refused with a reason.
 
-In a table (CSV, Parquet) an empty cell says nothing: the field stays as it is. In NDJSON a key that is not there says
-nothing, and null removes the field.
+In a table (CSV, Parquet) an empty cell holds no value: the field stays as it is. In NDJSON a missing key holds no
+value, and null removes the field.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from engine.pipeline.importing.keys import Key, Keys
 from engine.predicate.fields import Catalogue, EventType, Field, FieldType, Shape
 from engine.predicate.workspace import closest
 
-Values: TypeAlias = "Sequence[Any] | Mapping[str, Any]"  # Any: what a file says, judged here
+Values: TypeAlias = "Sequence[Any] | Mapping[str, Any]"  # Any: the file's values, checked here
 
 NESTED: Final = ("attributes", "traits")
 EVENT_ALIASES: Final = {"event": "name", "timestamp": "time", "messageId": "id"}
 USER_ALIASES: Final = {"userId": "user_id"}
 MOST_TOLD: Final = 100
-"""Names of unknown columns and keys that are kept to be told."""
+"""Names of unknown columns and keys that are kept for the summary."""
 
 _TIME: Final = Shape("time", FieldType.TIME)
 _NAME: Final = Shape("name", FieldType.STRING)
 _OWN: Final = ("user_id", "name", "time", "id")
-"""What an event has beside its properties."""
+"""The keys of an event beside its properties."""
 
 
 class Unknown:
@@ -51,10 +51,10 @@ class Unknown:
     def __init__(self, layout: Layout) -> None:
         self._ignored = layout.ignore_unknown
         self.names: set[str] = set()
-        """Those that were left out, up to a bound."""
+        """The names that were left out, up to `MOST_TOLD`."""
 
     def leave_out(self, name: str) -> bool:
-        """Whether to leave it out; it is told at the end."""
+        """Return whether to leave a name out; the summary lists it then."""
         if self._ignored and len(self.names) < MOST_TOLD:
             self.names.add(name)
         return self._ignored
@@ -81,9 +81,9 @@ class UserRows:
         check_conversions(layout, readable, None)
         self._conversions = conversions_of(self._fields.values(), layout)
         self.omitted: list[str] = []
-        """Faults of addresses that were left out, until who reads the rows takes them away."""
+        """Faults of omitted addresses; the caller that reads the rows clears it."""
         self._puts = {name: putter(one, layout, self.omitted) for name, one in self._fields.items()}
-        # Nearly every key of a row is a field as it stands: it needs no look at the options.
+        # Nearly every key of a row is a field by its own name: it needs no check against the options.
         self._direct = {
             name: (one, self._puts[name])
             for name, one in self._fields.items()
@@ -133,7 +133,7 @@ class UserRows:
         raise WrongCall(f"{shown}: the workspace has no such attribute", remedy=hint)
 
     def read(self, values: Values) -> UserChange:
-        """One row. Raises `RowFaultError`."""
+        """Read one row. Raises `RowFaultError`."""
         if not isinstance(values, Mapping):
             return self._read_cells(values)
         fields: dict[str, Stored | None] = {}
@@ -176,7 +176,7 @@ class UserRows:
         return identifier(uid, "user_id")
 
     def _refuse(self, one: Key) -> None:
-        """Leave a key out where that is asked for. Raises `RowFaultError`."""
+        """Leave a key out if an option asks for that. Raises `RowFaultError` otherwise."""
         if self.unknown.leave_out(one.path or one.key):
             return
         if isinstance(one.raw, dict) and not one.path and closest(one.key, self._fields) == "":
@@ -236,7 +236,7 @@ class EventRows:
             self._properties.append((place, name.removeprefix("properties.")))
 
     def _check_options(self) -> None:
-        """Refuse options that name nothing an event has. Raises `WrongCall`."""
+        """Refuse options whose name no event has. Raises `WrongCall`."""
         layout = self._layout
         shapes: dict[str, list[Shape]] = {"time": [_TIME], "name": [_NAME]}
         for kind in self._events.values():
@@ -253,7 +253,7 @@ class EventRows:
         check_conversions(layout, shapes, list(self._events))
 
     def read(self, values: Values) -> NewEvent:
-        """One row. Raises `RowFaultError`."""
+        """Read one row. Raises `RowFaultError`."""
         if isinstance(values, Mapping):
             told, properties = self._read_object(values)
         else:
@@ -325,13 +325,13 @@ class EventRows:
 
 
 def derived_id(user_id: str, name: str, at: int, properties: Mapping[str, Stored]) -> str:
-    """The id of an event that has none: a hash of user, name, time and properties, so equal rows are one event."""
+    """Return the id of an event without one: a hash of user, name, time and properties, so equal rows are one event."""
     told = orjson.dumps([user_id, name, at, dict(properties)], option=orjson.OPT_SORT_KEYS)
     return blake2b(told, digest_size=16).hexdigest()
 
 
 class ListRows:
-    """Reads rows as members of a list: one user id a row."""
+    """Reads rows as members of a list: one user id per row."""
 
     def __init__(self, catalogue: Catalogue, columns: Sequence[str] | None, layout: Layout) -> None:
         self._workspace = catalogue.workspace
@@ -353,7 +353,7 @@ class ListRows:
         self._id = targets.index("user_id")
 
     def read(self, values: Values) -> str:
-        """The user key of one row. Raises `RowFaultError`."""
+        """Return the user key of one row. Raises `RowFaultError`."""
         if not isinstance(values, Mapping):
             return user_key(self._workspace, identifier(values[self._id], "user_id"))
         raw: object = None

@@ -1,7 +1,7 @@
-"""The import: read a batch, write it, tell who watches, move the cursor; then the next, which was read meanwhile.
+"""The import: read a batch, write it, report progress, move the cursor; meanwhile a thread reads the next batch.
 
-The cursor moves after the work, and the work of a batch may be repeated. So a kill at any row costs at most one batch
-of time: the next import of the same file goes on where the last acknowledged batch ended.
+The cursor moves after the work, and repeating the work of a batch is harmless. So a kill at any row costs the time of
+one batch at most: the next import of the same file continues after the last acknowledged batch.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from engine.telemetry.events import emit
 
 
 def nobody(keys: Sequence[str]) -> None:
-    """Hears of written users and does nothing: the feed follows them."""
+    """Do nothing with the written users: the feed follows their changes."""
 
 
 class Surroundings(NamedTuple):
-    """What rows are read by and written to."""
+    """The catalogue that reads the rows, and the stores that they are written to."""
 
     catalogue: Catalogue
     stores: ImportStores
@@ -54,12 +54,13 @@ def run_import(
     watch: Watcher | None = None,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Summary:
-    """Import one file into one workspace; goes on where an earlier run of the same file was cut off.
+    """Import one file into one workspace; continue where an earlier run of the same file was interrupted.
 
-    `follow` tells at each batch what is in force then: an edit of the workspace's file while the import runs counts for
-    the rows that are not written yet. Where the file's columns do not fit it any more, the import ends there.
+    Each batch calls `follow` for the catalogue and stores in force: an edit of the workspace's file during the import
+    applies to the rows that are not written yet. If the file's columns no longer fit, the import ends there.
 
-    Raises `WrongCall` for what is wrong with the file as a whole (nothing is written then), and what the stores raise.
+    Raises `WrongCall` if the file is wrong as a whole (nothing is written then) or stops fitting, `DamagedFile` after
+    the rows before a damage, and whatever the stores raise.
     """
     check(order)
     labels = {
@@ -79,7 +80,7 @@ def run_import(
 
 
 def _opened(order: Order) -> Reader:
-    """The reader of the file. Raises `WrongCall`."""
+    """Return the reader of the file. Raises `WrongCall`."""
     reader = open_reader(order.path, form=order.form, delimiter=order.delimiter, encoding=order.encoding)
     if not order.layout.row_id:
         return reader
@@ -92,9 +93,9 @@ def _opened(order: Order) -> Reader:
 
 
 class _Read(NamedTuple):
-    """A batch as changes: the good ones with their rows, the bad rows with their faults, and what `Batch` tells.
+    """A batch as changes: the good changes with their rows, the bad rows with their faults, and `Batch`'s other fields.
 
-    `addresses` counts the rows with a bad address, `omitted` those of them that are good without it.
+    `addresses` counts the rows that a bad address rejects, `omitted` holds the faults of rows imported without theirs.
     """
 
     good: Sequence[Any]  # Any: the change that this kind of import reads
@@ -108,7 +109,7 @@ class _Read(NamedTuple):
 
     @property
     def raw(self) -> list[RawRow]:
-        """Its rows as the file has them, in order."""
+        """Return its rows as the file has them, in order."""
         return sorted([*self.rows, *(row for row, _ in self.bad)], key=lambda row: row.line)
 
 
@@ -146,7 +147,7 @@ class _Import:
         return Position(state["offset"], state["line"])
 
     def run(self, index_users: Indexer, watch: Watcher | None, monotonic: Callable[[], float]) -> Summary:
-        """All batches, then the end. Raises `DamagedFile` behind the rows before the damage."""
+        """Import all batches and finish. Raises `DamagedFile` after the rows before the damage."""
         try:
             return self._run_all(index_users, watch, monotonic)
         except DamagedFile as error:
@@ -166,7 +167,7 @@ class _Import:
                 spent = monotonic() - began
                 rate = (summary.rows - first) / spent if spent else 0.0
                 if watch is not None:
-                    # The share before the first batch is not known where a gzipped file is taken up half-way.
+                    # ^ If the import resumes a gzipped file half-way, the share before its first batch is unknown.
                     left = None if first_share is None else _left(spent - first_share[1], first_share[0], batch.share)
                     watch(Progress(summary.rows, summary.rejected, batch.share, rate, left))
                 if first_share is None:
@@ -184,13 +185,14 @@ class _Import:
         return summary
 
     def _unseen(self) -> set[str]:
-        """Keys that an option names and no row has had; a table's columns are checked by its header."""
+        """Return the keys that an option names and no row has had; a table's columns are checked by its header."""
         return self._target.rows.keys.unseen if self._reader.columns is None else set()
 
     def _read(self) -> Iterator[_Read]:
-        """Every batch as changes; runs in a thread of its own, one batch in front of the writing.
+        """Yield every batch as changes; runs in a thread of its own, one batch ahead of the writing.
 
-        A file of one batch is known before anything of it is written, so an option that names no key is refused.
+        If the file has only one batch, it is read completely before anything is written, so that an option that names
+        no key is refused.
         """
         batches = self._changes()
         first = next(batches, None)
@@ -214,7 +216,7 @@ class _Import:
             yield from batches
 
     def _up_to_date(self, batch: _Read) -> _Read:
-        """The batch, read anew where the workspace's file was edited since; notes from which line on that counts."""
+        """Return the batch, read again if the workspace's file was edited since; note the first affected line."""
         target = self._current()
         if batch.target is not target:
             batch = self._converted(target, batch.raw, batch.after, batch.share)
@@ -223,8 +225,8 @@ class _Import:
         return batch
 
     def _current(self) -> Target[Any]:  # Any: the change that this kind of import reads
-        """What rows are read by now: made anew where the workspace's file was edited. Raises `WrongCall`."""
-        with self._following:  # the reader and the writer ask
+        """Return the target in force, made anew if the workspace's file was edited. Raises `WrongCall`."""
+        with self._following:  # the reading and the writing thread both call this
             catalogue, stores = self._follow()
             if catalogue is not self._catalogue:
                 before = self._target.rows
@@ -244,8 +246,8 @@ class _Import:
             yield self._converted(self._current(), batch.rows, batch.after, batch.share)
 
     def _converted(self, target: Target[Any], batch: Iterable[RawRow], after: Position, share: float) -> _Read:
-        """Rows as changes."""
-        with self._converting:  # what reads rows keeps notes
+        """Convert rows to changes."""
+        with self._converting:  # the row readers keep state
             return self._changed(target, batch, after, share)
 
     def _changed(self, target: Target[Any], batch: Iterable[RawRow], after: Position, share: float) -> _Read:
@@ -272,7 +274,7 @@ class _Import:
         return _Read(good, rows, bad, after, share, addresses, without, target)
 
     def _write(self, batch: _Read) -> set[str]:
-        """One batch into the stores, its faults into the rejects file; returns the users written."""
+        """Write one batch to the stores, and its faults to the rejects file; return the users written."""
         applied = batch.target.apply(batch.good)
         bad = batch.bad + [(batch.rows[number], reason) for number, reason in applied.reasons.items()]
         bad.sort(key=lambda one: one[0].line)
@@ -293,12 +295,12 @@ class _Import:
             index_users(sorted(touched))
 
     def _forget(self) -> None:
-        """The import has ended."""
+        """Clear the cursor: the import has ended."""
         if not self._order.is_stream:
             self._stores.cursors.clear(self._key)
 
     def _save(self, after: Position) -> None:
-        """Move the cursor; everything before it is done. A stream has none: it cannot be taken up."""
+        """Save the cursor; everything before it is done. A stream has none, because it cannot be resumed."""
         if self._order.is_stream:
             return
         summary = self.summary
@@ -319,7 +321,7 @@ class _Import:
         self._stores.cursors.save(self._key, state)
 
     def _finish(self, index_users: Indexer) -> None:
-        """What is left when every row is in, piece by piece."""
+        """Do the work that remains after the last row, piece by piece."""
         while True:
             removed, touched = self._target.finish()
             if not removed:
@@ -330,7 +332,7 @@ class _Import:
 
 
 def no_key(name: str, mapping: Mapping[str, str], others: Iterable[str]) -> WrongCall:
-    """An option names a key that no row has."""
+    """Return the error for an option that names a key that no row has."""
     option = "--map" if name in mapping else "--ignore"
     known = list(others)
     hint = closest(name, known) or f"rows have {', '.join(known)[:200]}"
@@ -344,7 +346,7 @@ def _left(spent: float, since: float, share: float) -> float | None:
 def make_target(
     order: Order, catalogue: Catalogue, stores: ImportStores, columns: Sequence[str] | None, run: str
 ) -> Target[Any]:
-    """The target of an order. Raises `WrongCall` where the file's columns cannot be read."""
+    """Return the target of an order. Raises `WrongCall` if it cannot read the file's columns."""
     match order.kind:
         case Kind.USERS:
             return UserTarget(UserRows(catalogue, columns, order.layout), stores, revive=order.revive)

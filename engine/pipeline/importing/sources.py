@@ -1,4 +1,4 @@
-"""Where the bytes of an import come from: a file or standard input, plain or gzipped, in UTF-8 or another encoding."""
+"""The bytes of an import: from a file or standard input, plain or gzipped, in UTF-8 or another encoding."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ _FOREIGN: Final = {
 
 
 def is_stream(path: Path) -> bool:
-    """Whether it can be read only once: standard input, or a pipe."""
+    """Return whether the path can be read only once: standard input, or a pipe."""
     return path == STDIN or (path.exists() and not stat.S_ISREG(path.stat().st_mode))
 
 
 def name_of(path: Path) -> str:
-    """What to call it."""
+    """Return the file's name, `stdin` for standard input."""
     return "stdin" if path == STDIN else path.name
 
 
 class Source:
-    """The bytes of one file as UTF-8, from its beginning or any offset into them."""
+    """The bytes of one file as UTF-8, from its beginning or from any offset."""
 
     def __init__(self, path: Path, encoding: str = "utf-8") -> None:
-        """Raises `OSError` where it cannot be opened, `WrongCall` where it is of no format that is read."""
+        """Open the file. Raises `OSError` if that fails, `WrongCall` for a format that no reader supports."""
         self._path = path
         self._encoding = encoding_named(encoding)
         self.stream = is_stream(path)
@@ -51,7 +51,7 @@ class Source:
         try:
             self.packed = self._plain.peek(2)[:2] == _GZIP
             self._file = self._layered()
-        except BaseException:  # whatever it was, the file is not left open; raised again
+        except BaseException:  # close the file for any error, and raise that again
             self._plain.close()
             raise
 
@@ -84,15 +84,15 @@ class Source:
 
     @property
     def encoding(self) -> str:
-        """The encoding of the file."""
+        """Return the encoding of the file."""
         return self._encoding or "UTF-8"
 
     def head(self) -> bytes:
-        """Some of the first bytes, before anything is read."""
+        """Return some of the first bytes, before anything is read."""
         return self._file.peek(1 << 12)
 
     def at(self, offset: int) -> io.BufferedReader[Any]:
-        """The file from `offset` of its unpacked bytes on; where it is not a plain file it is read up to there."""
+        """Return the file from `offset` of its unpacked bytes on; unless it is a plain file, this reads up to there."""
         if self._file is self._plain:
             if not self.stream:
                 self._file.seek(offset)
@@ -105,18 +105,18 @@ class Source:
         return self._file
 
     def lines(self, start: Position, longest: int) -> Lines:
-        """Its lines from `start` on."""
+        """Return its lines from `start` on."""
         return Lines(self.at(start.offset), *start, longest=longest)
 
     def share(self, offset: int) -> float:
-        """How much of it is read, from 0 to 1; 0 where its size is not known."""
+        """Return which share of it has been read, from 0 to 1; 0 if its size is unknown."""
         if self.stream:
             return 0.0
         layered = self._file is not self._plain
         return min(1.0, (self._plain.tell() if layered else offset) / self._size)
 
     def close(self) -> None:
-        """Close it; standard input stays open."""
+        """Close the file; standard input stays open."""
         if self._file is not self._plain:
             self._file.close()
         self._plain.close()

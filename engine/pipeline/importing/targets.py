@@ -1,4 +1,4 @@
-"""Where rows go: users, events or a list; each reads a row and writes a batch."""
+"""Targets of an import: users, events or a list. Each reads a row and writes a batch."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ Change = TypeVar("Change")
 
 
 class Target(Protocol[Change]):
-    """One kind of import: `read` raises `RowFaultError`; `apply` may be repeated and then changes nothing more."""
+    """One kind of import: `read` raises `RowFaultError`; repeating an `apply` changes nothing more."""
 
     def read(self, values: Values) -> Change:
-        """One row as a change."""
+        """Read one row as a change."""
 
     def apply(self, changes: Sequence[Change]) -> Applied:
-        """Write a batch; an outcome per change."""
+        """Write a batch; return an outcome per change."""
 
     def finish(self) -> tuple[int, set[str]]:
-        """A piece of what is left at the end: how many removed, and the users written."""
+        """Do a piece of the work at the end; return how many memberships it removed, and the users written."""
 
     @property
     def rows(self) -> UserRows | EventRows | ListRows:
-        """What reads the rows."""
+        """Return the reader of the rows."""
 
 
 class UserTarget:
@@ -45,12 +45,12 @@ class UserTarget:
         return self._stores.upserts.apply(changes, revive=self._revive)
 
     def finish(self) -> tuple[int, set[str]]:
-        """Nothing is left to do."""
+        """Return 0: nothing remains to do."""
         return 0, set()
 
 
 class EventTarget:
-    """Stores events once each and derives what their users tell of them."""
+    """Stores each event once, and updates the derived fields of its user."""
 
     def __init__(self, rows: EventRows, stores: ImportStores) -> None:
         self.rows = rows
@@ -58,7 +58,7 @@ class EventTarget:
         self._stores = stores
 
     def apply(self, changes: Sequence[NewEvent]) -> Applied:
-        """Store, then derive: also for events that were stored before, since a kill may have come in between."""
+        """Store events, then derive, also for events stored before, because a kill may have come in between."""
         gone = self._stores.tombstones.deleted({event.user for event in changes})
         kept = [event for event in changes if event.user not in gone]
         fresh = iter(self._stores.events.record(kept))
@@ -74,12 +74,12 @@ class EventTarget:
         return Applied(outcomes, touched, reasons)
 
     def finish(self) -> tuple[int, set[str]]:
-        """Nothing is left to do."""
+        """Return 0: nothing remains to do."""
         return 0, set()
 
 
 class ListTarget:
-    """Adds members to a list, removes them, or makes the file the whole list (`run` marks those it names)."""
+    """Adds members to a list, removes them, or replaces the list (`run` marks the members that the file names)."""
 
     def __init__(self, rows: ListRows, stores: ImportStores, workspace: str, name: str, mode: str, run: str) -> None:
         self.rows = rows
@@ -97,7 +97,7 @@ class ListTarget:
         return self._lists.add(self._name, changes, run=self._run if self._mode == "replace" else None)
 
     def finish(self) -> tuple[int, set[str]]:
-        """Replace: end at most 5000 memberships that the file does not name; 0 where none is left."""
+        """In mode `replace`, end up to 5000 memberships that the file does not name; return 0 once none is left."""
         if self._mode != "replace":
             return 0, set()
         return self._lists.remove_others(self._workspace, self._name, self._run, 5_000)
