@@ -172,7 +172,7 @@ class Choosing:
         users: Population | None = None,
         behind: bool = False,
     ) -> Chosen:
-        """Return the requested path, or a scan of MongoDB by key range, with the reason, if the path is impossible."""
+        """Return the requested path, or a scan of MongoDB by key range, with the reason, if it cannot be taken."""
         size = users.users if users is not None else self.size(entry.record.workspace)
         told, matches, counted = self._told(entry, wanted, size, behind=behind)
         mine = next((one for one in told if one.path is path and one.possible), None)

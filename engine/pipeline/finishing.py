@@ -18,7 +18,7 @@ from engine.pipeline.sources import RateStore
 from engine.telemetry.events import emit
 
 PASSING: Final = frozenset({RunKind.LAUNCH, RunKind.PASS, RunKind.RESUME, RunKind.RECONCILE})
-"""Runs after whose end every user whom time has let in up to their `as_of` has been evaluated."""
+"""Runs that leave no user unevaluated who matches the audience by time alone up to their `as_of`."""
 
 
 class Finishing:

@@ -1,6 +1,6 @@
 """Plan passes: find the users and enrolments that the passing of time alone affects, beside due enrolments.
 
-A pass of a campaign finds idle enrolments by their own index, and users whom time has let into its audience by its
+A pass of a campaign finds idle enrolments by their own index, and users who match its audience by time alone, by its
 crossing sets. At intervals a full pass evaluates everybody, as a safety net. One query serves all campaigns with the
 same inactivity window, and a pass that would find nothing leaves no run behind.
 """

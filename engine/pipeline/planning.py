@@ -1,4 +1,4 @@
-"""Plan a run: cut it into slices with deterministic ids, so that planning it twice gives the same slices."""
+"""Plan a run: cut it into slices with deterministic ids, so that planning it twice yields the same slices."""
 
 from __future__ import annotations
 

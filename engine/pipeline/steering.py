@@ -54,7 +54,7 @@ class Applied:
 
 
 class Steering:
-    """The commands that a person gives to a campaign."""
+    """The commands by which a person steers a campaign."""
 
     def __init__(
         self,

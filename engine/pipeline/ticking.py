@@ -259,7 +259,7 @@ class Ticking:
         """Plan a due run for each campaign with a due enrolment; if there is none, one query shows it.
 
         A campaign whose deliveries flow gets a due run every `DUE_EVERY`. If campaign time `stands`, the person who set
-        it is waiting for what is due, so the campaign gets its run at once.
+        it waits for the due work, so the campaign gets its run at once.
         """
         at = self._clock.monotonic()
         self._due_began = {uid: began for uid, began in self._due_began.items() if at - began < DUE_EVERY}

@@ -1,4 +1,4 @@
-"""Read MongoDB's Extended JSON, as `mongoexport` writes it: v2 canonical and relaxed, and what is left of v1.
+"""Read MongoDB's Extended JSON, as `mongoexport` writes it: v2 canonical and relaxed, and the remains of v1.
 
 A wrapped value becomes its content: `{"$oid": "65…"}` a text, `{"$numberLong": "7"}` a whole number, `{"$date": …}` a
 time as ISO 8601. A value without a counterpart in the catalogue becomes `Odd`, which says what it is; the row is

@@ -28,7 +28,7 @@ class DamagedFile(WrongCall):
 
 
 class Position(NamedTuple):
-    """Where the next row begins: an offset in bytes (Parquet: rows), and its line number (Parquet: row number)."""
+    """The start of the next row: an offset in bytes (Parquet: rows), and its line number (Parquet: row number)."""
 
     offset: int
     line: int

@@ -51,7 +51,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to import. `batch` is the number of rows per write; `rejects` is the file for rows that are not imported."""
+    """The order for one import. `batch` is the number of rows per write; `rejects` is the file for rows that are not imported."""
 
     kind: Kind
     path: Path

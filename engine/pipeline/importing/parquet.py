@@ -24,7 +24,7 @@ _FINER: Final = (100, 1)
 """Rows read at a time in a damaged row group, so that all rows before the damage come out."""
 
 _READ: Final = (pa.ArrowException, OSError, ValueError, MemoryError)
-"""What pyarrow raises if it cannot read on; not all of its own errors are also `ValueError` or `OSError`."""
+"""Exceptions of pyarrow when it cannot read on; not all of its own errors are also `ValueError` or `OSError`."""
 
 _CONVERT: Final = (pa.ArrowException, ArithmeticError, ValueError, TypeError, LookupError)
 

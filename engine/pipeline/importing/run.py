@@ -95,7 +95,7 @@ def _opened(order: Order) -> Reader:
 class _Read(NamedTuple):
     """A batch as changes: the good changes with their rows, the bad rows with their faults, and `Batch`'s other fields.
 
-    `addresses` counts the rows that a bad address rejects, `omitted` holds the faults of rows imported without theirs.
+    `addresses` counts the rows rejected for a bad address, `omitted` holds the faults of rows imported without theirs.
     """
 
     good: Sequence[Any]  # Any: the change that this kind of import reads
@@ -167,7 +167,7 @@ class _Import:
                 spent = monotonic() - began
                 rate = (summary.rows - first) / spent if spent else 0.0
                 if watch is not None:
-                    # ^ If the import resumes a gzipped file half-way, the share before its first batch is unknown.
+                    # If the import resumes a gzipped file half-way, the share before its first batch is unknown.
                     left = None if first_share is None else _left(spent - first_share[1], first_share[0], batch.share)
                     watch(Progress(summary.rows, summary.rejected, batch.share, rate, left))
                 if first_share is None:
