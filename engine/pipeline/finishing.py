@@ -18,7 +18,7 @@ from engine.pipeline.sources import RateStore
 from engine.telemetry.events import emit
 
 PASSING: Final = frozenset({RunKind.LAUNCH, RunKind.PASS, RunKind.RESUME, RunKind.RECONCILE})
-"""Runs that leave no user unevaluated who matches the audience by time alone up to their `as_of`."""
+"""Runs that evaluate every user whom time alone has let into the audience up to their `as_of`."""
 
 
 class Finishing:

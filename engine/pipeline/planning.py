@@ -141,7 +141,7 @@ class Planning:
         return not parts
 
     def _drop_late(self, run: Run) -> None:
-        """Remove the slices of a run that was dropped during planning."""
+        """Drop the slices of a run that was dropped while it was being cut."""
         now = self._runs.get(run.id)
         if now is not None and now.state is RunState.DROPPED:
             self._slices.drop_unclaimed(run.id)

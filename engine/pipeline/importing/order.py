@@ -51,7 +51,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The order for one import. `batch` is the number of rows per write; `rejects` is the file for rows that are not imported."""
+    """The order for one import. `batch` is the number of rows per write; `rejects` is the file of rejected rows."""
 
     kind: Kind
     path: Path
