@@ -1,1 +1,1 @@
-"""Import of users, events and lists from files: in constant memory, idempotent, resumable."""
+"""Import users, events and lists from files in constant memory; an import is idempotent and resumable."""
