@@ -141,7 +141,7 @@ def _formatted(
 ) -> object:
     where = locale_named(locale_of(context, given))
     amount = _amount(value)
-    return formatted(amount, where) if amount is not None else str(value)
+    return value if amount is None else formatted(amount, where)
 
 
 def _amount(value: object) -> Decimal | None:

@@ -61,7 +61,8 @@ class LoopFailures:
         try:
             self._store().note(self._process, loop, reason, times)
         except self._outages:
-            return
+            with self._lock:  # the next failure is written at once, with these
+                noted.at, noted.unwritten = float("-inf"), noted.unwritten + times
 
     def worked(self, loop: str) -> None:
         """Note that a loop works; costs nothing if it worked before."""

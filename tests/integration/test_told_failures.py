@@ -261,6 +261,31 @@ def test_a_loop_that_fails_many_times_in_a_second_writes_one_note(world: World) 
     assert notes.told == [("why", 1), ("why", 50), ("another reason", 1), ("clear", 0)]
 
 
+def test_failures_that_could_not_be_noted_are_noted_with_the_next() -> None:
+    class AwayError(Exception):
+        pass
+
+    class Notes:
+        def __init__(self) -> None:
+            self.away = True
+            self.times: list[int] = []
+
+        def note(self, _process: str, _loop: str, _reason: str, times: int = 1) -> None:
+            if self.away:
+                raise AwayError
+            self.times.append(times)
+
+        def clear(self, _process: str, _loop: str) -> None:
+            pass
+
+    notes = Notes()
+    failures = LoopFailures("feed@here", lambda: notes, Standing(), (AwayError,))
+    failures.failed("feed", "why")
+    notes.away = False
+    failures.failed("feed", "why")
+    assert notes.times == [2]
+
+
 class Standing(SystemClock):
     """A clock that stands until it is moved."""
 

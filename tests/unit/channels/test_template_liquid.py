@@ -130,6 +130,7 @@ def test_numbers_money_and_names_are_those_of_the_users_language(locale: str | N
 
 def test_what_is_missing_has_no_money_and_what_is_no_number_stays() -> None:
     assert printed("[{{ user.x | money | default: '-' }}{{ 'free' | money: 'USD' }}]") == "[-free]"
+    assert printed("[{{ nil | money: 'EUR' }}{{ nil | number }}{{ nil | percent }}{{ true | number }}]") == "[true]"
     assert printed("{{ 5 | money: 'JPY', 'ja' }}") == "￥5"
     with pytest.raises(TemplateFailed, match="three letters"):
         printed("{{ 5 | money: 'Euro' }}")
