@@ -1,1 +1,1 @@
-"""The vocabulary: nouns, keys and states, from the standard library only."""
+"""Domain vocabulary: nouns, keys and states. Imports only the standard library."""

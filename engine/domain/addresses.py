@@ -1,8 +1,8 @@
-"""E-mail addresses and domains: what is one, and how it travels in an envelope.
+"""Parse e-mail addresses and domain names, and convert them to the form that an SMTP envelope needs.
 
-Domains follow IDNA 2008 with the mapping of UTS 46, non-transitional, as browsers and mail servers do: `faß.de` is
-`xn--fa-hia.de`, another domain than `fass.de`. Everything that takes an address or a host name from outside goes
-through here (sending, import, workspace files, settings), so that all agree.
+Domains follow IDNA 2008 with the mapping of UTS 46, non-transitional, as browsers and mail servers do: `faß.de` becomes
+`xn--fa-hia.de`, a different domain from `fass.de`. All code that accepts an address or a host name from outside calls
+this module (sending, import, workspace files, settings), so every part of the engine agrees.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ _PLAIN: Final = re.compile(
     r"(?=.{3,254}\Z)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,64}(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,64})*"
     r"@(?:(?!-)[A-Za-z0-9-]{1,63}(?<!-)\.)+(?!-)(?![0-9]+\Z)[A-Za-z0-9-]{1,63}(?<!-)"
 )
-"""What nearly every address is: it is taken as it stands."""
+"""Matches nearly every address; a match is used unchanged."""
 _LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 _LONGEST: Final = 254
-"""Bytes of an address in an envelope: RFC 5321 allows a path of 256 with its angle brackets."""
+"""Bytes of an address in an envelope: RFC 5321 allows a path of 256 bytes, which includes the angle brackets."""
 _LONGEST_DOMAIN: Final = 253
-"""Bytes of a domain name (RFC 1035), and characters of one in another script: none of them becomes shorter."""
+"""Bytes of a domain name (RFC 1035). Also the character limit for a name in another script, because its ASCII form is
+never shorter."""
 
 
 def envelope_address(text: str) -> str | None:
-    """`text` as a bare envelope address with an ASCII domain, or None where it is no address.
+    """Return `text` as a bare envelope address with an ASCII domain, or None if it is not an address.
 
-    A dot-atom local part of at most 64 bytes (other scripts allowed: such an address needs SMTPUTF8) and a domain of at
-    least two labels (other scripts become their ASCII form, see `ascii_domain`) or `localhost`. Quoted local parts,
-    comments, display names and address literals are refused: nobody collects them, and each is a way to smuggle a
-    header.
+    The local part is a dot-atom of at most 64 bytes. It may contain other scripts; such an address needs SMTPUTF8. The
+    domain is `localhost` or has at least two labels; other scripts become their ASCII form, see `ascii_domain`. Quoted
+    local parts, comments, display names and address literals are refused: nobody collects them, and each of them can be
+    used to smuggle a header.
     """
     if _PLAIN.fullmatch(text) and text.find("@") <= 64:
         return text
@@ -42,22 +43,22 @@ def envelope_address(text: str) -> str | None:
         return None
     try:
         local_bytes = len(local.encode())
-    except UnicodeError:  # a lone surrogate: no server can be told it
+    except UnicodeError:  # a lone surrogate: it cannot be encoded
         return None
     return f"{local}@{domain}" if local_bytes <= 64 and local_bytes + 1 + len(domain) <= _LONGEST else None
 
 
 @lru_cache(4_096)
 def ascii_domain(text: str) -> str | None:
-    """A domain or host name in the ASCII form that DNS and SMTP use, or None where it is none.
+    """Return a domain or host name in the ASCII form that DNS and SMTP use, or None if it is not valid.
 
-    An ASCII name stands as it is, its case too. In another name each label is mapped and checked by IDNA 2008 with
-    UTS 46, non-transitional: full-width dots and letters, capitals and compatibility forms are mapped, emoji and what
-    else IDNA 2008 disallows make it no domain.
+    An ASCII name is returned unchanged, including its case. In any other name each label is mapped and checked by IDNA
+    2008 with UTS 46, non-transitional. The mapping converts full-width dots and letters, capitals and compatibility
+    forms. A name with emoji or other characters that IDNA 2008 disallows is not a domain.
     """
     domain = text
     if not text.isascii():
-        # the tables take some milliseconds to load, and few processes meet such a domain
+        # loading the tables takes some milliseconds, and few processes meet such a domain
         import idna
 
         if len(text) > _LONGEST_DOMAIN:
@@ -71,10 +72,10 @@ def ascii_domain(text: str) -> str | None:
 
 
 def needs_smtputf8(address: str) -> bool:
-    """Whether the address can only travel over a server that offers SMTPUTF8."""
+    """Whether only a server that offers SMTPUTF8 can carry the address."""
     return not address.isascii()
 
 
 def domain_of(address: str) -> str:
-    """The part after the last `@`."""
+    """Return the part after the last `@`."""
     return address.rpartition("@")[2]

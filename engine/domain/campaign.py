@@ -1,4 +1,4 @@
-"""A campaign as it is kept: its state and its present revision; the file itself is a plain tree."""
+"""A campaign record: the campaign's state and its current revision. The campaign file itself is a plain tree."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONTINUOUS = "continuous"
 
 
 class Standing(NamedTuple):
-    """What a worker asks of a campaign at each batch: its state, its revision, and the evaluation that is wanted."""
+    """The facts that a worker reads before each batch: state, revision and the last evaluation wanted."""
 
     state: CampaignState
     revision: int
@@ -27,14 +27,14 @@ class Standing(NamedTuple):
 
 
 FOR_EVER: Final = 1 << 62
-"""`converting_until` of a campaign whose goal has no window: past every instant."""
+"""`converting_until` of a campaign whose goal has no window; it lies after every instant."""
 
 LATE: Final = 30 * 86_400_000
-"""Milliseconds after the last goal window of an ended campaign within which an event may still arrive and count."""
+"""Milliseconds after the last goal window of an ended campaign in which a late event may still arrive and count."""
 
 
 class Marks(NamedTuple):
-    """Where a campaign stands, and up to where it was passed; see `CampaignRecord`."""
+    """The state of a campaign and the progress marks of its passes; see `CampaignRecord` for each field."""
 
     state: CampaignState
     revision: int
@@ -51,23 +51,24 @@ class Marks(NamedTuple):
 class CampaignRecord:
     """One campaign. Instants are campaign time.
 
-    `uid` is given at the first apply and never changes; keys use it. `revision` rises with each edit. `pass_as_of` is
-    the `as_of` of the last pass that was planned, `crossed_to` of the last one that is decided, `reconciled_at` of the
-    last look at everybody, `resumed_at` the last resume (0: never), `resume_to` the state that a resume leads back to.
+    `uid` is assigned at the first apply and never changes; keys contain it. `revision` rises with each edit.
+    `pass_as_of` is the `as_of` of the last planned pass, `crossed_to` that of the last decided pass, and
+    `reconciled_at` that of the last full pass. `resumed_at` is the last resume (0: never). A resume returns the
+    campaign to the state `resume_to`.
 
-    Each edit, resume or cancel of a launched campaign makes it necessary to evaluate users anew: `evaluation_wanted` is
-    the number of the last such command, `everybody_wanted` of the last one that wants all users evaluated, also those
-    who have left (a resume), `left_wanted` of the last one that wants those who have left evaluated (an edit of the
-    goal, or a file that fits its workspace again). Runs carry these evaluations out: `enrolled_done` is the number up
-    to which all who are enrolled were evaluated, `intake_done` up to which everybody else was, `left_done` up to which
-    those were who have left.
+    Each edit, resume or cancel of a launched campaign requires a new evaluation of its users. These commands are
+    numbered: `evaluation_wanted` is the number of the last such command. `everybody_wanted` is the number of the last
+    one that wants all users evaluated, including those who have left (a resume). `left_wanted` is the number of the
+    last one that wants those who have left evaluated (an edit of the goal, or a file that fits its workspace again).
+    Runs carry these evaluations out and record the number up to which they are complete: `enrolled_done` for all
+    enrolled users, `intake_done` for everybody else, and `left_done` for those who have left.
 
-    `accepted` are the failed and ended deliveries that stood at the last resume: a person has accepted them, and the
-    error budget counts from there on. `renamed` gives for a message the names that it had before. `stuck_by` says why
-    the campaign cannot go on by itself, by what keeps it; `paused_reason` who or what paused it. `slowed` tells that it
-    was measured to be slow. `shapes` gives the types of the fields and events that its file names, as they were when it
-    was applied. `converting_until` stands in a campaign that has ended as long as conversions are counted in it: where
-    the last goal window closes at the latest (`FOR_EVER`: the goal has no window).
+    `accepted` counts the failed and ended deliveries at the last resume. The person who resumed has accepted them, so
+    the error budget counts only later ones. `renamed` maps each message to its earlier names. `stuck_by` gives, for
+    each kind of obstacle, why the campaign cannot go on by itself. `paused_reason` names who or what paused it.
+    `slowed` is True if the campaign was measured to be slow. `shapes` gives the types of the fields and events that the
+    file names, as they were when it was applied. `converting_until` is set on an ended campaign while conversions are
+    still counted in it: the last goal window closes at that instant at the latest (`FOR_EVER`: the goal has no window).
     """
 
     uid: str
@@ -105,45 +106,45 @@ class CampaignRecord:
 
     @property
     def marks(self) -> Marks:
-        """Where it stands."""
+        """The state and progress marks of this campaign."""
         return Marks(*(getattr(self, name) for name in Marks._fields))
 
     @property
     def stuck(self) -> str | None:
-        """Every reason why it cannot go on by itself, in one text; None where there is none."""
+        """All reasons why the campaign cannot go on by itself, joined into one text; None if there is none."""
         return "; ".join(dict.fromkeys(one.reason for one in self.stuck_by.values())) or None
 
     @property
     def intake_open(self) -> bool:
-        """Whether users may enter: a continuous campaign while it is live, a one-off one at its launch only."""
+        """Whether users may enter at any time: a live continuous campaign. A one-off takes users at launch only."""
         return self.state is CampaignState.LIVE and self.kind == CONTINUOUS
 
     @property
     def enrolled_owed(self) -> bool:
-        """Whether those who are enrolled are still to be evaluated after a command."""
+        """Whether a command requires an evaluation of the enrolled users that is not complete yet."""
         return self.enrolled_done < self.evaluation_wanted
 
     @property
     def intake_owed(self) -> bool:
-        """Whether those who are not enrolled are still to be evaluated after a command."""
+        """Whether a command requires an evaluation of the users who are not enrolled that is not complete yet."""
         return self.intake_open and self.intake_done < self.evaluation_wanted
 
     @property
     def evaluation_owed(self) -> bool:
-        """Whether a command made an evaluation necessary that no run has carried out as a whole."""
+        """Whether a command requires an evaluation that no run has fully carried out yet."""
         return self.enrolled_owed or self.intake_owed or self.left_owed
 
     @property
     def left_owed(self) -> bool:
-        """Whether those who have left are still to be evaluated for another goal."""
+        """Whether a command requires an evaluation of users who have left (new goal), and it is not complete yet."""
         return self.left_done < self.left_wanted
 
     @property
     def converting(self) -> bool:
-        """Whether it has ended and conversions are still counted in it."""
+        """Whether the campaign has ended and conversions are still counted in it."""
         return self.converting_until is not None and self.state in (CampaignState.FINISHED, CampaignState.CANCELLED)
 
     @property
     def concerned(self) -> bool:
-        """Whether a change of a user brings an evaluation: while it runs or stands still, and while it converts."""
+        """Whether a change of a user requires an evaluation: while the campaign runs, is paused, or is converting."""
         return self.state in GOING or self.state is CampaignState.PAUSED or self.converting

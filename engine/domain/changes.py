@@ -1,4 +1,4 @@
-"""What an import asks of the stores, and what came of it; values only, so that stores and use cases share them."""
+"""Values that an import passes to the stores and gets back; stores and use cases share them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import NamedTuple, TypeAlias
 from engine.clock import Instant
 
 Stored: TypeAlias = "str | int | float | bool | list[str] | list[int] | list[float]"
-"""A catalogued value as it is stored: decimals as scaled whole numbers, times as instants."""
+"""A catalogued value in its stored form: decimals as scaled integers, times as instants."""
 
 
 class RowOutcome(StrEnum):
-    """What became of one row; the five add up to the rows read."""
+    """The outcome of one imported row; the five counts add up to the number of rows read."""
 
     CREATED = "created"
     UPDATED = "updated"
@@ -26,8 +26,8 @@ class RowOutcome(StrEnum):
 class UserChange(NamedTuple):
     """New values for some fields of one user.
 
-    `fields` goes from document path (`email`, `a.plan`) to value; None removes the field, a path that is not named
-    stays as it is.
+    `fields` maps a document path (`email`, `a.plan`) to its new value. None removes the field; a path that is not in
+    `fields` keeps its value.
     """
 
     key: str
@@ -35,7 +35,7 @@ class UserChange(NamedTuple):
 
 
 class NewEvent(NamedTuple):
-    """Something a user did. `user` is the user key, `id` the event's id inside that user, `at` campaign time."""
+    """One event. `user` is the user key, `id` identifies the event within that user, `at` is campaign time."""
 
     user: str
     id: str
@@ -46,9 +46,9 @@ class NewEvent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The end of one batch: an outcome per row, in order, and the keys of the users that were written.
+    """The result of one batch: an outcome per row, in order, and the keys of the users that were written.
 
-    `reasons` tells by row number (from 0 inside the batch) why a row was `REJECTED` by the store.
+    `reasons` maps the row number (from 0 within the batch) to the reason why the store rejected that row (`REJECTED`).
     """
 
     outcomes: list[RowOutcome]

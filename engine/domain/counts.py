@@ -12,26 +12,26 @@ from engine.domain.lifecycle import DeliveryState
 
 @dataclass(frozen=True, slots=True)
 class Population:
-    """How many users a workspace has; `estimated` tells that nobody counted them all."""
+    """The number of users of a workspace; `estimated` is True if they were not all counted."""
 
     users: int
     estimated: bool
 
     def at_least(self, users: int) -> Population:
-        """Never fewer than were found among them."""
+        """Return this population, raised to `users` if that many were actually found."""
         return self if users <= self.users else Population(users, self.estimated)
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """Those who were treated alike: how many entered, and how many of them converted."""
+    """One treatment group: how many users entered, and how many of them converted."""
 
     entered: int
     converted: int
 
     @property
     def rate(self) -> float | None:
-        """The share that converted; None where nobody entered."""
+        """The share that converted; None if nobody entered."""
         return self.converted / self.entered if self.entered else None
 
 
@@ -44,25 +44,25 @@ class MessageCounts:
 
 
 class Ends(NamedTuple):
-    """Deliveries that ended by sending: those that failed, and all of them (`failed` and `sent`)."""
+    """Counts of deliveries that ended in a send attempt: those that failed, and all of them (`failed` plus `sent`)."""
 
     failed: int = 0
     ended: int = 0
 
     def since(self, before: Ends) -> Ends:
-        """What has come to them since `before`; a replay takes failures back, and that counts as none."""
+        """Return the increase since `before`; 0 if the count fell, because a replay takes failures back."""
         return Ends(max(0, self.failed - before.failed), max(0, self.ended - before.ended))
 
 
 NONE: Final = Ends()
-"""No delivery has ended."""
+"""No deliveries have ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailureCount:
-    """How many deliveries of a campaign failed for one reason, in which messages, and one of them.
+    """How many deliveries of a campaign failed for one reason, in which messages, with one example.
 
-    `example` is the key of the user (`w/h/u`) whose delivery of the message `example_message` failed.
+    `example` is the key of a user (`w/h/u`) whose delivery of the message `example_message` failed.
     """
 
     reason: str
@@ -74,10 +74,10 @@ class FailureCount:
 
 @dataclass(frozen=True, slots=True)
 class CampaignCounts:
-    """One campaign: `entered = active + exited(reason)`; messages by name; conversions as a fact beside the exits.
+    """Counts of one campaign: `entered = active + exited(reason)`; messages by name; conversions counted beside exits.
 
-    `holdout` and `converted_holdout` are parts of `entered` and `converted`. `last_entered` is when the last stay
-    began.
+    `holdout` and `converted_holdout` are parts of `entered` and `converted`. `last_entered` is the start of the latest
+    enrolment.
     """
 
     entered: int
@@ -91,23 +91,23 @@ class CampaignCounts:
 
     @property
     def ends(self) -> Ends:
-        """What the error budget is judged by."""
+        """The counts on which the error budget is judged."""
         states = [one.states for one in self.messages.values()]
         failed = sum(one.get(DeliveryState.FAILED.value, 0) for one in states)
         return Ends(failed, failed + sum(one.get(DeliveryState.SENT.value, 0) for one in states))
 
     @property
     def treated(self) -> Arm:
-        """Those who get messages."""
+        """The group that gets messages."""
         return Arm(self.entered - self.holdout, self.converted - self.converted_holdout)
 
     @property
     def held_out(self) -> Arm:
-        """Those who get none, to compare with."""
+        """The comparison group, which gets no messages."""
         return Arm(self.holdout, self.converted_holdout)
 
     @property
     def uplift(self) -> float | None:
-        """By how much the rate of those who get messages is above the holdout's; None where there are not both."""
+        """The treated group's conversion rate minus the holdout's; None unless both groups have users."""
         treated, held = self.treated.rate, self.held_out.rate
         return None if treated is None or held is None else treated - held

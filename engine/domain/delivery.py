@@ -1,4 +1,4 @@
-"""A delivery on its way, and what a channel answers: outcomes are values, exceptions are surprises."""
+"""A delivery in progress, and the outcomes that a channel returns. Outcomes are values; exceptions are unexpected."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from engine.domain.lifecycle import SkipReason
 
 
 class Versioned(Protocol):
-    """A stay as somebody has read it, of which a write names the version."""
+    """An enrolment as it was read; a write names the version that was read."""
 
     @property
     def id(self) -> str:
-        """The key of the stay."""
+        """The key of the enrolment."""
 
     @property
     def version(self) -> int:
@@ -24,12 +24,12 @@ class Versioned(Protocol):
 
 
 class Delivery(NamedTuple):
-    """A delivery on its way, as the deliver step reads it: of the stay `id` at `version`.
+    """A delivery in progress, as the deliver step reads it, of the enrolment `id` at `version`.
 
-    `user` is the user key, `chosen_at` campaign time, `attempts` those that came to an end, `slice` the slice that
-    chose it. `token` is the mark of the attempt that is open, None while it is queued. `held` counts the attempts in a
-    row that ended for a cause that is not the recipient's. `settled` names the messages of the stay that have settled;
-    `active` is False where the stay has ended (the delivery was replayed).
+    `user` is the user key, `chosen_at` is campaign time, `attempts` counts finished attempts, and `slice` is the slice
+    that chose the delivery. `token` is the mark of the open attempt, None while the delivery is queued. `held` counts
+    consecutive attempts that ended for a cause other than the recipient. `settled` names the settled messages of the
+    enrolment. `active` is False if the enrolment has ended (the delivery was replayed).
     """
 
     id: str
@@ -46,39 +46,41 @@ class Delivery(NamedTuple):
 
 
 class Cause(StrEnum):
-    """Whom a refusal is about: that decides what it costs the delivery, and what a person is told."""
+    """Whom a refusal concerns. The cause decides whether the attempt counts, and which message a person gets."""
 
     RECIPIENT = "recipient"
-    """This recipient or this mail: the attempt counts, and a delivery has a limited number of them."""
+    """This recipient or this mail: the attempt counts, and a delivery has a limited number of attempts."""
     PROVIDER = "provider"
     """The server is away or busy: no attempt is used up."""
     US = "us"
-    """Our sender, log-in or standing: no attempt is used up, and the campaign is stuck until a person mends it."""
+    """Our sender, log-in or reputation: no attempt is used up, and the campaign is stuck until a person repairs it."""
     UNSURE = "unsure"
-    """A policy whose owner the answer does not tell. While nobody is taken it is about us, though the attempt counts;
-    once the server takes other mails of the campaign it is about this one."""
+    """A policy refusal that does not say whether it concerns us or this mail. While the server accepts no mail at all,
+    it is treated as ours, though the attempt counts. Once the server accepts other mails of the campaign, it
+    concerns this mail."""
 
 
 class Bounce(StrEnum):
-    """Whether a refusal says that nothing should ever be sent to the address again."""
+    """Whether a refusal means that nothing should ever be sent to the address again."""
 
     NO = "no"
     LIKELY = "likely"
-    """It says so without a status code that would prove it: believed once the server has taken another mail."""
+    """The answer says so, but without a status code that proves it. The engine believes it once the server has accepted
+    another mail."""
     SURE = "sure"
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The provider took it."""
+    """The provider accepted the message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Not now: try again after `after` (system time); `reason` is a short code such as `smtp_451`.
+    """Try again after `after` (system time); `reason` is a short code such as `smtp_451`.
 
-    `cause` is whom it is about, `said` what the provider said, for the person who has to mend it; it holds no address.
-    Neither makes two retries unequal.
+    `cause` is whom the refusal concerns. `said` is the provider's answer, for the person who has to repair the problem;
+    it contains no address. Comparisons ignore both fields.
     """
 
     after: timedelta
@@ -89,16 +91,16 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """It was not sent and never will be, for a reason that is nobody's fault: the address, for instance."""
+    """The message was not sent and never will be, for a reason that is no failure, such as an unusable address."""
 
     reason: SkipReason
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Never: the provider refused it for good, or it could not be made; `reason` is a short code.
+    """Permanent failure: the provider refused the message for good, or it could not be built; `reason` is a short code.
 
-    `bounce` tells whether the address itself is dead.
+    `bounce` says whether the address itself is dead.
     """
 
     reason: str
@@ -107,14 +109,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The provider may or may not have taken it (the connection broke after the body was sent)."""
+    """The provider may or may not have accepted the message (the connection broke after the body was sent)."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class NotBegun:
-    """The provider has not been asked: there was no time left for it. It is queued again as it was."""
+    """The provider was not called because no time was left. The delivery is queued again unchanged."""
 
 
 Outcome: TypeAlias = Sent | Retry | Skipped | Failed | Unknown | NotBegun
@@ -123,9 +125,9 @@ Outcome: TypeAlias = Sent | Retry | Skipped | Failed | Unknown | NotBegun
 class Envelope(NamedTuple):
     """One finished message, as a channel sends it.
 
-    `key` is the delivery key (idempotency key, and the source of the stable Message-ID); `raw` the whole RFC 5322
-    message; `sender` and `recipient` the bare envelope addresses; `clean` says that all line ends of `raw` are CRLF and
-    that it ends with one.
+    `key` is the delivery key: the idempotency key, and the source of the stable Message-ID. `raw` is the whole RFC 5322
+    message. `sender` and `recipient` are the bare envelope addresses. `clean` is True if all line ends of `raw` are
+    CRLF and `raw` ends with one.
     """
 
     key: str

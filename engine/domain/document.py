@@ -1,8 +1,8 @@
-"""A document as drivers of databases give and take it."""
+"""A document as database drivers accept and return it."""
 
 from __future__ import annotations
 
 from typing import Any, TypeAlias
 
 Document: TypeAlias = dict[str, Any]
-"""Names to BSON values. Stores turn documents into what the domain names; rows of users stay as they are, for speed."""
+"""Maps names to BSON values. Stores convert documents to domain types; user rows stay documents, for speed."""

@@ -1,4 +1,4 @@
-"""One stay, one document: the state of a user in a campaign with everything that was sent in it."""
+"""An enrolment: one document with the state of a user in a campaign and every message sent in it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from engine.domain.lifecycle import DeliveryState, ExitReason, StayState
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """The one delivery that is on its way, `queued` or `attempting`.
+    """The one delivery in progress, `queued` or `attempting`.
 
-    `not_before` is campaign time (quiet hours, caps); `retry_at` system time (back-off of a retry). `attempts` are
-    those that came to an end. `token` names the slice, attempt and window that marked it; `slice` is the slice that
-    chose it.
+    `not_before` is campaign time (quiet hours, caps); `retry_at` is system time (back-off of a retry). `attempts`
+    counts finished attempts. `token` names the slice, attempt and window that marked the delivery; `slice` is the slice
+    that chose it.
     """
 
     message: str
@@ -30,7 +30,7 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """One delivery at its end; `at` is campaign time."""
+    """One settled delivery; `at` is campaign time."""
 
     message: str
     state: DeliveryState
@@ -41,10 +41,11 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
-    """One stay of one user in one campaign. All instants are campaign time.
+    """One enrolment of one user in one campaign. All instants are campaign time.
 
-    `version` rises with each write; a write names the version it has read and changes nothing when another came first.
-    `settled_at` is the last settling, `revision` the campaign's revision at the last look that wrote.
+    `version` rises with each write. A write names the version that it read, and changes nothing if another write came
+    first. `settled_at` is the time of the last settled delivery; `revision` is the campaign's revision at the last
+    evaluation that wrote.
     """
 
     id: str
@@ -68,7 +69,7 @@ class Enrolment:
 
     @property
     def suffix(self) -> str:
-        """`h/u` of the user."""
+        """The user's suffix, `h/u`."""
         return suffix_of_stay(self.id)
 
     @property
@@ -78,20 +79,20 @@ class Enrolment:
 
     @property
     def idle_since(self) -> Instant:
-        """The later of entry and last settling, from which inactivity and waits count."""
+        """The later of entry and last settled delivery; inactivity and waits count from it."""
         return max(self.entered_at, self.settled_at or 0)
 
     def has_settled(self, names: frozenset[str]) -> bool:
-        """Whether a message is settled in this stay under one of its `names`."""
+        """Whether a message has settled in this enrolment under one of its `names`."""
         return any(delivery.message in names for delivery in self.settled)
 
 
 @dataclass(frozen=True, slots=True)
 class StayChange:
-    """What one decision writes on an existing stay that was read at `version`.
+    """The changes that one decision writes to an existing enrolment, which was read at `version`.
 
-    `due_at` None means that time alone brings no look. `exit` ends the stay at `as_of`; `outgoing` is a message chosen,
-    `settled` one that settles in the same write (skipped).
+    `due_at` None means that time alone triggers no evaluation. `exit` ends the enrolment at `as_of`. `outgoing` is a
+    newly chosen message; `settled` is a message that settles in the same write (skipped).
     """
 
     id: str

@@ -1,6 +1,6 @@
-"""The lifecycle on one page: every state with a sentence, and the table of legal transitions.
+"""All lifecycle states, each with a sentence, and the table of legal transitions.
 
-`docs/lifecycle.md` is drawn from these tables by a test.
+A test generates `docs/lifecycle.md` from these tables.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from engine.errors import IllegalTransition
 
 
 class CampaignState(StrEnum):
-    """Where a campaign stands, from its first apply to its end."""
+    """State of a campaign, from its first apply to its end."""
 
     DRAFT = "draft"
     SCHEDULED = "scheduled"
@@ -25,14 +25,14 @@ class CampaignState(StrEnum):
 
 
 class StayState(StrEnum):
-    """Where one stay of one user stands."""
+    """State of one enrolment."""
 
     ACTIVE = "active"
     ENDED = "ended"
 
 
 class ExitReason(StrEnum):
-    """Why a stay ended; each ended stay has exactly one."""
+    """Why an enrolment ended; each ended enrolment has exactly one reason."""
 
     GOAL = "goal"
     UNMATCHED = "unmatched"
@@ -44,7 +44,7 @@ class ExitReason(StrEnum):
 
 
 class DeliveryState(StrEnum):
-    """Where one message to one user in one stay stands."""
+    """State of one message to one user in one enrolment."""
 
     QUEUED = "queued"
     ATTEMPTING = "attempting"
@@ -67,7 +67,7 @@ class SkipReason(StrEnum):
 
 
 class RunState(StrEnum):
-    """Where one pass of one campaign stands."""
+    """State of one pass of one campaign."""
 
     PLANNING = "planning"
     RUNNING = "running"
@@ -76,7 +76,7 @@ class RunState(StrEnum):
 
 
 class SliceState(StrEnum):
-    """Where one unit of dispatch and lease stands."""
+    """State of one slice, the unit of dispatch and lease."""
 
     OPEN = "open"
     DONE = "done"
@@ -121,7 +121,8 @@ SENTENCES: Final[Mapping[type[StrEnum], Mapping[StrEnum, str]]] = {
         SliceState.DEAD: "It kept killing its worker; its one user's stay ended as failed(poison).",
     },
 }
-"""What each state means, by machine: two machines may call a state alike, and such states are equal as keys."""
+"""The meaning of each state, by state machine. Two machines may share a state name, and such states compare equal as
+keys."""
 
 SKIPPED_BECAUSE: Final[Mapping[SkipReason, str]] = {
     SkipReason.HOLDOUT: "The user is in the holdout.",
@@ -132,7 +133,7 @@ SKIPPED_BECAUSE: Final[Mapping[SkipReason, str]] = {
     SkipReason.NO_ADDRESS: "The user has no usable address: it is missing, empty, or no address.",
     SkipReason.NO_SMTPUTF8: "The address needs SMTPUTF8, which the mail server or the recipient's does not offer.",
 }
-"""Each reason for which a chosen message is not sent, with a sentence. None of them is a failure."""
+"""Each reason for not sending a chosen message, with a sentence. None of them is a failure."""
 
 _C, _D = CampaignState, DeliveryState
 TRANSITIONS: Final[Mapping[type[StrEnum], Mapping[StrEnum, frozenset[StrEnum]]]] = {
@@ -171,22 +172,22 @@ TRANSITIONS: Final[Mapping[type[StrEnum], Mapping[StrEnum, frozenset[StrEnum]]]]
         SliceState.DEAD: frozenset(),
     },
 }
-"""Where each state leads, by machine; nowhere from an end."""
+"""The states that each state may move to, by state machine; an end state has none."""
 
 SETTLED: Final = frozenset({_D.SENT, _D.FAILED, _D.UNKNOWN, _D.SKIPPED})
-"""Delivery states in which a message is settled: it is never chosen again in that stay."""
+"""Delivery states in which a message is settled: the engine never chooses it again in that enrolment."""
 
 GOING: Final = frozenset({_C.LIVE, _C.DRAINING})
-"""Campaign states in which users are looked at and written to."""
+"""Campaign states in which users are evaluated and get messages."""
 
 LOOKED_AT: Final = frozenset({_C.LIVE, _C.DRAINING, _C.CANCELLED})
-"""Campaign states in which a look at a stay decides something."""
+"""Campaign states in which evaluating an enrolment can change something."""
 
 State = TypeVar("State", bound=StrEnum)
 
 
 def check_transition(before: State, after: State) -> State:
-    """`after`, if the table allows it from `before`; raises `IllegalTransition` otherwise."""
+    """Return `after` if the table allows it from `before`; raise `IllegalTransition` otherwise."""
     ways = TRANSITIONS[type(before)][before]
     if after not in ways:
         allowed = ", ".join(sorted(ways)) or "nothing"

@@ -1,7 +1,8 @@
-"""Documents of the log search: a line each, or several lines that are alike in one (a bundle), and as lines again.
+"""Documents of the log search: one log line each, or a bundle of similar lines in one document.
 
-In a bundle a value that differs stands as a list in the order of the lines, `event.sequence` is the first line's (the
-others count on from there), and `bundle.lines` is how many there are. So a search by a user, a stay or a key finds it.
+In a bundle, a value that differs between lines is a list in the order of the lines. `event.sequence` is that of the
+first line, and the other lines count up from it. `bundle.lines` is the number of lines. A search by a user, an
+enrolment or a key therefore finds the bundle.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from typing import Any, Final
 
 BUNDLE: Final = "bundle"
 DIFFERING: Final = frozenset({"labels.user", "labels.entry", "labels.key", "tidegate.user_hash"})
-"""What may differ between lines that are alike, beside `event.sequence`; all of them texts."""
+"""Fields that may differ between the lines of a bundle, apart from `event.sequence`; all of them are texts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What goes to the log search under one id: one line, or `lines` that are alike; `raw` is JSON."""
+    """One document for the log search: one line, or a bundle of `lines` lines; `raw` is JSON."""
 
     id: str
     raw: bytes
@@ -26,9 +27,10 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What became of documents that were not simply taken, by id.
+    """The documents that the log search did not simply accept, by id.
 
-    `refused` can never be taken, for a reason; of `short` fewer lines are there, from an earlier try, than were given.
+    `refused` maps a document that can never be accepted to the reason. `short` maps a document to the number of lines
+    stored by an earlier try, which is fewer than this try gave.
     """
 
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -36,13 +38,13 @@ class Taken:
 
 
 def lines_in(document: Mapping[str, Any]) -> int:
-    """How many lines a document is."""
+    """Return the number of lines in a document."""
     told = document.get(BUNDLE)
     return int(told["lines"]) if isinstance(told, Mapping) else 1
 
 
 def unbundled(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The lines of a document, newest first."""
+    """Yield the lines of a document, newest first."""
     if BUNDLE not in document:
         yield document
         return

@@ -1,4 +1,4 @@
-"""Looks: users who changed, and what of them, until every campaign that names it has looked at them."""
+"""Re-evaluation requests: a changed user waits until every campaign that names the change has evaluated them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 EVERYTHING = "*"
-"""Among the names of a look: every campaign looks, whatever it names (a new user, a deleted one, a gap in the feed)."""
+"""Among the names of a request: every campaign evaluates the user, whatever the campaign names. Used for a new user, a
+deleted user, and a gap in the feed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A user who is to be looked at because of `names`; `mark` tells later changes of the same user apart."""
+    """A request to re-evaluate a user because of `names`; `mark` distinguishes later changes of the same user."""
 
     user: str
     names: frozenset[str]
@@ -28,7 +29,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class DirtyRange:
-    """So many users of a range changed that all of them are looked at: suffixes in [first, until) of a workspace.
+    """A range with so many changed users that all its users are evaluated: suffixes in [first, until) of a workspace.
 
     `cursor` is the last suffix whose work is done.
     """
@@ -44,14 +45,14 @@ class DirtyRange:
 
 @dataclass(frozen=True, slots=True)
 class FeedState:
-    """How far the feed is: every change up to `position` (cluster time, seconds << 32 | counter) has been handled.
+    """The progress of the feed: it has handled every change up to `position` (cluster time, seconds << 32 | counter).
 
-    `generation` rises with each gap, after which nothing that was cached before counts any more. `token` resumes the
-    change stream. `index` is the identity of the Elasticsearch index that was filled, or is being filled while there
-    are requests to index users (None: the next one that is there). `shapes` gives for each workspace what the users in
-    it look like (`engine.predicate.workspace_set.indexed_shape`), `derived` which aggregates its users were asked to be
-    brought in line with (`derived_shape`). `searched` names the workspaces whose users are to be found by
-    Elasticsearch: a campaign of theirs asks something of its users.
+    `generation` rises with each gap; a gap invalidates everything cached before it. `token` resumes the change stream.
+    `index` is the identity of the Elasticsearch index that is filled, or is being filled while requests to index users
+    exist (None: use the next index that appears). `shapes` gives for each workspace the shape of its indexed users
+    (`engine.predicate.workspace_set.indexed_shape`). `derived` gives for each workspace the aggregates for which an
+    update of its users was requested (`derived_shape`). `searched` names the workspaces whose users Elasticsearch must
+    be able to find, because a campaign there queries its users.
     """
 
     position: int = 0
@@ -64,5 +65,5 @@ class FeedState:
 
     @property
     def index_name(self) -> str | None:
-        """The name of `index`, without what tells it from one of the same name."""
+        """The name in `index`, without the part that distinguishes indexes of the same name."""
         return None if self.index is None else self.index.partition("/")[0]

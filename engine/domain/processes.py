@@ -1,4 +1,4 @@
-"""A process of the engine as the stores know it, on whatever machine it runs."""
+"""A process of the engine as the stores know it, on any machine."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from datetime import timedelta
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A process: `host:pid:chance`, its type (`fast`), the lanes it serves, and when it was last heard of.
+    """A process: `host:pid:chance`, its type (for example `fast`), the lanes it serves, and its last sign of life.
 
-    `since` is ISO 8601; `ago` is how long ago it last said that it is alive.
+    `since` is ISO 8601; `ago` is the time since its last sign of life.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Refusals: what a campaign's state does not allow, told with what can be done instead."""
+"""Refusals of commands that a campaign's state does not allow, with the possible alternatives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DONE: Final[Mapping[CampaignState, str]] = {
     _C.FINISHED: "finished",
     _C.CANCELLED: "cancelled",
 }
-"""What is done to a campaign that moves to this state."""
+"""The command that moves a campaign to this state, as messages name it."""
 
 _INSTEAD: Final[Mapping[CampaignState, str]] = {
     _C.DRAFT: "tidegate campaign launch starts it",
@@ -30,16 +30,16 @@ _INSTEAD: Final[Mapping[CampaignState, str]] = {
     _C.FINISHED: "to run it again give its file another campaign: name",
     _C.CANCELLED: "to run it again give its file another campaign: name",
 }
-"""What can be done with a campaign in this state."""
+"""The remedy that messages suggest for a campaign in this state."""
 
 
 def refusal(record: CampaignRecord, done: str) -> IllegalTransition:
-    """Why a campaign cannot be `done` (`launched`, `paused`, ...) in its state, with what can be done instead."""
+    """Return the error for a campaign that cannot be `done` (`launched`, `paused`, ...) in its state, with a remedy."""
     name = f"{record.workspace}/{record.name}"
     return IllegalTransition(f"{name} is {record.state}: it cannot be {done}", remedy=_INSTEAD[record.state])
 
 
 def check_move(record: CampaignRecord, state: CampaignState) -> None:
-    """Raises `IllegalTransition` where the campaign's state does not lead to `state`."""
+    """Raise `IllegalTransition` if the campaign's state does not lead to `state`."""
     if state not in TRANSITIONS[CampaignState][record.state]:
         raise refusal(record, _DONE[state])

@@ -1,4 +1,4 @@
-"""How deliveries go on: of which stays, under which token, to what end, and which of them are a stay's last."""
+"""Values for settling deliveries: the enrolments, the token, the result, and whether an enrolment ends."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from engine.domain.enrolment import Settled
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A stay ends as completed in the write that settles its last delivery.
+    """An enrolment ends as completed in the write that settles its last delivery.
 
-    `revision` is that of the campaign by which no message is left; time looks at the stay again at `due_at` (campaign
-    time; None: never).
+    `revision` is the campaign revision by which no message is left. The enrolment becomes due for evaluation again at
+    `due_at` (campaign time; None: never).
     """
 
     revision: int
@@ -26,9 +26,9 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Settling:
-    """Deliveries of the stays `ids` that came to the same end; `token` is the mark that they were sent under.
+    """Deliveries of the enrolments `ids` that had the same result; `token` is the mark under which they were sent.
 
-    With `completion` the stays end in the same write; without, each is looked at again at once.
+    With `completion` the enrolments end in the same write. Without it, each enrolment is evaluated again at once.
     """
 
     ids: Sequence[str]
@@ -38,7 +38,7 @@ class Settling:
 
 
 class Unsent(NamedTuple):
-    """A queued delivery of `stay` that settles without a send; with `completion` the stay ends in the same write."""
+    """A queued delivery of `stay` that settles unsent; with `completion` the same write ends the enrolment."""
 
     stay: Versioned
     settled: Settled
@@ -47,11 +47,12 @@ class Unsent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PutBack:
-    """Deliveries of the stays `ids`, marked with `token`, that are queued again, to be tried after `after`.
+    """Deliveries of the enrolments `ids`, marked with `token`, that go back to the queue for a retry after `after`.
 
-    `after` is system time, by MongoDB's clock; the stays are looked at at campaign time `at`: a look while they were
-    attempting had to wait, whatever had changed. `counted` tells that the attempt is one of the few that a delivery
-    has, `held` how many in a row were not the recipient's fault.
+    `after` is system time, by MongoDB's clock. The enrolments become due for evaluation at campaign time `at`, because
+    an evaluation had to wait while they were attempting, whatever had changed. `counted` is True if this attempt uses
+    up one of the delivery's limited attempts. `held` counts consecutive attempts that failed through no fault of the
+    recipient.
     """
 
     ids: Sequence[str]

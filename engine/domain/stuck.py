@@ -1,4 +1,4 @@
-"""Why a campaign cannot go on by itself: one reason for each kind of obstacle, each kept by whoever notices it."""
+"""Why a campaign cannot go on by itself: one reason per kind of obstacle. The clock or a worker records it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from engine.clock import Instant
 
 
 class StuckBy(StrEnum):
-    """What keeps a campaign from going on.
+    """The kind of obstacle that keeps a campaign from going on.
 
     `file`: its file does not fit its workspace; `slice`: evaluating or sending a slice keeps failing; `run`: planning
     or closing a run keeps failing; `tick`: the clock cannot do its part; `change`: evaluating users who changed keeps
     failing; `sender`: the provider refuses the sender.
 
-    The clock sets and clears all of these but `change` and `sender`, which the workers do.
+    The workers set and clear `change` and `sender`. The clock sets and clears all others.
     """
 
     FILE = "file"
@@ -28,7 +28,7 @@ class StuckBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """One obstacle: the reason, which a person can act on and which holds no personal data, and since when.
+    """One obstacle: a reason, which a person can act on and which contains no personal data, and when it began.
 
     `since` is system time (ms).
     """

@@ -1,4 +1,4 @@
-"""Addresses to which nothing is sent any more, because mail to them bounced."""
+"""Suppressed addresses: the engine no longer sends to them because mail to them bounced."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engine.clock import Instant
 
 @dataclass(frozen=True, slots=True)
 class Bounced:
-    """A hard bounce: the envelope `address` that a server refused for good, in answer to what, and how it said so."""
+    """A hard bounce: the server refused the envelope `address` for good, with its reason and the message it refused."""
 
     address: str
     reason: str
@@ -20,7 +20,7 @@ class Bounced:
 
 @dataclass(frozen=True, slots=True)
 class Suppression:
-    """Why nothing is sent to an address, and since when (system time)."""
+    """Why an address is suppressed, and since when (system time)."""
 
     reason: str
     campaign: str
@@ -29,8 +29,8 @@ class Suppression:
 
 
 def suppression_key(workspace: str, address: str) -> str:
-    """The `_id` of an address's suppression. It tells nobody the address, so it may outlive the user who is erased.
+    """Return the `_id` of an address's suppression. It does not reveal the address, so it may outlive an erased user.
 
-    Capitals make no difference: no server in use keeps two mailboxes apart by them.
+    Case makes no difference: no server in use distinguishes two mailboxes by case.
     """
     return f"{workspace}/{blake2b(address.lower().encode(), digest_size=16).hexdigest()}"

@@ -1,4 +1,4 @@
-"""The texts of a campaign's mails as they are kept with it, and the places where their author has them."""
+"""The template texts stored with a campaign, and their positions in the author's files."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from dataclasses import dataclass, field
 from typing import Final
 
 MARKUP: Final = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
-"""One output or tag of Liquid."""
+"""Matches one output or tag of Liquid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a text comes from: the file as errors name it, and the line there of each of its Liquid pieces.
+    """The origin of a text: the file as errors name it, and the line in it of each Liquid piece.
 
-    `lines` is empty where the text is kept as it was written; Markdown and MJML become HTML, and their lines move.
+    `lines` is empty if the text is stored as it was written. Markdown and MJML are converted to HTML, which moves
+    lines.
     """
 
     file: str
     lines: tuple[int, ...] = ()
 
     def line(self, text: str, index: int) -> int:
-        """The line, from 1, in which the author wrote what stands at `index` of the kept `text`."""
+        """Return the line, from 1, in which the author wrote the text at `index` of the stored `text`."""
         if not self.lines:
             return text.count("\n", 0, index) + 1
         before = sum(found.start() <= index for found in MARKUP.finditer(text))
@@ -31,7 +32,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Snippet:
-    """A layout or snippet: the name by which texts of a format (`html` or `text`) name it, and its text."""
+    """A layout or snippet: the name by which texts of a format (`html` or `text`) refer to it, and its text."""
 
     name: str
     form: str
@@ -41,17 +42,17 @@ class Snippet:
 
 @dataclass(frozen=True, slots=True)
 class KeptTexts:
-    """What is kept with a campaign beside its file: snippets, and the origins of texts by message and part."""
+    """Texts stored with a campaign beside its file: snippets, and the origins of texts by message and part."""
 
     snippets: tuple[Snippet, ...] = ()
     origins: Mapping[tuple[str, str], Origin] = field(default_factory=dict)
 
     def named(self, form: str) -> dict[str, str]:
-        """The texts of the snippets of a format by name."""
+        """Return the snippet texts of a format by name."""
         return {snippet.name: snippet.text for snippet in self.snippets if snippet.form == form}
 
     def plain(self) -> dict[str, object]:
-        """As plain values, to be stored; `kept_texts` reads them back."""
+        """Return plain values to store; `kept_texts` reads them back."""
         return {
             "snippets": [
                 {"name": one.name, "format": one.form, "text": one.text, **_origin(one.origin)} for one in self.snippets
@@ -68,7 +69,7 @@ def _origin(origin: Origin) -> dict[str, object]:
 
 
 def kept_texts(plain: object) -> KeptTexts:
-    """What `KeptTexts.plain` told of; nothing is kept where a campaign was stored by an older version."""
+    """Read the result of `KeptTexts.plain`; empty for a campaign that an older version stored without texts."""
     if not isinstance(plain, Mapping):
         return KeptTexts()
     snippets = tuple(

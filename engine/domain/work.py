@@ -1,4 +1,4 @@
-"""Work as small documents: runs, slices and the leases they are held under."""
+"""Work as small documents: runs, slices and the failures and leases that belong to them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from engine.domain.lifecycle import RunState, SliceState
 
 
 class RunKind(StrEnum):
-    """Why a run was made, which also says what it reads.
+    """Why a run was created. The kind also decides which users or enrolments the run reads.
 
-    `launch` finds the whole audience, `pass` those whom time alone has let into it since the last pass, `due` stays
-    whose time has come, `idle` stays without a settled message for longer than the inactivity window, `stays` every
-    active stay (after an edit or a cancel), `resume` everybody after a pause or an edit of the goal, `reconcile`
-    everybody: the safety net.
+    `launch` finds the whole audience. `pass` finds those whom time alone has let into the audience since the last pass.
+    `due` reads enrolments whose due time has passed. `idle` reads enrolments without a settled message for longer than
+    the inactivity window. `stays` reads every active enrolment (after an edit or a cancel). `resume` reads everybody
+    after a pause or an edit of the goal. `reconcile` reads everybody as a safety net (the full pass).
     """
 
     LAUNCH = "launch"
@@ -28,7 +28,7 @@ class RunKind(StrEnum):
 
 
 class SliceKind(StrEnum):
-    """What a slice reads and does: users who may enter, everybody, stays of some kind, deliveries."""
+    """The records that a slice processes: candidates for entry, everybody, enrolments of some kind, or deliveries."""
 
     CANDIDATES = "candidates"
     EVERYBODY = "everybody"
@@ -49,20 +49,20 @@ SLICE_OF_RUN = {
 }
 
 OF_ENROLLED = frozenset({RunKind.STAYS, RunKind.RESUME, RunKind.RECONCILE})
-"""Runs that evaluate everybody who is enrolled."""
+"""Runs that evaluate every enrolled user."""
 
 OF_EVERYBODY = frozenset({RunKind.RESUME, RunKind.RECONCILE})
-"""Runs that evaluate everybody, also those who have left."""
+"""Runs that evaluate everybody, including those who have left."""
 
 OF_USERS = frozenset({SliceKind.CANDIDATES, SliceKind.EVERYBODY})
-"""Slices that read users; the others read stays."""
+"""Slices that read users; the others read enrolments."""
 
 
 class AccessPath(StrEnum):
-    """How a slice of candidates finds them (`engine.planner` chooses).
+    """How a slice of candidates finds its users (`engine.planner` chooses).
 
     `scan`: every user of the range from MongoDB; `index`: MongoDB by an index on a field; `list`: the members of a
-    list; `elastic`: Elasticsearch names those who match; `cache`: every user of the range from the user cache.
+    list; `elastic`: Elasticsearch names the matching users; `cache`: every user of the range from the user cache.
     """
 
     SCAN = "scan"
@@ -74,9 +74,9 @@ class AccessPath(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What a run or a slice has failed with since its latest success: why, since when, how often, until when it rests.
+    """The failure of a run or slice since its last success: why, since when, how often, and until when it rests.
 
-    `since` and `until` are system time (ms) by MongoDB's clock; `reason` holds no user's data.
+    `since` and `until` are system time (ms) by MongoDB's clock; `reason` contains no personal data.
     """
 
     reason: str
@@ -89,10 +89,10 @@ class Failure:
 class Run:
     """One pass of one campaign at a fixed `as_of` (campaign time), cut into slices by hash.
 
-    `after` is the `as_of` of the pass before it, where only those are looked for whom time has let in since (None: the
-    whole audience). `path` is the access path that somebody asked for, or that was chosen at planning. `evaluation` is
-    the campaign's `evaluation_wanted` when the run was made: decided as a whole, it has carried that evaluation out for
-    those whom it reads. `failure` says why it could not be planned or closed.
+    `after` is the `as_of` of the previous pass if the run looks only for users whom time has let in since then (None:
+    the whole audience). `path` is the access path that somebody requested, or that planning chose. `evaluation` is the
+    campaign's `evaluation_wanted` at the run's creation: once the run is completely decided, it has carried out that
+    evaluation for the users it reads. `failure` says why the run could not be planned or closed.
     """
 
     id: str
@@ -108,7 +108,7 @@ class Run:
 
     @property
     def evaluates_all(self) -> bool:
-        """Whether it evaluates everybody who may enter, not only whom time has let in since another pass."""
+        """Whether the run evaluates everybody who may enter, not only users whom time has let in since another pass."""
         return self.kind in OF_EVERYBODY or (self.kind is RunKind.PASS and self.after is None)
 
 
@@ -116,10 +116,11 @@ class Run:
 class Slice:
     """The unit of dispatch and lease: a campaign and a range `[first, until)` of user suffixes.
 
-    `cursor` is the last suffix (for due and stays slices: enrolment id) whose work is done; it moves after the work.
-    `attempt` counts claims, `deaths` those that ended without a checkpoint while the slice was a suspect, `errors`
-    those that raised. `token` names the lease of the present claim. A slice of candidates knows its `path` and what it
-    looks behind (`after`). Slices that cut the whole hash space know how many they are (`of`).
+    `cursor` is the last suffix (in due and stays slices: enrolment id) whose work is done; it moves after the work.
+    `attempt` counts claims, `deaths` counts claims that ended without a checkpoint while the slice was a suspect, and
+    `errors` counts claims that raised. `token` names the lease of the current claim. A slice of candidates has its
+    `path` and the previous pass's `as_of` (`after`). `of` is the number of slices, in slices that cut the whole hash
+    space.
     """
 
     id: str
@@ -145,10 +146,10 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What the dispatcher knows of an open slice: whether it is held or rung, and whether its time has come.
+    """An open slice as the dispatcher sees it: whether it is leased or enqueued, and whether its time has come.
 
-    `broken_for` is how long ago (ms) a batch of it was broken off, by a death or an exception, where no holder has come
-    as far as a checkpoint since. `failure` is what was raised since then.
+    `broken_for` is the time (ms) since a death or an exception broke off a batch of the slice, if no holder has reached
+    a checkpoint since. `failure` is the exception raised since then.
     """
 
     id: str
@@ -167,7 +168,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """A slice whose lease ran out: `progressed` tells whether it had a checkpoint since its claim."""
+    """A slice whose lease expired; `progressed` is True if the slice had a checkpoint since its claim."""
 
     slice: Slice
     token: str
