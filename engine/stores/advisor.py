@@ -1,4 +1,4 @@
-"""Which index serves what, asked of the live collections; and how many users a filter would find."""
+"""Explain which index serves a query, by asking the live collections, and estimate how many users match a filter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from engine.stores.explained import QUERIES, ExplainedQuery, explain, find_comma
 from engine.stores.users import Users, range_filter
 
 SAMPLE: Final = 4_000
-"""Users of which a share is told: it is then right to 1.6 % of all of them (two standard errors), in some 10 ms."""
+"""Users in a sample. A share from it is within 1.6 % of all users (two standard errors) and takes about 10 ms."""
 
 COLLECTIONS: Final[Mapping[str, str]] = {
     "audience": "users",
@@ -28,14 +28,14 @@ COLLECTIONS: Final[Mapping[str, str]] = {
     "lists": "list_members",
     "statistics": "stats",
 }
-"""Which collection the named queries of a store ask, where it has another name than the store."""
+"""The collection that a store's named queries read, if its name differs from the store's."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamedQuery:
-    """A named query: the index it relies on, and what is wrong with it here (None: nothing).
+    """A named query: the index it relies on, and the problem with it in this database (None: no problem).
 
-    `explained` tells whether MongoDB was asked for its plan; of a query without a sample the index was looked up.
+    `explained` is True if MongoDB explained the query; for a query without a sample only the index was looked up.
     """
 
     name: str
@@ -46,14 +46,14 @@ class NamedQuery:
 
 
 class IndexAdvisor:
-    """Explains and counts; it writes nothing."""
+    """Explains and counts; never writes."""
 
     def __init__(self, database: Database[Document]) -> None:
         self._database = database
         self._users = Users(database)
 
     def named(self) -> list[NamedQuery]:
-        """Every named query of every store, by name."""
+        """Return every named query of every store, sorted by name."""
         modules = [importlib.import_module(f"{engine.stores.__name__}.{one.name}") for one in _modules()]
         relied = {name: index for module in modules for name, index in getattr(module, "NAMED", {}).items()}
         present: dict[str, set[str]] = {}
@@ -79,19 +79,19 @@ class IndexAdvisor:
         return NamedQuery(query.name, collection, query.index, explained=True, problem=problem)
 
     def serving(self, collection: str, query: Mapping[str, Any]) -> tuple[str, ...]:
-        """The indexes by which MongoDB would find what matches `query`; none where it would scan the collection."""
+        """Return the indexes that MongoDB would use for `query`; empty if it would scan the collection."""
         plan = explain(self._database, ExplainedQuery("advised", "", find_command(collection, query)))
         return () if plan.scans else tuple(sorted(plan.indexes))
 
     def users(self, workspace: str) -> Population:
-        """How many users a workspace has, counted up to `SAMPLE` of them. Index: `_id_`."""
+        """Return the number of users of a workspace, counted up to `SAMPLE` and estimated beyond. Index: `_id_`."""
         return self._users.population(workspace, SAMPLE)
 
     def matching(self, workspace: str, query: Mapping[str, Any], total: int) -> int:
-        """About how many of the `total` users of a workspace match: the share of `SAMPLE` neighbours by hash.
+        """Estimate how many of the `total` users of a workspace match, from a sample of `SAMPLE` neighbours by hash.
 
-        Where the sample has none, it is what one in the sample would stand for, for there may be that many.
-        Index: `_id_` range.
+        If no user of the sample matches, return the estimate for one match, because that many may exist. Index: `_id_`
+        range.
         """
         if total == 0:
             return 0

@@ -1,4 +1,4 @@
-"""How many users match a filter: what `campaign plan` shows. Only for filters that MongoDB answers exactly."""
+"""Count users that match a filter, for `campaign plan`. Only for filters that MongoDB answers exactly."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Audience:
         self._users: Collection[Document] = database.get_collection("users")
 
     def count(self, workspace: str, query: Mapping[str, Any]) -> int:
-        """The users of a workspace that match, tombstones left out. Index: `_id` range of the workspace.
+        """Count the matching users of a workspace, without tombstones. Index: `_id` range of the workspace.
 
-        It reads every user of the workspace inside the server: seconds for millions.
+        The server reads every user of the workspace, which takes seconds for millions.
         """
         wanted = {**_inside(workspace), "deleted": {"$ne": True}}
         return self._users.count_documents({"$and": [wanted, dict(query)]}, hint="_id_")
 
     def count_up_to(self, workspace: str, query: Mapping[str, Any], limit: int) -> int:
-        """The users of a workspace that match, tombstones too, up to `limit`: what an index would have to read.
+        """Count the matching users of a workspace, with tombstones, up to `limit`: as many as an index would read.
 
-        Index: the operator's, one that begins with the workspace and the query's field; `_id` where there is none.
+        Index: the operator's, if one begins with the workspace and the query's field; otherwise `_id`.
         """
         return self._users.count_documents({"$and": [{"w": workspace, **_inside(workspace)}, dict(query)]}, limit=limit)
 

@@ -1,6 +1,6 @@
-"""The bell: a list in the broker's Redis on which the clock waits, so that it need not wait out its tick.
+"""Wake-up of the clock: a list in the broker's Redis on which the clock waits, so that it need not wait out its tick.
 
-Key: `tidegate:bell` (list, at most a few entries, expires after a minute). Losing it costs one tick.
+Key: `tidegate:bell` (list, at most two entries, expires after a minute). Losing it costs one tick.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import redis
 
 KEY: Final = "tidegate:bell"
 LONGEST: Final = 60
-"""Seconds after which an unheard ring is forgotten."""
+"""Seconds after which a wake-up that nobody received expires."""
 
 
 class Bell:
-    """Rings through Redis; never fails, for a lost ring costs one tick only."""
+    """Sends wake-ups through Redis. It never raises, because a lost wake-up costs only one tick."""
 
     def __init__(self, client: redis.Redis, namespace: str = "") -> None:
         self._client = client
@@ -35,7 +35,7 @@ class Bell:
             return
 
     def wait(self, longest: timedelta) -> bool:
-        """Wait until somebody rings, at most `longest`; True where somebody did. A Redis that is away waits it out."""
+        """Wait up to `longest` for a wake-up; return True if one came. If Redis is away, wait the whole time."""
         try:
             return self._client.blpop([self._key], timeout=longest.total_seconds()) is not None
         except redis.RedisError:

@@ -1,7 +1,7 @@
-"""Bulk writes: which documents exist already, and what is done but not confirmed by a majority.
+"""Bulk writes that tell duplicate documents from writes that no majority has confirmed.
 
-pymongo raises the same `BulkWriteError` for a document that MongoDB refuses and for a majority that does not answer in
-time. The second is an outage: whoever wrote is not to blame, and writes again.
+pymongo raises the same `BulkWriteError` for a document that MongoDB refuses and for a majority that does not confirm in
+time. The second case is an outage: the writer is not to blame and writes again.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _DUPLICATE: Final = 11000
 
 
 def insert_new(collection: Collection[Document], documents: Sequence[Document | RawBSONDocument]) -> list[int]:
-    """Insert documents, their key as `_id`; gives the numbers of those that exist already: they stay as they are.
+    """Insert documents with their key as `_id`; return the positions of those that already exist, which stay unchanged.
 
-    Raises `WTimeoutError` where no majority has confirmed it, `BulkWriteError` where anything else failed.
+    Raises `WTimeoutError` if no majority has confirmed the write, `BulkWriteError` if anything else failed.
     """
     if not documents:
         return []
@@ -45,7 +45,7 @@ def write(
 ) -> BulkWriteResult:
     """Write at least one operation.
 
-    Raises `WTimeoutError` where no majority has confirmed it, `BulkWriteError` where anything else failed.
+    Raises `WTimeoutError` if no majority has confirmed the write, `BulkWriteError` if anything else failed.
     """
     try:
         return collection.bulk_write(writes, ordered=ordered)

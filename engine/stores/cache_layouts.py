@@ -1,11 +1,11 @@
-"""Which layout of the user cache is in force, for each workspace: one small document, changed by compare-and-set.
+"""The user cache layout in force for each workspace: one small document, changed by compare-and-set.
 
     {_id: workspace, version, current?: {depth, fields, events, shape, number}, wanted?: {fields, events}, retired?}
 
-`number` is raised whenever `current` changes; `retired` is the last one of a workspace that has no file any more.
+`number` rises whenever `current` changes; `retired` is the last number of a workspace that no longer has a file.
 
-Only the feed puts a layout into force (`adopt`), and from then on it refreshes that one: a layout that readers chose
-themselves would be filled before anybody refreshes it. Others say what they `want`.
+Only the feed puts a layout into force (`adopt`), and from then on it refreshes that layout. If readers chose a layout
+themselves, they would fill it before anybody refreshes it. Readers request fields and events with `want`.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ from engine.stores.users import Contended, Users
 NOTHING: Final = Held((), frozenset())
 
 _STRAY: Final = 4
-"""A bucket may hold four times more or fewer users than it should before its workspace is cut anew: every cut empties
-the cache."""
+"""The bucket depth changes once buckets hold four times more or fewer users than they should. Every change empties the
+cache."""
 
 _FAR: Final = 2
-"""Where what campaigns name reaches twice as far into a row as it must, the fields are put into another order."""
+"""Fields are reordered if readers must decode more than twice as many fields as campaigns name."""
 
 _TRIES: Final = 100
-"""Rounds against others who want something; each round one of them gets through, so this is never reached."""
+"""Rounds against concurrent requests. In each round one of them succeeds, so this limit is never reached."""
 
 
 @named_queries("cache_layouts")
 class CacheLayouts:
-    """The layouts of one installation's workspaces; `prefix` is what its keys in Redis begin with."""
+    """The layouts of one installation's workspaces; `prefix` begins its Redis keys."""
 
     def __init__(self, database: Database[Document], users: Users, prefix: str) -> None:
         self._all: MongoCollection[Document] = database.get_collection("cache_layouts", write_concern=MAJORITY)
@@ -59,9 +59,10 @@ class CacheLayouts:
         self._made: dict[str, Layout] = {}
 
     def layout(self, catalogue: Catalogue, generation: int) -> Layout | None:
-        """The layout in force. Index: `_id_`.
+        """Return the layout in force. Index: `_id_`.
 
-        None where the feed has put none into force, or one of another version of the catalogue: then read MongoDB.
+        None if the feed has put none into force, or only one for another version of the catalogue; the caller then
+        reads MongoDB.
         """
         raw = self._all.find_one({"_id": catalogue.workspace}) or {}
         current = raw.get("current")
@@ -71,9 +72,9 @@ class CacheLayouts:
         return layout if layout.shape == current["shape"] else None
 
     def want(self, workspace: str, fields: Collection[str], events: Collection[str]) -> bool:
-        """Ask for more to be held; False where it is held already. Index: `_id_`.
+        """Request that the cache hold more; return False if the layout in force holds it already. Index: `_id_`.
 
-        It is in force when the feed has adopted it.
+        The request takes effect when the feed adopts it.
         """
         raw = self._all.find_one({"_id": workspace}) or {}
         if "current" in raw and _held(raw["current"]).holds(fields, events):
@@ -85,15 +86,15 @@ class CacheLayouts:
         return True
 
     def pending(self, workspaces: Iterable[str]) -> set[str]:
-        """The workspaces of which more is wanted than is in force. Index: `_id_`."""
+        """Return the workspaces with requests that are not yet in force. Index: `_id_`."""
         found = self._all.find({"_id": {"$in": sorted(workspaces)}, "wanted": {"$exists": True}}, {"_id": 1})
         return {raw["_id"] for raw in found}
 
     def adopt(self, catalogue: Catalogue, generation: int, named: Held = NOTHING) -> Layout:
-        """Put into force what is wanted and what fits the catalogue and the number of users. Index: `_id_`.
+        """Put a layout into force that meets all requests and fits catalogue and number of users. Index: `_id_`.
 
-        For the feed alone, which from now on refreshes this layout. `named` is what campaigns name: a workspace with
-        many fields holds those. Raises `Contended`.
+        Only the feed may call this; it refreshes this layout from now on. `named` is what campaigns name; the cache of
+        a workspace with many fields holds at least that. Raises `Contended`.
         """
         for _ in range(_TRIES):
             raw = self._all.find_one({"_id": catalogue.workspace})
@@ -104,10 +105,10 @@ class CacheLayouts:
         raise Contended
 
     def retire_others(self, workspaces: Iterable[str]) -> int:
-        """Put the layouts of all other workspaces out of force; gives how many. Index: `_id`.
+        """Put the layouts of all other workspaces out of force; return how many. Index: `_id`.
 
-        For the feed alone. A workspace that comes back gets a layout of a higher number: nobody has refreshed it
-        meanwhile.
+        Only the feed may call this. A workspace that returns gets a layout with a higher number, because nobody
+        refreshed the old one in between.
         """
         others: Document = {"_id": {"$gt": "", "$nin": sorted(workspaces)}, "current": {"$exists": True}}
         retired: list[Document] = [
@@ -154,7 +155,7 @@ class CacheLayouts:
         return self._all.update_one({"_id": workspace, "version": raw["version"]}, change).matched_count == 1
 
     def _layout(self, catalogue: Catalogue, generation: int, current: Document) -> Layout:
-        """The value that `current` describes; the one made before where nothing has changed."""
+        """Return the layout that `current` describes; reuse the previous object if nothing has changed."""
         asked = (catalogue, generation, current["number"], _held(current))
         made = self._made.get(catalogue.workspace)
         if made is None or (made.catalogue, made.generation, made.number, made.held) != asked:

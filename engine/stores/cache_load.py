@@ -1,8 +1,8 @@
-"""Loading buckets of the user cache from MongoDB under a lease, so that nothing older than a refresh ever lands.
+"""Load buckets of the user cache from MongoDB under a lease, so that a load never overwrites a newer refresh.
 
-A loader takes a lease on each bucket, then reads, then stores only where its lease is still there. A refresh removes
-the lease of the bucket that it touches, even of one that is absent. So what was read before a change is not stored
-after it; what was stored before is refreshed in place (Nishtala et al., Scaling Memcache at Facebook, section 3.2.1).
+A loader takes a lease on each bucket, then reads, then stores only the buckets whose lease it still holds. A refresh
+deletes the lease of its bucket, even if the bucket is absent. Data read before a change is therefore never stored after
+it; data stored before the change is refreshed in place (Nishtala et al., Scaling Memcache at Facebook, section 3.2.1).
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from engine.stores.cache_server import Away, CacheServer
 from engine.stores.cache_stats import MemoryWatch
 
 Contents = dict[int, dict[bytes, bytes]]
-"""Packed users by field, of each bucket."""
+"""The packed users of each bucket, by hash field."""
 
 _SENTINEL: Final = (b"", b"")
 
 
 class UserRanges(Protocol):
-    """What a loader needs of the users."""
+    """The part of the users store that a loader needs."""
 
     def read_whole(self, workspace: str, first: str, until: str, projection: Mapping[str, int]) -> list[Document]:
-        """All users of a range as a majority has them."""
+        """Return all users of a range, read with majority read concern."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """The buckets that a loader may store, and the token that says so."""
+    """The buckets that a loader may store, and the token of its leases."""
 
     token: bytes
     buckets: frozenset[int]
@@ -51,7 +51,7 @@ class BucketLoader:
         self._watch = watch
 
     def lease(self, layout: Layout, buckets: Sequence[int]) -> Leased:
-        """Take the leases that nobody has; without Redis there are none."""
+        """Take the leases that nobody else holds; none if Redis is away."""
         token = uuid4().hex.encode()
         keys = [layout.lease_key(bucket) for bucket in buckets]
         try:
@@ -64,7 +64,7 @@ class BucketLoader:
         return Leased(token, frozenset(bucket for bucket, mine in zip(buckets, taken, strict=True) if mine))
 
     def fetch(self, layout: Layout, buckets: Sequence[int]) -> Contents:
-        """What MongoDB has of these buckets (ascending): one range scan for each row of neighbours."""
+        """Read these buckets (ascending) from MongoDB, with one range scan per group of adjacent buckets."""
         contents: Contents = {}
         for span in neighbours(buckets):
             first, until = layout.bound(span.first), layout.bound(span.until)
@@ -73,7 +73,7 @@ class BucketLoader:
         return contents
 
     def store(self, layout: Layout, leased: Leased, contents: Contents) -> int:
-        """Store the leased ones of the buckets that were fetched, where the lease still holds; gives how many."""
+        """Store the fetched buckets whose lease still holds; return how many were stored."""
         if not leased.buckets:
             return 0
         calls = [
@@ -92,7 +92,7 @@ class BucketLoader:
 
 
 def neighbours(buckets: Iterable[int]) -> Iterator[Span]:
-    """Ascending numbers as spans without gaps."""
+    """Group ascending numbers into spans without gaps."""
     first: int | None = None
     last = 0
     for bucket in buckets:

@@ -1,14 +1,14 @@
-"""The scripts of the user cache. Each runs in one step, so nobody sees a half-written bucket.
+"""The Lua scripts of the user cache. Each runs atomically, so nobody sees a half-written bucket.
 
-They touch a bucket, its load lease and the counter of changes of one workspace:
+They use a bucket, its load lease and the change counter of one workspace:
 
     bucket     hash     user suffix -> packed row, "" -> "": see `cache_layout`       7 days
-    lease      string   the token of who loads the bucket                             20 seconds
-    changes    string   a number, raised by every refreshed row                       no end
+    lease      string   the token of the process that loads the bucket                20 seconds
+    changes    string   a number, raised by every refreshed row                       no expiry
 
-The counter begins at the server's microseconds, so that a lost one never comes back to a number it had. A server whose
-memory is full and which evicts nothing refuses a script's first growing write: `lease` and `store` are refused, while
-`refresh` and `drop` begin with a removal and get through, so that what is cached stays right.
+The counter begins at the server's time in microseconds, so a counter that was lost never returns to an earlier value. A
+server with full memory that evicts nothing refuses a script's first growing write. It therefore refuses `lease` and
+`store`. `refresh` and `drop` begin with a deletion and succeed, so cached data stays correct.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from typing import Final
 from engine.clock import millis
 
 BUCKET_LIFETIME: Final = timedelta(days=7)
-"""After it was loaded; by then nobody asks for an epoch that has ended."""
+"""Lifetime of a bucket after its load; by then nobody reads an epoch that has ended."""
 
 LEASE_LIFETIME: Final = timedelta(seconds=20)
-"""A range of some buckets is read in milliseconds; a loader that takes longer keeps what it read to itself."""
+"""Lifetime of a load lease. Reading a range of some buckets takes milliseconds; a slower loader may not store its
+result."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,15 @@ class Script:
 
     @cached_property
     def digest(self) -> bytes:
-        """What EVALSHA calls it."""
+        """The digest by which EVALSHA calls the script."""
         return sha1(self.text.encode(), usedforsecurity=False).hexdigest().encode()
 
     def call(self, keys: list[bytes], arguments: list[bytes]) -> tuple[bytes, ...]:
-        """The command."""
+        """Return the command that runs the script."""
         return (b"EVALSHA", self.digest, b"%d" % len(keys), *keys, *arguments)
 
     def load(self) -> tuple[bytes, ...]:
-        """The command that makes the server know it."""
+        """Return the command that loads the script into the server."""
         return (b"SCRIPT", b"LOAD", self.text.encode())
 
 
@@ -128,4 +129,4 @@ LEASE_MS: Final = b"%d" % millis(LEASE_LIFETIME)
 BUCKET_MS: Final = b"%d" % millis(BUCKET_LIFETIME)
 
 BY_DIGEST: Final = {script.digest: script for script in (LEASE, STORE, REFRESH, DROP)}
-"""What a server that has forgotten a script is given."""
+"""The scripts by digest, to reload one that a server has forgotten."""

@@ -1,7 +1,7 @@
-"""The cache's Redis as a thing that may be away: commands are answered, or they are not, and nothing is raised.
+"""The cache's Redis, which may be away: a command either gets an answer or raises `Away`, never a driver error.
 
-After a failure nobody asks for a second; then one caller tries again while the others go on without. An outage is
-told once when it begins (`cache.away`) and once when it ends (`cache.back`).
+After a failure no caller asks for one second. Then one caller tries again while the others continue without the cache.
+An outage is logged once when it begins (`cache.away`) and once when it ends (`cache.back`).
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from engine.service_addresses import REDIS, require_readable
 from engine.stores.cache_scripts import BY_DIGEST
 
 SOCKET_SECONDS: Final = 1.0
-"""A batch is 15 commands. Who has waited for so long reads MongoDB instead."""
+"""Socket time limit in seconds. A batch is 15 commands; after this wait the caller reads MongoDB instead."""
 
 HEALTH_CHECK_SECONDS: Final = 15
 COOL_DOWN: Final = 1.0
-"""Seconds without a question after a failure: an outage costs one caller a second of two, and the others nothing."""
+"""Seconds without a question after a failure: an outage costs one caller one second in two, and the others nothing."""
 
 T = TypeVar("T")
-Reply = Any  # a driver's edge: bytes, int, list, None, or an exception that stands for an error reply
+Reply = Any  # the driver's reply: bytes, int, list, None, or an exception that represents an error reply
 
 
 class Tell(Protocol):
-    """Says that an event happened (`engine.telemetry.events.emit`)."""
+    """Reports that an event happened (`engine.telemetry.events.emit`)."""
 
     def __call__(self, event: str, /, **fields: object) -> None:
-        """Say it."""
+        """Report the event."""
 
 
 def unheard(event: str, /, **fields: object) -> None:
-    """Says it to nobody."""
+    """Discard the event."""
 
 
 class Away(Exception):
-    """The cache's Redis does not answer (kept inside the stores: readers turn to MongoDB)."""
+    """The cache's Redis does not answer. Only the stores see this; readers fall back to MongoDB."""
 
 
 def cache_client(url: str) -> redis.Redis:
-    """A client of the cache at `url`: short time limits, no retries; `rediss://` is TLS. Raises `WrongCall`."""
+    """Create a client of the cache at `url`: short time limits, no retries; `rediss://` is TLS. Raises `WrongCall`."""
     options: dict[str, Any] = {
         "retry": Retry(NoBackoff(), 0),
         "health_check_interval": HEALTH_CHECK_SECONDS,
@@ -61,7 +61,7 @@ def cache_client(url: str) -> redis.Redis:
     require_readable("services.cache_url", url, REDIS)
     try:
         pool = redis.ConnectionPool.from_url(url, **options)
-        pool.connection_class(**pool.connection_kwargs)  # never connects: the driver reads some options only here
+        pool.connection_class(**pool.connection_kwargs)  # never connects: the driver checks some options only here
     except (ValueError, TypeError, OSError, redis.RedisError) as error:
         raise WrongCall("services.cache_url cannot be read", remedy="check its options") from error
     return redis.Redis(connection_pool=pool)
@@ -69,7 +69,7 @@ def cache_client(url: str) -> redis.Redis:
 
 @dataclass(frozen=True, slots=True)
 class Asked(Generic[T]):
-    """What one round of `ahead` asks: `count` commands, as Redis reads them, about something of the caller's."""
+    """One round of `ahead`: `count` commands, packed for Redis, and the caller's value `about` that they belong to."""
 
     about: T
     commands: bytes
@@ -77,21 +77,21 @@ class Asked(Generic[T]):
 
 
 class Line:
-    """One connection in one pair of hands: commands are written now, their answers are read later."""
+    """One connection with one user: commands are written now, their answers are read later."""
 
     def __init__(self, pool: redis.ConnectionPool) -> None:
-        """Raises `redis.RedisError`."""
+        """Take a connection from `pool`. Raises `redis.RedisError`."""
         self._pool = pool
         self._connection: Any = pool.get_connection()  # redis-py leaves its methods untyped
         self._unread = 0
 
     def send(self, commands: bytes, count: int) -> None:
-        """Write `count` packed commands; what was sent before must have been received. Raises `redis.RedisError`."""
+        """Write `count` packed commands; earlier commands must have been received. Raises `redis.RedisError`."""
         self._connection.send_packed_command([commands])
         self._unread = count
 
     def receive(self) -> list[Reply]:
-        """The answers to what was sent last; an error reply is an exception among them. Raises `redis.RedisError`."""
+        """Return the answers to the last `send`; an error reply is an exception in it. Raises `redis.RedisError`."""
         answers = []
         read = self._connection.read_response
         while self._unread:
@@ -103,14 +103,14 @@ class Line:
         return answers
 
     def close(self) -> None:
-        """Give the connection back; answers that nobody has read must not meet the next question."""
+        """Return the connection; disconnect it first if answers are unread, so no other question receives them."""
         if self._unread:
             self._connection.disconnect()
         self._pool.release(self._connection)
 
 
 class CacheServer:
-    """The cache's Redis, shared by the threads of a process; `tell` is told when it goes and comes."""
+    """The cache's Redis, shared by the threads of a process; reports outages and recoveries to `tell`."""
 
     def __init__(self, client: redis.Redis, tell: Tell = unheard) -> None:
         self._client = client
@@ -121,10 +121,10 @@ class CacheServer:
         self._again = 0.0
 
     def ask(self, commands: Sequence[Sequence[bytes]]) -> list[Reply]:
-        """The answers to some commands, in one round trip; scripts that the server has forgotten are given again.
+        """Send commands in one round trip and return the answers; reload scripts that the server has forgotten.
 
-        An answer may be an `OutOfMemoryError`. Raises `Away`, also where the server refuses (it loads, is a replica,
-        wants a password).
+        An answer may be an `OutOfMemoryError`. Raises `Away`, also if the server refuses (it is loading, is a replica,
+        or wants a password).
         """
         line = self._open()
         try:
@@ -143,9 +143,9 @@ class CacheServer:
         return answers
 
     def ahead(self, asked: Iterable[Asked[T]]) -> Iterator[tuple[T, list[Reply] | None]]:
-        """The answers to each of `asked` in turn, None where it is away.
+        """Yield the answers to each of `asked` in turn, or None if Redis is away.
 
-        Two are in flight: the next commands are on their way while the caller works on these answers.
+        Two rounds are in flight: the next commands are on their way while the caller processes the current answers.
         """
         waiting = iter(asked)
         one = next(waiting, None)
@@ -171,7 +171,7 @@ class CacheServer:
             raise self._lost(error) from error
 
     def _send(self, line: Line | None, one: Asked[T] | None) -> Line | None:
-        """The line on which `one` is on its way; None where it is not."""
+        """Send `one`; return the line that carries it, or None if it could not be sent."""
         if one is None:
             return line
         try:
@@ -187,7 +187,7 @@ class CacheServer:
         return line
 
     def _receive(self, line: Line | None) -> list[Reply] | None:
-        """The answers that a line brings; None, and the line is closed, where it brings none."""
+        """Return the answers from a line; close the line and return None if it fails."""
         if line is None:
             return None
         try:
@@ -203,7 +203,7 @@ class CacheServer:
         return answers
 
     def _answered(self, answers: Sequence[Reply]) -> None:
-        """Take note that it has answered. Raises `Away` where it refused (a full memory is no refusal)."""
+        """Note that Redis has answered. Raises `Away` if an answer is a refusal (full memory is not a refusal)."""
         for answer in answers:
             if isinstance(answer, redis.ResponseError) and not isinstance(answer, OutOfMemoryError):
                 raise self._lost(answer) from answer
@@ -220,7 +220,7 @@ class CacheServer:
             now = self._clock.monotonic()
             if self._away and now < self._again:
                 raise Away
-            self._again = now + SOCKET_SECONDS + COOL_DOWN  # one tries; it comes back with an answer or a failure
+            self._again = now + SOCKET_SECONDS + COOL_DOWN  # one caller tries; it returns with an answer or a failure
 
     def _lost(self, error: Exception) -> Away:
         with self._lock:
@@ -231,7 +231,7 @@ class CacheServer:
         return Away()
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._client.close()
 
 
@@ -241,5 +241,5 @@ def _exchange(line: Line, commands: Sequence[Sequence[bytes]]) -> list[Reply]:
 
 
 def packed(command: Sequence[bytes]) -> bytes:
-    """A command as Redis reads it."""
+    """Encode a command for Redis."""
     return b"*%d\r\n" % len(command) + b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in command])

@@ -1,4 +1,4 @@
-"""How well the user cache does: counted in this process, and told by its server."""
+"""Performance of the user cache: hits and misses counted in this process, and memory reported by its server."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from engine.clock import SystemClock
 from engine.stores.cache_server import Away, CacheServer, Tell
 
 BETWEEN_LOOKS: Final = timedelta(seconds=10)
-"""Between two looks at the server's memory, by a process that has to load."""
+"""Minimum time between two checks of the server's memory, by a process that has to load."""
 
 _LOOKS: Final = 3
-"""So many looks in a row must find evictions before the memory is said to be too small, and none before it is said to
-be enough again: buckets of an epoch that has ended are evicted too, and that is soon over."""
+"""Checks in a row that must find evictions before the memory counts as too small, and checks in a row without evictions
+before it counts as sufficient again. Redis also evicts buckets of an ended epoch, but that soon stops."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheUse:
-    """What readers of this process found: `hits` and `misses` are users, `loads` are buckets that were stored.
+    """Cache reads of this process: `hits` and `misses` count users, `loads` counts buckets that were stored.
 
-    `unstored` are buckets that were read from MongoDB and not stored: somebody else was loading them, a refresh voided
-    the lease, the memory is full, or Redis is away.
+    `unstored` counts buckets that were read from MongoDB but not stored: another process was loading them, a refresh
+    voided the lease, the memory is full, or Redis is away.
     """
 
     hits: int = 0
@@ -33,13 +33,13 @@ class CacheUse:
 
     @property
     def hit_rate(self) -> float | None:
-        """The share of users that came from the cache; None where nobody was read."""
+        """The share of users that came from the cache; None if none were read."""
         read = self.hits + self.misses
         return self.hits / read if read else None
 
 
 class CacheCounts:
-    """Counts for the threads of a process."""
+    """Thread-safe counts of one process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -52,13 +52,13 @@ class CacheCounts:
             self._use = CacheUse(u.hits + hits, u.misses + misses, u.loads + loads, u.unstored + unstored)
 
     def read(self) -> CacheUse:
-        """The counts so far."""
+        """Return the counts so far."""
         return self._use
 
 
 @dataclass(frozen=True, slots=True)
 class CacheMemory:
-    """What the server tells of itself: bytes in use and allowed (0: no bound), and keys evicted since it started."""
+    """Memory as the server reports it: bytes used and allowed (0: no limit), and keys evicted since it started."""
 
     used: int
     limit: int
@@ -66,7 +66,7 @@ class CacheMemory:
 
 
 def cache_memory(server: CacheServer) -> CacheMemory | None:
-    """The server's memory; None where it is away."""
+    """Return the server's memory; None if it is away."""
     try:
         memory, stats = server.ask([(b"INFO", b"memory"), (b"INFO", b"stats")])
     except Away:
@@ -76,7 +76,7 @@ def cache_memory(server: CacheServer) -> CacheMemory | None:
 
 
 class MemoryWatch:
-    """Says once when the cache's memory is too small for what is read, and once when it is enough again."""
+    """Reports once when the cache's memory is too small for what is read, and once when it is sufficient again."""
 
     def __init__(self, server: CacheServer, tell: Tell, every: timedelta = BETWEEN_LOOKS) -> None:
         self._server = server
@@ -86,11 +86,11 @@ class MemoryWatch:
         self._lock = threading.Lock()
         self._next = 0.0
         self._evicted: int | None = None
-        self._alike = 0  # looks in a row that found evictions (above nought) or none (below)
+        self._alike = 0  # consecutive checks: positive if they found evictions, negative if not
         self._full = False
 
     def loaded(self, *, refused: bool) -> None:
-        """Some buckets had to be loaded; `refused` where the server had no memory for them."""
+        """Check the memory after a load; `refused` is True if the server had no memory for the buckets."""
         with self._lock:
             now = self._clock.monotonic()
             if now < self._next and (self._full or not refused):

@@ -1,4 +1,4 @@
-"""The user cache as the pipeline uses it: by workspace, under whatever layout is in force just then."""
+"""The user cache as the pipeline uses it: by workspace, under the layout currently in force."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from engine.stores.feeds import Feeds
 from engine.stores.user_cache import Rows, UserCache
 
 RENEWED: Final = 0.25
-"""Seconds after which the layout in force is asked for again: as often as a slice asks whether to go on."""
+"""Seconds for which a layout is reused before it is read again: the interval at which a slice asks whether to go on."""
 
 PENDING: Final = 5.0
-"""Seconds between two looks of the feed at what more is wanted."""
+"""Seconds between two checks by the feed for requested fields and events."""
 
 SAMPLED: Final = 64
-"""Buckets asked for, to estimate how much of a workspace is cached: within some 6 %."""
+"""Buckets sampled to estimate the cached share of a workspace, within about 6 %."""
 
 COLD: Final = "the user cache is not in force yet: no feed has taken it up"
 
 
 class CachedUsers:
-    """The user cache of one process; `catalogues` are the workspaces' fields."""
+    """The user cache of one process; `catalogues` maps workspaces to their fields."""
 
     def __init__(
         self, cache: UserCache, layouts: CacheLayouts, feeds: Feeds, catalogues: Mapping[str, Catalogue]
@@ -42,7 +42,7 @@ class CachedUsers:
         self._adopted: dict[str, Layout] = {}
         self._adopted_for: Mapping[str, Catalogue] | None = None
         self._looked = float("-inf")
-        self._refreshed: dict[str, int] = {}  # users, by workspace, since its buckets were looked at
+        self._refreshed: dict[str, int] = {}  # users refreshed, by workspace, since its layout was last adopted
         self._lock = Lock()
 
     # -- readers
@@ -50,10 +50,10 @@ class CachedUsers:
     def scan(
         self, workspace: str, first: str, until: str, fields: frozenset[str], catalogue: Catalogue
     ) -> Iterator[Rows] | None:
-        """All users with a suffix in [first, until), in batches that are read ahead; None where nothing is in force.
+        """Yield all users with a suffix in [first, until), in batches read ahead; return None without a usable layout.
 
-        Their rows have `fields` at least, and are those of `catalogue`: where the workspace file was edited since the
-        reader was compiled, nothing is in force for it.
+        Rows have at least `fields` and belong to `catalogue`. There is no usable layout if none is in force, if it does
+        not hold `fields`, or if the workspace file was edited since the reader was compiled.
         """
         layout = self._layout(workspace)
         if layout is None or layout.catalogue is not catalogue or not layout.holds(fields, ()):
@@ -61,10 +61,10 @@ class CachedUsers:
         return self._cache.scan(layout, first, until, fields=fields)
 
     def epoch(self, workspace: str, *, fresh: bool = False) -> str | None:
-        """What is in force: where it changes, a scan that goes on reads what nobody refreshes any more.
+        """Return the epoch in force; once it changes, a running scan reads data that nobody refreshes any more.
 
-        Whoever begins a scan asks for a `fresh` answer: one kept from before the feed was waited for may be of an older
-        generation, which is refreshed no more.
+        A caller that begins a scan asks for a `fresh` answer: a kept answer from before the wait for the feed may
+        belong to an older generation, which is no longer refreshed.
         """
         if fresh:
             self._kept.pop(workspace, None)
@@ -72,7 +72,7 @@ class CachedUsers:
         return None if layout is None else layout.epoch
 
     def refused(self, workspace: str, fields: frozenset[str], events: frozenset[str]) -> str | None:
-        """Why the cache cannot serve a reader of these fields and events; what is not held is asked for."""
+        """Return why the cache cannot serve these fields and events, or None; request those that are not held."""
         layout = self._layout(workspace)
         if layout is None:
             return COLD
@@ -83,7 +83,7 @@ class CachedUsers:
         return f"the user cache does not hold {', '.join(missing)} yet; it was asked to"
 
     def warm_share(self, workspace: str) -> float:
-        """About which share of the workspace's buckets is cached; 0 where Redis is away."""
+        """Estimate the share of the workspace's buckets that is cached; 0 if Redis is away."""
         layout = self._layout(workspace)
         if layout is None:
             return 0.0
@@ -91,17 +91,17 @@ class CachedUsers:
         return self._cache.present(layout, picked) / len(picked)
 
     def changes(self, workspace: str) -> int | None:
-        """The counter of refreshed rows; None where it cannot be had."""
+        """Return the counter of refreshed rows; None if it is unavailable."""
         layout = self._layout(workspace)
         return None if layout is None else self._cache.changes(layout)
 
     def revisions(self, workspace: str, keys: Sequence[str]) -> Mapping[str, int | None]:
-        """The cached revision of each user; None where its bucket is gone."""
+        """Return the cached revision of each user; None if the user's bucket is gone."""
         layout = self._layout(workspace)
         return dict.fromkeys(keys) if layout is None else self._cache.revisions(layout, keys)
 
     def warm(self, workspace: str) -> int:
-        """Load every bucket that is absent; gives how many were stored."""
+        """Load every absent bucket; return how many were stored."""
         layout = self._layout(workspace)
         return 0 if layout is None else self._cache.warm(layout)
 
@@ -127,11 +127,11 @@ class CachedUsers:
         named: Callable[[str], tuple[frozenset[str], frozenset[str]]],
         catalogues: Mapping[str, Catalogue],
     ) -> list[str]:
-        """Put layouts into force and take up what is wanted; gives the workspaces whose layout is new.
+        """Put layouts into force that include all requests; return the workspaces whose layout is new.
 
-        For the feed alone, before it refreshes anything under `state` and the workspaces `catalogues`; `named` gives
-        the fields and events that the campaigns of a workspace name. The layout of a workspace that has no file (any
-        more) is retired, for nobody refreshes it.
+        Only the feed may call this, before it refreshes anything under `state` and the workspaces `catalogues`. `named`
+        returns the fields and events that the campaigns of a workspace name. If a workspace has no file (any more), its
+        layout is retired, because nobody refreshes it.
         """
         swapped = catalogues is not self._adopted_for
         if swapped:
@@ -155,7 +155,7 @@ class CachedUsers:
         return fresh
 
     def _outgrown(self) -> set[str]:
-        """The workspaces of which as many users were refreshed as their layout is for: they may hold more by now."""
+        """Return workspaces with as many refreshed users as their layout is for: they may have outgrown it."""
         return {
             name
             for name, layout in self._adopted.items()
@@ -163,20 +163,20 @@ class CachedUsers:
         }
 
     def _stands(self, catalogue: Catalogue, state: FeedState) -> bool:
-        """Whether the layout that was adopted last is of this catalogue and generation."""
+        """Whether the last adopted layout belongs to this catalogue and generation."""
         layout = self._adopted.get(catalogue.workspace)
         return layout is not None and layout.catalogue is catalogue and layout.generation == state.generation
 
     def refresh(self, workspace: str, documents: Sequence[Document], gone: Sequence[str] = ()) -> bool:
-        """Bring cached users in line with these documents, drop those that are gone; whether Redis took it all."""
+        """Update cached users to these documents and drop those that are gone; return whether Redis took it all."""
         layout = self._adopted.get(workspace)
         if layout is None:
-            return True  # nobody reads what was never in force
+            return True  # no reader uses a layout that was never in force
         self._refreshed[workspace] = self._refreshed.get(workspace, 0) + len(documents)
         reached = self._cache.refresh(layout, documents).reached
         return self._cache.drop(layout, gone).reached and reached if gone else reached
 
 
 def _held(fields: frozenset[str], events: frozenset[str]) -> Held:
-    """What campaigns name, as the cache is asked to hold it."""
+    """Return the fields and events that campaigns name, in the form that the cache expects."""
     return Held(tuple(sorted(fields)), events)

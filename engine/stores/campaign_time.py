@@ -18,29 +18,29 @@ from engine.stores.connect import MAJORITY
 
 @dataclass(frozen=True, slots=True)
 class CampaignTime:
-    """What campaign time is: the system's (`set_at` None), or a moment that stands until it is advanced."""
+    """The source of campaign time: system time (`set_at` None), or a fixed moment that holds until it is advanced."""
 
     set_at: Instant | None
 
 
 @named_queries("times")
 class CampaignTimes:
-    """The one document that says what campaign time is."""
+    """The store of campaign time: one document."""
 
     def __init__(self, database: Database[Document]) -> None:
         self._all: Collection[Document] = database.get_collection("settings", write_concern=MAJORITY)
         self._runs = database.get_collection("runs")
 
     def read(self) -> CampaignTime:
-        """What stands; without a document campaign time is system time. Index: `_id`."""
+        """Return the current setting; without a document campaign time is system time. Index: `_id`."""
         raw = self._all.find_one({"_id": "campaign_time"})
         return CampaignTime(None if raw is None else raw["at"])
 
     def advance(self, to: Instant, system_now: Instant) -> None:
-        """Set campaign time to `to`; from then on it stands until it is advanced again.
+        """Set campaign time to `to`; from then on it stays fixed until it is advanced again.
 
-        Raises `WrongCall` where that would be back: earlier than what was set, or, where campaign time was the
-        system's and campaigns have run on it, earlier than now.
+        Raises `WrongCall` if that would move time back: earlier than the previous setting, or, if campaign time was
+        system time and campaigns have run on it, earlier than now.
         """
         standing = self.read().set_at
         floor = (
@@ -67,25 +67,25 @@ class CampaignTimes:
 
 
 class StoredClock(SystemClock):
-    """Campaign time as MongoDB has it: read each time, for a stale one would decide wrongly."""
+    """Campaign time as MongoDB has it. It is read each time, because a stale value would cause wrong decisions."""
 
     def __init__(self, times: CampaignTimes) -> None:
         self._times = times
 
     def campaign_now(self) -> Instant:
-        """What was set, else system time."""
+        """Return the fixed campaign time, else system time."""
         return self.campaign_time()[0]
 
     def campaign_clock(self) -> Callable[[], Instant]:
-        """What was set, as it stands now, else system time."""
+        """Return a function for campaign time: the currently fixed moment, else system time."""
         at = self._times.read().set_at
         return self.system_now if at is None else lambda: at
 
     def campaign_time(self) -> tuple[Instant, bool]:
-        """Campaign time, and whether it stands until it is advanced."""
+        """Return campaign time, and whether it is fixed until it is advanced."""
         at = self._times.read().set_at
         return (self.system_now(), False) if at is None else (at, True)
 
     def is_set(self) -> bool:
-        """Whether campaign time stands until it is advanced."""
+        """Whether campaign time is fixed until it is advanced."""
         return self.campaign_time()[1]

@@ -45,55 +45,55 @@ class Campaigns:
         self._revisions: Collection[Document] = database.get_collection("campaign_revisions", write_concern=MAJORITY)
 
     def get(self, uid: str) -> CampaignRecord | None:
-        """One campaign by its uid. Index: `_id`."""
+        """Return one campaign by its uid. Index: `_id`."""
         raw = self._all.find_one({"_id": uid})
         return None if raw is None else _record(raw)
 
     def state_of(self, uid: str) -> Standing | None:
-        """State, revision and wanted evaluation, which a worker asks at each batch. Index: `_id`."""
+        """Return state, revision and wanted evaluation, which a worker reads before each batch. Index: `_id`."""
         raw = self._all.find_one({"_id": uid}, dict.fromkeys(Standing._fields, 1))
         if raw is None:
             return None
         return Standing(CampaignState(raw["state"]), raw["revision"], raw.get("evaluation_wanted", 0))
 
     def named(self, name: str, workspace: str | None = None) -> list[CampaignRecord]:
-        """The campaigns of a name, in one workspace or in all (then the whole index is read). Index: `name`."""
+        """Return the campaigns of a name, in one workspace or in all (this reads the whole index). Index: `name`."""
         wanted: Document = {"workspace": workspace} if workspace else {"workspace": {"$gte": ""}}
         return [_record(raw) for raw in self._all.find(wanted | {"name": name}, hint="name")]
 
     def in_states(self, states: Iterable[CampaignState]) -> list[CampaignRecord]:
-        """Every campaign in one of `states`, without its file. Index: `state`."""
+        """Return every campaign in one of `states`, without its file. Index: `state`."""
         wanted = {"state": {"$in": [state.value for state in states]}}
         found = self._all.find(wanted, {"spec": 0}, hint="state").sort("_id", 1)
         return [_record(raw) for raw in found]
 
     def any_converting(self) -> bool:
-        """Whether conversions are counted in any campaign that has ended. Index: `converting`."""
+        """Whether conversions are still counted in any campaign that has ended. Index: `converting`."""
         return self._all.find_one({"converting_until": {"$gt": 0}}, {"_id": 1}, hint="converting") is not None
 
     def converting(self) -> list[CampaignRecord]:
-        """The campaigns that have ended and in which conversions are still counted. Index: `converting`."""
+        """Return the ended campaigns in which conversions are still counted. Index: `converting`."""
         found = self._all.find({"converting_until": {"$gt": 0}, "state": {"$in": _ENDED}}, hint="converting")
         return [_record(raw) for raw in found]
 
     def close_conversions(self, uid: str) -> bool:
-        """No conversion is counted any more in a campaign that has ended; False where it has not. Index: `_id`."""
+        """Stop counting conversions in a campaign that has ended; return False if it has not ended. Index: `_id`."""
         wanted = {"_id": uid, "state": {"$in": _ENDED}}
         return self._all.update_one(wanted, _replacing({"converting_until": None, "stuck_by": None})).matched_count == 1
 
     def everything(self) -> list[CampaignRecord]:
-        """Every campaign, by workspace and name. Index: `name`."""
+        """Return every campaign, by workspace and name. Index: `name`."""
         return [
             _record(raw)
             for raw in self._all.find({"workspace": {"$gte": ""}}, hint="name").sort([("workspace", 1), ("name", 1)])
         ]
 
     def apply(self, record: CampaignRecord, *, evaluate: bool = False) -> bool:
-        """Write the first revision, or the next; False where another command came first.
+        """Write the first or the next revision; return False if another command came first.
 
-        The next is written where the revision before it, the state of `record` and the evaluation wanted so far still
-        stand. With `evaluate` it makes the evaluation of `record.evaluation_wanted` necessary in the same write, and
-        that of those who have left where `record.left_wanted` is the same number.
+        The next revision is written only if the previous revision, the state of `record` and the evaluation wanted so
+        far are unchanged. With `evaluate`, the same write requires the evaluation number `record.evaluation_wanted`. If
+        `record.left_wanted` is the same number, the evaluation includes those who have left.
         """
         revision = {
             "_id": f"{record.uid}/{record.revision:06d}",
@@ -127,11 +127,11 @@ class Campaigns:
         return self._all.update_one(wanted, _replacing(fields)).matched_count == 1
 
     def move(self, record: CampaignRecord, state: CampaignState, *, exactly: bool = False, **fields: Any) -> bool:
-        """Move to `state` with `fields`, if the state is still the one of `record`; a None field is removed.
+        """Move to `state` and set `fields`, if the state is still that of `record`; a None field is removed.
 
-        With `exactly` also only if no command has wanted another evaluation since `record` was read. `paused_reason`
-        goes with every move that does not give one. Raises `IllegalTransition` where the table does not allow it.
-        Index: `_id`.
+        With `exactly`, also require that no command has wanted another evaluation since `record` was read. Every move
+        that does not give a `paused_reason` removes it. Raises `IllegalTransition` if the table does not allow the
+        move. Index: `_id`.
         """
         check_transition(record.state, state)
         wanted = {"_id": record.uid, "state": record.state.value}
@@ -141,7 +141,10 @@ class Campaigns:
         return self._all.update_one(wanted, update).matched_count == 1
 
     def want_everybody(self, uid: str) -> None:
-        """Have everybody evaluated anew, as after a resume, and those who have left in any state. Index: `_id`."""
+        """Require a new evaluation of everybody, as a resume does, including those who left. Index: `_id`.
+
+        Those who left are evaluated in any state of the campaign.
+        """
         number = {"$add": [{"$ifNull": ["$evaluation_wanted", 0]}, 1]}
         update: list[Document] = [
             {"$set": {"evaluation_wanted": number}},
@@ -156,32 +159,33 @@ class Campaigns:
         self._all.update_one({"_id": uid}, update)
 
     def evaluated(self, uid: str, number: int, *, enrolled: bool, intake: bool, left: bool) -> None:
-        """Note that an evaluation was carried out for those enrolled, everybody else, those who left. Index: `_id`."""
+        """Note which users an evaluation has covered: the enrolled, everybody else, those who left. Index: `_id`."""
         told = {"enrolled_done": enrolled, "intake_done": intake, "left_done": left}
         done = {name: number for name, all_of_them in told.items() if all_of_them}
         if number and done:
             self._all.update_one({"_id": uid}, {"$max": done, "$currentDate": {"touched": True}})
 
     def passed(self, uids: Sequence[str], as_of: Instant, *, crossed: bool = False) -> None:
-        """Note that passes at `as_of` were planned, or (`crossed`) had nothing to find; never back. Index: `_id`.
+        """Note that passes at `as_of` were planned, or (`crossed`) had nothing to find; never moves back. Index: `_id`.
 
-        This alone does not touch a campaign: thousands may pass in a minute, and only the clock asks for it.
+        This does not change `touched`: thousands of campaigns may pass in a minute, and only the clock reads these
+        marks.
         """
         marks = {"pass_as_of": as_of} | ({"crossed_to": as_of} if crossed else {})
         self._all.update_many({"_id": {"$in": list(uids)}}, {"$max": marks})
 
     def crossed(self, uids: Sequence[str], as_of: Instant, *, reconciled: bool = False) -> None:
-        """Note up to where time has been passed: a pass at `as_of` is decided, or had nothing to find. Index: `_id`."""
+        """Note that a pass at `as_of` is decided, or had nothing to find; `reconciled`: a full pass. Index: `_id`."""
         update: Document = {"$max": {"crossed_to": as_of}}
         if reconciled:
             update = {"$max": {"crossed_to": as_of, "reconciled_at": as_of}, "$currentDate": {"touched": True}}
         self._all.update_many({"_id": {"$in": list(uids)}}, update)
 
     def set_stuck(self, uid: str, by: StuckBy, reason: str | None) -> None:
-        """Mark a campaign as stuck `by` something with a reason, or take that mark away. Index: `_id`.
+        """Mark a campaign as stuck `by` an obstacle with a reason, or remove that mark (None). Index: `_id`.
 
-        `reason` is a sentence that a person can act on, without personal data. The same reason again changes nothing;
-        another one keeps the moment since which the campaign is stuck.
+        `reason` is a sentence that a person can act on, without personal data. Repeating the same reason changes
+        nothing; a different reason keeps the moment since which the campaign is stuck.
         """
         place = f"stuck_by.{by.value}"
         if reason is None:
@@ -196,7 +200,7 @@ class Campaigns:
         self._all.update_one({"_id": uid, f"{place}.reason": {"$ne": reason}}, [marked, {"$unset": ["stuck"]}])
 
     def accept_fewer(self, uid: str, ends: Ends) -> None:
-        """Lower what a resume accepted to at most `ends`: a replay took failures back. Index: `_id`."""
+        """Lower the counts accepted at a resume to at most `ends`: a replay took failures back. Index: `_id`."""
         fewer = {f"accepted.{name}": count for name, count in ends._asdict().items()}
         update = {"$min": fewer, "$currentDate": {"touched": True}}
         self._all.update_one({"_id": uid, "accepted": {"$exists": True}}, update)
@@ -206,7 +210,7 @@ class Campaigns:
         self._all.update_one({"_id": uid}, _replacing({"slowed": slowed or None}))
 
     def touched_since(self, moment: datetime) -> tuple[list[CampaignRecord], datetime]:
-        """Campaigns that somebody changed at `moment` or later (MongoDB's clock), and the latest such moment.
+        """Return campaigns changed at `moment` or later (MongoDB's clock), and the latest change time.
 
         Index: `touched`.
         """
@@ -214,26 +218,26 @@ class Campaigns:
         return [_record(raw) for raw in found], max((raw["touched"] for raw in found), default=moment)
 
     def marks(self) -> dict[str, Marks]:
-        """Where each campaign stands, by uid; a fraction of reading the campaigns. Index: `_id_`."""
+        """Return each campaign's state and marks, by uid; costs a fraction of reading the campaigns. Index: `_id_`."""
         found = self._all.find({"_id": {"$gt": ""}}, dict.fromkeys(Marks._fields, 1))
         return {raw["_id"]: _marks(raw) for raw in found}
 
     def revisions(self, uid: str) -> list[tuple[int, Document]]:
-        """All revisions of a campaign as (number, spec). Index: `revision`."""
+        """Return all revisions of a campaign as (number, spec). Index: `revision`."""
         return [(raw["revision"], raw["spec"]) for raw in self._revisions.find({"campaign": uid}).sort("revision", 1)]
 
 
 def _replacing(fields: Document) -> Document:
-    """The update that sets `fields`, removes those that are None, and tells everybody that the campaign changed."""
+    """Build the update that sets `fields`, removes those that are None, and bumps the campaign's change time."""
     gone = {key: "" for key, value in fields.items() if value is None}
     update = {"$set": without_none(fields), "$unset": gone, "$currentDate": {"touched": True}}
     return {operator: of for operator, of in update.items() if of}
 
 
 def upgrade(database: Database[Document]) -> int:
-    """Bring records of earlier engines up to date; safe to run twice. Gives how many there were. Index: `state`.
+    """Update records of earlier engines; safe to run twice. Return how many were updated. Index: `state`.
 
-    They kept a cancel whose run over the enrolled was not written yet as a `pass_as_of` of -1.
+    Earlier engines recorded a cancel whose run over the enrolled was not written yet as a `pass_as_of` of -1.
     """
     all_of = database.get_collection("campaigns", write_concern=MAJORITY)
     old = {"state": CampaignState.CANCELLED.value, "pass_as_of": -1}
@@ -242,7 +246,7 @@ def upgrade(database: Database[Document]) -> int:
 
 
 def _wanting(number: int) -> Document:
-    """Those for which the evaluation of this number is the last that was wanted; 0 is never written."""
+    """Build the filter for campaigns whose last wanted evaluation has this number; 0 is never written."""
     return {"evaluation_wanted": number or None}
 
 
@@ -307,7 +311,7 @@ def _record(raw: Document) -> CampaignRecord:
 
 
 def _stuck_by(raw: Document) -> dict[StuckBy, Stuck]:
-    """What keeps a campaign; a mark of an older version is one text."""
+    """Read the obstacles of a campaign; an older version stored a single text."""
     marks = {StuckBy(by): Stuck(one["reason"], one["since"]) for by, one in raw.get("stuck_by", {}).items()}
     return marks or ({StuckBy.SLICE: Stuck(raw["stuck"], 0)} if "stuck" in raw else {})
 

@@ -1,9 +1,9 @@
-"""The change stream of the users, read batch by batch with one command each.
+"""The change stream of the users, read in batches with one command each.
 
-A batch ends where the server had no more: waiting for a further change would hold back those that are there. A batch
-that is empty still moves the position on, by the server's own high-water mark (`postBatchResumeToken`). Calls stand in
-the stream too (`Feeds.call`), and are left out of the batches: they end the wait, so that whoever calls hears at once
-how far the feed is.
+A batch ends when the server has no more changes: waiting for another one would delay those already read. An empty batch
+still advances the position, by the server's own high-water mark (`postBatchResumeToken`). The stream also contains
+calls (`Feeds.call`), which batches leave out. A call ends the wait, so that its caller learns the feed's position at
+once.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from engine.errors import EngineError
 from engine.stores.feeds import CALLS, position_of
 
 LOST: Final = frozenset({9, 15, 136, 260, 280, 286, 50796})
-"""CappedPositionLost, InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost, and a token that cannot be
-read (FailedToParse, Overflow, a token without its version: tried one by one on 6.0)."""
+"""CappedPositionLost, InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost, and the codes of an
+unreadable token (FailedToParse, Overflow, a token without its version: tried one by one on 6.0)."""
 
 _KEYS: Final = {
     "$map": {"input": {"$objectToArray": {"$ifNull": ["$updateDescription.updatedFields", {}]}}, "in": "$$this.k"}
@@ -48,9 +48,9 @@ class HistoryLost(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Changes in their order, with the token behind them and the position up to which there are no others.
+    """Changes in order, the resume token after them, and the position up to which there are no other changes.
 
-    `newest` is the position of the last of them: where the stream was drained `position` lies behind it.
+    `newest` is the position of the last change. If the stream was drained, `position` lies after it.
     """
 
     changes: Sequence[Changed]
@@ -60,12 +60,12 @@ class Batch:
 
 
 class UserStream:
-    """One open change stream; `take` gives the next batch."""
+    """An open change stream; `take` returns the next batch."""
 
     def __init__(self, client: MongoClient[Document], database: str, token: str | None) -> None:
-        """Open it behind `token` (None: from now on). Raises `HistoryLost`.
+        """Open the stream after `token` (None: from now on). Raises `HistoryLost`.
 
-        `client` has no overall time limit of its own: the wait for changes is the command's.
+        `client` must have no overall time limit, because the command itself limits the wait for changes.
         """
         self._database = client[database]
         self._session: ClientSession = client.start_session(causal_consistency=False)
@@ -77,7 +77,7 @@ class UserStream:
         self.start = str(reply["cursor"]["postBatchResumeToken"]["_data"])
 
     def take(self, most: int, wait: timedelta) -> Batch:
-        """The next changes, at most `most`; waits up to `wait` where there is none. Raises `HistoryLost`."""
+        """Return the next changes, at most `most`; wait up to `wait` if there are none. Raises `HistoryLost`."""
         more = {"getMore": self._cursor, "collection": "$cmd.aggregate", "batchSize": most, "maxTimeMS": millis(wait)}
         cursor = self._command(more)["cursor"]
         token = str(cursor["postBatchResumeToken"]["_data"])
@@ -87,7 +87,7 @@ class UserStream:
         return Batch(changes, token, position_of_token(token), newest)
 
     def close(self) -> None:
-        """Let the server forget it."""
+        """End the session, so that the server forgets the stream."""
         self._session.end_session()
 
     def _command(self, command: Mapping[str, Any]) -> Document:
@@ -100,7 +100,7 @@ class UserStream:
 
 
 def names(raw: Mapping[str, Any]) -> frozenset[str]:
-    """What one change event changed, by the catalogue's names; a user who came or went is `EVERYTHING`."""
+    """Return what a change event changed, by the catalogue's names; `EVERYTHING` if a user came or went."""
     if raw["operationType"] != "update":
         return frozenset({EVERYTHING})
     paths = [*raw.get("updated", ()), *(raw.get("removed") or ()), *(raw.get("cut") or ())]
@@ -108,7 +108,7 @@ def names(raw: Mapping[str, Any]) -> frozenset[str]:
 
 
 def names_of_paths(paths: Sequence[str]) -> Iterator[str]:
-    """The catalogue's names of changed document paths."""
+    """Yield the catalogue's names of changed document paths."""
     for path in paths:
         head = path.split(".", 1)[0]
         if head == "deleted":
@@ -126,7 +126,7 @@ def names_of_paths(paths: Sequence[str]) -> Iterator[str]:
 
 
 def position_of_token(token: str) -> int:
-    """The cluster time inside a resume token: the type's byte 0x82, then seconds and counter of four bytes each.
+    """Return the cluster time in a resume token: the type byte 0x82, then seconds and counter of four bytes each.
 
     Source: MongoDB's KeyString encoding of a timestamp, src/mongo/db/pipeline/resume_token.h.
     """

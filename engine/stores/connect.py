@@ -1,4 +1,4 @@
-"""Clients for the stores, each with explicit time limits and retries; the composition root makes one of each."""
+"""Clients of the stores, each with explicit time limits and retries; the composition root creates one of each."""
 
 from __future__ import annotations
 
@@ -22,48 +22,48 @@ if TYPE_CHECKING:
     import redis
 
 MAJORITY: Final = WriteConcern("majority", wtimeout=20_000)
-"""Durable on a majority before it is acknowledged (`wtimeout` in ms); every state change is written so."""
+"""A majority makes a write durable before MongoDB acknowledges it (`wtimeout` in ms). Every state change uses this."""
 
 READ_MAJORITY: Final = ReadConcern("majority")
-"""For probes whose answer ends something: "nothing open" must not be rolled back."""
+"""For probes whose answer ends something: the read "nothing open" must not be rolled back later."""
 READ_SNAPSHOT: Final = ReadConcern("snapshot")
-"""As `READ_MAJORITY`, and what two indexes tell is of one moment."""
+"""Like `READ_MAJORITY`, but reads through two indexes also see the same moment."""
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-"""Earlier than any lease or retry: what stands for a date that is absent."""
+"""Earlier than any lease or retry; used in place of an absent date."""
 
 LEVELS: Final = ("local", "available", "majority", "linearizable", "snapshot")
-"""MongoDB's read concerns; the driver takes any word for one, and the server refuses every read then."""
+"""MongoDB's read concerns. The driver accepts any word as one, and the server then refuses every read."""
 
 TIME_LIMIT: Final = 30.0
-"""Seconds that any MongoDB operation may take, sockets and server selection included."""
+"""Seconds that a MongoDB operation may take, including sockets and server selection."""
 
 SELECTION_MS: Final = 10_000
-"""Milliseconds that finding a server may take: a replica set has elected another by then."""
+"""Milliseconds for finding a server: enough for a replica set to elect another primary."""
 
 SOCKET_TIMEOUT: Final = 10.0
 """Seconds that a Redis command may take."""
 
 
 class Refused(ConnectionFailure, OperationFailure):
-    """MongoDB refuses whatever the data (rights, login, disk): an outage, and nobody's data is to blame."""
+    """MongoDB refuses independently of the data (rights, login, disk): an outage, so no data is to blame."""
 
 
 class Away(ConnectionFailure, OperationFailure):
-    """MongoDB answers that it was away, or is about to be: an outage though it answers."""
+    """MongoDB answers that it was away or is about to be: an outage, although it answers."""
 
 
 class EngineClient(MongoClient[Document]):
-    """A client whose time limit for finding a server holds beside its limit for whole operations.
+    """A client that applies its server selection limit as well as its limit for whole operations.
 
-    The driver forgets `serverSelectionTimeoutMS` where `timeoutMS` is set, and would look for a server for all of it.
+    If `timeoutMS` is set, the driver ignores `serverSelectionTimeoutMS` and would search for a server all that time.
     """
 
     def _select_server(self, *args: Any, **options: Any) -> Any:  # the driver's own signature
         with pymongo.timeout(self.options.server_selection_timeout):
             return super()._select_server(*args, **options)
 
-    def _retry_internal(self, *args: Any, **options: Any) -> Any:  # the same
+    def _retry_internal(self, *args: Any, **options: Any) -> Any:  # the driver's own signature
         try:
             return super()._retry_internal(*args, **options)
         except OperationFailure as error:
@@ -74,15 +74,16 @@ class EngineClient(MongoClient[Document]):
 
 
 def mongo_client(url: str) -> MongoClient[Document]:
-    """A client of `url`: TLS and credentials stand in it, and its `timeoutMS` and the like win over ours.
+    """Create a client of `url`, which contains TLS and credentials.
 
-    Raises `WrongCall` for a URL that cannot be read, `ServiceUnreachable` where its hosts cannot be looked up.
+    Its own `timeoutMS` and similar options override ours. Raises `WrongCall` if the URL cannot be read,
+    `ServiceUnreachable` if its hosts cannot be resolved.
     """
     return _mongo_client(url)
 
 
 def require_mongo_options(url: str) -> None:
-    """Read `url` with its options as the driver does, and connect to nothing. Raises `WrongCall`."""
+    """Parse `url` and its options as the driver does, without connecting. Raises `WrongCall`."""
     _mongo_client(url, connect=False).close()
 
 
@@ -94,7 +95,7 @@ def _mongo_client(url: str, **more: Any) -> MongoClient[Document]:
 
 
 def stream_client(url: str) -> MongoClient[Document]:
-    """A client for change streams: without an overall time limit, for their wait is the command's own."""
+    """Create a client for change streams without an overall time limit; the command itself limits the wait."""
     limits = {"socketTimeoutMS": int(TIME_LIMIT * 1000), "serverSelectionTimeoutMS": SELECTION_MS}
     return _opened(url, limits, timeoutMS=None, appname="tidegate-feed", tz_aware=True, maxPoolSize=2)
 
@@ -106,9 +107,9 @@ def _opened(url: str, limits: dict[str, int], **options: Any) -> MongoClient[Doc
         raise WrongCall("services.mongo_url cannot be read: readConcernLevel", remedy=f"one of {', '.join(LEVELS)}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # an option that it does not know, or whose value is no value
+            warnings.simplefilter("error", UserWarning)  # raised for an unknown option or an invalid value
             return EngineClient(url, **_unless_given(url, limits), retryReads=True, **options)
-    except (InvalidURI, UserWarning, ValueError, TypeError, OSError) as error:  # OSError: a file of an option
+    except (InvalidURI, UserWarning, ValueError, TypeError, OSError) as error:  # OSError: a file that an option names
         raise WrongCall(f"services.mongo_url cannot be read: {_said(error)}", remedy="check its options") from error
     except PyMongoError as error:
         if url.startswith("mongodb+srv") and isinstance(error, ConfigurationError):
@@ -117,24 +118,24 @@ def _opened(url: str, limits: dict[str, int], **options: Any) -> MongoClient[Doc
 
 
 def _said(error: BaseException) -> str:
-    """What a driver says of an option: its own words up to the value, which may be a secret."""
+    """Return the driver's message about an option up to the value, which may be a secret."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return re.split(r"[=:]|, (?:not|got)| or maybe| Refer", text)[0][:120]
 
 
 def _unless_given(url: str, limits: dict[str, int]) -> dict[str, Any]:
-    """Those of our time limits that `url` does not set itself (a keyword would win over the URL)."""
+    """Return those of our time limits that `url` does not set itself, because a keyword would override the URL."""
     given = _options(url)
     return {name: value for name, value in limits.items() if name.lower() not in given}
 
 
 def _options(url: str) -> dict[str, str]:
-    """What stands behind the `?`, by its name in small letters."""
+    """Return the options after the `?`, by name in lower case."""
     return {name.lower(): value for name, value in parse_qsl(url.partition("?")[2])}
 
 
 def redis_client(url: str) -> redis.Redis:
-    """A client of the broker at `url` without retries (a retried script could run twice); `rediss://` is TLS.
+    """Create a client of the broker at `url` without retries (a retried script could run twice); `rediss://` is TLS.
 
     Raises `WrongCall`.
     """
@@ -150,7 +151,7 @@ def redis_client(url: str) -> redis.Redis:
             retry=None,
         )
         pool = client.connection_pool
-        pool.connection_class(**pool.connection_kwargs)  # never connects: the driver reads some options only here
+        pool.connection_class(**pool.connection_kwargs)  # never connects: the driver checks some options only here
     except (ValueError, TypeError, OSError, redis.RedisError) as error:
         raise WrongCall("services.broker_url cannot be read", remedy="check its options") from error
     return client

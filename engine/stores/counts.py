@@ -1,4 +1,4 @@
-"""Counts of a campaign, computed from its enrolments and never incremented on the side."""
+"""Counts of a campaign, computed from its enrolments and never incremented separately."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.domain.document import Document
 from engine.measuring import named_queries
 
 DAY: Final = 86_400_000
-"""Milliseconds."""
+"""Milliseconds of a day."""
 
 
 @named_queries("counts")
@@ -24,9 +24,10 @@ class Counts:
         self._all: Collection[Document] = database.get_collection("enrolments")
 
     def of(self, prefix: str) -> CampaignCounts:
-        """The counts of the campaign whose enrolment ids begin with `prefix` (`w/c/`). Index: `_id` range.
+        """Return the counts of the campaign whose enrolment ids begin with `prefix` (`w/c/`). Index: `_id` range.
 
-        Each stay is read once, for all numbers: one that changes meanwhile counts as it was or as it is, never as both.
+        All numbers come from one read of each enrolment. An enrolment that changes meanwhile counts either as it was or
+        as it is, never as both.
         """
         on_its_way = {"$cond": [{"$gt": ["$outgoing", None]}, ["$outgoing"], []]}
         stays: list[Document] = [
@@ -58,9 +59,9 @@ class Counts:
         return _counts(told["stays"], told["deliveries"])
 
     def failures(self, prefix: str) -> list[FailureCount]:
-        """Failed deliveries of the campaign whose enrolment ids begin with `prefix`, by reason, the most first.
+        """Return the failed deliveries of a campaign by reason, the most frequent first.
 
-        Index: `_id` range.
+        The campaign's enrolment ids begin with `prefix`. Index: `_id` range.
         """
         failed: Document = {"$filter": {"input": "$settled", "cond": {"$eq": ["$$this.state", "failed"]}}}
         told = self._all.aggregate(
@@ -91,11 +92,11 @@ class Counts:
         ]
 
     def quiet_stretches(self, prefix: str, limit: int) -> dict[int, int]:
-        """How long nothing happened before something did, in the first `limit` stays of a campaign, by key.
+        """Return how long nothing happened before something did, in the first `limit` enrolments of a campaign, by key.
 
-        Gives days, rounded up, to how many stretches: from the entry to the first message, from one to the next, and
-        from the one before it to the conversion (campaign time). A message counts at its settling, the one on its way
-        at its choice. Index: `_id` range; reads at most `limit` documents.
+        The result maps days, rounded up, to the number of stretches: from entry to the first message, from one message
+        to the next, and from the last event before the conversion to the conversion (campaign time). A message counts
+        when it settled, a message in progress when it was chosen. Index: `_id` range; reads at most `limit` documents.
         """
         happened: Document = {
             "$concatArrays": [

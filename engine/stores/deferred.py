@@ -1,4 +1,4 @@
-"""Stands for a store until it is used: opening it may import a client that most processes never need."""
+"""A placeholder for a store until its first use: opening it may import a client that most processes never need."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Deferred:
-    """What `opens` gives, opened when the first of its attributes is asked for."""
+    """Forwards attributes to the object that `opens` returns, which is opened at the first access."""
 
     def __init__(self, opens: Callable[[], object]) -> None:
         self._opens = opens
@@ -17,5 +17,5 @@ class Deferred:
     def _opened(self) -> object:
         return self._opens()
 
-    def __getattr__(self, name: str) -> Any:  # any: whatever the store has
+    def __getattr__(self, name: str) -> Any:  # Any: whatever attributes the store has
         return getattr(self._opened, name)

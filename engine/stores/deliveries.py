@@ -1,4 +1,4 @@
-"""Deliveries inside the enrolments: what is on its way, marked, settled. Compare-and-sets that name state and token."""
+"""Deliveries inside the enrolments: queued, marked or settled. Writes are compare-and-sets on state and token."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from engine.stores.connect import MAJORITY
 from engine.stores.documents import settled_document
 
 REPLAYED: Final = ("completed", "failed")
-"""How a stay may have ended whose failed deliveries are sent after all, when a person asks for it."""
+"""Exit reasons of ended enrolments whose failed deliveries are sent after all if a person asks for it."""
 
 _READ: Final = {
     "user": 1,
@@ -38,7 +38,7 @@ _READ: Final = {
 }
 
 _ANY: Final = {"$exists": True}
-"""Of `outgoing.not_before`: whatever is on its way; the index `outgoing` holds nothing else."""
+"""Matches any `outgoing.not_before`: any delivery in progress; the index `outgoing` contains nothing else."""
 
 
 @named_queries("deliveries")
@@ -49,26 +49,27 @@ class Deliveries:
         self._all: Collection[Document] = database.get_collection("enrolments", write_concern=MAJORITY)
 
     def outgoing(self, prefix: str, after: str, until: str, now: Instant, limit: int) -> list[Delivery]:
-        """Up to `limit` deliveries on their way at campaign time `now`, of stays with ids in (`after`, `until`), by id.
+        """Return up to `limit` deliveries in progress at campaign time `now`, by id.
 
-        Those being attempted are among them. One whose retry lies ahead in system time is left out. Index: where many
-        are on their way the `_id` range of the campaign, where few are `outgoing`; MongoDB's planner tries both.
+        Their enrolment ids lie in (`after`, `until`). The result includes deliveries that are being attempted, and
+        excludes those whose retry lies ahead in system time. Index: the `_id` range of the campaign if many deliveries
+        are in progress, `outgoing` if few are; MongoDB's planner tries both.
         """
         wanted = {
             "_id": {"$gt": max(after, prefix), "$lt": until},
             "campaign": campaign_of(prefix),
             "outgoing.not_before": {"$lte": now},
-            # The expression is dear and few are retries.
+            # The expression is expensive, and few deliveries are retries.
             "$or": [{"outgoing.retry_at": {"$exists": False}}, {"$expr": {"$lte": ["$outgoing.retry_at", "$$NOW"]}}],
         }
         found = self._all.find(wanted, _READ, batch_size=limit).sort("_id", 1).limit(limit)
         return [_read(raw) for raw in found]
 
     def first_campaign(self, now: Instant, leave_out: Sequence[str], in_hands_of: Sequence[str] = ()) -> str | None:
-        """The uid of a campaign with a delivery on its way, other than `leave_out`. Index: `outgoing`.
+        """Return the uid of a campaign with a delivery in progress, other than `leave_out`. Index: `outgoing`.
 
-        Only what may be sent at campaign time `now` (and, of retries, at system time) counts, and nothing that a sender
-        of `in_hands_of` (their names) has marked.
+        Only deliveries that may be sent at campaign time `now` (and, for retries, at system time) count. Deliveries
+        that a sender of `in_hands_of` (their names) has marked do not.
         """
         wanted: Document = {
             "campaign": {"$nin": list(leave_out)},
@@ -83,7 +84,7 @@ class Deliveries:
     def has_outgoing(
         self, campaigns: Sequence[str] | None, now: Instant | None, *, leave_out: Sequence[str] = ()
     ) -> bool:
-        """Whether a delivery is on its way in `campaigns` (None: in any but `leave_out`); index `outgoing`.
+        """Whether `campaigns` (None: any but `leave_out`) have a delivery in progress; index `outgoing`.
 
         With `now`, deliveries put off beyond that campaign time do not count.
         """
@@ -95,11 +96,11 @@ class Deliveries:
         return self._all.find_one(wanted, {"_id": 1}, hint="outgoing") is not None
 
     def settle_and_mark(self, ends: Sequence[End], stays: Sequence[Versioned], token: str) -> set[str]:
-        """In one write, in this order: what attempted deliveries came to, and the mark of queued ones with `token`.
+        """Settle attempted deliveries and then mark queued ones with `token`, in one ordered write.
 
-        Gives the ids of `stays` that are `attempting` now, durably: those that were still at the version that was
-        read. An end is written where the token it names still stands. Where fewer matched than asked, the token is
-        read back. Index: `_id`.
+        Return the ids of `stays` that are now durably `attempting`: those that still had the version that was read. An
+        end is written only if its token is still set. If fewer documents matched than requested, the token is read
+        back. Index: `_id`.
         """
         writes = [*map(_ended, ends), *_marked(stays, token)]
         if not writes:
@@ -111,7 +112,7 @@ class Deliveries:
         return {raw["_id"] for raw in self._all.find({"_id": {"$in": list(ids)}, "outgoing.token": token}, {"_id": 1})}
 
     def settle(self, ends: Sequence[End]) -> int:
-        """Write what attempted deliveries came to; gives how many still had the token that was named. Index: `_id`."""
+        """Settle attempted deliveries; return how many still had the given token. Index: `_id`."""
         return write(self._all, [_ended(end) for end in ends]).matched_count if ends else 0
 
     def skip(self, unsent: Sequence[Unsent]) -> int:
@@ -123,9 +124,9 @@ class Deliveries:
         return write(self._all, writes).matched_count if writes else 0
 
     def hold(self, stays: Sequence[Versioned], after: timedelta) -> int:
-        """Queued deliveries are not tried before `after` (system time), at the version that was read; gives how many.
+        """Delay queued deliveries by `after` (system time), at the version that was read; return how many.
 
-        No attempt was made of them. Index: `_id`.
+        This does not count as an attempt. Index: `_id`.
         """
         held = [
             {
@@ -140,11 +141,11 @@ class Deliveries:
         return write(self._all, writes).matched_count if writes else 0
 
     def replay_failed(self, prefix: str, message: str | None, now: Instant) -> int:
-        """Failed deliveries with nothing on its way in their stay are queued again, under the same key; gives how many.
+        """Queue failed deliveries again, under the same key; return how many.
 
-        Of stays that are active, or that ended as `completed` or `failed`: whoever left for another reason is not
-        written to any more. The failed entry leaves `settled`, for a message stands there once. `prefix` is `w/c/`.
-        Index: `_id` range of the campaign.
+        The enrolment must have no delivery in progress. It must be active, or have ended as `completed` or `failed`: a
+        user who left for another reason gets no more messages. The failed entry is removed from `settled`, because a
+        message appears there once. `prefix` is `w/c/`. Index: `_id` range of the campaign.
         """
         count = 0
         match: Document = {"state": "failed"} | ({"message": message} if message else {})
@@ -197,13 +198,13 @@ def _read(raw: Document) -> Delivery:
 
 
 def _marked(stays: Sequence[Versioned], token: str) -> list[UpdateMany]:
-    """The writes that mark: no path of an index is touched, or a mark would cost half as much again."""
+    """Build the writes that mark. They touch no indexed path; otherwise a mark would cost half as much again."""
     mark: Document = {"$set": {"outgoing.state": "attempting", "outgoing.token": token}, "$inc": {"version": 1}}
     return [UpdateMany(wanted, mark) for wanted in _queued(stays)]
 
 
 def _queued(stays: Sequence[Versioned]) -> list[Document]:
-    """What finds those of `stays` that are queued as they were read."""
+    """Build the filters for those of `stays` that are still queued at the version that was read."""
     by_version: dict[int, list[str]] = {}
     for stay in stays:
         by_version.setdefault(stay.version, []).append(stay.id)
@@ -219,7 +220,7 @@ def _ended(end: End) -> UpdateMany:
 
 
 def _put_back(end: PutBack) -> list[Document]:
-    """The update that queues again, after an attempt."""
+    """Build the update that queues a delivery again after an attempt."""
     return [
         {
             "$set": {
@@ -236,9 +237,9 @@ def _put_back(end: PutBack) -> list[Document]:
 
 
 def _settled(end: Settled, completion: Completion | None) -> Document:
-    """The update that settles: the delivery moves to `settled`, and the stay is looked at again now.
+    """Build the update that moves the delivery to `settled` and makes the enrolment due now.
 
-    With `completion` the stay is left instead as the look that ends it would leave it.
+    With `completion`, it ends the enrolment instead, exactly as the evaluation that ends it would.
     """
     at = end.at
     fields: Document = {"settled_at": at, "idle_since": at, "due_at": at}
@@ -259,4 +260,4 @@ NAMED: Final[Mapping[str, str]] = {
     "deliveries.has_outgoing": "outgoing",
     "deliveries.replay_failed": "_id_",
 }
-"""The named queries and the index each relies on; of two, the planner chooses by what it finds."""
+"""The named queries and the index each relies on; where two are named, MongoDB's planner chooses by the data."""

@@ -1,7 +1,7 @@
-"""What a user document tells of the user's events, derived from the stored events and never incremented.
+"""Values that a user document contains about the user's events, derived from the stored events, never incremented.
 
-It is written only where the user's revision is still the one read before the events, so the last writer has always
-seen every event: sent twice, out of order, or resumed after a kill, the same events leave the same user.
+They are written only if the user still has the revision that was read before the events, so the last writer has always
+seen every event. Events that are sent twice, out of order, or resumed after a kill therefore produce the same user.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from engine.stores.upserts import same, stored
 from engine.stores.users import Edit, Users
 
 INT64: Final = (-(1 << 63), (1 << 63) - 1)
-"""A sum beyond 64 bits stays at the bound: no store holds more, and every comparison that fits still answers right."""
+"""A sum beyond 64 bits stays at the bound. No store holds more, and every comparison that fits in 64 bits stays
+correct."""
 
 AT_A_TIME: Final = 1_000
-"""Users in one aggregation: a history of some hundred events each is counted in about a second."""
+"""Users in one aggregation: counting a history of some hundred events each takes about a second."""
 
 NOTHING: Final = Summary(0, 0, 0, {})
 
 
 def initial_fields(catalogue: Catalogue) -> dict[str, object]:
-    """The derived fields of a user without events, by document path: counts and sums are 0, instants are missing."""
+    """Return the derived fields of a user without events, by document path: counts and sums 0, no instants."""
     return {path: value for path, value in aggregate_fields(catalogue, {}).items() if value is not None}
 
 
 def aggregate_fields(catalogue: Catalogue, told: Mapping[str, Summary]) -> dict[str, object]:
-    """Every aggregate of the catalogue by document path, from the summaries of one user; None where it is missing."""
+    """Return every aggregate of the catalogue by document path, from one user's summaries; None if it is missing."""
     fields: dict[str, object] = {}
     for aggregate in catalogue.aggregates.values():
         summary = told.get(aggregate.event, NOTHING)
@@ -60,10 +61,10 @@ class Derivation:
         self._summed = {one.property for one in catalogue.aggregates.values() if one.kind == "sum" and one.property}
 
     def derive(self, keys: Collection[str], *, create: bool = True) -> set[str]:
-        """Bring some users in line with their stored events; returns the keys of those that were written.
+        """Update users from their stored events; return the keys of those that were written.
 
-        A user who is not known yet is created with nothing but the id (unless not `create`). Events of a deleted user
-        are removed: they were stored while the deletion went on.
+        An unknown user is created with only the id (unless `create` is False). Events of a deleted user are removed,
+        because they were stored during the deletion.
         """
         written: set[str] = set()
         ordered = sorted(keys)
@@ -93,7 +94,7 @@ class Derivation:
         return written
 
     def derive_all(self, size: int = 1_000) -> Iterator[set[str]]:
-        """Derive every user of the workspace, batch by batch: after the catalogue has got another aggregate."""
+        """Derive every user of the workspace, batch by batch, after the catalogue has got another aggregate."""
         workspace, first = self._catalogue.workspace, "0"
         while True:
             batch = [one["_id"] for one in self._users.read_range(workspace, first, HIGHEST, size, {"_id": 1})]

@@ -1,4 +1,4 @@
-"""Enrolments and slices as MongoDB documents and back."""
+"""Convert enrolments and slices to MongoDB documents and back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.domain.work import AccessPath, Slice, SliceKind
 
 
 def without_none(document: Mapping[str, Any]) -> Document:
-    """`document` without its None values: an absent field, not a null, means nothing is there."""
+    """Return `document` without its None values: a missing value is an absent field, never a null."""
     return {key: value for key, value in document.items() if value is not None}
 
 
@@ -23,7 +23,7 @@ def _instant(value: datetime | None) -> Instant | None:
 
 
 def settled_document(delivery: Settled) -> Document:
-    """One settled delivery, as it stands in `enrolments.settled`."""
+    """Build one settled delivery for `enrolments.settled`."""
     return without_none(
         {
             "message": delivery.message,
@@ -36,7 +36,7 @@ def settled_document(delivery: Settled) -> Document:
 
 
 def outgoing_document(outgoing: Outgoing) -> Document:
-    """The delivery on its way, as a choosing write puts it (always queued, never tried)."""
+    """Build the delivery in progress for a write that chooses it (always queued, never tried)."""
     return without_none(
         {
             "message": outgoing.message,
@@ -50,7 +50,7 @@ def outgoing_document(outgoing: Outgoing) -> Document:
 
 
 def enrolment_document(stay: Enrolment) -> Document:
-    """A new stay, as it is inserted."""
+    """Build the document of a new enrolment."""
     return without_none(
         {
             "_id": stay.id,
@@ -77,7 +77,7 @@ def enrolment_document(stay: Enrolment) -> Document:
 
 
 def read_outgoing(raw: Document) -> Outgoing:
-    """`enrolments.outgoing` as a value."""
+    """Read `enrolments.outgoing`."""
     return Outgoing(
         message=raw["message"],
         state=DeliveryState(raw["state"]),
@@ -91,7 +91,7 @@ def read_outgoing(raw: Document) -> Outgoing:
 
 
 def read_enrolment(raw: Document) -> Enrolment:
-    """An enrolment document as a value."""
+    """Read an enrolment document."""
     return Enrolment(
         id=raw["_id"],
         workspace=raw["workspace"],
@@ -118,7 +118,7 @@ def read_enrolment(raw: Document) -> Enrolment:
 
 
 def slice_document(piece: Slice) -> Document:
-    """A new slice, as it is inserted."""
+    """Build the document of a new slice."""
     return without_none(
         {
             "_id": piece.id,
@@ -144,7 +144,7 @@ def slice_document(piece: Slice) -> Document:
 
 
 def read_slice(raw: Document) -> Slice:
-    """A slice document as a value."""
+    """Read a slice document."""
     return Slice(
         id=raw["_id"],
         run=raw.get("run"),

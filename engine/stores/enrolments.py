@@ -1,7 +1,7 @@
-"""The enrolments: what a look reads and what a decision writes. One stay is one document.
+"""The enrolments: reads for evaluations and writes of decisions. One enrolment is one document.
 
-Every write names the version that it read and raises it; where another write came first, it changes nothing, and the
-other writer has seen to it that the stay is looked at again. Instants are campaign time.
+Every write names the version that it read and raises it. If another write came first, it changes nothing, and the other
+writer has made sure that the enrolment is evaluated again. Instants are campaign time.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ INDEXES: Final = (
         partialFilterExpression={"due_at": {"$exists": True}},
     ),
     IndexModel(
-        # The state of the delivery is left out: marking it as attempting costs no write here.
+        # The index omits the delivery's state, so marking it as attempting costs no write here.
         [("campaign", ASCENDING), ("outgoing.not_before", ASCENDING)],
         name="outgoing",
         partialFilterExpression={"outgoing.not_before": {"$exists": True}},
     ),
     IndexModel(
-        # `idle_since` stands only while nothing is on its way: sending a message costs no write here besides settling.
+        # `idle_since` is set only while nothing is in progress: sending a message costs no write here except when it
+        # settles.
         [("campaign", ASCENDING), ("idle_since", ASCENDING)],
         name="idle",
         partialFilterExpression={"state": "active", "idle_since": {"$exists": True}},
@@ -50,27 +51,27 @@ INDEXES: Final = (
 
 @named_queries("enrolments")
 class Enrolments:
-    """Reads for looks, writes of decisions."""
+    """Reads for evaluations and writes of decisions."""
 
     def __init__(self, database: Database[Document]) -> None:
         self._all: Collection[Document] = database.get_collection("enrolments", write_concern=MAJORITY)
         self._at_once = self._all.with_options(read_concern=READ_SNAPSHOT)
 
     def latest(self, workspace: str, campaign: str, first: str, last: str) -> dict[str, Enrolment]:
-        """The latest stay of each user from suffix `first` to `last` (both included), by suffix. Index: `_id` range."""
+        """Return each user's latest enrolment, by suffix, from `first` to `last` inclusive. Index: `_id` range."""
         prefix = f"{workspace}/{campaign}/"
         found = self._all.find({"_id": {"$gte": prefix + first, "$lt": f"{prefix}{last}/{HIGHEST}"}}).sort("_id", 1)
         return {suffix_of_stay(raw["_id"]): read_enrolment(raw) for raw in found}
 
     def latest_of(self, campaign: str, users: Sequence[str]) -> dict[str, Enrolment]:
-        """The latest stay of each of `users` (user keys) in one campaign, by user key. Index: `user`."""
+        """Return the latest enrolment of each of `users` (user keys) in one campaign, by user key. Index: `user`."""
         found = self._all.find({"user": {"$in": list(users)}, "campaign": campaign}).sort("entry", 1)
         return {raw["user"]: read_enrolment(raw) for raw in found}
 
     def active(self, prefix: str, after: str, until: str, limit: int) -> list[Enrolment]:
-        """Up to `limit` active stays with ids in (`after`, `until`), by id. Index: `_id` range of the campaign.
+        """Return up to `limit` active enrolments with ids in (`after`, `until`), by id. Index: `_id` range.
 
-        `prefix` is `w/c/`; `after` an id or a bound below the first one.
+        `prefix` is `w/c/`; `after` is an id, or a bound below the first one.
         """
         bounds = {"$gt": max(after, prefix), "$lt": until}
         return [
@@ -79,10 +80,10 @@ class Enrolments:
         ]
 
     def due(self, prefix: str, after: str, until: str, as_of: Instant, limit: int) -> list[Enrolment]:
-        """Up to `limit` stays due at `as_of` with ids in (`after`, `until`), in order of id.
+        """Return up to `limit` enrolments due at `as_of` with ids in (`after`, `until`), in order of id.
 
-        Index: where many are due the `_id` range, where few are `due`; MongoDB's planner tries both and keeps the
-        better one for as long as it is.
+        Index: the `_id` range if many are due, `due` if few are. MongoDB's planner tries both and keeps the better one
+        as long as it stays better.
         """
         bounds = {"$gt": max(after, prefix), "$lt": until}
         wanted = {"_id": bounds, "campaign": campaign_of(prefix), "due_at": {"$lte": as_of}}
@@ -90,53 +91,56 @@ class Enrolments:
         return [read_enrolment(raw) for raw in found]
 
     def idle(self, prefix: str, after: str, until: str, before: Instant, limit: int) -> list[Enrolment]:
-        """Up to `limit` active stays with nothing on its way and idle since `before` or earlier, in order of id.
+        """Return up to `limit` active enrolments idle since `before` or earlier, in order of id.
 
-        Index: where many are idle the `_id` range, where few are `idle`.
+        They have no delivery in progress. Index: the `_id` range if many are idle, `idle` if few are.
         """
         bounds = {"$gt": max(after, prefix), "$lt": until}
         wanted = {"_id": bounds, **_idle(campaign_of(prefix), before)}
         return [read_enrolment(raw) for raw in self._all.find(wanted).sort("_id", 1).limit(limit)]
 
     def idle_ids(self, campaign: str, before: Instant, limit: int) -> list[str]:
-        """Ids of up to `limit` active stays idle since `before` or earlier, sorted by id. Index: `idle`."""
+        """Return ids of up to `limit` active enrolments idle since `before` or earlier, sorted by id. Index: `idle`."""
         found = self._all.find(_idle(campaign, before), {"_id": 1}, hint="idle").limit(limit)
         return sorted(raw["_id"] for raw in found)
 
     def first_idle_campaign(self, campaigns: Sequence[str], before: Instant) -> str | None:
-        """The uid of one of `campaigns` with a stay idle since `before` or earlier. Index: `idle`, a seek for each."""
+        """Return the uid of one of `campaigns` with an enrolment idle since `before`. Index: `idle`, one seek each."""
         found = self._all.find_one(_idle({"$in": list(campaigns)}, before), {"campaign": 1}, hint="idle")
         return None if found is None else str(found["campaign"])
 
     def first_due_campaign(self, as_of: Instant, leave_out: Sequence[str]) -> str | None:
-        """The uid of a campaign with a stay due at `as_of`, other than `leave_out`. Index: `due`, covered."""
+        """Return the uid of a campaign with an enrolment due at `as_of`, but not `leave_out`. Index: `due`, covered."""
         wanted = {"due_at": {"$lte": as_of}, "campaign": {"$nin": list(leave_out)}}
         found = self._all.find_one(wanted, {"_id": 0, "campaign": 1}, hint="due")
         return None if found is None else str(found["campaign"])
 
     def due_ids(self, campaign: str, as_of: Instant, limit: int) -> list[str]:
-        """Ids of up to `limit` stays of a campaign that are due, sorted by id. Index: `due`, covered."""
+        """Return ids of up to `limit` due enrolments of a campaign, sorted by id. Index: `due`, covered."""
         found = self._all.find({"due_at": {"$lte": as_of}, "campaign": campaign}, {"_id": 1}, hint="due").limit(limit)
         return sorted(raw["_id"] for raw in found)
 
     def all_of(self, campaign: str, user: str) -> list[Enrolment]:
-        """Every stay of a user (user key) in one campaign, by entry. Index: `user`."""
+        """Return every enrolment of a user (user key) in one campaign, by entry. Index: `user`."""
         found = self._all.find({"user": user, "campaign": campaign}).sort("entry", 1)
         return [read_enrolment(raw) for raw in found]
 
     def latest_in(self, campaigns: Sequence[str], users: Sequence[str]) -> dict[tuple[str, str], Enrolment]:
-        """The latest stay of each of `users` (user keys) in each of `campaigns`, by (campaign, user). Index: `user`."""
+        """Return each user's latest enrolment in each campaign, by (campaign, user). Index: `user`.
+
+        `users` are user keys.
+        """
         wanted = {"user": {"$in": list(users)}, "campaign": {"$in": list(campaigns)}}
         found = self._all.find(wanted, hint="user").sort("entry", 1)
         return {(raw["campaign"], raw["user"]): read_enrolment(raw) for raw in found}
 
     def stays_of(self, user: str) -> list[Enrolment]:
-        """Every stay of a user (user key) in any campaign, by campaign and entry. Index: `user`."""
+        """Return every enrolment of a user (user key) in any campaign, by campaign and entry. Index: `user`."""
         found = self._all.find({"user": user}).sort([("campaign", 1), ("entry", 1)])
         return [read_enrolment(raw) for raw in found]
 
     def enter(self, stays: Sequence[Enrolment]) -> set[str]:
-        """Insert new stays, the key as `_id`: check, then insert. Gives the ids inserted; those that exist are left."""
+        """Insert new enrolments: check by key, then insert. Return the ids inserted; existing ones stay unchanged."""
         ids = [stay.id for stay in stays]
         present = {raw["_id"] for raw in self._all.find({"_id": {"$in": ids}}, {"_id": 1})}
         fresh = [stay for stay in stays if stay.id not in present]
@@ -145,10 +149,10 @@ class Enrolments:
         return inserted
 
     def enter_alike(self, model: Enrolment, users: Sequence[tuple[str, str]]) -> set[str]:
-        """Insert a new stay like `model` for each of `users` (suffix `h/u`, user key): check, then insert.
+        """Insert a new enrolment like `model` for each of `users` (suffix `h/u`, user key): check, then insert.
 
-        Equal to `enter` with such stays in all but its cost: a batch is one read of keys and one insert of copied
-        bytes. Gives the ids inserted; those that exist are left. Index: `_id_`, covered.
+        The result equals `enter` with the same enrolments at a lower cost: a batch is one read of keys and one insert
+        of copied bytes. Return the ids inserted; existing ones stay unchanged. Index: `_id_`, covered.
         """
         workspace, campaign, entry = model.workspace, model.campaign, model.entry
         suffixes = [suffix for suffix, _ in users]
@@ -162,18 +166,19 @@ class Enrolments:
         return inserted
 
     def present(self, workspace: str, campaign: str, suffixes: Sequence[str]) -> set[str]:
-        """Those of `suffixes` (`h/u`) that have any stay of the campaign, so that their stays are worth reading.
+        """Return those of `suffixes` (`h/u`) that have any enrolment of the campaign, so that reading it is worthwhile.
 
-        Only keys are read. A user with a stay has the first one: stays are never removed. Index: `_id_`, covered.
+        This reads only keys. A user with any enrolment has the first one, because enrolments are never removed. Index:
+        `_id_`, covered.
         """
         found = self._known(workspace, campaign, suffixes, 1)
         return {suffix_of_stay(key) for key in found}.intersection(suffixes) if found else set()
 
     def _known(self, workspace: str, campaign: str, suffixes: Sequence[str], entry: int) -> list[str]:
-        """The ids of the stays of number `entry` that `suffixes` have, among others perhaps: a range, or one by one.
+        """Return ids of enrolments number `entry` of `suffixes`, perhaps among others: read as a range, or one by one.
 
-        The range is read where it holds few more stays than were asked for; where it turns out to hold many, the users
-        are far apart and each is a seek of its own.
+        The range read is used if it holds few more enrolments than requested. If it turns out to hold many, the users
+        are far apart, and each user costs one seek.
         """
         if not suffixes:
             return []
@@ -187,7 +192,7 @@ class Enrolments:
         return found
 
     def _insert(self, ids: Sequence[str], documents: Sequence[Document | RawBSONDocument]) -> set[str]:
-        """Insert stays; gives the ids of those that nobody has inserted meanwhile."""
+        """Insert enrolments; return the ids of those that no other process has inserted meanwhile."""
         if not ids:
             return set()
         inserted = set(ids).difference(ids[index] for index in insert_new(self._all, documents))
@@ -195,13 +200,13 @@ class Enrolments:
         return inserted
 
     def _clear_due(self, earlier: Sequence[str]) -> None:
-        """A newer stay takes the place of each of these if it has ended: it is not looked at any more. Index: `_id`."""
+        """Stop evaluating these enrolments by time if they have ended: newer ones replace them. Index: `_id`."""
         if earlier:
             self._all.update_many({"_id": {"$in": earlier}, "state": "ended"}, {"$unset": {"due_at": ""}})
             passage("enter.reentered")
 
     def advance(self, changes: Sequence[StayChange]) -> int:
-        """Write decisions on existing stays, equal ones together; gives how many found the version they had read."""
+        """Write decisions on existing enrolments, equal ones together; return how many still had the version read."""
         groups: dict[bytes, tuple[int, Document, list[str]]] = {}
         for change in changes:
             update = _update(change)
@@ -217,14 +222,15 @@ class Enrolments:
         return matched
 
     def overtaken(self, changes: Sequence[StayChange]) -> list[str]:
-        """The ids of those of `changes` that do not stand written: another write came first. Index: `_id`."""
+        """Return the ids of `changes` that are not in effect, because another write came first. Index: `_id`."""
         by_id = {change.id: change for change in changes}
         return [raw["_id"] for raw in self._all.find({"_id": {"$in": list(by_id)}}) if not _stands(by_id, raw)]
 
     def wake(self, ids: Sequence[str], now: Instant, *, left: bool = False) -> int:
-        """Have active stays looked at next, by id, whatever others have read of them; gives how many. Index: `_id`.
+        """Make active enrolments due now, by id, whatever version others have read; return how many. Index: `_id`.
 
-        With `left` also those that have ended. Settling has that of a delivery that is being attempted.
+        With `left`, also those that have ended. An enrolment with a delivery being attempted is left out, because
+        settling it makes it due.
         """
         if not ids:
             return 0
@@ -233,9 +239,9 @@ class Enrolments:
         return self._all.update_many(wanted, {"$set": {"due_at": now}, "$inc": {"version": 1}}).modified_count
 
     def last_entered(self, prefix: str) -> Instant | None:
-        """When the last stay of a campaign began; None where nobody was ever in. Index: `_id` range of the campaign.
+        """Return when the last enrolment of a campaign began; None if nobody ever entered. Index: `_id` range.
 
-        It reads every stay inside the server: once, when a continuous campaign with a goal ends.
+        The server reads every enrolment. This happens once, when a continuous campaign with a goal ends.
         """
         wanted = {"_id": {"$gt": prefix, "$lt": prefix[:-1] + "0"}}
         latest = {"$group": {"_id": None, "at": {"$max": "$entered_at"}}}
@@ -243,20 +249,24 @@ class Enrolments:
         return None if found is None else int(found["at"])
 
     def clear_due(self, campaign: str) -> None:
-        """Nothing of this campaign is looked at by time any more. Index: `due`."""
+        """Stop evaluating all enrolments of this campaign by time. Index: `due`."""
         self._all.update_many(
             {"campaign": campaign, "due_at": {"$exists": True}}, {"$unset": {"due_at": ""}}, hint="due"
         )
 
     def make_due(self, user: str, now: Instant) -> int:
-        """Every active stay of a user (user key) is looked at next; gives how many. Index: `user`."""
+        """Make every active enrolment of a user (user key) due now; return how many. Index: `user`.
+
+        An enrolment with a delivery being attempted is left out.
+        """
         wanted = {"user": user, "state": "active", "outgoing.state": {"$ne": "attempting"}}
         return self._all.update_many(wanted, {"$set": {"due_at": now}}, hint="user").modified_count
 
     def has_open(self, campaign: str) -> bool:
-        """Whether any stay is active or has a delivery on its way. Indexes: `idle` and `outgoing`, in one snapshot.
+        """Whether any enrolment is active or has a delivery in progress. Indexes: `idle` and `outgoing`.
 
-        A stay goes from one of them to the other: asked for one after the other, it could be missed by both.
+        Both are read in one snapshot. An enrolment moves from one index to the other, so two separate reads could both
+        miss it.
         """
         idle = {"campaign": campaign, "state": "active", "idle_since": {"$exists": True}}
         sending = {"campaign": campaign, "outgoing.not_before": {"$exists": True}}
@@ -264,7 +274,7 @@ class Enrolments:
 
 
 def _idle(campaign: str | Document, before: Instant) -> Document:
-    """Active stays without a settled message since `before` and nothing on its way."""
+    """Build the filter for active enrolments idle since `before` with nothing in progress."""
     return {
         "campaign": campaign,
         "state": "active",
@@ -273,7 +283,7 @@ def _idle(campaign: str | Document, before: Instant) -> Document:
 
 
 def _stands(changes: Mapping[str, StayChange], raw: Document) -> bool:
-    """Whether a stay is as its change would have it; who wrote it does not matter then."""
+    """Whether an enrolment is as its change would leave it; it does not matter who wrote it."""
     change = changes[raw["_id"]]
     chosen = None if change.outgoing is None else change.outgoing.message
     return (
@@ -287,7 +297,7 @@ def _stands(changes: Mapping[str, StayChange], raw: Document) -> bool:
 
 
 def _update(change: StayChange) -> Document:
-    """The MongoDB update of one decision."""
+    """Build the MongoDB update of one decision."""
     fields: Document = {"revision": change.revision}
     gone: Document = {}
     update: Document = {"$set": fields, "$inc": {"version": 1}}
@@ -333,4 +343,5 @@ NAMED: Final[Mapping[str, str]] = {
     "enrolments.has_open": "idle or outgoing",
     "enrolments.last_entered": "_id_",
 }
-"""The named queries and the index each relies on; of two, the planner chooses by what it finds, or asks both."""
+"""The named queries and the index each relies on; where two are named, MongoDB's planner chooses by the data or uses
+both."""

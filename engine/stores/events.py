@@ -1,4 +1,4 @@
-"""Events: stored once each, counted from what is stored, fetched for the users of a batch.
+"""Events: each is stored once, counted from the stored events, and fetched for the users of a batch.
 
 A document is `{_id: "w/h/u/id", user: "w/h/u", w, n: name, t: instant, p: {property: value}}`.
 """
@@ -26,7 +26,7 @@ BY_USER: Final = "user_name_time"
 BY_NAME: Final = "workspace_name_time"
 
 Event = tuple[int, Mapping[str, Any]]
-"""Instant and properties, as predicates take it."""
+"""Instant and properties, as predicates expect them."""
 
 
 class Query(Protocol):
@@ -38,15 +38,15 @@ class Query(Protocol):
 
     @property
     def properties(self) -> tuple[str, ...]:
-        """Names of the properties it reads."""
+        """Names of the properties that the query reads."""
 
     def mongo(self, as_of: Instant) -> Mapping[str, Any]:
-        """The filter beside the users."""
+        """Return the filter besides the users."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """All stored events of one name of one user. `sums` goes from property to the exact sum of its whole numbers."""
+    """All stored events of one name of one user. `sums` maps a property to the exact sum of its whole numbers."""
 
     count: int
     first: Instant
@@ -55,21 +55,21 @@ class Summary:
 
 
 def of_users(keys: Iterable[str]) -> Document:
-    """All events of some users. Index: `user_name_time`, one seek a user."""
+    """Build the filter for all events of some users. Index: `user_name_time`, one seek a user."""
     return {"user": {"$in": sorted(keys)}}
 
 
 def of_query(keys: Sequence[str], query: Mapping[str, Any], *, adjacent: bool) -> Document:
-    """The events of one query for some users. Index: `user_name_time`.
+    """Build the filter for the events of one query for some users. Index: `user_name_time`.
 
-    Adjacent users are one range (their neighbours' events are dropped by the caller), others one seek each.
+    Adjacent users are read as one range (the caller drops events of users in between); other users cost one seek each.
     """
     users: Document = {"$gte": min(keys), "$lte": max(keys)} if adjacent else {"$in": sorted(keys)}
     return {"user": users, **query}
 
 
 def summing(keys: Iterable[str], properties: Collection[str]) -> list[Document]:
-    """Count, first, last and sums per user and name. Index: `user_name_time`; whole numbers add up exactly."""
+    """Build the aggregation of count, first, last and exact sums per user and name. Index: `user_name_time`."""
     group: Document = {
         "_id": {"u": "$user", "n": "$n"},
         "count": {"$sum": 1},
@@ -78,8 +78,9 @@ def summing(keys: Iterable[str], properties: Collection[str]) -> list[Document]:
     }
     for number, name in enumerate(sorted(properties)):
         value: Document = {"$getField": {"field": {"$literal": name}, "input": "$p"}}
-        # A decimal is a scaled whole number; what an older catalogue stored as another type is missing, so it adds 0.
-        # As a decimal of 34 digits: a plain $sum leaves whole numbers for floating point where 64 bits overflow.
+        # A decimal is a scaled whole number. A value that an older catalogue stored as another type counts as missing
+        # and adds 0. The sum is a decimal of 34 digits, because a plain $sum switches from whole numbers to floating
+        # point beyond 64 bits.
         whole: Document = {"$cond": [{"$in": [{"$type": value}, ["int", "long"]]}, {"$toDecimal": value}, 0]}
         group[f"sum{number}"] = {"$sum": whole}
     return [{"$match": of_users(keys)}, {"$group": group}]
@@ -99,9 +100,9 @@ class Events:
         self._events = database.get_collection(self.NAME, write_concern=MAJORITY)
 
     def record(self, events: Sequence[NewEvent]) -> list[bool]:
-        """Store what is not stored yet: check, then insert. True per event where it is new; of equals the first wins.
+        """Store events that are not stored yet: check, then insert. Return True for each new one.
 
-        Index: `_id_`.
+        Of duplicates the first wins. Index: `_id_`.
         """
         ids = [f"{event.user}/{escape(event.id)}" for event in events]
         with measured("events.known") as call:
@@ -114,12 +115,12 @@ class Events:
             if key not in known:
                 known.add(key)
                 documents.append(event_document(key, event))
-        # Another process may have stored the same event since we looked.
+        # Another process may have stored the same event since the check.
         lost = {documents[index]["_id"] for index in insert_new(self._events, documents)}
         return [new and key not in lost for new, key in zip(fresh, ids, strict=True)]
 
     def summaries(self, keys: Collection[str], properties: Collection[str]) -> dict[str, dict[str, Summary]]:
-        """User key to event name to what is stored, in one aggregation; users without events are left out."""
+        """Return summaries by user key and event name, from one aggregation; users without events are absent."""
         names = sorted(properties)
         found: dict[str, dict[str, Summary]] = {}
         for row in self._events.aggregate(summing(keys, names)):
@@ -131,10 +132,10 @@ class Events:
     def fetch(
         self, keys: Sequence[str], queries: Sequence[Query], as_of: Instant, *, adjacent: bool = False
     ) -> dict[str, tuple[list[Event], ...]]:
-        """The event facts of some users: per user key one list per query, in their order; all keys are there.
+        """Return the event facts of some users: per user key one list per query, in query order; all keys are present.
 
         `adjacent` promises that `keys` are (nearly) all users of their range, which is then read as one. A query's
-        filter may let through more than it means: predicates judge each event themselves.
+        filter may return more events than the query means, because predicates judge each event themselves.
         """
         facts: dict[str, tuple[list[Event], ...]] = {key: tuple([] for _ in queries) for key in keys}
         if not keys:
@@ -151,21 +152,21 @@ class Events:
         return facts
 
     def of_user(self, key: str, limit: int = 100) -> list[Document]:
-        """The events of one user by name and time, for people to read. Index: `user_name_time`."""
+        """Return the events of one user by name and time, for people to read. Index: `user_name_time`."""
         return list(self._events.find({"user": key}).sort([("n", 1), ("t", 1)]).limit(limit))
 
     def erase(self, keys: Collection[str]) -> int:
-        """Remove all events of some users; returns how many. Index: `user_name_time`."""
+        """Delete all events of some users; return how many. Index: `user_name_time`."""
         return self._events.delete_many(of_users(keys)).deleted_count
 
 
 def whole_number(value: object) -> int:
-    """A sum as MongoDB tells it: a whole number, or a decimal without a fraction."""
+    """Convert a sum from MongoDB: a whole number, or a decimal without a fraction."""
     return int(value.to_decimal()) if isinstance(value, Decimal128) else int(str(value))
 
 
 def event_document(key: str, event: NewEvent) -> Document:
-    """One event, as it is inserted."""
+    """Build the document of one event."""
     workspace = workspace_of(event.user)
     return {"_id": key, "user": event.user, "w": workspace, "n": event.name, "t": event.at, "p": dict(event.properties)}
 

@@ -1,7 +1,7 @@
-"""Every query has a name, an index it relies on, and a sample that MongoDB can be asked to explain.
+"""A registry of queries: each has a name, an index it relies on, and a sample that MongoDB can explain.
 
-A store registers each query with `explained` where it is built, with a command made by the same function that the
-query itself uses. A test fills the collections, asks MongoDB for every plan, and fails on one that scans a collection.
+A store registers each query with `explained` in the module that builds it, with a command from the same function that
+the query itself uses. A test fills the collections, asks MongoDB for every plan, and fails if one scans a collection.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from engine.domain.document import Document
 from engine.errors import ProgrammerError
 
 QUERIES: Final[dict[str, ExplainedQuery]] = {}
-"""Name of a query to what it relies on; filled when the modules of `engine.stores` are imported."""
+"""Maps query names to their registrations; filled when the modules of `engine.stores` are imported."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExplainedQuery:
-    """One named query: `index` is the name of the index it relies on (`_id_` for the key), `command` a sample of it."""
+    """One named query: `index` is the name of the index it relies on (`_id_` for the key), `command` is a sample."""
 
     name: str
     index: str
@@ -29,47 +29,47 @@ class ExplainedQuery:
 
 
 def explained(name: str, index: str, command: Document) -> None:
-    """Register a named query. Raises `ProgrammerError` where the name is taken."""
+    """Register a named query. Raises `ProgrammerError` if the name is taken."""
     if name in QUERIES:
         raise ProgrammerError(f"two queries are named {name}")
     QUERIES[name] = ExplainedQuery(name, index, command)
 
 
 def find_command(collection: str, filter: Mapping[str, object], **options: object) -> Document:  # noqa: A002 - MongoDB's own word
-    """A `find` as a database command; `options` are `sort`, `projection`, `limit`."""
+    """Build a `find` as a database command; `options` are `sort`, `projection`, `limit`."""
     return {"find": collection, "filter": dict(filter), **options}
 
 
 def update_command(collection: str, filter: Mapping[str, object], update: object) -> Document:  # noqa: A002 - MongoDB's own word
-    """An `update` of many as a database command."""
+    """Build an `update` of many documents as a database command."""
     return {"update": collection, "updates": [{"q": dict(filter), "u": update, "multi": True}]}
 
 
 def delete_command(collection: str, filter: Mapping[str, object]) -> Document:  # noqa: A002 - MongoDB's own word
-    """A `delete` of many as a database command."""
+    """Build a `delete` of many documents as a database command."""
     return {"delete": collection, "deletes": [{"q": dict(filter), "limit": 0}]}
 
 
 def aggregate_command(collection: str, pipeline: list[Document]) -> Document:
-    """An `aggregate` as a database command."""
+    """Build an `aggregate` as a database command."""
     return {"aggregate": collection, "pipeline": pipeline, "cursor": {}}
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How MongoDB answers: the stages of its winning plan and the indexes they read."""
+    """MongoDB's plan: the stages of the winning plan and the indexes that they read."""
 
     stages: frozenset[str]
     indexes: frozenset[str]
 
     @property
     def scans(self) -> bool:
-        """Whether it reads a whole collection."""
+        """Whether the plan reads a whole collection."""
         return "COLLSCAN" in self.stages
 
 
 def explain(database: Database[Document], query: ExplainedQuery) -> Plan:
-    """MongoDB's winning plan for the sample of a query."""
+    """Return MongoDB's winning plan for the sample of a query."""
     answer = database.command("explain", query.command, verbosity="queryPlanner")
     stages: set[str] = set()
     indexes: set[str] = set()

@@ -1,7 +1,7 @@
-"""How far the feed is: in MongoDB with the token that resumes its stream, and more often in Redis.
+"""The progress of the feed: stored in MongoDB with the token that resumes its stream, and more often in Redis.
 
-Key in the broker's Redis: `{database}:tidegate:feed` (text, the position; no expiry). It may be lost or old: it only
-ever understates, for it is written after the work, and the higher of the two counts.
+Key in the broker's Redis: `{database}:tidegate:feed` (text, the position; no expiry). It may be lost or out of date. It
+can only be too low, because it is written after the work, and the higher of the two values counts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from engine.stores.connect import MAJORITY
 FEED: Final = "users"
 
 CALLS: Final = "feed_calls"
-"""One document whose changes stand in the feed's stream."""
+"""One document whose changes appear in the feed's stream."""
 
 
 @named_queries("feeds")
@@ -35,7 +35,7 @@ class Feeds:
         self._key = f"{database.name}:tidegate:feed"
 
     def read(self) -> FeedState:
-        """Where it stands, as MongoDB has it. Index: `_id`."""
+        """Return the feed's state from MongoDB. Index: `_id`."""
         raw = self._all.find_one({"_id": FEED}) or {}
         shapes, derived = (
             {one["workspace"]: one["shape"] for one in raw.get(part, ())} for part in ("shapes", "derived")
@@ -45,32 +45,32 @@ class Feeds:
         return FeedState(*at, raw.get("token"), raw.get("index"), shapes, derived, searched)
 
     def save(self, position: int, token: str) -> None:
-        """Note that everything up to `position` is handled, durably; it never goes back. Index: `_id`."""
+        """Record durably that everything up to `position` is handled; the position never goes back. Index: `_id`."""
         update = {"$max": {"position": position}, "$set": {"token": token}, "$setOnInsert": {"generation": self.now()}}
         self._all.update_one({"_id": FEED}, update, upsert=True)
         self.publish(position)
 
     def fills(self, index: str | None, shapes: Mapping[str, str]) -> None:
-        """Note the identity of the Elasticsearch index that everybody was asked to be put into. Index: `_id`.
+        """Record the identity of the Elasticsearch index that all users were requested to be put into. Index: `_id`.
 
-        `shapes` gives for each workspace what its users look like there.
+        `shapes` gives for each workspace the shape of its users in that index.
         """
         told = [{"workspace": name, "shape": shape} for name, shape in sorted(shapes.items())]
         self._all.update_one({"_id": FEED}, {"$set": {"index": index, "shapes": told}})
 
     def ask_search(self, workspace: str) -> None:
-        """Note that a workspace's users are to be found by Elasticsearch, from soon on. Index: `_id`."""
+        """Record that Elasticsearch must soon be able to find the users of a workspace. Index: `_id`."""
         update = {"$addToSet": {"searched": workspace}, "$setOnInsert": {"generation": self.now()}}
         self._all.update_one({"_id": FEED}, update, upsert=True)
 
     def derives(self, shapes: Mapping[str, str]) -> None:
-        """Note for each workspace with which aggregates its users were asked to be brought in line. Index: `_id`."""
+        """Record for each workspace the aggregates for which an update of its users was requested. Index: `_id`."""
         told = [{"workspace": name, "shape": shape} for name, shape in sorted(shapes.items())]
         update = {"$set": {"derived": told}, "$setOnInsert": {"generation": self.now()}}
         self._all.update_one({"_id": FEED}, update, upsert=True)
 
     def publish(self, position: int) -> None:
-        """Tell `position` at once; lost where Redis is away."""
+        """Publish `position` in Redis at once; do nothing if Redis is away."""
         if self._client is not None:
             try:
                 self._client.set(self._key, position)
@@ -78,7 +78,7 @@ class Feeds:
                 return
 
     def position(self) -> int:
-        """Everything up to here is handled; may understate."""
+        """Return the position up to which everything is handled; the value may be too low."""
         told = 0
         if self._client is not None:
             try:
@@ -88,19 +88,19 @@ class Feeds:
         return max(told, self.read().position)
 
     def now(self) -> int:
-        """The cluster time of MongoDB: what is written from now on comes later."""
+        """Return MongoDB's cluster time; every later write has a higher one."""
         at = self._database.command("ping")["operationTime"]
         return position_of(at.time, at.inc)
 
     def call(self) -> None:
-        """Have the feed tell how far it is: it may be waiting for a change, and this is one. Index: `_id`."""
+        """Make the feed report its position: it may be waiting for a change, and this is one. Index: `_id`."""
         self._database[CALLS].update_one({"_id": FEED}, {"$inc": {"calls": 1}}, upsert=True)
 
     def next_generation(self) -> int:
-        """A gap: nothing that was cached before counts any more. Gives the new generation. Index: `_id`.
+        """Record a gap, which invalidates everything cached before; return the new generation. Index: `_id`.
 
-        The first one is the cluster time, not 1: a database that begins anew (wiped, replaced, restored without this
-        document) must not come to numbers under which a cache that outlived it still holds users.
+        The first generation is the cluster time, not 1. A database that begins anew (wiped, replaced, restored without
+        this document) must not reuse numbers under which a surviving cache still holds users.
         """
         self._all.update_one({"_id": FEED}, {"$setOnInsert": {"generation": self.now()}}, upsert=True)
         self._all.update_one({"_id": FEED}, {"$inc": {"generation": 1}})
@@ -108,5 +108,5 @@ class Feeds:
 
 
 def position_of(seconds: int, counter: int) -> int:
-    """A cluster time as one number that keeps its order."""
+    """Encode a cluster time as one number that keeps its order."""
     return seconds << 32 | counter

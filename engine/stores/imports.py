@@ -1,4 +1,4 @@
-"""How far an import has come: one document per file, kind and workspace, written after the work it tells of."""
+"""The progress of imports: one document per file, kind and workspace, written after the work that it records."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ImportCursors:
         self._imports = database.get_collection(self.NAME, write_concern=MAJORITY)
 
     def load(self, key: str) -> Mapping[str, Any] | None:
-        """The last saved state of an import that has not ended, or None. Index: `_id_`."""
+        """Return the last saved state of an import that has not ended, or None. Index: `_id_`."""
         return self._imports.find_one({"_id": key}, {"_id": 0})
 
     def save(self, key: str, state: Mapping[str, object]) -> None:
@@ -32,7 +32,7 @@ class ImportCursors:
         self._imports.replace_one({"_id": key}, dict(state), upsert=True)
 
     def clear(self, key: str) -> None:
-        """The import has ended (or starts again from the beginning). Index: `_id_`."""
+        """Delete the cursor: the import has ended, or starts again from the beginning. Index: `_id_`."""
         self._imports.delete_one({"_id": key})
 
 

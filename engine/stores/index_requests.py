@@ -1,4 +1,4 @@
-"""What is to be indexed into Elasticsearch, kept until it is done: Redis may lose the message that asks for it."""
+"""Requests to index users into Elasticsearch, kept until they are done, because Redis may lose the message."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ INDEXES: Final = (IndexModel([("asked_at", ASCENDING)], name="asked"),)
 class IndexRequest:
     """Users to be indexed: by key, or all of a workspace with a suffix in [first, until).
 
-    `derive`: these users' aggregates are to be brought in line with the workspace file instead. `indexed`: they are in,
-    and searches are to see them.
+    `derive`: update these users' aggregates to the workspace file instead. `indexed`: the users are in the index, and
+    searches must be able to see them.
     """
 
     keys: Sequence[str] = ()
@@ -43,13 +43,13 @@ class IndexRequest:
 
 @named_queries("index_requests")
 class IndexRequests:
-    """Requests, each taken away when it is done; done twice is harmless."""
+    """Requests; each is deleted when it is done. Executing one twice is harmless."""
 
     def __init__(self, database: Database[Document]) -> None:
         self._all: Collection[Document] = database.get_collection("index_requests", write_concern=MAJORITY)
 
     def add(self, requests: Sequence[IndexRequest]) -> list[str]:
-        """Keep requests, those by key cut into pieces; gives their ids. Their time is a hint for `unheard` only."""
+        """Store requests, those by key cut into pieces; return their ids. Only `unheard` uses their time, as a hint."""
         documents: list[Document] = []
         for one in requests:
             if one.workspace:
@@ -64,7 +64,7 @@ class IndexRequests:
         return [document["_id"] for document in documents]
 
     def get(self, request_id: str) -> IndexRequest | None:
-        """One request that is not done yet. Index: `_id`."""
+        """Return one request that is not done yet. Index: `_id`."""
         raw = self._all.find_one({"_id": request_id})
         if raw is None:
             return None
@@ -73,18 +73,18 @@ class IndexRequests:
         return IndexRequest(raw.get("keys", ()), raw.get("workspace", ""), *bounds, derive, indexed)
 
     def done(self, ids: Sequence[str]) -> None:
-        """Take requests away: they are done, or others include them. Index: `_id`."""
+        """Delete requests that are done or that others include. Index: `_id`."""
         self._all.delete_many({"_id": {"$in": list(ids)}})
 
     def of_users(self, workspace: str) -> list[str]:
-        """The ids of requests that name users of a workspace. Index: `_id`."""
+        """Return the ids of requests that name users of a workspace. Index: `_id`."""
         named = {"_id": {"$gt": ""}, "keys.0": {"$gte": f"{workspace}/", "$lt": f"{workspace}0"}}
         return [raw["_id"] for raw in self._all.find(named, {"_id": 1}, hint="_id_")]
 
     def indexed(self, request_id: str) -> list[str]:
-        """Note that the users of a request are in; gives the ids of all such requests where none else is waiting.
+        """Record that the users of a request are indexed; return all such ids once no other request is waiting.
 
-        Of two that note it at once the later one finds both. Index: `_id`.
+        If two callers record this at once, the later one finds both. Index: `_id`.
         """
         self._all.update_one({"_id": request_id}, {"$set": {"indexed": True}})
         wanted = {"_id": {"$gt": ""}, "derive": {"$exists": False}}
@@ -93,20 +93,20 @@ class IndexRequests:
         return [raw["_id"] for raw in self._all.find(wanted | {"indexed": True}, {"_id": 1}, hint="_id_")]
 
     def put_off(self, request_id: str) -> None:
-        """A request is to be told again when its turn comes. Index: `_id`."""
+        """Make a request be enqueued again when its turn comes. Index: `_id`."""
         self._all.update_one({"_id": request_id}, {"$set": {"asked_at": _NEVER}})
 
     def deriving(self, workspace: str) -> int:
-        """How many ranges of a workspace are still to be derived. Index: `_id`."""
+        """Return how many ranges of a workspace are still to be derived. Index: `_id`."""
         wanted = {"_id": {"$gt": ""}, "derive": True, "workspace": workspace}
         return len(list(self._all.find(wanted, {"_id": 1}, hint="_id_")))
 
     def any(self) -> bool:
-        """Whether something is still to be indexed. Index: `_id`."""
+        """Whether any request is still open. Index: `_id`."""
         return self._all.find_one({"_id": {"$gt": ""}}, {"_id": 1}) is not None
 
     def unheard(self, after: timedelta, limit: int) -> list[str]:
-        """Ids of up to `limit` requests asked longer ago than `after`, which count as asked now. Index: `asked`."""
+        """Return ids of up to `limit` requests older than `after`, and reset their time to now. Index: `asked`."""
         old = {"$lt": ["$asked_at", {"$subtract": ["$$NOW", millis(after)]}]}
         found = self._all.find({"$expr": old}, {"_id": 1}, hint="asked").sort("asked_at", 1).limit(limit)
         ids = [raw["_id"] for raw in found]

@@ -1,4 +1,4 @@
-"""Named leases: whoever holds one does a job alone; each new holder gets a higher fencing number."""
+"""Named leases: a holder does a job alone, and each new holder gets a higher fencing number."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Leases:
         self._all: Collection[Document] = database.get_collection("leases", write_concern=MAJORITY)
 
     def hold(self, name: str, owner: str, lease: timedelta) -> int | None:
-        """Take or renew the lease `name`; gives its fencing number, None while another holds it. Index: `_id`."""
+        """Take or renew the lease `name`; return its fencing number, or None while another holds it. Index: `_id`."""
         mine = {"$eq": ["$owner", owner]}
         free = {"$lt": [{"$ifNull": ["$until", EPOCH]}, "$$NOW"]}
         take: list[Document] = [
@@ -46,22 +46,22 @@ class Leases:
             try:
                 self._all.insert_one({"_id": name})
             except DuplicateKeyError:
-                return None  # another came first and holds it now, or will at its next try
+                return None  # another came first; it holds the lease now, or will at its next try
             raw = self._all.find_one_and_update(wanted, take, return_document=ReturnDocument.AFTER)
         return None if raw is None else int(raw["number"])
 
     def held_for(self, name: str) -> timedelta | None:
-        """How long the lease `name` still lasts; negative when it ran out, None where nobody holds it. Index: `_id`."""
+        """Return how long the lease `name` lasts; negative if it ran out, None if nobody holds it. Index: `_id`."""
         left = {"$subtract": ["$until", "$$NOW"]}
         raw = self._all.find_one({"_id": name, "until": {"$exists": True}}, {"left": left})
         return None if raw is None else timedelta(milliseconds=raw["left"])
 
     def living(self, prefix: str, grace: timedelta) -> list[str]:
-        """The names that begin with `prefix` and whose holders may live. Index: `_id`.
+        """Return the names that begin with `prefix` and whose holders may be alive. Index: `_id`.
 
-        That is while their lease lasts, and for `grace` after somebody has seen that it ran out: nobody could renew a
-        lease while MongoDB was away, and whoever lives does so at once when it is back. A lease that was given up is
-        nobody's.
+        A holder may be alive while its lease lasts, and for `grace` after somebody first saw that it ran out. Nobody
+        could renew a lease while MongoDB was away, and a living holder renews as soon as MongoDB is back. A lease that
+        was given up has no holder.
         """
         names = {"$gte": prefix, "$lt": prefix + HIGHEST}
         unseen: Document = {"_id": names, "seen_ended": {"$exists": False}, "$expr": _RAN_OUT}
@@ -75,11 +75,11 @@ class Leases:
         return [raw["_id"] for raw in self._all.find({"_id": names, "$expr": may}, {"_id": 1})]
 
     def forget_ended(self, prefix: str, older_than: timedelta) -> int:
-        """Delete leases whose names begin with `prefix` and that ended longer ago than `older_than`. Index: `_id`."""
+        """Delete leases under `prefix` that ended longer ago than `older_than`; return how many. Index: `_id`."""
         ended = {"$lt": [{"$ifNull": ["$until", EPOCH]}, {"$subtract": ["$$NOW", millis(older_than)]}]}
         wanted = {"_id": {"$gte": prefix, "$lt": prefix + HIGHEST}, "$expr": ended}
         return self._all.delete_many(wanted).deleted_count
 
     def give_up(self, name: str, owner: str) -> None:
-        """Let another take the lease at once. Index: `_id`."""
+        """Release the lease, so that another process can take it at once. Index: `_id`."""
         self._all.update_one({"_id": name, "owner": owner}, {"$unset": {"owner": "", "until": "", "seen_ended": ""}})

@@ -1,4 +1,4 @@
-"""Lists: named sets of users, one document `{_id: "w/list/h/u"}` a member; `users.lists` is derived from them."""
+"""Lists: named sets of users, one document `{_id: "w/list/h/u"}` per member; `users.lists` is derived from them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from engine.stores.users import Edit, Users, keys_filter
 
 
 def members_filter(workspace: str, name: str, first: str, until: str) -> Document:
-    """Members of one list with a suffix in [first, until). Index: `_id_`, a range scan."""
+    """Build the filter for members of one list with a suffix in [first, until). Index: `_id_`, a range scan."""
     return {"_id": {"$gte": member_key(workspace, name, first), "$lt": member_key(workspace, name, until)}}
 
 
 def others_filter(workspace: str, name: str, run: str) -> Document:
-    """Members of one list that an import has not named. Index: `_id_`, a range scan over the list."""
+    """Build the filter for members that an import has not named. Index: `_id_`, a range scan over the list."""
     return {**members_filter(workspace, name, "0", HIGHEST), "run": {"$ne": run}}
 
 
@@ -36,16 +36,16 @@ class Lists:
     INDEXES: Final[Sequence[Document]] = ()
 
     def __init__(self, database: Database[Document], users: Users, initial: Mapping[str, object]) -> None:
-        """`initial` are the derived fields of a user who is first heard of in a list."""
+        """`initial` are the derived fields of a user who first appears as a list member."""
         self._members = database.get_collection(self.NAME, write_concern=MAJORITY)
         self._users = users
         self._initial = dict(initial)
 
     def add(self, name: str, keys: Sequence[str], *, run: str | None = None) -> Applied:
-        """Make users members, one row each: `CREATED`, `UNCHANGED` (was one before), `REPEATED` (named twice here).
+        """Add members, one outcome per row: `CREATED`, `UNCHANGED` (already a member), `REPEATED` (named twice here).
 
-        `run` marks those named by an import that replaces the list. Users who are not known yet are created with
-        nothing but their id; a deleted user is `REJECTED`.
+        `run` marks the users named by an import that replaces the list. An unknown user is created with only the id; a
+        deleted user is `REJECTED`.
         """
         gone = self._users.deleted(set(keys))
         ids = {key: self._id(name, key) for key in dict.fromkeys(keys) if key not in gone}
@@ -59,14 +59,14 @@ class Lists:
         return self._applied(keys, gone, {key: one not in known for key, one in ids.items()}, touched)
 
     def _known(self, ids: Iterable[str]) -> set[str]:
-        """Those of some memberships that exist."""
+        """Return those of some memberships that exist."""
         with measured("lists.known") as call:
             known = {one["_id"] for one in self._members.find(keys_filter(ids), {"_id": 1})}
             call.documents = len(known)
         return known
 
     def remove(self, name: str, keys: Sequence[str]) -> Applied:
-        """End memberships, one row each: `UPDATED` (was a member), `UNCHANGED` (was none), `REPEATED`."""
+        """Remove members, one outcome per row: `UPDATED` (was a member), `UNCHANGED` (was none), `REPEATED`."""
         ids = {key: self._id(name, key) for key in dict.fromkeys(keys)}
         known = self._known(ids.values()) if ids else set()
         if known:
@@ -81,7 +81,7 @@ class Lists:
         return applied
 
     def remove_others(self, workspace: str, name: str, run: str, limit: int) -> tuple[int, set[str]]:
-        """End at most `limit` memberships that the import `run` has not named; how many, and the users written."""
+        """Remove at most `limit` members that the import `run` has not named; return their number and users written."""
         with measured("lists.others") as call:
             found = self._members.find(others_filter(workspace, name, run), {"_id": 1}).sort("_id", 1).limit(limit)
             ids = [one["_id"] for one in found]
@@ -93,10 +93,10 @@ class Lists:
         return len(ids), self.derive(name, keys, create=False)
 
     def derive(self, name: str, keys: Sequence[str], *, create: bool = True) -> set[str]:
-        """Bring `users.lists` in line with the members for one list; returns the users written.
+        """Update `users.lists` from the members of one list; return the users written.
 
-        A user who is not known yet is created with nothing but the id (unless not `create`). The membership of a
-        deleted user is removed: it was stored while the deletion went on.
+        An unknown user is created with only the id (unless `create` is False). The membership of a deleted user is
+        removed, because it was stored during the deletion.
         """
         orphans: set[str] = set()
 
@@ -124,16 +124,16 @@ class Lists:
         return written
 
     def read_range(self, workspace: str, name: str, first: str, until: str, limit: int) -> list[str]:
-        """The user keys of at most `limit` members with a suffix in [first, until), in order."""
+        """Return the user keys of at most `limit` members with a suffix in [first, until), in order."""
         found = self._members.find(members_filter(workspace, name, first, until), {"_id": 1}).sort("_id", 1)
         return [f"{workspace}/{one['_id'].split('/', 2)[2]}" for one in found.limit(limit)]
 
     def size(self, workspace: str, name: str) -> int:
-        """How many members a list has. Index: `_id_`, a covered count."""
+        """Return the number of members of a list. Index: `_id_`, a covered count."""
         return self._members.count_documents(members_filter(workspace, name, "0", HIGHEST), hint="_id_")
 
     def names(self, workspace: str) -> list[str]:
-        """The lists of a workspace that have members. Index: `_id_`, one seek a list."""
+        """Return the lists of a workspace that have members. Index: `_id_`, one seek a list."""
         names: list[str] = []
         bound = f"{workspace}/"
         while True:
@@ -142,10 +142,10 @@ class Lists:
             if found is None:
                 return names
             names.append(list_of_member(found["_id"]))
-            bound = member_key(workspace, names[-1], "").removesuffix("/") + "0"  # the character behind "/"
+            bound = member_key(workspace, names[-1], "").removesuffix("/") + "0"  # the character after "/"
 
     def erase(self, key: str) -> int:
-        """Remove one user from all lists of the workspace, without touching the user; returns from how many."""
+        """Remove one user from all lists of the workspace without writing the user; return from how many."""
         workspace = workspace_of(key)
         ids = [self._id(name, key) for name in self.names(workspace)]
         return self._members.delete_many(keys_filter(ids)).deleted_count if ids else 0

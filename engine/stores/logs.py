@@ -1,7 +1,8 @@
-"""The log search: an Elasticsearch data stream that takes log lines, gives them back, and forgets them by age.
+"""The log search: an Elasticsearch data stream that stores log lines, finds them, and deletes them by age.
 
-Ids make repetitions harmless within one backing index; `tidy` rolls over only when nothing can be repeated any more.
-Old backing indices are deleted whole: index lifecycle management and delete-by-query are not needed (nor always there).
+Ids make repeated writes harmless within one backing index; `tidy` rolls over only when nothing can be repeated any
+more. It deletes old backing indices whole, so it needs neither index lifecycle management nor delete-by-query (which
+are not always available).
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ TEMPLATE: Final = shipped("conf/index-templates/logs.json")
 _TEMPLATE_NAME: Final = "tidegate-logs"
 _REQUEST_SECONDS: Final = 10.0
 _WAIT: Final = frozenset({429, 502, 503, 504})
-"""Statuses that pass by themselves: too busy, or a node is restarting."""
+"""Statuses that pass without intervention: too busy, or a node is restarting."""
 _MOST: Final = 10_000
-"""Documents of one search: what Elasticsearch allows."""
+"""Maximum number of documents of one search, as Elasticsearch allows."""
 _PAGE: Final = 250
-"""Documents read at once: of a bundle that is 20 kB each."""
+"""Documents read at once: a bundle is 20 kB."""
 _TIDY_EVERY: Final = timedelta(minutes=10)
-"""Rolling and deleting are daily work; asking more often only costs requests."""
+"""Rolling over and deleting are daily work; more frequent checks only cost requests."""
 
 
 def open_client(url: str, *, api_key: str | None = None, ca: Path | None = None) -> Elasticsearch:
-    """A client for the log search: no retries of its own (the shipper has its own), explicit timeouts."""
+    """Create a client for the log search with explicit timeouts and no retries of its own (the shipper retries)."""
     given: dict[str, Any] = {"ca_certs": str(ca)} if ca else {}
     url = search_address("services.elastic_url", url)
     return Elasticsearch(url, api_key=api_key, request_timeout=_REQUEST_SECONDS, max_retries=0, **given)
@@ -57,29 +58,29 @@ class LogIndex:
         keep: timedelta | None = timedelta(days=30),
         roll_after: timedelta = timedelta(days=1),
     ) -> None:
-        """Lines are kept for `keep` (None: for ever), in backing indices that cover `roll_after` each."""
+        """Keep lines for `keep` (None: for ever), in backing indices that cover `roll_after` each."""
         self._client = client.options(request_timeout=_REQUEST_SECONDS, max_retries=0)
         self._clock, self._stream, self._template = clock, stream, template
         self._keep, self._roll_after = keep, roll_after
         self._tidied: float | None = None
 
     def ensure(self) -> None:
-        """Put the index template, by which the first line makes the stream; safe twice.
+        """Install the index template from which the first line creates the stream; safe to repeat.
 
-        Raises `OperatorError` where that is not allowed.
+        Raises `OperatorError` if Elasticsearch does not allow it.
         """
         body = orjson.loads(self._template.read_bytes())
         name = _TEMPLATE_NAME
         if self._stream != STREAM:
-            # Other streams rely on the shared template: one of another name has a template of its own.
+            # Other streams rely on the shared template, so a stream of another name gets a template of its own.
             name, body["index_patterns"] = f"{self._stream}-template", [self._stream]
         with _reaching("ensure the log stream"):
             self._client.indices.put_index_template(name=name, **body)
 
     def create(self, documents: Sequence[Document]) -> Taken:
-        """Add the documents whose ids are new; one that is there already counts as taken.
+        """Add the documents whose ids are new; a document that already exists counts as accepted.
 
-        Refused are those that can never be taken (a mapping they contradict).
+        Documents that can never be accepted (they contradict a mapping) are returned as refused.
         """
         operations: list[bytes] = []
         for one in documents:
@@ -103,7 +104,7 @@ class LogIndex:
         return Taken(refused, self._short([one for one in documents if one.lines > 1 and one.id in present]))
 
     def _short(self, bundles: Sequence[Document]) -> dict[str, int]:
-        """How many lines are there of the documents that are there with fewer lines than now."""
+        """Return the stored number of lines of each bundle that is stored with fewer lines than it has now."""
         if not bundles:
             return {}
         with _reaching("compare log lines"):
@@ -118,7 +119,7 @@ class LogIndex:
         return {one.id: there[one.id] for one in bundles if there.get(one.id, one.lines) < one.lines}
 
     def tidy(self) -> None:
-        """Roll over where the write index is older than `roll_after`; delete what is wholly older than `keep`."""
+        """Roll over if the write index is older than `roll_after`; delete indices that are wholly older than `keep`."""
         if self._tidied is not None and self._clock.monotonic() - self._tidied < _TIDY_EVERY.total_seconds():
             return
         now = self._clock.system_now()
@@ -126,7 +127,8 @@ class LogIndex:
             born = self._backing()
             if born and now - born[-1][1] >= millis(self._roll_after):
                 self._client.indices.rollover(alias=self._stream)
-            # A backing index takes lines until the next one is made, so its lines are older than that one's birth.
+            # A backing index takes lines until the next one is created, so its lines are older than the next one's
+            # creation.
             for (name, _), (_, closed) in pairwise(born):
                 if self._keep is not None and now - closed >= millis(self._keep):
                     self._client.indices.delete(index=name)
@@ -135,19 +137,19 @@ class LogIndex:
     def search(
         self, query: Mapping[str, object], limit: int, wanted: Callable[[Mapping[str, Any]], bool] = lambda _: True
     ) -> list[Mapping[str, Any]] | None:
-        """The newest `limit` lines of an Elasticsearch query, oldest first; None where the stream does not exist.
+        """Return the newest `limit` lines of an Elasticsearch query, oldest first; None if the stream does not exist.
 
-        Of a document that is several lines those that are `wanted`.
+        From a bundle, only the lines for which `wanted` is True are returned.
         """
         lines: list[Mapping[str, Any]] = []
         seen: set[str] = set()
         try:
             with _reaching("search the logs"):
-                # Who searches wants the line of a second ago; one refresh per command costs nothing.
+                # A person who searches expects lines of a second ago; one refresh per command costs nothing.
                 self._client.indices.refresh(index=self._stream)
                 for first in range(0, _MOST, page := min(limit, _PAGE)):
                     hits = self._page(query, first, page)
-                    # Between two pages new documents may push old ones on.
+                    # Between two pages, new documents may push old ones on.
                     found = (unbundled(hit["_source"]) for hit in hits if hit["_id"] not in seen)
                     lines += islice(filter(wanted, chain.from_iterable(found)), limit - len(lines))
                     if len(lines) == limit or len(hits) < page:
@@ -170,9 +172,9 @@ class LogIndex:
         return found
 
     def _backing(self) -> list[tuple[str, int]]:
-        """The backing indices with the system time of their making, oldest first.
+        """Return the backing indices with the system time of their creation, oldest first.
 
-        By their names and settings: not every distribution has the data stream API.
+        It uses names and settings, because not every distribution has the data stream API.
         """
         told = self._client.indices.get_settings(
             index=f".ds-{self._stream}-*", name="index.creation_date", expand_wildcards="all", allow_no_indices=True
@@ -187,12 +189,12 @@ class LogIndex:
 
 
 def _raw(operations: list[bytes]) -> Any:
-    """Lines as they are: the client sends bytes unchanged, though its signature knows mappings only."""
+    """Pass lines unchanged: the client sends bytes as they are, though its signature allows only mappings."""
     return operations
 
 
 class _reaching:  # noqa: N801 - reads as a verb where it is used
-    """Turns what a client raises into who must act: an operator, and whether waiting helps."""
+    """Converts client errors into errors that say who must act (an operator) and whether waiting helps."""
 
     def __init__(self, doing: str) -> None:
         self._doing = doing

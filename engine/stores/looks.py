@@ -1,8 +1,8 @@
-"""Looks that wait: users who changed (`looks`), or ranges in which too many did (`dirty_ranges`).
+"""Re-evaluation requests: users who changed (`looks`), or ranges in which too many changed (`dirty_ranges`).
 
-A look is `{_id: "w/h/u", names, mark, at, after, until?, token?, attempts?}`. Whoever takes one holds it under a short
-lease; it is removed only where its mark is still the one that was taken, so that a change meanwhile is looked at again.
-`after` is the campaign time to which it is put off, 0 for most.
+A request is `{_id: "w/h/u", names, mark, at, after, until?, token?, attempts?}`. A worker that takes one holds it under
+a short lease. It is removed only if its mark is still the one that was taken, so a change in between causes another
+evaluation. `after` is the campaign time to which the request is put off, 0 for most.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from engine.stores.bulk import write
 from engine.stores.connect import EPOCH, MAJORITY
 
 MOST_ATTEMPTS: Final = 3
-"""Takers that may die before a look is worked on as a suspect."""
+"""Workers that may die before the request is processed as a suspect."""
 
 RANGES: Final = 256
-"""Dirty ranges of a workspace: of a million users each has 4,000, some seconds of work."""
+"""Dirty ranges of a workspace. With a million users each range has 4,000, which is some seconds of work."""
 
 INDEXES: Final = (
     IndexModel([("until", ASCENDING), ("after", ASCENDING), ("_id", ASCENDING)], name="ready"),
@@ -41,14 +41,14 @@ _SUSPECT: Final[Document] = {"attempts": {"$gte": MOST_ATTEMPTS}}
 
 @named_queries("looks")
 class Looks:
-    """The looks of all workspaces."""
+    """The re-evaluation requests of all workspaces."""
 
     def __init__(self, database: Database[Document]) -> None:
         self._all: Collection[Document] = database.get_collection("looks", write_concern=MAJORITY)
         self._ranges: Collection[Document] = database.get_collection("dirty_ranges", write_concern=MAJORITY)
 
     def add(self, names: Mapping[str, frozenset[str]], mark: str) -> None:
-        """Ask for a look at users (key -> what changed); added to what is asked already. Index: `_id`."""
+        """Request a re-evaluation of users (key -> what changed); extends requests that exist already. Index: `_id`."""
         writes = [
             UpdateOne(
                 {"_id": key},
@@ -65,7 +65,7 @@ class Looks:
             write(self._all, writes)
 
     def add_ranges(self, names: Mapping[str, frozenset[str]], mark: str) -> None:
-        """Ask for a look at the whole ranges in which these users (key -> what changed) are. Index: `_id`."""
+        """Request a re-evaluation of the whole ranges that contain these users (key -> what changed). Index: `_id`."""
         touched: dict[tuple[str, int], set[str]] = {}
         for key, changed in names.items():
             number = position_of(suffix_of_user(key)) * RANGES >> 32
@@ -88,10 +88,10 @@ class Looks:
             write(self._ranges, writes)
 
     def take(self, limit: int, lease: timedelta, now: Instant) -> list[Look]:
-        """Take up to `limit` looks that nobody holds and whose campaign time has come, by key. Index: `ready`.
+        """Take up to `limit` requests that nobody holds and whose campaign time has come, by key. Index: `ready`.
 
-        A taker that dies gives them back after `lease`. Those are then taken one by one, so that whoever dies again
-        died of that one; after `MOST_ATTEMPTS` it is left to `suspects`.
+        If a worker dies, its requests become free after `lease`. They are then taken one by one, so that another death
+        can be attributed to one request. After `MOST_ATTEMPTS` attempts a request is left to `suspects`.
         """
         ids = self._free({"attempts": None}, limit, now) or self._free({"attempts": {"$lt": MOST_ATTEMPTS}}, 1, now)
         if not ids:
@@ -108,7 +108,7 @@ class Looks:
         return [raw["_id"] for raw in found]
 
     def done(self, looks: Sequence[Look]) -> int:
-        """Remove looks that are done, free those whose user changed meanwhile; gives how many went. Index: `_id`."""
+        """Remove finished requests, free those whose user changed meanwhile; return how many went. Index: `_id`."""
         if not looks:
             return 0
         gone = [DeleteOne({"_id": look.user, "mark": look.mark}) for look in looks]
@@ -122,7 +122,7 @@ class Looks:
         self._all.update_many(left, {"$unset": {"until": "", "token": "", "attempts": ""}})
 
     def put_off(self, looks: Mapping[Look, Instant]) -> None:
-        """Give looks back, to be taken at their campaign times (a newer change: at once). Index: `_id`."""
+        """Give requests back, to be taken at their campaign times (a newer change: at once). Index: `_id`."""
         if looks:
             writes = [
                 UpdateOne({"_id": look.user, "mark": look.mark}, {"$set": {"after": after}})
@@ -132,29 +132,29 @@ class Looks:
             self._give_back(looks)
 
     def rest(self, looks: Sequence[Look], rests: timedelta) -> None:
-        """Let looks rest that failed for a reason that is not theirs; they count as not tried. Index: `_id`."""
+        """Let requests rest that failed for a reason that is not theirs; this counts as no attempt. Index: `_id`."""
         until: Document = {"$set": {"until": {"$add": ["$$NOW", millis(rests)]}}}
         wanted = {"_id": {"$in": [look.user for look in looks]}, "until": {"$gt": EPOCH}}
         self._all.update_many(wanted, [until, {"$unset": ["attempts"]}])
 
     def expire(self) -> int:
-        """Give back what dead takers held; gives how many. Index: `ready`."""
+        """Free the requests of dead workers; return how many. Index: `ready`."""
         wanted = {"until": {"$gt": EPOCH}, "$expr": {"$lt": ["$until", "$$NOW"]}}
         return self._all.update_many(wanted, {"$unset": {"until": "", "token": ""}}, hint="ready").modified_count
 
     def suspects(self, limit: int) -> list[Look]:
-        """Looks whose takers died again and again, held by nobody. Index: `ready`."""
+        """Return requests whose workers died repeatedly and that nobody holds. Index: `ready`."""
         return [_look(raw) for raw in self._all.find({**_FREE, **_SUSPECT}, hint="ready").sort("_id", 1).limit(limit)]
 
     def waiting(self, now: Instant) -> bool:
-        """Whether a look whose time has come, or a range, waits that nobody holds. Index: `ready`, `_id`."""
+        """Whether a request whose time has come, or a range, is free to be taken. Index: `ready`, `_id`."""
         ready = {"$match": {**_FREE, "after": {"$lte": now}}}
         one, bare = {"$limit": 1}, {"$project": {"_id": 1}}
         ranges = {"$unionWith": {"coll": self._ranges.name, "pipeline": [{"$match": _ANY}, one, bare]}}
         return next(iter(self._all.aggregate([ready, one, bare, ranges, one], hint="ready")), None) is not None
 
     def any(self, now: Instant) -> bool:
-        """Whether any look whose time has come is open, held or not. Index: `ready`, `_id`."""
+        """Whether any request whose time has come, or any range, is open, held or not. Index: `ready`, `_id`."""
         for held in (None, {"$gt": EPOCH}):
             wanted = {"until": held, "after": {"$lte": now}}
             if self._all.find_one(wanted, {"_id": 1}, hint="ready") is not None:
@@ -162,11 +162,11 @@ class Looks:
         return self._ranges.find_one(_ANY, {"_id": 1}) is not None
 
     def count(self) -> int:
-        """About how many looks wait, from the collection's metadata."""
+        """Return about how many requests exist, from the collection's metadata."""
         return self._all.estimated_document_count()
 
     def ranges(self, limit: int) -> list[DirtyRange]:
-        """Up to `limit` dirty ranges, by id. Index: `_id`."""
+        """Return up to `limit` dirty ranges, by id. Index: `_id`."""
         return [
             DirtyRange(
                 raw["_id"],
@@ -181,12 +181,12 @@ class Looks:
         ]
 
     def move(self, dirty: DirtyRange, cursor: str) -> bool:
-        """Move a range's cursor, where no change came meanwhile. Index: `_id`."""
+        """Move a range's cursor, unless a change came meanwhile. Index: `_id`."""
         wanted = {"_id": dirty.id, "mark": dirty.mark}
         return self._ranges.update_one(wanted, {"$set": {"cursor": cursor}}).matched_count == 1
 
     def clean(self, dirty: DirtyRange) -> bool:
-        """Remove a range that is done, where no change came meanwhile. Index: `_id`."""
+        """Remove a range that is done, unless a change came meanwhile. Index: `_id`."""
         return self._ranges.delete_one({"_id": dirty.id, "mark": dirty.mark}).deleted_count == 1
 
 

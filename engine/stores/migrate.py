@@ -1,7 +1,7 @@
-"""Brings indexes and templates up to date; safe to run twice, in many processes at once, and while others work.
+"""Bring indexes and templates up to date; safe to run twice, in many processes at once, and while others work.
 
-Nothing is locked: each step is a command that may be given again, so whoever comes second finds it done. What the
-server refuses because another process does the same at this moment is tried again.
+It locks nothing: each step is a command that may be repeated, so a second process finds it done. If the server refuses
+a step because another process does the same at that moment, the step is tried again.
 """
 
 from __future__ import annotations
@@ -56,31 +56,31 @@ _CONCURRENT: Final = frozenset(
         24,  # LockTimeout
         26,  # NamespaceNotFound: dropped while its index was built
         46,  # LockBusy
-        112,  # WriteConflict: of two that create a collection at once
+        112,  # WriteConflict: two processes create a collection at once
         117,  # ConflictingOperationInProgress
         276,  # IndexBuildAborted
         12586,  # BackgroundOperationInProgressForDatabase
         12587,  # BackgroundOperationInProgressForNamespace
     }
 )
-"""Codes by which MongoDB refuses what it would do a moment later."""
+"""Codes by which MongoDB refuses a step that it would accept a moment later."""
 _CONTRADICTS: Final = frozenset({67, 85, 86, 11000, 197})
 """CannotCreateIndex, IndexOptionsConflict, IndexKeySpecsConflict, DuplicateKey, InvalidIndexSpecificationOption: an
-operator has to mend it."""
+operator has to repair it."""
 _TRIES: Final = 8
 _PAUSE: Final = 0.05
 """Seconds before the second try, doubled each time: about 6 in all."""
 BUILD_TIMEOUT: Final = 4 * 3_600.0
-"""Seconds that building an index may take: on an older database with many users it takes minutes, and an operation's
-ordinary limit (30 s) would abort the build, at each start anew."""
+"""Seconds that building an index may take. On an older database with many users it takes minutes, and the ordinary
+limit of an operation (30 s) would abort the build at every start."""
 
 T = TypeVar("T")
 
 
 def migrate_mongo(database: Database[Document]) -> int:
-    """Create collections and indexes that are missing; gives how many indexes the engine relies on.
+    """Create missing collections and indexes; return how many indexes the engine relies on.
 
-    Raises `OperatorError` where an index of the same name is of another shape.
+    Raises `OperatorError` if an index of the same name has another shape.
     """
     present = set(database.list_collection_names())
     for name in COLLECTIONS:
@@ -95,9 +95,9 @@ def migrate_mongo(database: Database[Document]) -> int:
 
 
 def _create(database: Database[Document], name: str) -> None:
-    """Create a collection that is missing, also where another process creates it at the same time."""
+    """Create a missing collection, also if another process creates it at the same time."""
     try:
-        # The driver's own look whether it exists raises another error, and only makes the race longer.
+        # The driver's own existence check raises another error, and only makes the race longer.
         database.create_collection(name, check_exists=False)
     except OperationFailure as error:
         if error.code != _NAMESPACE_EXISTS:
@@ -105,7 +105,7 @@ def _create(database: Database[Document], name: str) -> None:
 
 
 def _build(database: Database[Document], name: str, models: list[IndexModel]) -> int:
-    """Build the indexes that are missing, and wait for those that another process builds; gives their number."""
+    """Build missing indexes, wait for those that another process builds, and return their number."""
     try:
         with pymongo.timeout(BUILD_TIMEOUT):
             return len(database[name].create_indexes(models))
@@ -119,7 +119,7 @@ def _build(database: Database[Document], name: str, models: list[IndexModel]) ->
 
 
 def _again_while_busy(step: Callable[[], T]) -> T:
-    """What `step` gives, which is tried again while other processes stand in its way."""
+    """Return the result of `step`; retry it while other processes are in its way."""
     for attempt in range(_TRIES - 1):
         try:
             return step()
@@ -131,9 +131,9 @@ def _again_while_busy(step: Callable[[], T]) -> T:
 
 
 def migrate_search(index: UserIndex) -> None:
-    """Create the users' template and index where they are missing. Raises as `UserIndex.ensure` does.
+    """Create the users' template and index if they are missing. Raises as `UserIndex.ensure` does.
 
-    Safe at once in several processes.
+    Several processes may run it at once.
     """
     template = json.loads(shipped(USERS_TEMPLATE).read_text(encoding="utf-8"))
     index.ensure(template)

@@ -1,4 +1,4 @@
-"""All stores of one installation, opened from the settings; connections are made at the first use."""
+"""All stores of one installation, opened from the settings; each connects at its first use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pymongo.errors import ConnectionFailure, ExecutionTimeout, NetworkTimeout, 
 from engine.errors import OperatorError
 from engine.stores.deferred import Deferred
 
-if TYPE_CHECKING:  # imported where they are used: most commands talk to one service only
+if TYPE_CHECKING:  # imported at their use: most commands use only one service
     import redis
     from elasticsearch import Elasticsearch
     from pydantic import SecretStr
@@ -58,7 +58,7 @@ if TYPE_CHECKING:  # imported where they are used: most commands talk to one ser
 
 
 class Addresses(Protocol):
-    """What the settings tell of the services."""
+    """The part of the settings that describes the services."""
 
     mongo_url: SecretStr | None
     mongo_database: str
@@ -73,7 +73,7 @@ MONGO_OUTAGES: Final = (ConnectionFailure, NetworkTimeout, ExecutionTimeout, WTi
 
 
 class _Outages:
-    """The outages of all stores, put together when they are asked for: Redis' client is imported for them."""
+    """The outage exceptions of all stores, assembled on access because this imports the Redis client."""
 
     def __get__(self, instance: object, owner: type) -> tuple[type[Exception], ...]:
         import redis
@@ -82,20 +82,20 @@ class _Outages:
 
 
 class Stores:
-    """The stores; each is made once."""
+    """The stores; each is created once."""
 
     OUTAGES: ClassVar = _Outages()
-    """What a store that does not answer raises; nobody's data is to blame for these."""
+    """The exceptions of a store that does not answer; no data is to blame for these."""
 
     def __init__(self, services: Addresses, tell: Tell | None = None) -> None:
-        """`tell` hears of outages that no caller sees."""
+        """`tell` receives events about outages that no caller sees."""
         self._services = services
         self._stream_client: MongoClient[Document] | None = None
         self._tell = tell
 
     @cached_property
     def mongo(self) -> MongoClient[Document]:
-        """The client of MongoDB. Raises `OperatorError` without an address."""
+        """The MongoDB client. Raises `OperatorError` without an address."""
         from engine.stores.connect import mongo_client
 
         return mongo_client(_address(self._services.mongo_url, "mongo"))
@@ -107,14 +107,14 @@ class Stores:
 
     @cached_property
     def broker_client(self) -> redis.Redis:
-        """A client of the broker's Redis, for the bell."""
+        """A client of the broker's Redis, for wake-ups and the feed's position."""
         from engine.stores.connect import redis_client
 
         return redis_client(_address(self._services.broker_url, "broker"))
 
     @cached_property
     def elastic(self) -> Elasticsearch | None:
-        """The client of Elasticsearch; None where there is none."""
+        """The Elasticsearch client; None without an address."""
         s = self._services
         if s.elastic_url is None:
             return None
@@ -140,7 +140,7 @@ class Stores:
 
     @cached_property
     def bell(self) -> Bell:
-        """What wakes the clock; apart for each database on one Redis."""
+        """Wakes the clock; separate for each database on one Redis."""
         from engine.stores.bell import Bell
 
         return Bell(self.broker_client, f"{self.database.name}:")
@@ -154,7 +154,7 @@ class Stores:
 
     @cached_property
     def user_cache(self) -> UserCache | None:
-        """The user cache; None where there is none."""
+        """The user cache; None without an address."""
         from engine.stores.cache_server import CacheServer, cache_client, unheard
         from engine.stores.user_cache import UserCache
 
@@ -165,7 +165,7 @@ class Stores:
         return UserCache(CacheServer(cache_client(url.get_secret_value()), tell), self.users, tell)
 
     def cached_users(self, catalogues: Mapping[str, Catalogue]) -> CachedUsers | None:
-        """The user cache by workspace; None where there is none."""
+        """Return the user cache by workspace; None without a cache."""
         from engine.stores.cached_users import CachedUsers
 
         cache = self.user_cache
@@ -173,7 +173,7 @@ class Stores:
 
     @cached_property
     def cache_layouts(self) -> CacheLayouts:
-        """How the user cache lies in Redis; apart for each database on one Redis."""
+        """The layouts of the user cache in Redis; separate for each database on one Redis."""
         from engine.stores.cache_layouts import CacheLayouts
 
         return CacheLayouts(self.database, self.users, f"{self.database.name}:")
@@ -236,27 +236,27 @@ class Stores:
 
     @cached_property
     def looks(self) -> Looks:
-        """Looks that wait."""
+        """Re-evaluation requests."""
         from engine.stores.looks import Looks
 
         return Looks(self.database)
 
     @cached_property
     def feeds(self) -> Feeds:
-        """How far the feed is."""
+        """The progress of the feed."""
         from engine.stores.feeds import Feeds
 
         return Feeds(self.database, self.broker_client)
 
     @cached_property
     def rates(self) -> RateBook:
-        """What runs have measured."""
+        """Measurements of runs."""
         from engine.stores.rates import RateBook
 
         return RateBook(self.database)
 
     def user_stream(self, token: str | None) -> UserStream:
-        """The users' change stream behind `token`, on a client of its own. Raises `HistoryLost`."""
+        """Open the users' change stream after `token`, on a client of its own. Raises `HistoryLost`."""
         from engine.stores.change_stream import UserStream
         from engine.stores.connect import stream_client
 
@@ -266,14 +266,14 @@ class Stores:
 
     @cached_property
     def statistics(self) -> Statistics:
-        """What processes measured."""
+        """Measurements of processes."""
         from engine.stores.statistics import Statistics
 
         return Statistics(self.database)
 
     @cached_property
     def advisor(self) -> IndexAdvisor:
-        """What explains queries."""
+        """Explains queries."""
         from engine.stores.advisor import IndexAdvisor
 
         return IndexAdvisor(self.database)
@@ -287,14 +287,14 @@ class Stores:
 
     @cached_property
     def processes(self) -> Processes:
-        """The processes that are alive."""
+        """The living processes."""
         from engine.stores.processes import Processes
 
         return Processes(self.database)
 
     @cached_property
     def policy_versions(self) -> PolicyVersions:
-        """Recorded policies."""
+        """Recorded policy sets."""
         from engine.stores.policy_versions import PolicyVersions
 
         return PolicyVersions(self.database)
@@ -308,28 +308,28 @@ class Stores:
 
     @cached_property
     def owed_passes(self) -> OwedPasses:
-        """Campaigns that changes passed by."""
+        """Campaigns that missed changes and owe a full pass."""
         from engine.stores.owed_passes import OwedPasses
 
         return OwedPasses(self.database)
 
     @cached_property
     def suppressions(self) -> Suppressions:
-        """Addresses to which nothing is sent any more."""
+        """Suppressed addresses."""
         from engine.stores.suppressions import Suppressions
 
         return Suppressions(self.database)
 
     @cached_property
     def process_failures(self) -> ProcessFailures:
-        """What the loops of processes cannot do at present."""
+        """The current failures of process loops."""
         from engine.stores.process_failures import ProcessFailures
 
         return ProcessFailures(self.database)
 
     @cached_property
     def user_index(self) -> UserIndex | None:
-        """The users in Elasticsearch; None where there is none."""
+        """The users in Elasticsearch; None without an address."""
         if self._services.elastic_url is None:
             return None
         return cast("UserIndex", Deferred(self._open_index))
@@ -342,20 +342,20 @@ class Stores:
         return UserIndex(self.elastic, alias_of(self._services.mongo_database))
 
     def derivation(self, catalogue: Catalogue) -> Derivation:
-        """What brings users of a workspace in line with their events."""
+        """Return the derivation that updates users of a workspace from their events."""
         from engine.stores.derived import Derivation
 
         return Derivation(self.users, self.events, catalogue)
 
     def upserts(self, catalogue: Catalogue) -> UserUpserts:
-        """The update path of rows about users of a workspace."""
+        """Return the update path for rows about users of a workspace."""
         from engine.stores.derived import initial_fields
         from engine.stores.upserts import UserUpserts
 
         return UserUpserts(self.users, initial_fields(catalogue))
 
     def lists(self, catalogue: Catalogue) -> Lists:
-        """The lists of a workspace."""
+        """Return the lists of a workspace."""
         from engine.stores.derived import initial_fields
         from engine.stores.lists import Lists
 
@@ -363,20 +363,20 @@ class Stores:
 
     @cached_property
     def index_requests(self) -> IndexRequests:
-        """What is to be indexed."""
+        """Requests to index users."""
         from engine.stores.index_requests import IndexRequests
 
         return IndexRequests(self.database)
 
     @cached_property
     def import_cursors(self) -> ImportCursors:
-        """How far imports are."""
+        """The progress of imports."""
         from engine.stores.imports import ImportCursors
 
         return ImportCursors(self.database)
 
     def close(self) -> None:
-        """Close what was opened; safe twice."""
+        """Close all open clients; safe to repeat."""
         if self._stream_client is not None:
             self._stream_client.close()
             self._stream_client = None

@@ -1,8 +1,8 @@
-"""Campaigns that owe everybody an evaluation: changes passed them by while their file did not fit their workspace.
+"""Campaigns that owe all users an evaluation: they missed changes while their file did not fit their workspace.
 
     {_id: campaign uid, count}
 
-`count` rises with every change that passes by, so that a debt that grows while it is being paid stays.
+`count` rises with every missed change, so a debt that grows while it is being paid remains.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from engine.stores.connect import MAJORITY
 
 @named_queries("owed_passes")
 class OwedPasses:
-    """The campaigns that owe a pass over everybody."""
+    """The campaigns that owe a full pass."""
 
     def __init__(self, database: Database[Document]) -> None:
         self._all: Collection[Document] = database.get_collection("owed_passes", write_concern=MAJORITY)
 
     def owe(self, uid: str) -> None:
-        """Note that changes passed a campaign by. Index: `_id`."""
+        """Record that a campaign missed changes. Index: `_id`."""
         self._all.update_one({"_id": uid}, {"$inc": {"count": 1}}, upsert=True)
 
     def read(self) -> dict[str, int]:
-        """What is owed, by uid; mostly nothing. Index: `_id_`."""
+        """Return the debts by uid; usually none. Index: `_id_`."""
         return {raw["_id"]: raw["count"] for raw in self._all.find({"_id": {"$gt": ""}})}
 
     def paid(self, uid: str, count: int) -> bool:
-        """Take a debt away after its pass was written; False where it has grown meanwhile. Index: `_id`."""
+        """Delete a debt after its pass was written; return False if it has grown meanwhile. Index: `_id`."""
         return self._all.delete_one({"_id": uid, "count": count}).deleted_count == 1
 
 

@@ -19,10 +19,10 @@ class PolicyVersions:
         self._all: Collection[Document] = database.get_collection("policies", write_concern=MAJORITY)
 
     def record(self, version: str, content: Document, at: Instant) -> None:
-        """Keep a version at its first use. Index: `_id`."""
+        """Record a version at its first use. Index: `_id`."""
         self._all.update_one({"_id": version}, {"$setOnInsert": {"first_used_at": at, "content": content}}, upsert=True)
 
     def history(self) -> list[Document]:
-        """All versions, the latest first; a handful of documents, read whole through `_id`."""
+        """Return all versions, the latest first; a handful of documents, all read through `_id`."""
         found = list(self._all.find({"_id": {"$gte": ""}}))
         return sorted(found, key=lambda raw: raw["first_used_at"], reverse=True)

@@ -1,7 +1,7 @@
-"""Does a service serve the engine? Each is asked for what the engine asks of it: to log in, to read, and to write.
+"""Check whether a service is fit for the engine, by doing what the engine does: log in, read, and write.
 
-A probe gives a sentence, or raises `ServiceUnreachable` (no conversation comes about) or `OperatorError` (it answers,
-and is not fit). It leaves nothing behind.
+A probe returns a sentence, or raises `ServiceUnreachable` (no connection or login) or `OperatorError` (the service
+answers but is not fit). It leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 OLDEST_MONGO: Final = (6, 0)
 OLDEST_REDIS: Final = (6, 0)
 SEARCH_SECONDS: Final = 5.0
-"""What Elasticsearch gets to answer."""
+"""Seconds that Elasticsearch gets to answer."""
 
 _TOUCH: Final = """
 -- touch: keys = {probe}; every kind of value that queues and cache are made of, and nothing stays
@@ -43,7 +43,7 @@ return redis.call("del", KEYS[1])
 
 
 def probe_mongo(database: Database[Document]) -> str:
-    """MongoDB: a replica set (or a sharded cluster), new enough, and the user may read, write and follow changes."""
+    """Probe MongoDB: it must be new enough, a replica set (or sharded), and let us read, write and follow changes."""
     from pymongo.errors import PyMongoError
 
     try:
@@ -57,7 +57,7 @@ def probe_mongo(database: Database[Document]) -> str:
 
 
 def require_fit_mongo(hello: Mapping[str, Any], version: str) -> None:
-    """Judge what a server tells of itself. Raises `OperatorError`."""
+    """Check the server's description of itself. Raises `OperatorError`."""
     if _numbers(version) < OLDEST_MONGO:
         raise OperatorError(f"MongoDB {version} is too old", remedy="the engine needs 6.0 or later")
     if "setName" not in hello and hello.get("msg") != "isdbgrid":
@@ -77,12 +77,12 @@ def _write_and_follow(database: Database[Document]) -> None:
     stream = {"aggregate": 1, "pipeline": [{"$changeStream": {}}], "cursor": {"batchSize": 0}}
     with database.client.start_session(causal_consistency=False) as session:
         opened = database.command(stream, session=session)
-        with suppress(Exception):  # it ends by itself
+        with suppress(Exception):  # the cursor ends by itself
             database.command({"killCursors": "$cmd.aggregate", "cursors": [opened["cursor"]["id"]]}, session=session)
 
 
 def probe_broker(client: redis.Redis, database: str) -> str:
-    """The broker's Redis: a primary, new enough, that takes writes; keys are those of the installation `database`."""
+    """Probe the broker's Redis: it must be a primary, new enough, and accept writes; `database` prefixes its keys."""
     version = _probe_redis(client, "the broker", (f"tidegate:{database}:probe", f"{database}:tidegate:probe"))
     eviction = _eviction(client)
     if eviction not in (None, "noeviction"):
@@ -91,7 +91,7 @@ def probe_broker(client: redis.Redis, database: str) -> str:
 
 
 def probe_cache(client: redis.Redis, database: str) -> str:
-    """The cache's Redis: a primary, new enough, that takes writes."""
+    """Probe the cache's Redis: it must be a primary, new enough, and accept writes."""
     return _probe_redis(client, "the cache", (f"{database}:tidegate:probe",))
 
 
@@ -111,7 +111,7 @@ def _probe_redis(client: redis.Redis, name: str, keys: tuple[str, ...]) -> str:
 
 
 def require_fit_redis(info: Mapping[str, Any], name: str) -> str:
-    """Judge what a server tells of itself (nothing where it may not be asked); gives its version.
+    """Check the server's description of itself (empty if we may not ask); return its version.
 
     Raises `OperatorError`.
     """
@@ -128,13 +128,13 @@ def _info(client: redis.Redis) -> Mapping[str, Any]:
 
     try:
         told: Mapping[str, Any] = client.info()
-    except redis.ResponseError:  # a user that may not ask
+    except redis.ResponseError:  # the user has no right to ask
         return {}
     return told
 
 
 def _eviction(client: redis.Redis) -> str | None:
-    """What it does when it is full; None where it does not tell (a managed Redis)."""
+    """Return the eviction policy; None if the server does not tell it (a managed Redis)."""
     import redis
 
     try:
@@ -145,7 +145,7 @@ def _eviction(client: redis.Redis) -> str | None:
 
 
 def probe_search(client: Elasticsearch, alias: str) -> str:
-    """Elasticsearch: it answers, lets us in, and the users' index behind `alias` takes writes; gives its health."""
+    """Probe Elasticsearch: it must answer, let us in, and accept writes to the index `alias`; return its health."""
     from elasticsearch import ApiError, NotFoundError, TransportError
 
     asking = client.options(request_timeout=SEARCH_SECONDS, max_retries=0)
@@ -153,7 +153,7 @@ def probe_search(client: Elasticsearch, alias: str) -> str:
         health = str(asking.cluster.health(timeout="4s")["status"])
         if health == "red":
             raise OperatorError("Elasticsearch is red: some data is missing", remedy="its health report tells why")
-        with suppress(NotFoundError):  # it is made later
+        with suppress(NotFoundError):  # the index is created later
             blocks = asking.indices.get_settings(index=alias, name="index.blocks.*", flat_settings=True)
             if any("true" in one.get("settings", {}).values() for one in blocks.body.values()):
                 problem = f"Elasticsearch's index {alias} takes no writes: is its disk nearly full?"
@@ -161,7 +161,7 @@ def probe_search(client: Elasticsearch, alias: str) -> str:
                 raise OperatorError(problem, remedy=remedy)
     except (ApiError, TransportError) as error:
         raise search_trouble(error) from error
-    except (KeyError, TypeError, AttributeError) as error:  # what answers speaks JSON, but not this
+    except (KeyError, TypeError, AttributeError) as error:  # the server answers JSON, but not this JSON
         raise _no_search() from error
     return health
 

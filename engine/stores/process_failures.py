@@ -1,4 +1,4 @@
-"""What the loops of processes cannot do: one small document for each process and loop that fails at present.
+"""Current failures of process loops: one small document for each process and loop that fails at present.
 
     {_id: "PROCESS/LOOP", process, loop, reason, since, last, count}
 
@@ -27,7 +27,8 @@ NAME: Final = "process_failures"
 class ProcessFailure:
     """A loop (`feed`, `index`, `ship`, ...) of a process that fails at present.
 
-    `reason` is a sentence without personal data; `since` and `last` are system time (ms), `count` the failures between.
+    `reason` is a sentence without personal data. `since` and `last` are the system time (ms) of the first and the
+    latest failure, and `count` is the number of failures.
     """
 
     process: str
@@ -40,13 +41,13 @@ class ProcessFailure:
 
 @named_queries("process_failures")
 class ProcessFailures:
-    """The loops of all processes that fail at present."""
+    """The currently failing loops of all processes."""
 
     def __init__(self, database: Database[Document]) -> None:
         self._all: Collection[Document] = database.get_collection(NAME, write_concern=MAJORITY)
 
     def note(self, process: str, loop: str, reason: str, times: int = 1) -> None:
-        """Note that `loop` of `process` failed `times` times for `reason`. Index: `_id`."""
+        """Record that `loop` of `process` failed `times` times for `reason`. Index: `_id`."""
         now = {"$toLong": "$$NOW"}
         update: list[Document] = [
             {
@@ -63,11 +64,11 @@ class ProcessFailures:
         self._all.update_one({"_id": f"{process}/{loop}"}, update, upsert=True)
 
     def clear(self, process: str, loop: str) -> None:
-        """Note that `loop` of `process` works again. Index: `_id`."""
+        """Record that `loop` of `process` works again. Index: `_id`."""
         self._all.delete_one({"_id": f"{process}/{loop}"})
 
     def everything(self) -> list[ProcessFailure]:
-        """Every failure, the oldest first; a handful of documents, read whole through `_id`."""
+        """Return every failure, the oldest first; a handful of documents, all read through `_id`."""
         found = [
             ProcessFailure(raw["process"], raw["loop"], raw["reason"], raw["since"], raw["last"], raw["count"])
             for raw in self._all.find({"_id": {"$gt": ""}})
@@ -75,7 +76,7 @@ class ProcessFailures:
         return sorted(found, key=lambda one: one.since)
 
     def forget_older(self, than: timedelta) -> int:
-        """Delete what no process has noted for `than`: its process is gone. Gives how many. Index: `_id`."""
+        """Delete failures not recorded again for `than`: their process is gone. Return how many. Index: `_id`."""
         old = {"$lt": ["$last", {"$subtract": [{"$toLong": "$$NOW"}, millis(than)]}]}
         return self._all.delete_many({"_id": {"$gt": ""}, "$expr": old}).deleted_count
 

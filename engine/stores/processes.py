@@ -1,4 +1,4 @@
-"""The processes that are alive, on whatever machine: each says so every few seconds, and is forgotten after an hour.
+"""The living processes on all machines: each sends a heartbeat every few seconds, and is forgotten after an hour.
 
 `{_id: "host:pid:chance", process, lanes, since, seen}`; times are of MongoDB's clock, so machines need not agree.
 """
@@ -27,25 +27,25 @@ INDEXES: Final = (IndexModel([("seen", ASCENDING)], name="seen", expireAfterSeco
 
 @named_queries("processes")
 class Processes:
-    """The `processes` collection; without majority, for the next heartbeat repeats what is lost."""
+    """The `processes` collection, written without majority, because the next heartbeat repeats a lost one."""
 
     def __init__(self, database: Database[Document]) -> None:
         aware = database.codec_options.with_options(tz_aware=True)
         self._all: Collection[Document] = database.get_collection("processes", codec_options=aware)
 
     def beat(self, identity: str, process: str, lanes: Iterable[str]) -> None:
-        """Say that a process is alive, and which lanes it serves. Index: `_id`."""
+        """Record that a process is alive, and which lanes it serves. Index: `_id`."""
         told = {"process": process, "lanes": sorted(lanes), "seen": "$$NOW", "since": {"$ifNull": ["$since", "$$NOW"]}}
         with pymongo.timeout(PATIENCE):
             self._all.update_one({"_id": identity}, [{"$set": told}], upsert=True)
 
     def gone(self, identity: str) -> None:
-        """Say that a process has ended. Index: `_id`."""
+        """Record that a process has ended. Index: `_id`."""
         with pymongo.timeout(PATIENCE):
             self._all.delete_one({"_id": identity})
 
     def seen(self) -> list[Seen]:
-        """Who was alive within the last hour, and how long ago; some dozens, read whole through `_id`."""
+        """Return the processes alive within the last hour, and how long ago; some dozens, all read through `_id`."""
         ago = {"$subtract": ["$$NOW", "$seen"]}
         found = self._all.aggregate([{"$match": {"_id": {"$gte": ""}}}, {"$set": {"ago": ago}}, {"$sort": {"_id": 1}}])
         return [_seen(raw) for raw in found]

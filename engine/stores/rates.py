@@ -1,4 +1,4 @@
-"""What runs have measured: users read per second by access path. One document; the last writer wins."""
+"""Measurements of runs: users read per second by access path. One document; the last writer wins."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class RateBook:
         self._all: Collection[Document] = database.get_collection("settings")
 
     def read(self) -> Rates:
-        """The rates, those of a first start where nothing was measured yet. Index: `_id`."""
+        """Return the rates; a rate that was not measured yet has its initial value. Index: `_id`."""
         raw = self._all.find_one({"_id": "rates"}) or {}
         measured = {AccessPath(path): float(rate) for path, rate in raw.get("read", {}).items()}
         return Rates({**FIRST_RATES, **measured}, send=float(raw.get("send", SEND_RATE)))
 
     def measured(self, path: AccessPath, users: int, took: timedelta) -> None:
-        """A run has read so many users by `path` in so much time of its workers. Index: `_id`."""
+        """Update the rate of `path` after a run has read so many users in so much worker time. Index: `_id`."""
         before = self.read()
         after = before.after(path, users, took)
         if after != before:
@@ -35,7 +35,7 @@ class RateBook:
             self._all.update_one({"_id": "rates"}, update, upsert=True)
 
     def sent(self, messages: int, took: timedelta) -> None:
-        """A slice has sent so many messages in so much time of its worker. Index: `_id`."""
+        """Update the send rate after a slice has sent so many messages in so much worker time. Index: `_id`."""
         before = self.read()
         after = before.sent(messages, took)
         if after != before:

@@ -1,4 +1,4 @@
-"""Runs: one pass of one campaign with a fixed `as_of`. Ids are deterministic, so planning twice makes one run."""
+"""Runs: one pass of one campaign with a fixed `as_of`. Ids are deterministic, so planning twice creates one run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ INDEXES: Final = (
 
 @named_queries("runs")
 class Runs:
-    """The runs of all campaigns; `open: true` stands in a document while the run is undecided."""
+    """The runs of all campaigns; a document contains `open: true` while its run is undecided."""
 
     def __init__(self, database: Database[Document]) -> None:
         self._all: Collection[Document] = database.get_collection(
@@ -40,7 +40,7 @@ class Runs:
         )
 
     def add(self, run: Run) -> bool:
-        """Insert a run; False where one of this id exists."""
+        """Insert a run; return False if a run with this id exists."""
         document = without_none(
             {
                 "_id": run.id,
@@ -62,7 +62,7 @@ class Runs:
         return True
 
     def get(self, run_id: str) -> Run | None:
-        """One run. Index: `_id`."""
+        """Return one run. Index: `_id`."""
         raw = self._all.find_one({"_id": run_id})
         return None if raw is None else _run(raw)
 
@@ -75,9 +75,9 @@ class Runs:
         plan: Mapping[str, object] | None = None,
         pieces: int | None = None,
     ) -> bool:
-        """Move a run to `state`, if its state is still the one of `run`. Raises `IllegalTransition`. Index: `_id`.
+        """Move a run to `state`, if its state is still that of `run`. Raises `IllegalTransition`. Index: `_id`.
 
-        `plan` is what its planning has found (path, estimates), kept for the report, and `pieces` its slices.
+        `plan` is the result of planning (path, estimates), stored for the report; `pieces` is the number of slices.
         """
         check_transition(run.state, state)
         fields: Document = {"state": state.value, "failure": "$$REMOVE"}
@@ -92,16 +92,16 @@ class Runs:
         return self._all.update_one({"_id": run.id, "state": run.state.value}, stages).matched_count == 1
 
     def undecided(self, campaigns: Sequence[str] | None = None) -> list[Run]:
-        """Runs that are being planned or decided, of `campaigns` or of all. Index: `undecided`."""
+        """Return runs that are being planned or decided, of `campaigns` or of all. Index: `undecided`."""
         wanted: Document = {"open": True, "state": {"$in": list(UNDECIDED)}}
         if campaigns is not None:
             wanted["campaign"] = {"$in": list(campaigns)}
         return [_run(raw) for raw in self._all.find(wanted, hint="undecided")]
 
     def failed(self, run: Run, reason: str, rests: timedelta) -> None:
-        """Note that a run could not be planned or closed, and let it rest for a while. Index: `_id`.
+        """Record that a run could not be planned or closed, and let it rest for a while. Index: `_id`.
 
-        The note is taken away when the run moves on.
+        The record is removed when the run moves on.
         """
         now = {"$toLong": "$$NOW"}
         failure: Document = {
@@ -113,23 +113,24 @@ class Runs:
         self._all.update_one({"_id": run.id, "state": run.state.value}, [{"$set": {"failure": failure}}])
 
     def count(self, campaign: str, kind: RunKind, as_of: Instant) -> int:
-        """How many runs of a kind a campaign has at `as_of`. Index: `campaign`, covered."""
+        """Return how many runs of a kind a campaign has at `as_of`. Index: `campaign`, covered."""
         return self._all.count_documents({"campaign": campaign, "kind": kind.value, "as_of": as_of}, hint="campaign")
 
     def count_all(self) -> int:
-        """How many runs there are, from the collection's metadata: whether one was made meanwhile."""
+        """Return the number of runs from the collection's metadata; a change shows that a run was created meanwhile."""
         return self._all.estimated_document_count()
 
     def of_campaign(self, campaign: str, limit: int) -> list[Document]:
-        """The latest runs of a campaign as they are kept, for the report. Index: `campaign`."""
+        """Return the latest runs of a campaign as stored, for the report. Index: `campaign`."""
         return list(
             self._all.find({"campaign": campaign}, hint="campaign").sort([("kind", 1), ("as_of", -1)]).limit(limit)
         )
 
     def results_of(self, campaigns: Sequence[str]) -> dict[str, dict[str, int]]:
-        """The results of the decided runs of each of `campaigns`, summed by name, by uid; those without are left out.
+        """Return the results of the decided runs, summed by name, for each of `campaigns` by uid.
 
-        Index: `campaign`. Runs that ended longer ago than they are kept are no longer among them, launch runs are.
+        A campaign without results is absent. Index: `campaign`. Runs that ended longer ago than the retention time are
+        deleted and do not count; launch runs are kept.
         """
         told = self._all.aggregate(
             [
@@ -151,7 +152,7 @@ class Runs:
         return found is not None and found["state"] == RunState.DECIDED.value
 
     def forget_ended(self, older_than: timedelta) -> int:
-        """Delete runs that ended longer ago than `older_than`, launch runs left; gives how many. Index: `ended`."""
+        """Delete runs, except launch runs, that ended longer ago than `older_than`; return how many. Index: `ended`."""
         wanted = {
             "ended_at": {"$exists": True},
             "kind": {"$ne": RunKind.LAUNCH.value},

@@ -1,10 +1,10 @@
-"""The users in Elasticsearch: whole documents under an external version, and the keys of those who match a query.
+"""The users in Elasticsearch: whole documents with an external version, and searches for the keys of matching users.
 
-It may be stale and only ever proposes: whoever is found is decided on in MongoDB. A document's version is the user's
-revision, so that batches may arrive twice, late or out of order, and the newest stays.
+The index may be stale and only proposes users: the engine decides on each of them from MongoDB. A document's version is
+the user's revision, so batches may arrive twice, late or out of order, and the newest document remains.
 
-Each index that is made has a name of its own behind the alias. Searches ask by that name: an index that was lost, and
-made anew in the middle of a pass, is then missing instead of answering that nobody matches.
+Each new index has a name of its own behind the alias. Searches use that name. If an index is lost and recreated in the
+middle of a pass, the search then fails instead of answering that nobody matches.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from engine.stores.trouble import search_trouble
 
 ALIAS: Final = "tidegate-users"
 LONGEST_ID: Final = 512
-"""Bytes that Elasticsearch allows in an `_id`; the key of a longer one is hashed, `user_id` always tells the whole."""
+"""Bytes that Elasticsearch allows in an `_id`. A longer key is hashed; `user_id` always contains the whole key."""
 
 LOWEST: Final = hash_prefix(0)
-"""No suffix is below it; neither is one below a part of it, such as `0`."""
+"""No suffix sorts below this. No suffix sorts below a part of it, such as `0`, either."""
 
 LARGEST_PAGE: Final = 10_000
 """Hits in one answer: `index.max_result_window`."""
@@ -47,16 +47,16 @@ _PAUSE: Final = 0.25
 
 
 class NotIndexed(EngineError):
-    """Elasticsearch refused users; the reasons of the first are told."""
+    """Elasticsearch refused users; the message gives the reasons of the first."""
 
 
 def alias_of(database: str) -> str:
-    """The alias of an installation's users, by its database: two installations may share one Elasticsearch."""
+    """Return the alias of an installation's users, by its database: two installations may share one Elasticsearch."""
     return ALIAS if database == "tidegate" else f"{ALIAS}.{database.lower()}"
 
 
 def document_id(key: str) -> str:
-    """The `_id` of a user key."""
+    """Return the `_id` of a user key."""
     return key if len(key) <= LONGEST_ID else f"#{blake2b(key.encode(), digest_size=32).hexdigest()}"
 
 
@@ -69,11 +69,11 @@ class UserIndex:
         self.alias = alias
 
     def ensure(self, template: Mapping[str, Any]) -> None:
-        """Bring template, index and alias into being; safe twice. `template` has `settings` and `mappings`.
+        """Create template, index and alias if missing; safe to repeat. `template` has `settings` and `mappings`.
 
-        It is `conf/index-templates/users.json`; changed mappings are added to an index that exists. Raises `NotIndexed`
-        where they contradict it or the server refuses, `ServiceUnreachable`. Of processes that call it at once, one
-        creates the index.
+        It is `conf/index-templates/users.json`. Changed mappings are added to an existing index. Raises `NotIndexed` if
+        they contradict it or the server refuses, and `ServiceUnreachable`. If several processes call it at once, one of
+        them creates the index.
         """
         with _answered():
             self._client.indices.put_index_template(
@@ -84,20 +84,20 @@ class UserIndex:
             self._client.indices.put_mapping(index=self.alias, **template["mappings"])
 
     def _create(self) -> None:
-        """Create an index behind the alias, unless another process does at the same time."""
+        """Create an index behind the alias, unless another process does so at the same time."""
         name = f"{self.alias}-{uuid4().hex[:12]}"
         try:
             self._client.indices.create(index=name, aliases={self.alias: {"is_write_index": True}})
         except ApiError:
-            # An alias has one index to write to: the server refuses the second (with 400 or 500, by its version).
+            # An alias has one write index: the server refuses a second (with 400 or 500, depending on its version).
             if not self._client.indices.exists_alias(name=self.alias):
                 raise
 
     def identity(self) -> str | None:
-        """Name and uuid of the index behind the alias, as `name/uuid`; None where there is none.
+        """Return name and uuid of the index behind the alias, as `name/uuid`; None if there is no index.
 
-        Another one has not the same users: it was made, or restored from a snapshot, since. Raises `NotIndexed`,
-        `ServiceUnreachable`.
+        A different identity means different users: the index was created, or restored from a snapshot, since. Raises
+        `NotIndexed`, `ServiceUnreachable`.
         """
         try:
             with _answered():
@@ -109,20 +109,21 @@ class UserIndex:
         return next((f"{name}/{one['settings']['index.uuid']}" for name, one in sorted(found.items())), None)
 
     def index(self, documents: Iterable[Mapping[str, Any]], *, again: bool = False) -> int:
-        """Index whole documents (as `elastic_document` makes them); returns how many were newer than what was there.
+        """Index whole documents (from `elastic_document`); return how many were newer than the indexed ones.
 
-        `again` writes a document of the same revision too: its form has changed, since its workspace file was edited.
-        Raises `NotIndexed` with reasons where some were refused, after all others are in; `ServiceUnreachable`.
+        `again` also writes a document of the same revision, because its form changed when its workspace file was
+        edited. Raises `NotIndexed` with reasons if some were refused, after all others are indexed;
+        `ServiceUnreachable`.
         """
         kind = "external_gte" if again else "external"
         actions = (_action("index", one["user_id"], one["rev"], kind) + orjson.dumps(one) + b"\n" for one in documents)
         return self._bulk(actions)
 
     def delete(self, revisions: Mapping[str, int]) -> int:
-        """Remove documents by user key, where they are not newer than the revision; returns how many there were.
+        """Delete documents by user key, unless they are newer than the revision; return how many were deleted.
 
-        A deleted user is better indexed as the tombstone that it is: Elasticsearch remembers the version of a deletion
-        for a minute only.
+        For a deleted user, indexing the tombstone is better: Elasticsearch remembers the version of a deletion for only
+        a minute.
         """
         return self._bulk(_action("delete", key, rev) for key, rev in revisions.items())
 
@@ -134,7 +135,7 @@ class UserIndex:
             for item in items:
                 if item["status"] in (200, 201):
                     done += 1
-                elif item["status"] != _OLDER and "error" in item:  # what was not there to be deleted has none
+                elif item["status"] != _OLDER and "error" in item:  # a missing document to delete has no error
                     refused.append(reason_of(item))
         if refused:
             raise NotIndexed(
@@ -144,7 +145,7 @@ class UserIndex:
         return done
 
     def _send(self, lines: Sequence[bytes]) -> list[Document]:
-        """One bulk request, again after a pause while the server says that it is busy."""
+        """Send one bulk request; repeat it after a pause while the server says that it is busy."""
         for attempt in range(_TRIES):
             try:
                 answer = self._client.bulk(index=self.alias, operations=lines, require_alias=True)  # type: ignore[arg-type]
@@ -161,11 +162,12 @@ class UserIndex:
     def ids(
         self, query: Mapping[str, Any], workspace: str, first: str, until: str, size: int, index: str | None = None
     ) -> list[str]:
-        """The keys of at most `size` users who match, with a suffix in [first, until), in order; no tombstones.
+        """Return the keys of at most `size` matching users with a suffix in [first, until), in order; no tombstones.
 
-        Where `size` came back there may be more: ask again from the last suffix + a NUL. Reads sorted doc values only,
-        never `_source`; one search per hash range needs nothing kept open. `index` is asked by its name (default: what
-        is behind the alias). Raises `NotIndexed`, also where a part of it does not answer, `ServiceUnreachable`.
+        If `size` keys are returned, there may be more: ask again from the last suffix + a NUL. The search reads only
+        sorted doc values, never `_source`; because each search covers one hash range, nothing is kept open. `index` is
+        searched by its name (default: the index behind the alias). Raises `NotIndexed`, also if a part of the index
+        does not answer, and `ServiceUnreachable`.
         """
         return list(self._pages(query, workspace, first, until, size, index or self.alias))
 
@@ -196,7 +198,7 @@ class UserIndex:
             after = hits[-1]["sort"]
 
     def count(self, query: Mapping[str, Any], workspace: str, index: str | None = None) -> int:
-        """How many users match; no tombstones. `index` as for `ids`; raises as it does."""
+        """Return how many users match, without tombstones. `index` and errors as for `ids`."""
         with _answered():
             answer = self._client.count(index=index or self.alias, query=in_range(query, workspace, "0", HIGHEST))
         if answer["_shards"]["failed"]:
@@ -211,7 +213,7 @@ class UserIndex:
 
 @contextmanager
 def _answered() -> Iterator[None]:
-    """Errors of the client as ours."""
+    """Convert the client's errors into the engine's."""
     try:
         yield
     except TransportError as error:
@@ -221,10 +223,11 @@ def _answered() -> Iterator[None]:
 
 
 def in_range(query: Mapping[str, Any], workspace: str, first: str, until: str) -> Document:
-    """`query` among the living users of a workspace with a suffix in [first, until).
+    """Restrict `query` to the living users of a workspace with a suffix in [first, until).
 
-    By hash, by which the index is sorted; a bound inside a hash (a cursor) is told by the key besides. A bound that
-    leaves nobody out is left away: a range of keywords costs a step for each of its terms, 0.1 s for a million users.
+    The filter uses the hash, by which the index is sorted. A bound inside a hash (a cursor) also needs a filter on the
+    key. A bound that excludes nobody is omitted: a range of keywords costs a step for each of its terms, 0.1 s for a
+    million users.
     """
     hashes: Document = {}
     if first > LOWEST:
@@ -244,7 +247,7 @@ def _action(kind: str, key: str, rev: int, versions: str = "external") -> bytes:
 
 
 def chunks(actions: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Actions in pieces of about `BULK` bytes."""
+    """Cut actions into pieces of about `BULK` bytes."""
     piece: list[bytes] = []
     size = 0
     for action in actions:
@@ -258,13 +261,13 @@ def chunks(actions: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 
 def reason_of(item: Mapping[str, Any]) -> str:
-    """Why one item of a bulk request failed: the type of the error only, since its text may quote a person's data."""
+    """Return the error type of a failed bulk item, without its text, which may quote a person's data."""
     error = item.get("error") or {}
     cause = error.get("caused_by", {}).get("type")
     return f"{error.get('type', 'unknown')} ({item['status']}{f', {cause}' if cause else ''})"
 
 
 def _refused(error: ApiError) -> EngineError:
-    """An answer that is a refusal: busy, not allowed, or the request itself (then with the type of the error)."""
+    """Convert a refusal: busy, not allowed, or the request itself (then with the type of the error)."""
     trouble = search_trouble(error)
     return trouble if isinstance(trouble, ServiceUnreachable) else NotIndexed(str(trouble), remedy=trouble.remedy)

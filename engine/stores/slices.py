@@ -1,4 +1,4 @@
-"""Slices and their leases. A lease is written and compared by MongoDB's own clock (`$$NOW`), never by a worker's."""
+"""Slices and their leases. MongoDB's own clock (`$$NOW`) sets and compares leases, never a worker's clock."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from engine.stores.documents import read_slice, slice_document
 
 _NOW: Final = "$$NOW"
 _BROKEN_AT: Final = {"$ifNull": ["$broken_at", _NOW]}
-"""When a batch was broken off first, since the latest checkpoint."""
+"""When a batch was first broken off since the latest checkpoint."""
 
 INDEXES: Final = (
     IndexModel([("campaign", ASCENDING), ("kind", ASCENDING)], name="open", partialFilterExpression={"state": "open"}),
@@ -40,18 +40,19 @@ class Slices:
         )
 
     def add(self, pieces: Sequence[Slice]) -> None:
-        """Insert slices; those that exist already (same deterministic id) stay as they are."""
+        """Insert slices; existing ones (same deterministic id) stay unchanged."""
         insert_new(self._all, [slice_document(piece) for piece in pieces])
 
     def get(self, slice_id: str) -> Slice | None:
-        """One slice. Index: `_id`."""
+        """Return one slice. Index: `_id`."""
         raw = self._all.find_one({"_id": slice_id})
         return None if raw is None else read_slice(raw)
 
     def claim(self, slice_id: str, token: str, lease: timedelta) -> Slice | None:
-        """Claim an open slice that nobody holds and whose time has come; the attempt is charged here. Index: `_id`.
+        """Claim an open, free slice whose time has come; the attempt counts from now. Index: `_id`.
 
-        None where it is closed, held, or put off. A lease that ran out is freed by the reconciler, which keeps count.
+        Return None if the slice is closed, held, or put off. Expired-lease recovery frees a lease that ran out and
+        counts it.
         """
         raw = self._all.find_one_and_update(
             {
@@ -75,7 +76,7 @@ class Slices:
         return None if raw is None else read_slice(raw)
 
     def checkpoint(self, slice_id: str, token: str, cursor: str, results: Mapping[str, int], lease: timedelta) -> bool:
-        """Move the cursor and renew the lease; False where the lease is lost. Index: `_id`."""
+        """Move the cursor and renew the lease; return False if the lease is lost. Index: `_id`."""
         done = self._all.update_one(
             {"_id": slice_id, "lease.token": token, "state": "open", "$expr": {"$gt": ["$lease.until", _NOW]}},
             [
@@ -94,7 +95,7 @@ class Slices:
         return done.matched_count == 1
 
     def close(self, slice_id: str, token: str, state: SliceState, results: Mapping[str, int]) -> bool:
-        """End a slice that is held under `token`; False where the lease is lost. Index: `_id`."""
+        """End a slice that is held under `token`; return False if the lease is lost. Index: `_id`."""
         done = self._all.update_one(
             {"_id": slice_id, "lease.token": token, "state": "open"},
             [
@@ -116,9 +117,9 @@ class Slices:
         broken: bool = False,
         failure: str | None = None,
     ) -> bool:
-        """Give a slice back, to be claimed after `after`, with its record of failures. Index: `_id`.
+        """Release a slice, to be claimed after `after`, with its record of failures. Index: `_id`.
 
-        `broken` tells that a batch was broken off, `failure` why it raised: without a user's data.
+        `broken` says that a batch was broken off. `failure` is the reason of the exception, without personal data.
         """
         put: Document = {"suspect": suspect, "deaths": deaths, "errors": errors}
         if broken:
@@ -138,9 +139,10 @@ class Slices:
         return done.matched_count == 1
 
     def waiting(self, ring_again: timedelta, limit: int) -> list[Waiting]:
-        """Open slices for the dispatcher, at most `limit`, by id. A bell older than `ring_again` counts as lost.
+        """Return open slices for the dispatcher, at most `limit`, by id.
 
-        Index: `open` (partial, only open slices stand in it).
+        A message enqueued longer ago than `ring_again` counts as lost. Index: `open` (partial, it contains only open
+        slices).
         """
         found = self._all.aggregate(
             [
@@ -184,20 +186,20 @@ class Slices:
         ]
 
     def ring(self, ids: Sequence[str]) -> None:
-        """Note that a message is about to be sent for these unclaimed slices. Index: `_id`."""
+        """Record that messages for these unclaimed slices are about to be enqueued. Index: `_id`."""
         self._all.update_many(
             {"_id": {"$in": list(ids)}, "state": "open", "lease": {"$exists": False}}, [{"$set": {"rung_at": _NOW}}]
         )
 
     def expired(self) -> list[Expired]:
-        """Slices whose lease ran out by MongoDB's clock. Index: `open`."""
+        """Return slices whose lease ran out by MongoDB's clock. Index: `open`."""
         found = self._all.find(
             {"state": "open", "$expr": {"$lt": [{"$ifNull": ["$lease.until", _NOW]}, _NOW]}}, hint="open"
         )
         return [Expired(read_slice(raw), raw["lease"]["token"], raw.get("progressed", False)) for raw in found]
 
     def free(self, slice_id: str, token: str, *, suspect: bool, deaths: int, after: timedelta | None) -> bool:
-        """Free a slice whose lease `token` ran out, and keep count of it. Index: `_id`."""
+        """Free a slice whose lease `token` ran out, and store its new failure counts. Index: `_id`."""
         put: Document = {"suspect": suspect, "deaths": deaths, "broken_at": _BROKEN_AT}
         if after is not None:
             put["not_before"] = {"$add": [_NOW, millis(after)]}
@@ -216,7 +218,7 @@ class Slices:
         return done.matched_count == 1
 
     def drop_unclaimed(self, run: str) -> int:
-        """Drop the slices of a run that nobody holds; gives how many. Index: `run`."""
+        """Drop the slices of a run that nobody holds; return how many. Index: `run`."""
         done = self._all.update_many(
             {"run": run, "state": "open", "lease": {"$exists": False}},
             [{"$set": {"state": SliceState.DROPPED.value, "ended_at": _NOW}}, {"$unset": ["rung_at"]}],
@@ -228,21 +230,21 @@ class Slices:
         return self._all.find_one({"run": run, "state": "open"}, {"_id": 0, "run": 1}, hint="run") is not None
 
     def open_of(self, campaign: str, kind: SliceKind) -> list[Slice]:
-        """The open slices of one kind of a campaign. Index: `open`."""
+        """Return the open slices of one kind of a campaign. Index: `open`."""
         found = self._all.find({"campaign": campaign, "kind": kind.value, "state": "open"}, hint="open")
         return [read_slice(raw) for raw in found]
 
     def campaigns_with_open(self, kind: SliceKind) -> set[str]:
-        """The uids of campaigns with an open slice of one kind. Index: `open`, covered."""
+        """Return the uids of campaigns with an open slice of one kind. Index: `open`, covered."""
         found = self._all.find({"kind": kind.value, "state": "open"}, {"_id": 0, "campaign": 1}, hint="open")
         return {raw["campaign"] for raw in found}
 
     def of_run(self, run: str) -> list[Slice]:
-        """Every slice of a run. Index: `run`."""
+        """Return every slice of a run. Index: `run`."""
         return [read_slice(raw) for raw in self._all.find({"run": run}, hint="run")]
 
     def forget_ended(self, older_than: timedelta) -> int:
-        """Delete slices that ended longer ago than `older_than`; gives how many. Index: `ended`."""
+        """Delete slices that ended longer ago than `older_than`; return how many. Index: `ended`."""
         wanted = {
             "ended_at": {"$exists": True},
             "$expr": {"$lt": ["$ended_at", {"$subtract": [_NOW, millis(older_than)]}]},

@@ -1,7 +1,7 @@
-"""What processes measured: one document per process and stretch of time, forgotten after a week.
+"""Measurements of processes: one document per process and stretch of time, deleted after a week.
 
-`{_id: "process id/number", process, began, until, queries: [{name, calls, failed, documents, worst, durations}],
-tuned: [{query, size, batches, users, recent, chosen}]}`; `durations` is an encoded HDR histogram.
+`{_id: "process id/number", process, began, until, queries: [{name, calls, failed, documents, worst, durations}], tuned:
+[{query, size, batches, users, recent, chosen}]}`; `durations` is an encoded HDR histogram.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from engine.measuring import Figure, Stretch, Worst, named_queries
 from engine.stores.documents import without_none
 
 KEPT: Final = timedelta(days=7)
-"""How long measurements are kept; as long as ended runs, so that both tell of the same time."""
+"""How long measurements are kept: as long as ended runs, so that both cover the same time."""
 
 PATIENCE: Final = 2.0
 """Seconds after which a write is given up: a process that stops must not wait for its statistics."""
@@ -32,19 +32,19 @@ INDEXES: Final = (IndexModel([("until", ASCENDING)], name="until", expireAfterSe
 
 @named_queries("statistics")
 class Statistics:
-    """The `stats` collection; without majority, for nothing depends on it."""
+    """The `stats` collection, written without majority, because nothing depends on it."""
 
     def __init__(self, database: Database[Document]) -> None:
         aware = database.codec_options.with_options(tz_aware=True)
         self._all: Collection[Document] = database.get_collection("stats", codec_options=aware)
 
     def write(self, stretch: Stretch) -> None:
-        """Put what a process measured so far in the place of what it had written of this stretch. Index: `_id_`."""
+        """Write the measurements of a stretch so far, replacing its earlier document. Index: `_id_`."""
         with pymongo.timeout(PATIENCE):
             self._all.replace_one({"_id": stretch.id}, _document(stretch), upsert=True)
 
     def since(self, earliest: Instant) -> list[Stretch]:
-        """The stretches that were written at or after `earliest` (system time), oldest first. Index: `until`."""
+        """Return the stretches written at or after `earliest` (system time), oldest first. Index: `until`."""
         found = self._all.find({"until": {"$gte": moment(earliest)}}, hint="until").sort("until", 1)
         return [_stretch(raw) for raw in found]
 

@@ -2,8 +2,8 @@
 
     {_id: "WORKSPACE/HASH", reason, campaign, message, since}
 
-`campaign` is the uid of the campaign whose mail bounced, `since` is written by MongoDB's clock. A document stands until
-a person lifts it.
+`campaign` is the uid of the campaign whose mail bounced; `since` is written by MongoDB's clock. A document remains
+until a person lifts the suppression.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Suppressions:
         self._all: Collection[Document] = database.get_collection(NAME, write_concern=MAJORITY)
 
     def among(self, workspace: str, addresses: Iterable[str]) -> set[str]:
-        """Those of `addresses` that are suppressed. Index: `_id`, covered."""
+        """Return those of `addresses` that are suppressed. Index: `_id`, covered."""
         key_of = {address: suppression_key(workspace, address) for address in addresses}
         if not key_of:
             return set()
@@ -41,12 +41,12 @@ class Suppressions:
         return {address for address, key in key_of.items() if key in found} if found else found
 
     def get(self, workspace: str, address: str) -> Suppression | None:
-        """Why an address is suppressed; None where it is not. Index: `_id`."""
+        """Return why an address is suppressed; None if it is not. Index: `_id`."""
         raw = self._all.find_one({"_id": suppression_key(workspace, address)})
         return None if raw is None else Suppression(raw["reason"], raw["campaign"], raw["message"], raw["since"])
 
     def add(self, workspace: str, bounced: Sequence[Bounced]) -> None:
-        """Suppress addresses; of one that is suppressed already the first reason stands. Index: `_id`."""
+        """Suppress addresses; an address that is suppressed already keeps its first reason. Index: `_id`."""
         writes = [
             UpdateOne({"_id": suppression_key(workspace, one.address)}, _first(one), upsert=True)
             for one in {one.address.lower(): one for one in bounced}.values()
@@ -55,12 +55,12 @@ class Suppressions:
             write(self._all, writes)
 
     def lift(self, workspace: str, address: str) -> bool:
-        """Send to an address again; gives whether it was suppressed. Index: `_id`."""
+        """Lift the suppression of an address; return whether it was suppressed. Index: `_id`."""
         return self._all.delete_one({"_id": suppression_key(workspace, address)}).deleted_count == 1
 
 
 def _first(one: Bounced) -> list[Document]:
-    """The update that leaves what is there already."""
+    """Build the update that keeps existing values."""
     given = {"reason": one.reason, "campaign": one.campaign, "message": one.message}
     first: Document = {name: {"$ifNull": [f"${name}", {"$literal": value}]} for name, value in given.items()}
     return [{"$set": {**first, "since": {"$ifNull": ["$since", {"$toLong": "$$NOW"}]}}}]

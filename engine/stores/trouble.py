@@ -1,7 +1,7 @@
-"""What is wrong with a service, told from the error of its driver: one true sentence, an exit code, no secret.
+"""Translate driver errors into problems of a service: one true sentence, an exit code, no secret.
 
-Exit code 3 where no conversation comes about (nobody answers, TLS, the login); 1 where it answers and is not fit for
-the engine (rights, read-only, full, too old).
+The exit code is 3 if there is no connection or login (no answer, TLS, credentials), and 1 if the service answers but is
+not fit for the engine (rights, read-only, full, too old).
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ UNAUTHORIZED: Final = 13
 LOGIN_FAILED: Final = 18
 NO_SPACE: Final = 14031
 NOT_FIT: Final = frozenset({UNAUTHORIZED, LOGIN_FAILED, NO_SPACE})
-"""Codes by which MongoDB refuses whatever the data: nobody's data is to blame."""
+"""Codes with which MongoDB refuses independently of the data: no data is to blame."""
 
 AWAY: Final = frozenset({6, 7, 43, 89, 91, 94, 133, 134, 189, 237, 262, 9001, 10107, 11600, 11602, 13435, 13436})
-"""Codes by which MongoDB answers while its servers go, come or change places; what was asked is asked again.
+"""Codes with which MongoDB answers while its servers go, come or change roles; the request is repeated.
 
-Hosts and sockets (6, 7, 89, 9001), a cursor that a restart forgot or a step-down ended (43, 237), shutting down (91,
-11600), no configuration yet or no server that fits (94, 133, 134), another primary (189, 10107, 11602, 13435, 13436),
-no time left (262).
-"""
+They cover hosts and sockets (6, 7, 89, 9001), a cursor that a restart forgot or a step-down ended (43, 237),
+shutting down (91, 11600), no configuration yet or no suitable server (94, 133, 134), another primary (189, 10107,
+11602, 13435, 13436), and no time left (262)."""
 
 _TLS: Final = re.compile(r"\b(SSL|TLS|certificate)", re.IGNORECASE)
 _FORBIDDEN: Final = re.compile(r'execute command \{ (\w+): "?([\w.$]+)"?.*', re.DOTALL)
@@ -42,7 +41,7 @@ _TLS_REMEDY: Final = "does the address say TLS (tls=true, rediss://, https://) w
 
 
 def trouble_of(error: BaseException) -> EngineError | None:
-    """The error of a driver as one of ours; None for any other error."""
+    """Convert a driver's error into the engine's; return None for any other error."""
     package = type(error).__module__.partition(".")[0]
     if package == "pymongo":
         return mongo_trouble(error)  # type: ignore[arg-type]  # what that package raises
@@ -54,7 +53,7 @@ def trouble_of(error: BaseException) -> EngineError | None:
 
 
 def mongo_trouble(error: PyMongoError) -> EngineError:
-    """What is wrong with MongoDB."""
+    """Describe an error of MongoDB."""
     from pymongo.errors import ConfigurationError, OperationFailure
 
     if isinstance(error, OperationFailure):
@@ -86,7 +85,7 @@ def _refused_by_mongo(code: int | None, text: str) -> EngineError:
 
 
 def redis_trouble(error: redis.RedisError, name: str) -> EngineError:
-    """What is wrong with a Redis or Valkey; `name` is what it is called, e.g. `the broker`."""
+    """Describe an error of a Redis or Valkey; `name` is its role in messages, e.g. `the broker`."""
     import redis
     from redis import exceptions
 
@@ -118,7 +117,7 @@ def redis_trouble(error: redis.RedisError, name: str) -> EngineError:
 
 
 def search_trouble(error: ApiError | TransportError) -> EngineError:
-    """What is wrong with Elasticsearch."""
+    """Describe an error of Elasticsearch."""
     from elasticsearch import ApiError
 
     if not isinstance(error, ApiError):
@@ -155,7 +154,7 @@ def _unheard(error: TransportError) -> EngineError:
 
 
 def _first(text: str) -> str:
-    """The first line, cut, without what only a driver's author wants to know."""
+    """Return the first line, shortened, without details that only a driver's author needs."""
     line = text.strip().splitlines()[0] if text.strip() else "it says nothing"
     line = re.sub(r" \(configured timeouts: [^)]*\)", "", line)
     line = re.sub(r", full error: .*", "", line)

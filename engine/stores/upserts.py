@@ -1,4 +1,4 @@
-"""Users written by rows: created, updated where a value differs, else left alone, and never revived by accident."""
+"""Write users from rows: create them, update what differs, leave the rest, and never revive one by accident."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOMBSTONE: Final = "this user was deleted, and an import does not revive anybody
 
 
 class UserUpserts:
-    """Applies batches of `UserChange`; `initial` are the derived fields of a user who has done nothing yet."""
+    """Applies batches of `UserChange`; `initial` are the derived fields of a user without events."""
 
     def __init__(self, users: Users, initial: Mapping[str, object]) -> None:
         self._users = users
@@ -26,8 +26,8 @@ class UserUpserts:
     def apply(self, changes: Sequence[UserChange], *, revive: bool = False) -> Applied:
         """Write a batch in order: a later row of the same user is applied on top of the earlier one.
 
-        A row is `CREATED` for a new user, `UPDATED` where a value differs from what is there (or from what an earlier
-        row made it), else `UNCHANGED`; `REJECTED` for a tombstone, unless `revive`. Applied again, it changes nothing.
+        A row is `CREATED` for a new user, `UPDATED` if a value differs from the stored one (or from an earlier row's),
+        else `UNCHANGED`. It is `REJECTED` for a tombstone, unless `revive`. Applying the batch again changes nothing.
         """
         by_key: dict[str, list[int]] = {}
         for number, change in enumerate(changes):
@@ -48,7 +48,8 @@ class UserUpserts:
                     if edit is not None:
                         edits[key] = edit
                     elif key in overwriting:
-                        # Asked again, and nothing is left to do: our own write got through, the first verdict stands.
+                        # A repeated call has nothing left to do: our own write got through, so the first outcome
+                        # remains.
                         continue
                 for number, result in zip(numbers, results, strict=True):
                     outcomes[number] = result
@@ -64,7 +65,7 @@ class UserUpserts:
 def fold(
     document: Document | None, told: Sequence[Mapping[str, object]], initial: Mapping[str, object]
 ) -> tuple[Edit | None, Sequence[RowOutcome]]:
-    """The one edit that some rows of one user make together, and the outcome of each; None where nothing differs."""
+    """Combine the rows of one user into one edit, with an outcome for each row; the edit is None if nothing differs."""
     if len(told) == 1 and (document is None or "deleted" not in document):
         return _fold_one(document, told[0], initial)
     results: list[RowOutcome] = []
@@ -96,7 +97,7 @@ def fold(
 def _fold_one(
     document: Document | None, fields: Mapping[str, object], initial: Mapping[str, object]
 ) -> tuple[Edit | None, Sequence[RowOutcome]]:
-    """`fold` of a single row: nearly every row of an import comes this way."""
+    """Do what `fold` does for a single row, which is the case for nearly every row of an import."""
     new: dict[str, object]
     if document is not None:
         new = differing(document, fields)
@@ -108,7 +109,7 @@ def _fold_one(
 
 
 def differing(document: Mapping[str, Any], fields: Mapping[str, object]) -> dict[str, object]:
-    """Those of `fields` that the document does not hold."""
+    """Return those of `fields` whose values differ from the document."""
     found: dict[str, object] = {}
     for path, head, rest in steps_of(tuple(fields)):
         value, now = fields[path], document.get(head)
@@ -120,7 +121,7 @@ def differing(document: Mapping[str, Any], fields: Mapping[str, object]) -> dict
 
 
 def stored(document: Mapping[str, Any], path: str) -> object:
-    """The value at a document path of at most two steps; None where there is none."""
+    """Return the value at a document path of at most two steps; None if there is none."""
     head, _, rest = path.partition(".")
     value = document.get(head)
     if not rest:
@@ -129,7 +130,7 @@ def stored(document: Mapping[str, Any], path: str) -> object:
 
 
 def same(left: object, right: object) -> bool:
-    """Whether two stored values are equal and of one type: True is not 1, and 1 is not 1.0."""
+    """Whether two stored values are equal and of the same type: True is not 1, and 1 is not 1.0."""
     if left != right:
         return False
     return isinstance(left, bool) == isinstance(right, bool) and isinstance(left, float) == isinstance(right, float)

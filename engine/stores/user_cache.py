@@ -1,8 +1,8 @@
-"""The user cache: users of a key range as rows, from Redis where they are there and from MongoDB where not.
+"""The user cache: reads the users of a key range as rows, from Redis if they are cached and otherwise from MongoDB.
 
-A reader never sees a Redis error: what the cache cannot give is read from MongoDB. It sees every user of the range, as
-new as the refreshes that were acknowledged before it began, or newer. So read the feed's watermark first, then take
-the layout (`cache_layouts`): a layout taken earlier may be one that the feed no longer refreshes.
+A reader never sees a Redis error, because it reads from MongoDB what the cache cannot provide. It sees every user of
+the range, at least as new as the refreshes that were acknowledged before it began. For that, read the feed's watermark
+first and then take the layout (`cache_layouts`): the feed may no longer refresh a layout that was taken earlier.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from engine.stores.cache_server import Asked, Away, CacheServer, Reply, Tell, un
 from engine.stores.cache_stats import BETWEEN_LOOKS, CacheCounts, CacheMemory, CacheUse, MemoryWatch, cache_memory
 
 BATCH: Final = 1_000
-"""Users of one read: 16 buckets. Larger ones are slower, for what was decoded leaves the processor's cache
+"""Users of one read: 16 buckets. Larger reads are slower, because decoded data no longer fits the processor's cache
 (measured: 64 buckets take half as long again per user)."""
 
 LOADED: Final = "cache.load"
-"""What readers found absent and read from MongoDB, as it is measured; `cache.read` counts all that they were given."""
+"""Name of the measurement of users that readers had to read from MongoDB; `cache.read` counts all users read."""
 
 CALLS_AT_ONCE: Final = 1_000
 """Script calls in one round trip, so that no answer waits for a whole burst of changes."""
@@ -37,11 +37,11 @@ CALLS_AT_ONCE: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """One batch: all users, tombstones too, with a suffix below `until` and from where the batch began.
+    """One batch: all users, with tombstones, whose suffix lies between the start of the batch and `until`.
 
-    The rows are in no order; `until` is the bound behind the last whole bucket, where the next batch begins. `hits` of
-    them came from the cache. `changes` counts the refreshed rows of the workspace: while it stays the same, no cached
-    row has changed (None: Redis is away).
+    The rows are in no order. `until` is the bound after the last whole bucket, where the next batch begins. `hits` of
+    the rows came from the cache. `changes` counts the refreshed rows of the workspace: while it stays the same, no
+    cached row has changed (None: Redis is away).
     """
 
     rows: list[Row]
@@ -52,9 +52,9 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """What a refresh did: whether Redis took all of it, how many rows were written, how many loads were voided.
+    """The result of a refresh: whether Redis accepted all of it, how many rows it wrote, how many loads it voided.
 
-    Where it was not `reached`, buckets may be stale: the feed must raise its generation.
+    If `reached` is False, buckets may be stale, and the feed must raise its generation.
     """
 
     reached: bool
@@ -68,7 +68,7 @@ class UserCache:
     def __init__(
         self, server: CacheServer, users: UserRanges, tell: Tell = unheard, looks: timedelta = BETWEEN_LOOKS
     ) -> None:
-        """`tell` hears when the memory is too small; `looks` is the time between two looks at it."""
+        """`tell` receives an event if the memory is too small; `looks` is the time between two checks of the memory."""
         self._server = server
         self._loader = BucketLoader(server, users, MemoryWatch(server, tell, looks))
         self._counts = CacheCounts()
@@ -78,9 +78,9 @@ class UserCache:
     def read(
         self, layout: Layout, first: str, until: str, limit: int = BATCH, fields: Collection[str] | None = None
     ) -> Rows:
-        """About `limit` users with a suffix from `first` on and below `until`, by whole buckets; see `Rows`.
+        """Return about `limit` users with a suffix in [first, until), by whole buckets; see `Rows`.
 
-        Their rows reach to the last of `fields` (`Layout.unpacker`).
+        Their rows are decoded up to the last of `fields` (`Layout.unpacker`).
         """
         span = next(layout.spans(first, until, limit), None)
         if span is None:
@@ -91,10 +91,10 @@ class UserCache:
     def scan(
         self, layout: Layout, first: str, until: str, limit: int = BATCH, fields: Collection[str] | None = None
     ) -> Iterator[Rows]:
-        """All users with a suffix in [first, until), in batches of about `limit`; the next one is read ahead.
+        """Yield all users with a suffix in [first, until), in batches of about `limit`; the next batch is read ahead.
 
-        Let go of a batch before you ask for the next: decoding into memory that is still in the processor's cache takes
-        a fifth less time (measured).
+        Release a batch before asking for the next: decoding into memory that is still in the processor's cache takes a
+        fifth less time (measured).
         """
         unpack = layout.unpacker(fields)
         asked = (_asked(layout, span) for span in layout.spans(first, until, limit))
@@ -104,7 +104,7 @@ class UserCache:
     def _rows(
         self, layout: Layout, span: Span, answers: list[Reply] | None, first: str, until: str, unpack: Unpack
     ) -> Rows:
-        """The rows of `span` below `until` and from `first` on; what the answers do not hold is loaded."""
+        """Return the rows of `span` in [first, until); load those that the answers do not contain."""
         changes = None if answers is None else int(answers[0] or 0)
         missing, values, hits = _sorted_out(span, answers)
         try:
@@ -122,7 +122,7 @@ class UserCache:
         return Rows(rows, min(reached, until), hits, changes)
 
     def _load(self, layout: Layout, buckets: Sequence[int]) -> list[bytes]:
-        """The packed users of absent buckets, stored where nobody else is at it and nothing changed meanwhile."""
+        """Load the packed users of absent buckets; store those that we lease and that did not change meanwhile."""
         with measured(LOADED) as call:
             leased = self._loader.lease(layout, buckets)
             contents = self._loader.fetch(layout, buckets)
@@ -132,13 +132,13 @@ class UserCache:
         return [value for users in contents.values() for value in users.values()]
 
     def _forget(self, layout: Layout, span: Span) -> None:
-        """Remove buckets that hold what is no row of this layout: nothing of ours wrote it."""
+        """Delete buckets with values that are not rows of this layout; the engine did not write them."""
         keys = [key for bucket in range(*span) for key in (layout.bucket_key(bucket), layout.lease_key(bucket))]
         with suppress(Away):
             self._server.ask([(b"DEL", *keys)])
 
     def warm(self, layout: Layout, first: str = "0", until: str = HIGHEST) -> int:
-        """Load all absent buckets of a range; gives how many were stored. Ends early where Redis is away."""
+        """Load all absent buckets of a range; return how many were stored. Stop early if Redis is away."""
         stored = 0
         for span in layout.spans(first, until, BATCH):
             buckets = range(*span)
@@ -154,7 +154,7 @@ class UserCache:
         return stored
 
     def revisions(self, layout: Layout, keys: Collection[str]) -> dict[str, int | None]:
-        """The cached revision of each user; 0 where its bucket knows of none, None where the bucket is absent."""
+        """Return each user's cached revision; 0 if its bucket has no such user, None if the bucket is absent."""
         asked: dict[int, list[str]] = {}
         for key in keys:
             asked.setdefault(layout.bucket_of(suffix_of_user(key)), []).append(key)
@@ -175,14 +175,14 @@ class UserCache:
         return found
 
     def present(self, layout: Layout, buckets: Collection[int]) -> int:
-        """How many of these buckets are cached; 0 where Redis is away."""
+        """Return how many of these buckets are cached; 0 if Redis is away."""
         try:
             return sum(bool(one) for one in self._server.ask([(b"EXISTS", layout.bucket_key(b)) for b in buckets]))
         except Away:
             return 0
 
     def changes(self, layout: Layout) -> int | None:
-        """The workspace's counter of refreshed rows; None where Redis is away."""
+        """Return the workspace's counter of refreshed rows; None if Redis is away."""
         try:
             return int(self._server.ask([(b"GET", layout.changes_key)])[0] or 0)
         except Away:
@@ -191,7 +191,7 @@ class UserCache:
     # -- writing, by the feed
 
     def refresh(self, layout: Layout, documents: Sequence[Mapping[str, Any]]) -> Refreshed:
-        """Bring cached users in line with these documents (tombstones too), where those are newer."""
+        """Update cached users from these documents (tombstones too), if the documents are newer."""
         calls = []
         for document in documents:
             row, packed = layout.pack(document)
@@ -200,7 +200,7 @@ class UserCache:
         return self._written(calls)
 
     def drop(self, layout: Layout, keys: Iterable[str]) -> Refreshed:
-        """Drop the buckets of users whose documents are gone: they left no revision to compare."""
+        """Drop the buckets of users whose documents are gone, because there is no revision to compare."""
         return self._written([DROP.call(_touched(layout, suffix_of_user(key)), []) for key in keys])
 
     def _written(self, calls: Sequence[Sequence[bytes]]) -> Refreshed:
@@ -218,15 +218,15 @@ class UserCache:
 
     @property
     def use(self) -> CacheUse:
-        """What this process's readers found so far."""
+        """The cache reads of this process so far."""
         return self._counts.read()
 
     def memory(self) -> CacheMemory | None:
-        """The server's memory and evictions; None where it is away."""
+        """Return the server's memory and evictions; None if it is away."""
         return cache_memory(self._server)
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._server.close()
 
 
@@ -235,7 +235,7 @@ def _asked(layout: Layout, span: Span) -> Asked[Span]:
 
 
 def _sorted_out(span: Span, answers: list[Reply] | None) -> tuple[list[int], list[bytes], int]:
-    """The absent buckets, the values of the others, and how many users those are."""
+    """Return the absent buckets, the values of the others, and the number of users in those values."""
     if answers is None:
         return list(range(*span)), [], 0
     missing: list[int] = []
@@ -246,7 +246,7 @@ def _sorted_out(span: Span, answers: list[Reply] | None) -> tuple[list[int], lis
         else:
             missing.append(bucket)
     whole = span.until - span.first - len(missing)
-    return missing, values, len(values) - whole  # a sentinel each
+    return missing, values, len(values) - whole  # minus one sentinel per bucket
 
 
 def _between(rows: Sequence[Row], first: str, until: str) -> list[Row]:

@@ -27,16 +27,16 @@ from engine.stores.explained import explained, find_command, update_command
 
 CREATED: Final = "created"
 DELETED: Final = "deleted"
-"""Stand in `changed` for a new user and for a tombstone: both concern every campaign, whatever fields it names."""
+"""Entries of `changed` for a new user and for a tombstone; both concern every campaign, whichever fields it names."""
 
 _TRIES: Final = 100
-"""Rounds against other writers of the same users; each round one of them gets through, so this is never reached."""
+"""Rounds against other writers of the same users. In each round one of them succeeds, so nobody reaches this limit."""
 
 _SAMPLE: Final = 4_000
 """Users counted for an estimate: about 1.6 % standard error, some milliseconds."""
 
 _ONE_ANSWER: Final = 100_000
-"""Documents of one answer: it is bounded by its 16 MB only, so that most ranges cost one command."""
+"""Documents of one answer: only the 16 MB of an answer limit it, so most ranges cost one command."""
 
 
 class Contended(EngineError):
@@ -44,42 +44,45 @@ class Contended(EngineError):
 
 
 class Edit(NamedTuple):
-    """New values for one user: document path to value, None removes. `names` is what changed, by catalogue name."""
+    """New values for one user: document path to value, None removes. `names` lists changed catalogue names."""
 
     fields: Mapping[str, object]
     names: Sequence[str] = ()
 
 
 Planner = Callable[[Collection[str], Mapping[str, Document]], Mapping[str, Edit]]
-"""From the keys asked for and the documents that exist to the edits; a key without a document is then created."""
+"""Turns requested keys and existing documents into edits; an edit for a key without a document creates a user."""
 
 
 def range_filter(workspace: str, first: str, until: str) -> Document:
-    """Users with a suffix in [first, until). Index: `_id_`, a range scan."""
+    """Build the filter for users with a suffix in [first, until). Index: `_id_`, a range scan."""
     return {"_id": {"$gte": f"{workspace}/{first}", "$lt": f"{workspace}/{until}"}}
 
 
 def keys_filter(keys: Iterable[str]) -> Document:
-    """Users by key, sorted so that neighbours are read together. Index: `_id_`, one seek a key at most."""
+    """Build the filter for users by key. Index: `_id_`, at most one seek a key.
+
+    The keys are sorted, so that neighbours are read together.
+    """
     return {"_id": {"$in": sorted(keys)}}
 
 
 def deleted_filter(keys: Iterable[str]) -> Document:
-    """Tombstones by key. Index: `_id_`."""
+    """Build the filter for tombstones by key. Index: `_id_`."""
     return {**keys_filter(keys), "deleted": True}
 
 
 def unchanged_filter(key: str, rev: int) -> Document:
-    """One user at the revision that was read. Index: `_id_`."""
+    """Build the filter for one user at the revision that was read. Index: `_id_`."""
     return {"_id": key, "rev": rev}
 
 
 NEXT_REVISION: Final[Document] = {"$max": [{"$add": [{"$ifNull": ["$rev", 0]}, 1]}, {"$toLong": "$$NOW"}]}
-"""`max(rev + 1, server milliseconds)`: rises with every write, and past anything an older server wrote."""
+"""`max(rev + 1, server milliseconds)`: it rises with every write, and above anything that an older server wrote."""
 
 
 def edit_update(edit: Edit, rev: Instant) -> Document:
-    """The update of one edit, to the revision `rev`."""
+    """Build the update of one edit, to the revision `rev`."""
     sets: Document = {path: value for path, value in edit.fields.items() if value is not None}
     sets["rev"], sets["changed"] = rev, list(edit.names)
     if len(sets) == len(edit.fields) + 2:
@@ -88,21 +91,21 @@ def edit_update(edit: Edit, rev: Instant) -> Document:
 
 
 def tombstone_pipeline() -> list[Document]:
-    """Leaves nothing of a user but key, revision and the mark."""
+    """Build the update that leaves only key, revision and the deletion mark of a user."""
     kept: Document = {name: f"${name}" for name in ("_id", "w", "u")}
     return [{"$replaceWith": {**kept, "rev": NEXT_REVISION, "changed": {"$literal": [DELETED]}, "deleted": True}}]
 
 
 @lru_cache(4096)
 def names_of(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """The catalogue's names of document paths: `a.plan` is `plan`; what is only derived from another has none."""
+    """Return the catalogue names of document paths: `a.plan` is `plan`; folded copies (`k`) have none."""
     steps = [path.partition(".") for path in paths]
     return tuple(rest or head for head, _, rest in steps if head != "k")
 
 
 @lru_cache(4096)
 def steps_of(paths: tuple[str, ...]) -> tuple[tuple[str, str, str], ...]:
-    """Paths of one or two steps as (path, first step, second step or nothing): rows of one file name the same ones."""
+    """Split paths into (path, first step, second step or ""); cached, because rows of one file share paths."""
     return tuple((path, *path.partition(".")[::2]) for path in paths)
 
 
@@ -118,14 +121,14 @@ class Users:
         self._users = database.get_collection(self.NAME, write_concern=MAJORITY)
 
     def server_now(self) -> Instant:
-        """System time by MongoDB's own clock."""
+        """Return system time by MongoDB's own clock."""
         told = self._database.command("hello")["localTime"]
         return instant(told if told.tzinfo else told.replace(tzinfo=UTC))
 
     def read_range(
         self, workspace: str, first: str, until: str, limit: int, projection: Mapping[str, int] | None = None
     ) -> list[Document]:
-        """At most `limit` users with a suffix in [first, until), tombstones too, in the order of their keys."""
+        """Return at most `limit` users with a suffix in [first, until), with tombstones, in the order of their keys."""
         found = self._users.find(range_filter(workspace, first, until), projection, batch_size=limit)
         return list(found.sort("_id", 1).limit(limit))
 
@@ -138,41 +141,41 @@ class Users:
         limit: int,
         projection: Mapping[str, int] | None = None,
     ) -> list[Document]:
-        """At most `limit` users who match `query` with a suffix in [first, until), in the order of their keys.
+        """Return at most `limit` users who match `query` with a suffix in [first, until), in the order of their keys.
 
-        Index: one that begins with the workspace and a field of the query where there is one, else a range scan.
+        Index: one that begins with the workspace and a field of the query if there is one, otherwise a range scan.
         """
         wanted = {"$and": [{"w": workspace, **range_filter(workspace, first, until)}, dict(query)]}
         found = self._users.find(wanted, projection, batch_size=limit)
         return list(found.sort("_id", 1).limit(limit))
 
     def indexed(self) -> list[tuple[str, ...]]:
-        """The keys of every index, in order."""
+        """Return the keys of every index, in order."""
         return [tuple(key for key, _ in one["key"]) for one in self._users.index_information().values()]
 
     def read_whole(self, workspace: str, first: str, until: str, projection: Mapping[str, int]) -> list[Document]:
-        """All users with a suffix in [first, until) as a majority has them, in the order of their keys.
+        """Return all users with a suffix in [first, until), read with majority, in the order of their keys.
 
-        What a failover rolls back is no change that the feed hears of, so nothing that is kept may hold it.
+        The feed gets no change for what a failover rolls back, so stored data must not contain it.
         """
         users = self._database.get_collection(self.NAME, read_concern=READ_MAJORITY)
         found = users.find(range_filter(workspace, first, until), projection, batch_size=_ONE_ANSWER)
         return list(found.sort("_id", 1))
 
     def read_keys(self, keys: Iterable[str], projection: Mapping[str, int] | None = None) -> list[Document]:
-        """Those of `keys` that exist, in the order of their keys."""
+        """Return those of `keys` that exist, in the order of their keys."""
         return list(self._users.find(keys_filter(keys), projection).sort("_id", 1))
 
     def deleted(self, keys: Iterable[str]) -> set[str]:
-        """Those of `keys` that are tombstones."""
+        """Return those of `keys` that are tombstones."""
         return {one["_id"] for one in self._users.find(deleted_filter(keys), {"_id": 1})}
 
     def get(self, key: str) -> Document | None:
-        """One user, or None."""
+        """Return one user, or None."""
         return self._users.find_one({"_id": key})
 
     def estimate(self, workspace: str) -> int:
-        """About how many users there are: a slice of the hash space, counted and scaled up; exact when they are few.
+        """Estimate the number of users: count a slice of the hash space and scale it up; exact for few users.
 
         Index: `_id_`, a covered count of at most some thousand keys.
         """
@@ -185,9 +188,9 @@ class Users:
             share = max(1, min(share // 2, share * max(counted, 1) // (2 * _SAMPLE)))
 
     def population(self, workspace: str, most: int) -> Population:
-        """How many users there are, tombstones left out: counted up to `most` of them, estimated beyond.
+        """Return the number of users, without tombstones: counted up to `most` of them, estimated beyond.
 
-        Index: `_id_`; the count reads every user inside the server, some 0.2 s for 250,000.
+        Index: `_id_`; the server reads every user to count, about 0.2 s for 250,000.
         """
         whole = range_filter(workspace, hash_prefix(0), hash_prefix(HASH_SPACE))
         if self._users.count_documents(whole, hint="_id_", limit=most + 1) > most:
@@ -198,11 +201,11 @@ class Users:
     def rewrite(
         self, keys: Iterable[str], plan: Planner, projection: Mapping[str, int] | None = None
     ) -> dict[str, bool]:
-        """The one update path: read, plan, write where the revision is still the one read; repeat for who lost.
+        """Read users, plan edits, and write each if its revision is still the one read; repeat for those that lost.
 
-        `plan` runs after the revisions are read, so whatever it reads besides is at least as new. It is asked again
-        for those where another writer came first, and must then plan from what is there. Returns the written keys,
-        True where the user is new. Raises `Contended` when others never stop.
+        All updates of users take this path. `plan` runs after the revisions are read, so anything else it reads is at
+        least as new. It runs again for users that another writer changed first, and must then plan from their new
+        state. Return the written keys, True if the user is new. Raises `Contended` if other writers never stop.
         """
         left = sorted(set(keys))
         written: dict[str, bool] = {}
@@ -216,7 +219,7 @@ class Users:
             old = {key: edit for key, edit in edits.items() if key in documents}
             again = self._insert(new)
             written.update((key, True) for key in new if key not in again)
-            # An update that lost is planned again; where it had got through after all, that plan finds nothing to do.
+            # An update that lost is planned again. If it had succeeded after all, that plan finds nothing to do.
             written.update((key, False) for key in old if key not in written)
             try:
                 again |= self._update(old, documents)
@@ -229,7 +232,7 @@ class Users:
         raise Contended
 
     def _insert(self, edits: Mapping[str, Edit]) -> set[str]:
-        """Create users with the server's time as revision; returns those that exist already."""
+        """Create users with the server's time as revision; return those that exist already."""
         if not edits:
             return set()
         rev = self.server_now()
@@ -237,11 +240,11 @@ class Users:
         return {documents[index]["_id"] for index in insert_new(self._users, documents)}
 
     def _update(self, edits: Mapping[str, Edit], documents: Mapping[str, Document]) -> set[str]:
-        """Write edits where the revision is the one read; when one was not, all of them are to be planned again.
+        """Write edits whose revision is still the one read; if any was not, return all keys to be planned again.
 
-        The new revision is `max(rev + 1, server milliseconds)`. The filters name one document each; they are updates of
-        many, so that MongoDB keeps no record of each for a retry: with it they take half as long again. Raises
-        `AutoReconnect` where the answer is lost.
+        The new revision is `max(rev + 1, server milliseconds)`. Each filter names one document, but the write is an
+        update of many: for those MongoDB keeps no retry record, which would make them take half as long again. Raises
+        `AutoReconnect` if the answer is lost.
         """
         if not edits:
             return set()
@@ -256,13 +259,13 @@ class Users:
         return set() if done.matched_count == len(changes) else set(edits)
 
     def delete(self, key: str) -> bool:
-        """Turn a user into a tombstone that keeps nothing but the key; False where there is none (any more)."""
+        """Turn a user into a tombstone that keeps only the key; return False if the user does not exist (any more)."""
         done = self._users.update_one({"_id": key, "deleted": {"$ne": True}}, tombstone_pipeline())
         return done.matched_count == 1
 
 
 def new_document(key: str, edit: Edit, rev: Instant) -> Document:
-    """The document of a new user."""
+    """Build the document of a new user."""
     document: Document = {
         "_id": key,
         "w": workspace_of(key),
