@@ -1,3 +1,3 @@
-"""Tidegate: everything that knows about campaigns (no Dramatiq in here)."""
+"""Tidegate's campaign engine: all knowledge about campaigns. It does not import Dramatiq."""
 
 __version__ = "0.1.0"

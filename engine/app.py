@@ -1,4 +1,4 @@
-"""The composition root: the one place that builds things. Everything else is handed what it needs."""
+"""The composition root: the one place that builds objects. All other code gets its dependencies passed in."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 class App(Machinery):
-    """One process's engine: the machinery, and what people ask of it."""
+    """The engine of one process: the machinery and the use cases that people call."""
 
     def named(self, name: str, workspace: str | None = None) -> CampaignRecord:
-        """The campaign of that name. Raises `NotFound`, or `WrongCall` where several workspaces have one."""
+        """Return the campaign of that name. Raises `NotFound`, or `WrongCall` if several workspaces have one."""
         from engine.pipeline.campaign_lookup import find_campaign
 
         return find_campaign(self.stores.campaigns, name, workspace)
 
     @cached_property
     def steering(self) -> Steering:
-        """Applies, launches, pauses, ends campaigns."""
+        """Applies, launches, pauses and ends campaigns."""
         from engine.pipeline.steering import Steering
 
         s = self.stores
@@ -39,14 +39,14 @@ class App(Machinery):
 
     @cached_property
     def liveness(self) -> Liveness:
-        """Tells which processes are alive."""
+        """Reports which processes are alive."""
         from engine.pipeline.liveness import Liveness
 
         return Liveness(self.stores.processes, self.stores.leases)
 
     @cached_property
     def openness(self) -> Openness:
-        """Tells what is open."""
+        """Reports pending work."""
         from engine.pipeline.openness import Openness
 
         s = self.stores
@@ -72,7 +72,7 @@ class App(Machinery):
 
     @cached_property
     def statistics(self) -> Statistics:
-        """Tells what was measured."""
+        """Reports measurements."""
         from engine.pipeline.statistics import Statistics
 
         s = self.stores
@@ -105,7 +105,7 @@ class App(Machinery):
 
     @cached_property
     def indexing(self) -> Indexing:
-        """Indexes users into Elasticsearch, where there is one, and derives their aggregates anew."""
+        """Indexes users into Elasticsearch, if there is one, and derives their aggregates anew."""
         from engine.pipeline.indexing import Indexing
 
         s = self.stores
@@ -122,11 +122,11 @@ class App(Machinery):
         )
 
     def mails_go_out(self) -> bool:
-        """Whether a delivery waits that may be sent now."""
+        """Whether any delivery may be sent now."""
         return self.stores.deliveries.has_outgoing(None, self.clock.campaign_now())
 
     def imports(self, workspace: str) -> ImportStores:
-        """The stores that imports of a workspace write to. Raises `NotFound` for an unknown workspace."""
+        """Return the stores that imports of a workspace write to. Raises `NotFound` for an unknown workspace."""
         from engine.pipeline.importing.ports import ImportStores
 
         catalogue, s = self.book.catalogue(workspace), self.stores

@@ -1,8 +1,8 @@
-"""How many users are read and decided at once. Pure.
+"""Choose how many users are read and decided at once. Pure.
 
-A batch may take `LONGEST` at most, so that a stop, a pause or a lost lease is noticed in time. Which of the candidates
-that a policy names is best differs by query and by machine, so `Tuner` tries them and keeps the one whose tail costs
-least per user. `choose` is the guess before there is a tuner: a larger batch costs less per user.
+A batch may take at most `LONGEST`, so that a stop, a pause or a lost lease is noticed in time. The best of a policy's
+candidates depends on the query and the machine, so `Tuner` tries them and keeps the one with the lowest tail cost per
+user. `choose` is the guess before there is a tuner: a larger batch costs less per user.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ WEIGHT: Final = 0.3
 """Weight of the newest measurement in the running mean of seconds per user."""
 
 TRIALS: Final = 5
-"""Batches that a candidate is tried with before it is judged: the worst of 5 stands for the tail until there are 20."""
+"""Batches for which a candidate is tried before it is judged: the worst of 5 serves as the tail until there are 20."""
 
 WINDOW: Final = 32
-"""Latest batches of a candidate that it is judged by; of 32, the 95th percentile leaves out the single worst."""
+"""Latest batches by which a candidate is judged; of 32, the 95th percentile excludes only the worst."""
 
 MARGIN: Final = 0.1
 """How much better another candidate must be: half of the noise between equal runs (about 20 % on shared cores)."""
 
 FIRST_HORIZON: Final = 64
 LONGEST_HORIZON: Final = 1024
-"""Batches of a query after which a measurement is forgotten, and its candidate tried again.
+"""Batches of a query after which a measurement is forgotten and its candidate tried again.
 
-It doubles while the answer stays the same: with three candidates, 10 tries in 64 batches become 10 in 1,024 (1 %).
-"""
+The number doubles while the answer stays the same: with three candidates, 10 tries in 64 batches become 10 in 1,024
+(1 %)."""
 
 
 def choose(candidates: Sequence[int], seconds_per_user: float | None) -> int:
-    """The batch size: the largest candidate expected to keep to `LONGEST`, else the smallest.
+    """Return the batch size: the largest candidate expected to stay within `LONGEST`, else the smallest.
 
-    Before the first measurement (None) it is the middle one.
+    Before the first measurement (None) it is the middle candidate.
     """
     ordered = sorted(candidates)
     if seconds_per_user is None:
@@ -51,7 +51,7 @@ def choose(candidates: Sequence[int], seconds_per_user: float | None) -> int:
 
 
 def blended(before: float | None, users: int, took: timedelta) -> float | None:
-    """The running mean of seconds per user after a batch of `users` that took `took`."""
+    """Return the running mean of seconds per user after a batch of `users` that took `took`."""
     if users == 0:
         return before
     now = took.total_seconds() / users
@@ -60,10 +60,11 @@ def blended(before: float | None, users: int, took: timedelta) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known of one candidate of one query.
+    """The measurements of one candidate of one query.
 
-    `batches` and `users` are all that were measured; `recent` the seconds per user of the latest batches, oldest first
-    (at most `WINDOW`), from which `median` and `tail` (95th percentile) come; `chosen` whether it is in use.
+    `batches` and `users` count everything measured. `recent` lists the seconds per user of the latest batches, oldest
+    first (at most `WINDOW`); `median` and `tail` (95th percentile) are computed from it. `chosen` is True if the
+    candidate is in use.
     """
 
     size: int
@@ -74,7 +75,7 @@ class Evidence:
 
     @property
     def median(self) -> float | None:
-        """The middle of the latest seconds per user; None before there are any."""
+        """The median of the latest seconds per user; None before there are any."""
         return quantile(self.recent, 0.5)
 
     @property
@@ -84,16 +85,16 @@ class Evidence:
 
 
 def quantile(values: Iterable[float], share: float) -> float | None:
-    """The quantile by nearest rank: the smallest value that at least `share` of them do not exceed."""
+    """Return the quantile by nearest rank: the smallest value that at least `share` of the values do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
 
 
 def expected(size: int, tails: Mapping[int, float]) -> float:
-    """Seconds that a batch of `size` is expected to take at its tail; endless where nothing was measured yet.
+    """Return the expected seconds of a batch of `size` at its tail; infinite if nothing was measured yet.
 
-    `tails` are seconds per user by size. What a size that is not among them costs is told by the next smaller one, else
-    by the smallest: a larger batch seldom costs more for each user, so the guess errs on the careful side.
+    `tails` are seconds per user by size. A size that is not in `tails` gets the cost of the next smaller one, or else
+    of the smallest. A larger batch seldom costs more per user, so this guess is cautious.
     """
     if not tails:
         return math.inf
@@ -103,7 +104,7 @@ def expected(size: int, tails: Mapping[int, float]) -> float:
 
 @dataclass(slots=True)
 class _Candidate:
-    """The turns it was last asked for, and its latest batches: turn and seconds per user."""
+    """The turns at which the candidate was last requested, and its latest batches: turn and seconds per user."""
 
     asked: deque[int] = field(default_factory=lambda: deque(maxlen=TRIALS))
     recent: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=WINDOW))
@@ -124,7 +125,7 @@ class _Query:
     """The turn at which the answer or the horizon last changed."""
 
     def forget(self) -> None:
-        """Drop what was measured before the horizon; lengthen it where the answer stood for that long."""
+        """Drop measurements older than the horizon; lengthen the horizon if the answer has held for that long."""
         if self.turn - self.since >= self.horizon:
             self.horizon, self.since = min(2 * self.horizon, LONGEST_HORIZON), self.turn
         for candidate in self.sizes.values():
@@ -132,16 +133,16 @@ class _Query:
                 candidate.recent.popleft()
 
     def tails(self) -> dict[int, float]:
-        """The tail of each candidate that was measured within the horizon, in seconds per user."""
+        """Return the tail of each candidate measured within the horizon, in seconds per user."""
         return {size: tail for size, one in self.sizes.items() if (tail := one.tail()) is not None}
 
     def untried(self, size: int) -> bool:
-        """Whether it was asked for less than `TRIALS` times within the horizon."""
+        """Whether the candidate was requested fewer than `TRIALS` times within the horizon."""
         asked = self.sizes[size].asked
         return len(asked) < TRIALS or asked[0] <= self.turn - self.horizon
 
     def best(self, ordered: tuple[int, ...], fitting: Sequence[int], tails: Mapping[int, float]) -> int:
-        """The candidate in use, or one that is better by more than `MARGIN`; of equal ones the larger."""
+        """Return the candidate in use, or one that is better by more than `MARGIN`; of equal ones the larger."""
         before = self.chosen.get(ordered)
         known = {size: tails[size] for size in fitting if size in tails}
         judged = {size: tail for size, tail in known.items() if len(self.sizes[size].recent) >= TRIALS} or known
@@ -156,7 +157,7 @@ class _Query:
         return best
 
     def counts(self, size: int, users: int) -> bool:
-        """Whether a batch tells of its size: a smaller candidate would not have read it whole."""
+        """Whether a batch is evidence for its size: a smaller candidate would not have read all its users."""
         smaller = [other for other in self.sizes if other < size]
         return users > max(smaller) if smaller else 2 * users >= size
 
@@ -164,14 +165,14 @@ class _Query:
 class Tuner:
     """Tries the candidates of each named query and keeps the best one; threads may share it.
 
-    Every candidate that is expected to keep to `LONGEST` is tried with `TRIALS` batches, the smallest first. Then the
-    one with the least seconds per user at the 95th percentile is in use, until another is better by `MARGIN`. What was
-    measured is forgotten after a number of batches (the horizon), and the candidate tried again: so a candidate that
-    was too slow once comes back when the others say that it would fit now. Time and chance are no inputs: the same
-    calls give the same answers.
+    Every candidate that is expected to stay within `LONGEST` is tried with `TRIALS` batches, the smallest first. Then
+    the one with the fewest seconds per user at the 95th percentile is used, until another is better by `MARGIN`.
+    Measurements are forgotten after a number of batches (the horizon), and the candidate is tried again. A candidate
+    that was once too slow therefore returns when the others show that it would fit now. Time and chance are not inputs:
+    the same calls give the same answers.
 
-    A query whose cost depends on what is decided with it (reading events or not) should have a name for each kind:
-    by one tail for both, the slow kind would hold the quick one back.
+    If a query's cost depends on what is decided with it (reading events or not), it should have a name for each kind.
+    With a common tail, the slow kind would hold the quick one back.
     """
 
     def __init__(self) -> None:
@@ -179,11 +180,11 @@ class Tuner:
         self._lock = Lock()
 
     def choose(self, query: str, candidates: Sequence[int], pace: float | None = None) -> int:
-        """The size of the next batch of `query`, one of `candidates` (at least one, all above 0).
+        """Return the size of the next batch of `query`, one of `candidates` (at least one, all above 0).
 
-        `pace` is the mean of seconds per user of this very campaign, where it is known (`blended`): a slow one among
-        quick ones is not given a size that only they can finish in time. Where none is expected to keep to `LONGEST`,
-        it is the smallest.
+        `pace` is this campaign's own mean of seconds per user, if known (`blended`), so that a slow campaign among
+        quick ones does not get a size that only those can finish in time. If no candidate is expected to stay within
+        `LONGEST`, it is the smallest.
         """
         ordered, limit = tuple(sorted(set(candidates))), LONGEST.total_seconds()
         with self._lock:
@@ -204,10 +205,10 @@ class Tuner:
             return wanted
 
     def measured(self, query: str, size: int, users: int, took: timedelta) -> None:
-        """Note a batch of `size` that read `users` and took `took`, reading, deciding and writing together.
+        """Record a batch of `size` that read `users` and took `took` for reading, deciding and writing together.
 
-        A batch that came back short, at the end of a range, says little of its size and is left out, unless it took
-        longer than `LONGEST`: then it counts as if it had been full.
+        A short batch at the end of a range says little about its size and is ignored, unless it took longer than
+        `LONGEST`: then it counts as if it had been full.
         """
         with self._lock:
             state = self._queries.setdefault(query, _Query())
@@ -221,12 +222,12 @@ class Tuner:
                 candidate.recent.append((state.turn, seconds / size))
 
     def queries(self) -> list[str]:
-        """The queries it has heard of, by name."""
+        """Return the names of the known queries, sorted."""
         with self._lock:
             return sorted(self._queries)
 
     def evidence(self, query: str) -> list[Evidence]:
-        """What is known of each candidate of a query, by size; empty for a query it has not heard of."""
+        """Return the evidence for each candidate of a query, by size; empty for an unknown query."""
         with self._lock:
             state = self._queries.get(query)
             if state is None:

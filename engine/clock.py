@@ -1,7 +1,7 @@
-"""Two clocks: campaign time decides, system time runs the machine. Nothing below this module asks the time.
+"""Two clocks: decisions use campaign time, the machinery uses system time. Code that decides gets the time passed in.
 
-An `Instant` is a whole number of milliseconds since 1970-01-01T00:00:00Z, in memory and in every store, so that a
-window flips at exactly one millisecond on every target (`docs/decisions/0002-instants-are-integers.md`).
+An `Instant` is an integer of milliseconds since 1970-01-01T00:00:00Z, in memory and in every store, so that a window
+flips at exactly one millisecond on every target (`docs/decisions/0002-instants-are-integers.md`).
 """
 
 from __future__ import annotations
@@ -21,58 +21,58 @@ _MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 class Clock(Protocol):
-    """What tells the time; the composition root hands one out, tests hand out their own."""
+    """A source of time; the composition root provides one, and tests provide their own."""
 
     def campaign_now(self) -> Instant:
-        """Campaign time, which decides: windows, waits, due times."""
+        """Return campaign time, on which decisions rely: windows, waits, due times."""
 
     def campaign_clock(self) -> Callable[[], Instant]:
-        """Campaign time for about a second, asked for once: a set time as it stands now, the system's as it goes on.
+        """Return a function that gives campaign time for about a second: the fixed time, or system time.
 
-        For what is on its way already: who advances a set time waits until nothing is.
+        Use it for work already in progress: a person who advances a fixed time waits until no work is in progress.
         """
 
     def system_now(self) -> Instant:
-        """System time, for logs and rates."""
+        """Return system time, for logs and rates."""
 
     def monotonic(self) -> float:
-        """Seconds that never go back, to count a lease."""
+        """Return seconds that never go back, to measure a lease."""
 
     def worked(self) -> float:
-        """Seconds that the processor has worked for this thread: what it takes, whatever runs beside it."""
+        """Return the processor seconds of this thread, which do not depend on other load."""
 
 
 class SystemClock:
     """The machine's clock; campaign time is system time."""
 
     def campaign_now(self) -> Instant:
-        """Campaign time is system time here."""
+        """Return system time, which is campaign time here."""
         return self.system_now()
 
     def campaign_clock(self) -> Callable[[], Instant]:
-        """Campaign time is system time here."""
+        """Return a function for system time, which is campaign time here."""
         return self.system_now
 
     def system_now(self) -> Instant:
-        """Milliseconds since the epoch."""
+        """Return milliseconds since the epoch."""
         return time.time_ns() // 1_000_000
 
     def monotonic(self) -> float:
-        """Seconds from an arbitrary start."""
+        """Return seconds from an arbitrary start."""
         return time.monotonic()
 
     def worked(self) -> float:
-        """Seconds of this thread's processor time."""
+        """Return seconds of this thread's processor time."""
         return time.thread_time()
 
 
 def millis(duration: timedelta) -> int:
-    """The whole milliseconds in `duration`."""
+    """Return the whole milliseconds in `duration`."""
     return duration // _MILLISECOND
 
 
 def parse_duration(text: str) -> timedelta:
-    """Read `90s`, `15m`, `12h`, `14d`, `2w`, `250ms` or a row of them (`1h30m`); a day is 86,400 s.
+    """Read `90s`, `15m`, `12h`, `14d`, `2w`, `250ms` or a sequence of them (`1h30m`); a day is 86,400 s.
 
     Raises `ValueError` for anything else: a number without a unit, a sign, a fraction, spaces.
     """
@@ -83,7 +83,7 @@ def parse_duration(text: str) -> timedelta:
 
 
 def format_duration(duration: timedelta) -> str:
-    """The shortest text that `parse_duration` reads back: `14d`, `1h30m`, `0s`."""
+    """Return the shortest text that `parse_duration` reads back: `14d`, `1h30m`, `0s`."""
     left, parts = millis(duration), []
     for unit in ("d", "h", "m", "s", "ms"):
         number, left = divmod(left, _UNITS[unit])
@@ -93,14 +93,14 @@ def format_duration(duration: timedelta) -> str:
 
 
 def instant(moment: datetime) -> Instant:
-    """The instant of an aware `moment`, cut to the millisecond. Raises `ValueError` for a naive one."""
+    """Return the instant of an aware `moment`, cut to the millisecond. Raises `ValueError` for a naive one."""
     if moment.tzinfo is None:
         raise ValueError("a moment needs a time zone")
     return (moment - _EPOCH) // _MILLISECOND
 
 
 def moment(at: Instant) -> datetime:
-    """The aware UTC datetime of an instant."""
+    """Return the aware UTC datetime of an instant."""
     return _EPOCH + timedelta(milliseconds=at)
 
 
@@ -111,5 +111,5 @@ def parse_instant(text: str) -> Instant:
 
 
 def format_instant(at: Instant) -> str:
-    """ISO 8601 in UTC with milliseconds, e.g. `2017-01-01T23:59:59.999Z`."""
+    """Return ISO 8601 in UTC with milliseconds, e.g. `2017-01-01T23:59:59.999Z`."""
     return moment(at).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at % 1000:03d}Z"

@@ -1,9 +1,9 @@
-"""Whether an enrolment ends as completed as its last delivery settles, whatever its user does. Pure.
+"""Tell whether an enrolment ends as completed when its last delivery settles, whatever its user does. Pure.
 
-The next evaluation (`engine.decide`) of an enrolment of a user who is not deleted asks for the goal, the exit rule and
-the audience, then for inactivity, then whether a message is left. Where a campaign has nothing to ask of the user and
-the delivery was the last one, the answer is known when it settles, and needs no evaluation: inactivity counts from the
-settling, and how the delivery ended does not matter, for what has settled is never chosen again.
+For a user who is not deleted, the next evaluation (`engine.decide`) checks the goal, the exit rule and the audience,
+then inactivity, then whether a message is left. If a campaign checks nothing about the user and the delivery was the
+last one, the result is known when the delivery settles, without an evaluation: inactivity counts from the settling, and
+the delivery's result does not matter, because a settled message is never chosen again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from engine.domain.settling import Completion
 
 
 def asks_users(campaign: CompiledCampaign) -> bool:
-    """Whether it depends on the user how an enrolment without an open message ends, or whether it converts."""
+    """Whether the user's data decides how an enrolment without an open message ends, or whether it converts."""
     leaves = campaign.unmatched_exits and not campaign.audience.compiled.everybody
     return leaves or campaign.exit_rule is not None or campaign.goal is not None
 
@@ -24,10 +24,10 @@ def asks_users(campaign: CompiledCampaign) -> bool:
 def completion(
     campaign: CompiledCampaign, settled: Collection[str], message: str, settled_at: Instant
 ) -> Completion | None:
-    """How an active enrolment ends as `message` settles at `settled_at` (campaign time), after the messages `settled`.
+    """Return how an active enrolment ends when `message` settles at `settled_at` (campaign time), after `settled`.
 
-    It holds for users who are not deleted, while the campaign is live or draining and stands at this revision. None:
-    a message is left, or it depends on the user; an evaluation tells what follows.
+    The answer holds for users who are not deleted, while the campaign is live or draining and still has this revision.
+    None means that a message is left or the result depends on the user, so an evaluation must decide.
     """
     if asks_users(campaign):
         return None

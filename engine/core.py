@@ -1,4 +1,4 @@
-"""What every use case of a process stands on: settings, stores, clocks, policies, the book, and the way out."""
+"""The basis of a process's use cases: settings, stores, clocks, policies, campaign cache, channels, messenger."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 
 COMMAND: Final = "command"
-"""The process of a command, which ends by itself: nobody follows how it fares."""
+"""The process name of a command; it ends by itself, so nobody monitors its failures."""
 
 
 @dataclass
 class Hooks:
-    """What the outer floors give: the way to the actors, when to stop, and what follows new policies.
+    """Values from the outer layers: the messenger to the actors, the stop signal, and callbacks for new policies.
 
-    `threads` are the threads of this process that may deliver.
+    `threads` is the number of threads of this process that may deliver.
     """
 
     process: str = COMMAND
@@ -48,7 +48,7 @@ class Hooks:
 
 
 class Core:
-    """One process's engine: settings, stores, policies, and the use cases over them.
+    """The engine of one process: settings, stores, policies, and the use cases over them.
 
     `settings` must name every service (`engine.local` fills in the addresses of local ones).
     """
@@ -65,21 +65,21 @@ class Core:
 
     @cached_property
     def heartbeat(self) -> Heartbeat:
-        """Says that this process is alive, once started."""
+        """Reports that this process is alive, once started."""
         from engine.pipeline.heartbeat import Heartbeat
 
         return Heartbeat(lambda: self.stores.processes, self.stores.OUTAGES)
 
     @cached_property
     def recording(self) -> Recording:
-        """Writes what this process measures."""
+        """Writes the measurements of this process."""
         from engine.pipeline.recording import Recording
 
         return Recording(lambda: self.stores.statistics, self.tuner, self.system, self.stores.OUTAGES)
 
     @cached_property
     def catalogues(self) -> LiveWorkspaces:
-        """The field catalogues of all workspaces, as they are in force at each moment."""
+        """The field catalogues of all workspaces, always as currently in force."""
         from engine.predicate.workspace_set import LiveWorkspaces
 
         watcher = self.workspace_watcher
@@ -89,7 +89,7 @@ class Core:
     def workspace_watcher(self) -> WorkspaceWatcher:
         """The workspaces in force; `watch_files` makes it follow the folder.
 
-        A file that cannot be read costs a command its own workspace alone, and a process the start.
+        With an unreadable file, a command loses only that file's workspace, but a process does not start.
         """
         from engine.predicate.workspace import read_each
         from engine.predicate.workspace_set import WorkspaceSet, WorkspaceWatcher
@@ -105,7 +105,7 @@ class Core:
 
     @cached_property
     def failures(self) -> LoopFailures:
-        """What the loops of this process cannot do."""
+        """Records failures of this process's loops."""
         from engine.pipeline.loop_failures import LoopFailures
 
         process = os.environ.get("TIDEGATE_PROCESS") or self.hooks.process
@@ -114,7 +114,7 @@ class Core:
 
     @cached_property
     def watcher(self) -> PolicyWatcher:
-        """The policies in force; `watch_files` makes it follow the folder. Raises `InvalidSource` at first."""
+        """The policies in force; `watch_files` makes it follow the folder. Raises `InvalidSource` at first access."""
         from engine.policy.load import load_policies
         from engine.policy.watch import PolicyWatcher
 
@@ -134,8 +134,8 @@ class Core:
     def watch_files(self, process: str) -> None:
         """Record the policies and workspaces in force, and follow their folders from now on.
 
-        `process` is the name under which failures of this process are noted where the supervisor gave it none.
-        Raises `InvalidSource` where a file cannot be read.
+        `process` is the name under which failures of this process are recorded if the supervisor gave it none. Raises
+        `InvalidSource` if a file cannot be read.
         """
         self.hooks.process = process
         workspaces = self.workspace_watcher.current.whole()
@@ -160,7 +160,7 @@ class Core:
     def _refused_workspaces(self, error: InvalidSource) -> None:
         path, version = str(self.settings.paths.workspaces), self.catalogues.version
         emit("workspace.refused", workspace_set=version, path=path, faults=len(error.faults), text=str(error))
-        if self.hooks.process != COMMAND:  # a command that meets them says so itself
+        if self.hooks.process != COMMAND:  # a command that meets the errors reports them itself
             self.failures.failed("workspaces", f"the files are invalid, the last good set stays in force: {error}")
 
     def _record(self, policies: PolicySet) -> None:
@@ -179,17 +179,17 @@ class Core:
         self.failures.failed("policies", f"the files are invalid, the last good set stays in force: {error}")
 
     def messenger(self) -> Messenger:
-        """The way to the actors. Raises `ProgrammerError` in a process without a broker."""
+        """Return the messenger to the actors. Raises `ProgrammerError` in a process without a broker."""
         if self.hooks.messenger is None:
             raise ProgrammerError("this process has no broker: only workers and the clock send messages")
         return self.hooks.messenger
 
     def stopping(self) -> bool:
-        """Whether this process is asked to stop."""
+        """Whether this process has been asked to stop."""
         return self.hooks.stop()
 
     def channel(self, name: str) -> Channel:
-        """The channel of that name, opened at its first use. Raises `WrongCall` for another name than `email`."""
+        """Return the channel of that name, opened at its first use. Raises `WrongCall` for any name but `email`."""
         if name != "email":
             raise WrongCall(f"there is no channel {name}")
         from engine.channels.opening import open_email
@@ -201,7 +201,7 @@ class Core:
 
     @cached_property
     def book(self) -> CampaignBook:
-        """The campaigns, compiled."""
+        """The campaign cache: compiled campaigns by revision."""
         from engine.pipeline.book import CampaignBook
 
         return CampaignBook(
@@ -209,13 +209,13 @@ class Core:
         )
 
     def stop_watching(self) -> None:
-        """Follow the folders no more; safe twice."""
+        """Stop following the folders; safe to repeat."""
         for name in ("watcher", "workspace_watcher"):
             if name in self.__dict__:
                 getattr(self, name).stop()
 
     def close(self) -> None:
-        """Let go of threads and connections; safe twice."""
+        """Stop threads and close connections; safe to repeat."""
         self.stop_watching()
         for channel in self._channels.values():
             channel.close()

@@ -1,9 +1,9 @@
-"""The decision: one look at one user in one campaign gives one outcome. Pure; `docs/semantics.md`, section 2 in code.
+"""The decision: evaluate one user in one campaign, with one outcome. Pure; `docs/semantics.md`, section 2 in code.
 
-An active stay is asked in a fixed order, and the first answer counts: a delivery on its way holds everything; then a
-deleted user, a cancelled campaign, the goal, the exit rule, inactivity and completion end the stay; else the first
-message that is not settled and whose own rule matches is sent when its wait is over. No later message overtakes it.
-Where the campaign is paused or has finished, a conversion is counted and nothing else happens.
+An active enrolment is checked in a fixed order, and the first answer counts. A delivery in progress holds everything.
+Then a deleted user, a cancelled campaign, the goal, the exit rule, inactivity and completion end the enrolment.
+Otherwise the first message that is not settled and whose own rule matches is sent when its wait is over. No later
+message overtakes it. In a paused or finished campaign, only conversions are counted.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, Sk
 
 
 class Window(Protocol):
-    """What the decision asks of a profile."""
+    """The part of a profile that the decision needs."""
 
     @property
     def inactivity(self) -> timedelta:
-        """How long a stay may go without a settled message."""
+        """How long an enrolment may go without a settled message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """The stay ends."""
+    """The enrolment ends."""
 
     reason: ExitReason
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """The message is chosen; with `skip` it settles as skipped in the same write and no sender sees it.
+    """The message is chosen. With `skip` it settles as skipped in the same write, and no sender sees it.
 
-    With `completes` it is a skipped one that leaves no message open: the stay ends as completed in that write too.
+    `completes` marks a skipped message that leaves no message open: the same write ends the enrolment as completed.
     """
 
     message: str
@@ -61,10 +61,10 @@ Outcome: TypeAlias = Exit | Send | Wait | Ignore
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One outcome and the moment until which it holds if the user does not change (None: for ever).
+    """One outcome, and the moment until which it holds if the user does not change (None: for ever).
 
-    `enters` is the number of the stay that begins with this look, `converted_at` the conversion to write on the
-    latest stay as it was read (where a stay begins: on the one before it).
+    `enters` is the number of the enrolment that begins with this evaluation. `converted_at` is the conversion to write
+    on the latest enrolment as it was read (if an enrolment begins: on the one before it).
     """
 
     outcome: Outcome
@@ -80,7 +80,7 @@ IGNORED = Decision(Ignore())
 def decide(
     campaign: CompiledCampaign, profile: Window, facts: Facts, enrolment: Enrolment | None, as_of: Instant
 ) -> Decision:
-    """What happens to this user at `as_of`; `enrolment` is the latest stay, active or ended."""
+    """Decide what happens to this user at `as_of`; `enrolment` is the latest enrolment, active or ended."""
     if campaign.only_converts:
         return IGNORED if enrolment is None else _convert(campaign, facts, enrolment, as_of)
     if enrolment is not None and enrolment.active:
@@ -89,9 +89,9 @@ def decide(
 
 
 def alike(campaign: CompiledCampaign, as_of: Instant, *, holdout: bool) -> Decision | None:
-    """What a look decides for every user (in the holdout, or not) who matches and was never in.
+    """Return the decision for every user (in the holdout, or not) who matches and was never in the campaign.
 
-    None where it depends on the user: a goal, an exit rule, a rule of a message, an audience that time moves.
+    Return None if it depends on the user: a goal, an exit rule, a rule of a message, or an audience that time changes.
     """
     moves = campaign.unmatched_exits and campaign.audience.compiled.moves
     if not campaign.intake_open or moves or campaign.exit_rule is not None or campaign.goal is not None:
@@ -111,7 +111,7 @@ def alike(campaign: CompiledCampaign, as_of: Instant, *, holdout: bool) -> Decis
 
 
 def _convert(campaign: CompiledCampaign, facts: Facts, last: Enrolment, as_of: Instant) -> Decision:
-    """What stands still stays as it is; the moment at which it is due is kept."""
+    """Count a conversion and change nothing else; the due time is kept."""
     converted = _conversion(campaign, facts, last, as_of)
     if last.active:
         return Decision(Wait(), last.due_at, None, last.holdout, converted)
@@ -222,28 +222,28 @@ def _skip(message: CompiledMessage, stay: Enrolment, as_of: Instant) -> SkipReas
 
 
 def _conversion(campaign: CompiledCampaign, facts: Facts, stay: Enrolment | None, as_of: Instant) -> Instant | None:
-    """The conversion to write once on the latest stay; events before the entry never count."""
+    """Return the conversion to write once on the latest enrolment; events before the entry never count."""
     if campaign.goal is None or stay is None or stay.converted_at is not None:
         return None
     return campaign.goal.reached_at(facts, stay.entered_at, as_of, stay.due_at)
 
 
 def _opens_again(campaign: CompiledCampaign, ended_at: Instant) -> Instant | None:
-    """When the user of a stay that ended then may enter again."""
+    """Return when a user whose enrolment ended at `ended_at` may enter again."""
     return None if campaign.again_after is None else ended_at + millis(campaign.again_after)
 
 
 def _due_when_ended(
     campaign: CompiledCampaign, facts: Facts, stay: Enrolment, as_of: Instant, converted: Instant | None
 ) -> Instant | None:
-    """When time brings up again a stay that ends at `as_of`."""
+    """Return when an enrolment that ends at `as_of` is due for evaluation again."""
     return _earliest([_opens_again(campaign, as_of), _goal_flip(campaign, facts, stay, as_of, converted)])
 
 
 def _goal_flip(
     campaign: CompiledCampaign, facts: Facts, stay: Enrolment, as_of: Instant, converted: Instant | None
 ) -> Instant | None:
-    """When time alone could bring the conversion of a stay that has none."""
+    """Return when time alone could cause the conversion of an enrolment that has none."""
     if campaign.goal is None or (converted or stay.converted_at) is not None:
         return None
     return campaign.goal.next_flip(facts, stay.entered_at, as_of)

@@ -1,8 +1,8 @@
 """Errors that a person can act on, in families by who must act.
 
-`EngineError` is the root. An *author* mends a file, an *operator* mends a service or a setting, a *programmer* mends
-the engine. The command line turns each family into an exit code and prints at most three lines: what and where, why,
-what to do.
+`EngineError` is the root. An *author* corrects a file, an *operator* corrects a service or a setting, a *programmer*
+corrects the engine. The command line maps each family to an exit code and prints at most three lines: what and where,
+why, what to do.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Fault:
-    """One mistake of an author: where it stands, what is wrong, and what to write instead.
+    """One mistake of an author: where it is, what is wrong, and what to write instead.
 
     `where` is the dotted name inside the document, e.g. `batch.candidates[1]` (empty for the whole document).
     """
@@ -66,7 +66,7 @@ class InvalidSource(AuthorError):
 
 
 class BrokenFile(InvalidSource):
-    """A file that something else relies on has mistakes: whoever tells of it names the places too."""
+    """A file that something else relies on has mistakes; messages about it also name their positions."""
 
 
 class WrongCall(AuthorError):

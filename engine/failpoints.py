@@ -1,11 +1,11 @@
 """Named points between two writes where a test can stop the process, as `fail-rs` does it for databases.
 
 `TIDEGATE_FAILPOINTS="deliver.marked=kill@2,enter.inserted=raise"` kills the process (SIGKILL) at the second passage of
-one point and raises at the first passage of the other; `stop` stops it (SIGSTOP) until somebody lets it go on, and
-`hang` keeps its thread there until it is interrupted, as a time limit does. `@*` means every passage, and `~TEXT`
-behind counts only passages that are about something with that text in its name: `slice.decided=kill@*~/hh-7` kills
-whoever decides about hh-7. Without the variable a passage costs one check of an empty dict. The points are listed by
-name in `docs/failure-modes.md`.
+one point and raises at the first passage of the other. `stop` stops the process (SIGSTOP) until somebody continues it.
+`hang` blocks the thread until it is interrupted, for example by a time limit. `@*` means every passage. A trailing
+`~TEXT` counts only passages whose keys contain that text: `slice.decided=kill@*~/hh-7` kills every process that decides
+about hh-7. Without the variable a passage costs one check of an empty dict. `docs/failure-modes.md` lists the points by
+name.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ POINTS: Final = frozenset(
 ACTIONS: Final = ("kill", "raise", "stop", "hang")
 
 LONGEST_HANG: Final = 300.0
-"""Seconds after which a thread that hangs goes on all the same: far longer than any test waits."""
+"""Seconds after which a hanging thread continues anyway: far longer than any test waits."""
 
 
 class Failpoint(RuntimeError):
-    """A test asked for a failure here."""
+    """A test requested a failure at this point."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What is to happen at a point, at which passage (None: at each), and what the passage must be about."""
+    """The action at a point, its passage (None: every one), and a text that the passage's keys must contain."""
 
     action: str
     at: int | None
@@ -85,7 +85,7 @@ _done: Final[set[str]] = set()
 
 
 def arm(text: str) -> None:
-    """Replace what is wanted by `text`, in the format of the environment variable; empty disarms all."""
+    """Replace the armed failpoints by `text`, in the format of the environment variable; empty disarms all."""
     fresh = _read(text)
     _wanted.clear()
     _passages.clear()
@@ -95,14 +95,14 @@ def arm(text: str) -> None:
 
 
 def done() -> frozenset[str]:
-    """The points at which something was done since `arm`."""
+    """Return the points at which an action was taken since `arm`."""
     return frozenset(_done)
 
 
 def passage(name: str, about: Iterable[str] = ()) -> None:
-    """Pass the point `name`, which is about the keys in `about`.
+    """Pass the point `name`, which concerns the keys in `about`.
 
-    Kills or stops the process, hangs, or raises `Failpoint`, where a test asked for it.
+    Kill or stop the process, hang, or raise `Failpoint`, if a test requested it.
     """
     if not _wanted or name not in _wanted:
         return
@@ -117,6 +117,6 @@ def passage(name: str, about: Iterable[str] = ()) -> None:
     if wanted.action == "hang":
         until = time.monotonic() + LONGEST_HANG
         while time.monotonic() < until:
-            time.sleep(0.05)  # short, for an asynchronous exception waits for its end
+            time.sleep(0.05)  # short, because an asynchronous exception waits for its end
         return
     os.kill(os.getpid(), signal.SIGKILL if wanted.action == "kill" else signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""What failed, as a sentence that a person can act on and that holds no user's data."""
+"""Describe a failure in one sentence that a person can act on and that contains no personal data."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from typing import Final
 from engine.errors import BrokenFile, EngineError, Fault, InvalidSource, ProgrammerError
 
 LONGEST: Final = 400
-"""Characters of one reason: it stands in tables and log lines."""
+"""Characters of one reason, because it is shown in tables and log lines."""
 
 MOST_FAULTS: Final = 3
-"""Mistakes of a file that are told in one reason."""
+"""Mistakes of a file that one reason lists."""
 
 _SERVICES: Final = frozenset({"OperationFailure", "RedisError", "ApiError", "TransportError"})
-"""Errors by which MongoDB, Redis and Elasticsearch refuse a whole command."""
+"""Errors with which MongoDB, Redis and Elasticsearch refuse a whole command."""
 
 _ABOUT_DATA: Final = frozenset({"BulkWriteError", "DuplicateKeyError", "DocumentTooLarge"})
 
 
 def reason_of(error: BaseException) -> str:
-    """Why something failed.
+    """Return the reason of a failure.
 
-    The engine's own errors tell their text and remedy, the operating system's what it said, a service's its code; of
-    all others, whose text may quote a user's data, only the kind and the place in the code are told.
+    It contains the text and remedy of the engine's own errors, the message of the operating system, or the code of a
+    service. For all other errors, whose text may quote personal data, it contains only the type and the place in the
+    code.
     """
     if isinstance(error, InvalidSource):
         named = isinstance(error, BrokenFile)
@@ -40,14 +41,14 @@ def reason_of(error: BaseException) -> str:
 
 
 def _without_place(fault: Fault) -> str:
-    """A mistake in what is stored: no file has it there."""
+    """Describe a mistake in a stored document, without a file position."""
     return f"{fault.where}: {fault.problem}" if fault.where else fault.problem
 
 
 def is_about_data(error: BaseException) -> bool:
-    """Whether one user's data may have brought the error out.
+    """Whether one user's data may have caused the error.
 
-    False for what the engine, the operating system or a service refuses whoever the users are: a file that does not
+    False for anything that the engine, the operating system or a service refuses for all users: a file that does not
     fit, a full disk, missing rights.
     """
     names = {kind.__name__ for kind in type(error).__mro__}
@@ -57,7 +58,7 @@ def is_about_data(error: BaseException) -> bool:
 
 
 def _place(error: BaseException) -> str:
-    """The innermost line of the engine in the traceback, else the innermost of all."""
+    """Return the innermost engine line of the traceback, or else the innermost of all."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "/engine/" in frame.filename or "/actors/" in frame.filename]
     frame = (own or frames)[-1]

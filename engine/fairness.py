@@ -1,9 +1,9 @@
-"""Whose work is next: weighted deficit round-robin over workspaces, and inside each over its campaigns. Pure.
+"""Choose the next work: weighted deficit round-robin over workspaces, and within each over its campaigns. Pure.
 
-Each turn gives a campaign its weight as credit, and each piece of work costs one (Shreedhar and Varghese, "Efficient
-fair queuing using deficit round-robin", 1995). A campaign of a million users therefore takes turns with one of a
-hundred; a queue that runs empty keeps no credit, so nobody saves up for a burst. Workspaces take turns one piece at a
-time: the weights of a workspace's campaigns share out its own part only.
+Each turn credits a campaign with its weight, and each piece of work costs one (Shreedhar and Varghese, "Efficient fair
+queuing using deficit round-robin", 1995). A campaign of a million users therefore takes turns with one of a hundred. An
+empty queue keeps no credit, so no campaign saves up for a burst. Workspaces take turns one piece at a time, so the
+weights of a workspace's campaigns divide only its own share.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 SMALLEST_WEIGHT: Final = 0.01
-"""A weight below this would make a queue wait hundreds of turns; it counts as this."""
+"""A lower weight would make a queue wait hundreds of turns, so it counts as this."""
 
 _WORKSPACES: Final = ""
-"""Under this key `last` holds the workspace of the last turn; no workspace has it as its name."""
+"""The key in `last` for the workspace of the last turn; no workspace has this name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """What is remembered between two calls: the credit of each queue, and whose turn was last."""
+    """State between two calls: the credit of each queue, and who had the last turn."""
 
     credit: Mapping[str, float] = field(default_factory=dict)
     last: Mapping[str, str] = field(default_factory=dict)
@@ -33,7 +33,7 @@ def share(
 ) -> tuple[list[str], Turns]:
     """Pick up to `room` pieces of work from `queues` (workspace -> campaign -> pieces in order).
 
-    `weights` are of campaigns (default 1); a workspace weighs 1. Gives the pieces and the turns for the next call.
+    `weights` are of campaigns (default 1); a workspace weighs 1. Return the pieces and the turns for the next call.
     """
     credit = dict(turns.credit)
     last = dict(turns.last)
@@ -57,7 +57,7 @@ def _pick(
     credit: dict[str, float],
     last: dict[str, str],
 ) -> str:
-    """Take one piece from a workspace. A turn begins with a credit below 1, and ends with one; it may span calls."""
+    """Take one piece from a workspace. A turn starts and ends with a credit below 1; it may span calls."""
     while True:
         campaign = _next(sorted(campaigns), last.get(workspace))
         key, pieces = f"{workspace}/{campaign}", campaigns[campaign]
@@ -77,5 +77,5 @@ def _pick(
 
 
 def _next(names: Sequence[str], after: str | None) -> str:
-    """The first of sorted `names` behind `after`, going round."""
+    """Return the first of the sorted `names` after `after`, wrapping around."""
     return next((name for name in names if after is not None and name > after), names[0])

@@ -1,4 +1,4 @@
-"""Follows a folder of files: a whole valid set is swapped in at once, an invalid one changes nothing and is told."""
+"""Watch a folder of files: swap in a valid set as a whole; report an invalid set and keep the current one."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from engine.errors import InvalidSource
 S = TypeVar("S")
 
 INTERVAL: Final = 1.0
-"""Seconds between two looks: a change is to be in force within 5 s, and reading a few small files costs nothing."""
+"""Seconds between two checks. A change must be in force within 5 s, and reading a few small files costs nothing."""
 
 SETTLING: Final = 0.2
-"""Seconds for which an invalid set must stand before it is told: an editor empties a file, then writes it."""
+"""Seconds that an invalid set must last before it is reported: an editor empties a file, then writes it."""
 
 _log = logging.getLogger(__name__)
 
 
 class FolderWatcher(Generic[S]):
-    """Holds the current set of a folder and looks for edits, in a thread of its own after `start`.
+    """Holds the current set of a folder and checks for edits, in a thread of its own after `start`.
 
-    `files` gives the files that make up the set, `load` reads it (raises `InvalidSource`), `version` names it. On a
-    swap `on_change(new, old)` is called, `on_refused(error)` once for each edit that is no valid set, and `on_valid()`
-    where a refused folder holds a valid set again; the last good set stays in force meanwhile. Looks compare the files'
-    content, so a touched file is no change and an edit within one tick of a file system's clock is one.
+    `files` lists the files of the set, `load` reads them (raises `InvalidSource`), and `version` names the set. The
+    watcher calls `on_change(new, old)` at a swap, `on_refused(error)` once for each edit that is not a valid set, and
+    `on_valid()` when a refused folder contains a valid set again. In between, the last good set stays in force. Checks
+    compare the files' content, so a touched file is not a change, and an edit within one tick of a file system's clock
+    is one.
     """
 
     def __init__(
@@ -68,14 +69,14 @@ class FolderWatcher(Generic[S]):
 
     @property
     def refusal(self) -> InvalidSource | None:
-        """What is wrong with the folder as it stands; None when it is what is in force."""
+        """The error of the folder's current content; None if that content is in force."""
         return self._refusal
 
     def look(self) -> bool:
-        """Look once; whether another set is in force now.
+        """Check the folder once; return whether a different set is now in force.
 
-        A set is taken only if the files were the same before and after they were read: a folder that is being copied
-        is looked at again at the next tick.
+        A set is accepted only if the files were the same before and after reading. A folder that is being copied is
+        checked again at the next tick.
         """
         with self._looking:
             fingerprint = self._fingerprint()
@@ -101,13 +102,13 @@ class FolderWatcher(Generic[S]):
             return True
 
     def start(self) -> None:
-        """Begin to look, until `stop`."""
+        """Start checking, until `stop`."""
         if self._thread is None:
             self._thread = Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
-        """End the thread and wait for it; safe to call twice."""
+        """End the thread and wait for it; safe to repeat."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -117,11 +118,11 @@ class FolderWatcher(Generic[S]):
         while not self._stop.wait(self._interval):
             try:
                 self.look()
-            except Exception:  # noqa: BLE001 - a listener's fault must not end the watch; it is logged with its place
+            except Exception:  # noqa: BLE001 - a listener's error must not end the watch; it is logged with its place
                 _log.exception("policy.watch_failed")
 
     def _fingerprint(self) -> str:
-        """A digest of names and contents; a file that vanishes or cannot be read counts as such."""
+        """Return a digest of names and contents; a missing or unreadable file counts as such."""
         digest = sha256()
         for path in self._files(self._folder):
             digest.update(f"\0{path.relative_to(self._folder)}\0".encode())
@@ -133,5 +134,5 @@ class FolderWatcher(Generic[S]):
 
 
 def left_by_an_editor(path: Path) -> bool:
-    """Whether a file is a swap or backup file that an editor leaves beside the one it edits, or a note for people."""
+    """Whether an editor left this file (swap or backup) beside an edited one, or it is a note for people."""
     return path.name.startswith((".", "#")) or path.name.endswith(("~", ".swp", ".tmp", ".bak", ".md"))

@@ -1,12 +1,13 @@
-"""Which inactivity window the enrolments themselves advise. Pure.
+"""Advise an inactivity window from the enrolments themselves. Pure.
 
-A window ends stays in which nothing will happen any more, and must not end those in which something would have. So the
-measure is the quiet stretch that did end: the time from the entry or from a settled message to the next message of the
-same stay, or to the conversion. A window at the 99th percentile of these would have cut short one in a hundred.
+A window should end enrolments in which nothing more will happen, and keep those in which something would have happened.
+The measure is therefore a quiet stretch that did end: the time from entry or from a settled message to the next message
+of the same enrolment, or to the conversion. A window at the 99th percentile of these would have cut one in a hundred
+short.
 
-What a stay that ended as inactive would still have seen is unknown, but for a conversion, which is written for stays
-that ended too. So the advice rests on what the present window let happen: it shortens a window with certainty, and
-lengthens it only as far as conversions tell.
+Nobody knows what would still have happened in an enrolment that ended as inactive, except a conversion, which is
+recorded for ended enrolments too. The advice therefore depends on what the current window allowed to happen: it
+shortens a window reliably, but lengthens it only as far as conversions show.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from datetime import timedelta
 from typing import Final
 
 ENOUGH: Final = 300
-"""Quiet stretches below which nothing is advised: of 300, three are above the 99th percentile."""
+"""Below this number of quiet stretches nothing is advised: of 300, three are above the 99th percentile."""
 
 SHARE: Final = 0.99
 DAY: Final = timedelta(days=1)
 
 
 def advised(stretches: Mapping[int, int], longest_wait: timedelta) -> timedelta | None:
-    """The advised window; None where there are fewer than `ENOUGH` stretches.
+    """Return the advised window; None if there are fewer than `ENOUGH` stretches.
 
-    `stretches` maps the length of quiet stretches, in days rounded up, to how many there were. The window is never
-    below `longest_wait` (of a message for the one before it) and a day, for an apply would refuse that.
+    `stretches` maps the length of quiet stretches, in days rounded up, to their number. The window is at least
+    `longest_wait` (of a message for the previous one) plus a day, because an apply would refuse a shorter one.
     """
     count = sum(stretches.values())
     if count < ENOUGH:

@@ -1,6 +1,6 @@
-"""What works by itself: planning, deciding, sending, looking, the feed and the clock's tick.
+"""The use cases that run by themselves: planning, deciding, sending, re-evaluation, the feed and the clock's tick.
 
-Each use case is imported when it is first wanted: a command that lists campaigns needs none of them.
+Each use case is imported at its first use: a command that lists campaigns needs none of them.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
 
 class Machinery(Core):
-    """The use cases behind the actors, the clock and the feed, each made at its first use."""
+    """The use cases behind the actors, the clock and the feed, each created at its first use."""
 
     @property
     def search_outages(self) -> tuple[type[Exception], ...]:
-        """What a search that does not answer, or refuses, raises beside the stores' own outages."""
+        """Exceptions of a search that does not answer or refuses, together with the stores' own outages."""
         return (*self.stores.OUTAGES, EngineError)
 
     @cached_property
@@ -86,10 +86,10 @@ class Machinery(Core):
         )
 
     def _filled(self, catalogue: Catalogue) -> str | None:
-        """The name of the Elasticsearch index that has everybody of a workspace in the form of its catalogue.
+        """Return the name of the Elasticsearch index that contains all users of a workspace in its catalogue's form.
 
-        None where there is none or some are still to come. Which index first: one that is noted is noted after the
-        requests to fill it.
+        Return None if there is no such index or some users are still to be indexed. The index is read before the
+        requests, because the feed records an index only after the requests to fill it.
         """
         from engine.predicate.workspace_set import indexed_shape
 
@@ -100,16 +100,16 @@ class Machinery(Core):
 
     @cached_property
     def cached_users(self) -> CachedUsers | None:
-        """The user cache; None where there is none."""
+        """The user cache; None without one."""
         return self.stores.cached_users(self.catalogues)
 
     def _lists(self, workspace: str) -> Lists:
-        """The lists of a workspace."""
+        """Return the lists of a workspace."""
         return self.stores.lists(self.book.catalogue(workspace))
 
     @cached_property
     def deciding(self) -> Deciding:
-        """Evaluates looks and records decisions."""
+        """Evaluates users and records decisions."""
         from engine.pipeline.deciding import Deciding
 
         return Deciding(self.stores.campaigns, self.stores.events, self.stores.enrolments, self.stores.users)
@@ -129,7 +129,7 @@ class Machinery(Core):
 
     @cached_property
     def registry(self) -> Registry:
-        """Which campaigns a change concerns."""
+        """Finds the campaigns that a change concerns."""
         from engine.pipeline.registry import Registry
         from engine.pipeline.roster import Roster
 
@@ -137,7 +137,7 @@ class Machinery(Core):
 
     @cached_property
     def looking(self) -> Looking:
-        """Looks at users who changed."""
+        """Re-evaluates users who changed."""
         from engine.pipeline.looking import Looking
 
         s = self.stores
@@ -191,16 +191,16 @@ class Machinery(Core):
         )
 
     def _make_index(self) -> None:
-        """Bring the users' index into being where it is missing."""
+        """Create the users' index if it is missing."""
         from engine.stores.migrate import migrate_search
 
         if self.stores.user_index is not None:
             migrate_search(self.stores.user_index)
 
     def _reindex(self, workspace: str) -> list[str]:
-        """Keep requests to index every user of a workspace, in ranges of some thousand; gives their ids.
+        """Store requests to index every user of a workspace, in ranges of some thousand; return their ids.
 
-        They take the place of those for single users that were kept before, while Elasticsearch was away.
+        They replace requests for single users that were stored while Elasticsearch was away.
         """
         from engine.domain.keys import cut
         from engine.stores.index_requests import IndexRequest
@@ -213,7 +213,7 @@ class Machinery(Core):
         return made
 
     def _derive(self, workspace: str) -> list[str]:
-        """Keep requests to derive every user of a workspace, in ranges of some thousand; gives their ids."""
+        """Store requests to derive every user of a workspace, in ranges of some thousand; return their ids."""
         from engine.domain.keys import cut
         from engine.stores.index_requests import IndexRequest
 
@@ -222,12 +222,12 @@ class Machinery(Core):
         return self.stores.index_requests.add(ranges)
 
     def _ask_index(self, requests: Sequence[IndexRequest]) -> None:
-        """Keep requests to be indexed, and ring for them; the clock rings again for what was not heard."""
+        """Store index requests and enqueue them; the clock enqueues those again that no worker has received."""
         self.messenger().index(self.stores.index_requests.add(requests))
 
     @cached_property
     def finishing(self) -> Finishing:
-        """Decides runs, finishes campaigns."""
+        """Decides runs and finishes campaigns."""
         from engine.pipeline.finishing import Finishing
 
         s = self.stores
@@ -245,7 +245,7 @@ class Machinery(Core):
 
     @cached_property
     def converting(self) -> Converting:
-        """Tells until when campaigns that have ended count conversions."""
+        """Tells until when ended campaigns count conversions."""
         from engine.pipeline.converting import Converting
 
         s = self.stores
@@ -262,7 +262,7 @@ class Machinery(Core):
 
     @cached_property
     def run_attempts(self) -> RunAttempts:
-        """Plans and closes runs, and notes what fails."""
+        """Plans and closes runs, and records failures."""
         from engine.pipeline.run_attempts import RunAttempts
 
         s = self.stores
@@ -270,7 +270,7 @@ class Machinery(Core):
 
     @cached_property
     def reconciling(self) -> Reconciling:
-        """Frees leases that ran out."""
+        """Recovers expired leases."""
         from engine.pipeline.reconciling import Reconciling
 
         s, lease = self.stores, self.settings.engine.lease
@@ -287,7 +287,7 @@ class Machinery(Core):
 
     @cached_property
     def worker(self) -> SliceWorker:
-        """Works on slices under leases."""
+        """Runs slices under leases."""
         from engine.pipeline.working import SliceWorker
 
         return SliceWorker(
@@ -382,18 +382,18 @@ class Machinery(Core):
         )
 
     def finish_deliveries(self) -> None:
-        """Let everything that this process has on its way come to its end, as far as there is time; safe twice."""
+        """Finish all deliveries of this process that are in progress, as far as time allows; safe to repeat."""
         if "delivering" in self.__dict__:
             self.delivering.close()
 
     def close(self) -> None:
-        """Let go of threads and connections; safe twice."""
+        """Stop threads and close connections; safe to repeat."""
         self.finish_deliveries()
         super().close()
 
     @cached_property
     def dispatching(self) -> Dispatching:
-        """Rings slices in their lanes."""
+        """Enqueues slices in their lanes."""
         from engine.pipeline.dispatching import Dispatching
 
         again = self.settings.engine.ring_again
@@ -442,7 +442,7 @@ class Machinery(Core):
 
     @cached_property
     def owed_evaluations(self) -> OwedEvaluations:
-        """Plans what commands made necessary."""
+        """Plans the evaluations that commands require."""
         from engine.pipeline.owed_evaluations import OwedEvaluations
 
         return OwedEvaluations(self.roster, self.stores.runs, self.stores.slices, self.planning, self.finishing)

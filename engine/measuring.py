@@ -1,14 +1,14 @@
-"""Named queries, measured while they run: how often, how long at each quantile, and the worst with its campaign.
+"""Measure named queries while they run: how often, how long at each quantile, and the worst with its campaign.
 
     with working_on(campaign.uid, campaign.name):
         with measured("cache.read") as call:
             rows = ...
             call.documents = len(rows)
 
-A store's methods are measured by their names (`@named_queries("users")` makes `users.read_range` and its kind), so a
-query cannot be forgotten. The figures of a process are in `MEASUREMENTS`; whoever keeps them takes a `Figure` of each.
-Durations are kept in an HDR histogram: two significant digits at every scale, mergeable between processes, never an
-average alone (`docs/decisions/0008-named-queries-are-measured-where-they-are-called.md`).
+A store's methods are measured by their names (`@named_queries("users")` gives `users.read_range` and so on), so no
+query is forgotten. `MEASUREMENTS` holds the measurements of a process; code that stores them takes a `Figure` of each
+query. Durations are kept in an HDR histogram: two significant digits at every scale, mergeable between processes, never
+only an average (`docs/decisions/0008-named-queries-are-measured-where-they-are-called.md`).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from engine.batching import Evidence
 from engine.clock import Instant, SystemClock
 
 LONGEST: Final = 3_600_000_000
-"""The largest duration that is told apart, in microseconds: an hour. Drivers give up after half a minute."""
+"""The largest duration that is distinguished, in microseconds: an hour. Drivers give up after half a minute."""
 
 DIGITS: Final = 2
-"""Significant digits of a duration that are kept: within 1 %, in some hundred bytes a query."""
+"""Significant digits kept of a duration: within 1 %, in some hundred bytes a query."""
 
 _BITS: Final = 8
-"""Bits of a duration that are told apart while counting: finer than two digits, and 3 us cheaper than the histogram."""
+"""Bits kept of a duration while counting: finer than two digits, and 3 us cheaper than the histogram."""
 
 Kind = TypeVar("Kind", bound=type)
 
@@ -57,7 +57,7 @@ _WORK: Final[ContextVar[Work | None]] = ContextVar("work", default=None)
 
 @contextmanager
 def working_on(uid: str, name: str) -> Iterator[None]:
-    """Whatever is asked of a store inside is asked for this campaign (a thread that it starts must be told again)."""
+    """Attribute all store calls in this block to a campaign. A thread started inside needs its own call."""
     before = _WORK.set(Work(uid, name))
     try:
         yield
@@ -67,7 +67,7 @@ def working_on(uid: str, name: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Worst:
-    """The longest call: seconds, the documents it gave, system time of its end, and the campaign it was for."""
+    """The longest call: seconds, documents returned, system time of its end, and its campaign."""
 
     seconds: float
     documents: int
@@ -78,7 +78,7 @@ class Worst:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What was measured of one query: calls, how many of them raised, documents, the worst, and the durations.
+    """The measurements of one query: calls, how many of them raised, documents, the worst, and the durations.
 
     `durations` is an encoded HDR histogram of microseconds (its own compressed format, version 2).
     """
@@ -93,10 +93,10 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """What one process measured from `began` to `until` (system time).
+    """The measurements of one process from `began` to `until` (system time).
 
-    `id` names process and stretch (`host:pid:random/0000`), `process` its type (`fast`); `tuned` is what its batch
-    tuner knows of each query.
+    `id` names process and stretch (`host:pid:random/0000`), `process` is the process type (`fast`), and `tuned` is the
+    evidence of its batch tuner for each query.
     """
 
     id: str
@@ -108,12 +108,12 @@ class Stretch:
 
     @property
     def writer(self) -> str:
-        """The process that wrote it (`host:pid:random`)."""
+        """The process that wrote the stretch (`host:pid:random`)."""
         return self.id.rpartition("/")[0]
 
 
 class _Query:
-    """One query of this process, under the lock of its measurements."""
+    """One query of this process, protected by the lock of its measurements."""
 
     __slots__ = ("calls", "documents", "durations", "failed", "worst")
 
@@ -130,7 +130,7 @@ class _Query:
 
 
 class Measurements:
-    """The figures of one process since they were last begun anew; threads may share it."""
+    """The measurements of one process since the last reset; threads may share it."""
 
     def __init__(self) -> None:
         self._queries: dict[str, _Query] = {}
@@ -139,11 +139,11 @@ class Measurements:
 
     @property
     def calls(self) -> int:
-        """How many calls were measured so far, those before a new beginning too: whether anything is new."""
+        """The number of calls measured so far, including those before a reset; it shows whether anything is new."""
         return self._calls
 
     def record(self, name: str, seconds: float, documents: int, *, failed: bool = False) -> None:
-        """Note one call of the query `name`; some 2 us."""
+        """Record one call of the query `name`; takes about 2 us."""
         micros = min(max(1, int(seconds * 1e6)), LONGEST)
         spare = max(0, micros.bit_length() - _BITS)
         micros = micros >> spare << spare
@@ -167,7 +167,7 @@ class Measurements:
                 )
 
     def figures(self, *, anew: bool = False) -> list[Figure]:
-        """The figures by name; with `anew` what comes after is counted from nothing."""
+        """Return the figures by name; with `anew`, reset all counts."""
         with self._lock:
             queries = self._queries
             if anew:
@@ -176,16 +176,16 @@ class Measurements:
 
 
 MEASUREMENTS: Final = Measurements()
-"""Those of this process."""
+"""The measurements of this process."""
 
 
 def new_process_id() -> str:
-    """A name of this process that no other one has had: host, process id, and chance."""
+    """Return a unique name of this process: host, process id, and a random part."""
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 class measured:  # noqa: N801 - reads as a verb where it is used
-    """Measures the block as one call of the query `name`; the block may say how many `documents` it got."""
+    """Measures the block as one call of the query `name`; the block may set the number of `documents` it got."""
 
     __slots__ = ("_began", "_name", "documents")
 
@@ -204,9 +204,9 @@ class measured:  # noqa: N801 - reads as a verb where it is used
 
 
 def named_queries(prefix: str, *, apart: Collection[str] = ()) -> Callable[[Kind], Kind]:
-    """Measure every public method of a store as the query `prefix.method`, but for those that are generators.
+    """Measure every public method of a store as the query `prefix.method`, except generators.
 
-    `apart` are methods that measure their own parts by name.
+    `apart` names methods that measure their own parts by name.
     """
 
     def decorate(store: Kind) -> Kind:
@@ -221,9 +221,9 @@ def named_queries(prefix: str, *, apart: Collection[str] = ()) -> Callable[[Kind
 
 
 def documents_of(answer: object) -> int:
-    """How many documents an answer holds: the length of a list, set or mapping by key, 1 for one thing, 0 for a number.
+    """Count the documents in an answer: the length of a list, set or mapping by key, 0 for a number or None, else 1.
 
-    A mapping with an `_id` is a document itself.
+    A mapping with an `_id` is itself a document.
     """
     if isinstance(answer, list | set | frozenset):
         return len(answer)
@@ -240,7 +240,7 @@ def _measuring(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         began = perf_counter()
         try:
             answer = method(*args, **kwargs)
-        except BaseException:  # a call that was interrupted (a time limit, a stop) has taken its time too
+        except BaseException:  # an interrupted call (a time limit, a stop) has taken its time too
             record(name, perf_counter() - began, 0, failed=True)
             raise
         record(name, perf_counter() - began, documents_of(answer))

@@ -1,8 +1,8 @@
-"""Which access path finds the candidates of a pass at the least cost. Pure: facts and measured rates in, estimates out.
+"""Find the cheapest access path to the candidates of a pass. Pure: facts and measured rates in, estimates out.
 
-A path's time is what it reads over the rate at which it was last measured to read, and what it finds over the rate at
-which users enter; the second part is the same for all of them. The first rates were measured on 2 shared cores in
-November 2026 (`docs/architecture.md`); every run that ends corrects them.
+A path's time has two parts: the users it reads divided by its last measured read rate, and the users it finds divided
+by the rate at which users enter. The second part is the same for all paths. The first rates were measured on 2 shared
+cores in November 2026 (`docs/architecture.md`); every run that ends corrects them.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ FIRST_RATES: Final[Mapping[AccessPath, float]] = MappingProxyType(
 """Users read per second by one worker, before anything was measured."""
 
 LOAD_RATE: Final = 40_000.0
-"""Users per second that a cold cache is loaded with: a range scan, and a write of what it found."""
+"""Users per second at which a cold cache is loaded: a range scan, and a write of what it found."""
 
 SIEVE_RATE: Final = 400_000.0
-"""Users per second that MongoDB goes through by itself, to give those who match in the order of their keys: what it
-does with an index on a field too, as soon as one batch does not hold them all (200,000 took 0.5 s)."""
+"""Users per second that MongoDB itself examines to return matching users in key order. It does this even with an index
+on a field, once one batch does not hold all matches (200,000 took 0.5 s)."""
 
 ENTER_RATE: Final = 30_000.0
 """Users per second who enter, with their first message chosen, durably."""
@@ -40,26 +40,26 @@ SEND_RATE: Final = 2_000.0
 """Messages per second of one thread over SMTP, before anything was measured."""
 
 START: Final[Mapping[AccessPath, float]] = MappingProxyType({AccessPath.ELASTIC: 0.02, AccessPath.CACHE: 0.005})
-"""Seconds that a path takes before its first user: a refresh and a search, a look at the layout."""
+"""Seconds that a path takes before its first user: a refresh and a search, or a read of the layout."""
 
 WEIGHT: Final = 0.3
 """Weight of the newest measurement in a rate."""
 
 FEWEST_READ: Final = 2_000
 FEWEST_SENT: Final = 200
-"""Users that a run must have read, and messages that a slice must have sent, before its rate says anything."""
+"""Users that a run must have read, and messages that a slice must have sent, before its rate counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What was measured, all by one worker: users read per second by path, users entered, messages sent per second."""
+    """Rates of one worker: users read per second by path, users entered and messages sent per second."""
 
     read: Mapping[AccessPath, float] = field(default_factory=lambda: FIRST_RATES)
     enter: float = ENTER_RATE
     send: float = SEND_RATE
 
     def after(self, path: AccessPath, users: int, took: timedelta) -> Rates:
-        """The rates after a run that read so many users in so much time of its workers."""
+        """Return the rates after a run that read so many users in so much worker time."""
         if users < FEWEST_READ or not took:
             return self
         now = users / took.total_seconds()
@@ -67,7 +67,7 @@ class Rates:
         return replace(self, read={**self.read, path: (1 - WEIGHT) * before + WEIGHT * now})
 
     def sent(self, messages: int, took: timedelta) -> Rates:
-        """The rates after a worker has sent so many messages in so much time."""
+        """Return the rates after a worker has sent so many messages in so much time."""
         if messages < FEWEST_SENT or not took:
             return self
         return replace(self, send=(1 - WEIGHT) * self.send + WEIGHT * messages / took.total_seconds())
@@ -75,11 +75,12 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What is known before a path is chosen.
+    """The facts that are known before a path is chosen.
 
-    `users` are those of the workspace, `matches` those who may enter (None: nobody counted). `reads` gives for each
-    path that could be taken how many users it would read; `impossible` gives for the others why they cannot. `warm` is
-    the share of the cache that is loaded. `batch` is how many users are read at once.
+    `users` is the number of users of the workspace, and `matches` the number of users who may enter (None: not
+    counted). `reads` gives for each possible path how many users it would read; `impossible` gives for the other paths
+    why they are not possible. `warm` is the share of the cache that is loaded. `batch` is how many users are read at
+    once.
     """
 
     users: int
@@ -92,7 +93,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """One path: the users it reads, its seconds on one worker, its MongoDB operations; or why it cannot be taken."""
+    """One path: the users it reads, its seconds on one worker, its MongoDB operations; or why it is not possible."""
 
     path: AccessPath
     users: int = 0
@@ -102,12 +103,12 @@ class Estimate:
 
     @property
     def possible(self) -> bool:
-        """Whether it can be taken."""
+        """Whether the path can be used."""
         return not self.reason
 
 
 def estimates(facts: Choice, rates: Rates) -> tuple[Estimate, ...]:
-    """Every path with its estimate, the quickest first; those that cannot be taken last."""
+    """Return every path with its estimate, the quickest first; impossible paths come last."""
     told = [_estimate(path, facts, rates) for path in AccessPath if path in facts.reads]
     told.sort(key=lambda one: (one.seconds, list(AccessPath).index(one.path)))
     refused = [Estimate(path, reason=facts.impossible[path]) for path in AccessPath if path in facts.impossible]
@@ -130,9 +131,9 @@ def _estimate(path: AccessPath, facts: Choice, rates: Rates) -> Estimate:
 
 
 def pieces(estimate: Estimate, slice_users: int, in_flight: int) -> int:
-    """Into how many slices the chosen path is cut: by its time, and enough for all who may work on them.
+    """Return the number of slices for the chosen path: by its time, and enough for all workers that may share it.
 
-    A path that reads MongoDB has no more than the policy's `slice_users` in a slice; the cached scan is much faster.
+    On a path that reads MongoDB, a slice has at most the policy's `slice_users`; the cached scan is much faster.
     """
     full = -(-estimate.users // slice_users)
     by_time = -(-int(estimate.seconds * 1_000) // SLICE_MS)
@@ -140,12 +141,12 @@ def pieces(estimate: Estimate, slice_users: int, in_flight: int) -> int:
 
 
 SLICE_MS: Final = 750
-"""Milliseconds of work in one slice on an idle machine: a small campaign beside a large one waits for one to end."""
+"""Milliseconds of work in one slice on an idle machine: a small campaign beside a large one waits for one slice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """How many workers a launch needs to be done by a moment, and when it would be done with those there are."""
+    """How many workers a launch needs to finish in time, and how long it takes with the existing ones."""
 
     workers: int
     with_those: timedelta
@@ -153,7 +154,7 @@ class Capacity:
 
 
 def capacity(seconds: float, within: timedelta, workers: int) -> Capacity:
-    """The workers for `seconds` of work of one worker `within` a time, where there are `workers`."""
+    """Return the workers needed to do `seconds` of one worker's work `within` a time, given `workers` existing ones."""
     needed = max(1, -(-int(seconds * 1_000) // max(1, int(within.total_seconds() * 1_000))))
     there = max(1, workers)
     return Capacity(needed, timedelta(seconds=seconds / there), there)

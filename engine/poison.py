@@ -1,8 +1,9 @@
-"""The poison rule: who killed a worker is found without killing the innocent. Pure.
+"""The poison rule: find the user whose data kills workers without ending the enrolments of innocent users. Pure.
 
-A claim that died before a checkpoint makes its slice a suspect, which goes to a lane of one process and one thread:
-whoever dies there died of its own slice. Only deaths there count. After two the slice is halved; a slice of one user is
-buried after three, a lease apart. A crash storm (a bad deploy, a full disk) therefore never ends anybody's stay.
+A claim that died before a checkpoint makes its slice a suspect. Suspects go to a lane of one process and one thread, so
+a process that dies there died of its own slice. Only deaths there count. After two deaths the slice is halved; a slice
+of one user is buried after three, a lease apart. A crash storm (a bad deploy, a full disk) therefore never ends
+anybody's enrolment.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from typing import Final, TypeAlias
 DEATHS_TO_HALVE: Final = 2
 DEATHS_TO_BURY: Final = 3
 ERRORS_TO_SUSPECT: Final = 3
-"""Claims in a row that raised at the same cursor: a bug that one user's data brings out."""
+"""Consecutive claims that raised at the same cursor: the sign of a bug that one user's data triggers."""
 
 LONGEST_BACKOFF: Final = timedelta(seconds=60)
 
 LONGEST_REST: Final = timedelta(seconds=15)
-"""The longest back-off of what is refused for a reason that a person mends: it goes on soon afterwards."""
+"""The longest back-off of work refused for a reason that a person corrects: it continues soon afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """To be claimed again, after `after`, with this record."""
+    """The slice is to be claimed again, after `after`, with this record."""
 
     suspect: bool
     deaths: int
@@ -34,19 +35,19 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Halve:
-    """Cut what is left into two slices."""
+    """The rest of the slice is cut into two slices."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bury:
-    """Its one user's stay ends `failed(poison)`, and the slice is dead."""
+    """The enrolment of the slice's one user ends as `failed(poison)`, and the slice is dead."""
 
 
 Verdict: TypeAlias = Again | Halve | Bury
 
 
 def after_death(*, suspect: bool, deaths: int, errors: int, progressed: bool, users: int, lease: timedelta) -> Verdict:
-    """What becomes of a slice whose holder died; `users` are those left in it, `progressed` since its last claim."""
+    """Return the verdict for a slice whose holder died; `users` are left, `progressed` is since its last claim."""
     if progressed:
         return Again(suspect=suspect, deaths=0, errors=0, after=None)
     if not suspect:
@@ -55,7 +56,7 @@ def after_death(*, suspect: bool, deaths: int, errors: int, progressed: bool, us
 
 
 def after_error(*, suspect: bool, deaths: int, errors: int, users: int, lease: timedelta) -> Verdict:
-    """What becomes of a slice whose work raised: back-off first, then the way of the suspects."""
+    """Return the verdict for a slice whose work raised: first back-off, then treatment as a suspect."""
     if suspect:
         return _counted(deaths + 1, errors + 1, users, lease)
     backoff = min(LONGEST_BACKOFF, timedelta(seconds=2**errors))
@@ -63,9 +64,9 @@ def after_error(*, suspect: bool, deaths: int, errors: int, users: int, lease: t
 
 
 def after_refusal(*, suspect: bool, deaths: int, errors: int) -> Again:
-    """What becomes of a slice whose work was refused whoever its users are (a file, a disk, a right): back-off alone.
+    """Return the verdict for a slice refused for all users (a file, a disk, a right): only back-off.
 
-    Its users are not to blame: it does not become a suspect, is never halved, and nobody's stay ends.
+    Its users are not to blame: it does not become a suspect, is never halved, and nobody's enrolment ends.
     """
     backoff = min(LONGEST_REST, timedelta(seconds=2 ** min(errors, 10)))
     return Again(suspect=suspect, deaths=deaths, errors=errors + 1, after=backoff)

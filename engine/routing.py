@@ -1,7 +1,7 @@
-"""Which lane a slice travels in: a pure function of the policies and a few facts of its campaign.
+"""Choose the lane of a slice: a pure function of the policies and a few facts of its campaign.
 
-Asked when a slice is rung and again when a worker picks it up, so that an edit of the policies moves what is already
-queued. Only lanes that the policies hold can come out: a typo cannot fill a queue that nobody serves.
+The engine asks when it enqueues a slice, and again when a worker receives it, so that an edit of the policies moves
+slices that are already queued. Only lanes of the policies can result: a typo cannot fill a queue that nobody serves.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ SUSPECT = "suspect"
 
 
 def route(policies: PolicySet, facts: CampaignFacts, *, suspect: bool, kind: LaneKind) -> str:
-    """The lane of a slice of this campaign.
+    """Return the lane of a slice of this campaign.
 
-    A suspect goes to its own lane whatever the profile says, so that whoever dies there died of its own slice. A slice
-    that delivers takes the profile's `deliver_lane`. One that decides takes `slow_lane` when the audience needs the
-    events of a window or was measured to be slow, else `lane`. Raises `ValueError` for the engine's own messages, which
-    are no slices.
+    A suspect goes to its own lane whatever the profile says, so that a process that dies there died of its own slice. A
+    delivering slice takes the profile's `deliver_lane`. A deciding slice takes `slow_lane` if the audience needs the
+    events of a window or was measured to be slow, otherwise `lane`. Raises `ValueError` for the engine's own messages,
+    which are not slices.
     """
     if kind is LaneKind.INTERNAL:
         raise ValueError("only slices are routed: the engine's own messages keep to their lanes")

@@ -1,4 +1,4 @@
-"""Reads the addresses of services before their drivers do: what is wrong is said without a piece of the password."""
+"""Check service addresses before their drivers read them, so that no error reveals a part of the password."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ MONGO: Final = ("mongodb", "mongodb+srv")
 REDIS: Final = ("redis", "rediss", "unix")
 SEARCH: Final = ("http", "https")
 SEARCH_PORTS: Final = {"http": 9200, "https": 443}
-"""The ports of a search address that names none: Elasticsearch's own, and that of its hosted services."""
+"""The ports of a search address without one: Elasticsearch's own, and that of its hosted services."""
 
 REDIS_OPTIONS: Final = frozenset({
     "db", "username", "password", "client_name", "max_connections", "health_check_interval", "socket_timeout",
     "socket_connect_timeout", "socket_keepalive", "ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_certfile",
     "ssl_keyfile", "ssl_password", "ssl_cert_reqs", "ssl_check_hostname", "ssl_min_version", "ssl_ciphers",
 })  # fmt: skip
-"""What a Redis address may say behind its `?`. Its word wins over the engine's own, so what the engine relies on (bytes
-as answers, no retries, which protocol) is not for an address to say."""
+"""Options that a Redis address may have after its `?`. They override the engine's own. An address may therefore not set
+what the engine relies on (bytes as answers, no retries, the protocol version)."""
 
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]/?#@:\s]+)(?::(\d{1,5}))?")
 _BAD_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -27,9 +27,9 @@ _ESCAPE: Final = "percent-encode it: % is %25, / is %2F, @ is %40, : is %3A, ? i
 
 
 def require_readable(setting: str, url: str, schemes: tuple[str, ...]) -> None:
-    """Check an address that `setting` gives.
+    """Check the address in `setting`.
 
-    Raises `WrongCall` that never quotes the address: where it cannot be read, nobody knows which part is secret.
+    Raises `WrongCall` without ever quoting the address: if it cannot be read, nobody knows which part is secret.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.lower() not in schemes:
@@ -54,7 +54,7 @@ def require_readable(setting: str, url: str, schemes: tuple[str, ...]) -> None:
 
 
 def _require_escaped(setting: str, credentials: str, *, colons: bool) -> None:
-    """A user and a password must not hold what divides an address; `colons` are read within a Redis password."""
+    """Refuse separators of an address in user or password; a Redis password may contain `colons`."""
     bad = any(character in credentials for character in "/?#[]@ ") or _BAD_PERCENT.search(credentials)
     if bad or (not colons and credentials.count(":") > 1):
         raise WrongCall(
@@ -64,22 +64,22 @@ def _require_escaped(setting: str, credentials: str, *, colons: bool) -> None:
 
 
 def _require_known_options(setting: str, options: str) -> None:
-    """A driver tells of an option that it does not know only when it connects, and of some not at all."""
+    """Refuse unknown options: a driver reports some of them only when it connects, and others never."""
     if "@" in options:
-        return  # an unescaped password, which is told below
+        return  # an unescaped password, which the caller reports
     if any(name.partition("=")[0] not in REDIS_OPTIONS for name in options.split("&") if name):
         remedy = f"use some of {', '.join(sorted(REDIS_OPTIONS))}"
         raise WrongCall(f"{setting} cannot be read: it has an option that the engine does not take", remedy=remedy)
 
 
 def _hosts_are_readable(text: str) -> bool:
-    """Whether `text` is one host or several, each with a port that exists or none."""
+    """Whether `text` is one host or several, each with a valid port or none."""
     found = [_HOST.fullmatch(one) for one in text.split(",")]
     return all(one is not None and (one[2] is None or 0 < int(one[2]) < 65_536) for one in found)
 
 
 def search_address(setting: str, url: str) -> str:
-    """A search address with its port, which the client asks for. Raises `WrongCall`."""
+    """Return a search address with its port, which the client requires. Raises `WrongCall`."""
     require_readable(setting, url, SEARCH)
     scheme, _, rest = url.partition("://")
     authority, slash, path = rest.partition("/")

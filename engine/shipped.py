@@ -1,6 +1,6 @@
 """The files that come with the engine: the Procfile, `policies/`, `conf/` and the example of `tidegate init`.
 
-In a checkout they stand at its top; a wheel has them in `engine/shipped_files` (`pyproject.toml` maps them).
+A checkout has them at its top; a wheel has them in `engine/shipped_files` (`pyproject.toml` maps them).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ START: Final = "examples/start"
 
 
 def shipped(name: str) -> Traversable:
-    """A file or folder that comes with the engine, e.g. `conf/index-templates/users.json`; it may be missing."""
+    """Return a file or folder that comes with the engine, e.g. `conf/index-templates/users.json`; it may be missing."""
     packed = files("engine") / "shipped_files"
     place: Traversable = packed if packed.is_dir() else Path(__file__).resolve().parents[1]
     for part in name.split("/"):
@@ -25,7 +25,7 @@ def shipped(name: str) -> Traversable:
 
 
 def shipped_files(name: str) -> Iterator[tuple[str, Traversable]]:
-    """Every file of a shipped folder, or the file itself, in order of names: its path below `name`, and itself."""
+    """Yield every file of a shipped folder, or the file itself, by name: its path below `name`, and the file."""
     place = shipped(name)
     if place.is_file():
         yield "", place

@@ -1,10 +1,8 @@
-"""The tags of templates beside Liquid's own: a body in a layout, and blocks of a layout that a body fills.
+"""Template tags besides Liquid's own: a body in a layout, and blocks of a layout that a body fills.
 
-```
-{% layout 'base', colour: 'red' %}{% block title %}News{% endblock %}<p>The body</p>
-```
-The layout prints the body as `{{ content }}` (or `{{ content_for_layout }}`), and what stands in its own
-`{% block title %}...{% endblock %}` where the body has no block of that name.
+``` {% layout 'base', colour: 'red' %}{% block title %}News{% endblock %}<p>The body</p> ``` The layout prints the body
+as `{{ content }}` (or `{{ content_for_layout }}`). If the body has no block of a name, the layout prints the content of
+its own `{% block title %}...{% endblock %}`.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ _STATE: Final = "layout"
 
 
 class _State:
-    """What a rendering knows of its layouts: blocks that are filled, and how many bodies are being filled in."""
+    """The state of one rendering: the filled blocks, and how many bodies are currently being rendered."""
 
     def __init__(self) -> None:
         self.blocks: dict[str, str] = {}
@@ -43,7 +41,7 @@ def _state(context: RenderContext) -> _State:
 
 
 class LayoutNode(Node):
-    """A body and the name of the layout that it stands in."""
+    """A body and the name of its layout."""
 
     __slots__ = ("args", "body", "name")
 
@@ -73,13 +71,13 @@ class LayoutNode(Node):
         return 1
 
     def children(self, static_context: RenderContext, *, include_partials: bool = True) -> Iterable[Node]:
-        """The body's nodes, and those of the layout."""
+        """Yield the body's nodes, and those of the layout."""
         yield from self.body.nodes
         if include_partials:
             yield _Frame(self, static_context.env)
 
     def expressions(self) -> Iterable[Expression]:
-        """What is given to the layout."""
+        """Yield the values that the tag passes to the layout."""
         yield from (argument.value for argument in self.args)
 
 
@@ -94,17 +92,17 @@ class _Frame(Node):
         self._env = env
 
     def render_to_output(self, context: RenderContext, buffer: TextIO) -> int:  # noqa: ARG002 - never rendered
-        """Nothing: `LayoutNode` renders the layout."""
+        """Render nothing, because `LayoutNode` renders the layout."""
         return 0
 
     def children(self, static_context: RenderContext, *, include_partials: bool = True) -> Iterable[Node]:
-        """The layout's nodes."""
+        """Yield the layout's nodes."""
         if include_partials:
             name = self._layout.name.value
             yield from self._env.get_template(name, context=static_context, tag="layout").nodes
 
     def partial_scope(self) -> Partial:
-        """The names that the layout has beside the body's."""
+        """Return the names that the layout has besides the body's."""
         token = self._layout.token
         names = [*CONTENT, *(argument.name for argument in self._layout.args)]
         scope = [Identifier(name, token=token) for name in names]
@@ -112,13 +110,13 @@ class _Frame(Node):
 
 
 class LayoutTag(Tag):
-    """`{% layout 'NAME' %}`: what follows is the body."""
+    """`{% layout 'NAME' %}`: the text after it is the body."""
 
     name = "layout"
     block = False
 
     def parse(self, stream: TokenStream) -> Node:
-        """Read the tag and everything behind it."""
+        """Read the tag and everything after it."""
         token = stream.eat(TOKEN_TAG)
         tokens = stream.into_inner(tag=token, eat=False)
         name = parse_primitive(self.env, tokens)
@@ -130,7 +128,7 @@ class LayoutTag(Tag):
 
 
 class BlockTagNode(Node):
-    """A part of a layout that a body may fill, or (in a body) what fills it."""
+    """A part of a layout that a body may fill, or (in a body) the content that fills it."""
 
     __slots__ = ("body", "name")
 
@@ -141,7 +139,7 @@ class BlockTagNode(Node):
         self.blank = False
 
     def render_to_output(self, context: RenderContext, buffer: TextIO) -> int:
-        """In a body keep what it prints for the layout; in a layout print what was kept, else its own."""
+        """In a body, keep the block's output for the layout; in a layout, print the kept output or its own."""
         state = _state(context)
         if state.filling:
             inner = context.get_buffer(buffer)
@@ -161,7 +159,7 @@ class BlockTagNode(Node):
         *,
         include_partials: bool = True,  # noqa: ARG002 - the library's signature
     ) -> Iterable[Node]:
-        """What stands in it."""
+        """Return the nodes inside the block."""
         return self.body.nodes
 
 
@@ -172,7 +170,7 @@ class BlockTag(Tag):
     end = "endblock"
 
     def parse(self, stream: TokenStream) -> Node:
-        """Read the tag, what stands in it, and its end."""
+        """Read the tag, its content, and its end."""
         token = stream.eat(TOKEN_TAG)
         tokens = stream.into_inner(tag=token)
         name = parse_name(self.env, tokens)

@@ -1,6 +1,6 @@
-"""Pydantic models over YAML with places: each mistake becomes a `Fault` with its line, column and a way out.
+"""Pydantic models over YAML with positions: each mistake becomes a `Fault` with its line, column and a suggestion.
 
-The texts are made from the models, so they cannot drift from what is checked. `validate` is the one door.
+The error texts are built from the models, so they always match what is checked. `validate` is the only entry point.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _THOUSANDS: Final = {"k": 1_000, "m": 1_000_000}
 
 
 def validate(model: type[M], node: Node, *, empty: bool = True) -> M:
-    """The model read from `node`; `empty` tells whether a key may have no value, as settings may.
+    """Read the model from `node`; `empty` says whether a key may lack a value, as in settings.
 
     Raises `InvalidSource` with one `Fault` for each mistake.
     """
@@ -42,7 +42,7 @@ def validate(model: type[M], node: Node, *, empty: bool = True) -> M:
 
 
 def _empty(node: Node, path: Steps) -> Iterator[Fault]:
-    """Keys that stand there without a value: a reader could take them for anything."""
+    """Yield a fault for each key without a value, because a reader could take it for anything."""
     if node.value is None:
         yield Fault(node.mark, dotted(path), "has no value", "write one, or remove the key")
     for key, value in (node.value if isinstance(node.value, dict) else {}).items():
@@ -52,19 +52,19 @@ def _empty(node: Node, path: Steps) -> Iterator[Fault]:
 
 
 def faults_of(error: ValidationError, model: type[BaseModel], node: Node) -> list[Fault]:
-    """What pydantic found wrong with values that stand in `node`, each with its place."""
+    """Return pydantic's errors about values in `node`, each with its position."""
     details = error.errors(include_url=False)
     told = [detail for detail in details if detail["type"] != "too_short" or not _below(detail["loc"], details)]
     return [_fault(model, node, detail) for detail in told]
 
 
 def _below(steps: tuple[str | int, ...], details: list[ErrorDetails]) -> bool:
-    """Whether a part of the value at `steps` is wrong itself: pydantic then counts only the parts that are right."""
+    """Whether a part of the value at `steps` is itself wrong: pydantic then counts only the valid parts."""
     return any(len(other["loc"]) > len(steps) and other["loc"][: len(steps)] == steps for other in details)
 
 
 def fault(node: Node, path: Steps, problem: str, suggestion: str = "") -> Fault:
-    """A fault of the value at `path` below `node` (of the deepest value on the way, where it is missing)."""
+    """Return a fault of the value at `path` below `node`, or of the deepest existing value on the way to it."""
     return Fault(node.find(*path).mark, dotted(path), problem, suggestion)
 
 
@@ -87,7 +87,7 @@ def _fault(model: type[BaseModel], node: Node, detail: ErrorDetails) -> Fault:
 
 
 def _real(node: Node, steps: tuple[str | int, ...], *, missing: bool) -> Steps:
-    """The steps of a pydantic location that are steps of the document (it also names validators and keys)."""
+    """Return those steps of a pydantic location that exist in the document (it also names validators and keys)."""
     path: list[str | int] = []
     here = node
     for step in steps:
@@ -149,7 +149,7 @@ def _whole(given: object) -> str:
 
 
 def _keys(model: type[BaseModel], path: Steps) -> list[str]:
-    """The keys that the model at `path` below `model` knows."""
+    """Return the keys that the model at `path` below `model` knows."""
     here: object = model
     for step in path:
         if isinstance(here, type) and issubclass(here, BaseModel):
@@ -164,13 +164,13 @@ def _keys(model: type[BaseModel], path: Steps) -> list[str]:
 
 
 def _bare(kind: object) -> object:
-    """`kind` without `None` beside it."""
+    """Return `kind` without an alternative `None`."""
     parts = [part for part in getattr(kind, "__args__", ()) if part is not type(None)]
     origin = getattr(kind, "__origin__", None)
     return parts[0] if origin is None and len(parts) == 1 else kind
 
 
 def _inside(kind: object) -> object:
-    """What a list or a mapping type holds."""
+    """Return the item type of a list or mapping type."""
     parts = [part for part in getattr(kind, "__args__", ()) if part is not Ellipsis]
     return parts[-1] if parts else None

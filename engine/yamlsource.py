@@ -1,8 +1,9 @@
-"""YAML with a memory: every value knows its line and column, and nothing is guessed.
+"""YAML with positions: every value knows its line and column, and ambiguous values are refused.
 
-PyYAML's own loader lets duplicate keys win silently and reads `12:30:00` as 45000, `010` as 8 and `no` as False. Here a
-document is composed, not constructed: a plain scalar is a whole number, a decimal number, `true`, `false`, `null` or a
-string, and what other YAML readers would read differently is refused with its place.
+PyYAML's own loader silently lets the last of duplicate keys win and reads `12:30:00` as 45000, `010` as 8 and `no` as
+False. This module composes a document without constructing it: a plain scalar is a whole number, a decimal number,
+`true`, `false`, `null` or a string. A scalar that other YAML readers would read differently is refused, with its
+position.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from engine.errors import Fault, InvalidSource, Mark
 Scalar: TypeAlias = str | int | float | bool | None
 Plain: TypeAlias = "Scalar | list[Plain] | dict[str, Plain]"
 Steps: TypeAlias = tuple[str | int, ...]
-"""The way to a value: keys of mappings and indexes of lists."""
+"""The path to a value: keys of mappings and indexes of lists."""
 
 LARGEST_SOURCE: Final = 1_000_000
 """Characters in one document: a policy or campaign file is a few kB, more is a mistake or an attack."""
@@ -44,15 +45,15 @@ _HINTS: Final = {
     "unexpected end of stream": "close the quotes",
     "expected <block end>": "indent the keys of a mapping alike",
 }
-"""What to do about what PyYAML complains of, by a part of its words."""
+"""Suggestions for PyYAML's errors, by a part of the error's text."""
 
 
 class _NotRead(yaml.composer.ComposerError):
-    """Valid YAML that is refused: an anchor or alias (one value at two places has no one place), or a tag."""
+    """Valid YAML that is refused: an anchor or alias (one value at two positions has no single position), or a tag."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses anchors, aliases and tags where they stand: so a small document cannot unfold into a huge one."""
+    """Refuses anchors, aliases and tags at their position, so that a small document cannot expand into a huge one."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs leave it out
@@ -65,11 +66,11 @@ class _Loader(yaml.SafeLoader):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One value of a document with its place.
+    """One value of a document with its position.
 
-    `value` is a scalar, a list of nodes, or a dict from key to node; `keys` holds the marks of a dict's keys;
-    `quoted` tells whether a string was written in quotes or as a block; `indent` is the indentation of a block whose
-    lines stand as they are (`|`), whose first line is the one below `mark`.
+    `value` is a scalar, a list of nodes, or a dict from key to node; `keys` holds the marks of a dict's keys. `quoted`
+    is True if a string was written in quotes or as a block. `indent` is the indentation of a block with literal lines
+    (`|`), whose first line is the one below `mark`.
     """
 
     mark: Mark
@@ -79,7 +80,7 @@ class Node:
     indent: int | None = None
 
     def plain(self) -> Plain:
-        """The value without its places."""
+        """Return the value without positions."""
         if isinstance(self.value, dict):
             return {key: node.plain() for key, node in self.value.items()}
         if isinstance(self.value, list):
@@ -87,7 +88,7 @@ class Node:
         return self.value
 
     def find(self, *path: str | int) -> Node:
-        """The node at `path`, or the deepest one that exists on the way to it."""
+        """Return the node at `path`, or the deepest existing one on the way to it."""
         here = self
         for step in path:
             if isinstance(here.value, dict) and step in here.value:
@@ -99,7 +100,7 @@ class Node:
         return here
 
     def key_mark(self, *path: str | int) -> Mark:
-        """The mark of the key at `path` (of the value, where the last step is not a key)."""
+        """Return the mark of the key at `path` (of the value, if the last step is not a key)."""
         parent = self.find(*path[:-1])
         return parent.keys.get(str(path[-1]), self.find(*path).mark) if path else self.mark
 
@@ -108,7 +109,7 @@ class Node:
 
 
 def dotted(path: Steps) -> str:
-    """`("batch", "candidates", 1)` as `batch.candidates[1]`."""
+    """Format `("batch", "candidates", 1)` as `batch.candidates[1]`."""
     text = ""
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
@@ -116,9 +117,9 @@ def dotted(path: Steps) -> str:
 
 
 def read(path: Path, *, name: str | None = None) -> Node:
-    """The one document of a UTF-8 file; `name` is the path that marks show.
+    """Read the one document of a UTF-8 file; `name` is the path that marks show.
 
-    Raises `InvalidSource` where it is not UTF-8, not YAML, empty, too long or ambiguous.
+    Raises `InvalidSource` if the file cannot be read, or is not UTF-8, not YAML, empty, too long or ambiguous.
     """
     shown = name or str(path)
     try:
@@ -133,7 +134,7 @@ def read(path: Path, *, name: str | None = None) -> Node:
 
 
 def parse(text: str, name: str) -> Node:
-    """The one document in `text`; `name` is the path that marks show. Raises `InvalidSource` as `read` does."""
+    """Read the one document in `text`; `name` is the path that marks show. Raises `InvalidSource` as `read` does."""
     if len(text) > LARGEST_SOURCE:
         raise InvalidSource([Fault(Mark(name, 1, 1), "", f"longer than {LARGEST_SOURCE} characters")])
     try:
@@ -145,7 +146,7 @@ def parse(text: str, name: str) -> Node:
     except yaml.MarkedYAMLError as error:
         place = error.problem_mark or error.context_mark
         if error.context_mark and re.search("stream end|end of stream", str(error.problem)):
-            place = error.context_mark  # what was never closed is found where it was opened
+            place = error.context_mark  # an unclosed structure is reported where it was opened
         mark = Mark(name, place.line + 1, place.column + 1) if place else Mark(name, 1, 1)
         problem = str(error.problem or error.context)
         if isinstance(error, _NotRead):
@@ -219,7 +220,7 @@ def _scalar(raw: yaml.Node, mark: Mark, path: Steps, faults: list[Fault]) -> Nod
 
 
 def _plainly(text: str) -> str:
-    """What the author of an ambiguous scalar may have meant, written so that there is one reading; empty if unclear."""
+    """Return what the author of an ambiguous scalar may have meant, written unambiguously; empty if unclear."""
     words = {"yes": "true", "on": "true", "y": "true", "true": "true", "null": "null", "~": "null"}
     words |= {"no": "false", "off": "false", "n": "false", "false": "false"}
     if text.lower() in words:
@@ -231,14 +232,14 @@ def _plainly(text: str) -> str:
 
 
 def _indent(raw: yaml.Node) -> int:
-    """Spaces before the first line of a block that is not empty."""
+    """Return the spaces before the first non-blank line of a block."""
     source = str(raw.start_mark.buffer or "")[raw.start_mark.pointer :].split("\n")
     lines = [line for line in source[1:] if line.strip(" \0")]
     return len(lines[0]) - len(lines[0].lstrip(" ")) if lines else 0
 
 
 def node_of(value: Plain, name: str) -> Node:
-    """A node of plain values, e.g. of a document read back from a store; all of it stands at `name`, line 1."""
+    """Build a node from plain values, e.g. of a stored document; all of it has the position `name`, line 1."""
     mark = Mark(name, 1, 1)
     if isinstance(value, dict):
         return Node(mark, {key: node_of(item, name) for key, item in value.items()}, dict.fromkeys(value, mark))

@@ -1,6 +1,6 @@
-"""What the fields of a file are made of, and how a value that does not fit is told.
+"""Field types of files, with errors for values that do not fit.
 
-Each type reads the one way of writing that the documents show, and says what to write instead of any other.
+Each type reads the one notation that the documents show; for any other, the error says what to write instead.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LONGEST_SHOWN: Final = 60
 
 
 class Misfit(ValueError):
-    """A value that a model refuses: `problem`, what to write instead, and where below the checked value it stands."""
+    """A value that a model refuses: `problem`, what to write instead, and its position below the checked value."""
 
     def __init__(self, problem: str, suggestion: str = "", at: Steps = ()) -> None:
         super().__init__(problem)
@@ -33,13 +33,13 @@ class Misfit(ValueError):
 
 
 class Model(BaseModel):
-    """The root of all models of files: frozen, and a key that it does not know is a mistake."""
+    """The base of all models of files: frozen, and an unknown key is a mistake."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 def shown(value: object) -> str:
-    """`value` as an error shows it: in double quotes where it is a text, cut where it is long."""
+    """Format `value` for an error: in double quotes if it is a text, shortened if it is long."""
     if isinstance(value, Mapping):
         return "keys and values"
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -54,7 +54,7 @@ def shown(value: object) -> str:
 
 
 def nearest(word: object, choices: Sequence[str]) -> str:
-    """`did you mean "x"?` for the choice closest to `word`, or a list of them all when none is close."""
+    """Return `did you mean "x"?` for the choice closest to `word`, or a list of all choices if none is close."""
     near = get_close_matches(str(word).lower(), [choice.lower() for choice in choices], n=1, cutoff=0.6)
     if near:
         return f'did you mean "{next(choice for choice in choices if choice.lower() == near[0])}"?'
@@ -131,7 +131,7 @@ def _check_slug(value: str) -> str:
 
 
 Whole = Annotated[int, Strict()]
-"""A whole number; `"4"`, `4.0` and `true` are none."""
+"""A whole number; not `"4"`, `4.0` or `true`."""
 Number = Annotated[float, Strict()]
 """A number, whole or not."""
 Flag = Annotated[bool, Strict()]
