@@ -1,7 +1,7 @@
-"""The Redis broker, hardened: see `docs/broker.md` for what each difference is for and which test shows it.
+"""The Redis broker, hardened: `docs/broker.md` gives the purpose of each difference to Dramatiq's and its test.
 
-Redis only rings the bell (`docs/architecture.md`), so nothing here is needed for correctness; it is needed so
-that a lost bell is rare, an outage of Redis ends with Redis, and no thread dies of one.
+Redis only carries wake-ups (`docs/architecture.md`), so correctness needs nothing of this module. The module makes lost
+wake-ups rare, lets the engine recover as soon as Redis is back, and keeps threads alive through an outage of Redis.
 """
 
 # mypy: allow-untyped-calls
@@ -32,25 +32,33 @@ from engine.clock import millis
 
 NAMESPACE: Final = "tidegate"
 HEARTBEAT_TIMEOUT_MS: Final = 15_000
-"""After this long without a heartbeat a process counts as dead (stock: 60 s)."""
+"""Milliseconds without a heartbeat after which a process counts as dead (stock: 60 s)."""
 MAINTENANCE_CHANCE: Final = 50_000
-"""Per million fetches (stock: 1,000 per million commands)."""
+"""Maintenance runs per million fetches (stock: 1,000 per million commands)."""
 MAINTENANCE_SECONDS: Final = 2.0
-"""And at least this often per queue and process: a lottery alone has no upper bound on an idle queue."""
+"""Each queue and process also runs maintenance at least this often.
+
+Chance alone sets no upper bound on an idle queue.
+"""
 RECONNECT_GRACE_SECONDS: Final = 10.0
-"""No maintenance for this long after a connection error or a start: after an outage every heartbeat is old, and
-whoever came back first would hand out the work of all the living (a consumer tries again every 3 s, a connect takes
-up to 3 s)."""
+"""No maintenance for this long after a start or a connection error.
+
+After an outage every heartbeat is old, and the first process to return would hand out the work of all living ones. A
+consumer retries every 3 s, and a connect takes up to 3 s.
+"""
 MAX_DELAY: Final = timedelta(minutes=10)
-"""The delay queue is first-in-first-out and held in memory: it is for retries, long waits are `due_at` in MongoDB."""
+"""Longest delay.
+
+The delay queue is first-in-first-out and held in memory: it is for retries. A long wait is a `due_at` in MongoDB.
+"""
 CHUNK: Final = 1_000
 """Messages per pipeline: about 600 kB of commands."""
 
 
 class HardenedBroker(RedisBroker):
-    """Dramatiq's Redis broker with connection errors that are recognised, lanes that must exist, and work put back.
+    """Dramatiq's Redis broker that recognises connection errors, refuses unknown lanes and puts lost work back.
 
-    Raises `dramatiq.errors.ConnectionClosed` for every error of Redis, `QueueNotFound` for an undeclared queue.
+    Raises `dramatiq.errors.ConnectionClosed` for every error of Redis and `QueueNotFound` for an undeclared queue.
     """
 
     def __init__(
@@ -85,7 +93,7 @@ class HardenedBroker(RedisBroker):
 
     @property
     def consumer_class(self) -> type[HardenedConsumer]:
-        """What `consume` builds."""
+        """The class that `consume` builds."""
         return HardenedConsumer
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
@@ -96,9 +104,10 @@ class HardenedBroker(RedisBroker):
         return super().enqueue(message, delay=delay)
 
     def enqueue_many(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
-        """Enqueue many in few round trips, through the broker's own script: about six times as fast as one by one.
+        """Enqueue many messages in few round trips, through the broker's own script.
 
-        Not atomic: after `ConnectionClosed` any of them may be queued. Send them again, a doubled bell does no harm.
+        This is about six times as fast as one by one. It is not atomic: after `ConnectionClosed` any of the messages
+        may be queued. Send them again; a second wake-up does no harm.
         """
         prepared = []
         for message in messages:
@@ -120,19 +129,19 @@ class HardenedBroker(RedisBroker):
     # -- what the consumers need ---------------------------------------------------------------------------------
 
     def hold(self, queue_name: str, ids: Iterable[str]) -> None:
-        """These ids are in this process's hands."""
+        """Note that this process holds these ids."""
         with self._lock:
             self._held.setdefault(queue_name, set()).update(ids)
 
     def release(self, queue_name: str, ids: Iterable[str]) -> None:
-        """These ids are acknowledged, rejected or put back."""
+        """Note that these ids are acknowledged, rejected or put back."""
         with self._lock:
             self._held.setdefault(queue_name, set()).difference_update(ids)
 
     def recover(self, queue_name: str) -> None:
-        """Put back the ids that Redis says this process took and that it does not hold: their delivery was lost.
+        """Put back the ids that Redis lists under this process but that it does not hold: their delivery was lost.
 
-        A new consumer of a delay queue holds none: its thread has dropped whatever it had in memory.
+        A new consumer of a delay queue holds none: its thread has dropped everything it had in memory.
         """
         acks = f"{self.namespace}:__acks__.{self.broker_id}.{queue_name}"
         try:
@@ -152,7 +161,7 @@ class HardenedBroker(RedisBroker):
         self._inherit(queue_name)
 
     def _inherit(self, queue_name: str) -> None:
-        """Put back at once what processes of this machine held that are known to be dead, e.g. our predecessor."""
+        """Put back the messages of this machine's processes that are known to be dead, e.g. our predecessor."""
         try:
             known: Any = self.client.zrange(f"{self.namespace}:__heartbeats__", 0, -1)
             for dead in filter(lives.is_known_dead, (member.decode() for member in known)):
@@ -164,7 +173,10 @@ class HardenedBroker(RedisBroker):
             raise self._closed(error) from error
 
     def keep_alive(self, after_seconds: float) -> None:
-        """Send a heartbeat if no command did it in the last `after_seconds`: a full prefetch sends none."""
+        """Send a heartbeat unless a command sent one in the last `after_seconds`.
+
+        A consumer with a full prefetch sends no command.
+        """
         if time.monotonic() - self._last_command >= after_seconds:
             try:
                 self.client.zadd(f"{self.namespace}:__heartbeats__", {self.broker_id: self._redis_millis()})
@@ -173,7 +185,7 @@ class HardenedBroker(RedisBroker):
             self._last_command = time.monotonic()
 
     def remember_failure(self, queue_name: str, message_id: str, data: bytes) -> None:
-        """Store the message as it is now, so that its dead letter tells its retries and its failure."""
+        """Store the message as it is now, so that its dead letter shows its retries and its failure."""
         acks = f"{self.namespace}:__acks__.{self.broker_id}.{queue_name}"
         messages = f"{self.namespace}:{queue_name}.msgs"
         try:
@@ -182,7 +194,7 @@ class HardenedBroker(RedisBroker):
             raise self._closed(error) from error
 
     def bury(self, queue_name: str, data: bytes) -> None:
-        """Move a message that nobody can decode to the dead letters; found by its content, for it has no known id."""
+        """Move an undecodable message to the dead letters; search by content, because its id is unknown."""
         for message_id, stored in self.client.hscan_iter(f"{self.namespace}:{queue_name}.msgs"):
             if stored == data:
                 self.do_nack(queue_name, message_id)
@@ -190,7 +202,7 @@ class HardenedBroker(RedisBroker):
     # -- the script ----------------------------------------------------------------------------------------------
 
     def _arguments(self, command: str, queue_name: str, *args: str | bytes | int) -> list[str | bytes | int]:
-        """What `dispatch.lua` of Dramatiq 2.2.1 expects, in its order."""
+        """Return the arguments that `dispatch.lua` of Dramatiq 2.2.1 expects, in its order."""
         return [
             command,
             self._redis_millis(),
@@ -238,11 +250,14 @@ class HardenedBroker(RedisBroker):
         return due or bool(self._should_do_maintenance("fetch"))
 
     def _redis_millis(self) -> int:
-        """Redis's own clock, as last compared: one machine that is a minute slow must not count as dead."""
+        """Return the time by Redis's clock, as last compared.
+
+        A machine whose clock is a minute slow must not count as dead.
+        """
         return current_millis() + self._clock_offset
 
     def _closed(self, error: redis.RedisError) -> ConnectionClosed:
-        """Every error of Redis, a time-out or a full disk too, is one that may pass: the caller tries again."""
+        """Wrap an error of Redis, also a time-out or a full disk, as one that may pass: the caller tries again."""
         self._hush()
         return ConnectionClosed(error)
 
@@ -268,9 +283,10 @@ def build_broker(
     max_delay: timedelta = MAX_DELAY,
     **security: str | None,
 ) -> HardenedBroker:
-    """A broker on `url` that knows `lanes` (those of its actors are added when they are declared).
+    """Return a broker on `url` that knows `lanes` (declaring actors adds their lanes).
 
-    `security` takes what `connect` takes: ca_certs, certfile, keyfile, username, password. Connects lazily.
+    `security` takes the options of `connect`: ca_certs, certfile, keyfile, username, password. The broker connects
+    lazily.
     """
     broker = HardenedBroker(
         connect(url, **security),

@@ -1,4 +1,4 @@
-"""Builds the broker of a process: lanes from the policies, actors, middleware, and the way back to the engine."""
+"""Builds the broker of a process: lanes from the policies, actors, middleware, and the hooks back into the engine."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ ACTORS: Final = (deliver_slice, finish_run, index_users, look_at_users, maintain
 
 
 def broker_for(app: App, *, namespace: str | None = None) -> HardenedBroker:
-    """The hardened broker of `app`, with every lane of its policies and every actor declared; also the global one."""
+    """Build the hardened broker of `app` and set it as Dramatiq's global broker.
+
+    It declares every lane of the policies and every actor.
+    """
     url = app.settings.services.broker_url
     if url is None:
         raise OperatorError("services.broker_url is not set", remedy="start the local services: tidegate up")
@@ -58,7 +61,7 @@ def broker_for(app: App, *, namespace: str | None = None) -> HardenedBroker:
 
 
 def _wanted_lane(app: App, message: MessageProxy) -> str | None:
-    """The lane that the policies in force give to a slice; None for messages that keep to their queue."""
+    """Return the lane that the policies in force give to a slice; None for messages that keep to their queue."""
     if message.actor_name not in ("process_slice", "deliver_slice"):
         return None
     piece = app.stores.slices.get(str(message.args[0]))

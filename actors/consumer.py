@@ -1,8 +1,8 @@
-"""The consumer of a queue that survives an outage and keeps its heart beating.
+"""The consumer of a queue: it survives an outage of Redis and keeps sending heartbeats.
 
-It differs from Dramatiq's in what it does when things go wrong: every redis error is a connection error (so the thread
-that runs it starts again instead of dying), ids that this process took and lost are put back, heartbeats go on while
-everything is busy, and what it has fetched but not handed out goes back when it closes.
+It differs from Dramatiq's consumer when something goes wrong. It treats every Redis error as a connection error, so its
+thread starts again instead of dying. It puts back ids that this process took and lost. It sends heartbeats while every
+worker is busy. When it closes, it returns the messages that it fetched but did not hand out.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from actors.broker import HardenedBroker
 
 HEARTBEAT_SECONDS: Final = 2.0
-"""A seventh of the heartbeat timeout (15 s): several may be lost."""
+"""A seventh of the heartbeat timeout (15 s), so several heartbeats may be lost."""
 _STOPPING_PAUSE: Final = 0.05
-"""Seconds between two looks of a consumer that waits for the last messages to end."""
+"""Seconds between two polls of a stopping consumer that waits for the last messages to end."""
 
 REMEMBER_FAILURE: Final = """
 -- remember failure: keys = {acks, messages}, args = {id, data}
@@ -40,7 +40,7 @@ end
 class HardenedConsumer(Consumer):
     """Takes messages off one queue.
 
-    `prefetch` counts messages that are taken and not yet acknowledged; `timeout` is the longest idle pause in ms.
+    `prefetch` limits the messages that are taken and not yet acknowledged; `timeout` is the longest idle pause in ms.
     Raises `dramatiq.errors.ConnectionClosed` from every method while Redis is away.
     """
 
@@ -56,7 +56,7 @@ class HardenedConsumer(Consumer):
         self.broker.recover(queue_name)
 
     def __next__(self) -> MessageProxy | None:
-        """The next message, or None after a pause that grows up to `timeout`."""
+        """Return the next message, or None after a pause that grows up to `timeout`."""
         if not self._fetched:
             self._fetch()
         if self._fetched:
@@ -73,25 +73,25 @@ class HardenedConsumer(Consumer):
         return None
 
     def ack(self, message: MessageProxy) -> None:
-        """The message is done; forget it."""
+        """Acknowledge a finished message and release it."""
         self.broker.do_ack(self.queue_name, redis_id(message))
         self._release(message)
 
     def nack(self, message: MessageProxy) -> None:
-        """The message is rejected: it becomes a dead letter that knows its retries and its failure."""
+        """Reject a message: it becomes a dead letter that keeps its retries and its failure."""
         data = message.encode()
         self.broker.remember_failure(self.queue_name, redis_id(message), data)
         self.broker.do_nack(self.queue_name, redis_id(message))
         self._release(message)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
-        """Put messages back that this process will not work on; if that fails, the next consumer finds them."""
+        """Put back messages that this process will not work on; if that fails, the next consumer finds them."""
         ids = [redis_id(message) for message in messages]
         self._held.difference_update(ids)
         self._put_back(ids)
 
     def close(self) -> None:
-        """Put back what was fetched and not handed out: Dramatiq leaves it to the heartbeat timeout."""
+        """Put back messages that were fetched but not handed out: Dramatiq leaves them to the heartbeat timeout."""
         ids = [redis_id(message) for message in self._fetched]
         self._fetched = []
         self._put_back(ids)
@@ -102,7 +102,7 @@ class HardenedConsumer(Consumer):
             self.broker.do_requeue(self.queue_name, *ids)
 
     def _fetch(self) -> None:
-        """Fill up to the prefetch; nothing more is taken once the process is asked to stop."""
+        """Fetch up to the prefetch limit; fetch nothing once the process is asked to stop."""
         room = self.prefetch - len(self._held)
         if room <= 0 or stop_requested():
             return
@@ -124,5 +124,5 @@ class HardenedConsumer(Consumer):
 
 
 def redis_id(message: Message[Any] | MessageProxy) -> str:
-    """The id under which this copy of the message is stored; a retry has the same message id and another one here."""
+    """Return the id under which Redis stores this copy; a retry keeps its message id but gets another Redis id."""
     return str(message.options["redis_message_id"])

@@ -1,4 +1,4 @@
-"""Send what is queued in a slice's range."""
+"""Sends the queued deliveries of a slice's range."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from actors.registry import actor, application
 
 @actor("deliver_slice", queue="deliver", time_limit=timedelta(seconds=60))
 def deliver_slice(slice_id: str) -> None:
-    """Send what is queued in a slice's range."""
+    """Send the queued deliveries of a slice's range."""
     application().delivering.run(slice_id)

@@ -1,4 +1,4 @@
-"""Decide a run whose slices are all closed."""
+"""Decides a run whose slices are all closed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Runs a fleet of the policies: as a `dramatiq` command of its own, or as threads of this process.
 
-Command lines are generated and checked, never typed: an empty `-Q` serves every queue, `-Q` before the module swallows
-it, and `-p` defaults to the number of processors for each line of a Procfile (docs/broker.md, row 15).
+The engine generates and checks command lines because typed ones go wrong: an empty `-Q` serves every queue, `-Q` before
+the module swallows it, and `-p` defaults to the number of processors for each line of a Procfile (docs/broker.md, row
+15).
 """
 
 from __future__ import annotations
@@ -28,19 +29,19 @@ from engine.errors import WrongCall
 
 MODULE: Final = "actors.main"
 STOP_TIMEOUT: Final = timedelta(seconds=30)
-"""What a stop waits for the messages in hand: several times the longest batch and a driver's timeout together."""
+"""How long a stop waits for the messages in hand: several times the longest batch plus a driver's timeout."""
 RESTART_DELAY_MS: Final = 1_000
 """Pause before a consumer tries Redis again (Dramatiq: 3,000 ms)."""
 
 
 FLEET_VARIABLE: Final = "TIDEGATE_FLEET"
-"""Tells a process of the `dramatiq` command which fleet it is."""
+"""Environment variable that names the fleet of a `dramatiq` process."""
 
 _named: Final[WeakKeyDictionary[Worker, str]] = WeakKeyDictionary()
 
 
 class Fleet(Protocol):
-    """What a fleet of `policies/lanes.yaml` must tell."""
+    """The fields of a fleet in `policies/lanes.yaml`."""
 
     @property
     def lanes(self) -> Sequence[str]:
@@ -48,7 +49,7 @@ class Fleet(Protocol):
 
     @property
     def processes(self) -> int:
-        """Processes of its command; in one process a fleet is a thread pool and this is not used."""
+        """Processes of its command; unused when the fleet runs as a thread pool inside one process."""
 
     @property
     def threads(self) -> int:
@@ -56,7 +57,7 @@ class Fleet(Protocol):
 
     @property
     def worker_timeout(self) -> timedelta:
-        """The longest idle pause between two looks at a queue."""
+        """The longest idle pause between two polls of a queue."""
 
     @property
     def prefetch(self) -> int | None:
@@ -64,7 +65,10 @@ class Fleet(Protocol):
 
 
 def command_line(fleet: Fleet, module: str = MODULE) -> list[str]:
-    """The `dramatiq` command of a fleet, to be run with `environment(fleet)`. Raises `WrongCall` for an empty fleet."""
+    """Return the `dramatiq` command of a fleet; run it with `environment(fleet)`.
+
+    Raises `WrongCall` for an empty fleet.
+    """
     if not fleet.lanes or fleet.processes < 1 or fleet.threads < 1:
         raise WrongCall(
             f"this fleet has no lane, no process or no thread: {fleet}",
@@ -81,7 +85,7 @@ def command_line(fleet: Fleet, module: str = MODULE) -> list[str]:
 
 
 def environment(fleet: Fleet) -> dict[str, str]:
-    """What the command line of Dramatiq can only be told by environment variables, all in ms or messages.
+    """Return the settings that Dramatiq's command reads only from environment variables, all in ms or messages.
 
     The prefetch of the delay queue stays at its default of 1,000 a thread: a full one would stop heartbeats.
     """
@@ -93,21 +97,24 @@ def environment(fleet: Fleet) -> dict[str, str]:
 
 
 def prefetch(fleet: Fleet) -> int:
-    """Messages in hand per lane and process."""
+    """Return the limit of messages in hand per lane and process."""
     return fleet.prefetch or fleet.threads * 2
 
 
 def exec_fleet(fleet: Fleet, module: str = MODULE, *, environ: Mapping[str, str] | None = None) -> None:
-    """Become the fleet's `dramatiq` command (never returns): signals and exit code are then its own."""
+    """Replace this process by the fleet's `dramatiq` command; never returns.
+
+    Signals and exit code are then the command's own.
+    """
     arguments = command_line(fleet, module)[1:]
     variables = {**(os.environ if environ is None else environ), **environment(fleet)}
     os.execve(sys.executable, [sys.executable, "-m", "dramatiq", *arguments], variables)  # noqa: S606 - no shell wanted
 
 
 def check_command_line(argv: Sequence[str]) -> None:
-    """Raises `WrongCall` for a `dramatiq` command that does not say what it serves.
+    """Check a `dramatiq` command: raises `WrongCall` if it does not state its queues, processes and threads.
 
-    `argv` starts with `dramatiq` or follows it, e.g. one line of a Procfile split into words.
+    `argv` starts with `dramatiq` or with the word after it, e.g. one line of a Procfile split into words.
     """
     arguments = list(argv[1:]) if argv and os.path.basename(argv[0]) == "dramatiq" else list(argv)  # noqa: PTH119 - text
     complaint = io.StringIO()
@@ -130,10 +137,9 @@ def check_command_line(argv: Sequence[str]) -> None:
 def run_fleet_in_process(broker: HardenedBroker, fleet: Fleet, name: str = "") -> Worker:
     """Start a fleet as threads of this process, beside others on the same broker; stop it with `stop_fleets`.
 
-    `name` is the one in the policies, by which `follow_policies` finds it again.
-
-    `process_boot` is emitted once per broker, before its first worker: only the command line does it otherwise, and
-    middleware that waits for it would never start. Raises `Refused` for a lane nobody declared.
+    `name` is the fleet's name in the policies, by which `follow_policies` finds it again. This emits `process_boot`
+    once per broker, before its first worker: otherwise only the command line emits it, and middleware that waits for it
+    would never start. Raises `Refused` for an undeclared lane.
     """
     if not getattr(broker, "process_booted", False):
         broker.emit_after("process_boot")
@@ -152,10 +158,10 @@ def run_fleet_in_process(broker: HardenedBroker, fleet: Fleet, name: str = "") -
 
 
 def follow_policies(broker: HardenedBroker, lanes: Iterable[str], fleets: Mapping[str, Fleet]) -> None:
-    """Take up new lanes while running: they are declared, and the workers of this process serve what is theirs now.
+    """Declare new lanes while running, and let the workers of this process serve the ones of their fleet.
 
-    A lane that is gone is served until the process ends, for messages may still be in it. How many threads a fleet has
-    is settled at its start.
+    A removed lane is served until the process ends, because messages may still be in it. The thread count of a fleet is
+    fixed when it starts.
     """
     for lane in lanes:
         if lane not in broker.queues:
@@ -165,12 +171,12 @@ def follow_policies(broker: HardenedBroker, lanes: Iterable[str], fleets: Mappin
         served = worker.consumer_whitelist or set()
         for lane in () if fleet is None else sorted(set(fleet.lanes) - served):
             worker.consumer_whitelist = {*(worker.consumer_whitelist or ()), lane}
-            worker._add_consumer(lane)  # noqa: SLF001 - what declaring the lane does for a worker that knows it
+            worker._add_consumer(lane)  # noqa: SLF001 - declaring the lane does this for a worker that knows it
             worker._add_consumer(dq_name(lane), delay=True)  # noqa: SLF001 - the same
 
 
 def stop_fleets(broker: HardenedBroker, workers: Sequence[Worker], *, timeout: timedelta = STOP_TIMEOUT) -> None:
-    """Stop fleets of this process side by side; others go on. Work not begun goes back to its queue."""
+    """Stop fleets of this process in parallel; other fleets go on. Work not begun goes back to its queue."""
     if not workers:
         return
     for worker in workers:
@@ -178,7 +184,7 @@ def stop_fleets(broker: HardenedBroker, workers: Sequence[Worker], *, timeout: t
             thread.stop()
     with ThreadPoolExecutor(len(workers), "stop-fleet") as pool:
         list(pool.map(lambda worker: worker.stop(timeout=millis(timeout)), workers))
-    # Its hook would go on starting consumers for a worker that has no threads, whenever a lane is declared.
+    # The middleware of a stopped worker would start consumers for it, without threads, whenever a lane is declared.
     broker.middleware = [
         middleware
         for middleware in broker.middleware
@@ -188,7 +194,7 @@ def stop_fleets(broker: HardenedBroker, workers: Sequence[Worker], *, timeout: t
 
 @contextlib.contextmanager
 def _second_worker_is_wanted(broker: HardenedBroker) -> Iterator[None]:
-    """Silence one warning: each worker adds a middleware of the same type, bound to itself, and only that is meant."""
+    """Silence one warning: each worker adds a middleware of the same type, bound to itself, and this is intended."""
 
     def unexpected(record: logging.LogRecord) -> bool:
         arguments = record.args if isinstance(record.args, tuple) else ()

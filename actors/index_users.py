@@ -1,4 +1,4 @@
-"""Index changed users into Elasticsearch."""
+"""Indexes changed users into Elasticsearch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from actors.registry import actor, application
 
 @actor("index_users", queue="index", time_limit=timedelta(seconds=120), max_retries=8)
 def index_users(request_id: str, in_turn: bool = False) -> None:
-    """Do one kept request: index its users as they are now in MongoDB; where mails go out, only `in_turn`."""
+    """Process one stored request: index its users as MongoDB has them now.
+
+    While mails go out, a request for a whole range waits until it is `in_turn`.
+    """
     app = application()
     with app.failures.attempt("index"):
         app.indexing.run(request_id, in_turn=in_turn)

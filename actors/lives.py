@@ -1,8 +1,8 @@
-"""Whose hands a message is in: broker ids that tell a process, so that what a dead one took can be put back at once.
+"""Broker ids that identify a process, so that the messages of a dead process can be put back at once.
 
-Dramatiq knows a process by a random id and takes it for dead when its heart has not beaten for a while (here 15 s). An
-id of ours says where the process lives, its pid and its birth; so whoever starts on the same machine *knows* that it is
-dead, and need not wait. Of processes elsewhere nothing is known, and the heartbeat decides.
+Dramatiq identifies a process by a random id and declares it dead after some time without a heartbeat (here 15 s). Our
+ids contain the machine, the pid and the start time of the process. A process that starts on the same machine therefore
+*knows* that the old one is dead and need not wait. For processes on other machines the heartbeat decides.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ for _, id in ipairs(taken) do
 end
 return #taken
 """
-"""As Dramatiq's own maintenance does it, but to the front: these messages have waited already."""
+"""Like Dramatiq's own maintenance, but to the front of the queue: these messages have waited already."""
 
 _SEPARATOR: Final = "|"
 
 
 def new_id() -> str:
-    """The broker id of this process, of which it may have several."""
+    """Return a new broker id for this process; a process may have several."""
     me = myself()
     return _SEPARATOR.join((here(), str(me.pid), me.birth, uuid.uuid4().hex))
 
 
 def is_known_dead(broker_id: str) -> bool:
-    """Whether the process of this id lived here and is over; False where nothing is known."""
+    """Return whether the process of this id ran on this machine and has ended; False if unknown."""
     parts = broker_id.split(_SEPARATOR)
     if len(parts) != 4 or parts[0] != here() or not parts[1].isdecimal():
         return False

@@ -1,4 +1,4 @@
-"""Where the lines of one process go."""
+"""Log destinations of one process."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from engine.telemetry.logging import LogOptions
 
 
 def log_options(settings: Settings, process: str, *, exact: bool = False, form: str = "") -> LogOptions:
-    """Where a process of this type writes its lines; the supervisor's name of it (`slow.2`) wins unless `exact`.
+    """Return the log options of a process of this type; the supervisor's name for it (`slow.2`) wins unless `exact`.
 
-    `form` says what is shown: `json` lines on stdout, or sentences for `people`; without it people get theirs on a
-    terminal, and whoever reads a pipe gets JSON. The files hold JSON in any case.
+    `form` selects the output: `json` lines on stdout, or sentences for `people`. By default a terminal gets sentences
+    and a pipe gets JSON. The log files always hold JSON.
     """
     people = form == "people" or (form != "json" and sys.stdout.isatty())
     return LogOptions(

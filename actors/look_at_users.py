@@ -1,4 +1,4 @@
-"""Look at users who changed."""
+"""Evaluates changed users."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from actors.registry import actor, application
 
 @actor("look_at_users", queue="looks", time_limit=timedelta(seconds=60))
 def look_at_users() -> None:
-    """Look at users who changed, as long as some wait or a message may last."""
+    """Evaluate changed users until none waits or the message's time is up."""
     application().looking.run()

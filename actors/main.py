@@ -1,7 +1,7 @@
-"""What the `dramatiq` command loads: the broker of this process with its actors, from settings and environment.
+"""Module that the `dramatiq` command loads: the broker of this process with its actors, from settings and environment.
 
-A fleet is started by `tidegate worker NAME`, which finds the services and becomes that command; nothing else imports
-this module, for that alone opens the application.
+`tidegate worker NAME` starts a fleet: it finds the services and becomes that command. Import this module nowhere else:
+importing it opens the application.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from engine.telemetry.events import emit
 
 
 def _lanes() -> tuple[str, ...]:
-    """What this process serves, by the policies in force."""
+    """Return the lanes that this process serves under the policies in force."""
     fleet = app.policies.fleets.get(os.environ.get("TIDEGATE_FLEET", ""))
     return () if fleet is None else fleet.lanes
 
 
 def _ended() -> None:
-    """Write what is left, and say that this process has ended."""
+    """Write the remaining results and record that this process has ended."""
     app.finish_deliveries()
     app.heartbeat.stop()
     app.recording.stop()

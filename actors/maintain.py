@@ -1,4 +1,4 @@
-"""Forget what is over: ended slices and runs, and senders that are gone."""
+"""Deletes old records: ended slices and runs, failures of processes that are gone, and ended senders."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from actors.registry import actor, application
 from engine.pipeline.sender import SENDERS
 
 KEPT = timedelta(days=7)
-"""How long ended slices and runs are kept for reports."""
+"""How long reports can still read ended slices and runs."""
 
 
 GONE = timedelta(days=1)
-"""After this long without a word the process of a failure counts as gone."""
+"""Age at which the failures of a silent process and ended sender leases are deleted."""
 
 
 @actor("maintain", queue="control", time_limit=timedelta(seconds=60))
 def maintain() -> None:
-    """Delete slices and runs that ended long ago, and what processes that are gone have left."""
+    """Delete slices and runs that ended long ago, and the records that vanished processes left behind."""
     app = application()
     stores = app.stores
     stores.slices.forget_ended(KEPT)

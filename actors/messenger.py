@@ -1,4 +1,4 @@
-"""Says "look at this" to the actors, in the lane that the policies give. A message that is lost is rung again."""
+"""Sends work to the actors, in the lane that the policies choose; the clock enqueues a lost message again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = structlog.get_logger(__name__)
 
 
 class BrokerMessenger:
-    """Messages through the broker; an outage of Redis is logged and costs time only."""
+    """Enqueues messages through the broker; an outage of Redis is logged and only costs time."""
 
     def __init__(self, broker: HardenedBroker, actors: Mapping[str, Actor[Any, Any]], app: App) -> None:
         self._broker = broker
@@ -27,43 +27,43 @@ class BrokerMessenger:
         self._app = app
 
     def process(self, pieces: Sequence[tuple[str, str]]) -> None:
-        """Ring deciding slices, as (slice id, lane)."""
+        """Enqueue deciding slices, given as (slice id, lane)."""
         self._send([self._in_lane("process_slice", slice_id, lane) for slice_id, lane in pieces])
 
     def deliver(self, pieces: Sequence[tuple[str, str]]) -> None:
-        """Ring delivering slices, as (slice id, lane)."""
+        """Enqueue delivering slices, given as (slice id, lane)."""
         self._send([self._in_lane("deliver_slice", slice_id, lane) for slice_id, lane in pieces])
 
     def plan(self, run_id: str) -> None:
-        """Ask for a run to be cut into slices."""
+        """Request that a run is cut into slices."""
         self._send([self._actors["plan_run"].message(run_id)])
 
     def finish(self, run_id: str) -> None:
-        """Ask whether a run is decided."""
+        """Request a check whether a run is decided."""
         self._send([self._actors["finish_run"].message(run_id)])
 
     def look(self) -> None:
-        """Ask for looks at the users who changed."""
+        """Request the evaluation of changed users."""
         self._send([self._actors["look_at_users"].message()])
 
     def warm(self, workspace: str) -> None:
-        """Ask for the user cache of a workspace to be loaded."""
+        """Request that the user cache of a workspace is loaded."""
         self._send([self._actors["warm_cache"].message(workspace)])
 
     def index(self, requests: Sequence[str], *, in_turn: bool = False) -> None:
-        """Ask for these requests (ids) to be done; `in_turn` whatever goes on."""
+        """Request that these index requests (ids) are processed; `in_turn` also while mails go out."""
         turn = (True,) if in_turn else ()
         self._send([self._actors["index_users"].message(request_id, *turn) for request_id in requests])
 
     def maintain(self) -> None:
-        """Ask for what is over to be forgotten."""
+        """Request the deletion of old records."""
         self._send([self._actors["maintain"].message()])
 
     def _in_lane(self, actor: str, slice_id: str, lane: str) -> Message[Any]:
-        """A message in a lane, with that lane's time limit."""
+        """Return a message in a lane, with that lane's time limit."""
         limit = millis(self._app.policies.lane(lane).time_limit)
         if actor == "deliver_slice":
-            # behind what a batch takes of itself, its last mail may wait for the provider as long as it is allowed to
+            # add the provider's longest attempt: the last mail of a batch may wait that long after the batch's own time
             limit += int(millis(self._app.settings.email.attempt) / FACTOR)
         message = self._actors[actor].message_with_options(args=(slice_id,), time_limit=limit)
         copy: Message[Any] = message.copy(queue_name=lane)

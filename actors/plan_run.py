@@ -1,4 +1,4 @@
-"""Cut a run into slices."""
+"""Cuts a run into slices."""
 
 from __future__ import annotations
 

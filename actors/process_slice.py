@@ -1,4 +1,4 @@
-"""Decide the users of a slice, batch by batch."""
+"""Decides the users of a slice, batch by batch."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What `tidegate queue list|deadletters|replay|drop` needs: depths, and the dead letters of a queue.
+"""Depths and dead letters of the queues, for `tidegate queue list|deadletters|replay|drop`.
 
-Redis keeps dead letters for 7 days. They tell which bell failed; what it was about is in MongoDB.
+Redis keeps dead letters for 7 days. They show which message failed; MongoDB holds the work it was about.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from engine.stores.trouble import redis_trouble
 _PER_LIFE: Final = frozenset(
     {"retries", "failure", "traceback", "requeue_timestamp", "eta", "hops", "redis_message_id"}
 )
-"""Options that tell of a message's first life; a replayed one starts anew."""
+"""Options that belong to one attempt of a message; a replayed message starts without them."""
 
 REPLAY: Final = """
 -- replay: keys = {queue, messages, dead, dead messages}, args = {dead id, new id, new data}
@@ -40,7 +40,7 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """How many messages of one queue wait, are delayed, are in somebody's hands, are dead letters."""
+    """Message counts of one queue: ready, delayed, taken by a process, and dead letters."""
 
     queue: str
     ready: int
@@ -51,9 +51,9 @@ class QueueDepth:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that was given up: where, what it asked for, when (system time), after how many retries, and why.
+    """A message that was given up: queue, actor, arguments, time of death (system time), retries and failure.
 
-    `actor` is empty for one that cannot be read; it can only be dropped.
+    `actor` is empty for an unreadable message; it can only be dropped.
     """
 
     id: str
@@ -66,7 +66,7 @@ class DeadLetter:
 
 
 def depths(broker: HardenedBroker, queues: Iterable[str] | None = None) -> list[QueueDepth]:
-    """The depth of each queue (default: all declared), in one round trip. Raises `ServiceUnreachable`."""
+    """Return the depth of each queue (default: all declared), in one round trip. Raises `ServiceUnreachable`."""
     names = sorted(broker.queues if queues is None else queues)
     pipe = broker.client.pipeline(transaction=False)
     for name in names:
@@ -87,7 +87,7 @@ def depths(broker: HardenedBroker, queues: Iterable[str] | None = None) -> list[
 
 
 def list_dead(broker: HardenedBroker, queue: str, *, limit: int = 100) -> list[DeadLetter]:
-    """The newest `limit` dead letters of `queue`, newest first. Raises `ServiceUnreachable`."""
+    """Return the newest `limit` dead letters of `queue`, newest first. Raises `ServiceUnreachable`."""
     dead, messages = _keys(broker, queue)[2:]
     try:
         ranked: Any = broker.client.zrevrange(dead, 0, limit - 1, withscores=True)
@@ -102,10 +102,10 @@ def list_dead(broker: HardenedBroker, queue: str, *, limit: int = 100) -> list[D
 
 
 def replay(broker: HardenedBroker, queue: str, ids: Iterable[str] | None = None) -> int:
-    """Send dead letters (default: all) again, with their retries reset; returns how many.
+    """Send dead letters (default: all) again with their retries reset; return how many.
 
-    Each moves in one step, so two people who replay at once send nothing twice. Raises `NotFound` for an unknown id
-    and `ServiceUnreachable`; unreadable ones stay.
+    A script moves each in one step, so two people who replay at once send nothing twice. Raises `NotFound` for an
+    unknown id and `ServiceUnreachable`; unreadable ones stay.
     """
     _known(broker, queue)
     keys = _keys(broker, queue)
@@ -124,7 +124,7 @@ def replay(broker: HardenedBroker, queue: str, ids: Iterable[str] | None = None)
 
 
 def drop(broker: HardenedBroker, queue: str, ids: Iterable[str] | None = None) -> int:
-    """Forget dead letters (default: all); returns how many. Raises `NotFound` and `ServiceUnreachable`."""
+    """Delete dead letters (default: all); return how many. Raises `NotFound` and `ServiceUnreachable`."""
     dead, messages = _keys(broker, queue)[2:]
     try:
         chosen = [key for key, _ in _chosen(broker, queue, ids)]

@@ -1,4 +1,4 @@
-"""The client of the broker's Redis, built explicitly (docs/broker.md, rows 10 and 11)."""
+"""The client of the broker's Redis, with every option set explicitly (docs/broker.md, rows 10 and 11)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.stores.trouble import redis_trouble
 
 CONNECT_SECONDS: Final = 3.0
 SOCKET_SECONDS: Final = 5.0
-"""Ten times the slowest script measured; a hanging Redis costs a thread no more than this."""
+"""Ten times the slowest script measured; a hanging Redis blocks a thread no longer than this."""
 HEALTH_CHECK_SECONDS: Final = 15
 
 
@@ -27,9 +27,10 @@ def connect(
     username: str | None = None,
     password: str | None = None,
 ) -> redis.Redis:
-    """A client for `redis://`, `rediss://` (TLS, verified) or `unix://`, credentials in the URL or beside it.
+    """Return a client for `redis://`, `rediss://` (TLS, verified) or `unix://`, credentials in the URL or as arguments.
 
-    It never retries: a Lua call repeated after a lost answer runs twice (and `RedisBroker(host=)` repeats 10 times).
+    The client never retries: a Lua call repeated after a lost answer runs twice (and `RedisBroker(host=)` repeats 10
+    times).
     """
     options: dict[str, Any] = {
         "retry": Retry(NoBackoff(), 0),
@@ -53,14 +54,14 @@ def connect(
 
 
 def refuse_shared(broker: redis.Redis, cache: redis.Redis) -> None:
-    """Raises `OperatorError` when both clients talk to one server, by whatever names and databases.
+    """Raise `OperatorError` if both clients talk to one server, under whatever names and databases.
 
-    Maintenance runs `KEYS` inside a script: 150 ms of standstill with a million cache keys beside the queues.
+    Maintenance runs `KEYS` inside a script: with a million cache keys beside the queues it blocks Redis for 150 ms.
     """
     try:
         same = broker.info("server")["run_id"] == cache.info("server")["run_id"]
     except redis.exceptions.NoPermissionError:
-        return  # a user that may not ask
+        return  # this user may not run `INFO`
     except redis.RedisError as error:
         raise redis_trouble(error, "the broker or the cache") from error
     if same:

@@ -1,4 +1,4 @@
-"""Actors are plain functions with a queue and a time limit; they become Dramatiq's when a broker is there."""
+"""Registers actors: plain functions with a queue and a time limit, which `declare` turns into Dramatiq's actors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from engine.errors import ProgrammerError
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One actor: its name, queue, the time limit that a lane does not replace, and its retries."""
+    """One actor: its name, queue, retries, and the time limit that applies unless a lane replaces it."""
 
     name: str
     run: Callable[..., None]
@@ -36,9 +36,9 @@ class _Running:
 def actor(
     name: str, *, queue: str, time_limit: timedelta, max_retries: int = 3
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a function as the actor `name`, which queued messages carry: it stays where the function is renamed.
+    """Register a function as the actor `name`. Queued messages carry this name: keep it when you rename the function.
 
-    Its arguments are ids, and it is safe to run twice, late, or for nothing.
+    The arguments are ids. The function must be safe to run twice, late, or without work to do.
     """
 
     def register(run: Callable[..., None]) -> Callable[..., None]:
@@ -49,14 +49,14 @@ def actor(
 
 
 def application() -> App:
-    """The application of this process. Raises `ProgrammerError` before `declare`."""
+    """Return the application of this process. Raises `ProgrammerError` before `declare`."""
     if _Running.app is None:
         raise ProgrammerError("an actor ran before the application was built")
     return _Running.app
 
 
 def declare(broker: HardenedBroker, app: App) -> dict[str, Actor[Any, Any]]:
-    """Declare every registered actor on `broker`, to work for `app`; gives them by name."""
+    """Declare every registered actor on `broker`, to work for `app`; return them by name."""
     _Running.app = app
     return {
         spec.name: Actor(

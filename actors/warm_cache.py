@@ -1,4 +1,4 @@
-"""Load the user cache of a workspace."""
+"""Loads the user cache of a workspace."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from actors.registry import actor, application
 
 @actor("warm_cache", queue="index", time_limit=timedelta(minutes=10), max_retries=1)
 def warm_cache(workspace: str) -> None:
-    """Load every bucket of a workspace that is absent; whoever reads meanwhile loads what it needs itself."""
+    """Load every absent bucket of a workspace; readers load the buckets they need themselves meanwhile."""
     cache = application().cached_users
     if cache is not None:
         cache.warm(workspace)

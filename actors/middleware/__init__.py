@@ -1,7 +1,7 @@
-"""One concern per file; `default_middleware` is the order in which they belong.
+"""Middleware of the broker, one concern per file; `default_middleware` gives the order.
 
-`before_...` hooks run in this order and `after_...` hooks in the reverse: the log context is bound first and cleared
-last, sizes are taken after it was written, and the time limit is nearest to the actor.
+`before_...` hooks run in this order and `after_...` hooks in the reverse order. So the log context is bound first and
+cleared last, message sizes include it, and the time limit is nearest to the actor.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def default_middleware(
     time_limit: TimeLimitBackstop | None = None,
     watchdog: Watchdog | None = None,
 ) -> list[Middleware]:
-    """The middleware of a hardened broker, in order; the log context and the rerouting only where given."""
+    """Return the middleware of a hardened broker, in order; log context and rerouting only if given."""
     wanted: list[Middleware | None] = [
         Terminate(),
         watchdog or Watchdog(),

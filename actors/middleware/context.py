@@ -12,9 +12,9 @@ Context = Mapping[str, str]
 
 
 class LogContext(Middleware):
-    """Writes what `capture()` gives into the message, binds it around the actor, and clears it in both ends.
+    """Writes the result of `capture()` into the message, binds it around the actor, and clears it afterwards.
 
-    A context that a message already carries stays: a retry or a rerouted copy belongs to its first sender's story.
+    A message keeps the context that it already carries: a retry or a rerouted copy belongs to the first sender's trace.
     """
 
     def __init__(
@@ -31,15 +31,15 @@ class LogContext(Middleware):
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Bind the sender's context for the log lines of this thread."""
-        self.clear()  # what a hook that failed half-way may have left
+        self.clear()  # a hook that failed half-way may have left a context
         self.bind({"message_id": message.message_id, **message.options.get("context", {})})
 
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: object = None, exception: BaseException | None = None
     ) -> None:
-        """Clear the context: the next message of this thread is another story."""
+        """Clear the context: the next message of this thread belongs to another trace."""
         self.clear()
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
-        """A skipped message never reaches `after_process_message`."""
+        """Clear the context: a skipped message never reaches `after_process_message`."""
         self.clear()

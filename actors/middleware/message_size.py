@@ -1,4 +1,4 @@
-"""Messages carry ids only: what is large is refused before it reaches the queue."""
+"""Refuses large messages before they reach the queue: messages carry ids only."""
 
 # ruff: noqa: ARG002 - the signatures of the hooks are Dramatiq's
 from __future__ import annotations
@@ -15,13 +15,13 @@ LIMIT_BYTES: Final = 1_000
 
 
 class MessageSize(Middleware):
-    """Refuses a message of more than `limit` bytes as it would be stored. Put it after whatever adds options."""
+    """Refuses a message whose stored form exceeds `limit` bytes. Put it after all middleware that adds options."""
 
     def __init__(self, *, limit: int = LIMIT_BYTES) -> None:
         self.limit = limit
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
-        """Raises `Refused` for a message that is too large."""
+        """Check the size. Raises `Refused` for a message that is too large."""
         size = len(message.encode())
         if size > self.limit:
             raise Refused(

@@ -1,4 +1,4 @@
-"""The error of a middleware that says no."""
+"""The error that a middleware raises to refuse something."""
 
 from __future__ import annotations
 

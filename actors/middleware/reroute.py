@@ -1,4 +1,4 @@
-"""Moves a message to the lane that the current policy wants, when a worker picks it up."""
+"""Moves a message to the lane of the current policy when a worker picks it up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dramatiq.errors import BrokerError
 from dramatiq.middleware import Middleware, SkipMessage
 
 HOPS: Final = 2
-"""Two processes that hold different policies for a moment could pass a message back and forth; after this it runs."""
+"""Most moves of one message: two processes with different policies could pass it back and forth; after this it runs."""
 
 Route = Callable[[MessageProxy], str | None]
 LaneOptions = Callable[[str], Mapping[str, object]]
@@ -21,10 +21,11 @@ _log = logging.getLogger(__name__)
 
 
 class Reroute(Middleware):
-    """Compares a message's lane with `route(message)`; if they differ, a copy goes there and this one is skipped.
+    """Compares a message's lane with `route(message)`; if they differ, enqueues a copy there and skips this message.
 
-    `route` returns None for what may stay where it is. `lane_options(lane)` gives what the copy's options must become
-    on that lane, e.g. its time limit. When the copy cannot be enqueued the message runs here: late is worse than slow.
+    `route` returns None for a message that may stay. `lane_options(lane)` gives the options that the copy needs on that
+    lane, e.g. its time limit. If the copy cannot be enqueued, the message runs here: a slow lane is better than no
+    work.
     """
 
     def __init__(self, route: Route, *, lane_options: LaneOptions | None = None, hops: int = HOPS) -> None:
@@ -33,7 +34,7 @@ class Reroute(Middleware):
         self.hops = hops
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Raises `SkipMessage` once the copy is safely on the other lane."""
+        """Move a message to its lane. Raises `SkipMessage` once the copy is safely on the other lane."""
         lane = self.route(message)
         hops = int(message.options.get("hops", 0))
         if lane is None or lane == q_name(message.queue_name) or hops >= self.hops:

@@ -1,7 +1,7 @@
 """Retries that cannot lose a message (docs/broker.md, rows 1 and 14).
 
-Stock: when the retry cannot be enqueued, because Redis is away, the error is swallowed and the original is
-acknowledged: the message is in no queue and in no dead letters. And the defaults are 20 retries within 7 days.
+Stock Dramatiq swallows the error if it cannot enqueue the retry because Redis is away, and acknowledges the original:
+the message is then in no queue and in no dead letters. Its defaults are 20 retries within 7 days.
 """
 
 # ruff: noqa: ARG002 - the signatures of the hooks are Dramatiq's
@@ -20,19 +20,19 @@ from actors.middleware.refused import Refused
 from engine.clock import millis
 
 MAX_RETRIES: Final = 3
-"""For actors that need not state their own: a message is only a bell, the clock rings again from MongoDB."""
+"""Default of actors that state none: a message is only a wake-up, and the clock enqueues again from MongoDB."""
 MIN_BACKOFF: Final = timedelta(seconds=1)
 MAX_BACKOFF: Final = timedelta(minutes=5)
-"""Longer than any restart of a service; what has to wait longer waits in MongoDB."""
+"""Longer than any restart of a service; longer waits are kept in MongoDB."""
 
 
 class CertainRetries(Retries):
-    """Retries with a cap; when the retry itself fails the message is rejected, so that it is a dead letter.
+    """Retries with a cap; if enqueuing the retry fails, rejects the message, so that it becomes a dead letter.
 
-    Options of an actor or a message: `max_retries`, `min_backoff` and `max_backoff` (ms; the cap given here is the
-    longest that either may ask for), `throws`. With
-    `limits_required` an actor that states no `max_retries` and no `time_limit` is refused when it is declared.
-    A message keeps where it failed (`failure`: exception and line, never its text, which may hold personal data).
+    Options of an actor or a message: `max_retries`, `min_backoff`, `max_backoff` (both in ms; the cap given here limits
+    both) and `throws`. With `limits_required` it refuses the declaration of an actor that states no `max_retries` or no
+    `time_limit`. A message keeps where it failed (`failure`: exception and line, never its text, which may hold
+    personal data).
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class CertainRetries(Retries):
         self.limits_required = limits_required
 
     def before_declare_actor(self, broker: Broker, actor: Actor[Any, Any]) -> None:
-        """Raises `Refused` for an actor without its own limits."""
+        """Check an actor's options. Raises `Refused` for an actor without its own limits."""
         missing = [name for name in ("max_retries", "time_limit") if actor.options.get(name) is None]
         if self.limits_required and missing:
             raise Refused(
@@ -95,7 +95,7 @@ class CertainRetries(Retries):
 
 
 def where(exception: BaseException) -> str:
-    """`ValueError at process_slice.py:31`: enough to find the log line, and nothing personal."""
+    """Return e.g. `ValueError at process_slice.py:31`: enough to find the log line, and nothing personal."""
     frames = traceback.extract_tb(exception.__traceback__)
     if not frames:
         return type(exception).__name__
@@ -103,6 +103,6 @@ def where(exception: BaseException) -> str:
 
 
 def _inner(message: MessageProxy) -> Message[Any]:
-    """A copy of the message behind the proxy."""
+    """Return a copy of the message behind the proxy."""
     copied: Message[Any] = message.copy()
     return copied

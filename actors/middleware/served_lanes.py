@@ -1,4 +1,4 @@
-"""A worker serves exactly the lanes it was told, and only such as exist (docs/broker.md, rows 12 and 15)."""
+"""Makes a worker serve exactly the lanes it was given, and only declared ones (docs/broker.md, rows 12 and 15)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from actors.middleware.refused import Refused
 
 
 class ServedLanes(Middleware):
-    """Refuses to start a worker without a list of lanes (it would serve every queue) or with one nobody declared."""
+    """Refuses to start a worker that has no list of lanes (it would serve every queue) or lists an undeclared one."""
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
-        """Raises `Refused`; the process then ends with a code other than 0."""
+        """Check the worker's lanes. Raises `Refused`; the process then ends with a code other than 0."""
         if not worker.consumer_whitelist:
             raise Refused("this worker was given no lanes, so it would serve every queue", remedy="Name them with -Q.")
         known = sorted(broker.get_declared_queues())

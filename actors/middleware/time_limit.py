@@ -1,9 +1,9 @@
 """The backstop behind the cooperative deadline (docs/broker.md, rows 8 and 16).
 
 An asynchronous exception cannot break a socket call, and one that arrives a moment late ends a worker thread for good.
-So it is the last resort: the drivers have timeouts, the actor asks `time_left()` between batches, and only a thread
-that has used up `factor` times its limit is interrupted. One that does not even end then is `overdue`; the watchdog
-ends its process.
+So it is the last resort: the drivers have timeouts, and the actor calls `time_left()` between batches. Only a thread
+that has used `factor` times its limit is interrupted. A thread that survives the interrupt is `overdue`, and the
+watchdog ends its process.
 """
 
 # ruff: noqa: ARG002 - the signatures of the hooks are Dramatiq's
@@ -21,7 +21,7 @@ from dramatiq import Broker, MessageProxy, Worker
 from dramatiq.middleware import Interrupt, Middleware, TimeLimitExceeded, raise_thread_exception
 
 LIMIT: Final = timedelta(seconds=60)
-"""For actors that need not state their own."""
+"""Default of actors that state none."""
 FACTOR: Final = 2.5
 """Between 2 and 3: the cooperative deadline and one driver timeout after it come first."""
 INTERVAL_SECONDS: Final = 0.25
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Running:
-    """A message in a thread: when to interrupt (monotonic seconds), and when that was done."""
+    """A message in a thread: when to interrupt it (monotonic seconds), and when that happened."""
 
     name: str
     deadline: float
@@ -43,7 +43,7 @@ class TimeLimitBackstop(Middleware):
     """Raises `TimeLimitExceeded` in a thread whose message has used `factor` times its `time_limit` (ms).
 
     Its timer starts with the first worker or with `process_boot`, whichever comes first: only the command line emits
-    the latter. It belongs at the end of the middleware: nearest to the actor.
+    `process_boot`. Put it at the end of the middleware, nearest to the actor.
     """
 
     def __init__(self, *, limit: timedelta = LIMIT, factor: float = FACTOR, interval: float = INTERVAL_SECONDS) -> None:
@@ -56,7 +56,7 @@ class TimeLimitBackstop(Middleware):
 
     @property
     def actor_options(self) -> set[str]:
-        """What an actor or a message may state."""
+        """The options that an actor or a message may state."""
         return {"time_limit"}
 
     def after_process_boot(self, broker: Broker) -> None:
@@ -68,7 +68,7 @@ class TimeLimitBackstop(Middleware):
         self._start()
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Note when this thread began and what it may use."""
+        """Note the start and the deadlines of this thread's message."""
         stated = message.options.get("time_limit") or broker.get_actor(message.actor_name).options.get("time_limit")
         seconds = float(stated) / 1000 if stated else self.limit.total_seconds()
         now = time.monotonic()
@@ -79,7 +79,7 @@ class TimeLimitBackstop(Middleware):
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: object = None, exception: BaseException | None = None
     ) -> None:
-        """Forget the thread; an interrupt that is still on its way is taken back, for it would end the thread."""
+        """Forget the thread and cancel an interrupt that is still on its way: it would end the thread."""
         _deadlines.end = None
         thread = threading.get_ident()
         try:
@@ -89,11 +89,11 @@ class TimeLimitBackstop(Middleware):
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
-        """A skipped message may have been noted."""
+        """Forget the thread: a skipped message may have been noted."""
         self.after_process_message(broker, message)
 
     def overdue(self, grace: float) -> list[str]:
-        """The actors that go on more than `grace` seconds after their interrupt, e.g. inside a socket call."""
+        """Return the actors that still run `grace` seconds after their interrupt, e.g. inside a socket call."""
         now = time.monotonic()
         with self._lock:
             return [
@@ -116,7 +116,7 @@ class TimeLimitBackstop(Middleware):
         pause = threading.Event()
         while not pause.wait(self.interval):
             now = time.monotonic()
-            # Interrupting under the lock: a thread that has taken the lock to forget itself is never hit afterwards.
+            # Interrupt under the lock: a thread that took the lock to forget itself is never interrupted afterwards.
             with self._lock:
                 for thread, running in self._running.items():
                     if running.interrupted_at is None and now >= running.deadline:
@@ -126,6 +126,6 @@ class TimeLimitBackstop(Middleware):
 
 
 def time_left() -> float | None:
-    """Seconds until the cooperative deadline of the message this thread is at (negative: over); None outside one."""
+    """Return the seconds until the cooperative deadline of this thread's message (negative: over); None outside one."""
     end: float | None = getattr(_deadlines, "end", None)
     return None if end is None else end - time.monotonic()

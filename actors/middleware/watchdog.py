@@ -1,6 +1,6 @@
-"""Ends a process that has lost a thread, so that its supervisor starts a whole one (docs/broker.md, rows 2 and 8).
+"""Ends a process that has lost a thread, so that its supervisor starts a healthy one (docs/broker.md, rows 2 and 8).
 
-Dramatiq does not notice a dead worker or consumer thread: the process lives, answers and does less, or nothing.
+Dramatiq does not notice a dead worker or consumer thread: the process lives on and does less, or nothing.
 """
 
 # ruff: noqa: ARG002 - the signatures of the hooks are Dramatiq's
@@ -19,12 +19,12 @@ from actors.middleware.shutdown import request_stop, stop_requested
 from actors.middleware.time_limit import TimeLimitBackstop
 
 EXIT_UNHEALTHY: Final = 70
-"""`EX_SOFTWARE` of sysexits.h: any code but 0, so that no supervisor takes it for a wish to stop."""
+"""`EX_SOFTWARE` of sysexits.h: any code but 0, so that no supervisor takes the exit for an intended stop."""
 INTERVAL_SECONDS: Final = 1.0
 GRACE_SECONDS: Final = 30.0
 """How long an interrupted thread may take to end; longer than any driver's timeout."""
 DRAIN_MILLISECONDS: Final = 5_000
-"""What the healthy threads get for the messages they are at: more than three batches."""
+"""How long the healthy threads may finish their messages: more than three batches."""
 
 Verdict = Callable[[str, list[Worker]], object]
 
@@ -32,9 +32,9 @@ _log = logging.getLogger(__name__)
 
 
 class Watchdog(Middleware):
-    """Looks every `interval` seconds whether each started thread still lives and none is stuck.
+    """Checks every `interval` seconds that each started thread still lives and that none is stuck.
 
-    `on_failure(reason, workers)` is called once; by default it drains what it can and ends the process.
+    Calls `on_failure(reason, workers)` once; by default that drains the healthy threads and ends the process.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Watchdog(Middleware):
         self._thread: threading.Thread | None = None
 
     def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
-        """From now on this worker is watched."""
+        """Watch this worker from now on."""
         with self._lock:
             self._workers.append(worker)
             if self._thread is None:
@@ -60,13 +60,13 @@ class Watchdog(Middleware):
                 self._thread.start()
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
-        """A worker that is told to stop may lose its threads."""
+        """Stop watching a worker that is about to stop: it may lose its threads."""
         with self._lock:
             if worker in self._workers:
                 self._workers.remove(worker)
 
     def diagnosis(self, broker: Broker) -> str | None:
-        """What is wrong with the watched workers, or None."""
+        """Return the fault of the watched workers, or None."""
         with self._lock:
             workers = list(self._workers)
         for worker in workers:
@@ -88,10 +88,10 @@ class Watchdog(Middleware):
                 if not self._workers:
                     self._thread = None
                     return
-            # A process that stops loses its threads on purpose, and Dramatiq waits for the busy ones.
+            # A stopping process loses its threads on purpose, and Dramatiq waits for the busy ones.
             if stop_requested():
                 continue
-            # Asked twice: a stop may have ended a worker's threads between the list of workers and the look at them.
+            # Diagnose twice: a stop may have ended a worker's threads after the list of workers was copied.
             if self.diagnosis(broker) and (reason := self.diagnosis(broker)) and not stop_requested():
                 with self._lock:
                     workers, self._workers, self._thread = self._workers, [], None
@@ -101,7 +101,7 @@ class Watchdog(Middleware):
 
 
 def leave(reason: str, workers: list[Worker]) -> None:
-    """Drain the healthy threads, give the rest back to the queue and end the process with `EXIT_UNHEALTHY`."""
+    """Drain the healthy threads, return the rest to the queue and end the process with `EXIT_UNHEALTHY`."""
     _log.critical("Leaving, because %s.", reason)
     request_stop()
     try:
