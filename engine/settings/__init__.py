@@ -1,8 +1,8 @@
-"""Settings: a file per environment, below `.env`, below environment variables, below flags; each origin can be told.
+"""Loads settings: flags override environment variables, these override `.env`, and `.env` overrides the settings file.
 
-`conf/settings.yaml` holds `environments:`, of which `default` lies below the one that `TIDEGATE_ENV` picks.
-`TIDEGATE_SECTION__KEY` in `.env` or (stronger) in the environment overrides a key, and a flag overrides that. Secrets
-are never shown.
+`conf/settings.yaml` holds `environments:`; the one that `TIDEGATE_ENV` picks overrides `default`.
+`TIDEGATE_SECTION__KEY` in `.env` or (stronger) in the environment overrides a key, and a flag overrides that. The
+engine knows the origin of each value and never shows secrets.
 """
 
 from engine.settings.load import LoadedSettings, Origin, load_settings

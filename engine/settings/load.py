@@ -1,4 +1,4 @@
-"""Lays the sources of settings over one another and keeps in mind where each value stands."""
+"""Merges the sources of settings and remembers the origin of each value."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DEFAULT: Final = "default"
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """One setting: its dotted key, its value with secrets left out, and where it came from."""
+    """One setting: its dotted key, its value without secrets, and its source."""
 
     key: str
     value: str
@@ -39,7 +39,7 @@ class Origin:
 class LoadedSettings:
     """The settings, the environment they are for, and the merged document they were read from.
 
-    `handed` are the variables by which another process reads the same settings: those of `.env`, and the flags.
+    `handed` holds the variables by which another process reads the same settings: those of `.env`, and the flags.
     """
 
     settings: Settings
@@ -48,7 +48,7 @@ class LoadedSettings:
     handed: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def origins(self) -> list[Origin]:
-        """Every setting in the order of the models, for `tidegate check --origin`."""
+        """Return every setting in the order of the models, for `tidegate check --origin`."""
         found: list[Origin] = []
         for section in Settings.model_fields:
             part = getattr(self.settings, section)
@@ -67,12 +67,12 @@ def load_settings(
     flags: Mapping[str, object] | None = None,
     dotenv: Path = DOTENV,
 ) -> LoadedSettings:
-    """Settings from `file`, `dotenv` (which may be absent), the process's variables and `flags`; the last wins.
+    """Return the settings from `file`, `dotenv` (may be absent), the process's variables and `flags`.
 
-    Without `file` TIDEGATE_SETTINGS names it, else it is `conf/settings.yaml`, which alone may be absent. `environment`
-    is the one of the file to use; without it `TIDEGATE_ENV` tells, else `default`. `flags` maps a dotted key to its
-    value; one that is None was not given. Raises `InvalidSource` with every mistake of a file, `WrongCall` for a file
-    that was named and is not there, or a wrong variable or flag.
+    The last one wins. Without `file`, TIDEGATE_SETTINGS names the file, else it is `conf/settings.yaml`; only this
+    default file may be absent. `environment` picks an environment of the file; without it `TIDEGATE_ENV` does, else
+    `default`. `flags` maps a dotted key to its value; None means that the flag was not given. Raises `InvalidSource`
+    with every mistake of a file, and `WrongCall` for a named file that does not exist or for a wrong variable or flag.
     """
     variables = merged(read_dotenv(dotenv), own_variables())
     chosen = environment or _told(variables, ENVIRONMENT) or DEFAULT
@@ -106,7 +106,7 @@ def _told(variables: Mapping[str, Variable], name: str) -> str:
 
 
 def _file(file: Path, chosen: str) -> Node:
-    """The chosen environment of the file over its default one."""
+    """Return the chosen environment of the file merged over its default one."""
     if not file.exists():
         if chosen != DEFAULT:
             raise WrongCall(f'{file} is not there, so it has no environment "{chosen}"', remedy=f"unset {ENVIRONMENT}")
@@ -132,7 +132,7 @@ def _file(file: Path, chosen: str) -> Node:
 
 
 def _variables(variables: Mapping[str, Variable]) -> Node:
-    """What variables say."""
+    """Return the settings that the variables give."""
     node = Node(Mark("environment", 0, 0), {})
     for section, key, value, source in settings_among(variables):
         node = _over(node, _given(section, key, value, source))
@@ -146,7 +146,7 @@ def _given(section: str, key: str, value: object, source: str) -> Node:
 
 
 def _over(below: Node, above: Node) -> Node:
-    """`above` laid over `below`: mappings are merged, anything else replaces."""
+    """Merge `above` over `below`: mappings are merged, any other value replaces."""
     if not isinstance(below.value, dict) or not isinstance(above.value, dict):
         return above
     merged = dict(below.value)
@@ -165,7 +165,7 @@ def _keys(node: Node) -> Mapping[str, Node]:
 
 
 def _show(value: object) -> str:
-    """A value as it may be printed: of a secret only that it is set, of an address no credentials and no options."""
+    """Return a printable value: a secret only as "(set)", an address without credentials and options."""
     if isinstance(value, timedelta):
         return format_duration(value)
     if isinstance(value, SecretStr):

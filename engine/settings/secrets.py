@@ -1,4 +1,4 @@
-"""The secret values among the settings: what must never reach a log."""
+"""Collects the secret values of the settings, so that the logs can redact them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from engine.settings.model import Settings
 
 
 def secrets(settings: Settings) -> tuple[str, ...]:
-    """Every secret value of the settings, to be taken out of logs; passwords inside URLs too."""
+    """Return every secret value of the settings, also the credentials inside URLs."""
     found: list[str] = []
     for section in (settings.services, settings.email):
         for value in section.__dict__.values():

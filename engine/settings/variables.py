@@ -1,4 +1,4 @@
-"""Variables: those of the process, and those of a `.env` file, with the line where each stands.
+"""Reads variables of the process and of a `.env` file, with the line that sets each one.
 
 The syntax of the file is python-dotenv's: `NAME=value`, `export NAME=value`, quotes, comments, `${NAME}`.
 """
@@ -22,16 +22,17 @@ DOTENV: Final = Path(".env")
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One variable: its value, and where it comes from (`environment` or `.env:3`)."""
+    """One variable: its value and its source (`environment` or `.env:3`)."""
 
     value: str
     source: str
 
 
 def read_dotenv(file: Path) -> dict[str, Variable]:
-    """The variables of a `.env` file; none where there is no file. `${NAME}` reads the process's variables first.
+    """Return the variables of a `.env` file, or none if it does not exist.
 
-    Raises `InvalidSource` for lines that are no assignment, `WrongCall` where the file cannot be read.
+    `${NAME}` reads the process's variables first. Raises `InvalidSource` for lines that are no assignment, and
+    `WrongCall` if the file cannot be read.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -52,7 +53,7 @@ def read_dotenv(file: Path) -> dict[str, Variable]:
         if binding.key is None and not binding.error:
             continue  # a comment, or an empty line
         if binding.key is None or binding.value is None:
-            # The line is not repeated: it may hold a password.
+            # Do not repeat the line: it may hold a password.
             faults.append(Fault(Mark(str(file), line, 1), "", "expected NAME=value", "quote a value of several lines"))
         else:
             pairs.append((binding.key, binding.value))
@@ -64,20 +65,20 @@ def read_dotenv(file: Path) -> dict[str, Variable]:
 
 
 def own_variables() -> dict[str, Variable]:
-    """The variables of this process that are ours."""
+    """Return this process's variables that start with the engine's prefix."""
     return {name: Variable(value, "environment") for name, value in os.environ.items() if name.startswith(PREFIX)}
 
 
 def merged(dotenv: Mapping[str, Variable], own: Mapping[str, Variable]) -> dict[str, Variable]:
-    """The process's variables over those of the file; one that is set but empty hides the file's."""
+    """Merge the process's variables over those of the file; a variable that is set but empty hides the file's."""
     hidden = {name.upper() for name in own}
     return {**{name: one for name, one in dotenv.items() if name.upper() not in hidden}, **own}
 
 
 def settings_among(variables: Mapping[str, Variable]) -> Iterator[tuple[str, str, str, str]]:
-    """Section, key, value and source of each variable that is a setting; an empty one is no value.
+    """Yield section, key, value and source of each variable that is a setting; an empty variable gives no value.
 
-    Raises `WrongCall` for an unknown section, for one underscore where two belong, and for a section that is no JSON.
+    Raises `WrongCall` for an unknown section, for one underscore instead of two, and for a section that is not JSON.
     """
     for name, variable in variables.items():
         if not name.upper().startswith(PREFIX):
@@ -97,7 +98,7 @@ def settings_among(variables: Mapping[str, Variable]) -> Iterator[tuple[str, str
 
 
 def _whole_section(section: str, text: str, source: str) -> Iterator[tuple[str, str, str, str]]:
-    """`TIDEGATE_EMAIL={"transport": "smtp"}`: a whole section as JSON."""
+    """Yield the settings of a whole section given as JSON: `TIDEGATE_EMAIL={"transport": "smtp"}`."""
     if not text:
         return
     try:
@@ -111,7 +112,7 @@ def _whole_section(section: str, text: str, source: str) -> Iterator[tuple[str, 
 
 
 def _with_one_underscore(name: str) -> str:
-    """The setting that `services_mongo_url` means; empty for what is none, e.g. `env`."""
+    """Return the setting that e.g. `services_mongo_url` means; empty if it means none, e.g. `env`."""
     for section, described in Settings.model_fields.items():
         keys = getattr(described.annotation, "model_fields", {})
         if name.removeprefix(f"{section}_") in keys and name.startswith(f"{section}_"):

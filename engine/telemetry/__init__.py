@@ -1,1 +1,1 @@
-"""Telemetry: the events of the engine as a contract, and who subscribes to them."""
+"""Telemetry: the engine's events as a contract, and their subscribers."""

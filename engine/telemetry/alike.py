@@ -1,7 +1,7 @@
-"""Lines of one event that differ in few places: what they share is rendered once, and only the rest for each.
+"""Renders log lines of one event that differ in few places: the shared text once, and the rest for each line.
 
-The text is that of the general way (`engine.telemetry.ecs.ecs_lines`), of which the pattern is made; whatever that
-way would redact or escape is left to it.
+The result equals that of `engine.telemetry.ecs.ecs_lines`, which renders the pattern. Lines with a value that needs
+redaction or escaping are left to `ecs_lines`.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from engine.telemetry.redaction import Redactor
 
 _MARK: Final = "~tidegate~{}~"
 _SEQUENCE: Final = -7_316_205_918_340_277_415
-"""Stands for a line's number in the pattern: no line has it."""
+"""Placeholder for a line's number in the pattern: no line has this number."""
 _HASH: Final = "user_hash"
 
 
 class Alike:
-    """The pattern of the lines that share `made` and whose rows have the labels `names`."""
+    """The pattern of lines that share `made` and whose rows have the labels `names`."""
 
     def __init__(self, template: str, order: Sequence[str], redactor: Redactor) -> None:
-        """Use `of`."""
+        """Use `of` instead."""
         self._template, self._order, self._redactor = template, order, redactor
 
     @classmethod
     def of(cls, made: Mapping[str, Any], names: Sequence[str], redactor: Redactor) -> Self | None:
-        """The pattern; None where its places cannot be told apart from what the lines share."""
+        """Return the pattern; None if the shared text contains a placeholder too."""
         marks = {name: _MARK.format(name) for name in names}
         (line,) = ecs_lines(made, [marks], redactor, iter((_SEQUENCE,)))
         try:
             text = orjson.dumps(line).decode()
-        except TypeError:  # the general way knows what to do
+        except TypeError:  # the caller then renders with `ecs_lines`, which handles this
             return None
         places = {name: f'"{mark}"' for name, mark in marks.items()} | {"": str(_SEQUENCE)}
         if "user" in marks:
@@ -49,24 +49,24 @@ class Alike:
         return cls(template, order, redactor)
 
     def lines(self, rows: Sequence[Mapping[str, object]], numbers: Sequence[int]) -> bytes | None:
-        """The lines of `rows`, with line ends between them; None where a value is to be redacted or escaped."""
+        """Return the lines of `rows` joined by line ends; None if a value needs redaction or escaping."""
         columns: dict[str, Sequence[object]] = {"": numbers}
         for name in rows[0]:
             values = [row[name] for row in rows]
             try:
-                joined = " ".join(values)  # type: ignore[arg-type] # what is no text raises
+                joined = " ".join(values)  # type: ignore[arg-type]  # raises unless every value is a text
             except TypeError:
                 return None
-            # A user with a slash may be a key of one.
+            # A user with a slash may be a user key.
             if not _as_it_is(joined) or not self._redactor.leaves(joined) or (name == "user" and "/" in joined):
                 return None
             columns[name] = values
         if "user" in columns:
-            columns[_HASH] = list(map(layout_hash, columns["user"]))  # type: ignore[arg-type] # texts: joined above
+            columns[_HASH] = list(map(layout_hash, columns["user"]))  # type: ignore[arg-type]  # texts: joined above
         differing = zip(*(columns[name] for name in self._order), strict=True)
         return "\n".join(map(self._template.__mod__, differing)).encode()
 
 
 def _as_it_is(text: str) -> bool:
-    """Whether JSON writes `text` as it stands."""
+    """Return whether JSON writes `text` unchanged."""
     return text.isprintable() and '"' not in text and "\\" not in text

@@ -1,10 +1,10 @@
-"""Bundles: lines in a row that differ in few places are one document of the log search, and one sentence on a screen.
+"""Bundles consecutive lines that differ in few places: one document of the log search, and one sentence on a screen.
 
-A window of deliveries leaves lines that are alike but for the user, the stay, the key and the line's own number. As one
-document (`engine.domain.log_documents`) they cost the log search a small part of what they cost one by one.
+A window of deliveries leaves lines that are alike except for user, enrolment, key and line number. As one document
+(`engine.domain.log_documents`) they cost the log search a small part of what single documents cost.
 
-Where a bundle begins and ends follows from the lines alone, so that whoever cuts them again cuts them alike: a line
-that is not alike, a gap in the numbers, or a number that is a multiple of `LONGEST`.
+The lines alone determine the ends of a bundle, so cutting again gives the same bundles. A bundle ends before a line
+that is not alike, before a gap in the numbers, and before a number that is a multiple of `LONGEST`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from engine.domain.log_documents import BUNDLE, DIFFERING
 from engine.telemetry.query import value_of
 
 LONGEST: Final = 200
-"""Lines of one bundle: beyond that a search that wants one of them reads more than the rest saves."""
+"""Lines of one bundle: in a longer one, a search for one line reads more than bundling saves."""
 _SEQUENCE: Final = "event.sequence"
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """Lines that are alike as they stand in the file (with their ends), and the first of them read.
+    """Consecutive similar lines as the file holds them (with their line ends), and the first of them parsed.
 
-    `values` are those that differ, by their paths. `open` says that the next line of the file may belong to it.
+    `values` holds the values that differ, by their paths. `open` means that the next line of the file may belong to it.
     """
 
     first: Mapping[str, Any]
@@ -36,7 +36,7 @@ class Bundle:
     open: bool = False
 
     def document(self) -> bytes:
-        """The one document that these lines are in the log search, as JSON."""
+        """Return the lines as one document of the log search, in JSON."""
         if len(self.lines) == 1:
             return self.lines[0].rstrip(b"\n")
         document: dict[str, Any] = {**self.first, BUNDLE: {"lines": len(self.lines)}}
@@ -49,7 +49,7 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """What lines that are alike share: the text before their number, after it, and after each value that differs."""
+    """The shared text of similar lines: before their number, after it, and after each value that differs."""
 
     before: bytes
     after: bytes
@@ -57,7 +57,7 @@ class _Shape:
     paths: tuple[str, ...]
 
     def values(self, raw: bytes, number: int) -> list[bytes] | None:
-        """The values of the line `raw` where it has this shape and this number."""
+        """Return the values of the line `raw` if it has this shape and this number, else None."""
         start = b"%b%d%b" % (self.before, number, self.after)
         if not raw.startswith(start):
             return None
@@ -73,7 +73,7 @@ class _Shape:
 
 @dataclass(slots=True)
 class _Run:
-    """The lines of a bundle that is being made; without a shape it stays with its first."""
+    """The lines of a bundle under construction; without a shape it holds only its first line."""
 
     first: Mapping[str, Any]
     lines: list[bytes]
@@ -82,7 +82,7 @@ class _Run:
     values: list[list[bytes]] = field(default_factory=list)
 
     def takes(self, raw: bytes) -> bool:
-        """Add `raw` where it is the next line of this run, and say whether it was."""
+        """Add `raw` if it is the next line of this run; return whether it was added."""
         number = self.number + 1
         if self.shape is None or number % LONGEST == 0 or (values := self.shape.values(raw, number)) is None:
             return False
@@ -92,7 +92,7 @@ class _Run:
         return True
 
     def bundle(self, *, last: bool) -> Bundle:
-        """These lines; `last` says that no line follows (yet)."""
+        """Return these lines as a bundle; `last` means that no line follows (yet)."""
         if self.shape is None:
             return Bundle(self.first, tuple(self.lines))
         values = dict(zip(self.shape.paths, zip(*self.values, strict=True), strict=True))
@@ -100,7 +100,10 @@ class _Run:
 
 
 def bundled(lines: Sequence[bytes]) -> Iterator[Bundle | bytes]:
-    """The bundles of lines in a row (a line alone is a bundle, too), in their order; what is no line, as it stands."""
+    """Yield the bundles of consecutive lines in order (also of single lines).
+
+    Yield bytes that are no log line unchanged.
+    """
     run: _Run | None = None
     for raw in lines:
         if run is not None:
@@ -115,7 +118,7 @@ def bundled(lines: Sequence[bytes]) -> Iterator[Bundle | bytes]:
 
 
 def _begun(raw: bytes) -> _Run | None:
-    """A run of which `raw` is the first line; None where that is no line of ours."""
+    """Return a run that starts with `raw`; None if `raw` is no log line of the engine."""
     try:
         line = orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -131,7 +134,10 @@ def _begun(raw: bytes) -> _Run | None:
 
 
 def _shape(line: Mapping[str, Any], raw: bytes, number: int) -> _Shape | None:
-    """The shape of the lines alike to `line`, which stands as `raw`; None where nothing tells its places."""
+    """Return the shape of lines similar to `line` (`raw` in the file).
+
+    None if its values cannot be located uniquely.
+    """
     places = [(b'"sequence":', b"%d" % number, "")]
     for path in DIFFERING:
         value = value_of(line, path)
@@ -140,7 +146,7 @@ def _shape(line: Mapping[str, Any], raw: bytes, number: int) -> _Shape | None:
     if any(raw.count(name + value) != 1 for name, value, _ in places):
         return None
     spots = sorted((raw.index(name + value) + len(name), len(value), path) for name, value, path in places)
-    if len(spots) == 1 or spots[0][2]:  # nobody it is about; or a number that comes later, as in no line of ours
+    if len(spots) == 1 or spots[0][2]:  # no value differs, or the number comes later, as in no line of ours
         return None
     ends = [spot for spot, _, _ in spots[1:]] + [len(raw)]
     texts = [raw[spot + length - 1 : end] for (spot, length, _), end in zip(spots[1:], ends[1:], strict=True)]
@@ -151,7 +157,10 @@ def _shape(line: Mapping[str, Any], raw: bytes, number: int) -> _Shape | None:
 
 
 def _plain(values: list[bytes]) -> bool:
-    """Whether the values (without `"`) stand in JSON as they are: a line with them is JSON where one with others is."""
+    """Return whether JSON writes the values (which hold no `"`) unchanged.
+
+    A line with such values is valid JSON if another line of its shape is.
+    """
     try:
         joined = b" ".join(values).decode()
     except UnicodeDecodeError:

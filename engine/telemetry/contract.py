@@ -1,6 +1,6 @@
 """The telemetry contract as a table: each event's name, level, labels, measurements with their units, and meaning.
 
-Logs, metrics and the map subscribe to these events; `docs/logs.md` is checked against this table by a test.
+Logs, metrics and the map subscribe to these events; a test checks `docs/logs.md` against this table.
 """
 
 from __future__ import annotations

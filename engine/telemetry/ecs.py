@@ -1,7 +1,7 @@
-"""From an event to a line: the fields of the Elastic Common Schema, in this order, with ours under `tidegate`.
+"""Turns an event into a log line: fields of the Elastic Common Schema, in this order, with ours under `tidegate`.
 
-`labels.*` are identities, `event.*` what happened and how long it took (nanoseconds), `trace.id` the pass it belongs
-to, `tidegate.*` measurements and campaign times. Instants are ISO 8601.
+`labels.*` are identities, `event.*` the action and its duration (nanoseconds), `trace.id` the pass, and `tidegate.*`
+measurements and campaign times. Instants are ISO 8601.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from engine.telemetry.redaction import Redactor
 
 ECS_VERSION: Final = "8.11.0"
 _DIFFERS: Final = 1_000
-"""Milliseconds between the clocks from which a line carries campaign time too: below, it follows system time."""
+"""Milliseconds between system time and campaign time from which a line carries both; below, the two count as equal."""
 
 _SUFFIXES: Final = frozenset({"first", "until"})
 
@@ -38,11 +38,11 @@ def ecs_line(
     logger: str = "engine",
     sequence: int | None = None,
 ) -> dict[str, object]:
-    """The line of one event as nested values, redacted and ready for JSON.
+    """Return the line of one event as nested values, redacted and ready for JSON.
 
-    `at` is system time, `sequence` orders the lines of a process. A `user` may be a raw user id or a user key; in both
-    cases the line shows the id (or its pseudonym) and its layout hash (of a pseudonymised user the first half, which
-    tells nobody), by which a story finds its batches.
+    `at` is system time; `sequence` orders the lines of a process. A `user` may be a raw user id or a user key. In both
+    cases the line shows the id (or its pseudonym) and its layout hash, by which a story finds the user's batches. For a
+    pseudonymised user it shows only the first half of the hash, which identifies nobody.
     """
     event: dict[str, object] = {"action": name, "dataset": "tidegate"}
     line: dict[str, object] = {
@@ -84,7 +84,7 @@ def ecs_line(
 
 
 def _of_ecs(field: str, value: object, line: dict[str, object], event: dict[str, object], redactor: Redactor) -> bool:
-    """Put a field where ECS has a place for it; False where it has none."""
+    """Write a field to its place in ECS; return False if ECS has none."""
     if field == "duration" and isinstance(value, timedelta):
         event["duration"] = value // timedelta(microseconds=1) * 1_000
     elif field == "trace":
@@ -100,7 +100,7 @@ def _of_ecs(field: str, value: object, line: dict[str, object], event: dict[str,
 
 
 def _measured(field: str, value: object, redactor: Redactor) -> object:
-    """A field of our own as it is written."""
+    """Return the logged form of a `tidegate.*` field."""
     if field in INSTANTS and isinstance(value, int):
         return format_instant(value)
     return redactor.key(str(value)) if field in _SUFFIXES else redactor.values(value)
@@ -109,7 +109,7 @@ def _measured(field: str, value: object, redactor: Redactor) -> object:
 def ecs_lines(
     made: Mapping[str, Any], rows: Iterable[Mapping[str, object]], redactor: Redactor, sequence: Iterator[int]
 ) -> Iterator[dict[str, Any]]:
-    """The lines of occurrences that share the line `made`, each with the labels of its row and its own sequence."""
+    """Yield the lines of occurrences that share the line `made`, each with its row's labels and its own sequence."""
     event, shared, measured = made["event"], made.get("labels", {}), made.get("tidegate", {})
     for row in rows:
         labels, own = {**shared}, {**measured}

@@ -1,4 +1,4 @@
-"""What an event is: its name, level, labels, measurements with their units, and meaning."""
+"""Types of events: name, level, labels, measurements with their units, and meaning."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ LABELS: Final = frozenset(
     | {"actor", "process", "profile", "policy", "channel", "kind", "reason", "state", "service", "list", "attempt"}
     | {"path", "workspace_set"}
 )
-"""Names that become `labels.NAME`: identities and short codes, always text, the words that searches use."""
+"""Names that become `labels.NAME`: identities and short codes, always text, that searches use."""
 
 INSTANTS: Final = frozenset({"as_of", "chosen_at", "not_before", "campaign_time"})
 """Campaign times (`engine.clock.Instant`), shown as ISO 8601 under `tidegate.NAME`."""
 
 ALWAYS: Final = frozenset({"trace", "duration", "error", "outcome", "text"})
-"""What every event may carry: an explicit trace id, a `timedelta`, an exception, an outcome, an operator's text."""
+"""Fields that every event may carry.
+
+An explicit trace id, a `timedelta`, an exception, an outcome, an operator's text.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class EventType:
     """One row of the contract.
 
     `labels` are identities (text), `measurements` map a name to its unit, `instants` are campaign times. `meaning` is
-    one sentence. `allowed` holds every field name that `emit` takes for this event.
+    one sentence. `allowed` holds every field name that `emit` accepts for this event.
     """
 
     name: str
@@ -41,7 +44,7 @@ class EventType:
 
     @property
     def allowed(self) -> frozenset[str]:
-        """Every field name that this event may carry."""
+        """Return every field name that this event may carry."""
         return self.labels | frozenset(self.measurements) | self.instants | ALWAYS
 
 
@@ -58,6 +61,6 @@ def declare(
     instants: str = "",
     measures: Mapping[str, str] | None = None,
 ) -> None:
-    """Add one row to the contract; `labels` and `instants` are names with spaces between."""
+    """Add one row to the contract; `labels` and `instants` are names separated by spaces."""
     known = frozenset(labels.split())
     EVENTS[name] = EventType(name, level, outcome, meaning, known, measures or {}, frozenset(instants.split()))

@@ -1,9 +1,9 @@
-"""Events: the engine tells what happened once, and whoever wants to know subscribes.
+"""Events: the engine emits each event once, and every interested part subscribes.
 
     emit("batch.decided", run=run.id, slice=slice.id, as_of=run.as_of, users=1000, duration=took)
 
-Names and fields are those of `engine.telemetry.contract`. A subscriber is called in the emitting thread, must be quick
-and can never break the work that it hears about.
+`engine.telemetry.contract` defines names and fields. A subscriber runs in the emitting thread and must be quick; its
+errors never break the work that emitted the event.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ _ALLOWED: Final = {name: kind.allowed for name, kind in EVENTS.items()}
 
 @dataclass(frozen=True, slots=True)
 class Occurrence:
-    """One event that happened: its row of the contract and the fields it carries."""
+    """One event that happened: its row of the contract and its fields."""
 
     kind: EventType
     fields: Mapping[str, object]
 
     @property
     def name(self) -> str:
-        """The event's dotted name."""
+        """Return the event's dotted name."""
         return self.kind.name
 
 
 Subscriber = Callable[[Occurrence], None]
 Rows = Sequence[Mapping[str, object]]
 AtOnce = Callable[[EventType, Mapping[str, object], Rows], None]
-"""Hears many occurrences of one event at once: its row of the contract, the fields they share, each one's labels."""
+"""Receives many occurrences of one event in one call: its row of the contract, the shared fields, each one's labels."""
 
 _subscribers: tuple[tuple[Subscriber, AtOnce | None], ...] = ()
 _registering: Final = threading.Lock()
@@ -50,15 +50,17 @@ _misused: Final[set[str]] = set()
 
 
 def strict(wanted: bool) -> None:
-    """Whether a name or field outside the contract raises (tests, the default) or is left out (running processes)."""
+    """Choose whether a name or field outside the contract raises (tests, the default) or is dropped (running processes).
+
+    """
     global _strict
     _strict = wanted
 
 
 def subscribe(subscriber: Subscriber, at_once: AtOnce | None = None) -> Callable[[], None]:
-    """Call `subscriber` with every occurrence from now on; the returned function ends that.
+    """Call `subscriber` with every occurrence from now on; the returned function unsubscribes.
 
-    With `at_once` it hears there, in one call, what `emit_each` tells.
+    With `at_once`, the occurrences of one `emit_each` go there instead, in one call.
     """
     global _subscribers
     with _registering:
@@ -73,7 +75,7 @@ def subscribe(subscriber: Subscriber, at_once: AtOnce | None = None) -> Callable
 
 
 def emit(event: str, /, **fields: object) -> None:
-    """Tell every subscriber that `event` happened; fields that are None count as absent.
+    """Call every subscriber with an occurrence of `event`; fields that are None count as absent.
 
     Raises `ProgrammerError` for a name or a field that is not in the contract (only while `strict`).
     """
@@ -88,10 +90,10 @@ def emit(event: str, /, **fields: object) -> None:
 
 
 def emit_each(event: str, common: Mapping[str, object], rows: Rows) -> None:
-    """Tell that `event` happened once for each of `rows`, which add labels of their own to the fields of `common`.
+    """Emit `event` once for each of `rows`, which add labels of their own to the fields of `common`.
 
-    As `emit` for each of them, in one go for subscribers that can. Raises `ProgrammerError` (only while `strict`) for a
-    row that has other names than the first, or other things than labels.
+    Equals one `emit` per row; subscribers with `at_once` get all rows in one call. Raises `ProgrammerError` (only while
+    `strict`) for a row whose names differ from the first row's or are not labels.
     """
     if not rows:
         return
@@ -117,7 +119,7 @@ def emit_each(event: str, common: Mapping[str, object], rows: Rows) -> None:
 def _tell(call: partial[None]) -> None:
     try:
         call()
-    except Exception:  # noqa: BLE001 - a listener's fault must not stop a delivery; said once, without its data
+    except Exception:  # noqa: BLE001 - a subscriber's error must not stop a delivery; reported once, without its data
         _once(f"subscriber {call.func!r}", traceback.format_tb(sys.exc_info()[2])[-1])
 
 
@@ -137,34 +139,34 @@ def _once(problem: str, where: str) -> None:
 
 
 def trace_id(campaign: str, as_of: Instant) -> str:
-    """The trace of one pass of one campaign, 32 hex digits (the size of a W3C trace id).
+    """Return the trace id of one pass of one campaign, 32 hex digits (the size of a W3C trace id).
 
-    It is made from the campaign and the `as_of` of the run. A delivery was chosen at that same moment (`chosen_at`),
-    so its line carries its run's trace although nothing about the run is stored with the delivery.
+    It is derived from the campaign and the `as_of` of the run. A delivery's `chosen_at` is the same instant, so its
+    line carries its run's trace although the delivery stores nothing about the run.
     """
     return blake2b(f"{campaign}\0{as_of}".encode(), digest_size=16).hexdigest()
 
 
 class Heard:
-    """What was emitted while listening; for tests, which wait for facts instead of seconds."""
+    """Collects the emitted events; tests wait for these facts instead of seconds."""
 
     def __init__(self) -> None:
         self._all: list[Occurrence] = []
         self._changed = threading.Condition()
 
     def __call__(self, occurrence: Occurrence) -> None:
-        """Take one occurrence (the subscriber)."""
+        """Store one occurrence; this is the subscriber."""
         with self._changed:
             self._all.append(occurrence)
             self._changed.notify_all()
 
     def of(self, event: str, **fields: object) -> list[Occurrence]:
-        """The occurrences of `event` whose fields equal the given ones."""
+        """Return the occurrences of `event` whose fields equal the given ones."""
         with self._changed:
             return self._matching(event, fields)
 
     def wait(self, event: str, *, timeout: float = 10.0, **fields: object) -> Occurrence:
-        """The first occurrence of `event` with these fields; waits up to `timeout` seconds, then `TimeoutError`."""
+        """Return the first occurrence of `event` with these fields; raises `TimeoutError` after `timeout` seconds."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._matching(event, fields), timeout):
                 raise TimeoutError(f"{event} {fields} was not heard within {timeout} s")
@@ -177,7 +179,7 @@ class Heard:
 
 @contextmanager
 def listening() -> Iterator[Heard]:
-    """Hear every event emitted in this process while the block runs."""
+    """Collect every event that this process emits while the block runs."""
     heard = Heard()
     unsubscribe = subscribe(heard)
     try:

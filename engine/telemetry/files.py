@@ -1,8 +1,8 @@
-"""Log files: one JSON line per event, a file of its own per process, cut by size, whole whatever dies.
+"""Log files: one JSON line per event, one file per process, rotated by size, whole even after a kill.
 
-A file is named `PROCESS-PID-TOKEN.NNNN.ndjson`: it is never renamed and its name never comes back, so whoever follows
-it (`tidegate logs ship`, Filebeat, Vector, Fluent Bit) can go by name and byte. Lines are written whole, with one
-call for one or some of them, in append mode: a SIGKILL leaves at most one torn line, the last.
+A file is named `PROCESS-PID-TOKEN.NNNN.ndjson`. It is never renamed and its name is never reused, so a follower
+(`tidegate logs ship`, Filebeat, Vector, Fluent Bit) can rely on name and byte position. One call in append mode writes
+one or several whole lines: a SIGKILL leaves at most one torn line, the last.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from typing import Final
 
 PATTERN: Final = "*.ndjson"
 _MOST_FILES: Final = 1_000
-"""Finished files of one process name: beyond this, listing the folder costs more than they tell."""
+"""Finished files of one process name: beyond this, listing the folder costs more than the old files are worth."""
 _NAME: Final = re.compile(r"(?P<process>.+)-(?P<pid>\d+)-[0-9a-f]{8}\.\d{4,}\.ndjson")
 
 
 class LogFile:
-    """The file of one process; safe for its threads, and a forked child gets one of its own.
+    """The log file of one process; safe for its threads, and a forked child gets a file of its own.
 
-    A disk that refuses loses lines and says so once on stderr: a log never stops the engine.
+    If the disk refuses a write, lines are lost and stderr says so once: a log never stops the engine.
     """
 
     def __init__(self, folder: Path, process: str, *, max_bytes: int = 50_000_000, keep: int = 10) -> None:
-        """Write into `folder` (made if missing); a file is closed at `max_bytes`.
+        """Write into `folder` (created if missing); close a file at `max_bytes`.
 
-        Of the files of the same process name whose writers have moved on or died the newest ones are kept, as many as
-        `keep` full ones take. (Counting bytes, as a process that is killed often leaves many small files.)
+        Finished files of the same process name are those that their writer has rotated or left by dying. The newest of
+        them are kept, as many bytes as `keep` full files hold. (The limit counts bytes because a process that is killed
+        often leaves many small files.)
         """
         self._folder, self._process = folder, re.sub(r"[^A-Za-z0-9_]", "_", process) or "engine"
         self._max_bytes, self._keep = max_bytes, keep
@@ -45,11 +46,11 @@ class LogFile:
 
     @property
     def path(self) -> Path:
-        """The file that the next line goes to."""
+        """Return the path of the current file."""
         return self._folder / f"{self._process}-{self._pid}-{self._token}.{self._number:04d}.ndjson"
 
     def write(self, line: bytes) -> None:
-        """Append `line`, or several with line ends between them (without the last one)."""
+        """Append `line`, or several lines joined by line ends (without the last one)."""
         with self._lock:
             try:
                 if self._handle < 0 or self._size + len(line) > self._max_bytes:
@@ -84,12 +85,12 @@ class LogFile:
     def _forked(self) -> None:
         self._lock = threading.Lock()
         if self._handle >= 0:
-            os.close(self._handle)  # our copy of the parent's; nothing is buffered
+            os.close(self._handle)  # our copy of the parent's handle; nothing is buffered
             self._handle = -1
 
 
 def log_files(folder: Path) -> list[Path]:
-    """The log files of a folder, oldest change first; those that vanish meanwhile are left out."""
+    """Return the log files of a folder, oldest change first; skip files that vanish meanwhile."""
     found: list[tuple[int, str, Path]] = []
     for path in folder.glob(PATTERN):
         try:
@@ -100,7 +101,7 @@ def log_files(folder: Path) -> list[Path]:
 
 
 def _prune(folder: Path, process: str, budget: int) -> None:
-    """Delete the oldest finished files of a process name beyond `budget` bytes; what a living process writes stays."""
+    """Delete the oldest finished files of a process name beyond `budget` bytes; keep the files of living processes."""
     newest_of: dict[str, Path] = {}
     finished: list[Path] = []
     for path in log_files(folder):

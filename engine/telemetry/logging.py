@@ -1,12 +1,13 @@
-"""Logs of a process: set up once, then every event of the contract is one line; ids are bound once and cleared after.
+"""Logs of a process: set up once, then every event of the contract becomes one line.
 
+Ids are bound once and cleared after.
     logs = configure(LogOptions(process="fast", folder=Path("var/logs")), clock=clock)
     bind(slice=slice.id, run=run.id)
     emit("slice.claimed", as_of=run.as_of)
     clear()
 
-Lines go to a file of the process, to stdout where wanted, and to a console (stderr) that people read. Messages of the
-libraries (Dramatiq, the drivers) take the same way with the same redaction.
+Lines go to a file of the process, optionally to stdout, and to a console (stderr) for people. Messages of the libraries
+(Dramatiq, the drivers) go the same way with the same redaction.
 """
 
 from __future__ import annotations
@@ -37,23 +38,26 @@ from engine.telemetry.repeats import Repeats
 
 LEVELS: Final[Mapping[str, int]] = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _AT_ONCE: Final = 100
-"""Lines written with one call: some 80 kB, of which a SIGKILL may tear the last."""
+"""Lines written with one call: some 80 kB; a SIGKILL may tear the last of them."""
 _QUIET: Final = {
     **dict.fromkeys(("pymongo", "elasticsearch", "urllib3", "watchfiles", "asyncio"), logging.WARNING),
     "elastic_transport": logging.ERROR,
 }
-"""Libraries whose `info` is one line per call, some with documents in it; Elasticsearch's transport warns once per call
-as long as it does not answer, of which `service.lost` and `ship.away` tell once."""
+"""Least level of noisy libraries.
+
+Their `info` is one line per call, some with documents in it. Elasticsearch's transport warns once per call while the
+service does not answer; `service.lost` and `ship.away` report that once.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class LogOptions:
-    """Where lines go and what they may hold.
+    """Destinations and contents of the log lines.
 
-    `process` names the process type (`fast`, `clock`, ...); `folder` None writes no files; `stdout` writes JSON lines
-    there, with `brief` only the first of those that are told at once, which says in `alike` how many they are;
-    `console` writes lines for people to stderr (None: where that is a terminal and stdout has no lines).
-    `secrets` are taken out wherever they occur; `pseudonyms` is the key of pseudonyms (None: a file in the folder).
+    `process` names the process type (`fast`, `clock`, ...). `folder` None writes no files. `stdout` writes JSON lines
+    to stdout; with `brief` it writes only the first line of each group that is emitted together, whose `alike` gives
+    the size of the group. `console` writes lines for people to stderr (None: if stderr is a terminal and stdout gets no
+    lines). `secrets` are redacted everywhere; `pseudonyms` is the key of pseudonyms (None: a file in the folder).
     """
 
     process: str
@@ -72,7 +76,7 @@ class Logs:
     """The configured logs of this process; `close` undoes `configure`."""
 
     def __init__(self, options: LogOptions, clock: Clock, campaign_time: Callable[[], Instant | None] | None) -> None:
-        """Use `configure`."""
+        """Use `configure` instead."""
         self._options, self._clock, self._campaign_time = options, clock, campaign_time
         key = options.pseudonyms or (pseudonym_key(options.folder) if options.folder else os.urandom(32))
         self.redactor = Redactor(key, options.secrets)
@@ -89,7 +93,7 @@ class Logs:
         self._unsubscribe = events.subscribe(self._event, self._events)
 
     def line(self, name: str, level: str, fields: Mapping[str, object], **more: Any) -> None:
-        """Write one line with the bound ids; nothing below the configured level. Never raises for a full disk."""
+        """Write one line with the bound ids if its level is high enough. Never raises for a full disk."""
         if LEVELS[level] < self._threshold:
             return
         repeated = self._repeats.admit(name, level, fields)
@@ -120,19 +124,19 @@ class Logs:
                 print(str(line["@timestamp"])[11:19], sentence(line), file=sys.stderr)  # noqa: T201 - people read it
 
     def _put(self, raw: bytes, *, printed: bool = True) -> None:
-        """Write lines (with line ends between them) where machines read them."""
+        """Write lines (joined by line ends) to the destinations that machines read."""
         if self._file:
             self._file.write(raw)
         if self._options.stdout and printed:
             self._print(raw)
 
     def _print(self, raw: bytes) -> None:
-        with suppress(OSError, ValueError):  # whoever read it has gone; the file goes on
+        with suppress(OSError, ValueError):  # the reader of stdout is gone; the file goes on
             sys.stdout.write(raw.decode() + "\n")
             sys.stdout.flush()
 
     def close(self) -> None:
-        """Stop listening and close the file; safe twice."""
+        """Unsubscribe and close the file; safe to call twice."""
         global _current
         self._unsubscribe()
         root = logging.getLogger()
@@ -149,7 +153,7 @@ class Logs:
         self.line(occurrence.name, occurrence.kind.level, occurrence.fields, outcome=occurrence.kind.outcome)
 
     def _events(self, kind: EventType, common: Mapping[str, object], rows: events.Rows) -> None:
-        """Many lines at once: what they share is made and redacted once, and they are written with few calls."""
+        """Write many lines at once: build and redact the shared part once, and write with few calls."""
         if LEVELS[kind.level] < self._threshold:
             return
         made = self._made(kind.name, kind.level, common, outcome=kind.outcome)
@@ -157,7 +161,7 @@ class Logs:
         brief = self._options.stdout and self._options.brief
         for first in range(0, len(rows), _AT_ONCE):
             few = rows[first : first + _AT_ONCE]
-            numbers = list(islice(self._sequence, len(few)))  # in a row, whatever other threads take
+            numbers = list(islice(self._sequence, len(few)))  # consecutive, whatever numbers other threads take
             if brief and not first:
                 (line,) = ecs_lines(made, few[:1], self.redactor, iter(numbers))
                 self._print(_dumped({**line, ALIKE: len(rows)}))
@@ -171,7 +175,7 @@ class Logs:
 def _dumped(line: Mapping[str, Any]) -> bytes:
     try:
         return orjson.dumps(line)
-    except TypeError:  # a name that is no plain text: twice the time, so only where there is one
+    except TypeError:  # a key that is no plain text: this option doubles the time, so use it only then
         return orjson.dumps(line, option=orjson.OPT_NON_STR_KEYS)
 
 
@@ -181,8 +185,8 @@ _current: Logs | None = None
 def configure(options: LogOptions, *, clock: Clock, campaign_time: Callable[[], Instant | None] | None = None) -> Logs:
     """Set up the logs of this process; a second call replaces the first.
 
-    `campaign_time` tells campaign time without asking a store (or None); lines carry it where it differs. From here on
-    an event outside the contract is left out and reported instead of raising.
+    `campaign_time` returns campaign time (or None) without asking a store; a line carries it if it differs from system
+    time. From now on an event or field outside the contract is dropped and reported instead of raising.
     """
     global _current
     if _current is not None:
@@ -208,17 +212,17 @@ def bind(**ids: object) -> None:
 
 
 def clear() -> None:
-    """Forget what was bound."""
+    """Clear the bound ids."""
     structlog.contextvars.clear_contextvars()
 
 
 def bound() -> dict[str, object]:
-    """What is bound, to hand it on to another thread or into a queue message."""
+    """Return the bound ids, to pass them to another thread or into a queue message."""
     return dict(structlog.contextvars.get_contextvars())
 
 
 def logs_processor(logs: Logs) -> Callable[[Any, str, MutableMapping[str, Any]], NoReturn]:
-    """The last processor of structlog: writes the line and ends the chain."""
+    """Return the last processor of structlog: it writes the line and ends the chain."""
 
     def write(_: Any, method: str, fields: MutableMapping[str, Any]) -> NoReturn:
         name = str(fields.pop("event", ""))
@@ -237,7 +241,7 @@ def logs_processor(logs: Logs) -> Callable[[Any, str, MutableMapping[str, Any]],
 
 
 class _Bridge(logging.Handler):
-    """Takes what libraries log with the standard library."""
+    """Takes log records that libraries send to the standard library's logging."""
 
     def __init__(self, logs: Logs) -> None:
         super().__init__()
@@ -247,14 +251,14 @@ class _Bridge(logging.Handler):
         level = next((name for name, number in reversed(list(LEVELS.items())) if record.levelno >= number), "debug")
         error = record.exc_info[1] if record.exc_info else None
         text = record.getMessage()
-        if isinstance(error, EngineError):  # the engine knows it by name, and whoever called tries again
+        if isinstance(error, EngineError):  # the engine knows this error by name, and the caller tries again
             level, text = "warning", text.replace(" with unhandled exception", " now")
         fields: dict[str, object] = {"text": text, "error": error}
         self.logs.line("library.logged", level, fields, logger=record.name)
 
 
 def for_people(line: Mapping[str, object]) -> dict[str, Any]:
-    """A line as `name key=value ...`: the labels and measurements, without what repeats in every line."""
+    """Return the fields of a line without those that repeat in every line, to be shown as `name key=value ...`."""
     shown: dict[str, Any] = {"timestamp": str(line["@timestamp"])[11:23], "level": line["log.level"]}
     shown["event"] = line["message"]
     for part in ("labels", "tidegate"):

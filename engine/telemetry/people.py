@@ -1,4 +1,4 @@
-"""A log line as people read it: its level, its event with a sentence, and what it is about."""
+"""Formats a log line for people: its level, its event with a sentence, its labels and measurements."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from typing import Any, Final
 from engine.telemetry.contract import EVENTS
 
 ALIKE: Final = "alike"
-"""In a printed line: how many lines it stands for, itself among them."""
+"""Field of a printed line: the number of lines that it represents, itself included."""
 _LEVEL: Final = 8
 """Columns for the level: the longest is `critical`."""
 _KNOWN: Final = frozenset({"campaign_uid", "process"})
-"""Labels that people are not told: the process stands before the line, the campaign's name beside its uid."""
+"""Labels that people need not see: the process is printed before the line, the campaign's name beside its uid."""
 
 
 def sentence(line: Mapping[str, Any]) -> str:
-    """`info     worker.started: A process is up and serves its lanes. threads=4`: a line of the log files, in words."""
+    """Return e.g. `info     worker.started: A process is up and serves its lanes.
+
+    threads=4` for a line of the log files.
+    """
     level, name = str(line.get("log.level", "info")), str(line.get("message", ""))
     event = line.get("event")
     action = event.get("action") if isinstance(event, Mapping) else None
@@ -26,7 +29,7 @@ def sentence(line: Mapping[str, Any]) -> str:
 
 
 def details(line: Mapping[str, Any]) -> dict[str, object]:
-    """Labels and measurements of a line, how long it took, and its error."""
+    """Return the labels and measurements of a line, its duration and its error."""
     found: dict[str, object] = {}
     for part in ("labels", "tidegate"):
         inside = line.get(part)

@@ -1,4 +1,7 @@
-"""What people type to find lines: `campaign:winback user:hh-1 timeout`, for Elasticsearch and for the files alike."""
+"""The query language of log searches, e.g. `campaign:winback user:hh-1 timeout`.
+
+One query works for Elasticsearch and for the files.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "trace": ("trace.id",),
     "pid": ("process.pid",),
 }
-"""The words before a colon, and the fields of a line in which their value is looked for."""
+"""The words before a colon, each with the fields of a line that hold its value."""
 
 _TEXTS: Final = ("message", "error.message")
 _CODES: Final = ("error.type", "labels.reason")
@@ -33,14 +36,17 @@ _SEARCHED: Final = _TEXTS + _CODES
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """Lines that have every term (a field and a value, `*` at its end for a prefix) and every word, from `since` on."""
+    """Selects lines that have every term and every word, from `since` on.
+
+    A term is a field and a value; `*` at the end of the value makes it a prefix.
+    """
 
     terms: tuple[tuple[str, str], ...] = ()
     words: tuple[str, ...] = ()
     since: Instant | None = None
 
     def matches(self, line: Mapping[str, object]) -> bool:
-        """Whether a line read from a file is one of these."""
+        """Return whether a line read from a file matches."""
         if self.since is not None and str(line.get("@timestamp", "")) < format_instant(self.since):
             return False
         if not _has(line, self.terms):
@@ -51,11 +57,14 @@ class LogQuery:
         return all(word.lower() in text for word in self.words)
 
     def picks(self, line: Mapping[str, object]) -> bool:
-        """Whether a line of a document found by `elastic` is one of these: its terms may be those of two lines."""
+        """Return whether a line of a document found by `elastic` matches.
+
+        Two lines of it may have met the terms together.
+        """
         return _has(line, [term for term in self.terms if DIFFERING.intersection(FIELDS[term[0]])])
 
     def elastic(self) -> dict[str, object]:
-        """The Elasticsearch query of the documents with these lines; words are matched by their beginnings there."""
+        """Return the Elasticsearch query of the documents with these lines; there a word matches as a prefix."""
         filters: list[dict[str, object]] = [
             {"bool": {"should": [_term(path, wanted) for path in FIELDS[name]]}} for name, wanted in self.terms
         ]
@@ -66,7 +75,7 @@ class LogQuery:
 
 
 def parse_query(text: str, redactor: Redactor, since: Instant | None = None) -> LogQuery:
-    """Read a query; a user id is looked for as logs show it (a pseudonym where it looks like an address).
+    """Parse a query; search for a user id in its logged form (a pseudonym if it looks like an address).
 
     Raises `WrongCall` for an unknown word before a colon or an open quote.
     """
@@ -91,14 +100,14 @@ def parse_query(text: str, redactor: Redactor, since: Instant | None = None) -> 
 
 
 def named_in(text: str) -> tuple[str | None, str | None]:
-    """The one user and the one campaign that a query names, as they were typed; None for either that it does not."""
+    """Return the user and the campaign that a query names, as typed; None for either that it does not name."""
     parts = [part.partition(":") for part in shlex.split(text)]
     found = {name: value for name, colon, value in parts if colon and value and not value.endswith("*")}
     return found.get("user"), found.get("campaign")
 
 
 def value_of(line: Mapping[str, object], path: str) -> object:
-    """The value at a dotted path of a line, nested or written with dots; None where there is none."""
+    """Return the value at a dotted path of a line, nested or written with dots; None if absent."""
     if path in line:
         return line[path]
     first, _, rest = path.partition(".")

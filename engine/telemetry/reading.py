@@ -1,4 +1,4 @@
-"""Searching the log files of this machine: what `tidegate logs search` does where no log search answers."""
+"""Searches the log files of this machine: `tidegate logs search` does so when no log search answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.telemetry.story import Focus, Line, order_of
 
 
 def read_lines(folder: Path) -> Iterator[Line]:
-    """Every whole line of the folder's files, file by file; a torn line is left out. Constant memory."""
+    """Yield every whole line of the folder's files, file by file; skip torn lines. Constant memory."""
     for path in log_files(folder):
         try:
             with path.open("rb") as file:
@@ -30,18 +30,18 @@ def read_lines(folder: Path) -> Iterator[Line]:
 
 
 class Files:
-    """The files of one folder as a place to search."""
+    """The log files of one folder as a searchable source."""
 
     def __init__(self, folder: Path) -> None:
-        """Nothing is read before the first search."""
+        """Remember the folder; the first search reads it."""
         self._folder = folder
 
     def search(self, query: LogQuery, limit: int) -> list[Line]:
-        """The newest `limit` lines of a query, oldest first."""
+        """Return the newest `limit` lines of a query, oldest first."""
         return self._newest(query.matches, limit)
 
     def about(self, focus: Focus, limit: int) -> list[Line]:
-        """The newest `limit` lines of a story, oldest first."""
+        """Return the newest `limit` lines of a story, oldest first."""
         return self._newest(focus.holds, limit)
 
     def _newest(self, wanted: Callable[[Line], bool], limit: int) -> list[Line]:

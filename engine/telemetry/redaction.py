@@ -1,11 +1,12 @@
-"""What may not stand in a log, taken out: addresses, known secrets, and values that strangers' exceptions quote.
+"""Redacts log texts: addresses, known secrets, and values that other libraries' exceptions quote.
 
-The contract keeps bodies and attributes out by carrying ids only. This is the second line, over every text of a line:
+The contract keeps bodies and attributes out by carrying ids only. Redaction is the second defence, for every text of a
+line:
 
 - an e-mail address anywhere becomes `[address]`, the credentials of a URL `[credentials]`;
-- a secret that was made known (`Redactor.secret`), plain or encoded, becomes `[secret]`;
+- a secret that was registered (`Redactor.secret`), plain or encoded, becomes `[secret]`;
 - a user id that looks like an address becomes a pseudonym, the same in every process that has the same key;
-- the text of an exception that is not ours loses what it quotes: drivers put whole documents into theirs.
+- the text of an exception that is not ours loses its quoted values: drivers quote whole documents.
 """
 
 from __future__ import annotations
@@ -32,19 +33,19 @@ _QUOTED_LOCAL: Final = re.compile(r'"[^"\n]{1,128}"@[^\s@"<>,;]+')
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^\s/@]+@")
 _VALUES: Final = re.compile(r"""(?P<open>['"`{\[(]).*""", re.DOTALL)
 _SHORTEST_SECRET: Final = 6
-"""Characters: a shorter one would take ordinary words out of the logs (and is no secret)."""
+"""Characters: redacting a shorter secret would remove ordinary words from the logs (and it is no secret)."""
 _LONGEST_TEXT: Final = 4_000
-"""Characters of an exception's text; whole documents come after."""
+"""Characters of an exception's text that are kept; the rest may be whole documents."""
 _KEY_FILE: Final = "pseudonyms.key"
 
 
 def looks_like_address(user_id: str) -> bool:
-    """Whether a user id must be pseudonymised: it has an `@` (as it stands or escaped) between other characters."""
+    """Return whether a user id must be pseudonymised: it has an `@` (plain or escaped) between other characters."""
     return "@" in user_id.strip("@") or "%40" in user_id
 
 
 class Redactor:
-    """Takes out of texts what may not stand in a log. `key` (secret) makes the pseudonyms; 16 bytes or more."""
+    """Removes confidential values from texts. `key` (secret) makes the pseudonyms; 16 bytes or more."""
 
     def __init__(self, key: bytes, known_secrets: tuple[str, ...] = ()) -> None:
         self._key = key
@@ -57,7 +58,7 @@ class Redactor:
         return "Redactor(…)"
 
     def secret(self, value: str) -> None:
-        """Make a secret known: from now on it is taken out, as it stands and as URLs, JSON and Base64 write it."""
+        """Register a secret: from now on it is redacted, plain and in the encodings of URLs, JSON and Base64."""
         if len(value) < _SHORTEST_SECRET:
             return
         self._known |= set(_forms(value))
@@ -65,7 +66,7 @@ class Redactor:
         self._secrets = re.compile("|".join(map(re.escape, longest_first)))
 
     def text(self, text: str) -> str:
-        """`text` without addresses, credentials and known secrets."""
+        """Return `text` without addresses, credentials and known secrets."""
         if self._secrets is not None and len(text) >= _SHORTEST_SECRET:
             text = self._secrets.sub("[secret]", text)
         if "@" in text or "%40" in text or "&#64;" in text:
@@ -75,21 +76,22 @@ class Redactor:
         return text
 
     def leaves(self, text: str) -> bool:
-        """Whether nothing in `text` would be taken out or replaced, be it a text, a user id or a key."""
+        """Return whether redaction would leave `text` unchanged, as a text, a user id and a key."""
         if "@" in text or "%40" in text or "&#64;" in text:
             return False
         return self._secrets is None or self._secrets.search(text) is None
 
     def user(self, user_id: str) -> str:
-        """The user id as logs show it: itself, or where it looks like an address its pseudonym, `u:` and 16 digits."""
+        """Return the logged form of a user id: the id itself, or `u:` and 16 digits if it looks like an address."""
         if not looks_like_address(user_id):
             return user_id
         return "u:" + blake2b(user_id.encode(), key=self._key[:64], digest_size=8).hexdigest()
 
     def key(self, key: str) -> str:
-        """A delivery key or another key of a user: an address in it becomes a pseudonym and its hash `~`.
+        """Return the logged form of a delivery key or another key of a user.
 
-        The layout hash has no secret in it, so it would let anyone test a guessed address.
+        An address in it becomes a pseudonym and the hash before it becomes `~`: the layout hash has no secret in it, so
+        it would let anyone test a guessed address.
         """
         if "@" not in key and "%40" not in key:
             return key
@@ -102,7 +104,10 @@ class Redactor:
         return "/".join(parts)
 
     def values(self, value: object) -> object:
-        """`value` with every text in it redacted: lists and mappings are copied, other types become their text."""
+        """Return `value` with every text in it redacted.
+
+        Lists and mappings are copied, other types become their text.
+        """
         if isinstance(value, str):
             return self.text(value)
         if value is None or isinstance(value, bool | int | float):
@@ -114,7 +119,10 @@ class Redactor:
         return self.text(str(value))
 
     def error(self, error: BaseException) -> tuple[str, str, str]:
-        """Type, text and stack of an exception with its causes; texts that are not ours lose what they quote."""
+        """Return type, text and stack of an exception with its causes.
+
+        Texts that are not ours lose their quoted values.
+        """
         kind = type(error)
         return f"{kind.__module__}.{kind.__qualname__}", self._told(error), self.text("".join(self._stack(error)))
 
@@ -125,7 +133,7 @@ class Redactor:
         return text if isinstance(error, EngineError) else _VALUES.sub(lambda found: f"{found['open']}…", text)
 
     def _stack(self, error: BaseException, depth: int = 0) -> Iterator[str]:
-        """Frames without their variables, causes first; a chain is followed for eight links."""
+        """Yield frames without their variables, causes first; follow a chain for eight links."""
         cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         if cause is not None and depth < 8:
             yield from self._stack(cause, depth + 1)
@@ -135,7 +143,7 @@ class Redactor:
 
 
 def pseudonym_key(folder: Path) -> bytes:
-    """The key of this installation's pseudonyms, in a file of `folder`; made once, whoever comes first.
+    """Return the key of this installation's pseudonyms from a file of `folder`; the first process creates it.
 
     Processes on other machines need the same key: give it in the settings there.
     """
@@ -149,14 +157,14 @@ def pseudonym_key(folder: Path) -> bytes:
         file.write(secrets.token_hex(32))
     try:
         with suppress(FileExistsError):
-            os.link(scratch, path)  # whole or not at all, and only the first one counts
+            os.link(scratch, path)  # atomic, and only the first link counts
     finally:
         scratch.unlink()
     return bytes.fromhex(path.read_text(encoding="ascii").strip())
 
 
 def _mask(found: re.Match[str]) -> str:
-    # What `_CREDENTIALS` has put in place stays.
+    # Keep the text that `_CREDENTIALS` has inserted.
     return found[0] if found[0].startswith("[credentials]@") else "[address]"
 
 
@@ -165,7 +173,7 @@ def _forms(value: str) -> Iterator[str]:
     yield quote(value, safe="")
     yield orjson.dumps(value).decode()[1:-1]
     raw = value.encode()
-    # Base64 of a text in the middle of others: three alignments, less what its neighbours share.
+    # Base64 of a text inside another: three alignments, without the digits that it shares with its neighbours.
     for shift in range(3):
         encoded = base64.b64encode(b"\0" * shift + raw).decode().rstrip("=")
         middle = encoded[(0, 2, 3)[shift] : -1]

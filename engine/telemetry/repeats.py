@@ -1,4 +1,4 @@
-"""Holds back failure lines that say the same again and again: the first is written at once, then one in a while."""
+"""Holds back repeated failure lines: writes the first at once, then one per window."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from threading import Lock
 from typing import Final
 
 LIMITED: Final = frozenset({"engine.failed", "slice.failed", "run.failed", "library.logged"})
-"""Events of which a fault that lasts makes thousands; each delivery's own line is never held back."""
+"""Events that a lasting fault emits thousands of times; a delivery's own line is never held back."""
 
 WINDOW: Final = 30.0
-"""Seconds between two lines that say the same."""
+"""Seconds between two lines that report the same failure."""
 
 KEPT: Final = 1_000
-"""Different failures that are known at once."""
+"""Different failures that are remembered at once."""
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class _Seen:
 
 
 class Repeats:
-    """Knows the failures that were written; `monotonic` gives seconds."""
+    """Remembers the failures that were written; `monotonic` gives seconds."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -34,9 +34,9 @@ class Repeats:
         self._lock = Lock()
 
     def admit(self, name: str, level: str, fields: Mapping[str, object]) -> int | None:
-        """How many lines like this were held back since the last one; None where this one is held back, too.
+        """Return how many lines like this were held back since the last one; None to hold back this one too.
 
-        Alike are lines of one event, campaign and process that tell the same error from the same place.
+        Lines are alike if they share event, campaign, process, reason, type of error and the place that raised it.
         """
         error = fields.get("error")
         if name not in LIMITED or level not in ("warning", "error") or not isinstance(error, BaseException):

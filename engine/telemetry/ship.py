@@ -1,10 +1,10 @@
-"""Shipping: the folder's log files, followed line by line into the log search, at least once and never twice.
+"""Ships the folder's log files line by line into the log search, at least once and without duplicates.
 
-Lines that are alike go as one document (`engine.telemetry.bundles`). The position in each file is kept in a small
-state file, moved after the log search has taken the lines. A kill in between repeats a batch, and each document's id
-(from its file's name and its first byte) makes the repetition change nothing. A bundle whose last line is the file's
-last waits a moment for its next line; where it went too early all the same, the log search tells how many of its lines
-are there. When the log search is away, the lines wait in their files; nobody waits for the shipper.
+Similar lines go as one document (`engine.telemetry.bundles`). A small state file keeps the position in each file; the
+shipper moves it after the log search has taken the lines. A kill in between repeats a batch. Each document's id comes
+from its file's name and its first byte, so the repetition changes nothing. A bundle that ends at the end of the file
+waits a moment for its next line; if it was sent too early all the same, the log search reports how many of its lines it
+has. While the log search is away, the lines wait in their files; nobody waits for the shipper.
 """
 
 from __future__ import annotations
@@ -26,36 +26,41 @@ from engine.telemetry.events import emit
 from engine.telemetry.files import log_files
 
 BATCH_BYTES: Final = 4_000_000
-"""Of the files at once: some thousand lines. As bundles they are a tenth of it; otherwise a request of this size, and
-Elasticsearch advises a few megabytes at most."""
+"""Bytes read from a file at once: some thousand lines.
+
+As bundles they are a tenth of it; otherwise a request has this size, and Elasticsearch advises a few megabytes at most.
+"""
 _STATE: Final = "ship.json"
 _LOCK: Final = "ship.lock"
 _REFUSED: Final = "ship-refused.jsonl"
 _POLL: Final = 1.0
-"""Seconds between two looks at the folder: each costs the log search a request, and a person who searches for a fresh
-line does not notice. The last lines of a file, which may be half of a bundle, go at the second look."""
+"""Seconds between two polls of the folder.
+
+Each poll costs the log search a request, and a person who searches for a fresh line does not notice the delay. The last
+lines of a file, which may be half a bundle, go at the second poll.
+"""
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 30.0
 
 
 class Sink(Protocol):
-    """Where lines go. Every method raises `ServiceUnreachable` while it is away; repeating is always safe."""
+    """A destination of lines. Every method raises `ServiceUnreachable` while it is away; repeating is always safe."""
 
     def ensure(self) -> None:
-        """Make sure that it can take lines (templates, streams); safe twice."""
+        """Prepare the destination (templates, streams); safe to call twice."""
 
     def create(self, documents: Sequence[Document]) -> Taken:
-        """Take every document whose id is new."""
+        """Store every document whose id is new."""
 
     def tidy(self) -> None:
-        """Begin a new index where the present one is old, delete those beyond the retention."""
+        """Begin a new index when the current one is old, and delete indexes beyond the retention."""
 
 
 class Shipper:
-    """Follows one folder; one shipper per folder (a lock sees to it). Memory is bounded by one batch."""
+    """Follows one folder; a lock ensures one shipper per folder. Memory is bounded by one batch."""
 
     def __init__(self, folder: Path, sink: Sink) -> None:
-        """Take the folder's lock. Raises `OperatorError` where another shipper has it."""
+        """Take the folder's lock. Raises `OperatorError` if another shipper holds it."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._sink = folder, sink
         self._lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
@@ -69,13 +74,14 @@ class Shipper:
         self._ready = False
 
     def close(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         os.close(self._lock)
 
     def run(self, stop: threading.Event) -> None:
         """Ship until `stop` is set, then once more. While the log search is away, pauses grow from 1 s to 30 s.
 
-        One that refuses (no login, no rights, a full disk) is as good as away: the lines wait until somebody mends it.
+        A log search that refuses (no login, no rights, a full disk) counts as away: the lines wait until somebody mends
+        it.
         """
         pause, away = _FIRST_PAUSE, False
         while True:
@@ -99,9 +105,9 @@ class Shipper:
             stop.wait(_POLL)
 
     def drain(self, stop: threading.Event | None = None) -> int:
-        """Ship what the files hold now; how many lines. Raises `ServiceUnreachable`.
+        """Ship the current contents of the files; return the number of lines. Raises `ServiceUnreachable`.
 
-        With a `stop` until it is set; the last bundle of a file then waits until the file no longer grows.
+        With `stop`, end when it is set; the last bundle of a file then waits until the file no longer grows.
         """
         if not self._ready:
             self._sink.ensure()
@@ -116,20 +122,20 @@ class Shipper:
                 total += count
                 if not moved:
                     break
-        # What is repeated after a kill is repeated before this line, so never into a younger index than the first time.
+        # A repetition after a kill happens before this line, so never into a younger index than the first attempt.
         self._sink.tidy()
         self._forget({path.name for path in paths})
         return total
 
     def waiting(self) -> int:
-        """Bytes that are not shipped yet."""
+        """Return the number of bytes that are not shipped yet."""
         total = 0
         for path in log_files(self._folder):
             total += max(0, _size(path) - self._positions.get(path.name, 0))
         return total
 
     def _batch(self, path: Path, size: int, *, hold: bool) -> tuple[int, bool]:
-        """Ship one batch of one file of `size` bytes: how many lines, and whether the position moved."""
+        """Ship one batch of one file of `size` bytes; return the number of lines and whether the position moved."""
         start = self._positions.get(path.name, 0)
         if size <= start:
             return 0, False
@@ -148,7 +154,8 @@ class Shipper:
         block = block[: block.rfind(b"\n") + 1]
         found = list(bundled(block.splitlines(keepends=True)))
         last = found[-1]
-        # More of the file is there (a bundle of a whole batch goes as it is), or may come within a moment.
+        # The rest of the bundle is in the file (a bundle that fills a batch goes as it is), or may come within a
+        # moment.
         if isinstance(last, Bundle) and last.open and (found[1:] if size > start + len(block) else hold):
             found.pop()
             block = block[: len(block) - sum(map(len, last.lines))]
@@ -159,7 +166,7 @@ class Shipper:
         return shipped, True
 
     def _send(self, name: str, found: Sequence[Bundle | bytes], start: int) -> int:
-        """Send what a batch from byte `start` of a file came to; how many lines were taken."""
+        """Send a batch that starts at byte `start` of a file; return the number of lines that were taken."""
         broken: list[tuple[bytes, str]] = []
         total = 0
         waiting = list(_placed(found, start))
@@ -206,7 +213,7 @@ class Shipper:
             read = orjson.loads((self._folder / _STATE).read_bytes())
             return {str(name): int(at) for name, at in read["files"].items()}
         except (FileNotFoundError, orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
-            return {}  # without it everything is sent again, which the ids make harmless
+            return {}  # without the state everything is sent again, which the ids make harmless
 
     def _save(self) -> None:
         scratch = self._folder / f".{_STATE}.new"
@@ -222,7 +229,7 @@ def _id(name: str, at: int) -> str:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file; none where it was pruned meanwhile."""
+    """Return the bytes of a file; 0 if it was pruned meanwhile."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -230,7 +237,7 @@ def _size(path: Path) -> int:
 
 
 def _placed(found: Sequence[Bundle | bytes], start: int) -> Iterator[tuple[int, Bundle | bytes]]:
-    """Each of `found` with its byte, the first at `start`."""
+    """Yield each of `found` with its byte position; the first is at `start`."""
     for one in found:
         yield start, one
         start += sum(map(len, one.lines)) if isinstance(one, Bundle) else len(one)

@@ -1,8 +1,8 @@
 """The story of one delivery: every line of its user in its campaign, and of the pass that chose it.
 
-A delivery's line has its pass's `trace.id` (`engine.telemetry.events.trace_id`), and so have the lines of that pass's
-run, slices and batches. Of those, the story keeps the run's, the choosing slice's, and other slices whose user range
-holds this user.
+A delivery's line has its pass's `trace.id` (`engine.telemetry.events.trace_id`), and so do the lines of that pass's
+run, slices and batches. Of those, the story keeps the run's, the choosing slice's, and those of other slices whose user
+range contains this user.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from engine.telemetry.query import value_of
 Line: TypeAlias = Mapping[str, object]
 
 LONGEST: Final = 5_000
-"""Lines of one story: a pass over a million users has about a thousand batches, of which few are this user's."""
+"""Lines of one story: a pass over a million users has about a thousand batches, few of which contain this user."""
 
 
 HIDDEN: Final = "~"
-"""Stands for the hash in a bound that is the key of a pseudonymised user (`Redactor.key`)."""
+"""Replaces the hash in a bound that is the key of a pseudonymised user (`Redactor.key`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Focus:
-    """What a story is about: one user in one campaign, and the passes and choosing slices that the hits name."""
+    """The subject of a story: one user in one campaign, and the passes and choosing slices that the hits name."""
 
     user: str
     campaign: str
@@ -35,7 +35,10 @@ class Focus:
     slices: frozenset[str]
 
     def elastic(self) -> dict[str, object]:
-        """The Elasticsearch query of a superset; other users' lines, of which a pass may have a million, stay out."""
+        """Return the Elasticsearch query of a superset.
+
+        It excludes other users' lines, of which a pass may have a million.
+        """
         mine = {"term": {"labels.user": self.user}}
         nobody = {"bool": {"must_not": [{"exists": {"field": "labels.user"}}]}}
         carried = [
@@ -45,7 +48,7 @@ class Focus:
         return {"bool": {"filter": [{"bool": {"should": carried}}, {"bool": {"should": [mine, nobody]}}]}}
 
     def holds(self, line: Line) -> bool:
-        """Whether `line` belongs to the story."""
+        """Return whether `line` belongs to the story."""
         user = value_of(line, "labels.user")
         if user is not None:
             return user == self.user and value_of(line, "labels.campaign") == self.campaign
@@ -56,8 +59,8 @@ class Focus:
         first, until = value_of(line, "tidegate.first"), value_of(line, "tidegate.until")
         if not isinstance(first, str) or not isinstance(until, str):
             return mine
-        # A batch, or a slice that was cut: only where its range held this user. A bound that is a pseudonym does not
-        # tell; inside the user's own slice such a line stays, in another one it goes.
+        # For a batch or a slice that was cut, the user must be in its range. A pseudonymised bound does not show that:
+        # keep such a line inside the user's own slice, and drop it in another one.
         if HIDDEN in (first[:1], until[:1]):
             return mine
         return self._within(first, until)
@@ -65,15 +68,15 @@ class Focus:
     def _within(self, first: str, until: str) -> bool:
         if len(self.user_hash) == 8:
             return first <= f"{self.user_hash}/{escape(self.user)}" < until
-        # Of a pseudonymised user only half of the hash is known: a batch too many rather than one too few.
+        # Half of a pseudonymised user's hash is known: better one batch too many than one too few.
         digits = len(self.user_hash)
         return first[:digits] <= self.user_hash and (until == HIGHEST or self.user_hash <= until[:digits])
 
 
 def story(hits: Iterable[Line], about: Callable[[Focus], Iterable[Line]]) -> list[Line]:
-    """The lines of the story of the newest delivery among `hits`, oldest first; empty where no hit names a user.
+    """Return the lines of the story of the newest delivery among `hits`, oldest first; empty if no hit names a user.
 
-    `about` searches a superset of what a focus `holds` (`Focus.elastic` says which).
+    `about` searches a superset of the lines that a focus `holds` (see `Focus.elastic`).
     """
     named = [line for line in hits if value_of(line, "labels.user") and value_of(line, "labels.campaign")]
     if not named:
@@ -94,6 +97,6 @@ def story(hits: Iterable[Line], about: Callable[[Focus], Iterable[Line]]) -> lis
 
 
 def order_of(line: Line) -> tuple[str, int, int]:
-    """What sorts lines as they were written: time, then process and its own count."""
+    """Return the sort key of lines in writing order: time, then process id and the process's own count."""
     pid, sequence = value_of(line, "process.pid"), value_of(line, "event.sequence")
     return str(line.get("@timestamp", "")), int(str(pid or 0)), int(str(sequence or 0))
