@@ -1,4 +1,4 @@
-"""The addresses of the services: given in the settings, or of those that run locally."""
+"""The addresses of the services: from the settings, or of services that run locally."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _HIDDEN: Final = r"\1***"
 
 @dataclass(frozen=True, slots=True)
 class Urls:
-    """The addresses of all services; `elastic_url` is None when it runs without."""
+    """The addresses of all services; `elastic_url` is None if the engine runs without Elasticsearch."""
 
     mongo_url: str
     broker_url: str
@@ -33,7 +33,7 @@ class Urls:
     elastic_url: str | None
 
     def environment(self) -> dict[str, str]:
-        """The settings `TIDEGATE_SERVICES__*_URL` that hand them to other processes."""
+        """Return the settings `TIDEGATE_SERVICES__*_URL` that pass the addresses to other processes."""
         pairs = {
             "MONGO": self.mongo_url,
             "BROKER": self.broker_url,
@@ -45,10 +45,10 @@ class Urls:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What `tidegate status` shows of one service.
+    """The state of one service, as `tidegate status` shows it.
 
-    `state` is `given`, `running`, `restarting` (it died, and its owner starts it again), `ended` or `absent`; the rest
-    as in `engine.local.record.Entry`.
+    `state` is `given`, `running`, `restarting` (it died, and its owner starts it again), `ended` or `absent`; the other
+    fields are those of `engine.local.record.Entry`.
     """
 
     name: ServiceName
@@ -59,16 +59,18 @@ class Status:
     restarts: int = 0
     last_exit: str = ""
     answers: bool | None = None
-    """Whether a given address takes connections, or a local service says anything; None where nobody asked, or only the
-    driver can tell."""
+    """Whether a given address takes connections, or a local service answers at all.
+
+    None if nobody asked, or if only the driver can tell.
+    """
 
     def asked(self, reaches: Callable[[str], bool | None]) -> Status:
-        """The same with what `reaches` says of its address."""
+        """Return this status with the result of `reaches` for its address."""
         return replace(self, answers=reaches(self.url))
 
 
 def given(settings: Settings) -> dict[ServiceName, str]:
-    """The addresses that the settings name, credentials and all."""
+    """Return the addresses that the settings name, including credentials."""
     services = settings.services
     secrets: dict[ServiceName, SecretStr | None] = {
         "mongo": services.mongo_url,
@@ -80,14 +82,14 @@ def given(settings: Settings) -> dict[ServiceName, str]:
 
 
 def require_given(name: ServiceName, url: str) -> None:
-    """Check an address that the settings give. Raises `WrongCall`, which never quotes it."""
+    """Check an address of the settings. Raises `WrongCall`, whose message never quotes the address."""
     require_readable(f"services.{name}_url", url, _SCHEMES[name])
 
 
 def without_secrets(url: str) -> str:
-    """`url` with user, password and whatever else is secret left out, also where it is malformed.
+    """Return `url` without user, password and secret options, also if it is malformed.
 
-    Up to the last `@` everything counts as user and password: an unescaped one may hold any character.
+    Everything up to the last `@` counts as user and password: an unescaped password may hold any character.
     """
     head, at, shown = url.rpartition("@")
     scheme = head.partition("://")[0] + "://" if "://" in head else ""

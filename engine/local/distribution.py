@@ -1,7 +1,7 @@
 """The Elasticsearch distribution: fetched once with `jgo`, verified, unpacked once per machine and user.
 
-It is the real server without its optional modules. The archive is checked against a pinned sha512 before anything is
-unpacked; it is unpacked beside its place and renamed there, so a tree is whole or absent.
+It is the real server without its optional modules. The archive is checked against a pinned sha512 before unpacking. It
+is unpacked into a neighbouring folder that is then renamed, so a tree is whole or absent.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ SHA512: Final = (
 _GROUP: Final = "org.elasticsearch.distribution.integ-test-zip"
 _REMEDY: Final = "give TIDEGATE_SERVICES__ELASTIC_URL to use another server, or try again where the network allows"
 _LOCAL: Final = "install tidegate[local], or give TIDEGATE_SERVICES__ELASTIC_URL to use another server"
-_STEP: Final = 10  # percent of the download between two lines told
+_STEP: Final = 10  # percent of the download between two progress messages
 
 
 def cache_folder() -> Path:
-    """Where unpacked trees are kept: root's own home is closed to the user who runs the server for it."""
+    """Return the folder of unpacked trees; root needs another than its home, which the server's user cannot read."""
     if os.geteuid() == 0:
         return Path("/var/cache/tidegate")
     return Path(platformdirs.user_cache_dir("tidegate"))
 
 
 def distribution(cache: Path, say: Say, fetch: Callable[[Say, bool], Path] | None = None) -> Path:
-    """The folder of an unpacked server in `cache`; fetches, verifies and unpacks it when it is not there.
+    """Return the folder of an unpacked server in `cache`; fetch, verify and unpack it if absent.
 
-    `fetch(say, again)` returns the archive's path (`again`: whatever is kept is bad). Raises `CannotStart`.
+    `fetch(say, again)` returns the archive's path (`again`: the kept archive is bad). Raises `CannotStart`.
     """
     place = cache / f"elasticsearch-{VERSION}"
     if place.is_dir():
@@ -51,7 +51,7 @@ def distribution(cache: Path, say: Say, fetch: Callable[[Say, bool], Path] | Non
     with locked(cache / ".unpack.lock"):
         if place.is_dir():  # another process was faster
             return place
-        for half in cache.glob(".half-*"):  # nobody else unpacks now: left by a killed one
+        for half in cache.glob(".half-*"):  # left by a killed process: nobody else unpacks now
             shutil.rmtree(half)
         archive = _verified(fetch or fetch_archive, say)
         say(f"unpacking Elasticsearch {VERSION}")
@@ -68,7 +68,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _verified(fetch: Callable[[Say, bool], Path], say: Say) -> Path:
-    """An archive with the pinned sum; one that is wrong (a download cut short) is fetched once more."""
+    """Return an archive with the pinned sum; fetch a wrong one (e.g. a download cut short) once more."""
     archive = fetch(say, False)
     if _sum_of(archive) == SHA512:
         return archive
@@ -89,17 +89,17 @@ def _unpack(archive: Path, place: Path) -> None:
     with zipfile.ZipFile(archive) as opened:
         opened.extractall(half)
     (tree,) = half.iterdir()
-    for path in [tree, *tree.rglob("*")]:  # a zip carries no run bits that Python restores
+    for path in [tree, *tree.rglob("*")]:  # Python does not restore the execute bits of a zip
         path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
-    os.sync()  # so that after a power cut a renamed tree has its contents as well
+    os.sync()  # so that after a power cut a renamed tree also has its contents
     tree.rename(place)
     half.rmdir()
 
 
 def fetch_archive(say: Say, again: bool) -> Path:
-    """The archive from Maven Central by way of `jgo`, which keeps it; `again` drops what it kept.
+    """Return the archive from Maven Central through `jgo`, which caches it; `again` drops the cached one.
 
-    Raises `CannotStart` when it is neither kept nor can be fetched.
+    Raises `CannotStart` if it is not cached and cannot be fetched.
     """
     try:
         from jgo.maven import MavenContext, PythonResolver  # an extra, may be absent
@@ -112,14 +112,14 @@ def fetch_archive(say: Say, again: bool) -> Path:
         if again:
             path.unlink()
             path = Path(project.artifact(packaging="zip").resolve())
-    except Exception as error:  # it raises what its HTTP library and parser raise
+    except Exception as error:  # jgo raises the errors of its HTTP library and parser
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise CannotStart(f"elasticsearch: it could not be fetched ({reason})", remedy=_REMEDY) from error
     return path
 
 
 def _progress(say: Say) -> Callable[[str, int], AbstractContextManager[Callable[[int], None]]]:
-    """The progress hook of jgo: a context manager that yields a function told of each chunk's size."""
+    """Return the progress hook of jgo: a context manager that yields a function called with each chunk's size."""
 
     @contextmanager
     def downloading(name: str, size: int) -> Iterator[Callable[[int], None]]:

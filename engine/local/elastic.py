@@ -25,7 +25,10 @@ from engine.local.program import Say
 
 _UNPRIVILEGED: Final = "nobody"
 _QUICK: Final = "-XX:TieredStopAtLevel=1"
-"""For a small heap: the JVM's first compiler alone. Measured: a start takes 7 s of processor time, not 16 s."""
+"""Option for a small heap: use only the JVM's first compiler.
+
+Measured: a start takes 7 s of processor time instead of 16 s.
+"""
 _SETTINGS: Final = """\
 cluster.name: {cluster}
 discovery.type: single-node
@@ -43,11 +46,10 @@ action.destructive_requires_name: false
 
 @dataclass(frozen=True, slots=True)
 class Elastic:
-    """One server; `heap` as Java writes it (`512m`, `2g`), `cache` is where the distribution is kept unpacked.
+    """One server; `heap` is in Java's notation (`512m`, `2g`), `cache` is the folder of the unpacked distribution.
 
-    `niceness` is how far it gives way to others: its users and log lines can wait while mails go out.
-
-    With a heap given in megabytes it is for trying things out and starts quickly; with gigabytes it is for speed.
+    `niceness` lowers its priority: users and log lines can wait for the index while mails go out. A heap given in
+    megabytes is for trials and starts quickly; one given in gigabytes is for speed.
     """
 
     heap: str = "512m"
@@ -58,7 +60,7 @@ class Elastic:
     patience: timedelta = timedelta(seconds=180)  # 10 s here; minutes on a busy laptop
 
     def command(self, folder: Path, ports: Sequence[int], say: Say) -> Command:
-        """See `Program.command`; `folder` is what `home` returned. Fetches the distribution when it is not there."""
+        """See `Program.command`; `folder` is the result of `home`. Fetches the distribution if it is absent."""
         user = _user()
         cache = self.cache or cache_folder()
         java = find_java(user, cache / "java", say)
@@ -82,7 +84,7 @@ class Elastic:
         return (*size, _QUICK) if self.heap.endswith("m") else size
 
     def _configure(self, tree: Path, folder: Path, ports: Sequence[int], user: str | None) -> None:
-        """Write its settings anew: the ports may have changed since the last start."""
+        """Write the settings anew: the ports may have changed since the last start."""
         shutil.rmtree(folder / "config", ignore_errors=True)
         shutil.copytree(tree / "config", folder / "config")
         settings = _SETTINGS.format(
@@ -96,11 +98,11 @@ class Elastic:
                 shutil.chown(path, user, group_of(user))
 
     def url(self, ports: Sequence[int]) -> str:
-        """`http://127.0.0.1:PORT`."""
+        """Return `http://127.0.0.1:PORT`."""
         return f"http://{LOOPBACK}:{ports[0]}"
 
-    def ready(self, ports: Sequence[int], pid: int) -> bool:  # noqa: ARG002 - it does not tell its launcher's pid
-        """Whether the cluster named after these ports is at least yellow (`GET /` is not served by this one)."""
+    def ready(self, ports: Sequence[int], pid: int) -> bool:  # noqa: ARG002 - it does not report its launcher's pid
+        """Return whether the cluster named after these ports is at least yellow (this build does not serve `GET /`)."""
         connection = http.client.HTTPConnection(LOOPBACK, ports[0], timeout=5)
         try:
             connection.request("GET", "/_cluster/health?wait_for_status=yellow&timeout=1s")
@@ -113,11 +115,11 @@ class Elastic:
 
     @property
     def question(self) -> bytes:
-        """A page that it need not have."""
+        """Return a request for a page; an error answers it too."""
         return b"GET / HTTP/1.0\r\n\r\n"
 
     def home(self, folder: Path) -> Path:
-        """`folder`; for root a new folder of `nobody`, because root's folders may be closed to it."""
+        """Return `folder`; for root a new folder of `nobody`, which may be unable to enter root's folders."""
         user = _user()
         if user is None:
             return folder

@@ -1,8 +1,8 @@
-"""The guard of a supervisor: if the supervisor dies without a word, its processes are ended all the same.
+"""The guard of a supervisor: if the supervisor dies suddenly, the guard ends its processes.
 
-It is a process of its own that waits for the end of its input, whose other end only the supervisor holds. Then it ends
-every group in which a process bears the supervisor's mark. (A parent-death signal would not do: it is not inherited, so
-the children of a killed worker's shell, or of a fleet's main process, would stay.)
+The guard is a separate process that waits for the end of its input; only the supervisor holds the other end. Then it
+ends every process group in which a process bears the supervisor's mark. (A parent-death signal is not enough: it is not
+inherited, so the children of a killed worker's shell, or of a fleet's main process, would survive.)
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ MARK: Final = "TIDEGATE_SUPERVISED_BY"
 
 
 def start_guard(supervisor: str, patience: timedelta) -> subprocess.Popen[bytes]:
-    """Start the guard for processes marked with `supervisor`; close its `stdin` to let it look and end."""
+    """Start the guard for processes marked with `supervisor`; close its `stdin` to make it check and exit."""
     argv = [sys.executable, "-m", "engine.local.guard", supervisor, str(patience.total_seconds())]
     return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
 
 
 def main(supervisor: str, patience: str) -> None:
-    """Wait for the end of input, then end what bears the mark; twice, in case one was just being born."""
+    """Wait for the end of input, then end the marked groups; do it twice, in case a process was just starting."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.stdin.buffer.read()
     for _ in range(2):

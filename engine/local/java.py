@@ -1,7 +1,7 @@
-"""Which Java runs Elasticsearch: `JAVA_HOME`, then `java` on the path, then one fetched by `cjdk`.
+"""Finds the Java that runs Elasticsearch: `JAVA_HOME`, then `java` on the path, then one fetched by `cjdk`.
 
-It must be 17 or later with all standard modules (stripped-down ones lack some and Elasticsearch dies at start), and
-the user who will run it must be able to.
+It must be 17 or later with all standard modules (stripped-down builds lack some, and Elasticsearch dies at start), and
+the user who will run it must be able to execute it.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _TIMEOUT: Final = 60  # seconds; a cold start of the JVM on a busy machine takes
 
 @dataclass(frozen=True, slots=True)
 class Java:
-    """A Java that serves: its home and its version, e.g. `17.0.15`."""
+    """A usable Java: its home and its version, e.g. `17.0.15`."""
 
     home: Path
     version: str
 
 
 def find_java(user: str | None, fetched: Path, say: Say) -> Java:
-    """The first Java that serves for `user` (None: as we are); one fetched is kept in the folder `fetched`.
+    """Return the first Java usable for `user` (None: the current user); keep a fetched one in the folder `fetched`.
 
-    Raises `CannotStart` with what was wrong with each that was tried.
+    Raises `CannotStart` with the fault of each Java that was tried.
     """
     wrong = []
     for origin, program in _candidates():
@@ -61,7 +61,7 @@ def _candidates() -> Iterator[tuple[str, Path]]:
 
 
 def examine(program: Path, user: str | None) -> Java | str:
-    """The Java behind `program`, or a text that says why it does not serve."""
+    """Return the Java behind `program`, or a text that says why it is unusable."""
     try:
         shown = _run(program, user, "-XshowSettings:properties", "-version")
         modules = _run(program, user, "--list-modules")
@@ -86,7 +86,7 @@ def _run(program: Path, user: str | None, *arguments: str) -> str:
         stdin=subprocess.DEVNULL,
         text=True,
         timeout=_TIMEOUT,
-        check=False,  # an old one refuses --list-modules; its version says more
+        check=False,  # an old Java refuses --list-modules; its version says more
         user=user,
         group=group_of(user),
         extra_groups=[] if user else None,
@@ -96,13 +96,13 @@ def _run(program: Path, user: str | None, *arguments: str) -> str:
 
 
 def _fetched(user: str | None, folder: Path) -> Java | str:
-    """A Java from cjdk's index, where the network allows it."""
+    """Fetch a Java from cjdk's index if the network allows it; return it, or a text that says why it is unusable."""
     try:
         import cjdk  # an extra, may be absent
     except ImportError:
         return "cjdk is not installed"
     try:
         home = cjdk.java_home(vendor="temurin-jre", version=str(OLDEST), cache_dir=folder)
-    except Exception as error:  # noqa: BLE001 - it raises what its HTTP, archive and index libraries raise
+    except Exception as error:  # noqa: BLE001 - cjdk raises the errors of its HTTP, archive and index libraries
         return f"cjdk: {type(error).__name__}"
     return examine(Path(home) / "bin" / "java", user)

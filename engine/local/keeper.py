@@ -1,6 +1,6 @@
-"""Starts again the local services that die or hang, at their old addresses: who holds an address is told no new one.
+"""Restarts local services that die or hang, at their old addresses: clients would not learn a new one.
 
-One thread for each service: a start may take half a minute, and the others must not wait for it.
+Each service has its own thread: a start may take half a minute, and the others must not wait for it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from engine.local.record import Entry
 from engine.local.supervisor import Backoff
 
 POLL: Final = 0.2
-"""Seconds between two looks whether a service still runs: two small files of /proc each."""
+"""Seconds between two checks that a service still runs; a check reads two small files of /proc."""
 
 BACKOFF: Final = Backoff(timedelta(milliseconds=250), timedelta(seconds=30), timedelta(seconds=30))
 
@@ -25,14 +25,15 @@ ASKED: Final = 5.0
 """Seconds between two questions to a service: one small connection."""
 
 HUNG: Final = timedelta(seconds=30)
-"""So long a service may say nothing, at each question, before it is killed: no load of a machine takes so long."""
+"""A service that answers no question for this long is killed: no load of a machine delays answers so long."""
 
 
 class Keeper:
     """Watches services until `ending` is set.
 
-    `read` gives the entries of all services, `restart` starts one again and gives its new entry (raises `CannotStart`);
-    `answers` asks one for a word, `kill` ends one that has none. `say` is told of every death, silence and return.
+    `read` returns the entries of all services. `restart` starts a service again and returns its new entry (raises
+    `CannotStart`). `answers` asks a service a question; `kill` ends one that does not answer. `say` reports every
+    death, silence and return.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Keeper:
         self._threads: dict[ServiceName, threading.Thread] = {}
 
     def start(self, names: Iterable[ServiceName]) -> None:
-        """Watch these services too; safe twice."""
+        """Watch these services too; safe to call twice."""
         for name in names:
             if name not in self._threads:
                 thread = threading.Thread(target=self._watch, args=(name,), name=f"keep-{name}", daemon=True)
@@ -83,7 +84,7 @@ class Keeper:
                     self._ask(name, entry, silence)
                 continue
             silence = _Silence(self._asked)
-            entry = self._read().get(name)  # another may have ended it on purpose, or started it again
+            entry = self._read().get(name)  # another process may have ended it on purpose, or started it again
             if entry is None or not entry.died:
                 continue
             healthy = time.monotonic() - born >= self._backoff.healthy.total_seconds()
@@ -91,7 +92,7 @@ class Keeper:
             entry, born = self._again(name, entry, self._backoff.delay(deaths)), time.monotonic()
 
     def _ask(self, name: ServiceName, entry: Entry, silence: _Silence) -> None:
-        """Ask a service for a word; kill it where it has had none for too long."""
+        """Ask a service a question; kill it after too long a silence."""
         lasting = silence.told(answers=self._answers(name, entry))
         pid = entry.process.pid if entry.process else 0
         if self._ending.is_set() or entry.died:
@@ -105,7 +106,7 @@ class Keeper:
             self._say(f"{name} (pid {pid}) answers again")
 
     def _again(self, name: ServiceName, dead: Entry, delay: timedelta) -> Entry:
-        """Start it again after `delay`; gives the entry to watch from now on."""
+        """Start a service again after `delay`; return the entry to watch from now on."""
         pid = dead.process.pid if dead.process else 0
         self._say(f"{name} (pid {pid}) died; it starts again in {delay.total_seconds():g} s")
         if self._ending.wait(delay.total_seconds()):
@@ -122,7 +123,7 @@ class Keeper:
 
 
 class _Silence:
-    """How long a service has not answered, question by question; asked every `every` seconds."""
+    """The silence of a service, question by question; a question is due every `every` seconds."""
 
     def __init__(self, every: float) -> None:
         self._every = every
@@ -131,11 +132,11 @@ class _Silence:
         self.began_now = self.ended_now = False
 
     def is_time(self) -> bool:
-        """Whether it is to be asked."""
+        """Return whether a question is due."""
         return time.monotonic() >= self._next
 
     def told(self, *, answers: bool) -> float | None:
-        """Take an answer, or none; gives the seconds since the first question without one, None after an answer."""
+        """Record an answer or its absence; return seconds since the first unanswered question, None after an answer."""
         now = time.monotonic()
         self._next = now + self._every
         self.began_now = not answers and self._since is None

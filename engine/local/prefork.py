@@ -1,9 +1,9 @@
-"""Children that are forked from a process that has imported everything, and forked again at once when one dies.
+"""Keeps child processes: forks them from a process that has imported everything, and again at once when one dies.
 
-Importing takes a process two seconds or more, a fork some milliseconds. So a process of the Procfile that is
-killed (by the system for its memory, by a poisonous slice, by hand) works again before its lease has run out, and its
-siblings never notice. The parent does nothing else and opens nothing: it holds no connection, no lock and no thread
-that a child could inherit.
+An import takes two seconds or more, a fork some milliseconds. So a process of the Procfile that is killed (by the
+system for its memory, by a poisonous slice, by hand) works again before its lease expires, and its siblings never
+notice. The parent does nothing else and opens nothing: it holds no connection, no lock and no thread that a child could
+inherit.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from typing import Final
 from engine.local.supervisor import Backoff, how_ended
 
 AGAIN: Final = Backoff(timedelta(milliseconds=50), timedelta(seconds=5))
-"""Before a child is forked again; what dies again and again must not take the machine with it."""
+"""Delay before a child is forked again; a child that dies repeatedly must not overload the machine."""
 MARGIN: Final = 0.9
-"""Share of the patience of whoever stops us after which a child that does not end is killed: we must outlive it."""
+"""Share of our supervisor's stop patience after which we kill a child that does not end: we must outlive it."""
 INTERRUPTED: Final = 130
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -50,18 +50,19 @@ def keep_children(
     curable: Collection[int] = (),
     again: Backoff = AGAIN,
 ) -> int | None:
-    """Fork `count` children and keep as many until told to end; None in each child, in the parent its exit code.
+    """Fork `count` children and replace dead ones until a stop signal.
 
-    Whom a signal ended is forked again, and who ended with a code that is `curable`. Who ended by itself with another
-    code had a reason (a wrong setting, a service that is away): the others are told to end, and that is the parent's
-    code, for whoever supervises it. `say` is told of every death that our exit code does not tell.
+    Return None in a child, the exit code in the parent. A child is forked again if a signal ended it or its exit code
+    is `curable`. A child that exits with another code had a reason (a wrong setting, a service that is away): the
+    parent ends the others and exits with that code, for its supervisor. `say` reports every death that the parent's
+    exit code does not show.
 
-    Call it in the main thread while there is no other. TERM, HUP and Ctrl-C are passed on as one TERM; who has not
-    ended shortly before `patience` is killed. A second Ctrl-C kills at once. A child in which this returns has the
-    default handlers (but ignores Ctrl-C, which its parent passes on). It is killed should its parent be: whoever starts
-    the parent again must not find half of it at work.
+    Call it in the main thread while no other thread exists. TERM, HUP and Ctrl-C are passed on as one TERM; a child
+    that still runs shortly before `patience` ends is killed. A second Ctrl-C kills at once. A child in which this
+    returns has the default handlers (but ignores Ctrl-C, which its parent passes on). A child is killed if its parent
+    is: a supervisor that starts the parent again must not find old children at work.
     """
-    gc.freeze()  # what is imported stays shared: the children's collector need not touch it
+    gc.freeze()  # keeps imported objects shared: the children's collector need not touch them
     return _Parent([Child(number) for number in range(1, count + 1)], patience, say, curable, again).run()
 
 
@@ -73,16 +74,16 @@ class _Parent:
     curable: Collection[int]
     again: Backoff
     heard: list[int] = field(default_factory=list)
-    ended: list[int] = field(default_factory=list)  # codes of children that ended by themselves
+    ended: list[int] = field(default_factory=list)  # exit codes of children that ended by themselves
 
     def __post_init__(self) -> None:
-        self._alive, self._held = os.pipe()  # ends with the parent: its children wait for that
+        self._alive, self._held = os.pipe()  # closes when the parent dies: the children wait for that
         self._waking, self._wake = os.pipe()
         for end in (self._waking, self._wake):
             os.set_blocking(end, False)
 
     def run(self) -> int | None:
-        """The life of the parent; None in a child."""
+        """Run the parent until its children have ended and return its exit code; return None in a child."""
         with self._signals():
             stopping: float | None = None
             while stopping is None or any(child.pid for child in self.children):
@@ -103,11 +104,12 @@ class _Parent:
         return self.ended[0]
 
     def _fork_missing(self, now: float) -> bool:
-        """Fork whom it is time for; False in a child."""
+        """Fork the children that are due; return False in a child."""
         for child in self.children:
             if child.pid or now < child.due:
                 continue
-            unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # the child must not hear one with our ears
+            # the parent's handlers must not run in the child
+            unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
             child.pid, child.born = os.fork(), now
             if child.pid == 0:
                 self._become_child()
@@ -143,7 +145,7 @@ class _Parent:
                     self.ended.append(code)
 
     def _say(self, death: str, delay: float, *, ends_all: bool) -> None:
-        """Tell of a death and of what follows; that an only child takes us with it, our own exit code tells."""
+        """Report a death and its consequence; the exit code already reports the death of an only child."""
         if not ends_all:
             self.say(f"{death}; it is forked again in {delay:g} s")
         elif len(self.children) > 1:
@@ -156,9 +158,9 @@ class _Parent:
                     os.kill(child.pid, number)
 
     def _wait(self, now: float, stopping: float | None) -> None:
-        """Until a signal comes (a child that ends sends one), or it is time to do something."""
+        """Wait until a signal comes (a child that ends sends one) or an action is due."""
         if stopping is not None and not any(child.pid for child in self.children):
-            return  # the last one has ended: nobody is left who would send a signal
+            return  # the last child has ended: no signal will come
         times = [child.due for child in self.children if not child.pid] if stopping is None else [stopping]
         longest = max(0.0, min(times) - now) + 0.001 if times else None
         if select.select([self._waking], [], [], longest)[0]:
@@ -166,7 +168,7 @@ class _Parent:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Hear the signals; in a child they are heard no more."""
+        """Record the signals in the parent; a child stops recording them."""
         me = os.getpid()
 
         def hear(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
@@ -185,6 +187,6 @@ class _Parent:
 
 
 def _outlive(alive: int) -> None:
-    """Wait for the end of the parent, and do not outlive it."""
+    """Kill this process when its parent ends."""
     os.read(alive, 1)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Who runs the engine for a folder: one at a time, findable by `down`, recognised when it was killed."""
+"""Records the process that runs the engine for a folder: one at a time, findable by `down`, recognised after a kill."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from engine.local.processes import POLL
 
 
 class Presence:
-    """The runner of the folder `var`, in its file `up.json`."""
+    """The runner of the folder `var`, recorded in its file `up.json`."""
 
     def __init__(self, var: Path) -> None:
         self._path = var / "up.json"
 
     @contextmanager
     def held(self, command: str = "tidegate up") -> Iterator[None]:
-        """Be the runner for a while, by this command. Raises `WrongCall` while another one is."""
+        """Be the runner inside the block, as this command. Raises `WrongCall` if another runner is active."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.with_name(".up.lock").open("ab") as lock:
             try:
@@ -43,7 +43,7 @@ class Presence:
                 self._path.unlink(missing_ok=True)
 
     def runner(self) -> Born | None:
-        """The process that runs it now; None if there is none or it was killed."""
+        """Return the process that runs the engine now; None if there is none or it was killed."""
         told = self._read()
         try:
             born = Born(int(told["pid"]), told["birth"])
@@ -52,7 +52,7 @@ class Presence:
         return born if born.alive else None
 
     def command(self) -> str:
-        """By which command it runs."""
+        """Return the command of the runner."""
         return self._read().get("command", "tidegate up")
 
     def _read(self) -> dict[str, str]:
@@ -63,9 +63,9 @@ class Presence:
         return {key: str(value) for key, value in told.items()} if isinstance(told, dict) else {}
 
     def end(self, patience: timedelta) -> bool:
-        """Tell the runner to end and wait for it; after `patience` tell it again, which kills. False: none ran.
+        """Send the runner a TERM and wait; after `patience` send a second one, which kills. Return False if none ran.
 
-        Raises `OperatorError` where it outlives that too.
+        Raises `OperatorError` if the runner survives that too.
         """
         runner = self.runner()
         if runner is None:

@@ -1,6 +1,6 @@
-"""Processes that outlive the call that started them: known by pid *and* birth, ended by group.
+"""Processes that outlive the call that started them: identified by pid *and* start time, ended by group.
 
-Every process here leads its own session, so ending its group ends what it started as well.
+Every process here leads its own session, so ending its group also ends its children.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import psutil
 
 from engine.births import birth_of
 
-POLL: Final = timedelta(milliseconds=10)  # the system has no event for "a group is empty", so it is asked
+POLL: Final = timedelta(milliseconds=10)  # the system sends no event when a group is empty, so we poll
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run: arguments, the variables added to the environment, and the user (None: as we are).
+    """A command: arguments, variables added to the environment, and the user (None: the current one).
 
-    `niceness` (0 to 19) is how far it gives way to others where the processors are busy.
+    `niceness` (0 to 19) lowers its priority on busy processors.
     """
 
     argv: tuple[str, ...]
@@ -37,9 +37,9 @@ class Command:
 
 
 def spawn(command: Command, *, log: Path, cwd: Path) -> subprocess.Popen[bytes]:
-    """Start `command` in a session of its own, without input, its output appended to `log`.
+    """Start `command` in a new session, without input, and append its output to `log`.
 
-    Raises `OSError` when it cannot be executed.
+    Raises `OSError` if it cannot be executed.
     """
     with log.open("ab") as output:
         child = subprocess.Popen(
@@ -56,21 +56,21 @@ def spawn(command: Command, *, log: Path, cwd: Path) -> subprocess.Popen[bytes]:
         )
     if command.niceness:
         with suppress(OSError):  # it has ended already
-            os.setpriority(os.PRIO_PROCESS, child.pid, command.niceness)  # what it starts inherits it
+            os.setpriority(os.PRIO_PROCESS, child.pid, command.niceness)  # its children inherit it
     return child
 
 
 def group_of(user: str | None) -> int | None:
-    """The primary group of `user`; None for None."""
+    """Return the primary group of `user`; None for None."""
     if user is None:
         return None
-    import pwd  # not there on every platform
+    import pwd  # absent on some platforms
 
     return pwd.getpwnam(user).pw_gid
 
 
 def members(group: int) -> list[int]:
-    """The pids of a process group that still run."""
+    """Return the pids of a process group that still run."""
     found = []
     for pid in psutil.pids():
         try:
@@ -82,9 +82,10 @@ def members(group: int) -> list[int]:
 
 
 def marked_groups(name: str, value: str) -> list[int]:
-    """The process groups in which some process has `name` set to `value` in its environment at birth; not our own.
+    """Return the process groups in which a process started with `name` set to `value` in its environment; not our own.
 
-    This finds what a run started and did not live to write down. Processes of others cannot be read and are skipped.
+    This finds processes that a run started but died before recording. It skips processes of other users, whose
+    environment cannot be read.
     """
     found = set()
     for process in psutil.process_iter():
@@ -97,7 +98,7 @@ def marked_groups(name: str, value: str) -> list[int]:
 
 
 def end_groups(groups: Sequence[int], *, patience: timedelta) -> None:
-    """End process groups: TERM, up to `patience` for all of them together, then KILL; returns when none runs.
+    """End process groups: TERM, up to `patience` for all of them together, then KILL; return when none runs.
 
     A group's number is the pid of its leader. With no patience, KILL at once.
     """

@@ -36,19 +36,19 @@ _BUILTINS: Final = frozenset(
 PROGRAM: Final = "tidegate"
 FIRST_PORT: Final = 5000
 PORTS_A_TYPE: Final = 100
-"""`PORT` of the first process of the first type, and its distance to the next type's: as honcho and foreman have it."""
+"""`PORT` of the first process of the first type, and the distance to the next type's: as in honcho and foreman."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessType:
-    """One line: its name and the command as it stands there."""
+    """One line: its name and its command, unchanged."""
 
     name: str
     command: str
 
 
 def read_procfile(path: Path) -> tuple[ProcessType, ...]:
-    """The process types of a Procfile, in its order. Raises `InvalidSource`; `WrongCall` if it cannot be read."""
+    """Return the process types of a Procfile, in order. Raises `InvalidSource`; `WrongCall` if it cannot be read."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -74,9 +74,9 @@ def read_procfile(path: Path) -> tuple[ProcessType, ...]:
 
 
 def parse_pairs(texts: Iterable[str], names: Sequence[str], what: str) -> dict[str, str]:
-    """Read `slow=4` or `slow=4,web=0` (each text may hold several) for process types in `names`.
+    """Parse `slow=4` or `slow=4,web=0` (each text may hold several) for process types in `names`.
 
-    `what` says in errors what is given, e.g. `scale`. Raises `WrongCall` for an unknown name or a missing value.
+    `what` names the pairs in errors, e.g. `scale`. Raises `WrongCall` for an unknown name or a missing value.
     """
     pairs = {}
     for pair in (part for text in texts for part in text.split(",")):
@@ -92,7 +92,7 @@ def parse_pairs(texts: Iterable[str], names: Sequence[str], what: str) -> dict[s
 
 
 def parse_scale(texts: Iterable[str], names: Sequence[str]) -> dict[str, int]:
-    """How many of each: `slow=4`; 0 leaves one out. Raises `WrongCall`."""
+    """Parse the number of processes per type: `slow=4`; 0 leaves a type out. Raises `WrongCall`."""
     scale = {}
     for name, value in parse_pairs(texts, names, "scale").items():
         if not value.isascii() or not value.isdigit():
@@ -102,10 +102,10 @@ def parse_scale(texts: Iterable[str], names: Sequence[str]) -> dict[str, int]:
 
 
 def by_shell(command: str) -> tuple[str, ...]:
-    """How a line is run: by `/bin/sh -c`, as honcho, foreman and Heroku run it, so that it means the same here.
+    """Return the arguments that run a line: `/bin/sh -c`, as in honcho, foreman and Heroku, so it means the same here.
 
-    In a line that is one plain command the shell is told to give it its place (`exec`), so that the program itself is
-    our child: a signal then reaches it once. A worker fleet that hears TERM twice gives up its work.
+    If the line is one plain command, the shell runs it with `exec`, so that the program itself is our child and a
+    signal reaches it once. A worker fleet that receives TERM twice gives up its work.
     """
     found = _PLAIN.match(command)
     if found is None or found["program"] in _BUILTINS or _OPERATORS.search(command):
@@ -114,9 +114,9 @@ def by_shell(command: str) -> tuple[str, ...]:
 
 
 def ports(types: Sequence[ProcessType], scale: Mapping[str, int], given: str | None) -> Iterator[int]:
-    """The `PORT` of each process, in order of the types: `given` or 5000, the next process one more, the next type 100.
+    """Yield the `PORT` of each process, in order of the types: `given` or 5000, plus 1 per process and 100 per type.
 
-    A type that is left out by its scale keeps its hundred. A `given` that is no number counts as not given.
+    A type that its scale leaves out keeps its hundred. A `given` that is no number counts as not given.
     """
     first = int(given) if given and given.isascii() and given.isdigit() else FIRST_PORT
     for place, kind in enumerate(types):
@@ -124,10 +124,10 @@ def ports(types: Sequence[ProcessType], scale: Mapping[str, int], given: str | N
 
 
 def environment(*layers: Mapping[str, str]) -> dict[str, str]:
-    """Our environment with `layers` over it, our own programs first on `PATH`, and output unbuffered.
+    """Return our environment with `layers` over it, our own programs first on `PATH`, and output unbuffered.
 
-    A line such as `tidegate worker fast` means the tidegate that reads it, also where its folder is not on `PATH`;
-    and lines of output appear when they are written.
+    A line such as `tidegate worker fast` then runs the same tidegate that reads it, even if its folder is not on
+    `PATH`, and output lines appear when they are written.
     """
     merged = {**os.environ, "PYTHONUNBUFFERED": "1"}
     for layer in layers:
@@ -137,7 +137,7 @@ def environment(*layers: Mapping[str, str]) -> dict[str, str]:
 
 
 def own_folders() -> list[str]:
-    """Where this program's commands lie: beside its Python, and beside the script that was called."""
+    """Return the folders of this program's commands: that of its Python, and that of the called script."""
     called = Path(sys.argv[0])
     folders = [Path(sys.executable).parent]
     if called.name == PROGRAM and called.is_file():

@@ -1,4 +1,4 @@
-"""What a local service has to know about itself, and how it says that it cannot start."""
+"""The interface of a local service program, and the error if it cannot start."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ class CannotStart(ServiceUnreachable):
 
 
 class Program(Protocol):
-    """A service that `engine.local.services` can start: it only describes, starting and ending are done there."""
+    """A service that `engine.local.services` can start: it only describes itself and does not start or end anything."""
 
     @property
     def name(self) -> ServiceName:
-        """Its name, which is also that of its folder and its log."""
+        """Its name, also that of its folder and its log."""
 
     @property
     def port_count(self) -> int:
-        """How many ports it listens on."""
+        """Number of ports that it listens on."""
 
     @property
     def patience(self) -> timedelta:
-        """How long a start may last before it counts as failed."""
+        """Longest duration of a start before it counts as failed."""
 
     def command(self, folder: Path, ports: Sequence[int], say: Say) -> Command:
-        """What to run, with data in `folder` (exists) and listening on `ports`; long work is told to `say`.
+        """Return the command that serves data in `folder` (exists) on `ports`; report long work with `say`.
 
-        Raises `CannotStart` when a part is missing, naming it and what to install.
+        Raises `CannotStart` if a part is missing, naming it and what to install.
         """
 
     def url(self, ports: Sequence[int]) -> str:
-        """The address that clients are given."""
+        """Return the address for clients."""
 
     def ready(self, ports: Sequence[int], pid: int) -> bool:
-        """Whether process `pid`, and no stranger on its port, serves now. One quick try, no exception."""
+        """Return whether process `pid`, and no other on its port, serves now. One quick try, no exception."""
 
     @property
     def question(self) -> bytes:
-        """What any such server that is not hung answers at once on its first port, whatever it is busy with."""
+        """Return bytes that any such server answers at once on its first port, however busy, unless it hangs."""
 
     def home(self, folder: Path) -> Path:
-        """Where the data lives: `folder`, or elsewhere when another user runs the service (made if missing)."""
+        """Return the data folder: `folder`, or another if another user runs the service (created if missing)."""

@@ -1,4 +1,4 @@
-"""Does an address take connections? A quick look by sockets alone; whether the server serves is `tidegate check`'s."""
+"""Quick checks by sockets alone that an address takes connections; `tidegate check` tests that the server serves."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from engine.local.ports import LOOPBACK
 
 SECONDS: Final = 2.0
 ANSWERS: Final = 5.0
-"""Seconds that a local service has for a word."""
+"""Seconds that a local service has to answer."""
 _PORTS: Final = {"mongodb": 27017, "redis": 6379, "rediss": 6379, "http": 80, "https": 443}
 
 
 def reaches(url: str) -> bool | None:
-    """Whether one of the hosts of `url` takes a connection within 2 s; None where only the driver can tell (`+srv`)."""
+    """Return whether one of the hosts of `url` takes a connection within 2 s.
+
+    None if only the driver can tell (`+srv`).
+    """
     scheme, _, rest = url.partition("://")
     if scheme == "unix":
         return _connects(socket.AF_UNIX, urlsplit(url).path)
@@ -26,7 +29,7 @@ def reaches(url: str) -> bool | None:
 
 
 def answers(port: int, question: bytes) -> bool:
-    """Whether who listens on a local port says anything to `question` within 5 s, if only that it is busy."""
+    """Return whether the server on a local port replies to `question` within 5 s, even if only that it is busy."""
     try:
         with socket.create_connection((LOOPBACK, port), ANSWERS) as one:
             one.sendall(question)

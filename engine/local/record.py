@@ -1,6 +1,6 @@
-"""`services.json`: which local services belong to a folder, where they listen, and who they are.
+"""`services.json`: the local services of a folder, their addresses and their processes.
 
-It outlives the services: their ports are taken again at the next start when they are free, so addresses are stable.
+The file outlives the services: the next start takes their ports again if they are free, so addresses are stable.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ FILE: Final = "services.json"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One service: its address and ports, its process (None: ended in order), its data, and who started it.
+    """One service: its address and ports, its process (None: ended in order), its data folder, and its owner.
 
-    Nobody owns what was left running on purpose. `since` is when it was started (ISO 8601, UTC), `restarts` how often
-    it was started again since its owner began, `last_exit` how it ended before that.
+    The owner is the process that started it; a service that was left running on purpose has none. `since` is the time
+    of its start (ISO 8601, UTC), `restarts` the number of restarts since its owner began, `last_exit` how it ended
+    before the last one.
     """
 
     url: str
@@ -39,29 +40,29 @@ class Entry:
 
     @property
     def alive(self) -> bool:
-        """Whether its process still runs."""
+        """Return whether its process still runs."""
         return self.process is not None and self.process.alive
 
     @property
     def died(self) -> bool:
-        """Whether it ended though nobody ended it."""
+        """Return whether it ended although nobody ended it."""
         return self.process is not None and not self.process.alive
 
     @property
     def orphaned(self) -> bool:
-        """Whether it runs though its owner died; what was left running on purpose has no owner."""
+        """Return whether it runs although its owner died; a service left running on purpose has no owner."""
         return self.alive and self.owner is not None and not self.owner.alive
 
 
 class Record:
-    """The file in one folder; each change is a whole new file, made under a lock."""
+    """The file in one folder; each change writes a whole new file under a lock."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
         self._lock = folder / f".{FILE}.lock"
 
     def read(self) -> dict[ServiceName, Entry]:
-        """All entries; none when there is no file. A file that is no record counts as none."""
+        """Return all entries; none if the file is absent or no valid record."""
         try:
             raw = json.loads(self.path.read_text(encoding="utf-8"))
             return {name: _entry(raw[name]) for name in NAMES if name in raw}
@@ -69,7 +70,7 @@ class Record:
             return {}
 
     def write(self, name: ServiceName, entry: Entry) -> None:
-        """Put one entry in the place of the old one."""
+        """Replace one entry."""
         with locked(self._lock):
             entries = {**self.read(), name: entry}
             beside = self.path.with_name(f"{FILE}.{os.getpid()}")

@@ -1,9 +1,9 @@
-"""The local services of one folder: started side by side where they are missing, used again where they run.
+"""The local services of one folder: starts missing ones in parallel and reuses running ones.
 
-`LocalServices(var).start()` is what `tidegate up`, the demo and the tests call. A service for which an address is given
-is never started. Whoever started a service ends it with `stop`; one left by a killed run is recognised by its record
-(pid and birth) or, if there was no time to write one, by a mark in its environment, and is used again or ended: who
-uses it again owns it from then on. `keep` starts again what dies.
+`tidegate up`, the demo and the tests call `LocalServices(var).start()`. It never starts a service whose address is
+given. The process that started a service ends it with `stop`. A service left by a killed run is recognised by its
+record (pid and start time) or, if there was no time to write one, by a mark in its environment. It is reused or ended;
+the process that reuses it owns it from then on. `keep` restarts services that die.
 """
 
 from __future__ import annotations
@@ -40,25 +40,24 @@ from engine.settings import Settings
 
 MARK: Final = "TIDEGATE_LOCAL_SERVICE"
 STOP_PATIENCE: Final = timedelta(seconds=20)  # Elasticsearch flushes for some seconds
-_TRIES: Final = 3  # somebody else may take a port between our look and the bind
-_DECIDED: Final = 3.0  # seconds after the others in which it is known whether Elasticsearch can start
-_SEARCH_LATER: Final = 15.0  # seconds that Elasticsearch waits for those who are to start before it
-_POLL: Final = 0.05  # seconds between two questions "do you serve?"
+_TRIES: Final = 3  # another program may take a port between our check and the bind
+_DECIDED: Final = 3.0  # seconds after the others within which Elasticsearch's ability to start is known
+_SEARCH_LATER: Final = 15.0  # seconds that Elasticsearch waits for the processes that must start before it
+_POLL: Final = 0.05  # seconds between two checks that a service serves
 _WITHOUT_ELASTIC: Final = "running without Elasticsearch: audiences are read from MongoDB, log search is off"
 
 
 class LocalServices:
-    """The services of the folder `var`; `addresses` maps service names to those used instead.
+    """The services of the folder `var`; `addresses` maps service names to given addresses, used instead.
 
-    `heap` is Elasticsearch's, as Java writes it, and `search_niceness` how far it gives way to others; `cache_memory`
-    bounds the cache, as Valkey writes it; `mongo_cache_gb` bounds mongod's cache. `say` is told of what takes long.
-    They belong to `owner` (default: this process), a process that lives on where this one is killed, and ends what is
-    its own.
+    `heap` is Elasticsearch's, in Java's notation, and `search_niceness` lowers its priority; `cache_memory` limits the
+    cache, in Valkey's notation; `mongo_cache_gb` limits mongod's cache. `say` reports long work. The services belong to
+    `owner` (default: this process): an owner that outlives this process ends its own services.
     """
 
     @classmethod
     def of(cls, settings: Settings, say: Say = lambda _: None, owner: Born | None = None) -> Self:
-        """The services that `settings` describe: an address given there is used, the rest is local to `paths.var`."""
+        """Return the services that `settings` describe: given addresses are used, the rest is local to `paths.var`."""
         engine = settings.engine
         return cls(
             settings.paths.var,
@@ -104,11 +103,11 @@ class LocalServices:
         self._ending = threading.Event()
 
     def start(self, names: Iterable[ServiceName] = NAMES, *, wait_for_search: bool = True) -> Urls:
-        """Start what of `names` is missing, side by side, and return all addresses ("" for what was not asked for).
+        """Start the missing services of `names` in parallel; return all addresses ("" for those not requested).
 
-        Raises `CannotStart` for a service that the engine needs. Without Elasticsearch it goes on, and `notes` says
-        why and what that costs. With `wait_for_search` false Elasticsearch starts after what needs the processor more
-        (`start_search`), and its address is one where it will serve.
+        Raises `CannotStart` for a service that the engine needs. Without Elasticsearch it goes on, and `notes` says why
+        and what that costs. If `wait_for_search` is false, Elasticsearch starts after the processes that need the
+        processor more (`start_search`), and the returned address is the one at which it will serve.
         """
         wanted = list(names)
         if wait_for_search:
@@ -127,9 +126,9 @@ class LocalServices:
         self._search_may_start.set()
 
     def launch(self, names: Iterable[ServiceName]) -> None:
-        """Begin to start services, and return at once; `url` waits for one.
+        """Begin to start services and return at once; `url` waits for one.
 
-        Raises `WrongCall` where an address that is given cannot be read, before anything starts.
+        Raises `WrongCall` for a given address that cannot be read, before anything starts.
         """
         names = list(names)
         for name in names:
@@ -142,12 +141,12 @@ class LocalServices:
                 self._launches[name] = self._pool.submit(self._ensure, name)
 
     def url(self, name: ServiceName) -> str:
-        """The address of one service, started if it was not; waits until it serves. Raises `CannotStart`."""
+        """Return the address of one service; start it if needed and wait until it serves. Raises `CannotStart`."""
         self.launch([name])
         return self._launches[name].result()
 
     def elastic_url(self) -> str | None:
-        """The same for Elasticsearch, but None where it cannot run (then `notes` says why)."""
+        """Return the address of Elasticsearch in the same way, or None if it cannot run (then `notes` says why)."""
         self.start_search()
         try:
             return self.url("elastic")
@@ -156,10 +155,10 @@ class LocalServices:
             return None
 
     def elastic_soon(self) -> str | None:
-        """Where Elasticsearch serves or will, without waiting until it does; None where it is known that it cannot.
+        """Return Elasticsearch's present or future address without waiting; None if it is known that it cannot run.
 
-        The engine runs without it meanwhile, and takes it up when it answers. It starts at `start_search`, or after
-        some seconds.
+        The engine runs without it meanwhile, and uses it once it answers. It starts at `start_search`, or after some
+        seconds.
         """
         self.launch(["elastic"])
         launch, prepared, chosen = self._launches["elastic"], self._prepared["elastic"], self._chosen["elastic"]
@@ -185,9 +184,9 @@ class LocalServices:
             self._say(note)
 
     def running(self) -> Urls:
-        """The addresses given or recorded by whoever started the services; starts nothing.
+        """Return the addresses that are given or recorded by another process; start nothing.
 
-        Raises `ServiceUnreachable` when one that the engine needs is neither.
+        Raises `ServiceUnreachable` if a service that the engine needs is neither given nor running.
         """
         for name, url in self.given.items():
             require_given(name, url)
@@ -202,7 +201,7 @@ class LocalServices:
         return Urls(states["mongo"].url, states["broker"].url, states["cache"].url, serving)
 
     def status(self) -> list[Status]:
-        """What runs, without starting anything."""
+        """Return the state of every service; start nothing."""
         entries = self._record.read()
         shown = []
         for name in NAMES:
@@ -216,7 +215,7 @@ class LocalServices:
         return shown
 
     def asked(self, one: Status) -> Status:
-        """The same with whether it answers: a given address takes connections, a local service says something."""
+        """Return the status with `answers`: a given address takes connections, a local service replies."""
         if one.state == "given":
             return one.asked(reaches)
         entry = self._record.read().get(one.name)
@@ -225,7 +224,7 @@ class LocalServices:
         return replace(one, answers=self.answers(one.name, entry))
 
     def keep(self) -> None:
-        """From now on start again what dies of the services launched here, at its old address, until `stop`."""
+        """Restart services launched here that die, at their old addresses, from now on until `stop`."""
         for name, launch in self._launches.items():
             if name not in self.given:
                 launch.add_done_callback(partial(self._keep, name))
@@ -236,7 +235,7 @@ class LocalServices:
 
     @cached_property
     def keeper(self) -> Keeper:
-        """What starts again the services that die."""
+        """The keeper that restarts services that die."""
         return Keeper(
             read=self._record.read,
             restart=self._restart,
@@ -247,17 +246,17 @@ class LocalServices:
         )
 
     def answers(self, name: ServiceName, entry: Entry) -> bool:
-        """Whether a local service says anything within some seconds."""
+        """Return whether a local service replies within some seconds."""
         return answers(entry.ports[0], self._programs[name].question)
 
     def leave(self) -> None:
-        """Leave what this object started running on purpose: nobody owns it any more."""
+        """Leave the services of this object running on purpose: nobody owns them any more."""
         for name, entry in self._record.read().items():
             if self._started(name, entry):
                 self._record.write(name, replace(entry, owner=None))
 
     def stop(self, *, everything: bool = False, discard: bool = False) -> list[ServiceName]:
-        """End the services that this object started (`everything`: all of the folder); returns their names.
+        """End the services that this object started (`everything`: all of the folder); return their names.
 
         `discard` is for data that nobody needs again: it ends them at once and removes the data.
         """
@@ -286,13 +285,16 @@ class LocalServices:
         return [name for name in entries if name in groups or strays[name]]
 
     def _started(self, name: ServiceName, entry: Entry) -> bool:
-        """Whether what is recorded is what this object started or took over, not what another started after a crash."""
+        """Return whether this object started or took over the recorded service.
+
+        Another may have started it after a crash.
+        """
         child = self._children.get(name)
         mine = child is not None and entry.process is not None and child.pid == entry.process.pid
         return mine or ((self._for_another or name in self._adopted) and entry.owner == self._owner)
 
     def _ensure(self, name: ServiceName) -> str:
-        """The address of a serving `name`: given, running already, or started now."""
+        """Return the address of a serving `name`: given, running already, or started now."""
         if name in self.given:
             return self.given[name]
         program = self._programs[name]
@@ -306,26 +308,26 @@ class LocalServices:
             try:
                 return self._try_ports(program, home, entry)
             except CannotStart:
-                if entry is None:  # made just now, and nobody would know of it
+                if entry is None:  # created just now, and no record names it
                     shutil.rmtree(home, ignore_errors=True)
                 raise
 
     def _adopt(self, name: ServiceName, entry: Entry) -> None:
-        """Own a running service whose owner died: who uses it ends it, for nobody else would."""
+        """Own a running service whose owner died: its user must end it, because nobody else would."""
         if entry.orphaned:
             self._adopted.add(name)
             self._record.write(name, replace(entry, owner=self._owner))
 
     def _restart(self, name: ServiceName) -> Entry:
-        """Start again a service that died, on its old ports and data; gives its new entry. Raises `CannotStart`."""
+        """Start a dead service again, on its old ports and data; return its new entry. Raises `CannotStart`."""
         program = self._programs[name]
         with locked(self.var / f".{name}.lock"):
             entry = self._record.read()[name]
             if entry.alive:
-                return entry  # somebody else was quicker
+                return entry  # another process was quicker
             dead = self._children.get(name)
             last_exit = how_ended(dead.wait()) if dead else "died"
-            self._end_leftovers(name, None)  # what it may have left in its group
+            self._end_leftovers(name, None)  # processes that may remain in its group
             if not _usable(entry, program):
                 taken = ", ".join(map(str, entry.ports))
                 raise CannotStart(f"{name}: its port {taken} is taken", remedy="end the program that took it")
@@ -368,14 +370,14 @@ class LocalServices:
         while child.poll() is None:
             if program.ready(ports, child.pid):
                 self._say(f"{program.name} serves at port {ports[0]}, after {time.monotonic() - began:.1f} s")
-                if chosen.result() != entry.url:  # somebody took its port
+                if chosen.result() != entry.url:  # another program took its port
                     self._say(f"{program.name} was to serve elsewhere: stop and start what uses it")
                 return entry.url
             if self._ending.wait(_POLL) or time.monotonic() > deadline:
                 break
         end_groups([child.pid], patience=timedelta(0))
         child.wait()
-        if before is None:  # whoever starts it again goes on trying; else it is over
+        if before is None:  # a restarting keeper goes on trying; otherwise it is over
             self._record.write(program.name, replace(entry, process=None))
         if self._ending.is_set():
             raise CannotStart(f"{program.name}: ended while it started")
@@ -387,7 +389,7 @@ class LocalServices:
         return None
 
     def _serves(self, program: Program, ports: tuple[int, ...], process: Born) -> bool:
-        """Whether what a record names serves; it gets a moment, because its starter may have died just after."""
+        """Wait until the recorded process serves; its starter may have died before it was ready."""
         deadline = time.monotonic() + program.patience.total_seconds()
         while process.alive and time.monotonic() < deadline and not self._ending.is_set():
             if program.ready(ports, process.pid):
@@ -396,7 +398,7 @@ class LocalServices:
         return False
 
     def _end_leftovers(self, name: ServiceName, entry: Entry | None) -> None:
-        """End what a killed run left of `name`: two servers must never share one data folder."""
+        """End the processes that a killed run left of `name`: two servers must never share one data folder."""
         groups = set(marked_groups(MARK, self._mark(name)))
         if entry and (group := _group(entry)):
             groups.add(group)
@@ -405,7 +407,7 @@ class LocalServices:
             end_groups(sorted(groups), patience=STOP_PATIENCE)
 
     def _home(self, program: Program, entry: Entry | None) -> Path:
-        """The data folder: the recorded one as long as it is there."""
+        """Return the data folder: the recorded one while it exists."""
         if entry and Path(entry.home).is_dir():
             return Path(entry.home)
         folder = self.var / program.name
@@ -417,13 +419,13 @@ class LocalServices:
 
 
 def _kill(entry: Entry) -> None:
-    """End a service that hears nothing any more."""
+    """End a service that no longer answers."""
     if (group := _group(entry)) is not None:
         end_groups([group], patience=timedelta(0))
 
 
 def _status(name: ServiceName, entry: Entry) -> Status:
-    """How a recorded service is; one that died is on its way back as long as its owner lives."""
+    """Return the status of a recorded service; a dead one is restarting while its owner lives."""
     again = entry.died and entry.owner is not None and entry.owner.alive
     state = "running" if entry.alive else "restarting" if again else "ended"
     pid = entry.process.pid if entry.alive and entry.process is not None else None
@@ -435,12 +437,12 @@ def _usable(entry: Entry, program: Program) -> bool:
 
 
 def _group(entry: Entry) -> int | None:
-    """The process group that a recorded service leads, while it runs; what a dead leader left is found by its mark."""
+    """Return the process group of a running recorded service; the mark finds groups whose leader died."""
     return entry.process.pid if entry.process is not None and entry.process.alive else None
 
 
 def _last_words(log: Path) -> str:
-    """The end of a service's log, for a message."""
+    """Return the end of a service's log, for a message."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""How the processes of the Procfile are, as their supervisor last told: the file `processes.json` beside `up.json`."""
+"""The states of the Procfile's processes, as their supervisor last wrote them: `processes.json` beside `up.json`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FILE: Final = "processes.json"
 
 @dataclass(frozen=True, slots=True)
 class Supervised:
-    """One process: `since` when it was last started (ISO 8601, UTC; empty before), how often it was started again.
+    """One process: `since` is its last start (ISO 8601, UTC; empty before), `restarts` the number of restarts.
 
-    `failing` runs at this moment, but has ended twice or more in a row soon after its start. `last_exit` is how it last
-    ended (`with code 1`), empty where it never did.
+    A `failing` process runs at this moment, but has ended twice or more in a row soon after its start. `last_exit` is
+    how it last ended (`with code 1`), empty if it never did.
     """
 
     name: str
@@ -36,7 +36,7 @@ Tell: TypeAlias = Callable[[Sequence[Supervised]], None]
 
 
 def untold(states: Sequence[Supervised]) -> None:
-    """Tells nobody."""
+    """Discard the states."""
 
 
 class SupervisedFile:
@@ -46,7 +46,7 @@ class SupervisedFile:
         self._path = folder / FILE
 
     def write(self, owner: Born, states: Sequence[Supervised]) -> None:
-        """Put the whole state in the place of the old one. A disk that is full costs the file, not the processes."""
+        """Replace the whole state. A full disk loses the file, but does not stop the processes."""
         beside = self._path.with_name(f"{FILE}.{os.getpid()}")
         with suppress(OSError):
             document = {"owner": asdict(owner), "processes": [asdict(one) for one in states]}
@@ -54,7 +54,7 @@ class SupervisedFile:
             beside.replace(self._path)
 
     def read(self, owner: Born) -> list[Supervised] | None:
-        """What `owner` told last; None where it supervises nothing."""
+        """Return the last states of `owner`; None if it supervises nothing."""
         try:
             document = json.loads(self._path.read_text(encoding="utf-8"))
             if Born(**document["owner"]) != owner:

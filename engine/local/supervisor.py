@@ -1,9 +1,9 @@
-"""Runs the lines of a Procfile: restarts what ends, stops everything in order, leaves nothing behind.
+"""Runs the lines of a Procfile: restarts processes that end, stops all in order, leaves none behind.
 
-Each process leads its own session, so a Ctrl-C at the terminal reaches only the supervisor, which passes on one TERM.
-What ends is started again after a delay that doubles (`Backoff`) and is forgotten once a process has stayed healthy.
-The first Ctrl-C or TERM stops everything: TERM, then KILL to whoever outstays its stop timeout; the second kills at
-once. Should the supervisor itself be killed, its guard ends the processes.
+Each process leads its own session, so a Ctrl-C at the terminal reaches only the supervisor, which passes on one TERM. A
+process that ends is started again after a delay that doubles (`Backoff`); the delay is reset once a process has stayed
+healthy. The first Ctrl-C or TERM stops everything: TERM, then KILL for a process that exceeds its stop timeout; the
+second kills at once. If the supervisor itself is killed, its guard ends the processes.
 
 One thread does it all: it waits for output, signals and deadlines together.
 """
@@ -34,19 +34,19 @@ from engine.local.supervised import State, Supervised, Tell, untold
 
 STOP_TIMEOUT: Final = timedelta(seconds=20)  # a batch lasts 1.5 s at most, a provider's answer up to 15 s
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_TICK: Final = 0.1  # seconds; a death is noticed within this even if somebody else holds the output open
+_TICK: Final = 0.1  # seconds; a death is noticed within this even if another process holds the output open
 _CHUNK: Final = 64 * 1024
 _INTERRUPTED: Final = 130
 _SHELLS: Final = frozenset({"sh", "dash", "bash", "ash", "busybox", "ksh", "zsh"})
 _SHELL_CODES: Final = {126: "its command cannot be executed", 127: "its command is not found"}
-"""What a shell's exit codes mean."""
+"""Meaning of a shell's exit codes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
     """The delay before a restart: `first`, doubled for each death in a row, at most `longest`.
 
-    A process that lived for `healthy` starts the row anew.
+    A death after `healthy` counts as the first again.
     """
 
     first: timedelta = timedelta(milliseconds=250)
@@ -54,8 +54,8 @@ class Backoff:
     healthy: timedelta = timedelta(seconds=10)
 
     def delay(self, deaths: int) -> timedelta:
-        """Before the restart after the `deaths`-th death in a row (from 1)."""
-        doublings = min(deaths - 1, 30)  # beyond that any delay is past any sensible longest
+        """Return the delay before the restart after the `deaths`-th death in a row (from 1)."""
+        doublings = min(deaths - 1, 30)  # beyond that every delay exceeds any sensible `longest`
         return min(self.first * (1 << doublings), self.longest)
 
 
@@ -67,7 +67,7 @@ class Instance:
     type: ProcessType
     port: int
     child: subprocess.Popen[bytes] | None = None
-    by_shell: bool = False  # whether a shell leads its group; known when it is told to end
+    by_shell: bool = False  # whether a shell leads its group; set when the stop begins
     born_at: float = 0.0
     since: datetime | None = None
     deaths: int = 0
@@ -81,8 +81,8 @@ class Instance:
 class Supervisor:
     """Runs process types, `scale` of each (1 if not named), with `env` added to their environment, in `cwd`.
 
-    `stop_timeouts` by type name; `run` may be called once, in the main thread (it handles signals). `tell` hears how
-    each process is, whenever that changes.
+    `stop_timeouts` go by type name. Call `run` once, in the main thread (it handles signals). `tell` receives the
+    states of all processes whenever one changes.
     """
 
     types: Sequence[ProcessType]
@@ -104,7 +104,7 @@ class Supervisor:
         self._heard: list[int] = []  # signals, in the order they came
 
     def run(self) -> int:
-        """Supervise until told to end; returns the exit code: 0 after TERM, 130 after Ctrl-C."""
+        """Supervise until a stop signal; return the exit code: 0 after TERM, 130 after Ctrl-C."""
         longest = max([STOP_TIMEOUT, *self.stop_timeouts.values()])
         guard = start_guard(self._mark, longest)
         try:
@@ -131,14 +131,15 @@ class Supervisor:
             self._tell_changes()
 
     def _tell_changes(self) -> None:
-        healthy = time.monotonic() - self.backoff.healthy.total_seconds()  # who was started before that is
+        # a process that started before this is healthy
+        healthy = time.monotonic() - self.backoff.healthy.total_seconds()
         states = [_state(one, failing=one.deaths > 1 and one.born_at > healthy) for one in self._instances]
         if states != self._told:
             self._told = states
             self.tell(states)
 
     def _look_at(self, instance: Instance, now: float, *, stopping: bool) -> None:
-        """Do what is due for one process: bury it, start it, or kill it."""
+        """Do the due action for one process: collect it, start it, or kill it."""
         if instance.child is not None and instance.child.poll() is not None and not (stopping and _lingers(instance)):
             self._bury(instance, now, stopping=stopping)
         if instance.child is None and not stopping and instance.start_at is not None and now >= instance.start_at:
@@ -175,7 +176,7 @@ class Supervisor:
         self.output.say(f"{instance.name} started (pid {child.pid})")
 
     def _bury(self, instance: Instance, now: float, *, stopping: bool) -> None:
-        """A process has ended: take its last words, end what it left in its group, and plan its return."""
+        """Collect an ended process: take its last output, end the rest of its group, and plan its restart."""
         child = instance.child
         if child is None:
             return
@@ -217,7 +218,7 @@ class Supervisor:
             child.stdout.close()
 
     def _stop(self, now: float, times: int, name: str) -> None:
-        """Told to end: TERM the first time, KILL the second."""
+        """Handle a stop signal: TERM the first time, KILL the second."""
         running = [instance for instance in self._instances if instance.child is not None]
         self.output.say(f"{name}: {'stopping' if times == 1 else 'killing'} {len(running)} processes")
         for instance in running:
@@ -229,13 +230,13 @@ class Supervisor:
             timeout = self.stop_timeouts.get(instance.type.name, STOP_TIMEOUT)
             instance.kill_at = now + timeout.total_seconds()
             instance.by_shell = _led_by_shell(instance.child.pid)
-            if instance.by_shell:  # the shell would keep it to itself
+            if instance.by_shell:  # the shell would not pass the signal on
                 _signal_group(instance.child.pid, signal.SIGTERM)
-            else:  # a fleet's main process tells its workers; hearing it twice, they would drop their work
+            else:  # a fleet's main process signals its workers; on a second signal they would drop their work
                 instance.child.terminate()
 
     def _leave_nothing(self) -> None:
-        """Whatever happened: no process of ours stays, and no pipe."""
+        """End every remaining process and close every pipe, whatever happened."""
         running = [instance.child for instance in self._instances if instance.child is not None]
         end_groups([*(child.pid for child in running), *marked_groups(MARK, self._mark)], patience=timedelta(0))
         for child in running:
@@ -245,7 +246,7 @@ class Supervisor:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Hear the signals that tell us to end; the loop obeys them within a tick."""
+        """Record the stop signals; the loop handles them within a tick."""
 
         def hear(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
             self._heard.append(number)
@@ -259,7 +260,7 @@ class Supervisor:
 
 
 def instances(types: Sequence[ProcessType], scale: Mapping[str, int]) -> list[tuple[str, ProcessType]]:
-    """The names of all processes with their types: `web`, or `slow.1`, `slow.2` where there are several."""
+    """Return the names of all processes with their types: `web`, or `slow.1`, `slow.2` if there are several."""
     named = []
     for kind in types:
         count = scale.get(kind.name, 1)
@@ -275,7 +276,7 @@ def _state(instance: Instance, *, failing: bool) -> Supervised:
 
 
 def _led_by_shell(pid: int) -> bool:
-    """Whether a shell still leads this group; one that ran a plain command has given it its place."""
+    """Return whether a shell still leads this group; after `exec` of a plain command the program does."""
     try:
         words = psutil.Process(pid).cmdline()
     except psutil.Error:
@@ -284,10 +285,10 @@ def _led_by_shell(pid: int) -> bool:
 
 
 def _lingers(instance: Instance) -> bool:
-    """Whether a shell that was told to end left its program still ending, within its stop timeout."""
+    """Return whether a stopped shell left a program that is still ending, within its stop timeout."""
     child = instance.child
     if child is None or child.stdout is None or child.stdout.closed:
-        return False  # whoever has ended has closed it
+        return False  # a group that has ended has closed its output
     if not instance.by_shell or instance.kill_at is None:
         return False
     try:
@@ -303,5 +304,5 @@ def _signal_group(group: int, number: signal.Signals) -> None:
 
 
 def how_ended(code: int) -> str:
-    """An exit code in words: `by SIGKILL`, `with code 1`."""
+    """Return an exit code in words: `by SIGKILL`, `with code 1`."""
     return f"by {signal.Signals(-code).name}" if code < 0 else f"with code {code}"

