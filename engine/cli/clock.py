@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from engine.app import App
 
 ASK_EVERY = 0.02
-"""Seconds between two looks at whether anything is open: some milliseconds of MongoDB each."""
+"""Seconds between two checks for pending work: each costs MongoDB some milliseconds."""
 
 
 ASK_WHY = 1.0
-"""Seconds between two looks at whether what is open can end at all."""
+"""Seconds between two checks that the pending work can end at all."""
 
 LASTING = 5.0
-"""Seconds for which a loop fails before waiting for it is in vain."""
+"""Seconds of failure after which waiting for a loop is pointless."""
 
 VITAL = frozenset({"feed", "clock"})
-"""Loops without which nothing that is open ends."""
+"""Loops without which no pending work ends."""
 
 
 def mount(app: typer.Typer) -> None:
@@ -41,7 +41,7 @@ def mount(app: typer.Typer) -> None:
 
 
 def show(context: typer.Context, as_json: AsJson = False) -> None:
-    """Show campaign time, whether it is set, and what is open at it."""
+    """Show campaign time, whether it is set, and the work pending at it."""
     with opened(context) as app:
         now, fixed, what = app.clock.campaign_now(), app.clock.is_set(), app.openness.what()
         if as_json:
@@ -62,9 +62,9 @@ def advance(
     wait: Annotated[bool, typer.Option(help="Return when nothing is open at the new time.")] = True,
     patience: Annotated[str, typer.Option(help="How long to wait for that.")] = "10m",
 ) -> None:
-    """Set campaign time to a later moment, and wait until nothing is open there.
+    """Set campaign time to a later moment, and wait until no work is pending at it.
 
-    From then on it stands until it is advanced again: for replays and tests.
+    Campaign time then stays there until it is advanced again: for replays and tests.
     """
     if (to is None) == (by is None):
         raise WrongCall("say --to MOMENT or --by DURATION")
@@ -84,7 +84,7 @@ def _target(app: App, to: str | None, by: str | None) -> int:
 
 
 def moment_of(option: str, text: str) -> int:
-    """A moment of an option. Raises `WrongCall`."""
+    """Parse an option's value as a moment. Raises `WrongCall`."""
     try:
         return parse_instant(text)
     except ValueError as error:
@@ -92,7 +92,7 @@ def moment_of(option: str, text: str) -> int:
 
 
 def length_of(option: str, text: str) -> timedelta:
-    """A duration of an option. Raises `WrongCall`."""
+    """Parse an option's value as a duration. Raises `WrongCall`."""
     try:
         return parse_duration(text)
     except ValueError as error:
@@ -106,10 +106,10 @@ def advance_to(app: App, target: int) -> None:
 
 
 def wait_until_closed(app: App, longest: float) -> None:
-    """Wait until nothing is open.
+    """Wait until no work is pending.
 
-    Raises `EngineError` after `longest` seconds, saying what still is; and at once where all that is open belongs to
-    campaigns that are stuck, or where the feed, the clock or the indexing has been failing for some seconds.
+    Raises `EngineError` after `longest` seconds, naming the pending work. Raises it at once if all pending work belongs
+    to stuck campaigns, or if the feed or the clock has been failing for some seconds.
     """
     began = time.monotonic()
     asked = began
@@ -124,7 +124,7 @@ def wait_until_closed(app: App, longest: float) -> None:
 
 
 def _refuse_stuck(app: App, fails_since: float) -> None:
-    """Raise where waiting is in vain."""
+    """Raise `EngineError` if waiting is pointless."""
     stuck = app.openness.in_vain()
     if stuck is not None:
         remedy = "tidegate campaign report NAME says since when; what is mended goes on by itself"

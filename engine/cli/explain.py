@@ -1,4 +1,4 @@
-"""`tidegate explain CAMPAIGN USER`: why this user did or did not get a message, and when it is looked at next."""
+"""`tidegate explain CAMPAIGN USER`: why this user did or did not get a message, and the time of the next evaluation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def explain(
     workspace: InWorkspace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say why a user did or did not get a message: each condition with its data, what was sent, what happens next."""
+    """Explain why a user did or did not get a message.
+
+    It shows each condition with its data, what was sent, and what happens next.
+    """
     with opened(context) as app:
         told = app.explaining.run(app.named(campaign, workspace), user)
     if as_json:

@@ -21,7 +21,7 @@ from engine.telemetry.events import emit
 
 
 def feed(context: typer.Context) -> None:
-    """Do what `engine.cli.process_commands.feed` says."""
+    """Run `tidegate feed`; see `engine.cli.process_commands.feed`."""
     settings = settings_of(context)
     keep(settings, 1, search=True)
     app = App(addressed(settings))
@@ -43,7 +43,7 @@ def feed(context: typer.Context) -> None:
 
 
 def following(app: App, process: str) -> Following:
-    """The feed's loop of this process."""
+    """Return the feed's loop of this process."""
     name = os.environ.get("TIDEGATE_PROCESS", process)
     owner = f"{socket.gethostname()}:{app.settings.paths.var.resolve()}:{name}"
     return Following(

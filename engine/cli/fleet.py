@@ -25,7 +25,7 @@ from engine.telemetry.events import emit
 
 
 def worker(context: typer.Context, fleet: str, *, as_dramatiq: bool) -> None:
-    """Do what `engine.cli.process_commands.worker` says."""
+    """Run `tidegate worker`; see `engine.cli.process_commands.worker`."""
     settings = settings_of(context)
     fleets = load_policies(settings.paths.policies).fleets
     if fleet not in fleets:
@@ -39,7 +39,7 @@ def worker(context: typer.Context, fleet: str, *, as_dramatiq: bool) -> None:
 
 
 def serve(settings: Settings, process: str, fleets: Sequence[str], *, exact: bool = False) -> None:
-    """Serve these fleets as threads of this process until told to stop; `exact` as in `log_options`."""
+    """Serve these fleets as threads of this process until a stop request; `exact` as in `log_options`."""
     app = App(settings)
     logging.configure(log_options(app.settings, process, exact=exact), clock=app.system)
     on_signals()
@@ -60,6 +60,6 @@ def serve(settings: Settings, process: str, fleets: Sequence[str], *, exact: boo
 
 
 def lanes_of(app: App, fleets: Iterable[str]) -> set[str]:
-    """The lanes that these fleets serve by the policies in force."""
+    """Return the lanes that these fleets serve under the policies in force."""
     known = app.policies.fleets
     return {lane for name in fleets if name in known for lane in known[name].lanes}

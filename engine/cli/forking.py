@@ -1,4 +1,4 @@
-"""Commands that run for long work in children of a process that has imported everything (`engine/local/prefork.py`)."""
+"""Runs long-running commands in children of a process that has imported everything (`engine/local/prefork.py`)."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 ROOMS: Final = ("campaign", "channels", "domain", "pipeline", "policy", "predicate", "stores", "telemetry")
 SEARCH: Final = ("engine.stores.search_index", "engine.stores.connect_elastic", "engine.stores.logs")
-"""What imports Elasticsearch's client, which takes as long as all the others."""
+"""Modules that import Elasticsearch's client, which takes as long as all other imports together."""
 
 
 def keep(settings: Settings, count: int, *, search: bool = False) -> None:
-    """Keep `count` processes like this one and exit when told to; returns in each of them, which may open anything.
+    """Keep `count` processes like this one and exit at a stop request; return in each child, which may open anything.
 
-    Raises `ServiceUnreachable` where an address is missing, at once and not in a child again and again.
+    Raises `ServiceUnreachable` for a missing address at once, instead of in one child after another.
     """
     known = addressed(settings).services.elastic_url is not None
     fork(count, settings.engine.stop_timeout, search=search and known)
 
 
 def fork(count: int, patience: timedelta, *, search: bool) -> None:
-    """The same for a command that finds its services later; `search` tells whether it is sure to use Elasticsearch."""
+    """Do the same for a command that finds its services later; `search` is true if it will surely use Elasticsearch."""
     import_all(without=() if search else SEARCH)
     code = keep_children(count, patience, say=say, curable=(EXIT_UNHEALTHY,))
     if code is not None:
@@ -41,7 +41,7 @@ def fork(count: int, patience: timedelta, *, search: bool) -> None:
 
 
 def import_all(without: Collection[str] = ()) -> None:
-    """Import what the engine imports where it uses it: a process that is forked again then works at once."""
+    """Import the modules that the engine imports late, so that a newly forked process works at once."""
     for room in ROOMS:
         package = import_module(f"engine.{room}")
         for module in walk_packages(package.__path__, f"{package.__name__}."):

@@ -1,4 +1,4 @@
-"""Help as people read it: whole sentences in the list of commands, and words instead of Python's types."""
+"""Formats help for people: whole sentences in the list of commands, and words instead of Python's types."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typer.core import TyperGroup
 _WORDS: Final = {"<str>": "<text>", "<int>": "<number>", "<int range>": "<number>", "<float>": "<number>"}
 _LIST: Final = re.compile(r"<list\[(.+)\]>")
 _WHOLE: Final = 1000
-"""Characters of a command's first sentence that its group shows: all of them."""
+"""Characters of a command's first sentence that its group shows: enough for all of them."""
 
 
 class Group(TyperGroup):
-    """A group whose list of commands cuts no sentence, and whose commands' options name no type of Python."""
+    """A command group that lists whole sentences and shows option types in words instead of Python's names."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # Typer's own types are private
-        """The commands, each with its first sentence, in as many lines as it needs."""
+        """Write the commands, each with its first sentence, in as many lines as it needs."""
         found = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
         rows = [(name, one.get_short_help_str(_WHOLE)) for name, one in found if one is not None and not one.hidden]
         if rows:
@@ -25,7 +25,7 @@ class Group(TyperGroup):
                 formatter.write_dl(rows)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of that name, with its options' values in words."""
+        """Return the command of that name, with its option types in words."""
         command: Any = super().get_command(ctx, cmd_name)
         for option in command.params if command is not None else ():
             if option.param_type_name == "option" and option.metavar is None:
@@ -34,7 +34,7 @@ class Group(TyperGroup):
 
 
 def in_words(shown: str) -> str | None:
-    """A value's type in words; None where Typer's own name of it will do."""
+    """Return a value's type in words; None if Typer's own name is good enough."""
     found = _LIST.fullmatch(shown)
     if found:
         one = f"<{found[1]}>"

@@ -1,4 +1,4 @@
-"""The options of `tidegate import` that say how a file's columns are read."""
+"""The options of `tidegate import` that describe how to read a file's columns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def layout(
     row_id: bool = False,
     omit_addresses: bool = False,
 ) -> Layout:
-    """The layout that the options tell. Raises `WrongCall`."""
+    """Return the layout that the options describe. Raises `WrongCall`."""
     return Layout(
         pairs("--map", maps or ()),
         pairs("--default", defaults or ()),
@@ -36,7 +36,7 @@ def layout(
 
 
 def value_maps(texts: Sequence[str]) -> dict[str, dict[str, str]]:
-    """`FIELD=TEXT:VALUE,TEXT:VALUE` options; a backslash stands before a comma or colon of a text.
+    """Parse `FIELD=TEXT:VALUE,TEXT:VALUE` options; a backslash escapes a comma or colon in a text.
 
     Raises `WrongCall`.
     """
@@ -58,7 +58,7 @@ def value_maps(texts: Sequence[str]) -> dict[str, dict[str, str]]:
 
 
 def formats(texts: Sequence[str]) -> dict[str, str]:
-    """`[FIELD=]FORMAT` options: formats by field, under the empty name the one of all others. Raises `WrongCall`."""
+    """Parse `[FIELD=]FORMAT` options into formats by field; the empty name is the default. Raises `WrongCall`."""
     read: dict[str, str] = {}
     for text in texts:
         named = re.match(r"([A-Za-z][A-Za-z0-9_]*)=", text)
@@ -70,7 +70,7 @@ def formats(texts: Sequence[str]) -> dict[str, str]:
 
 
 def pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
-    """`A=B` options as a dict. Raises `WrongCall`."""
+    """Parse `A=B` options into a dict. Raises `WrongCall`."""
     read: dict[str, str] = {}
     for text in texts:
         key, equals, value = text.partition("=")

@@ -1,4 +1,4 @@
-"""The surroundings of one import: the application of its workspace, opened when the import begins."""
+"""The environment of one import: the application of its workspace, opened when the import begins."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class Importing:
-    """What an import of one workspace needs, as the workspace's file has it at each moment.
+    """Gives an import its catalogue and stores, following edits of the workspace's file.
 
-    Whoever changes is followed by the feed.
+    The feed follows the users that the import changes.
     """
 
     def __init__(self, app: App, workspace: str) -> None:
@@ -28,7 +28,7 @@ class Importing:
         self._kept: Surroundings | None = None
 
     def follow(self) -> Surroundings:
-        """The catalogue in force, and the stores that go with it."""
+        """Return the catalogue in force, and its stores."""
         from engine.pipeline.importing.run import Surroundings
 
         if self._kept is not None:
@@ -41,7 +41,7 @@ class Importing:
 
 @contextmanager
 def open_import(context: typer.Context, workspace: str) -> Iterator[ImportSetting]:
-    """The surroundings of one import."""
+    """Open the environment of one import."""
     with opened(context) as app:
         migrate(app)
         app.recording.start("import")

@@ -24,29 +24,32 @@ from engine.pipeline.importing.run import Surroundings, run_import
 from engine.pipeline.importing.sources import name_of
 
 LINE_EVERY: Final = 5.0
-"""Seconds between two lines of progress where there is no terminal."""
+"""Seconds between two progress lines if there is no terminal."""
 
 
 class ImportSetting(Protocol):
-    """What the composition root provides for one workspace."""
+    """Interface to the application for an import into one workspace."""
 
     def follow(self) -> Surroundings:
-        """The workspace's catalogue as it is now, and the stores to write to."""
+        """Return the workspace's current catalogue, and the stores to write to."""
 
 
 OpenImport: TypeAlias = Callable[[typer.Context, str], AbstractContextManager[ImportSetting]]
-"""From the call and a workspace's name to what its imports need. Raises `NotFound` for an unknown workspace."""
+"""Opens the environment of an import from the call and a workspace's name.
+
+Raises `NotFound` for an unknown workspace.
+"""
 
 
 class BadAddress(StrEnum):
-    """What becomes of a row whose e-mail address is none."""
+    """Treatment of a row whose e-mail address is invalid."""
 
     REJECT = "reject"
     OMIT = "omit"
 
 
 class Form(StrEnum):
-    """Formats of files."""
+    """File formats."""
 
     CSV = "csv"
     NDJSON = "ndjson"
@@ -78,7 +81,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
 def mount(app: typer.Typer, open_import: OpenImport) -> None:
-    """Add the group `import` to `app`; `open_import` is asked once the arguments are read."""
+    """Add the group `import` to `app`; `open_import` is called once the arguments are read."""
     group = typer.Typer(cls=Group, no_args_is_help=True, help="Bring in users, events and lists.")
 
     def bring_in(context: typer.Context, order: Order, workspace: str, *, as_json: bool, quiet: bool) -> None:
@@ -149,7 +152,7 @@ def mount(app: typer.Typer, open_import: OpenImport) -> None:
         as_json: AsJson = False,
         quiet: Quiet = False,
     ) -> None:
-        """Store events, once each, and derive what they say of their users."""
+        """Store each event once, and update the values derived from its user's events."""
         order = Order(
             Kind.EVENTS, file, form, delimiter,
             layout(maps, defaults, ignores, values, date_formats, decimal_comma=decimal_comma, row_id=row_id,
@@ -191,7 +194,7 @@ def mount(app: typer.Typer, open_import: OpenImport) -> None:
 
 
 def limit(text: str) -> Limit:
-    """`10` or `1.5%`. Raises `WrongCall`."""
+    """Parse `10` or `1.5%`. Raises `WrongCall`."""
     if re.fullmatch(r"[0-9]{1,12}", text):
         return Limit(rows=int(text))
     if re.fullmatch(r"[0-9]{1,3}(\.[0-9]+)?%", text) and float(text[:-1]) <= 100:
@@ -201,7 +204,7 @@ def limit(text: str) -> Limit:
 
 @contextmanager
 def watching(name: str, *, quiet: bool) -> Iterator[Watcher | None]:
-    """Show progress on stderr: a bar on a terminal, a line now and then where there is none."""
+    """Show progress on stderr: a bar on a terminal, else a line every few seconds."""
     if quiet:
         yield None
     elif sys.stderr.isatty():
@@ -219,25 +222,25 @@ def watching(name: str, *, quiet: bool) -> Iterator[Watcher | None]:
 
 
 class Lines:
-    """Progress as lines, one every few seconds."""
+    """Shows progress as lines, one every few seconds."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._next = time.monotonic() + LINE_EVERY
 
     def show(self, reached: Reached) -> None:
-        """Print a line if it is time for one."""
+        """Print a line if it is due."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + LINE_EVERY
         left = "" if reached.seconds_left is None else f", about {reached.seconds_left:.0f} s left"
-        share = f"{reached.share:.0%}, " if reached.share else ""  # that of a stream is not known
+        share = f"{reached.share:.0%}, " if reached.share else ""  # a stream's share is unknown
         told = f"{self._name}: {share}{reached.rows} rows, {reached.rate:.0f} rows/s"
         typer.echo(f"{told}, {reached.rejected} rejected{left}", err=True)
 
 
 def show(order: Order, workspace: str, summary: Summary, *, as_json: bool, quiet: bool) -> None:
-    """The summary: one JSON document, or a few lines."""
+    """Print the summary: one JSON document, or a few lines."""
     if as_json:
         told = {
             "kind": str(order.kind),
@@ -275,7 +278,7 @@ def show(order: Order, workspace: str, summary: Summary, *, as_json: bool, quiet
 
 
 def remarks(summary: Summary) -> Iterator[str]:
-    """What else is worth a sentence: an edited file, columns left out, options that named nothing, addresses."""
+    """Yield further remarks: an edited file, columns left out, options that named nothing, addresses."""
     if summary.reread_at is not None:
         yield f"the workspace's file was edited meanwhile: from line {summary.reread_at} on it counts as it is now"
     if summary.left_out:

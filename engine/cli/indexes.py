@@ -1,4 +1,4 @@
-"""`tidegate check --indexes`: the index of every named query and of every predicate, and those that are missing."""
+"""`tidegate check --indexes`: the index of every named query and of every predicate, and the missing ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REMEDY = "tidegate migrate makes missing indexes"
 
 
 def named_queries_served(app: App) -> str:
-    """How many named queries there are. Raises `OperatorError` where one has no index."""
+    """Return a sentence with the number of named queries. Raises `OperatorError` if one has no index."""
     found = app.stores.advisor.named()
     wrong = [f"{one.name}: {one.problem}" for one in found if one.problem]
     if wrong:
@@ -30,7 +30,7 @@ def named_queries_served(app: App) -> str:
 
 
 def show_indexes(app: App, *, as_json: bool) -> None:
-    """Show everything; exits with code 1 where a named query has no index."""
+    """Show all queries and predicates; exit with code 1 if a named query has no index."""
     named, advice = app.stores.advisor.named(), app.advising.advise()
     if as_json:
         show_json(
@@ -64,7 +64,7 @@ def _show(named: Sequence[NamedQuery], advice: Sequence[Advice]) -> None:
 
 
 def _suggested(advice: Sequence[Advice]) -> list[tuple[str, int]]:
-    """The commands that make the missing indexes, and how many predicates each serves; the most useful first."""
+    """Return the commands that create missing indexes, each with its number of predicates; largest number first."""
     counts: defaultdict[str, int] = defaultdict(int)
     for one in advice:
         if one.index is not None:

@@ -1,4 +1,4 @@
-"""`tidegate init`: a folder to start from."""
+"""`tidegate init`: write a folder to start from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 COPIED = ("Procfile", "policies", "conf/settings.yaml", "conf/schemas", "conf/services", "conf/logs")
-"""What is written beside the example; index templates are not, for the engine reads its own."""
+"""Copied beside the example. Index templates are not copied: the engine reads its own."""
 
 NEXT = (
     ("up", "leave it running, and in a second terminal:"),
@@ -26,7 +26,7 @@ NEXT = (
     ("campaign apply campaigns/welcome-back.yaml", ""),
     ("campaign launch welcome-back", "the mails are in var/maildir/new"),
 )
-"""What to type next, each with what there is to say of it."""
+"""The commands to type next, each with a note."""
 
 
 def mount(app: typer.Typer) -> None:
@@ -37,7 +37,7 @@ def mount(app: typer.Typer) -> None:
 def init(
     folder: Annotated[Path, typer.Argument(help="Where; made if missing.")] = Path(),
 ) -> None:
-    """Write a Procfile, policies, settings, an example with users and events; nothing that exists is touched."""
+    """Write a Procfile, policies, settings and an example with users and events; existing files are never changed."""
     wanted = files()
     present = [name for name in wanted if (folder / name).exists()]
     if present:
@@ -53,7 +53,7 @@ def init(
 
 
 def program() -> str:
-    """What to type to call this program: `tidegate` where the shell finds this one by that, else its path."""
+    """Return the text to type to call this program: `tidegate` if the shell finds this one so, else its path."""
     own, found = Path(sys.argv[0]), shutil.which("tidegate")
     if own.name != "tidegate" or not own.exists() or (found is not None and Path(found).samefile(own)):
         return "tidegate"
@@ -61,7 +61,7 @@ def program() -> str:
 
 
 def files() -> dict[str, Traversable]:
-    """Every file that is written, by its path in the new folder."""
+    """Return every file to write, by its path in the new folder."""
     found = dict(shipped_files(START))
     for name in COPIED:
         found |= {f"{name}/{path}".rstrip("/"): source for path, source in shipped_files(name)}

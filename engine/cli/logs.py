@@ -1,4 +1,4 @@
-"""`tidegate logs`: search what happened, and ship the log files into the log search."""
+"""`tidegate logs`: search the log lines, and ship the log files into the log search."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from engine.telemetry.story import Focus, Line
 
 _STOP_WITHIN: Final = 0.8
-"""Seconds for the last lines after a stop signal; what is not shipped by then waits in its file."""
+"""Seconds for the last lines after a stop signal; unshipped lines then wait in their file."""
 _GIVES_WAY: Final = 5
 """Niceness of the shipper: lines wait in their files while mails go out."""
 _LOOK_AGAIN: Final = 5.0
-"""Seconds between two looks for a log search where there is none."""
+"""Seconds between two attempts to find a log search."""
 
 Since = Annotated[str, typer.Option(help="How far back: 1h, 7d, or a moment such as 2026-12-01T08:00Z.")]
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="The newest lines that are shown.")]
@@ -61,7 +61,7 @@ def search(
     tell_story: Story = False,
     from_files: FromFiles = False,
 ) -> None:
-    """Find log lines; without a log search this machine's files are read."""
+    """Find log lines; without a log search, this machine's files are read."""
     import orjson
 
     from engine.telemetry.query import parse_query
@@ -85,7 +85,7 @@ def search(
 
 
 def _hints(query: str, lines: list[Line]) -> list[str]:
-    """Where the answer is about somebody of whom no delivery was found: of whoever got nothing there is no line."""
+    """Return a hint if no delivery of the queried user was found: a user who got nothing leaves no line."""
     from engine.telemetry.query import named_in, value_of
 
     user, campaign = named_in(query)
@@ -122,7 +122,7 @@ def ship(context: typer.Context, once: Once = False, keep: Keep = "30d") -> None
             os.nice(_GIVES_WAY)
             emit("worker.started", process="ship")
         if index is None:
-            # Everything else runs without Elasticsearch, so the shipper of a Procfile must not fail either.
+            # Every other process runs without Elasticsearch, so the shipper of a Procfile must not fail either.
             typer.echo("there is no log search; lines stay in their files until there is one", err=True)
         while index is None and not stop.wait(_LOOK_AGAIN):
             index = _index(settings, clock, kept)
@@ -138,7 +138,7 @@ def ship(context: typer.Context, once: Once = False, keep: Keep = "30d") -> None
 
 
 def _duration(text: str) -> timedelta:
-    """A duration that was typed. Raises `WrongCall`."""
+    """Parse a duration. Raises `WrongCall`."""
     try:
         return parse_duration(text)
     except ValueError as error:
@@ -155,7 +155,7 @@ def _found(index: LogIndex | None, folder: Path, asked: LogQuery, limit: int, *,
             if hits is not None:
                 return story(hits, lambda focus: _about(index, focus)) if tell_story else list(hits)
             why = "nothing was shipped yet"
-        except OperatorError as error:  # away, or it refuses us
+        except OperatorError as error:  # the log search is away, or refuses us
             why = str(error)
     else:
         why = "there is no log search"
@@ -172,7 +172,7 @@ def _about(index: LogIndex, focus: Focus) -> list[Line]:
 
 
 def _index(settings: Settings, clock: SystemClock, keep: timedelta | None = None) -> LogIndex | None:
-    """The log search that the settings name or that runs locally; None where there is none."""
+    """Return the log search that the settings name or that runs locally; None if there is none."""
     from engine.local.services import LocalServices
 
     services = settings.services
@@ -192,7 +192,7 @@ def _stop_on_signals() -> threading.Event:
     def on_signal(_: int, __: FrameType | None) -> None:
         if not stop.is_set():
             stop.set()
-            # A request may be waiting for a server that does not answer. Leaving it is as safe as a kill is.
+            # A request may be waiting for a server that does not answer. Abandoning it is as safe as a kill.
             timer = threading.Timer(_STOP_WITHIN, os._exit, [0])
             timer.daemon = True
             timer.start()

@@ -1,4 +1,4 @@
-"""`tidegate`: the command line. Errors are three lines at most; `--debug` shows the traceback."""
+"""`tidegate`: the command line. An error prints at most three lines; `--debug` shows the traceback."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ BAD_CALL = 2
 UNREACHABLE = 3
 INTERRUPTED = 130
 STORES = frozenset({"pymongo", "redis", "elasticsearch", "elastic_transport"})
-"""Packages whose exceptions mean that a service does not answer; named, for importing all of them takes a second."""
+"""Packages whose exceptions mean that a service does not answer; by name, because importing all takes a second."""
 
 PLAINER: Final = {
     "Value error, ": "",
     "Input should be a valid integer, unable to parse string as an integer": "expected a whole number",
 }
-"""What pydantic says of a value, and what people understand."""
+"""Replacements of pydantic's messages by ones that people understand."""
 
 
 def _version(wanted: bool) -> None:
@@ -111,11 +111,11 @@ MOUNTS: Final[dict[Callable[[typer.Typer], None], tuple[str, ...]]] = {
     _module("clock"): ("clock",),
     _module("logs"): ("logs",),
 }
-"""What adds which commands."""
+"""The functions that add commands, each with the names of its commands."""
 
 
 def _command_line(arguments: list[str]) -> typer.Typer:
-    """The command that is called; all of them where that is not plain, for help and for completion.
+    """Return an app with the called command, or with all commands if the call is not plain, for help and completion.
 
     A process of the Procfile starts in half the time when it imports only what it needs.
     """
@@ -145,7 +145,7 @@ def main() -> None:
 
 
 def _leave(code: int) -> None:
-    """End at once where only threads are left that nobody waits for: pymongo's exit waits half a second for one."""
+    """Exit at once if only daemon threads are left: pymongo's exit handler would wait half a second for one."""
     if all(one.daemon for one in threading.enumerate() if one is not threading.main_thread()):
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
@@ -155,12 +155,12 @@ def _leave(code: int) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command; gives its exit code."""
+    """Run one command; return its exit code."""
     debug = "--debug" in arguments
     app = _command_line(arguments)
     try:
         code = app(arguments, prog_name="tidegate", standalone_mode=False)
-        sys.stdout.flush()  # here, where a full disk can be told
+        sys.stdout.flush()  # here, where a full disk can still be reported
         return code if isinstance(code, int) else 0
     except typer.TyperException as error:
         return _misused(error)
@@ -168,7 +168,7 @@ def run(arguments: list[str]) -> int:
         return INTERRUPTED
     except EngineError as error:
         return _told(error, str(error), error.remedy, error.exit_code, debug=debug)
-    except BrokenPipeError:  # whoever read it, `head` for example, has read enough
+    except BrokenPipeError:  # the reader, e.g. `head`, has read enough
         _silence()
         return BAD_ANSWER
     except OSError as error:
@@ -185,7 +185,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _failed(error: OSError, *, debug: bool) -> int:
-    """What the operating system refused: a file or a folder, or stdout on a full disk."""
+    """Report a refusal of the operating system: a file or a folder, or stdout on a full disk."""
     why = error.strerror or type(error).__name__
     if error.filename is not None:
         return _told(error, f"{error.filename}: {why}", "look at the path and its rights", BAD_CALL, debug=debug)
@@ -194,13 +194,13 @@ def _failed(error: OSError, *, debug: bool) -> int:
 
 
 def _silence() -> None:
-    """Let the interpreter's end write nothing more to a stdout that takes nothing."""
+    """Redirect stdout to the null device, so that the interpreter's exit writes nothing to a broken one."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _misused(error: typer.TyperException) -> int:
-    """A call that Typer does not understand, as one of our own errors; what lacks a command gets its help."""
+    """Report a call that Typer rejects as one of our own errors; a call without a command prints its help."""
     text = error.format_message()
     for theirs, ours in PLAINER.items():
         text = text.replace(theirs, ours)

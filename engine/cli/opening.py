@@ -1,7 +1,7 @@
-"""Opens the application for one command: settings, the addresses of running services, and a tidy end.
+"""Opens the application for one command: settings, the addresses of running services, and an orderly close.
 
-What a command does not use it does not import: clients and use cases are imported where they are used, so that help
-and the everyday commands answer at once (`tests/acceptance/test_cli_imports.py` counts).
+A command does not import what it does not use: clients and use cases are imported at their use, so that help and the
+everyday commands answer at once (`tests/acceptance/test_cli_imports.py` counts the imports).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ InWorkspace = Annotated[
 
 @dataclass
 class Call:
-    """What the main command was told; the settings are read when a command asks for them, not for its help."""
+    """The options of the main command; settings are read only when a command needs them, so help does not read them."""
 
     file: Path | None = None
     environment: str | None = None
@@ -54,32 +54,32 @@ class Call:
 
 
 def call_of(context: typer.Context) -> Call:
-    """What the main command was told; its defaults where there was none."""
+    """Return the options of the main command, or their defaults."""
     return context.find_object(Call) or Call()
 
 
 def loaded_of(context: typer.Context) -> LoadedSettings:
-    """The settings with their origins."""
+    """Return the settings with their origins."""
     return call_of(context).loaded
 
 
 def settings_of(context: typer.Context) -> Settings:
-    """The settings."""
+    """Return the settings."""
     return loaded_of(context).settings
 
 
 def addressed(settings: Settings) -> Settings:
-    """The settings with the addresses of local services filled in. Raises `ServiceUnreachable` where one is missing."""
+    """Return the settings with the addresses of local services. Raises `ServiceUnreachable` if one is missing."""
     from engine.local.services import LocalServices
 
     return with_urls(settings, LocalServices.of(settings).running())
 
 
 def require_openable(settings: Settings, *, search: bool = True) -> None:
-    """Read the addresses that are given, options and all, as their drivers do; connects to nothing.
+    """Parse the given addresses, including options, as their drivers do; connect to nothing.
 
-    What waits for a service waits for ever where its address is wrong. `search` is for who has time for the client of
-    Elasticsearch, which takes long to import. Raises `WrongCall`.
+    A process that waits for a service at a wrong address would wait for ever. Set `search` to false to skip importing
+    Elasticsearch's client, which takes long. Raises `WrongCall`.
     """
     services = settings.services
     if services.mongo_url is not None:
@@ -106,7 +106,7 @@ def require_openable(settings: Settings, *, search: bool = True) -> None:
 
 
 def with_urls(settings: Settings, urls: Urls) -> Settings:
-    """The settings with these addresses."""
+    """Return the settings with these addresses."""
     from pydantic import SecretStr
 
     services = settings.services.model_copy(
@@ -122,7 +122,7 @@ def with_urls(settings: Settings, urls: Urls) -> Settings:
 
 @contextmanager
 def opened(context: typer.Context) -> Iterator[App]:
-    """The application for one command, closed afterwards."""
+    """Open the application for one command; close it afterwards."""
     from engine.app import App
 
     app = App(addressed(settings_of(context)))
@@ -133,7 +133,7 @@ def opened(context: typer.Context) -> Iterator[App]:
 
 
 def where_mails_go(settings: Settings) -> str:
-    """One line: the Maildir, or the SMTP server."""
+    """Return one line that names the Maildir or the SMTP server."""
     email = settings.email
     if email.transport == "maildir":
         return f"mails go to the Maildir {settings.maildir}; nothing is sent (email.transport: smtp sends)"
@@ -141,27 +141,27 @@ def where_mails_go(settings: Settings) -> str:
 
 
 def show_json(document: Any) -> None:  # whatever orjson-like values a command has
-    """One JSON document on stdout."""
+    """Print one JSON document on stdout."""
     json.dump(document, sys.stdout, default=str)
     sys.stdout.write("\n")
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table for people on stdout."""
+    """Print a table for people on stdout."""
     from engine.cli.tables import show
 
     show(title, columns, rows)
 
 
 def say(text: str) -> None:
-    """A line about progress, on stderr."""
+    """Print a progress line on stderr."""
     sys.stderr.write(f"{text}\n")
 
 
 def migrate(app: App, *, search_needed: bool = False) -> int:
-    """Bring indexes and templates up to date; gives how many MongoDB indexes the engine relies on.
+    """Bring indexes and templates up to date; return the number of MongoDB indexes that the engine relies on.
 
-    The engine runs without its search, and the feed makes its index when it comes; `search_needed` makes it here.
+    The engine runs without its search index, and the feed creates it when it starts; `search_needed` creates it here.
     """
     from engine.stores.migrate import migrate_mongo, migrate_search
     from engine.telemetry.events import emit

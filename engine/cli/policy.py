@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from engine.settings import Paths
 
 History: TypeAlias = Callable[[typer.Context], Sequence[Mapping[str, object]]]
-"""Recorded versions, the latest first: `_id`, `first_used_at` (ms) and `content` (what `PolicySet.plain` told)."""
+"""Recorded versions, the latest first: `_id`, `first_used_at` (ms) and `content` (the result of `PolicySet.plain`)."""
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 def mount(app: typer.Typer, history: History) -> None:
-    """Add the group `policy` to `app`; `history` is asked only by the commands that need it."""
+    """Add the group `policy` to `app`; only the commands that need `history` call it."""
     group = typer.Typer(cls=Group, no_args_is_help=True, help="What steers: lanes, fleets and profiles.")
 
     @group.command("diff", epilog="Example: tidegate policy diff 81207b9847b8")
@@ -38,7 +38,7 @@ def mount(app: typer.Typer, history: History) -> None:
         new: Annotated[str, typer.Argument(help="A version or a folder; default: the policies' folder.")] = "",
         as_json: Json = False,
     ) -> None:
-        """Show what differs between two sets of policies."""
+        """Show the differences between two sets of policies."""
         before = _set_of(old, lambda: history(context))
         after = _set_of(new or str(_paths(context).policies), lambda: history(context))
         _show_differences(before, after, as_json)
@@ -64,7 +64,7 @@ def check(
     file: Annotated[Path | None, typer.Argument(help="An edited lanes.yaml or profile, or a whole folder.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Check the policies, or say what an edit would change before it is saved."""
+    """Check the policies, or show what an edit would change before it is saved."""
     from engine.policy.load import load_policies
 
     folder = _paths(context).policies
@@ -117,7 +117,7 @@ def show_route(
     slowed: Annotated[bool, typer.Option("--slowed", help="As if it was measured to be slow.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say which profile governs a campaign, why, and in which lanes its slices travel."""
+    """Show which profile governs a campaign, why, and which lanes its slices use."""
     from engine.policy.load import load_policies
     from engine.policy.models import CampaignKind, Cost
     from engine.policy.policyset import CampaignFacts
@@ -197,7 +197,7 @@ def _governed(policies: PolicySet, facts: CampaignFacts) -> Governed:
 
 
 def _set_of(name: str, recorded: Callable[[], Sequence[Mapping[str, object]]]) -> PolicySet:
-    """The set that a folder holds, or a recorded version by the beginning of its name (the latest, without one)."""
+    """Return the set of a folder, or a recorded version by the start of its name (empty name: the latest)."""
     from engine.policy.load import load_policies
     from engine.policy.policyset import PolicySet
 

@@ -1,4 +1,4 @@
-"""`tidegate campaign preview`: a message as one user, or one made up, would get it, on the terminal or in files."""
+"""`tidegate campaign preview`: a message rendered for a user or a made-up one, on the terminal or in files."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _loaded(app: App, campaign: str, workspace: str | None) -> LoadedCampaign:
 
 
 def living_user(app: App, workspace: str, user: str) -> dict[str, object]:
-    """The document of a user as whom a mail can be made. Raises `NotFound`, also for one that was deleted."""
+    """Return the document of a user, to render a mail for. Raises `NotFound`, also for a deleted user."""
     documents = app.stores.users.read_keys([user_key(workspace, user)])
     if not documents or documents[0].get("deleted"):
         raise NotFound(f"there is no user {user} in {workspace}{': deleted' if documents else ''}")

@@ -1,4 +1,7 @@
-"""How `tidegate run`, `worker`, `feed` and `clock run` are called. What they do stands apart: it imports everything."""
+"""Declares `tidegate run`, `worker`, `feed` and `clock run`.
+
+Their code is in other modules, which import everything.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ AsDramatiq = Annotated[bool, typer.Option("--dramatiq", help="Become Dramatiq's 
 
 
 def mount(app: typer.Typer) -> None:
-    """Add the commands to `app`; `clock run` is added by `engine.cli.clock`."""
+    """Add the commands to `app`; `engine.cli.clock` adds `clock run`."""
     app.command(epilog="Example: tidegate run")(run)
     app.command(epilog="Example: tidegate worker fast")(worker)
     app.command(epilog="Example: tidegate feed")(feed)
@@ -22,8 +25,8 @@ def mount(app: typer.Typer) -> None:
 def run(context: typer.Context, no_services: NoServices = False, log_format: LogFormat = None) -> None:
     """Run everything in one process: the clock, and every fleet as its own thread pool.
 
-    Suspects alone get a child process, for whoever dies there must not take the others along. The one process is itself
-    a child, so that it works again at once should it be killed.
+    Only suspects get a child process, because their death must not stop the other lanes. The one process is itself a
+    child, so that it is forked again at once if it is killed.
     """
     from engine.cli.running import run as run_all
 
@@ -42,14 +45,17 @@ def worker(
 
 
 def feed(context: typer.Context) -> None:
-    """Follow the users' changes: refresh the cache, index, and ask for looks. Two may run: one waits for the other."""
+    """Follow the users' changes: refresh the cache, index users, and request re-evaluations.
+
+    A second feed waits for the first.
+    """
     from engine.cli.feed import feed as run_feed
 
     run_feed(context)
 
 
 def run_clock(context: typer.Context) -> None:
-    """Run the clock: it starts what is due, dispatches slices, and frees leases that ran out. Two may run."""
+    """Run the clock: it starts due runs, dispatches slices, and frees expired leases. Two may run."""
     from engine.cli.running import run_clock as run_ticks
 
     run_ticks(context)

@@ -1,4 +1,4 @@
-"""`tidegate queue`: what waits in the lanes, and the dead letters."""
+"""`tidegate queue`: messages that wait in the lanes, and the dead letters."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def list_queues(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 def _open_slices(app: App) -> Counter[str]:
-    """Open slices by the lane that the policies in force give them, up to what the clock looks at in one tick."""
+    """Count open slices by the lane that the policies in force give them, up to the clock's limit per tick."""
     from engine.domain.work import SliceKind
     from engine.pipeline.book import routing_facts
     from engine.pipeline.dispatching import MOST_WAITING
@@ -66,7 +66,7 @@ def _open_slices(app: App) -> Counter[str]:
 
 
 def _broker_of(app: App, lane: str) -> HardenedBroker:
-    """The broker. Raises `NotFound` for a lane that the policies do not have."""
+    """Return the broker. Raises `NotFound` for a lane that the policies do not have."""
     from actors.build import broker_for
 
     app.policies.lane(lane)
@@ -99,7 +99,7 @@ def replay_dead(context: typer.Context, lane: Lane, ids: Id = None) -> None:
 
 
 def drop_dead(context: typer.Context, lane: Lane, ids: Id = None) -> None:
-    """Forget dead letters."""
+    """Delete dead letters."""
     from actors.queues import drop
 
     with opened(context) as app:

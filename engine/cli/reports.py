@@ -1,4 +1,4 @@
-"""How plans and reports are shown, to people and to programs."""
+"""Formats plans and reports, for people and for programs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def plan_rows(planned: Plan) -> list[tuple[object, ...]]:
-    """A plan as rows for people."""
+    """Return a plan as rows for people."""
     about = "about " if planned.users.estimated else ""
     share = f" ({about}{planned.share:.1%})" if planned.share is not None else ""
     return [
@@ -38,7 +38,7 @@ def plan_rows(planned: Plan) -> list[tuple[object, ...]]:
 
 
 def plan_document(record: CampaignRecord, planned: Plan) -> dict[str, Any]:
-    """A plan as one document."""
+    """Return a plan as one document."""
     return {
         "campaign": record.name,
         "workspace": record.workspace,
@@ -72,12 +72,12 @@ def plan_document(record: CampaignRecord, planned: Plan) -> dict[str, Any]:
 
 
 def _estimate(one: Estimate) -> dict[str, Any]:
-    """What a path would cost; nothing of it is counted."""
+    """Return the estimated cost of an access path; none of its numbers is counted."""
     return {"reads": one.users, "seconds": one.seconds, "operations": one.operations, "estimated": True}
 
 
 def path_rows(planned: Plan) -> list[tuple[object, ...]]:
-    """Each access path with its estimate, or with why it cannot be taken."""
+    """Return each access path with its estimate, or the reason why it cannot be used."""
     return [
         (
             f"{'> ' if one.path is planned.chosen.path else '  '}{one.path.value}",
@@ -91,7 +91,7 @@ def path_rows(planned: Plan) -> list[tuple[object, ...]]:
 
 
 def capacity_document(one: Capacity) -> dict[str, Any]:
-    """The capacity that one kind of work needs, as a document."""
+    """Return the capacity that one kind of work needs, as a document."""
     return {
         "workers": one.workers,
         "there_are": one.there_are,
@@ -101,7 +101,7 @@ def capacity_document(one: Capacity) -> dict[str, Any]:
 
 
 def capacity_rows(deciding: Capacity, sending: Capacity) -> list[tuple[object, ...]]:
-    """The workers that are needed, and when it is done with those that there are."""
+    """Return the needed workers, and the duration with the existing ones."""
     return [
         (
             what,
@@ -114,7 +114,7 @@ def capacity_rows(deciding: Capacity, sending: Capacity) -> list[tuple[object, .
 
 
 def report_document(told: Report, user_shown: Callable[[str], str] = str) -> dict[str, Any]:
-    """A report as one document; `user_shown` gives a user id as it may be shown."""
+    """Return a report as one document; `user_shown` turns a user id into its printable form."""
     counts = told.counts
     return {
         "campaign": told.record.name,
@@ -158,7 +158,7 @@ def report_document(told: Report, user_shown: Callable[[str], str] = str) -> dic
 
 
 def _conversions_document(told: Conversions, counts: CampaignCounts) -> dict[str, Any]:
-    """Until when conversions are counted, and the two arms."""
+    """Return the end of counting conversions, and the two arms."""
 
     def arm(one: Arm) -> dict[str, Any]:
         return {"entered": one.entered, "converted": one.converted, "rate": one.rate}
@@ -175,7 +175,7 @@ def _conversions_document(told: Conversions, counts: CampaignCounts) -> dict[str
 
 
 def standing_document(record: CampaignRecord) -> dict[str, Any]:
-    """Why a campaign does not go on: what it is stuck by, each with its reason, and why it is paused."""
+    """Return why a campaign does not go on: each mark that it is stuck, with its reason, and why it is paused."""
     marks = [
         {"by": by.value, "reason": one.reason, "since": format_instant(one.since)}
         for by, one in record.stuck_by.items()
@@ -184,13 +184,16 @@ def standing_document(record: CampaignRecord) -> dict[str, Any]:
 
 
 def standing_lines(record: CampaignRecord) -> list[str]:
-    """The same as lines for people; none while it goes on."""
+    """Return the same as lines for people; no lines while the campaign goes on."""
     lines = [f"stuck since {format_instant(one.since)}: {one.reason}" for one in record.stuck_by.values()]
     return lines + ([f"paused: {record.paused_reason}"] if record.paused_reason else [])
 
 
 def actual(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run took, to stand beside its estimate: users read, its workers' seconds, seconds on the wall."""
+    """Return the actual cost of a run, to compare with its estimate.
+
+    It holds the users read, the workers' seconds and the wall-clock seconds.
+    """
     results = raw.get("results", {})
     planned, ended = raw.get("planned_at"), raw.get("ended_at")
     return {
@@ -203,7 +206,7 @@ def actual(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_rows(told: Report) -> list[tuple[object, ...]]:
-    """Runs that were planned by cost: estimate against actual."""
+    """Return the runs that were planned by cost: estimate against actual."""
     rows: list[tuple[object, ...]] = []
     for raw in told.runs:
         plan = raw.get("plan") or {}
@@ -223,7 +226,7 @@ def run_rows(told: Report) -> list[tuple[object, ...]]:
 
 
 def show_report(told: Report, user_shown: Callable[[str], str] = str) -> None:
-    """A report for people; `user_shown` gives a user id as it may be shown."""
+    """Print a report for people; `user_shown` turns a user id into its printable form."""
     record, counts = told.record, told.counts
     typer.echo("\n".join([f"{record.workspace}/{record.name}: {record.state}", *standing_lines(record)]))
     exits = [(f"exited({reason})", f"{count:,}") for reason, count in sorted(counts.exited.items())]
@@ -248,7 +251,7 @@ def show_report(told: Report, user_shown: Callable[[str], str] = str) -> None:
 
 
 def _show_conversions(told: Conversions, counts: CampaignCounts) -> None:
-    """The arms with their rates, and until when it goes on."""
+    """Print the arms with their rates, and the end of counting."""
     arms = [("with messages", counts.treated), ("in the holdout", counts.held_out)]
     rows: list[tuple[object, ...]] = [
         (name, f"{one.entered:,}", f"{one.converted:,}", "-" if one.rate is None else f"{one.rate:.2%}")
@@ -262,7 +265,7 @@ def _show_conversions(told: Conversions, counts: CampaignCounts) -> None:
 
 
 def conversions_sentence(told: Conversions) -> str:
-    """Until when conversions are counted."""
+    """Return a sentence on how long conversions are counted."""
     if told.within is None:
         return "conversions are counted for ever: the goal has no within:"
     if told.until is None:

@@ -1,4 +1,4 @@
-"""`tidegate run` and the clock's process; and what an import needs around it."""
+"""Runs `tidegate run` and the clock's process."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ from engine.telemetry import logging
 from engine.telemetry.events import emit
 
 URLS = "urls"
-"""Under this the services' addresses are handed to the child of the suspects."""
+"""Variable under which the suspects' child receives the services' addresses."""
 STOP_PATIENCE = timedelta(seconds=90)
-"""What `tidegate run` gets to end: its batches (10 s), the drivers' time-outs (30 s), its own services (20 s)."""
+"""Time that `tidegate run` has to end: its batches (10 s), the drivers' time-outs (30 s), its own services (20 s)."""
 MAINTAIN_EVERY = 3_600.0
 INDEX_EVERY = 1.0
-"""Seconds between two clean-ups of what is over, and between two looks for requests to index that wait."""
+"""Seconds between two clean-ups of old records, and between two checks for waiting index requests."""
 
 
 def run(context: typer.Context, *, no_services: bool, log_format: str = "") -> None:
-    """Do what `engine.cli.process_commands.run` says."""
+    """Run `tidegate run`; see `engine.cli.process_commands.run`."""
     settings = settings_of(context)
     require_openable(settings)
     owner = myself()
     try:
         fork(1, STOP_PATIENCE, search=not no_services or settings.services.elastic_url is not None)
-    except typer.Exit:  # the parent's end: a child that was killed could not end its services
+    except typer.Exit:  # the parent ends: a child that was killed could not end its services
         LocalServices.of(settings, owner=owner).stop()
         raise
     nursery = Nursery(
@@ -75,12 +75,12 @@ def run(context: typer.Context, *, no_services: bool, log_format: str = "") -> N
 
 
 def _served(settings: Settings) -> bool:
-    """Whether every service that is needed has an address already, so that there is nothing to start."""
+    """Return whether every needed service has a given address, so that there is nothing to start."""
     return {"mongo", "broker", "cache"} <= set(given(settings))
 
 
 def _serve_suspects(settings: Settings, urls: Urls) -> None:
-    """The child of `tidegate run`: one process with one thread, for the suspects alone."""
+    """Serve the suspects in the child of `tidegate run`: one process with one thread."""
     fleets = load_policies(settings.paths.policies).fleets
     names = [name for name, fleet in fleets.items() if SUSPECT in fleet.lanes]
     serve(with_urls(settings, urls), SUSPECT, names, exact=True)
@@ -123,7 +123,7 @@ def _run(settings: Settings, log_format: str, ready: Callable[[], None]) -> None
 
 
 def run_clock(context: typer.Context) -> None:
-    """Do what `engine.cli.process_commands.run_clock` says."""
+    """Run `tidegate clock run`; see `engine.cli.process_commands.run_clock`."""
     settings = settings_of(context)
     keep(settings, 1)
     app = App(addressed(settings))

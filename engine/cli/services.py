@@ -31,7 +31,7 @@ from engine.local.supervised import SupervisedFile, Tell
 from engine.local.supervisor import Supervisor, instances
 
 _BRIEF = "TIDEGATE_LOGS__BRIEF"
-_DOWN_PATIENCE = timedelta(seconds=90)  # the longest stop timeout that is sensible, and the services after it
+_DOWN_PATIENCE = timedelta(seconds=90)  # the longest sensible stop timeout, and the services after it
 
 if TYPE_CHECKING:
     from engine.settings import Settings
@@ -53,7 +53,7 @@ def up(
     detach: Annotated[bool, typer.Option("--detach", help="With --services-only: leave them running.")] = False,
     log_format: LogFormat = None,
 ) -> None:
-    """Start what local services are missing, run the Procfile, and stop both on Ctrl-C."""
+    """Start the missing local services, run the Procfile, and stop both on Ctrl-C."""
     if detach and not services_only:
         raise WrongCall("--detach needs --services-only", remedy="run the Procfile in the foreground")
     loaded = loaded_of(context)
@@ -83,7 +83,7 @@ def up(
             if told.args:  # by TERM
                 raise typer.Exit from told
             raise
-        except BaseException:  # what was started is ended first; raised again
+        except BaseException:  # end the started services first, then raise again
             services.stop()
             raise
         if detach:
@@ -94,14 +94,14 @@ def up(
 
 
 def down(context: typer.Context) -> None:
-    """End what `tidegate up` runs for this folder, processes and local services, also what a killed run left."""
+    """End the processes and local services that `tidegate up` runs for this folder, and those left by a killed run."""
     settings = settings_of(context)
     presence = Presence(settings.paths.var)
     runner, command = presence.runner(), presence.command()
     services = LocalServices.of(settings)
     ran = {one.name for one in services.status() if one.state == "running"}
     ended = [f"{command} (pid {runner.pid})"] if runner and presence.end(_DOWN_PATIENCE) else []
-    ran.update(services.stop(everything=True))  # what the runner did not end; most often it has ended all
+    ran.update(services.stop(everything=True))  # services that the runner did not end; most often it has ended all
     ended += [name for name in NAMES if name in ran]
     say(f"ended {', '.join(ended)}" if ended else f"nothing runs for {settings.paths.var}")
 
@@ -123,7 +123,7 @@ def _supervise(
     ready: Callable[[], None],
     tell: Tell,
 ) -> int:
-    """Run the processes; say once when all of ours serve, and call `ready`."""
+    """Run the processes; when all of ours serve, say so once and call `ready`."""
     ours = {name for name, kind in instances(types, scale) if kind.command.split()[0].endswith("tidegate")}
     output.told = _Readiness(ours, output, ready).hear
     return Supervisor(types, output, Path.cwd(), scale=scale, env=env, stop_timeouts=timeouts, tell=tell).run()
@@ -134,12 +134,12 @@ def _output(names: list[str], *, as_json: bool) -> Output:
 
 
 def _brief(*, as_json: bool) -> dict[str, str]:
-    """What has processes print the lines of a window as one, since people are shown one sentence of them."""
+    """Return the variable that makes processes print a window as one line: people see one sentence of it."""
     return {} if as_json or _BRIEF in os.environ else {_BRIEF: "true"}
 
 
 def _introduce(output: Output, settings: Settings, services: LocalServices) -> None:
-    """What `tidegate up` is about to do, before it does anything that takes long."""
+    """Say what `tidegate up` will do, before it does anything that takes long."""
     local = [name for name in NAMES if name not in services.given]
     if local:
         output.say(f"starting {', '.join(local)} with data in {settings.paths.var}; Ctrl-C ends everything")
@@ -149,14 +149,14 @@ def _introduce(output: Output, settings: Settings, services: LocalServices) -> N
 
 
 class _Readiness:
-    """Says once that each of our processes has told that it serves."""
+    """Says once that each of our processes has reported that it serves."""
 
     def __init__(self, waiting: set[str], output: Output, ready: Callable[[], None]) -> None:
         self._waiting, self._output, self._ready = set(waiting), output, ready
         self._count, self._began = len(waiting), time.monotonic()
 
     def hear(self, name: str, event: str) -> None:
-        """An event of the process `name`."""
+        """Handle an event of the process `name`."""
         if event == "worker.started" and name in self._waiting:
             self._waiting.discard(name)
             if not self._waiting:
@@ -166,7 +166,7 @@ class _Readiness:
 
 
 def _wait() -> int:
-    """Until told to end: 130 after Ctrl-C, 0 after TERM."""
+    """Wait for a stop signal; return 130 after Ctrl-C, 0 after TERM."""
     try:
         while True:
             signal.pause()
@@ -176,7 +176,7 @@ def _wait() -> int:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let TERM unwind like Ctrl-C while no supervisor handles it, so that services are ended."""
+    """Make TERM unwind like Ctrl-C while no supervisor handles it, so that services are ended."""
 
     def told(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - a handler's signature
         raise KeyboardInterrupt(number)

@@ -1,4 +1,4 @@
-"""Notes durably that log lines do not reach the log search, so that `tidegate check` and `status` tell it."""
+"""Records that log lines do not reach the log search, so that `tidegate check` and `status` report it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOOP: Final = "ship"
 
 
 class ShipFailures:
-    """Hears what the shipper tells. It works without MongoDB, where nothing is noted then."""
+    """Subscribes to the shipper's events. Without MongoDB it runs but records nothing."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -35,7 +35,7 @@ class ShipFailures:
         return LoopFailures(name, lambda: stores.process_failures, stores.clock, Stores.OUTAGES)
 
     def __call__(self, occurrence: Occurrence) -> None:
-        """Take one event of the shipper."""
+        """Handle one event of the shipper."""
         told = occurrence.fields
         if occurrence.name == "ship.away":
             self._note(f"the log search does not take lines ({told.get('reason')}); they wait in their files")
@@ -54,7 +54,7 @@ class ShipFailures:
             return  # no MongoDB whose address is known
 
     def listen(self) -> Callable[[], None]:
-        """Begin with a clean slate, and hear the shipper; the returned function ends that."""
+        """Clear the recorded failure and subscribe to the shipper's events; the returned function ends that."""
         self._note(None)
         unsubscribe = subscribe(self)
 

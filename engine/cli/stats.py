@@ -1,4 +1,4 @@
-"""`tidegate stats`: what was measured, and what each campaign's messages cost in looks."""
+"""`tidegate stats`: measurements, and each campaign's evaluations per message."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def stats(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show every named query's times, the batch sizes' evidence, the cache's use, and the campaigns by looks a message.
+    """Show the times of named queries, batch sizes, the cache's use, and each campaign's evaluations per message.
 
-    Processes write what they measure every 10 s, so the latest seconds are missing.
+    Processes write their measurements every 10 s, so the latest seconds are missing.
     """
     from engine.pipeline.statistics import cached, queries, sizes
 

@@ -1,4 +1,4 @@
-"""`tidegate status`: which services and processes run, here and elsewhere."""
+"""`tidegate status`: the services and processes that run, here and elsewhere."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _NOTHING: Final = "nothing runs for {}: start it with `tidegate up`, or with `ti
 
 @dataclass(frozen=True)
 class Shown:
-    """What runs: services, and processes of this folder's supervisor, or, where there is none, of the stores."""
+    """The running services, and the processes of this folder's supervisor or, without one, those the stores know."""
 
     services: list[Status]
     runner: tuple[int, str] | None
-    """The pid and the command of who runs this folder's processes."""
+    """The pid and the command of the runner of this folder's processes."""
     processes: list[Supervised] | None
     elsewhere: list[Seen] = field(default_factory=list)
 
     @property
     def code(self) -> int:
-        """0: all is well; 1: a process does not run, or none; 3: a service that is needed does not."""
+        """Exit code: 0 if all is well, 1 if a process or every process is down, 3 if a needed service is down."""
         if any(one.name in _NEEDED and not serves(one) for one in self.services):
             return 3
         if self.processes is not None:
@@ -49,15 +49,14 @@ class Shown:
 
 
 def serves(one: Status) -> bool:
-    """Whether a service runs and answers; of one that is given, whether it takes connections (or none can tell)."""
+    """Return whether a service runs and answers; a given one must take connections (or nobody can tell)."""
     return one.state in ("running", "given") and one.answers is not False
 
 
 def status(context: typer.Context, as_json: AsJson = False) -> None:
     """Show which services and processes run; exit code 3 if a needed service does not, 1 if a process does not.
 
-    Of servers of your own it is asked whether they take connections, of local ones whether they answer; whether they
-    serve, `tidegate check` asks.
+    It tests that given servers take connections and that local ones answer; `tidegate check` tests that they serve.
     """
     settings = settings_of(context)
     shown = look(settings)
@@ -70,7 +69,7 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 def look(settings: Settings) -> Shown:
-    """What runs now. Raises `WrongCall` for an address that cannot be read."""
+    """Return what runs now. Raises `WrongCall` for an address that cannot be read."""
     local = LocalServices.of(settings)
     for name, url in local.given.items():
         require_given(name, url)
@@ -87,7 +86,7 @@ def look(settings: Settings) -> Shown:
 
 
 def _elsewhere(settings: Settings) -> list[Seen]:
-    """The processes that the stores know; none where MongoDB cannot be asked, which `check` explains."""
+    """Return the processes that the stores know; none if MongoDB cannot be asked, which `check` explains."""
     import pymongo
     from pymongo.errors import PyMongoError
 
@@ -141,7 +140,7 @@ def _print(shown: Shown, folder: str) -> None:
 
 
 def show_services(rows: Sequence[Status], stream: TextIO) -> None:
-    """The table of services."""
+    """Print the table of services."""
     cells = [
         (
             one.name,

@@ -1,4 +1,4 @@
-"""How the long-running commands hear that they are to end."""
+"""Stop signals of the long-running commands."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from actors.middleware import request_stop, stop_requested
 
 
 def on_signals() -> list[int]:
-    """The first signal asks to stop; a second one of the same group does nothing, Ctrl-C twice still interrupts.
+    """Handle stop signals: the first requests a stop, a repetition does nothing, a second Ctrl-C interrupts.
 
-    Gives a list that will hold the signals that came.
+    Returns a list that will hold the received signals.
     """
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -32,6 +32,6 @@ def on_signals() -> list[int]:
 
 
 def interrupted(came: list[int]) -> None:
-    """Exit with the code of a Ctrl-C, if that is what ended it."""
+    """Exit with the code of a Ctrl-C if a Ctrl-C came first."""
     if came[:1] == [signal.SIGINT]:
         raise typer.Exit(130)

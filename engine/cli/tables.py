@@ -1,9 +1,10 @@
-"""Tables for people, of every command: as wide as the terminal; in a pipe or a file as wide as they are.
+"""Prints tables for people: as wide as the terminal; in a pipe or a file as wide as their content.
 
-Where a terminal is too narrow for the words, times and addresses are broken at their joints (`T`, `/`, `?`); where that
-is not enough, each row becomes a block of lines, one for each column that has something in it.
+If a terminal is too narrow for the words, times and addresses are broken at their joints (`T`, `/`, `?`). If that is
+not enough, each row becomes a block of lines, one for each column with content.
 
-Drawn by hand: rich takes longer to import than a command to run, and it cuts words where columns are many.
+The module draws tables itself: rich takes longer to import than a command to run, and cuts words in tables with many
+columns.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from typing import Final, TextIO
 
 _GAP: Final = "  "
 _LONG: Final = 20
-"""Letters of a word that is broken where there is no room."""
+"""Characters above which a word may be broken if there is no room."""
 _JOINT: Final = re.compile(r"(?<=\d-\d\dT)(?=\d)|(?<=[/?&@])(?=[^/?&@])")
-"""Behind the `T` of a time, and behind what divides an address or a path."""
+"""Matches behind the `T` of a time, and behind a separator of an address or a path."""
 _BOLD: Final = "\x1b[1m{}\x1b[0m"
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], stream: TextIO | None = None) -> None:
-    """A table on `stream` (stdout). On a terminal long cells go on in the next line; no word is ever cut."""
+    """Print a table on `stream` (stdout). On a terminal long cells continue on the next line; no word is ever cut."""
     file = sys.stdout if stream is None else stream
     terminal = file.isatty()
     head, lines = _drawn(columns, rows, shutil.get_terminal_size().columns if terminal else None)
@@ -38,13 +39,13 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], s
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], room: int | None = None) -> list[str]:
-    """The lines of a table, the columns' names first; at most `room` wide, unless one of its words needs more."""
+    """Return the lines of a table, the header first; at most `room` wide, unless one of its words needs more."""
     head, lines = _drawn(columns, rows, room)
     return lines if head is None else [head, *lines]
 
 
 def _drawn(columns: Sequence[str], rows: Sequence[Sequence[object]], room: int | None) -> tuple[str | None, list[str]]:
-    """The line with the names and the others; no names where rows are blocks, which have them in each."""
+    """Return the header and the other lines; no header if rows are blocks, because each block has the names."""
     cells = [[str(cell).splitlines() or [""] for cell in row] for row in rows]
     widths = [
         max(width_of(line) for line in (name, *(line for row in cells for line in row[number])))
@@ -65,7 +66,7 @@ def _drawn(columns: Sequence[str], rows: Sequence[Sequence[object]], room: int |
 
 
 def _blocks(columns: Sequence[str], cells: Sequence[Sequence[list[str]]], room: int) -> list[str]:
-    """A block for each row, with an empty line between two."""
+    """Return a block for each row, with an empty line between two."""
     names = max(map(width_of, columns))
     drawn: list[str] = []
     for row in cells:
@@ -78,12 +79,12 @@ def _blocks(columns: Sequence[str], cells: Sequence[Sequence[list[str]]], room: 
 
 
 def width_of(text: str) -> int:
-    """Columns that `text` takes on a terminal."""
+    """Return the columns that `text` takes on a terminal."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def _narrowed(widths: list[int], least: list[int], room: int) -> list[int]:
-    """Widths that fit into `room` by taking from the widest column what its words can spare."""
+    """Return widths that fit into `room`, taken from the widest columns down to the width of their words."""
     widths = list(widths)
     over = _whole(widths) - room
     while over > 0:
@@ -99,7 +100,7 @@ def _narrowed(widths: list[int], least: list[int], room: int) -> list[int]:
 def _least(
     columns: Sequence[str], cells: Sequence[Sequence[list[str]]], split: Callable[[str], Sequence[str]]
 ) -> list[int]:
-    """The width of what cannot be broken in each column: its name, which is one line, and the pieces of its cells."""
+    """Return the unbreakable width of each column: its name, which is one line, and the pieces of its cells."""
     found = []
     for number, name in enumerate(columns):
         pieces = (piece for row in cells for line in row[number] for piece in split(line))
@@ -108,12 +109,12 @@ def _least(
 
 
 def _whole(widths: Sequence[int]) -> int:
-    """The width of a line."""
+    """Return the width of a line."""
     return sum(widths) + len(_GAP) * (len(widths) - 1)
 
 
 def _joints(text: str) -> list[str]:
-    """The words of a text, long times, addresses and paths cut behind their joints."""
+    """Return the words of a text; long times, addresses and paths are cut behind their joints."""
     return [piece for word in text.split() for piece in (_JOINT.split(word) if len(word) > _LONG else [word])]
 
 
@@ -129,7 +130,7 @@ def _wrapped(lines: list[str], width: int) -> list[str]:
 
 
 def _refilled(pieces: Sequence[str], width: int) -> list[str]:
-    """Pieces of one word, as many on a line as fit."""
+    """Join pieces of one word into lines, as many on a line as fit."""
     lines = [""]
     for piece in pieces:
         if lines[-1] and width_of(lines[-1] + piece) > width:

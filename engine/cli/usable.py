@@ -1,4 +1,4 @@
-"""Before a process of the engine works: do the services that it needs serve it, or what is wrong with them?"""
+"""Checks, before a process of the engine works, that the needed services serve it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from engine.stores.probes import probe_broker, probe_mongo
 
 
 def require_usable(app: App) -> None:
-    """Ask MongoDB and the broker; cache and Elasticsearch may join later.
+    """Probe MongoDB and the broker; cache and Elasticsearch may join later.
 
-    Raises `ServiceUnreachable` where one does not answer, `OperatorError` where it is not fit, `WrongCall` where its
-    address cannot be read.
+    Raises `ServiceUnreachable` if one does not answer, `OperatorError` if it is unfit, and `WrongCall` if its address
+    cannot be read.
     """
     require_openable(app.settings, search=False)
     probe_mongo(app.stores.database)

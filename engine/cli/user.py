@@ -1,4 +1,4 @@
-"""`tidegate user`: what is known of one user, and how it is erased."""
+"""`tidegate user`: show the data of one user, or erase it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def mount(app: typer.Typer) -> None:
 
 
 def show(context: typer.Context, user: UserId, workspace: Workspace, as_json: AsJson = False) -> None:
-    """Show the document, the stays and the latest events of a user."""
+    """Show the document, the enrolments and the latest events of a user."""
     from engine.pipeline.compose import recipient_of
 
     with opened(context) as app:
@@ -67,14 +67,17 @@ def erase(
     workspace: Workspace,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; there is no way back.")] = False,
 ) -> None:
-    """Erase a user: events, memberships and fields go, a tombstone stays, and every stay ends at its next look."""
+    """Erase a user.
+
+    Events, memberships and fields are deleted, a tombstone remains, and every enrolment ends when next due.
+    """
     if not yes:
         raise WrongCall(f"this erases {user} in {workspace} for good", remedy="say --yes")
     with opened(context) as app:
         key = user_key(workspace, user)
         if app.stores.users.get(key) is None:
             raise NotFound(f"there is no user {user} in {workspace}")
-        app.stores.users.delete(key)  # first, so that nothing is sent to what is about to go
+        app.stores.users.delete(key)  # first, so that nothing is sent to an erased user
         events = app.stores.events.erase([key])
         lists = app.stores.lists(app.book.catalogue(workspace)).erase(key)
         app.stores.enrolments.make_due(key, app.clock.campaign_now())
@@ -85,7 +88,7 @@ def erase(
 
 
 def unsuppress(context: typer.Context, user: UserId, workspace: Workspace) -> None:
-    """Send to a user's address again that was suppressed because a mail to it bounced."""
+    """Lift the suppression of a user's address, which was suppressed because a mail to it bounced."""
     with opened(context) as app:
         document = app.stores.users.get(user_key(workspace, user))
         if document is None:
