@@ -18,7 +18,7 @@ all:
 none:
   - unsubscribed: true
 """
-"""About 1.0 % of `bench.population` matches: P1, a full pass that finds few."""
+"""About 1.0 % of `bench.population` matches: P1, a full pass that finds few users."""
 
 ONE_FIFTH: Final = """\
 all:
@@ -36,5 +36,5 @@ AUDIENCES: Final = {"1%": ONE_PERCENT, "22%": ONE_FIFTH}
 
 
 def node(audience: str) -> Node:
-    """The audience with its marks, as `engine.predicate.parse` reads it."""
+    """Return the audience with its marks, as `engine.predicate.parse` reads it."""
     return parse(audience, "bench/audiences.py")

@@ -1,7 +1,7 @@
-"""`python -m bench.cache`: what the user cache gives, against what its parts could give (`docs/benchmarks.md`).
+"""`python -m bench.cache`: measure the user cache against the floor of its parts (`docs/benchmarks.md`).
 
-Every way reads and decodes all users once per round, batch by batch, in turns. The floor is what its two parts cost one
-after the other: taking the bytes of 15 buckets from the socket, and turning those bytes into rows.
+Every way reads and decodes all users once per round, batch by batch; the ways take turns. The floor is the sum of the
+two parts: taking the bytes of 15 buckets from the socket, and turning those bytes into rows.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from engine.stores.users import Users
 
 CATALOGUE: Final = read_workspace(Path(__file__).resolve().parent / "conf" / "workspaces" / f"{WORKSPACE}.yaml")
 BUCKETS: Final = 15
-"""Of one batch of 1000 users."""
+"""Buckets of one batch of 1000 users."""
 
 NAMED: Final = ("orders_count", "orders_value", "last_order_at", "first_order_at", "age", "unsubscribed")
-"""What the audience of P1 names (`bench/audiences.py`)."""
+"""The fields that the audience of P1 names (`bench/audiences.py`)."""
 
 LISTPACK: Final = {"hash-max-listpack-entries": 512, "hash-max-listpack-value": 1024}
 HASHTABLE: Final = {"hash-max-listpack-entries": 0}
@@ -61,7 +61,7 @@ class Ground:
 
 @contextmanager
 def ground(users: int) -> Iterator[Ground]:
-    """Services of our own for the run."""
+    """Start services for this run only, and fill MongoDB with users."""
     end_on_term()
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as name:
         services = LocalServices(
@@ -85,11 +85,11 @@ def ground(users: int) -> Iterator[Ground]:
 
 
 Way = Callable[[], int]
-"""One pass over all users; gives how many it read."""
+"""One pass over all users; returns how many it read."""
 
 
 def ways(place: Ground, layout: Layout) -> dict[str, Way]:
-    """The ways of reading all users; the first two are the parts."""
+    """Return the ways of reading all users; those named "part: ..." measure one part of the work."""
     keys = [
         [layout.bucket_key(n) for n in range(start, min(start + BUCKETS, layout.buckets))]
         for start in range(0, layout.buckets, BUCKETS)
@@ -160,7 +160,7 @@ class Result:
 
 
 def in_turns(place: Ground, layout: Layout, users: int, rounds: int) -> dict[str, Result]:
-    """Each way `rounds` times, in turns, after one to warm up. Raises `AssertionError` where users are missing."""
+    """Run each way `rounds` times, in turns, after one warm-up. Raises `AssertionError` if users are missing."""
     valkey = psutil.Process(int(place.client.info("server")["process_id"]))
     results: dict[str, Result] = {}
     todo = ways(place, layout)
@@ -179,7 +179,7 @@ def in_turns(place: Ground, layout: Layout, users: int, rounds: int) -> dict[str
 
 
 def table(results: Mapping[str, Result]) -> str:
-    """The results as a Markdown table; ratios are to the floor, the sum of the two parts before a way."""
+    """Return the results as a Markdown table; ratios are to the floor, the sum of the two parts listed before a way."""
     rows = ["| way | users/s, median (slowest to fastest) | of its floor | processor a user: ours, Valkey |"]
     rows += ["|---|--:|--:|--:|"]
     taking = statistics.median(next(iter(results.values())).rates)
@@ -198,7 +198,7 @@ def table(results: Mapping[str, Result]) -> str:
 
 
 def filled(place: Ground, layout: Layout, users: int) -> str:
-    """Load everything, refresh some of it; what that took, as a sentence."""
+    """Load everything, refresh some of it; return the measured speeds and memory as a sentence."""
     place.client.execute_command("FLUSHDB", "SYNC")  # type: ignore[no-untyped-call]
     empty = int(place.client.info("memory")["used_memory"])
     began = time.perf_counter()
@@ -218,7 +218,7 @@ def filled(place: Ground, layout: Layout, users: int) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the bench; 0 when it is done."""
+    """Run the bench; return 0 when it is done."""
     parser = argparse.ArgumentParser(prog="python -m bench.cache", description=__doc__)
     parser.add_argument("--users", type=int, default=200_000, help="the population (default 200,000)")
     parser.add_argument("--rounds", type=int, default=5, help="measured passes of each way (default 5)")

@@ -1,7 +1,7 @@
 """A fixed loop of this Python, whose seconds compare machines.
 
-They are those of the thread on the processor: on a quiet machine the same as the wall's, and hardly more where others
-keep the machine busy.
+They are seconds of the thread on the processor: on a quiet machine they equal wall time, and they grow little if other
+processes keep the machine busy.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Final
 
 TURNS: Final = 6_000_000
 REFERENCE: Final = 0.45
-"""Seconds of the loop on the machine, at the time, to which the goals of `bench.e2e` refer."""
+"""Seconds of the loop on the reference machine, at the time, to which the goals of `bench.e2e` refer."""
 
 
 def calibrate(rounds: int = 7) -> float:
-    """Processor seconds of the loop, the best of `rounds`."""
+    """Return the processor seconds of the loop, the best of `rounds`."""
     return min(_once() for _ in range(rounds))
 
 

@@ -1,4 +1,4 @@
-"""P10, P18: from a change of one user to the delivery that is chosen for it, and the feed's lag under many changes."""
+"""P10, P18: time from a change of one user to the delivery chosen for it, and the feed's lag under many changes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from engine.domain.lifecycle import CampaignState
 from engine.domain.work import AccessPath
 
 NAMED: Final = 50
-"""Campaigns of P18 that name the field which changes."""
+"""Campaigns of P18 that name the changing field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lags:
-    """How many changes, seconds from each one to what came of it (median, p99), and how many never came."""
+    """Number of changes, seconds from each one to its effect (median, p99), and the changes without effect."""
 
     changes: int
     median: float
@@ -32,7 +32,7 @@ class Lags:
 
 
 class Looker:
-    """Looks at users who changed as soon as they are asked for, as the actor `look_at_users` does."""
+    """Evaluates changed users as soon as a request exists, like the actor `look_at_users`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -54,7 +54,7 @@ class Looker:
 
 
 def change_to_delivery(engine: Engine, changes: int) -> Lags:
-    """P10: one user after the other comes to match, while a pass over everybody goes on again and again."""
+    """Measure P10: make one user after another match, while another thread repeats passes over everybody."""
     engine.clear()
     live = engine.campaign("arrivals", 'all: [{income: "arrived"}]\n', kind="continuous")
     with engine.feed():
@@ -86,7 +86,7 @@ def change_to_delivery(engine: Engine, changes: int) -> Lags:
 
 
 def _until_chosen(engine: Engine, uid: str, user: str, began: float) -> float:
-    """Seconds until a delivery is chosen for a user; infinite after 30."""
+    """Return the seconds until a delivery is chosen for a user; infinite after 30."""
     wanted = {"campaign": uid, "user": user, "outgoing.state": "queued"}
     while time.perf_counter() - began < 30:
         if engine.database["enrolments"].find_one(wanted, {"_id": 1}) is not None:
@@ -96,9 +96,9 @@ def _until_chosen(engine: Engine, uid: str, user: str, began: float) -> float:
 
 
 def many_changes(engine: Engine, campaigns: int, rate: int, seconds: int) -> Lags:
-    """P18: `rate` changes a second, among `campaigns` campaigns of which `NAMED` name the field that changes.
+    """Measure P18: `rate` changes a second with `campaigns` campaigns, `NAMED` of which name the changing field.
 
-    The lag is the feed's: from an acknowledged write to the position that says it is handled, asked every 50 ms.
+    The lag is the feed's: from an acknowledged write until the feed's position, polled every 50 ms, covers it.
     """
     engine.clear()
     now = engine.app.clock.campaign_now()
@@ -123,7 +123,7 @@ def many_changes(engine: Engine, campaigns: int, rate: int, seconds: int) -> Lag
 
 
 class _Watch:
-    """Asks again and again how far the feed is, and notes how long each write took to be handled."""
+    """Polls the feed's position, and records how long each write took to be handled."""
 
     def __init__(self, engine: Engine, lags: list[float]) -> None:
         self._feeds = engine.app.stores.feeds
@@ -134,7 +134,7 @@ class _Watch:
         self._thread = threading.Thread(target=self._run, name="watch")
 
     def written(self) -> None:
-        """A batch of changes has just been acknowledged."""
+        """Note that a batch of changes has just been acknowledged."""
         with self._lock:
             self._open.append((self._feeds.now(), time.perf_counter()))
 

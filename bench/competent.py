@@ -1,7 +1,7 @@
-"""A competent way: batches of 1000 ids in no order, a projection, closures for the clauses, one insert_many a batch.
+"""A competent way: batches of 1000 shuffled ids, a projection, closures for the clauses, one insert_many a batch.
 
-What an experienced engineer writes once the naive way has become too slow, without changing how the data lies: `$in`
-of shuffled ids, only the fields that are needed, the audience turned into closures once, and ordered durability.
+An experienced engineer writes this once the naive way has become too slow, without changing the data's layout: `$in` of
+shuffled ids, only the needed fields, the audience turned into closures once, and writes acknowledged by a majority.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FIELDS: Final = {"g": 1, "a.age": 1, "timezone": 1, "unsubscribed": 1}
 
 
 def compiled(tree: Mapping[str, Any]) -> Test:
-    """The audience as one closure."""
+    """Return the audience as one closure."""
     tests: list[Test] = []
     for key, value in tree.items():
         if key in ("all", "any", "none"):
@@ -63,12 +63,12 @@ class CompetentWay(Way):
         return len(self._keys)
 
     def prepare(self) -> None:
-        """Nobody has entered yet."""
+        """Empty the enrolments of this way."""
         self._database["competent_enrolments"].drop()
         self._database.create_collection("competent_enrolments")
 
     def run(self) -> int:
-        """One pass."""
+        """Make one pass."""
         users = self._database["users"]
         enrolments = self._database["competent_enrolments"].with_options(write_concern=WriteConcern("majority"))
         entered = 0
@@ -93,5 +93,5 @@ class CompetentWay(Way):
         }
 
     def entered(self) -> set[str]:
-        """Who has entered in the last pass."""
+        """Return the users who entered in the last pass."""
         return {str(one["user"]) for one in self._database["competent_enrolments"].find({}, {"user": 1})}

@@ -1,8 +1,9 @@
-"""`python -m bench.e2e`: the whole product as users run it, into `docs/benchmarks.md`.
+"""`python -m bench.e2e`: measure the whole product as users run it, into `docs/benchmarks.md`.
 
-`tidegate init` in a fresh folder, `tidegate up` with the policies that it writes, N users imported, one campaign
-launched, mails counted at a sink of ours. Processor time is that of every process and store, from the kernel, from
-before the launch until all is quiet and the last log line is found. `--only` picks parts by name.
+It runs `tidegate init` in a fresh folder and `tidegate up` with the policies that `init` writes, imports N users,
+launches one campaign, and counts mails at a sink of ours. Processor time comes from the kernel and covers every process
+and store, from before the launch until everything is quiet and the last log line is found. `--only` picks parts by
+name.
 """
 
 from __future__ import annotations
@@ -109,13 +110,13 @@ def _said(name: str, one: Launched) -> Launched:
 
 
 def _mongodb() -> str:
-    """The version of the `mongod` that `tidegate up` starts."""
+    """Return the version of the `mongod` that `tidegate up` starts."""
     told = subprocess.run([binary(), "--version"], capture_output=True, text=True, check=True).stdout
     return told.split()[2].lstrip("v")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the bench; 0 when it is done."""
+    """Run the bench; return 0 when it is done."""
     parser = argparse.ArgumentParser(prog="python -m bench.e2e", description=__doc__)
     parser.add_argument("--users", type=int, default=100_000, help="users of the whole (default 100,000)")
     parser.add_argument("--late-users", type=int, default=20_000, help="users of the late sink (default 20,000)")

@@ -1,4 +1,4 @@
-"""The cases of `bench.e2e`: each starts an installation, launches campaigns, and tells what came of them."""
+"""The cases of `bench.e2e`: each starts an installation, launches campaigns, and returns the results."""
 
 from __future__ import annotations
 
@@ -21,16 +21,19 @@ from bench.processes import Usage
 from bench.sink_process import Sink, sink
 
 _LOOK: Final = 0.25
-"""Seconds between two questions how far the sink is."""
+"""Seconds between two polls of the sink."""
 _SLOWEST: Final = 15.0
 """Mails a second below which a launch is given up."""
 _LOG_PATIENCE: Final = 120.0
-"""Seconds in which all is quiet after the last mail, and its line found."""
+"""Longest wait after the last mail until everything is quiet, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How the sink of a case behaves: `flags` of `bench.sink`, and the mean seconds that it takes for a mail."""
+    """Behaviour of a case's sink: `flags` of `bench.sink`, and the mean seconds that it takes for a mail.
+
+    `late` is the delay of each answer in milliseconds.
+    """
 
     name: str
     flags: tuple[str, ...] = ()
@@ -51,10 +54,10 @@ TEN: Final = Manner("10 ms late", (), 10, 0.01)
 
 @dataclass(slots=True)
 class Launched:
-    """One launch: seconds since it to the first and last mail, counts at the sink, processor seconds and memory.
+    """One launch: seconds to the first and last mail, counts at the sink, processor seconds and memory.
 
-    `small` has the seconds of each small campaign launched while the big one went out, `after` counts the others;
-    `longest_ended` is when, since the launch, the longest time without a mail was over.
+    `small` holds the seconds of each small campaign launched while the big one went out; `after` counts the small ones
+    launched later. `longest_ended` is the end of the longest time without a mail, in seconds since the launch.
     """
 
     users: int
@@ -89,7 +92,7 @@ class Launched:
 
 @contextmanager
 def _ground(manner: Manner, **options: Any) -> Iterator[tuple[Installation, Sink]]:
-    """A sink and an installation of its own that runs; the folder goes afterwards."""
+    """Start a sink and an installation of its own; remove the folder afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="tidegate-e2e-"))
     folder.chmod(0o755)
     try:
@@ -102,7 +105,7 @@ def _ground(manner: Manner, **options: Any) -> Iterator[tuple[Installation, Sink
 
 
 def whole(users: int, manner: Manner = QUICK, *, elastic: bool = True, processes: int = 1) -> Launched:
-    """Launch one campaign to everybody."""
+    """Launch one campaign to everybody; return its measurements."""
     calib, load = calibrate(), os.getloadavg()[0]
     with _ground(manner, elastic=elastic, processes=processes) as (installation, server):
         imported = installation.fill(users)
@@ -115,7 +118,7 @@ def whole(users: int, manner: Manner = QUICK, *, elastic: bool = True, processes
 
 
 def crowd(users: int, small: int = 50, each: int = 100) -> Launched:
-    """Launch a campaign to `users`, and while it goes out `small` ones to `each` of their own."""
+    """Launch a campaign to `users`, and, while it goes out, `small` campaigns to `each` users of their own."""
     calib, load = calibrate(), os.getloadavg()[0]
     with _ground(QUICK) as (installation, server):
         imported = installation.fill(users, small, each)
@@ -140,7 +143,7 @@ def crowd(users: int, small: int = 50, each: int = 100) -> Launched:
 
 
 class _Watch:
-    """Watches a launch from before it begins until everything is quiet."""
+    """Watches a launch from before its start until everything is quiet."""
 
     def __init__(self, installation: Installation, server: Sink) -> None:
         self._installation, self._server = installation, server
@@ -150,14 +153,14 @@ class _Watch:
         self.last: dict[str, Any] = server.now()
 
     def until(self, mails: int) -> None:
-        """Wait until so many recipients have got one, or until it takes absurdly long."""
+        """Wait until `mails` recipients have a mail, or until the deadline for the slowest acceptable rate."""
         deadline = self._began + max(300.0, mails / _SLOWEST)
         while self.last["recipients"] < mails and time.time() < deadline:
             time.sleep(_LOOK)
             self.last = self._server.now()
 
     def told(self, users: int, calib: float, load: float, *, imported: float) -> Launched:
-        """Wait until it is quiet, and tell everything."""
+        """Wait until everything is quiet, and return all measurements."""
         sink_spent = _processor_of(self._server.pid) - self._sink
         after = self._installation.wait_until_quiet(_LOG_PATIENCE)
         quiet = time.time() - self._began
@@ -184,7 +187,7 @@ class _Watch:
         )
 
     def _searchable(self) -> bool:
-        """Is the line of the mail that came last found?"""
+        """Return whether the log search finds the line of the last mail."""
         user = self.last["latest"].partition("@")[0]
         return bool(user) and bool(self._installation.log_lines(f"user:{user} event:delivery.sent"))
 
@@ -195,7 +198,10 @@ def _processor_of(pid: int) -> float:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest of `values` that at least `share` of them do not exceed. Raises `ValueError` for none."""
+    """Return the smallest of `values` that at least `share` of them do not exceed.
+
+    Raises `ValueError` if there are none.
+    """
     if not values:
         raise ValueError("no values, no percentile")
     place = math.ceil(share * len(values) - 1e-9)

@@ -13,12 +13,12 @@ from bench.peers.listmonk import Sent
 from bench.processes import WORKERS, per_mail
 
 KINDS: Final = ("deliver", "slow", "fast", "clock", "ship", "mongod", "Valkey", "java")
-"""Columns of the processor's table; all others are summed up."""
+"""Columns of the processor's table; all other kinds are summed."""
 NO_PEER: Final = "missing: no listmonk was given (`BENCH_LISTMONK_URL`)"
 
 
 def whole(ways: Mapping[str, Sequence[Launched]], peer: Sequence[Sent] | None) -> str:
-    """P21 and P22: launch to last mail, and what a mail costs, ours and listmonk's in the same run."""
+    """P21 and P22: launch to last mail, and the cost of a mail, for ours and for listmonk in the same run."""
     chosen = {name: median_of(launches) for name, launches in ways.items()}
     rows = [
         (
@@ -55,7 +55,7 @@ def _peer_row(peer: Sequence[Sent] | None, calib: float) -> str:
 
 
 def _by_process(chosen: Mapping[str, Launched]) -> str:
-    """Processor microseconds a mail by process and store."""
+    """Return processor microseconds a mail by process and store."""
     rows = [
         "| processor µs a mail | "
         + " | ".join(KINDS)
@@ -75,7 +75,7 @@ def _by_process(chosen: Mapping[str, Launched]) -> str:
 
 
 def late(told: Sequence[tuple[Manner, int, Sequence[Launched]]]) -> str:
-    """P23: mails a second against what the connections allow."""
+    """P23: mails a second against the limit of the connections."""
     rows = [
         (
             "| sink | users | mails/s, median (least to most) | connections | what they allow | of it | first mail "
@@ -114,7 +114,7 @@ def crowd(launches: Sequence[Launched]) -> str:
 
 
 def memory(launches: Sequence[Launched]) -> str:
-    """P25: memory of each process before the launch and at the most."""
+    """P25: memory of each process before the launch and at its peak."""
     rows = ["| process | before the launch | at the most | |", "|---|--:|--:|---|"]
     for kind in (*WORKERS, "mongod", "Valkey", "java"):
         before = max(one.memory.get(kind, (0.0, 0.0))[0] for one in launches)
@@ -142,7 +142,10 @@ def two(one: Sequence[Launched], other: Sequence[Launched]) -> str:
 
 
 def median_of(launches: Sequence[Launched]) -> Launched:
-    """The launch whose rate is the median (the lower one of two); counts of faults are the worst of all."""
+    """Return the launch whose rate is the median (the lower of two).
+
+    Counts of faults and the longest gap are the worst of all.
+    """
     return replace(
         sorted(launches, key=lambda one: one.rate)[(len(launches) - 1) // 2],
         missing=max(one.missing for one in launches),

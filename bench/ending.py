@@ -1,4 +1,4 @@
-"""A bench that is told to end takes its services with it."""
+"""Makes a terminated bench stop its services."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""P3, P7: what a pass costs when nobody is due, by how many users are enrolled."""
+"""P3, P7: the cost of a pass when nobody or few are due, by the number of enrolled users."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ from engine.domain.lifecycle import CampaignState, StayState
 from engine.stores.documents import enrolment_document
 
 DUE: Final = 100
-"""Stays that are due at each pass of P7."""
+"""Enrolments that are due at each pass of P7."""
 
 AUDIENCE: Final = "all: [{orders_count: {gte: 3}}]\n"
-"""Time does not move it; where it does, a pass asks once more whether anybody has come to match."""
+"""An audience that does not depend on time; otherwise a pass checks again whether anybody has come to match."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One pass: seconds on the wall, processor seconds of everything, MongoDB commands, documents examined."""
+    """One pass.
+
+    Wall-clock seconds, processor seconds of this process and mongod, MongoDB commands, documents examined.
+    """
 
     seconds: float
     processor: float
@@ -38,7 +41,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
-    """The medians of the passes with so many enrolled, `due` of whom are due."""
+    """The medians of the passes with `enrolled` users enrolled, `due` of whom are due."""
 
     enrolled: int
     due: int
@@ -46,7 +49,7 @@ class Enrolled:
 
 
 def measure(engine: Engine, sizes: list[int], rounds: int, *, due: int) -> list[Enrolled]:
-    """Passes of one continuous campaign as its enrolled users grow; `due` of them are due at each pass."""
+    """Measure passes of one continuous campaign as its enrolled users grow; `due` of them are due at each pass."""
     engine.clear()
     record = engine.campaign("enrolled", AUDIENCE, kind="continuous", entry={"again_after": "900d"})
     record = engine.app.steering.launch(record)
@@ -69,7 +72,7 @@ def _enrol(engine: Engine, uid: str, first: int, until: int) -> None:
     documents = _documents(uid, first, until)
     while batch := list(islice(documents, 5_000)):
         stays.insert_many(batch, ordered=False)
-    engine.database.client.admin.command("fsync")  # what was inserted is written out now, and not during the passes
+    engine.database.client.admin.command("fsync")  # write the inserts out now, and not during the passes
 
 
 def _documents(uid: str, first: int, until: int) -> Iterator[dict[str, Any]]:
@@ -92,7 +95,7 @@ def _documents(uid: str, first: int, until: int) -> Iterator[dict[str, Any]]:
 
 
 def _pass(engine: Engine, uid: str, due: int) -> Cost:
-    """One pass: time moves by a minute, the clock ticks until nothing more happens, what it asked for is done."""
+    """Measure one pass: advance time by a minute, run a tick of the clock, and work on the runs that it made."""
     app = engine.app
     app.stores.times.advance(app.clock.campaign_now() + 60_000, app.system.system_now())
     if due:
@@ -108,7 +111,7 @@ def _pass(engine: Engine, uid: str, due: int) -> Cost:
         engine.work(run.id)
     seconds = time.perf_counter() - began
     after_commands, after_examined = counters(engine.database)
-    commands += 2  # our own: the question which runs there are, and the first reading of the counters
+    commands += 2  # our own: the query for undecided runs, and the first reading of the counters
     return Cost(
         seconds,
         _cpu(psutil.Process()) - own + _cpu(server) - mongod,

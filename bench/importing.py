@@ -1,7 +1,7 @@
-"""`python -m bench.importing`: rows a second of imports from CSV files, into `docs/benchmarks.md`.
+"""`python -m bench.importing`: measure rows a second of imports from CSV files, into `docs/benchmarks.md`.
 
-Every row is a household of the grocer under an id of its own (`bench/population.py`), or one of their orders. The
-import is the command's own use case in this process, with the durability that it always has (majority).
+Every row is a household of the grocer under an id of its own (`bench/population.py`), or one of the households' orders.
+The import is the command's own use case in this process, with its usual durability (majority).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ HERE: Final = Path(__file__).resolve().parent
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """The files of the bench: users, the same with one value of each changed, and as many events of theirs."""
+    """The files of the bench: users, the same users with one value of each changed, and as many of their events."""
 
     users: Path
     changed: Path
@@ -78,7 +78,7 @@ def _user(document: Mapping[str, Any], behind_name: str) -> list[object]:
 
 
 def _events(rows: int, seed: int) -> Iterator[list[object]]:
-    """Orders drawn from the grocer's, each of a user drawn from those of the file."""
+    """Yield orders drawn from the grocer's, each of a user drawn from those of the file."""
     orders = [one for one in islice(data.events_before(date(2017, 7, 2)), 50_000) if one["event"] == data.ORDER]
     draw = random.Random(seed)
     for number in range(rows):
@@ -89,11 +89,11 @@ def _events(rows: int, seed: int) -> Iterator[list[object]]:
 
 
 def _no_search(keys: Sequence[str]) -> None:
-    """Nothing is indexed: the bench runs without Elasticsearch."""
+    """Index nobody: the bench runs without Elasticsearch."""
 
 
 class ImportWay(Way):
-    """One import as a side of the bench: `path` is imported where the `before` files have been."""
+    """One import as a side of the bench: imports `path` after the `before` files."""
 
     def __init__(self, app: App, name: str, kind: Kind, path: Path, outcome: str, before: Sequence[Path] = ()) -> None:
         """Every row must end as `outcome` says."""
@@ -103,7 +103,7 @@ class ImportWay(Way):
             self.users = sum(1 for _ in file) - 1
 
     def prepare(self) -> None:
-        """Nobody is there but those of the files before."""
+        """Empty the collections and import the `before` files."""
         database = self._app.stores.database
         for name in EMPTIED:
             database.drop_collection(name)
@@ -112,7 +112,7 @@ class ImportWay(Way):
             self._import(Kind.USERS, path)
 
     def run(self) -> int:
-        """The import; how many rows ended as they should."""
+        """Run the import; return how many rows ended as expected."""
         return self._import(self._kind, self._path)[self._outcome]
 
     def _import(self, kind: Kind, path: Path) -> Mapping[str, int]:
@@ -122,12 +122,12 @@ class ImportWay(Way):
         return run_import(order, catalogue, self._app.imports(WORKSPACE), index_users=_no_search).counts
 
     def entered(self) -> set[str]:
-        """The keys of all users that there are."""
+        """Return the keys of all users."""
         return {str(one["_id"]) for one in self._app.stores.database["users"].find({}, {"_id": 1})}
 
 
 class InsertWay(Way):
-    """The floor of new users: their finished documents, nothing read, checked or built, in batches as the import's."""
+    """The floor of new users: inserts finished documents in the import's batches; reads, checks and builds nothing."""
 
     name = "floor: `insert_many` of the finished documents"
 
@@ -136,21 +136,21 @@ class InsertWay(Way):
         users.run()
         self._app = app
         self._documents: list[Document] = list(app.stores.database["users"].find().sort("_id", 1))
-        random.Random(SEED).shuffle(self._documents)  # as in a file: users stand in no order of their keys
-        gc.freeze()  # what is kept here is not to be searched for garbage while the other ways run
+        random.Random(SEED).shuffle(self._documents)  # as in a file: users are in no order of their keys
+        gc.freeze()  # the garbage collector need not search these documents while the other ways run
 
     @property
     def users(self) -> int:
-        """How many documents."""
+        """The number of documents."""
         return len(self._documents)
 
     def prepare(self) -> None:
-        """Nobody is there."""
+        """Empty the users."""
         self._app.stores.database.drop_collection("users")
         migrate_mongo(self._app.stores.database)
 
     def run(self) -> int:
-        """Insert all."""
+        """Insert all documents."""
         users: Collection[Document] = self._app.stores.database.get_collection("users", write_concern=MAJORITY)
         batch = Order(Kind.USERS, Path()).batch
         for first in range(0, len(self._documents), batch):
@@ -158,12 +158,12 @@ class InsertWay(Way):
         return len(self._documents)
 
     def entered(self) -> set[str]:
-        """The keys of the documents."""
+        """Return the keys of the documents."""
         return {str(one["_id"]) for one in self._documents}
 
 
 def open_app(addresses: Mapping[str, str], folder: Path) -> App:
-    """The engine on the services of `addresses` (dotted settings), with the workspace of the bench."""
+    """Open the engine on the services of `addresses` (dotted settings), with the workspace of the bench."""
     flags = {
         **addresses,
         "paths.var": str(folder),
@@ -174,7 +174,7 @@ def open_app(addresses: Mapping[str, str], folder: Path) -> App:
 
 
 def compare(app: App, files: Files, rounds: int) -> list[Rounds]:
-    """All imports and the floor, in turns. Raises `AssertionError` where a row does not end as it should."""
+    """Run all imports and the floor, in turns. Raises `AssertionError` if a row does not end as it should."""
     new = ImportWay(app, "new users", Kind.USERS, files.users, "created")
     ways = [
         new,
@@ -190,7 +190,7 @@ def compare(app: App, files: Files, rounds: int) -> list[Rounds]:
 
 
 def table(results: Sequence[Rounds]) -> str:
-    """The results as a Markdown table."""
+    """Return the results as a Markdown table."""
     lines = [HEAD]
     for one in results:
         slowest, fastest = one.spread()
@@ -202,7 +202,7 @@ def table(results: Sequence[Rounds]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the bench; 0 when it is done."""
+    """Run the bench; return 0 when it is done."""
     parser = argparse.ArgumentParser(prog="python -m bench.importing", description=__doc__)
     parser.add_argument("--rows", type=int, default=200_000, help="rows of each file (default 200,000)")
     parser.add_argument("--rounds", type=int, default=5, help="measured imports of each kind (default 5)")

@@ -1,4 +1,4 @@
-"""A folder as `tidegate init` writes it, with `tidegate up`: what a user has after five minutes."""
+"""A folder as `tidegate init` writes it, with `tidegate up`: the installation of a user after five minutes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any, Final
 from bench.processes import Usage, family, used_by
 
 BIG: Final = "big"
-"""The audience of the one campaign that everybody is in, and the first label of their domain."""
+"""The audience of the campaign to everybody, and the first label of its users' domain."""
 _ATTRIBUTES: Final = {"plan": "string", "city": "string", "points": "integer", "team": "string", "segment": "string"}
 _WORKSPACE: Final = (
     "workspace: example\ntimezone: UTC\nsender: {name: Example, address: news@example.org}\nattributes:\n"
@@ -37,9 +37,9 @@ SUBJECT: Final = "Hello {{ user.first_name }}"
 _READY: Final = 120.0
 """Seconds that an installation may take to start, Elasticsearch included."""
 _SETTLE: Final = 180.0
-"""Seconds that the feed may take to have everybody."""
+"""Seconds that the feed may take to handle all users."""
 _QUIET_CPU: Final = 0.2
-"""Processor seconds a second below which the processes count as quiet (an idle installation takes less)."""
+"""Processor seconds a second below which the processes count as quiet (an idle installation uses less)."""
 
 
 class CommandFailed(Exception):
@@ -47,12 +47,12 @@ class CommandFailed(Exception):
 
 
 def audience(number: int) -> str:
-    """The segment of the `number`-th small campaign."""
+    """Return the segment of the `number`-th small campaign."""
     return f"small{number:02d}"
 
 
 def user_rows(users: int, small: int, each: int) -> Iterator[tuple[str, str, str, str, str, int, str, str]]:
-    """Rows of users.csv: `users` of the big segment, then `small` segments of `each`, every address once."""
+    """Yield rows of users.csv: `users` of the big segment, then `small` segments of `each`, every address once."""
     for number in range(users + small * each):
         segment = BIG if number < users else audience((number - users) // each)
         plan = "free" if number % 3 else "pro"
@@ -61,7 +61,7 @@ def user_rows(users: int, small: int, each: int) -> Iterator[tuple[str, str, str
 
 
 def campaign(name: str, segment: str) -> str:
-    """The file of a one-off campaign to the users of one segment."""
+    """Return the file of a one-off campaign to the users of one segment."""
     return (
         f"campaign: {name}\nworkspace: example\nkind: one_off\naudience: {{all: [{{segment: {segment}}}]}}\n"
         f'messages:\n  - name: hello\n    channel: email\n    subject: "{SUBJECT}"\n    body: templates/body.html\n'
@@ -69,7 +69,7 @@ def campaign(name: str, segment: str) -> str:
 
 
 def with_processes(lanes: str, processes: int) -> str:
-    """`policies/lanes.yaml` with so many processes of the fleet `deliver`. Raises `ValueError` where it is missing."""
+    """Set the number of `deliver` processes in `policies/lanes.yaml`. Raises `ValueError` if that fleet is missing."""
     changed, count = re.subn(r"(?m)^(  deliver: \{lanes: .*processes: )\d+", rf"\g<1>{processes}", lanes)
     if count != 1:
         raise ValueError("policies/lanes.yaml: expected one line `deliver: {lanes: ..., processes: N, ...}`")
@@ -77,7 +77,7 @@ def with_processes(lanes: str, processes: int) -> str:
 
 
 def without_java(folder: Path) -> dict[str, str]:
-    """Variables under which no Java is found: a program of that name that says nothing stands before all others."""
+    """Return variables that hide Java: a program of that name that prints nothing comes before all others."""
     folder.mkdir(exist_ok=True)
     program = folder / "java"
     program.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
@@ -89,7 +89,7 @@ class Installation:
     """One folder; `port` is the sink's."""
 
     def __init__(self, folder: Path, port: int, *, elastic: bool = True, processes: int = 1) -> None:
-        """Write the folder; nothing runs yet."""
+        """Write the folder; start nothing yet."""
         self.folder = folder
         self._tidegate = str(Path(sys.executable).with_name("tidegate"))
         self._env = {**os.environ, **({} if elastic else without_java(folder.with_name(f"{folder.name}-no-java")))}
@@ -128,7 +128,7 @@ class Installation:
         return path
 
     def run(self, *words: str) -> str:
-        """The output of one command in the folder. Raises `CommandFailed`."""
+        """Run one command in the folder; return its output. Raises `CommandFailed`."""
         ran = subprocess.run(
             [self._tidegate, *words], cwd=self.folder, env=self._env, capture_output=True, text=True, check=False
         )
@@ -138,7 +138,7 @@ class Installation:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """`tidegate up` for as long as the block runs; begins when everything answers."""
+        """Run `tidegate up` during the block, which begins when everything answers."""
         with (self.folder / "up.log").open("wb") as log:
             self._up = subprocess.Popen(
                 [self._tidegate, "up"], cwd=self.folder, env=self._env, stdout=log, stderr=subprocess.STDOUT
@@ -168,7 +168,7 @@ class Installation:
             time.sleep(1)
 
     def fill(self, users: int, small: int = 0, each: int = 0) -> float:
-        """Import the users and wait until the feed has them; gives the seconds of the import."""
+        """Import the users and wait until the feed has handled them; return the seconds of the import."""
         path = self.write_users(users, small, each)
         began = time.monotonic()
         self.run("import", "users", path.name, "--workspace", "example", "--quiet")
@@ -186,12 +186,12 @@ class Installation:
         self.run("campaign", "apply", f"campaigns/{path.name}")
 
     def usage(self) -> Usage:
-        """What all processes of the installation have used so far."""
+        """Return the resources that all processes of the installation have used so far."""
         assert self._up is not None
         return used_by(family(self._up.pid))
 
     def wait_until_quiet(self, limit: float, look: float = 2.0, looks: int = 3) -> Usage:
-        """Wait until the processes have nothing to do, at most `limit` seconds; gives what they have used by then."""
+        """Wait until the processes are idle, at most `limit` seconds; return their usage by then."""
         deadline = time.monotonic() + limit
         usage, quiet = self.usage(), 0
         while quiet < looks and time.monotonic() < deadline:
@@ -202,6 +202,6 @@ class Installation:
         return usage
 
     def log_lines(self, query: str) -> Sequence[dict[str, Any]]:
-        """What `tidegate logs search` finds."""
+        """Return the lines that `tidegate logs search` finds."""
         found: list[dict[str, Any]] = json.loads(self.run("logs", "search", query, "--json"))
         return found

@@ -1,8 +1,9 @@
-"""`python -m bench.logs`: what a delivery's log line costs, from its writing to the search, into `docs/benchmarks.md`.
+"""`python -m bench.logs`: measure the cost of a delivery's log line, from writing to search, into `docs/benchmarks.md`.
 
-A process writes lines as a deliver worker does, window by window at a steady pace; `tidegate logs ship` follows them
-into a fresh local Elasticsearch. Processor time is the kernel's: of the writing, of the shipper, and of Elasticsearch
-until it is quiet again, so merges and refreshes count. Beside it, what it costs `tidegate up` to show the lines.
+A process writes lines like a deliver worker, window by window at a steady pace; `tidegate logs ship` follows them into
+a fresh local Elasticsearch. Processor time comes from the kernel: of the writing, of the shipper, and of Elasticsearch
+until it is quiet again, so merges and refreshes count. The bench also measures what it costs `tidegate up` to show the
+lines.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _UID: Final = "spring-5f0c2a1b"
 _SLICE: Final = 5_000
 """Deliveries that one slice has chosen: they share its labels."""
 _QUIET: Final = 0.04
-"""Of a core: what an Elasticsearch that works takes more than."""
+"""Share of a core that a working Elasticsearch exceeds."""
 _PATIENCE: Final = 120.0
 _PIPE: Final = 64 * 1024
 """Bytes that a pipe holds."""
@@ -62,12 +63,12 @@ class Cost:
 
     @property
     def total(self) -> float:
-        """Everything together."""
+        """The sum of all processor costs."""
         return self.write + self.ship + self.index + self.show
 
 
 def measured(lines: int, window: int, rate: int, heap: str) -> Cost:
-    """One round: services of its own, `lines` written at `rate` a second in windows."""
+    """Measure one round: start services of its own, and write `lines` at `rate` a second in windows."""
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as name:
         folder = Path(name)
         services = LocalServices(folder / "services", say=_say, heap=heap)
@@ -94,7 +95,7 @@ def measured(lines: int, window: int, rate: int, heap: str) -> Cost:
 
 
 def _written(folder: Path, lines: int, window: int, rate: int) -> float:
-    """Write the lines; processor seconds of this process for it."""
+    """Write the lines; return the processor seconds that this process used."""
     logs = configure(LogOptions("deliver", folder, console=False), clock=SystemClock())
     now = SystemClock().system_now()
     began, spent = time.monotonic(), 0.0
@@ -111,7 +112,7 @@ def _written(folder: Path, lines: int, window: int, rate: int) -> float:
 
 
 def _shown(raw: bytes) -> float:
-    """Show lines to people as the supervisor of `tidegate up` does; processor seconds."""
+    """Show lines to people as the supervisor of `tidegate up` does; return the processor seconds."""
     with Path(os.devnull).open("w", encoding="utf-8") as nobody:
         output = Output(nobody, ["deliver"], now=lambda: datetime.now(UTC))
         began = time.process_time()
@@ -130,13 +131,13 @@ def _ended(number: int, now: int) -> EndedDelivery:
 
 @contextmanager
 def _shipper(folder: Path, url: str) -> Iterator[psutil.Process]:
-    """`tidegate logs ship` as the Procfile runs it."""
+    """Run `tidegate logs ship` as the Procfile does."""
     program = Path(sys.executable).with_name("tidegate")
     environment = {**os.environ, "TIDEGATE_SERVICES__ELASTIC_URL": url, "TIDEGATE_LOGS__FOLDER": str(folder)}
     folder.mkdir()
     with subprocess.Popen([program, "logs", "ship"], env=environment, stdout=subprocess.DEVNULL) as child:
         try:
-            _until(lambda: next(folder.glob("ship-*.ndjson"), None))  # it has said that it is up
+            _until(lambda: next(folder.glob("ship-*.ndjson"), None))  # it has logged that it is up
             yield psutil.Process(child.pid)
         finally:
             child.terminate()
@@ -168,7 +169,7 @@ def _until(known: Callable[[], object | None]) -> None:
 
 
 def _quiet(server: psutil.Process) -> None:
-    """Wait until it has taken next to nothing for three seconds in a row."""
+    """Wait until Elasticsearch has been nearly idle for three seconds in a row."""
     calm, end = 0, time.monotonic() + _PATIENCE
     while calm < 3 and time.monotonic() < end:
         before = _cpu(server)
@@ -177,12 +178,12 @@ def _quiet(server: psutil.Process) -> None:
 
 
 def _cpu(process: psutil.Process) -> float:
-    """Processor seconds of a process and its children."""
+    """Return the processor seconds of a process and its children."""
     return sum(sum(one.cpu_times()[:2]) for one in [process, *process.children(recursive=True)])
 
 
 def table(results: Sequence[Cost]) -> str:
-    """The rounds as a Markdown table."""
+    """Return the rounds as a Markdown table."""
     rows = [
         "| a line | write | ship | Elasticsearch | show | together | bytes in the file | in the index |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
@@ -198,7 +199,7 @@ def table(results: Sequence[Cost]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the bench; 0 when it is done."""
+    """Run the bench; return 0 when it is done."""
     parser = argparse.ArgumentParser(prog="python -m bench.logs", description=__doc__)
     parser.add_argument("--lines", type=int, default=100_000, help="lines of a round (default 100,000)")
     parser.add_argument("--window", type=int, default=50, help="deliveries settled at once (default 50)")

@@ -1,7 +1,7 @@
-"""What a mark costs: `attempting` written once per delivery, as the engine does, and once per window, as it could be.
+"""The cost of a mark: `attempting` written once per delivery, as the engine does, and once per window, an alternative.
 
-The second way writes the ids of a window into one document before the window is sent, and settles deliveries that are
-still `queued`. It is measured here on bare collections, to know what it would save; it is not how the engine works
+The alternative writes the ids of a window into one document before sending the window, and settles deliveries that are
+still `queued`. This bench measures it on bare collections, to know its savings; the engine does not work so
 (`docs/decisions/0007-attempting-is-marked-per-delivery.md`).
 """
 
@@ -42,7 +42,7 @@ class Marks:
 
 
 def measure(database: Documents, count: int, window: int) -> Marks:
-    """One round over `count` fresh enrolments; the collections are emptied before each way."""
+    """Measure one round over `count` fresh enrolments; the collections are filled anew before each way."""
     stays = sorted((_stay(number) for number in range(count)), key=lambda stay: stay.id)
     server = psutil.Process(int(database.command("serverStatus")["pid"]))
     deliveries = Deliveries(database)
@@ -75,7 +75,7 @@ def _stay(number: int) -> Enrolment:
 
 
 def _fill(database: Documents, stays: Sequence[Enrolment]) -> None:
-    database["enrolments"].drop()  # what is only deleted stays in the way for a while
+    database["enrolments"].drop()  # documents that are only deleted slow reads down for a while
     migrate_mongo(database)
     database["enrolments"].bulk_write([InsertOne(enrolment_document(stay)) for stay in stays], ordered=False)
 
@@ -83,7 +83,7 @@ def _fill(database: Documents, stays: Sequence[Enrolment]) -> None:
 def _each(
     server: psutil.Process, waiting: Sequence[Delivery], window: int, step: Callable[[Sequence[Delivery]], object]
 ) -> float:
-    """Processor microseconds of mongod per mail for one step over all windows."""
+    """Return mongod's processor microseconds per mail for one step over all windows."""
     before = sum(server.cpu_times()[:2])
     for first in range(0, len(waiting), window):
         step(waiting[first : first + window])

@@ -1,7 +1,7 @@
-"""Measuring: ways side by side, in turns, from clocks and counters that are not our own.
+"""Measures ways side by side, in turns, with clocks and counters that are not our own.
 
-Time is the wall's; processor time comes from the kernel (psutil); commands and documents examined from mongod's
-`serverStatus`. Nothing is taken from the engine's own counters.
+Time is wall-clock time. Processor time comes from the kernel (psutil). Commands and documents examined come from
+mongod's `serverStatus`. Nothing comes from the engine's own counters.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ class Way(Protocol):
     """One way of making a full pass over some users."""
 
     name: str
-    """What the table calls it."""
+    """Its name in the table."""
 
     users: int
-    """How many users one pass looks at."""
+    """Users that one pass reads."""
 
     def prepare(self) -> None:
-        """Bring everything to the state before a pass; not measured."""
+        """Restore the state before a pass; not measured."""
 
     def run(self) -> int:
-        """One pass; the number of users that matched and were written."""
+        """Make one pass; return the number of users that matched and were written."""
 
     def finish(self) -> None:
-        """End what went on beside the pass: nothing; not measured."""
+        """End work that ran beside the pass (default: none); not measured."""
 
     def processes(self) -> Sequence[psutil.Process]:
-        """The processes whose work this is, mongod aside: this one."""
+        """Return the processes that do this work, without mongod (default: this one)."""
         return [psutil.Process()]
 
     def entered(self) -> set[str]:
-        """The keys of the users that the last pass has written, to compare what the ways have found."""
+        """Return the keys of the users that the last pass has written, to compare the ways' results."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One pass: `seconds` of wall time, processor seconds of the way's processes and of mongod, mongod's counters."""
+    """One pass: wall-clock seconds, processor seconds of the way's processes and of mongod, mongod's counters."""
 
     users: int
     matched: int
@@ -66,23 +66,23 @@ class Rounds:
     passes: list[Measured] = field(default_factory=list)
 
     def rate(self) -> float:
-        """Users per second, the median."""
+        """Return the median of users per second."""
         return statistics.median(one.users / one.seconds for one in self.passes)
 
     def spread(self) -> tuple[float, float]:
-        """Users per second of the slowest and the fastest pass."""
+        """Return the users per second of the slowest and the fastest pass."""
         rates = [one.users / one.seconds for one in self.passes]
         return min(rates), max(rates)
 
     def per_user(self, what: str) -> float:
-        """The median over the passes of a counter or of processor seconds, per user."""
+        """Return the median over the passes of a counter or of processor seconds, per user."""
         return statistics.median(float(getattr(one, what)) / one.users for one in self.passes)
 
 
 def side_by_side(database: Database[dict[str, Any]], ways: Sequence[Way], rounds: int) -> list[Rounds]:
-    """Run each way once to warm up, then `rounds` times in turns, so that a slow minute hits all alike.
+    """Run each way once to warm up, then `rounds` times in turns, so that a slow minute affects all ways.
 
-    Raises `AssertionError` where a way finds another number of matches than in its own first pass.
+    Raises `AssertionError` if a way finds another number of matches than in its own first pass.
     """
     results = [Rounds(way.name) for way in ways]
     expected = [measure(database, way).matched for way in ways]
@@ -95,7 +95,7 @@ def side_by_side(database: Database[dict[str, Any]], ways: Sequence[Way], rounds
 
 
 def measure(database: Database[dict[str, Any]], way: Way) -> Measured:
-    """One prepared pass of `way`."""
+    """Prepare and measure one pass of `way`."""
     way.prepare()
     server = psutil.Process(int(database.command("serverStatus")["pid"]))
     processes = list(way.processes())
@@ -119,12 +119,12 @@ def measure(database: Database[dict[str, Any]], way: Way) -> Measured:
 
 
 def _cpu(processes: Sequence[psutil.Process]) -> float:
-    """Processor seconds that `processes` and the children they have waited for have used."""
+    """Return the processor seconds that `processes` and the children they have waited for have used."""
     return sum(sum(process.cpu_times()[:4]) for process in processes)
 
 
 def counters(database: Database[dict[str, Any]]) -> tuple[int, int]:
-    """Commands that mongod has run (its own monitoring included) and documents it has examined."""
+    """Return the commands that mongod has run (its own monitoring included) and the documents it has examined."""
     metrics: Mapping[str, Any] = database.command("serverStatus")["metrics"]
     commands = sum(
         int(one["total"]) for name, one in metrics["commands"].items() if isinstance(one, dict) and name != "<UNKNOWN>"
@@ -133,7 +133,7 @@ def counters(database: Database[dict[str, Any]]) -> tuple[int, int]:
 
 
 def machine(mongodb: str, load: float) -> str:
-    """This machine and the versions that matter; `load` is what others made it do, before the bench began."""
+    """Return this machine and the relevant versions as text; `load` is the load average before the bench began."""
     model = next(
         (
             line.split(":", 1)[1].strip()

@@ -1,4 +1,4 @@
-"""What measuring costs: one call of a store's method with and without it. `python -m bench.measuring`."""
+"""`python -m bench.measuring`: measure the cost of measuring, one call of a store's method with and without it."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ class Bare:
     """A store that answers at once."""
 
     def get(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 @named_queries("bench")
 class Measured:
-    """The same, measured."""
+    """The same store, measured."""
 
     def get(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def block() -> None:
-    """A measured block."""
+    """Run an empty measured block."""
     with measured("bench.block"):
         pass
 
 
 def each(call: Callable[[], None]) -> float:
-    """Microseconds of one call, the median of some rounds."""
+    """Return the microseconds of one call, the median of some rounds."""
     rounds = []
     for _ in range(ROUNDS):
         began = perf_counter()

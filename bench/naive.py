@@ -1,8 +1,8 @@
 """The naive way: one `find_one` per user, a tree walk with `operator`, one insert per match.
 
-This is what a first version of such a feature does, written as one would write it: no batch, no projection, one user
-after the other in the order of their numbers. It shares nothing with the engine but the documents it reads and the
-audience's YAML. Its writes are as durable as the engine's (majority).
+This is a first version of such a feature, written in the obvious way: no batch, no projection, one user after another
+in the order of their numbers. It shares nothing with the engine but the documents it reads and the audience's YAML. Its
+writes are as durable as the engine's (majority).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def matches(tree: Mapping[str, Any], user: Mapping[str, Any], as_of: int) -> boo
 
 
 def leaf(field: str, conditions: Mapping[str, Any], user: Mapping[str, Any], as_of: int) -> bool:
-    """Whether a field of the user meets every condition; a missing one meets none."""
+    """Return whether a field of the user meets every condition; a missing field meets none."""
     found: Any = user
     for step in _PATHS[field]:
         found = found.get(step) if isinstance(found, dict) else None
@@ -73,7 +73,10 @@ def leaf(field: str, conditions: Mapping[str, Any], user: Mapping[str, Any], as_
 
 
 def run(database: Database[Document], keys: Sequence[str], audience: str, as_of: int) -> int:
-    """One pass over the users of `keys`: how many matched, each with an enrolment that has its message chosen."""
+    """Make one pass over the users of `keys`; return the number of matches.
+
+    Each match gets an enrolment with a chosen message.
+    """
     tree = yaml.safe_load(audience)
     users: Collection[Document] = database["users"]
     enrolments = database["naive_enrolments"].with_options(write_concern=WriteConcern("majority"))
@@ -111,14 +114,14 @@ class NaiveWay(Way):
         return len(self._keys)
 
     def prepare(self) -> None:
-        """Nobody has entered yet."""
+        """Empty the enrolments of this way."""
         self._database["naive_enrolments"].drop()
         self._database.create_collection("naive_enrolments")
 
     def run(self) -> int:
-        """One pass."""
+        """Make one pass."""
         return run(self._database, self._keys, self._audience, self._as_of)
 
     def entered(self) -> set[str]:
-        """Who has entered in the last pass."""
+        """Return the users who entered in the last pass."""
         return {str(one["user"]) for one in self._database["naive_enrolments"].find({}, {"user": 1})}

@@ -1,8 +1,8 @@
-"""Our way: the launch of a campaign over all users, planned, decided and written by one worker process.
+"""Our way: one worker process plans, decides and writes the launch of a campaign to all users.
 
-It is the use case behind the actor `process_slice`, slice after slice under its lease, with checkpoints and durable
-writes, on the threads of this process; the feed is this process too. What is left out is only the message that says
-"look at slice 17".
+It runs the use case behind the actor `process_slice`, slice after slice under a lease, with checkpoints and durable
+writes, on the threads of this process; the feed is this process too. It leaves out only the message that tells a worker
+which slice to process.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from engine.stores.migrate import migrate_mongo, migrate_search
 HERE: Final = Path(__file__).resolve().parent
 NAME: Final = "bench"
 THREADS: Final = 2
-"""Slices worked on at once: while one waits for MongoDB or Redis, the other decides."""
+"""Slices processed at once: while one waits for MongoDB or Redis, the other decides."""
 
 SMALL_WORKSPACES: Final = 500
 SMALL: Final = "profile: small\nlane: fast\npass: 10m\n"
@@ -48,33 +48,33 @@ WORK: Final = ("enrolments", "runs", "slices", "campaigns", "campaign_revisions"
 
 
 def small_workspace(number: int) -> str:
-    """The workspace of the small campaign of that number."""
+    """Return the workspace of the small campaign of that number."""
     return f"small-{number % SMALL_WORKSPACES:03d}"
 
 
 class NoMessages:
-    """A messenger for one process that does all by itself, in order: nobody has to be told."""
+    """A messenger for one process that does everything itself, in order: it sends no messages."""
 
     def process(self, pieces: Sequence[tuple[str, str]]) -> None:
-        """Nobody listens."""
+        """Send nothing: `Engine.slices` processes the slices."""
 
     def deliver(self, pieces: Sequence[tuple[str, str]]) -> None:
-        """Nobody listens: the bench is about deciding."""
+        """Send nothing: this bench only decides."""
 
     def plan(self, run_id: str) -> None:
-        """Whoever runs the bench plans."""
+        """Send nothing: the bench plans the run."""
 
     def finish(self, run_id: str) -> None:
-        """Whoever runs the bench knows when it is done."""
+        """Send nothing: the bench decides the run."""
 
     def look(self) -> None:
-        """Whoever runs the bench looks."""
+        """Send nothing: the bench evaluates changed users."""
 
     def index(self, requests: Sequence[str], *, in_turn: bool = False) -> None:
-        """Users to be indexed: whoever wants that does it."""
+        """Send nothing: `Engine.indexed` indexes users."""
 
     def warm(self, workspace: str) -> None:
-        """Whoever runs the bench warms the cache."""
+        """Send nothing: the bench warms the cache."""
 
 
 class Engine:
@@ -113,7 +113,10 @@ class Engine:
         self.app.stores.times.advance(AS_OF, self.app.system.system_now())
 
     def clear(self) -> None:
-        """No campaign and nobody in one: new collections, for what is deleted stays in the way of reads for a while."""
+        """Drop all campaigns and enrolments.
+
+        New collections are faster, because deleted documents slow reads for a while.
+        """
         for name in WORK:
             self.database[name].drop()
         migrate_mongo(self.database)
@@ -132,13 +135,13 @@ class Engine:
         return self.app.steering.apply(load_campaign(path, self.app.catalogues, self.app.policies)).record
 
     def launch(self, record: CampaignRecord, path: AccessPath | None = None) -> str:
-        """Make a campaign live; the id of its launch run, which nobody has planned yet."""
+        """Make a campaign live; return the id of its launch run, which is not planned yet."""
         record = self.app.steering.launch(record, path=path)
         self.app.ticking.launch(record, self.app.clock.campaign_now())
         return next(run.id for run in self.app.stores.runs.undecided([record.uid]))
 
     def work(self, run_id: str) -> dict[str, int]:
-        """Plan a run, work on all its slices and decide it; its results."""
+        """Plan a run, process all its slices and decide it; return its results."""
         self.app.planning.run(run_id)
         self.slices(run_id)
         self.app.finishing.run(run_id)
@@ -146,7 +149,7 @@ class Engine:
         return dict(raw.get("results", {}))
 
     def slices(self, run_id: str) -> None:
-        """Work on all slices of a run that is planned."""
+        """Process all slices of a planned run."""
         left = deque(piece.id for piece in self.app.stores.slices.of_run(run_id))
         threads = [threading.Thread(target=self._slices, args=(left,)) for _ in range(self._threads)]
         for thread in threads:
@@ -163,7 +166,7 @@ class Engine:
             self.app.processing.run(piece)
 
     def indexed(self) -> None:
-        """Everybody is in Elasticsearch; what two tables need is done once."""
+        """Index all users into Elasticsearch, once for all tables that need it."""
         if self._indexed:
             return
         indexing = self.app.indexing
@@ -177,7 +180,10 @@ class Engine:
         self._indexed = True
 
     def found(self, entry: Entry, wanted: Candidates, path: AccessPath, size: int = 5_000) -> int:
-        """Find the candidates of the whole workspace by a path, and do nothing with them; how many there are."""
+        """Find the candidates of the whole workspace by an access path; return their number.
+
+        Nobody enters.
+        """
         piece = Slice("bench", None, WORKSPACE, entry.record.uid, SliceKind.CANDIDATES, wanted.as_of, "0", HIGHEST)
         hold = Hold(replace(piece, path=path), "", float("inf"), Counter())
         first, count = "0", 0
@@ -189,7 +195,7 @@ class Engine:
             first = step.then
 
     def memory(self, audience: str) -> tuple[float, float]:
-        """MiB of a worker process of its own before a pass over everybody by the cache, and at the most."""
+        """Return the MiB of a worker process before a pass over everybody by the cache, and at its peak."""
         self.clear()
         run = self.launch(self.campaign(NAME, audience), AccessPath.CACHE)
         with self.feed():
@@ -200,7 +206,7 @@ class Engine:
         return before, most
 
     def settled(self) -> None:
-        """Let the feed and the looks that go on elsewhere come to an end."""
+        """Wait until the feed and the evaluations of changed users have finished."""
         wanted = self.app.stores.feeds.now()
         while self.app.stores.feeds.position() < wanted or self.app.stores.looks.any(self.app.clock.campaign_now()):
             threading.Event().wait(0.01)
@@ -213,7 +219,7 @@ class Engine:
 
     @contextmanager
     def feed(self) -> Iterator[None]:
-        """The feed follows while the block runs."""
+        """Run the feed while the block runs."""
         stop = threading.Event()
 
         def follow() -> None:
@@ -236,13 +242,13 @@ class Engine:
         assert cache.warm_share(WORKSPACE) == 1.0 or cache.warm(WORKSPACE) > 0
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self.app.feeding.close()
         self.app.close()
 
 
 class OursWay(Way):
-    """A full pass as a side of the bench: a launch over every user, by one access path."""
+    """A full pass as a side of the bench: a launch to every user, by one access path."""
 
     def __init__(self, engine: Engine, audience: str, path: AccessPath) -> None:
         self.name = f"ours, {path.value}"
@@ -259,19 +265,19 @@ class OursWay(Way):
         return self._users
 
     def prepare(self) -> None:
-        """The campaign is launched, nobody has entered, and the feed follows."""
+        """Empty the enrolments, start the feed and launch the campaign."""
         self._engine.clear()
         self._beside.enter_context(self._engine.feed())
         self._run = self._engine.launch(self._engine.campaign(NAME, self._audience), self._path)
 
     def run(self) -> int:
-        """Plan the run and work on every slice of it; the number of users who have entered."""
+        """Plan the run and process every slice of it; return the number of users who entered."""
         return self._engine.work(self._run).get("entered", 0)
 
     def finish(self) -> None:
-        """The feed ends, which may wait for a change as long as a step does."""
+        """Stop the feed, which may wait for a change as long as one step."""
         self._beside.close()
 
     def entered(self) -> set[str]:
-        """Who has entered in the last pass, as MongoDB has it."""
+        """Return the users who entered in the last pass, as stored in MongoDB."""
         return {str(one["user"]) for one in self._engine.database["enrolments"].find({}, {"user": 1})}

@@ -21,7 +21,9 @@ from engine.predicate.parse import parse_predicate
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """The rounds of every way over one audience, the floor, and a worker's memory (MiB) before and at the most."""
+    """The rounds of every way over one audience, the floor, and a worker's memory (MiB) before a pass and at its peak.
+
+    """
 
     rounds: list[Rounds]
     floor: float
@@ -29,7 +31,7 @@ class Passes:
 
 
 def compare(engine: Engine, sample: Sequence[str], audience: str, rounds: int) -> Passes:
-    """All ways over one audience. Raises `AssertionError` where they do not find the same users of the sample."""
+    """Compare all ways over one audience. Raises `AssertionError` if they do not find the same users of the sample."""
     database = engine.database
     engine.warm()
     ours = OursWay(engine, AUDIENCES[audience], AccessPath.CACHE)
@@ -47,7 +49,7 @@ def compare(engine: Engine, sample: Sequence[str], audience: str, rounds: int) -
 
 
 def _floor(engine: Engine, audience: str) -> float:
-    """Users per second of the parts one after the other: reading and decoding every row, then the generated test."""
+    """Return users per second of the parts in sequence: reading and decoding every row, then the generated test."""
     catalogue = engine.app.book.catalogue(WORKSPACE)
     compiled = compile_predicate(parse_predicate(node(AUDIENCES[audience]), catalogue), catalogue)
     wanted = compiled.candidates(None, AS_OF)

@@ -1,4 +1,4 @@
-"""P8, P9: access paths side by side, and what the planner chooses against the best of them."""
+"""P8, P9: access paths side by side, and the planner's choice against the best of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INDEXED: Final = [("w", 1), ("g.orders_value", 1), ("_id", 1)]
 
 
 def predicates() -> list[str]:
-    """Thirty audiences over real fields, from next to nobody to nearly everybody."""
+    """Return thirty audiences over real fields, from next to nobody to nearly everybody."""
     found: list[dict[str, object]] = []
     found += [{"orders_value": {"gte": value}} for value in (10_000, 6_000, 4_000, 3_000, 2_000, 1_000, 300)]
     found += [{"orders_count": {"gte": count}} for count in (250, 180, 120, 80, 50, 20, 5)]
@@ -47,7 +47,7 @@ def predicates() -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One audience: who may enter, the seconds that finding them took on each path, and the planner's choice."""
+    """One audience: its candidates, the seconds that finding them took on each path, and the planner's choice."""
 
     audience: str
     matches: int
@@ -56,17 +56,20 @@ class Tried:
 
     @property
     def best(self) -> AccessPath:
-        """The path that was quickest."""
+        """The quickest path."""
         return min(self.seconds, key=lambda path: self.seconds[path])
 
     @property
     def regret(self) -> float:
-        """The chosen path's seconds over the best one's, less one."""
+        """The chosen path's seconds over the best one's, minus one."""
         return self.seconds[self.chosen] / self.seconds[self.best] - 1
 
 
 def find(engine: Engine, audience: str, path: AccessPath, number: int) -> tuple[float, int]:
-    """Seconds that a path takes to find all candidates (reading, judging, nobody enters), and how many there are."""
+    """Return the seconds that a path takes to find all candidates, and their number.
+
+    It reads and tests the users, but nobody enters.
+    """
     record = engine.campaign(f"p{number}-{path.value}", audience)
     entry = engine.app.book.of(record)
     wanted = entry.compiled.candidates(None, engine.app.clock.campaign_now())
@@ -76,7 +79,10 @@ def find(engine: Engine, audience: str, path: AccessPath, number: int) -> tuple[
 
 
 def planner(engine: Engine, rounds: int) -> list[Tried]:
-    """P9: every audience on every path that can serve it, medians; and the planner's choice by its rates so far."""
+    """Measure P9: the median of every audience on every path that can serve it, and the planner's choice.
+
+    The planner chooses by the rates measured so far.
+    """
     results: list[Tried] = []
     for number, audience in enumerate(predicates()):
         record = engine.campaign(f"p{number}", audience)
@@ -94,7 +100,7 @@ def planner(engine: Engine, rounds: int) -> list[Tried]:
 
 
 def learn(engine: Engine) -> None:
-    """Let the rates be measured as production measures them: by runs, on every path."""
+    """Let runs on every path measure the rates, as in production."""
     for audience in predicates()[::6]:
         for path in (AccessPath.SCAN, AccessPath.CACHE, AccessPath.ELASTIC, AccessPath.INDEX):
             engine.clear()
@@ -104,7 +110,10 @@ def learn(engine: Engine) -> None:
 
 
 def selective(engine: Engine, rounds: int) -> tuple[int, dict[AccessPath, float]]:
-    """P8: how many are found of a selective audience, and the seconds of that by path, medians after one to warm up."""
+    """Measure P8: the number of candidates of a selective audience, and the seconds to find them by path.
+
+    The seconds are medians after one warm-up.
+    """
     results: dict[AccessPath, list[float]] = {}
     counts: set[int] = set()
     for _ in range(rounds + 1):

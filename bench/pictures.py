@@ -1,4 +1,4 @@
-"""The plots of the README, drawn from what is measured here."""
+"""The plots of the README, drawn from measurements made here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from engine.domain.work import AccessPath
 
 FOLDER: Final = Path(__file__).resolve().parent.parent / "docs" / "plots"
 PASSES: Final = 4
-"""Passes without, then with the cache."""
+"""Passes without the cache, and again with it."""
 
 SAMPLE: Final = 1.0
 """Seconds between two readings of mongod's counters."""
@@ -32,11 +32,11 @@ SOME: Final = 100
 """Users and campaigns of the plots of workers, where they are not on the axis."""
 
 MINUTE: Final = 60.0
-"""A pass of each campaign a minute, as the profiles have it."""
+"""Seconds between two passes of a campaign in the plots, as in the profiles."""
 
 
 def draw(engine: Engine, users: int, enrolled: tuple[int, ...], rounds: int) -> str:
-    """Measure, draw, and say where the pictures are."""
+    """Measure, draw, and return a sentence on the pictures."""
     engine.warm()
     every, commands, examined = _switched(engine)
     chart(
@@ -81,9 +81,10 @@ def draw(engine: Engine, users: int, enrolled: tuple[int, ...], rounds: int) -> 
 
 
 def _switched(engine: Engine) -> tuple[float, list[tuple[float, float]], list[tuple[float, float]]]:
-    """Seconds between two passes; commands and documents examined a second, by range scans and then by cached scans.
+    """Measure MongoDB's load under range scans and then under cached scans.
 
-    The next pass begins when one by range scan takes its time; a cached one waits for that moment.
+    Returns the seconds between two passes, and commands and documents examined a second. Passes start at intervals of
+    the duration of one range scan; a cached pass waits for the next start.
     """
     points: tuple[list[tuple[float, float]], list[tuple[float, float]]] = ([], [])
     began = time.perf_counter()
@@ -118,7 +119,7 @@ def _launch(engine: Engine, path: AccessPath) -> None:
 
 
 def _rate(engine: Engine, path: AccessPath, users: int, rounds: int) -> float:
-    """Processor seconds a user of a pass, of this process and mongod together; the median, after one to warm up."""
+    """Return the median processor seconds a user of a pass, of this process and mongod together, after one warm-up."""
     costs: list[float] = []
     for _ in range(rounds + 1):
         before = _cpu(engine.database)

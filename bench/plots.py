@@ -1,4 +1,4 @@
-"""Charts as SVG, drawn from what was measured; no library is needed for a few lines on two axes."""
+"""Charts as SVG, drawn from measurements; a few lines on two axes need no library."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One axis: what it shows, and whether it is logarithmic."""
+    """One axis: its title, and whether it is logarithmic."""
 
     title: str
     logarithmic: bool = False
@@ -73,7 +73,7 @@ def chart(path: Path, title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> No
 
 
 class _Scale:
-    """From values to places on the page."""
+    """Maps values to positions on the page."""
 
     def __init__(self, axis: Axis, low: float, high: float, first: float, last: float) -> None:
         self._log = axis.logarithmic
@@ -81,7 +81,7 @@ class _Scale:
         self._first, self._last = first, last
 
     def at(self, value: float) -> float:
-        """Where a value lies."""
+        """Return the position of a value."""
         if self._log:
             share = (log10(max(value, 1e-12)) - log10(self._low)) / (log10(self._high) - log10(self._low))
         else:
@@ -89,7 +89,7 @@ class _Scale:
         return self._first + share * (self._last - self._first)
 
     def ticks(self) -> list[float]:
-        """Round values along the axis."""
+        """Return round values along the axis."""
         if self._log:
             found = [10.0**power for power in range(floor(log10(self._low)), floor(log10(self._high)) + 2)]
             return [value for value in found if self._low <= value <= self._high] or [self._low, self._high]

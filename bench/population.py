@@ -1,7 +1,7 @@
 """A population of any size, resampled from the grocer's 2,469 households with a seed.
 
-Each user is one real household as it stood at the end of `AS_OF` (its traits and the aggregates of its orders) under an
-id of its own, so that values have their real distribution and correlation. Documents are laid out as in the `users`
+Each user is one real household with its state at the end of `AS_OF` (its traits and the aggregates of its orders) under
+an id of its own, so values have their real distribution and correlation. Documents are laid out as in the `users`
 collection of `docs/architecture.md`, about 600 bytes each.
 """
 
@@ -27,7 +27,7 @@ SEED: Final = 20170701
 
 
 def households() -> list[Document]:
-    """What is known of each household at `AS_OF`: `a` traits, `g` aggregates, `e` event summaries."""
+    """Return the data of each household at `AS_OF`: `a` traits, `g` aggregates, `e` event summaries."""
     orders: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for event in data.events_before(date(2017, 7, 1) + timedelta(days=1)):
         if event["event"] == data.ORDER:
@@ -52,7 +52,10 @@ def _summary(orders: list[tuple[int, int]]) -> Document:
 
 
 def documents(count: int, seed: int = SEED) -> Iterator[Document]:
-    """`count` user documents `u-1` to `u-count`, each a household drawn with `seed`; one in fifty has unsubscribed."""
+    """Yield `count` user documents `u-1` to `u-count`, each a household drawn with `seed`.
+
+    One in fifty has unsubscribed.
+    """
     real = households()
     draw = random.Random(seed)
     for number in range(1, count + 1):

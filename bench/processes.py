@@ -1,4 +1,4 @@
-"""What the processes of an installation have used, by kind: processor seconds and memory, as the kernel counts them."""
+"""Resource usage of an installation's processes, by kind: processor seconds and memory, as the kernel counts them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 import psutil
 
 WORKERS: Final = ("deliver", "slow", "fast", "suspect", "clock", "feed", "ship")
-"""Our own processes, as the Procfile calls them."""
+"""Our own processes, by their names in the Procfile."""
 _STORES: Final = {"mongod": "mongod", "valkey-server": "Valkey", "java": "java", "postgres": "postgres"}
 
 
@@ -30,13 +30,13 @@ class Usage:
         return sum(self.cpu.values())
 
     def since(self, before: Usage) -> dict[str, float]:
-        """Processor seconds by kind since `before`, the largest first."""
+        """Return processor seconds by kind since `before`, the largest first."""
         spent = {kind: seconds - before.cpu.get(kind, 0.0) for kind, seconds in self.cpu.items()}
         return dict(sorted(spent.items(), key=lambda one: -one[1]))
 
 
 def kind_of(command: Sequence[str]) -> str:
-    """What a command line is called in the table: `deliver`, `clock`, `mongod`, `java`, ..."""
+    """Return the name of a command line in the table: `deliver`, `clock`, `mongod`, `java`, ..."""
     if not command:
         return "gone"
     program = Path(command[0]).name.partition(":")[0]
@@ -53,7 +53,7 @@ def kind_of(command: Sequence[str]) -> str:
 
 
 def used_by(processes: Iterable[psutil.Process]) -> Usage:
-    """What `processes` have used so far; those that are gone are left out."""
+    """Return the usage of `processes` so far; skip those that are gone."""
     usage = Usage()
     for process in processes:
         with suppress(psutil.Error, OSError):
@@ -66,19 +66,19 @@ def used_by(processes: Iterable[psutil.Process]) -> Usage:
 
 
 def family(pid: int) -> list[psutil.Process]:
-    """A process and everything that it has started and that runs."""
+    """Return a process and all its running descendants."""
     own = psutil.Process(pid)
     return [own, *own.children(recursive=True)]
 
 
 def per_mail(spent: Mapping[str, float], mails: int) -> dict[str, float]:
-    """Microseconds a mail by kind, those below half a microsecond left out."""
+    """Return microseconds a mail by kind, without those below half a microsecond."""
     each = {kind: seconds / max(1, mails) * 1e6 for kind, seconds in spent.items()}
     return {kind: cost for kind, cost in each.items() if cost >= 0.5}
 
 
 def _peak(pid: int) -> float:
-    """MiB of a process at its largest, since it began."""
+    """Return the peak MiB of a process since it began."""
     for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024

@@ -1,4 +1,4 @@
-"""The tables of the benches, and their place in `docs/benchmarks.md`."""
+"""Formats the tables of the benches, and puts them into `docs/benchmarks.md`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEAD: Final = (
 
 
 def table(results: Sequence[Rounds]) -> str:
-    """The results as a Markdown table; ratios are to the first way."""
+    """Return the results as a Markdown table; ratios are to the first way."""
     rows = [HEAD]
     for one in results:
         slowest, fastest = one.spread()
@@ -39,7 +39,7 @@ def publish(mark: str, text: str, *, print_only: bool = False) -> None:
 
 
 def put(text: str, mark: str, new: str) -> str:
-    """`text` with what stands between `<!-- mark -->` and `<!-- /mark -->` replaced. Raises `ValueError` without."""
+    """Replace the text between `<!-- mark -->` and `<!-- /mark -->`. Raises `ValueError` if a mark is missing."""
     before, opening, rest = text.partition(f"<!-- {mark} -->")
     _, closing, after = rest.partition(f"<!-- /{mark} -->")
     if not opening or not closing:

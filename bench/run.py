@@ -1,6 +1,6 @@
-"""`python -m bench.run`: the tables of a pass and of everything around it, into `docs/benchmarks.md`.
+"""`python -m bench.run`: measure a pass and everything around it, into `docs/benchmarks.md`.
 
-One run, one population, services of its own; the ways of a table take turns. `--only` picks tables by name.
+One run has one population and services of its own; the ways of a table take turns. `--only` picks tables by name.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TABLES: Final = ("passes", "search", "paths", "enrolled", "changes", "small", "p
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """Where the bench runs: the database with the population, and the settings that lead an `App` to it."""
+    """The environment of the bench: the database with the population, and the settings with which an `App` uses it."""
 
     database: Documents
     addresses: dict[str, str]
@@ -46,7 +46,7 @@ class Ground:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How large everything is."""
+    """The sizes of the tables."""
 
     users: int
     sample: int
@@ -57,7 +57,7 @@ class Sizes:
 
 
 def fill(database: Documents, users: int) -> None:
-    """Put the population into `users`."""
+    """Insert the population into `users`."""
     population = documents(users)
     while batch := list(islice(population, _BATCH)):
         database["users"].insert_many(batch, ordered=False)
@@ -65,7 +65,7 @@ def fill(database: Documents, users: int) -> None:
 
 @contextmanager
 def ground(users: int, wanted: Sequence[ServiceName] = ("mongo", "broker")) -> Iterator[Ground]:
-    """Services of our own for the run, with the population in a database of its own."""
+    """Start services for this run only, with the population in a database of its own."""
     end_on_term()
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as name:
         folder = Path(name)
@@ -79,14 +79,14 @@ def ground(users: int, wanted: Sequence[ServiceName] = ("mongo", "broker")) -> I
             with MongoClient[dict[str, Any]](urls.mongo_url) as client:
                 fill(client[DATABASE], users)
                 gc.collect()
-                gc.freeze()  # the population was made in this process: a worker's collector does not walk over it
+                gc.freeze()  # the population was made in this process: a worker's collector would not walk over it
                 yield Ground(client[DATABASE], addresses, folder)
         finally:
             services.stop(discard=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the bench; 0 when it is done."""
+    """Run the bench; return 0 when it is done."""
     parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__)
     parser.add_argument("--users", type=int, default=200_000, help="the population (default 200,000)")
     parser.add_argument("--sample", type=int, default=20_000, help="users of a naive pass (default 20,000)")

@@ -1,7 +1,8 @@
-"""`python -m bench.send`: mails per processor second and mails a second to a late provider, into `docs/benchmarks.md`.
+"""`python -m bench.send`: measure mails per processor second and mails a second to a late provider.
 
-P6 launches a campaign to everybody and counts the processor time of the worker, mongod and Valkey until every mail is
-settled; P6b takes the wall time of the delivering alone, to a sink that answers each command 10 ms late.
+The tables go into `docs/benchmarks.md`. P6 launches a campaign to everybody and counts the processor time of the
+worker, mongod and Valkey until every mail is settled. P6b measures the wall-clock time of delivery alone, to a sink
+that answers each command 10 ms late.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ FLOORS: Final = {
 
 
 def processor(place: Ground, rounds: int) -> list[tuple[str, int, list[tuple[Phase, Phase, Phase]]]]:
-    """P6: for each way its mails a round, and what entering, delivering and ending cost."""
+    """Measure P6: for each way its mails a round, and the cost of entering, delivering and ending."""
     meter = _meter(place)
     results: list[tuple[str, int, list[tuple[Phase, Phase, Phase]]]] = []
     for name, setup in WAYS.items():
@@ -85,7 +86,7 @@ def _round(launch: Launch, meter: Meter) -> tuple[Phase, Phase, Phase]:
 
 
 def late(place: Ground, rounds: int) -> list[tuple[str, list[float], list[float]]]:
-    """P6b: for each way its mails a second and processor microseconds a mail, of the delivering."""
+    """Measure P6b: for each way the mails a second and processor microseconds a mail of delivery."""
     meter = _meter(place)
     results: list[tuple[str, list[float], list[float]]] = []
     for name, setup in LATE.items():
@@ -106,7 +107,10 @@ def late(place: Ground, rounds: int) -> list[tuple[str, list[float], list[float]
 
 
 def parts(place: Ground) -> dict[str, float]:
-    """Processor microseconds a mail that the sending thread spends in each part, in a round after one to warm up."""
+    """Return the processor microseconds a mail that the sending thread spends in each part.
+
+    The measured round follows one warm-up.
+    """
     spent: defaultdict[str, float] = defaultdict(float)
     with sink() as server:
         launch = Launch(place.addresses, place.folder, WAYS["window 1000, 4 connections"], server.port)
@@ -125,7 +129,7 @@ def parts(place: Ground) -> dict[str, float]:
 
 @contextmanager
 def _clocked(launch: Launch, spent: defaultdict[str, float]) -> Iterator[None]:
-    """Put a clock around the parts of the deliver step for as long as the block runs."""
+    """Measure the time of the parts of the deliver step while the block runs."""
     stores = launch.app.stores
     with ExitStack() as clocks:
         for owner, method, name in (
@@ -153,7 +157,7 @@ def _timed(function: Callable[..., Any], name: str, spent: defaultdict[str, floa
 
 
 def processor_table(results: Sequence[tuple[str, int, list[tuple[Phase, Phase, Phase]]]]) -> str:
-    """P6 as a Markdown table."""
+    """Return P6 as a Markdown table."""
     rows = [
         HEAD,
         "|---|--:|--:|--:|--:|--:|--:|--:|",
@@ -178,7 +182,7 @@ def processor_table(results: Sequence[tuple[str, int, list[tuple[Phase, Phase, P
 
 
 def late_table(results: Sequence[tuple[str, list[float], list[float]]]) -> str:
-    """P6b as a Markdown table."""
+    """Return P6b as a Markdown table."""
     rows = [
         "| way | mails/s, median (least to most) | processor time a mail |",
         "|---|--:|--:|",
@@ -192,7 +196,7 @@ def late_table(results: Sequence[tuple[str, list[float], list[float]]]) -> str:
 
 
 def parts_table(spent: dict[str, float]) -> str:
-    """Where the sending thread's time goes, with the floor of each part."""
+    """Return the sending thread's time by part, with the floor of each part."""
     own = {**spent, "tell": spent["tell"] - spent["settle and mark"]}
     rows = ["| part | the worker's processor time a mail | floor | what stands between |", "|---|--:|--:|---|"]
     rows += [f"| {name} | {own[name]:.1f} µs | {floor} | {why} |" for name, (floor, why) in FLOORS.items()]
@@ -201,7 +205,7 @@ def parts_table(spent: dict[str, float]) -> str:
 
 
 def marks_table(measured: Sequence[marks.Marks]) -> str:
-    """What a mark per window would save."""
+    """Return the savings of a mark per window."""
 
     def each(name: str) -> float:
         return statistics.median(float(getattr(one, name)) for one in measured)
@@ -223,7 +227,7 @@ def _meter(place: Ground) -> Meter:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the bench; 0 when it is done."""
+    """Run the bench; return 0 when it is done."""
     parser = argparse.ArgumentParser(prog="python -m bench.send", description=__doc__)
     parser.add_argument("--users", type=int, default=20_000, help="users, of whom 98 %% get a mail (default 20,000)")
     parser.add_argument("--rounds", type=int, default=5, help="measured launches of each way (default 5)")

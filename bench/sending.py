@@ -1,8 +1,8 @@
 """One launch of a campaign to everybody, through the whole send path: entered, chosen, marked, sent and settled.
 
-The use cases behind the actors `process_slice` and `deliver_slice` run in this process, as many delivering slices at a
-time as there are threads, under their leases, with checkpoints, durable writes and log lines. What is left out is only
-the queue message that says "look at slice 17".
+The use cases behind the actors `process_slice` and `deliver_slice` run in this process, one delivering slice per thread
+at a time, under their leases, with checkpoints, durable writes and log lines. The bench leaves out only the queue
+message that tells a worker which slice to process.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SUBJECT: Final = "{{ user.first_name }}, this week at the grocer's"
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """How a launch is sent: threads of the worker, deliveries marked at once, connections a thread keeps."""
+    """Settings of a launch: threads of the worker, deliveries marked at once, connections that a thread keeps."""
 
     threads: int
     window: int
@@ -49,29 +49,29 @@ class Setup:
 
 
 class Collected:
-    """A messenger that collects the slices it is to ring: `Launch` works on them itself."""
+    """A messenger that collects the slices it should enqueue: `Launch` processes them itself."""
 
     def __init__(self) -> None:
         self.processing: list[str] = []
         self.delivering: list[str] = []
 
     def process(self, pieces: Sequence[tuple[str, str]]) -> None:
-        """Slices to decide."""
+        """Collect slices to decide."""
         self.processing += [slice_id for slice_id, _ in pieces]
 
     def deliver(self, pieces: Sequence[tuple[str, str]]) -> None:
-        """Slices to send."""
+        """Collect slices to send."""
         self.delivering += [slice_id for slice_id, _ in pieces]
 
     def plan(self, run_id: str) -> None:
-        """`Launch.enter` plans."""
+        """Send nothing: `Launch.enter` plans."""
 
     def finish(self, run_id: str) -> None:
-        """`Launch.enter` knows when it is done."""
+        """Send nothing: `Launch.enter` decides the run."""
 
 
 class Launch:
-    """One launch after another over every user of the workspace `bench`."""
+    """One launch after another to every user of the workspace `bench`."""
 
     def __init__(self, addresses: Mapping[str, str], folder: Path, setup: Setup, port: int) -> None:
         """`addresses` are dotted settings of the services and the database; `port` is the sink's."""
@@ -105,9 +105,9 @@ class Launch:
         self._pool = ThreadPoolExecutor(setup.threads)
 
     def prepare(self) -> None:
-        """The campaign is launched and nobody has entered; not measured."""
+        """Empty the collections and launch the campaign; not measured."""
         for name in ("enrolments", "runs", "slices", "campaigns", "campaign_revisions"):
-            self.app.stores.database[name].drop()  # what is only deleted stays in the way for a while
+            self.app.stores.database[name].drop()  # documents that are only deleted slow reads down for a while
         migrate_mongo(self.app.stores.database)
         record = self.app.steering.launch(self.app.steering.apply(self._campaign).record)
         self.app.ticking.launch(record, AS_OF)
@@ -124,14 +124,14 @@ class Launch:
         assert found.state is RunState.DECIDED
 
     def deliver(self) -> None:
-        """One round of delivering slices over everybody, as the clock makes it, worked on by the threads."""
+        """Process one round of delivering slices for everybody, as the clock makes it, with the threads."""
         self._messages.delivering.clear()
         while not self._messages.delivering:
             self.app.ticking.run()
         list(self._pool.map(self.app.delivering.run, self._messages.delivering))
 
     def end(self) -> None:
-        """The looks after the settling, in which every stay ends."""
+        """Run the evaluations after the settling, in which every enrolment ends."""
         self._messages.processing.clear()
         self.app.ticking.run()
         for run in self.app.stores.runs.undecided():
@@ -141,21 +141,24 @@ class Launch:
             self.app.finishing.run(run.id)
 
     def ends(self) -> dict[str, int]:
-        """How many deliveries have settled, by their end, as MongoDB has them."""
+        """Return how many deliveries have settled, by their end state, as stored in MongoDB."""
         found = self.app.stores.database["enrolments"].aggregate(
             [{"$unwind": "$settled"}, {"$group": {"_id": "$settled.state", "n": {"$sum": 1}}}]
         )
         return {str(one["_id"]): int(one["n"]) for one in found}
 
     def close(self) -> None:
-        """Let go of threads and connections."""
+        """Close threads and connections."""
         self._pool.shutdown()
         self._logs.close()
         self.app.close()
 
 
 def campaign() -> str:
-    """The campaign file: everybody who has not unsubscribed gets one HTML mail with a name in subject and body."""
+    """Return the campaign file.
+
+    Everybody who has not unsubscribed gets one HTML mail with a name in subject and body.
+    """
     message = {"name": "hello", "channel": "email", "subject": SUBJECT, "body": BODY}
     return yaml.safe_dump(
         {
@@ -170,7 +173,7 @@ def campaign() -> str:
 
 
 def write_policies(folder: Path, setup: Setup) -> None:
-    """The repository's lanes, and one profile with as many delivering slices as there are threads."""
+    """Write the repository's lanes, and one profile with as many delivering slices as there are threads."""
     (folder / "profiles").mkdir(parents=True, exist_ok=True)
     lanes = (HERE.parent / "policies" / "lanes.yaml").read_text(encoding="utf-8")
     (folder / "lanes.yaml").write_text(lanes.partition("\n")[2], encoding="utf-8")
@@ -181,7 +184,7 @@ def write_policies(folder: Path, setup: Setup) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """What one phase of a launch cost: seconds of wall time, processor seconds per kind of process."""
+    """Cost of one phase of a launch: wall-clock seconds, processor seconds per kind of process."""
 
     seconds: float
     worker: float
@@ -190,7 +193,7 @@ class Phase:
 
     @property
     def cpu(self) -> float:
-        """Processor seconds of everything of ours."""
+        """Processor seconds of all our processes."""
         return self.worker + self.mongod + self.valkey
 
 
@@ -202,7 +205,7 @@ class Meter:
 
     @contextmanager
     def phase(self, into: list[Phase]) -> Iterator[None]:
-        """Measure the block and append it to `into`."""
+        """Measure the block and append the result to `into`."""
         before, began = self._read(), time.perf_counter()
         yield
         seconds = time.perf_counter() - began

@@ -1,10 +1,10 @@
-"""`python -m bench.sink`: a cheap SMTP server on loopback that takes every mail and keeps none.
+"""`python -m bench.sink`: run a cheap SMTP server on loopback that takes every mail and keeps none.
 
-It speaks EHLO, PIPELINING and 8BITMIME, and as little else as it can: its processor time is nobody's measure. It can
-answer late, answer some mails much later, and let some connections hang, as a provider far away does. It prints its
-port. A line `stats` on its standard input is answered by a line of JSON with what it has counted so far, a line
-`missing FILE` by one that compares the recipients with the addresses of a file. When its standard input ends it
-prints what it has counted and ends itself.
+It speaks EHLO, PIPELINING and 8BITMIME, and as little else as possible: the benches do not count its processor time.
+Like a distant provider it can answer late, answer some mails much later, and let some connections hang. It prints its
+port. It answers a line `stats` on its standard input with a line of JSON that holds its counts so far, and a line
+`missing FILE` with one that compares the recipients with the addresses of a file. When its standard input ends, it
+prints its counts and exits.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _READ: Final = 1 << 17
 
 @dataclass(frozen=True, slots=True)
 class Manners:
-    """How the sink answers; all times in seconds.
+    """Delays of the sink's answers; all times in seconds.
 
-    Each answer is `late`; the one to each `slow_each`-th mail is `slow_by` late instead; each `hang_each`-th connection
-    says nothing before `hang_for` have passed. 0 for none.
+    Each answer is `late`; the answer to each `slow_each`-th mail is `slow_by` late instead; each `hang_each`-th
+    connection sends nothing before `hang_for` have passed. 0 disables a delay.
     """
 
     late: float = 0.0
@@ -54,7 +54,7 @@ class Manners:
 
 @dataclass(slots=True)
 class Group:
-    """The mails to one domain: how many, and when the first and the last came (seconds since the epoch)."""
+    """The mails to one domain: their number, and the times of the first and the last (seconds since the epoch)."""
 
     mails: int = 0
     first: float = 0.0
@@ -63,7 +63,7 @@ class Group:
 
 @dataclass(slots=True)
 class Taken:
-    """What the sink took: mails, bytes of their bodies, connections, how often each recipient, and when."""
+    """Counts of the sink: mails, bytes of their bodies, connections, mails per recipient, and times."""
 
     mails: int = 0
     size: int = 0
@@ -76,7 +76,7 @@ class Taken:
     latest: bytes = b""
 
     def take(self, recipients: Sequence[bytes], size: int, now: float) -> None:
-        """One mail, whole, at `now`; `recipients` as `RCPT TO:<name@domain>` names them."""
+        """Count one whole mail at `now`; `recipients` as `RCPT TO:<name@domain>` names them."""
         self.mails += 1
         self.size += size
         if self.last and now - self.last > self.longest:
@@ -93,10 +93,10 @@ class Taken:
             self.latest = address
 
     def told(self) -> dict[str, Any]:
-        """As JSON takes it.
+        """Return the counts as values for JSON.
 
-        `repeated` counts recipients beyond the first time; `longest` is seconds without a mail, `longest_ended` when
-        they were over (since the epoch), to look for in the logs.
+        `repeated` counts mails to a recipient beyond the first. `longest` is the longest time without a mail in
+        seconds, and `longest_ended` its end (seconds since the epoch), to look for in the logs.
         """
         named = sum(group.mails for group in self.groups.values())
         return {
@@ -115,13 +115,13 @@ class Taken:
         }
 
     def compared(self, expected: Path) -> dict[str, int]:
-        """`missing` and `unexpected` recipients against a file with an address in each line."""
+        """Return the number of `missing` and `unexpected` recipients against a file with an address in each line."""
         wanted = set(expected.read_bytes().split())
         return {"missing": len(wanted - self.recipients.keys()), "unexpected": len(self.recipients.keys() - wanted)}
 
 
 class Session:
-    """One connection: what it has read and not understood yet, and the answers that wait for their time."""
+    """One connection: its unparsed input, and the answers that wait for their time."""
 
     __slots__ = ("body", "closing", "connection", "due", "left", "recipients")
 
@@ -138,7 +138,7 @@ class Server:
     """The listener and its connections, in one loop over epoll."""
 
     def __init__(self, manners: Manners, listener: socket.socket, orders: int) -> None:
-        """`orders` is the file descriptor that says when to tell and when to end."""
+        """`orders` is the file descriptor of the orders to report; its end ends the server."""
         self._manners, self._listener, self._orders = manners, listener, orders
         self.taken = Taken()
         self._poll = select.epoll()
@@ -168,7 +168,7 @@ class Server:
         return max(0.0, self._clock[0][0] - time.monotonic()) if self._clock else None
 
     def _ordered(self) -> bool:
-        """Answer the orders that have come; False where there will be none."""
+        """Answer the orders that have come; return False at the end of input."""
         read = os.read(self._orders, 4096)
         *lines, self._asked = (self._asked + read).split(b"\n")
         for line in lines:
@@ -202,7 +202,7 @@ class Server:
             self._close(source, session)
 
     def _understand(self, session: Session, left: bytes) -> None:
-        """Take commands and bodies, whole ones; answer them together."""
+        """Handle whole commands and bodies; answer them together."""
         answers: list[bytes] = []
         late = self._manners.late
         while left:
@@ -224,7 +224,7 @@ class Server:
             self._answer(session, b"".join(answers), late)
 
     def _take(self, session: Session, size: int) -> float:
-        """Count a mail; gives the seconds by which its answer is late."""
+        """Count a mail; return the delay of its answer in seconds."""
         session.body = False
         self.taken.take(session.recipients, size, time.time())
         session.recipients = []
@@ -247,7 +247,7 @@ class Server:
         return _ANSWERS.get(verb, b"500 what\r\n")
 
     def _answer(self, session: Session, answer: bytes, late: float) -> None:
-        """Say it after `late` seconds, and never before what is to be said earlier."""
+        """Send an answer after `late` seconds, but never before an earlier answer."""
         if not late and not session.due:
             self._say(session, answer)
             return

@@ -1,4 +1,4 @@
-"""The sink (`bench.sink`) in a process of its own, and the questions that it answers meanwhile."""
+"""Runs the sink (`bench.sink`) in a separate process, and queries it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Sink:
 
     @property
     def pid(self) -> int:
-        """The process, for whoever measures it."""
+        """The sink's process id, to measure it."""
         return self._process.pid
 
     def now(self) -> dict[str, Any]:
-        """What it has taken so far (`bench.sink.Taken.told`)."""
+        """Return its counts so far (`bench.sink.Taken.told`)."""
         return self._ask("stats")
 
     def compared(self, expected: Path) -> dict[str, int]:
-        """How many recipients are `missing` and `unexpected`, by a file with an address in each line."""
+        """Return the number of `missing` and `unexpected` recipients against a file with an address in each line."""
         return self._ask(f"missing {expected}")
 
     def _ask(self, order: str) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class Sink:
         return answer
 
     def taken(self) -> dict[str, Any]:
-        """End it; gives what it took."""
+        """End the sink; return its counts."""
         told, _ = self._process.communicate(timeout=10)
         counted: dict[str, Any] = json.loads(told)
         return counted
@@ -49,7 +49,7 @@ class Sink:
 
 @contextmanager
 def sink(late: float = 0.0, *more: str, stepwise: bool = False) -> Iterator[Sink]:
-    """A sink for as long as the block runs; `late` is in milliseconds, `more` are flags of `bench.sink`."""
+    """Run a sink during the block; `late` is in milliseconds, `more` are flags of `bench.sink`."""
     command = [sys.executable, "-m", "bench.sink", "--late", str(late), *more, *(["--stepwise"] if stepwise else [])]
     process = subprocess.Popen(command, cwd=HERE.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

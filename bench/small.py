@@ -1,4 +1,4 @@
-"""P16: what thousands of small live campaigns cost while nothing is due."""
+"""P16: the cost of thousands of small live campaigns while nothing is due."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from engine.pipeline.roster import QUIET
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """What so many campaigns cost in so many seconds: shares of a core, and the MongoDB commands a second."""
+    """Cost of `campaigns` campaigns over `seconds` seconds: shares of a core, and MongoDB commands a second."""
 
     campaigns: int
     seconds: float
@@ -29,10 +29,10 @@ class Idle:
 
 
 def idle(engine: Engine, campaigns: int, seconds: int) -> tuple[Idle, Idle]:
-    """Clock and feed of an installation in which nothing is due, without campaigns and with them.
+    """Measure clock and feed of an installation in which nothing is due, without campaigns and with them.
 
-    mongod's own processor time is counted too. Each campaign passes every 10 minutes of campaign time, which moves with
-    the system's here; they are spread evenly over the ten minutes, and over workspaces of their own.
+    mongod's own processor time is counted too. Each campaign passes every 10 minutes of campaign time, which follows
+    system time here; passes are spread evenly over the ten minutes, and campaigns over workspaces of their own.
     """
     engine.clear()
     engine.database["settings"].delete_one({"_id": "campaign_time"})
@@ -47,12 +47,12 @@ def idle(engine: Engine, campaigns: int, seconds: int) -> tuple[Idle, Idle]:
         engine.app.stores.campaigns.move(record, CampaignState.LIVE, launched_at=at, pass_as_of=at, reconciled_at=now)
     full = _measured(engine, campaigns, seconds)
     engine.clear()
-    engine.app.stores.times.advance(AS_OF, engine.app.system.system_now())  # the other tables' time
+    engine.app.stores.times.advance(AS_OF, engine.app.system.system_now())  # restore the time of the other tables
     return bare, full
 
 
 def _measured(engine: Engine, campaigns: int, seconds: int) -> Idle:
-    """Ticks and feed as they are when nobody rings, once those that follow a launch are over."""
+    """Measure ticks and feed without wake-ups, after the ticks that follow a launch."""
     engine.caught_up()
     _tick(engine, QUIET)
     server, own = psutil.Process(int(engine.database.command("serverStatus")["pid"])), psutil.Process()
@@ -73,7 +73,7 @@ def _measured(engine: Engine, campaigns: int, seconds: int) -> Idle:
 
 
 def _tick(engine: Engine, seconds: float) -> float:
-    """A tick each second, for so long; gives how long it was."""
+    """Run a tick each second for `seconds`; return the actual duration."""
     began = time.perf_counter()
     while time.perf_counter() - began < seconds:
         tick = time.perf_counter()

@@ -22,7 +22,7 @@ FLOOR_TEST: float = 6_000_000
 
 
 def passes(told: Mapping[str, Passes], rounds: int) -> str:
-    """P1, P1b, P1c, P2, P11."""
+    """Return the tables of P1, P1b, P1c, P2 and P11."""
     parts = [f"Medians of {rounds} rounds, in turns."]
     for name, one in told.items():
         parts.append(f"### Audience: {name} of the users match\n\n{table(one.rounds)}")
@@ -62,7 +62,7 @@ def _memory(told: Mapping[str, Passes]) -> str:
 
 
 def search(found: int, selective: Mapping[AccessPath, float]) -> str:
-    """P8: how many users were found, and the seconds of each path."""
+    """Return the table of P8: the number of users found, and the seconds of each path."""
     elastic = selective[AccessPath.ELASTIC]
     rows = [
         f"| {path.value} | {seconds * 1000:,.0f} ms | {seconds / elastic:.1f} |" for path, seconds in selective.items()
@@ -76,7 +76,7 @@ def search(found: int, selective: Mapping[AccessPath, float]) -> str:
 
 
 def paths(tried: Sequence[Tried], rounds: int) -> str:
-    """P9."""
+    """Return the table of P9."""
     chosen = sum(one.seconds[one.chosen] for one in tried)
     best = sum(one.seconds[one.best] for one in tried)
     worst = max(tried, key=lambda one: one.regret)
@@ -98,7 +98,7 @@ _SHOWN = (AccessPath.SCAN, AccessPath.INDEX, AccessPath.ELASTIC, AccessPath.CACH
 
 
 def enrolled(nobody: Sequence[Enrolled], some: Sequence[Enrolled]) -> str:
-    """P3, P7."""
+    """Return the tables of P3 and P7."""
     head = "| enrolled | time | processor time | MongoDB commands | documents examined |\n|--:|--:|--:|--:|--:|\n"
 
     def rows(told: Sequence[Enrolled]) -> str:
@@ -119,7 +119,7 @@ def enrolled(nobody: Sequence[Enrolled], some: Sequence[Enrolled]) -> str:
 
 
 def changes(arrivals: Lags, many: Lags, campaigns: int, named: int) -> str:
-    """P10, P18."""
+    """Return the table of P10 and P18."""
     return (
         "| | changes | median | p99 | missed | goal |\n|---|--:|--:|--:|--:|--:|\n"
         f"| P10: from a change to its delivery chosen, while passes over everybody go on | {arrivals.changes:,} "
@@ -130,7 +130,7 @@ def changes(arrivals: Lags, many: Lags, campaigns: int, named: int) -> str:
 
 
 def small(bare: Idle, full: Idle) -> str:
-    """P16."""
+    """Return the table of P16."""
     rows = "\n".join(_idle_row(one) for one in (bare, full))
     return (
         f"**P16**, live campaigns in {SMALL_WORKSPACES} workspaces for {full.seconds:.0f} s, nothing due, `pass: 10m`; "
@@ -146,5 +146,5 @@ def _idle_row(one: Idle) -> str:
 
 
 def _in_a_line(audience: str) -> str:
-    """YAML as a cell of a table takes it."""
+    """Return YAML as one line for a table cell."""
     return yaml.safe_dump(yaml.safe_load(audience), default_flow_style=True, width=10_000).strip()

@@ -1,6 +1,6 @@
-"""`python -m bench.worker FOLDER RUN ADDRESSES`: one worker process works on one run, and tells its memory.
+"""`python -m bench.worker FOLDER RUN ADDRESSES`: process one run in a worker process, and print its memory.
 
-Prints the resident MiB once it is ready, and the most that it ever had (`VmHWM`).
+It prints the resident MiB once it is ready, and its peak (`VmHWM`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from bench.ours import Engine
 
 
 def main(folder: str, run: str, addresses: str) -> int:
-    """Work on a run that is planned already."""
+    """Process a run that is planned already."""
     engine = Engine(json.loads(addresses), Path(folder))
     before = psutil.Process().memory_info().rss / 2**20
     engine.slices(run)
-    status = Path("/proc/self/status").read_text(encoding="utf-8")  # ru_maxrss would tell of our parent too
+    status = Path("/proc/self/status").read_text(encoding="utf-8")  # ru_maxrss would include our parent
     most = int(status.partition("VmHWM:")[2].split()[0]) / 2**10
     engine.close()
     print(json.dumps([before, most]))

@@ -1,1 +1,1 @@
-"""Systems that do the same, driven with the same users, text and sink, in turns with ours."""
+"""Other systems for the same task, driven with the same users, text and sink, in turns with ours."""

@@ -1,8 +1,8 @@
-"""listmonk as a peer: the same users and the same text to our sink, by its API.
+"""listmonk as a peer: sends the same text to the same users through our sink, by its API.
 
-A listmonk that runs (nothing is installed here) is told by the environment: `BENCH_LISTMONK_URL`, e.g.
-`http://127.0.0.1:9000`, `BENCH_LISTMONK_USER` and `BENCH_LISTMONK_TOKEN` of an API user who may do everything. The
-bench writes its SMTP server, concurrency, batch and rate, and makes a list and a campaign: give it one of its own.
+The bench installs no listmonk; the environment names a running one: `BENCH_LISTMONK_URL`, e.g. `http://127.0.0.1:9000`,
+and `BENCH_LISTMONK_USER` and `BENCH_LISTMONK_TOKEN` of an API user with all rights. The bench overwrites its SMTP
+server, concurrency, batch and rate, and creates a list and a campaign: give the bench a listmonk of its own.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ CONNECTIONS: Final = 50
 BATCH: Final = 10_000
 """Connections and workers, and subscribers fetched at once: the best of many settings on 2 cores."""
 _UNBOUNDED: Final = 100_000
-"""Mails a second of each worker that it may send: more than it can."""
+"""Mails a second that each worker may send: more than it can."""
 _ANSWER: Final = 300.0
 _RESTART: Final = 60.0
-"""Seconds for one answer, and for coming back after its settings have changed."""
+"""Seconds for one answer, and for the restart after its settings have changed."""
 _QUIET: Final = 0.4
 """Processor seconds in two seconds below which it counts as quiet."""
 _PLACES: Final = {
@@ -51,7 +51,7 @@ class PeerFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One campaign of listmonk: seconds to the first and last mail, counts, processor seconds by kind if it is here."""
+    """One campaign of listmonk: seconds to the first and last mail, counts, and local processor seconds by kind."""
 
     users: int
     first: float
@@ -68,12 +68,12 @@ class Sent:
 
     @property
     def cost(self) -> float | None:
-        """Processor microseconds a mail of listmonk and PostgreSQL; None where they run elsewhere."""
+        """Processor microseconds a mail of listmonk and PostgreSQL; None if they run on another machine."""
         return sum(self.spent.values()) / self.users * 1e6 if self.spent else None
 
 
 def in_its_words(text: str) -> str:
-    """A template of ours as listmonk writes it. Raises `ValueError` for a place that it has no word for."""
+    """Translate one of our templates into listmonk's syntax. Raises `ValueError` for an unknown placeholder."""
     for ours, theirs in _PLACES.items():
         text = text.replace(ours, theirs)
     if "{{ user." in text:
@@ -82,7 +82,7 @@ def in_its_words(text: str) -> str:
 
 
 def subscribers(rows: Iterable[tuple[str, str, str, str, str, int, str, str]]) -> bytes:
-    """Our users as the CSV file that listmonk imports: address, name, the other attributes as JSON."""
+    """Return our users as the CSV file that listmonk imports: address, name, the other attributes as JSON."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(("email", "name", "attributes"))
@@ -93,7 +93,7 @@ def subscribers(rows: Iterable[tuple[str, str, str, str, str, int, str, str]]) -
 
 
 def tuned(settings: Mapping[str, Any], port: int) -> dict[str, Any]:
-    """Its settings with our sink as the only SMTP server, and the fastest values; all others as they were."""
+    """Return its settings with our sink as the only SMTP server, and the fastest values; keep all others."""
     server = {
         **settings["smtp"][0],
         "enabled": True,
@@ -110,7 +110,7 @@ def tuned(settings: Mapping[str, Any], port: int) -> dict[str, Any]:
 
 
 class Listmonk:
-    """The API of a listmonk that runs."""
+    """The API of a running listmonk."""
 
     def __init__(self, url: str, user: str, token: str) -> None:
         self._url = url.rstrip("/")
@@ -118,7 +118,7 @@ class Listmonk:
 
     @classmethod
     def of_environment(cls, variables: Mapping[str, str] = os.environ) -> Self | None:
-        """The one that the environment names; None where it names none. Raises `PeerFailed` where half is missing."""
+        """Return the listmonk that the environment names, or None. Raises `PeerFailed` if user or token is missing."""
         url = variables.get("BENCH_LISTMONK_URL", "")
         user, token = variables.get("BENCH_LISTMONK_USER", ""), variables.get("BENCH_LISTMONK_TOKEN", "")
         if not url:
@@ -128,7 +128,7 @@ class Listmonk:
         return cls(url, user, token)
 
     def send(self, users: int, server: Sink) -> Sent:
-        """Import `users` users into a list of their own, send one campaign to them, and forget both."""
+        """Import `users` users into a new list, send one campaign to them, and delete list and campaign."""
         self.point_to(server.port)
         mailing = self.call(
             "POST", "/api/lists", {"name": f"bench {uuid.uuid4()}", "type": "private", "optin": "single"}
@@ -177,10 +177,10 @@ class Listmonk:
         )
 
     def point_to(self, port: int) -> None:
-        """Let it send to our sink with its best settings; it starts itself anew for that."""
+        """Make listmonk send to our sink with its best settings, and wait for the restart that this causes."""
         self.call("PUT", "/api/settings", tuned(self.call("GET", "/api/settings"), port))
         deadline = time.monotonic() + _RESTART
-        time.sleep(2)  # it answers for half a second before it starts anew
+        time.sleep(2)  # it still answers for half a second before it restarts
         while True:
             try:
                 serving = self.call("GET", "/api/settings")["smtp"][0]["port"] == port
@@ -193,7 +193,7 @@ class Listmonk:
             time.sleep(0.5)
 
     def bring_in(self, users: int, mailing: int) -> None:
-        """Import the users by its CSV import, and wait for its end."""
+        """Import the users with its CSV import, and wait for the end."""
         order = {
             "mode": "subscribe",
             "subscription_status": "confirmed",
@@ -219,7 +219,7 @@ class Listmonk:
             raise PeerFailed(f"{self._url}: the import ended as {status}, see its page Import")
 
     def call(self, method: str, path: str, data: object = None) -> Any:
-        """What a request with JSON is answered under `data`. Raises `PeerFailed`."""
+        """Send a request with JSON; return the `data` of the answer. Raises `PeerFailed`."""
         body = None if data is None else json.dumps(data).encode()
         return self._request(method, path, body, "application/json")
 
@@ -236,7 +236,7 @@ class Listmonk:
             raise PeerFailed(f"{method} {self._url}{path}: {failed}") from failed
 
     def _await(self, campaign: int, users: int, server: Sink) -> None:
-        """Wait until the sink has everybody, or listmonk says that it has finished and nothing more comes."""
+        """Wait until the sink has a mail of everybody, or listmonk has finished and no more mails come."""
         taken = -1
         while (now := server.now()["recipients"]) < users:
             status = self.call("GET", f"/api/campaigns/{campaign}")["status"]
@@ -246,7 +246,7 @@ class Listmonk:
             time.sleep(1)
 
     def _usage(self) -> Usage | None:
-        """What listmonk and PostgreSQL have used, where they run on this machine."""
+        """Return the usage of listmonk and PostgreSQL if they run on this machine, else None."""
         port = int(self._url.rpartition(":")[2].partition("/")[0]) if self._url.count(":") > 1 else 80
         here = [
             one.pid

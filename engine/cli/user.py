@@ -67,9 +67,9 @@ def erase(
     workspace: Workspace,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; there is no way back.")] = False,
 ) -> None:
-    """Erase a user.
+    """Erase a user: delete events, memberships and fields, and keep a tombstone.
 
-    Events, memberships and fields are deleted, a tombstone remains, and every enrolment ends when next due.
+    Every enrolment of the user ends at its next evaluation.
     """
     if not yes:
         raise WrongCall(f"this erases {user} in {workspace} for good", remedy="say --yes")
