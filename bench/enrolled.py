@@ -28,9 +28,9 @@ AUDIENCE: Final = "all: [{orders_count: {gte: 3}}]\n"
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One pass.
+    """Cost of a pass.
 
-    Wall-clock seconds, processor seconds of this process and mongod, MongoDB commands, documents examined.
+    Wall-clock seconds, processor seconds (ours and mongod's), MongoDB commands, documents examined.
     """
 
     seconds: float

@@ -21,9 +21,7 @@ from engine.predicate.parse import parse_predicate
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """The rounds of every way over one audience, the floor, and a worker's memory (MiB) before a pass and at its peak.
-
-    """
+    """The rounds of every way over one audience, the floor, and a worker's memory in MiB (before a pass, peak)."""
 
     rounds: list[Rounds]
     floor: float

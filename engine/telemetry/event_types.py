@@ -22,7 +22,7 @@ INSTANTS: Final = frozenset({"as_of", "chosen_at", "not_before", "campaign_time"
 ALWAYS: Final = frozenset({"trace", "duration", "error", "outcome", "text"})
 """Fields that every event may carry.
 
-An explicit trace id, a `timedelta`, an exception, an outcome, an operator's text.
+They are an explicit trace id, a `timedelta`, an exception, an outcome, and an operator's text.
 """
 
 

@@ -1,6 +1,7 @@
-"""Logs of a process: set up once, then every event of the contract becomes one line.
+"""Configures the logs of a process: every event of the contract becomes one line.
 
-Ids are bound once and cleared after.
+A process configures its logs once. It binds ids once and clears them after the work:
+
     logs = configure(LogOptions(process="fast", folder=Path("var/logs")), clock=clock)
     bind(slice=slice.id, run=run.id)
     emit("slice.claimed", as_of=run.as_of)
