@@ -23,7 +23,7 @@ NAMED: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Lags:
-    """Number of changes, seconds from each one to its effect (median, p99), and the changes without effect."""
+    """Number of changes, seconds from each one to its effect (median, p99), and the number of missing effects."""
 
     changes: int
     median: float

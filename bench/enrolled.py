@@ -28,10 +28,7 @@ AUDIENCE: Final = "all: [{orders_count: {gte: 3}}]\n"
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Cost of a pass.
-
-    Wall-clock seconds, processor seconds (ours and mongod's), MongoDB commands, documents examined.
-    """
+    """Cost of a pass: wall-clock seconds, processor seconds (ours and mongod's), commands, documents examined."""
 
     seconds: float
     processor: float

@@ -24,8 +24,8 @@ class Reroute(Middleware):
     """Compares a message's lane with `route(message)`; if they differ, enqueues a copy there and skips this message.
 
     `route` returns None for a message that may stay. `lane_options(lane)` gives the options that the copy needs on that
-    lane, e.g. its time limit. If the copy cannot be enqueued, the message runs here: a slow lane is better than no
-    work.
+    lane, e.g. its time limit. If the copy cannot be enqueued, the message runs here: the wrong lane is better than a
+    delay.
     """
 
     def __init__(self, route: Route, *, lane_options: LaneOptions | None = None, hops: int = HOPS) -> None:

@@ -30,7 +30,7 @@ class Alike:
 
     @classmethod
     def of(cls, made: Mapping[str, Any], names: Sequence[str], redactor: Redactor) -> Self | None:
-        """Return the pattern; None if the shared text contains a placeholder too."""
+        """Return the pattern; None if a placeholder does not occur exactly once in it."""
         marks = {name: _MARK.format(name) for name in names}
         (line,) = ecs_lines(made, [marks], redactor, iter((_SEQUENCE,)))
         try:
