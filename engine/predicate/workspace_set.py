@@ -129,8 +129,12 @@ class WorkspaceWatcher(FolderWatcher[WorkspaceSet]):
 
 
 def plain_catalogue(catalogue: Catalogue) -> dict[str, object]:
-    """Return the declarations of a catalogue, as plain values that MongoDB and JSON can hold."""
+    """Return the declarations of a catalogue, as plain values that MongoDB and JSON can hold.
+
+    The folder of templates is left out: the same files have the same version wherever they lie.
+    """
     declared = asdict(catalogue)
+    del declared["templates"]
     declared["fields"] = {name: one for name, one in declared["fields"].items() if name not in BUILTINS}
     plain: dict[str, object] = json.loads(json.dumps(declared, default=str))
     return plain

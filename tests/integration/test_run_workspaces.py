@@ -35,9 +35,7 @@ def test_an_edit_is_in_force_in_every_process_within_five_seconds(installation: 
     world.user("someone", workspace="fresh")
     world.user("after", plan="gold", tier="gold")
     installation.until(lambda: len(world.mails()) == 4, "the mails to whom both let in", processes[2])
-    both = {
-        "workspace_set": world.app.catalogues.version
-    }  # a process may have read them between the two writes as well
+    both = {"workspace_set": world.app.catalogues.version}  # not what a process may have read between the two writes
     installation.until(
         lambda: len(installation.lines("workspace.swapped", **both)) == len(PROCESSES), "the edit everywhere"
     )

@@ -7,6 +7,7 @@ import pytest
 from engine.errors import InvalidSource
 from engine.predicate.fields import BUILTINS, Aggregate, FieldType
 from engine.predicate.workspace import read_workspace, read_workspaces, workspace_of
+from engine.predicate.workspace_set import WorkspaceSet
 from engine.yamlsource import parse
 
 GOOD = """\
@@ -115,6 +116,16 @@ def test_a_broken_workspace_is_refused_at_its_place(text: str, place: str, said:
         workspace_of(parse(text, "w.yaml"))
     assert str(caught.value.faults[0]).startswith(f"w.yaml:{place}: ")
     assert said in str(caught.value.faults[0])
+
+
+def test_the_version_of_workspaces_does_not_depend_on_where_their_files_lie(tmp_path: Path) -> None:
+    """Processes name the folder in their own ways, and machines have it at other places."""
+    versions = set()
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+        (folder / "grocer.yaml").write_text(GOOD)
+        versions.add(WorkspaceSet(read_workspaces(folder)).version)
+    assert len(versions) == 1
 
 
 def test_a_file_is_called_as_its_workspace(tmp_path: Path) -> None:
