@@ -54,7 +54,7 @@ class IndexAdvisor:
 
     def named(self) -> list[NamedQuery]:
         """Return every named query of every store, sorted by name."""
-        modules = [importlib.import_module(f"{engine.stores.__name__}.{one.name}") for one in _modules()]
+        modules = [importlib.import_module(one.name) for one in _modules()]
         relied = {name: index for module in modules for name, index in getattr(module, "NAMED", {}).items()}
         present: dict[str, set[str]] = {}
         found = [self._explained(query) for query in QUERIES.values()]
@@ -106,4 +106,4 @@ class IndexAdvisor:
 
 
 def _modules() -> list[pkgutil.ModuleInfo]:
-    return list(pkgutil.iter_modules(engine.stores.__path__))
+    return list(pkgutil.walk_packages(engine.stores.__path__, f"{engine.stores.__name__}."))

@@ -29,7 +29,7 @@ from tests.integration.store_filled import fill
 from tests.unit.looks import NOW, stay
 
 MODULES = [
-    importlib.import_module(module.name) for module in pkgutil.iter_modules(engine.stores.__path__, "engine.stores.")
+    importlib.import_module(module.name) for module in pkgutil.walk_packages(engine.stores.__path__, "engine.stores.")
 ]
 NAMED: dict[str, str] = {name: index for module in MODULES for name, index in getattr(module, "NAMED", {}).items()}
 ASKING = ("find", "aggregate", "count", "distinct", "update", "delete", "findAndModify")

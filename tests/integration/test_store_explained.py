@@ -13,12 +13,12 @@ from engine.domain.document import Document
 from engine.domain.keys import user_key
 from engine.stores.explained import QUERIES, explain
 
-for _module in pkgutil.iter_modules(engine.stores.__path__, "engine.stores."):
+for _module in pkgutil.walk_packages(engine.stores.__path__, "engine.stores."):
     importlib.import_module(_module.name)
 
 STORES = {
     store.NAME: store
-    for name in [module.name for module in pkgutil.iter_modules(engine.stores.__path__, "engine.stores.")]
+    for name in [module.name for module in pkgutil.walk_packages(engine.stores.__path__, "engine.stores.")]
     for store in vars(importlib.import_module(name)).values()
     if isinstance(store, type) and hasattr(store, "INDEXES") and hasattr(store, "NAME")
 }
