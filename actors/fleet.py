@@ -27,7 +27,7 @@ from actors.broker import HardenedBroker
 from engine.clock import millis
 from engine.errors import WrongCall
 
-MODULE: Final = "actors.main"
+MODULE: Final = "actors.dramatiq_entry"
 STOP_TIMEOUT: Final = timedelta(seconds=30)
 """How long a stop waits for the messages in hand: several times the longest batch plus a driver's timeout."""
 RESTART_DELAY_MS: Final = 1_000

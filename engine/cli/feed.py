@@ -7,9 +7,9 @@ import socket
 
 import typer
 
-from actors.build import broker_for
-from actors.logs import log_options
+from actors.log_options import log_options
 from actors.middleware import stop_requested, wait_for_stop
+from actors.setup import broker_for
 from engine.app import App
 from engine.cli.forking import keep
 from engine.cli.opening import addressed, migrate, settings_of

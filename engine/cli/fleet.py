@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 
 import typer
 
-from actors.build import broker_for
 from actors.fleet import FLEET_VARIABLE, exec_fleet, run_fleet_in_process, stop_fleets
-from actors.logs import log_options
+from actors.log_options import log_options
 from actors.middleware import wait_for_stop
+from actors.setup import broker_for
 from engine.app import App
 from engine.cli.forking import keep
 from engine.cli.opening import addressed, settings_of

@@ -97,7 +97,7 @@ def _hints(query: str, lines: list[Line]) -> list[str]:
 
 def ship(context: typer.Context, once: Once = False, keep: Keep = "30d") -> None:
     """Send the folder's log files into the log search; ends within a second of a stop signal."""
-    from actors.logs import log_options
+    from actors.log_options import log_options
     from engine.cli.ship_failures import ShipFailures
     from engine.local.prefork import keep_children
     from engine.telemetry.events import emit

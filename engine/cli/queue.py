@@ -31,8 +31,8 @@ def mount(app: typer.Typer) -> None:
 
 def list_queues(context: typer.Context, as_json: AsJson = False) -> None:
     """Show the depth of each queue, and the open slices that wait in MongoDB for each lane."""
-    from actors.build import broker_for
     from actors.queues import depths
+    from actors.setup import broker_for
 
     with opened(context) as app:
         found, waiting = depths(broker_for(app)), _open_slices(app)
@@ -67,7 +67,7 @@ def _open_slices(app: App) -> Counter[str]:
 
 def _broker_of(app: App, lane: str) -> HardenedBroker:
     """Return the broker. Raises `NotFound` for a lane that the policies do not have."""
-    from actors.build import broker_for
+    from actors.setup import broker_for
 
     app.policies.lane(lane)
     return broker_for(app)

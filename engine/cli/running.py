@@ -12,11 +12,11 @@ from threading import Thread
 
 import typer
 
-from actors.build import broker_for
 from actors.fleet import run_fleet_in_process, stop_fleets
-from actors.logs import log_options
+from actors.log_options import log_options
 from actors.messenger import BrokerMessenger
 from actors.middleware import request_stop, stop_requested, wait_for_stop
+from actors.setup import broker_for
 from engine.app import App
 from engine.births import myself
 from engine.cli.feed import following

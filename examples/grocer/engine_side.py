@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from actors.build import broker_for
+from actors.setup import broker_for
 from engine.app import App
 from engine.campaign.load import load_campaign
 from engine.cli.reports import report_document

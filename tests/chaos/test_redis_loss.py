@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import pytest
 
-from actors.build import broker_for
 from actors.fleet import run_fleet_in_process, stop_fleets
 from actors.middleware import clear_stop
+from actors.setup import broker_for
 from engine.app import App
 from engine.pipeline.clockwork import Clockwork
 from tests.chaos.play import NAME

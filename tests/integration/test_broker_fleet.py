@@ -157,7 +157,7 @@ def test_a_fleet_becomes_a_command_that_says_everything():
     check_command_line(line)
     parsed = make_argument_parser().parse_args(line[1:])
     assert (parsed.broker, parsed.queues, parsed.processes, parsed.threads) == (
-        "actors.main",
+        "actors.dramatiq_entry",
         ["fast", "looks"],
         3,
         5,
@@ -171,12 +171,12 @@ def test_a_fleet_becomes_a_command_that_says_everything():
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("dramatiq actors.main -p 1 -t 2 -Q", "names no queue"),
-        ("dramatiq actors.main -p 1 -t 2", "names no queue"),
-        ("dramatiq -p 1 -t 2 -Q slow actors.main", "required: broker"),
-        ("dramatiq actors.main -t 2 -Q slow", "does not say --processes"),
-        ("dramatiq actors.main -p 2 -Q slow", "does not say --threads"),
-        ("dramatiq actors.main -p two -t 1 -Q slow", "invalid int value"),
+        ("dramatiq actors.dramatiq_entry -p 1 -t 2 -Q", "names no queue"),
+        ("dramatiq actors.dramatiq_entry -p 1 -t 2", "names no queue"),
+        ("dramatiq -p 1 -t 2 -Q slow actors.dramatiq_entry", "required: broker"),
+        ("dramatiq actors.dramatiq_entry -t 2 -Q slow", "does not say --processes"),
+        ("dramatiq actors.dramatiq_entry -p 2 -Q slow", "does not say --threads"),
+        ("dramatiq actors.dramatiq_entry -p two -t 1 -Q slow", "invalid int value"),
     ],
 )
 def test_a_command_that_serves_the_wrong_thing_is_refused(line, problem):

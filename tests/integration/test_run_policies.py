@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from actors.build import broker_for
 from actors.fleet import run_fleet_in_process, stop_fleets
 from actors.queues import depths
+from actors.setup import broker_for
 from engine.clock import parse_instant
 from engine.telemetry import events
 from tests.integration.installation import Installation

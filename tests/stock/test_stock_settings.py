@@ -121,10 +121,10 @@ def test_stock_deferring_uses_up_the_retries(valkey):
 def test_stock_command_line_serves_what_nobody_named(valkey):
     """Row 15: an empty -Q means all, -Q before the module swallows it, -p is the number of processors."""
     parser = make_argument_parser()
-    assert parser.parse_args(["actors.main", "-Q"]).queues == []
-    assert parser.parse_args(["actors.main"]).processes == os.cpu_count()
+    assert parser.parse_args(["actors.dramatiq_entry", "-Q"]).queues == []
+    assert parser.parse_args(["actors.dramatiq_entry"]).processes == os.cpu_count()
     with pytest.raises(SystemExit):
-        parser.parse_args(["-Q", "slow", "actors.main"])
+        parser.parse_args(["-Q", "slow", "actors.dramatiq_entry"])
     broker = rig.stock(valkey.url)
     broker.declare_queue("another")
     with rig.running_stock(broker, queues=set()) as worker:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from actors.logs import log_options
+from actors.log_options import log_options
 from engine.settings import Settings
 
 

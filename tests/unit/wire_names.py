@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import typer
 
-import actors.build  # noqa: F401 - registers every actor
+import actors.setup  # noqa: F401 - registers every actor
 from actors.registry import SPECS
 from engine.campaign.schema import schemas
 from engine.cli import main

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 
-from actors.build import broker_for
-from actors.logs import log_options
+from actors.log_options import log_options
 from actors.middleware.last_words import LastWords
+from actors.setup import broker_for
 from engine.app import App
 from engine.settings import load_settings
 from engine.telemetry import logging
