@@ -23,7 +23,7 @@ from dramatiq.cli import make_argument_parser
 from dramatiq.common import dq_name
 from dramatiq.worker import _WorkerMiddleware
 
-from actors.broker import HardenedBroker
+from actors.broker.broker import HardenedBroker
 from engine.clock import millis
 from engine.errors import WrongCall
 

@@ -9,7 +9,7 @@ import structlog
 from dramatiq import Actor, Message
 from dramatiq.errors import BrokerError
 
-from actors.broker import HardenedBroker
+from actors.broker.broker import HardenedBroker
 from actors.middleware import Refused
 from actors.middleware.time_limit import FACTOR
 from engine.app import App

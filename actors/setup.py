@@ -17,7 +17,7 @@ from actors import (
     process_slice,
     warm_cache,
 )
-from actors.broker import HardenedBroker, build_broker
+from actors.broker.broker import HardenedBroker, build_broker
 from actors.fleet import follow_policies
 from actors.messenger import BrokerMessenger
 from actors.middleware import LogContext, Reroute, default_middleware, stop_requested

@@ -143,7 +143,7 @@ def _cache(app: App) -> str:
 
 
 def _apart(app: App) -> str:
-    from actors.redis_client import refuse_shared
+    from actors.broker.redis_client import refuse_shared
 
     with closing(_redis(app, "broker")) as broker, closing(_redis(app, "cache")) as cache:
         refuse_shared(broker, cache)
@@ -151,7 +151,7 @@ def _apart(app: App) -> str:
 
 
 def _redis(app: App, which: str) -> redis.Redis:
-    from actors.redis_client import connect
+    from actors.broker.redis_client import connect
     from engine.stores.cache_server import cache_client
 
     services = app.settings.services

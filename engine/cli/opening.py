@@ -87,7 +87,7 @@ def require_openable(settings: Settings, *, search: bool = True) -> None:
 
         require_mongo_options(services.mongo_url.get_secret_value())
     if services.broker_url is not None:
-        from actors.redis_client import connect
+        from actors.broker.redis_client import connect
 
         connect(services.broker_url.get_secret_value()).close()
     if services.cache_url is not None:

@@ -12,7 +12,7 @@ from engine.cli.opening import AsJson, opened, say, show_json, show_table
 from engine.clock import format_instant
 
 if TYPE_CHECKING:
-    from actors.broker import HardenedBroker
+    from actors.broker.broker import HardenedBroker
     from engine.app import App
 
 Lane = Annotated[str, typer.Argument(help="A lane of policies/lanes.yaml.")]
@@ -31,7 +31,7 @@ def mount(app: typer.Typer) -> None:
 
 def list_queues(context: typer.Context, as_json: AsJson = False) -> None:
     """Show the depth of each queue, and the open slices that wait in MongoDB for each lane."""
-    from actors.queues import depths
+    from actors.broker.queue_admin import depths
     from actors.setup import broker_for
 
     with opened(context) as app:
@@ -75,7 +75,7 @@ def _broker_of(app: App, lane: str) -> HardenedBroker:
 
 def deadletters(context: typer.Context, lane: Lane, as_json: AsJson = False) -> None:
     """List messages that were given up; Redis keeps them for 7 days."""
-    from actors.queues import list_dead
+    from actors.broker.queue_admin import list_dead
 
     with opened(context) as app:
         found = list_dead(_broker_of(app, lane), lane)
@@ -92,7 +92,7 @@ def deadletters(context: typer.Context, lane: Lane, as_json: AsJson = False) -> 
 
 def replay_dead(context: typer.Context, lane: Lane, ids: Id = None) -> None:
     """Queue dead letters again."""
-    from actors.queues import replay
+    from actors.broker.queue_admin import replay
 
     with opened(context) as app:
         say(f"{replay(_broker_of(app, lane), lane, ids)} messages are queued again")
@@ -100,7 +100,7 @@ def replay_dead(context: typer.Context, lane: Lane, ids: Id = None) -> None:
 
 def drop_dead(context: typer.Context, lane: Lane, ids: Id = None) -> None:
     """Delete dead letters."""
-    from actors.queues import drop
+    from actors.broker.queue_admin import drop
 
     with opened(context) as app:
         say(f"{drop(_broker_of(app, lane), lane, ids)} dead letters are gone")

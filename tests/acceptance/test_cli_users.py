@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from actors.broker import HardenedBroker
+from actors.broker.broker import HardenedBroker
+from actors.broker.queue_admin import list_dead
 from actors.fleet import run_fleet_in_process, stop_fleets
-from actors.queues import list_dead
 from actors.setup import broker_for
 from engine.clock import format_instant, millis, parse_duration
 from engine.domain.keys import user_key

@@ -14,8 +14,8 @@ import trustme
 from dramatiq import Message
 from dramatiq.errors import ConnectionClosed, QueueNotFound
 
-from actors.queues import depths
-from actors.redis_client import connect, refuse_shared
+from actors.broker.queue_admin import depths
+from actors.broker.redis_client import connect, refuse_shared
 from engine.errors import OperatorError, ServiceUnreachable
 
 rig = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "stock" / "rig.py")))

@@ -15,9 +15,9 @@ import pytest
 from dramatiq.cli import make_argument_parser
 from dramatiq.middleware import TimeLimitExceeded, raise_thread_exception
 
+from actors.broker.queue_admin import depths
 from actors.fleet import check_command_line, command_line, environment, stop_fleets
 from actors.middleware import TimeLimitBackstop, Watchdog, default_middleware, time_left
-from actors.queues import depths
 from engine.errors import WrongCall
 
 rig = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "stock" / "rig.py")))

@@ -12,8 +12,8 @@ import dramatiq
 import pytest
 from dramatiq.errors import QueueNotFound, Retry
 
+from actors.broker.queue_admin import depths, drop, list_dead, replay
 from actors.middleware import CertainRetries, LogContext, Refused, Reroute, default_middleware
-from actors.queues import depths, drop, list_dead, replay
 from engine.errors import NotFound
 
 rig = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "stock" / "rig.py")))

@@ -12,7 +12,7 @@ import dramatiq
 import pytest
 from dramatiq.errors import ConnectionClosed, Retry
 
-from actors.queues import depths, list_dead
+from actors.broker.queue_admin import depths, list_dead
 
 rig = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "stock" / "rig.py")))
 valkey, quick_reconnects, command = rig.valkey, rig.quick_reconnects, rig.command
@@ -70,7 +70,7 @@ def test_every_delayed_message_runs_after_an_outage(valkey, quick_reconnects, ca
 
 def test_a_frozen_redis_costs_no_message(valkey, quick_reconnects, monkeypatch):
     """Row 2: an answer that does not come in time is a connection error too; what it carried is put back."""
-    monkeypatch.setattr("actors.redis_client.SOCKET_SECONDS", 0.3)
+    monkeypatch.setattr("actors.broker.redis_client.SOCKET_SECONDS", 0.3)
     broker = rig.hardened(valkey.url)
     runs: Counter[int] = Counter()
 
@@ -141,7 +141,7 @@ def test_an_unreadable_message_becomes_a_dead_letter_and_the_others_run(valkey):
 def test_heartbeats_go_on_while_everything_is_full(valkey, monkeypatch):
     """Row 7: stock sends none then, and another process is given the same message."""
     monkeypatch.setattr("dramatiq.worker.DELAY_QUEUE_PREFETCH", 1)
-    monkeypatch.setattr("actors.consumer.HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr("actors.broker.consumer.HEARTBEAT_SECONDS", 0.2)
     runs: list[str] = []
     release = threading.Event()
 
@@ -170,7 +170,7 @@ def test_heartbeats_go_on_while_everything_is_full(valkey, monkeypatch):
 def test_heartbeats_are_in_the_clock_of_redis(valkey, monkeypatch):
     """Row 3: a machine whose clock is a minute off must not count as dead, nor bury the others."""
     broker = rig.hardened(valkey.url)
-    monkeypatch.setattr("actors.broker.current_millis", lambda: rig.time.time_ns() // 1_000_000 - 60_000)
+    monkeypatch.setattr("actors.broker.broker.current_millis", lambda: rig.time.time_ns() // 1_000_000 - 60_000)
     broker.consume("lane", timeout=10)
     broker.do_fetch("lane", 1)
     seconds, micros = valkey.client.time()

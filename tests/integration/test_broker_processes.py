@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 from dramatiq import Message
 
-from actors.queues import depths
+from actors.broker.queue_admin import depths
 
 rig = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "stock" / "rig.py")))
 valkey, quick_reconnects, command = rig.valkey, rig.quick_reconnects, rig.command

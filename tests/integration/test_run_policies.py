@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
+from actors.broker.queue_admin import depths
 from actors.fleet import run_fleet_in_process, stop_fleets
-from actors.queues import depths
 from actors.setup import broker_for
 from engine.clock import parse_instant
 from engine.telemetry import events

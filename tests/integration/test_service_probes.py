@@ -13,7 +13,7 @@ import redis
 from elasticsearch import Elasticsearch
 from pymongo import MongoClient
 
-from actors.redis_client import connect
+from actors.broker.redis_client import connect
 from engine.errors import EngineError
 from engine.stores.cache_server import cache_client
 from engine.stores.connect import mongo_client, stream_client

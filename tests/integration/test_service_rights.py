@@ -20,8 +20,8 @@ from pydantic import SecretStr
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
-from actors.broker import build_broker
-from actors.queues import depths
+from actors.broker.broker import build_broker
+from actors.broker.queue_admin import depths
 from engine.domain.document import Document
 from engine.local.mongod import Mongod
 from engine.local.ports import free_ports

@@ -11,7 +11,7 @@ import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import Middleware, TimeLimitExceeded, raise_thread_exception
 
-from actors.broker import build_broker
+from actors.broker.broker import build_broker
 from actors.middleware import default_middleware, stop_requested
 from actors.middleware.watchdog import Watchdog
 

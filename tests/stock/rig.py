@@ -25,7 +25,7 @@ import pytest
 import redis
 from dramatiq.brokers.redis import RedisBroker
 
-from actors.broker import HardenedBroker, build_broker
+from actors.broker.broker import HardenedBroker, build_broker
 from actors.fleet import run_fleet_in_process, stop_fleets
 from actors.middleware import clear_stop
 

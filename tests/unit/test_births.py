@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from actors.lives import is_known_dead, new_id
+from actors.broker.process_ids import is_known_dead, new_id
 from engine.births import Born, birth_of, here, myself
 
 

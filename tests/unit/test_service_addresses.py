@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from actors.redis_client import connect
+from actors.broker.redis_client import connect
 from engine.errors import WrongCall
 from engine.service_addresses import MONGO, REDIS, SEARCH, require_readable, search_address
 from engine.stores.cache_server import cache_client

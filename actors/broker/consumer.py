@@ -20,7 +20,7 @@ from dramatiq.errors import DecodeError
 from actors.middleware.shutdown import stop_requested, wait_for_stop
 
 if TYPE_CHECKING:
-    from actors.broker import HardenedBroker
+    from actors.broker.broker import HardenedBroker
 
 HEARTBEAT_SECONDS: Final = 2.0
 """A seventh of the heartbeat timeout (15 s), so several heartbeats may be lost."""
@@ -45,7 +45,7 @@ class HardenedConsumer(Consumer):
     """
 
     def __init__(self, broker: HardenedBroker, queue_name: str, prefetch: int, timeout: int) -> None:
-        self.logger = logging.getLogger(__name__)
+        self.logger = logging.getLogger("actors.consumer")
         self.broker = broker
         self.queue_name = queue_name
         self.prefetch = prefetch

@@ -14,7 +14,7 @@ from dramatiq import Message
 from dramatiq.common import dq_name, q_name, xq_name
 from dramatiq.errors import DecodeError
 
-from actors.broker import HardenedBroker
+from actors.broker.broker import HardenedBroker
 from engine.clock import Instant
 from engine.errors import NotFound
 from engine.stores.trouble import redis_trouble

@@ -24,10 +24,10 @@ from dramatiq.common import current_millis, q_name
 from dramatiq.errors import ConnectionClosed, QueueNotFound
 from dramatiq.middleware import Middleware
 
-from actors import lives
-from actors.consumer import REMEMBER_FAILURE, HardenedConsumer
+from actors.broker import process_ids
+from actors.broker.consumer import REMEMBER_FAILURE, HardenedConsumer
+from actors.broker.redis_client import connect
 from actors.middleware import default_middleware
-from actors.redis_client import connect
 from engine.clock import millis
 
 NAMESPACE: Final = "tidegate"
@@ -78,9 +78,9 @@ class HardenedBroker(RedisBroker):
             heartbeat_timeout=heartbeat_timeout,
             maintenance_chance=maintenance_chance,
         )
-        self.broker_id = lives.new_id()
+        self.broker_id = process_ids.new_id()
         self.max_delay = max_delay
-        self._put_back = client.register_script(lives.PUT_BACK)
+        self._put_back = client.register_script(process_ids.PUT_BACK)
         self._remember_failure = client.register_script(REMEMBER_FAILURE)
         self._lock = threading.Lock()
         self._held: dict[str, set[str]] = {}
@@ -164,7 +164,7 @@ class HardenedBroker(RedisBroker):
         """Put back the messages of this machine's processes that are known to be dead, e.g. our predecessor."""
         try:
             known: Any = self.client.zrange(f"{self.namespace}:__heartbeats__", 0, -1)
-            for dead in filter(lives.is_known_dead, (member.decode() for member in known)):
+            for dead in filter(process_ids.is_known_dead, (member.decode() for member in known)):
                 queue = f"{self.namespace}:{queue_name}"
                 keys = [f"{self.namespace}:__acks__.{dead}.{queue_name}", f"{queue}.msgs", queue]
                 if count := self._put_back(keys=keys):
