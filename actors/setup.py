@@ -7,21 +7,21 @@ from typing import Any, Final
 from dramatiq import MessageProxy, set_broker
 from dramatiq.common import q_name
 
-from actors import (
-    deliver_slice,
-    finish_run,
-    index_users,
-    look_at_users,
-    maintain,
-    plan_run,
-    process_slice,
-    warm_cache,
-)
 from actors.broker.broker import HardenedBroker, build_broker
 from actors.fleet import follow_policies
 from actors.messenger import BrokerMessenger
 from actors.middleware import LogContext, Reroute, default_middleware, stop_requested
 from actors.registry import declare
+from actors.tasks import (
+    decide_slice,
+    deliver_slice,
+    finish_run,
+    index_users,
+    plan_run,
+    purge_ended,
+    recheck_users,
+    warm_cache,
+)
 from engine.app import App
 from engine.clock import millis
 from engine.domain.work import SliceKind
@@ -32,7 +32,7 @@ from engine.routing import route
 from engine.telemetry import logging
 from engine.telemetry.events import emit
 
-ACTORS: Final = (deliver_slice, finish_run, index_users, look_at_users, maintain, plan_run, process_slice, warm_cache)
+ACTORS: Final = (deliver_slice, finish_run, index_users, recheck_users, purge_ended, plan_run, decide_slice, warm_cache)
 """The modules of all actors; importing one registers its actor."""
 
 

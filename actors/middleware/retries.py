@@ -95,7 +95,7 @@ class CertainRetries(Retries):
 
 
 def where(exception: BaseException) -> str:
-    """Return e.g. `ValueError at process_slice.py:31`: enough to find the log line, and nothing personal."""
+    """Return e.g. `ValueError at decide_slice.py:31`: enough to find the log line, and nothing personal."""
     frames = traceback.extract_tb(exception.__traceback__)
     if not frames:
         return type(exception).__name__
