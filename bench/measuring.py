@@ -6,7 +6,7 @@ from collections.abc import Callable
 from statistics import median
 from time import perf_counter
 
-from engine.measuring import MEASUREMENTS, measured, named_queries
+from engine.query_metrics import MEASUREMENTS, measured, named_queries
 
 CALLS = 100_000
 ROUNDS = 5

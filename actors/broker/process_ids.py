@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from typing import Final
 
-from engine.births import Born, here, myself
+from engine.process_identity import Born, here, myself
 
 PUT_BACK: Final = """
 -- put back: keys = {acks, messages, queue}

@@ -18,7 +18,6 @@ from actors.messenger import BrokerMessenger
 from actors.middleware import request_stop, stop_requested, wait_for_stop
 from actors.setup import broker_for
 from engine.app import App
-from engine.births import myself
 from engine.cli.feed import following
 from engine.cli.fleet import lanes_of, serve
 from engine.cli.forking import fork, keep
@@ -33,6 +32,7 @@ from engine.pipeline.clockwork import Chore, Clockwork
 from engine.pipeline.index_turns import IndexTurns
 from engine.policy.load import load_policies
 from engine.policy.policyset import PolicySet
+from engine.process_identity import myself
 from engine.routing import SUSPECT
 from engine.settings import Settings
 from engine.telemetry import logging

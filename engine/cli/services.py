@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from engine.births import myself
 from engine.cli.opening import LogFormat, loaded_of, require_openable, say, settings_of, where_mails_go
 from engine.cli.status import SERVICES_ONLY, show_services, status
 from engine.clock import parse_duration
@@ -29,6 +28,7 @@ from engine.local.record import NAMES
 from engine.local.services import LocalServices
 from engine.local.supervised import SupervisedFile, Tell
 from engine.local.supervisor import Supervisor, instances
+from engine.process_identity import myself
 
 _BRIEF = "TIDEGATE_LOGS__BRIEF"
 _DOWN_PATIENCE = timedelta(seconds=90)  # the longest sensible stop timeout, and the services after it

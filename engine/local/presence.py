@@ -13,9 +13,9 @@ from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 
-from engine.births import Born, myself
 from engine.errors import OperatorError, WrongCall
 from engine.local.processes import POLL
+from engine.process_identity import Born, myself
 
 
 class Presence:

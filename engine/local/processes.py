@@ -18,7 +18,7 @@ from typing import Final
 
 import psutil
 
-from engine.births import birth_of
+from engine.process_identity import birth_of
 
 POLL: Final = timedelta(milliseconds=10)  # the system sends no event when a group is empty, so we poll
 

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, get_args
 
-from engine.births import Born
 from engine.local.distribution import locked
 from engine.local.program import ServiceName
+from engine.process_identity import Born
 
 NAMES: Final[tuple[ServiceName, ...]] = get_args(ServiceName)
 FILE: Final = "services.json"

@@ -22,7 +22,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Self
 
-from engine.births import Born, birth_of, myself
 from engine.errors import ServiceUnreachable
 from engine.local.addresses import Status, Urls, given, require_given
 from engine.local.distribution import locked
@@ -36,6 +35,7 @@ from engine.local.reach import answers, reaches
 from engine.local.record import NAMES, Entry, Record
 from engine.local.supervisor import how_ended
 from engine.local.valkey import Valkey
+from engine.process_identity import Born, birth_of, myself
 from engine.settings import Settings
 
 MARK: Final = "TIDEGATE_LOCAL_SERVICE"

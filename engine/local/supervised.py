@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from engine.births import Born
+from engine.process_identity import Born
 
 State: TypeAlias = Literal["running", "failing", "restarting"]
 FILE: Final = "processes.json"

@@ -15,13 +15,13 @@ from engine.clock import Clock
 from engine.domain.counts import Population
 from engine.domain.keys import HASH_SPACE, HIGHEST, hash_prefix
 from engine.domain.work import AccessPath, Run
-from engine.measuring import measured
 from engine.pipeline.book import CampaignBook, Entry
 from engine.pipeline.sources import FeedStore, ListReads, RangeReads, RateStore, Search, UserCache
 from engine.pipeline.waiting import caught_up
 from engine.planner import Choice, Estimate, estimates
 from engine.predicate.compiled import Candidates
 from engine.predicate.fields import Catalogue, Row
+from engine.query_metrics import measured
 from engine.telemetry.events import emit
 
 MOST_BY_INDEX: Final = 50_000

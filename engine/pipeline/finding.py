@@ -15,12 +15,12 @@ from engine.domain.document import Document
 from engine.domain.keys import AFTER, bound_behind
 from engine.domain.work import AccessPath, Slice
 from engine.errors import EngineError, ProgrammerError
-from engine.measuring import measured
 from engine.pipeline.book import Entry
 from engine.pipeline.sources import ListReads, RangeReads, Search, UserCache
 from engine.pipeline.working import Hold, Scan
 from engine.predicate.compiled import Candidates
 from engine.predicate.fields import Catalogue, Row
+from engine.query_metrics import measured
 
 READS: Final = 4
 """Most batches that a cached scan reads as one if few users match. A batch costs some ms; 5,000 cached users cost 5."""

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from engine.measuring import new_process_id
+from engine.query_metrics import new_process_id
 from engine.telemetry.events import emit
 
 EVERY: Final = 3.0

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from engine.batching import Tuner
 from engine.clock import Clock, Instant
-from engine.measuring import MEASUREMENTS, Measurements, Stretch, new_process_id
+from engine.query_metrics import MEASUREMENTS, Measurements, Stretch, new_process_id
 from engine.telemetry.events import emit
 
 EVERY: Final = 10.0

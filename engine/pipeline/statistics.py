@@ -14,8 +14,8 @@ from engine.clock import Clock, Instant, millis
 from engine.domain.campaign import CampaignRecord
 from engine.domain.keys import stay_prefix
 from engine.inactivity import advised
-from engine.measuring import DIGITS, LONGEST, Figure, Stretch, Worst
 from engine.pipeline.book import CampaignBook
+from engine.query_metrics import DIGITS, LONGEST, Figure, Stretch, Worst
 
 SAMPLED: Final = 20_000
 """Enrolments that the inactivity advice reads per campaign: the first by hash, a random sample of its users."""

@@ -19,13 +19,13 @@ from engine.domain.work import Slice
 from engine.errors import EngineError
 from engine.failpoints import passage
 from engine.failure_text import is_about_data, reason_of
-from engine.measuring import working_on
 from engine.pipeline.book import Entry
 from engine.pipeline.ports import Doorbell, Poison, SliceStore
 from engine.pipeline.sources import CachedRows
 from engine.pipeline.telling import slice_labels
 from engine.poison import Again, Verdict, after_error, after_refusal
 from engine.predicate.fields import Catalogue
+from engine.query_metrics import working_on
 from engine.telemetry.events import emit
 
 TURN: Final = timedelta(seconds=5)

@@ -10,7 +10,7 @@ from pymongo.database import Database
 
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST
-from engine.measuring import named_queries
+from engine.query_metrics import named_queries
 
 
 @named_queries("audience")

@@ -18,8 +18,8 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from engine.domain.document import Document
-from engine.measuring import named_queries
 from engine.predicate.fields import Catalogue
+from engine.query_metrics import named_queries
 from engine.stores.cache_layout import (
     HELD_BY_DEFAULT,
     USERS_PER_BUCKET,

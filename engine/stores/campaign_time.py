@@ -12,7 +12,7 @@ from pymongo.errors import DuplicateKeyError
 from engine.clock import Instant, SystemClock, format_instant
 from engine.domain.document import Document
 from engine.errors import WrongCall
-from engine.measuring import named_queries
+from engine.query_metrics import named_queries
 from engine.stores.connect import MAJORITY
 
 

@@ -18,7 +18,7 @@ from engine.domain.document import Document
 from engine.domain.lifecycle import CampaignState, check_transition
 from engine.domain.stuck import Stuck, StuckBy
 from engine.domain.work import AccessPath
-from engine.measuring import named_queries
+from engine.query_metrics import named_queries
 from engine.stores.connect import MAJORITY
 from engine.stores.documents import without_none
 

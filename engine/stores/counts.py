@@ -10,7 +10,7 @@ from pymongo.database import Database
 
 from engine.domain.counts import CampaignCounts, FailureCount, MessageCounts
 from engine.domain.document import Document
-from engine.measuring import named_queries
+from engine.query_metrics import named_queries
 
 DAY: Final = 86_400_000
 """Milliseconds of a day."""

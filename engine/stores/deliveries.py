@@ -16,7 +16,7 @@ from engine.domain.document import Document
 from engine.domain.enrolment import Settled
 from engine.domain.keys import campaign_of
 from engine.domain.settling import Completion, End, PutBack, Unsent
-from engine.measuring import named_queries
+from engine.query_metrics import named_queries
 from engine.stores.bulk import write
 from engine.stores.connect import MAJORITY
 from engine.stores.documents import settled_document

@@ -20,7 +20,7 @@ from engine.domain.document import Document
 from engine.domain.enrolment import Enrolment, StayChange
 from engine.domain.keys import HIGHEST, campaign_of, enrolment_ids, suffix_of_stay
 from engine.failpoints import passage
-from engine.measuring import named_queries
+from engine.query_metrics import named_queries
 from engine.stores.bulk import insert_new, write
 from engine.stores.connect import MAJORITY, READ_SNAPSHOT
 from engine.stores.documents import enrolment_document, outgoing_document, read_enrolment, settled_document

@@ -16,7 +16,7 @@ from engine.clock import Instant
 from engine.domain.changes import NewEvent
 from engine.domain.document import Document
 from engine.domain.keys import escape, user_key, workspace_of
-from engine.measuring import measured, named_queries
+from engine.query_metrics import measured, named_queries
 from engine.stores.bulk import insert_new
 from engine.stores.connect import MAJORITY
 from engine.stores.explained import aggregate_command, delete_command, explained, find_command

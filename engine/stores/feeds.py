@@ -15,7 +15,7 @@ from pymongo.database import Database
 
 from engine.domain.document import Document
 from engine.domain.looks import FeedState
-from engine.measuring import named_queries
+from engine.query_metrics import named_queries
 from engine.stores.connect import MAJORITY
 
 FEED: Final = "users"

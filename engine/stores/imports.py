@@ -8,7 +8,7 @@ from typing import Any, Final
 from pymongo.database import Database
 
 from engine.domain.document import Document
-from engine.measuring import named_queries
+from engine.query_metrics import named_queries
 from engine.stores.connect import MAJORITY
 from engine.stores.explained import explained, find_command
 

@@ -14,7 +14,7 @@ from pymongo.database import Database
 
 from engine.clock import millis
 from engine.domain.document import Document
-from engine.measuring import named_queries
+from engine.query_metrics import named_queries
 from engine.stores.connect import MAJORITY
 
 KEYS_AT_ONCE: Final = 1_000

@@ -13,7 +13,7 @@ from pymongo.errors import DuplicateKeyError
 from engine.clock import millis
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST
-from engine.measuring import named_queries
+from engine.query_metrics import named_queries
 from engine.stores.connect import EPOCH, MAJORITY
 
 _RAN_OUT: Final[Document] = {"$and": [{"$ne": [{"$type": "$until"}, "missing"]}, {"$lte": ["$until", "$$NOW"]}]}

@@ -10,7 +10,7 @@ from pymongo.database import Database
 from engine.domain.changes import Applied, RowOutcome
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, list_of_member, member_key, suffix_of_user, workspace_of
-from engine.measuring import measured, named_queries
+from engine.query_metrics import measured, named_queries
 from engine.stores.bulk import insert_new
 from engine.stores.connect import MAJORITY
 from engine.stores.explained import delete_command, explained, find_command, update_command

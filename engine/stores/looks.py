@@ -20,7 +20,7 @@ from engine.clock import Instant, millis
 from engine.domain.document import Document
 from engine.domain.keys import cut, position_of, suffix_of_user, workspace_of
 from engine.domain.looks import DirtyRange, Look
-from engine.measuring import named_queries
+from engine.query_metrics import named_queries
 from engine.stores.bulk import write
 from engine.stores.connect import EPOCH, MAJORITY
 

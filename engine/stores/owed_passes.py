@@ -14,7 +14,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from engine.domain.document import Document
-from engine.measuring import named_queries
+from engine.query_metrics import named_queries
 from engine.stores.connect import MAJORITY
 
 

@@ -7,7 +7,7 @@ from pymongo.database import Database
 
 from engine.clock import Instant
 from engine.domain.document import Document
-from engine.measuring import named_queries
+from engine.query_metrics import named_queries
 from engine.stores.connect import MAJORITY
 
 

@@ -16,7 +16,7 @@ from pymongo.database import Database
 
 from engine.domain.document import Document
 from engine.domain.processes import Seen
-from engine.measuring import named_queries
+from engine.query_metrics import named_queries
 
 FORGOTTEN: Final = timedelta(hours=1)
 PATIENCE: Final = 5.0

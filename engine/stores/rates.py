@@ -9,8 +9,8 @@ from pymongo.database import Database
 
 from engine.domain.document import Document
 from engine.domain.work import AccessPath
-from engine.measuring import named_queries
 from engine.planner import FIRST_RATES, SEND_RATE, Rates
+from engine.query_metrics import named_queries
 
 
 @named_queries("rates")

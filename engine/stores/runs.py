@@ -15,7 +15,7 @@ from engine.clock import Instant, millis
 from engine.domain.document import Document
 from engine.domain.lifecycle import RunState, check_transition
 from engine.domain.work import AccessPath, Failure, Run, RunKind
-from engine.measuring import named_queries
+from engine.query_metrics import named_queries
 from engine.stores.connect import MAJORITY, READ_MAJORITY
 from engine.stores.documents import without_none
 

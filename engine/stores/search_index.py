@@ -23,7 +23,7 @@ from elasticsearch import ApiError, Elasticsearch, NotFoundError, TransportError
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, hash_prefix
 from engine.errors import EngineError, ServiceUnreachable
-from engine.measuring import named_queries
+from engine.query_metrics import named_queries
 from engine.stores.trouble import search_trouble
 
 ALIAS: Final = "tidegate-users"

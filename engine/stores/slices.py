@@ -14,7 +14,7 @@ from engine.clock import millis
 from engine.domain.document import Document
 from engine.domain.lifecycle import SliceState
 from engine.domain.work import Expired, Failure, Slice, SliceKind, Waiting
-from engine.measuring import named_queries
+from engine.query_metrics import named_queries
 from engine.stores.bulk import insert_new
 from engine.stores.connect import EPOCH, MAJORITY, READ_MAJORITY
 from engine.stores.documents import read_slice, slice_document

@@ -18,7 +18,7 @@ from pymongo.database import Database
 from engine.batching import Evidence
 from engine.clock import Instant, instant, moment
 from engine.domain.document import Document
-from engine.measuring import Figure, Stretch, Worst, named_queries
+from engine.query_metrics import Figure, Stretch, Worst, named_queries
 from engine.stores.documents import without_none
 
 KEPT: Final = timedelta(days=7)

@@ -17,7 +17,7 @@ from pymongo.database import Database
 
 from engine.domain.document import Document
 from engine.domain.suppression import Bounced, Suppression, suppression_key
-from engine.measuring import named_queries
+from engine.query_metrics import named_queries
 from engine.stores.bulk import write
 from engine.stores.connect import MAJORITY
 

@@ -16,8 +16,8 @@ from typing import Any, Final
 import msgspec
 
 from engine.domain.keys import HIGHEST, suffix_of_user
-from engine.measuring import measured
 from engine.predicate.fields import Row
+from engine.query_metrics import measured
 from engine.stores.cache_layout import Layout, Span, Unpack, read_head
 from engine.stores.cache_load import BucketLoader, UserRanges
 from engine.stores.cache_scripts import DROP, REFRESH

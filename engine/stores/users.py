@@ -20,7 +20,7 @@ from engine.domain.counts import Population
 from engine.domain.document import Document
 from engine.domain.keys import HASH_SPACE, hash_prefix, user_id_of, user_key, workspace_of
 from engine.errors import EngineError
-from engine.measuring import measured, named_queries
+from engine.query_metrics import measured, named_queries
 from engine.stores.bulk import insert_new, write
 from engine.stores.connect import MAJORITY, READ_MAJORITY
 from engine.stores.explained import explained, find_command, update_command

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.domain.keys import HIGHEST
-from engine.measuring import MEASUREMENTS, measured
+from engine.query_metrics import MEASUREMENTS, measured
 from tests.integration.installation import Installation, Told
 from tests.integration.pipeline_world import World
 from tests.integration.test_run_procfile import PROCFILE

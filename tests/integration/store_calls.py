@@ -24,9 +24,9 @@ from engine.domain.settling import PutBack, Settling, Unsent
 from engine.domain.stuck import StuckBy
 from engine.domain.suppression import Bounced
 from engine.domain.work import AccessPath, Run, RunKind, Slice, SliceKind
-from engine.measuring import Stretch
 from engine.predicate.compiled import EventQuery
 from engine.predicate.fields import BUILTINS, Catalogue, EventType
+from engine.query_metrics import Stretch
 from engine.stores.audience import Audience
 from engine.stores.cache_layouts import CacheLayouts
 from engine.stores.campaign_time import CampaignTimes

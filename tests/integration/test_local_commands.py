@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.births import birth_of
 from engine.local.services import LocalServices
+from engine.process_identity import birth_of
 
 ROOT = Path(__file__).parents[2]
 APP = """

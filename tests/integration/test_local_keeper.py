@@ -16,11 +16,11 @@ import pytest
 import redis
 from pymongo import MongoClient
 
-from engine.births import myself
 from engine.local.keeper import Keeper
 from engine.local.processes import members
 from engine.local.program import ServiceName
 from engine.local.services import LocalServices, _kill
+from engine.process_identity import myself
 
 NEEDED: tuple[ServiceName, ...] = ("mongo", "broker", "cache")
 LEAVE = """

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine.births import birth_of
+from engine.process_identity import birth_of
 
 ROOT = Path(__file__).parents[2]
 INNER = """

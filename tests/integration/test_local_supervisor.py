@@ -15,9 +15,9 @@ import psutil
 import pytest
 from honcho.environ import parse_procfile
 
-from engine.births import birth_of
 from engine.local.guard import MARK
 from engine.local.procfile import read_procfile
+from engine.process_identity import birth_of
 
 ROOT = Path(__file__).parents[2]
 DRIVER = """

@@ -20,7 +20,7 @@ from pymongo.monitoring import CommandListener, CommandStartedEvent
 
 import engine.stores
 from engine.domain.document import Document
-from engine.measuring import MEASUREMENTS
+from engine.query_metrics import MEASUREMENTS
 from engine.stores.enrolments import Enrolments
 from engine.stores.explained import QUERIES, ExplainedQuery, Plan, explain
 from engine.stores.migrate import migrate_mongo

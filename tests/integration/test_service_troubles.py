@@ -15,9 +15,9 @@ import pytest
 import redis
 from pymongo import MongoClient
 
-from engine.births import birth_of
 from engine.clock import SystemClock
 from engine.local.services import LocalServices
+from engine.process_identity import birth_of
 from engine.stores.connect import mongo_client
 from engine.stores.logs import LogIndex, open_client
 from engine.stores.migrate import migrate_mongo

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from actors.broker.process_ids import is_known_dead, new_id
-from engine.births import Born, birth_of, here, myself
+from engine.process_identity import Born, birth_of, here, myself
 
 
 def test_a_process_is_known_by_pid_and_birth() -> None:

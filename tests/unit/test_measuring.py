@@ -10,15 +10,15 @@ from hdrh.histogram import HdrHistogram
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import measuring
-from engine.measuring import DIGITS, LONGEST, Figure, Measurements, measured, named_queries, working_on
+from engine import query_metrics
+from engine.query_metrics import DIGITS, LONGEST, Figure, Measurements, measured, named_queries, working_on
 
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[Measurements]:
     """Measurements of this test alone; stores that were decorated before write into their own."""
     own = Measurements()
-    monkeypatch.setattr(measuring, "MEASUREMENTS", own)
+    monkeypatch.setattr(query_metrics, "MEASUREMENTS", own)
     return own
 
 
@@ -85,7 +85,7 @@ def test_the_public_methods_of_a_store_are_named_after_it(fresh: Measurements) -
     ],
 )
 def test_an_answer_tells_how_many_documents_it_holds(answer: object, documents: int) -> None:
-    assert measuring.documents_of(answer) == documents
+    assert query_metrics.documents_of(answer) == documents
 
 
 def test_the_worst_call_names_the_campaign_that_its_thread_worked_on() -> None:

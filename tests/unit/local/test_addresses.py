@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.births import Born
 from engine.local.addresses import Urls, without_secrets
 from engine.local.record import Entry, Record
 from engine.local.supervisor import Backoff
+from engine.process_identity import Born
 
 
 def test_the_environment_leaves_out_what_does_not_run() -> None:
