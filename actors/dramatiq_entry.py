@@ -11,7 +11,7 @@ import os
 from actors.log_options import log_options
 from actors.middleware.last_words import LastWords
 from actors.setup import broker_for
-from engine.app import App
+from engine.app.app import App
 from engine.settings import load_settings
 from engine.telemetry import logging
 from engine.telemetry.events import emit

@@ -12,7 +12,7 @@ from dramatiq.errors import BrokerError
 from actors.broker.broker import HardenedBroker
 from actors.middleware import Refused
 from actors.middleware.time_limit import FACTOR
-from engine.app import App
+from engine.app.app import App
 from engine.clock import millis
 
 _log = structlog.get_logger(__name__)

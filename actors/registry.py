@@ -10,7 +10,7 @@ from typing import Any, Final
 from dramatiq import Actor
 
 from actors.broker.broker import HardenedBroker
-from engine.app import App
+from engine.app.app import App
 from engine.clock import millis
 from engine.errors import ProgrammerError
 

@@ -22,7 +22,7 @@ from actors.tasks import (
     recheck_users,
     warm_cache,
 )
-from engine.app import App
+from engine.app.app import App
 from engine.clock import millis
 from engine.domain.work import SliceKind
 from engine.errors import OperatorError

@@ -25,7 +25,7 @@ from bench import report
 from bench.measure import Rounds, Way, machine, side_by_side
 from bench.population import SEED, WORKSPACE, documents
 from bench.run import ground
-from engine.app import App
+from engine.app.app import App
 from engine.clock import format_instant
 from engine.domain.document import Document
 from engine.pipeline.importing.columns import Layout

@@ -24,7 +24,7 @@ import yaml
 
 from bench.measure import Way
 from bench.population import AS_OF, WORKSPACE
-from engine.app import App
+from engine.app.app import App
 from engine.campaign.load import load_campaign
 from engine.domain.campaign import CampaignRecord
 from engine.domain.keys import HIGHEST

@@ -20,7 +20,7 @@ import psutil
 import yaml
 
 from bench.population import AS_OF, WORKSPACE
-from engine.app import App
+from engine.app.app import App
 from engine.campaign.load import load_campaign
 from engine.domain.lifecycle import RunState
 from engine.settings import load_settings

@@ -9,7 +9,7 @@ from engine.cli.opening import say
 from engine.errors import EngineError
 
 if TYPE_CHECKING:
-    from engine.app import App
+    from engine.app.app import App
     from engine.domain.campaign import CampaignRecord
 
 PATIENCE: Final = 60.0

@@ -30,7 +30,7 @@ from engine.domain.work import AccessPath
 from engine.errors import EngineError, Fault, InvalidSource, WrongCall
 
 if TYPE_CHECKING:
-    from engine.app import App
+    from engine.app.app import App
     from engine.campaign.load import LoadedCampaign
     from engine.domain.campaign import CampaignRecord
 

@@ -20,7 +20,7 @@ from engine.failure_text import reason_of
 if TYPE_CHECKING:
     import redis
 
-    from engine.app import App
+    from engine.app.app import App
     from engine.stores.process_failures import ProcessFailure
 
 _NO_WORKSPACE = ("no workspace file", "add one")

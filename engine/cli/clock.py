@@ -15,7 +15,7 @@ from engine.clock import format_instant, millis, parse_duration, parse_instant
 from engine.errors import EngineError, WrongCall
 
 if TYPE_CHECKING:
-    from engine.app import App
+    from engine.app.app import App
 
 ASK_EVERY = 0.02
 """Seconds between two checks for pending work: each costs MongoDB some milliseconds."""

@@ -10,7 +10,7 @@ import typer
 from actors.log_options import log_options
 from actors.middleware import stop_requested, wait_for_stop
 from actors.setup import broker_for
-from engine.app import App
+from engine.app.app import App
 from engine.cli.forking import keep
 from engine.cli.opening import addressed, migrate, settings_of
 from engine.cli.stopping import interrupted, on_signals

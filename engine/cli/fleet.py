@@ -11,7 +11,7 @@ from actors.fleet import FLEET_VARIABLE, exec_fleet, run_fleet_in_process, stop_
 from actors.log_options import log_options
 from actors.middleware import wait_for_stop
 from actors.setup import broker_for
-from engine.app import App
+from engine.app.app import App
 from engine.cli.forking import keep
 from engine.cli.opening import addressed, settings_of
 from engine.cli.stopping import on_signals

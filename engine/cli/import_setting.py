@@ -11,7 +11,7 @@ import typer
 from engine.cli.opening import migrate, opened
 
 if TYPE_CHECKING:
-    from engine.app import App
+    from engine.app.app import App
     from engine.cli.importing import ImportSetting
     from engine.pipeline.importing.run import Surroundings
 

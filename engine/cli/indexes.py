@@ -13,7 +13,7 @@ from engine.cli.opening import show_json, show_table
 from engine.errors import OperatorError
 
 if TYPE_CHECKING:
-    from engine.app import App
+    from engine.app.app import App
     from engine.pipeline.advising import Advice
     from engine.stores.advisor import NamedQuery
 

@@ -20,7 +20,7 @@ import typer
 from engine.errors import WrongCall
 
 if TYPE_CHECKING:
-    from engine.app import App
+    from engine.app.app import App
     from engine.local.addresses import Urls
     from engine.settings import LoadedSettings, Settings
 
@@ -123,7 +123,7 @@ def with_urls(settings: Settings, urls: Urls) -> Settings:
 @contextmanager
 def opened(context: typer.Context) -> Iterator[App]:
     """Open the application for one command; close it afterwards."""
-    from engine.app import App
+    from engine.app.app import App
 
     app = App(addressed(settings_of(context)))
     try:

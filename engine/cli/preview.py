@@ -13,7 +13,7 @@ from engine.domain.keys import user_key
 from engine.errors import EngineError, NotFound, WrongCall
 
 if TYPE_CHECKING:
-    from engine.app import App
+    from engine.app.app import App
     from engine.campaign.load import LoadedCampaign
     from engine.pipeline.preview import Preview
 

@@ -13,7 +13,7 @@ from engine.clock import format_instant
 
 if TYPE_CHECKING:
     from actors.broker.broker import HardenedBroker
-    from engine.app import App
+    from engine.app.app import App
 
 Lane = Annotated[str, typer.Argument(help="A lane of policies/lanes.yaml.")]
 Id = Annotated[list[str] | None, typer.Argument(help="Message ids; default: all.")]

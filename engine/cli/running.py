@@ -17,7 +17,7 @@ from actors.log_options import log_options
 from actors.messenger import BrokerMessenger
 from actors.middleware import request_stop, stop_requested, wait_for_stop
 from actors.setup import broker_for
-from engine.app import App
+from engine.app.app import App
 from engine.cli.feed import following
 from engine.cli.fleet import lanes_of, serve
 from engine.cli.forking import fork, keep

@@ -90,7 +90,7 @@ def _elsewhere(settings: Settings) -> list[Seen]:
     import pymongo
     from pymongo.errors import PyMongoError
 
-    from engine.app import App
+    from engine.app.app import App
     from engine.cli.opening import addressed
 
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from actors.broker.redis_client import connect
-from engine.app import App
+from engine.app.app import App
 from engine.cli.opening import require_openable
 from engine.stores.probes import probe_broker, probe_mongo
 

@@ -16,7 +16,7 @@ from engine.errors import NotFound, WrongCall
 from engine.telemetry.events import emit
 
 if TYPE_CHECKING:
-    from engine.app import App
+    from engine.app.app import App
 
 Workspace = Annotated[str, typer.Option("--workspace", "-w", help="The workspace.")]
 UserId = Annotated[str, typer.Argument(help="The user's id.")]

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from actors.setup import broker_for
-from engine.app import App
+from engine.app.app import App
 from engine.campaign.load import load_campaign
 from engine.cli.reports import report_document
 from engine.errors import EngineError

@@ -11,7 +11,7 @@ from pymongo.database import Database
 
 from bench.importing import compare, open_app, table, write_files
 from bench.measure import Measured, Rounds
-from engine.app import App
+from engine.app.app import App
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from collections import deque
 from typing import Any
 
 from engine import failpoints
-from engine.app import App
+from engine.app.app import App
 from engine.settings import Settings
 from tests.chaos.play import Performer, everywhere
 from tests.integration.pipeline_shop import Collected

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pymongo.database import Database
 
-from engine.app import App
+from engine.app.app import App
 from engine.domain.changes import UserChange
 from engine.domain.keys import user_key
 from engine.domain.lifecycle import CampaignState

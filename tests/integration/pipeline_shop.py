@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pymongo.database import Database
 
-from engine.app import App
+from engine.app.app import App
 from engine.channels.maildir import file_name
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import delivery_key, user_id_of

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from pymongo.database import Database
 
 from engine import failpoints
-from engine.app import App
+from engine.app.app import App
 from engine.campaign.load import load_campaign
 from engine.clock import millis, parse_duration, parse_instant
 from engine.domain.campaign import CampaignRecord

@@ -16,7 +16,7 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from engine.app import App
+from engine.app.app import App
 from engine.domain.changes import UserChange
 from engine.domain.counts import Population
 from engine.domain.keys import HIGHEST, user_key

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 from pydantic import SecretStr
 
-from engine.app import App
+from engine.app.app import App
 from engine.domain.keys import user_key
 from engine.domain.work import AccessPath
 from engine.stores.cache_server import CacheServer, cache_client

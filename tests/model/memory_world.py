@@ -20,8 +20,9 @@ from unittest.mock import patch
 import yaml
 from pydantic import SecretStr
 
-from engine import core, failpoints
-from engine.app import App
+from engine import failpoints
+from engine.app import runtime
+from engine.app.app import App
 from engine.campaign.load import LoadedCampaign, load_campaign
 from engine.clock import Instant, millis
 from engine.domain.campaign import CampaignRecord
@@ -55,7 +56,7 @@ class MemoryApp(App):
             return made
 
         stores.OUTAGES = Stores.OUTAGES  # type: ignore[attr-defined]
-        with patch.object(core, "Stores", stores):
+        with patch.object(runtime, "Stores", stores):
             super().__init__(settings)
         self.system = self.clock
 

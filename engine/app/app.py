@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from engine.machinery import Machinery
+from engine.app.workers import Machinery
 
 if TYPE_CHECKING:
     from engine.domain.campaign import CampaignRecord

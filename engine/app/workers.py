@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from engine.core import Core
+from engine.app.runtime import Core
 from engine.errors import EngineError
 
 if TYPE_CHECKING:
