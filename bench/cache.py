@@ -27,10 +27,10 @@ from bench.ending import end_on_term
 from bench.measure import machine
 from bench.population import SEED, WORKSPACE
 from bench.run import DATABASE, fill
+from engine.catalogue.workspace_file import read_workspace
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST
 from engine.local.services import LocalServices
-from engine.predicate.workspace import read_workspace
 from engine.stores.cache_layout import Held, Layout
 from engine.stores.cache_layouts import CacheLayouts
 from engine.stores.cache_server import CacheServer, cache_client

@@ -17,6 +17,7 @@ from engine.stores.opened import Stores
 from engine.telemetry.events import emit
 
 if TYPE_CHECKING:
+    from engine.catalogue.workspace_set import LiveWorkspaces, WorkspaceSet, WorkspaceWatcher
     from engine.channels.port import Channel
     from engine.pipeline.book import CampaignBook
     from engine.pipeline.heartbeat import Heartbeat
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from engine.pipeline.recording import Recording
     from engine.policy.policyset import PolicySet
     from engine.policy.watch import PolicyWatcher
-    from engine.predicate.workspace_set import LiveWorkspaces, WorkspaceSet, WorkspaceWatcher
     from engine.settings import Settings
 
 
@@ -80,7 +80,7 @@ class Core:
     @cached_property
     def catalogues(self) -> LiveWorkspaces:
         """The field catalogues of all workspaces, always as currently in force."""
-        from engine.predicate.workspace_set import LiveWorkspaces
+        from engine.catalogue.workspace_set import LiveWorkspaces
 
         watcher = self.workspace_watcher
         return LiveWorkspaces(lambda: watcher.current)
@@ -91,8 +91,8 @@ class Core:
 
         With an unreadable file, a command loses only that file's workspace, but a process does not start.
         """
-        from engine.predicate.workspace import read_each
-        from engine.predicate.workspace_set import WorkspaceSet, WorkspaceWatcher
+        from engine.catalogue.workspace_file import read_each
+        from engine.catalogue.workspace_set import WorkspaceSet, WorkspaceWatcher
 
         folder = self.settings.paths.workspaces
         return WorkspaceWatcher(

@@ -13,6 +13,7 @@ from engine.app.runtime import Core
 from engine.errors import EngineError
 
 if TYPE_CHECKING:
+    from engine.catalogue.catalogue import Catalogue
     from engine.pipeline.choosing import Choosing
     from engine.pipeline.converting import Converting
     from engine.pipeline.deciding import Deciding
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from engine.pipeline.ticking import Ticking
     from engine.pipeline.watching import Watching
     from engine.pipeline.working import SliceWorker
-    from engine.predicate.fields import Catalogue
     from engine.stores.cached_users import CachedUsers
     from engine.stores.index_requests import IndexRequest
     from engine.stores.lists import Lists
@@ -91,7 +91,7 @@ class Machinery(Core):
         Return None if there is no such index or some users are still to be indexed. The index is read before the
         requests, because the feed records an index only after the requests to fill it.
         """
-        from engine.predicate.workspace_set import indexed_shape
+        from engine.catalogue.workspace_set import indexed_shape
 
         state = self.stores.feeds.read()
         if state.index is None or state.shapes.get(catalogue.workspace) != indexed_shape(catalogue):

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from engine.campaign.goal import LoadedGoal
 from engine.campaign.load import LoadedCampaign
+from engine.catalogue.catalogue import Catalogue, Row
 from engine.clock import Instant, millis
 from engine.domain.campaign import CampaignRecord
 from engine.domain.enrolment import Enrolment
@@ -15,7 +16,6 @@ from engine.domain.keys import arm, user_id_of
 from engine.domain.lifecycle import LOOKED_AT, CampaignState
 from engine.errors import ProgrammerError
 from engine.predicate.compiled import Candidates, CompiledPredicate, EventFacts, EventQuery, compile_predicate
-from engine.predicate.fields import Catalogue, Row
 from engine.predicate.tree import Predicate
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from engine.campaign.model import GoalRule
+from engine.catalogue.catalogue import Catalogue
 from engine.errors import Fault, InvalidSource
-from engine.predicate.fields import Catalogue
 from engine.predicate.parse import parse_predicate
 from engine.predicate.tree import Tree
 from engine.yamlsource import Node, Steps, dotted

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final, cast
 
 from engine.campaign.goal import LoadedGoal, read_goal
 from engine.campaign.model import CampaignFile
+from engine.catalogue.catalogue import Catalogue
 from engine.clock import format_duration
 from engine.domain.template import KeptTexts, kept_texts
 from engine.errors import Fault, InvalidSource
 from engine.policy.models import Cost, no_such
 from engine.policy.policyset import CampaignFacts, PolicySet
 from engine.predicate.compiled import compile_predicate
-from engine.predicate.fields import Catalogue
 from engine.predicate.parse import parse_predicate
 from engine.predicate.tree import Tree
 from engine.yamlmodel import validate

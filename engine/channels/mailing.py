@@ -9,6 +9,7 @@ from typing import Final
 
 from liquid import BoundTemplate
 
+from engine.catalogue.catalogue import Catalogue
 from engine.channels.message import Mail, build
 from engine.channels.preheader import mark_preheader
 from engine.channels.skeleton import Letter, Written, skeleton_of
@@ -17,7 +18,6 @@ from engine.channels.template_links import without_programs
 from engine.channels.template_values import UserValues, surroundings
 from engine.channels.templates import rendered, user_fields, with_snippets
 from engine.domain.delivery import Envelope
-from engine.predicate.fields import Catalogue
 
 ALWAYS: Final = ("email", "unsubscribed", "deleted")
 """Fields read for every user before a mail is sent."""

@@ -8,10 +8,10 @@ from datetime import UTC
 from decimal import Decimal
 from typing import Final
 
+from engine.catalogue.catalogue import Catalogue, Field
+from engine.catalogue.values import FieldType
 from engine.channels.template_values import Moment
 from engine.clock import Instant
-from engine.predicate.fields import Catalogue, Field
-from engine.predicate.values import FieldType
 
 _MOST_WORDS: Final = 20
 """Maximum words of a template's comparisons for which sample users are made."""

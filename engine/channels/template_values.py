@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
+from engine.catalogue.catalogue import Catalogue, Field
+from engine.catalogue.values import FieldType, normaliser
 from engine.clock import Instant, moment
-from engine.predicate.fields import Catalogue, Field
-from engine.predicate.values import FieldType, normaliser
 
 _FOLDER: Final = {"attribute": "a", "aggregate": "g"}
 

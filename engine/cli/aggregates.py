@@ -45,7 +45,7 @@ def _pending(app: App, workspace: str) -> bool:
 
     The feed has noted other aggregates, or requests to derive wait.
     """
-    from engine.predicate.workspace_set import derived_shape
+    from engine.catalogue.workspace_set import derived_shape
 
     noted = app.stores.feeds.read().derived.get(workspace)
     wanted = derived_shape(app.book.catalogue(workspace))

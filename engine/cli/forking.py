@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from engine.settings import Settings
 
 
-ROOMS: Final = ("campaign", "channels", "domain", "pipeline", "policy", "predicate", "stores", "telemetry")
+ROOMS: Final = ("campaign", "catalogue", "channels", "domain", "pipeline", "policy", "predicate", "stores", "telemetry")
 SEARCH: Final = ("engine.stores.search_index", "engine.stores.connect_elastic", "engine.stores.logs")
 """Modules that import Elasticsearch's client, which takes as long as all other imports together."""
 

@@ -180,8 +180,8 @@ def _edited(folder: Path, file: Path | None) -> PolicySet:
 
 def _facts(paths: Paths, policies: PolicySet, files: Iterable[Path]) -> list[CampaignFacts]:
     from engine.campaign.load import load_campaign
-    from engine.predicate.workspace import read_each
-    from engine.predicate.workspace_set import WorkspaceSet
+    from engine.catalogue.workspace_file import read_each
+    from engine.catalogue.workspace_set import WorkspaceSet
 
     catalogues = WorkspaceSet(*read_each(paths.workspaces))
     return [load_campaign(file, catalogues, policies).facts for file in files]

@@ -50,7 +50,7 @@ class FeedState:
     `generation` rises with each gap; a gap invalidates everything cached before it. `token` resumes the change stream.
     `index` is the identity of the Elasticsearch index that is filled, or is being filled while requests to index users
     exist (None: use the next index that appears). `shapes` gives for each workspace the shape of its indexed users
-    (`engine.predicate.workspace_set.indexed_shape`). `derived` gives for each workspace the aggregates for which an
+    (`engine.catalogue.workspace_set.indexed_shape`). `derived` gives for each workspace the aggregates for which an
     update of its users was requested (`derived_shape`). `searched` names the workspaces whose users Elasticsearch must
     be able to find, because a campaign there queries its users.
     """

@@ -12,6 +12,8 @@ from typing import Final, TypeAlias, cast
 from engine.campaign.compiled import CompiledCampaign, compile_campaign
 from engine.campaign.load import LoadedCampaign, campaign_from_spec
 from engine.campaign.model import Message
+from engine.catalogue.catalogue import Catalogue
+from engine.catalogue.workspace_set import LiveWorkspaces, shape_of_field
 from engine.domain.campaign import CampaignRecord, Plain
 from engine.domain.keys import kind_of_run
 from engine.domain.lifecycle import CampaignState
@@ -22,8 +24,6 @@ from engine.pipeline.ports import CampaignStore
 from engine.policy.models import CampaignKind, Cost, Profile
 from engine.policy.policyset import CampaignFacts, PolicySet
 from engine.predicate.compiled import CompiledPredicate
-from engine.predicate.fields import Catalogue
-from engine.predicate.workspace_set import LiveWorkspaces, shape_of_field
 
 KEPT: Final = 2_000
 """Most compiled campaigns that a process caches; some 20 kB each."""

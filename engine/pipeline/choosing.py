@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from engine.batching import choose
+from engine.catalogue.catalogue import Catalogue, Row
 from engine.clock import Clock
 from engine.domain.counts import Population
 from engine.domain.keys import HASH_SPACE, HIGHEST, hash_prefix
@@ -20,7 +21,6 @@ from engine.pipeline.sources import FeedStore, ListReads, RangeReads, RateStore,
 from engine.pipeline.waiting import caught_up
 from engine.planner import Choice, Estimate, estimates
 from engine.predicate.compiled import Candidates
-from engine.predicate.fields import Catalogue, Row
 from engine.query_metrics import measured
 from engine.telemetry.events import emit
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.campaign.compiled import CompiledCampaign, Facts
+from engine.catalogue.catalogue import Row
 from engine.clock import Instant
 from engine.decide import Decision, Exit, Send, alike, decide
 from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
@@ -15,7 +16,6 @@ from engine.domain.lifecycle import DeliveryState, ExitReason, SkipReason, StayS
 from engine.pipeline.ports import CampaignStore, EventReads, StayStore, UserReads
 from engine.pipeline.telling import EndedDelivery, tell_ends
 from engine.policy.models import Profile
-from engine.predicate.fields import Row
 
 
 @dataclass(frozen=True, slots=True)

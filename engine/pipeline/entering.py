@@ -12,6 +12,7 @@ from threading import Lock
 from typing import Final
 
 from engine.campaign.compiled import CompiledCampaign
+from engine.catalogue.catalogue import Row
 from engine.clock import Clock, Instant
 from engine.domain.keys import AFTER, suffix_of_user
 from engine.domain.work import AccessPath
@@ -24,7 +25,6 @@ from engine.pipeline.sources import Recheck
 from engine.pipeline.working import Hold, LeaseLost
 from engine.policy.models import Profile
 from engine.predicate.compiled import Candidates
-from engine.predicate.fields import Row
 
 READ_US: Final = "read_us"
 """Key in a slice's results: microseconds that the access path took to read. The planner derives its rates from it."""

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
+from engine.catalogue.catalogue import Catalogue
+from engine.catalogue.workspace_set import LiveWorkspaces, derived_shape, indexed_shape
 from engine.clock import Clock
 from engine.domain.document import Document
 from engine.domain.keys import cut, workspace_of
@@ -21,8 +23,6 @@ from engine.pipeline.ports import Messenger
 from engine.pipeline.registry import Registry
 from engine.pipeline.sources import Batch, FeedStore, LookStore, RangeReads, Search, Stream, UserCache
 from engine.predicate.elastic import elastic_document
-from engine.predicate.fields import Catalogue
-from engine.predicate.workspace_set import LiveWorkspaces, derived_shape, indexed_shape
 from engine.telemetry.events import emit
 
 MOST: Final = 1_000

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from engine.catalogue.catalogue import Catalogue, Row
 from engine.domain.document import Document
 from engine.domain.keys import AFTER, bound_behind
 from engine.domain.work import AccessPath, Slice
@@ -19,7 +20,6 @@ from engine.pipeline.book import Entry
 from engine.pipeline.sources import ListReads, RangeReads, Search, UserCache
 from engine.pipeline.working import Hold, Scan
 from engine.predicate.compiled import Candidates
-from engine.predicate.fields import Catalogue, Row
 from engine.query_metrics import measured
 
 READS: Final = 4

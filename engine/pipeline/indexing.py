@@ -6,12 +6,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final, Protocol
 
+from engine.catalogue.catalogue import Catalogue
+from engine.catalogue.workspace_set import LiveWorkspaces, derived_shape, indexed_shape
 from engine.domain.keys import bound_behind, workspace_of
 from engine.errors import EngineError
 from engine.pipeline.ports import UserReads
 from engine.predicate.elastic import elastic_document
-from engine.predicate.fields import Catalogue
-from engine.predicate.workspace_set import LiveWorkspaces, derived_shape, indexed_shape
 from engine.telemetry.events import emit
 
 

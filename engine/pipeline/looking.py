@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Final
 from uuid import uuid4
 
+from engine.catalogue.catalogue import Row
 from engine.clock import Clock, Instant
 from engine.domain.campaign import CampaignRecord
 from engine.domain.enrolment import Enrolment
@@ -25,7 +26,6 @@ from engine.pipeline.loop_failures import LoopFailures
 from engine.pipeline.ports import CampaignStore, Debts, Doorbell, NamedLeases, SliceStore, StayStore, UserReads
 from engine.pipeline.registry import Registry
 from engine.pipeline.sources import LookStore, UserCache
-from engine.predicate.fields import Row
 from engine.telemetry.events import emit
 
 AT_ONCE: Final = 1_000

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Final, TypeAlias, TypeVar
 
+from engine.catalogue.catalogue import Catalogue
 from engine.clock import Clock, format_duration, millis
 from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import CampaignState, RunState
@@ -20,7 +21,6 @@ from engine.errors import EngineError
 from engine.failure_text import reason_of
 from engine.pipeline.book import CampaignBook
 from engine.pipeline.ports import CampaignStore
-from engine.predicate.fields import Catalogue
 from engine.telemetry.events import emit
 
 T = TypeVar("T")

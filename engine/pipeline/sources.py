@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
+from engine.catalogue.catalogue import Catalogue, Row
 from engine.clock import Instant
 from engine.domain.document import Document
 from engine.domain.looks import Changed, DirtyRange, FeedState, Look
 from engine.domain.work import AccessPath
 from engine.planner import Rates
-from engine.predicate.fields import Catalogue, Row
 
 
 class RangeReads(Protocol):

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Final
 from uuid import uuid4
 
+from engine.catalogue.catalogue import Catalogue
 from engine.clock import Clock
 from engine.domain.lifecycle import SliceState
 from engine.domain.work import Slice
@@ -24,7 +25,6 @@ from engine.pipeline.ports import Doorbell, Poison, SliceStore
 from engine.pipeline.sources import CachedRows
 from engine.pipeline.telling import slice_labels
 from engine.poison import Again, Verdict, after_error, after_refusal
-from engine.predicate.fields import Catalogue
 from engine.query_metrics import working_on
 from engine.telemetry.events import emit
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from engine.catalogue.catalogue import Catalogue, Row
 from engine.clock import Instant
 from engine.predicate.bounds import by_summary, relaxed
 from engine.predicate.crossings import crossings
 from engine.predicate.elastic import elastic_answer
-from engine.predicate.fields import Catalogue, Row
 from engine.predicate.mongo import Answer, mongo_answer
 from engine.predicate.python import Generator
 from engine.predicate.tree import EVERYBODY, NOBODY, Constant, Tree, all_of, any_of

@@ -8,6 +8,8 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Literal
 
+from engine.catalogue.catalogue import Catalogue, Field, Row
+from engine.catalogue.values import Shape
 from engine.clock import Instant
 from engine.domain.document import Document
 from engine.predicate.bounds import by_summary, ever, relaxed
@@ -15,7 +17,6 @@ from engine.predicate.candidates import Candidates, candidates
 from engine.predicate.crossings import Crossing, crossings
 from engine.predicate.elastic import elastic_answer
 from engine.predicate.explain import Explainable, LeafResult, explain, explainable
-from engine.predicate.fields import Catalogue, Field, Row
 from engine.predicate.flips import NextFlip, depends_on_time, next_flip
 from engine.predicate.mongo import Answer, mongo_answer, mongo_filter
 from engine.predicate.python import EventFacts, Filter, Generator, Matches
@@ -35,7 +36,6 @@ from engine.predicate.tree import (
     leaves,
     plain,
 )
-from engine.predicate.values import Shape
 
 __all__ = [
     "Answer",

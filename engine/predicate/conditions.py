@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Literal
 
+from engine.catalogue.value_parsing import RefusedValueError, parse_scalar
+from engine.catalogue.values import FieldType, Shape, Value, fold, successor
+from engine.catalogue.workspace_file import closest
 from engine.clock import millis, parse_duration
 from engine.errors import Fault, Mark
-from engine.predicate.reading import RefusedValueError, parse_scalar
 from engine.predicate.tree import NOBODY, Bound, Element, Exists, FieldCompare, Tree, all_of, none_of
-from engine.predicate.values import FieldType, Shape, Value, fold, successor
-from engine.predicate.workspace import closest
 from engine.yamlsource import Node, dotted
 
 MOST_VALUES: Final = 10_000

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from engine.catalogue.catalogue import Catalogue, Field
+from engine.catalogue.values import Shape
 from engine.clock import Instant
 from engine.domain.document import Document
 from engine.domain.keys import hash_of, suffix_of_user, workspace_of
 from engine.predicate.bounds import by_summary, relaxed
-from engine.predicate.fields import Catalogue, Field
 from engine.predicate.mongo import Answer
 from engine.predicate.tree import (
     EVERYBODY,
@@ -35,7 +36,6 @@ from engine.predicate.tree import (
     Tree,
     all_of,
 )
-from engine.predicate.values import Shape
 
 LONGEST_TERM: Final = 30_000
 """Maximum bytes of one indexed text.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from engine.catalogue.catalogue import Catalogue, Field, Row
+from engine.catalogue.values import FieldType, Shape
 from engine.clock import Instant, format_instant
-from engine.predicate.fields import Catalogue, Field, Row
 from engine.predicate.python import EventFacts, Matches
 from engine.predicate.tree import (
     AllOf,
@@ -22,7 +23,6 @@ from engine.predicate.tree import (
     Tree,
     leaves,
 )
-from engine.predicate.values import FieldType, Shape
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from engine.catalogue.catalogue import Field
+from engine.catalogue.values import LARGEST_NUMBER, WHOLE_TYPES, FieldType, Shape
 from engine.clock import Instant
 from engine.domain.document import Document
 from engine.predicate.bounds import by_summary, relaxed
-from engine.predicate.fields import Field
 from engine.predicate.tree import (
     AllOf,
     AnyOf,
@@ -31,7 +32,6 @@ from engine.predicate.tree import (
     SummaryOrder,
     Tree,
 )
-from engine.predicate.values import LARGEST_NUMBER, WHOLE_TYPES, FieldType, Shape
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from engine.catalogue.catalogue import Catalogue, EventType
+from engine.catalogue.values import FieldType, Shape
+from engine.catalogue.workspace_file import closest
 from engine.errors import InvalidSource
 from engine.predicate.conditions import Faults, read_conditions, read_duration, read_literal
-from engine.predicate.fields import Catalogue, EventType
 from engine.predicate.tree import (
     EVERYBODY,
     NOBODY,
@@ -21,8 +23,6 @@ from engine.predicate.tree import (
     Tree,
     all_of,
 )
-from engine.predicate.values import FieldType, Shape
-from engine.predicate.workspace import closest
 from engine.yamlsource import Node, Plain, dotted
 
 Path_ = tuple[str | int, ...]

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, TypeAlias, cast
 
+from engine.catalogue.catalogue import Catalogue, Field, Row
+from engine.catalogue.values import Shape, normaliser
 from engine.clock import Instant
-from engine.predicate.fields import Catalogue, Field, Row
 from engine.predicate.tree import (
     SIGNS,
     AllOf,
@@ -30,7 +31,6 @@ from engine.predicate.tree import (
     Tree,
     leaves,
 )
-from engine.predicate.values import Shape, normaliser
 
 EventFacts: TypeAlias = Sequence[Sequence[tuple[int, Mapping[str, object]]]]
 """For one user, aligned with the predicate's event queries: the events of each as (t, properties), in any order."""

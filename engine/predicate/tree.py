@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
+from engine.catalogue.values import Shape, Value
 from engine.clock import Instant
-from engine.predicate.values import Shape, Value
 
 Comparison: TypeAlias = Literal["gt", "gte", "lt", "lte"]
 SIGNS: Final[dict[str, str]] = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "eq": "==", "ne": "!="}

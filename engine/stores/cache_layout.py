@@ -22,10 +22,10 @@ from typing import Final, NamedTuple, TypeAlias, cast
 
 import msgspec
 
+from engine.catalogue.catalogue import BUILTINS, Catalogue, Row
 from engine.domain.document import Document
 from engine.domain.keys import HASH_SPACE, hash_prefix, suffix_of_user
 from engine.errors import ProgrammerError
-from engine.predicate.fields import BUILTINS, Catalogue, Row
 
 USERS_PER_BUCKET: Final = 64
 """Large enough that a command costs little per user, small enough that one load or eviction is cheap

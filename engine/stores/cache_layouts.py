@@ -17,8 +17,8 @@ from pymongo.collection import Collection as MongoCollection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
+from engine.catalogue.catalogue import Catalogue
 from engine.domain.document import Document
-from engine.predicate.fields import Catalogue
 from engine.query_metrics import named_queries
 from engine.stores.cache_layout import (
     HELD_BY_DEFAULT,

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import Final
 
+from engine.catalogue.catalogue import Catalogue
 from engine.domain.document import Document
 from engine.domain.looks import FeedState
-from engine.predicate.fields import Catalogue
 from engine.stores.cache_layout import USERS_PER_BUCKET, Held, Layout
 from engine.stores.cache_layouts import CacheLayouts
 from engine.stores.feeds import Feeds

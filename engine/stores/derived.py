@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
+from engine.catalogue.catalogue import Catalogue
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, bound_behind
-from engine.predicate.fields import Catalogue
 from engine.stores.events import Events, Summary
 from engine.stores.upserts import same, stored
 from engine.stores.users import Edit, Users

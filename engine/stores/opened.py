@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # imported at their use: most commands use only one service
     from pymongo import MongoClient
     from pymongo.database import Database
 
+    from engine.catalogue.catalogue import Catalogue
     from engine.domain.document import Document
-    from engine.predicate.fields import Catalogue
     from engine.stores.advisor import IndexAdvisor
     from engine.stores.audience import Audience
     from engine.stores.bell import Bell

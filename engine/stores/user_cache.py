@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import msgspec
 
+from engine.catalogue.catalogue import Row
 from engine.domain.keys import HIGHEST, suffix_of_user
-from engine.predicate.fields import Row
 from engine.query_metrics import measured
 from engine.stores.cache_layout import Layout, Span, Unpack, read_head
 from engine.stores.cache_load import BucketLoader, UserRanges

@@ -16,14 +16,14 @@ import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
 
+from engine.catalogue.catalogue import Catalogue
+from engine.catalogue.workspace_file import read_workspaces
 from engine.domain.keys import user_id_of, user_key
 from engine.pipeline.importing.order import Kind, Order, Summary
 from engine.pipeline.importing.ports import ImportStores
 from engine.pipeline.importing.run import run_import
 from engine.predicate.compiled import compile_predicate
-from engine.predicate.fields import Catalogue
 from engine.predicate.parse import parse_predicate
-from engine.predicate.workspace import read_workspaces
 from engine.stores.derived import Derivation, initial_fields
 from engine.stores.events import Events
 from engine.stores.imports import ImportCursors

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.campaign.load import load_campaign
+from engine.catalogue.workspace_file import read_workspaces
 from engine.policy.load import load_policies
-from engine.predicate.workspace import read_workspaces
 from examples.grocer import campaign_files, data, oracle
 
 HERE = Path(data.__file__).parent

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.catalogue.catalogue import Catalogue
+from engine.catalogue.workspace_file import workspace_of
 from engine.domain.keys import user_key
 from engine.predicate.compiled import CompiledPredicate, compile_predicate
-from engine.predicate.fields import Catalogue
 from engine.predicate.parse import parse_predicate
-from engine.predicate.workspace import workspace_of
 from engine.yamlsource import parse
 
 WORKSPACE = """

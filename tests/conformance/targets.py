@@ -11,9 +11,9 @@ from weakref import WeakKeyDictionary
 from elasticsearch import Elasticsearch
 from pymongo.database import Database
 
+from engine.catalogue.catalogue import Catalogue, Row
 from engine.predicate.compiled import CompiledPredicate
 from engine.predicate.elastic import elastic_document
-from engine.predicate.fields import Catalogue, Row
 from tests.conformance.population import Person
 
 MAPPING = Path(__file__).parents[2] / "conf" / "index-templates" / "users.json"

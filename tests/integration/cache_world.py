@@ -11,9 +11,9 @@ import msgspec
 import redis
 from pymongo.database import Database
 
+from engine.catalogue.catalogue import BUILTINS, Aggregate, Catalogue, EventType, Field, FieldType, Row
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, suffix_of_user, user_key
-from engine.predicate.fields import BUILTINS, Aggregate, Catalogue, EventType, Field, FieldType, Row
 from engine.stores.cache_layout import Layout
 from engine.stores.cache_layouts import CacheLayouts
 from engine.stores.cache_server import CacheServer, cache_client

@@ -12,6 +12,7 @@ from typing import Any
 
 from pymongo.database import Database
 
+from engine.catalogue.catalogue import BUILTINS, Catalogue, EventType
 from engine.clock import moment
 from engine.domain.campaign import CampaignRecord
 from engine.domain.changes import NewEvent
@@ -25,7 +26,6 @@ from engine.domain.stuck import StuckBy
 from engine.domain.suppression import Bounced
 from engine.domain.work import AccessPath, Run, RunKind, Slice, SliceKind
 from engine.predicate.compiled import EventQuery
-from engine.predicate.fields import BUILTINS, Catalogue, EventType
 from engine.query_metrics import Stretch
 from engine.stores.audience import Audience
 from engine.stores.cache_layouts import CacheLayouts

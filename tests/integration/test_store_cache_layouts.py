@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 from pymongo.database import Database
 
+from engine.catalogue.catalogue import BUILTINS, Catalogue, EventType, Field, FieldType
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, user_key
 from engine.domain.looks import FeedState
 from engine.errors import ProgrammerError
-from engine.predicate.fields import BUILTINS, Catalogue, EventType, Field, FieldType
 from engine.stores import cached_users
 from engine.stores.cache_layout import HELD_BY_DEFAULT, Held, held_at_first
 from engine.stores.cache_layouts import CacheLayouts

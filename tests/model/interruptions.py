@@ -9,11 +9,11 @@ from typing import Any
 from engine import failpoints
 from engine.campaign import compiled as compiling
 from engine.campaign.load import LoadedCampaign, campaign_from_spec
+from engine.catalogue.catalogue import Catalogue
 from engine.pipeline import book
 from engine.pipeline.deciding import Deciding, Origin
 from engine.pipeline.sending import Sending
 from engine.predicate.compiled import CompiledPredicate, compile_predicate
-from engine.predicate.fields import Catalogue
 from engine.predicate.tree import Tree
 from engine.stores.campaigns import Campaigns
 from tests.model.memory_services import Killed

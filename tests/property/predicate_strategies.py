@@ -11,10 +11,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from engine.catalogue.catalogue import Catalogue
 from engine.clock import format_instant
 from engine.errors import Mark
 from engine.predicate.compiled import CompiledPredicate, compile_predicate
-from engine.predicate.fields import Catalogue
 from engine.predicate.parse import parse_predicate
 from engine.yamlsource import Node, Plain
 from tests.conformance.population import COUPON, DAY, NOW, ORDER, Person

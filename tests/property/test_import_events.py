@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo import MongoClient
 
+from engine.catalogue.workspace_file import workspace_of
 from engine.domain.changes import NewEvent
 from engine.domain.keys import user_key
 from engine.pipeline.importing.rows import derived_id
-from engine.predicate.workspace import workspace_of
 from engine.stores.derived import Derivation
 from engine.stores.events import Events
 from engine.stores.users import Users

@@ -10,6 +10,8 @@ from typing import Any
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from engine.catalogue.catalogue import Catalogue
+from engine.catalogue.workspace_file import workspace_of
 from engine.channels.addresses import envelope_address
 from engine.channels.mailing import Mailing
 from engine.channels.message import BadMessage, Sender
@@ -17,8 +19,6 @@ from engine.channels.plaintext import text_of
 from engine.channels.skeleton import Letter, Written, skeleton_of
 from engine.channels.template_errors import TemplateFailed
 from engine.channels.template_values import context
-from engine.predicate.fields import Catalogue
-from engine.predicate.workspace import workspace_of
 from engine.yamlsource import parse
 
 SHOP = """

@@ -9,13 +9,13 @@ from typing import Any
 
 from engine.campaign.compiled import CompiledCampaign, Facts, compile_campaign
 from engine.campaign.load import campaign_from_spec
+from engine.catalogue.workspace_file import workspace_of
 from engine.clock import millis
 from engine.decide import Decision, Exit, Send, decide
 from engine.domain.campaign import CampaignRecord
 from engine.domain.enrolment import Enrolment, Outgoing, Settled
 from engine.domain.keys import enrolment_id, suffix_of_user, user_key
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason, StayState
-from engine.predicate.workspace import workspace_of
 from engine.yamlsource import parse
 
 NOW = 1_796_083_200_000

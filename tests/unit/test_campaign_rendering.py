@@ -15,6 +15,7 @@ import pytest
 
 from engine.campaign.changes import changes, snippet_changes
 from engine.campaign.load import LoadedCampaign, campaign_from_spec, load_campaign
+from engine.catalogue.workspace_file import read_workspaces
 from engine.channels.mailing import Mailing
 from engine.channels.skeleton import Written, skeleton_of
 from engine.channels.template_errors import TemplateFailed
@@ -27,7 +28,6 @@ from engine.pipeline.letterhead import failure_reason, letter_of
 from engine.pipeline.preview import preview
 from engine.pipeline.rendering_check import check_rendering
 from engine.policy.load import load_policies
-from engine.predicate.workspace import read_workspaces
 
 ROOT = Path(__file__).parents[2]
 POLICIES = load_policies(ROOT / "policies")

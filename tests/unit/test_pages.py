@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.predicate.fields import BUILTINS
-from engine.predicate.values import FieldType
-from engine.predicate.workspace import _KEYS, RESERVED, workspace_of
+from engine.catalogue.catalogue import BUILTINS
+from engine.catalogue.values import FieldType
+from engine.catalogue.workspace_file import _KEYS, RESERVED, workspace_of
 from engine.settings.describe import DESCRIPTIONS, keys, page
 from engine.yamlsource import parse
 

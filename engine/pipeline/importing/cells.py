@@ -11,13 +11,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias, cast
 
+from engine.catalogue.catalogue import Field, FieldType, fold
+from engine.catalogue.values import LONGEST_STRING
 from engine.domain.changes import Stored, UserChange
 from engine.domain.keys import user_key
 from engine.pipeline.importing.addresses import BadAddressError, plain_address, read_address
 from engine.pipeline.importing.columns import NOTHING, Layout, identifier, read_value
 from engine.pipeline.importing.conversions import Conversion, conversion
-from engine.predicate.fields import Field, FieldType, fold
-from engine.predicate.values import LONGEST_STRING
 
 MOST_REMEMBERED: Final = 1_000
 """Values remembered per column, the first ones; other values are read one by one."""

@@ -9,11 +9,11 @@ from functools import cache
 from typing import Any, Final, NoReturn
 from zoneinfo import available_timezones
 
+from engine.catalogue.catalogue import FieldType, Shape, parse_value
+from engine.catalogue.values import LONGEST_STRING
+from engine.catalogue.workspace_file import closest
 from engine.domain.changes import Stored
 from engine.errors import WrongCall
-from engine.predicate.fields import FieldType, Shape, parse_value
-from engine.predicate.values import LONGEST_STRING
-from engine.predicate.workspace import closest
 
 LONGEST_ID: Final = 500
 """Bytes in the id of a user, an event or a list: it is part of many keys."""

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, TypeAlias
 
+from engine.catalogue.value_parsing import Odd, parse_scalar
+from engine.catalogue.values import FieldType, Shape
+from engine.catalogue.workspace_file import closest
 from engine.errors import WrongCall
 from engine.pipeline.importing.columns import NOTHING, Layout, RowFaultError
-from engine.predicate.reading import Odd, parse_scalar
-from engine.predicate.values import FieldType, Shape
-from engine.predicate.workspace import closest
 
 Conversion: TypeAlias = Callable[[object], object]
 """Converts a raw value for the strict reading; `NOTHING` means no value. Raises `RowFaultError`."""

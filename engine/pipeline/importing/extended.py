@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
+from engine.catalogue.value_parsing import Odd
 from engine.clock import format_instant
-from engine.predicate.reading import Odd
 
 MARK: Final = b'"$'
 """Bytes that occur in every line with a wrapped value."""

@@ -12,8 +12,8 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
+from engine.catalogue.workspace_file import closest
 from engine.errors import WrongCall
-from engine.predicate.workspace import closest
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -15,10 +15,10 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.catalogue.value_parsing import Odd
 from engine.errors import WrongCall
 from engine.pipeline.importing.lines import DamagedFile, Position, RawRow
 from engine.pipeline.importing.readers import Batch
-from engine.predicate.reading import Odd
 
 _FINER: Final = (100, 1)
 """Rows read at a time in a damaged row group, so that all rows before the damage come out."""

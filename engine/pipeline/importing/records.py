@@ -21,7 +21,7 @@ MOST_LINES: Final = 1_000
 """Lines within which a quoted field must be closed."""
 
 LONGEST_CELL: Final = 8_000
-"""Longest field that is kept, in characters (the limit is in bytes; see `engine.predicate.values`)."""
+"""Longest field that is kept, in characters (the limit is in bytes; see `engine.catalogue.values`)."""
 
 
 class Record(NamedTuple):

@@ -12,6 +12,8 @@ from typing import Any, Final, TypeAlias, cast
 
 import orjson
 
+from engine.catalogue.catalogue import Catalogue, EventType, Field, FieldType, Shape
+from engine.catalogue.workspace_file import closest
 from engine.domain.changes import NewEvent, Stored, UserChange
 from engine.domain.keys import user_key
 from engine.errors import WrongCall
@@ -28,8 +30,6 @@ from engine.pipeline.importing.columns import (
 )
 from engine.pipeline.importing.conversions import Conversion, check_conversions, conversion
 from engine.pipeline.importing.keys import Key, Keys
-from engine.predicate.fields import Catalogue, EventType, Field, FieldType, Shape
-from engine.predicate.workspace import closest
 
 Values: TypeAlias = "Sequence[Any] | Mapping[str, Any]"  # Any: the file's values, checked here
 

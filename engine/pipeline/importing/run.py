@@ -14,6 +14,8 @@ from contextlib import closing
 from threading import Lock
 from typing import Any, NamedTuple
 
+from engine.catalogue.catalogue import Catalogue
+from engine.catalogue.workspace_file import closest
 from engine.domain.changes import RowOutcome
 from engine.errors import WrongCall
 from engine.pipeline.importing.addresses import BadAddressError
@@ -28,8 +30,6 @@ from engine.pipeline.importing.rejects import Rejects
 from engine.pipeline.importing.rows import EventRows, ListRows, UserRows
 from engine.pipeline.importing.sources import name_of
 from engine.pipeline.importing.targets import EventTarget, ListTarget, Target, UserTarget
-from engine.predicate.fields import Catalogue
-from engine.predicate.workspace import closest
 from engine.telemetry.events import emit
 
 

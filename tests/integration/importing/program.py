@@ -19,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from pymongo import MongoClient
 
+from engine.catalogue.workspace_file import read_workspace
 from engine.pipeline.importing.columns import Layout
 from engine.pipeline.importing.order import Kind, Limit, Mode, Order
 from engine.pipeline.importing.ports import ImportStores
 from engine.pipeline.importing.run import run_import
-from engine.predicate.workspace import read_workspace
 from engine.stores.derived import Derivation, initial_fields
 from engine.stores.events import Events
 from engine.stores.imports import ImportCursors

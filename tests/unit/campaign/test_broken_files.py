@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from engine.campaign.load import load_campaign
+from engine.catalogue.workspace_file import read_workspaces
 from engine.errors import InvalidSource
 from engine.policy.load import load_policies
 from engine.policy.policyset import PolicySet
-from engine.predicate.workspace import read_workspaces
 
 ROOT = Path(__file__).parents[3]
 BROKEN = ROOT / "examples" / "broken"

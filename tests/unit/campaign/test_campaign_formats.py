@@ -10,14 +10,14 @@ import pytest
 from engine.campaign.formats import NotConverted, convert, format_of, format_of_inline
 from engine.campaign.load import LoadedCampaign, campaign_from_spec, load_campaign
 from engine.campaign.model import Message
+from engine.catalogue.catalogue import Catalogue
+from engine.catalogue.workspace_file import read_workspaces
 from engine.channels.mailing import Mailing
 from engine.channels.skeleton import Written
 from engine.errors import InvalidSource
 from engine.pipeline.letterhead import letter_of
 from engine.policy.load import load_policies
 from engine.policy.policyset import PolicySet
-from engine.predicate.fields import Catalogue
-from engine.predicate.workspace import read_workspaces
 
 ROOT = Path(__file__).parents[3]
 SHOP: Catalogue = read_workspaces(ROOT / "examples" / "broken" / "workspaces")["shop"]

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from engine.campaign.load import LoadedCampaign, campaign_from_spec, load_campaign
+from engine.catalogue.catalogue import Catalogue
+from engine.catalogue.workspace_file import read_workspaces
 from engine.clock import parse_instant
 from engine.errors import InvalidSource
 from engine.policy.load import load_policies
 from engine.policy.models import CampaignKind, Cost
-from engine.predicate.fields import Catalogue
-from engine.predicate.workspace import read_workspaces
 
 ROOT = Path(__file__).parents[3]
 

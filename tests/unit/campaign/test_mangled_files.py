@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.campaign.load import campaign_from_spec, load_campaign
+from engine.catalogue.workspace_file import read_workspaces
 from engine.errors import InvalidSource
 from engine.policy.load import load_policies
-from engine.predicate.workspace import read_workspaces
 from engine.settings import load_settings
 
 ROOT = Path(__file__).parents[3]

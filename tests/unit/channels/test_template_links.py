@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from engine.catalogue.catalogue import Catalogue
+from engine.catalogue.workspace_file import workspace_of
 from engine.channels.mailing import Mailing
 from engine.channels.message import Sender
 from engine.channels.skeleton import Letter, Written
 from engine.channels.template_values import context
-from engine.predicate.fields import Catalogue
-from engine.predicate.workspace import workspace_of
 from engine.yamlsource import parse
 
 FIELDS: Catalogue = workspace_of(parse("workspace: shop\nattributes: {link: string, more: string}\n", "shop.yaml"))

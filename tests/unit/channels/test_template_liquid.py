@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from babel.localedata import locale_identifiers
 
+from engine.catalogue.catalogue import BUILTINS, Catalogue, Field
+from engine.catalogue.values import FieldType
 from engine.channels.template_errors import TemplateFailed
 from engine.channels.template_values import context
 from engine.channels.templates import render
 from engine.clock import parse_instant
-from engine.predicate.fields import BUILTINS, Catalogue, Field
-from engine.predicate.values import FieldType
 
 AS_OF = parse_instant("2017-03-19T23:59:59.999Z")
 SHOP = Catalogue(

@@ -6,13 +6,13 @@ from decimal import Decimal
 
 import pytest
 
+from engine.catalogue.catalogue import BUILTINS, Catalogue, Field
+from engine.catalogue.values import FieldType
 from engine.channels import templates
 from engine.channels.template_errors import TemplateFailed
 from engine.channels.template_values import context
 from engine.channels.templates import Lint, check, render, user_fields
 from engine.clock import parse_instant
-from engine.predicate.fields import BUILTINS, Catalogue, Field
-from engine.predicate.values import FieldType
 
 CATALOGUE = Catalogue(
     workspace="grocer",

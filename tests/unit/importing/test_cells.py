@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.catalogue.workspace_file import read_workspace
 from engine.domain.keys import user_key
 from engine.pipeline.importing.cells import MOST_REMEMBERED, PLAIN_ID, putter
 from engine.pipeline.importing.columns import Layout, RowFaultError, identifier
 from engine.pipeline.importing.rows import UserRows
-from engine.predicate.workspace import read_workspace
 
 SHOP = read_workspace(Path(__file__).parents[2] / "integration" / "importing" / "shop.yaml")
 NAMES = [

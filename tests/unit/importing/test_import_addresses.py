@@ -10,11 +10,11 @@ from email_validator import EmailNotValidError, validate_email
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.catalogue.workspace_file import read_workspace
 from engine.domain.addresses import envelope_address
 from engine.pipeline.importing.addresses import BadAddressError, plain_address, read_address
 from engine.pipeline.importing.columns import Layout, RowFaultError
 from engine.pipeline.importing.rows import UserRows
-from engine.predicate.workspace import read_workspace
 
 SHOP = read_workspace(Path(__file__).parents[2] / "integration" / "importing" / "shop.yaml")
 

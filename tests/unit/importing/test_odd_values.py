@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from engine.catalogue.workspace_file import read_workspace
 from engine.pipeline.importing.columns import Layout, RowFaultError
 from engine.pipeline.importing.extended import plain
 from engine.pipeline.importing.readers import open_reader
 from engine.pipeline.importing.rows import EventRows, UserRows
-from engine.predicate.workspace import read_workspace
 
 SHOP = read_workspace(Path(__file__).parents[2] / "integration" / "importing" / "shop.yaml")
 YEAR_10000 = 253_402_300_800

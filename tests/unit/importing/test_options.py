@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from engine.catalogue.workspace_file import read_workspace
 from engine.cli.import_layout import layout
 from engine.errors import WrongCall
 from engine.pipeline.importing.columns import RowFaultError
 from engine.pipeline.importing.rows import EventRows, ListRows, UserRows
-from engine.predicate.workspace import read_workspace
 
 SHOP = read_workspace(Path(__file__).parents[2] / "integration" / "importing" / "shop.yaml")
 
@@ -228,7 +228,7 @@ def test_options_reach_events_of_tables_and_of_json() -> None:
 
 
 def test_a_property_called_like_a_built_in_field_is_judged_as_the_event_declares_it() -> None:
-    from engine.predicate.workspace import workspace_of
+    from engine.catalogue.workspace_file import workspace_of
     from engine.yamlsource import parse
 
     shop = workspace_of(parse("workspace: shop\nevents: {Moved: {timezone: string, email: string}}", "shop.yaml"))

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from engine.catalogue.catalogue import Catalogue
+from engine.catalogue.workspace_file import workspace_of
 from engine.domain.keys import user_key
 from engine.errors import WrongCall
 from engine.pipeline.importing.columns import Layout, RowFaultError
 from engine.pipeline.importing.rows import EventRows, ListRows, UserRows
-from engine.predicate.fields import Catalogue
-from engine.predicate.workspace import workspace_of
 from engine.yamlsource import parse
 
 SHOP = """

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from engine.catalogue.workspace_file import workspace_of
 from engine.errors import InvalidSource
 from engine.predicate.parse import parse_predicate
 from engine.predicate.tree import (
@@ -18,7 +19,6 @@ from engine.predicate.tree import (
     Tree,
     plain,
 )
-from engine.predicate.workspace import workspace_of
 from engine.yamlsource import parse
 
 CATALOGUE = workspace_of(

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from engine.predicate.fields import BUILTINS, Catalogue, EventType, Field, parse_value
-from engine.predicate.values import FieldType, Shape, fold, normaliser, successor
+from engine.catalogue.catalogue import BUILTINS, Catalogue, EventType, Field, parse_value
+from engine.catalogue.values import FieldType, Shape, fold, normaliser, successor
 
 TEXT = Shape("s", FieldType.STRING)
 WHOLE = Shape("i", FieldType.INTEGER)

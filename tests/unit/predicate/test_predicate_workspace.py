@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from engine.catalogue.catalogue import BUILTINS, Aggregate, FieldType
+from engine.catalogue.workspace_file import read_workspace, read_workspaces, workspace_of
+from engine.catalogue.workspace_set import WorkspaceSet
 from engine.errors import InvalidSource
-from engine.predicate.fields import BUILTINS, Aggregate, FieldType
-from engine.predicate.workspace import read_workspace, read_workspaces, workspace_of
-from engine.predicate.workspace_set import WorkspaceSet
 from engine.yamlsource import parse
 
 GOOD = """\

@@ -13,8 +13,7 @@ from typing import Final
 
 import msgspec
 
-from engine.clock import parse_instant
-from engine.predicate.values import (
+from engine.catalogue.values import (
     INT64_HIGHEST,
     INT64_LOWEST,
     LONGEST_STRING,
@@ -24,6 +23,7 @@ from engine.predicate.values import (
     Value,
     is_finite,
 )
+from engine.clock import parse_instant
 
 _WHOLE: Final = re.compile(r"[-+]?[0-9]{1,30}")
 _NUMBER: Final = re.compile(r"[-+]?[0-9]{1,400}(\.[0-9]{1,400})?([eE][-+]?[0-9]{1,3})?")

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
 
-from engine.predicate.values import WHOLE_TYPES, FieldType, normaliser
+from engine.catalogue.values import WHOLE_TYPES, FieldType, normaliser
 
 if TYPE_CHECKING:
-    from engine.predicate.fields import Catalogue, Field, Row, Summary
+    from engine.catalogue.catalogue import Catalogue, Field, Row, Summary
 
 _PLAIN: Final[dict[FieldType, type]] = {FieldType.STRING: str, FieldType.NUMBER: float, FieldType.BOOLEAN: bool}
 

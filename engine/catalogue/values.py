@@ -2,7 +2,7 @@
 
 A *shape* is a type with its options. Every target must agree on one question: does this stored thing have that shape?
 `normaliser` answers it for Python; `engine.predicate.mongo` guards its filters with the same rules, and
-`engine.predicate.elastic` indexes only values that passed here. `engine.predicate.reading` reads raw input.
+`engine.predicate.elastic` indexes only values that passed here. `engine.catalogue.value_parsing` reads raw input.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 import msgspec
 
-from engine.predicate.reading import parse_value
-from engine.predicate.rows import build_row, build_row_type
-from engine.predicate.values import FieldType, Shape, Value, fold
+from engine.catalogue.row_codec import build_row, build_row_type
+from engine.catalogue.value_parsing import parse_value
+from engine.catalogue.values import FieldType, Shape, Value, fold
 
 __all__ = [
     "BUILTINS",
@@ -204,5 +204,8 @@ class Catalogue:
 
     @staticmethod
     def parse_value(shape: Shape, raw: object) -> Value | list[Value] | None:
-        """Read raw input as a value of a field or property, ready to store. Raises `ValueError`; see `reading`."""
+        """Read raw input as a value of a field or property, ready to store.
+
+        Raises `ValueError`; see `value_parsing`.
+        """
         return parse_value(shape, raw)

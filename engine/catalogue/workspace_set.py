@@ -10,10 +10,10 @@ from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 
+from engine.catalogue.catalogue import BUILTINS, Catalogue
+from engine.catalogue.workspace_file import files_of, read_workspaces
 from engine.errors import BrokenFile, Fault, InvalidSource, Mark
 from engine.folder_watcher import INTERVAL, FolderWatcher
-from engine.predicate.fields import BUILTINS, Catalogue
-from engine.predicate.workspace import files_of, read_workspaces
 
 
 class WorkspaceSet(Mapping[str, Catalogue]):

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from engine.catalogue.catalogue import BUILTINS, Aggregate, Catalogue, EventType, Field, Property, Sender
+from engine.catalogue.values import MANY_TYPES, FieldType, Shape
 from engine.domain.addresses import envelope_address
 from engine.errors import Fault, InvalidSource, Mark
 from engine.folder_watcher import left_by_an_editor
-from engine.predicate.fields import BUILTINS, Aggregate, Catalogue, EventType, Field, Property, Sender
-from engine.predicate.values import MANY_TYPES, FieldType, Shape
 from engine.yamlsource import Node, dotted, read
 
 Path_ = tuple[str | int, ...]
