@@ -8,7 +8,8 @@ from datetime import timedelta
 
 from engine.campaign.goal import LoadedGoal
 from engine.campaign.load import LoadedCampaign
-from engine.catalogue.catalogue import Catalogue, Row
+from engine.catalogue.catalogue import Catalogue
+from engine.catalogue.fields import Row
 from engine.clock import Instant, millis
 from engine.domain.campaign import CampaignRecord
 from engine.domain.enrolment import Enrolment

@@ -14,7 +14,8 @@ import msgspec
 from engine.catalogue.values import WHOLE_TYPES, FieldType, normaliser
 
 if TYPE_CHECKING:
-    from engine.catalogue.catalogue import Catalogue, Field, Row, Summary
+    from engine.catalogue.catalogue import Catalogue
+    from engine.catalogue.fields import Field, Row, Summary
 
 _PLAIN: Final[dict[FieldType, type]] = {FieldType.STRING: str, FieldType.NUMBER: float, FieldType.BOOLEAN: bool}
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from engine.catalogue.catalogue import BUILTINS, Aggregate, Catalogue, EventType, Field, Property, Sender
+from engine.catalogue.catalogue import BUILTINS, Aggregate, Catalogue, EventType, Property, Sender
+from engine.catalogue.fields import Field
 from engine.catalogue.values import MANY_TYPES, FieldType, Shape
 from engine.domain.addresses import envelope_address
 from engine.errors import Fault, InvalidSource, Mark

@@ -8,7 +8,8 @@ from datetime import UTC
 from decimal import Decimal
 from typing import Final
 
-from engine.catalogue.catalogue import Catalogue, Field
+from engine.catalogue.catalogue import Catalogue
+from engine.catalogue.fields import Field
 from engine.catalogue.values import FieldType
 from engine.channels.template_values import Moment
 from engine.clock import Instant

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
-from engine.catalogue.catalogue import Catalogue, Field
+from engine.catalogue.catalogue import Catalogue
+from engine.catalogue.fields import Field
 from engine.catalogue.values import FieldType, normaliser
 from engine.clock import Instant, moment
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from engine.batching import choose
-from engine.catalogue.catalogue import Catalogue, Row
+from engine.catalogue.catalogue import Catalogue
+from engine.catalogue.fields import Row
 from engine.clock import Clock
 from engine.domain.counts import Population
 from engine.domain.keys import HASH_SPACE, HIGHEST, hash_prefix

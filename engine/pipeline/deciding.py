@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.campaign.compiled import CompiledCampaign, Facts
-from engine.catalogue.catalogue import Row
+from engine.catalogue.fields import Row
 from engine.clock import Instant
 from engine.decide import Decision, Exit, Send, alike, decide
 from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange

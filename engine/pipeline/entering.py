@@ -12,7 +12,7 @@ from threading import Lock
 from typing import Final
 
 from engine.campaign.compiled import CompiledCampaign
-from engine.catalogue.catalogue import Row
+from engine.catalogue.fields import Row
 from engine.clock import Clock, Instant
 from engine.domain.keys import AFTER, suffix_of_user
 from engine.domain.work import AccessPath

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from engine.catalogue.catalogue import Catalogue, Row
+from engine.catalogue.catalogue import Catalogue
+from engine.catalogue.fields import Row
 from engine.domain.document import Document
 from engine.domain.keys import AFTER, bound_behind
 from engine.domain.work import AccessPath, Slice

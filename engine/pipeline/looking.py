@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Final
 from uuid import uuid4
 
-from engine.catalogue.catalogue import Row
+from engine.catalogue.fields import Row
 from engine.clock import Clock, Instant
 from engine.domain.campaign import CampaignRecord
 from engine.domain.enrolment import Enrolment

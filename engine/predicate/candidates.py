@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from engine.catalogue.catalogue import Catalogue, Row
+from engine.catalogue.catalogue import Catalogue
+from engine.catalogue.fields import Row
 from engine.clock import Instant
 from engine.predicate.bounds import by_summary, relaxed
 from engine.predicate.crossings import crossings

@@ -8,7 +8,8 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Literal
 
-from engine.catalogue.catalogue import Catalogue, Field, Row
+from engine.catalogue.catalogue import Catalogue
+from engine.catalogue.fields import Field, Row
 from engine.catalogue.values import Shape
 from engine.clock import Instant
 from engine.domain.document import Document

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from engine.catalogue.catalogue import Catalogue, Field
+from engine.catalogue.catalogue import Catalogue
+from engine.catalogue.fields import Field
 from engine.catalogue.values import Shape
 from engine.clock import Instant
 from engine.domain.document import Document

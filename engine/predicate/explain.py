@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from engine.catalogue.catalogue import Catalogue, Field, Row
+from engine.catalogue.catalogue import Catalogue
+from engine.catalogue.fields import Field, Row
 from engine.catalogue.values import FieldType, Shape
 from engine.clock import Instant, format_instant
 from engine.predicate.python import EventFacts, Matches

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
-from engine.catalogue.catalogue import Catalogue, Field, Row
+from engine.catalogue.catalogue import Catalogue
+from engine.catalogue.fields import Field, Row
 from engine.clock import Instant
 from engine.predicate.python import EventFacts, Generator
 from engine.predicate.tree import (

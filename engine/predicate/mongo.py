@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from engine.catalogue.catalogue import Field
+from engine.catalogue.fields import Field
 from engine.catalogue.values import LARGEST_NUMBER, WHOLE_TYPES, FieldType, Shape
 from engine.clock import Instant
 from engine.domain.document import Document

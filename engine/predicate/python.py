@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, TypeAlias, cast
 
-from engine.catalogue.catalogue import Catalogue, Field, Row
+from engine.catalogue.catalogue import Catalogue
+from engine.catalogue.fields import Field, Row
 from engine.catalogue.values import Shape, normaliser
 from engine.clock import Instant
 from engine.predicate.tree import (

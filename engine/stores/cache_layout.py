@@ -22,7 +22,8 @@ from typing import Final, NamedTuple, TypeAlias, cast
 
 import msgspec
 
-from engine.catalogue.catalogue import BUILTINS, Catalogue, Row
+from engine.catalogue.catalogue import BUILTINS, Catalogue
+from engine.catalogue.fields import Row
 from engine.domain.document import Document
 from engine.domain.keys import HASH_SPACE, hash_prefix, suffix_of_user
 from engine.errors import ProgrammerError

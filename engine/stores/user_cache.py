@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from engine.catalogue.catalogue import Row
+from engine.catalogue.fields import Row
 from engine.domain.keys import HIGHEST, suffix_of_user
 from engine.query_metrics import measured
 from engine.stores.cache_layout import Layout, Span, Unpack, read_head

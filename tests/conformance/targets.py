@@ -11,7 +11,8 @@ from weakref import WeakKeyDictionary
 from elasticsearch import Elasticsearch
 from pymongo.database import Database
 
-from engine.catalogue.catalogue import Catalogue, Row
+from engine.catalogue.catalogue import Catalogue
+from engine.catalogue.fields import Row
 from engine.predicate.compiled import CompiledPredicate
 from engine.predicate.elastic import elastic_document
 from tests.conformance.population import Person

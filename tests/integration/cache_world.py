@@ -11,7 +11,9 @@ import msgspec
 import redis
 from pymongo.database import Database
 
-from engine.catalogue.catalogue import BUILTINS, Aggregate, Catalogue, EventType, Field, FieldType, Row
+from engine.catalogue.catalogue import BUILTINS, Aggregate, Catalogue, EventType
+from engine.catalogue.fields import Field, Row
+from engine.catalogue.values import FieldType
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, suffix_of_user, user_key
 from engine.stores.cache_layout import Layout

@@ -9,7 +9,9 @@ from dataclasses import replace
 import pytest
 from pymongo.database import Database
 
-from engine.catalogue.catalogue import BUILTINS, Catalogue, EventType, Field, FieldType
+from engine.catalogue.catalogue import BUILTINS, Catalogue, EventType
+from engine.catalogue.fields import Field
+from engine.catalogue.values import FieldType
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, user_key
 from engine.domain.looks import FeedState

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias, cast
 
-from engine.catalogue.catalogue import Field, FieldType, fold
-from engine.catalogue.values import LONGEST_STRING
+from engine.catalogue.fields import Field
+from engine.catalogue.values import LONGEST_STRING, FieldType, fold
 from engine.domain.changes import Stored, UserChange
 from engine.domain.keys import user_key
 from engine.pipeline.importing.addresses import BadAddressError, plain_address, read_address

@@ -9,8 +9,8 @@ from functools import cache
 from typing import Any, Final, NoReturn
 from zoneinfo import available_timezones
 
-from engine.catalogue.catalogue import FieldType, Shape, parse_value
-from engine.catalogue.values import LONGEST_STRING
+from engine.catalogue.value_parsing import parse_value
+from engine.catalogue.values import LONGEST_STRING, FieldType, Shape
 from engine.catalogue.workspace_file import closest
 from engine.domain.changes import Stored
 from engine.errors import WrongCall

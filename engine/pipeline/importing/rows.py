@@ -12,7 +12,9 @@ from typing import Any, Final, TypeAlias, cast
 
 import orjson
 
-from engine.catalogue.catalogue import Catalogue, EventType, Field, FieldType, Shape
+from engine.catalogue.catalogue import Catalogue, EventType
+from engine.catalogue.fields import Field
+from engine.catalogue.values import FieldType, Shape
 from engine.catalogue.workspace_file import closest
 from engine.domain.changes import NewEvent, Stored, UserChange
 from engine.domain.keys import user_key

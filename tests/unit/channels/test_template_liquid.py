@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from babel.localedata import locale_identifiers
 
-from engine.catalogue.catalogue import BUILTINS, Catalogue, Field
+from engine.catalogue.catalogue import BUILTINS, Catalogue
+from engine.catalogue.fields import Field
 from engine.catalogue.values import FieldType
 from engine.channels.template_errors import TemplateFailed
 from engine.channels.template_values import context

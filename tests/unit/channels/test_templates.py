@@ -6,7 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from engine.catalogue.catalogue import BUILTINS, Catalogue, Field
+from engine.catalogue.catalogue import BUILTINS, Catalogue
+from engine.catalogue.fields import Field
 from engine.catalogue.values import FieldType
 from engine.channels import templates
 from engine.channels.template_errors import TemplateFailed

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from engine.catalogue.catalogue import BUILTINS, Catalogue, EventType, Field, parse_value
+from engine.catalogue.catalogue import BUILTINS, Catalogue, EventType
+from engine.catalogue.fields import Field
+from engine.catalogue.value_parsing import parse_value
 from engine.catalogue.values import FieldType, Shape, fold, normaliser, successor
 
 TEXT = Shape("s", FieldType.STRING)

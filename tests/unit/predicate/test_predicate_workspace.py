@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.catalogue.catalogue import BUILTINS, Aggregate, FieldType
+from engine.catalogue.catalogue import BUILTINS, Aggregate
+from engine.catalogue.values import FieldType
 from engine.catalogue.workspace_file import read_workspace, read_workspaces, workspace_of
 from engine.catalogue.workspace_set import WorkspaceSet
 from engine.errors import InvalidSource
