@@ -18,7 +18,7 @@ from engine.telemetry.events import emit
 
 if TYPE_CHECKING:
     from engine.catalogue.workspace_set import LiveWorkspaces, WorkspaceSet, WorkspaceWatcher
-    from engine.channels.port import Channel
+    from engine.channels.channel import Channel
     from engine.pipeline.book import CampaignBook
     from engine.pipeline.heartbeat import Heartbeat
     from engine.pipeline.loop_failures import LoopFailures
@@ -192,7 +192,7 @@ class Core:
         """Return the channel of that name, opened at its first use. Raises `WrongCall` for any name but `email`."""
         if name != "email":
             raise WrongCall(f"there is no channel {name}")
-        from engine.channels.opening import open_email
+        from engine.channels.factory import open_email
 
         with self._lock:
             if name not in self._channels:

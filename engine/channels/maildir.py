@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from engine.channels.port import Flight, attempt
+from engine.channels.channel import Flight, attempt
 from engine.clock import SystemClock
 from engine.domain.delivery import Cause, Envelope, NotBegun, Outcome, Retry, Sent
 

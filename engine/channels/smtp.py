@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-from engine.channels.port import Flight, attempt
+from engine.channels.channel import Flight, attempt
 from engine.channels.smtp_connection import SmtpOptions
 from engine.channels.smtp_postman import Postman
 from engine.domain.delivery import Envelope, Outcome

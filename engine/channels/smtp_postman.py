@@ -20,7 +20,7 @@ from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 from typing import Final
 
 from engine.channels.addresses import envelope_address
-from engine.channels.port import Flight
+from engine.channels.channel import Flight
 from engine.channels.smtp_answers import CONNECTION, REFUSED, Phase
 from engine.channels.smtp_connection import Connection, SmtpOptions
 from engine.channels.smtp_dialogue import Turn, body_of

@@ -175,7 +175,7 @@ def _mail(app: App) -> str:
     email = app.settings.email
     if email.transport == "maildir":
         return f"into the Maildir {app.settings.maildir}"
-    from engine.channels.opening import email_advice
+    from engine.channels.factory import email_advice
 
     advice = email_advice(email)
     return f"to {email.host}:{email.port} by SMTP" + (f"; {advice}" if advice else "")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
-from engine.channels.port import Channel
+from engine.channels.channel import Channel
 from engine.clock import Clock, millis
 from engine.domain.delivery import Cause, Delivery, Retry
 from engine.domain.document import Document

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-from engine.channels.port import Channel
+from engine.channels.channel import Channel
 from engine.clock import Clock
 from engine.domain.delivery import Delivery
 from engine.domain.enrolment import Settled

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, NamedTuple
 
-from engine.channels.port import Channel, Flight
+from engine.channels.channel import Channel, Flight
 from engine.clock import Clock, Instant
 from engine.domain.delivery import (
     Bounce,

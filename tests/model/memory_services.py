@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
 from typing import Any, Final
 
-from engine.channels.port import Flight, attempt
+from engine.channels.channel import Flight, attempt
 from engine.clock import Instant, parse_instant
 from engine.domain.delivery import Envelope, Failed, NotBegun, Outcome, Sent
 from engine.domain.looks import EVERYTHING, Changed

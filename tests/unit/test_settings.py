@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from engine.channels.opening import email_advice
+from engine.channels.factory import email_advice
 from engine.errors import InvalidSource, WrongCall
 from engine.settings import LoadedSettings, Settings, load_settings
 from engine.settings.model import SMTP_EXTENSIONS, Email

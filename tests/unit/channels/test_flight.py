@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from threading import Timer
 
-from engine.channels.port import Flight
+from engine.channels.channel import Flight
 from engine.domain.delivery import NotBegun, Sent
 
 LONG = 30.0

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from pydantic import SecretStr
 
+from engine.channels.channel import Channel
 from engine.channels.maildir import MaildirChannel
-from engine.channels.port import Channel
 from engine.channels.smtp import SmtpChannel
 from engine.channels.smtp_answers import WAITS, Phase
 from engine.channels.smtp_connection import Security, SmtpOptions
