@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 from typing import Final
 
-from engine.channels.addresses import envelope_address
 from engine.channels.channel import Flight
+from engine.channels.mail.addresses import envelope_address
 from engine.channels.smtp_answers import CONNECTION, REFUSED, Phase
 from engine.channels.smtp_connection import Connection, SmtpOptions
 from engine.channels.smtp_dialogue import Turn, body_of

@@ -24,7 +24,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, Final, TypeVar
 
-from engine.channels.addresses import ascii_domain
+from engine.channels.mail.addresses import ascii_domain
 from engine.channels.smtp_answers import WAITS, Phase
 
 _CONNECT: Final = 30.0

@@ -298,7 +298,7 @@ def send_test(
     workspace: InWorkspace = None,
 ) -> None:
     """Send one message, rendered for a user, to another address; nothing is recorded."""
-    from engine.channels.addresses import envelope_address
+    from engine.channels.mail.addresses import envelope_address
     from engine.pipeline.compose import trial
 
     if envelope_address(to) is None:

@@ -9,10 +9,10 @@ from datetime import timedelta
 from typing import Final, TypeAlias
 
 from engine.campaign.model import Message
-from engine.channels.addresses import envelope_address
-from engine.channels.mailing import ALWAYS, Mailing
-from engine.channels.message import BadMessage
-from engine.channels.skeleton import Written
+from engine.channels.mail.addresses import envelope_address
+from engine.channels.mail.mime import BadMessage
+from engine.channels.mail.prebuilt import Written
+from engine.channels.mail.renderer import ALWAYS, Mailing
 from engine.channels.template_errors import TemplateFailed
 from engine.clock import Instant
 from engine.domain.delivery import Cause, Delivery, Envelope, Failed, Retry

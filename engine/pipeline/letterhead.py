@@ -10,9 +10,9 @@ from typing import Final
 
 from engine.campaign.load import LoadedCampaign
 from engine.campaign.model import Message
-from engine.channels.mailing import Mailing
-from engine.channels.message import Sender
-from engine.channels.skeleton import Letter
+from engine.channels.mail.mime import Sender
+from engine.channels.mail.prebuilt import Letter
+from engine.channels.mail.renderer import Mailing
 from engine.channels.template_errors import TemplateFailed
 from engine.domain.template import KeptTexts, Origin, Snippet
 

@@ -10,10 +10,10 @@ from email.policy import SMTP
 
 from engine.campaign.load import LoadedCampaign
 from engine.campaign.model import Message
-from engine.channels.addresses import envelope_address
-from engine.channels.mailing import Mailing
-from engine.channels.message import BadMessage
-from engine.channels.skeleton import Written
+from engine.channels.mail.addresses import envelope_address
+from engine.channels.mail.mime import BadMessage
+from engine.channels.mail.prebuilt import Written
+from engine.channels.mail.renderer import Mailing
 from engine.channels.template_errors import TemplateFailed
 from engine.channels.template_samples import sample_users
 from engine.channels.template_values import surroundings, user_values

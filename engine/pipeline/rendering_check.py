@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from engine.campaign.load import LoadedCampaign
 from engine.campaign.model import Message
-from engine.channels.mailing import Mailing
-from engine.channels.message import BadMessage
-from engine.channels.preheader import PREHEADER
-from engine.channels.skeleton import Written
+from engine.channels.mail.mime import BadMessage
+from engine.channels.mail.prebuilt import Written
+from engine.channels.mail.preheader import PREHEADER
+from engine.channels.mail.renderer import Mailing
 from engine.channels.template_comparison import words_compared
 from engine.channels.template_errors import TemplateFailed
 from engine.channels.template_samples import sample_users

@@ -16,7 +16,7 @@ import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 
-from engine.channels.message import Mail, Sender, build
+from engine.channels.mail.mime import Mail, Sender, build
 from engine.channels.smtp import SmtpChannel
 from engine.channels.smtp_connection import Security, SmtpOptions
 from engine.domain.delivery import Cause, Envelope, Failed, Outcome, Retry, Sent, Skipped, Unknown

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 
-from engine.channels.message import Mail, Sender, build
+from engine.channels.mail.mime import Mail, Sender, build
 from engine.channels.smtp import SmtpChannel
 from engine.channels.smtp_connection import Security, SmtpOptions
 from engine.domain.delivery import Envelope, Retry, Unknown

@@ -12,7 +12,7 @@ import pytest
 import structlog
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from engine.channels.message import BadMessage, Mail, Sender, build
+from engine.channels.mail.mime import BadMessage, Mail, Sender, build
 from engine.channels.smtp import SmtpChannel
 from engine.channels.smtp_connection import Security, SmtpOptions
 from engine.channels.template_errors import TemplateFailed

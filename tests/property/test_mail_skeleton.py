@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from engine.catalogue.catalogue import Catalogue
 from engine.catalogue.workspace_file import workspace_of
-from engine.channels.addresses import envelope_address
-from engine.channels.mailing import Mailing
-from engine.channels.message import BadMessage, Sender
-from engine.channels.plaintext import text_of
-from engine.channels.skeleton import Letter, Written, skeleton_of
+from engine.channels.mail.addresses import envelope_address
+from engine.channels.mail.mime import BadMessage, Sender
+from engine.channels.mail.plaintext import text_of
+from engine.channels.mail.prebuilt import Letter, Written, skeleton_of
+from engine.channels.mail.renderer import Mailing
 from engine.channels.template_errors import TemplateFailed
 from engine.channels.template_values import context
 from engine.yamlsource import parse

@@ -16,8 +16,8 @@ import pytest
 from engine.campaign.changes import changes, snippet_changes
 from engine.campaign.load import LoadedCampaign, campaign_from_spec, load_campaign
 from engine.catalogue.workspace_file import read_workspaces
-from engine.channels.mailing import Mailing
-from engine.channels.skeleton import Written, skeleton_of
+from engine.channels.mail.prebuilt import Written, skeleton_of
+from engine.channels.mail.renderer import Mailing
 from engine.channels.template_errors import TemplateFailed
 from engine.channels.template_values import context
 from engine.clock import parse_instant

@@ -12,8 +12,8 @@ from engine.campaign.load import LoadedCampaign, campaign_from_spec, load_campai
 from engine.campaign.model import Message
 from engine.catalogue.catalogue import Catalogue
 from engine.catalogue.workspace_file import read_workspaces
-from engine.channels.mailing import Mailing
-from engine.channels.skeleton import Written
+from engine.channels.mail.prebuilt import Written
+from engine.channels.mail.renderer import Mailing
 from engine.errors import InvalidSource
 from engine.pipeline.letterhead import letter_of
 from engine.policy.load import load_policies

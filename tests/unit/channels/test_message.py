@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.channels.addresses import envelope_address
-from engine.channels.message import BadMessage, Mail, Sender, build, fingerprint, message_id
-from engine.channels.plaintext import text_of
+from engine.channels.mail.addresses import envelope_address
+from engine.channels.mail.mime import BadMessage, Mail, Sender, build, fingerprint, message_id
+from engine.channels.mail.plaintext import text_of
 from engine.clock import parse_instant
 
 AS_OF = parse_instant("2017-01-01T23:59:59.999Z")

@@ -6,9 +6,9 @@ import pytest
 
 from engine.catalogue.catalogue import Catalogue
 from engine.catalogue.workspace_file import workspace_of
-from engine.channels.mailing import Mailing
-from engine.channels.message import Sender
-from engine.channels.skeleton import Letter, Written
+from engine.channels.mail.mime import Sender
+from engine.channels.mail.prebuilt import Letter, Written
+from engine.channels.mail.renderer import Mailing
 from engine.channels.template_values import context
 from engine.yamlsource import parse
 

@@ -10,9 +10,9 @@ from typing import Final
 from liquid import BoundTemplate
 
 from engine.catalogue.catalogue import Catalogue
-from engine.channels.message import Mail, build
-from engine.channels.preheader import mark_preheader
-from engine.channels.skeleton import Letter, Written, skeleton_of
+from engine.channels.mail.mime import Mail, build
+from engine.channels.mail.prebuilt import Letter, Written, skeleton_of
+from engine.channels.mail.preheader import mark_preheader
 from engine.channels.template_errors import TemplateFailed
 from engine.channels.template_links import without_programs
 from engine.channels.template_values import UserValues, surroundings

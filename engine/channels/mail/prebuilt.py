@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Final, NamedTuple
 
-from engine.channels.addresses import envelope_address
-from engine.channels.message import (
+from engine.channels.mail.addresses import envelope_address
+from engine.channels.mail.mime import (
     LONGEST_LINE,
     Sender,
     both,
@@ -29,8 +29,8 @@ from engine.channels.message import (
     shown_key,
     words,
 )
-from engine.channels.plaintext import text_around, text_of
-from engine.channels.preheader import PREHEADER, with_preheader, without_preheader
+from engine.channels.mail.plaintext import text_around, text_of
+from engine.channels.mail.preheader import PREHEADER, with_preheader, without_preheader
 from engine.channels.template_links import marked, without_programs
 from engine.channels.template_slots import MARK, Slotted, cut
 from engine.clock import Instant

@@ -18,9 +18,9 @@ from hashlib import blake2b
 from html import escape
 from typing import Final
 
-from engine.channels.addresses import domain_of, envelope_address
-from engine.channels.plaintext import text_of
-from engine.channels.preheader import with_preheader, without_preheader
+from engine.channels.mail.addresses import domain_of, envelope_address
+from engine.channels.mail.plaintext import text_of
+from engine.channels.mail.preheader import with_preheader, without_preheader
 from engine.clock import Instant, format_instant, moment
 from engine.domain.delivery import Envelope
 from engine.errors import AuthorError
