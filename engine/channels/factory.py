@@ -10,9 +10,9 @@ from pydantic import SecretStr
 
 from engine.channels.channel import Channel
 from engine.channels.maildir import MaildirChannel
-from engine.channels.smtp import SmtpChannel
-from engine.channels.smtp_answers import WAITS, Phase
-from engine.channels.smtp_connection import Security, SmtpOptions
+from engine.channels.smtp.channel import SmtpChannel
+from engine.channels.smtp.connection import Security, SmtpOptions
+from engine.channels.smtp.replies import WAITS, Phase
 from engine.clock import format_duration
 
 

@@ -17,8 +17,8 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 
 from engine.channels.mail.mime import Mail, Sender, build
-from engine.channels.smtp import SmtpChannel
-from engine.channels.smtp_connection import Security, SmtpOptions
+from engine.channels.smtp.channel import SmtpChannel
+from engine.channels.smtp.connection import Security, SmtpOptions
 from engine.domain.delivery import Cause, Envelope, Failed, Outcome, Retry, Sent, Skipped, Unknown
 from engine.domain.lifecycle import SkipReason
 

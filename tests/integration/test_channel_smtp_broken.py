@@ -9,8 +9,8 @@ from contextlib import closing, contextmanager
 from datetime import timedelta
 
 from engine.channels.mail.mime import Mail, Sender, build
-from engine.channels.smtp import SmtpChannel
-from engine.channels.smtp_connection import Security, SmtpOptions
+from engine.channels.smtp.channel import SmtpChannel
+from engine.channels.smtp.connection import Security, SmtpOptions
 from engine.domain.delivery import Envelope, Retry, Unknown
 
 

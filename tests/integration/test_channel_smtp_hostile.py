@@ -22,7 +22,7 @@ from typing import Final
 
 import pytest
 
-from engine.channels.smtp_setup import Security
+from engine.channels.smtp.handshake import Security
 from engine.domain.delivery import Cause, Failed, Outcome, Retry, Sent, Unknown
 from tests.integration.test_channel_smtp import authority, ca, envelope, sending, tls
 
@@ -217,7 +217,7 @@ def test_clear_text_behind_the_answer_to_starttls_is_refused(tls: ssl.SSLContext
     ids=["loses", "210", "201", "021", "120"],
 )
 def test_a_server_that_breaks_on_pipelining_is_used_without(hostile: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.channels.smtp_connection._UNPROVEN", 0.3)
+    monkeypatch.setattr("engine.channels.smtp.connection._UNPROVEN", 0.3)
     with hostile.listening() as port, sending(port, timeout=None) as channel:
         assert channel.send([envelope(number) for number in range(5)]) == [Sent()] * 5
         tried = hostile.connections

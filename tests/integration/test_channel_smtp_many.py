@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import pytest
 
-from engine.channels import smtp_postman
+from engine.channels.smtp import pool
 from engine.domain.delivery import Sent
 from tests.integration.test_channel_smtp import envelope, sending
 
@@ -127,7 +127,7 @@ def test_mails_go_on_travelling_behind_each_other_when_connections_are_renewed(s
 def test_a_connection_that_is_kept_waiting_makes_room_for_another_one_while_others_are_served(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(smtp_postman, "_HELD", 0.3)
+    monkeypatch.setattr(pool, "_HELD", 0.3)
     late = LateServer(hangs=frozenset({1, 2, 3}))
     with sending(late.port, connections=4, **PATIENT) as channel:
         flight = channel.begin([envelope(number) for number in range(1_000)], lambda: True)
@@ -140,7 +140,7 @@ def test_a_connection_that_is_kept_waiting_makes_room_for_another_one_while_othe
 
 def test_where_every_connection_is_kept_waiting_no_other_one_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that slows everybody down means it."""
-    monkeypatch.setattr(smtp_postman, "_HELD", 0.2)
+    monkeypatch.setattr(pool, "_HELD", 0.2)
     late = LateServer(hangs=frozenset(range(1, 100)))
     with sending(late.port, connections=4, **PATIENT) as channel:
         flight = channel.begin([envelope(number) for number in range(40)], lambda: True)
@@ -153,8 +153,8 @@ def test_where_every_connection_is_kept_waiting_no_other_one_is_opened(monkeypat
 def test_a_connection_that_hangs_while_it_is_set_up_does_not_count_as_a_refusal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(smtp_postman, "_ONE_MORE", 0.3)
-    monkeypatch.setattr(smtp_postman, "_SLOW_OPENING", 0.1)
+    monkeypatch.setattr(pool, "_ONE_MORE", 0.3)
+    monkeypatch.setattr(pool, "_SLOW_OPENING", 0.1)
     late = LateServer(greets_none=frozenset({2, 3}))
     with sending(late.port, connections=4, **PATIENT) as channel:
         flight = channel.begin([envelope(number) for number in range(1_000)], lambda: True)

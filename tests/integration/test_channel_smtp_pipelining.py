@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from aiosmtpd.smtp import SMTP
 
-from engine.channels.smtp_connection import Connection, Security
-from engine.channels.smtp_dialogue import More
-from engine.channels.smtp_postman import Postman
+from engine.channels.smtp.connection import Connection, Security
+from engine.channels.smtp.pool import Postman
+from engine.channels.smtp.protocol import More
 from engine.domain.delivery import Failed, NotBegun, Outcome, Retry, Sent, Unknown
 from tests.integration.test_channel_smtp import Sink, authority, ca, envelope, sending, serving, tls
 

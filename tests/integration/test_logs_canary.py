@@ -13,8 +13,8 @@ import structlog
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from engine.channels.mail.mime import BadMessage, Mail, Sender, build
-from engine.channels.smtp import SmtpChannel
-from engine.channels.smtp_connection import Security, SmtpOptions
+from engine.channels.smtp.channel import SmtpChannel
+from engine.channels.smtp.connection import Security, SmtpOptions
 from engine.channels.template_errors import TemplateFailed
 from engine.channels.templates import render
 from engine.clock import SystemClock

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from engine.channels.smtp_answers import Phase
-from engine.channels.smtp_dialogue import Dialogue, Offers, Turn, body_of
+from engine.channels.smtp.protocol import Dialogue, Offers, Turn, body_of
+from engine.channels.smtp.replies import Phase
 from engine.domain.delivery import Envelope, Failed, Retry, Sent, Unknown
 
 COMMANDS = (b"MAIL", b"RCPT", b"DATA", b"RSET")

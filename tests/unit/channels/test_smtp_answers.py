@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.channels.smtp_answers import WAITS, Answer, Phase, broken, judge, words
+from engine.channels.smtp.replies import WAITS, Answer, Phase, broken, judge, words
 from engine.domain.delivery import Bounce, Cause, Failed, Outcome, Retry, Sent, Skipped, Unknown
 from engine.domain.lifecycle import SkipReason
 

@@ -21,15 +21,15 @@ from typing import Final
 
 from engine.channels.channel import Flight
 from engine.channels.mail.addresses import envelope_address
-from engine.channels.smtp_answers import CONNECTION, REFUSED, Phase
-from engine.channels.smtp_connection import Connection, SmtpOptions
-from engine.channels.smtp_dialogue import Turn, body_of
-from engine.channels.smtp_opening import Opening, refused
-from engine.channels.smtp_server import ServerState
+from engine.channels.smtp.connect_thread import Opening, refused
+from engine.channels.smtp.connection import Connection, SmtpOptions
+from engine.channels.smtp.protocol import Turn, body_of
+from engine.channels.smtp.replies import CONNECTION, REFUSED, Phase
+from engine.channels.smtp.server_state import ServerState
 from engine.domain.delivery import Cause, Envelope, NotBegun, Outcome, Retry, Skipped
 from engine.domain.lifecycle import SkipReason
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("engine.channels.smtp_postman")
 
 _LOOK: Final = 0.1
 """Seconds between checks for connections that keep us waiting, however busy the others are."""

@@ -25,7 +25,7 @@ from threading import Thread
 from typing import Any, Final, TypeVar
 
 from engine.channels.mail.addresses import ascii_domain
-from engine.channels.smtp_answers import WAITS, Phase
+from engine.channels.smtp.replies import WAITS, Phase
 
 _CONNECT: Final = 30.0
 """Seconds for one address of the server to accept the connection, as in Postfix: RFC 5321 names no time."""

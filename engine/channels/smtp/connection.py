@@ -1,4 +1,4 @@
-"""One kept SMTP connection: `smtp_setup` opens it, then a non-blocking socket carries its dialogue."""
+"""One kept SMTP connection: `handshake` opens it, then a non-blocking socket carries its dialogue."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import ssl
 import time
 from typing import Final
 
-from engine.channels.smtp_answers import Phase
-from engine.channels.smtp_dialogue import Dialogue, More, Offers
-from engine.channels.smtp_server import ServerState
-from engine.channels.smtp_setup import ConnectionLost, Security, SmtpOptions, set_up
+from engine.channels.smtp.handshake import ConnectionLost, Security, SmtpOptions, set_up
+from engine.channels.smtp.protocol import Dialogue, More, Offers
+from engine.channels.smtp.replies import Phase
+from engine.channels.smtp.server_state import ServerState
 
 __all__ = ["Connection", "ConnectionLost", "Security", "SmtpOptions"]
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from engine.channels.channel import Flight, attempt
-from engine.channels.smtp_connection import SmtpOptions
-from engine.channels.smtp_postman import Postman
+from engine.channels.smtp.connection import SmtpOptions
+from engine.channels.smtp.pool import Postman
 from engine.domain.delivery import Envelope, Outcome
 
 

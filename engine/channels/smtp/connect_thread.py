@@ -7,9 +7,9 @@ import ssl
 import threading
 from collections.abc import Callable
 
-from engine.channels.smtp_answers import CONNECTION, MISCONFIGURED, Answer, Phase, judge, words
-from engine.channels.smtp_connection import Connection, SmtpOptions
-from engine.channels.smtp_server import ServerState
+from engine.channels.smtp.connection import Connection, SmtpOptions
+from engine.channels.smtp.replies import CONNECTION, MISCONFIGURED, Answer, Phase, judge, words
+from engine.channels.smtp.server_state import ServerState
 from engine.domain.delivery import Cause, Retry
 
 

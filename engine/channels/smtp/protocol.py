@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from engine.channels.mail.addresses import needs_smtputf8
-from engine.channels.smtp_answers import REFUSED, Answer, Phase, broken, closes, judge, words
+from engine.channels.smtp.replies import REFUSED, Answer, Phase, broken, closes, judge, words
 from engine.domain.delivery import Cause, Envelope, Failed, Outcome, Retry, Sent, Skipped
 from engine.domain.lifecycle import SkipReason
 

@@ -1,0 +1,1 @@
+"""The SMTP channel: the protocol, the table of replies, connections, and the pool that sends over them."""
