@@ -35,7 +35,7 @@ NAMES: Final[Mapping[str, frozenset[str]]] = {
     "locale": frozenset(),
     "currency": frozenset(),
 }
-"""The names that a template may use when `engine.channels.templates` renders it.
+"""The names that a template may use when `engine.channels.templates.liquid` renders it.
 
 The fields of `user` are the workspace's fields.
 """

@@ -13,7 +13,7 @@ from engine.channels.mail.addresses import envelope_address
 from engine.channels.mail.mime import BadMessage
 from engine.channels.mail.prebuilt import Written
 from engine.channels.mail.renderer import ALWAYS, Mailing
-from engine.channels.template_errors import TemplateFailed
+from engine.channels.templates.errors import TemplateFailed
 from engine.clock import Instant
 from engine.domain.delivery import Cause, Delivery, Envelope, Failed, Retry
 from engine.domain.document import Document

@@ -13,7 +13,7 @@ from engine.campaign.model import Message
 from engine.channels.mail.mime import Sender
 from engine.channels.mail.prebuilt import Letter
 from engine.channels.mail.renderer import Mailing
-from engine.channels.template_errors import TemplateFailed
+from engine.channels.templates.errors import TemplateFailed
 from engine.domain.template import KeptTexts, Origin, Snippet
 
 LONGEST_REASON: Final = 200

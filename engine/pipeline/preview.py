@@ -14,9 +14,9 @@ from engine.channels.mail.addresses import envelope_address
 from engine.channels.mail.mime import BadMessage
 from engine.channels.mail.prebuilt import Written
 from engine.channels.mail.renderer import Mailing
-from engine.channels.template_errors import TemplateFailed
-from engine.channels.template_samples import sample_users
-from engine.channels.template_values import surroundings, user_values
+from engine.channels.templates.context import surroundings, user_values
+from engine.channels.templates.errors import TemplateFailed
+from engine.channels.templates.sample_users import sample_users
 from engine.clock import Instant
 from engine.domain.delivery import Envelope
 from engine.errors import WrongCall

@@ -11,11 +11,11 @@ from engine.channels.mail.mime import BadMessage
 from engine.channels.mail.prebuilt import Written
 from engine.channels.mail.preheader import PREHEADER
 from engine.channels.mail.renderer import Mailing
-from engine.channels.template_comparison import words_compared
-from engine.channels.template_errors import TemplateFailed
-from engine.channels.template_samples import sample_users
-from engine.channels.template_values import surroundings
-from engine.channels.templates import bound
+from engine.channels.templates.comparison import words_compared
+from engine.channels.templates.context import surroundings
+from engine.channels.templates.errors import TemplateFailed
+from engine.channels.templates.liquid import bound
+from engine.channels.templates.sample_users import sample_users
 from engine.clock import Instant
 from engine.errors import Fault, Mark
 from engine.pipeline.letterhead import failure_place, letter_of, sender_of

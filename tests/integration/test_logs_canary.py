@@ -15,8 +15,8 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from engine.channels.mail.mime import BadMessage, Mail, Sender, build
 from engine.channels.smtp.channel import SmtpChannel
 from engine.channels.smtp.connection import Security, SmtpOptions
-from engine.channels.template_errors import TemplateFailed
-from engine.channels.templates import render
+from engine.channels.templates.errors import TemplateFailed
+from engine.channels.templates.liquid import render
 from engine.clock import SystemClock
 from engine.domain.keys import delivery_key, enrolment_id, user_key, user_suffix
 from engine.telemetry import logging as telemetry

@@ -17,8 +17,8 @@ from engine.channels.mail.mime import BadMessage, Sender
 from engine.channels.mail.plaintext import text_of
 from engine.channels.mail.prebuilt import Letter, Written, skeleton_of
 from engine.channels.mail.renderer import Mailing
-from engine.channels.template_errors import TemplateFailed
-from engine.channels.template_values import context
+from engine.channels.templates.context import context
+from engine.channels.templates.errors import TemplateFailed
 from engine.yamlsource import parse
 
 SHOP = """

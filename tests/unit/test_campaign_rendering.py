@@ -18,8 +18,8 @@ from engine.campaign.load import LoadedCampaign, campaign_from_spec, load_campai
 from engine.catalogue.workspace_file import read_workspaces
 from engine.channels.mail.prebuilt import Written, skeleton_of
 from engine.channels.mail.renderer import Mailing
-from engine.channels.template_errors import TemplateFailed
-from engine.channels.template_values import context
+from engine.channels.templates.context import context
+from engine.channels.templates.errors import TemplateFailed
 from engine.clock import parse_instant
 from engine.domain.delivery import Envelope
 from engine.errors import InvalidSource, WrongCall

@@ -31,8 +31,8 @@ from engine.channels.mail.mime import (
 )
 from engine.channels.mail.plaintext import text_around, text_of
 from engine.channels.mail.preheader import PREHEADER, with_preheader, without_preheader
-from engine.channels.template_links import marked, without_programs
-from engine.channels.template_slots import MARK, Slotted, cut
+from engine.channels.templates.links import marked, without_programs
+from engine.channels.templates.slots import MARK, Slotted, cut
 from engine.clock import Instant
 from engine.domain.delivery import Envelope
 

@@ -13,10 +13,10 @@ from engine.catalogue.catalogue import Catalogue
 from engine.channels.mail.mime import Mail, build
 from engine.channels.mail.prebuilt import Letter, Written, skeleton_of
 from engine.channels.mail.preheader import mark_preheader
-from engine.channels.template_errors import TemplateFailed
-from engine.channels.template_links import without_programs
-from engine.channels.template_values import UserValues, surroundings
-from engine.channels.templates import rendered, user_fields, with_snippets
+from engine.channels.templates.context import UserValues, surroundings
+from engine.channels.templates.errors import TemplateFailed
+from engine.channels.templates.links import without_programs
+from engine.channels.templates.liquid import rendered, user_fields, with_snippets
 from engine.domain.delivery import Envelope
 
 ALWAYS: Final = ("email", "unsubscribed", "deleted")

@@ -6,7 +6,7 @@ import pytest
 
 from engine.campaign import texts
 from engine.campaign.texts import LARGEST_TEMPLATE, NAMES, Source, check_text, is_path
-from engine.channels import templates
+from engine.channels.templates import liquid
 from engine.yamlsource import parse
 
 
@@ -15,15 +15,15 @@ def _told(text: str) -> list[str]:
 
 
 def test_the_names_are_those_that_the_channels_give() -> None:
-    assert set(NAMES) == templates._ROOTS
-    assert {root: known for root, known in NAMES.items() if known} == templates._KNOWN
+    assert set(NAMES) == liquid._ROOTS
+    assert {root: known for root, known in NAMES.items() if known} == liquid._KNOWN
 
 
 def test_the_filters_and_tags_are_those_that_the_channels_have() -> None:
-    ours, theirs = texts._environment({}), templates._ENVIRONMENTS[False]
+    ours, theirs = texts._environment({}), liquid._ENVIRONMENTS[False]
     assert set(ours.filters) == set(theirs.filters)
     assert set(ours.tags) == set(theirs.tags)
-    assert LARGEST_TEMPLATE <= templates.LONGEST_TEMPLATE
+    assert LARGEST_TEMPLATE <= liquid.LONGEST_TEMPLATE
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from engine.catalogue.workspace_file import workspace_of
 from engine.channels.mail.mime import Sender
 from engine.channels.mail.prebuilt import Letter, Written
 from engine.channels.mail.renderer import Mailing
-from engine.channels.template_values import context
+from engine.channels.templates.context import context
 from engine.yamlsource import parse
 
 FIELDS: Catalogue = workspace_of(parse("workspace: shop\nattributes: {link: string, more: string}\n", "shop.yaml"))

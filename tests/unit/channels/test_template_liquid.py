@@ -15,9 +15,9 @@ from babel.localedata import locale_identifiers
 from engine.catalogue.catalogue import BUILTINS, Catalogue
 from engine.catalogue.fields import Field
 from engine.catalogue.values import FieldType
-from engine.channels.template_errors import TemplateFailed
-from engine.channels.template_values import context
-from engine.channels.templates import render
+from engine.channels.templates.context import context
+from engine.channels.templates.errors import TemplateFailed
+from engine.channels.templates.liquid import render
 from engine.clock import parse_instant
 
 AS_OF = parse_instant("2017-03-19T23:59:59.999Z")

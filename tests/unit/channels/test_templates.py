@@ -9,10 +9,10 @@ import pytest
 from engine.catalogue.catalogue import BUILTINS, Catalogue
 from engine.catalogue.fields import Field
 from engine.catalogue.values import FieldType
-from engine.channels import templates
-from engine.channels.template_errors import TemplateFailed
-from engine.channels.template_values import context
-from engine.channels.templates import Lint, check, render, user_fields
+from engine.channels.templates import liquid
+from engine.channels.templates.context import context
+from engine.channels.templates.errors import TemplateFailed
+from engine.channels.templates.liquid import Lint, check, render, user_fields
 from engine.clock import parse_instant
 
 CATALOGUE = Catalogue(
@@ -116,7 +116,7 @@ def test_a_template_that_grows_without_bound_is_stopped(template: str) -> None:
 
 
 def test_a_rendering_that_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(templates, "SLOWEST", -1.0)
+    monkeypatch.setattr(liquid, "SLOWEST", -1.0)
     with pytest.raises(TemplateFailed, match="too long"):
         render("{{ user.first_name }}", SEEN)
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from liquid import RenderContext
 from liquid.filter import with_context
 
-from engine.channels.template_dates import ENGLISH, Names
-from engine.channels.template_errors import BadArgument
+from engine.channels.templates.dates import ENGLISH, Names
+from engine.channels.templates.errors import BadArgument
 
 if TYPE_CHECKING:
     from babel import Locale

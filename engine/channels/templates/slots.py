@@ -22,8 +22,8 @@ from liquid.builtin.tags.render_tag import RenderNode
 from liquid.expression import Expression
 from liquid.stringify import to_liquid_string
 
-from engine.channels.template_links import marked
-from engine.channels.templates import OF_MAPPINGS, bound, part_nodes, part_of, rendered, with_snippets
+from engine.channels.templates.links import marked
+from engine.channels.templates.liquid import OF_MAPPINGS, bound, part_nodes, part_of, rendered, with_snippets
 from engine.template_tags import CONTENT, BlockTagNode, LayoutNode
 
 MARK: Final = "\ue000"

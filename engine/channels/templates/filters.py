@@ -12,11 +12,11 @@ from liquid.exceptions import FilterArgumentError, LiquidError, OutputStreamLimi
 from liquid.filter import with_context
 from liquid.undefined import is_undefined
 
-from engine.channels import template_locale
-from engine.channels.template_dates import format_time, read_time
-from engine.channels.template_errors import BadArgument
-from engine.channels.template_locale import DATE_FORMS, format_date, locale_of, names_of
-from engine.channels.template_numbers import FILTERS
+from engine.channels.templates import locale as templates_locale
+from engine.channels.templates.dates import format_time, read_time
+from engine.channels.templates.decimals import FILTERS
+from engine.channels.templates.errors import BadArgument
+from engine.channels.templates.locale import DATE_FORMS, format_date, locale_of, names_of
 
 LARGEST_VALUE: Final = 262_144
 """Maximum characters or items of one value inside a template.
@@ -31,7 +31,7 @@ _REFUSED: Final = frozenset({"safe"})
 
 def install_filters(environment: Environment) -> None:
     """Install the filters in `environment`: none accepts or returns a value beyond `LARGEST_VALUE`."""
-    environment.filters |= {**FILTERS, **template_locale.FILTERS, "date": date}
+    environment.filters |= {**FILTERS, **templates_locale.FILTERS, "date": date}
     for name, function in list(environment.filters.items()):
         environment.filters[name] = _limited(name, function)
     for name in _REFUSED:

@@ -27,10 +27,10 @@ from liquid.stringify import to_liquid_string
 from liquid.token import Token
 from liquid.undefined import UNDEFINED
 
-from engine.channels.template_comparison import with_blank
-from engine.channels.template_errors import TemplateFailed, cause_of, place
-from engine.channels.template_filters import install_filters
-from engine.channels.template_links import marked, without_programs
+from engine.channels.templates.comparison import with_blank
+from engine.channels.templates.errors import TemplateFailed, cause_of, place
+from engine.channels.templates.filters import install_filters
+from engine.channels.templates.links import marked, without_programs
 from engine.template_tags import TAGS
 
 LONGEST_TEMPLATE: Final = 200_000
@@ -154,7 +154,7 @@ _ENVIRONMENTS: Final = {escape: _environment(escape=escape) for escape in (False
 
 
 def render(template: str, context: Mapping[str, object], *, html: bool = False) -> str:
-    """Render `template` with `context` (see `engine.channels.template_values.context`).
+    """Render `template` with `context` (see `engine.channels.templates.context.context`).
 
     `html` escapes printed values. Raises `TemplateFailed`, whose text contains nothing of the context.
     """
@@ -165,7 +165,7 @@ def render(template: str, context: Mapping[str, object], *, html: bool = False) 
 def rendered(template: BoundTemplate, context: Mapping[str, object], source: str) -> str:
     """Render a bound template, or a part of one; `source` is the whole text. Raises `TemplateFailed`.
 
-    HTML still contains the marks of its links (`engine.channels.template_links`).
+    HTML still contains the marks of its links (`engine.channels.templates.links`).
     """
     try:
         return template.render(context)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Final, Protocol
 
-from engine.channels.template_numbers import Number
+from engine.channels.templates.decimals import Number
 
 _WIDEST: Final = 40
 """Maximum characters to which a format may pad one number: `%9d` is useful, `%999999999d` is an attack."""

@@ -11,7 +11,7 @@ from typing import Final
 from engine.catalogue.catalogue import Catalogue
 from engine.catalogue.fields import Field
 from engine.catalogue.values import FieldType
-from engine.channels.template_values import Moment
+from engine.channels.templates.context import Moment
 from engine.clock import Instant
 
 _MOST_WORDS: Final = 20

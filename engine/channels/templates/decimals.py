@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Context, Decimal, InvalidOperation, localcontext
 from typing import Final, TypeAlias
 
-from engine.channels.template_errors import BadArgument
+from engine.channels.templates.errors import BadArgument
 
 Number: TypeAlias = int | Decimal
 
