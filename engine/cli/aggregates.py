@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from engine.cli.opening import say
+from engine.cli.context import say
 from engine.errors import EngineError
 
 if TYPE_CHECKING:

@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli.aggregates import wait_for_aggregates
-from engine.cli.helping import Group
-from engine.cli.opening import AsJson, InWorkspace, opened, say, show_json, show_table, where_mails_go
-from engine.cli.preview import living_user, show_preview
-from engine.cli.reports import (
+from engine.cli.campaign_output import (
     capacity_document,
     capacity_rows,
     path_rows,
@@ -24,6 +21,9 @@ from engine.cli.reports import (
     standing_document,
     standing_lines,
 )
+from engine.cli.context import AsJson, InWorkspace, opened, say, show_json, show_table, where_mails_go
+from engine.cli.helping import Group
+from engine.cli.preview import living_user, show_preview
 from engine.clock import format_instant, parse_duration
 from engine.domain.delivery import Sent
 from engine.domain.work import AccessPath

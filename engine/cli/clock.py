@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.cli.context import AsJson, opened, say, show_json, show_table
 from engine.cli.helping import Group
-from engine.cli.opening import AsJson, opened, say, show_json, show_table
 from engine.cli.process_commands import run_clock
 from engine.clock import format_instant, millis, parse_duration, parse_instant
 from engine.errors import EngineError, WrongCall

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from engine.cli.opening import AsJson, InWorkspace, opened, show_json
+from engine.cli.context import AsJson, InWorkspace, opened, show_json
 from engine.clock import format_instant
 from engine.domain.lifecycle import SKIPPED_BECAUSE, DeliveryState
 

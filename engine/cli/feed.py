@@ -11,9 +11,9 @@ from actors.log_options import log_options
 from actors.middleware import stop_requested, wait_for_stop
 from actors.setup import broker_for
 from engine.app.app import App
-from engine.cli.forking import keep
-from engine.cli.opening import addressed, migrate, settings_of
-from engine.cli.stopping import interrupted, on_signals
+from engine.cli.context import addressed, migrate, settings_of
+from engine.cli.prefork import keep
+from engine.cli.signals import interrupted, on_signals
 from engine.cli.usable import require_usable
 from engine.pipeline.following import Following
 from engine.telemetry import logging

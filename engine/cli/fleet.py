@@ -12,9 +12,9 @@ from actors.log_options import log_options
 from actors.middleware import wait_for_stop
 from actors.setup import broker_for
 from engine.app.app import App
-from engine.cli.forking import keep
-from engine.cli.opening import addressed, settings_of
-from engine.cli.stopping import on_signals
+from engine.cli.context import addressed, settings_of
+from engine.cli.prefork import keep
+from engine.cli.signals import on_signals
 from engine.cli.usable import require_usable
 from engine.errors import NotFound
 from engine.local.services import LocalServices

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from engine.cli.opening import migrate, opened
+from engine.cli.context import migrate, opened
 
 if TYPE_CHECKING:
     from engine.app.app import App

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from engine.cli.opening import show_json, show_table
+from engine.cli.context import show_json, show_table
 from engine.errors import OperatorError
 
 if TYPE_CHECKING:

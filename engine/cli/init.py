@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.opening import say
+from engine.cli.context import say
 from engine.errors import WrongCall
 from engine.shipped import START, shipped_files
 

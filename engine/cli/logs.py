@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from engine.cli.context import settings_of
 from engine.cli.helping import Group
-from engine.cli.opening import settings_of
 from engine.clock import Instant, SystemClock, millis, parse_duration, parse_instant
 from engine.errors import OperatorError, ServiceUnreachable, WrongCall
 

@@ -15,8 +15,8 @@ from typing import Annotated, Final
 
 import typer
 
+from engine.cli.context import Call
 from engine.cli.helping import Group
-from engine.cli.opening import Call
 from engine.errors import EngineError, WrongCall
 
 BAD_ANSWER = 1
@@ -35,7 +35,7 @@ PLAINER: Final = {
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from engine.cli.checking import versions
+        from engine.cli.check import versions
 
         for line in versions():
             typer.echo(line)
@@ -83,7 +83,7 @@ def _policy(group: typer.Typer) -> None:
 
 
 def _history(context: typer.Context) -> list[dict[str, object]]:
-    from engine.cli.opening import opened
+    from engine.cli.context import opened
 
     with opened(context) as application:
         return application.stores.policy_versions.history()
@@ -99,7 +99,7 @@ def _module(name: str) -> Callable[[typer.Typer], None]:
 MOUNTS: Final[dict[Callable[[typer.Typer], None], tuple[str, ...]]] = {
     _module("services"): ("up", "down", "status"),
     _module("process_commands"): ("run", "worker", "feed"),
-    _module("checking"): ("check", "migrate"),
+    _module("check"): ("check", "migrate"),
     _module("init"): ("init",),
     _module("campaign"): ("campaign",),
     _module("explain"): ("explain",),

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
+from engine.cli.context import settings_of
 from engine.cli.helping import Group
-from engine.cli.opening import settings_of
 from engine.cli.tables import show as show_table
 from engine.clock import format_instant
 from engine.errors import InvalidSource, NotFound, WrongCall

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.opening import AsJson, InWorkspace, opened, say, show_json
+from engine.cli.context import AsJson, InWorkspace, opened, say, show_json
 from engine.domain.keys import user_key
 from engine.errors import EngineError, NotFound, WrongCall
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.opening import LogFormat
+from engine.cli.context import LogFormat
 
 NoServices = Annotated[bool, typer.Option("--no-services", help="Start no local service.")]
 AsDramatiq = Annotated[bool, typer.Option("--dramatiq", help="Become Dramatiq's own command instead.")]
@@ -28,7 +28,7 @@ def run(context: typer.Context, no_services: NoServices = False, log_format: Log
     Only suspects get a child process, because their death must not stop the other lanes. The one process is itself a
     child, so that it is forked again at once if it is killed.
     """
-    from engine.cli.running import run as run_all
+    from engine.cli.run import run as run_all
 
     run_all(context, no_services=no_services, log_format=log_format or "")
 
@@ -56,6 +56,6 @@ def feed(context: typer.Context) -> None:
 
 def run_clock(context: typer.Context) -> None:
     """Run the clock: it starts due runs, dispatches slices, and frees expired leases. Two may run."""
-    from engine.cli.running import run_clock as run_ticks
+    from engine.cli.run import run_clock as run_ticks
 
     run_ticks(context)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.cli.context import AsJson, opened, say, show_json, show_table
 from engine.cli.helping import Group
-from engine.cli.opening import AsJson, opened, say, show_json, show_table
 from engine.clock import format_instant
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from engine.cli.opening import LogFormat, loaded_of, require_openable, say, settings_of, where_mails_go
+from engine.cli.context import LogFormat, loaded_of, require_openable, say, settings_of, where_mails_go
 from engine.cli.status import SERVICES_ONLY, show_services, status
 from engine.clock import parse_duration
 from engine.errors import WrongCall

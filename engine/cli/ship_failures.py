@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Final
 
-from engine.cli.opening import addressed
+from engine.cli.context import addressed
 from engine.errors import EngineError
 from engine.pipeline.loop_failures import LoopFailures
 from engine.settings import Settings

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.cli.opening import AsJson, opened, show_json, show_table
+from engine.cli.context import AsJson, opened, show_json, show_table
 from engine.clock import format_duration, format_instant, parse_duration
 from engine.errors import WrongCall
 

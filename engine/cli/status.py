@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 import typer
 
-from engine.cli.opening import AsJson, settings_of
+from engine.cli.context import AsJson, settings_of
 from engine.cli.tables import show
 from engine.errors import EngineError
 from engine.local.addresses import Status, require_given, without_secrets
@@ -91,7 +91,7 @@ def _elsewhere(settings: Settings) -> list[Seen]:
     from pymongo.errors import PyMongoError
 
     from engine.app.app import App
-    from engine.cli.opening import addressed
+    from engine.cli.context import addressed
 
     try:
         app = App(addressed(settings))

@@ -6,7 +6,7 @@ from contextlib import closing
 
 from actors.broker.redis_client import connect
 from engine.app.app import App
-from engine.cli.opening import require_openable
+from engine.cli.context import require_openable
 from engine.stores.probes import probe_broker, probe_mongo
 
 

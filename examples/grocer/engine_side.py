@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 from actors.setup import broker_for
 from engine.app.app import App
 from engine.campaign.load import load_campaign
-from engine.cli.reports import report_document
+from engine.cli.campaign_output import report_document
 from engine.errors import EngineError
 from engine.pipeline.importing.order import Kind, Order
 from engine.pipeline.importing.run import run_import

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from engine.campaign.load import load_campaign
-from engine.cli.reports import report_document
+from engine.cli.campaign_output import report_document
 from engine.errors import WrongCall
 from engine.pipeline.importing.order import Kind, Order
 from engine.pipeline.importing.run import run_import

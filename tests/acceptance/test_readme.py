@@ -23,7 +23,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 LOCK = ROOT / "requirements.lock"
 BIN = Path(sys.executable).parent
 PATIENCE = 120.0
-COMPILE = "import engine.cli.running; from engine.cli.forking import import_all; import_all()"
+COMPILE = "import engine.cli.run; from engine.cli.prefork import import_all; import_all()"
 
 
 def block(title: str) -> list[str]:

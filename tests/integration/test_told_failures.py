@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import pytest
 
+from engine.cli.campaign_output import report_document, show_report
 from engine.cli.feed import following
-from engine.cli.reports import report_document, show_report
 from engine.clock import SystemClock
 from engine.domain.stuck import StuckBy
 from engine.errors import OperatorError

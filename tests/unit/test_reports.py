@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from engine.cli.reports import conversions_sentence, path_rows, plan_document, plan_rows, report_document, show_report
+from engine.cli.campaign_output import (
+    conversions_sentence,
+    path_rows,
+    plan_document,
+    plan_rows,
+    report_document,
+    show_report,
+)
 from engine.clock import parse_instant
 from engine.domain.campaign import FOR_EVER, LATE, CampaignRecord
 from engine.domain.counts import Arm, CampaignCounts, MessageCounts, Population

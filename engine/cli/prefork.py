@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from actors.middleware.watchdog import EXIT_UNHEALTHY
-from engine.cli.opening import addressed, say
+from engine.cli.context import addressed, say
 from engine.local.prefork import keep_children
 
 if TYPE_CHECKING:

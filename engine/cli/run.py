@@ -18,11 +18,11 @@ from actors.messenger import BrokerMessenger
 from actors.middleware import request_stop, stop_requested, wait_for_stop
 from actors.setup import broker_for
 from engine.app.app import App
+from engine.cli.context import addressed, migrate, require_openable, say, settings_of, where_mails_go, with_urls
 from engine.cli.feed import following
 from engine.cli.fleet import lanes_of, serve
-from engine.cli.forking import fork, keep
-from engine.cli.opening import addressed, migrate, require_openable, say, settings_of, where_mails_go, with_urls
-from engine.cli.stopping import interrupted, on_signals
+from engine.cli.prefork import fork, keep
+from engine.cli.signals import interrupted, on_signals
 from engine.cli.usable import require_usable
 from engine.local.addresses import Urls, given
 from engine.local.presence import Presence

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine import __version__
+from engine.cli.context import AsJson, loaded_of, migrate, opened, say, show_json, show_table
 from engine.cli.indexes import named_queries_served, show_indexes
-from engine.cli.opening import AsJson, loaded_of, migrate, opened, say, show_json, show_table
 from engine.clock import format_instant
 from engine.domain.lifecycle import CampaignState
 from engine.errors import EngineError, OperatorError, ServiceUnreachable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from engine.cli.opening import show_table
+from engine.cli.context import show_table
 from engine.clock import format_duration, format_instant
 from engine.domain.keys import user_id_of
 
