@@ -24,11 +24,11 @@ from actors.tasks import (
 )
 from engine.app.app import App
 from engine.clock import millis
+from engine.decisions.routing import route
 from engine.domain.work import SliceKind
 from engine.errors import OperatorError
 from engine.pipeline.book import routing_facts
 from engine.policy.models import LaneKind
-from engine.routing import route
 from engine.telemetry import logging
 from engine.telemetry.events import emit
 

@@ -29,8 +29,8 @@ from typing import Any, Final, TypeVar
 
 from hdrh.histogram import HdrHistogram
 
-from engine.batching import Evidence
 from engine.clock import Instant, SystemClock
+from engine.decisions.batch_size import Evidence
 
 LONGEST: Final = 3_600_000_000
 """The largest duration that is distinguished, in microseconds: an hour. Drivers give up after half a minute."""

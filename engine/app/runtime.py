@@ -10,8 +10,8 @@ from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
-from engine.batching import Tuner
 from engine.clock import SystemClock
+from engine.decisions.batch_size import Tuner
 from engine.errors import InvalidSource, ProgrammerError, WrongCall
 from engine.stores.opened import Stores
 from engine.telemetry.events import emit

@@ -159,7 +159,7 @@ class CompiledMessage:
 
 @dataclass(frozen=True, slots=True)
 class CompiledCampaign:
-    """A campaign as `engine.decide` sees it; `queries` holds all event queries of its predicates, each once.
+    """A campaign as `engine.decisions.decide` sees it; `queries` holds all event queries of its predicates, each once.
 
     `evaluation_wanted` tells the writer of a decision whether a command arrived since it read the campaign.
     """

@@ -224,9 +224,9 @@ def _missing(app: App, record: CampaignRecord) -> list[str]:
 
     A launch never fails because of them.
     """
+    from engine.decisions.routing import route
     from engine.pipeline.book import routing_facts
     from engine.policy.models import LaneKind
-    from engine.routing import route
 
     facts = routing_facts(record)
     try:

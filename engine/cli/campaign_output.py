@@ -13,11 +13,11 @@ from engine.clock import format_duration, format_instant
 from engine.domain.keys import user_id_of
 
 if TYPE_CHECKING:
+    from engine.decisions.access_path_cost import Capacity, Estimate
     from engine.domain.campaign import CampaignRecord
     from engine.domain.counts import Arm, CampaignCounts
     from engine.pipeline.outlook import Plan
     from engine.pipeline.reporting import Conversions, Report
-    from engine.planner import Capacity, Estimate
 
 
 def plan_rows(planned: Plan) -> list[tuple[object, ...]]:

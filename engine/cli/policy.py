@@ -118,10 +118,10 @@ def show_route(
     as_json: Json = False,
 ) -> None:
     """Show which profile governs a campaign, why, and which lanes its slices use."""
+    from engine.decisions.routing import SUSPECT
     from engine.policy.load import load_policies
     from engine.policy.models import CampaignKind, Cost
     from engine.policy.policyset import CampaignFacts
-    from engine.routing import SUSPECT
 
     policies = load_policies(_paths(context).policies)
     if file is not None:
@@ -188,9 +188,9 @@ def _facts(paths: Paths, policies: PolicySet, files: Iterable[Path]) -> list[Cam
 
 
 def _governed(policies: PolicySet, facts: CampaignFacts) -> Governed:
+    from engine.decisions.routing import route
     from engine.policy.difference import governed
     from engine.policy.models import LaneKind
-    from engine.routing import route
 
     lane = route(policies, facts, suspect=False, kind=LaneKind.DECIDE)
     return governed(policies, facts, lane, route(policies, facts, suspect=False, kind=LaneKind.DELIVER))

@@ -48,11 +48,11 @@ def list_queues(context: typer.Context, as_json: AsJson = False) -> None:
 
 def _open_slices(app: App) -> Counter[str]:
     """Count open slices by the lane that the policies in force give them, up to the clock's limit per tick."""
+    from engine.decisions.routing import route
     from engine.domain.work import SliceKind
     from engine.pipeline.book import routing_facts
     from engine.pipeline.dispatching import MOST_WAITING
     from engine.policy.models import LaneKind
-    from engine.routing import route
 
     waiting = app.stores.slices.waiting(app.settings.engine.ring_again, MOST_WAITING)
     records = {uid: app.stores.campaigns.get(uid) for uid in {one.campaign for one in waiting}}

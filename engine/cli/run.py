@@ -24,6 +24,7 @@ from engine.cli.fleet import lanes_of, serve
 from engine.cli.prefork import fork, keep
 from engine.cli.signals import interrupted, on_signals
 from engine.cli.usable import require_usable
+from engine.decisions.routing import SUSPECT
 from engine.local.addresses import Urls, given
 from engine.local.presence import Presence
 from engine.local.services import LocalServices
@@ -33,7 +34,6 @@ from engine.pipeline.index_turns import IndexTurns
 from engine.policy.load import load_policies
 from engine.policy.policyset import PolicySet
 from engine.process_identity import myself
-from engine.routing import SUSPECT
 from engine.settings import Settings
 from engine.telemetry import logging
 from engine.telemetry.events import emit

@@ -59,7 +59,7 @@ OF_USERS = frozenset({SliceKind.CANDIDATES, SliceKind.EVERYBODY})
 
 
 class AccessPath(StrEnum):
-    """How a slice of candidates finds its users (`engine.planner` chooses).
+    """How a slice of candidates finds its users (`engine.decisions.access_path_cost` chooses).
 
     `scan`: every user of the range from MongoDB; `index`: MongoDB by an index on a field; `list`: the members of a
     list; `elastic`: Elasticsearch names the matching users; `cache`: every user of the range from the user cache.

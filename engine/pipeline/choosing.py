@@ -10,17 +10,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from engine.batching import choose
 from engine.catalogue.catalogue import Catalogue
 from engine.catalogue.fields import Row
 from engine.clock import Clock
+from engine.decisions.access_path_cost import Choice, Estimate, estimates
+from engine.decisions.batch_size import choose
 from engine.domain.counts import Population
 from engine.domain.keys import HASH_SPACE, HIGHEST, hash_prefix
 from engine.domain.work import AccessPath, Run
 from engine.pipeline.book import CampaignBook, Entry
 from engine.pipeline.sources import FeedStore, ListReads, RangeReads, RateStore, Search, UserCache
 from engine.pipeline.waiting import caught_up
-from engine.planner import Choice, Estimate, estimates
 from engine.predicate.compiled import Candidates
 from engine.query_metrics import measured
 from engine.telemetry.events import emit

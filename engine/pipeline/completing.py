@@ -1,4 +1,4 @@
-"""End enrolments in the write that settles their last delivery, if `engine.completion` says how they end.
+"""End enrolments in the write that settles their last delivery, if `engine.decisions.completion` says how they end.
 
 Just before the write, `Completing` checks three conditions: the campaign is live or draining, no command has come since
 the sender read it, and the users were not deleted when the sender read them. Otherwise the enrolment becomes due at its
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from engine.completion import asks_users, completion
+from engine.decisions.completion import asks_users, completion
 from engine.domain.campaign import CampaignRecord
 from engine.domain.delivery import Delivery
 from engine.domain.document import Document

@@ -1,4 +1,4 @@
-"""Evaluate a batch of users in one campaign and write the decisions; `engine.decide` makes each decision."""
+"""Evaluate a batch of users in one campaign and write the decisions; `engine.decisions.decide` makes each decision."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from engine.campaign.compiled import CompiledCampaign, Facts
 from engine.catalogue.fields import Row
 from engine.clock import Instant
-from engine.decide import Decision, Exit, Send, alike, decide
+from engine.decisions.decide import Decision, Exit, Send, alike, decide
 from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
 from engine.domain.keys import enrolment_id, suffix_of_user, user_of_stay
 from engine.domain.lifecycle import DeliveryState, ExitReason, SkipReason, StayState

@@ -12,6 +12,7 @@ from typing import Final
 
 from engine.channels.channel import Channel
 from engine.clock import Clock, millis
+from engine.decisions.slow_and_failing import over_budget
 from engine.domain.delivery import Cause, Delivery, Retry
 from engine.domain.document import Document
 from engine.domain.keys import stay_prefix
@@ -29,7 +30,6 @@ from engine.pipeline.sending import LONGEST_HELD, Sending
 from engine.pipeline.telling import slice_labels
 from engine.pipeline.watching import Watching
 from engine.pipeline.working import Hold, Progress, SliceWorker
-from engine.pressure import over_budget
 from engine.telemetry.events import emit
 
 READ_AHEAD: Final = 1_000

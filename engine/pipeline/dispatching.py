@@ -12,16 +12,16 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
+from engine.decisions.fairness import Turns, share
+from engine.decisions.poison import DEATHS_TO_HALVE
+from engine.decisions.routing import route
 from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import LOOKED_AT, CampaignState, SliceState
 from engine.domain.work import Run, SliceKind, Waiting
-from engine.fairness import Turns, share
 from engine.pipeline.book import CampaignBook, routing_facts
 from engine.pipeline.obstacles import Obstacles
 from engine.pipeline.ports import Messenger, SliceStore
-from engine.poison import DEATHS_TO_HALVE
 from engine.policy.models import LaneKind
-from engine.routing import route
 
 MOST_WAITING: Final = 10_000
 """Open slices read in one tick."""

@@ -8,7 +8,7 @@ from typing import Final
 
 from engine.campaign.compiled import CompiledCampaign, Facts
 from engine.clock import Clock, Instant, format_instant, millis
-from engine.decide import Decision, Exit, Ignore, Send, Wait, decide
+from engine.decisions.decide import Decision, Exit, Ignore, Send, Wait, decide
 from engine.domain.campaign import CampaignRecord
 from engine.domain.document import Document
 from engine.domain.enrolment import Enrolment

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from engine.batching import choose
 from engine.campaign.compiled import CampaignPredicate, Facts
 from engine.clock import Clock, Instant
+from engine.decisions.access_path_cost import Capacity, capacity, pieces
+from engine.decisions.batch_size import choose
+from engine.decisions.routing import route
 from engine.domain.campaign import CampaignRecord
 from engine.domain.counts import Population
 from engine.domain.keys import bound_behind, stay_prefix
@@ -19,9 +21,7 @@ from engine.pipeline.choosing import BY_SEARCH, Choosing, Chosen
 from engine.pipeline.ports import AudienceCounts, EventReads, RunStore, StayCounts, UserReads
 from engine.pipeline.reporting import Report, conversions, messages
 from engine.pipeline.sources import RateStore
-from engine.planner import Capacity, capacity, pieces
 from engine.policy.models import LaneKind
-from engine.routing import route
 
 PAGE: Final = 5_000
 RUNS_SHOWN: Final = 20

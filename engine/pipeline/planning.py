@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from engine.clock import Clock, Instant, millis
+from engine.decisions.access_path_cost import pieces
 from engine.domain.campaign import CampaignRecord
 from engine.domain.keys import HIGHEST, cut, run_id, slice_id, suffix_of_stay
 from engine.domain.lifecycle import CampaignState, RunState
@@ -14,7 +15,6 @@ from engine.failpoints import passage
 from engine.pipeline.book import CampaignBook
 from engine.pipeline.choosing import Choosing, Chosen
 from engine.pipeline.ports import CampaignStore, Doorbell, RunStore, SliceStore, StayStore
-from engine.planner import pieces
 from engine.telemetry.events import emit
 
 MOST_FOUND: Final = 100_000

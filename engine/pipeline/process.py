@@ -9,10 +9,10 @@ from datetime import timedelta
 from itertools import repeat
 from typing import Final
 
-from engine.batching import Tuner, blended
 from engine.campaign.compiled import CompiledCampaign
 from engine.clock import Clock, Instant, millis
-from engine.decide import Decision, Exit, Send
+from engine.decisions.batch_size import Tuner, blended
+from engine.decisions.decide import Decision, Exit, Send
 from engine.domain.enrolment import Enrolment, StayChange
 from engine.domain.keys import AFTER, kind_of_run, stay_prefix, suffix_of_user
 from engine.domain.lifecycle import LOOKED_AT, CampaignState, ExitReason

@@ -1,4 +1,7 @@
-"""Expired-lease recovery: free leases that ran out, and find slices that kill their workers (`engine.poison`)."""
+"""Expired-lease recovery: free leases that ran out, and find slices that kill their workers.
+
+See `engine.decisions.poison`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from datetime import timedelta
 from typing import Final
 
 from engine.clock import Clock, Instant
+from engine.decisions.poison import DEATHS_TO_BURY, DEATHS_TO_HALVE, Again, after_death
 from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
 from engine.domain.keys import enrolment_id, stay_prefix, suffix_of_stay, suffix_of_user
 from engine.domain.lifecycle import GOING, DeliveryState, ExitReason, SliceState, StayState
@@ -16,7 +20,6 @@ from engine.failpoints import passage
 from engine.pipeline.book import CampaignBook
 from engine.pipeline.ports import CampaignStore, DeliveryStore, SliceStore, StayStore, UserReads
 from engine.pipeline.telling import EndedDelivery, slice_labels, tell_ends
-from engine.poison import DEATHS_TO_BURY, DEATHS_TO_HALVE, Again, after_death
 from engine.telemetry.events import emit
 
 MOST_READ: Final = 20_000

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from engine.batching import Tuner
 from engine.clock import Clock, Instant
+from engine.decisions.batch_size import Tuner
 from engine.query_metrics import MEASUREMENTS, Measurements, Stretch, new_process_id
 from engine.telemetry.events import emit
 

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 from engine.catalogue.catalogue import Catalogue
 from engine.catalogue.fields import Row
 from engine.clock import Instant
+from engine.decisions.access_path_cost import Rates
 from engine.domain.document import Document
 from engine.domain.looks import Changed, DirtyRange, FeedState, Look
 from engine.domain.work import AccessPath
-from engine.planner import Rates
 
 
 class RangeReads(Protocol):

@@ -9,11 +9,11 @@ from typing import Final, Protocol
 
 from hdrh.histogram import HdrHistogram
 
-from engine.batching import Evidence, quantile
 from engine.clock import Clock, Instant, millis
+from engine.decisions.batch_size import Evidence, quantile
+from engine.decisions.inactivity_advice import advised
 from engine.domain.campaign import CampaignRecord
 from engine.domain.keys import stay_prefix
-from engine.inactivity import advised
 from engine.pipeline.book import CampaignBook
 from engine.query_metrics import DIGITS, LONGEST, Figure, Stretch, Worst
 
@@ -57,8 +57,8 @@ class CampaignStatistics:
     """The cost of a campaign's decided runs: those of the last week, and its launch.
 
     The runs evaluated `looked_at` users and chose `chosen` messages, including those of the holdout. `window` is the
-    campaign's inactivity window; `advice` is the window that its enrolments suggest (`engine.inactivity`; None: too
-    little evidence), from `stretches` quiet stretches.
+    campaign's inactivity window; `advice` is the window that its enrolments suggest
+    (`engine.decisions.inactivity_advice`; None: too little evidence), from `stretches` quiet stretches.
     """
 
     record: CampaignRecord

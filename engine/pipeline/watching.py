@@ -6,6 +6,7 @@ from collections import deque
 from datetime import timedelta
 from threading import Lock
 
+from engine.decisions.slow_and_failing import is_slow, over_budget
 from engine.domain.campaign import CampaignRecord
 from engine.domain.keys import stay_prefix
 from engine.domain.lifecycle import GOING, CampaignState
@@ -13,7 +14,6 @@ from engine.domain.stuck import StuckBy
 from engine.pipeline.book import CampaignBook
 from engine.pipeline.ports import CampaignStore, StayCounts
 from engine.policy.models import Profile
-from engine.pressure import is_slow, over_budget
 from engine.telemetry.events import emit
 
 

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from engine.catalogue.catalogue import Catalogue
 from engine.clock import Clock
+from engine.decisions.poison import Again, Verdict, after_error, after_refusal
 from engine.domain.lifecycle import SliceState
 from engine.domain.work import Slice
 from engine.errors import EngineError
@@ -24,7 +25,6 @@ from engine.pipeline.book import Entry
 from engine.pipeline.ports import Doorbell, Poison, SliceStore
 from engine.pipeline.sources import CachedRows
 from engine.pipeline.telling import slice_labels
-from engine.poison import Again, Verdict, after_error, after_refusal
 from engine.query_metrics import working_on
 from engine.telemetry.events import emit
 

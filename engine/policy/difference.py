@@ -44,7 +44,7 @@ def differences(old: PolicySet, new: PolicySet) -> list[Difference]:
 
 
 def governed(policies: PolicySet, facts: CampaignFacts, lane: str, deliver_lane: str) -> Governed:
-    """Return the effect of `policies` on a campaign; `engine.routing` determines the given lanes."""
+    """Return the effect of `policies` on a campaign; `engine.decisions.routing` determines the given lanes."""
     profile = policies.profile_for(facts)
     if facts.profile == profile.profile:
         why = "named by the campaign"

@@ -7,9 +7,9 @@ from datetime import timedelta
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from engine.decisions.access_path_cost import FIRST_RATES, SEND_RATE, Rates
 from engine.domain.document import Document
 from engine.domain.work import AccessPath
-from engine.planner import FIRST_RATES, SEND_RATE, Rates
 from engine.query_metrics import named_queries
 
 

@@ -15,8 +15,8 @@ from pymongo import ASCENDING, IndexModel
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from engine.batching import Evidence
 from engine.clock import Instant, instant, moment
+from engine.decisions.batch_size import Evidence
 from engine.domain.document import Document
 from engine.query_metrics import Figure, Stretch, Worst, named_queries
 from engine.stores.documents import without_none

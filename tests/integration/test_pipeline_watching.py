@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from engine.decisions.routing import route
 from engine.domain.lifecycle import CampaignState
 from engine.domain.work import Slice, SliceKind
 from engine.pipeline.book import routing_facts
 from engine.pipeline.replaying import replay
 from engine.policy.models import LaneKind
-from engine.routing import route
 from tests.integration.pipeline_world import World
 
 SLOW = {"slow_when": {"per_user_p95": "1ms", "batches": 3}}

@@ -10,7 +10,7 @@ import pytest
 from pymongo.database import Database
 
 from engine.clock import Instant
-from engine.decide import decide
+from engine.decisions.decide import decide
 from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
 from engine.domain.keys import stay_prefix, suffix_of_user
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, StayState

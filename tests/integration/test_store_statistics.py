@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from engine.batching import Tuner
 from engine.clock import SystemClock, millis
+from engine.decisions.batch_size import Tuner
 from engine.domain.document import Document
 from engine.domain.enrolment import Enrolment, Outgoing, Settled
 from engine.domain.keys import stay_prefix

@@ -49,7 +49,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(obstacles, "LASTING", 0.0)
     monkeypatch.setattr(looking, "LASTING", 0.0)
     monkeypatch.setattr(obstacles, "ATTEMPTS", 1)
-    monkeypatch.setattr("engine.poison.LONGEST_REST", looking.timedelta(0))
+    monkeypatch.setattr("engine.decisions.poison.LONGEST_REST", looking.timedelta(0))
     monkeypatch.setattr("engine.pipeline.run_attempts.LONGEST_REST", 0.0)
     monkeypatch.setattr("engine.pipeline.ticking.ASK_AGAIN", 0.0)
     monkeypatch.setattr(looking, "RESTS", looking.timedelta(0))

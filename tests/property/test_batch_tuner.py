@@ -10,7 +10,7 @@ from itertools import pairwise
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from engine.batching import LONGEST, LONGEST_HORIZON, MARGIN, TRIALS, Tuner
+from engine.decisions.batch_size import LONGEST, LONGEST_HORIZON, MARGIN, TRIALS, Tuner
 
 LIMIT = LONGEST.total_seconds()
 CANDIDATES = st.lists(st.integers(50, 10_000), min_size=1, max_size=5, unique=True)

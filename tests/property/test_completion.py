@@ -8,8 +8,8 @@ from datetime import timedelta
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from engine.completion import asks_users, completion
-from engine.decide import Exit, Send, decide
+from engine.decisions.completion import asks_users, completion
+from engine.decisions.decide import Exit, Send, decide
 from engine.domain.enrolment import Enrolment, Settled
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason
 from engine.pipeline.deciding import _changed

@@ -9,7 +9,7 @@ from datetime import timedelta
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from engine.decide import Decision, Exit, Ignore, Send, Wait, decide
+from engine.decisions.decide import Decision, Exit, Ignore, Send, Wait, decide
 from engine.domain.lifecycle import CampaignState, DeliveryState
 from tests.property.decide_reading import HALF, Rules, campaigns, people, reading
 from tests.unit.lives import Life, identities_hold, marked, put_back, settled_as

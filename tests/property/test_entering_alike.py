@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.clock import format_instant
-from engine.decide import alike
+from engine.decisions.decide import alike
 from tests.unit.looks import DAY, NOW, Someone, campaign, look, message
 
 MESSAGES = st.lists(

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.fairness import Turns, share
+from engine.decisions.fairness import Turns, share
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
 QUEUES = st.dictionaries(

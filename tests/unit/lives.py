@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from engine.campaign.compiled import CompiledCampaign
-from engine.decide import Decision, decide
+from engine.decisions.decide import Decision, decide
 from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
 from engine.domain.keys import suffix_of_user
 from engine.domain.lifecycle import LOOKED_AT, CampaignState, DeliveryState, ExitReason, StayState, check_transition

@@ -11,7 +11,7 @@ from engine.campaign.compiled import CompiledCampaign, Facts, compile_campaign
 from engine.campaign.load import campaign_from_spec
 from engine.catalogue.workspace_file import workspace_of
 from engine.clock import millis
-from engine.decide import Decision, Exit, Send, decide
+from engine.decisions.decide import Decision, Exit, Send, decide
 from engine.domain.campaign import CampaignRecord
 from engine.domain.enrolment import Enrolment, Outgoing, Settled
 from engine.domain.keys import enrolment_id, suffix_of_user, user_key

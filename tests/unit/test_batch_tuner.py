@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from engine.batching import FIRST_HORIZON, LONGEST, LONGEST_HORIZON, TRIALS, WINDOW, Tuner, quantile
+from engine.decisions.batch_size import FIRST_HORIZON, LONGEST, LONGEST_HORIZON, TRIALS, WINDOW, Tuner, quantile
 
 SIZES = (500, 1_000, 5_000)
 Cost = Callable[[int], float]

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from engine.batching import LONGEST, WEIGHT, blended, choose
+from engine.decisions.batch_size import LONGEST, WEIGHT, blended, choose
 
 CANDIDATES = (500, 1_000, 5_000)
 

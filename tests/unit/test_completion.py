@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.completion import completion
+from engine.decisions.completion import completion
 from engine.domain.settling import Completion
 from tests.unit.looks import DAY, NOW, ORDER, campaign, message
 

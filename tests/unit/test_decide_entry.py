@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.decide import Ignore, Wait
+from engine.decisions.decide import Ignore, Wait
 from engine.domain.keys import arm
 from engine.domain.lifecycle import CampaignState, ExitReason, SkipReason
 from tests.unit.looks import DAY, GOLD, NOW, ORDER, Someone, campaign, exits, look, message, sends, skips, stay

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.decide import Wait
+from engine.decisions.decide import Wait
 from tests.unit.looks import DAY, GOLD, HOUR, NOW, ORDER, Someone, campaign, look, message, sends, stay
 
 LONG_FIRST = [message("one", wait="5d"), message("two")]

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from engine.campaign.compiled import Facts
-from engine.decide import Wait, decide
+from engine.decisions.decide import Wait, decide
 from engine.domain.enrolment import Settled
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason
 from tests.unit.looks import (

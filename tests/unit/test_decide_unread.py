@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from engine.campaign.compiled import Facts
-from engine.decide import decide
+from engine.decisions.decide import decide
 from engine.errors import ProgrammerError
 from tests.unit.looks import DAY, NOW, ORDER, Patience, Someone, campaign, stay
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from engine.fairness import Turns, share
+from engine.decisions.fairness import Turns, share
 
 
 def pieces(name: str, number: int) -> list[str]:

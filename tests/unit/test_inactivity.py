@@ -7,7 +7,7 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.inactivity import ENOUGH, SHARE, advised
+from engine.decisions.inactivity_advice import ENOUGH, SHARE, advised
 
 NO_WAIT = timedelta(0)
 

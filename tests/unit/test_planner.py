@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.domain.work import AccessPath
-from engine.planner import (
+from engine.decisions.access_path_cost import (
     FEWEST_READ,
     FIRST_RATES,
     SLICE_MS,
@@ -20,6 +19,7 @@ from engine.planner import (
     estimates,
     pieces,
 )
+from engine.domain.work import AccessPath
 
 MILLION = 1_000_000
 

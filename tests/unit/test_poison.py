@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.poison import (
+from engine.decisions.poison import (
     DEATHS_TO_BURY,
     DEATHS_TO_HALVE,
     ERRORS_TO_SUSPECT,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.pressure import LEAST_ENDED, is_slow, over_budget, percentile
+from engine.decisions.slow_and_failing import LEAST_ENDED, is_slow, over_budget, percentile
 
 LIMIT = timedelta(milliseconds=1)
 

@@ -16,6 +16,7 @@ from engine.cli.campaign_output import (
     show_report,
 )
 from engine.clock import parse_instant
+from engine.decisions.access_path_cost import Estimate
 from engine.domain.campaign import FOR_EVER, LATE, CampaignRecord
 from engine.domain.counts import Arm, CampaignCounts, MessageCounts, Population
 from engine.domain.lifecycle import CampaignState
@@ -23,7 +24,6 @@ from engine.domain.work import AccessPath
 from engine.pipeline.choosing import Chosen
 from engine.pipeline.outlook import Plan
 from engine.pipeline.reporting import Report, conversions, messages
-from engine.planner import Estimate
 
 DAY = 86_400_000
 NOW = parse_instant("2026-03-01")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from engine.decisions.routing import route
 from engine.policy.load import load_policies
 from engine.policy.models import CampaignKind, Cost, LaneKind
 from engine.policy.policyset import CampaignFacts
-from engine.routing import route
 
 POLICIES = load_policies(Path(__file__).parents[2] / "policies")
 FACTS = CampaignFacts("shop", "winback", CampaignKind.CONTINUOUS, Cost.QUICK)

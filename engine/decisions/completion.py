@@ -1,9 +1,9 @@
 """Tell whether an enrolment ends as completed when its last delivery settles, whatever its user does. Pure.
 
-For a user who is not deleted, the next evaluation (`engine.decide`) checks the goal, the exit rule and the audience,
-then inactivity, then whether a message is left. If a campaign checks nothing about the user and the delivery was the
-last one, the result is known when the delivery settles, without an evaluation: inactivity counts from the settling, and
-the delivery's result does not matter, because a settled message is never chosen again.
+For a user who is not deleted, the next evaluation (`engine.decisions.decide`) checks the goal, the exit rule and the
+audience, then inactivity, then whether a message is left. If a campaign checks nothing about the user and the delivery
+was the last one, the result is known when the delivery settles, without an evaluation: inactivity counts from the
+settling, and the delivery's result does not matter, because a settled message is never chosen again.
 """
 
 from __future__ import annotations
