@@ -34,7 +34,7 @@ from engine.domain.enrolment import Settled
 from engine.domain.keys import enrolment_id, user_key, user_suffix
 from engine.domain.lifecycle import DeliveryState
 from engine.local.distribution import VERSION
-from engine.local.output import Output
+from engine.local.processes.output import Output
 from engine.local.services import LocalServices
 from engine.pipeline.telling import EndedDelivery, tell_ends
 from engine.stores.logs import STREAM

@@ -44,7 +44,7 @@ def kind_of(command: Sequence[str]) -> str:
         return _STORES[program]
     words = [Path(word).name for word in command]
     if "tidegate" not in words:
-        return "guard" if "engine.local.guard" in words else program
+        return "guard" if "engine.local.processes.orphan_guard" in words else program
     behind = words[words.index("tidegate") + 1 :]
     kept = [word for word in behind if not word.startswith("-")]
     if kept[:1] == ["worker"] or kept[:2] == ["logs", "ship"]:

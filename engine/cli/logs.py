@@ -99,7 +99,7 @@ def ship(context: typer.Context, once: Once = False, keep: Keep = "30d") -> None
     """Send the folder's log files into the log search; ends within a second of a stop signal."""
     from actors.log_options import log_options
     from engine.cli.ship_failures import ShipFailures
-    from engine.local.prefork import keep_children
+    from engine.local.processes.prefork import keep_children
     from engine.telemetry.events import emit
     from engine.telemetry.logging import configure
     from engine.telemetry.ship import Shipper

@@ -1,4 +1,7 @@
-"""Runs long-running commands in children of a process that has imported everything (`engine/local/prefork.py`)."""
+"""Runs long-running commands in children of a process that has imported everything.
+
+See `engine/local/processes/prefork.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import typer
 
 from actors.middleware.watchdog import EXIT_UNHEALTHY
 from engine.cli.context import addressed, say
-from engine.local.prefork import keep_children
+from engine.local.processes.prefork import keep_children
 
 if TYPE_CHECKING:
     from engine.settings import Settings

@@ -26,9 +26,9 @@ from engine.cli.signals import interrupted, on_signals
 from engine.cli.usable import require_usable
 from engine.decisions.routing import SUSPECT
 from engine.local.addresses import Urls, given
-from engine.local.presence import Presence
+from engine.local.processes.instance_lock import Presence
+from engine.local.processes.suspect_child import Nursery
 from engine.local.services import LocalServices
-from engine.local.suspects import Nursery
 from engine.pipeline.clockwork import Chore, Clockwork
 from engine.pipeline.index_turns import IndexTurns
 from engine.policy.load import load_policies

@@ -15,9 +15,9 @@ from engine.cli.context import AsJson, settings_of
 from engine.cli.tables import show
 from engine.errors import EngineError
 from engine.local.addresses import Status, require_given, without_secrets
-from engine.local.presence import Presence
+from engine.local.processes.instance_lock import Presence
+from engine.local.processes.status_file import Supervised, SupervisedFile
 from engine.local.services import LocalServices
-from engine.local.supervised import Supervised, SupervisedFile
 
 if TYPE_CHECKING:
     from engine.domain.processes import Seen

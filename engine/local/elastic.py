@@ -20,7 +20,7 @@ from typing import Final, Literal
 from engine.local.distribution import cache_folder, distribution
 from engine.local.java import find_java
 from engine.local.ports import LOOPBACK
-from engine.local.processes import Command, group_of
+from engine.local.processes.process_groups import Command, group_of
 from engine.local.program import Say
 
 _UNPRIVILEGED: Final = "nobody"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from engine.local.processes import group_of
+from engine.local.processes.process_groups import group_of
 from engine.local.program import CannotStart, Say
 
 OLDEST: Final = 17

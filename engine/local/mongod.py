@@ -19,7 +19,7 @@ from struct import pack
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from engine.local.ports import LOOPBACK
-from engine.local.processes import Command
+from engine.local.processes.process_groups import Command
 from engine.local.program import CannotStart, Say
 
 if TYPE_CHECKING:  # users of a running server need no client here

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
 from engine.errors import ServiceUnreachable
-from engine.local.processes import Command
+from engine.local.processes.process_groups import Command
 
 ServiceName: TypeAlias = Literal["mongo", "broker", "cache", "elastic"]
 Say: TypeAlias = Callable[[str], None]

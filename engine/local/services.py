@@ -29,11 +29,11 @@ from engine.local.elastic import Elastic
 from engine.local.keeper import Keeper
 from engine.local.mongod import Mongod
 from engine.local.ports import free_ports, is_free
-from engine.local.processes import end_groups, marked_groups, spawn
+from engine.local.processes.process_groups import end_groups, marked_groups, spawn
+from engine.local.processes.supervisor import how_ended
 from engine.local.program import CannotStart, Program, Say, ServiceName
 from engine.local.reach import answers, reaches
 from engine.local.record import NAMES, Entry, Record
-from engine.local.supervisor import how_ended
 from engine.local.valkey import Valkey
 from engine.process_identity import Born, birth_of, myself
 from engine.settings import Settings

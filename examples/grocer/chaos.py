@@ -18,7 +18,7 @@ from typing import Final, Self
 
 import psutil
 
-from engine.local.guard import MARK
+from engine.local.processes.orphan_guard import MARK
 
 PROCESS_NAME: Final = "TIDEGATE_PROCESS"
 """The supervisor tells each process its name in this variable."""

@@ -11,9 +11,9 @@ from datetime import datetime
 from pathlib import Path
 
 from engine.clock import parse_duration
-from engine.local.output import Output
-from engine.local.procfile import read_procfile
-from engine.local.supervisor import Backoff, Supervisor
+from engine.local.processes.output import Output
+from engine.local.processes.procfile import read_procfile
+from engine.local.processes.supervisor import Backoff, Supervisor
 
 
 def main(procfile: str, longest_backoff: str = "30s") -> int:

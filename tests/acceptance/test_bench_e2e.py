@@ -41,7 +41,7 @@ ONE = Launched(
         ("/v/bin/python /v/bin/tidegate clock run", "clock"),
         ("/v/bin/python /v/bin/tidegate logs ship", "ship"),
         ("/v/bin/python /v/bin/tidegate up", "up"),
-        ("/v/bin/python -m engine.local.guard abc 20.0", "guard"),
+        ("/v/bin/python -m engine.local.processes.orphan_guard abc 20.0", "guard"),
         ("/v/fiftyone/db/bin/mongod --dbpath x", "mongod"),
         ("/v/valkey-server --bind 127.0.0.1", "Valkey"),
         ("/usr/lib/jvm/bin/java -Xmx64m", "java"),

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from engine.local.presence import Presence
+from engine.local.processes.instance_lock import Presence
 from tests.acceptance.test_cli_help import NAMES
 from tests.integration.installation import Installation
 

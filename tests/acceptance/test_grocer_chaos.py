@@ -18,9 +18,9 @@ SUPERVISE = """
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from engine.local.output import Output
-from engine.local.procfile import ProcessType
-from engine.local.supervisor import Backoff, Supervisor
+from engine.local.processes.output import Output
+from engine.local.processes.procfile import ProcessType
+from engine.local.processes.supervisor import Backoff, Supervisor
 
 types = [
     ProcessType("alone", f"{sys.executable} {sys.argv[1]}/worker.py"),

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import psutil
 
-from engine.local.guard import MARK
+from engine.local.processes.orphan_guard import MARK
 from tests.integration.pipeline_world import World
 
 PATIENCE: Final = 60.0

@@ -17,7 +17,7 @@ import redis
 from pymongo import MongoClient
 
 from engine.local.keeper import Keeper
-from engine.local.processes import members
+from engine.local.processes.process_groups import members
 from engine.local.program import ServiceName
 from engine.local.services import LocalServices, _kill
 from engine.process_identity import myself

@@ -16,9 +16,9 @@ from typing import Any, Final
 
 import pytest
 
-from engine.local.output import Output
-from engine.local.procfile import read_procfile
-from engine.local.supervisor import Backoff, Supervisor
+from engine.local.processes.output import Output
+from engine.local.processes.procfile import read_procfile
+from engine.local.processes.supervisor import Backoff, Supervisor
 
 SHOW: Final = """\
 import json, os, sys

@@ -18,7 +18,7 @@ from pymongo import MongoClient
 
 from engine.errors import ServiceUnreachable
 from engine.local.addresses import Urls
-from engine.local.processes import members
+from engine.local.processes.process_groups import members
 from engine.local.program import CannotStart
 from engine.local.services import LocalServices
 

@@ -15,8 +15,8 @@ import psutil
 import pytest
 from honcho.environ import parse_procfile
 
-from engine.local.guard import MARK
-from engine.local.procfile import read_procfile
+from engine.local.processes.orphan_guard import MARK
+from engine.local.processes.procfile import read_procfile
 from engine.process_identity import birth_of
 
 ROOT = Path(__file__).parents[2]
@@ -24,9 +24,9 @@ DRIVER = """
 import json, sys
 from datetime import datetime, timedelta
 from pathlib import Path
-from engine.local.output import Output
-from engine.local.procfile import parse_scale, read_procfile
-from engine.local.supervisor import Backoff, Supervisor, instances
+from engine.local.processes.output import Output
+from engine.local.processes.procfile import parse_scale, read_procfile
+from engine.local.processes.supervisor import Backoff, Supervisor, instances
 options = json.loads(sys.argv[1])
 types = read_procfile(Path("Procfile"))
 scale = parse_scale(options.get("scale", []), [kind.name for kind in types])

@@ -12,7 +12,7 @@ from engine.catalogue.workspace_file import read_workspaces
 from engine.cli.init import files, init, program
 from engine.cli.main import MOUNTS
 from engine.errors import WrongCall
-from engine.local.procfile import read_procfile
+from engine.local.processes.procfile import read_procfile
 from engine.policy.load import load_policies
 from engine.settings import load_settings
 from engine.settings.variables import read_dotenv, settings_among

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from engine.local.addresses import Urls, without_secrets
+from engine.local.processes.supervisor import Backoff
 from engine.local.record import Entry, Record
-from engine.local.supervisor import Backoff
 from engine.process_identity import Born
 
 

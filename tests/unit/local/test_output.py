@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from engine.local.output import Output
+from engine.local.processes.output import Output
 
 
 class Terminal(io.StringIO):

@@ -14,7 +14,7 @@ import pytest
 KEEP = """
 import signal, sys
 from datetime import timedelta
-from engine.local.prefork import keep_children
+from engine.local.processes.prefork import keep_children
 count, patience, do = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
 say = lambda text: print("told", text, flush=True)
 code = keep_children(count, timedelta(seconds=patience), say=say, curable=(70,))

@@ -8,7 +8,15 @@ import pytest
 from honcho.environ import expand_processes, parse_procfile
 
 from engine.errors import InvalidSource, WrongCall
-from engine.local.procfile import ProcessType, by_shell, environment, own_folders, parse_scale, ports, read_procfile
+from engine.local.processes.procfile import (
+    ProcessType,
+    by_shell,
+    environment,
+    own_folders,
+    parse_scale,
+    ports,
+    read_procfile,
+)
 
 
 def written(folder: Path, text: str) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.local import services as module
-from engine.local.processes import Command
+from engine.local.processes.process_groups import Command
 from engine.local.program import CannotStart, Say, ServiceName
 from engine.local.services import LocalServices
 

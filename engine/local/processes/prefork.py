@@ -21,7 +21,7 @@ from datetime import timedelta
 from types import FrameType
 from typing import Final
 
-from engine.local.supervisor import Backoff, how_ended
+from engine.local.processes.supervisor import Backoff, how_ended
 
 AGAIN: Final = Backoff(timedelta(milliseconds=50), timedelta(seconds=5))
 """Delay before a child is forked again; a child that dies repeatedly must not overload the machine."""

@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from engine.errors import OperatorError, WrongCall
-from engine.local.processes import POLL
+from engine.local.processes.process_groups import POLL
 from engine.process_identity import Born, myself
 
 

@@ -26,11 +26,11 @@ from typing import Final
 
 import psutil
 
-from engine.local.guard import MARK, start_guard
-from engine.local.output import Output
-from engine.local.processes import end_groups, marked_groups
-from engine.local.procfile import ProcessType, by_shell, environment, ports
-from engine.local.supervised import State, Supervised, Tell, untold
+from engine.local.processes.orphan_guard import MARK, start_guard
+from engine.local.processes.output import Output
+from engine.local.processes.process_groups import end_groups, marked_groups
+from engine.local.processes.procfile import ProcessType, by_shell, environment, ports
+from engine.local.processes.status_file import State, Supervised, Tell, untold
 
 STOP_TIMEOUT: Final = timedelta(seconds=20)  # a batch lasts 1.5 s at most, a provider's answer up to 15 s
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

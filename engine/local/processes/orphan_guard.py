@@ -13,14 +13,14 @@ import sys
 from datetime import timedelta
 from typing import Final
 
-from engine.local.processes import end_groups, marked_groups
+from engine.local.processes.process_groups import end_groups, marked_groups
 
 MARK: Final = "TIDEGATE_SUPERVISED_BY"
 
 
 def start_guard(supervisor: str, patience: timedelta) -> subprocess.Popen[bytes]:
     """Start the guard for processes marked with `supervisor`; close its `stdin` to make it check and exit."""
-    argv = [sys.executable, "-m", "engine.local.guard", supervisor, str(patience.total_seconds())]
+    argv = [sys.executable, "-m", "engine.local.processes.orphan_guard", supervisor, str(patience.total_seconds())]
     return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
 
 
