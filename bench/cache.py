@@ -30,7 +30,7 @@ from bench.run import DATABASE, fill
 from engine.catalogue.workspace_file import read_workspace
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST
-from engine.local.services import LocalServices
+from engine.local.services.local_services import LocalServices
 from engine.stores.cache_layout import Held, Layout
 from engine.stores.cache_layouts import CacheLayouts
 from engine.stores.cache_server import CacheServer, cache_client

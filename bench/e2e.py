@@ -23,7 +23,7 @@ from bench.ending import end_on_term
 from bench.measure import machine
 from bench.peers.listmonk import Listmonk, Sent
 from bench.sink_process import sink
-from engine.local.mongod import binary
+from engine.local.services.mongod import binary
 from engine.settings.model import Email
 
 PARTS: Final = ("whole", "late", "crowd", "two", "million")

@@ -33,9 +33,9 @@ from engine.clock import SystemClock
 from engine.domain.enrolment import Settled
 from engine.domain.keys import enrolment_id, user_key, user_suffix
 from engine.domain.lifecycle import DeliveryState
-from engine.local.distribution import VERSION
 from engine.local.processes.output import Output
-from engine.local.services import LocalServices
+from engine.local.services.elastic_distribution import VERSION
+from engine.local.services.local_services import LocalServices
 from engine.pipeline.telling import EndedDelivery, tell_ends
 from engine.stores.logs import STREAM
 from engine.telemetry.logging import LogOptions, configure

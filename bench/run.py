@@ -27,7 +27,7 @@ from bench.ending import end_on_term
 from bench.measure import machine
 from bench.ours import Engine
 from bench.population import SEED, documents
-from engine.local.services import LocalServices, ServiceName
+from engine.local.services.local_services import LocalServices, ServiceName
 
 Documents: TypeAlias = "Database[dict[str, Any]]"
 DATABASE: Final = "tidegate_bench"

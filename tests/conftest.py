@@ -32,9 +32,9 @@ from hypothesis import HealthCheck, Phase, settings
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from engine.local.program import CannotStart, ServiceName
-from engine.local.services import LocalServices
-from engine.local.valkey import DATABASES
+from engine.local.services.local_services import LocalServices
+from engine.local.services.program import CannotStart, ServiceName
+from engine.local.services.valkey import DATABASES
 from engine.process_identity import Born, birth_of
 
 # No timing is asserted. To explain a failure Hypothesis traces what runs, and CPython 3.11 never comes back from a

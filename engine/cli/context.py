@@ -21,7 +21,7 @@ from engine.errors import WrongCall
 
 if TYPE_CHECKING:
     from engine.app.app import App
-    from engine.local.addresses import Urls
+    from engine.local.services.addresses import Urls
     from engine.settings import LoadedSettings, Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -70,7 +70,7 @@ def settings_of(context: typer.Context) -> Settings:
 
 def addressed(settings: Settings) -> Settings:
     """Return the settings with the addresses of local services. Raises `ServiceUnreachable` if one is missing."""
-    from engine.local.services import LocalServices
+    from engine.local.services.local_services import LocalServices
 
     return with_urls(settings, LocalServices.of(settings).running())
 

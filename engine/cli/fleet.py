@@ -17,7 +17,7 @@ from engine.cli.prefork import keep
 from engine.cli.signals import on_signals
 from engine.cli.usable import require_usable
 from engine.errors import NotFound
-from engine.local.services import LocalServices
+from engine.local.services.local_services import LocalServices
 from engine.policy.load import load_policies
 from engine.settings import Settings
 from engine.telemetry import logging

@@ -173,7 +173,7 @@ def _about(index: LogIndex, focus: Focus) -> list[Line]:
 
 def _index(settings: Settings, clock: SystemClock, keep: timedelta | None = None) -> LogIndex | None:
     """Return the log search that the settings name or that runs locally; None if there is none."""
-    from engine.local.services import LocalServices
+    from engine.local.services.local_services import LocalServices
 
     services = settings.services
     given = services.elastic_url.get_secret_value() if services.elastic_url else ""

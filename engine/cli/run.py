@@ -25,10 +25,10 @@ from engine.cli.prefork import fork, keep
 from engine.cli.signals import interrupted, on_signals
 from engine.cli.usable import require_usable
 from engine.decisions.routing import SUSPECT
-from engine.local.addresses import Urls, given
 from engine.local.processes.instance_lock import Presence
 from engine.local.processes.suspect_child import Nursery
-from engine.local.services import LocalServices
+from engine.local.services.addresses import Urls, given
+from engine.local.services.local_services import LocalServices
 from engine.pipeline.clockwork import Chore, Clockwork
 from engine.pipeline.index_turns import IndexTurns
 from engine.policy.load import load_policies

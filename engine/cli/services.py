@@ -20,14 +20,14 @@ from engine.cli.context import LogFormat, loaded_of, require_openable, say, sett
 from engine.cli.status import SERVICES_ONLY, show_services, status
 from engine.clock import parse_duration
 from engine.errors import WrongCall
-from engine.local.addresses import without_secrets
 from engine.local.processes.instance_lock import Presence
 from engine.local.processes.output import Output
 from engine.local.processes.procfile import ProcessType, parse_pairs, parse_scale, read_procfile
 from engine.local.processes.status_file import SupervisedFile, Tell
 from engine.local.processes.supervisor import Supervisor, instances
-from engine.local.record import NAMES
-from engine.local.services import LocalServices
+from engine.local.services.addresses import without_secrets
+from engine.local.services.local_services import LocalServices
+from engine.local.services.registry_file import NAMES
 from engine.process_identity import myself
 
 _BRIEF = "TIDEGATE_LOGS__BRIEF"

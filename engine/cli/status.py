@@ -14,10 +14,10 @@ import typer
 from engine.cli.context import AsJson, settings_of
 from engine.cli.tables import show
 from engine.errors import EngineError
-from engine.local.addresses import Status, require_given, without_secrets
 from engine.local.processes.instance_lock import Presence
 from engine.local.processes.status_file import Supervised, SupervisedFile
-from engine.local.services import LocalServices
+from engine.local.services.addresses import Status, require_given, without_secrets
+from engine.local.services.local_services import LocalServices
 
 if TYPE_CHECKING:
     from engine.domain.processes import Seen

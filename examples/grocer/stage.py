@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from engine.clock import format_duration
-from engine.local.services import NAMES, LocalServices, ServiceName
+from engine.local.services.local_services import NAMES, LocalServices, ServiceName
 from engine.settings import Settings, load_settings
 
 ROOT: Final = Path(__file__).resolve().parents[2]

@@ -19,8 +19,8 @@ import trustme
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from engine.local import mongod, valkey
-from engine.local.ports import free_ports
+from engine.local.services import mongod, valkey
+from engine.local.services.ports import free_ports
 
 PASSWORD = "Tr0ub4dor"
 PATIENCE = 60.0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.local.services import LocalServices
+from engine.local.services.local_services import LocalServices
 from engine.process_identity import birth_of
 
 ROOT = Path(__file__).parents[2]

@@ -14,10 +14,10 @@ import redis
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from engine.local.ports import free_ports
-from engine.local.program import ServiceName
-from engine.local.services import LocalServices
-from engine.local.valkey import binary
+from engine.local.services.local_services import LocalServices
+from engine.local.services.ports import free_ports
+from engine.local.services.program import ServiceName
+from engine.local.services.valkey import binary
 
 CONFIGS = Path(__file__).parents[2] / "conf" / "services"
 

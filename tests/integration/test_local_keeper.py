@@ -16,17 +16,17 @@ import pytest
 import redis
 from pymongo import MongoClient
 
-from engine.local.keeper import Keeper
 from engine.local.processes.process_groups import members
-from engine.local.program import ServiceName
-from engine.local.services import LocalServices, _kill
+from engine.local.services.local_services import LocalServices, _kill
+from engine.local.services.program import ServiceName
+from engine.local.services.restart_services import Keeper
 from engine.process_identity import myself
 
 NEEDED: tuple[ServiceName, ...] = ("mongo", "broker", "cache")
 LEAVE = """
 import os, signal, sys
 from pathlib import Path
-from engine.local.services import LocalServices
+from engine.local.services.local_services import LocalServices
 services = LocalServices(Path(sys.argv[1]))
 services.start(["broker"])
 if "on-purpose" in sys.argv:
@@ -116,7 +116,7 @@ def test_what_hangs_is_killed_after_a_while_and_back_at_its_address(
     said = Said()
     services = make(say=said)
     urls = services.start(NEEDED)
-    monkeypatch.setattr("engine.local.reach.ANSWERS", 0.5)
+    monkeypatch.setattr("engine.local.services.reachability.ANSWERS", 0.5)
     keeper = Keeper(
         read=services._record.read,
         restart=services._restart,

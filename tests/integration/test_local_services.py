@@ -17,16 +17,16 @@ import redis
 from pymongo import MongoClient
 
 from engine.errors import ServiceUnreachable
-from engine.local.addresses import Urls
 from engine.local.processes.process_groups import members
-from engine.local.program import CannotStart
-from engine.local.services import LocalServices
+from engine.local.services.addresses import Urls
+from engine.local.services.local_services import LocalServices
+from engine.local.services.program import CannotStart
 
 NEEDED = ("mongo", "broker", "cache")
 START_AND_HANG = """
 import signal, sys
 from pathlib import Path
-from engine.local.services import LocalServices
+from engine.local.services.local_services import LocalServices
 LocalServices(Path(sys.argv[1])).start(["broker", "cache"])
 print("started", flush=True)
 signal.pause()

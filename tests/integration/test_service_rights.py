@@ -23,8 +23,8 @@ from pymongo.errors import OperationFailure
 from actors.broker.broker import build_broker
 from actors.broker.queue_admin import depths
 from engine.domain.document import Document
-from engine.local.mongod import Mongod
-from engine.local.ports import free_ports
+from engine.local.services.mongod import Mongod
+from engine.local.services.ports import free_ports
 from engine.stores.migrate import migrate_mongo
 from tests.integration.pipeline_world import World
 

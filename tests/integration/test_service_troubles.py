@@ -16,7 +16,7 @@ import redis
 from pymongo import MongoClient
 
 from engine.clock import SystemClock
-from engine.local.services import LocalServices
+from engine.local.services.local_services import LocalServices
 from engine.process_identity import birth_of
 from engine.stores.connect import mongo_client
 from engine.stores.logs import LogIndex, open_client

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.local.addresses import Urls, without_secrets
 from engine.local.processes.supervisor import Backoff
-from engine.local.record import Entry, Record
+from engine.local.services.addresses import Urls, without_secrets
+from engine.local.services.registry_file import Entry, Record
 from engine.process_identity import Born
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.local import distribution as module
-from engine.local.distribution import VERSION, distribution
-from engine.local.program import CannotStart, Say
+from engine.local.services import elastic_distribution as module
+from engine.local.services.elastic_distribution import VERSION, distribution
+from engine.local.services.program import CannotStart, Say
 
 Fetch = Callable[[Say, bool], Path]
 
@@ -68,7 +68,7 @@ def test_a_half_unpacked_tree_is_never_used_and_removed(archive: Path, tmp_path:
 KILLED_WHILE_UNPACKING = """
 import os, signal, sys, zipfile
 from pathlib import Path
-from engine.local import distribution as module
+from engine.local.services import elastic_distribution as module
 module._sum_of = lambda path: module.SHA512
 class Killed(zipfile.ZipFile):
     def extractall(self, path):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.local.java import Java, examine, find_java
-from engine.local.program import CannotStart
+from engine.local.services.java import Java, examine, find_java
+from engine.local.services.program import CannotStart
 
 MODULES = "java.base@17 java.management@17 jdk.jdi@17 jdk.jlink@17 jdk.net@17 jdk.zipfs@17"
 

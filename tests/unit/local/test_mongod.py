@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.local.mongod import binary, missing_part, probe
-from engine.local.program import CannotStart
+from engine.local.services.mongod import binary, missing_part, probe
+from engine.local.services.program import CannotStart
 
 
 def test_a_missing_library_is_named_with_its_package(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.local.ports import free_ports, is_free
 from engine.local.processes.process_groups import Command, end_groups, marked_groups, members, spawn
+from engine.local.services.ports import free_ports, is_free
 
 ONE = "import signal; print(1, flush=True); signal.pause()"
 TWO = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ONE!r}])"

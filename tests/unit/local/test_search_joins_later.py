@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.local import services as module
 from engine.local.processes.process_groups import Command
-from engine.local.program import CannotStart, Say, ServiceName
-from engine.local.services import LocalServices
+from engine.local.services import local_services as module
+from engine.local.services.local_services import LocalServices
+from engine.local.services.program import CannotStart, Say, ServiceName
 
 
 @dataclass

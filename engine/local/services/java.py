@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from engine.local.processes.process_groups import group_of
-from engine.local.program import CannotStart, Say
+from engine.local.services.program import CannotStart, Say
 
 OLDEST: Final = 17
 _MODULES: Final = frozenset({"java.base", "jdk.net", "jdk.jdi", "jdk.jlink", "java.management", "jdk.zipfs"})

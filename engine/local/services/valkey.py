@@ -13,9 +13,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal
 
-from engine.local.ports import LOOPBACK
 from engine.local.processes.process_groups import Command
-from engine.local.program import CannotStart, Say
+from engine.local.services.ports import LOOPBACK
+from engine.local.services.program import CannotStart, Say
 
 DATABASES: Final = 512  # numbered databases; tests that run in parallel take one each
 _COMMON: Final = (

@@ -19,7 +19,7 @@ from typing import Final
 
 import platformdirs
 
-from engine.local.program import CannotStart, Say
+from engine.local.services.program import CannotStart, Say
 
 VERSION: Final = "8.19.21"
 SHA512: Final = (

@@ -18,9 +18,9 @@ from pathlib import Path
 from struct import pack
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from engine.local.ports import LOOPBACK
 from engine.local.processes.process_groups import Command
-from engine.local.program import CannotStart, Say
+from engine.local.services.ports import LOOPBACK
+from engine.local.services.program import CannotStart, Say
 
 if TYPE_CHECKING:  # users of a running server need no client here
     from pymongo import MongoClient

@@ -17,11 +17,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal
 
-from engine.local.distribution import cache_folder, distribution
-from engine.local.java import find_java
-from engine.local.ports import LOOPBACK
 from engine.local.processes.process_groups import Command, group_of
-from engine.local.program import Say
+from engine.local.services.elastic_distribution import cache_folder, distribution
+from engine.local.services.java import find_java
+from engine.local.services.ports import LOOPBACK
+from engine.local.services.program import Say
 
 _UNPRIVILEGED: Final = "nobody"
 _QUICK: Final = "-XX:TieredStopAtLevel=1"

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, get_args
 
-from engine.local.distribution import locked
-from engine.local.program import ServiceName
+from engine.local.services.elastic_distribution import locked
+from engine.local.services.program import ServiceName
 from engine.process_identity import Born
 
 NAMES: Final[tuple[ServiceName, ...]] = get_args(ServiceName)

@@ -19,7 +19,10 @@ class CannotStart(ServiceUnreachable):
 
 
 class Program(Protocol):
-    """A service that `engine.local.services` can start: it only describes itself and does not start or end anything."""
+    """A service that `engine.local.services.local_services` can start.
+
+    It only describes itself and does not start or end anything.
+    """
 
     @property
     def name(self) -> ServiceName:

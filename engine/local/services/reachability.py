@@ -6,7 +6,7 @@ import socket
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from engine.local.ports import LOOPBACK
+from engine.local.services.ports import LOOPBACK
 
 SECONDS: Final = 2.0
 ANSWERS: Final = 5.0

@@ -13,7 +13,7 @@ def free_ports(count: int) -> tuple[int, ...]:
     """Return `count` different ports that nothing listens on at this moment.
 
     Another program may take one before ours binds it. So a caller that starts a server there must check that the answer
-    comes from its own process, and try again with other ports (`engine.local.services` does).
+    comes from its own process, and try again with other ports (`engine.local.services.local_services` does).
     """
     with ExitStack() as held:
         taken = []

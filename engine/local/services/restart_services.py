@@ -12,8 +12,8 @@ from datetime import timedelta
 from typing import Final
 
 from engine.local.processes.supervisor import Backoff
-from engine.local.program import CannotStart, Say, ServiceName
-from engine.local.record import Entry
+from engine.local.services.program import CannotStart, Say, ServiceName
+from engine.local.services.registry_file import Entry
 
 POLL: Final = 0.2
 """Seconds between two checks that a service still runs; a check reads two small files of /proc."""

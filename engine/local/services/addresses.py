@@ -9,7 +9,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from engine.local.program import ServiceName
+from engine.local.services.program import ServiceName
 from engine.service_addresses import MONGO, REDIS, SEARCH, require_readable
 from engine.settings import Settings
 
@@ -48,7 +48,7 @@ class Status:
     """The state of one service, as `tidegate status` shows it.
 
     `state` is `given`, `running`, `restarting` (it died, and its owner starts it again), `ended` or `absent`; the other
-    fields are those of `engine.local.record.Entry`.
+    fields are those of `engine.local.services.registry_file.Entry`.
     """
 
     name: ServiceName

@@ -23,18 +23,18 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from engine.errors import ServiceUnreachable
-from engine.local.addresses import Status, Urls, given, require_given
-from engine.local.distribution import locked
-from engine.local.elastic import Elastic
-from engine.local.keeper import Keeper
-from engine.local.mongod import Mongod
-from engine.local.ports import free_ports, is_free
 from engine.local.processes.process_groups import end_groups, marked_groups, spawn
 from engine.local.processes.supervisor import how_ended
-from engine.local.program import CannotStart, Program, Say, ServiceName
-from engine.local.reach import answers, reaches
-from engine.local.record import NAMES, Entry, Record
-from engine.local.valkey import Valkey
+from engine.local.services.addresses import Status, Urls, given, require_given
+from engine.local.services.elastic_distribution import locked
+from engine.local.services.elasticsearch import Elastic
+from engine.local.services.mongod import Mongod
+from engine.local.services.ports import free_ports, is_free
+from engine.local.services.program import CannotStart, Program, Say, ServiceName
+from engine.local.services.reachability import answers, reaches
+from engine.local.services.registry_file import NAMES, Entry, Record
+from engine.local.services.restart_services import Keeper
+from engine.local.services.valkey import Valkey
 from engine.process_identity import Born, birth_of, myself
 from engine.settings import Settings
 

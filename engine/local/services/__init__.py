@@ -1,0 +1,1 @@
+"""The local services (MongoDB, Redis, Elasticsearch) of one folder: found, started, watched and recorded."""
