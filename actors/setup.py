@@ -27,7 +27,7 @@ from engine.clock import millis
 from engine.decisions.routing import route
 from engine.domain.work import SliceKind
 from engine.errors import OperatorError
-from engine.pipeline.book import routing_facts
+from engine.pipeline.campaigns.compiled_cache import routing_facts
 from engine.policy.models import LaneKind
 from engine.telemetry import logging
 from engine.telemetry.events import emit

@@ -36,7 +36,7 @@ from engine.domain.lifecycle import DeliveryState
 from engine.local.processes.output import Output
 from engine.local.services.elastic_distribution import VERSION
 from engine.local.services.local_services import LocalServices
-from engine.pipeline.telling import EndedDelivery, tell_ends
+from engine.pipeline.campaigns.event_labels import EndedDelivery, tell_ends
 from engine.stores.logs import STREAM
 from engine.telemetry.logging import LogOptions, configure
 

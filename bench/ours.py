@@ -29,7 +29,7 @@ from engine.campaign.load import load_campaign
 from engine.domain.campaign import CampaignRecord
 from engine.domain.keys import HIGHEST
 from engine.domain.work import AccessPath, Slice, SliceKind
-from engine.pipeline.book import Entry
+from engine.pipeline.campaigns.compiled_cache import Entry
 from engine.pipeline.working import Hold
 from engine.predicate.compiled import Candidates
 from engine.settings import load_settings

@@ -12,9 +12,9 @@ from bench.measure import counters
 from bench.ours import Engine, small_workspace
 from bench.population import AS_OF
 from engine.domain.lifecycle import CampaignState
+from engine.pipeline.campaigns.live_index import QUIET
 from engine.pipeline.clockwork import IDLE
 from engine.pipeline.following import WAIT
-from engine.pipeline.roster import QUIET
 
 
 @dataclass(frozen=True, slots=True)

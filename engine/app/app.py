@@ -25,7 +25,7 @@ class App(Machinery):
 
     def named(self, name: str, workspace: str | None = None) -> CampaignRecord:
         """Return the campaign of that name. Raises `NotFound`, or `WrongCall` if several workspaces have one."""
-        from engine.pipeline.campaign_lookup import find_campaign
+        from engine.pipeline.campaigns.find_campaign import find_campaign
 
         return find_campaign(self.stores.campaigns, name, workspace)
 

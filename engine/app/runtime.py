@@ -19,7 +19,7 @@ from engine.telemetry.events import emit
 if TYPE_CHECKING:
     from engine.catalogue.workspace_set import LiveWorkspaces, WorkspaceSet, WorkspaceWatcher
     from engine.channels.channel import Channel
-    from engine.pipeline.book import CampaignBook
+    from engine.pipeline.campaigns.compiled_cache import CampaignBook
     from engine.pipeline.heartbeat import Heartbeat
     from engine.pipeline.loop_failures import LoopFailures
     from engine.pipeline.ports import Messenger
@@ -202,7 +202,7 @@ class Core:
     @cached_property
     def book(self) -> CampaignBook:
         """The campaign cache: compiled campaigns by revision."""
-        from engine.pipeline.book import CampaignBook
+        from engine.pipeline.campaigns.compiled_cache import CampaignBook
 
         return CampaignBook(
             self.stores.campaigns, self.catalogues, lambda: self.policies, lambda: self.workspace_watcher.look()

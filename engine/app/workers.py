@@ -14,6 +14,9 @@ from engine.errors import EngineError
 
 if TYPE_CHECKING:
     from engine.catalogue.catalogue import Catalogue
+    from engine.pipeline.campaigns.change_triggers import Registry
+    from engine.pipeline.campaigns.health import Watching
+    from engine.pipeline.campaigns.live_index import Roster
     from engine.pipeline.choosing import Choosing
     from engine.pipeline.converting import Converting
     from engine.pipeline.deciding import Deciding
@@ -28,11 +31,8 @@ if TYPE_CHECKING:
     from engine.pipeline.planning import Planning
     from engine.pipeline.process import Processing
     from engine.pipeline.reconciling import Reconciling
-    from engine.pipeline.registry import Registry
-    from engine.pipeline.roster import Roster
     from engine.pipeline.run_attempts import RunAttempts
     from engine.pipeline.ticking import Ticking
-    from engine.pipeline.watching import Watching
     from engine.pipeline.working import SliceWorker
     from engine.stores.cached_users import CachedUsers
     from engine.stores.index_requests import IndexRequest
@@ -130,8 +130,8 @@ class Machinery(Core):
     @cached_property
     def registry(self) -> Registry:
         """Finds the campaigns that a change concerns."""
-        from engine.pipeline.registry import Registry
-        from engine.pipeline.roster import Roster
+        from engine.pipeline.campaigns.change_triggers import Registry
+        from engine.pipeline.campaigns.live_index import Roster
 
         return Registry(Roster(self.stores.campaigns, self.clock), self.book)
 
@@ -164,9 +164,9 @@ class Machinery(Core):
     @cached_property
     def feeding(self) -> Feeding:
         """Follows the users' changes."""
+        from engine.pipeline.campaigns.change_triggers import Registry
+        from engine.pipeline.campaigns.live_index import Roster
         from engine.pipeline.feeding import Feeding
-        from engine.pipeline.registry import Registry
-        from engine.pipeline.roster import Roster
         from engine.stores.change_stream import HistoryLost
         from engine.stores.index_requests import IndexRequest
 
@@ -329,7 +329,7 @@ class Machinery(Core):
     @cached_property
     def watching(self) -> Watching:
         """Notices campaigns that are slow or fail too much."""
-        from engine.pipeline.watching import Watching
+        from engine.pipeline.campaigns.health import Watching
 
         return Watching(self.stores.campaigns, self.stores.counts, self.book)
 
@@ -450,6 +450,6 @@ class Machinery(Core):
     @cached_property
     def roster(self) -> Roster:
         """The campaigns as the clock knows them."""
-        from engine.pipeline.roster import Roster
+        from engine.pipeline.campaigns.live_index import Roster
 
         return Roster(self.stores.campaigns, self.clock)

@@ -225,7 +225,7 @@ def _missing(app: App, record: CampaignRecord) -> list[str]:
     A launch never fails because of them.
     """
     from engine.decisions.routing import route
-    from engine.pipeline.book import routing_facts
+    from engine.pipeline.campaigns.compiled_cache import routing_facts
     from engine.policy.models import LaneKind
 
     facts = routing_facts(record)

@@ -50,7 +50,7 @@ def _open_slices(app: App) -> Counter[str]:
     """Count open slices by the lane that the policies in force give them, up to the clock's limit per tick."""
     from engine.decisions.routing import route
     from engine.domain.work import SliceKind
-    from engine.pipeline.book import routing_facts
+    from engine.pipeline.campaigns.compiled_cache import routing_facts
     from engine.pipeline.dispatching import MOST_WAITING
     from engine.policy.models import LaneKind
 

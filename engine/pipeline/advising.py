@@ -19,7 +19,7 @@ from engine.domain.counts import Population
 from engine.domain.lifecycle import CampaignState
 from engine.errors import EngineError
 from engine.failure_text import reason_of
-from engine.pipeline.book import CampaignBook, Entry
+from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry
 from engine.predicate.compiled import CompiledPredicate, Crossing
 
 OVER: Final = frozenset({CampaignState.FINISHED, CampaignState.CANCELLED})

@@ -18,7 +18,7 @@ from engine.decisions.batch_size import choose
 from engine.domain.counts import Population
 from engine.domain.keys import HASH_SPACE, HIGHEST, hash_prefix
 from engine.domain.work import AccessPath, Run
-from engine.pipeline.book import CampaignBook, Entry
+from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry
 from engine.pipeline.sources import FeedStore, ListReads, RangeReads, RateStore, Search, UserCache
 from engine.pipeline.waiting import caught_up
 from engine.predicate.compiled import Candidates

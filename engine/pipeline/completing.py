@@ -17,7 +17,7 @@ from engine.domain.document import Document
 from engine.domain.enrolment import Settled
 from engine.domain.lifecycle import GOING
 from engine.domain.settling import Completion, End, PutBack, Unsent
-from engine.pipeline.book import Entry
+from engine.pipeline.campaigns.compiled_cache import Entry
 from engine.pipeline.ports import CampaignStore
 
 

@@ -20,7 +20,7 @@ from engine.domain.document import Document
 from engine.domain.keys import delivery_key
 from engine.domain.lifecycle import SkipReason
 from engine.errors import WrongCall
-from engine.pipeline.book import Entry
+from engine.pipeline.campaigns.compiled_cache import Entry
 from engine.pipeline.letterhead import failure_reason, letter_of, sender_of
 
 KEPT: Final = 1_000

@@ -19,7 +19,9 @@ from engine.domain.keys import stay_prefix
 from engine.domain.lifecycle import GOING, CampaignState, DeliveryState
 from engine.domain.stuck import Stuck, StuckBy
 from engine.domain.work import Slice
-from engine.pipeline.book import CampaignBook, Entry
+from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry
+from engine.pipeline.campaigns.event_labels import slice_labels
+from engine.pipeline.campaigns.health import Watching
 from engine.pipeline.completing import Completing
 from engine.pipeline.compose import Composing, recipient_of
 from engine.pipeline.left_behind import LeftBehind
@@ -27,8 +29,6 @@ from engine.pipeline.ports import CampaignStore, DeliveryStore, SuppressionStore
 from engine.pipeline.recovering import Recovering
 from engine.pipeline.sender import Sender
 from engine.pipeline.sending import LONGEST_HELD, Sending
-from engine.pipeline.telling import slice_labels
-from engine.pipeline.watching import Watching
 from engine.pipeline.working import Hold, Progress, SliceWorker
 from engine.telemetry.events import emit
 

@@ -18,7 +18,7 @@ from engine.decisions.routing import route
 from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import LOOKED_AT, CampaignState, SliceState
 from engine.domain.work import Run, SliceKind, Waiting
-from engine.pipeline.book import CampaignBook, routing_facts
+from engine.pipeline.campaigns.compiled_cache import CampaignBook, routing_facts
 from engine.pipeline.obstacles import Obstacles
 from engine.pipeline.ports import Messenger, SliceStore
 from engine.policy.models import LaneKind

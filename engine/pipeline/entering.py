@@ -17,7 +17,7 @@ from engine.clock import Clock, Instant
 from engine.domain.keys import AFTER, suffix_of_user
 from engine.domain.work import AccessPath
 from engine.failpoints import passage
-from engine.pipeline.book import Entry
+from engine.pipeline.campaigns.compiled_cache import Entry
 from engine.pipeline.deciding import Deciding, Look, Origin
 from engine.pipeline.finding import Finding, Found
 from engine.pipeline.ports import StayStore

@@ -16,7 +16,7 @@ from engine.domain.keys import user_key
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason
 from engine.errors import NotFound
 from engine.failure_text import reason_of
-from engine.pipeline.book import CampaignBook, Unfit
+from engine.pipeline.campaigns.compiled_cache import CampaignBook, Unfit
 from engine.pipeline.compose import recipient_of
 from engine.pipeline.ports import EventReads, StayStore, SuppressionStore, UserReads
 from engine.predicate.compiled import LeafResult

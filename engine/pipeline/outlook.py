@@ -16,7 +16,7 @@ from engine.domain.campaign import CampaignRecord
 from engine.domain.counts import Population
 from engine.domain.keys import bound_behind, stay_prefix
 from engine.domain.work import AccessPath
-from engine.pipeline.book import CampaignBook, Entry, routing_facts
+from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry, routing_facts
 from engine.pipeline.choosing import BY_SEARCH, Choosing, Chosen
 from engine.pipeline.ports import AudienceCounts, EventReads, RunStore, StayCounts, UserReads
 from engine.pipeline.reporting import Report, conversions, messages

@@ -14,10 +14,10 @@ from engine.clock import Instant
 from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import LOOKED_AT, RunState
 from engine.domain.work import OF_ENROLLED, OF_EVERYBODY, Run, RunKind
+from engine.pipeline.campaigns.live_index import Roster
 from engine.pipeline.finishing import Finishing
 from engine.pipeline.planning import Planning
 from engine.pipeline.ports import RunStore, SliceStore
-from engine.pipeline.roster import Roster
 from engine.telemetry.events import emit
 
 

@@ -18,11 +18,11 @@ from engine.clock import Instant, millis
 from engine.domain.campaign import CONTINUOUS, CampaignRecord
 from engine.domain.lifecycle import GOING, CampaignState
 from engine.domain.work import Run, RunKind
-from engine.pipeline.book import CampaignBook, Entry
+from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry
+from engine.pipeline.campaigns.live_index import Roster
 from engine.pipeline.obstacles import Obstacles
 from engine.pipeline.planning import Planning
 from engine.pipeline.ports import CampaignStore, StayStore
-from engine.pipeline.roster import Roster
 from engine.policy.policyset import PolicySet
 from engine.predicate.compiled import Candidates
 

@@ -12,7 +12,7 @@ from engine.domain.keys import HIGHEST, cut, run_id, slice_id, suffix_of_stay
 from engine.domain.lifecycle import CampaignState, RunState
 from engine.domain.work import OF_USERS, SLICE_OF_RUN, AccessPath, Run, RunKind, Slice, SliceKind
 from engine.failpoints import passage
-from engine.pipeline.book import CampaignBook
+from engine.pipeline.campaigns.compiled_cache import CampaignBook
 from engine.pipeline.choosing import Choosing, Chosen
 from engine.pipeline.ports import CampaignStore, Doorbell, RunStore, SliceStore, StayStore
 from engine.telemetry.events import emit

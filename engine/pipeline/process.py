@@ -18,13 +18,13 @@ from engine.domain.keys import AFTER, kind_of_run, stay_prefix, suffix_of_user
 from engine.domain.lifecycle import LOOKED_AT, CampaignState, ExitReason
 from engine.domain.work import AccessPath, RunKind, Slice, SliceKind
 from engine.failpoints import passage
-from engine.pipeline.book import CampaignBook, Entry, launching
+from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry, launching
+from engine.pipeline.campaigns.event_labels import slice_labels
+from engine.pipeline.campaigns.health import Watching
 from engine.pipeline.deciding import Deciding, Look, Origin
 from engine.pipeline.entering import MEASURED, Entering
 from engine.pipeline.handing_over import HandingOver
 from engine.pipeline.ports import CampaignStore, Doorbell, Messenger, SliceStore, StayStore, UserReads
-from engine.pipeline.telling import slice_labels
-from engine.pipeline.watching import Watching
 from engine.pipeline.working import Hold, LeaseLost, Progress, SliceWorker
 from engine.policy.models import Profile
 from engine.telemetry.events import emit

@@ -17,9 +17,9 @@ from engine.domain.lifecycle import GOING, DeliveryState, ExitReason, SliceState
 from engine.domain.settling import Settling, Unsent
 from engine.domain.work import OF_USERS, Expired, Slice, SliceKind
 from engine.failpoints import passage
-from engine.pipeline.book import CampaignBook
+from engine.pipeline.campaigns.compiled_cache import CampaignBook
+from engine.pipeline.campaigns.event_labels import EndedDelivery, slice_labels, tell_ends
 from engine.pipeline.ports import CampaignStore, DeliveryStore, SliceStore, StayStore, UserReads
-from engine.pipeline.telling import EndedDelivery, slice_labels, tell_ends
 from engine.telemetry.events import emit
 
 MOST_READ: Final = 20_000

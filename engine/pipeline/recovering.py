@@ -13,11 +13,11 @@ from engine.domain.keys import delivery_key, entry_of, user_id_of
 from engine.domain.lifecycle import DeliveryState
 from engine.domain.settling import End, PutBack, Settling
 from engine.failpoints import passage
-from engine.pipeline.book import CampaignBook, Entry
+from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry
+from engine.pipeline.campaigns.event_labels import tell
 from engine.pipeline.completing import Completing, is_known
 from engine.pipeline.ports import DeliveryStore, LeaseReads, UserReads
 from engine.pipeline.sender import GRACE, SENDERS, sender_of
-from engine.pipeline.telling import tell
 from engine.policy.models import Guarantee
 from engine.telemetry.events import emit
 

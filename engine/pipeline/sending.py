@@ -35,12 +35,12 @@ from engine.domain.lifecycle import CampaignState, DeliveryState, SkipReason
 from engine.domain.settling import End, PutBack, Settling
 from engine.domain.suppression import Bounced
 from engine.failpoints import passage
-from engine.pipeline.book import Entry
+from engine.pipeline.campaigns.compiled_cache import Entry
+from engine.pipeline.campaigns.event_labels import tell, tell_bounce
 from engine.pipeline.completing import Completing
 from engine.pipeline.compose import Composing, Skip
 from engine.pipeline.ports import DeliveryStore, SuppressionStore
 from engine.pipeline.sender import Sender
-from engine.pipeline.telling import tell, tell_bounce
 from engine.pipeline.working import Hold, LeaseLost
 
 MOST_ATTEMPTS: Final = 12

@@ -14,7 +14,7 @@ from engine.decisions.batch_size import Evidence, quantile
 from engine.decisions.inactivity_advice import advised
 from engine.domain.campaign import CampaignRecord
 from engine.domain.keys import stay_prefix
-from engine.pipeline.book import CampaignBook
+from engine.pipeline.campaigns.compiled_cache import CampaignBook
 from engine.query_metrics import DIGITS, LONGEST, Figure, Stretch, Worst
 
 SAMPLED: Final = 20_000

@@ -18,8 +18,8 @@ from engine.domain.refusals import check_move, refusal
 from engine.domain.template import kept_texts
 from engine.domain.work import AccessPath
 from engine.errors import InvalidSource, WrongCall
-from engine.pipeline.book import CampaignBook, with_shapes
-from engine.pipeline.campaign_lookup import find_campaign
+from engine.pipeline.campaigns.compiled_cache import CampaignBook, with_shapes
+from engine.pipeline.campaigns.find_campaign import find_campaign
 from engine.pipeline.converting import ends_at_once
 from engine.pipeline.ports import CampaignStore, Doorbell, StayCounts
 from engine.pipeline.rendering_check import check_rendering

@@ -16,7 +16,9 @@ from engine.domain.keys import cut, slice_id, stay_prefix
 from engine.domain.lifecycle import GOING, LOOKED_AT, CampaignState, RunState
 from engine.domain.stuck import StuckBy
 from engine.domain.work import Run, RunKind, Slice, SliceKind
-from engine.pipeline.book import CampaignBook
+from engine.pipeline.campaigns.compiled_cache import CampaignBook
+from engine.pipeline.campaigns.health import refused
+from engine.pipeline.campaigns.live_index import Roster
 from engine.pipeline.converting import Converting
 from engine.pipeline.dispatching import Dispatching
 from engine.pipeline.finishing import Finishing
@@ -35,10 +37,8 @@ from engine.pipeline.ports import (
     StayStore,
 )
 from engine.pipeline.reconciling import Reconciling
-from engine.pipeline.roster import Roster
 from engine.pipeline.sender import GRACE, SENDERS
 from engine.pipeline.sources import Suspects
-from engine.pipeline.watching import refused
 from engine.telemetry.events import emit
 
 WATCHED: Final = (

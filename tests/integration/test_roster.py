@@ -13,7 +13,7 @@ from pymongo.errors import AutoReconnect
 from engine.clock import SystemClock
 from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import CampaignState
-from engine.pipeline.roster import MARKS_AGAIN, QUIET, Roster
+from engine.pipeline.campaigns.live_index import MARKS_AGAIN, QUIET, Roster
 from engine.stores.campaigns import INDEXES, REVISION_INDEXES, Campaigns
 
 C = CampaignState

@@ -15,7 +15,7 @@ from engine.domain.stuck import StuckBy
 from engine.domain.work import AccessPath
 from engine.errors import InvalidSource, WrongCall
 from engine.pipeline import feeding, obstacles
-from engine.pipeline.book import Unfit
+from engine.pipeline.campaigns.compiled_cache import Unfit
 from engine.pipeline.importing.order import Kind, Order, Summary
 from engine.pipeline.importing.run import Surroundings, run_import
 from engine.telemetry.events import listening
@@ -32,7 +32,7 @@ TIERED: Final[dict[str, Any]] = {"campaign": "c", "audience": {"tier": "gold"}}
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are read again at each failure, and what fails is told at once."""
-    monkeypatch.setattr("engine.pipeline.book.REREAD", 0.0)
+    monkeypatch.setattr("engine.pipeline.campaigns.compiled_cache.REREAD", 0.0)
     monkeypatch.setattr("engine.pipeline.ticking.DEBTS_EVERY", 0.0)
     monkeypatch.setattr(obstacles, "LASTING", 0.0)
 

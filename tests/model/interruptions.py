@@ -10,7 +10,7 @@ from engine import failpoints
 from engine.campaign import compiled as compiling
 from engine.campaign.load import LoadedCampaign, campaign_from_spec
 from engine.catalogue.catalogue import Catalogue
-from engine.pipeline import book
+from engine.pipeline.campaigns import compiled_cache
 from engine.pipeline.deciding import Deciding, Origin
 from engine.pipeline.sending import Sending
 from engine.predicate.compiled import CompiledPredicate, compile_predicate
@@ -72,5 +72,5 @@ def remember(monkeypatch: Any) -> None:
             compiled[key] = compile_predicate(tree, catalogue, summaries=summaries)
         return compiled[key]
 
-    monkeypatch.setattr(book, "campaign_from_spec", from_spec)
+    monkeypatch.setattr(compiled_cache, "campaign_from_spec", from_spec)
     monkeypatch.setattr(compiling, "compile_predicate", predicate)

@@ -10,7 +10,7 @@ from engine.domain.delivery import Delivery, Retry
 from engine.domain.enrolment import Settled
 from engine.domain.keys import delivery_key, entry_of, run_of_slice, user_id_of
 from engine.domain.work import Slice
-from engine.pipeline.book import Entry
+from engine.pipeline.campaigns.compiled_cache import Entry
 from engine.telemetry.events import emit, emit_each
 
 

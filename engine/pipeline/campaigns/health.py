@@ -11,7 +11,7 @@ from engine.domain.campaign import CampaignRecord
 from engine.domain.keys import stay_prefix
 from engine.domain.lifecycle import GOING, CampaignState
 from engine.domain.stuck import StuckBy
-from engine.pipeline.book import CampaignBook
+from engine.pipeline.campaigns.compiled_cache import CampaignBook
 from engine.pipeline.ports import CampaignStore, StayCounts
 from engine.policy.models import Profile
 from engine.telemetry.events import emit

@@ -10,8 +10,8 @@ from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import GOING
 from engine.domain.looks import EVERYTHING
 from engine.errors import EngineError
-from engine.pipeline.book import CampaignBook, Entry
-from engine.pipeline.roster import Roster
+from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry
+from engine.pipeline.campaigns.live_index import Roster
 
 
 def concerned(record: CampaignRecord) -> bool:
