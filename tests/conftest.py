@@ -234,7 +234,7 @@ def same_lots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     def token_hex(size: int) -> str:
         return blake2b(f"{request.node.nodeid}/{next(numbers)}".encode(), digest_size=size).hexdigest()
 
-    monkeypatch.setattr("engine.pipeline.steering.token_hex", token_hex)
+    monkeypatch.setattr("engine.pipeline.control.campaign_commands.token_hex", token_hex)
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ from engine.app.workers import Machinery
 if TYPE_CHECKING:
     from engine.domain.campaign import CampaignRecord
     from engine.pipeline.advising import Advising
+    from engine.pipeline.control.campaign_commands import Steering
+    from engine.pipeline.control.quiescence import Openness
     from engine.pipeline.explaining import Explaining
     from engine.pipeline.importing.ports import ImportStores
     from engine.pipeline.indexing import Indexing
     from engine.pipeline.liveness import Liveness
-    from engine.pipeline.openness import Openness
     from engine.pipeline.outlook import Outlook
     from engine.pipeline.statistics import Statistics
-    from engine.pipeline.steering import Steering
 
 
 class App(Machinery):
@@ -32,7 +32,7 @@ class App(Machinery):
     @cached_property
     def steering(self) -> Steering:
         """Applies, launches, pauses and ends campaigns."""
-        from engine.pipeline.steering import Steering
+        from engine.pipeline.control.campaign_commands import Steering
 
         s = self.stores
         return Steering(s.campaigns, self.book, s.bell, self.clock, s.counts, s.feeds)
@@ -47,7 +47,7 @@ class App(Machinery):
     @cached_property
     def openness(self) -> Openness:
         """Reports pending work."""
-        from engine.pipeline.openness import Openness
+        from engine.pipeline.control.quiescence import Openness
 
         s = self.stores
         return Openness(

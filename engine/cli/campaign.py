@@ -253,7 +253,7 @@ def pause(
 ) -> None:
     """Pause a campaign: no user is decided and no message is sent until it is resumed."""
     with opened(context) as app:
-        from engine.pipeline.steering import BY_HAND
+        from engine.pipeline.control.campaign_commands import BY_HAND
 
         why = BY_HAND if reason is None else f"by hand: {reason}"
         moved = app.steering.pause(app.named(name, workspace), why)
@@ -328,7 +328,7 @@ def replay(
     workspace: InWorkspace = None,
 ) -> None:
     """Queue failed deliveries again, with the same keys, for enrolments that are active, completed or failed."""
-    from engine.pipeline.replaying import replay as queue_again
+    from engine.pipeline.control.replay import replay as queue_again
 
     with opened(context) as app:
         record = app.named(name, workspace)

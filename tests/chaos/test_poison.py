@@ -11,7 +11,7 @@ from engine.decisions.poison import DEATHS_TO_BURY, DEATHS_TO_HALVE, ERRORS_TO_S
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import suffix_of_user, user_key
 from engine.failpoints import arm
-from engine.pipeline.replaying import replay
+from engine.pipeline.control.replay import replay
 from engine.stores.enrolments import Enrolments
 from tests.chaos.conftest import Drive
 from tests.chaos.play import NAME, Performer, Step, let_time_pass

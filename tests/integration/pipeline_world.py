@@ -25,9 +25,9 @@ from engine.domain.campaign import CampaignRecord
 from engine.domain.changes import NewEvent, UserChange
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import user_key
+from engine.pipeline.control.campaign_commands import Applied
 from engine.pipeline.left_behind import LeftBehind
 from engine.pipeline.sender import SENDERS
-from engine.pipeline.steering import Applied
 from engine.settings import Email, Engine, Paths, Services, Settings
 from engine.stores.documents import read_enrolment
 from tests.integration.pipeline_shop import (

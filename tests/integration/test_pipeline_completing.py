@@ -11,7 +11,7 @@ from engine.domain.keys import user_key
 from engine.domain.work import SliceKind
 from engine.pipeline import sending
 from engine.pipeline.completing import Completing
-from engine.pipeline.replaying import replay
+from engine.pipeline.control.replay import replay
 from tests.integration.pipeline_shop import hurry
 from tests.integration.pipeline_world import World
 

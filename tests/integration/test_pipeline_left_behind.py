@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.pipeline.replaying import replay
+from engine.pipeline.control.replay import replay
 from tests.integration.pipeline_shop import hurry
 from tests.integration.pipeline_world import World
 

@@ -10,7 +10,7 @@ import pytest
 
 from engine.domain.lifecycle import CampaignState
 from engine.domain.stuck import StuckBy
-from engine.pipeline.replaying import replay
+from engine.pipeline.control.replay import replay
 from engine.pipeline.sending import MOST_ATTEMPTS
 from engine.telemetry.events import listening
 from tests.integration.pipeline_shop import hurry

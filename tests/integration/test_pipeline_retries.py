@@ -10,7 +10,7 @@ import pytest
 
 from engine.domain.keys import user_suffix
 from engine.errors import WrongCall
-from engine.pipeline.replaying import replay
+from engine.pipeline.control.replay import replay
 from engine.pipeline.sending import MOST_ATTEMPTS
 from tests.integration.pipeline_shop import hurry
 from tests.integration.pipeline_world import World

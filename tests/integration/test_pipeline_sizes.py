@@ -103,7 +103,7 @@ def test_slices_and_batches_of_all_sizes_give_the_same_result(
     results = []
     for batch, slice_users in SIZES:
         uids = iter(["a1", "b2"])  # arms are seeded by the uid
-        monkeypatch.setattr("engine.pipeline.steering.token_hex", lambda _, uids=uids: next(uids))
+        monkeypatch.setattr("engine.pipeline.control.campaign_commands.token_hex", lambda _, uids=uids: next(uids))
         world = make_world(batch={"candidates": [batch]}, slice_users=slice_users, in_flight=100)
         life(world)
         named = {record.name: record.uid for record in world.app.stores.campaigns.everything()}

@@ -9,7 +9,7 @@ from engine.decisions.routing import route
 from engine.domain.lifecycle import CampaignState
 from engine.domain.work import Slice, SliceKind
 from engine.pipeline.campaigns.compiled_cache import routing_facts
-from engine.pipeline.replaying import replay
+from engine.pipeline.control.replay import replay
 from engine.policy.models import LaneKind
 from tests.integration.pipeline_world import World
 

@@ -29,7 +29,7 @@ from engine.domain.campaign import CampaignRecord
 from engine.domain.changes import NewEvent, UserChange
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import user_key
-from engine.pipeline.replaying import replay
+from engine.pipeline.control.replay import replay
 from engine.settings import Engine, Paths, Services, Settings
 from engine.stores.documents import read_enrolment
 from engine.stores.migrate import migrate_mongo

@@ -24,9 +24,9 @@ from engine.clock import parse_instant
 from engine.domain.delivery import Envelope
 from engine.errors import InvalidSource, WrongCall
 from engine.pipeline.compose import Composing
+from engine.pipeline.control.check_rendering import check_rendering
 from engine.pipeline.letterhead import failure_reason, letter_of
 from engine.pipeline.preview import preview
-from engine.pipeline.rendering_check import check_rendering
 from engine.policy.load import load_policies
 
 ROOT = Path(__file__).parents[2]

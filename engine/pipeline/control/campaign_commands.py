@@ -20,9 +20,9 @@ from engine.domain.work import AccessPath
 from engine.errors import InvalidSource, WrongCall
 from engine.pipeline.campaigns.compiled_cache import CampaignBook, with_shapes
 from engine.pipeline.campaigns.find_campaign import find_campaign
+from engine.pipeline.control.check_rendering import check_rendering
 from engine.pipeline.converting import ends_at_once
 from engine.pipeline.ports import CampaignStore, Doorbell, StayCounts
-from engine.pipeline.rendering_check import check_rendering
 from engine.pipeline.sources import FeedStore
 from engine.predicate.tree import EVERYBODY, plain
 from engine.telemetry.events import emit

@@ -1,0 +1,1 @@
+"""What commands do to campaigns: apply, launch, pause, cancel, replay, and wait until nothing is pending."""
