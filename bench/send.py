@@ -25,7 +25,7 @@ from bench.measure import machine
 from bench.run import Ground, ground
 from bench.sending import Launch, Meter, Phase, Setup
 from bench.sink_process import sink
-from engine.pipeline.sending import Sending
+from engine.pipeline.delivery.send_window import Sending
 
 WAYS: Final = {
     "window 50, 4 connections": Setup(threads=1, window=50, connections=4),

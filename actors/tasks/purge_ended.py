@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from actors.registry import actor, application
-from engine.pipeline.sender import SENDERS
+from engine.pipeline.delivery.sender_lease import SENDERS
 
 KEPT = timedelta(days=7)
 """How long reports can still read ended slices and runs."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from engine.pipeline.choosing import Choosing
     from engine.pipeline.converting import Converting
     from engine.pipeline.deciding import Deciding
-    from engine.pipeline.delivering import Delivering
+    from engine.pipeline.delivery.deliver_slice import Delivering
     from engine.pipeline.dispatching import Dispatching
     from engine.pipeline.entering import Entering
     from engine.pipeline.feeding import Feeding
@@ -344,11 +344,11 @@ class Machinery(Core):
     @cached_property
     def delivering(self) -> Delivering:
         """Delivers slices."""
-        from engine.pipeline.completing import Completing
-        from engine.pipeline.delivering import Delivering
-        from engine.pipeline.left_behind import LeftBehind
-        from engine.pipeline.recovering import Recovering
-        from engine.pipeline.sender import Sender
+        from engine.pipeline.delivery.complete_enrolments import Completing
+        from engine.pipeline.delivery.deliver_slice import Delivering
+        from engine.pipeline.delivery.late_answers import LeftBehind
+        from engine.pipeline.delivery.recover_attempts import Recovering
+        from engine.pipeline.delivery.sender_lease import Sender
 
         s = self.stores
         completing = Completing(s.campaigns)

@@ -299,7 +299,7 @@ def send_test(
 ) -> None:
     """Send one message, rendered for a user, to another address; nothing is recorded."""
     from engine.channels.mail.addresses import envelope_address
-    from engine.pipeline.compose import trial
+    from engine.pipeline.delivery.compose import trial
 
     if envelope_address(to) is None:
         raise WrongCall(f"--to {to} is no address")

@@ -33,7 +33,7 @@ def mount(app: typer.Typer) -> None:
 
 def show(context: typer.Context, user: UserId, workspace: Workspace, as_json: AsJson = False) -> None:
     """Show the document, the enrolments and the latest events of a user."""
-    from engine.pipeline.compose import recipient_of
+    from engine.pipeline.delivery.compose import recipient_of
 
     with opened(context) as app:
         key = user_key(workspace, user)
@@ -93,7 +93,7 @@ def unsuppress(context: typer.Context, user: UserId, workspace: Workspace) -> No
         document = app.stores.users.get(user_key(workspace, user))
         if document is None:
             raise NotFound(f"there is no user {user} in {workspace}")
-        from engine.pipeline.compose import recipient_of
+        from engine.pipeline.delivery.compose import recipient_of
 
         address = recipient_of(document)
         if address is None:

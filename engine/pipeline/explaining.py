@@ -17,7 +17,7 @@ from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, Sk
 from engine.errors import NotFound
 from engine.failure_text import reason_of
 from engine.pipeline.campaigns.compiled_cache import CampaignBook, Unfit
-from engine.pipeline.compose import recipient_of
+from engine.pipeline.delivery.compose import recipient_of
 from engine.pipeline.ports import EventReads, StayStore, SuppressionStore, UserReads
 from engine.predicate.compiled import LeafResult
 

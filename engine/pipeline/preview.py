@@ -20,7 +20,7 @@ from engine.channels.templates.sample_users import sample_users
 from engine.clock import Instant
 from engine.domain.delivery import Envelope
 from engine.errors import WrongCall
-from engine.pipeline.letterhead import failure_reason, letter_of, sender_of
+from engine.pipeline.delivery.message_content import failure_reason, letter_of, sender_of
 
 SAMPLE_ADDRESS = "sample@example.org"
 

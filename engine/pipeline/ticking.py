@@ -20,6 +20,7 @@ from engine.pipeline.campaigns.compiled_cache import CampaignBook
 from engine.pipeline.campaigns.health import refused
 from engine.pipeline.campaigns.live_index import Roster
 from engine.pipeline.converting import Converting
+from engine.pipeline.delivery.sender_lease import GRACE, SENDERS
 from engine.pipeline.dispatching import Dispatching
 from engine.pipeline.finishing import Finishing
 from engine.pipeline.obstacles import Obstacles, stuck
@@ -37,7 +38,6 @@ from engine.pipeline.ports import (
     StayStore,
 )
 from engine.pipeline.reconciling import Reconciling
-from engine.pipeline.sender import GRACE, SENDERS
 from engine.pipeline.sources import Suspects
 from engine.telemetry.events import emit
 

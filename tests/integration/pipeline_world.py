@@ -26,8 +26,8 @@ from engine.domain.changes import NewEvent, UserChange
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import user_key
 from engine.pipeline.control.campaign_commands import Applied
-from engine.pipeline.left_behind import LeftBehind
-from engine.pipeline.sender import SENDERS
+from engine.pipeline.delivery.late_answers import LeftBehind
+from engine.pipeline.delivery.sender_lease import SENDERS
 from engine.settings import Email, Engine, Paths, Services, Settings
 from engine.stores.documents import read_enrolment
 from tests.integration.pipeline_shop import (

@@ -9,9 +9,9 @@ import pytest
 
 from engine.domain.keys import user_key
 from engine.domain.work import SliceKind
-from engine.pipeline import sending
-from engine.pipeline.completing import Completing
 from engine.pipeline.control.replay import replay
+from engine.pipeline.delivery import send_window
+from engine.pipeline.delivery.complete_enrolments import Completing
 from tests.integration.pipeline_shop import hurry
 from tests.integration.pipeline_world import World
 
@@ -92,7 +92,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, point: str, happens: Callable[[],
         if name == point and left:
             left.pop()()
 
-    monkeypatch.setattr(sending, "passage", passed)
+    monkeypatch.setattr(send_window, "passage", passed)
 
 
 @pytest.mark.parametrize("point", ["deliver.marked", "deliver.sent"])

@@ -12,8 +12,9 @@ from datetime import timedelta
 import pytest
 from pymongo.errors import AutoReconnect
 
-from engine.pipeline import delivering, working
-from engine.pipeline.sender import GRACE
+from engine.pipeline import working
+from engine.pipeline.delivery import deliver_slice
+from engine.pipeline.delivery.sender_lease import GRACE
 from engine.stores.deliveries import Deliveries
 from engine.stores.leases import Leases
 from tests.integration.pipeline_shop import hurry
@@ -84,7 +85,7 @@ def server() -> Iterator[LateServer]:
 
 @pytest.fixture
 def world(make_world: Callable[..., World], server: LateServer, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(delivering, "TAIL", 0.1)
+    monkeypatch.setattr(deliver_slice, "TAIL", 0.1)
     smtp = {"transport": "smtp", "host": "127.0.0.1", "port": server.port, "starttls": "off", "connections": 4}
     return make_world(transport=smtp, window=5)
 
@@ -183,7 +184,7 @@ def test_a_sender_that_is_dead_leaves_its_deliveries_to_the_next_slice(world: Wo
 def test_a_process_that_ends_leaves_nothing_attempting(
     world: World, server: LateServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivering, "LAST", 0.3)
+    monkeypatch.setattr(deliver_slice, "LAST", 0.3)
     launch(world, server, kept=2)
     until_left(world, 2)
     world.app.finish_deliveries()

@@ -11,7 +11,7 @@ import pytest
 from engine.domain.lifecycle import CampaignState
 from engine.domain.stuck import StuckBy
 from engine.pipeline.control.replay import replay
-from engine.pipeline.sending import MOST_ATTEMPTS
+from engine.pipeline.delivery.send_window import MOST_ATTEMPTS
 from engine.telemetry.events import listening
 from tests.integration.pipeline_shop import hurry
 from tests.integration.pipeline_world import World

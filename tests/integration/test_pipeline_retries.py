@@ -11,7 +11,7 @@ import pytest
 from engine.domain.keys import user_suffix
 from engine.errors import WrongCall
 from engine.pipeline.control.replay import replay
-from engine.pipeline.sending import MOST_ATTEMPTS
+from engine.pipeline.delivery.send_window import MOST_ATTEMPTS
 from tests.integration.pipeline_shop import hurry
 from tests.integration.pipeline_world import World
 from tests.integration.test_channel_smtp import Sink, serving

@@ -23,9 +23,9 @@ from engine.channels.templates.errors import TemplateFailed
 from engine.clock import parse_instant
 from engine.domain.delivery import Envelope
 from engine.errors import InvalidSource, WrongCall
-from engine.pipeline.compose import Composing
 from engine.pipeline.control.check_rendering import check_rendering
-from engine.pipeline.letterhead import failure_reason, letter_of
+from engine.pipeline.delivery.compose import Composing
+from engine.pipeline.delivery.message_content import failure_reason, letter_of
 from engine.pipeline.preview import preview
 from engine.policy.load import load_policies
 

@@ -6,8 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.pipeline.delivering import AHEAD, FEWEST, LEAST_READ, READ_AHEAD, UNKNOWN, read_size, window_size
-from engine.pipeline.sending import FASTER, paced
+from engine.pipeline.delivery.deliver_slice import (
+    AHEAD,
+    FEWEST,
+    LEAST_READ,
+    READ_AHEAD,
+    UNKNOWN,
+    read_size,
+    window_size,
+)
+from engine.pipeline.delivery.send_window import FASTER, paced
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from engine.channels.templates.liquid import bound
 from engine.channels.templates.sample_users import sample_users
 from engine.clock import Instant
 from engine.errors import Fault, Mark
-from engine.pipeline.letterhead import failure_place, letter_of, sender_of
+from engine.pipeline.delivery.message_content import failure_place, letter_of, sender_of
 
 
 @dataclass(slots=True)

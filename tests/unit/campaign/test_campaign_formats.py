@@ -15,7 +15,7 @@ from engine.catalogue.workspace_file import read_workspaces
 from engine.channels.mail.prebuilt import Written
 from engine.channels.mail.renderer import Mailing
 from engine.errors import InvalidSource
-from engine.pipeline.letterhead import letter_of
+from engine.pipeline.delivery.message_content import letter_of
 from engine.policy.load import load_policies
 from engine.policy.policyset import PolicySet
 

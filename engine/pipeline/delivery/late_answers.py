@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from typing import Final, Protocol
 
-from engine.pipeline.sender import Sender
+from engine.pipeline.delivery.sender_lease import Sender
 from engine.telemetry.events import emit
 
 LOOK: Final = 0.1

@@ -37,10 +37,10 @@ from engine.domain.suppression import Bounced
 from engine.failpoints import passage
 from engine.pipeline.campaigns.compiled_cache import Entry
 from engine.pipeline.campaigns.event_labels import tell, tell_bounce
-from engine.pipeline.completing import Completing
-from engine.pipeline.compose import Composing, Skip
+from engine.pipeline.delivery.complete_enrolments import Completing
+from engine.pipeline.delivery.compose import Composing, Skip
+from engine.pipeline.delivery.sender_lease import Sender
 from engine.pipeline.ports import DeliveryStore, SuppressionStore
-from engine.pipeline.sender import Sender
 from engine.pipeline.working import Hold, LeaseLost
 
 MOST_ATTEMPTS: Final = 12

@@ -22,13 +22,13 @@ from engine.domain.work import Slice
 from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry
 from engine.pipeline.campaigns.event_labels import slice_labels
 from engine.pipeline.campaigns.health import Watching
-from engine.pipeline.completing import Completing
-from engine.pipeline.compose import Composing, recipient_of
-from engine.pipeline.left_behind import LeftBehind
+from engine.pipeline.delivery.complete_enrolments import Completing
+from engine.pipeline.delivery.compose import Composing, recipient_of
+from engine.pipeline.delivery.late_answers import LeftBehind
+from engine.pipeline.delivery.recover_attempts import Recovering
+from engine.pipeline.delivery.send_window import LONGEST_HELD, Sending
+from engine.pipeline.delivery.sender_lease import Sender
 from engine.pipeline.ports import CampaignStore, DeliveryStore, SuppressionStore, UserReads
-from engine.pipeline.recovering import Recovering
-from engine.pipeline.sender import Sender
-from engine.pipeline.sending import LONGEST_HELD, Sending
 from engine.pipeline.working import Hold, Progress, SliceWorker
 from engine.telemetry.events import emit
 

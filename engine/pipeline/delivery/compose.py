@@ -21,7 +21,7 @@ from engine.domain.keys import delivery_key
 from engine.domain.lifecycle import SkipReason
 from engine.errors import WrongCall
 from engine.pipeline.campaigns.compiled_cache import Entry
-from engine.pipeline.letterhead import failure_reason, letter_of, sender_of
+from engine.pipeline.delivery.message_content import failure_reason, letter_of, sender_of
 
 KEPT: Final = 1_000
 """Messages whose prepared templates a process caches; some 10 kB each."""
