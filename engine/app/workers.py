@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from engine.pipeline.campaigns.live_index import Roster
     from engine.pipeline.choosing import Choosing
     from engine.pipeline.converting import Converting
-    from engine.pipeline.deciding import Deciding
     from engine.pipeline.delivery.deliver_slice import Delivering
     from engine.pipeline.dispatching import Dispatching
-    from engine.pipeline.entering import Entering
+    from engine.pipeline.evaluation.decide_slice import Processing
+    from engine.pipeline.evaluation.enrol import Entering
+    from engine.pipeline.evaluation.evaluate import Deciding
+    from engine.pipeline.evaluation.recheck_users import Looking
     from engine.pipeline.feeding import Feeding
     from engine.pipeline.finishing import Finishing
-    from engine.pipeline.looking import Looking
     from engine.pipeline.obstacles import Obstacles
     from engine.pipeline.owed_evaluations import OwedEvaluations
     from engine.pipeline.planning import Planning
-    from engine.pipeline.process import Processing
     from engine.pipeline.reconciling import Reconciling
     from engine.pipeline.run_attempts import RunAttempts
     from engine.pipeline.ticking import Ticking
@@ -110,16 +110,16 @@ class Machinery(Core):
     @cached_property
     def deciding(self) -> Deciding:
         """Evaluates users and records decisions."""
-        from engine.pipeline.deciding import Deciding
+        from engine.pipeline.evaluation.evaluate import Deciding
 
         return Deciding(self.stores.campaigns, self.stores.events, self.stores.enrolments, self.stores.users)
 
     @cached_property
     def entering(self) -> Entering:
         """Lets candidates enter."""
-        from engine.pipeline.entering import Entering
-        from engine.pipeline.finding import Finding
-        from engine.pipeline.looking import Rechecking
+        from engine.pipeline.evaluation.candidate_reader import Finding
+        from engine.pipeline.evaluation.enrol import Entering
+        from engine.pipeline.evaluation.recheck_users import Rechecking
 
         s = self.stores
         cache = self.cached_users
@@ -138,7 +138,7 @@ class Machinery(Core):
     @cached_property
     def looking(self) -> Looking:
         """Re-evaluates users who changed."""
-        from engine.pipeline.looking import Looking
+        from engine.pipeline.evaluation.recheck_users import Looking
 
         s = self.stores
         return Looking(
@@ -305,8 +305,8 @@ class Machinery(Core):
     @cached_property
     def processing(self) -> Processing:
         """Decides slices."""
-        from engine.pipeline.handing_over import HandingOver
-        from engine.pipeline.process import Processing
+        from engine.pipeline.evaluation.decide_slice import Processing
+        from engine.pipeline.evaluation.hand_over_deliveries import HandingOver
 
         s = self.stores
         return Processing(

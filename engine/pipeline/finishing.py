@@ -12,7 +12,7 @@ from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import CampaignState, RunState, SliceState
 from engine.domain.work import OF_ENROLLED, OF_EVERYBODY, Run, RunKind
 from engine.failpoints import passage
-from engine.pipeline.entering import MEASURED, READ_US, TIMED
+from engine.pipeline.evaluation.enrol import MEASURED, READ_US, TIMED
 from engine.pipeline.ports import CampaignStore, Doorbell, RunStore, SliceStore, StayStore
 from engine.pipeline.sources import RateStore
 from engine.telemetry.events import emit

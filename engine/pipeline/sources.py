@@ -161,7 +161,7 @@ class RateStore(Protocol):
 
 
 class Suspects(Protocol):
-    """The clock's view of re-evaluation requests (`engine.pipeline.looking`)."""
+    """The clock's view of re-evaluation requests (`engine.pipeline.evaluation.recheck_users`)."""
 
     def suspects(self) -> int: ...
     def waiting(self, now: Instant) -> bool: ...

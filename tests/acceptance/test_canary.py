@@ -15,7 +15,7 @@ import pytest
 
 from engine.cli.main import run
 from engine.domain.keys import user_id_of
-from engine.pipeline import deciding
+from engine.pipeline.evaluation import evaluate
 from engine.settings.secrets import secrets
 from engine.telemetry import logging
 from tests.integration.installation import Installation
@@ -88,7 +88,7 @@ def log_text(folder: Path) -> str:
 
 def failing(world: World) -> Callable[..., Any]:
     """A decision with a bug that some users' data bring out, and that says so with all of the data."""
-    decide: Callable[..., Any] = vars(deciding)["decide"]
+    decide: Callable[..., Any] = vars(evaluate)["decide"]
 
     def decide_or_not(campaign: Any, profile: Any, facts: Any, stay: Any, as_of: int) -> Any:
         if facts.row is not None and user_id_of(facts.row.key).endswith(("0017@x.example", "-0018")):
@@ -122,7 +122,7 @@ def test_no_address_name_or_secret_is_in_any_log_or_output(
         assert run(["import", "users", "users.csv", "-w", "shop", "--max-rejects", "5%"]) == 0
         refused = {"user": {"$not": {"$regex": "(0021|0022)"}}}
         world.database.command("collMod", "enrolments", validator=refused)  # MongoDB's error quotes the document
-        monkeypatch.setattr(deciding, "decide", failing(world))
+        monkeypatch.setattr(evaluate, "decide", failing(world))
         body = "{{ user.first_name }} {{ user.note }} {{ 10 | divided_by: user.age }}"
         reachable = {"email": {"exists": True}}  # an audience that could be left: who got the mail is evaluated again
         world.apply({"campaign": "free-name", "audience": reachable, "messages": [{"name": "one", "body": body}]})

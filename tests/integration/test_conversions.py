@@ -13,7 +13,7 @@ from engine.domain.campaign import FOR_EVER, LATE
 from engine.domain.keys import suffix_of_user, user_key
 from engine.domain.lifecycle import SliceState
 from engine.pipeline.control.replay import replay
-from engine.pipeline.looking import _alone
+from engine.pipeline.evaluation.recheck_users import _alone
 from tests.integration.pipeline_world import START, World
 
 DAY = 86_400_000

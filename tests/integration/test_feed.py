@@ -9,7 +9,8 @@ import pytest
 
 from engine.domain.keys import user_key
 from engine.domain.looks import EVERYTHING
-from engine.pipeline import feeding, looking
+from engine.pipeline import feeding
+from engine.pipeline.evaluation import recheck_users
 from engine.stores.change_stream import names
 from tests.integration.pipeline_world import START, World
 
@@ -135,7 +136,7 @@ def test_a_burst_collapses_into_dirty_ranges_and_misses_nobody(world: World, mon
     world.start(GOLD)
     monkeypatch.setattr(feeding, "BACKLOG", 5)
     monkeypatch.setattr(feeding, "MOST", 10)
-    monkeypatch.setattr(looking, "AT_ONCE", 7)
+    monkeypatch.setattr(recheck_users, "AT_ONCE", 7)
     for user in users:
         world.change(user, plan="gold")
     world.feed()
@@ -168,7 +169,7 @@ def test_a_user_whose_row_raises_is_looked_at_alone_and_holds_up_nobody(
 
 
 def test_a_look_whose_takers_keep_dying_becomes_a_suspect_slice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looking, "EXPIRE_EVERY", 0.0)
+    monkeypatch.setattr(recheck_users, "EXPIRE_EVERY", 0.0)
     world.user("a", plan="free")
     world.start(GOLD)
     world.change("a", plan="gold")

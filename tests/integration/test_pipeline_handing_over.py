@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from engine.domain.work import SliceKind
-from engine.pipeline import handing_over
-from engine.pipeline.handing_over import HandingOver
+from engine.pipeline.evaluation import hand_over_deliveries
+from engine.pipeline.evaluation.hand_over_deliveries import HandingOver
 from tests.integration.pipeline_world import World
 
 USERS = [f"u{number}" for number in range(60)]
@@ -17,8 +17,8 @@ USERS = [f"u{number}" for number in range(60)]
 
 @pytest.fixture
 def world(make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(handing_over, "PART", 5)
-    monkeypatch.setattr(handing_over, "WORTH", 8)
+    monkeypatch.setattr(hand_over_deliveries, "PART", 5)
+    monkeypatch.setattr(hand_over_deliveries, "WORTH", 8)
     made = make_world(batch={"candidates": [4]}, slice_users=20)
     made.users(USERS, plan="free")
     return made

@@ -13,7 +13,8 @@ from engine.cli.feed import following
 from engine.clock import SystemClock
 from engine.domain.stuck import StuckBy
 from engine.errors import OperatorError
-from engine.pipeline import looking, obstacles, working
+from engine.pipeline import obstacles, working
+from engine.pipeline.evaluation import recheck_users
 from engine.pipeline.loop_failures import WRITTEN, LoopFailures
 from engine.stores.connect import Away
 from engine.telemetry.events import Heard, listening
@@ -47,13 +48,13 @@ def heard() -> Iterator[Heard]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What fails is told at once, and tried again without a rest."""
     monkeypatch.setattr(obstacles, "LASTING", 0.0)
-    monkeypatch.setattr(looking, "LASTING", 0.0)
+    monkeypatch.setattr(recheck_users, "LASTING", 0.0)
     monkeypatch.setattr(obstacles, "ATTEMPTS", 1)
-    monkeypatch.setattr("engine.decisions.poison.LONGEST_REST", looking.timedelta(0))
+    monkeypatch.setattr("engine.decisions.poison.LONGEST_REST", recheck_users.timedelta(0))
     monkeypatch.setattr("engine.pipeline.run_attempts.LONGEST_REST", 0.0)
     monkeypatch.setattr("engine.pipeline.ticking.ASK_AGAIN", 0.0)
-    monkeypatch.setattr(looking, "RESTS", looking.timedelta(0))
-    monkeypatch.setattr(looking, "EXPIRE_EVERY", 0.0)
+    monkeypatch.setattr(recheck_users, "RESTS", recheck_users.timedelta(0))
+    monkeypatch.setattr(recheck_users, "EXPIRE_EVERY", 0.0)
 
 
 def spoiled(world: World, what: str) -> tuple[object, str]:
@@ -143,7 +144,7 @@ def test_what_one_users_data_brings_out_is_told_without_the_data(world: World, m
     for _ in range(4):
         world.step()
     stuck = world.record("c").stuck or ""
-    assert stuck.startswith("evaluating fails: ValueError at process.py")
+    assert stuck.startswith("evaluating fails: ValueError at decide_slice.py")
     assert "someone" not in stuck
 
 

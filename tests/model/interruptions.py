@@ -11,8 +11,8 @@ from engine.campaign import compiled as compiling
 from engine.campaign.load import LoadedCampaign, campaign_from_spec
 from engine.catalogue.catalogue import Catalogue
 from engine.pipeline.campaigns import compiled_cache
-from engine.pipeline.deciding import Deciding, Origin
 from engine.pipeline.delivery.send_window import Sending
+from engine.pipeline.evaluation.evaluate import Deciding, Origin
 from engine.predicate.compiled import CompiledPredicate, compile_predicate
 from engine.predicate.tree import Tree
 from engine.stores.campaigns import Campaigns

@@ -12,7 +12,7 @@ from engine.decisions.completion import asks_users, completion
 from engine.decisions.decide import Exit, Send, decide
 from engine.domain.enrolment import Enrolment, Settled
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason
-from engine.pipeline.deciding import _changed
+from engine.pipeline.evaluation.evaluate import _changed
 from tests.property.decide_reading import HALF, Rules, campaigns, people
 from tests.unit.lives import Life, advanced, completed_as, marked, piece_at, settled_as
 from tests.unit.looks import NOW, Patience, Someone, campaign

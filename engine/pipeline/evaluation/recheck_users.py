@@ -22,7 +22,7 @@ from engine.failpoints import passage
 from engine.failure_text import is_about_data, reason_of
 from engine.pipeline.campaigns.change_triggers import Registry
 from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry
-from engine.pipeline.deciding import Deciding, Look, Origin
+from engine.pipeline.evaluation.evaluate import Deciding, Look, Origin
 from engine.pipeline.loop_failures import LoopFailures
 from engine.pipeline.ports import CampaignStore, Debts, Doorbell, NamedLeases, SliceStore, StayStore, UserReads
 from engine.pipeline.sources import LookStore, UserCache

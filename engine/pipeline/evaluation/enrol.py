@@ -18,8 +18,8 @@ from engine.domain.keys import AFTER, suffix_of_user
 from engine.domain.work import AccessPath
 from engine.failpoints import passage
 from engine.pipeline.campaigns.compiled_cache import Entry
-from engine.pipeline.deciding import Deciding, Look, Origin
-from engine.pipeline.finding import Finding, Found
+from engine.pipeline.evaluation.candidate_reader import Finding, Found
+from engine.pipeline.evaluation.evaluate import Deciding, Look, Origin
 from engine.pipeline.ports import StayStore
 from engine.pipeline.sources import Recheck
 from engine.pipeline.working import Hold, LeaseLost

@@ -21,9 +21,9 @@ from engine.failpoints import passage
 from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry, launching
 from engine.pipeline.campaigns.event_labels import slice_labels
 from engine.pipeline.campaigns.health import Watching
-from engine.pipeline.deciding import Deciding, Look, Origin
-from engine.pipeline.entering import MEASURED, Entering
-from engine.pipeline.handing_over import HandingOver
+from engine.pipeline.evaluation.enrol import MEASURED, Entering
+from engine.pipeline.evaluation.evaluate import Deciding, Look, Origin
+from engine.pipeline.evaluation.hand_over_deliveries import HandingOver
 from engine.pipeline.ports import CampaignStore, Doorbell, Messenger, SliceStore, StayStore, UserReads
 from engine.pipeline.working import Hold, LeaseLost, Progress, SliceWorker
 from engine.policy.models import Profile
