@@ -14,7 +14,7 @@ from bench.population import AS_OF
 from engine.domain.lifecycle import CampaignState
 from engine.pipeline.campaigns.live_index import QUIET
 from engine.pipeline.clockwork import IDLE
-from engine.pipeline.following import WAIT
+from engine.pipeline.feed.loop import WAIT
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from engine.pipeline.control.campaign_commands import Steering
     from engine.pipeline.control.quiescence import Openness
     from engine.pipeline.explaining import Explaining
+    from engine.pipeline.feed.search_indexing import Indexing
     from engine.pipeline.importing.ports import ImportStores
-    from engine.pipeline.indexing import Indexing
     from engine.pipeline.liveness import Liveness
     from engine.pipeline.outlook import Outlook
     from engine.pipeline.statistics import Statistics
@@ -106,7 +106,7 @@ class App(Machinery):
     @cached_property
     def indexing(self) -> Indexing:
         """Indexes users into Elasticsearch, if there is one, and derives their aggregates anew."""
-        from engine.pipeline.indexing import Indexing
+        from engine.pipeline.feed.search_indexing import Indexing
 
         s = self.stores
         return Indexing(

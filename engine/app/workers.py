@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from engine.pipeline.evaluation.enrol import Entering
     from engine.pipeline.evaluation.evaluate import Deciding
     from engine.pipeline.evaluation.recheck_users import Looking
-    from engine.pipeline.feeding import Feeding
+    from engine.pipeline.feed.change_feed import Feeding
     from engine.pipeline.finishing import Finishing
     from engine.pipeline.obstacles import Obstacles
     from engine.pipeline.owed_evaluations import OwedEvaluations
@@ -166,7 +166,7 @@ class Machinery(Core):
         """Follows the users' changes."""
         from engine.pipeline.campaigns.change_triggers import Registry
         from engine.pipeline.campaigns.live_index import Roster
-        from engine.pipeline.feeding import Feeding
+        from engine.pipeline.feed.change_feed import Feeding
         from engine.stores.change_stream import HistoryLost
         from engine.stores.index_requests import IndexRequest
 

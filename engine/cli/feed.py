@@ -15,7 +15,7 @@ from engine.cli.context import addressed, migrate, settings_of
 from engine.cli.prefork import keep
 from engine.cli.signals import interrupted, on_signals
 from engine.cli.usable import require_usable
-from engine.pipeline.following import Following
+from engine.pipeline.feed.loop import Following
 from engine.telemetry import logging
 from engine.telemetry.events import emit
 

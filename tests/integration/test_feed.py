@@ -9,8 +9,8 @@ import pytest
 
 from engine.domain.keys import user_key
 from engine.domain.looks import EVERYTHING
-from engine.pipeline import feeding
 from engine.pipeline.evaluation import recheck_users
+from engine.pipeline.feed import change_feed
 from engine.stores.change_stream import names
 from tests.integration.pipeline_world import START, World
 
@@ -107,7 +107,7 @@ def test_an_event_that_campaign_time_has_not_reached_is_not_decided_on(
     world.event("a", "Order Completed", at=START - 30 * DAY, value=100)
     world.start({"campaign": "lapsed", "audience": {"last_order_at": {"older_than": "14d"}}, "messages": TWO})
     world.settle()
-    monkeypatch.setattr(feeding, "BACKLOG", -1 if in_ranges else 1_000)
+    monkeypatch.setattr(change_feed, "BACKLOG", -1 if in_ranges else 1_000)
     world.event("a", "Order Completed", at=START + DAY // 2, value=100)
     world.settle()  # nothing is open
     assert world.stay("lapsed", "a").active
@@ -134,8 +134,8 @@ def test_a_burst_collapses_into_dirty_ranges_and_misses_nobody(world: World, mon
     users = [f"u{number}" for number in range(40)]
     world.users(users, plan="free")
     world.start(GOLD)
-    monkeypatch.setattr(feeding, "BACKLOG", 5)
-    monkeypatch.setattr(feeding, "MOST", 10)
+    monkeypatch.setattr(change_feed, "BACKLOG", 5)
+    monkeypatch.setattr(change_feed, "MOST", 10)
     monkeypatch.setattr(recheck_users, "AT_ONCE", 7)
     for user in users:
         world.change(user, plan="gold")

@@ -13,8 +13,8 @@ from engine.catalogue.workspace_file import read_workspaces
 from engine.catalogue.workspace_set import indexed_shape
 from engine.clock import SystemClock
 from engine.domain.keys import cut
-from engine.pipeline.index_turns import IndexTurns
-from engine.pipeline.indexing import Behind, Indexing
+from engine.pipeline.feed.dispatch_indexing import IndexTurns
+from engine.pipeline.feed.search_indexing import Behind, Indexing
 from engine.stores.index_requests import KEYS_AT_ONCE, IndexRequest, IndexRequests
 from engine.stores.migrate import migrate_mongo
 from tests.integration.pipeline_world import World

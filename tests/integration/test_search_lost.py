@@ -10,7 +10,7 @@ import pytest
 from elasticsearch import Elasticsearch
 
 from engine.domain.work import AccessPath
-from engine.pipeline import feeding
+from engine.pipeline.feed import change_feed
 from engine.stores.search_index import UserIndex
 from engine.telemetry.events import listening
 from tests.integration.installation import PATIENCE
@@ -26,7 +26,7 @@ USERS: Final = [f"u{i}" for i in range(30)]
 @pytest.fixture
 def golden(reading: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """Thirty users whom Elasticsearch has, and a feed that looks after it at every step."""
-    monkeypatch.setattr(feeding, "TENDED", 0.0)
+    monkeypatch.setattr(change_feed, "TENDED", 0.0)
     reading.users(USERS, plan="gold")
     reading.feed()
     return reading

@@ -14,8 +14,9 @@ from engine.cli.importing import remarks
 from engine.domain.stuck import StuckBy
 from engine.domain.work import AccessPath
 from engine.errors import InvalidSource, WrongCall
-from engine.pipeline import feeding, obstacles
+from engine.pipeline import obstacles
 from engine.pipeline.campaigns.compiled_cache import Unfit
+from engine.pipeline.feed import change_feed
 from engine.pipeline.importing.order import Kind, Order, Summary
 from engine.pipeline.importing.run import Surroundings, run_import
 from engine.telemetry.events import listening
@@ -272,7 +273,7 @@ def test_a_launch_that_does_not_fit_waits_and_hinders_nobody(world: World) -> No
 @pytest.fixture
 def golden(reading: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """Some users whom cache and Elasticsearch have."""
-    monkeypatch.setattr(feeding, "TENDED", 0.0)
+    monkeypatch.setattr(change_feed, "TENDED", 0.0)
     reading.users([f"u{i}" for i in range(30)], plan="gold")
     reading.feed()
     fill(reading)

@@ -9,10 +9,10 @@ from engine.clock import Clock
 from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import GOING, LOOKED_AT, CampaignState
 from engine.domain.stuck import StuckBy
+from engine.pipeline.feed.catch_up import caught_up
 from engine.pipeline.owed_evaluations import owing
 from engine.pipeline.ports import CampaignStore, Debts, DeliveryStore, RunStore, StayStore
 from engine.pipeline.sources import FeedStore, LookStore
-from engine.pipeline.waiting import caught_up
 
 CHANGED: Final = "users who changed are to be looked at"
 

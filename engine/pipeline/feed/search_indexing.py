@@ -63,7 +63,7 @@ class Requests(Protocol):
         """Remove requests."""
 
     def put_off(self, request_id: str) -> None:
-        """Put a request off until its turn comes (`engine.pipeline.index_turns`)."""
+        """Put a request off until its turn comes (`engine.pipeline.feed.dispatch_indexing`)."""
 
     def indexed(self, request_id: str) -> Sequence[str]:
         """Mark a request as indexed; if no other request waits, return the ids of all indexed ones."""
@@ -104,7 +104,7 @@ class Indexing:
 
         `derivation` derives users' aggregates from their events. `derived` returns the aggregates that the feed wants,
         by workspace. Without Elasticsearch (`index` is None) deriving is the only work. While `mails_go_out` a range of
-        users waits for its turn (`engine.pipeline.index_turns`).
+        users waits for its turn (`engine.pipeline.feed.dispatch_indexing`).
         """
         self._mails_go_out = mails_go_out
         self._derivation = derivation

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Final
 
 from engine.clock import Clock
-from engine.pipeline.feeding import Feeding
+from engine.pipeline.feed.change_feed import Feeding
 from engine.pipeline.loop_failures import LoopFailures
 from engine.pipeline.ports import NamedLeases
 from engine.telemetry.events import emit
