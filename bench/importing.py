@@ -29,8 +29,8 @@ from engine.app.app import App
 from engine.clock import format_instant
 from engine.domain.document import Document
 from engine.pipeline.importing.columns import Layout
-from engine.pipeline.importing.order import Kind, Order
-from engine.pipeline.importing.run import run_import
+from engine.pipeline.importing.job import Kind, Order
+from engine.pipeline.importing.run_import import run_import
 from engine.settings import load_settings
 from engine.stores.connect import MAJORITY
 from engine.stores.migrate import migrate_mongo

@@ -13,7 +13,7 @@ from engine.cli.context import migrate, opened
 if TYPE_CHECKING:
     from engine.app.app import App
     from engine.cli.importing import ImportSetting
-    from engine.pipeline.importing.run import Surroundings
+    from engine.pipeline.importing.run_import import Surroundings
 
 
 class Importing:
@@ -29,7 +29,7 @@ class Importing:
 
     def follow(self) -> Surroundings:
         """Return the catalogue in force, and its stores."""
-        from engine.pipeline.importing.run import Surroundings
+        from engine.pipeline.importing.run_import import Surroundings
 
         if self._kept is not None:
             self._app.workspace_watcher.look()

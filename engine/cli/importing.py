@@ -17,11 +17,11 @@ import typer
 from engine.cli.helping import Group
 from engine.cli.import_layout import layout
 from engine.errors import WrongCall
-from engine.pipeline.importing.order import Kind, Limit, Mode, Order, Summary
+from engine.pipeline.importing.byte_source import name_of
+from engine.pipeline.importing.job import Kind, Limit, Mode, Order, Summary
 from engine.pipeline.importing.ports import Progress as Reached
 from engine.pipeline.importing.ports import Watcher
-from engine.pipeline.importing.run import Surroundings, run_import
-from engine.pipeline.importing.sources import name_of
+from engine.pipeline.importing.run_import import Surroundings, run_import
 
 LINE_EVERY: Final = 5.0
 """Seconds between two progress lines if there is no terminal."""

@@ -18,8 +18,8 @@ from engine.app.app import App
 from engine.campaign.load import load_campaign
 from engine.cli.campaign_output import report_document
 from engine.errors import EngineError
-from engine.pipeline.importing.order import Kind, Order
-from engine.pipeline.importing.run import run_import
+from engine.pipeline.importing.job import Kind, Order
+from engine.pipeline.importing.run_import import run_import
 from engine.pipeline.statistics import CacheStatistics, cached, queries
 from engine.settings import Settings
 from engine.stores.cache_stats import CacheMemory

@@ -19,9 +19,9 @@ from pymongo.database import Database
 from engine.catalogue.catalogue import Catalogue
 from engine.catalogue.workspace_file import read_workspaces
 from engine.domain.keys import user_id_of, user_key
-from engine.pipeline.importing.order import Kind, Order, Summary
+from engine.pipeline.importing.job import Kind, Order, Summary
 from engine.pipeline.importing.ports import ImportStores
-from engine.pipeline.importing.run import run_import
+from engine.pipeline.importing.run_import import run_import
 from engine.predicate.compiled import compile_predicate
 from engine.predicate.parse import parse_predicate
 from engine.stores.derived import Derivation, initial_fields

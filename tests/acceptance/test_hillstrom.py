@@ -13,8 +13,8 @@ import pytest
 from engine.campaign.load import load_campaign
 from engine.cli.campaign_output import report_document
 from engine.errors import WrongCall
-from engine.pipeline.importing.order import Kind, Order
-from engine.pipeline.importing.run import run_import
+from engine.pipeline.importing.job import Kind, Order
+from engine.pipeline.importing.run_import import run_import
 from examples.hillstrom.data import ARMS, DAY, DAYS, SENT, WORKSPACE, Figures, customers, figures, write_files
 from examples.hillstrom.experiment import CAMPAIGNS, HERE, perform, table_row
 from examples.hillstrom.sample import PLANTED, write_sample

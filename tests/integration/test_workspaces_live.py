@@ -17,8 +17,8 @@ from engine.errors import InvalidSource, WrongCall
 from engine.pipeline import obstacles
 from engine.pipeline.campaigns.compiled_cache import Unfit
 from engine.pipeline.feed import change_feed
-from engine.pipeline.importing.order import Kind, Order, Summary
-from engine.pipeline.importing.run import Surroundings, run_import
+from engine.pipeline.importing.job import Kind, Order, Summary
+from engine.pipeline.importing.run_import import Surroundings, run_import
 from engine.telemetry.events import listening
 from tests.integration.pipeline_shop import SHOP
 from tests.integration.pipeline_world import World

@@ -10,9 +10,9 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.pipeline.importing.lines import Lines, RawRow
+from engine.pipeline.importing.csv_records import CsvRecords
+from engine.pipeline.importing.line_reader import Lines, RawRow
 from engine.pipeline.importing.readers import open_reader
-from engine.pipeline.importing.records import CsvRecords
 
 CELL = st.text(st.sampled_from('ab,";\n\r\tü 1'), max_size=8)
 

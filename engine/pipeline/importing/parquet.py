@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from engine.catalogue.value_parsing import Odd
 from engine.errors import WrongCall
-from engine.pipeline.importing.lines import DamagedFile, Position, RawRow
+from engine.pipeline.importing.line_reader import DamagedFile, Position, RawRow
 from engine.pipeline.importing.readers import Batch
 
 _FINER: Final = (100, 1)

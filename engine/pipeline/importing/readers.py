@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from engine.errors import WrongCall
-from engine.pipeline.importing.lines import LONGEST_LINE, Position, RawRow, damaged
-from engine.pipeline.importing.records import CsvRecords, decode, recoded_fault, tokenise
-from engine.pipeline.importing.sources import Source, is_stream
+from engine.pipeline.importing.byte_source import Source, is_stream
+from engine.pipeline.importing.csv_records import CsvRecords, decode, recoded_fault, tokenise
+from engine.pipeline.importing.line_reader import LONGEST_LINE, Position, RawRow, damaged
 
 DELIMITERS: Final = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 
@@ -97,7 +97,7 @@ def _open_parquet(path: Path, encoding: str) -> Reader:
 
 
 class CsvReader:
-    """Reads comma-separated values with a header line; `engine.pipeline.importing.records` defines a record."""
+    """Reads comma-separated values with a header line; `engine.pipeline.importing.csv_records` defines a record."""
 
     def __init__(self, path: Path, delimiter: str, source: Source) -> None:
         """Read the header. Raises `WrongCall` if that fails."""

@@ -13,7 +13,7 @@ from typing import IO
 import orjson
 
 from engine.errors import WrongCall
-from engine.pipeline.importing.lines import RawRow
+from engine.pipeline.importing.line_reader import RawRow
 
 LONGEST_SHOWN = 10_000
 """Characters of a row that are kept: enough to fix it, while one endless line cannot fill a disk."""

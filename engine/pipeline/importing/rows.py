@@ -19,7 +19,6 @@ from engine.catalogue.workspace_file import closest
 from engine.domain.changes import NewEvent, Stored, UserChange
 from engine.domain.keys import user_key
 from engine.errors import WrongCall
-from engine.pipeline.importing.cells import build_reader, conversions_of, put, putter
 from engine.pipeline.importing.columns import (
     NOTHING,
     Layout,
@@ -31,7 +30,8 @@ from engine.pipeline.importing.columns import (
     required,
 )
 from engine.pipeline.importing.conversions import Conversion, check_conversions, conversion
-from engine.pipeline.importing.keys import Key, Keys
+from engine.pipeline.importing.json_keys import Key, Keys
+from engine.pipeline.importing.row_codegen import build_reader, conversions_of, put, putter
 
 Values: TypeAlias = "Sequence[Any] | Mapping[str, Any]"  # Any: the file's values, checked here
 

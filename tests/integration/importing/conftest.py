@@ -23,9 +23,9 @@ from engine.catalogue.workspace_file import read_workspace
 from engine.cli.importing import mount
 from engine.errors import NotFound
 from engine.pipeline.importing.columns import Layout
-from engine.pipeline.importing.order import Kind, Order, Summary
+from engine.pipeline.importing.job import Kind, Order, Summary
 from engine.pipeline.importing.ports import ImportStores
-from engine.pipeline.importing.run import Surroundings, run_import
+from engine.pipeline.importing.run_import import Surroundings, run_import
 from engine.stores.derived import Derivation, initial_fields
 from engine.stores.events import Events
 from engine.stores.imports import ImportCursors

@@ -21,9 +21,9 @@ from pymongo import MongoClient
 
 from engine.catalogue.workspace_file import read_workspace
 from engine.pipeline.importing.columns import Layout
-from engine.pipeline.importing.order import Kind, Limit, Mode, Order
+from engine.pipeline.importing.job import Kind, Limit, Mode, Order
 from engine.pipeline.importing.ports import ImportStores
-from engine.pipeline.importing.run import run_import
+from engine.pipeline.importing.run_import import run_import
 from engine.stores.derived import Derivation, initial_fields
 from engine.stores.events import Events
 from engine.stores.imports import ImportCursors

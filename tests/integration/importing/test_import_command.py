@@ -12,7 +12,7 @@ from engine.cli import importing
 from engine.cli.import_layout import pairs
 from engine.cli.importing import Lines, limit
 from engine.errors import WrongCall
-from engine.pipeline.importing.order import Limit
+from engine.pipeline.importing.job import Limit
 from engine.pipeline.importing.ports import Progress
 
 

@@ -15,8 +15,8 @@ import pytest
 
 from engine.errors import WrongCall
 from engine.pipeline.importing.columns import Layout
-from engine.pipeline.importing.lines import DamagedFile
-from engine.pipeline.importing.order import Kind, Mode, Order, identity
+from engine.pipeline.importing.job import Kind, Mode, Order, identity
+from engine.pipeline.importing.line_reader import DamagedFile
 
 
 def counts(summary: Any) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ import pytest
 from engine.domain.keys import user_key
 from engine.errors import WrongCall
 from engine.pipeline.importing.columns import Layout
-from engine.pipeline.importing.order import Limit, Summary
+from engine.pipeline.importing.job import Limit, Summary
 
 
 def counts(summary: Summary) -> Sequence[int]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.pipeline.importing.ahead import made_ahead, rarely_collected
+from engine.pipeline.importing.read_ahead import made_ahead, rarely_collected
 
 
 def test_items_come_in_their_order() -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from engine.catalogue.workspace_file import read_workspace
 from engine.domain.keys import user_key
-from engine.pipeline.importing.cells import MOST_REMEMBERED, PLAIN_ID, putter
 from engine.pipeline.importing.columns import Layout, RowFaultError, identifier
+from engine.pipeline.importing.row_codegen import MOST_REMEMBERED, PLAIN_ID, putter
 from engine.pipeline.importing.rows import UserRows
 
 SHOP = read_workspace(Path(__file__).parents[2] / "integration" / "importing" / "shop.yaml")

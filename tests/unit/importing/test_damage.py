@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.errors import WrongCall
-from engine.pipeline.importing.lines import DamagedFile, RawRow
-from engine.pipeline.importing.packed import Chunks, encoding_named, unpacked
+from engine.pipeline.importing.line_reader import DamagedFile, RawRow
 from engine.pipeline.importing.readers import open_reader
+from engine.pipeline.importing.unpack_bytes import Chunks, encoding_named, unpacked
 
 CSV = b"user_id,age\n" + b"".join(b"user-%d,%d\n" % (n, n * 7919) for n in range(20_000))
 

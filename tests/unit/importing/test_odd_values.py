@@ -14,7 +14,7 @@ import pytest
 
 from engine.catalogue.workspace_file import read_workspace
 from engine.pipeline.importing.columns import Layout, RowFaultError
-from engine.pipeline.importing.extended import plain
+from engine.pipeline.importing.extended_json import plain
 from engine.pipeline.importing.readers import open_reader
 from engine.pipeline.importing.rows import EventRows, UserRows
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.errors import WrongCall
-from engine.pipeline.importing.lines import Position
+from engine.pipeline.importing.line_reader import Position
 from engine.pipeline.importing.readers import open_reader
 
 

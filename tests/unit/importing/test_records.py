@@ -6,9 +6,9 @@ import io
 
 import pytest
 
-from engine.pipeline.importing import lines, records
-from engine.pipeline.importing.lines import Lines
-from engine.pipeline.importing.records import CsvRecords, Record
+from engine.pipeline.importing import csv_records, line_reader
+from engine.pipeline.importing.csv_records import CsvRecords, Record
+from engine.pipeline.importing.line_reader import Lines
 
 
 def read(content: bytes, columns: int = 3, delimiter: str = ",", offset: int = 0, line: int = 2) -> list[Record]:
@@ -71,9 +71,9 @@ def test_an_unclosed_quote_in_the_last_row_is_rejected_alone() -> None:
 
 
 def test_an_unclosed_quote_before_many_plain_rows_is_given_up_after_a_bound() -> None:
-    content = b'u,"open,x\n' + b"a,b,c\n" * (2 * records.MOST_LINES)
+    content = b'u,"open,x\n' + b"a,b,c\n" * (2 * csv_records.MOST_LINES)
     assert faulty(content) == [2]
-    assert len(read(content)) == 1 + 2 * records.MOST_LINES
+    assert len(read(content)) == 1 + 2 * csv_records.MOST_LINES
 
 
 def test_a_quote_closed_by_accident_in_a_later_row_is_seen_by_its_columns() -> None:
@@ -99,9 +99,9 @@ def test_reading_goes_on_at_the_offset_behind_any_record() -> None:
 
 
 def test_a_line_without_end_is_one_fault_and_is_not_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (lines, records):
+    for module in (line_reader, csv_records):
         monkeypatch.setattr(module, "LONGEST_LINE", 100)
-    monkeypatch.setattr(lines, "BLOCK", 30)
+    monkeypatch.setattr(line_reader, "BLOCK", 30)
     found = read(b"a,b," + b"x" * 1000 + b'"\nd,e,f\n')
     assert [one.line for one in found if one.fault] == [2]
     assert len(found[0].raw) <= 200

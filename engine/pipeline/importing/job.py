@@ -14,8 +14,8 @@ from typing import Final
 
 from engine.domain.changes import RowOutcome
 from engine.errors import WrongCall
+from engine.pipeline.importing.byte_source import STDIN, is_stream, name_of
 from engine.pipeline.importing.columns import Layout, RowFaultError, identifier
-from engine.pipeline.importing.sources import STDIN, is_stream, name_of
 
 HEAD: Final = 1 << 16
 """Bytes at each end of a file that identify it."""

@@ -19,16 +19,16 @@ from engine.catalogue.workspace_file import closest
 from engine.domain.changes import RowOutcome
 from engine.errors import WrongCall
 from engine.pipeline.importing.addresses import BadAddressError
-from engine.pipeline.importing.ahead import made_ahead, rarely_collected
+from engine.pipeline.importing.byte_source import name_of
 from engine.pipeline.importing.columns import RowFaultError
-from engine.pipeline.importing.lines import DamagedFile, Position, RawRow
-from engine.pipeline.importing.numbered import Numbered
-from engine.pipeline.importing.order import Kind, Order, Summary, check, identity, locked
+from engine.pipeline.importing.job import Kind, Order, Summary, check, identity, locked
+from engine.pipeline.importing.line_reader import DamagedFile, Position, RawRow
 from engine.pipeline.importing.ports import ImportStores, Indexer, Progress, Watcher
+from engine.pipeline.importing.read_ahead import made_ahead, rarely_collected
 from engine.pipeline.importing.readers import Reader, open_reader
 from engine.pipeline.importing.rejects import Rejects
+from engine.pipeline.importing.row_ids import Numbered
 from engine.pipeline.importing.rows import EventRows, ListRows, UserRows
-from engine.pipeline.importing.sources import name_of
 from engine.pipeline.importing.targets import EventTarget, ListTarget, Target, UserTarget
 from engine.telemetry.events import emit
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.errors import WrongCall
-from engine.pipeline.importing.lines import Lines, Position
-from engine.pipeline.importing.packed import Chunks, blocks_of, encoding_named, recoded, unpacked
+from engine.pipeline.importing.line_reader import Lines, Position
+from engine.pipeline.importing.unpack_bytes import Chunks, blocks_of, encoding_named, recoded, unpacked
 
 STDIN: Final = Path("-")
 """The path that means standard input."""

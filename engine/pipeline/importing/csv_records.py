@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from engine.pipeline.importing.lines import LONGEST_LINE, MOST_BYTES, Line, Lines, Position, RawRow
+from engine.pipeline.importing.line_reader import LONGEST_LINE, MOST_BYTES, Line, Lines, Position, RawRow
 
 LONGEST_RECORD: Final = 1 << 16
 """Bytes within which a quoted field over several lines must be closed: eight times the longest field that is kept."""

@@ -8,7 +8,7 @@ from typing import Final
 
 from engine.errors import WrongCall
 from engine.pipeline.importing.columns import Layout
-from engine.pipeline.importing.lines import Position, RawRow
+from engine.pipeline.importing.line_reader import Position, RawRow
 from engine.pipeline.importing.readers import Batch, Reader
 
 _ALIASES: Final = {"userId": "user_id", "messageId": "id"}
