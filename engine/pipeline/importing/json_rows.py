@@ -15,8 +15,15 @@ from engine.errors import WrongCall
 from engine.pipeline.importing.byte_source import Source
 from engine.pipeline.importing.csv_records import decode, recoded_fault
 from engine.pipeline.importing.extended_json import MARK, plain
-from engine.pipeline.importing.line_reader import LONGEST_JSON, MOST_BYTES, DamagedFile, Position, RawRow, damaged
-from engine.pipeline.importing.readers import Batch
+from engine.pipeline.importing.line_reader import (
+    LONGEST_JSON,
+    MOST_BYTES,
+    Batch,
+    DamagedFile,
+    Position,
+    RawRow,
+    damaged,
+)
 
 _BETWEEN: Final = re.compile(r"[\s,]*")
 _BLOCK: Final = 1 << 18

@@ -47,6 +47,14 @@ class RawRow(NamedTuple):
     raw: bytes = b""
 
 
+class Batch(NamedTuple):
+    """Some rows and the position after them. `share` is the part of the file that has been read, from 0 to 1."""
+
+    rows: list[RawRow]
+    after: Position
+    share: float
+
+
 class Line(NamedTuple):
     """One physical line: its number from 1, its bytes including the line end, and the offset after it."""
 

@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 
 from engine.catalogue.value_parsing import Odd
 from engine.errors import WrongCall
-from engine.pipeline.importing.line_reader import DamagedFile, Position, RawRow
-from engine.pipeline.importing.readers import Batch
+from engine.pipeline.importing.line_reader import Batch, DamagedFile, Position, RawRow
 
 _FINER: Final = (100, 1)
 """Rows read at a time in a damaged row group, so that all rows before the damage come out."""

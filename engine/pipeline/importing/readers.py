@@ -10,22 +10,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from engine.errors import WrongCall
 from engine.pipeline.importing.byte_source import Source, is_stream
 from engine.pipeline.importing.csv_records import CsvRecords, decode, recoded_fault, tokenise
-from engine.pipeline.importing.line_reader import LONGEST_LINE, Position, RawRow, damaged
+from engine.pipeline.importing.line_reader import LONGEST_LINE, Batch, Position, damaged
 
 DELIMITERS: Final = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-
-
-class Batch(NamedTuple):
-    """Some rows and the position after them. `share` is the part of the file that has been read, from 0 to 1."""
-
-    rows: list[RawRow]
-    after: Position
-    share: float
 
 
 class Reader(Protocol):

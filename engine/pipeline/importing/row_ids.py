@@ -8,8 +8,8 @@ from typing import Final
 
 from engine.errors import WrongCall
 from engine.pipeline.importing.columns import Layout
-from engine.pipeline.importing.line_reader import Position, RawRow
-from engine.pipeline.importing.readers import Batch, Reader
+from engine.pipeline.importing.line_reader import Batch, Position, RawRow
+from engine.pipeline.importing.readers import Reader
 
 _ALIASES: Final = {"userId": "user_id", "messageId": "id"}
 
