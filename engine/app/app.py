@@ -9,15 +9,15 @@ from engine.app.workers import Machinery
 
 if TYPE_CHECKING:
     from engine.domain.campaign import CampaignRecord
-    from engine.pipeline.advising import Advising
     from engine.pipeline.control.campaign_commands import Steering
     from engine.pipeline.control.quiescence import Openness
-    from engine.pipeline.explaining import Explaining
     from engine.pipeline.feed.search_indexing import Indexing
     from engine.pipeline.importing.ports import ImportStores
-    from engine.pipeline.liveness import Liveness
-    from engine.pipeline.outlook import Outlook
-    from engine.pipeline.statistics import Statistics
+    from engine.pipeline.insight.explain_user import Explaining
+    from engine.pipeline.insight.index_advisor import Advising
+    from engine.pipeline.insight.liveness import Liveness
+    from engine.pipeline.insight.plan_and_report import Outlook
+    from engine.pipeline.insight.statistics import Statistics
 
 
 class App(Machinery):
@@ -40,7 +40,7 @@ class App(Machinery):
     @cached_property
     def liveness(self) -> Liveness:
         """Reports which processes are alive."""
-        from engine.pipeline.liveness import Liveness
+        from engine.pipeline.insight.liveness import Liveness
 
         return Liveness(self.stores.processes, self.stores.leases)
 
@@ -65,7 +65,7 @@ class App(Machinery):
     @cached_property
     def explaining(self) -> Explaining:
         """Explains one user in one campaign."""
-        from engine.pipeline.explaining import Explaining
+        from engine.pipeline.insight.explain_user import Explaining
 
         s = self.stores
         return Explaining(self.book, s.users, s.events, s.enrolments, s.suppressions, self.clock)
@@ -73,7 +73,7 @@ class App(Machinery):
     @cached_property
     def statistics(self) -> Statistics:
         """Reports measurements."""
-        from engine.pipeline.statistics import Statistics
+        from engine.pipeline.insight.statistics import Statistics
 
         s = self.stores
         return Statistics(s.statistics, s.runs, s.counts, s.campaigns, self.book, self.system)
@@ -81,14 +81,14 @@ class App(Machinery):
     @cached_property
     def advising(self) -> Advising:
         """Advises indexes."""
-        from engine.pipeline.advising import Advising
+        from engine.pipeline.insight.index_advisor import Advising
 
         return Advising(self.stores.advisor, self.stores.campaigns, self.book, self.clock)
 
     @cached_property
     def outlook(self) -> Outlook:
         """Plans and reports campaigns."""
-        from engine.pipeline.outlook import Outlook
+        from engine.pipeline.insight.plan_and_report import Outlook
 
         s = self.stores
         return Outlook(

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from engine.catalogue.workspace_set import LiveWorkspaces, WorkspaceSet, WorkspaceWatcher
     from engine.channels.channel import Channel
     from engine.pipeline.campaigns.compiled_cache import CampaignBook
-    from engine.pipeline.heartbeat import Heartbeat
+    from engine.pipeline.insight.heartbeat import Heartbeat
+    from engine.pipeline.insight.statistics_recorder import Recording
     from engine.pipeline.loop_failures import LoopFailures
     from engine.pipeline.ports import Messenger
-    from engine.pipeline.recording import Recording
     from engine.policy.policyset import PolicySet
     from engine.policy.watch import PolicyWatcher
     from engine.settings import Settings
@@ -66,14 +66,14 @@ class Core:
     @cached_property
     def heartbeat(self) -> Heartbeat:
         """Reports that this process is alive, once started."""
-        from engine.pipeline.heartbeat import Heartbeat
+        from engine.pipeline.insight.heartbeat import Heartbeat
 
         return Heartbeat(lambda: self.stores.processes, self.stores.OUTAGES)
 
     @cached_property
     def recording(self) -> Recording:
         """Writes the measurements of this process."""
-        from engine.pipeline.recording import Recording
+        from engine.pipeline.insight.statistics_recorder import Recording
 
         return Recording(lambda: self.stores.statistics, self.tuner, self.system, self.stores.OUTAGES)
 

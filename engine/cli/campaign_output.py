@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from engine.decisions.access_path_cost import Capacity, Estimate
     from engine.domain.campaign import CampaignRecord
     from engine.domain.counts import Arm, CampaignCounts
-    from engine.pipeline.outlook import Plan
-    from engine.pipeline.reporting import Conversions, Report
+    from engine.pipeline.insight.campaign_report import Conversions, Report
+    from engine.pipeline.insight.plan_and_report import Plan
 
 
 def plan_rows(planned: Plan) -> list[tuple[object, ...]]:

@@ -12,7 +12,7 @@ from engine.domain.lifecycle import SKIPPED_BECAUSE, DeliveryState
 
 if TYPE_CHECKING:
     from engine.domain.enrolment import Enrolment
-    from engine.pipeline.explaining import Explanation
+    from engine.pipeline.insight.explain_user import Explanation
 
 _WHY: Final = {reason.value: sentence for reason, sentence in SKIPPED_BECAUSE.items()}
 

@@ -14,7 +14,7 @@ from engine.errors import OperatorError
 
 if TYPE_CHECKING:
     from engine.app.app import App
-    from engine.pipeline.advising import Advice
+    from engine.pipeline.insight.index_advisor import Advice
     from engine.stores.advisor import NamedQuery
 
 REMEDY = "tidegate migrate makes missing indexes"

@@ -15,7 +15,7 @@ from engine.errors import EngineError, NotFound, WrongCall
 if TYPE_CHECKING:
     from engine.app.app import App
     from engine.campaign.load import LoadedCampaign
-    from engine.pipeline.preview import Preview
+    from engine.pipeline.insight.preview_message import Preview
 
 HtmlFile = Annotated[Path | None, typer.Option(help="Write the HTML to this file; - is the terminal.")]
 EmlFile = Annotated[Path | None, typer.Option(help="Write the whole mail to this file; - is the terminal.")]
@@ -38,8 +38,8 @@ def show_preview(
     as_json: AsJson = False,
 ) -> None:
     """Show a message as it would be sent: headers, text and HTML; nothing is sent, nothing is recorded."""
-    from engine.pipeline.explaining import unreachable
-    from engine.pipeline.preview import preview
+    from engine.pipeline.insight.explain_user import unreachable
+    from engine.pipeline.insight.preview_message import preview
 
     if sum((user is not None, sample, empty)) > 1:
         raise WrongCall("--user, --sample and --empty exclude each other", remedy="give one of them")

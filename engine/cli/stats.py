@@ -14,7 +14,7 @@ from engine.clock import format_duration, format_instant, parse_duration
 from engine.errors import WrongCall
 
 if TYPE_CHECKING:
-    from engine.pipeline.statistics import CacheStatistics, CampaignStatistics, QueryStatistics, SizeStatistics
+    from engine.pipeline.insight.statistics import CacheStatistics, CampaignStatistics, QueryStatistics, SizeStatistics
     from engine.stores.cache_stats import CacheMemory
 
 Within = Annotated[str, typer.Option("--within", help="How far back measurements go, e.g. 1h; they are kept for 7d.")]
@@ -39,7 +39,7 @@ def stats(
 
     Processes write their measurements every 10 s, so the latest seconds are missing.
     """
-    from engine.pipeline.statistics import cached, queries, sizes
+    from engine.pipeline.insight.statistics import cached, queries, sizes
 
     with opened(context) as app:
         if workspace is not None:

@@ -26,7 +26,7 @@ if __name__ == "__main__" and not __package__:  # called as a file: the project'
 
 from engine.clock import format_duration, parse_duration
 from engine.errors import EngineError
-from engine.pipeline.statistics import CacheStatistics
+from engine.pipeline.insight.statistics import CacheStatistics
 from engine.stores.cache_stats import CacheMemory
 from examples.grocer import data, mails, oracle, summary
 from examples.grocer.chaos import Killer, kept, supervised

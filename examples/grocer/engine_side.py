@@ -20,7 +20,7 @@ from engine.cli.campaign_output import report_document
 from engine.errors import EngineError
 from engine.pipeline.importing.job import Kind, Order
 from engine.pipeline.importing.run_import import run_import
-from engine.pipeline.statistics import CacheStatistics, cached, queries
+from engine.pipeline.insight.statistics import CacheStatistics, cached, queries
 from engine.settings import Settings
 from engine.stores.cache_stats import CacheMemory
 from engine.stores.migrate import migrate_mongo, migrate_search

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.pipeline.advising import Advice
+from engine.pipeline.insight.index_advisor import Advice
 from engine.stores.advisor import SAMPLE, IndexAdvisor
 from engine.stores.migrate import migrate_mongo
 from tests.integration.pipeline_world import World

@@ -16,8 +16,8 @@ from engine.domain.enrolment import Enrolment, Outgoing, Settled
 from engine.domain.keys import stay_prefix
 from engine.domain.lifecycle import DeliveryState, RunState
 from engine.domain.work import Run, RunKind
-from engine.pipeline.recording import STRETCH, Recording
-from engine.pipeline.statistics import queries, sizes
+from engine.pipeline.insight.statistics import queries, sizes
+from engine.pipeline.insight.statistics_recorder import STRETCH, Recording
 from engine.query_metrics import Measurements, working_on
 from engine.stores.counts import Counts
 from engine.stores.enrolments import Enrolments

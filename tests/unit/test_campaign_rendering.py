@@ -26,7 +26,7 @@ from engine.errors import InvalidSource, WrongCall
 from engine.pipeline.control.check_rendering import check_rendering
 from engine.pipeline.delivery.compose import Composing
 from engine.pipeline.delivery.message_content import failure_reason, letter_of
-from engine.pipeline.preview import preview
+from engine.pipeline.insight.preview_message import preview
 from engine.policy.load import load_policies
 
 ROOT = Path(__file__).parents[2]

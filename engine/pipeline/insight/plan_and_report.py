@@ -18,8 +18,8 @@ from engine.domain.keys import bound_behind, stay_prefix
 from engine.domain.work import AccessPath
 from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry, routing_facts
 from engine.pipeline.choosing import BY_SEARCH, Choosing, Chosen
+from engine.pipeline.insight.campaign_report import Report, conversions, messages
 from engine.pipeline.ports import AudienceCounts, EventReads, RunStore, StayCounts, UserReads
-from engine.pipeline.reporting import Report, conversions, messages
 from engine.pipeline.sources import RateStore
 from engine.policy.models import LaneKind
 
