@@ -20,7 +20,7 @@ from engine.domain.keys import HASH_SPACE, HIGHEST, hash_prefix
 from engine.domain.work import AccessPath, Run
 from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry
 from engine.pipeline.feed.catch_up import caught_up
-from engine.pipeline.sources import FeedStore, ListReads, RangeReads, RateStore, Search, UserCache
+from engine.pipeline.ports.feed import FeedStore, ListReads, RangeReads, RateStore, Search, UserCache
 from engine.predicate.compiled import Candidates
 from engine.query_metrics import measured
 from engine.telemetry.events import emit

@@ -9,7 +9,7 @@ from typing import Final
 
 from engine.clock import Clock
 from engine.pipeline.loop_failures import LoopFailures
-from engine.pipeline.ports import Heard, NamedLeases, Tick
+from engine.pipeline.ports.work import Heard, NamedLeases, Tick
 from engine.telemetry.events import emit
 
 LEASE: Final = timedelta(seconds=5)

@@ -10,7 +10,7 @@ from typing import Final
 
 from engine.clock import Clock
 from engine.failure_text import reason_of
-from engine.pipeline.ports import FailureStore
+from engine.pipeline.ports.work import FailureStore
 
 WRITTEN: Final = 2.0
 """Seconds between two notes of one loop: a loop that fails many times a second writes one document."""

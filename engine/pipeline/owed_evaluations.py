@@ -17,7 +17,7 @@ from engine.domain.work import OF_ENROLLED, OF_EVERYBODY, Run, RunKind
 from engine.pipeline.campaigns.live_index import Roster
 from engine.pipeline.finishing import Finishing
 from engine.pipeline.planning import Planning
-from engine.pipeline.ports import RunStore, SliceStore
+from engine.pipeline.ports.work import RunStore, SliceStore
 from engine.telemetry.events import emit
 
 

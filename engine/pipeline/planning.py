@@ -14,7 +14,7 @@ from engine.domain.work import OF_USERS, SLICE_OF_RUN, AccessPath, Run, RunKind,
 from engine.failpoints import passage
 from engine.pipeline.campaigns.compiled_cache import CampaignBook
 from engine.pipeline.choosing import Choosing, Chosen
-from engine.pipeline.ports import CampaignStore, Doorbell, RunStore, SliceStore, StayStore
+from engine.pipeline.ports.work import CampaignStore, Doorbell, RunStore, SliceStore, StayStore
 from engine.telemetry.events import emit
 
 MOST_FOUND: Final = 100_000

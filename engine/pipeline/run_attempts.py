@@ -9,7 +9,7 @@ from typing import Final
 from engine.failure_text import reason_of
 from engine.pipeline.finishing import Finishing
 from engine.pipeline.planning import Planning
-from engine.pipeline.ports import RunStore
+from engine.pipeline.ports.work import RunStore
 from engine.telemetry.events import emit
 
 LONGEST_REST: Final = 15.0

@@ -27,7 +27,8 @@ from engine.pipeline.obstacles import Obstacles, stuck
 from engine.pipeline.owed_evaluations import OwedEvaluations
 from engine.pipeline.passing import Passing
 from engine.pipeline.planning import Planning
-from engine.pipeline.ports import (
+from engine.pipeline.ports.feed import Suspects
+from engine.pipeline.ports.work import (
     CampaignStore,
     Debts,
     DeliveryStore,
@@ -38,7 +39,6 @@ from engine.pipeline.ports import (
     StayStore,
 )
 from engine.pipeline.reconciling import Reconciling
-from engine.pipeline.sources import Suspects
 from engine.telemetry.events import emit
 
 WATCHED: Final = (

@@ -23,8 +23,8 @@ from engine.failpoints import passage
 from engine.failure_text import is_about_data, reason_of
 from engine.pipeline.campaigns.compiled_cache import Entry
 from engine.pipeline.campaigns.event_labels import slice_labels
-from engine.pipeline.ports import Doorbell, Poison, SliceStore
-from engine.pipeline.sources import CachedRows
+from engine.pipeline.ports.feed import CachedRows
+from engine.pipeline.ports.work import Doorbell, Poison, SliceStore
 from engine.query_metrics import working_on
 from engine.telemetry.events import emit
 

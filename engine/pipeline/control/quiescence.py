@@ -11,8 +11,8 @@ from engine.domain.lifecycle import GOING, LOOKED_AT, CampaignState
 from engine.domain.stuck import StuckBy
 from engine.pipeline.feed.catch_up import caught_up
 from engine.pipeline.owed_evaluations import owing
-from engine.pipeline.ports import CampaignStore, Debts, DeliveryStore, RunStore, StayStore
-from engine.pipeline.sources import FeedStore, LookStore
+from engine.pipeline.ports.feed import FeedStore, LookStore
+from engine.pipeline.ports.work import CampaignStore, Debts, DeliveryStore, RunStore, StayStore
 
 CHANGED: Final = "users who changed are to be looked at"
 

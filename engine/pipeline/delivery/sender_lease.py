@@ -12,7 +12,7 @@ from typing import Final
 from uuid import uuid4
 
 from engine.clock import Clock
-from engine.pipeline.ports import NamedLeases
+from engine.pipeline.ports.work import NamedLeases
 from engine.pipeline.working import MARGIN, LeaseLost
 
 SENDERS: Final = "sender/"

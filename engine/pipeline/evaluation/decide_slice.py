@@ -24,7 +24,7 @@ from engine.pipeline.campaigns.health import Watching
 from engine.pipeline.evaluation.enrol import MEASURED, Entering
 from engine.pipeline.evaluation.evaluate import Deciding, Look, Origin
 from engine.pipeline.evaluation.hand_over_deliveries import HandingOver
-from engine.pipeline.ports import CampaignStore, Doorbell, Messenger, SliceStore, StayStore, UserReads
+from engine.pipeline.ports.work import CampaignStore, Doorbell, Messenger, SliceStore, StayStore, UserReads
 from engine.pipeline.working import Hold, LeaseLost, Progress, SliceWorker
 from engine.policy.models import Profile
 from engine.telemetry.events import emit

@@ -12,7 +12,7 @@ from uuid import uuid4
 from engine.clock import Clock
 from engine.domain.keys import AFTER, HIGHEST, cut_range, slice_id, stay_prefix
 from engine.domain.work import Slice, SliceKind
-from engine.pipeline.ports import SliceStore
+from engine.pipeline.ports.work import SliceStore
 from engine.pipeline.working import Hold
 
 PART: Final = 2_000

@@ -6,7 +6,7 @@ import time
 from typing import Final
 
 from engine.clock import Clock
-from engine.pipeline.sources import FeedStore
+from engine.pipeline.ports.feed import FeedStore
 
 POLL: Final = 0.005
 """Seconds between two checks of the feed's position; one costs a GET and a read by `_id`."""

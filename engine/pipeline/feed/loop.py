@@ -12,7 +12,7 @@ from typing import Final
 from engine.clock import Clock
 from engine.pipeline.feed.change_feed import Feeding
 from engine.pipeline.loop_failures import LoopFailures
-from engine.pipeline.ports import NamedLeases
+from engine.pipeline.ports.work import NamedLeases
 from engine.telemetry.events import emit
 
 LEASE: Final = timedelta(seconds=6)

@@ -18,7 +18,7 @@ from engine.errors import NotFound
 from engine.failure_text import reason_of
 from engine.pipeline.campaigns.compiled_cache import CampaignBook, Unfit
 from engine.pipeline.delivery.compose import recipient_of
-from engine.pipeline.ports import EventReads, StayStore, SuppressionStore, UserReads
+from engine.pipeline.ports.work import EventReads, StayStore, SuppressionStore, UserReads
 from engine.predicate.compiled import LeafResult
 
 _EXITS = {
