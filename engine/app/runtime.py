@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from engine.pipeline.insight.heartbeat import Heartbeat
     from engine.pipeline.insight.statistics_recorder import Recording
     from engine.pipeline.loop_failures import LoopFailures
-    from engine.pipeline.ports.work import Messenger
+    from engine.pipeline.ports.messaging import Messenger
     from engine.policy.policyset import PolicySet
     from engine.policy.watch import PolicyWatcher
     from engine.settings import Settings

@@ -20,7 +20,11 @@ from engine.domain.keys import HASH_SPACE, HIGHEST, hash_prefix
 from engine.domain.work import AccessPath, Run
 from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry
 from engine.pipeline.feed.catch_up import caught_up
-from engine.pipeline.ports.feed import FeedStore, ListReads, RangeReads, RateStore, Search, UserCache
+from engine.pipeline.ports.feed import FeedStore
+from engine.pipeline.ports.search import Search
+from engine.pipeline.ports.user_cache import UserCache
+from engine.pipeline.ports.users import ListReads, RangeReads
+from engine.pipeline.ports.work import RateStore
 from engine.predicate.compiled import Candidates
 from engine.query_metrics import measured
 from engine.telemetry.events import emit

@@ -9,7 +9,8 @@ from typing import Final
 
 from engine.clock import Clock
 from engine.pipeline.loop_failures import LoopFailures
-from engine.pipeline.ports.work import Heard, NamedLeases, Tick
+from engine.pipeline.ports.messaging import Heard
+from engine.pipeline.ports.work import NamedLeases, Tick
 from engine.telemetry.events import emit
 
 LEASE: Final = timedelta(seconds=5)

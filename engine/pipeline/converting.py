@@ -16,8 +16,10 @@ from engine.domain.campaign import FOR_EVER, LATE, ONE_OFF, CampaignRecord
 from engine.domain.keys import stay_prefix
 from engine.pipeline.campaigns.live_index import Roster
 from engine.pipeline.feed.catch_up import caught_up
+from engine.pipeline.ports.campaigns import CampaignStore, Debts
+from engine.pipeline.ports.enrolments import StayStore
 from engine.pipeline.ports.feed import FeedStore, LookStore
-from engine.pipeline.ports.work import CampaignStore, Debts, RunStore, StayStore
+from engine.pipeline.ports.work import RunStore
 from engine.telemetry.events import emit
 
 PATIENCE: Final = 3600.0

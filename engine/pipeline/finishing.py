@@ -13,8 +13,10 @@ from engine.domain.lifecycle import CampaignState, RunState, SliceState
 from engine.domain.work import OF_ENROLLED, OF_EVERYBODY, Run, RunKind
 from engine.failpoints import passage
 from engine.pipeline.evaluation.enrol import MEASURED, READ_US, TIMED
-from engine.pipeline.ports.feed import RateStore
-from engine.pipeline.ports.work import CampaignStore, Doorbell, RunStore, SliceStore, StayStore
+from engine.pipeline.ports.campaigns import CampaignStore
+from engine.pipeline.ports.enrolments import StayStore
+from engine.pipeline.ports.messaging import Doorbell
+from engine.pipeline.ports.work import RateStore, RunStore, SliceStore
 from engine.telemetry.events import emit
 
 PASSING: Final = frozenset({RunKind.LAUNCH, RunKind.PASS, RunKind.RESUME, RunKind.RECONCILE})

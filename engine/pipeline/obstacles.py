@@ -20,7 +20,7 @@ from engine.domain.work import Failure, Run, SliceKind, Waiting
 from engine.errors import EngineError
 from engine.failure_text import reason_of
 from engine.pipeline.campaigns.compiled_cache import CampaignBook
-from engine.pipeline.ports.work import CampaignStore
+from engine.pipeline.ports.campaigns import CampaignStore
 from engine.telemetry.events import emit
 
 T = TypeVar("T")

@@ -22,7 +22,8 @@ from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry
 from engine.pipeline.campaigns.live_index import Roster
 from engine.pipeline.obstacles import Obstacles
 from engine.pipeline.planning import Planning
-from engine.pipeline.ports.work import CampaignStore, StayStore
+from engine.pipeline.ports.campaigns import CampaignStore
+from engine.pipeline.ports.enrolments import StayStore
 from engine.policy.policyset import PolicySet
 from engine.predicate.compiled import Candidates
 

@@ -19,7 +19,11 @@ from engine.domain.work import OF_USERS, Expired, Slice, SliceKind
 from engine.failpoints import passage
 from engine.pipeline.campaigns.compiled_cache import CampaignBook
 from engine.pipeline.campaigns.event_labels import EndedDelivery, slice_labels, tell_ends
-from engine.pipeline.ports.work import CampaignStore, DeliveryStore, SliceStore, StayStore, UserReads
+from engine.pipeline.ports.campaigns import CampaignStore
+from engine.pipeline.ports.deliveries import DeliveryStore
+from engine.pipeline.ports.enrolments import StayStore
+from engine.pipeline.ports.users import UserReads
+from engine.pipeline.ports.work import SliceStore
 from engine.telemetry.events import emit
 
 MOST_READ: Final = 20_000

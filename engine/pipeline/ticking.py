@@ -27,17 +27,12 @@ from engine.pipeline.obstacles import Obstacles, stuck
 from engine.pipeline.owed_evaluations import OwedEvaluations
 from engine.pipeline.passing import Passing
 from engine.pipeline.planning import Planning
+from engine.pipeline.ports.campaigns import CampaignStore, Debts
+from engine.pipeline.ports.deliveries import DeliveryStore
+from engine.pipeline.ports.enrolments import StayStore
 from engine.pipeline.ports.feed import Suspects
-from engine.pipeline.ports.work import (
-    CampaignStore,
-    Debts,
-    DeliveryStore,
-    LeaseReads,
-    Messenger,
-    RunStore,
-    SliceStore,
-    StayStore,
-)
+from engine.pipeline.ports.messaging import Messenger
+from engine.pipeline.ports.work import LeaseReads, RunStore, SliceStore
 from engine.pipeline.reconciling import Reconciling
 from engine.telemetry.events import emit
 

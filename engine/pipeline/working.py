@@ -23,8 +23,9 @@ from engine.failpoints import passage
 from engine.failure_text import is_about_data, reason_of
 from engine.pipeline.campaigns.compiled_cache import Entry
 from engine.pipeline.campaigns.event_labels import slice_labels
-from engine.pipeline.ports.feed import CachedRows
-from engine.pipeline.ports.work import Doorbell, Poison, SliceStore
+from engine.pipeline.ports.messaging import Doorbell
+from engine.pipeline.ports.user_cache import CachedRows
+from engine.pipeline.ports.work import Poison, SliceStore
 from engine.query_metrics import working_on
 from engine.telemetry.events import emit
 

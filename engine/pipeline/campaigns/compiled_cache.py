@@ -20,7 +20,7 @@ from engine.domain.lifecycle import CampaignState
 from engine.domain.work import RunKind, Slice
 from engine.errors import EngineError, NotFound
 from engine.failure_text import reason_of
-from engine.pipeline.ports.work import CampaignStore
+from engine.pipeline.ports.campaigns import CampaignStore
 from engine.policy.models import CampaignKind, Cost, Profile
 from engine.policy.policyset import CampaignFacts, PolicySet
 from engine.predicate.compiled import CompiledPredicate

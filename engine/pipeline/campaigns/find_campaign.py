@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.domain.campaign import CampaignRecord
 from engine.errors import NotFound, WrongCall
-from engine.pipeline.ports.work import CampaignStore
+from engine.pipeline.ports.campaigns import CampaignStore
 
 
 def find_campaign(campaigns: CampaignStore, name: str, workspace: str | None = None) -> CampaignRecord:

@@ -12,7 +12,8 @@ from engine.domain.keys import stay_prefix
 from engine.domain.lifecycle import GOING, CampaignState
 from engine.domain.stuck import StuckBy
 from engine.pipeline.campaigns.compiled_cache import CampaignBook
-from engine.pipeline.ports.work import CampaignStore, StayCounts
+from engine.pipeline.ports.campaigns import CampaignStore
+from engine.pipeline.ports.enrolments import StayCounts
 from engine.policy.models import Profile
 from engine.telemetry.events import emit
 

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from engine.clock import Clock, Instant
 from engine.domain.campaign import CampaignRecord, Marks
-from engine.pipeline.ports.work import CampaignStore
+from engine.pipeline.ports.campaigns import CampaignStore
 
 MARGIN: Final = timedelta(seconds=5)
 """Longest delay with which a write may become visible after one of a later change time."""

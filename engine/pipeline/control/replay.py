@@ -9,7 +9,8 @@ from engine.domain.keys import stay_prefix
 from engine.domain.lifecycle import CampaignState
 from engine.errors import WrongCall
 from engine.pipeline.control.campaign_commands import Steering
-from engine.pipeline.ports.work import DeliveryStore, Doorbell
+from engine.pipeline.ports.deliveries import DeliveryStore
+from engine.pipeline.ports.messaging import Doorbell
 
 REFUSED = frozenset({CampaignState.DRAFT, CampaignState.SCHEDULED, CampaignState.CANCELLED})
 """States in which the campaign has not sent anything yet, or must not send anything any more."""

@@ -18,7 +18,7 @@ from engine.domain.enrolment import Settled
 from engine.domain.lifecycle import GOING
 from engine.domain.settling import Completion, End, PutBack, Unsent
 from engine.pipeline.campaigns.compiled_cache import Entry
-from engine.pipeline.ports.work import CampaignStore
+from engine.pipeline.ports.campaigns import CampaignStore
 
 
 def is_known(document: Document | None) -> bool:

@@ -28,7 +28,9 @@ from engine.pipeline.delivery.late_answers import LeftBehind
 from engine.pipeline.delivery.recover_attempts import Recovering
 from engine.pipeline.delivery.send_window import LONGEST_HELD, Sending
 from engine.pipeline.delivery.sender_lease import Sender
-from engine.pipeline.ports.work import CampaignStore, DeliveryStore, SuppressionStore, UserReads
+from engine.pipeline.ports.campaigns import CampaignStore
+from engine.pipeline.ports.deliveries import DeliveryStore, SuppressionStore
+from engine.pipeline.ports.users import UserReads
 from engine.pipeline.working import Hold, Progress, SliceWorker
 from engine.telemetry.events import emit
 

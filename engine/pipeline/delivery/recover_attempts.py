@@ -17,7 +17,9 @@ from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry
 from engine.pipeline.campaigns.event_labels import tell
 from engine.pipeline.delivery.complete_enrolments import Completing, is_known
 from engine.pipeline.delivery.sender_lease import GRACE, SENDERS, sender_of
-from engine.pipeline.ports.work import DeliveryStore, LeaseReads, UserReads
+from engine.pipeline.ports.deliveries import DeliveryStore
+from engine.pipeline.ports.users import UserReads
+from engine.pipeline.ports.work import LeaseReads
 from engine.policy.models import Guarantee
 from engine.telemetry.events import emit
 

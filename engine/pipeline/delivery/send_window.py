@@ -40,7 +40,7 @@ from engine.pipeline.campaigns.event_labels import tell, tell_bounce
 from engine.pipeline.delivery.complete_enrolments import Completing
 from engine.pipeline.delivery.compose import Composing, Skip
 from engine.pipeline.delivery.sender_lease import Sender
-from engine.pipeline.ports.work import DeliveryStore, SuppressionStore
+from engine.pipeline.ports.deliveries import DeliveryStore, SuppressionStore
 from engine.pipeline.working import Hold, LeaseLost
 
 MOST_ATTEMPTS: Final = 12

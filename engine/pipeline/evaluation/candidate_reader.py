@@ -18,7 +18,9 @@ from engine.domain.keys import AFTER, bound_behind
 from engine.domain.work import AccessPath, Slice
 from engine.errors import EngineError, ProgrammerError
 from engine.pipeline.campaigns.compiled_cache import Entry
-from engine.pipeline.ports.feed import ListReads, RangeReads, Search, UserCache
+from engine.pipeline.ports.search import Search
+from engine.pipeline.ports.user_cache import UserCache
+from engine.pipeline.ports.users import ListReads, RangeReads
 from engine.pipeline.working import Hold, Scan
 from engine.predicate.compiled import Candidates
 from engine.query_metrics import measured

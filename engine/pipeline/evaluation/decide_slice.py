@@ -24,7 +24,11 @@ from engine.pipeline.campaigns.health import Watching
 from engine.pipeline.evaluation.enrol import MEASURED, Entering
 from engine.pipeline.evaluation.evaluate import Deciding, Look, Origin
 from engine.pipeline.evaluation.hand_over_deliveries import HandingOver
-from engine.pipeline.ports.work import CampaignStore, Doorbell, Messenger, SliceStore, StayStore, UserReads
+from engine.pipeline.ports.campaigns import CampaignStore
+from engine.pipeline.ports.enrolments import StayStore
+from engine.pipeline.ports.messaging import Doorbell, Messenger
+from engine.pipeline.ports.users import UserReads
+from engine.pipeline.ports.work import SliceStore
 from engine.pipeline.working import Hold, LeaseLost, Progress, SliceWorker
 from engine.policy.models import Profile
 from engine.telemetry.events import emit

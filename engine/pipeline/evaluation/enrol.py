@@ -20,8 +20,8 @@ from engine.failpoints import passage
 from engine.pipeline.campaigns.compiled_cache import Entry
 from engine.pipeline.evaluation.candidate_reader import Finding, Found
 from engine.pipeline.evaluation.evaluate import Deciding, Look, Origin
-from engine.pipeline.ports.feed import Recheck
-from engine.pipeline.ports.work import StayStore
+from engine.pipeline.ports.enrolments import StayStore
+from engine.pipeline.ports.user_cache import Recheck
 from engine.pipeline.working import Hold, LeaseLost
 from engine.policy.models import Profile
 from engine.predicate.compiled import Candidates

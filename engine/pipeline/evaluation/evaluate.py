@@ -14,7 +14,9 @@ from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
 from engine.domain.keys import enrolment_id, suffix_of_user, user_of_stay
 from engine.domain.lifecycle import DeliveryState, ExitReason, SkipReason, StayState
 from engine.pipeline.campaigns.event_labels import EndedDelivery, tell_ends
-from engine.pipeline.ports.work import CampaignStore, EventReads, StayStore, UserReads
+from engine.pipeline.ports.campaigns import CampaignStore
+from engine.pipeline.ports.enrolments import StayStore
+from engine.pipeline.ports.users import EventReads, UserReads
 from engine.policy.models import Profile
 
 

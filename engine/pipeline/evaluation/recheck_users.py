@@ -24,8 +24,13 @@ from engine.pipeline.campaigns.change_triggers import Registry
 from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry
 from engine.pipeline.evaluation.evaluate import Deciding, Look, Origin
 from engine.pipeline.loop_failures import LoopFailures
-from engine.pipeline.ports.feed import LookStore, UserCache
-from engine.pipeline.ports.work import CampaignStore, Debts, Doorbell, NamedLeases, SliceStore, StayStore, UserReads
+from engine.pipeline.ports.campaigns import CampaignStore, Debts
+from engine.pipeline.ports.enrolments import StayStore
+from engine.pipeline.ports.feed import LookStore
+from engine.pipeline.ports.messaging import Doorbell
+from engine.pipeline.ports.user_cache import UserCache
+from engine.pipeline.ports.users import UserReads
+from engine.pipeline.ports.work import NamedLeases, SliceStore
 from engine.telemetry.events import emit
 
 AT_ONCE: Final = 1_000
@@ -319,7 +324,7 @@ class Looking:
 
 
 class Rechecking:
-    """Request the re-evaluation of users whose cached row was stale (`engine.pipeline.ports.feed.Recheck`)."""
+    """Request the re-evaluation of users whose cached row was stale (`engine.pipeline.ports.user_cache.Recheck`)."""
 
     def __init__(self, cache: UserCache, looks: LookStore) -> None:
         self._cache = cache

@@ -20,8 +20,11 @@ from engine.domain.keys import cut, workspace_of
 from engine.domain.looks import EVERYTHING, FeedState
 from engine.failpoints import passage
 from engine.pipeline.campaigns.change_triggers import Registry
-from engine.pipeline.ports.feed import Batch, FeedStore, LookStore, RangeReads, Search, Stream, UserCache
-from engine.pipeline.ports.work import Messenger
+from engine.pipeline.ports.feed import Batch, FeedStore, LookStore, Stream
+from engine.pipeline.ports.messaging import Messenger
+from engine.pipeline.ports.search import Search
+from engine.pipeline.ports.user_cache import UserCache
+from engine.pipeline.ports.users import RangeReads
 from engine.predicate.elastic import elastic_document
 from engine.telemetry.events import emit
 

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Final, Protocol
 
 from engine.clock import Clock
-from engine.pipeline.ports.work import Messenger
+from engine.pipeline.ports.messaging import Messenger
 
 UNHEARD: Final = timedelta(minutes=2)
 """Age at which a request is enqueued again: its message was lost, or Elasticsearch is away."""

@@ -10,7 +10,7 @@ from engine.catalogue.catalogue import Catalogue
 from engine.catalogue.workspace_set import LiveWorkspaces, derived_shape, indexed_shape
 from engine.domain.keys import bound_behind, workspace_of
 from engine.errors import EngineError
-from engine.pipeline.ports.work import UserReads
+from engine.pipeline.ports.users import UserReads
 from engine.predicate.elastic import elastic_document
 from engine.telemetry.events import emit
 

@@ -18,7 +18,9 @@ from engine.errors import NotFound
 from engine.failure_text import reason_of
 from engine.pipeline.campaigns.compiled_cache import CampaignBook, Unfit
 from engine.pipeline.delivery.compose import recipient_of
-from engine.pipeline.ports.work import EventReads, StayStore, SuppressionStore, UserReads
+from engine.pipeline.ports.deliveries import SuppressionStore
+from engine.pipeline.ports.enrolments import StayStore
+from engine.pipeline.ports.users import EventReads, UserReads
 from engine.predicate.compiled import LeafResult
 
 _EXITS = {

@@ -1,99 +1,13 @@
-"""Define the protocols through which access paths, the feed and re-evaluation reach the stores.
-
-The implementations in `engine.stores` document the methods.
-"""
+"""The users' changes: the stream, how far the feed is, and the re-evaluations that it asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
-from engine.catalogue.catalogue import Catalogue
-from engine.catalogue.fields import Row
 from engine.clock import Instant
-from engine.decisions.access_path_cost import Rates
-from engine.domain.document import Document
 from engine.domain.looks import Changed, DirtyRange, FeedState, Look
-from engine.domain.work import AccessPath
-
-
-class RangeReads(Protocol):
-    """Read users for access paths (`engine.stores.users`)."""
-
-    def read_range(
-        self, workspace: str, first: str, until: str, limit: int, projection: Mapping[str, int] | None = None
-    ) -> list[Document]: ...
-    def read_keys(self, keys: Iterable[str], projection: Mapping[str, int] | None = None) -> list[Document]: ...
-    def find_range(
-        self,
-        workspace: str,
-        query: Mapping[str, Any],
-        first: str,
-        until: str,
-        limit: int,
-        projection: Mapping[str, int] | None = None,
-    ) -> list[Document]: ...
-    def estimate(self, workspace: str) -> int: ...
-    def indexed(self) -> list[tuple[str, ...]]: ...
-
-
-class ListReads(Protocol):
-    """Read the members of one workspace's lists (`engine.stores.lists`)."""
-
-    def read_range(self, workspace: str, name: str, first: str, until: str, limit: int) -> list[str]: ...
-    def size(self, workspace: str, name: str) -> int: ...
-
-
-class Search(Protocol):
-    """The users' index in Elasticsearch (`engine.stores.search_index`)."""
-
-    def ids(
-        self, query: Mapping[str, Any], workspace: str, first: str, until: str, size: int, index: str | None = None
-    ) -> list[str]: ...
-    def count(self, query: Mapping[str, Any], workspace: str, index: str | None = None) -> int: ...
-    def identity(self) -> str | None: ...
-    def refresh(self) -> None: ...
-    def index(self, documents: Iterable[Mapping[str, Any]]) -> int: ...
-
-
-class CachedRows(Protocol):
-    """One batch of rows from the user cache.
-
-    The rows end at the bound `until`, just behind the last bucket that was read. `hits` counts the rows that were
-    already cached. `changes` is the workspace's counter of refreshes at the time of the read (None if Redis did not
-    answer).
-    """
-
-    @property
-    def rows(self) -> list[Row]: ...
-    @property
-    def until(self) -> str: ...
-    @property
-    def hits(self) -> int: ...
-    @property
-    def changes(self) -> int | None: ...
-
-
-class UserCache(Protocol):
-    """The user cache; no method raises if Redis is away."""
-
-    def scan(
-        self, workspace: str, first: str, until: str, fields: frozenset[str], catalogue: Catalogue
-    ) -> Iterator[CachedRows] | None: ...
-    def epoch(self, workspace: str, *, fresh: bool = False) -> str | None: ...
-    def adopt(
-        self,
-        state: FeedState,
-        named: Callable[[str], tuple[frozenset[str], frozenset[str]]],
-        catalogues: Mapping[str, Catalogue],
-    ) -> list[str]: ...
-    def refresh(self, workspace: str, documents: Sequence[Document], gone: Sequence[str] = ()) -> bool: ...
-    def warm(self, workspace: str) -> int: ...
-    def changes(self, workspace: str) -> int | None: ...
-    def revisions(self, workspace: str, keys: Sequence[str]) -> Mapping[str, int | None]: ...
-    def refused(self, workspace: str, fields: frozenset[str], events: frozenset[str]) -> str | None: ...
-    def warm_share(self, workspace: str) -> float: ...
 
 
 class FeedStore(Protocol):
@@ -152,22 +66,8 @@ class LookStore(Protocol):
     def count(self) -> int: ...
 
 
-class RateStore(Protocol):
-    """Measured rates (`engine.stores.rates`)."""
-
-    def read(self) -> Rates: ...
-    def measured(self, path: AccessPath, users: int, took: timedelta) -> None: ...
-    def sent(self, messages: int, took: timedelta) -> None: ...
-
-
 class Suspects(Protocol):
     """The clock's view of re-evaluation requests (`engine.pipeline.evaluation.recheck_users`)."""
 
     def suspects(self) -> int: ...
     def waiting(self, now: Instant) -> bool: ...
-
-
-class Recheck(Protocol):
-    """Request a re-evaluation of users who changed after the cache gave their rows to a decision."""
-
-    def changed(self, workspace: str, rows: Sequence[Row], since: int | None) -> int: ...
