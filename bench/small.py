@@ -13,8 +13,8 @@ from bench.ours import Engine, small_workspace
 from bench.population import AS_OF
 from engine.domain.lifecycle import CampaignState
 from engine.pipeline.campaigns.live_index import QUIET
-from engine.pipeline.clockwork import IDLE
 from engine.pipeline.feed.loop import WAIT
+from engine.pipeline.scheduler.loop import IDLE
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from engine.pipeline.campaigns.change_triggers import Registry
     from engine.pipeline.campaigns.health import Watching
     from engine.pipeline.campaigns.live_index import Roster
-    from engine.pipeline.choosing import Choosing
-    from engine.pipeline.converting import Converting
     from engine.pipeline.delivery.deliver_slice import Delivering
-    from engine.pipeline.dispatching import Dispatching
     from engine.pipeline.evaluation.decide_slice import Processing
     from engine.pipeline.evaluation.enrol import Entering
     from engine.pipeline.evaluation.evaluate import Deciding
     from engine.pipeline.evaluation.recheck_users import Looking
     from engine.pipeline.feed.change_feed import Feeding
-    from engine.pipeline.finishing import Finishing
-    from engine.pipeline.obstacles import Obstacles
-    from engine.pipeline.owed_evaluations import OwedEvaluations
-    from engine.pipeline.planning import Planning
-    from engine.pipeline.reconciling import Reconciling
-    from engine.pipeline.run_attempts import RunAttempts
-    from engine.pipeline.ticking import Ticking
+    from engine.pipeline.scheduler.access_path import Choosing
+    from engine.pipeline.scheduler.completion import Finishing
+    from engine.pipeline.scheduler.conversion_window import Converting
+    from engine.pipeline.scheduler.dispatch import Dispatching
+    from engine.pipeline.scheduler.expired_leases import Reconciling
+    from engine.pipeline.scheduler.owed_evaluations import OwedEvaluations
+    from engine.pipeline.scheduler.plan_run import Planning
+    from engine.pipeline.scheduler.run_attempts import RunAttempts
+    from engine.pipeline.scheduler.stuck_campaigns import Obstacles
+    from engine.pipeline.scheduler.tick import Ticking
     from engine.pipeline.working import SliceWorker
     from engine.stores.cached_users import CachedUsers
     from engine.stores.index_requests import IndexRequest
@@ -50,7 +50,7 @@ class Machinery(Core):
     @cached_property
     def planning(self) -> Planning:
         """Plans runs."""
-        from engine.pipeline.planning import Planning
+        from engine.pipeline.scheduler.plan_run import Planning
 
         s = self.stores
         return Planning(
@@ -67,7 +67,7 @@ class Machinery(Core):
     @cached_property
     def choosing(self) -> Choosing:
         """Chooses access paths."""
-        from engine.pipeline.choosing import Choosing
+        from engine.pipeline.scheduler.access_path import Choosing
 
         s = self.stores
         return Choosing(
@@ -228,7 +228,7 @@ class Machinery(Core):
     @cached_property
     def finishing(self) -> Finishing:
         """Decides runs and finishes campaigns."""
-        from engine.pipeline.finishing import Finishing
+        from engine.pipeline.scheduler.completion import Finishing
 
         s = self.stores
         return Finishing(
@@ -246,7 +246,7 @@ class Machinery(Core):
     @cached_property
     def converting(self) -> Converting:
         """Tells until when ended campaigns count conversions."""
-        from engine.pipeline.converting import Converting
+        from engine.pipeline.scheduler.conversion_window import Converting
 
         s = self.stores
         return Converting(
@@ -263,7 +263,7 @@ class Machinery(Core):
     @cached_property
     def run_attempts(self) -> RunAttempts:
         """Plans and closes runs, and records failures."""
-        from engine.pipeline.run_attempts import RunAttempts
+        from engine.pipeline.scheduler.run_attempts import RunAttempts
 
         s = self.stores
         return RunAttempts(self.planning, self.finishing, s.runs, self.book.name, s.OUTAGES)
@@ -271,7 +271,7 @@ class Machinery(Core):
     @cached_property
     def reconciling(self) -> Reconciling:
         """Recovers expired leases."""
-        from engine.pipeline.reconciling import Reconciling
+        from engine.pipeline.scheduler.expired_leases import Reconciling
 
         s, lease = self.stores, self.settings.engine.lease
         return Reconciling(
@@ -336,7 +336,7 @@ class Machinery(Core):
     @cached_property
     def obstacles(self) -> Obstacles:
         """Notices what keeps campaigns from going on."""
-        from engine.pipeline.obstacles import Obstacles
+        from engine.pipeline.scheduler.stuck_campaigns import Obstacles
 
         s, limit = self.stores, self.settings.engine.attempt_limit
         return Obstacles(s.campaigns, self.book, self.system, s.OUTAGES, attempt_limit=limit)
@@ -394,7 +394,7 @@ class Machinery(Core):
     @cached_property
     def dispatching(self) -> Dispatching:
         """Enqueues slices in their lanes."""
-        from engine.pipeline.dispatching import Dispatching
+        from engine.pipeline.scheduler.dispatch import Dispatching
 
         again = self.settings.engine.ring_again
         return Dispatching(
@@ -404,8 +404,8 @@ class Machinery(Core):
     @cached_property
     def ticking(self) -> Ticking:
         """The clock's tick."""
-        from engine.pipeline.passing import Passing
-        from engine.pipeline.ticking import Ticking
+        from engine.pipeline.scheduler.periodic_passes import Passing
+        from engine.pipeline.scheduler.tick import Ticking
 
         s = self.stores
         return Ticking(
@@ -443,7 +443,7 @@ class Machinery(Core):
     @cached_property
     def owed_evaluations(self) -> OwedEvaluations:
         """Plans the evaluations that commands require."""
-        from engine.pipeline.owed_evaluations import OwedEvaluations
+        from engine.pipeline.scheduler.owed_evaluations import OwedEvaluations
 
         return OwedEvaluations(self.roster, self.stores.runs, self.stores.slices, self.planning, self.finishing)
 

@@ -51,7 +51,7 @@ def _open_slices(app: App) -> Counter[str]:
     from engine.decisions.routing import route
     from engine.domain.work import SliceKind
     from engine.pipeline.campaigns.compiled_cache import routing_facts
-    from engine.pipeline.dispatching import MOST_WAITING
+    from engine.pipeline.scheduler.dispatch import MOST_WAITING
     from engine.policy.models import LaneKind
 
     waiting = app.stores.slices.waiting(app.settings.engine.ring_again, MOST_WAITING)

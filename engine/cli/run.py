@@ -29,8 +29,8 @@ from engine.local.processes.instance_lock import Presence
 from engine.local.processes.suspect_child import Nursery
 from engine.local.services.addresses import Urls, given
 from engine.local.services.local_services import LocalServices
-from engine.pipeline.clockwork import Chore, Clockwork
 from engine.pipeline.feed.dispatch_indexing import IndexTurns
+from engine.pipeline.scheduler.loop import Chore, Clockwork
 from engine.policy.load import load_policies
 from engine.policy.policyset import PolicySet
 from engine.process_identity import myself

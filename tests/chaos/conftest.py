@@ -15,7 +15,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from engine import failpoints
-from engine.pipeline import ticking
+from engine.pipeline.scheduler import tick
 from engine.settings import Settings
 from engine.stores.migrate import migrate_mongo
 from tests.chaos.play import Performer, Step
@@ -96,7 +96,7 @@ def make_stage(
 
     `broker` has the addresses in place of the shared services'.
     """
-    monkeypatch.setattr(ticking, "ASK_AGAIN", ticking.ASK_AGAIN)  # performers change it
+    monkeypatch.setattr(tick, "ASK_AGAIN", tick.ASK_AGAIN)  # performers change it
     migrate_mongo(crash_database)
     for name in crash_database.list_collection_names():
         crash_database[name].delete_many({})

@@ -18,7 +18,7 @@ from engine.domain.changes import UserChange
 from engine.domain.keys import user_key
 from engine.domain.lifecycle import CampaignState
 from engine.failpoints import Failpoint
-from engine.pipeline import ticking
+from engine.pipeline.scheduler import tick
 
 Step = Sequence[str | int]
 """`launch`, `settle`, `rounds COUNT` (without an end), `advance INSTANT`, `change USER ...` (to plan gold), `stop`."""
@@ -47,7 +47,7 @@ class Performer:
 
     def perform(self, steps: Sequence[Step], *, serves: Callable[[str], bool] = everywhere) -> None:
         """Perform the steps, in the lanes that `serves` tells; what travels in others is lost."""
-        ticking.ASK_AGAIN = 0.0  # a message of a dead process is given up at once
+        tick.ASK_AGAIN = 0.0  # a message of a dead process is given up at once
         for step, *arguments in steps:
             if step == "settle":
                 self.settle(serves=serves)

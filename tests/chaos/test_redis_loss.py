@@ -18,7 +18,7 @@ from actors.fleet import run_fleet_in_process, stop_fleets
 from actors.middleware import clear_stop
 from actors.setup import broker_for
 from engine.app.app import App
-from engine.pipeline.clockwork import Clockwork
+from engine.pipeline.scheduler.loop import Clockwork
 from tests.chaos.play import NAME
 from tests.integration.pipeline_world import World
 

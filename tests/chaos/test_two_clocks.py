@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from engine.domain.work import SliceKind
-from engine.pipeline.clockwork import LEASE
+from engine.pipeline.scheduler.loop import LEASE
 from tests.chaos.conftest import Drive
 from tests.chaos.play import NAME, Performer, Step, let_time_pass
 from tests.integration.pipeline_world import START, World

@@ -195,7 +195,7 @@ def test_a_plan_counts_nobody_by_what_is_behind(
     monkeypatch.setattr(world.app.choosing, "_small", 1)
     with following(world):
         assert entered(world, "filled", {"plan": "gold"}, AccessPath.ELASTIC) == (set(), "elastic")
-    monkeypatch.setattr("engine.pipeline.choosing.PATIENCE", 0.05)
+    monkeypatch.setattr("engine.pipeline.scheduler.access_path.PATIENCE", 0.05)
     world.users(USERS, plan="gold")
     record = world.apply({"campaign": "hello", "audience": {"plan": "gold"}}).record
     planned = world.app.outlook.plan(record, path)
@@ -205,7 +205,7 @@ def test_a_plan_counts_nobody_by_what_is_behind(
     assert told[AccessPath.ELASTIC].reason == "it is behind: not every change of a user has reached it"
     assert planned.chosen.path is not AccessPath.ELASTIC
     assert planned.chosen.matches == len(USERS)
-    monkeypatch.setattr("engine.pipeline.choosing.PATIENCE", 60.0)
+    monkeypatch.setattr("engine.pipeline.scheduler.access_path.PATIENCE", 60.0)
     with following(world):
         planned = world.app.outlook.plan(record, AccessPath.ELASTIC)
     assert (planned.audience, planned.counted, planned.share) == (len(USERS), "by Elasticsearch", 1.0)

@@ -211,7 +211,7 @@ def flowing(world: World, monkeypatch: pytest.MonkeyPatch, *, stands: bool = Fal
     world.launch("hello")
     world.choose()
     monkeypatch.setattr(world.app.ticking, "_time", lambda: (world.now, stands))
-    monkeypatch.setattr("engine.pipeline.ticking.ASK_AGAIN", 0.0)
+    monkeypatch.setattr("engine.pipeline.scheduler.tick.ASK_AGAIN", 0.0)
     bring_up(world)
     world.tick()
     world.work(lambda kind, ident: kind != "deliver")
@@ -222,7 +222,7 @@ def flowing(world: World, monkeypatch: pytest.MonkeyPatch, *, stands: bool = Fal
 def test_what_settles_while_deliveries_flow_is_evaluated_together(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.pipeline.ticking.DUE_EVERY", 1e9)
+    monkeypatch.setattr("engine.pipeline.scheduler.tick.DUE_EVERY", 1e9)
     flowing(world, monkeypatch)
     bring_up(world)
     assert due_runs(world) == 1
@@ -237,7 +237,7 @@ def test_what_settles_while_deliveries_flow_is_evaluated_together(
 def test_what_is_due_waits_no_longer_than_that_and_never_for_time_that_stands(
     world: World, monkeypatch: pytest.MonkeyPatch, every: float, stands: bool
 ) -> None:
-    monkeypatch.setattr("engine.pipeline.ticking.DUE_EVERY", every)
+    monkeypatch.setattr("engine.pipeline.scheduler.tick.DUE_EVERY", every)
     flowing(world, monkeypatch, stands=stands)
     bring_up(world)
     assert due_runs(world) == 2

@@ -13,9 +13,10 @@ from engine.cli.feed import following
 from engine.clock import SystemClock
 from engine.domain.stuck import StuckBy
 from engine.errors import OperatorError
-from engine.pipeline import obstacles, working
+from engine.pipeline import working
 from engine.pipeline.evaluation import recheck_users
 from engine.pipeline.loop_failures import WRITTEN, LoopFailures
+from engine.pipeline.scheduler import stuck_campaigns
 from engine.stores.connect import Away
 from engine.telemetry.events import Heard, listening
 from tests.integration.pipeline_shop import hurry
@@ -47,12 +48,12 @@ def heard() -> Iterator[Heard]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What fails is told at once, and tried again without a rest."""
-    monkeypatch.setattr(obstacles, "LASTING", 0.0)
+    monkeypatch.setattr(stuck_campaigns, "LASTING", 0.0)
     monkeypatch.setattr(recheck_users, "LASTING", 0.0)
-    monkeypatch.setattr(obstacles, "ATTEMPTS", 1)
+    monkeypatch.setattr(stuck_campaigns, "ATTEMPTS", 1)
     monkeypatch.setattr("engine.decisions.poison.LONGEST_REST", recheck_users.timedelta(0))
-    monkeypatch.setattr("engine.pipeline.run_attempts.LONGEST_REST", 0.0)
-    monkeypatch.setattr("engine.pipeline.ticking.ASK_AGAIN", 0.0)
+    monkeypatch.setattr("engine.pipeline.scheduler.run_attempts.LONGEST_REST", 0.0)
+    monkeypatch.setattr("engine.pipeline.scheduler.tick.ASK_AGAIN", 0.0)
     monkeypatch.setattr(recheck_users, "RESTS", recheck_users.timedelta(0))
     monkeypatch.setattr(recheck_users, "EXPIRE_EVERY", 0.0)
 
@@ -136,7 +137,7 @@ def test_changes_that_cannot_be_evaluated_make_the_campaign_stuck_and_none_is_lo
 
 
 def test_what_one_users_data_brings_out_is_told_without_the_data(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(obstacles, "SUSPECT_ERRORS", 1)
+    monkeypatch.setattr(stuck_campaigns, "SUSPECT_ERRORS", 1)
     world.user("u")
     world.apply({"campaign": "c", "kind": "one_off"})
     world.launch("c")

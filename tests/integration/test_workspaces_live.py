@@ -14,11 +14,11 @@ from engine.cli.importing import remarks
 from engine.domain.stuck import StuckBy
 from engine.domain.work import AccessPath
 from engine.errors import InvalidSource, WrongCall
-from engine.pipeline import obstacles
 from engine.pipeline.campaigns.compiled_cache import Unfit
 from engine.pipeline.feed import change_feed
 from engine.pipeline.importing.job import Kind, Order, Summary
 from engine.pipeline.importing.run_import import Surroundings, run_import
+from engine.pipeline.scheduler import stuck_campaigns
 from engine.telemetry.events import listening
 from tests.integration.pipeline_shop import SHOP
 from tests.integration.pipeline_world import World
@@ -34,8 +34,8 @@ TIERED: Final[dict[str, Any]] = {"campaign": "c", "audience": {"tier": "gold"}}
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are read again at each failure, and what fails is told at once."""
     monkeypatch.setattr("engine.pipeline.campaigns.compiled_cache.REREAD", 0.0)
-    monkeypatch.setattr("engine.pipeline.ticking.DEBTS_EVERY", 0.0)
-    monkeypatch.setattr(obstacles, "LASTING", 0.0)
+    monkeypatch.setattr("engine.pipeline.scheduler.tick.DEBTS_EVERY", 0.0)
+    monkeypatch.setattr(stuck_campaigns, "LASTING", 0.0)
 
 
 def with_field(world: World, **fields: object) -> None:

@@ -21,9 +21,9 @@ from engine.domain.campaign import FOR_EVER, LATE, CampaignRecord
 from engine.domain.counts import Arm, CampaignCounts, MessageCounts, Population
 from engine.domain.lifecycle import CampaignState
 from engine.domain.work import AccessPath
-from engine.pipeline.choosing import Chosen
 from engine.pipeline.insight.campaign_report import Report, conversions, messages
 from engine.pipeline.insight.plan_and_report import Plan
+from engine.pipeline.scheduler.access_path import Chosen
 
 DAY = 86_400_000
 NOW = parse_instant("2026-03-01")

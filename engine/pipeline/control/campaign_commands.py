@@ -21,11 +21,11 @@ from engine.errors import InvalidSource, WrongCall
 from engine.pipeline.campaigns.compiled_cache import CampaignBook, with_shapes
 from engine.pipeline.campaigns.find_campaign import find_campaign
 from engine.pipeline.control.check_rendering import check_rendering
-from engine.pipeline.converting import ends_at_once
 from engine.pipeline.ports.campaigns import CampaignStore
 from engine.pipeline.ports.enrolments import StayCounts
 from engine.pipeline.ports.feed import FeedStore
 from engine.pipeline.ports.messaging import Doorbell
+from engine.pipeline.scheduler.conversion_window import ends_at_once
 from engine.predicate.tree import EVERYBODY, plain
 from engine.telemetry.events import emit
 

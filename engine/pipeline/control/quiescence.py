@@ -10,12 +10,12 @@ from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import GOING, LOOKED_AT, CampaignState
 from engine.domain.stuck import StuckBy
 from engine.pipeline.feed.catch_up import caught_up
-from engine.pipeline.owed_evaluations import owing
 from engine.pipeline.ports.campaigns import CampaignStore, Debts
 from engine.pipeline.ports.deliveries import DeliveryStore
 from engine.pipeline.ports.enrolments import StayStore
 from engine.pipeline.ports.feed import FeedStore, LookStore
 from engine.pipeline.ports.work import RunStore
+from engine.pipeline.scheduler.owed_evaluations import owing
 
 CHANGED: Final = "users who changed are to be looked at"
 

@@ -11,7 +11,7 @@ from engine.domain.campaign import CONTINUOUS, FOR_EVER, LATE, CampaignRecord
 from engine.domain.counts import CampaignCounts, FailureCount, MessageCounts
 from engine.domain.document import Document
 from engine.domain.lifecycle import CampaignState
-from engine.pipeline.converting import goal_window, window_end
+from engine.pipeline.scheduler.conversion_window import goal_window, window_end
 
 
 @dataclass(frozen=True, slots=True)

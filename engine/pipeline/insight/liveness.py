@@ -7,8 +7,8 @@ from datetime import timedelta
 from typing import Final, Protocol
 
 from engine.domain.processes import Seen
-from engine.pipeline import clockwork
 from engine.pipeline.feed import loop as feed_loop
+from engine.pipeline.scheduler import loop as scheduler_loop
 
 WITHIN: Final = timedelta(seconds=10)
 """A process that has not reported for this long counts as gone."""
@@ -46,7 +46,7 @@ class Liveness:
         """
         lost = [
             f"no {name}"
-            for name, lease in (("clock", clockwork.LEASE), ("feed", feed_loop.LEASE))
+            for name, lease in (("clock", scheduler_loop.LEASE), ("feed", feed_loop.LEASE))
             if not self._renewed(name, lease)
         ]
         served = {lane for one in self.alive() for lane in one.lanes}

@@ -17,11 +17,11 @@ from engine.domain.counts import Population
 from engine.domain.keys import bound_behind, stay_prefix
 from engine.domain.work import AccessPath
 from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry, routing_facts
-from engine.pipeline.choosing import BY_SEARCH, Choosing, Chosen
 from engine.pipeline.insight.campaign_report import Report, conversions, messages
 from engine.pipeline.ports.enrolments import StayCounts
 from engine.pipeline.ports.users import AudienceCounts, EventReads, UserReads
 from engine.pipeline.ports.work import RateStore, RunStore
+from engine.pipeline.scheduler.access_path import BY_SEARCH, Choosing, Chosen
 from engine.policy.models import LaneKind
 
 PAGE: Final = 5_000

@@ -76,7 +76,7 @@ class FailureStore(Protocol):
 
 
 class Tick(Protocol):
-    """Run one tick of the clock (`engine.pipeline.ticking`)."""
+    """Run one tick of the clock (`engine.pipeline.scheduler.tick`)."""
 
     def run(self) -> int: ...
 
@@ -95,7 +95,7 @@ class LeaseReads(Protocol):
 
 
 class Poison(Protocol):
-    """Apply the poison rule to suspect slices (`engine.pipeline.reconciling`)."""
+    """Apply the poison rule to suspect slices (`engine.pipeline.scheduler.expired_leases`)."""
 
     def users_left(self, piece: Slice) -> int: ...
     def treat(self, slice_id: str) -> None: ...

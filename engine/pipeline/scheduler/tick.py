@@ -19,21 +19,21 @@ from engine.domain.work import Run, RunKind, Slice, SliceKind
 from engine.pipeline.campaigns.compiled_cache import CampaignBook
 from engine.pipeline.campaigns.health import refused
 from engine.pipeline.campaigns.live_index import Roster
-from engine.pipeline.converting import Converting
 from engine.pipeline.delivery.sender_lease import GRACE, SENDERS
-from engine.pipeline.dispatching import Dispatching
-from engine.pipeline.finishing import Finishing
-from engine.pipeline.obstacles import Obstacles, stuck
-from engine.pipeline.owed_evaluations import OwedEvaluations
-from engine.pipeline.passing import Passing
-from engine.pipeline.planning import Planning
 from engine.pipeline.ports.campaigns import CampaignStore, Debts
 from engine.pipeline.ports.deliveries import DeliveryStore
 from engine.pipeline.ports.enrolments import StayStore
 from engine.pipeline.ports.feed import Suspects
 from engine.pipeline.ports.messaging import Messenger
 from engine.pipeline.ports.work import LeaseReads, RunStore, SliceStore
-from engine.pipeline.reconciling import Reconciling
+from engine.pipeline.scheduler.completion import Finishing
+from engine.pipeline.scheduler.conversion_window import Converting
+from engine.pipeline.scheduler.dispatch import Dispatching
+from engine.pipeline.scheduler.expired_leases import Reconciling
+from engine.pipeline.scheduler.owed_evaluations import OwedEvaluations
+from engine.pipeline.scheduler.periodic_passes import Passing
+from engine.pipeline.scheduler.plan_run import Planning
+from engine.pipeline.scheduler.stuck_campaigns import Obstacles, stuck
 from engine.telemetry.events import emit
 
 WATCHED: Final = (

@@ -1,8 +1,8 @@
 """Plan the runs for the evaluations that edits, resumes and cancels require.
 
 A command only raises the campaign's `evaluation_wanted`, in the one write that it makes. The clock plans from that
-mark, and a run that is decided as a whole clears it (`engine.pipeline.finishing`). So neither a kill between two writes
-nor a run whose slices were dropped can lose the evaluation: the clock plans again what was not done.
+mark, and a run that is decided as a whole clears it (`engine.pipeline.scheduler.completion`). So neither a kill between
+two writes nor a run whose slices were dropped can lose the evaluation: the clock plans again what was not done.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import LOOKED_AT, RunState
 from engine.domain.work import OF_ENROLLED, OF_EVERYBODY, Run, RunKind
 from engine.pipeline.campaigns.live_index import Roster
-from engine.pipeline.finishing import Finishing
-from engine.pipeline.planning import Planning
 from engine.pipeline.ports.work import RunStore, SliceStore
+from engine.pipeline.scheduler.completion import Finishing
+from engine.pipeline.scheduler.plan_run import Planning
 from engine.telemetry.events import emit
 
 

@@ -13,11 +13,11 @@ from engine.domain.lifecycle import CampaignState, RunState
 from engine.domain.work import OF_USERS, SLICE_OF_RUN, AccessPath, Run, RunKind, Slice, SliceKind
 from engine.failpoints import passage
 from engine.pipeline.campaigns.compiled_cache import CampaignBook
-from engine.pipeline.choosing import Choosing, Chosen
 from engine.pipeline.ports.campaigns import CampaignStore
 from engine.pipeline.ports.enrolments import StayStore
 from engine.pipeline.ports.messaging import Doorbell
 from engine.pipeline.ports.work import RunStore, SliceStore
+from engine.pipeline.scheduler.access_path import Choosing, Chosen
 from engine.telemetry.events import emit
 
 MOST_FOUND: Final = 100_000

@@ -19,9 +19,9 @@ from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import LOOKED_AT, CampaignState, SliceState
 from engine.domain.work import Run, SliceKind, Waiting
 from engine.pipeline.campaigns.compiled_cache import CampaignBook, routing_facts
-from engine.pipeline.obstacles import Obstacles
 from engine.pipeline.ports.messaging import Messenger
 from engine.pipeline.ports.work import SliceStore
+from engine.pipeline.scheduler.stuck_campaigns import Obstacles
 from engine.policy.models import LaneKind
 
 MOST_WAITING: Final = 10_000

@@ -7,9 +7,9 @@ from datetime import timedelta
 from typing import Final
 
 from engine.failure_text import reason_of
-from engine.pipeline.finishing import Finishing
-from engine.pipeline.planning import Planning
 from engine.pipeline.ports.work import RunStore
+from engine.pipeline.scheduler.completion import Finishing
+from engine.pipeline.scheduler.plan_run import Planning
 from engine.telemetry.events import emit
 
 LONGEST_REST: Final = 15.0

@@ -20,10 +20,10 @@ from engine.domain.lifecycle import GOING, CampaignState
 from engine.domain.work import Run, RunKind
 from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry
 from engine.pipeline.campaigns.live_index import Roster
-from engine.pipeline.obstacles import Obstacles
-from engine.pipeline.planning import Planning
 from engine.pipeline.ports.campaigns import CampaignStore
 from engine.pipeline.ports.enrolments import StayStore
+from engine.pipeline.scheduler.plan_run import Planning
+from engine.pipeline.scheduler.stuck_campaigns import Obstacles
 from engine.policy.policyset import PolicySet
 from engine.predicate.compiled import Candidates
 
