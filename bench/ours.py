@@ -30,7 +30,7 @@ from engine.domain.campaign import CampaignRecord
 from engine.domain.keys import HIGHEST
 from engine.domain.work import AccessPath, Slice, SliceKind
 from engine.pipeline.campaigns.compiled_cache import Entry
-from engine.pipeline.working import Hold
+from engine.pipeline.slices.runner import Hold
 from engine.predicate.compiled import Candidates
 from engine.settings import load_settings
 from engine.stores.migrate import migrate_mongo, migrate_search

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from engine.pipeline.scheduler.run_attempts import RunAttempts
     from engine.pipeline.scheduler.stuck_campaigns import Obstacles
     from engine.pipeline.scheduler.tick import Ticking
-    from engine.pipeline.working import SliceWorker
+    from engine.pipeline.slices.runner import SliceWorker
     from engine.stores.cached_users import CachedUsers
     from engine.stores.index_requests import IndexRequest
     from engine.stores.lists import Lists
@@ -288,7 +288,7 @@ class Machinery(Core):
     @cached_property
     def worker(self) -> SliceWorker:
         """Runs slices under leases."""
-        from engine.pipeline.working import SliceWorker
+        from engine.pipeline.slices.runner import SliceWorker
 
         return SliceWorker(
             self.stores.slices,

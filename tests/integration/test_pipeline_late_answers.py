@@ -12,9 +12,9 @@ from datetime import timedelta
 import pytest
 from pymongo.errors import AutoReconnect
 
-from engine.pipeline import working
 from engine.pipeline.delivery import deliver_slice
 from engine.pipeline.delivery.sender_lease import GRACE
+from engine.pipeline.slices import runner
 from engine.stores.deliveries import Deliveries
 from engine.stores.leases import Leases
 from tests.integration.pipeline_shop import hurry
@@ -234,7 +234,7 @@ def test_a_store_that_is_away_when_the_answers_come_costs_no_second_mail(
 def test_a_slice_gives_its_place_up_when_its_turn_is_over_and_what_had_not_begun_waits_as_it_was(
     world: World, server: LateServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(working, "TURN", timedelta(seconds=0.5))
+    monkeypatch.setattr(runner, "TURN", timedelta(seconds=0.5))
     launch(world, server, kept=len(USERS))  # whoever has a connection keeps it
     began = time.monotonic()
     for _ in range(4):

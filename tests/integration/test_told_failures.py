@@ -13,10 +13,10 @@ from engine.cli.feed import following
 from engine.clock import SystemClock
 from engine.domain.stuck import StuckBy
 from engine.errors import OperatorError
-from engine.pipeline import working
 from engine.pipeline.evaluation import recheck_users
 from engine.pipeline.loop_failures import WRITTEN, LoopFailures
 from engine.pipeline.scheduler import stuck_campaigns
+from engine.pipeline.slices import runner
 from engine.stores.connect import Away
 from engine.telemetry.events import Heard, listening
 from tests.integration.pipeline_shop import hurry
@@ -186,7 +186,7 @@ def test_a_lost_lease_or_an_outage_is_no_failure_of_the_campaign(world: World, m
     world.launch("c")
 
     def lose(*_: object, **__: object) -> Any:
-        raise working.LeaseLost
+        raise runner.LeaseLost
 
     with monkeypatch.context() as patch:
         patch.setattr(world.app.entering, "batch", lose)

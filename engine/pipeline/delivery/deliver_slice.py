@@ -31,7 +31,7 @@ from engine.pipeline.delivery.sender_lease import Sender
 from engine.pipeline.ports.campaigns import CampaignStore
 from engine.pipeline.ports.deliveries import DeliveryStore, SuppressionStore
 from engine.pipeline.ports.users import UserReads
-from engine.pipeline.working import Hold, Progress, SliceWorker
+from engine.pipeline.slices.runner import Hold, Progress, SliceWorker
 from engine.telemetry.events import emit
 
 READ_AHEAD: Final = 1_000

@@ -41,7 +41,7 @@ from engine.pipeline.delivery.complete_enrolments import Completing
 from engine.pipeline.delivery.compose import Composing, Skip
 from engine.pipeline.delivery.sender_lease import Sender
 from engine.pipeline.ports.deliveries import DeliveryStore, SuppressionStore
-from engine.pipeline.working import Hold, LeaseLost
+from engine.pipeline.slices.runner import Hold, LeaseLost
 
 MOST_ATTEMPTS: Final = 12
 """Attempts of one delivery before it fails as `retries_exhausted`; with back-off they take half a day to a day."""

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from engine.clock import Clock
 from engine.pipeline.ports.work import NamedLeases
-from engine.pipeline.working import MARGIN, LeaseLost
+from engine.pipeline.slices.runner import MARGIN, LeaseLost
 
 SENDERS: Final = "sender/"
 """Prefix of the names of senders' leases."""

@@ -21,7 +21,7 @@ from engine.pipeline.campaigns.compiled_cache import Entry
 from engine.pipeline.ports.search import Search
 from engine.pipeline.ports.user_cache import UserCache
 from engine.pipeline.ports.users import ListReads, RangeReads
-from engine.pipeline.working import Hold, Scan
+from engine.pipeline.slices.runner import Hold, Scan
 from engine.predicate.compiled import Candidates
 from engine.query_metrics import measured
 

@@ -29,7 +29,7 @@ from engine.pipeline.ports.enrolments import StayStore
 from engine.pipeline.ports.messaging import Doorbell, Messenger
 from engine.pipeline.ports.users import UserReads
 from engine.pipeline.ports.work import SliceStore
-from engine.pipeline.working import Hold, LeaseLost, Progress, SliceWorker
+from engine.pipeline.slices.runner import Hold, LeaseLost, Progress, SliceWorker
 from engine.policy.models import Profile
 from engine.telemetry.events import emit
 

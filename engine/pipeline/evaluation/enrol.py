@@ -22,7 +22,7 @@ from engine.pipeline.evaluation.candidate_reader import Finding, Found
 from engine.pipeline.evaluation.evaluate import Deciding, Look, Origin
 from engine.pipeline.ports.enrolments import StayStore
 from engine.pipeline.ports.user_cache import Recheck
-from engine.pipeline.working import Hold, LeaseLost
+from engine.pipeline.slices.runner import Hold, LeaseLost
 from engine.policy.models import Profile
 from engine.predicate.compiled import Candidates
 

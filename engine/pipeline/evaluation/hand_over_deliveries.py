@@ -13,7 +13,7 @@ from engine.clock import Clock
 from engine.domain.keys import AFTER, HIGHEST, cut_range, slice_id, stay_prefix
 from engine.domain.work import Slice, SliceKind
 from engine.pipeline.ports.work import SliceStore
-from engine.pipeline.working import Hold
+from engine.pipeline.slices.runner import Hold
 
 PART: Final = 2_000
 """Deliveries of a delivering slice: a second or two of one thread if the provider is quick."""
