@@ -1,8 +1,9 @@
 """Types of values: what is a value, what counts as missing, and how text is folded.
 
 A *shape* is a type with its options. Every target must agree on one question: does this stored thing have that shape?
-`normaliser` answers it for Python; `engine.predicate.mongo` guards its filters with the same rules, and
-`engine.predicate.elastic` indexes only values that passed here. `engine.catalogue.value_parsing` reads raw input.
+`normaliser` answers it for Python; `engine.predicate.compile_mongo` guards its filters with the same rules, and
+`engine.predicate.compile_elastic` indexes only values that passed here. `engine.catalogue.value_parsing` reads raw
+input.
 """
 
 from __future__ import annotations

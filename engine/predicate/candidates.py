@@ -14,11 +14,11 @@ from functools import cached_property
 from engine.catalogue.catalogue import Catalogue
 from engine.catalogue.fields import Row
 from engine.clock import Instant
-from engine.predicate.bounds import by_summary, relaxed
+from engine.predicate.compile_elastic import elastic_answer
+from engine.predicate.compile_mongo import Answer, mongo_answer
+from engine.predicate.compile_python import Generator
 from engine.predicate.crossings import crossings
-from engine.predicate.elastic import elastic_answer
-from engine.predicate.mongo import Answer, mongo_answer
-from engine.predicate.python import Generator
+from engine.predicate.relaxation import by_summary, relaxed
 from engine.predicate.tree import EVERYBODY, NOBODY, Constant, Tree, all_of, any_of
 
 

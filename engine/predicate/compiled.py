@@ -13,14 +13,14 @@ from engine.catalogue.fields import Field, Row
 from engine.catalogue.values import Shape
 from engine.clock import Instant
 from engine.domain.document import Document
-from engine.predicate.bounds import by_summary, ever, relaxed
 from engine.predicate.candidates import Candidates, candidates
+from engine.predicate.compile_elastic import elastic_answer
+from engine.predicate.compile_mongo import Answer, mongo_answer, mongo_filter
+from engine.predicate.compile_python import EventFacts, Filter, Generator, Matches
 from engine.predicate.crossings import Crossing, crossings
-from engine.predicate.elastic import elastic_answer
 from engine.predicate.explain import Explainable, LeafResult, explain, explainable
-from engine.predicate.flips import NextFlip, depends_on_time, next_flip
-from engine.predicate.mongo import Answer, mongo_answer, mongo_filter
-from engine.predicate.python import EventFacts, Filter, Generator, Matches
+from engine.predicate.next_flip import NextFlip, depends_on_time, next_flip
+from engine.predicate.relaxation import by_summary, ever, relaxed
 from engine.predicate.tree import (
     EVERYBODY,
     AllOf,

@@ -14,8 +14,8 @@ from typing import Literal
 from engine.catalogue.catalogue import Catalogue
 from engine.clock import Instant
 from engine.domain.document import Document
-from engine.predicate.elastic import elastic_query
-from engine.predicate.mongo import mongo_filter
+from engine.predicate.compile_elastic import elastic_query
+from engine.predicate.compile_mongo import mongo_filter
 from engine.predicate.tree import Bound, Element, EventLeaf, EventSet, Leaf, SummaryLeaf, Tree, all_of, leaves
 
 

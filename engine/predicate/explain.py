@@ -9,7 +9,7 @@ from engine.catalogue.catalogue import Catalogue
 from engine.catalogue.fields import Field, Row
 from engine.catalogue.values import FieldType, Shape
 from engine.clock import Instant, format_instant
-from engine.predicate.python import EventFacts, Matches
+from engine.predicate.compile_python import EventFacts, Matches
 from engine.predicate.tree import (
     AllOf,
     AnyOf,

@@ -9,7 +9,7 @@ from engine.catalogue.catalogue import Catalogue, EventType
 from engine.catalogue.values import FieldType, Shape
 from engine.catalogue.workspace_file import closest
 from engine.errors import InvalidSource
-from engine.predicate.conditions import Faults, read_conditions, read_duration, read_literal
+from engine.predicate.parse_conditions import Faults, read_conditions, read_duration, read_literal
 from engine.predicate.tree import (
     EVERYBODY,
     NOBODY,

@@ -13,8 +13,8 @@ from pymongo.database import Database
 
 from engine.catalogue.catalogue import Catalogue
 from engine.catalogue.fields import Row
+from engine.predicate.compile_elastic import elastic_document
 from engine.predicate.compiled import CompiledPredicate
-from engine.predicate.elastic import elastic_document
 from tests.conformance.population import Person
 
 MAPPING = Path(__file__).parents[2] / "conf" / "index-templates" / "users.json"

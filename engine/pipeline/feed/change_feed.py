@@ -25,7 +25,7 @@ from engine.pipeline.ports.messaging import Messenger
 from engine.pipeline.ports.search import Search
 from engine.pipeline.ports.user_cache import UserCache
 from engine.pipeline.ports.users import RangeReads
-from engine.predicate.elastic import elastic_document
+from engine.predicate.compile_elastic import elastic_document
 from engine.telemetry.events import emit
 
 MOST: Final = 1_000

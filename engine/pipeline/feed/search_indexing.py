@@ -11,7 +11,7 @@ from engine.catalogue.workspace_set import LiveWorkspaces, derived_shape, indexe
 from engine.domain.keys import bound_behind, workspace_of
 from engine.errors import EngineError
 from engine.pipeline.ports.users import UserReads
-from engine.predicate.elastic import elastic_document
+from engine.predicate.compile_elastic import elastic_document
 from engine.telemetry.events import emit
 
 

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from engine.predicate.compile_elastic import LONGEST_TERM, elastic_document
 from engine.predicate.compiled import CompiledPredicate, EventQuery, compile_predicate
-from engine.predicate.elastic import LONGEST_TERM, elastic_document
 from engine.predicate.parse import parse_predicate
 from engine.yamlsource import parse
 from tests.conformance.population import COUPON, DAY, NOW, ORDER, Person, catalogue_of

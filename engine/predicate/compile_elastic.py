@@ -16,8 +16,8 @@ from engine.catalogue.values import Shape
 from engine.clock import Instant
 from engine.domain.document import Document
 from engine.domain.keys import hash_of, suffix_of_user, workspace_of
-from engine.predicate.bounds import by_summary, relaxed
-from engine.predicate.mongo import Answer
+from engine.predicate.compile_mongo import Answer
+from engine.predicate.relaxation import by_summary, relaxed
 from engine.predicate.tree import (
     EVERYBODY,
     NOBODY,

@@ -15,7 +15,7 @@ from engine.catalogue.fields import Field
 from engine.catalogue.values import LARGEST_NUMBER, WHOLE_TYPES, FieldType, Shape
 from engine.clock import Instant
 from engine.domain.document import Document
-from engine.predicate.bounds import by_summary, relaxed
+from engine.predicate.relaxation import by_summary, relaxed
 from engine.predicate.tree import (
     AllOf,
     AnyOf,

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 from engine.catalogue.catalogue import Catalogue
 from engine.catalogue.fields import Field, Row
 from engine.clock import Instant
-from engine.predicate.python import EventFacts, Generator
+from engine.predicate.compile_python import EventFacts, Generator
 from engine.predicate.tree import (
     AllOf,
     AnyOf,
