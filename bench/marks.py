@@ -24,7 +24,7 @@ from engine.domain.settling import Settling
 from engine.stores.connect import MAJORITY
 from engine.stores.deliveries import Deliveries
 from engine.stores.documents import enrolment_document, settled_document
-from engine.stores.migrate import migrate_mongo
+from engine.stores.migrations import migrate_mongo
 
 CAMPAIGN: Final = "0123456789ab"
 SENT: Final = Settled("hello", DeliveryState.SENT, AS_OF + 1, None, 1)

@@ -33,7 +33,7 @@ from engine.pipeline.campaigns.compiled_cache import Entry
 from engine.pipeline.slices.runner import Hold
 from engine.predicate.compiled import Candidates
 from engine.settings import load_settings
-from engine.stores.migrate import migrate_mongo, migrate_search
+from engine.stores.migrations import migrate_mongo, migrate_search
 
 HERE: Final = Path(__file__).resolve().parent
 NAME: Final = "bench"

@@ -24,7 +24,7 @@ from engine.app.app import App
 from engine.campaign.load import load_campaign
 from engine.domain.lifecycle import RunState
 from engine.settings import load_settings
-from engine.stores.migrate import migrate_mongo
+from engine.stores.migrations import migrate_mongo
 from engine.telemetry.logging import LogOptions, configure
 
 HERE: Final = Path(__file__).resolve().parent

@@ -17,7 +17,7 @@ from dramatiq.errors import DecodeError
 from actors.broker.broker import HardenedBroker
 from engine.clock import Instant
 from engine.errors import NotFound
-from engine.stores.trouble import redis_trouble
+from engine.stores.driver_errors import redis_trouble
 
 _PER_LIFE: Final = frozenset(
     {"retries", "failure", "traceback", "requeue_timestamp", "eta", "hops", "redis_message_id"}

@@ -10,7 +10,7 @@ from redis.retry import Retry
 
 from engine.errors import OperatorError, WrongCall
 from engine.service_addresses import REDIS, require_readable
-from engine.stores.trouble import redis_trouble
+from engine.stores.driver_errors import redis_trouble
 
 CONNECT_SECONDS: Final = 3.0
 SOCKET_SECONDS: Final = 5.0

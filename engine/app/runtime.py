@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from engine.clock import SystemClock
 from engine.decisions.batch_size import Tuner
 from engine.errors import InvalidSource, ProgrammerError, WrongCall
-from engine.stores.opened import Stores
+from engine.stores.stores import Stores
 from engine.telemetry.events import emit
 
 if TYPE_CHECKING:

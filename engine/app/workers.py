@@ -192,7 +192,7 @@ class Machinery(Core):
 
     def _make_index(self) -> None:
         """Create the users' index if it is missing."""
-        from engine.stores.migrate import migrate_search
+        from engine.stores.migrations import migrate_search
 
         if self.stores.user_index is not None:
             migrate_search(self.stores.user_index)

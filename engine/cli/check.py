@@ -81,7 +81,7 @@ def check(
 
 
 def _result(name: str, run: Callable[[], str]) -> tuple[str, int, str]:
-    from engine.stores.trouble import trouble_of
+    from engine.stores.driver_errors import trouble_of
 
     try:
         return name, 0, run()

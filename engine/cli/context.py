@@ -163,7 +163,7 @@ def migrate(app: App, *, search_needed: bool = False) -> int:
 
     The engine runs without its search index, and the feed creates it when it starts; `search_needed` creates it here.
     """
-    from engine.stores.migrate import migrate_mongo, migrate_search
+    from engine.stores.migrations import migrate_mongo, migrate_search
     from engine.telemetry.events import emit
 
     count = migrate_mongo(app.stores.database)

@@ -176,7 +176,7 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if type(error).__module__.split(".")[0] not in STORES:
             raise
-        from engine.stores.trouble import trouble_of
+        from engine.stores.driver_errors import trouble_of
 
         trouble = trouble_of(error)
         if trouble is None:

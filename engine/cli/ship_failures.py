@@ -12,7 +12,7 @@ from engine.cli.context import addressed
 from engine.errors import EngineError
 from engine.pipeline.loop_failures import LoopFailures
 from engine.settings import Settings
-from engine.stores.opened import Stores
+from engine.stores.stores import Stores
 from engine.telemetry.events import Occurrence, subscribe
 
 LOOP: Final = "ship"

@@ -16,7 +16,7 @@ from pymongo.read_concern import ReadConcern
 from engine.domain.document import Document
 from engine.errors import WrongCall
 from engine.service_addresses import MONGO, REDIS, require_readable
-from engine.stores.trouble import AWAY, NOT_FIT, mongo_trouble
+from engine.stores.driver_errors import AWAY, NOT_FIT, mongo_trouble
 
 if TYPE_CHECKING:
     import redis

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from engine.errors import OperatorError, ServiceUnreachable
-from engine.stores.trouble import mongo_trouble, redis_trouble, search_trouble
+from engine.stores.driver_errors import mongo_trouble, redis_trouble, search_trouble
 
 if TYPE_CHECKING:
     import redis

@@ -24,7 +24,7 @@ from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, hash_prefix
 from engine.errors import EngineError, ServiceUnreachable
 from engine.query_metrics import named_queries
-from engine.stores.trouble import search_trouble
+from engine.stores.driver_errors import search_trouble
 
 ALIAS: Final = "tidegate-users"
 LONGEST_ID: Final = 512

@@ -23,7 +23,7 @@ from engine.pipeline.importing.run_import import run_import
 from engine.pipeline.insight.statistics import CacheStatistics, cached, queries
 from engine.settings import Settings
 from engine.stores.cache_stats import CacheMemory
-from engine.stores.migrate import migrate_mongo, migrate_search
+from engine.stores.migrations import migrate_mongo, migrate_search
 from examples.grocer.data import WORKSPACE
 
 POLL: Final = 0.02

@@ -13,7 +13,7 @@ from bench.population import documents
 from bench.send import late_table, marks_table, parts_table, processor_table
 from bench.sending import BODY, Launch, Phase, Setup
 from bench.sink_process import sink
-from engine.stores.migrate import migrate_mongo
+from engine.stores.migrations import migrate_mongo
 
 
 def test_a_launch_reaches_everybody_once_and_settles_all(

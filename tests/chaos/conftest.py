@@ -17,7 +17,7 @@ from pymongo.database import Database
 from engine import failpoints
 from engine.pipeline.scheduler import tick
 from engine.settings import Settings
-from engine.stores.migrate import migrate_mongo
+from engine.stores.migrations import migrate_mongo
 from tests.chaos.play import Performer, Step
 from tests.integration.pipeline_world import World
 

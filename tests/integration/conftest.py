@@ -12,7 +12,7 @@ from elasticsearch import Elasticsearch
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from engine.stores.migrate import migrate_mongo, migrate_search
+from engine.stores.migrations import migrate_mongo, migrate_search
 from tests.integration.installation import Installation
 from tests.integration.pipeline_world import World
 

@@ -9,7 +9,7 @@ import pytest
 
 from engine.pipeline.insight.index_advisor import Advice
 from engine.stores.advisor import SAMPLE, IndexAdvisor
-from engine.stores.migrate import migrate_mongo
+from engine.stores.migrations import migrate_mongo
 from tests.integration.pipeline_world import World
 
 USERS = 400

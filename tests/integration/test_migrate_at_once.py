@@ -17,7 +17,7 @@ from pymongo.database import Database
 
 from engine.stores.connect import mongo_client as connect
 from engine.stores.connect_elastic import elastic_client
-from engine.stores.migrate import COLLECTIONS, migrate_mongo, migrate_search
+from engine.stores.migrations import COLLECTIONS, migrate_mongo, migrate_search
 from engine.stores.policy_versions import PolicyVersions
 from engine.stores.search_index import UserIndex
 

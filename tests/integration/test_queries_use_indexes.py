@@ -23,7 +23,7 @@ from engine.domain.document import Document
 from engine.query_metrics import MEASUREMENTS
 from engine.stores.enrolments import Enrolments
 from engine.stores.explained import QUERIES, ExplainedQuery, Plan, explain
-from engine.stores.migrate import migrate_mongo
+from engine.stores.migrations import migrate_mongo
 from tests.integration.store_calls import CALLS, STORES
 from tests.integration.store_filled import fill
 from tests.unit.looks import NOW, stay

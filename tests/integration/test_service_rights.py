@@ -25,7 +25,7 @@ from actors.broker.queue_admin import depths
 from engine.domain.document import Document
 from engine.local.services.mongod import Mongod
 from engine.local.services.ports import free_ports
-from engine.stores.migrate import migrate_mongo
+from engine.stores.migrations import migrate_mongo
 from tests.integration.pipeline_world import World
 
 ROOT = Path(__file__).parents[2]

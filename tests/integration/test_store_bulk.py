@@ -12,7 +12,7 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
 from engine.stores.bulk import insert_new, write
-from engine.stores.opened import Stores
+from engine.stores.stores import Stores
 
 Documents = Collection[dict[str, Any]]
 TEN = [{"_id": number} for number in range(10)]

@@ -21,7 +21,7 @@ from engine.pipeline.insight.statistics_recorder import STRETCH, Recording
 from engine.query_metrics import Measurements, working_on
 from engine.stores.counts import Counts
 from engine.stores.enrolments import Enrolments
-from engine.stores.migrate import migrate_mongo
+from engine.stores.migrations import migrate_mongo
 from engine.stores.runs import Runs
 from engine.stores.statistics import KEPT, Statistics
 from tests.unit.looks import DAY, NOW, stay

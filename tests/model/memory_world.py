@@ -32,8 +32,8 @@ from engine.domain.keys import user_key
 from engine.pipeline.control.replay import replay
 from engine.settings import Engine, Paths, Services, Settings
 from engine.stores.documents import read_enrolment
-from engine.stores.migrate import migrate_mongo
-from engine.stores.opened import Stores
+from engine.stores.migrations import migrate_mongo
+from engine.stores.stores import Stores
 from tests.integration.pipeline_shop import POLICIES, SHOP, Collected
 from tests.model.memory_mongo import MemoryDatabase
 from tests.model.memory_services import START, Broker, Killed, Machine, MemoryStream, ModelClock, Provider, Sleeper

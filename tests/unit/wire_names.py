@@ -19,7 +19,7 @@ from engine.campaign.schema import schemas
 from engine.cli import main
 from engine.failpoints import POINTS
 from engine.settings.describe import keys
-from engine.stores import migrate
+from engine.stores import migrations
 from engine.telemetry.contract import EVENTS
 
 FILE: Final = Path(__file__).with_name("wire_names.json")
@@ -29,10 +29,10 @@ def wire_names() -> dict[str, Any]:
     """Every name that is a promise, by kind."""
     return {
         "actors": {name: spec.queue for name, spec in sorted(SPECS.items())},
-        "collections": sorted(migrate.COLLECTIONS),
+        "collections": sorted(migrations.COLLECTIONS),
         "indexes": {
             name: sorted(index.document["name"] for index in indexes)
-            for name, indexes in sorted(migrate.INDEXES.items())
+            for name, indexes in sorted(migrations.INDEXES.items())
         },
         "events": sorted(EVENTS),
         "failpoints": sorted(POINTS),
