@@ -34,8 +34,8 @@ from engine.local.services.local_services import LocalServices
 from engine.stores.cache_layout import Held, Layout
 from engine.stores.cache_layouts import CacheLayouts
 from engine.stores.cache_server import CacheServer, cache_client
+from engine.stores.mongo.users import Users
 from engine.stores.user_cache import UserCache
-from engine.stores.users import Users
 
 CATALOGUE: Final = read_workspace(Path(__file__).resolve().parent / "conf" / "workspaces" / f"{WORKSPACE}.yaml")
 BUCKETS: Final = 15

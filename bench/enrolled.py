@@ -17,7 +17,7 @@ from bench.population import AS_OF, DAY_MS, WORKSPACE
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import enrolment_id, user_key, user_suffix
 from engine.domain.lifecycle import CampaignState, StayState
-from engine.stores.documents import enrolment_document
+from engine.stores.mongo.work_documents import enrolment_document
 
 DUE: Final = 100
 """Enrolments that are due at each pass of P7."""

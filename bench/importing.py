@@ -32,8 +32,8 @@ from engine.pipeline.importing.columns import Layout
 from engine.pipeline.importing.job import Kind, Order
 from engine.pipeline.importing.run_import import run_import
 from engine.settings import load_settings
-from engine.stores.connect import MAJORITY
 from engine.stores.migrations import migrate_mongo
+from engine.stores.mongo.client import MAJORITY
 from examples.grocer import data
 
 ATTRIBUTES: Final = ("age", "income", "home_ownership", "marital_status", "household_size")

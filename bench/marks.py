@@ -21,10 +21,10 @@ from engine.domain.enrolment import Enrolment, Outgoing, Settled
 from engine.domain.keys import enrolment_id, user_key, user_suffix
 from engine.domain.lifecycle import DeliveryState, StayState
 from engine.domain.settling import Settling
-from engine.stores.connect import MAJORITY
-from engine.stores.deliveries import Deliveries
-from engine.stores.documents import enrolment_document, settled_document
 from engine.stores.migrations import migrate_mongo
+from engine.stores.mongo.client import MAJORITY
+from engine.stores.mongo.deliveries import Deliveries
+from engine.stores.mongo.work_documents import enrolment_document, settled_document
 
 CAMPAIGN: Final = "0123456789ab"
 SENT: Final = Settled("hello", DeliveryState.SENT, AS_OF + 1, None, 1)

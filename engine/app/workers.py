@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from engine.pipeline.scheduler.tick import Ticking
     from engine.pipeline.slices.runner import SliceWorker
     from engine.stores.cached_users import CachedUsers
-    from engine.stores.index_requests import IndexRequest
-    from engine.stores.lists import Lists
+    from engine.stores.mongo.index_requests import IndexRequest
+    from engine.stores.mongo.lists import Lists
 
 
 class Machinery(Core):
@@ -167,8 +167,8 @@ class Machinery(Core):
         from engine.pipeline.campaigns.change_triggers import Registry
         from engine.pipeline.campaigns.live_index import Roster
         from engine.pipeline.feed.change_feed import Feeding
-        from engine.stores.change_stream import HistoryLost
-        from engine.stores.index_requests import IndexRequest
+        from engine.stores.mongo.change_stream import HistoryLost
+        from engine.stores.mongo.index_requests import IndexRequest
 
         s = self.stores
         return Feeding(
@@ -203,7 +203,7 @@ class Machinery(Core):
         They replace requests for single users that were stored while Elasticsearch was away.
         """
         from engine.domain.keys import cut
-        from engine.stores.index_requests import IndexRequest
+        from engine.stores.mongo.index_requests import IndexRequest
 
         requests = self.stores.index_requests
         included = requests.of_users(workspace)
@@ -215,7 +215,7 @@ class Machinery(Core):
     def _derive(self, workspace: str) -> list[str]:
         """Store requests to derive every user of a workspace, in ranges of some thousand; return their ids."""
         from engine.domain.keys import cut
-        from engine.stores.index_requests import IndexRequest
+        from engine.stores.mongo.index_requests import IndexRequest
 
         pieces = max(1, min(256, self.choosing.size(workspace) // 5_000))
         ranges = [IndexRequest((), workspace, *one, derive=True) for one in cut(pieces)]

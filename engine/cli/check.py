@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import redis
 
     from engine.app.app import App
-    from engine.stores.process_failures import ProcessFailure
+    from engine.stores.mongo.process_failures import ProcessFailure
 
 _NO_WORKSPACE = ("no workspace file", "add one")
 PACKAGES = ("dramatiq", "redis", "pymongo", "elasticsearch", "structlog")

@@ -83,7 +83,7 @@ def require_openable(settings: Settings, *, search: bool = True) -> None:
     """
     services = settings.services
     if services.mongo_url is not None:
-        from engine.stores.connect import require_mongo_options
+        from engine.stores.mongo.client import require_mongo_options
 
         require_mongo_options(services.mongo_url.get_secret_value())
     if services.broker_url is not None:

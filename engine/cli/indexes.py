@@ -15,7 +15,7 @@ from engine.errors import OperatorError
 if TYPE_CHECKING:
     from engine.app.app import App
     from engine.pipeline.insight.index_advisor import Advice
-    from engine.stores.advisor import NamedQuery
+    from engine.stores.mongo.index_advisor import NamedQuery
 
 REMEDY = "tidegate migrate makes missing indexes"
 

@@ -32,8 +32,8 @@ from engine.stores.cache_layout import (
     reach,
     shape_of,
 )
-from engine.stores.connect import MAJORITY
-from engine.stores.users import Contended, Users
+from engine.stores.mongo.client import MAJORITY
+from engine.stores.mongo.users import Contended, Users
 
 NOTHING: Final = Held((), frozenset())
 

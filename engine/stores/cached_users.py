@@ -13,7 +13,7 @@ from engine.domain.document import Document
 from engine.domain.looks import FeedState
 from engine.stores.cache_layout import USERS_PER_BUCKET, Held, Layout
 from engine.stores.cache_layouts import CacheLayouts
-from engine.stores.feeds import Feeds
+from engine.stores.mongo.feed_position import Feeds
 from engine.stores.user_cache import Rows, UserCache
 
 RENEWED: Final = 0.25

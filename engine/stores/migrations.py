@@ -21,10 +21,19 @@ from pymongo.errors import OperationFailure
 from engine.domain.document import Document
 from engine.errors import OperatorError
 from engine.shipped import shipped
-from engine.stores import campaigns, enrolments, index_requests, looks, processes, runs, slices, statistics
-from engine.stores.events import Events
-from engine.stores.lists import Lists
-from engine.stores.users import Users
+from engine.stores.mongo import (
+    campaigns,
+    enrolments,
+    index_requests,
+    pending_rechecks,
+    processes,
+    query_statistics,
+    runs,
+    slices,
+)
+from engine.stores.mongo.events import Events
+from engine.stores.mongo.lists import Lists
+from engine.stores.mongo.users import Users
 
 if TYPE_CHECKING:
     from engine.stores.search_index import UserIndex
@@ -36,9 +45,9 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
     "slices": list(slices.INDEXES),
     "runs": list(runs.INDEXES),
     "index_requests": list(index_requests.INDEXES),
-    "looks": list(looks.INDEXES),
+    "looks": list(pending_rechecks.INDEXES),
     "processes": list(processes.INDEXES),
-    "stats": list(statistics.INDEXES),
+    "stats": list(query_statistics.INDEXES),
     "campaigns": list(campaigns.INDEXES),
     "campaign_revisions": list(campaigns.REVISION_INDEXES),
     **{store.NAME: [IndexModel(**given) for given in store.INDEXES] for store in (Users, Events, Lists)},

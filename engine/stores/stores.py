@@ -21,40 +21,40 @@ if TYPE_CHECKING:  # imported at their use: most commands use only one service
 
     from engine.catalogue.catalogue import Catalogue
     from engine.domain.document import Document
-    from engine.stores.advisor import IndexAdvisor
-    from engine.stores.audience import Audience
     from engine.stores.bell import Bell
     from engine.stores.cache_layouts import CacheLayouts
     from engine.stores.cache_server import Tell
     from engine.stores.cached_users import CachedUsers
-    from engine.stores.campaign_time import CampaignTimes, StoredClock
-    from engine.stores.campaigns import Campaigns
-    from engine.stores.change_stream import UserStream
-    from engine.stores.counts import Counts
-    from engine.stores.deliveries import Deliveries
-    from engine.stores.derived import Derivation
-    from engine.stores.enrolments import Enrolments
-    from engine.stores.events import Events
-    from engine.stores.feeds import Feeds
-    from engine.stores.imports import ImportCursors
-    from engine.stores.index_requests import IndexRequests
-    from engine.stores.leases import Leases
-    from engine.stores.lists import Lists
-    from engine.stores.looks import Looks
-    from engine.stores.owed_passes import OwedPasses
-    from engine.stores.policy_versions import PolicyVersions
-    from engine.stores.process_failures import ProcessFailures
-    from engine.stores.processes import Processes
-    from engine.stores.rates import RateBook
-    from engine.stores.runs import Runs
+    from engine.stores.mongo.audience_counts import Audience
+    from engine.stores.mongo.campaign_counts import Counts
+    from engine.stores.mongo.campaign_time import CampaignTimes, StoredClock
+    from engine.stores.mongo.campaigns import Campaigns
+    from engine.stores.mongo.change_stream import UserStream
+    from engine.stores.mongo.deliveries import Deliveries
+    from engine.stores.mongo.enrolments import Enrolments
+    from engine.stores.mongo.event_aggregates import Derivation
+    from engine.stores.mongo.events import Events
+    from engine.stores.mongo.feed_position import Feeds
+    from engine.stores.mongo.import_cursors import ImportCursors
+    from engine.stores.mongo.index_advisor import IndexAdvisor
+    from engine.stores.mongo.index_requests import IndexRequests
+    from engine.stores.mongo.leases import Leases
+    from engine.stores.mongo.lists import Lists
+    from engine.stores.mongo.owed_passes import OwedPasses
+    from engine.stores.mongo.pending_rechecks import Looks
+    from engine.stores.mongo.policy_versions import PolicyVersions
+    from engine.stores.mongo.process_failures import ProcessFailures
+    from engine.stores.mongo.processes import Processes
+    from engine.stores.mongo.query_statistics import Statistics
+    from engine.stores.mongo.read_rates import RateBook
+    from engine.stores.mongo.runs import Runs
+    from engine.stores.mongo.slices import Slices
+    from engine.stores.mongo.suppressions import Suppressions
+    from engine.stores.mongo.user_upserts import UserUpserts
+    from engine.stores.mongo.users import Users
+    from engine.stores.mongo.workspace_versions import WorkspaceVersions
     from engine.stores.search_index import UserIndex
-    from engine.stores.slices import Slices
-    from engine.stores.statistics import Statistics
-    from engine.stores.suppressions import Suppressions
-    from engine.stores.upserts import UserUpserts
     from engine.stores.user_cache import UserCache
-    from engine.stores.users import Users
-    from engine.stores.workspace_versions import WorkspaceVersions
 
 
 class Addresses(Protocol):
@@ -96,7 +96,7 @@ class Stores:
     @cached_property
     def mongo(self) -> MongoClient[Document]:
         """The MongoDB client. Raises `OperatorError` without an address."""
-        from engine.stores.connect import mongo_client
+        from engine.stores.mongo.client import mongo_client
 
         return mongo_client(_address(self._services.mongo_url, "mongo"))
 
@@ -108,7 +108,7 @@ class Stores:
     @cached_property
     def broker_client(self) -> redis.Redis:
         """A client of the broker's Redis, for wake-ups and the feed's position."""
-        from engine.stores.connect import redis_client
+        from engine.stores.mongo.client import redis_client
 
         return redis_client(_address(self._services.broker_url, "broker"))
 
@@ -127,14 +127,14 @@ class Stores:
     @cached_property
     def clock(self) -> StoredClock:
         """Campaign time from MongoDB, system time from the machine."""
-        from engine.stores.campaign_time import StoredClock
+        from engine.stores.mongo.campaign_time import StoredClock
 
         return StoredClock(self.times)
 
     @cached_property
     def times(self) -> CampaignTimes:
         """Campaign time."""
-        from engine.stores.campaign_time import CampaignTimes
+        from engine.stores.mongo.campaign_time import CampaignTimes
 
         return CampaignTimes(self.database)
 
@@ -148,7 +148,7 @@ class Stores:
     @cached_property
     def users(self) -> Users:
         """Users."""
-        from engine.stores.users import Users
+        from engine.stores.mongo.users import Users
 
         return Users(self.database)
 
@@ -181,84 +181,84 @@ class Stores:
     @cached_property
     def audience(self) -> Audience:
         """Counts of audiences."""
-        from engine.stores.audience import Audience
+        from engine.stores.mongo.audience_counts import Audience
 
         return Audience(self.database)
 
     @cached_property
     def events(self) -> Events:
         """Events."""
-        from engine.stores.events import Events
+        from engine.stores.mongo.events import Events
 
         return Events(self.database)
 
     @cached_property
     def enrolments(self) -> Enrolments:
         """Enrolments."""
-        from engine.stores.enrolments import Enrolments
+        from engine.stores.mongo.enrolments import Enrolments
 
         return Enrolments(self.database)
 
     @cached_property
     def deliveries(self) -> Deliveries:
         """Deliveries inside the enrolments."""
-        from engine.stores.deliveries import Deliveries
+        from engine.stores.mongo.deliveries import Deliveries
 
         return Deliveries(self.database)
 
     @cached_property
     def counts(self) -> Counts:
         """Counts of campaigns."""
-        from engine.stores.counts import Counts
+        from engine.stores.mongo.campaign_counts import Counts
 
         return Counts(self.database)
 
     @cached_property
     def campaigns(self) -> Campaigns:
         """Campaigns."""
-        from engine.stores.campaigns import Campaigns
+        from engine.stores.mongo.campaigns import Campaigns
 
         return Campaigns(self.database)
 
     @cached_property
     def runs(self) -> Runs:
         """Runs."""
-        from engine.stores.runs import Runs
+        from engine.stores.mongo.runs import Runs
 
         return Runs(self.database)
 
     @cached_property
     def slices(self) -> Slices:
         """Slices."""
-        from engine.stores.slices import Slices
+        from engine.stores.mongo.slices import Slices
 
         return Slices(self.database)
 
     @cached_property
     def looks(self) -> Looks:
         """Re-evaluation requests."""
-        from engine.stores.looks import Looks
+        from engine.stores.mongo.pending_rechecks import Looks
 
         return Looks(self.database)
 
     @cached_property
     def feeds(self) -> Feeds:
         """The progress of the feed."""
-        from engine.stores.feeds import Feeds
+        from engine.stores.mongo.feed_position import Feeds
 
         return Feeds(self.database, self.broker_client)
 
     @cached_property
     def rates(self) -> RateBook:
         """Measurements of runs."""
-        from engine.stores.rates import RateBook
+        from engine.stores.mongo.read_rates import RateBook
 
         return RateBook(self.database)
 
     def user_stream(self, token: str | None) -> UserStream:
         """Open the users' change stream after `token`, on a client of its own. Raises `HistoryLost`."""
-        from engine.stores.change_stream import UserStream
-        from engine.stores.connect import stream_client
+        from engine.stores.mongo.change_stream import UserStream
+        from engine.stores.mongo.client import stream_client
 
         if self._stream_client is None:
             self._stream_client = stream_client(_address(self._services.mongo_url, "mongo"))
@@ -267,63 +267,63 @@ class Stores:
     @cached_property
     def statistics(self) -> Statistics:
         """Measurements of processes."""
-        from engine.stores.statistics import Statistics
+        from engine.stores.mongo.query_statistics import Statistics
 
         return Statistics(self.database)
 
     @cached_property
     def advisor(self) -> IndexAdvisor:
         """Explains queries."""
-        from engine.stores.advisor import IndexAdvisor
+        from engine.stores.mongo.index_advisor import IndexAdvisor
 
         return IndexAdvisor(self.database)
 
     @cached_property
     def leases(self) -> Leases:
         """Named leases."""
-        from engine.stores.leases import Leases
+        from engine.stores.mongo.leases import Leases
 
         return Leases(self.database)
 
     @cached_property
     def processes(self) -> Processes:
         """The living processes."""
-        from engine.stores.processes import Processes
+        from engine.stores.mongo.processes import Processes
 
         return Processes(self.database)
 
     @cached_property
     def policy_versions(self) -> PolicyVersions:
         """Recorded policy sets."""
-        from engine.stores.policy_versions import PolicyVersions
+        from engine.stores.mongo.policy_versions import PolicyVersions
 
         return PolicyVersions(self.database)
 
     @cached_property
     def workspace_versions(self) -> WorkspaceVersions:
         """Recorded sets of workspaces."""
-        from engine.stores.workspace_versions import WorkspaceVersions
+        from engine.stores.mongo.workspace_versions import WorkspaceVersions
 
         return WorkspaceVersions(self.database)
 
     @cached_property
     def owed_passes(self) -> OwedPasses:
         """Campaigns that missed changes and owe a full pass."""
-        from engine.stores.owed_passes import OwedPasses
+        from engine.stores.mongo.owed_passes import OwedPasses
 
         return OwedPasses(self.database)
 
     @cached_property
     def suppressions(self) -> Suppressions:
         """Suppressed addresses."""
-        from engine.stores.suppressions import Suppressions
+        from engine.stores.mongo.suppressions import Suppressions
 
         return Suppressions(self.database)
 
     @cached_property
     def process_failures(self) -> ProcessFailures:
         """The current failures of process loops."""
-        from engine.stores.process_failures import ProcessFailures
+        from engine.stores.mongo.process_failures import ProcessFailures
 
         return ProcessFailures(self.database)
 
@@ -343,35 +343,35 @@ class Stores:
 
     def derivation(self, catalogue: Catalogue) -> Derivation:
         """Return the derivation that updates users of a workspace from their events."""
-        from engine.stores.derived import Derivation
+        from engine.stores.mongo.event_aggregates import Derivation
 
         return Derivation(self.users, self.events, catalogue)
 
     def upserts(self, catalogue: Catalogue) -> UserUpserts:
         """Return the update path for rows about users of a workspace."""
-        from engine.stores.derived import initial_fields
-        from engine.stores.upserts import UserUpserts
+        from engine.stores.mongo.event_aggregates import initial_fields
+        from engine.stores.mongo.user_upserts import UserUpserts
 
         return UserUpserts(self.users, initial_fields(catalogue))
 
     def lists(self, catalogue: Catalogue) -> Lists:
         """Return the lists of a workspace."""
-        from engine.stores.derived import initial_fields
-        from engine.stores.lists import Lists
+        from engine.stores.mongo.event_aggregates import initial_fields
+        from engine.stores.mongo.lists import Lists
 
         return Lists(self.database, self.users, initial_fields(catalogue))
 
     @cached_property
     def index_requests(self) -> IndexRequests:
         """Requests to index users."""
-        from engine.stores.index_requests import IndexRequests
+        from engine.stores.mongo.index_requests import IndexRequests
 
         return IndexRequests(self.database)
 
     @cached_property
     def import_cursors(self) -> ImportCursors:
         """The progress of imports."""
-        from engine.stores.imports import ImportCursors
+        from engine.stores.mongo.import_cursors import ImportCursors
 
         return ImportCursors(self.database)
 

@@ -24,12 +24,12 @@ from engine.pipeline.importing.ports import ImportStores
 from engine.pipeline.importing.run_import import run_import
 from engine.predicate.compiled import compile_predicate
 from engine.predicate.parse import parse_predicate
-from engine.stores.derived import Derivation, initial_fields
-from engine.stores.events import Events
-from engine.stores.imports import ImportCursors
-from engine.stores.lists import Lists
-from engine.stores.upserts import UserUpserts
-from engine.stores.users import Users
+from engine.stores.mongo.event_aggregates import Derivation, initial_fields
+from engine.stores.mongo.events import Events
+from engine.stores.mongo.import_cursors import ImportCursors
+from engine.stores.mongo.lists import Lists
+from engine.stores.mongo.user_upserts import UserUpserts
+from engine.stores.mongo.users import Users
 from engine.yamlsource import read
 from examples.grocer import campaign_files, data, oracle
 

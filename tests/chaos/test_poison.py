@@ -12,7 +12,7 @@ from engine.domain.enrolment import Enrolment
 from engine.domain.keys import suffix_of_user, user_key
 from engine.failpoints import arm
 from engine.pipeline.control.replay import replay
-from engine.stores.enrolments import Enrolments
+from engine.stores.mongo.enrolments import Enrolments
 from tests.chaos.conftest import Drive
 from tests.chaos.play import NAME, Performer, Step, let_time_pass
 from tests.integration.pipeline_world import World

@@ -19,8 +19,8 @@ from engine.domain.keys import HIGHEST, suffix_of_user, user_key
 from engine.stores.cache_layout import Layout
 from engine.stores.cache_layouts import CacheLayouts
 from engine.stores.cache_server import CacheServer, cache_client
+from engine.stores.mongo.users import Edit, Users
 from engine.stores.user_cache import Rows, UserCache
-from engine.stores.users import Edit, Users
 from engine.telemetry.events import emit
 
 ORDER = "Order Completed"

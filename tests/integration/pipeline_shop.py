@@ -17,7 +17,7 @@ from engine.channels.maildir import file_name
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import delivery_key, user_id_of
 from engine.settings import Settings
-from engine.stores.documents import read_enrolment
+from engine.stores.mongo.work_documents import read_enrolment
 
 POLICIES: Final = {
     "lanes": {

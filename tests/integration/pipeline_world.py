@@ -29,7 +29,7 @@ from engine.pipeline.control.campaign_commands import Applied
 from engine.pipeline.delivery.late_answers import LeftBehind
 from engine.pipeline.delivery.sender_lease import SENDERS
 from engine.settings import Email, Engine, Paths, Services, Settings
-from engine.stores.documents import read_enrolment
+from engine.stores.mongo.work_documents import read_enrolment
 from tests.integration.pipeline_shop import (
     POLICIES,
     SHOP,

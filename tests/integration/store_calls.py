@@ -27,31 +27,31 @@ from engine.domain.suppression import Bounced
 from engine.domain.work import AccessPath, Run, RunKind, Slice, SliceKind
 from engine.predicate.compiled import EventQuery
 from engine.query_metrics import Stretch
-from engine.stores.audience import Audience
 from engine.stores.cache_layouts import CacheLayouts
-from engine.stores.campaign_time import CampaignTimes
-from engine.stores.campaigns import Campaigns
-from engine.stores.counts import Counts
-from engine.stores.deliveries import Deliveries
-from engine.stores.enrolments import Enrolments
-from engine.stores.events import Events
-from engine.stores.feeds import Feeds
-from engine.stores.imports import ImportCursors
-from engine.stores.index_requests import IndexRequest, IndexRequests
-from engine.stores.leases import Leases
-from engine.stores.lists import Lists
-from engine.stores.looks import Looks
-from engine.stores.owed_passes import OwedPasses
-from engine.stores.policy_versions import PolicyVersions
-from engine.stores.process_failures import ProcessFailures
-from engine.stores.processes import Processes
-from engine.stores.rates import RateBook
-from engine.stores.runs import Runs
-from engine.stores.slices import Slices
-from engine.stores.statistics import Statistics
-from engine.stores.suppressions import Suppressions
-from engine.stores.users import Edit, Users
-from engine.stores.workspace_versions import WorkspaceVersions
+from engine.stores.mongo.audience_counts import Audience
+from engine.stores.mongo.campaign_counts import Counts
+from engine.stores.mongo.campaign_time import CampaignTimes
+from engine.stores.mongo.campaigns import Campaigns
+from engine.stores.mongo.deliveries import Deliveries
+from engine.stores.mongo.enrolments import Enrolments
+from engine.stores.mongo.events import Events
+from engine.stores.mongo.feed_position import Feeds
+from engine.stores.mongo.import_cursors import ImportCursors
+from engine.stores.mongo.index_requests import IndexRequest, IndexRequests
+from engine.stores.mongo.leases import Leases
+from engine.stores.mongo.lists import Lists
+from engine.stores.mongo.owed_passes import OwedPasses
+from engine.stores.mongo.pending_rechecks import Looks
+from engine.stores.mongo.policy_versions import PolicyVersions
+from engine.stores.mongo.process_failures import ProcessFailures
+from engine.stores.mongo.processes import Processes
+from engine.stores.mongo.query_statistics import Statistics
+from engine.stores.mongo.read_rates import RateBook
+from engine.stores.mongo.runs import Runs
+from engine.stores.mongo.slices import Slices
+from engine.stores.mongo.suppressions import Suppressions
+from engine.stores.mongo.users import Edit, Users
+from engine.stores.mongo.workspace_versions import WorkspaceVersions
 from tests.unit.looks import NOW, ORDER, stay
 
 HOUR = timedelta(hours=1)

@@ -14,10 +14,10 @@ from engine.domain.enrolment import Outgoing, Settled
 from engine.domain.keys import user_key
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason
 from engine.domain.work import RunKind
-from engine.stores.enrolments import Enrolments
-from engine.stores.index_requests import IndexRequest, IndexRequests
-from engine.stores.runs import Runs
-from engine.stores.slices import Slices
+from engine.stores.mongo.enrolments import Enrolments
+from engine.stores.mongo.index_requests import IndexRequest, IndexRequests
+from engine.stores.mongo.runs import Runs
+from engine.stores.mongo.slices import Slices
 from tests.integration.store_calls import KEYS, NAMES, PIECE, RUN
 from tests.unit.looks import DAY, NOW, ORDER, stay
 

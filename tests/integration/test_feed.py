@@ -11,7 +11,7 @@ from engine.domain.keys import user_key
 from engine.domain.looks import EVERYTHING
 from engine.pipeline.evaluation import recheck_users
 from engine.pipeline.feed import change_feed
-from engine.stores.change_stream import names
+from engine.stores.mongo.change_stream import names
 from tests.integration.pipeline_world import START, World
 
 DAY = 86_400_000

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from engine.pipeline.insight.index_advisor import Advice
-from engine.stores.advisor import SAMPLE, IndexAdvisor
 from engine.stores.migrations import migrate_mongo
+from engine.stores.mongo.index_advisor import SAMPLE, IndexAdvisor
 from tests.integration.pipeline_world import World
 
 USERS = 400

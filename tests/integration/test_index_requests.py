@@ -15,8 +15,8 @@ from engine.clock import SystemClock
 from engine.domain.keys import cut
 from engine.pipeline.feed.dispatch_indexing import IndexTurns
 from engine.pipeline.feed.search_indexing import Behind, Indexing
-from engine.stores.index_requests import KEYS_AT_ONCE, IndexRequest, IndexRequests
 from engine.stores.migrations import migrate_mongo
+from engine.stores.mongo.index_requests import KEYS_AT_ONCE, IndexRequest, IndexRequests
 from tests.integration.pipeline_world import World
 
 LATER = timedelta(seconds=-1)

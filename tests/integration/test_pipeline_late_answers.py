@@ -15,8 +15,8 @@ from pymongo.errors import AutoReconnect
 from engine.pipeline.delivery import deliver_slice
 from engine.pipeline.delivery.sender_lease import GRACE
 from engine.pipeline.slices import runner
-from engine.stores.deliveries import Deliveries
-from engine.stores.leases import Leases
+from engine.stores.mongo.deliveries import Deliveries
+from engine.stores.mongo.leases import Leases
 from tests.integration.pipeline_shop import hurry
 from tests.integration.pipeline_world import World
 

@@ -21,9 +21,9 @@ from pymongo.monitoring import CommandListener, CommandStartedEvent
 import engine.stores
 from engine.domain.document import Document
 from engine.query_metrics import MEASUREMENTS
-from engine.stores.enrolments import Enrolments
-from engine.stores.explained import QUERIES, ExplainedQuery, Plan, explain
 from engine.stores.migrations import migrate_mongo
+from engine.stores.mongo.enrolments import Enrolments
+from engine.stores.mongo.query_plans import QUERIES, ExplainedQuery, Plan, explain
 from tests.integration.store_calls import CALLS, STORES
 from tests.integration.store_filled import fill
 from tests.unit.looks import NOW, stay

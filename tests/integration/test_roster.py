@@ -14,7 +14,7 @@ from engine.clock import SystemClock
 from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import CampaignState
 from engine.pipeline.campaigns.live_index import MARKS_AGAIN, QUIET, Roster
-from engine.stores.campaigns import INDEXES, REVISION_INDEXES, Campaigns
+from engine.stores.mongo.campaigns import INDEXES, REVISION_INDEXES, Campaigns
 
 C = CampaignState
 

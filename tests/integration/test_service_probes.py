@@ -16,8 +16,8 @@ from pymongo import MongoClient
 from actors.broker.redis_client import connect
 from engine.errors import EngineError
 from engine.stores.cache_server import cache_client
-from engine.stores.connect import mongo_client, stream_client
 from engine.stores.connect_elastic import elastic_client
+from engine.stores.mongo.client import mongo_client, stream_client
 from engine.stores.probes import (
     probe_broker,
     probe_cache,

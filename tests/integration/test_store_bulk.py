@@ -11,7 +11,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
-from engine.stores.bulk import insert_new, write
+from engine.stores.mongo.bulk_writes import insert_new, write
 from engine.stores.stores import Stores
 
 Documents = Collection[dict[str, Any]]

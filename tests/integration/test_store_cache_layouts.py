@@ -20,7 +20,7 @@ from engine.stores import cached_users
 from engine.stores.cache_layout import HELD_BY_DEFAULT, Held, held_at_first
 from engine.stores.cache_layouts import CacheLayouts
 from engine.stores.cached_users import CachedUsers
-from engine.stores.feeds import Feeds
+from engine.stores.mongo.feed_position import Feeds
 from tests.integration.cache_world import CATALOGUE, ORDER, CacheWorld
 
 WIDE = replace(

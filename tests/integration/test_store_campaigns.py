@@ -13,7 +13,7 @@ from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import CampaignState
 from engine.domain.stuck import Stuck, StuckBy
 from engine.errors import IllegalTransition
-from engine.stores.campaigns import INDEXES, REVISION_INDEXES, Campaigns, upgrade
+from engine.stores.mongo.campaigns import INDEXES, REVISION_INDEXES, Campaigns, upgrade
 from tests.integration.store_threads import together
 
 C = CampaignState

@@ -12,8 +12,8 @@ from pymongo.database import Database
 from engine.domain.enrolment import Enrolment, Settled
 from engine.domain.keys import stay_prefix
 from engine.domain.lifecycle import DeliveryState, ExitReason, SkipReason
-from engine.stores.counts import Counts
-from engine.stores.enrolments import Enrolments
+from engine.stores.mongo.campaign_counts import Counts
+from engine.stores.mongo.enrolments import Enrolments
 from tests.unit.looks import NOW, stay
 
 PREFIX = stay_prefix("shop", "c1")

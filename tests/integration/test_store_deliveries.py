@@ -13,8 +13,8 @@ from engine.domain.enrolment import Enrolment, Settled, StayChange
 from engine.domain.keys import stay_prefix
 from engine.domain.lifecycle import DeliveryState, ExitReason
 from engine.domain.settling import Completion, PutBack, Settling, Unsent
-from engine.stores.deliveries import Deliveries
-from engine.stores.enrolments import INDEXES, Enrolments
+from engine.stores.mongo.deliveries import Deliveries
+from engine.stores.mongo.enrolments import INDEXES, Enrolments
 from tests.integration.store_threads import together
 from tests.unit.lives import completed_as, marked
 from tests.unit.looks import DAY, NOW, stay

@@ -16,7 +16,7 @@ from engine.domain.keys import stay_prefix, suffix_of_user
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, StayState
 from engine.failpoints import Failpoint, arm, done
 from engine.pipeline.evaluation.evaluate import _changed
-from engine.stores.enrolments import INDEXES, Enrolments
+from engine.stores.mongo.enrolments import INDEXES, Enrolments
 from tests.integration.store_threads import together
 from tests.unit.lives import advanced, piece_at
 from tests.unit.looks import DAY, NOW, ORDER, Patience, Someone, campaign, message, stay

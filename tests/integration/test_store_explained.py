@@ -11,7 +11,7 @@ from pymongo.database import Database
 import engine.stores
 from engine.domain.document import Document
 from engine.domain.keys import user_key
-from engine.stores.explained import QUERIES, explain
+from engine.stores.mongo.query_plans import QUERIES, explain
 
 for _module in pkgutil.walk_packages(engine.stores.__path__, "engine.stores."):
     importlib.import_module(_module.name)
@@ -46,6 +46,6 @@ def test_the_stores_of_users_events_and_lists_have_named_queries() -> None:
 
 
 def test_a_query_that_scans_is_seen(filled: Database[Document]) -> None:
-    from engine.stores.explained import ExplainedQuery, find_command
+    from engine.stores.mongo.query_plans import ExplainedQuery, find_command
 
     assert explain(filled, ExplainedQuery("x", "none", find_command("users", {"email": "x"}))).scans

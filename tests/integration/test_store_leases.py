@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from engine.stores.leases import Leases
+from engine.stores.mongo.leases import Leases
 from tests.integration.store_threads import together
 
 LEASE = timedelta(seconds=30)

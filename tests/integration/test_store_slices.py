@@ -10,8 +10,8 @@ from pymongo.database import Database
 
 from engine.domain.lifecycle import SliceState
 from engine.domain.work import Slice, SliceKind
-from engine.stores.connect import EPOCH
-from engine.stores.slices import INDEXES, Slices
+from engine.stores.mongo.client import EPOCH
+from engine.stores.mongo.slices import INDEXES, Slices
 from tests.integration.store_threads import together
 from tests.unit.looks import DAY
 

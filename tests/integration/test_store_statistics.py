@@ -19,11 +19,11 @@ from engine.domain.work import Run, RunKind
 from engine.pipeline.insight.statistics import queries, sizes
 from engine.pipeline.insight.statistics_recorder import STRETCH, Recording
 from engine.query_metrics import Measurements, working_on
-from engine.stores.counts import Counts
-from engine.stores.enrolments import Enrolments
 from engine.stores.migrations import migrate_mongo
-from engine.stores.runs import Runs
-from engine.stores.statistics import KEPT, Statistics
+from engine.stores.mongo.campaign_counts import Counts
+from engine.stores.mongo.enrolments import Enrolments
+from engine.stores.mongo.query_statistics import KEPT, Statistics
+from engine.stores.mongo.runs import Runs
 from tests.unit.looks import DAY, NOW, stay
 
 DAYS = timedelta(days=1)

@@ -8,7 +8,7 @@ import pytest
 from pymongo.database import Database
 
 from engine.errors import WrongCall
-from engine.stores.campaign_time import CampaignTime, CampaignTimes, StoredClock
+from engine.stores.mongo.campaign_time import CampaignTime, CampaignTimes, StoredClock
 from tests.integration.store_threads import together
 
 SYSTEM = 1_796_083_200_000

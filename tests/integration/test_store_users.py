@@ -14,7 +14,7 @@ from pymongo.errors import AutoReconnect
 from engine.domain.counts import Population
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, cut, user_key
-from engine.stores.users import Contended, Edit, Users
+from engine.stores.mongo.users import Contended, Edit, Users
 from tests.integration.store_proxy import Cutting
 
 

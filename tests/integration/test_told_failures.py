@@ -17,7 +17,7 @@ from engine.pipeline.evaluation import recheck_users
 from engine.pipeline.loop_failures import WRITTEN, LoopFailures
 from engine.pipeline.scheduler import stuck_campaigns
 from engine.pipeline.slices import runner
-from engine.stores.connect import Away
+from engine.stores.mongo.client import Away
 from engine.telemetry.events import Heard, listening
 from tests.integration.pipeline_shop import hurry
 from tests.integration.pipeline_world import World

@@ -15,7 +15,7 @@ from engine.pipeline.delivery.send_window import Sending
 from engine.pipeline.evaluation.evaluate import Deciding, Origin
 from engine.predicate.compiled import CompiledPredicate, compile_predicate
 from engine.predicate.tree import Tree
-from engine.stores.campaigns import Campaigns
+from engine.stores.mongo.campaigns import Campaigns
 from tests.model.memory_services import Killed
 from tests.model.memory_world import MemoryWorld
 

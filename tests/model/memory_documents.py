@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 from bson.decimal128 import Decimal128
 
 from engine.domain.document import Document
-from engine.stores.connect import EPOCH
+from engine.stores.mongo.client import EPOCH
 
 Test: TypeAlias = Callable[[Document, datetime], bool]
 

@@ -12,8 +12,8 @@ from engine.channels.channel import Flight, attempt
 from engine.clock import Instant, parse_instant
 from engine.domain.delivery import Envelope, Failed, NotBegun, Outcome, Sent
 from engine.domain.looks import EVERYTHING, Changed
-from engine.stores.campaign_time import StoredClock
-from engine.stores.change_stream import Batch, names_of_paths
+from engine.stores.mongo.campaign_time import StoredClock
+from engine.stores.mongo.change_stream import Batch, names_of_paths
 from tests.model.memory_mongo import MemoryDatabase
 
 START: Final = parse_instant("2026-01-01")

@@ -31,8 +31,8 @@ from engine.domain.enrolment import Enrolment
 from engine.domain.keys import user_key
 from engine.pipeline.control.replay import replay
 from engine.settings import Engine, Paths, Services, Settings
-from engine.stores.documents import read_enrolment
 from engine.stores.migrations import migrate_mongo
+from engine.stores.mongo.work_documents import read_enrolment
 from engine.stores.stores import Stores
 from tests.integration.pipeline_shop import POLICIES, SHOP, Collected
 from tests.model.memory_mongo import MemoryDatabase

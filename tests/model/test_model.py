@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from engine.stores.campaigns import Campaigns
-from engine.stores.enrolments import Enrolments
+from engine.stores.mongo.campaigns import Campaigns
+from engine.stores.mongo.enrolments import Enrolments
 from tests.model.interruptions import harden, remember
 from tests.model.machine import Campaign
 from tests.model.memory_world import Installation, MemoryWorld

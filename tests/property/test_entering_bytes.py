@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from engine.domain.enrolment import Enrolment, Outgoing, Settled
 from engine.domain.keys import enrolment_id, user_suffix
 from engine.domain.lifecycle import DeliveryState, ExitReason, StayState
-from engine.stores.documents import enrolment_document
-from engine.stores.entering import Copies
+from engine.stores.mongo.enrolment_cloning import Copies
+from engine.stores.mongo.work_documents import enrolment_document
 
 INSTANTS = st.integers(0, 1 << 42)
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1, max_size=12)

@@ -15,9 +15,9 @@ from engine.catalogue.workspace_file import workspace_of
 from engine.domain.changes import NewEvent
 from engine.domain.keys import user_key
 from engine.pipeline.importing.rows import derived_id
-from engine.stores.derived import Derivation
-from engine.stores.events import Events
-from engine.stores.users import Users
+from engine.stores.mongo.event_aggregates import Derivation
+from engine.stores.mongo.events import Events
+from engine.stores.mongo.users import Users
 from engine.yamlsource import parse
 
 CATALOGUE: Final = workspace_of(

@@ -10,7 +10,7 @@ import pytest
 from engine.domain.enrolment import Enrolment, Outgoing, Settled
 from engine.domain.lifecycle import DeliveryState, ExitReason, SkipReason, SliceState
 from engine.domain.work import Slice, SliceKind
-from engine.stores.documents import (
+from engine.stores.mongo.work_documents import (
     enrolment_document,
     outgoing_document,
     read_enrolment,

@@ -24,7 +24,7 @@ BETWEEN: Final = 4.0
 
 
 class WaitingRequests(Protocol):
-    """Stored requests (`engine.stores.index_requests`)."""
+    """Stored requests (`engine.stores.mongo.index_requests`)."""
 
     def any(self) -> bool:
         """Whether any request is waiting."""

@@ -54,7 +54,7 @@ class Request(Protocol):
 
 
 class Requests(Protocol):
-    """Stored requests (`engine.stores.index_requests`)."""
+    """Stored requests (`engine.stores.mongo.index_requests`)."""
 
     def get(self, request_id: str) -> Request | None:
         """Return a request; None if it is done."""
@@ -70,7 +70,7 @@ class Requests(Protocol):
 
 
 class Deriving(Protocol):
-    """Derive users' aggregates from their events (`engine.stores.derived`)."""
+    """Derive users' aggregates from their events (`engine.stores.mongo.event_aggregates`)."""
 
     def derive(self, keys: Collection[str], *, create: bool = True) -> set[str]:
         """Derive the aggregates of these users (user keys); return the keys of those that were written."""

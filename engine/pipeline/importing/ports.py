@@ -10,35 +10,35 @@ from engine.domain.changes import Applied, NewEvent, UserChange
 
 
 class UserWriter(Protocol):
-    """Writes users (`engine.stores.upserts.UserUpserts`)."""
+    """Writes users (`engine.stores.mongo.user_upserts.UserUpserts`)."""
 
     def apply(self, changes: Sequence[UserChange], *, revive: bool = False) -> Applied:
         """Write a batch of rows in order; return an outcome per row."""
 
 
 class Tombstones(Protocol):
-    """Knows deleted users (`engine.stores.users.Users`)."""
+    """Knows deleted users (`engine.stores.mongo.users.Users`)."""
 
     def deleted(self, keys: Collection[str]) -> set[str]:
         """Return those of `keys` that are tombstones."""
 
 
 class EventWriter(Protocol):
-    """Writes events (`engine.stores.events.Events`)."""
+    """Writes events (`engine.stores.mongo.events.Events`)."""
 
     def record(self, events: Sequence[NewEvent]) -> list[bool]:
         """Store the events that are not stored yet; return for each event whether it is new."""
 
 
 class Deriver(Protocol):
-    """Derives fields of users from their events (`engine.stores.derived.Derivation`)."""
+    """Derives fields of users from their events (`engine.stores.mongo.event_aggregates.Derivation`)."""
 
     def derive(self, keys: Collection[str]) -> set[str]:
         """Update the derived fields of users from their events; return the users written."""
 
 
 class ListWriter(Protocol):
-    """Writes lists (`engine.stores.lists.Lists`)."""
+    """Writes lists (`engine.stores.mongo.lists.Lists`)."""
 
     def add(self, name: str, keys: Sequence[str], *, run: str | None = None) -> Applied:
         """Make users members; `run` marks the members that a replacing import names."""
@@ -51,7 +51,7 @@ class ListWriter(Protocol):
 
 
 class Cursors(Protocol):
-    """Stores how far imports are (`engine.stores.imports.ImportCursors`)."""
+    """Stores how far imports are (`engine.stores.mongo.import_cursors.ImportCursors`)."""
 
     def load(self, key: str) -> Mapping[str, Any] | None:
         """Return the last saved state, or None."""

@@ -38,7 +38,7 @@ class CampaignStore(Protocol):
 
 
 class Debts(Protocol):
-    """Campaigns that still have to evaluate everybody (`engine.stores.owed_passes`)."""
+    """Campaigns that still have to evaluate everybody (`engine.stores.mongo.owed_passes`)."""
 
     def owe(self, uid: str) -> None: ...
     def read(self) -> Mapping[str, int]: ...

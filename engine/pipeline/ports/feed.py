@@ -11,7 +11,7 @@ from engine.domain.looks import Changed, DirtyRange, FeedState, Look
 
 
 class FeedStore(Protocol):
-    """The feed's progress (`engine.stores.feeds`)."""
+    """The feed's progress (`engine.stores.mongo.feed_position`)."""
 
     def read(self) -> FeedState: ...
     def save(self, position: int, token: str) -> None: ...
@@ -39,7 +39,7 @@ class Batch(Protocol):
 
 
 class Stream(Protocol):
-    """The users' change stream (`engine.stores.change_stream`)."""
+    """The users' change stream (`engine.stores.mongo.change_stream`)."""
 
     @property
     def start(self) -> str: ...
@@ -48,7 +48,7 @@ class Stream(Protocol):
 
 
 class LookStore(Protocol):
-    """Re-evaluation requests and dirty ranges that wait (`engine.stores.looks`)."""
+    """Re-evaluation requests and dirty ranges that wait (`engine.stores.mongo.pending_rechecks`)."""
 
     def add(self, names: Mapping[str, frozenset[str]], mark: str) -> None: ...
     def add_ranges(self, names: Mapping[str, frozenset[str]], mark: str) -> None: ...

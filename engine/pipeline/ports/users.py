@@ -37,7 +37,7 @@ class AudienceCounts(Protocol):
 
 
 class RangeReads(Protocol):
-    """Read users for access paths (`engine.stores.users`)."""
+    """Read users for access paths (`engine.stores.mongo.users`)."""
 
     def read_range(
         self, workspace: str, first: str, until: str, limit: int, projection: Mapping[str, int] | None = None
@@ -57,7 +57,7 @@ class RangeReads(Protocol):
 
 
 class ListReads(Protocol):
-    """Read the members of one workspace's lists (`engine.stores.lists`)."""
+    """Read the members of one workspace's lists (`engine.stores.mongo.lists`)."""
 
     def read_range(self, workspace: str, name: str, first: str, until: str, limit: int) -> list[str]: ...
     def size(self, workspace: str, name: str) -> int: ...

@@ -69,7 +69,7 @@ class RunStore(Protocol):
 
 
 class FailureStore(Protocol):
-    """Record the failures of process loops (`engine.stores.process_failures`)."""
+    """Record the failures of process loops (`engine.stores.mongo.process_failures`)."""
 
     def note(self, process: str, loop: str, reason: str, times: int = 1) -> None: ...
     def clear(self, process: str, loop: str) -> None: ...
@@ -102,7 +102,7 @@ class Poison(Protocol):
 
 
 class RateStore(Protocol):
-    """Measured rates (`engine.stores.rates`)."""
+    """Measured rates (`engine.stores.mongo.read_rates`)."""
 
     def read(self) -> Rates: ...
     def measured(self, path: AccessPath, users: int, took: timedelta) -> None: ...

@@ -26,12 +26,12 @@ from engine.pipeline.importing.columns import Layout
 from engine.pipeline.importing.job import Kind, Order, Summary
 from engine.pipeline.importing.ports import ImportStores
 from engine.pipeline.importing.run_import import Surroundings, run_import
-from engine.stores.derived import Derivation, initial_fields
-from engine.stores.events import Events
-from engine.stores.imports import ImportCursors
-from engine.stores.lists import Lists
-from engine.stores.upserts import UserUpserts
-from engine.stores.users import Users
+from engine.stores.mongo.event_aggregates import Derivation, initial_fields
+from engine.stores.mongo.events import Events
+from engine.stores.mongo.import_cursors import ImportCursors
+from engine.stores.mongo.lists import Lists
+from engine.stores.mongo.user_upserts import UserUpserts
+from engine.stores.mongo.users import Users
 
 WORKSPACE = Path(__file__).with_name("shop.yaml")
 

@@ -19,7 +19,7 @@ from engine.clock import Instant, instant, moment
 from engine.decisions.batch_size import Evidence
 from engine.domain.document import Document
 from engine.query_metrics import Figure, Stretch, Worst, named_queries
-from engine.stores.documents import without_none
+from engine.stores.mongo.work_documents import without_none
 
 KEPT: Final = timedelta(days=7)
 """How long measurements are kept: as long as ended runs, so that both cover the same time."""

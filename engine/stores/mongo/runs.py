@@ -16,8 +16,8 @@ from engine.domain.document import Document
 from engine.domain.lifecycle import RunState, check_transition
 from engine.domain.work import AccessPath, Failure, Run, RunKind
 from engine.query_metrics import named_queries
-from engine.stores.connect import MAJORITY, READ_MAJORITY
-from engine.stores.documents import without_none
+from engine.stores.mongo.client import MAJORITY, READ_MAJORITY
+from engine.stores.mongo.work_documents import without_none
 
 UNDECIDED: Final = (RunState.PLANNING.value, RunState.RUNNING.value)
 

@@ -13,7 +13,7 @@ from engine.clock import Instant, SystemClock, format_instant
 from engine.domain.document import Document
 from engine.errors import WrongCall
 from engine.query_metrics import named_queries
-from engine.stores.connect import MAJORITY
+from engine.stores.mongo.client import MAJORITY
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ from engine.domain.changes import Applied, RowOutcome
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, list_of_member, member_key, suffix_of_user, workspace_of
 from engine.query_metrics import measured, named_queries
-from engine.stores.bulk import insert_new
-from engine.stores.connect import MAJORITY
-from engine.stores.explained import delete_command, explained, find_command, update_command
-from engine.stores.upserts import TOMBSTONE
-from engine.stores.users import Edit, Users, keys_filter
+from engine.stores.mongo.bulk_writes import insert_new
+from engine.stores.mongo.client import MAJORITY
+from engine.stores.mongo.query_plans import delete_command, explained, find_command, update_command
+from engine.stores.mongo.user_upserts import TOMBSTONE
+from engine.stores.mongo.users import Edit, Users, keys_filter
 
 
 def members_filter(workspace: str, name: str, first: str, until: str) -> Document:

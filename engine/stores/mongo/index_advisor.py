@@ -14,8 +14,8 @@ import engine.stores
 from engine.domain.counts import Population
 from engine.domain.document import Document
 from engine.domain.keys import HASH_SPACE, hash_prefix
-from engine.stores.explained import QUERIES, ExplainedQuery, explain, find_command
-from engine.stores.users import Users, range_filter
+from engine.stores.mongo.query_plans import QUERIES, ExplainedQuery, explain, find_command
+from engine.stores.mongo.users import Users, range_filter
 
 SAMPLE: Final = 4_000
 """Users in a sample. A share from it is within 1.6 % of all users (two standard errors) and takes about 10 ms."""

@@ -21,8 +21,8 @@ from engine.domain.document import Document
 from engine.domain.keys import cut, position_of, suffix_of_user, workspace_of
 from engine.domain.looks import DirtyRange, Look
 from engine.query_metrics import named_queries
-from engine.stores.bulk import write
-from engine.stores.connect import EPOCH, MAJORITY
+from engine.stores.mongo.bulk_writes import write
+from engine.stores.mongo.client import EPOCH, MAJORITY
 
 MOST_ATTEMPTS: Final = 3
 """Workers that may die before the request is processed as a suspect."""

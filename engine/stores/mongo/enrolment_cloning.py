@@ -17,7 +17,7 @@ from bson.raw_bson import RawBSONDocument
 from engine.domain.document import Document
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import enrolment_ids, hash_of, stay_prefix
-from engine.stores.documents import enrolment_document
+from engine.stores.mongo.work_documents import enrolment_document
 
 KEYS_PER_USER: Final = 2
 """Keys of a range that may be read per requested user. Processor time of both sides, measured with 1000 users: 1.2 us

@@ -21,10 +21,10 @@ from engine.domain.enrolment import Enrolment, StayChange
 from engine.domain.keys import HIGHEST, campaign_of, enrolment_ids, suffix_of_stay
 from engine.failpoints import passage
 from engine.query_metrics import named_queries
-from engine.stores.bulk import insert_new, write
-from engine.stores.connect import MAJORITY, READ_SNAPSHOT
-from engine.stores.documents import enrolment_document, outgoing_document, read_enrolment, settled_document
-from engine.stores.entering import KEYS_PER_USER, Copies, one_by_one, range_of
+from engine.stores.mongo.bulk_writes import insert_new, write
+from engine.stores.mongo.client import MAJORITY, READ_SNAPSHOT
+from engine.stores.mongo.enrolment_cloning import KEYS_PER_USER, Copies, one_by_one, range_of
+from engine.stores.mongo.work_documents import enrolment_document, outgoing_document, read_enrolment, settled_document
 
 INDEXES: Final = (
     IndexModel(

@@ -18,8 +18,8 @@ from pymongo.database import Database
 from engine.domain.document import Document
 from engine.domain.suppression import Bounced, Suppression, suppression_key
 from engine.query_metrics import named_queries
-from engine.stores.bulk import write
-from engine.stores.connect import MAJORITY
+from engine.stores.mongo.bulk_writes import write
+from engine.stores.mongo.client import MAJORITY
 
 NAME: Final = "suppressions"
 

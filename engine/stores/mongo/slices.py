@@ -15,9 +15,9 @@ from engine.domain.document import Document
 from engine.domain.lifecycle import SliceState
 from engine.domain.work import Expired, Failure, Slice, SliceKind, Waiting
 from engine.query_metrics import named_queries
-from engine.stores.bulk import insert_new
-from engine.stores.connect import EPOCH, MAJORITY, READ_MAJORITY
-from engine.stores.documents import read_slice, slice_document
+from engine.stores.mongo.bulk_writes import insert_new
+from engine.stores.mongo.client import EPOCH, MAJORITY, READ_MAJORITY
+from engine.stores.mongo.work_documents import read_slice, slice_document
 
 _NOW: Final = "$$NOW"
 _BROKEN_AT: Final = {"$ifNull": ["$broken_at", _NOW]}

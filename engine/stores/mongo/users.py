@@ -21,9 +21,9 @@ from engine.domain.document import Document
 from engine.domain.keys import HASH_SPACE, hash_prefix, user_id_of, user_key, workspace_of
 from engine.errors import EngineError
 from engine.query_metrics import measured, named_queries
-from engine.stores.bulk import insert_new, write
-from engine.stores.connect import MAJORITY, READ_MAJORITY
-from engine.stores.explained import explained, find_command, update_command
+from engine.stores.mongo.bulk_writes import insert_new, write
+from engine.stores.mongo.client import MAJORITY, READ_MAJORITY
+from engine.stores.mongo.query_plans import explained, find_command, update_command
 
 CREATED: Final = "created"
 DELETED: Final = "deleted"

@@ -8,7 +8,7 @@ from pymongo.database import Database
 from engine.clock import Instant
 from engine.domain.document import Document
 from engine.query_metrics import named_queries
-from engine.stores.connect import MAJORITY
+from engine.stores.mongo.client import MAJORITY
 
 
 @named_queries("policies")

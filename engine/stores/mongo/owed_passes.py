@@ -15,7 +15,7 @@ from pymongo.database import Database
 
 from engine.domain.document import Document
 from engine.query_metrics import named_queries
-from engine.stores.connect import MAJORITY
+from engine.stores.mongo.client import MAJORITY
 
 
 @named_queries("owed_passes")

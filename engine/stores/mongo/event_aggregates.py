@@ -12,9 +12,9 @@ from typing import Final
 from engine.catalogue.catalogue import Catalogue
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, bound_behind
-from engine.stores.events import Events, Summary
-from engine.stores.upserts import same, stored
-from engine.stores.users import Edit, Users
+from engine.stores.mongo.events import Events, Summary
+from engine.stores.mongo.user_upserts import same, stored
+from engine.stores.mongo.users import Edit, Users
 
 INT64: Final = (-(1 << 63), (1 << 63) - 1)
 """A sum beyond 64 bits stays at the bound. No store holds more, and every comparison that fits in 64 bits stays

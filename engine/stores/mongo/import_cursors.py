@@ -9,8 +9,8 @@ from pymongo.database import Database
 
 from engine.domain.document import Document
 from engine.query_metrics import named_queries
-from engine.stores.connect import MAJORITY
-from engine.stores.explained import explained, find_command
+from engine.stores.mongo.client import MAJORITY
+from engine.stores.mongo.query_plans import explained, find_command
 
 
 @named_queries("imports")

@@ -15,7 +15,7 @@ from pymongo.database import Database
 from engine.clock import millis
 from engine.domain.document import Document
 from engine.query_metrics import named_queries
-from engine.stores.connect import MAJORITY
+from engine.stores.mongo.client import MAJORITY
 
 KEYS_AT_ONCE: Final = 1_000
 """Users in one request: a bulk of about a megabyte."""

@@ -19,8 +19,8 @@ from engine.domain.lifecycle import CampaignState, check_transition
 from engine.domain.stuck import Stuck, StuckBy
 from engine.domain.work import AccessPath
 from engine.query_metrics import named_queries
-from engine.stores.connect import MAJORITY
-from engine.stores.documents import without_none
+from engine.stores.mongo.client import MAJORITY
+from engine.stores.mongo.work_documents import without_none
 
 INDEXES: Final = (
     IndexModel([("workspace", ASCENDING), ("name", ASCENDING)], name="name", unique=True),

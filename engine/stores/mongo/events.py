@@ -17,10 +17,10 @@ from engine.domain.changes import NewEvent
 from engine.domain.document import Document
 from engine.domain.keys import escape, user_key, workspace_of
 from engine.query_metrics import measured, named_queries
-from engine.stores.bulk import insert_new
-from engine.stores.connect import MAJORITY
-from engine.stores.explained import aggregate_command, delete_command, explained, find_command
-from engine.stores.users import keys_filter
+from engine.stores.mongo.bulk_writes import insert_new
+from engine.stores.mongo.client import MAJORITY
+from engine.stores.mongo.query_plans import aggregate_command, delete_command, explained, find_command
+from engine.stores.mongo.users import keys_filter
 
 BY_USER: Final = "user_name_time"
 BY_NAME: Final = "workspace_name_time"

@@ -14,7 +14,7 @@ from engine.clock import millis
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST
 from engine.query_metrics import named_queries
-from engine.stores.connect import EPOCH, MAJORITY
+from engine.stores.mongo.client import EPOCH, MAJORITY
 
 _RAN_OUT: Final[Document] = {"$and": [{"$ne": [{"$type": "$until"}, "missing"]}, {"$lte": ["$until", "$$NOW"]}]}
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from engine.domain.changes import Applied, RowOutcome, UserChange
 from engine.domain.document import Document
-from engine.stores.users import CREATED, DELETED, Edit, Users, names_of, steps_of
+from engine.stores.mongo.users import CREATED, DELETED, Edit, Users, names_of, steps_of
 
 _CREATED: Final = (RowOutcome.CREATED,)
 _UPDATED: Final = (RowOutcome.UPDATED,)

@@ -21,7 +21,7 @@ from engine.clock import millis
 from engine.domain.document import Document
 from engine.domain.looks import EVERYTHING, Changed
 from engine.errors import EngineError
-from engine.stores.feeds import CALLS, position_of
+from engine.stores.mongo.feed_position import CALLS, position_of
 
 LOST: Final = frozenset({9, 15, 136, 260, 280, 286, 50796})
 """CappedPositionLost, InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost, and the codes of an

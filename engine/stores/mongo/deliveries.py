@@ -17,9 +17,9 @@ from engine.domain.enrolment import Settled
 from engine.domain.keys import campaign_of
 from engine.domain.settling import Completion, End, PutBack, Unsent
 from engine.query_metrics import named_queries
-from engine.stores.bulk import write
-from engine.stores.connect import MAJORITY
-from engine.stores.documents import settled_document
+from engine.stores.mongo.bulk_writes import write
+from engine.stores.mongo.client import MAJORITY
+from engine.stores.mongo.work_documents import settled_document
 
 REPLAYED: Final = ("completed", "failed")
 """Exit reasons of ended enrolments whose failed deliveries are sent after all if a person asks for it."""

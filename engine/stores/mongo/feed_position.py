@@ -16,7 +16,7 @@ from pymongo.database import Database
 from engine.domain.document import Document
 from engine.domain.looks import FeedState
 from engine.query_metrics import named_queries
-from engine.stores.connect import MAJORITY
+from engine.stores.mongo.client import MAJORITY
 
 FEED: Final = "users"
 
