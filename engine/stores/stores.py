@@ -21,7 +21,6 @@ if TYPE_CHECKING:  # imported at their use: most commands use only one service
 
     from engine.catalogue.catalogue import Catalogue
     from engine.domain.document import Document
-    from engine.stores.bell import Bell
     from engine.stores.cache_layouts import CacheLayouts
     from engine.stores.cache_server import Tell
     from engine.stores.cached_users import CachedUsers
@@ -53,6 +52,7 @@ if TYPE_CHECKING:  # imported at their use: most commands use only one service
     from engine.stores.mongo.user_upserts import UserUpserts
     from engine.stores.mongo.users import Users
     from engine.stores.mongo.workspace_versions import WorkspaceVersions
+    from engine.stores.redis.clock_wakeup import Bell
     from engine.stores.search_index import UserIndex
     from engine.stores.user_cache import UserCache
 
@@ -141,7 +141,7 @@ class Stores:
     @cached_property
     def bell(self) -> Bell:
         """Wakes the clock; separate for each database on one Redis."""
-        from engine.stores.bell import Bell
+        from engine.stores.redis.clock_wakeup import Bell
 
         return Bell(self.broker_client, f"{self.database.name}:")
 

@@ -8,7 +8,7 @@ from time import monotonic
 
 import redis
 
-from engine.stores.bell import KEY, Bell
+from engine.stores.redis.clock_wakeup import KEY, Bell
 
 SOON = timedelta(milliseconds=50)
 LONG = timedelta(seconds=5)
