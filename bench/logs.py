@@ -37,7 +37,7 @@ from engine.local.processes.output import Output
 from engine.local.services.elastic_distribution import VERSION
 from engine.local.services.local_services import LocalServices
 from engine.pipeline.campaigns.event_labels import EndedDelivery, tell_ends
-from engine.stores.logs import STREAM
+from engine.stores.search.log_index import STREAM
 from engine.telemetry.logging import LogOptions, configure
 
 _UID: Final = "spring-5f0c2a1b"

@@ -95,7 +95,7 @@ def require_openable(settings: Settings, *, search: bool = True) -> None:
 
         cache_client(services.cache_url.get_secret_value()).close()
     if search and services.elastic_url is not None:
-        from engine.stores.connect_elastic import elastic_client
+        from engine.stores.search.client import elastic_client
 
         key, ca = services.elastic_api_key, services.elastic_ca
         elastic_client(

@@ -22,7 +22,7 @@ from engine.errors import OperatorError, ServiceUnreachable, WrongCall
 
 if TYPE_CHECKING:
     from engine.settings import Settings
-    from engine.stores.logs import LogIndex
+    from engine.stores.search.log_index import LogIndex
     from engine.telemetry.query import LogQuery
     from engine.telemetry.story import Focus, Line
 
@@ -180,7 +180,7 @@ def _index(settings: Settings, clock: SystemClock, keep: timedelta | None = None
     local = next((one.url for one in LocalServices.of(settings).status() if one.name == "elastic"), "")
     if not (given or local):
         return None
-    from engine.stores.logs import LogIndex, open_client
+    from engine.stores.search.log_index import LogIndex, open_client
 
     key = services.elastic_api_key.get_secret_value() if services.elastic_api_key else None
     return LogIndex(open_client(given or local, api_key=key, ca=services.elastic_ca), clock, keep=keep)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 ROOMS: Final = ("campaign", "catalogue", "channels", "domain", "pipeline", "policy", "predicate", "stores", "telemetry")
-SEARCH: Final = ("engine.stores.search_index", "engine.stores.connect_elastic", "engine.stores.logs")
+SEARCH: Final = ("engine.stores.search.user_index", "engine.stores.search.client", "engine.stores.search.log_index")
 """Modules that import Elasticsearch's client, which takes as long as all other imports together."""
 
 

@@ -36,7 +36,7 @@ from engine.stores.mongo.lists import Lists
 from engine.stores.mongo.users import Users
 
 if TYPE_CHECKING:
-    from engine.stores.search_index import UserIndex
+    from engine.stores.search.user_index import UserIndex
 
 USERS_TEMPLATE: Final = "conf/index-templates/users.json"
 

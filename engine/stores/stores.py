@@ -53,7 +53,7 @@ if TYPE_CHECKING:  # imported at their use: most commands use only one service
     from engine.stores.mongo.users import Users
     from engine.stores.mongo.workspace_versions import WorkspaceVersions
     from engine.stores.redis.clock_wakeup import Bell
-    from engine.stores.search_index import UserIndex
+    from engine.stores.search.user_index import UserIndex
     from engine.stores.user_cache import UserCache
 
 
@@ -118,7 +118,7 @@ class Stores:
         s = self._services
         if s.elastic_url is None:
             return None
-        from engine.stores.connect_elastic import elastic_client
+        from engine.stores.search.client import elastic_client
 
         key = s.elastic_api_key.get_secret_value() if s.elastic_api_key else None
         ca = str(s.elastic_ca) if s.elastic_ca else None
@@ -335,7 +335,7 @@ class Stores:
         return cast("UserIndex", Deferred(self._open_index))
 
     def _open_index(self) -> UserIndex:
-        from engine.stores.search_index import UserIndex, alias_of
+        from engine.stores.search.user_index import UserIndex, alias_of
 
         if self.elastic is None:
             raise OperatorError("services.elastic_url is not set")

@@ -14,7 +14,7 @@ import redis
 from elasticsearch import ApiError, Elasticsearch
 
 from engine.settings import Settings
-from engine.stores.search_index import alias_of
+from engine.stores.search.user_index import alias_of
 from examples.grocer.chaos import Recurring
 
 _SPREAD: Final = (0.5, 1.5)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from engine.cli import logs as command
 from engine.clock import SystemClock, parse_instant
-from engine.stores.logs import LogIndex
+from engine.stores.search.log_index import LogIndex
 from engine.telemetry import logging as telemetry
 from engine.telemetry.events import emit
 from engine.telemetry.ship import Shipper
@@ -104,7 +104,7 @@ def test_a_story_is_told_from_the_log_search(
 @pytest.mark.elastic
 def test_a_shipper_ends_within_a_second_of_its_signal(folder: Path, services: object) -> None:
     code = (
-        "import sys, typer; from engine.cli import logs; from engine.stores.logs import LogIndex\n"
+        "import sys, typer; from engine.cli import logs; from engine.stores.search.log_index import LogIndex\n"
         "app = typer.Typer(); logs.mount(app)\n"
         "LogIndex.__init__.__kwdefaults__['stream'] = sys.argv.pop()\n"
         "app()"

@@ -20,7 +20,7 @@ from elasticsearch import Elasticsearch
 from engine.clock import Instant, format_instant, parse_instant
 from engine.domain.log_documents import Document, Taken, unbundled
 from engine.errors import OperatorError, ServiceUnreachable
-from engine.stores.logs import LogIndex, open_client
+from engine.stores.search.log_index import LogIndex, open_client
 from engine.telemetry.events import emit_each, listening
 from engine.telemetry.files import LogFile
 from engine.telemetry.logging import LogOptions, configure
@@ -34,7 +34,7 @@ SHIP = """
 import sys
 from pathlib import Path
 from engine.clock import SystemClock
-from engine.stores.logs import LogIndex, open_client
+from engine.stores.search.log_index import LogIndex, open_client
 from engine.telemetry import ship
 ship.BATCH_BYTES = 20_000
 shipper = ship.Shipper(Path(sys.argv[1]), LogIndex(open_client(sys.argv[2]), SystemClock(), stream=sys.argv[3]))

@@ -15,11 +15,11 @@ from elasticsearch import Elasticsearch
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from engine.stores.connect_elastic import elastic_client
 from engine.stores.migrations import COLLECTIONS, migrate_mongo, migrate_search
 from engine.stores.mongo.client import mongo_client as connect
 from engine.stores.mongo.policy_versions import PolicyVersions
-from engine.stores.search_index import UserIndex
+from engine.stores.search.client import elastic_client
+from engine.stores.search.user_index import UserIndex
 
 AT_ONCE: Final = 8
 ROUNDS: Final = 20

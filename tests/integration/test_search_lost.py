@@ -11,7 +11,7 @@ from elasticsearch import Elasticsearch
 
 from engine.domain.work import AccessPath
 from engine.pipeline.feed import change_feed
-from engine.stores.search_index import UserIndex
+from engine.stores.search.user_index import UserIndex
 from engine.telemetry.events import listening
 from tests.integration.installation import PATIENCE
 from tests.integration.pipeline_world import World

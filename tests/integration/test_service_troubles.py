@@ -18,9 +18,9 @@ from pymongo import MongoClient
 from engine.clock import SystemClock
 from engine.local.services.local_services import LocalServices
 from engine.process_identity import birth_of
-from engine.stores.logs import LogIndex, open_client
 from engine.stores.migrations import migrate_mongo
 from engine.stores.mongo.client import mongo_client
+from engine.stores.search.log_index import LogIndex, open_client
 from engine.telemetry.ship import Shipper
 from tests.integration.broken_services import (
     OWNER,

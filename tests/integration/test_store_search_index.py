@@ -13,8 +13,8 @@ from elasticsearch import Elasticsearch
 
 from engine.domain.keys import HIGHEST, cut, user_key
 from engine.errors import ServiceUnreachable
-from engine.stores import search_index
-from engine.stores.search_index import NotIndexed, UserIndex, chunks
+from engine.stores.search import user_index
+from engine.stores.search.user_index import NotIndexed, UserIndex, chunks
 
 pytestmark = pytest.mark.elastic
 
@@ -44,7 +44,7 @@ def test_making_the_index_twice_is_harmless(index: UserIndex) -> None:
 
 
 def test_the_keys_of_those_who_match_come_by_range_and_in_order(index: UserIndex, monkeypatch: Any) -> None:
-    monkeypatch.setattr(search_index, "LARGEST_PAGE", 70)
+    monkeypatch.setattr(user_index, "LARGEST_PAGE", 70)
     index.index([document(f"u{n}", i={"a:age": n}) for n in range(400)])
     index.index([document(f"u{n}", workspace="w2", i={"a:age": n}) for n in range(50)])
     index.refresh()
@@ -113,7 +113,7 @@ def test_a_server_that_is_away_is_told() -> None:
 
 
 def test_bulk_requests_are_cut_by_bytes(monkeypatch: Any) -> None:
-    monkeypatch.setattr(search_index, "BULK", 10)
+    monkeypatch.setattr(user_index, "BULK", 10)
     assert list(chunks([b"123456", b"1234", b"1", b"x" * 50, b"y"])) == [
         [b"123456", b"1234"],
         [b"1"],

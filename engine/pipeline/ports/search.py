@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class Search(Protocol):
-    """The users' index in Elasticsearch (`engine.stores.search_index`)."""
+    """The users' index in Elasticsearch (`engine.stores.search.user_index`)."""
 
     def ids(
         self, query: Mapping[str, Any], workspace: str, first: str, until: str, size: int, index: str | None = None

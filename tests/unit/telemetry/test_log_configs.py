@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from engine.stores.logs import STREAM, TEMPLATE
+from engine.stores.search.log_index import STREAM, TEMPLATE
 from engine.telemetry.contract import EVENTS
 from engine.telemetry.files import PATTERN
 from engine.telemetry.redaction import Redactor
