@@ -31,11 +31,11 @@ from engine.catalogue.workspace_file import read_workspace
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST
 from engine.local.services.local_services import LocalServices
-from engine.stores.cache_layout import Held, Layout
-from engine.stores.cache_layouts import CacheLayouts
-from engine.stores.cache_server import CacheServer, cache_client
 from engine.stores.mongo.users import Users
-from engine.stores.user_cache import UserCache
+from engine.stores.user_cache.active_layouts import CacheLayouts
+from engine.stores.user_cache.buckets import UserCache
+from engine.stores.user_cache.connection import CacheServer, cache_client
+from engine.stores.user_cache.layout import Held, Layout
 
 CATALOGUE: Final = read_workspace(Path(__file__).resolve().parent / "conf" / "workspaces" / f"{WORKSPACE}.yaml")
 BUCKETS: Final = 15

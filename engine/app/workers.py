@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from engine.pipeline.scheduler.stuck_campaigns import Obstacles
     from engine.pipeline.scheduler.tick import Ticking
     from engine.pipeline.slices.runner import SliceWorker
-    from engine.stores.cached_users import CachedUsers
     from engine.stores.mongo.index_requests import IndexRequest
     from engine.stores.mongo.lists import Lists
+    from engine.stores.user_cache.cache import CachedUsers
 
 
 class Machinery(Core):

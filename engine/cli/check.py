@@ -152,7 +152,7 @@ def _apart(app: App) -> str:
 
 def _redis(app: App, which: str) -> redis.Redis:
     from actors.broker.redis_client import connect
-    from engine.stores.cache_server import cache_client
+    from engine.stores.user_cache.connection import cache_client
 
     services = app.settings.services
     url = services.broker_url if which == "broker" else services.cache_url

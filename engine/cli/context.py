@@ -91,7 +91,7 @@ def require_openable(settings: Settings, *, search: bool = True) -> None:
 
         connect(services.broker_url.get_secret_value()).close()
     if services.cache_url is not None:
-        from engine.stores.cache_server import cache_client
+        from engine.stores.user_cache.connection import cache_client
 
         cache_client(services.cache_url.get_secret_value()).close()
     if search and services.elastic_url is not None:

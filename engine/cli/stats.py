@@ -15,7 +15,7 @@ from engine.errors import WrongCall
 
 if TYPE_CHECKING:
     from engine.pipeline.insight.statistics import CacheStatistics, CampaignStatistics, QueryStatistics, SizeStatistics
-    from engine.stores.cache_stats import CacheMemory
+    from engine.stores.user_cache.stats import CacheMemory
 
 Within = Annotated[str, typer.Option("--within", help="How far back measurements go, e.g. 1h; they are kept for 7d.")]
 Limit = Annotated[int, typer.Option("--campaigns", min=0, help="How many campaigns are ranked.")]

@@ -21,9 +21,6 @@ if TYPE_CHECKING:  # imported at their use: most commands use only one service
 
     from engine.catalogue.catalogue import Catalogue
     from engine.domain.document import Document
-    from engine.stores.cache_layouts import CacheLayouts
-    from engine.stores.cache_server import Tell
-    from engine.stores.cached_users import CachedUsers
     from engine.stores.mongo.audience_counts import Audience
     from engine.stores.mongo.campaign_counts import Counts
     from engine.stores.mongo.campaign_time import CampaignTimes, StoredClock
@@ -54,7 +51,10 @@ if TYPE_CHECKING:  # imported at their use: most commands use only one service
     from engine.stores.mongo.workspace_versions import WorkspaceVersions
     from engine.stores.redis.clock_wakeup import Bell
     from engine.stores.search.user_index import UserIndex
-    from engine.stores.user_cache import UserCache
+    from engine.stores.user_cache.active_layouts import CacheLayouts
+    from engine.stores.user_cache.buckets import UserCache
+    from engine.stores.user_cache.cache import CachedUsers
+    from engine.stores.user_cache.connection import Tell
 
 
 class Addresses(Protocol):
@@ -155,8 +155,8 @@ class Stores:
     @cached_property
     def user_cache(self) -> UserCache | None:
         """The user cache; None without an address."""
-        from engine.stores.cache_server import CacheServer, cache_client, unheard
-        from engine.stores.user_cache import UserCache
+        from engine.stores.user_cache.buckets import UserCache
+        from engine.stores.user_cache.connection import CacheServer, cache_client, unheard
 
         url = self._services.cache_url
         if url is None:
@@ -166,7 +166,7 @@ class Stores:
 
     def cached_users(self, catalogues: Mapping[str, Catalogue]) -> CachedUsers | None:
         """Return the user cache by workspace; None without a cache."""
-        from engine.stores.cached_users import CachedUsers
+        from engine.stores.user_cache.cache import CachedUsers
 
         cache = self.user_cache
         return None if cache is None else CachedUsers(cache, self.cache_layouts, self.feeds, catalogues)
@@ -174,7 +174,7 @@ class Stores:
     @cached_property
     def cache_layouts(self) -> CacheLayouts:
         """The layouts of the user cache in Redis; separate for each database on one Redis."""
-        from engine.stores.cache_layouts import CacheLayouts
+        from engine.stores.user_cache.active_layouts import CacheLayouts
 
         return CacheLayouts(self.database, self.users, f"{self.database.name}:")
 

@@ -27,7 +27,7 @@ if __name__ == "__main__" and not __package__:  # called as a file: the project'
 from engine.clock import format_duration, parse_duration
 from engine.errors import EngineError
 from engine.pipeline.insight.statistics import CacheStatistics
-from engine.stores.cache_stats import CacheMemory
+from engine.stores.user_cache.stats import CacheMemory
 from examples.grocer import data, mails, oracle, summary
 from examples.grocer.chaos import Killer, kept, supervised
 from examples.grocer.engine_side import EngineSide

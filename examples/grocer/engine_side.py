@@ -22,8 +22,8 @@ from engine.pipeline.importing.job import Kind, Order
 from engine.pipeline.importing.run_import import run_import
 from engine.pipeline.insight.statistics import CacheStatistics, cached, queries
 from engine.settings import Settings
-from engine.stores.cache_stats import CacheMemory
 from engine.stores.migrations import migrate_mongo, migrate_search
+from engine.stores.user_cache.stats import CacheMemory
 from examples.grocer.data import WORKSPACE
 
 POLL: Final = 0.02

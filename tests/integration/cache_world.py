@@ -16,11 +16,11 @@ from engine.catalogue.fields import Field, Row
 from engine.catalogue.values import FieldType
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, suffix_of_user, user_key
-from engine.stores.cache_layout import Layout
-from engine.stores.cache_layouts import CacheLayouts
-from engine.stores.cache_server import CacheServer, cache_client
 from engine.stores.mongo.users import Edit, Users
-from engine.stores.user_cache import Rows, UserCache
+from engine.stores.user_cache.active_layouts import CacheLayouts
+from engine.stores.user_cache.buckets import Rows, UserCache
+from engine.stores.user_cache.connection import CacheServer, cache_client
+from engine.stores.user_cache.layout import Layout
 from engine.telemetry.events import emit
 
 ORDER = "Order Completed"

@@ -61,8 +61,8 @@ def reading(
     make_world: Callable[..., World], elastic: Elasticsearch, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[World]:
     """A world with the user cache, of small buckets, and Elasticsearch."""
-    for module in ("cache_layout", "cache_layouts"):
-        monkeypatch.setattr(f"engine.stores.{module}.USERS_PER_BUCKET", 4)
+    for module in ("layout", "active_layouts"):
+        monkeypatch.setattr(f"engine.stores.user_cache.{module}.USERS_PER_BUCKET", 4)
     world = make_world(reading=True, slice_users=25, batch={"candidates": [7, 20]})
     index = world.app.stores.user_index
     assert index is not None

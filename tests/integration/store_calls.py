@@ -27,7 +27,6 @@ from engine.domain.suppression import Bounced
 from engine.domain.work import AccessPath, Run, RunKind, Slice, SliceKind
 from engine.predicate.compiled import EventQuery
 from engine.query_metrics import Stretch
-from engine.stores.cache_layouts import CacheLayouts
 from engine.stores.mongo.audience_counts import Audience
 from engine.stores.mongo.campaign_counts import Counts
 from engine.stores.mongo.campaign_time import CampaignTimes
@@ -52,6 +51,7 @@ from engine.stores.mongo.slices import Slices
 from engine.stores.mongo.suppressions import Suppressions
 from engine.stores.mongo.users import Edit, Users
 from engine.stores.mongo.workspace_versions import WorkspaceVersions
+from engine.stores.user_cache.active_layouts import CacheLayouts
 from tests.unit.looks import NOW, ORDER, stay
 
 HOUR = timedelta(hours=1)

@@ -15,8 +15,8 @@ from pydantic import SecretStr
 from engine.app.app import App
 from engine.domain.keys import user_key
 from engine.domain.work import AccessPath
-from engine.stores.cache_server import CacheServer, cache_client
-from engine.stores.user_cache import UserCache
+from engine.stores.user_cache.buckets import UserCache
+from engine.stores.user_cache.connection import CacheServer, cache_client
 from engine.telemetry.events import emit, listening
 from tests.integration.pipeline_shop import Collected
 from tests.integration.pipeline_world import World

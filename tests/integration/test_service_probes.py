@@ -15,7 +15,6 @@ from pymongo import MongoClient
 
 from actors.broker.redis_client import connect
 from engine.errors import EngineError
-from engine.stores.cache_server import cache_client
 from engine.stores.mongo.client import mongo_client, stream_client
 from engine.stores.probes import (
     probe_broker,
@@ -26,6 +25,7 @@ from engine.stores.probes import (
     require_fit_redis,
 )
 from engine.stores.search.client import elastic_client
+from engine.stores.user_cache.connection import cache_client
 from tests.integration.broken_services import (
     OWNER,
     PASSWORD,

@@ -16,11 +16,11 @@ from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, user_key
 from engine.domain.looks import FeedState
 from engine.errors import ProgrammerError
-from engine.stores import cached_users
-from engine.stores.cache_layout import HELD_BY_DEFAULT, Held, held_at_first
-from engine.stores.cache_layouts import CacheLayouts
-from engine.stores.cached_users import CachedUsers
 from engine.stores.mongo.feed_position import Feeds
+from engine.stores.user_cache import cache
+from engine.stores.user_cache.active_layouts import CacheLayouts
+from engine.stores.user_cache.cache import CachedUsers
+from engine.stores.user_cache.layout import HELD_BY_DEFAULT, Held, held_at_first
 from tests.integration.cache_world import CATALOGUE, ORDER, CacheWorld
 
 WIDE = replace(
@@ -240,7 +240,7 @@ def test_a_workspace_that_grows_gets_more_buckets_while_the_feed_runs(
     world: CacheWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A new installation takes the cache up before its first import."""
-    monkeypatch.setattr(cached_users, "PENDING", 0.0)
+    monkeypatch.setattr(cache, "PENDING", 0.0)
     cached = CachedUsers(world.cache, world.layouts, Feeds(world.database, world.redis), {"shop": CATALOGUE})
     catalogues = {"shop": CATALOGUE}
 

@@ -10,7 +10,7 @@ from pymongo.database import Database
 
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, cut, hash_prefix, suffix_of_user, user_key
-from engine.stores.cache_layout import depth_for
+from engine.stores.user_cache.layout import depth_for
 from tests.integration.cache_world import CacheWorld
 
 

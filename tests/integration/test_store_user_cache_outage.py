@@ -15,8 +15,8 @@ from pymongo.database import Database
 
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, user_key
-from engine.stores import cache_server
-from engine.stores.user_cache import Refreshed
+from engine.stores.user_cache import connection
+from engine.stores.user_cache.buckets import Refreshed
 from engine.telemetry.events import listening
 from tests.integration.cache_world import CacheWorld
 
@@ -27,8 +27,8 @@ U = user_key("shop", "u1")
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorter times, so that an outage is noticed and over soon."""
-    monkeypatch.setattr(cache_server, "SOCKET_SECONDS", 0.3)
-    monkeypatch.setattr(cache_server, "COOL_DOWN", 0.2)
+    monkeypatch.setattr(connection, "SOCKET_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "COOL_DOWN", 0.2)
 
 
 @pytest.fixture

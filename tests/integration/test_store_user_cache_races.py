@@ -18,7 +18,7 @@ from pymongo.database import Database
 
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, user_key
-from engine.stores.cache_layout import Layout
+from engine.stores.user_cache.layout import Layout
 from tests.integration.cache_world import CacheWorld, told
 
 SECONDS = float(os.environ.get("TIDEGATE_RACE_SECONDS", "10"))

@@ -9,11 +9,11 @@ from pymongo.database import Database
 
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, suffix_of_user, user_key
-from engine.stores.cache_layout import Layout
-from engine.stores.cache_load import BucketLoader
-from engine.stores.cache_server import CacheServer, cache_client, unheard
-from engine.stores.cache_stats import MemoryWatch
-from engine.stores.user_cache import Refreshed
+from engine.stores.user_cache.buckets import Refreshed
+from engine.stores.user_cache.connection import CacheServer, cache_client, unheard
+from engine.stores.user_cache.layout import Layout
+from engine.stores.user_cache.loader import BucketLoader
+from engine.stores.user_cache.stats import MemoryWatch
 from tests.integration.cache_world import CacheWorld
 
 U = user_key("shop", "u1")

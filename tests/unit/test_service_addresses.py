@@ -10,9 +10,9 @@ import pytest
 from actors.broker.redis_client import connect
 from engine.errors import WrongCall
 from engine.service_addresses import MONGO, REDIS, SEARCH, require_readable, search_address
-from engine.stores.cache_server import cache_client
 from engine.stores.mongo.client import mongo_client, redis_client, stream_client
 from engine.stores.search.client import elastic_client
+from engine.stores.user_cache.connection import cache_client
 
 OPENERS: dict[Callable[[str], Any], tuple[str, str]] = {
     mongo_client: ("mongodb", "services.mongo_url"),

@@ -20,7 +20,9 @@ from pymongo.errors import DuplicateKeyError
 from engine.catalogue.catalogue import Catalogue
 from engine.domain.document import Document
 from engine.query_metrics import named_queries
-from engine.stores.cache_layout import (
+from engine.stores.mongo.client import MAJORITY
+from engine.stores.mongo.users import Contended, Users
+from engine.stores.user_cache.layout import (
     HELD_BY_DEFAULT,
     USERS_PER_BUCKET,
     Held,
@@ -32,8 +34,6 @@ from engine.stores.cache_layout import (
     reach,
     shape_of,
 )
-from engine.stores.mongo.client import MAJORITY
-from engine.stores.mongo.users import Contended, Users
 
 NOTHING: Final = Held((), frozenset())
 

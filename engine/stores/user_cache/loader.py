@@ -13,10 +13,10 @@ from typing import Final, Protocol
 from uuid import uuid4
 
 from engine.domain.document import Document
-from engine.stores.cache_layout import Layout, Span
-from engine.stores.cache_scripts import BUCKET_MS, LEASE, LEASE_MS, STORE
-from engine.stores.cache_server import Away, CacheServer
-from engine.stores.cache_stats import MemoryWatch
+from engine.stores.user_cache.connection import Away, CacheServer
+from engine.stores.user_cache.layout import Layout, Span
+from engine.stores.user_cache.lua_scripts import BUCKET_MS, LEASE, LEASE_MS, STORE
+from engine.stores.user_cache.stats import MemoryWatch
 
 Contents = dict[int, dict[bytes, bytes]]
 """The packed users of each bucket, by hash field."""

@@ -11,10 +11,10 @@ from typing import Final
 from engine.catalogue.catalogue import Catalogue
 from engine.domain.document import Document
 from engine.domain.looks import FeedState
-from engine.stores.cache_layout import USERS_PER_BUCKET, Held, Layout
-from engine.stores.cache_layouts import CacheLayouts
 from engine.stores.mongo.feed_position import Feeds
-from engine.stores.user_cache import Rows, UserCache
+from engine.stores.user_cache.active_layouts import CacheLayouts
+from engine.stores.user_cache.buckets import Rows, UserCache
+from engine.stores.user_cache.layout import USERS_PER_BUCKET, Held, Layout
 
 RENEWED: Final = 0.25
 """Seconds for which a layout is reused before it is read again: the interval at which a slice asks whether to go on."""

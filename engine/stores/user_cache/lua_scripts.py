@@ -2,7 +2,7 @@
 
 They use a bucket, its load lease and the change counter of one workspace:
 
-    bucket     hash     user suffix -> packed row, "" -> "": see `cache_layout`       7 days
+    bucket     hash     user suffix -> packed row, "" -> "": see `layout`             7 days
     lease      string   the token of the process that loads the bucket                20 seconds
     changes    string   a number, raised by every refreshed row                       no expiry
 

@@ -18,11 +18,11 @@ import msgspec
 from engine.catalogue.fields import Row
 from engine.domain.keys import HIGHEST, suffix_of_user
 from engine.query_metrics import measured
-from engine.stores.cache_layout import Layout, Span, Unpack, read_head
-from engine.stores.cache_load import BucketLoader, UserRanges
-from engine.stores.cache_scripts import DROP, REFRESH
-from engine.stores.cache_server import Asked, Away, CacheServer, Reply, Tell, unheard
-from engine.stores.cache_stats import BETWEEN_LOOKS, CacheCounts, CacheMemory, CacheUse, MemoryWatch, cache_memory
+from engine.stores.user_cache.connection import Asked, Away, CacheServer, Reply, Tell, unheard
+from engine.stores.user_cache.layout import Layout, Span, Unpack, read_head
+from engine.stores.user_cache.loader import BucketLoader, UserRanges
+from engine.stores.user_cache.lua_scripts import DROP, REFRESH
+from engine.stores.user_cache.stats import BETWEEN_LOOKS, CacheCounts, CacheMemory, CacheUse, MemoryWatch, cache_memory
 
 BATCH: Final = 1_000
 """Users of one read: 16 buckets. Larger reads are slower, because decoded data no longer fits the processor's cache

@@ -19,7 +19,7 @@ from redis.retry import Retry
 from engine.clock import SystemClock
 from engine.errors import WrongCall
 from engine.service_addresses import REDIS, require_readable
-from engine.stores.cache_scripts import BY_DIGEST
+from engine.stores.user_cache.lua_scripts import BY_DIGEST
 
 SOCKET_SECONDS: Final = 1.0
 """Socket time limit in seconds. A batch is 15 commands; after this wait the caller reads MongoDB instead."""

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from engine.clock import SystemClock
-from engine.stores.cache_server import Away, CacheServer, Tell
+from engine.stores.user_cache.connection import Away, CacheServer, Tell
 
 BETWEEN_LOOKS: Final = timedelta(seconds=10)
 """Minimum time between two checks of the server's memory, by a process that has to load."""
