@@ -23,8 +23,8 @@ from engine.errors import OperatorError, ServiceUnreachable, WrongCall
 if TYPE_CHECKING:
     from engine.settings import Settings
     from engine.stores.search.log_index import LogIndex
-    from engine.telemetry.query import LogQuery
-    from engine.telemetry.story import Focus, Line
+    from engine.telemetry.delivery_story import Focus, Line
+    from engine.telemetry.log_query import LogQuery
 
 _STOP_WITHIN: Final = 0.8
 """Seconds for the last lines after a stop signal; unshipped lines then wait in their file."""
@@ -64,7 +64,7 @@ def search(
     """Find log lines; without a log search, this machine's files are read."""
     import orjson
 
-    from engine.telemetry.query import parse_query
+    from engine.telemetry.log_query import parse_query
     from engine.telemetry.redaction import Redactor, pseudonym_key
 
     settings = settings_of(context)
@@ -86,7 +86,7 @@ def search(
 
 def _hints(query: str, lines: list[Line]) -> list[str]:
     """Return a hint if no delivery of the queried user was found: a user who got nothing leaves no line."""
-    from engine.telemetry.query import named_in, value_of
+    from engine.telemetry.log_query import named_in, value_of
 
     user, campaign = named_in(query)
     if user is None or any(str(value_of(line, "event.action")).startswith("delivery.") for line in lines):
@@ -101,8 +101,8 @@ def ship(context: typer.Context, once: Once = False, keep: Keep = "30d") -> None
     from engine.cli.ship_failures import ShipFailures
     from engine.local.processes.prefork import keep_children
     from engine.telemetry.events import emit
+    from engine.telemetry.log_shipper import Shipper
     from engine.telemetry.logging import configure
-    from engine.telemetry.ship import Shipper
 
     settings = settings_of(context)
     code = None if once else keep_children(1, settings.engine.stop_timeout, say=lambda text: typer.echo(text, err=True))
@@ -146,8 +146,8 @@ def _duration(text: str) -> timedelta:
 
 
 def _found(index: LogIndex | None, folder: Path, asked: LogQuery, limit: int, *, tell_story: bool) -> list[Line]:
-    from engine.telemetry.reading import Files
-    from engine.telemetry.story import LONGEST, story
+    from engine.telemetry.delivery_story import LONGEST, story
+    from engine.telemetry.log_file_search import Files
 
     if index is not None:
         try:
@@ -166,7 +166,7 @@ def _found(index: LogIndex | None, folder: Path, asked: LogQuery, limit: int, *,
 
 
 def _about(index: LogIndex, focus: Focus) -> list[Line]:
-    from engine.telemetry.story import LONGEST
+    from engine.telemetry.delivery_story import LONGEST
 
     return list(index.search(focus.elastic(), LONGEST, focus.holds) or ())
 

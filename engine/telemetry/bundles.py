@@ -16,7 +16,7 @@ from typing import Any, Final
 import orjson
 
 from engine.domain.log_documents import BUNDLE, DIFFERING
-from engine.telemetry.query import value_of
+from engine.telemetry.log_query import value_of
 
 LONGEST: Final = 200
 """Lines of one bundle: in a longer one, a search for one line reads more than bundling saves."""

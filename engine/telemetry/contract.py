@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from engine.telemetry.event_types import ALWAYS, EVENTS, INSTANTS, LABELS, EventType
-from engine.telemetry.event_types import declare as _event
+from engine.telemetry.event_type import ALWAYS, EVENTS, INSTANTS, LABELS, EventType
+from engine.telemetry.event_type import declare as _event
 
 __all__ = ["ALWAYS", "EVENTS", "INSTANTS", "LABELS", "EventType"]
 

@@ -32,7 +32,7 @@ from engine.telemetry import events
 from engine.telemetry.alike import Alike
 from engine.telemetry.contract import EventType
 from engine.telemetry.ecs import ecs_line, ecs_lines
-from engine.telemetry.files import LogFile
+from engine.telemetry.log_files import LogFile
 from engine.telemetry.people import ALIKE, sentence
 from engine.telemetry.redaction import Redactor, pseudonym_key
 from engine.telemetry.repeats import Repeats

@@ -21,7 +21,7 @@ from engine.clock import SystemClock
 from engine.domain.keys import delivery_key, enrolment_id, user_key, user_suffix
 from engine.telemetry import logging as telemetry
 from engine.telemetry.events import emit
-from engine.telemetry.files import log_files
+from engine.telemetry.log_files import log_files
 
 USERS = 1_000
 PASSWORD = 'smtp-p"ss/wörd-77'

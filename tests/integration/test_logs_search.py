@@ -20,7 +20,7 @@ from engine.clock import SystemClock, parse_instant
 from engine.stores.search.log_index import LogIndex
 from engine.telemetry import logging as telemetry
 from engine.telemetry.events import emit
-from engine.telemetry.ship import Shipper
+from engine.telemetry.log_shipper import Shipper
 
 AS_OF = parse_instant("2017-01-15T23:59:59.999Z")
 APP = typer.Typer()

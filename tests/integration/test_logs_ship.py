@@ -22,11 +22,11 @@ from engine.domain.log_documents import Document, Taken, unbundled
 from engine.errors import OperatorError, ServiceUnreachable
 from engine.stores.search.log_index import LogIndex, open_client
 from engine.telemetry.events import emit_each, listening
-from engine.telemetry.files import LogFile
+from engine.telemetry.log_files import LogFile
+from engine.telemetry.log_query import parse_query
+from engine.telemetry.log_shipper import Shipper
 from engine.telemetry.logging import LogOptions, configure
-from engine.telemetry.query import parse_query
 from engine.telemetry.redaction import Redactor
-from engine.telemetry.ship import Shipper
 
 NOW = parse_instant("2026-11-23T08:00:00Z")
 
@@ -35,7 +35,7 @@ import sys
 from pathlib import Path
 from engine.clock import SystemClock
 from engine.stores.search.log_index import LogIndex, open_client
-from engine.telemetry import ship
+from engine.telemetry import log_shipper as ship
 ship.BATCH_BYTES = 20_000
 shipper = ship.Shipper(Path(sys.argv[1]), LogIndex(open_client(sys.argv[2]), SystemClock(), stream=sys.argv[3]))
 print("ready", flush=True)
@@ -182,7 +182,7 @@ def test_bundles_do_not_depend_on_the_size_of_a_batch(
     shipper.drain()
     shipper.close()
     (tmp_path / "ship.json").unlink()
-    monkeypatch.setattr("engine.telemetry.ship.BATCH_BYTES", size)
+    monkeypatch.setattr("engine.telemetry.log_shipper.BATCH_BYTES", size)
     shipper = Shipper(tmp_path, sink)
     assert shipper.drain() == 257
     shipper.close()
@@ -221,7 +221,7 @@ def test_lines_that_can_never_be_taken_are_put_aside_and_reported(tmp_path: Path
 def test_while_the_log_search_is_away_lines_wait_and_are_shipped_when_it_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.telemetry.ship._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("engine.telemetry.log_shipper._FIRST_PAUSE", 0.01)
     written(tmp_path, 10)
     sink = Memory()
     sink.away = True

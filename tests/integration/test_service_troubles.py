@@ -21,7 +21,7 @@ from engine.process_identity import birth_of
 from engine.stores.migrations import migrate_mongo
 from engine.stores.mongo.client import mongo_client
 from engine.stores.search.log_index import LogIndex, open_client
-from engine.telemetry.ship import Shipper
+from engine.telemetry.log_shipper import Shipper
 from tests.integration.broken_services import (
     OWNER,
     PASSWORD,

@@ -10,7 +10,7 @@ import yaml
 
 from engine.stores.search.log_index import STREAM, TEMPLATE
 from engine.telemetry.contract import EVENTS
-from engine.telemetry.files import PATTERN
+from engine.telemetry.log_files import PATTERN
 from engine.telemetry.redaction import Redactor
 
 ROOT = Path(__file__).resolve().parents[3]

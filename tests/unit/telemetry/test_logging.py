@@ -23,7 +23,7 @@ from engine.domain.keys import delivery_key, enrolment_id, layout_hash, user_key
 from engine.errors import OperatorError, ServiceUnreachable
 from engine.telemetry import logging as telemetry
 from engine.telemetry.events import emit, trace_id
-from engine.telemetry.files import LogFile, log_files
+from engine.telemetry.log_files import LogFile, log_files
 from engine.telemetry.redaction import Redactor, pseudonym_key
 
 NOW = parse_instant("2026-11-23T08:00:00.123Z")
@@ -261,7 +261,7 @@ def test_files_of_other_processes_are_not_pruned(tmp_path: Path) -> None:
 
 def test_a_forked_child_writes_a_file_of_its_own(tmp_path: Path) -> None:
     code = (
-        "import os,sys; from pathlib import Path; from engine.telemetry.files import LogFile\n"
+        "import os,sys; from pathlib import Path; from engine.telemetry.log_files import LogFile\n"
         "file = LogFile(Path(sys.argv[1]), 'fast'); file.write(b'parent')\n"
         "pid = os.fork()\n"
         "file.write(b'child' if pid == 0 else b'again')\n"
@@ -273,7 +273,7 @@ def test_a_forked_child_writes_a_file_of_its_own(tmp_path: Path) -> None:
 
 def test_a_killed_writer_leaves_at_most_one_torn_line(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from engine.telemetry.files import LogFile\n"
+        "import sys; from pathlib import Path; from engine.telemetry.log_files import LogFile\n"
         "import threading\n"
         "file = LogFile(Path(sys.argv[1]), 'fast', max_bytes=20000, keep=1000)\n"
         "def go():\n"

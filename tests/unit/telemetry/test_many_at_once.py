@@ -21,7 +21,7 @@ from engine.telemetry import logging as telemetry
 from engine.telemetry.alike import Alike
 from engine.telemetry.ecs import ecs_line, ecs_lines
 from engine.telemetry.events import emit, emit_each, listening
-from engine.telemetry.files import log_files
+from engine.telemetry.log_files import log_files
 from engine.telemetry.redaction import Redactor
 
 NOW = parse_instant("2026-11-23T08:00:00.123Z")

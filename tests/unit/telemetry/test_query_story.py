@@ -10,12 +10,12 @@ import pytest
 from engine.clock import parse_instant
 from engine.domain.keys import layout_hash, user_suffix
 from engine.errors import WrongCall
+from engine.telemetry.delivery_story import Line, story
 from engine.telemetry.ecs import ecs_line
 from engine.telemetry.events import trace_id
-from engine.telemetry.query import LogQuery, parse_query, value_of
-from engine.telemetry.reading import Files
+from engine.telemetry.log_file_search import Files
+from engine.telemetry.log_query import LogQuery, parse_query, value_of
 from engine.telemetry.redaction import Redactor
-from engine.telemetry.story import Line, story
 
 REDACTOR = Redactor(b"k" * 16)
 AS_OF = parse_instant("2017-01-15T23:59:59.999Z")

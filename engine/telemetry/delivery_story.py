@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from engine.domain.keys import HIGHEST, escape
-from engine.telemetry.query import value_of
+from engine.telemetry.log_query import value_of
 
 Line: TypeAlias = Mapping[str, object]
 

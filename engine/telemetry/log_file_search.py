@@ -8,9 +8,9 @@ from pathlib import Path
 
 import orjson
 
-from engine.telemetry.files import log_files
-from engine.telemetry.query import LogQuery
-from engine.telemetry.story import Focus, Line, order_of
+from engine.telemetry.delivery_story import Focus, Line, order_of
+from engine.telemetry.log_files import log_files
+from engine.telemetry.log_query import LogQuery
 
 
 def read_lines(folder: Path) -> Iterator[Line]:

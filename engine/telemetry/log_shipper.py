@@ -23,7 +23,7 @@ from engine.domain.log_documents import Document, Taken
 from engine.errors import OperatorError
 from engine.telemetry.bundles import Bundle, bundled
 from engine.telemetry.events import emit
-from engine.telemetry.files import log_files
+from engine.telemetry.log_files import log_files
 
 BATCH_BYTES: Final = 4_000_000
 """Bytes read from a file at once: some thousand lines.
