@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
-from engine.yamlsource import Node, parse
+from engine.yamlfile.nodes import Node, parse
 
 Tree: TypeAlias = "dict[str, object]"
 

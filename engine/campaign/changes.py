@@ -12,8 +12,8 @@ from engine.campaign.sender import Letterhead, ReplyTo, SenderOf
 from engine.clock import Instant, format_duration, format_instant
 from engine.domain.template import KeptTexts
 from engine.errors import Fault
-from engine.yamlsource import Node
-from engine.yamltypes import nearest
+from engine.yamlfile.nodes import Node
+from engine.yamlfile.scalars import nearest
 
 
 class Concern(StrEnum):

@@ -10,7 +10,7 @@ from engine.catalogue.catalogue import Catalogue
 from engine.errors import Fault, InvalidSource
 from engine.predicate.parse import parse_predicate
 from engine.predicate.tree import Tree
-from engine.yamlsource import Node, Steps, dotted
+from engine.yamlfile.nodes import Node, Steps, dotted
 
 
 @dataclass(frozen=True, slots=True)

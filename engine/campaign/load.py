@@ -18,8 +18,8 @@ from engine.policy.policyset import CampaignFacts, PolicySet
 from engine.predicate.compiled import compile_predicate
 from engine.predicate.parse import parse_predicate
 from engine.predicate.tree import Tree
-from engine.yamlmodel import validate
-from engine.yamlsource import Node, Plain, node_of, read
+from engine.yamlfile.models import validate
+from engine.yamlfile.nodes import Node, Plain, node_of, read
 
 if TYPE_CHECKING:
     from engine.campaign.texts import Source

@@ -27,8 +27,8 @@ from engine.campaign.texts import (
 )
 from engine.domain.template import KeptTexts, Origin, Snippet
 from engine.errors import Fault
-from engine.yamlsource import Node, Steps, dotted
-from engine.yamltypes import nearest
+from engine.yamlfile.nodes import Node, Steps, dotted
+from engine.yamlfile.scalars import nearest
 
 _ENDINGS: Final = {"html": (".html", ".htm", ".liquid", ".md", ".mjml"), "text": (".txt", ".liquid")}
 """The endings to try after the name of a snippet, by the format of the text that names it."""

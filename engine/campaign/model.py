@@ -20,7 +20,7 @@ from pydantic.config import JsonDict
 from engine.campaign.sender import Letterhead
 from engine.clock import format_duration
 from engine.policy.models import CampaignKind
-from engine.yamltypes import Duration, Flag, Misfit, Model, Moment, Percent, Slug, Text
+from engine.yamlfile.scalars import Duration, Flag, Misfit, Model, Moment, Percent, Slug, Text
 
 NO_MESSAGE: Final = "none"
 """`was: none` says that a message is new; so no message may have this name."""

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJso
 from pydantic.config import JsonDict
 
 from engine.domain.addresses import envelope_address
-from engine.yamltypes import Misfit, Model, Text, shown
+from engine.yamlfile.scalars import Misfit, Model, Text, shown
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,75}")
 _LONGEST_VALUE: Final = 2_000

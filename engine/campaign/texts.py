@@ -22,8 +22,8 @@ from engine.campaign.model import CampaignFile
 from engine.domain.template import KeptTexts
 from engine.errors import Fault, Mark
 from engine.template_tags import CONTENT, TAGS, BlockTagNode, LayoutNode
-from engine.yamlsource import Node, Steps, dotted
-from engine.yamltypes import nearest
+from engine.yamlfile.nodes import Node, Steps, dotted
+from engine.yamlfile.scalars import nearest
 
 NAMES: Final[Mapping[str, frozenset[str]]] = {
     "user": frozenset(),

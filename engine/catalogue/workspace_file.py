@@ -20,7 +20,7 @@ from engine.catalogue.values import MANY_TYPES, FieldType, Shape
 from engine.domain.addresses import envelope_address
 from engine.errors import Fault, InvalidSource, Mark
 from engine.folder_watcher import left_by_an_editor
-from engine.yamlsource import Node, dotted, read
+from engine.yamlfile.nodes import Node, dotted, read
 
 Path_ = tuple[str | int, ...]
 

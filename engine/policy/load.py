@@ -13,8 +13,8 @@ from engine.errors import Fault, InvalidSource, Mark
 from engine.folder_watcher import left_by_an_editor
 from engine.policy.models import RESERVED, LaneKind, Lanes, Profile, no_such
 from engine.policy.policyset import DEFAULT, PolicySet
-from engine.yamlmodel import validate
-from engine.yamlsource import Node, Steps, dotted, read
+from engine.yamlfile.models import validate
+from engine.yamlfile.nodes import Node, Steps, dotted, read
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, WithJsonSchema, model_validator
 
-from engine.yamltypes import Duration, Misfit, Model, Number, Percent, Slug, Text, Whole, nearest
+from engine.yamlfile.scalars import Duration, Misfit, Model, Number, Percent, Slug, Text, Whole, nearest
 
 
 class LaneKind(StrEnum):

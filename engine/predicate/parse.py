@@ -23,7 +23,7 @@ from engine.predicate.tree import (
     Tree,
     all_of,
 )
-from engine.yamlsource import Node, Plain, dotted
+from engine.yamlfile.nodes import Node, Plain, dotted
 
 Path_ = tuple[str | int, ...]
 

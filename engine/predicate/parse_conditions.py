@@ -11,7 +11,7 @@ from engine.catalogue.workspace_file import closest
 from engine.clock import millis, parse_duration
 from engine.errors import Fault, Mark
 from engine.predicate.tree import NOBODY, Bound, Element, Exists, FieldCompare, Tree, all_of, none_of
-from engine.yamlsource import Node, dotted
+from engine.yamlfile.nodes import Node, dotted
 
 MOST_VALUES: Final = 10_000
 """Maximum values of one `in`: far below the limit of a single query of either store; longer ones belong in a list."""

@@ -16,9 +16,9 @@ from engine.clock import format_duration
 from engine.errors import Fault, InvalidSource, Mark, WrongCall
 from engine.settings.model import PREFIX, Settings
 from engine.settings.variables import DOTENV, Variable, merged, own_variables, read_dotenv, settings_among
-from engine.yamlmodel import validate
-from engine.yamlsource import Node, read
-from engine.yamltypes import nearest
+from engine.yamlfile.models import validate
+from engine.yamlfile.nodes import Node, read
+from engine.yamlfile.scalars import nearest
 
 ENVIRONMENT: Final = "TIDEGATE_ENV"
 SETTINGS_FILE: Final = "TIDEGATE_SETTINGS"

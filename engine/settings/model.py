@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from engine.yamltypes import Duration, Misfit, Model, nearest
+from engine.yamlfile.scalars import Duration, Misfit, Model, nearest
 
 PREFIX: Final = "TIDEGATE_"
 """What every variable of ours begins with."""

@@ -15,7 +15,7 @@ from typing import Final
 
 from engine.errors import Fault, InvalidSource, Mark, WrongCall
 from engine.settings.model import PREFIX, Settings
-from engine.yamltypes import nearest
+from engine.yamlfile.scalars import nearest
 
 DOTENV: Final = Path(".env")
 

@@ -30,7 +30,7 @@ from engine.stores.mongo.import_cursors import ImportCursors
 from engine.stores.mongo.lists import Lists
 from engine.stores.mongo.user_upserts import UserUpserts
 from engine.stores.mongo.users import Users
-from engine.yamlsource import read
+from engine.yamlfile.nodes import read
 from examples.grocer import campaign_files, data, oracle
 
 HERE = Path(data.__file__).parent

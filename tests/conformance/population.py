@@ -11,7 +11,7 @@ from engine.catalogue.workspace_file import workspace_of
 from engine.domain.keys import user_key
 from engine.predicate.compiled import CompiledPredicate, compile_predicate
 from engine.predicate.parse import parse_predicate
-from engine.yamlsource import parse
+from engine.yamlfile.nodes import parse
 
 WORKSPACE = """
 workspace: {name}

@@ -13,7 +13,7 @@ from pymongo.database import Database
 
 from engine.predicate.compiled import CompiledPredicate, compile_predicate
 from engine.predicate.parse import parse_predicate
-from engine.yamlsource import Node, parse
+from engine.yamlfile.nodes import Node, parse
 from tests.conformance import targets
 from tests.conformance.population import NOW, catalogue_of, compiled
 from tests.conformance.table import GROUPS

@@ -16,7 +16,7 @@ from engine.clock import format_instant
 from engine.errors import Mark
 from engine.predicate.compiled import CompiledPredicate, compile_predicate
 from engine.predicate.parse import parse_predicate
-from engine.yamlsource import Node, Plain
+from engine.yamlfile.nodes import Node, Plain
 from tests.conformance.population import COUPON, DAY, NOW, ORDER, Person
 from tests.conformance.walk import FIELDS, PROPERTIES
 

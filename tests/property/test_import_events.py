@@ -18,7 +18,7 @@ from engine.pipeline.importing.rows import derived_id
 from engine.stores.mongo.event_aggregates import Derivation
 from engine.stores.mongo.events import Events
 from engine.stores.mongo.users import Users
-from engine.yamlsource import parse
+from engine.yamlfile.nodes import parse
 
 CATALOGUE: Final = workspace_of(
     parse(

@@ -19,7 +19,7 @@ from engine.channels.mail.prebuilt import Letter, Written, skeleton_of
 from engine.channels.mail.renderer import Mailing
 from engine.channels.templates.context import context
 from engine.channels.templates.errors import TemplateFailed
-from engine.yamlsource import parse
+from engine.yamlfile.nodes import parse
 
 SHOP = """
 workspace: shop

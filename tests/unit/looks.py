@@ -16,7 +16,7 @@ from engine.domain.campaign import CampaignRecord
 from engine.domain.enrolment import Enrolment, Outgoing, Settled
 from engine.domain.keys import enrolment_id, suffix_of_user, user_key
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason, StayState
-from engine.yamlsource import parse
+from engine.yamlfile.nodes import parse
 
 NOW = 1_796_083_200_000
 """2026-12-01T00:00:00Z."""

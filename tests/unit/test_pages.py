@@ -11,7 +11,7 @@ from engine.catalogue.catalogue import BUILTINS
 from engine.catalogue.values import FieldType
 from engine.catalogue.workspace_file import _KEYS, RESERVED, workspace_of
 from engine.settings.describe import DESCRIPTIONS, keys, page
-from engine.yamlsource import parse
+from engine.yamlfile.nodes import parse
 
 CITING = {".py", ".md", ".yaml", ".sh", ".toml", ""}
 MADE_UP = {"a.md", "campaigns/t.md", "notes.md", "t.md"}

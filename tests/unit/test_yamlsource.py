@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import InvalidSource, Mark
-from engine.yamlsource import LARGEST_SOURCE, dotted, node_of, parse, read
+from engine.yamlfile.nodes import LARGEST_SOURCE, dotted, node_of, parse, read
 
 
 def _refusal(text: str) -> str:

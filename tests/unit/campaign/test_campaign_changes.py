@@ -6,8 +6,8 @@ from typing import Any
 
 from engine.campaign.changes import Aliases, Concern, carry_aliases, changes, edit_faults, renames
 from engine.campaign.model import CampaignFile
-from engine.yamlmodel import validate
-from engine.yamlsource import Node, node_of
+from engine.yamlfile.models import validate
+from engine.yamlfile.nodes import Node, node_of
 
 
 def _message(name: str, **more: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 from engine.campaign import texts
 from engine.campaign.texts import LARGEST_TEMPLATE, NAMES, Source, check_text, is_path
 from engine.channels.templates import liquid
-from engine.yamlsource import parse
+from engine.yamlfile.nodes import parse
 
 
 def _told(text: str) -> list[str]:

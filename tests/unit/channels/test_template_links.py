@@ -10,7 +10,7 @@ from engine.channels.mail.mime import Sender
 from engine.channels.mail.prebuilt import Letter, Written
 from engine.channels.mail.renderer import Mailing
 from engine.channels.templates.context import context
-from engine.yamlsource import parse
+from engine.yamlfile.nodes import parse
 
 FIELDS: Catalogue = workspace_of(parse("workspace: shop\nattributes: {link: string, more: string}\n", "shop.yaml"))
 WRITTEN = Written("shop/c/0a1b2c3d/hh-1/0001/hello", "hh-1@example.org", 1_483_314_000_000, 1_795_420_800_123)

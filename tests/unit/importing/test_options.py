@@ -229,7 +229,7 @@ def test_options_reach_events_of_tables_and_of_json() -> None:
 
 def test_a_property_called_like_a_built_in_field_is_judged_as_the_event_declares_it() -> None:
     from engine.catalogue.workspace_file import workspace_of
-    from engine.yamlsource import parse
+    from engine.yamlfile.nodes import parse
 
     shop = workspace_of(parse("workspace: shop\nevents: {Moved: {timezone: string, email: string}}", "shop.yaml"))
     row = {"user_id": "u", "name": "Moved", "time": "2026-01-01", "properties": {"timezone": "none", "email": "none"}}

@@ -12,7 +12,7 @@ from engine.domain.keys import user_key
 from engine.errors import WrongCall
 from engine.pipeline.importing.columns import Layout, RowFaultError
 from engine.pipeline.importing.rows import EventRows, ListRows, UserRows
-from engine.yamlsource import parse
+from engine.yamlfile.nodes import parse
 
 SHOP = """
 workspace: shop

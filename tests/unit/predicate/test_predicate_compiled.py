@@ -9,7 +9,7 @@ import pytest
 from engine.predicate.compile_elastic import LONGEST_TERM, elastic_document
 from engine.predicate.compiled import CompiledPredicate, EventQuery, compile_predicate
 from engine.predicate.parse import parse_predicate
-from engine.yamlsource import parse
+from engine.yamlfile.nodes import parse
 from tests.conformance.population import COUPON, DAY, NOW, ORDER, Person, catalogue_of
 
 CATALOGUE = catalogue_of("grocer")

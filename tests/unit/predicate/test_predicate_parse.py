@@ -19,7 +19,7 @@ from engine.predicate.tree import (
     Tree,
     plain,
 )
-from engine.yamlsource import parse
+from engine.yamlfile.nodes import parse
 
 CATALOGUE = workspace_of(
     parse(

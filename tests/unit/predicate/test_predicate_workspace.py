@@ -9,7 +9,7 @@ from engine.catalogue.values import FieldType
 from engine.catalogue.workspace_file import read_workspace, read_workspaces, workspace_of
 from engine.catalogue.workspace_set import WorkspaceSet
 from engine.errors import InvalidSource
-from engine.yamlsource import parse
+from engine.yamlfile.nodes import parse
 
 GOOD = """\
 workspace: grocer

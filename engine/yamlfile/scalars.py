@@ -15,7 +15,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, Strict, WithJsonSchema
 
 from engine.clock import Instant, format_duration, format_instant, parse_duration, parse_instant
-from engine.yamlsource import Steps
+from engine.yamlfile.nodes import Steps
 
 _SLUG: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _LONGEST_SHOWN: Final = 60

@@ -16,8 +16,8 @@ from pydantic_core import ErrorDetails
 
 from engine.clock import format_duration
 from engine.errors import Fault, InvalidSource
-from engine.yamlsource import Node, Steps, dotted
-from engine.yamltypes import Misfit, nearest, shown
+from engine.yamlfile.nodes import Node, Steps, dotted
+from engine.yamlfile.scalars import Misfit, nearest, shown
 
 M = TypeVar("M", bound=BaseModel)
 
