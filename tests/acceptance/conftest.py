@@ -8,7 +8,7 @@ import pytest
 
 from engine.cli.main import run
 from tests.integration.conftest import installation, make_world, migrated, world
-from tests.integration.installation import Installation, Told
+from tests.support.installation import Installation, Told
 
 __all__ = ["installation", "make_world", "migrated", "world"]
 

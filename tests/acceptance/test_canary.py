@@ -18,10 +18,10 @@ from engine.domain.keys import user_id_of
 from engine.pipeline.evaluation import evaluate
 from engine.settings.secrets import secrets
 from engine.telemetry import logging
-from tests.integration.installation import Installation
-from tests.integration.pipeline_shop import hurry
-from tests.integration.pipeline_world import World
 from tests.integration.test_channel_smtp import Sink, serving
+from tests.support.installation import Installation
+from tests.support.pipeline_shop import hurry
+from tests.support.pipeline_world import World
 
 USERS = 1_000
 SMTP_PASSWORD = "kanarek-smtp-p4ssw0rd"

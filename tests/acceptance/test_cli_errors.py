@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.installation import Installation, Told
+from tests.support.installation import Installation, Told
 
 Tidegate = Callable[..., Told]
 CAMPAIGN = """campaign: hello

@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from engine.cli import main
-from tests.integration.installation import Told
+from tests.support.installation import Told
 
 Tidegate = Callable[..., Told]
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"

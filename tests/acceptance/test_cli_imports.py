@@ -10,7 +10,7 @@ import pytest
 
 from engine.local.processes.instance_lock import Presence
 from tests.acceptance.test_cli_help import NAMES
-from tests.integration.installation import Installation
+from tests.support.installation import Installation
 
 CLIENTS = {"elasticsearch", "elastic_transport", "pymongo", "redis", "requests", "urllib3"}
 HEAVY = CLIENTS | {"dramatiq", "liquid", "numpy", "pandas", "pyarrow", "rich", "structlog"}

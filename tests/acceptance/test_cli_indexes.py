@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.integration.installation import Installation, Told
+from tests.support.installation import Installation, Told
 
 Tidegate = Callable[..., Told]
 

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.integration.installation import Installation
+from tests.support.installation import Installation
 
 
 @pytest.fixture

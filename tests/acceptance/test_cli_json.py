@@ -9,8 +9,8 @@ import pytest
 
 from engine.clock import format_instant
 from tests.acceptance.test_cli_help import commands
-from tests.integration.installation import Installation, Told
-from tests.integration.pipeline_world import START
+from tests.support.installation import Installation, Told
+from tests.support.pipeline_world import START
 
 Tidegate = Callable[..., Told]
 WITH_JSON = sorted(

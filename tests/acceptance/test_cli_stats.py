@@ -10,9 +10,9 @@ import pytest
 
 from engine.domain.keys import HIGHEST
 from engine.query_metrics import MEASUREMENTS, measured
-from tests.integration.installation import Installation, Told
-from tests.integration.pipeline_world import World
 from tests.integration.test_run_procfile import PROCFILE
+from tests.support.installation import Installation, Told
+from tests.support.pipeline_world import World
 
 Tidegate = Callable[..., Told]
 

@@ -20,8 +20,8 @@ from engine.clock import format_instant, millis, parse_duration
 from engine.domain.keys import user_key
 from engine.domain.lifecycle import SKIPPED_BECAUSE, SkipReason
 from engine.domain.suppression import Bounced
-from tests.integration.installation import PATIENCE, Installation, Told
-from tests.integration.pipeline_world import START, World
+from tests.support.installation import PATIENCE, Installation, Told
+from tests.support.pipeline_world import START, World
 
 Tidegate = Callable[..., Told]
 DAY = millis(parse_duration("1d"))

@@ -19,7 +19,7 @@ from examples.hillstrom.data import ARMS, DAY, DAYS, SENT, WORKSPACE, Figures, c
 from examples.hillstrom.experiment import CAMPAIGNS, HERE, perform, table_row
 from examples.hillstrom.sample import PLANTED, write_sample
 from tests.acceptance.conftest import Tidegate
-from tests.integration.pipeline_world import World
+from tests.support.pipeline_world import World
 
 
 class OneThread:

@@ -19,7 +19,7 @@ from engine.pipeline.scheduler import tick
 from engine.settings import Settings
 from engine.stores.migrations import migrate_mongo
 from tests.chaos.play import Performer, Step
-from tests.integration.pipeline_world import World
+from tests.support.pipeline_world import World
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -21,7 +21,7 @@ from engine import failpoints
 from engine.app.app import App
 from engine.settings import Settings
 from tests.chaos.play import Performer, everywhere
-from tests.integration.pipeline_shop import Collected
+from tests.support.pipeline_shop import Collected
 
 
 def main() -> None:

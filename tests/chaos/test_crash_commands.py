@@ -10,7 +10,7 @@ import pytest
 from engine.domain.keys import user_suffix
 from tests.chaos.conftest import Drive
 from tests.chaos.play import NAME, Performer, Step
-from tests.integration.pipeline_world import World
+from tests.support.pipeline_world import World
 
 USERS: Final = tuple(f"u{number}" for number in range(12))
 STEPS: Final[tuple[Step, ...]] = (("launch",), ("settle",))

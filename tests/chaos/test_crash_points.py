@@ -14,7 +14,7 @@ import pytest
 from engine import failpoints
 from tests.chaos.conftest import ROOT, Drive
 from tests.chaos.play import NAME, Performer, Step
-from tests.integration.pipeline_world import START, World
+from tests.support.pipeline_world import START, World
 
 DAY: Final = 86_400_000
 SERIES: Final[tuple[Step, ...]] = (("launch",), ("settle",), ("advance", START + 2 * DAY), ("settle",))

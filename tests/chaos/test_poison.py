@@ -15,7 +15,7 @@ from engine.pipeline.control.replay import replay
 from engine.stores.mongo.enrolments import Enrolments
 from tests.chaos.conftest import Drive
 from tests.chaos.play import NAME, Performer, Step, let_time_pass
-from tests.integration.pipeline_world import World
+from tests.support.pipeline_world import World
 
 STEPS: Final[tuple[Step, ...]] = (("launch",), ("settle",))
 USERS: Final = tuple(f"u{number}" for number in range(12))

@@ -20,7 +20,7 @@ from actors.setup import broker_for
 from engine.app.app import App
 from engine.pipeline.scheduler.loop import Clockwork
 from tests.chaos.play import NAME
-from tests.integration.pipeline_world import World
+from tests.support.pipeline_world import World
 
 rig = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "stock" / "rig.py")))
 valkey, quick_reconnects = rig.valkey, rig.quick_reconnects

@@ -16,7 +16,7 @@ from engine.domain.work import SliceKind
 from engine.pipeline.scheduler.loop import LEASE
 from tests.chaos.conftest import Drive
 from tests.chaos.play import NAME, Performer, Step, let_time_pass
-from tests.integration.pipeline_world import START, World
+from tests.support.pipeline_world import START, World
 
 DAY: Final = 86_400_000
 USERS: Final = tuple(f"u{number}" for number in range(12))

@@ -13,8 +13,8 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from engine.stores.migrations import migrate_mongo, migrate_search
-from tests.integration.installation import Installation
-from tests.integration.pipeline_world import World
+from tests.support.installation import Installation
+from tests.support.pipeline_world import World
 
 Databases = list[Database[dict[str, Any]]]
 
@@ -52,7 +52,7 @@ def make_world(
 
 @pytest.fixture
 def world(make_world: Callable[..., World]) -> World:
-    """A whole engine on an empty database; see `tests/integration/pipeline_world.py`."""
+    """A whole engine on an empty database; see `tests/support/pipeline_world.py`."""
     return make_world()
 
 
@@ -75,7 +75,7 @@ def reading(
 
 @pytest.fixture
 def installation(world: World, services: Any) -> Iterator[Installation]:
-    """The command line and real processes on `world`, with a short lease; see `tests/integration/installation.py`."""
+    """The command line and real processes on `world`, with a short lease; see `tests/support/installation.py`."""
     made = Installation(world, services, {"TIDEGATE_ENGINE__LEASE": "5s", "TIDEGATE_ENGINE__RING_AGAIN": "5s"})
     yield made
     made.close()

@@ -23,9 +23,9 @@ from engine.domain.keys import HIGHEST, user_key
 from engine.domain.work import AccessPath
 from engine.errors import ServiceUnreachable
 from engine.telemetry.events import listening
-from tests.integration.pipeline_shop import Collected
-from tests.integration.pipeline_world import START, World
-from tests.integration.reading_world import entered, following
+from tests.support.pipeline_shop import Collected
+from tests.support.pipeline_world import START, World
+from tests.support.reading_world import entered, following
 
 DAY: Final = 86_400_000
 CASES: Final = int(os.environ.get("TIDEGATE_PATH_CASES", "60"))

@@ -18,9 +18,9 @@ from engine.domain.work import AccessPath
 from engine.stores.user_cache.buckets import UserCache
 from engine.stores.user_cache.connection import CacheServer, cache_client
 from engine.telemetry.events import emit, listening
-from tests.integration.pipeline_shop import Collected
-from tests.integration.pipeline_world import World
-from tests.integration.reading_world import entered, following
+from tests.support.pipeline_shop import Collected
+from tests.support.pipeline_world import World
+from tests.support.reading_world import entered, following
 
 rig = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "stock" / "rig.py")))
 USERS: Final = [f"u{number}" for number in range(3_000)]

@@ -14,7 +14,7 @@ from engine.domain.keys import suffix_of_user, user_key
 from engine.domain.lifecycle import SliceState
 from engine.pipeline.control.replay import replay
 from engine.pipeline.evaluation.recheck_users import _alone
-from tests.integration.pipeline_world import START, World
+from tests.support.pipeline_world import START, World
 
 DAY = 86_400_000
 ORDER = "Order Completed"

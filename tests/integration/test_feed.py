@@ -12,7 +12,7 @@ from engine.domain.looks import EVERYTHING
 from engine.pipeline.evaluation import recheck_users
 from engine.pipeline.feed import change_feed
 from engine.stores.mongo.change_stream import names
-from tests.integration.pipeline_world import START, World
+from tests.support.pipeline_world import START, World
 
 DAY = 86_400_000
 TWO = [{"name": "one"}, {"name": "two", "wait": "7d"}]

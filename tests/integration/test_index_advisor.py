@@ -10,7 +10,7 @@ import pytest
 from engine.pipeline.insight.index_advisor import Advice
 from engine.stores.migrations import migrate_mongo
 from engine.stores.mongo.index_advisor import SAMPLE, IndexAdvisor
-from tests.integration.pipeline_world import World
+from tests.support.pipeline_world import World
 
 USERS = 400
 

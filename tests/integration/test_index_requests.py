@@ -17,7 +17,7 @@ from engine.pipeline.feed.dispatch_indexing import IndexTurns
 from engine.pipeline.feed.search_indexing import Behind, Indexing
 from engine.stores.migrations import migrate_mongo
 from engine.stores.mongo.index_requests import KEYS_AT_ONCE, IndexRequest, IndexRequests
-from tests.integration.pipeline_world import World
+from tests.support.pipeline_world import World
 
 LATER = timedelta(seconds=-1)
 """A time ago that is still to come: everything counts as unheard."""

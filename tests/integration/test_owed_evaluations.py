@@ -14,7 +14,7 @@ from engine.domain.keys import user_key
 from engine.domain.lifecycle import RunState, SliceState
 from engine.domain.work import RunKind, Slice, SliceKind
 from engine.failpoints import Failpoint, arm
-from tests.integration.pipeline_world import World
+from tests.support.pipeline_world import World
 
 TWO = [{"name": "one"}, {"name": "two", "wait": "5d"}]
 

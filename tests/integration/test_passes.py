@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.pipeline_world import START, World
+from tests.support.pipeline_world import START, World
 
 DAY = 86_400_000
 RARELY = {"reconcile": "900d"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.integration.pipeline_world import World
+from tests.support.pipeline_world import World
 
 
 def rung(world: World) -> list[str]:

@@ -12,8 +12,8 @@ from engine.domain.work import SliceKind
 from engine.pipeline.control.replay import replay
 from engine.pipeline.delivery import send_window
 from engine.pipeline.delivery.complete_enrolments import Completing
-from tests.integration.pipeline_shop import hurry
-from tests.integration.pipeline_world import World
+from tests.support.pipeline_shop import hurry
+from tests.support.pipeline_world import World
 
 ONE = [{"name": "one"}]
 TWO = [{"name": "one"}, {"name": "two", "wait": "5d"}]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.errors import InvalidSource, WrongCall
-from tests.integration.pipeline_world import World
+from tests.support.pipeline_world import World
 
 TWO = [{"name": "one"}, {"name": "two", "wait": "5d"}]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from engine.clock import millis, parse_duration
 from engine.domain.keys import user_key
-from tests.integration.pipeline_world import START, World
+from tests.support.pipeline_world import START, World
 
 DAY = millis(parse_duration("1d"))
 TWO = [{"name": "one"}, {"name": "two", "wait": "5d"}]

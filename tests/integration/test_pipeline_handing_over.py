@@ -10,7 +10,7 @@ import pytest
 from engine.domain.work import SliceKind
 from engine.pipeline.evaluation import hand_over_deliveries
 from engine.pipeline.evaluation.hand_over_deliveries import HandingOver
-from tests.integration.pipeline_world import World
+from tests.support.pipeline_world import World
 
 USERS = [f"u{number}" for number in range(60)]
 

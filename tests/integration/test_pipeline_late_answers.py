@@ -17,8 +17,8 @@ from engine.pipeline.delivery.sender_lease import GRACE
 from engine.pipeline.slices import runner
 from engine.stores.mongo.deliveries import Deliveries
 from engine.stores.mongo.leases import Leases
-from tests.integration.pipeline_shop import hurry
-from tests.integration.pipeline_world import World
+from tests.support.pipeline_shop import hurry
+from tests.support.pipeline_world import World
 
 USERS = [f"u{number}" for number in range(40)]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from engine.pipeline.control.replay import replay
-from tests.integration.pipeline_shop import hurry
-from tests.integration.pipeline_world import World
+from tests.support.pipeline_shop import hurry
+from tests.support.pipeline_world import World
 
 
 def test_what_is_replayed_and_then_cancelled_is_skipped(world: World) -> None:

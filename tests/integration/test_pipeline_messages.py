@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.clock import format_instant, millis, parse_duration
-from tests.integration.pipeline_world import START, World
+from tests.support.pipeline_world import START, World
 
 DAY = millis(parse_duration("1d"))
 SERIES = [{"name": "one"}, {"name": "two", "wait": "3d"}, {"name": "three", "wait": "1d"}]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.pipeline_world import World
+from tests.support.pipeline_world import World
 
 SIZES = [(1000, 20_000), (7, 20_000), (7, 11), (3, 1)]
 HOSTILE = [

@@ -12,8 +12,8 @@ from engine.domain.work import SliceKind
 from engine.errors import IllegalTransition
 from engine.failpoints import arm
 from engine.telemetry import events
-from tests.integration.pipeline_shop import hurry
-from tests.integration.pipeline_world import START, World
+from tests.support.pipeline_shop import hurry
+from tests.support.pipeline_world import START, World
 
 DAY = millis(parse_duration("1d"))
 TWO = [{"name": "one"}, {"name": "two", "wait": "5d"}]

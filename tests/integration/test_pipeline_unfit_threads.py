@@ -7,8 +7,8 @@ from threading import Event
 
 import pytest
 
-from tests.integration.pipeline_shop import SHOP
-from tests.integration.pipeline_world import World
+from tests.support.pipeline_shop import SHOP
+from tests.support.pipeline_world import World
 
 
 def test_a_second_thread_waits_for_the_files_that_the_first_is_reading(

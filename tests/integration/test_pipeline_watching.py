@@ -11,7 +11,7 @@ from engine.domain.work import Slice, SliceKind
 from engine.pipeline.campaigns.compiled_cache import routing_facts
 from engine.pipeline.control.replay import replay
 from engine.policy.models import LaneKind
-from tests.integration.pipeline_world import World
+from tests.support.pipeline_world import World
 
 SLOW = {"slow_when": {"per_user_p95": "1ms", "batches": 3}}
 FAILS_AT_ZERO = {"campaign": "c", "messages": [{"name": "one", "body": "{{ 10 | divided_by: user.age }}"}]}

@@ -8,7 +8,7 @@ import pytest
 
 from engine.clock import format_instant, millis, parse_duration
 from engine.errors import IllegalTransition
-from tests.integration.pipeline_world import START, World
+from tests.support.pipeline_world import START, World
 
 DAY = millis(parse_duration("1d"))
 

@@ -24,9 +24,9 @@ from engine.query_metrics import MEASUREMENTS
 from engine.stores.migrations import migrate_mongo
 from engine.stores.mongo.enrolments import Enrolments
 from engine.stores.mongo.query_plans import QUERIES, ExplainedQuery, Plan, explain
-from tests.integration.store_calls import CALLS, STORES
-from tests.integration.store_filled import fill
-from tests.unit.looks import NOW, stay
+from tests.support.looks import NOW, stay
+from tests.support.store_calls import CALLS, STORES
+from tests.support.store_filled import fill
 
 MODULES = [
     importlib.import_module(module.name) for module in pkgutil.walk_packages(engine.stores.__path__, "engine.stores.")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.integration.installation import Installation
-from tests.integration.pipeline_shop import POLICIES
-from tests.integration.pipeline_world import World
+from tests.support.installation import Installation
+from tests.support.pipeline_shop import POLICIES
+from tests.support.pipeline_world import World
 
 
 @pytest.mark.timeout(200)

@@ -13,9 +13,9 @@ from actors.fleet import run_fleet_in_process, stop_fleets
 from actors.setup import broker_for
 from engine.clock import parse_instant
 from engine.telemetry import events
-from tests.integration.installation import Installation
-from tests.integration.pipeline_shop import POLICIES
-from tests.integration.pipeline_world import World
+from tests.support.installation import Installation
+from tests.support.pipeline_shop import POLICIES
+from tests.support.pipeline_world import World
 
 SECONDS = 5_000
 """Milliseconds within which an edit is in force (`docs/policies.md`)."""

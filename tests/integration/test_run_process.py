@@ -7,7 +7,7 @@ import signal
 import psutil
 import pytest
 
-from tests.integration.installation import Installation
+from tests.support.installation import Installation
 
 HELLO = """
 campaign: hello

@@ -5,8 +5,8 @@ from __future__ import annotations
 import yaml
 
 from engine.clock import parse_instant
-from tests.integration.installation import Installation
-from tests.integration.pipeline_shop import SHOP
+from tests.support.installation import Installation
+from tests.support.pipeline_shop import SHOP
 
 SECONDS = 5_000
 """Milliseconds within which an edit is in force."""

@@ -13,9 +13,9 @@ from engine.domain.work import AccessPath
 from engine.pipeline.feed import change_feed
 from engine.stores.search.user_index import UserIndex
 from engine.telemetry.events import listening
-from tests.integration.installation import PATIENCE
-from tests.integration.pipeline_world import World
-from tests.integration.reading_world import entered, following
+from tests.support.installation import PATIENCE
+from tests.support.pipeline_world import World
+from tests.support.reading_world import entered, following
 
 pytestmark = pytest.mark.elastic
 

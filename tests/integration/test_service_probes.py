@@ -26,7 +26,7 @@ from engine.stores.probes import (
 )
 from engine.stores.search.client import elastic_client
 from engine.stores.user_cache.connection import cache_client
-from tests.integration.broken_services import (
+from tests.support.broken_services import (
     OWNER,
     PASSWORD,
     READ_ONLY_USER,

@@ -26,7 +26,7 @@ from engine.domain.document import Document
 from engine.local.services.mongod import Mongod
 from engine.local.services.ports import free_ports
 from engine.stores.migrations import migrate_mongo
-from tests.integration.pipeline_world import World
+from tests.support.pipeline_world import World
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "rights.md").read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ from engine.stores.migrations import migrate_mongo
 from engine.stores.mongo.client import mongo_client
 from engine.stores.search.log_index import LogIndex, open_client
 from engine.telemetry.log_shipper import Shipper
-from tests.integration.broken_services import (
+from tests.support.broken_services import (
     OWNER,
     PASSWORD,
     PATIENCE,
@@ -33,8 +33,8 @@ from tests.integration.broken_services import (
     refused_port,
     valkey_of,
 )
-from tests.integration.installation import Installation, Told
-from tests.integration.pipeline_world import World
+from tests.support.installation import Installation, Told
+from tests.support.pipeline_world import World
 
 MALFORMED = f"mongodb://owner:{PASSWORD}/x@127.0.0.1:1/"
 

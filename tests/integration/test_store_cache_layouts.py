@@ -21,7 +21,7 @@ from engine.stores.user_cache import cache
 from engine.stores.user_cache.active_layouts import CacheLayouts
 from engine.stores.user_cache.cache import CachedUsers
 from engine.stores.user_cache.layout import HELD_BY_DEFAULT, Held, held_at_first
-from tests.integration.cache_world import CATALOGUE, ORDER, CacheWorld
+from tests.support.cache_world import CATALOGUE, ORDER, CacheWorld
 
 WIDE = replace(
     CATALOGUE,

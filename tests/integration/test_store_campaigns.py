@@ -14,7 +14,7 @@ from engine.domain.lifecycle import CampaignState
 from engine.domain.stuck import Stuck, StuckBy
 from engine.errors import IllegalTransition
 from engine.stores.mongo.campaigns import INDEXES, REVISION_INDEXES, Campaigns, upgrade
-from tests.integration.store_threads import together
+from tests.support.store_threads import together
 
 C = CampaignState
 DRAFT = CampaignRecord("uid1", "shop", "hello", "continuous", C.DRAFT, 1, {"campaign": "hello"}, ends_at=9)

@@ -14,7 +14,7 @@ from engine.domain.keys import stay_prefix
 from engine.domain.lifecycle import DeliveryState, ExitReason, SkipReason
 from engine.stores.mongo.campaign_counts import Counts
 from engine.stores.mongo.enrolments import Enrolments
-from tests.unit.looks import NOW, stay
+from tests.support.looks import NOW, stay
 
 PREFIX = stay_prefix("shop", "c1")
 ENDS = [DeliveryState.SENT, DeliveryState.FAILED, DeliveryState.UNKNOWN, DeliveryState.SKIPPED]

@@ -15,9 +15,9 @@ from engine.domain.lifecycle import DeliveryState, ExitReason
 from engine.domain.settling import Completion, PutBack, Settling, Unsent
 from engine.stores.mongo.deliveries import Deliveries
 from engine.stores.mongo.enrolments import INDEXES, Enrolments
-from tests.integration.store_threads import together
-from tests.unit.lives import completed_as, marked
-from tests.unit.looks import DAY, NOW, stay
+from tests.support.lives import completed_as, marked
+from tests.support.looks import DAY, NOW, stay
+from tests.support.store_threads import together
 
 PREFIX = stay_prefix("shop", "c1")
 Documents = Database[dict[str, Any]]

@@ -17,9 +17,9 @@ from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, St
 from engine.failpoints import Failpoint, arm, done
 from engine.pipeline.evaluation.evaluate import _changed
 from engine.stores.mongo.enrolments import INDEXES, Enrolments
-from tests.integration.store_threads import together
-from tests.unit.lives import advanced, piece_at
-from tests.unit.looks import DAY, NOW, ORDER, Patience, Someone, campaign, message, stay
+from tests.support.lives import advanced, piece_at
+from tests.support.looks import DAY, NOW, ORDER, Patience, Someone, campaign, message, stay
+from tests.support.store_threads import together
 
 PREFIX = stay_prefix("shop", "c1")
 QUEUED = Outgoing("one", DeliveryState.QUEUED, NOW, NOW)

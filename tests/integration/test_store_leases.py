@@ -9,7 +9,7 @@ import pytest
 from pymongo.database import Database
 
 from engine.stores.mongo.leases import Leases
-from tests.integration.store_threads import together
+from tests.support.store_threads import together
 
 LEASE = timedelta(seconds=30)
 OVER = timedelta(seconds=-1)

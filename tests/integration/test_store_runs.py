@@ -13,7 +13,7 @@ from engine.domain.lifecycle import RunState
 from engine.domain.work import Run, RunKind
 from engine.errors import IllegalTransition
 from engine.stores.mongo.runs import INDEXES, Runs
-from tests.integration.store_threads import together
+from tests.support.store_threads import together
 
 RUN = Run("shop/c1/pass/5", "shop", "c1", RunKind.PASS, 5, RunState.PLANNING)
 

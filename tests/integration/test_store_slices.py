@@ -12,8 +12,8 @@ from engine.domain.lifecycle import SliceState
 from engine.domain.work import Slice, SliceKind
 from engine.stores.mongo.client import EPOCH
 from engine.stores.mongo.slices import INDEXES, Slices
-from tests.integration.store_threads import together
-from tests.unit.looks import DAY
+from tests.support.looks import DAY
+from tests.support.store_threads import together
 
 LEASE = timedelta(seconds=30)
 OVER = timedelta(seconds=-1)

@@ -9,7 +9,7 @@ from pymongo.database import Database
 
 from engine.errors import WrongCall
 from engine.stores.mongo.campaign_time import CampaignTime, CampaignTimes, StoredClock
-from tests.integration.store_threads import together
+from tests.support.store_threads import together
 
 SYSTEM = 1_796_083_200_000
 

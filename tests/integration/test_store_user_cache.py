@@ -11,7 +11,7 @@ from pymongo.database import Database
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, cut, hash_prefix, suffix_of_user, user_key
 from engine.stores.user_cache.layout import depth_for
-from tests.integration.cache_world import CacheWorld
+from tests.support.cache_world import CacheWorld
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from engine.domain.keys import HIGHEST, user_key
 from engine.stores.user_cache import connection
 from engine.stores.user_cache.buckets import Refreshed
 from engine.telemetry.events import listening
-from tests.integration.cache_world import CacheWorld
+from tests.support.cache_world import CacheWorld
 
 rig = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "stock" / "rig.py")))
 U = user_key("shop", "u1")

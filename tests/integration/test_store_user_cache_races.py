@@ -19,7 +19,7 @@ from pymongo.database import Database
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, user_key
 from engine.stores.user_cache.layout import Layout
-from tests.integration.cache_world import CacheWorld, told
+from tests.support.cache_world import CacheWorld, told
 
 SECONDS = float(os.environ.get("TIDEGATE_RACE_SECONDS", "10"))
 NAMES = [f"u{n}" for n in range(240)]

@@ -14,7 +14,7 @@ from engine.stores.user_cache.connection import CacheServer, cache_client, unhea
 from engine.stores.user_cache.layout import Layout
 from engine.stores.user_cache.loader import BucketLoader
 from engine.stores.user_cache.stats import MemoryWatch
-from tests.integration.cache_world import CacheWorld
+from tests.support.cache_world import CacheWorld
 
 U = user_key("shop", "u1")
 

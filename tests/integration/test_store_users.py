@@ -15,7 +15,7 @@ from engine.domain.counts import Population
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, cut, user_key
 from engine.stores.mongo.users import Contended, Edit, Users
-from tests.integration.store_proxy import Cutting
+from tests.support.store_proxy import Cutting
 
 
 def add(users: Users, *ids: str, workspace: str = "w") -> None:

@@ -19,8 +19,8 @@ from engine.pipeline.scheduler import stuck_campaigns
 from engine.pipeline.slices import runner
 from engine.stores.mongo.client import Away
 from engine.telemetry.events import Heard, listening
-from tests.integration.pipeline_shop import hurry
-from tests.integration.pipeline_world import World
+from tests.support.pipeline_shop import hurry
+from tests.support.pipeline_world import World
 
 WHY: Final = "the disk is full"
 BROKEN: Final = {

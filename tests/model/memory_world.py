@@ -34,9 +34,9 @@ from engine.settings import Engine, Paths, Services, Settings
 from engine.stores.migrations import migrate_mongo
 from engine.stores.mongo.work_documents import read_enrolment
 from engine.stores.stores import Stores
-from tests.integration.pipeline_shop import POLICIES, SHOP, Collected
 from tests.model.memory_mongo import MemoryDatabase
 from tests.model.memory_services import START, Broker, Killed, Machine, MemoryStream, ModelClock, Provider, Sleeper
+from tests.support.pipeline_shop import POLICIES, SHOP, Collected
 
 NAME: Final = "series"
 MOST_STEPS: Final = 200

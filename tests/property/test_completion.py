@@ -14,8 +14,8 @@ from engine.domain.enrolment import Enrolment, Settled
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason
 from engine.pipeline.evaluation.evaluate import _changed
 from tests.property.decide_reading import HALF, Rules, campaigns, people
-from tests.unit.lives import Life, advanced, completed_as, marked, piece_at, settled_as
-from tests.unit.looks import NOW, Patience, Someone, campaign
+from tests.support.lives import Life, advanced, completed_as, marked, piece_at, settled_as
+from tests.support.looks import NOW, Patience, Someone, campaign
 
 STATES = st.sampled_from([CampaignState.LIVE, CampaignState.LIVE, CampaignState.DRAINING])
 ENDS = st.sampled_from([DeliveryState.SENT, DeliveryState.SENT, DeliveryState.FAILED, DeliveryState.UNKNOWN])

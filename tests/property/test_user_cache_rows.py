@@ -12,7 +12,7 @@ from pymongo.database import Database
 
 from engine.domain.document import Document
 from engine.domain.keys import user_key
-from tests.integration.cache_world import CATALOGUE, CacheWorld
+from tests.support.cache_world import CATALOGUE, CacheWorld
 
 WHOLE = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

@@ -30,15 +30,7 @@ from engine.pipeline.delivery.late_answers import LeftBehind
 from engine.pipeline.delivery.sender_lease import SENDERS
 from engine.settings import Email, Engine, Paths, Services, Settings
 from engine.stores.mongo.work_documents import read_enrolment
-from tests.integration.pipeline_shop import (
-    POLICIES,
-    SHOP,
-    WORKSPACES,
-    Collected,
-    Mail,
-    check_counts,
-    read_mail,
-)
+from tests.support.pipeline_shop import POLICIES, SHOP, WORKSPACES, Collected, Mail, check_counts, read_mail
 
 START: Final = parse_instant("2026-01-01")
 """Campaign time when a world begins."""

@@ -1,4 +1,4 @@
-"""Some thousand documents in every collection, for the calls of `tests.integration.store_calls`."""
+"""Some thousand documents in every collection, for the calls of `tests.support.store_calls`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from engine.stores.mongo.enrolments import Enrolments
 from engine.stores.mongo.index_requests import IndexRequest, IndexRequests
 from engine.stores.mongo.runs import Runs
 from engine.stores.mongo.slices import Slices
-from tests.integration.store_calls import KEYS, NAMES, PIECE, RUN
-from tests.unit.looks import DAY, NOW, ORDER, stay
+from tests.support.looks import DAY, NOW, ORDER, stay
+from tests.support.store_calls import KEYS, NAMES, PIECE, RUN
 
 
 def fill(database: Database[dict[str, Any]]) -> None:

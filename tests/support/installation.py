@@ -17,7 +17,7 @@ from typing import Any, Final
 import psutil
 
 from engine.local.processes.orphan_guard import MARK
-from tests.integration.pipeline_world import World
+from tests.support.pipeline_world import World
 
 PATIENCE: Final = 60.0
 """Seconds that a fact may take on a loaded machine before a test gives up on it."""

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from engine.domain.work import AccessPath
-from tests.integration.pipeline_world import World
+from tests.support.pipeline_world import World
 
 
 @contextmanager
