@@ -14,7 +14,7 @@ from engine.errors import InvalidSource, WrongCall
 from engine.settings import LoadedSettings, Settings, load_settings
 from engine.settings.model import SMTP_EXTENSIONS, Email
 
-CONF = Path(__file__).parents[2] / "conf" / "settings.yaml"
+CONF = Path(__file__).parents[3] / "conf" / "settings.yaml"
 
 FILE = """\
 environments:

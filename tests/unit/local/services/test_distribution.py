@@ -54,7 +54,7 @@ def test_a_half_unpacked_tree_is_never_used_and_removed(archive: Path, tmp_path:
     killed = subprocess.run(
         [sys.executable, "-c", KILLED_WHILE_UNPACKING, str(archive), str(tmp_path / "cache")],
         check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])},
     )
     assert killed.returncode == -9
     (half,) = (tmp_path / "cache").glob(".half-*")

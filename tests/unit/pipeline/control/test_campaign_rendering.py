@@ -29,7 +29,7 @@ from engine.pipeline.delivery.message_content import failure_reason, letter_of
 from engine.pipeline.insight.preview_message import preview
 from engine.policy.load import load_policies
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 POLICIES = load_policies(ROOT / "policies")
 AS_OF = parse_instant("2026-11-30")
 

@@ -12,7 +12,7 @@ from engine.policy.load import load_policies
 from engine.policy.models import CampaignKind, Cost, LaneKind
 from engine.policy.policyset import CampaignFacts
 
-POLICIES = load_policies(Path(__file__).parents[2] / "policies")
+POLICIES = load_policies(Path(__file__).parents[3] / "policies")
 FACTS = CampaignFacts("shop", "winback", CampaignKind.CONTINUOUS, Cost.QUICK)
 
 
