@@ -18,7 +18,7 @@ from engine.domain.keys import user_id_of
 from engine.pipeline.evaluation import evaluate
 from engine.settings.secrets import secrets
 from engine.telemetry import logging
-from tests.integration.test_channel_smtp import Sink, serving
+from tests.integration.channels.smtp.test_channel_smtp import Sink, serving
 from tests.support.installation import Installation
 from tests.support.pipeline_shop import hurry
 from tests.support.pipeline_world import World

@@ -10,7 +10,7 @@ import pytest
 
 from engine.domain.keys import HIGHEST
 from engine.query_metrics import MEASUREMENTS, measured
-from tests.integration.test_run_procfile import PROCFILE
+from tests.integration.cli.test_run_procfile import PROCFILE
 from tests.support.installation import Installation, Told
 from tests.support.pipeline_world import World
 

@@ -1,6 +1,6 @@
 """What the tests of the broker share: a Valkey of their own that may be killed or frozen, facts, workers, a proxy.
 
-Loaded with `runpy`, because test folders are no packages; `tests/integration/test_broker_*.py` use it too.
+Loaded with `runpy`, because test folders are no packages; `tests/integration/actors/broker/` use it too.
 """
 
 from __future__ import annotations

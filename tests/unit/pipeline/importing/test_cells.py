@@ -15,7 +15,7 @@ from engine.pipeline.importing.columns import Layout, RowFaultError, identifier
 from engine.pipeline.importing.row_codegen import MOST_REMEMBERED, PLAIN_ID, putter
 from engine.pipeline.importing.rows import UserRows
 
-SHOP = read_workspace(Path(__file__).parents[3] / "integration" / "importing" / "shop.yaml")
+SHOP = read_workspace(Path(__file__).parents[3] / "integration" / "pipeline" / "importing" / "shop.yaml")
 NAMES = [
     "email",
     "timezone",

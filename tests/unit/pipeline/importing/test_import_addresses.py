@@ -16,7 +16,7 @@ from engine.pipeline.importing.addresses import BadAddressError, plain_address, 
 from engine.pipeline.importing.columns import Layout, RowFaultError
 from engine.pipeline.importing.rows import UserRows
 
-SHOP = read_workspace(Path(__file__).parents[3] / "integration" / "importing" / "shop.yaml")
+SHOP = read_workspace(Path(__file__).parents[3] / "integration" / "pipeline" / "importing" / "shop.yaml")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from engine.pipeline.importing.extended_json import plain
 from engine.pipeline.importing.readers import open_reader
 from engine.pipeline.importing.rows import EventRows, UserRows
 
-SHOP = read_workspace(Path(__file__).parents[3] / "integration" / "importing" / "shop.yaml")
+SHOP = read_workspace(Path(__file__).parents[3] / "integration" / "pipeline" / "importing" / "shop.yaml")
 YEAR_10000 = 253_402_300_800
 
 

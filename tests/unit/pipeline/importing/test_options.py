@@ -13,7 +13,7 @@ from engine.errors import WrongCall
 from engine.pipeline.importing.columns import RowFaultError
 from engine.pipeline.importing.rows import EventRows, ListRows, UserRows
 
-SHOP = read_workspace(Path(__file__).parents[3] / "integration" / "importing" / "shop.yaml")
+SHOP = read_workspace(Path(__file__).parents[3] / "integration" / "pipeline" / "importing" / "shop.yaml")
 
 
 def read(row: dict[str, Any], *, table: bool = False, **options: Any) -> dict[str, Any] | str:

@@ -14,7 +14,7 @@ from dramatiq.errors import ConnectionClosed, Retry
 
 from actors.broker.queue_admin import depths, list_dead
 
-rig = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "stock" / "rig.py")))
+rig = SimpleNamespace(**run_path(str(Path(__file__).parents[3] / "stock" / "rig.py")))
 valkey, quick_reconnects, command = rig.valkey, rig.quick_reconnects, rig.command
 
 

@@ -16,7 +16,7 @@ from actors.broker.queue_admin import depths, drop, list_dead, replay
 from actors.middleware import CertainRetries, LogContext, Refused, Reroute, default_middleware
 from engine.errors import NotFound
 
-rig = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "stock" / "rig.py")))
+rig = SimpleNamespace(**run_path(str(Path(__file__).parents[3] / "stock" / "rig.py")))
 valkey = rig.valkey
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from engine.process_identity import birth_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 INNER = """
 import os, select
 def test_it(services, database, broker_redis, cache_redis):

@@ -18,7 +18,7 @@ from engine.stores.search.user_index import NotIndexed, UserIndex, chunks
 
 pytestmark = pytest.mark.elastic
 
-TEMPLATE = json.loads((Path(__file__).parents[2] / "conf/index-templates/users.json").read_text())
+TEMPLATE = json.loads((Path(__file__).parents[4] / "conf/index-templates/users.json").read_text())
 EVERYBODY: dict[str, Any] = {"match_all": {}}
 
 

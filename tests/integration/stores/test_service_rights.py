@@ -28,7 +28,7 @@ from engine.local.services.ports import free_ports
 from engine.stores.migrations import migrate_mongo
 from tests.support.pipeline_world import World
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "rights.md").read_text(encoding="utf-8")
 rig = SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "stock" / "rig.py")))
 PASSWORD = "a-password"  # of servers that live as long as this test

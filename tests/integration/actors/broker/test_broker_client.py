@@ -18,7 +18,7 @@ from actors.broker.queue_admin import depths
 from actors.broker.redis_client import connect, refuse_shared
 from engine.errors import OperatorError, ServiceUnreachable
 
-rig = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "stock" / "rig.py")))
+rig = SimpleNamespace(**run_path(str(Path(__file__).parents[3] / "stock" / "rig.py")))
 valkey, another_valkey = rig.valkey, rig.another_valkey
 
 

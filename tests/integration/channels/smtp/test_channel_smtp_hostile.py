@@ -24,7 +24,7 @@ import pytest
 
 from engine.channels.smtp.handshake import Security
 from engine.domain.delivery import Cause, Failed, Outcome, Retry, Sent, Unknown
-from tests.integration.test_channel_smtp import authority, ca, envelope, sending, tls
+from tests.integration.channels.smtp.test_channel_smtp import authority, ca, envelope, sending, tls
 
 __all__ = ["authority", "ca", "tls"]  # fixtures
 

@@ -19,7 +19,7 @@ from engine.channels.smtp.connection import Connection, Security
 from engine.channels.smtp.pool import Postman
 from engine.channels.smtp.protocol import More
 from engine.domain.delivery import Failed, NotBegun, Outcome, Retry, Sent, Unknown
-from tests.integration.test_channel_smtp import Sink, authority, ca, envelope, sending, serving, tls
+from tests.integration.channels.smtp.test_channel_smtp import Sink, authority, ca, envelope, sending, serving, tls
 
 __all__ = ["authority", "ca", "tls"]  # fixtures
 

@@ -12,7 +12,7 @@ import pytest
 
 from engine.channels.smtp import pool
 from engine.domain.delivery import Sent
-from tests.integration.test_channel_smtp import envelope, sending
+from tests.integration.channels.smtp.test_channel_smtp import envelope, sending
 
 LATE = 0.01
 """Seconds between two moments at which what waits for an answer gets it."""

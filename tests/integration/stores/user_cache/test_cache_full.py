@@ -22,7 +22,7 @@ from tests.support.pipeline_shop import Collected
 from tests.support.pipeline_world import World
 from tests.support.reading_world import entered, following
 
-rig = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "stock" / "rig.py")))
+rig = SimpleNamespace(**run_path(str(Path(__file__).parents[3] / "stock" / "rig.py")))
 USERS: Final = [f"u{number}" for number in range(3_000)]
 GOLD, SILVER = (name + "x" * 5_000 for name in ("gold", "silver"))
 """Rows with one of these fill 10 MB with two thirds of the users."""

@@ -19,7 +19,7 @@ from engine.local.processes.orphan_guard import MARK
 from engine.local.processes.procfile import read_procfile
 from engine.process_identity import birth_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 DRIVER = """
 import json, sys
 from datetime import datetime, timedelta

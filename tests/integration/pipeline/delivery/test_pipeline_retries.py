@@ -12,7 +12,7 @@ from engine.domain.keys import user_suffix
 from engine.errors import WrongCall
 from engine.pipeline.control.replay import replay
 from engine.pipeline.delivery.send_window import MOST_ATTEMPTS
-from tests.integration.test_channel_smtp import Sink, serving
+from tests.integration.channels.smtp.test_channel_smtp import Sink, serving
 from tests.support.pipeline_shop import hurry
 from tests.support.pipeline_world import World
 

@@ -20,7 +20,7 @@ from actors.fleet import check_command_line, command_line, environment, stop_fle
 from actors.middleware import TimeLimitBackstop, Watchdog, default_middleware, time_left
 from engine.errors import WrongCall
 
-rig = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "stock" / "rig.py")))
+rig = SimpleNamespace(**run_path(str(Path(__file__).parents[3] / "stock" / "rig.py")))
 valkey = rig.valkey
 
 

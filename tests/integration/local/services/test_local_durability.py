@@ -19,7 +19,7 @@ from engine.local.services.ports import free_ports
 from engine.local.services.program import ServiceName
 from engine.local.services.valkey import binary
 
-CONFIGS = Path(__file__).parents[2] / "conf" / "services"
+CONFIGS = Path(__file__).parents[4] / "conf" / "services"
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from engine.local.services.local_services import LocalServices
 from engine.process_identity import birth_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 APP = """
 import sys, typer
 from engine.cli.services import mount

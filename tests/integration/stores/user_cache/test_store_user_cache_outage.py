@@ -20,7 +20,7 @@ from engine.stores.user_cache.buckets import Refreshed
 from engine.telemetry.events import listening
 from tests.support.cache_world import CacheWorld
 
-rig = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "stock" / "rig.py")))
+rig = SimpleNamespace(**run_path(str(Path(__file__).parents[3] / "stock" / "rig.py")))
 U = user_key("shop", "u1")
 
 
