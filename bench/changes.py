@@ -41,7 +41,7 @@ class Looker:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            if not self._engine.app.looking.run():
+            if not self._engine.app.rechecker.run():
                 self._stop.wait(0.005)
 
     def __enter__(self) -> Looker:
@@ -104,10 +104,10 @@ def many_changes(engine: Engine, campaigns: int, rate: int, seconds: int) -> Lag
     now = engine.app.clock.campaign_now()
     for number in range(campaigns):
         rule = '{income: "surged"}' if number < NAMED else f"{{orders_count: {{gte: {1_000_000 + number}}}}}"
-        record = engine.app.steering.launch(engine.campaign(f"many-{number}", f"all: [{rule}]\n", kind="continuous"))
+        record = engine.app.commands.launch(engine.campaign(f"many-{number}", f"all: [{rule}]\n", kind="continuous"))
         engine.app.stores.campaigns.move(record, CampaignState.LIVE, launched_at=now, pass_as_of=now)
     upserts = engine.app.imports(WORKSPACE).upserts
-    users = random.Random(3).sample(range(1, engine.app.choosing.size(WORKSPACE) * 9 // 10), rate * seconds)
+    users = random.Random(3).sample(range(1, engine.app.access_paths.size(WORKSPACE) * 9 // 10), rate * seconds)
     lags: list[float] = []
     step = max(1, rate // 10)
     with engine.feed(), Looker(engine), _Watch(engine, lags) as watch:

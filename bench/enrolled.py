@@ -49,7 +49,7 @@ def measure(engine: Engine, sizes: list[int], rounds: int, *, due: int) -> list[
     """Measure passes of one continuous campaign as its enrolled users grow; `due` of them are due at each pass."""
     engine.clear()
     record = engine.campaign("enrolled", AUDIENCE, kind="continuous", entry={"again_after": "900d"})
-    record = engine.app.steering.launch(record)
+    record = engine.app.commands.launch(record)
     engine.app.stores.campaigns.move(record, CampaignState.LIVE, launched_at=AS_OF, pass_as_of=AS_OF)
     engine.app.stores.campaigns.crossed([record.uid], AS_OF, reconciled=True)
     results: list[Enrolled] = []
@@ -103,7 +103,7 @@ def _pass(engine: Engine, uid: str, due: int) -> Cost:
     own, mongod = _cpu(psutil.Process()), _cpu(server)
     commands, examined = counters(engine.database)
     began = time.perf_counter()
-    app.ticking.run()
+    app.clock_tick.run()
     for run in app.stores.runs.undecided():
         engine.work(run.id)
     seconds = time.perf_counter() - began

@@ -116,7 +116,7 @@ class ImportWay(Way):
         return self._import(self._kind, self._path)[self._outcome]
 
     def _import(self, kind: Kind, path: Path) -> Mapping[str, int]:
-        catalogue = self._app.book.catalogue(WORKSPACE)
+        catalogue = self._app.campaign_cache.catalogue(WORKSPACE)
         layout = Layout(defaults={"name": data.ORDER} if kind is Kind.EVENTS else {})
         order = Order(kind, path, layout=layout)
         return run_import(order, catalogue, self._app.imports(WORKSPACE), index_users=_no_search).counts

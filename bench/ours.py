@@ -132,19 +132,19 @@ class Engine:
         }
         path = self._folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump({**spec, **more}, sort_keys=False), encoding="utf-8")
-        return self.app.steering.apply(load_campaign(path, self.app.catalogues, self.app.policies)).record
+        return self.app.commands.apply(load_campaign(path, self.app.catalogues, self.app.policies)).record
 
     def launch(self, record: CampaignRecord, path: AccessPath | None = None) -> str:
         """Make a campaign live; return the id of its launch run, which is not planned yet."""
-        record = self.app.steering.launch(record, path=path)
-        self.app.ticking.launch(record, self.app.clock.campaign_now())
+        record = self.app.commands.launch(record, path=path)
+        self.app.clock_tick.launch(record, self.app.clock.campaign_now())
         return next(run.id for run in self.app.stores.runs.undecided([record.uid]))
 
     def work(self, run_id: str) -> dict[str, int]:
         """Plan a run, process all its slices and decide it; return its results."""
-        self.app.planning.run(run_id)
+        self.app.run_planner.run(run_id)
         self.slices(run_id)
-        self.app.finishing.run(run_id)
+        self.app.run_completion.run(run_id)
         raw = self.database["runs"].find_one({"_id": run_id}) or {}
         return dict(raw.get("results", {}))
 
@@ -163,13 +163,13 @@ class Engine:
                 piece = left.popleft()
             except IndexError:
                 return
-            self.app.processing.run(piece)
+            self.app.slice_decider.run(piece)
 
     def indexed(self) -> None:
         """Index all users into Elasticsearch, once for all tables that need it."""
         if self._indexed:
             return
-        indexing = self.app.indexing
+        indexing = self.app.search_indexer
         self.caught_up()
         for request in self.app.stores.index_requests.unheard(timedelta(0), 10_000):
             indexing.run(request)
@@ -188,7 +188,7 @@ class Engine:
         hold = Hold(replace(piece, path=path), "", float("inf"), Counter())
         first, count = "0", 0
         while True:
-            step = self.app.entering.finding.next(hold, entry, wanted, first, size)
+            step = self.app.enroller.finding.next(hold, entry, wanted, first, size)
             count += len(step.rows)
             if step.then is None:
                 return count
@@ -199,7 +199,7 @@ class Engine:
         self.clear()
         run = self.launch(self.campaign(NAME, audience), AccessPath.CACHE)
         with self.feed():
-            self.app.planning.run(run)
+            self.app.run_planner.run(run)
         command = [sys.executable, "-m", "bench.worker", str(self._folder), run, json.dumps(self._addresses)]
         told = subprocess.run(command, check=True, capture_output=True, cwd=HERE.parent, text=True)
         before, most = json.loads(told.stdout)
@@ -215,7 +215,7 @@ class Engine:
         """Let the feed handle everything that has changed so far."""
         wanted = self.app.stores.feeds.now()
         while self.app.stores.feeds.position() < wanted:
-            self.app.feeding.step(timedelta(milliseconds=5))
+            self.app.change_feed.step(timedelta(milliseconds=5))
 
     @contextmanager
     def feed(self) -> Iterator[None]:
@@ -224,7 +224,7 @@ class Engine:
 
         def follow() -> None:
             while not stop.is_set():
-                self.app.feeding.step(timedelta(milliseconds=250))
+                self.app.change_feed.step(timedelta(milliseconds=250))
 
         thread = threading.Thread(target=follow, name="feed")
         thread.start()
@@ -243,7 +243,7 @@ class Engine:
 
     def close(self) -> None:
         """Close the connections."""
-        self.app.feeding.close()
+        self.app.change_feed.close()
         self.app.close()
 
 
@@ -255,7 +255,7 @@ class OursWay(Way):
         self._engine = engine
         self._audience = audience
         self._path = path
-        self._users = engine.app.choosing.size(WORKSPACE)
+        self._users = engine.app.access_paths.size(WORKSPACE)
         self._run = ""
         self._beside = ExitStack()
 

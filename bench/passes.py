@@ -48,7 +48,7 @@ def compare(engine: Engine, sample: Sequence[str], audience: str, rounds: int) -
 
 def _floor(engine: Engine, audience: str) -> float:
     """Return users per second of the parts in sequence: reading and decoding every row, then the generated test."""
-    catalogue = engine.app.book.catalogue(WORKSPACE)
+    catalogue = engine.app.campaign_cache.catalogue(WORKSPACE)
     compiled = compile_predicate(parse_predicate(node(AUDIENCES[audience]), catalogue), catalogue)
     wanted = compiled.candidates(None, AS_OF)
     cache = engine.app.cached_users

@@ -71,7 +71,7 @@ def find(engine: Engine, audience: str, path: AccessPath, number: int) -> tuple[
     It reads and tests the users, but nobody enters.
     """
     record = engine.campaign(f"p{number}-{path.value}", audience)
-    entry = engine.app.book.of(record)
+    entry = engine.app.campaign_cache.of(record)
     wanted = entry.compiled.candidates(None, engine.app.clock.campaign_now())
     began = time.perf_counter()
     count = engine.found(entry, wanted, path)
@@ -86,9 +86,9 @@ def planner(engine: Engine, rounds: int) -> list[Tried]:
     results: list[Tried] = []
     for number, audience in enumerate(predicates()):
         record = engine.campaign(f"p{number}", audience)
-        entry = engine.app.book.of(record)
+        entry = engine.app.campaign_cache.of(record)
         wanted = entry.compiled.candidates(None, engine.app.clock.campaign_now())
-        chosen = engine.app.choosing.choose(entry, wanted)
+        chosen = engine.app.access_paths.choose(entry, wanted)
         seconds: dict[AccessPath, float] = {}
         matches = 0
         for path in (one.path for one in chosen.others if one.possible):

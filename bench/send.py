@@ -25,7 +25,7 @@ from bench.measure import machine
 from bench.run import Ground, ground
 from bench.sending import Launch, Meter, Phase, Setup
 from bench.sink_process import sink
-from engine.pipeline.delivery.send_window import Sending
+from engine.pipeline.delivery.send_window import WindowSender
 
 WAYS: Final = {
     "window 50, 4 connections": Setup(threads=1, window=50, connections=4),
@@ -135,11 +135,11 @@ def _clocked(launch: Launch, spent: defaultdict[str, float]) -> Iterator[None]:
         for owner, method, name in (
             (stores.deliveries, "outgoing", "read what is queued"),
             (stores.users, "read_keys", "read the users"),
-            (Sending, "_composed", "compose"),
+            (WindowSender, "_composed", "compose"),
             (stores.deliveries, "settle_and_mark", "settle and mark"),
             (launch.app.channel("email"), "send", "send"),
-            (Sending, "_write", "tell"),
-            (launch.app.delivering, "run", "all"),
+            (WindowSender, "_write", "tell"),
+            (launch.app.slice_deliverer, "run", "all"),
         ):
             clocks.enter_context(patch.object(owner, method, _timed(getattr(owner, method), name, spent)))
         yield

@@ -109,16 +109,16 @@ class Launch:
         for name in ("enrolments", "runs", "slices", "campaigns", "campaign_revisions"):
             self.app.stores.database[name].drop()  # documents that are only deleted slow reads down for a while
         migrate_mongo(self.app.stores.database)
-        record = self.app.steering.launch(self.app.steering.apply(self._campaign).record)
-        self.app.ticking.launch(record, AS_OF)
+        record = self.app.commands.launch(self.app.commands.apply(self._campaign).record)
+        self.app.clock_tick.launch(record, AS_OF)
 
     def enter(self) -> None:
         """Plan the launch run and decide every slice of it: users enter, and their message is chosen."""
         (run,) = self.app.stores.runs.undecided()
-        self.app.planning.run(run.id)
+        self.app.run_planner.run(run.id)
         for piece in self.app.stores.slices.of_run(run.id):
-            self.app.processing.run(piece.id)
-        self.app.finishing.run(run.id)
+            self.app.slice_decider.run(piece.id)
+        self.app.run_completion.run(run.id)
         found = self.app.stores.runs.get(run.id)
         assert found is not None
         assert found.state is RunState.DECIDED
@@ -127,18 +127,18 @@ class Launch:
         """Process one round of delivering slices for everybody, as the clock makes it, with the threads."""
         self._messages.delivering.clear()
         while not self._messages.delivering:
-            self.app.ticking.run()
-        list(self._pool.map(self.app.delivering.run, self._messages.delivering))
+            self.app.clock_tick.run()
+        list(self._pool.map(self.app.slice_deliverer.run, self._messages.delivering))
 
     def end(self) -> None:
         """Run the evaluations after the settling, in which every enrolment ends."""
         self._messages.processing.clear()
-        self.app.ticking.run()
+        self.app.clock_tick.run()
         for run in self.app.stores.runs.undecided():
-            self.app.planning.run(run.id)
+            self.app.run_planner.run(run.id)
             for piece in self.app.stores.slices.of_run(run.id):
-                self.app.processing.run(piece.id)
-            self.app.finishing.run(run.id)
+                self.app.slice_decider.run(piece.id)
+            self.app.run_completion.run(run.id)
 
     def ends(self) -> dict[str, int]:
         """Return how many deliveries have settled, by their end state, as stored in MongoDB."""

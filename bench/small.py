@@ -42,7 +42,7 @@ def idle(engine: Engine, campaigns: int, seconds: int) -> tuple[Idle, Idle]:
         rule = f"all: [{{orders_count: {{gte: {1_000_000 + number}}}}}]\n"
         workspace = small_workspace(number)
         record = engine.campaign(f"small-{number}", rule, kind="continuous", profile="small", workspace=workspace)
-        record = engine.app.steering.launch(record)
+        record = engine.app.commands.launch(record)
         at = now - 600_000 * number // campaigns
         engine.app.stores.campaigns.move(record, CampaignState.LIVE, launched_at=at, pass_as_of=at, reconciled_at=now)
     full = _measured(engine, campaigns, seconds)
@@ -60,7 +60,7 @@ def _measured(engine: Engine, campaigns: int, seconds: int) -> Idle:
 
     def follow() -> None:
         while not stop.is_set():
-            engine.app.feeding.step(WAIT)
+            engine.app.change_feed.step(WAIT)
 
     feed = threading.Thread(target=follow)
     feed.start()
@@ -77,7 +77,7 @@ def _tick(engine: Engine, seconds: float) -> float:
     began = time.perf_counter()
     while time.perf_counter() - began < seconds:
         tick = time.perf_counter()
-        engine.app.ticking.run()
+        engine.app.clock_tick.run()
         time.sleep(max(0.0, IDLE.total_seconds() - (time.perf_counter() - tick)))
     return time.perf_counter() - began
 

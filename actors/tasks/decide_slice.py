@@ -10,4 +10,4 @@ from actors.registry import actor, application
 @actor("process_slice", queue="fast", time_limit=timedelta(seconds=60))
 def process_slice(slice_id: str) -> None:
     """Decide the users of a slice, batch by batch."""
-    application().processing.run(slice_id)
+    application().slice_decider.run(slice_id)

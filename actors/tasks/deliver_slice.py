@@ -10,4 +10,4 @@ from actors.registry import actor, application
 @actor("deliver_slice", queue="deliver", time_limit=timedelta(seconds=60))
 def deliver_slice(slice_id: str) -> None:
     """Send the queued deliveries of a slice's range."""
-    application().delivering.run(slice_id)
+    application().slice_deliverer.run(slice_id)

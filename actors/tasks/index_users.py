@@ -15,4 +15,4 @@ def index_users(request_id: str, in_turn: bool = False) -> None:
     """
     app = application()
     with app.failures.attempt("index"):
-        app.indexing.run(request_id, in_turn=in_turn)
+        app.search_indexer.run(request_id, in_turn=in_turn)

@@ -5,22 +5,22 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from engine.app.workers import Machinery
+from engine.app.workers import Workers
 
 if TYPE_CHECKING:
     from engine.domain.campaign import CampaignRecord
-    from engine.pipeline.control.campaign_commands import Steering
-    from engine.pipeline.control.quiescence import Openness
-    from engine.pipeline.feed.search_indexing import Indexing
+    from engine.pipeline.control.campaign_commands import CampaignCommands
+    from engine.pipeline.control.quiescence import Quiescence
+    from engine.pipeline.feed.search_indexing import SearchIndexer
     from engine.pipeline.importing.ports import ImportStores
-    from engine.pipeline.insight.explain_user import Explaining
-    from engine.pipeline.insight.index_advisor import Advising
+    from engine.pipeline.insight.explain_user import UserExplainer
+    from engine.pipeline.insight.index_advisor import MissingIndexes
     from engine.pipeline.insight.liveness import Liveness
-    from engine.pipeline.insight.plan_and_report import Outlook
+    from engine.pipeline.insight.plan_and_report import PlanAndReport
     from engine.pipeline.insight.statistics import Statistics
 
 
-class App(Machinery):
+class App(Workers):
     """The engine of one process: the machinery and the use cases that people call."""
 
     def named(self, name: str, workspace: str | None = None) -> CampaignRecord:
@@ -30,12 +30,12 @@ class App(Machinery):
         return find_campaign(self.stores.campaigns, name, workspace)
 
     @cached_property
-    def steering(self) -> Steering:
+    def commands(self) -> CampaignCommands:
         """Applies, launches, pauses and ends campaigns."""
-        from engine.pipeline.control.campaign_commands import Steering
+        from engine.pipeline.control.campaign_commands import CampaignCommands
 
         s = self.stores
-        return Steering(s.campaigns, self.book, s.bell, self.clock, s.counts, s.feeds)
+        return CampaignCommands(s.campaigns, self.campaign_cache, s.wakeup, self.clock, s.counts, s.feeds)
 
     @cached_property
     def liveness(self) -> Liveness:
@@ -45,12 +45,12 @@ class App(Machinery):
         return Liveness(self.stores.processes, self.stores.leases)
 
     @cached_property
-    def openness(self) -> Openness:
+    def quiescence(self) -> Quiescence:
         """Reports pending work."""
-        from engine.pipeline.control.quiescence import Openness
+        from engine.pipeline.control.quiescence import Quiescence
 
         s = self.stores
-        return Openness(
+        return Quiescence(
             campaigns=s.campaigns,
             runs=s.runs,
             stays=s.enrolments,
@@ -63,12 +63,12 @@ class App(Machinery):
         )
 
     @cached_property
-    def explaining(self) -> Explaining:
+    def explainer(self) -> UserExplainer:
         """Explains one user in one campaign."""
-        from engine.pipeline.insight.explain_user import Explaining
+        from engine.pipeline.insight.explain_user import UserExplainer
 
         s = self.stores
-        return Explaining(self.book, s.users, s.events, s.enrolments, s.suppressions, self.clock)
+        return UserExplainer(self.campaign_cache, s.users, s.events, s.enrolments, s.suppressions, self.clock)
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -76,40 +76,40 @@ class App(Machinery):
         from engine.pipeline.insight.statistics import Statistics
 
         s = self.stores
-        return Statistics(s.statistics, s.runs, s.counts, s.campaigns, self.book, self.system)
+        return Statistics(s.statistics, s.runs, s.counts, s.campaigns, self.campaign_cache, self.system)
 
     @cached_property
-    def advising(self) -> Advising:
+    def missing_indexes(self) -> MissingIndexes:
         """Advises indexes."""
-        from engine.pipeline.insight.index_advisor import Advising
+        from engine.pipeline.insight.index_advisor import MissingIndexes
 
-        return Advising(self.stores.advisor, self.stores.campaigns, self.book, self.clock)
+        return MissingIndexes(self.stores.advisor, self.stores.campaigns, self.campaign_cache, self.clock)
 
     @cached_property
-    def outlook(self) -> Outlook:
+    def plans(self) -> PlanAndReport:
         """Plans and reports campaigns."""
-        from engine.pipeline.insight.plan_and_report import Outlook
+        from engine.pipeline.insight.plan_and_report import PlanAndReport
 
         s = self.stores
-        return Outlook(
-            book=self.book,
+        return PlanAndReport(
+            campaign_cache=self.campaign_cache,
             audience=s.audience,
             users=s.users,
             events=s.events,
             counts=s.counts,
             runs=s.runs,
-            choosing=lambda: self.choosing,
+            access_paths=lambda: self.access_paths,
             rates=s.rates,
             clock=self.clock,
         )
 
     @cached_property
-    def indexing(self) -> Indexing:
+    def search_indexer(self) -> SearchIndexer:
         """Indexes users into Elasticsearch, if there is one, and derives their aggregates anew."""
-        from engine.pipeline.feed.search_indexing import Indexing
+        from engine.pipeline.feed.search_indexing import SearchIndexer
 
         s = self.stores
-        return Indexing(
+        return SearchIndexer(
             users=s.users,
             index=s.user_index,
             requests=s.index_requests,
@@ -129,7 +129,7 @@ class App(Machinery):
         """Return the stores that imports of a workspace write to. Raises `NotFound` for an unknown workspace."""
         from engine.pipeline.importing.ports import ImportStores
 
-        catalogue, s = self.book.catalogue(workspace), self.stores
+        catalogue, s = self.campaign_cache.catalogue(workspace), self.stores
         return ImportStores(
             upserts=s.upserts(catalogue),
             tombstones=s.users,

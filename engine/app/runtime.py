@@ -19,9 +19,9 @@ from engine.telemetry.events import emit
 if TYPE_CHECKING:
     from engine.catalogue.workspace_set import LiveWorkspaces, WorkspaceSet, WorkspaceWatcher
     from engine.channels.channel import Channel
-    from engine.pipeline.campaigns.compiled_cache import CampaignBook
+    from engine.pipeline.campaigns.compiled_cache import CampaignCache
     from engine.pipeline.insight.heartbeat import Heartbeat
-    from engine.pipeline.insight.statistics_recorder import Recording
+    from engine.pipeline.insight.statistics_recorder import StatisticsRecorder
     from engine.pipeline.loop_failures import LoopFailures
     from engine.pipeline.ports.messaging import Messenger
     from engine.policy.policyset import PolicySet
@@ -47,7 +47,7 @@ class Hooks:
     swapped: list[Callable[[PolicySet], None]] = field(default_factory=list)
 
 
-class Core:
+class Runtime:
     """The engine of one process: settings, stores, policies, and the use cases over them.
 
     `settings` must name every service (`engine.local` fills in the addresses of local ones).
@@ -71,11 +71,11 @@ class Core:
         return Heartbeat(lambda: self.stores.processes, self.stores.OUTAGES)
 
     @cached_property
-    def recording(self) -> Recording:
+    def statistics_recorder(self) -> StatisticsRecorder:
         """Writes the measurements of this process."""
-        from engine.pipeline.insight.statistics_recorder import Recording
+        from engine.pipeline.insight.statistics_recorder import StatisticsRecorder
 
-        return Recording(lambda: self.stores.statistics, self.tuner, self.system, self.stores.OUTAGES)
+        return StatisticsRecorder(lambda: self.stores.statistics, self.tuner, self.system, self.stores.OUTAGES)
 
     @cached_property
     def catalogues(self) -> LiveWorkspaces:
@@ -155,7 +155,7 @@ class Core:
         changed = sorted(name for name in {*new, *old} if new.get(name) is not old.get(name))
         emit("workspace.swapped", workspace_set=new.version, path=path, workspaces=len(new), text=", ".join(changed))
         self._record_workspaces(new)
-        self.stores.bell.ring()
+        self.stores.wakeup.ring()
 
     def _refused_workspaces(self, error: InvalidSource) -> None:
         path, version = str(self.settings.paths.workspaces), self.catalogues.version
@@ -171,7 +171,7 @@ class Core:
         for follow in self.hooks.swapped:
             follow(new)
         self._record(new)
-        self.stores.bell.ring()
+        self.stores.wakeup.ring()
 
     def _refused(self, error: InvalidSource) -> None:
         path = str(self.settings.paths.policies)
@@ -200,11 +200,11 @@ class Core:
             return self._channels[name]
 
     @cached_property
-    def book(self) -> CampaignBook:
+    def campaign_cache(self) -> CampaignCache:
         """The campaign cache: compiled campaigns by revision."""
-        from engine.pipeline.campaigns.compiled_cache import CampaignBook
+        from engine.pipeline.campaigns.compiled_cache import CampaignCache
 
-        return CampaignBook(
+        return CampaignCache(
             self.stores.campaigns, self.catalogues, lambda: self.policies, lambda: self.workspace_watcher.look()
         )
 
@@ -221,6 +221,6 @@ class Core:
             channel.close()
         if "heartbeat" in self.__dict__:
             self.heartbeat.stop()
-        if "recording" in self.__dict__:
-            self.recording.stop()
+        if "statistics_recorder" in self.__dict__:
+            self.statistics_recorder.stop()
         self.stores.close()

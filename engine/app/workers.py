@@ -9,37 +9,37 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from engine.app.runtime import Core
+from engine.app.runtime import Runtime
 from engine.errors import EngineError
 
 if TYPE_CHECKING:
     from engine.catalogue.catalogue import Catalogue
-    from engine.pipeline.campaigns.change_triggers import Registry
-    from engine.pipeline.campaigns.health import Watching
-    from engine.pipeline.campaigns.live_index import Roster
-    from engine.pipeline.delivery.deliver_slice import Delivering
-    from engine.pipeline.evaluation.decide_slice import Processing
-    from engine.pipeline.evaluation.enrol import Entering
-    from engine.pipeline.evaluation.evaluate import Deciding
-    from engine.pipeline.evaluation.recheck_users import Looking
-    from engine.pipeline.feed.change_feed import Feeding
-    from engine.pipeline.scheduler.access_path import Choosing
-    from engine.pipeline.scheduler.completion import Finishing
-    from engine.pipeline.scheduler.conversion_window import Converting
-    from engine.pipeline.scheduler.dispatch import Dispatching
-    from engine.pipeline.scheduler.expired_leases import Reconciling
+    from engine.pipeline.campaigns.change_triggers import ChangeTriggers
+    from engine.pipeline.campaigns.health import CampaignHealth
+    from engine.pipeline.campaigns.live_index import LiveCampaigns
+    from engine.pipeline.delivery.deliver_slice import SliceDeliverer
+    from engine.pipeline.evaluation.decide_slice import SliceDecider
+    from engine.pipeline.evaluation.enrol import Enroller
+    from engine.pipeline.evaluation.evaluate import Evaluator
+    from engine.pipeline.evaluation.recheck_users import UserRechecker
+    from engine.pipeline.feed.change_feed import ChangeFeed
+    from engine.pipeline.scheduler.access_path import AccessPathChooser
+    from engine.pipeline.scheduler.completion import RunCompletion
+    from engine.pipeline.scheduler.conversion_window import ConversionDeadlines
+    from engine.pipeline.scheduler.dispatch import Dispatcher
+    from engine.pipeline.scheduler.expired_leases import ExpiredLeases
     from engine.pipeline.scheduler.owed_evaluations import OwedEvaluations
-    from engine.pipeline.scheduler.plan_run import Planning
+    from engine.pipeline.scheduler.plan_run import RunPlanner
     from engine.pipeline.scheduler.run_attempts import RunAttempts
     from engine.pipeline.scheduler.stuck_campaigns import Obstacles
-    from engine.pipeline.scheduler.tick import Ticking
+    from engine.pipeline.scheduler.tick import ClockTick
     from engine.pipeline.slices.runner import SliceWorker
     from engine.stores.mongo.index_requests import IndexRequest
     from engine.stores.mongo.lists import Lists
     from engine.stores.user_cache.cache import CachedUsers
 
 
-class Machinery(Core):
+class Workers(Runtime):
     """The use cases behind the actors, the clock and the feed, each created at its first use."""
 
     @property
@@ -48,30 +48,30 @@ class Machinery(Core):
         return (*self.stores.OUTAGES, EngineError)
 
     @cached_property
-    def planning(self) -> Planning:
+    def run_planner(self) -> RunPlanner:
         """Plans runs."""
-        from engine.pipeline.scheduler.plan_run import Planning
+        from engine.pipeline.scheduler.plan_run import RunPlanner
 
         s = self.stores
-        return Planning(
+        return RunPlanner(
             runs=s.runs,
             slices=s.slices,
             campaigns=s.campaigns,
             stays=s.enrolments,
-            book=self.book,
-            choosing=self.choosing,
-            bell=s.bell,
+            campaign_cache=self.campaign_cache,
+            access_paths=self.access_paths,
+            wakeup=s.wakeup,
             clock=self.clock,
         )
 
     @cached_property
-    def choosing(self) -> Choosing:
+    def access_paths(self) -> AccessPathChooser:
         """Chooses access paths."""
-        from engine.pipeline.scheduler.access_path import Choosing
+        from engine.pipeline.scheduler.access_path import AccessPathChooser
 
         s = self.stores
-        return Choosing(
-            book=self.book,
+        return AccessPathChooser(
+            campaign_cache=self.campaign_cache,
             users=s.users,
             lists=self._lists,
             search=s.user_index,
@@ -105,52 +105,52 @@ class Machinery(Core):
 
     def _lists(self, workspace: str) -> Lists:
         """Return the lists of a workspace."""
-        return self.stores.lists(self.book.catalogue(workspace))
+        return self.stores.lists(self.campaign_cache.catalogue(workspace))
 
     @cached_property
-    def deciding(self) -> Deciding:
+    def evaluator(self) -> Evaluator:
         """Evaluates users and records decisions."""
-        from engine.pipeline.evaluation.evaluate import Deciding
+        from engine.pipeline.evaluation.evaluate import Evaluator
 
-        return Deciding(self.stores.campaigns, self.stores.events, self.stores.enrolments, self.stores.users)
+        return Evaluator(self.stores.campaigns, self.stores.events, self.stores.enrolments, self.stores.users)
 
     @cached_property
-    def entering(self) -> Entering:
+    def enroller(self) -> Enroller:
         """Lets candidates enter."""
-        from engine.pipeline.evaluation.candidate_reader import Finding
-        from engine.pipeline.evaluation.enrol import Entering
-        from engine.pipeline.evaluation.recheck_users import Rechecking
+        from engine.pipeline.evaluation.candidate_reader import CandidateReader
+        from engine.pipeline.evaluation.enrol import Enroller
+        from engine.pipeline.evaluation.recheck_users import StaleRowRecheck
 
         s = self.stores
         cache = self.cached_users
-        recheck = None if cache is None else Rechecking(cache, s.looks)
-        finding = Finding(s.users, self._lists, s.user_index, self._filled, cache)
-        return Entering(finding, self.deciding, s.enrolments, recheck, self.clock)
+        recheck = None if cache is None else StaleRowRecheck(cache, s.looks)
+        finding = CandidateReader(s.users, self._lists, s.user_index, self._filled, cache)
+        return Enroller(finding, self.evaluator, s.enrolments, recheck, self.clock)
 
     @cached_property
-    def registry(self) -> Registry:
+    def registry(self) -> ChangeTriggers:
         """Finds the campaigns that a change concerns."""
-        from engine.pipeline.campaigns.change_triggers import Registry
-        from engine.pipeline.campaigns.live_index import Roster
+        from engine.pipeline.campaigns.change_triggers import ChangeTriggers
+        from engine.pipeline.campaigns.live_index import LiveCampaigns
 
-        return Registry(Roster(self.stores.campaigns, self.clock), self.book)
+        return ChangeTriggers(LiveCampaigns(self.stores.campaigns, self.clock), self.campaign_cache)
 
     @cached_property
-    def looking(self) -> Looking:
+    def rechecker(self) -> UserRechecker:
         """Re-evaluates users who changed."""
-        from engine.pipeline.evaluation.recheck_users import Looking
+        from engine.pipeline.evaluation.recheck_users import UserRechecker
 
         s = self.stores
-        return Looking(
+        return UserRechecker(
             looks=s.looks,
             registry=self.registry,
-            book=self.book,
+            campaign_cache=self.campaign_cache,
             users=s.users,
             stays=s.enrolments,
             slices=s.slices,
-            deciding=self.deciding,
+            evaluator=self.evaluator,
             leases=s.leases,
-            bell=s.bell,
+            wakeup=s.wakeup,
             clock=self.clock,
             stop=self.stopping,
             outages=s.OUTAGES,
@@ -162,20 +162,20 @@ class Machinery(Core):
         )
 
     @cached_property
-    def feeding(self) -> Feeding:
+    def change_feed(self) -> ChangeFeed:
         """Follows the users' changes."""
-        from engine.pipeline.campaigns.change_triggers import Registry
-        from engine.pipeline.campaigns.live_index import Roster
-        from engine.pipeline.feed.change_feed import Feeding
+        from engine.pipeline.campaigns.change_triggers import ChangeTriggers
+        from engine.pipeline.campaigns.live_index import LiveCampaigns
+        from engine.pipeline.feed.change_feed import ChangeFeed
         from engine.stores.mongo.change_stream import HistoryLost
         from engine.stores.mongo.index_requests import IndexRequest
 
         s = self.stores
-        return Feeding(
+        return ChangeFeed(
             open_stream=s.user_stream,
             lost=HistoryLost,
             feeds=s.feeds,
-            registry=Registry(Roster(s.campaigns, self.clock), self.book),
+            registry=ChangeTriggers(LiveCampaigns(s.campaigns, self.clock), self.campaign_cache),
             users=s.users,
             looks=s.looks,
             cache=self.cached_users,
@@ -207,7 +207,7 @@ class Machinery(Core):
 
         requests = self.stores.index_requests
         included = requests.of_users(workspace)
-        pieces = max(1, min(256, self.choosing.size(workspace) // 5_000))
+        pieces = max(1, min(256, self.access_paths.size(workspace) // 5_000))
         made = requests.add([IndexRequest((), workspace, *one) for one in cut(pieces)])
         requests.done(included)
         return made
@@ -217,7 +217,7 @@ class Machinery(Core):
         from engine.domain.keys import cut
         from engine.stores.mongo.index_requests import IndexRequest
 
-        pieces = max(1, min(256, self.choosing.size(workspace) // 5_000))
+        pieces = max(1, min(256, self.access_paths.size(workspace) // 5_000))
         ranges = [IndexRequest((), workspace, *one, derive=True) for one in cut(pieces)]
         return self.stores.index_requests.add(ranges)
 
@@ -226,30 +226,30 @@ class Machinery(Core):
         self.messenger().index(self.stores.index_requests.add(requests))
 
     @cached_property
-    def finishing(self) -> Finishing:
+    def run_completion(self) -> RunCompletion:
         """Decides runs and finishes campaigns."""
-        from engine.pipeline.scheduler.completion import Finishing
+        from engine.pipeline.scheduler.completion import RunCompletion
 
         s = self.stores
-        return Finishing(
+        return RunCompletion(
             runs=s.runs,
             slices=s.slices,
             campaigns=s.campaigns,
             stays=s.enrolments,
-            bell=s.bell,
+            wakeup=s.wakeup,
             clock=self.clock,
-            name_of=self.book.name,
+            name_of=self.campaign_cache.name,
             rates=s.rates,
-            converts_until=self.converting.until,
+            converts_until=self.conversion_deadlines.until,
         )
 
     @cached_property
-    def converting(self) -> Converting:
+    def conversion_deadlines(self) -> ConversionDeadlines:
         """Tells until when ended campaigns count conversions."""
-        from engine.pipeline.scheduler.conversion_window import Converting
+        from engine.pipeline.scheduler.conversion_window import ConversionDeadlines
 
         s = self.stores
-        return Converting(
+        return ConversionDeadlines(
             campaigns=s.campaigns,
             runs=s.runs,
             stays=s.enrolments,
@@ -266,21 +266,21 @@ class Machinery(Core):
         from engine.pipeline.scheduler.run_attempts import RunAttempts
 
         s = self.stores
-        return RunAttempts(self.planning, self.finishing, s.runs, self.book.name, s.OUTAGES)
+        return RunAttempts(self.run_planner, self.run_completion, s.runs, self.campaign_cache.name, s.OUTAGES)
 
     @cached_property
-    def reconciling(self) -> Reconciling:
+    def expired_leases(self) -> ExpiredLeases:
         """Recovers expired leases."""
-        from engine.pipeline.scheduler.expired_leases import Reconciling
+        from engine.pipeline.scheduler.expired_leases import ExpiredLeases
 
         s, lease = self.stores, self.settings.engine.lease
-        return Reconciling(
+        return ExpiredLeases(
             slices=s.slices,
             campaigns=s.campaigns,
             users=s.users,
             stays=s.enrolments,
             deliveries=s.deliveries,
-            book=self.book,
+            campaign_cache=self.campaign_cache,
             clock=self.clock,
             lease=lease,
         )
@@ -292,46 +292,46 @@ class Machinery(Core):
 
         return SliceWorker(
             self.stores.slices,
-            self.reconciling,
+            self.expired_leases,
             self.clock,
-            self.stores.bell,
+            self.stores.wakeup,
             lease=self.settings.engine.lease,
             pace=self.settings.engine.checkpoint,
             stop=self.stopping,
             outages=self.stores.OUTAGES,
-            name_of=self.book.name,
+            name_of=self.campaign_cache.name,
         )
 
     @cached_property
-    def processing(self) -> Processing:
+    def slice_decider(self) -> SliceDecider:
         """Decides slices."""
-        from engine.pipeline.evaluation.decide_slice import Processing
-        from engine.pipeline.evaluation.hand_over_deliveries import HandingOver
+        from engine.pipeline.evaluation.decide_slice import SliceDecider
+        from engine.pipeline.evaluation.hand_over_deliveries import DeliveryHandover
 
         s = self.stores
-        return Processing(
+        return SliceDecider(
             worker=self.worker,
             campaigns=s.campaigns,
-            book=self.book,
+            campaign_cache=self.campaign_cache,
             users=s.users,
             stays=s.enrolments,
             slices=s.slices,
-            deciding=self.deciding,
-            entering=self.entering,
+            evaluator=self.evaluator,
+            enroller=self.enroller,
             messenger=self.messenger,
-            bell=s.bell,
-            watching=self.watching,
+            wakeup=s.wakeup,
+            campaign_health=self.campaign_health,
             clock=self.clock,
             tuner=self.tuner,
-            handing_over=HandingOver(s.slices, self.clock),
+            handing_over=DeliveryHandover(s.slices, self.clock),
         )
 
     @cached_property
-    def watching(self) -> Watching:
+    def campaign_health(self) -> CampaignHealth:
         """Notices campaigns that are slow or fail too much."""
-        from engine.pipeline.campaigns.health import Watching
+        from engine.pipeline.campaigns.health import CampaignHealth
 
-        return Watching(self.stores.campaigns, self.stores.counts, self.book)
+        return CampaignHealth(self.stores.campaigns, self.stores.counts, self.campaign_cache)
 
     @cached_property
     def obstacles(self) -> Obstacles:
@@ -339,22 +339,22 @@ class Machinery(Core):
         from engine.pipeline.scheduler.stuck_campaigns import Obstacles
 
         s, limit = self.stores, self.settings.engine.attempt_limit
-        return Obstacles(s.campaigns, self.book, self.system, s.OUTAGES, attempt_limit=limit)
+        return Obstacles(s.campaigns, self.campaign_cache, self.system, s.OUTAGES, attempt_limit=limit)
 
     @cached_property
-    def delivering(self) -> Delivering:
+    def slice_deliverer(self) -> SliceDeliverer:
         """Delivers slices."""
-        from engine.pipeline.delivery.complete_enrolments import Completing
-        from engine.pipeline.delivery.deliver_slice import Delivering
-        from engine.pipeline.delivery.late_answers import LeftBehind
-        from engine.pipeline.delivery.recover_attempts import Recovering
+        from engine.pipeline.delivery.complete_enrolments import CompletionOnSettle
+        from engine.pipeline.delivery.deliver_slice import SliceDeliverer
+        from engine.pipeline.delivery.late_answers import UnsettledWindows
+        from engine.pipeline.delivery.recover_attempts import AttemptRecovery
         from engine.pipeline.delivery.sender_lease import Sender
 
         s = self.stores
-        completing = Completing(s.campaigns)
+        completing = CompletionOnSettle(s.campaigns)
         sender = Sender(s.leases, self.clock, self.settings.engine.lease)
-        recovering = Recovering(
-            book=self.book,
+        recovering = AttemptRecovery(
+            campaign_cache=self.campaign_cache,
             deliveries=s.deliveries,
             leases=s.leases,
             users=s.users,
@@ -363,19 +363,19 @@ class Machinery(Core):
             completing=completing,
             sender=sender.name,
         )
-        return Delivering(
+        return SliceDeliverer(
             worker=self.worker,
             campaigns=s.campaigns,
-            book=self.book,
+            campaign_cache=self.campaign_cache,
             users=s.users,
             deliveries=s.deliveries,
             recovering=recovering,
             channels=self.channel,
-            watching=self.watching,
+            campaign_health=self.campaign_health,
             clock=self.clock,
             suppressions=s.suppressions,
             sender=sender,
-            left_behind=LeftBehind(sender, s.OUTAGES),
+            left_behind=UnsettledWindows(sender, s.OUTAGES),
             stop=self.stopping,
             completing=completing,
             bounces=self.settings.email.envelope_from,
@@ -383,8 +383,8 @@ class Machinery(Core):
 
     def finish_deliveries(self) -> None:
         """Finish all deliveries of this process that are in progress, as far as time allows; safe to repeat."""
-        if "delivering" in self.__dict__:
-            self.delivering.close()
+        if "slice_deliverer" in self.__dict__:
+            self.slice_deliverer.close()
 
     def close(self) -> None:
         """Stop threads and close connections; safe to repeat."""
@@ -392,49 +392,54 @@ class Machinery(Core):
         super().close()
 
     @cached_property
-    def dispatching(self) -> Dispatching:
+    def dispatcher(self) -> Dispatcher:
         """Enqueues slices in their lanes."""
-        from engine.pipeline.scheduler.dispatch import Dispatching
+        from engine.pipeline.scheduler.dispatch import Dispatcher
 
         again = self.settings.engine.ring_again
-        return Dispatching(
-            self.stores.slices, self.book, self.messenger, self.reconciling.treat, self.obstacles, ring_again=again
+        return Dispatcher(
+            self.stores.slices,
+            self.campaign_cache,
+            self.messenger,
+            self.expired_leases.treat,
+            self.obstacles,
+            ring_again=again,
         )
 
     @cached_property
-    def ticking(self) -> Ticking:
+    def clock_tick(self) -> ClockTick:
         """The clock's tick."""
-        from engine.pipeline.scheduler.periodic_passes import Passing
-        from engine.pipeline.scheduler.tick import Ticking
+        from engine.pipeline.scheduler.periodic_passes import PeriodicPasses
+        from engine.pipeline.scheduler.tick import ClockTick
 
         s = self.stores
-        return Ticking(
+        return ClockTick(
             campaigns=s.campaigns,
             runs=s.runs,
             slices=s.slices,
             stays=s.enrolments,
             deliveries=s.deliveries,
-            book=self.book,
-            planning=self.planning,
-            finishing=self.finishing,
-            reconciling=self.reconciling,
-            dispatching=self.dispatching,
+            campaign_cache=self.campaign_cache,
+            run_planner=self.run_planner,
+            run_completion=self.run_completion,
+            expired_leases=self.expired_leases,
+            dispatcher=self.dispatcher,
             messenger=self.messenger,
             clock=self.clock,
             time=self.clock.campaign_time,
             roster=self.roster,
-            passing=Passing(
+            passing=PeriodicPasses(
                 campaigns=s.campaigns,
                 stays=s.enrolments,
-                book=self.book,
-                planning=self.planning,
+                campaign_cache=self.campaign_cache,
+                run_planner=self.run_planner,
                 roster=self.roster,
-                probe=self.choosing.probe,
+                probe=self.access_paths.probe,
                 obstacles=self.obstacles,
             ),
             owed=self.owed_evaluations,
-            looking=self.looking,
-            converting=self.converting,
+            rechecker=self.rechecker,
+            conversion_deadlines=self.conversion_deadlines,
             obstacles=self.obstacles,
             debts=s.owed_passes,
             leases=s.leases,
@@ -445,11 +450,11 @@ class Machinery(Core):
         """Plans the evaluations that commands require."""
         from engine.pipeline.scheduler.owed_evaluations import OwedEvaluations
 
-        return OwedEvaluations(self.roster, self.stores.runs, self.stores.slices, self.planning, self.finishing)
+        return OwedEvaluations(self.roster, self.stores.runs, self.stores.slices, self.run_planner, self.run_completion)
 
     @cached_property
-    def roster(self) -> Roster:
+    def roster(self) -> LiveCampaigns:
         """The campaigns as the clock knows them."""
-        from engine.pipeline.campaigns.live_index import Roster
+        from engine.pipeline.campaigns.live_index import LiveCampaigns
 
-        return Roster(self.stores.campaigns, self.clock)
+        return LiveCampaigns(self.stores.campaigns, self.clock)

@@ -24,7 +24,7 @@ def wait_for_aggregates(app: App, record: CampaignRecord) -> None:
 
     Before that, a user with events looks like one without. Raises `EngineError` after `PATIENCE`.
     """
-    named = sorted(set(record.shapes).intersection(app.book.catalogue(record.workspace).aggregates))
+    named = sorted(set(record.shapes).intersection(app.campaign_cache.catalogue(record.workspace).aggregates))
     if not named:
         return
     until, told = time.monotonic() + PATIENCE, False
@@ -48,5 +48,5 @@ def _pending(app: App, workspace: str) -> bool:
     from engine.catalogue.workspace_set import derived_shape
 
     noted = app.stores.feeds.read().derived.get(workspace)
-    wanted = derived_shape(app.book.catalogue(workspace))
+    wanted = derived_shape(app.campaign_cache.catalogue(workspace))
     return noted is not None and (noted != wanted or app.stores.index_requests.deriving(workspace) > 0)

@@ -85,10 +85,10 @@ def apply(
         if faults:
             raise InvalidSource(faults)
         for one in loaded:
-            checked = app.steering.apply(one, dry_run=True)  # a refused edit refuses them all
+            checked = app.commands.apply(one, dry_run=True)  # a refused edit refuses them all
             if not dry_run:
                 wait_for_aggregates(app, checked.record)
-        told = [app.steering.apply(one, dry_run=dry_run) for one in loaded]
+        told = [app.commands.apply(one, dry_run=dry_run) for one in loaded]
     if as_json:
         show_json(
             [
@@ -172,8 +172,8 @@ def plan(
     within = _duration(capacity) if capacity is not None else None
     with opened(context) as app:
         record = app.named(name, workspace)
-        planned = app.outlook.plan(record, path)
-        needed = None if within is None else app.outlook.capacity(planned, within)
+        planned = app.plans.plan(record, path)
+        needed = None if within is None else app.plans.capacity(planned, within)
     if as_json:
         document = plan_document(record, planned)
         if needed is not None:
@@ -205,13 +205,13 @@ def launch(
     with opened(context) as app:
         record = app.named(name, workspace)
         if expect is not None:
-            audience = app.outlook.plan(record).audience
+            audience = app.plans.plan(record).audience
             if abs(audience - expect) * 100 > drift * expect:
                 raise WrongCall(
                     f"the audience is {audience} users, not about {expect} ({drift} % allowed)",
                     remedy="look at it with tidegate campaign plan, then launch with the count you accept",
                 )
-        moved = app.steering.launch(record, path=path)
+        moved = app.commands.launch(record, path=path)
         mails, missing = where_mails_go(app.settings), _missing(app, moved)
     when = "at once" if moved.starts_at is None else f"at {format_instant(moved.starts_at)} campaign time"
     say(f"{moved.workspace}/{moved.name} is launched, {when}")
@@ -256,7 +256,7 @@ def pause(
         from engine.pipeline.control.campaign_commands import BY_HAND
 
         why = BY_HAND if reason is None else f"by hand: {reason}"
-        moved = app.steering.pause(app.named(name, workspace), why)
+        moved = app.commands.pause(app.named(name, workspace), why)
     say(f"{moved.workspace}/{moved.name} is paused")
 
 
@@ -264,9 +264,9 @@ def _steer(verb: str, done: str) -> Callable[..., None]:
     def command(context: typer.Context, name: Name, workspace: InWorkspace = None) -> None:
         with opened(context) as app:
             steer = {
-                "resume": app.steering.resume,
-                "stop": app.steering.stop,
-                "cancel": app.steering.cancel,
+                "resume": app.commands.resume,
+                "stop": app.commands.stop,
+                "cancel": app.commands.cancel,
             }[verb]
             moved = steer(app.named(name, workspace))
         say(f"{moved.workspace}/{moved.name} is {done}" + ("" if moved.state == done else f"; it is {moved.state}"))
@@ -279,7 +279,7 @@ def report(context: typer.Context, name: Name, workspace: InWorkspace = None, as
     from engine.telemetry.redaction import Redactor, pseudonym_key
 
     with opened(context) as app:
-        told = app.outlook.report(app.named(name, workspace))
+        told = app.plans.report(app.named(name, workspace))
         user = Redactor(pseudonym_key(app.settings.log_folder)).user
     if as_json:
         show_json(report_document(told, user))
@@ -309,7 +309,13 @@ def send_test(
         now = app.clock.campaign_now()
         bounces = app.settings.email.envelope_from
         envelope = trial(
-            app.book.of(record), message, document, to, now=now, sent_at=app.system.system_now(), bounces=bounces
+            app.campaign_cache.of(record),
+            message,
+            document,
+            to,
+            now=now,
+            sent_at=app.system.system_now(),
+            bounces=bounces,
         )
         outcome = app.channel("email").send([envelope])[0]
     if not isinstance(outcome, Sent):
@@ -332,5 +338,5 @@ def replay(
 
     with opened(context) as app:
         record = app.named(name, workspace)
-        count = queue_again(app.stores.deliveries, app.steering, app.stores.bell, app.clock, record, message)
+        count = queue_again(app.stores.deliveries, app.commands, app.stores.wakeup, app.clock, record, message)
     say(f"{count} deliveries are queued again")

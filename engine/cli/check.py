@@ -188,7 +188,7 @@ def _campaigns(app: App) -> str:
         if record.converting or record.state not in (CampaignState.FINISHED, CampaignState.CANCELLED):
             name = f"{record.workspace}/{record.name}"
             try:
-                app.book.of(record)
+                app.campaign_cache.of(record)
             except EngineError as error:
                 wrong.append(f"{name}: {reason_of(error)}")
             else:

@@ -43,7 +43,7 @@ def mount(app: typer.Typer) -> None:
 def show(context: typer.Context, as_json: AsJson = False) -> None:
     """Show campaign time, whether it is set, and the work pending at it."""
     with opened(context) as app:
-        now, fixed, what = app.clock.campaign_now(), app.clock.is_set(), app.openness.what()
+        now, fixed, what = app.clock.campaign_now(), app.clock.is_set(), app.quiescence.what()
         if as_json:
             show_json({"campaign_time": format_instant(now), "set": fixed, "open": what})
             return
@@ -102,7 +102,7 @@ def length_of(option: str, text: str) -> timedelta:
 def advance_to(app: App, target: int) -> None:
     """Set campaign time, and wake the clock."""
     app.stores.times.advance(target, app.system.system_now())
-    app.stores.bell.ring()
+    app.stores.wakeup.ring()
 
 
 def wait_until_closed(app: App, longest: float) -> None:
@@ -113,7 +113,7 @@ def wait_until_closed(app: App, longest: float) -> None:
     """
     began = time.monotonic()
     asked = began
-    while (what := app.openness.what()) is not None:
+    while (what := app.quiescence.what()) is not None:
         now = time.monotonic()
         if now - asked > ASK_WHY:
             asked = now
@@ -125,7 +125,7 @@ def wait_until_closed(app: App, longest: float) -> None:
 
 def _refuse_stuck(app: App, fails_since: float) -> None:
     """Raise `EngineError` if waiting is pointless."""
-    stuck = app.openness.in_vain()
+    stuck = app.quiescence.in_vain()
     if stuck is not None:
         remedy = "tidegate campaign report NAME says since when; what is mended goes on by itself"
         raise EngineError(stuck, remedy=remedy)

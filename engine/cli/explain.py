@@ -34,7 +34,7 @@ def explain(
     It shows each condition with its data, what was sent, and what happens next.
     """
     with opened(context) as app:
-        told = app.explaining.run(app.named(campaign, workspace), user)
+        told = app.explainer.run(app.named(campaign, workspace), user)
     if as_json:
         show_json(_document(told))
         return

@@ -15,7 +15,7 @@ from engine.cli.context import addressed, migrate, settings_of
 from engine.cli.prefork import keep
 from engine.cli.signals import interrupted, on_signals
 from engine.cli.usable import require_usable
-from engine.pipeline.feed.loop import Following
+from engine.pipeline.feed.loop import FeedLoop
 from engine.telemetry import logging
 from engine.telemetry.events import emit
 
@@ -30,7 +30,7 @@ def feed(context: typer.Context) -> None:
     require_usable(app)
     migrate(app)
     app.watch_files("feed")
-    app.recording.start("feed")
+    app.statistics_recorder.start("feed")
     app.heartbeat.start("feed")
     broker_for(app)
     emit("worker.started", process="feed")
@@ -42,10 +42,10 @@ def feed(context: typer.Context) -> None:
     interrupted(came)
 
 
-def following(app: App, process: str) -> Following:
+def following(app: App, process: str) -> FeedLoop:
     """Return the feed's loop of this process."""
     name = os.environ.get("TIDEGATE_PROCESS", process)
     owner = f"{socket.gethostname()}:{app.settings.paths.var.resolve()}:{name}"
-    return Following(
-        app.feeding, app.stores.leases, app.clock, owner=owner, outages=app.stores.OUTAGES, failures=app.failures
+    return FeedLoop(
+        app.change_feed, app.stores.leases, app.clock, owner=owner, outages=app.stores.OUTAGES, failures=app.failures
     )

@@ -45,7 +45,7 @@ def serve(settings: Settings, process: str, fleets: Sequence[str], *, exact: boo
     on_signals()
     require_usable(app)
     app.watch_files(process)
-    app.recording.start(process)
+    app.statistics_recorder.start(process)
     app.heartbeat.start(process, lambda: lanes_of(app, fleets))
     broker = broker_for(app)
     app.hooks.threads = app.policies.delivering_threads(fleets)

@@ -33,7 +33,7 @@ class Importing:
 
         if self._kept is not None:
             self._app.workspace_watcher.look()
-        catalogue = self._app.book.catalogue(self._workspace)
+        catalogue = self._app.campaign_cache.catalogue(self._workspace)
         if self._kept is None or self._kept.catalogue is not catalogue:
             self._kept = Surroundings(catalogue, self._app.imports(self._workspace))
         return self._kept
@@ -44,5 +44,5 @@ def open_import(context: typer.Context, workspace: str) -> Iterator[ImportSettin
     """Open the environment of one import."""
     with opened(context) as app:
         migrate(app)
-        app.recording.start("import")
+        app.statistics_recorder.start("import")
         yield Importing(app, workspace)

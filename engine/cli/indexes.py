@@ -31,7 +31,7 @@ def named_queries_served(app: App) -> str:
 
 def show_indexes(app: App, *, as_json: bool) -> None:
     """Show all queries and predicates; exit with code 1 if a named query has no index."""
-    named, advice = app.stores.advisor.named(), app.advising.advise()
+    named, advice = app.stores.advisor.named(), app.missing_indexes.advise()
     if as_json:
         show_json(
             {

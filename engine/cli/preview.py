@@ -66,7 +66,7 @@ def _loaded(app: App, campaign: str, workspace: str | None) -> LoadedCampaign:
 
     if campaign.endswith((".yaml", ".yml")):
         return load_campaign(Path(campaign), app.catalogues, app.policies)
-    return app.book.of(app.named(campaign, workspace)).loaded
+    return app.campaign_cache.of(app.named(campaign, workspace)).loaded
 
 
 def living_user(app: App, workspace: str, user: str) -> dict[str, object]:

@@ -25,12 +25,12 @@ from engine.cli.prefork import fork, keep
 from engine.cli.signals import interrupted, on_signals
 from engine.cli.usable import require_usable
 from engine.decisions.routing import SUSPECT
-from engine.local.processes.instance_lock import Presence
+from engine.local.processes.instance_lock import InstanceLock
 from engine.local.processes.suspect_child import Nursery
 from engine.local.services.addresses import Urls, given
 from engine.local.services.local_services import LocalServices
 from engine.pipeline.feed.dispatch_indexing import IndexTurns
-from engine.pipeline.scheduler.loop import Chore, Clockwork
+from engine.pipeline.scheduler.loop import Chore, SchedulerLoop
 from engine.policy.load import load_policies
 from engine.policy.policyset import PolicySet
 from engine.process_identity import myself
@@ -62,7 +62,7 @@ def run(context: typer.Context, *, no_services: bool, log_format: str = "") -> N
     )
     local = LocalServices.of(settings, say=say, owner=owner)
     came = on_signals()
-    with Presence(settings.paths.var).held("tidegate run"):
+    with InstanceLock(settings.paths.var).held("tidegate run"):
         try:
             urls = local.running() if no_services or _served(settings) else local.start(wait_for_search=False)
             local.keep()
@@ -92,7 +92,7 @@ def _run(settings: Settings, log_format: str, ready: Callable[[], None]) -> None
     require_usable(app)
     migrate(app)
     app.watch_files("run")
-    app.recording.start("run")
+    app.statistics_recorder.start("run")
     broker = broker_for(app)
     fleets = {name: fleet for name, fleet in app.policies.fleets.items() if SUSPECT not in fleet.lanes}
     app.hooks.threads = app.policies.delivering_threads(fleets)
@@ -132,7 +132,7 @@ def run_clock(context: typer.Context) -> None:
     require_usable(app)
     migrate(app)
     app.watch_files("clock")
-    app.recording.start("clock")
+    app.statistics_recorder.start("clock")
     app.heartbeat.start("clock")
     broker_for(app)
     emit("worker.started", process="clock")
@@ -143,7 +143,7 @@ def run_clock(context: typer.Context) -> None:
         app.close()
 
 
-def _clockwork(app: App) -> Clockwork:
+def _clockwork(app: App) -> SchedulerLoop:
     messenger = app.messenger()
     chores: list[Chore] = []
     if isinstance(messenger, BrokerMessenger):
@@ -151,10 +151,10 @@ def _clockwork(app: App) -> Clockwork:
         chores = [Chore(MAINTAIN_EVERY, messenger.maintain), Chore(INDEX_EVERY, turns.run)]
     process = os.environ.get("TIDEGATE_PROCESS", "clock")
     owner = f"{socket.gethostname()}:{app.settings.paths.var.resolve()}:{process}"
-    return Clockwork(
-        app.ticking,
+    return SchedulerLoop(
+        app.clock_tick,
         app.stores.leases,
-        app.stores.bell,
+        app.stores.wakeup,
         app.clock,
         owner=owner,
         every=app.settings.engine.tick,

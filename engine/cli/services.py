@@ -20,7 +20,7 @@ from engine.cli.context import LogFormat, loaded_of, require_openable, say, sett
 from engine.cli.status import SERVICES_ONLY, show_services, status
 from engine.clock import parse_duration
 from engine.errors import WrongCall
-from engine.local.processes.instance_lock import Presence
+from engine.local.processes.instance_lock import InstanceLock
 from engine.local.processes.output import Output
 from engine.local.processes.procfile import ProcessType, parse_pairs, parse_scale, read_procfile
 from engine.local.processes.status_file import SupervisedFile, Tell
@@ -65,7 +65,7 @@ def up(
     timeouts = dict.fromkeys(names, settings.engine.stop_timeout) | _durations(stop_timeout or (), names)
     output = _output([name for name, _ in instances(types, counts)], as_json=log_format == "json")
     services = LocalServices.of(settings, say=output.say)
-    with Presence(settings.paths.var).held(SERVICES_ONLY if services_only else "tidegate up"), _terminable():
+    with InstanceLock(settings.paths.var).held(SERVICES_ONLY if services_only else "tidegate up"), _terminable():
         try:
             _introduce(output, settings, services)
             urls = services.start(wait_for_search=services_only)
@@ -96,7 +96,7 @@ def up(
 def down(context: typer.Context) -> None:
     """End the processes and local services that `tidegate up` runs for this folder, and those left by a killed run."""
     settings = settings_of(context)
-    presence = Presence(settings.paths.var)
+    presence = InstanceLock(settings.paths.var)
     runner, command = presence.runner(), presence.command()
     services = LocalServices.of(settings)
     ran = {one.name for one in services.status() if one.state == "running"}

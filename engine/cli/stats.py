@@ -43,7 +43,7 @@ def stats(
 
     with opened(context) as app:
         if workspace is not None:
-            app.book.catalogue(workspace)  # an unknown one is a mistake, not an empty table
+            app.campaign_cache.catalogue(workspace)  # an unknown one is a mistake, not an empty table
         measured = app.statistics.measured(_duration(within))
         asked, tried = queries(measured), sizes(measured)
         ranked = app.statistics.campaigns(campaigns, workspace)

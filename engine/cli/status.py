@@ -14,7 +14,7 @@ import typer
 from engine.cli.context import AsJson, settings_of
 from engine.cli.tables import show
 from engine.errors import EngineError
-from engine.local.processes.instance_lock import Presence
+from engine.local.processes.instance_lock import InstanceLock
 from engine.local.processes.status_file import Supervised, SupervisedFile
 from engine.local.services.addresses import Status, require_given, without_secrets
 from engine.local.services.local_services import LocalServices
@@ -76,7 +76,7 @@ def look(settings: Settings) -> Shown:
     services = local.status()
     with ThreadPoolExecutor(len(services)) as pool:
         services = list(pool.map(local.asked, services))
-    presence = Presence(settings.paths.var)
+    presence = InstanceLock(settings.paths.var)
     runner = presence.runner()
     if runner is not None:
         told = SupervisedFile(settings.paths.var).read(runner)

@@ -79,11 +79,11 @@ def erase(
             raise NotFound(f"there is no user {user} in {workspace}")
         app.stores.users.delete(key)  # first, so that nothing is sent to an erased user
         events = app.stores.events.erase([key])
-        lists = app.stores.lists(app.book.catalogue(workspace)).erase(key)
+        lists = app.stores.lists(app.campaign_cache.catalogue(workspace)).erase(key)
         app.stores.enrolments.make_due(key, app.clock.campaign_now())
-        if app.indexing is not None:
-            app.indexing.keys([key])
-        app.stores.bell.ring()
+        if app.search_indexer is not None:
+            app.search_indexer.keys([key])
+        app.stores.wakeup.ring()
     say(f"{user} is erased: {events} events, {lists} memberships")
 
 

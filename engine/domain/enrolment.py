@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from engine.clock import Instant
-from engine.domain.keys import suffix_of_stay
+from engine.domain.keys import suffix_of_enrolment
 from engine.domain.lifecycle import DeliveryState, ExitReason, StayState
 
 
@@ -70,7 +70,7 @@ class Enrolment:
     @property
     def suffix(self) -> str:
         """The user's suffix, `h/u`."""
-        return suffix_of_stay(self.id)
+        return suffix_of_enrolment(self.id)
 
     @property
     def active(self) -> bool:

@@ -81,7 +81,7 @@ def user_id_of(key: str) -> str:
     return unescape(key.rsplit("/", 1)[1])
 
 
-def stay_prefix(workspace: str, campaign: str) -> str:
+def enrolment_prefix(workspace: str, campaign: str) -> str:
     """Return `w/c/`, the common prefix of a campaign's enrolments; `campaign` is the uid."""
     return f"{workspace}/{campaign}/"
 
@@ -98,18 +98,18 @@ def enrolment_id(workspace: str, campaign: str, suffix: str, entry: int) -> str:
 
 def enrolment_ids(workspace: str, campaign: str, suffixes: Iterable[str], entry: int) -> list[str]:
     """Return the `enrolment_id` of each of `suffixes`, at a sixth of the cost."""
-    head, tail = stay_prefix(workspace, campaign), f"/{entry:04d}"
+    head, tail = enrolment_prefix(workspace, campaign), f"/{entry:04d}"
     return [f"{head}{suffix}{tail}" for suffix in suffixes]
 
 
-def suffix_of_stay(key: str) -> str:
+def suffix_of_enrolment(key: str) -> str:
     """Return the suffix `h/u` of an enrolment id `w/c/h/u/entry`."""
     return key.split("/", 2)[2].rsplit("/", 1)[0]
 
 
-def user_of_stay(key: str) -> str:
+def user_of_enrolment(key: str) -> str:
     """Return the user key inside an enrolment id."""
-    return f"{key.partition('/')[0]}/{suffix_of_stay(key)}"
+    return f"{key.partition('/')[0]}/{suffix_of_enrolment(key)}"
 
 
 def entry_of(key: str) -> int:
@@ -119,7 +119,7 @@ def entry_of(key: str) -> int:
 
 def run_id(workspace: str, campaign: str, kind: str, number: str) -> str:
     """Return `w/c/kind/number`, the `_id` of a run."""
-    return f"{stay_prefix(workspace, campaign)}{kind}/{number}"
+    return f"{enrolment_prefix(workspace, campaign)}{kind}/{number}"
 
 
 def slice_id(run: str, number: int) -> str:

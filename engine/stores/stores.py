@@ -42,14 +42,14 @@ if TYPE_CHECKING:  # imported at their use: most commands use only one service
     from engine.stores.mongo.process_failures import ProcessFailures
     from engine.stores.mongo.processes import Processes
     from engine.stores.mongo.query_statistics import Statistics
-    from engine.stores.mongo.read_rates import RateBook
+    from engine.stores.mongo.read_rates import ReadRates
     from engine.stores.mongo.runs import Runs
     from engine.stores.mongo.slices import Slices
     from engine.stores.mongo.suppressions import Suppressions
     from engine.stores.mongo.user_upserts import UserUpserts
     from engine.stores.mongo.users import Users
     from engine.stores.mongo.workspace_versions import WorkspaceVersions
-    from engine.stores.redis.clock_wakeup import Bell
+    from engine.stores.redis.clock_wakeup import RedisWakeup
     from engine.stores.search.user_index import UserIndex
     from engine.stores.user_cache.active_layouts import CacheLayouts
     from engine.stores.user_cache.buckets import UserCache
@@ -139,11 +139,11 @@ class Stores:
         return CampaignTimes(self.database)
 
     @cached_property
-    def bell(self) -> Bell:
+    def wakeup(self) -> RedisWakeup:
         """Wakes the clock; separate for each database on one Redis."""
-        from engine.stores.redis.clock_wakeup import Bell
+        from engine.stores.redis.clock_wakeup import RedisWakeup
 
-        return Bell(self.broker_client, f"{self.database.name}:")
+        return RedisWakeup(self.broker_client, f"{self.database.name}:")
 
     @cached_property
     def users(self) -> Users:
@@ -249,11 +249,11 @@ class Stores:
         return Feeds(self.database, self.broker_client)
 
     @cached_property
-    def rates(self) -> RateBook:
+    def rates(self) -> ReadRates:
         """Measurements of runs."""
-        from engine.stores.mongo.read_rates import RateBook
+        from engine.stores.mongo.read_rates import ReadRates
 
-        return RateBook(self.database)
+        return ReadRates(self.database)
 
     def user_stream(self, token: str | None) -> UserStream:
         """Open the users' change stream after `token`, on a client of its own. Raises `HistoryLost`."""

@@ -65,28 +65,28 @@ class EngineSide:
 
     def apply(self, file: Path) -> None:
         """See `Engine`. Raises `InvalidSource` for a file with mistakes."""
-        self._app.steering.apply(load_campaign(file, self._app.catalogues, self._app.policies))
+        self._app.commands.apply(load_campaign(file, self._app.catalogues, self._app.policies))
 
     def launch(self, campaign: str) -> None:
         """See `Engine`. Raises `IllegalTransition` for a campaign that was launched before."""
-        self._app.steering.launch(self._app.steering.named(campaign, self._workspace))
+        self._app.commands.launch(self._app.commands.named(campaign, self._workspace))
 
     def advance(self, to: int) -> None:
         """See `Engine`. Raises `WrongCall` where that would be back."""
         self._app.stores.times.advance(to, self._app.system.system_now())
-        self._app.stores.bell.ring()
+        self._app.stores.wakeup.ring()
 
     def wait_until_nothing_is_open(self, patience: timedelta) -> None:
         """See `Engine`. Raises `TimeoutError`."""
         deadline = self._app.system.monotonic() + patience.total_seconds()
-        while (still := self._app.openness.what()) is not None:
+        while (still := self._app.quiescence.what()) is not None:
             if self._app.system.monotonic() > deadline:
                 raise TimeoutError(f"after {patience} still open: {still}")
             time.sleep(POLL)
 
     def report(self, campaign: str) -> Mapping[str, Any]:
         """What `campaign report --json` prints of a campaign."""
-        return report_document(self._app.outlook.report(self._app.steering.named(campaign, self._workspace)))
+        return report_document(self._app.plans.report(self._app.commands.named(campaign, self._workspace)))
 
     def cache(self) -> tuple[CacheStatistics, CacheMemory | None]:
         """What readers of the user cache were given so far (but for the latest 10 s), and what it holds."""
@@ -95,7 +95,7 @@ class EngineSide:
         return found, None if cache is None else cache.memory()
 
     def _bring_in(self, order: Order) -> int:
-        catalogue, stores = self._app.book.catalogue(self._workspace), self._app.imports(self._workspace)
+        catalogue, stores = self._app.campaign_cache.catalogue(self._workspace), self._app.imports(self._workspace)
         summary = run_import(order, catalogue, stores)
         if summary.rejected:
             raise EngineError(f"{order.path.name}: {summary.rejected} rows rejected", remedy=f"see {summary.rejects}")

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from engine.local.processes.instance_lock import Presence
+from engine.local.processes.instance_lock import InstanceLock
 from tests.acceptance.test_cli_help import NAMES
 from tests.support.installation import Installation
 
@@ -78,7 +78,7 @@ def test_status_asks_the_stores_only_where_nobody_runs_the_folder(installation: 
     codes, roots, _ = imported(installation, ["status"])
     assert codes == [1], "no process runs anywhere"
     assert roots & HEAVY == {"pymongo"}
-    with Presence(installation.folder / "var").held():
+    with InstanceLock(installation.folder / "var").held():
         codes, roots, _ = imported(installation, ["status"])
     assert codes == [0]
     assert roots & HEAVY == set()

@@ -57,9 +57,9 @@ def test_people_get_three_tables(
     world.users([f"u{i}" for i in range(6)])
     world.apply({"campaign": "hello", "kind": "one_off"})
     world.launch("hello")
-    world.app.recording.start("test")
+    world.app.statistics_recorder.start("test")
     world.settle()
-    world.app.recording.stop()
+    world.app.statistics_recorder.stop()
     told = tidegate("stats")
     assert told.code == 0
     words = ("named queries", "users.read_range", "batch sizes", "user cache:", "looks a message", "shop/hello")
@@ -112,13 +112,13 @@ def test_how_much_came_from_the_user_cache_and_what_it_holds(make_world: Callabl
     cache = world.app.cached_users
     assert cache is not None
     MEASUREMENTS.figures(anew=True)  # other tests of this process read too
-    world.app.recording.start("test")
+    world.app.statistics_recorder.start("test")
     for _ in range(4):
         with measured("cache.read") as call:
-            batches = cache.scan("shop", "0", HIGHEST, frozenset(), world.app.book.catalogue("shop"))
+            batches = cache.scan("shop", "0", HIGHEST, frozenset(), world.app.campaign_cache.catalogue("shop"))
             assert batches is not None
             call.documents = sum(len(one.rows) for one in batches)
-    world.app.recording.stop()
+    world.app.statistics_recorder.stop()
     told = installation.call("stats", "--json").document["cache"]
     assert (told["read"], told["loaded"], told["hit_rate"]) == (160, 40, 0.75)
     assert told["memory"]["used"] > 0

@@ -282,7 +282,7 @@ def test_dead_letters_can_be_listed_replayed_and_dropped(shop: World, tidegate: 
         for number in range(2):
             message = broker.get_actor("process_slice").message(f"slice-{number}").copy(queue_name="fast")
             broker.enqueue(message.copy(options={"max_retries": 0}))
-        shop.app.__dict__["processing"] = _Broken()
+        shop.app.__dict__["slice_decider"] = _Broken()
         _serve(shop, broker, lambda: len(list_dead(broker, "fast")) == 2)
         found = tidegate("queue", "deadletters", "fast", "--json").document
         assert {one["actor"] for one in found} == {"process_slice"}

@@ -36,7 +36,7 @@ class OneThread:
 
     def apply(self, file: Path) -> None:
         app = self.world.app
-        app.steering.apply(load_campaign(file, app.catalogues, app.policies))
+        app.commands.apply(load_campaign(file, app.catalogues, app.policies))
 
     def launch(self, campaign: str) -> None:
         self.world.launch(campaign)
@@ -48,11 +48,11 @@ class OneThread:
         self.world.settle()
 
     def report(self, campaign: str) -> Mapping[str, Any]:
-        return report_document(self.world.app.outlook.report(self.world.record(campaign)))
+        return report_document(self.world.app.plans.report(self.world.record(campaign)))
 
     def _bring_in(self, order: Order) -> int:
         app = self.world.app
-        summary = run_import(order, app.book.catalogue(WORKSPACE), app.imports(WORKSPACE))
+        summary = run_import(order, app.campaign_cache.catalogue(WORKSPACE), app.imports(WORKSPACE))
         assert summary.rejected == 0
         return summary.rows
 

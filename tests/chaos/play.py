@@ -59,13 +59,13 @@ class Performer:
                 if self.app.clock.campaign_now() < to:
                     self.app.stores.times.advance(to, self.app.system.system_now())
             elif step == "launch":
-                if (record := self.app.steering.named(NAME)).state is CampaignState.DRAFT:
-                    self.app.steering.launch(record)
+                if (record := self.app.commands.named(NAME)).state is CampaignState.DRAFT:
+                    self.app.commands.launch(record)
             elif step == "change":
                 changes = [UserChange(user_key("shop", str(user)), {"a.plan": "gold"}) for user in arguments]
                 self.app.imports("shop").upserts.apply(changes)
-            elif step == "stop" and (record := self.app.steering.named(NAME)).state is CampaignState.LIVE:
-                self.app.steering.stop(record)
+            elif step == "stop" and (record := self.app.commands.named(NAME)).state is CampaignState.LIVE:
+                self.app.commands.stop(record)
 
     def settle(self, *, serves: Callable[[str], bool] = everywhere, hurried: bool = True) -> None:
         """Tick and work until nothing is open; where nothing moves, leases and back-offs run out if `hurried`."""
@@ -74,21 +74,21 @@ class Performer:
             if moved:
                 continue
             open_slices = self.database["slices"].count_documents({"state": "open"})
-            if not self._survive(self._feed) and self.app.openness.what() is None and not open_slices:
+            if not self._survive(self._feed) and self.app.quiescence.what() is None and not open_slices:
                 return
             if hurried:
                 let_time_pass(self.database)
-        raise AssertionError(f"never settles: {self.app.openness.what()}")
+        raise AssertionError(f"never settles: {self.app.quiescence.what()}")
 
     def round(self, serves: Callable[[str], bool] = everywhere) -> int:
         """One tick and what it asks for; what raises is survived, as by the clock's loop and by Dramatiq."""
-        moved = self._survive(self._feed) + self._survive(self.app.ticking.run)
+        moved = self._survive(self._feed) + self._survive(self.app.clock_tick.run)
         uses: dict[str, Callable[[str], object]] = {
-            "process": self.app.processing.run,
-            "deliver": self.app.delivering.run,
-            "plan": self.app.planning.run,
-            "finish": self.app.finishing.run,
-            "look": lambda _: self.app.looking.run(),
+            "process": self.app.slice_decider.run,
+            "deliver": self.app.slice_deliverer.run,
+            "plan": self.app.run_planner.run,
+            "finish": self.app.run_completion.run,
+            "look": lambda _: self.app.rechecker.run(),
         }
         while self.asked:
             what, ident, lane = self.asked.popleft()
@@ -102,7 +102,7 @@ class Performer:
         """Handle every change so far, as the feed's process would; gives how many there were."""
         handled, wanted = 0, self.app.stores.feeds.now()
         while True:
-            handled += self.app.feeding.step(timedelta(milliseconds=5))
+            handled += self.app.change_feed.step(timedelta(milliseconds=5))
             if self.app.stores.feeds.position() >= wanted:
                 return handled
 

@@ -117,7 +117,7 @@ def test_a_poisoned_user_whose_delivery_was_replayed_when_the_stay_was_over_ends
     assert world.ends(NAME, POISON) == [("one", "failed", reason)]
     world.change(POISON, age=1)
     app = world.app
-    assert replay(app.stores.deliveries, app.steering, app.stores.bell, app.clock, world.record(NAME), None) == 1
+    assert replay(app.stores.deliveries, app.commands, app.stores.wakeup, app.clock, world.record(NAME), None) == 1
     recover(world, (("settle",),), SENDING % "raise")
     world.check()
     assert world.ends(NAME, POISON) == [("one", "failed", "poison")]

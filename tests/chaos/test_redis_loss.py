@@ -18,7 +18,7 @@ from actors.fleet import run_fleet_in_process, stop_fleets
 from actors.middleware import clear_stop
 from actors.setup import broker_for
 from engine.app.app import App
-from engine.pipeline.scheduler.loop import Clockwork
+from engine.pipeline.scheduler.loop import SchedulerLoop
 from tests.chaos.play import NAME
 from tests.support.pipeline_world import World
 
@@ -49,15 +49,15 @@ def engine_of(world: World) -> Iterator[App]:
         broker = broker_for(app)
         ends.callback(broker.close)
         ends.callback(clear_stop)
-        app.ticking.run()  # what this asks for is lost with the first flush
+        app.clock_tick.run()  # what this asks for is lost with the first flush
         broker.client.flushall()
         workers = [run_fleet_in_process(broker, fleet) for fleet in app.policies.fleets.values()]
         ends.callback(stop_fleets, broker, workers)
         stores, every = app.stores, app.settings.engine.tick
-        clockwork = Clockwork(
-            app.ticking,
+        clockwork = SchedulerLoop(
+            app.clock_tick,
             stores.leases,
-            stores.bell,
+            stores.wakeup,
             app.clock,
             owner="test",
             every=every,
@@ -98,7 +98,7 @@ def test_a_broker_that_dies_and_comes_back_empty_is_refilled_within_a_minute(
         rig.wait_for(lambda: len(staged.sent()) >= 10, A_MINUTE, "ten mails")
         valkey.kill()
         shutil.rmtree(valkey.folder)
-        rig.wait_for(lambda: staged.app.openness.what() is not None, what="work that is left")
+        rig.wait_for(lambda: staged.app.quiescence.what() is not None, what="work that is left")
         valkey.start()
         back = time.monotonic()
         rig.wait_for(lambda: staged.state(NAME) == "finished", A_MINUTE, "the end of the campaign")

@@ -36,7 +36,7 @@ def left_open(world: World) -> str | None:
     """What is open once the feed is at the end; MongoDB's time moves with whatever else the tests write beside."""
     for _ in range(20):
         world.feed()
-        left = world.app.openness.what()
+        left = world.app.quiescence.what()
         if left is None or "the feed" not in left:
             break
     return left
@@ -51,7 +51,7 @@ def test_two_clocks_and_two_workers_at_once_create_nothing_twice(make_stage: Cal
 
     def tick_and_work(performer: Performer) -> None:
         start.wait()
-        performer.app.ticking.run()
+        performer.app.clock_tick.run()
         start.wait()
         performer.round()
 
@@ -61,7 +61,7 @@ def test_two_clocks_and_two_workers_at_once_create_nothing_twice(make_stage: Cal
             world.advance(to=START + day * DAY)
             for _ in range(200):
                 list(pool.map(tick_and_work, performers))
-                if not world.asked and not world.feed() and world.app.openness.what() is None:
+                if not world.asked and not world.feed() and world.app.quiescence.what() is None:
                     break
                 let_time_pass(world.database)
             assert left_open(world) is None
@@ -108,7 +108,7 @@ def test_a_worker_that_slept_longer_than_its_lease_does_nothing_twice(
     if real:
         pause = threading.Event()
         for _ in range(600):
-            if not performer.round() and not world.feed() and world.app.openness.what() is None:
+            if not performer.round() and not world.feed() and world.app.quiescence.what() is None:
                 break
             pause.wait(0.05)
     else:

@@ -68,7 +68,7 @@ def reading(
     assert index is not None
     migrate_search(index)
     for request in world.database["index_requests"].find():  # a feed that starts has everybody indexed
-        world.app.indexing.run(request["_id"])
+        world.app.search_indexer.run(request["_id"])
     yield world
     elastic.indices.delete(index=f"{index.alias}-*")
 

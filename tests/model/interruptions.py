@@ -11,8 +11,8 @@ from engine.campaign import compiled as compiling
 from engine.campaign.load import LoadedCampaign, campaign_from_spec
 from engine.catalogue.catalogue import Catalogue
 from engine.pipeline.campaigns import compiled_cache
-from engine.pipeline.delivery.send_window import Sending
-from engine.pipeline.evaluation.evaluate import Deciding, Origin
+from engine.pipeline.delivery.send_window import WindowSender
+from engine.pipeline.evaluation.evaluate import Evaluator, Origin
 from engine.predicate.compiled import CompiledPredicate, compile_predicate
 from engine.predicate.tree import Tree
 from engine.stores.mongo.campaigns import Campaigns
@@ -23,22 +23,22 @@ from tests.model.memory_world import MemoryWorld
 def harden(monkeypatch: Any, world: Callable[[], MemoryWorld]) -> None:
     """Signals go to the world in use; whoever is dead settles nothing on its way out."""
     monkeypatch.setattr(failpoints.os, "kill", lambda pid, number: world().signal(pid, number))
-    catch_up = Sending.catch_up
+    catch_up = WindowSender.catch_up
 
-    def alive(sending: Sending) -> None:
+    def alive(sending: WindowSender) -> None:
         if current_thread() in world().dead:
             raise Killed
         catch_up(sending)
 
-    monkeypatch.setattr(Sending, "catch_up", alive)
-    record = Deciding.record
+    monkeypatch.setattr(WindowSender, "catch_up", alive)
+    record = Evaluator.record
 
-    def looked(deciding: Deciding, campaign: Any, origin: Origin, looks: Any, decisions: Any, **more: Any) -> Any:
+    def looked(evaluator: Evaluator, campaign: Any, origin: Origin, looks: Any, decisions: Any, **more: Any) -> Any:
         if "/look/" in origin.id:
             failpoints.passage("slice.decided")  # a look at changed users can be overtaken there as a slice can
-        return record(deciding, campaign, origin, looks, decisions, **more)
+        return record(evaluator, campaign, origin, looks, decisions, **more)
 
-    monkeypatch.setattr(Deciding, "record", looked)
+    monkeypatch.setattr(Evaluator, "record", looked)
     for name in ("apply", "move", "evaluated"):
         monkeypatch.setattr(Campaigns, name, _overtaken(getattr(Campaigns, name), world))
 

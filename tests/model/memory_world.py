@@ -147,20 +147,20 @@ class MemoryWorld:
         return self.app.clock.campaign_now()
 
     def record(self) -> CampaignRecord:
-        return self.app.steering.named(NAME)
+        return self.app.commands.named(NAME)
 
     def apply(self, spec: Mapping[str, Any]) -> None:
-        self.app.steering.apply(self.shared.loaded(spec))
+        self.app.commands.apply(self.shared.loaded(spec))
 
     def steer(self, what: str) -> None:
-        getattr(self.app.steering, what)(self.record())
+        getattr(self.app.commands, what)(self.record())
 
     def replay(self) -> int:
         app = self.app
-        return replay(app.stores.deliveries, app.steering, app.stores.bell, app.clock, self.record(), None)
+        return replay(app.stores.deliveries, app.commands, app.stores.wakeup, app.clock, self.record(), None)
 
     def user(self, user: str, **fields: Any) -> None:
-        catalogue = self.app.book.catalogue("shop")
+        catalogue = self.app.campaign_cache.catalogue("shop")
         paths = {catalogue.fields[name].mongo_path: value for name, value in fields.items()}
         self.app.imports("shop").upserts.apply([UserChange(user_key("shop", user), paths)])
 
@@ -184,12 +184,12 @@ class MemoryWorld:
     def feed(self) -> int:
         handled, wanted = 0, len(self.database.changes)
         while True:
-            handled += self.app.feeding.step(timedelta(0))
+            handled += self.app.change_feed.step(timedelta(0))
             if self.app.stores.feeds.position() >= 1 << 32 | wanted:
                 return handled
 
     def tick(self, *, second: bool = False) -> int:
-        return (self.other if second else self.app).ticking.run()
+        return (self.other if second else self.app).clock_tick.run()
 
     def work(self, most: int = 10_000) -> int:
         done = 0
@@ -210,11 +210,11 @@ class MemoryWorld:
 
     def _do(self, kind: str, ident: str) -> None:
         uses: dict[str, Callable[[str], object]] = {
-            "process": self.app.processing.run,
-            "deliver": self.app.delivering.run,
-            "plan": self.app.planning.run,
-            "finish": self.app.finishing.run,
-            "look": lambda _: self.app.looking.run(),
+            "process": self.app.slice_decider.run,
+            "deliver": self.app.slice_deliverer.run,
+            "plan": self.app.run_planner.run,
+            "finish": self.app.run_completion.run,
+            "look": lambda _: self.app.rechecker.run(),
         }
         uses[kind](ident)
 
@@ -230,7 +230,7 @@ class MemoryWorld:
         try:
             yield
         except Killed:
-            self.app.feeding.close()
+            self.app.change_feed.close()
             self._anew()
         finally:
             self.dead.clear()
@@ -276,7 +276,7 @@ class MemoryWorld:
 
     def _anew(self) -> None:
         """Another process delivers from here on: the sender of the one before is dead."""
-        self.app.__dict__.pop("delivering", None)
+        self.app.__dict__.pop("slice_deliverer", None)
 
     @contextmanager
     def overtaken(self, act: Callable[[], None]) -> Iterator[None]:
@@ -308,10 +308,10 @@ class MemoryWorld:
             happened = self.feed() + self.tick(second=step % 5 == 4) + self.work()
             if happened or self.asked:
                 continue
-            if self.feed() == 0 and self.app.openness.what() is None:
+            if self.feed() == 0 and self.app.quiescence.what() is None:
                 return
             self.wait(31)
-        raise AssertionError(f"never settles: {self.app.openness.what()}")
+        raise AssertionError(f"never settles: {self.app.quiescence.what()}")
 
     def enrolments(self) -> list[Enrolment]:
         return [read_enrolment(raw) for raw in self.database["enrolments"].find()]

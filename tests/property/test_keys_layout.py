@@ -15,12 +15,12 @@ from engine.domain.keys import (
     cut_range,
     enrolment_id,
     enrolment_ids,
+    enrolment_prefix,
     escape,
     hash_prefix,
     layout_hash,
     position_of,
-    stay_prefix,
-    suffix_of_stay,
+    suffix_of_enrolment,
     suffix_of_user,
     unescape,
     user_id_of,
@@ -55,8 +55,8 @@ def test_a_stay_tells_its_user_and_stands_in_its_campaign(user_id: str, entry: i
     suffix = user_suffix(user_id)
     stay = enrolment_id("w", "c", suffix, entry)
     assert enrolment_ids("w", "c", [suffix], entry) == [stay]
-    assert suffix_of_stay(stay) == suffix == suffix_of_user(user_key("w", user_id))
-    prefix = stay_prefix("w", "c")
+    assert suffix_of_enrolment(stay) == suffix == suffix_of_user(user_key("w", user_id))
+    prefix = enrolment_prefix("w", "c")
     assert prefix + hash_prefix(0) <= stay < prefix + HIGHEST
 
 

@@ -16,7 +16,7 @@ from engine.channels.mail.addresses import envelope_address
 from engine.channels.mail.mime import BadMessage, Sender
 from engine.channels.mail.plaintext import text_of
 from engine.channels.mail.prebuilt import Letter, Written, skeleton_of
-from engine.channels.mail.renderer import Mailing
+from engine.channels.mail.renderer import MailRenderer
 from engine.channels.templates.context import context
 from engine.channels.templates.errors import TemplateFailed
 from engine.yamlfile.nodes import parse
@@ -133,7 +133,7 @@ def mail_of(write: Any) -> bytes | str:
     Letter(Sender("", "a@b.example"), "c", "s", "<p>" + "x" * 850 + "{{ user.nick }}", ""), {"a": {"nick": "y" * 99}}
 )
 def test_a_skeleton_gives_the_bytes_of_the_whole_mail(letter: Letter, user: dict[str, Any]) -> None:
-    mailing = Mailing(letter, "hello", FIELDS)
+    mailing = MailRenderer(letter, "hello", FIELDS)
     values = context(user, FIELDS, campaign=letter.campaign, message="hello", as_of=WRITTEN.as_of)
     assert mail_of(lambda: mailing.write(user, WRITTEN)) == mail_of(lambda: mailing.write_whole(values, WRITTEN))
 
@@ -147,7 +147,7 @@ def test_words_in_a_plain_letter_are_put_into_what_is_finished(names: list[str])
     assert skeleton is not None
     assert skeleton.reads_ahead
     assert skeleton.is_finished
-    mailing = Mailing(Letter(Sender("", "a@b.example"), "c", "s", body, ""), "m", FIELDS)
+    mailing = MailRenderer(Letter(Sender("", "a@b.example"), "c", "s", body, ""), "m", FIELDS)
     message = message_from_bytes(mailing.write({"a": {"nick": names[0]}}, WRITTEN).raw, policy=SMTP)
     assert isinstance(message, EmailMessage)
     text, html = message.iter_parts()

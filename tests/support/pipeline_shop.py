@@ -131,7 +131,7 @@ def check_counts(app: App, database: Database[dict[str, Any]], settings: Setting
     """Both identities for every campaign, from the report and counted again from the raw documents."""
     expected: Counter[str] = Counter()
     for record in app.stores.campaigns.everything():
-        report = app.outlook.report(record)
+        report = app.plans.report(record)
         assert report.adds_up, report.counts
         stays = [read_enrolment(raw) for raw in database["enrolments"].find({"campaign": record.uid})]
         exited = Counter(str(stay.reason) for stay in stays if not stay.active)

@@ -26,7 +26,7 @@ from engine.domain.changes import NewEvent, UserChange
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import user_key
 from engine.pipeline.control.campaign_commands import Applied
-from engine.pipeline.delivery.late_answers import LeftBehind
+from engine.pipeline.delivery.late_answers import UnsettledWindows
 from engine.pipeline.delivery.sender_lease import SENDERS
 from engine.settings import Email, Engine, Paths, Services, Settings
 from engine.stores.mongo.work_documents import read_enrolment
@@ -95,7 +95,7 @@ class World:
         handled = 0
         wanted = self.app.stores.feeds.now()
         while True:
-            handled += self.app.feeding.step(timedelta(milliseconds=5))
+            handled += self.app.change_feed.step(timedelta(milliseconds=5))
             if self.app.stores.feeds.position() >= wanted:
                 return handled
 
@@ -107,7 +107,7 @@ class World:
 
     def close(self) -> None:
         """Let go of connections."""
-        self.app.feeding.close()
+        self.app.change_feed.close()
         self.app.close()
 
     # what an operator edits
@@ -140,7 +140,7 @@ class World:
 
     def users(self, users: Iterable[str], workspace: str = "shop", **fields: Any) -> None:
         """Write several users with the same fields, each with an address of its own unless `email` says otherwise."""
-        catalogue = self.app.book.catalogue(workspace)
+        catalogue = self.app.campaign_cache.catalogue(workspace)
         paths = {catalogue.fields[name].mongo_path: value for name, value in fields.items()}
         changes = [
             UserChange(user_key(workspace, user), {"email": f"u{number}-{abs(hash(user))}@x.example", **paths})
@@ -150,7 +150,7 @@ class World:
 
     def change(self, user: str, workspace: str = "shop", **fields: Any) -> None:
         """Change some fields of a user who exists; the address stays."""
-        catalogue = self.app.book.catalogue(workspace)
+        catalogue = self.app.campaign_cache.catalogue(workspace)
         paths = {catalogue.fields[name].mongo_path: value for name, value in fields.items()}
         self.app.imports(workspace).upserts.apply([UserChange(user_key(workspace, user), paths)])
 
@@ -172,26 +172,26 @@ class World:
             for one in content.get("messages", [{"name": "one"}])
         ]
         path = self._write(f"campaigns/{content['campaign']}.yaml", content)
-        return self.app.steering.apply(load_campaign(path, self.app.catalogues, self.app.policies))
+        return self.app.commands.apply(load_campaign(path, self.app.catalogues, self.app.policies))
 
     def record(self, name: str, workspace: str | None = None) -> CampaignRecord:
         """The campaign as it is now."""
-        return self.app.steering.named(name, workspace)
+        return self.app.commands.named(name, workspace)
 
     def launch(self, name: str, workspace: str | None = None) -> None:
         """Launch; the next tick makes it live."""
-        self.app.steering.launch(self.record(name, workspace))
+        self.app.commands.launch(self.record(name, workspace))
 
     def start(self, text: str | Mapping[str, Any]) -> str:
         """Apply, launch and settle; gives the name."""
         applied = self.apply(text)
-        self.app.steering.launch(applied.record)
+        self.app.commands.launch(applied.record)
         self.settle()
         return applied.record.name
 
     def steer(self, what: str, name: str) -> None:
         """`pause`, `resume`, `stop` or `cancel` a campaign."""
-        getattr(self.app.steering, what)(self.record(name))
+        getattr(self.app.commands, what)(self.record(name))
 
     # time and work
 
@@ -216,7 +216,7 @@ class World:
 
     def tick(self) -> int:
         """One tick of the clock; what it asks for is collected."""
-        return self.app.ticking.run()
+        return self.app.clock_tick.run()
 
     def work(self, only: Callable[[str, str], bool] = lambda kind, ident: True) -> int:
         """Do what was collected, and what that asks for; with `only` the rest is lost. Gives how much was done."""
@@ -231,11 +231,11 @@ class World:
     def do(self, kind: str, ident: str) -> None:
         """Do one piece of work, as its actor would."""
         uses: dict[str, Callable[[str], object]] = {
-            "process": self.app.processing.run,
-            "deliver": self.app.delivering.run,
+            "process": self.app.slice_decider.run,
+            "deliver": self.app.slice_deliverer.run,
             "plan": self.app.run_attempts.plan,
             "finish": self.app.run_attempts.finish,
-            "look": lambda _: self.app.looking.run(),
+            "look": lambda _: self.app.rechecker.run(),
         }
         uses[kind](ident)
 
@@ -243,11 +243,11 @@ class World:
         """Step; the process that delivers dies at a failpoint, as far as a process can that lives on."""
         failpoints.arm(f"{point}=raise")
         try:
-            with patch.object(LeftBehind, "adopt", lambda left, one: None):
+            with patch.object(UnsettledWindows, "adopt", lambda left, one: None):
                 self.step()
         finally:
             failpoints.arm("")
-        self.app.__dict__.pop("delivering")
+        self.app.__dict__.pop("slice_deliverer")
 
     def buried(self) -> None:
         """The leases of senders run out."""
@@ -262,10 +262,10 @@ class World:
     def settle(self, *, check: bool = True) -> None:
         """Step until nothing is open and nothing more happens; then check that all counts add up."""
         for _ in range(MOST_STEPS):
-            if not self.step() and not self.asked and not self.feed() and self.app.openness.what() is None:
+            if not self.step() and not self.asked and not self.feed() and self.app.quiescence.what() is None:
                 break
         else:
-            raise AssertionError(f"never settles: {self.app.openness.what()}")
+            raise AssertionError(f"never settles: {self.app.quiescence.what()}")
         if check:
             self.check()
 

@@ -20,9 +20,9 @@ def following(world: World) -> Iterator[Callable[[], None]]:
     def follow() -> None:
         while not stop.is_set():
             if gap.is_set():
-                world.app.feeding._generation = world.app.stores.feeds.next_generation()
+                world.app.change_feed._generation = world.app.stores.feeds.next_generation()
                 gap.clear()
-            world.app.feeding.step(timedelta(milliseconds=20))
+            world.app.change_feed.step(timedelta(milliseconds=20))
 
     def begin_anew() -> None:
         gap.set()
@@ -46,14 +46,14 @@ def entered(
     `planned` is called between planning and working.
     """
     record = world.apply({"campaign": name, "kind": "one_off", "audience": rule}).record
-    record = world.app.steering.launch(record, path=path)
-    world.app.ticking.launch(record, world.now)
+    record = world.app.commands.launch(record, path=path)
+    world.app.clock_tick.launch(record, world.now)
     run = world.app.stores.runs.undecided([record.uid])[0]
-    world.app.planning.run(run.id)
+    world.app.run_planner.run(run.id)
     planned()
     for piece in world.app.stores.slices.of_run(run.id):
-        world.app.processing.run(piece.id)
-    assert world.app.finishing.run(run.id) or not world.app.stores.slices.of_run(run.id)
+        world.app.slice_decider.run(piece.id)
+    assert world.app.run_completion.run(run.id) or not world.app.stores.slices.of_run(run.id)
     raw = world.database["runs"].find_one({"_id": run.id}) or {}
     found = world.database["enrolments"].find({"campaign": record.uid}, {"user": 1})
     return {one["user"] for one in found}, raw["plan"].get("path", "none")

@@ -18,7 +18,7 @@ from engine.domain.campaign import CampaignRecord
 from engine.domain.changes import NewEvent
 from engine.domain.counts import Ends
 from engine.domain.enrolment import Settled, StayChange
-from engine.domain.keys import stay_prefix, suffix_of_user, user_key
+from engine.domain.keys import enrolment_prefix, suffix_of_user, user_key
 from engine.domain.lifecycle import CampaignState, DeliveryState, RunState, SliceState
 from engine.domain.looks import DirtyRange, Look
 from engine.domain.settling import PutBack, Settling, Unsent
@@ -45,7 +45,7 @@ from engine.stores.mongo.policy_versions import PolicyVersions
 from engine.stores.mongo.process_failures import ProcessFailures
 from engine.stores.mongo.processes import Processes
 from engine.stores.mongo.query_statistics import Statistics
-from engine.stores.mongo.read_rates import RateBook
+from engine.stores.mongo.read_rates import ReadRates
 from engine.stores.mongo.runs import Runs
 from engine.stores.mongo.slices import Slices
 from engine.stores.mongo.suppressions import Suppressions
@@ -55,7 +55,7 @@ from engine.stores.user_cache.active_layouts import CacheLayouts
 from tests.support.looks import NOW, ORDER, stay
 
 HOUR = timedelta(hours=1)
-PREFIX = stay_prefix("shop", "c1")
+PREFIX = enrolment_prefix("shop", "c1")
 NAMES = [f"hh-{n}" for n in range(3_000)]
 KEYS = sorted(user_key("shop", name) for name in NAMES[:20])
 FAR_APART = [(suffix_of_user(KEYS[0]), KEYS[0]), (suffix_of_user(KEYS[-1]), KEYS[-1])]
@@ -111,7 +111,7 @@ STORES: dict[str, tuple[type, Callable[[Database[dict[str, Any]]], object]]] = {
     "policies": (PolicyVersions, PolicyVersions),
     "process_failures": (ProcessFailures, ProcessFailures),
     "processes": (Processes, Processes),
-    "rates": (RateBook, RateBook),
+    "rates": (ReadRates, ReadRates),
     "runs": (Runs, Runs),
     "slices": (Slices, Slices),
     "statistics": (Statistics, Statistics),

@@ -115,7 +115,7 @@ class _Part:
         return part(self._kind, without_programs(_joined(self._literals, texts)))
 
 
-class Skeleton:
+class PrebuiltMail:
     """The skeleton of one letter. Use `skeleton_of`."""
 
     def __init__(self, letter: Letter, addresses: tuple[str, str], cuts: _Cuts) -> None:
@@ -264,7 +264,7 @@ class _Cuts(NamedTuple):
     headers: list[tuple[bytes, str, Slotted]]
 
 
-def skeleton_of(letter: Letter) -> Skeleton | None:
+def skeleton_of(letter: Letter) -> PrebuiltMail | None:
     """Return the skeleton of a letter, or None if it must be rendered as a whole. Raises `TemplateFailed`.
 
     Returns None if a template has a tag, if the body or the preheader could come out empty, or if the sender, the
@@ -289,7 +289,7 @@ def skeleton_of(letter: Letter) -> Skeleton | None:
         for i, (name, _) in enumerate(letter.headers)
         if (one := texts[f"headers.{name}"]) is not None
     ]
-    return Skeleton(letter, (sender, bounces), _Cuts(subject, body, text, preheader, headers))
+    return PrebuiltMail(letter, (sender, bounces), _Cuts(subject, body, text, preheader, headers))
 
 
 def _without_mark(body: Slotted) -> Slotted:

@@ -23,7 +23,7 @@ ALWAYS: Final = ("email", "unsubscribed", "deleted")
 """Fields read for every user before a mail is sent."""
 
 
-class Mailing:
+class MailRenderer:
     """Writes the mails of one message of one campaign."""
 
     def __init__(self, letter: Letter, message: str, catalogue: Catalogue) -> None:

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from engine.channels.channel import Flight, attempt
 from engine.channels.smtp.connection import SmtpOptions
-from engine.channels.smtp.pool import Postman
+from engine.channels.smtp.pool import SmtpPool
 from engine.domain.delivery import Envelope, Outcome
 
 
@@ -25,7 +25,7 @@ class SmtpChannel:
     def __init__(self, options: SmtpOptions) -> None:
         """Store the options; the first window opens the connections."""
         self._options = options
-        self._postman: Postman | None = None
+        self._postman: SmtpPool | None = None
         self._lock = threading.Lock()
 
     @property
@@ -41,7 +41,7 @@ class SmtpChannel:
         """
         with self._lock:
             if self._postman is None or self._postman.over:
-                self._postman = Postman(self._options)
+                self._postman = SmtpPool(self._options)
             postman = self._postman
         return postman.begin(envelopes, go_on)
 

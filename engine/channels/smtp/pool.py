@@ -60,7 +60,7 @@ class _Window:
     ended: list[tuple[int, Outcome]] = field(default_factory=list)
 
 
-class Postman:
+class SmtpPool:
     """Send windows. The thread starts with the first window and ends with `close`."""
 
     def __init__(self, options: SmtpOptions) -> None:
@@ -72,8 +72,8 @@ class Postman:
         self._thread: threading.Thread | None = None
         self._closing = False
         self._over = False
-        self._bell, self._ear = socket.socketpair()
-        for end in (self._bell, self._ear):
+        self._wakeup, self._ear = socket.socketpair()
+        for end in (self._wakeup, self._ear):
             end.setblocking(False)
         self._selector = DefaultSelector()
         self._selector.register(self._ear, EVENT_READ)
@@ -152,7 +152,7 @@ class Postman:
 
     def _ring(self) -> None:
         with contextlib.suppress(BlockingIOError, OSError):  # a wake-up is already pending, or the thread has ended
-            self._bell.send(b".")
+            self._wakeup.send(b".")
 
     # -- in the thread ---------------------------------------------------------------------------------------------
 
@@ -434,5 +434,5 @@ class Postman:
         self._give_up(NotBegun())
         self._tell()
         self._selector.close()
-        self._bell.close()
+        self._wakeup.close()
         self._ear.close()

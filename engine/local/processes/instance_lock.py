@@ -18,7 +18,7 @@ from engine.local.processes.process_groups import POLL
 from engine.process_identity import Born, myself
 
 
-class Presence:
+class InstanceLock:
     """The runner of the folder `var`, recorded in its file `up.json`."""
 
     def __init__(self, var: Path) -> None:

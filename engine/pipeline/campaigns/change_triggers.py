@@ -10,8 +10,8 @@ from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import GOING
 from engine.domain.looks import EVERYTHING
 from engine.errors import EngineError
-from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry
-from engine.pipeline.campaigns.live_index import Roster
+from engine.pipeline.campaigns.compiled_cache import CampaignCache, Entry
+from engine.pipeline.campaigns.live_index import LiveCampaigns
 
 
 def concerned(record: CampaignRecord) -> bool:
@@ -22,12 +22,12 @@ def concerned(record: CampaignRecord) -> bool:
     return record.concerned
 
 
-class Registry:
+class ChangeTriggers:
     """Campaigns by workspace and by the names in their predicates; call `refresh` before a query."""
 
-    def __init__(self, roster: Roster, book: CampaignBook) -> None:
+    def __init__(self, roster: LiveCampaigns, campaign_cache: CampaignCache) -> None:
         self._roster = roster
-        self._book = book
+        self._campaign_cache = campaign_cache
         self._by_name: Mapping[tuple[str, str], frozenset[str]] = {}
         self._entries: Mapping[str, Entry] = {}
         self._unread: Mapping[str, frozenset[str]] = {}
@@ -42,7 +42,7 @@ class Registry:
         """
         with self._lock:  # a second caller waits until the first one has built the registry
             self._roster.refresh()
-            while (wanted := (self._roster.generation, self._book.workspaces)) != self._built_for:
+            while (wanted := (self._roster.generation, self._campaign_cache.workspaces)) != self._built_for:
                 self._build(self._roster.those(concerned))
                 self._built_for = wanted  # repeat if the workspaces changed: entries must be consistent
 
@@ -52,7 +52,7 @@ class Registry:
         entries: dict[str, Entry] = {}
         for uid, record in records.items():
             try:
-                entry = self._book.of(record)
+                entry = self._campaign_cache.of(record)
             except EngineError:
                 unread[record.workspace].add(uid)  # its names are not known: every change may concern it
                 continue

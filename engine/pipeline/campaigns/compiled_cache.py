@@ -77,7 +77,7 @@ class Entry:
         return None
 
 
-class CampaignBook:
+class CampaignCache:
     """The campaign cache. `policies` returns the set in force; `catalogues` holds the workspaces' fields.
 
     `reread` reads the workspace files at once and returns whether another set is in force now. The process that applied

@@ -8,12 +8,12 @@ from threading import Lock
 
 from engine.decisions.slow_and_failing import is_slow, over_budget
 from engine.domain.campaign import CampaignRecord
-from engine.domain.keys import stay_prefix
+from engine.domain.keys import enrolment_prefix
 from engine.domain.lifecycle import GOING, CampaignState
 from engine.domain.stuck import StuckBy
-from engine.pipeline.campaigns.compiled_cache import CampaignBook
+from engine.pipeline.campaigns.compiled_cache import CampaignCache
 from engine.pipeline.ports.campaigns import CampaignStore
-from engine.pipeline.ports.enrolments import StayCounts
+from engine.pipeline.ports.enrolments import EnrolmentCounts
 from engine.policy.models import Profile
 from engine.telemetry.events import emit
 
@@ -23,18 +23,18 @@ def refused(record: CampaignRecord) -> bool:
     return StuckBy.SENDER in record.stuck_by
 
 
-class Watching:
+class CampaignHealth:
     """Measures and judges campaigns; it writes its verdict to the campaign, and routing follows."""
 
     def __init__(
         self,
         campaigns: CampaignStore,
-        counts: StayCounts,
-        book: CampaignBook,
+        counts: EnrolmentCounts,
+        campaign_cache: CampaignCache,
     ) -> None:
         self._campaigns = campaigns
         self._counts = counts
-        self._book = book
+        self._campaign_cache = campaign_cache
         self._measured: dict[str, deque[float]] = {}
         self._lock = Lock()
 
@@ -65,8 +65,8 @@ class Watching:
         The person who resumes it accepts the failures so far: the budget counts from there on.
         """
         record = self._campaigns.get(record.uid) or record  # a person may have resumed it since it was read
-        profile = self._book.profile(record)
-        failed, ended = self._counts.of(stay_prefix(record.workspace, record.uid)).ends.since(record.accepted)
+        profile = self._campaign_cache.profile(record)
+        failed, ended = self._counts.of(enrolment_prefix(record.workspace, record.uid)).ends.since(record.accepted)
         if not over_budget(failed, ended, profile.errors.budget):
             return
         labels = {"workspace": record.workspace, "campaign": record.name, "campaign_uid": record.uid}

@@ -29,7 +29,7 @@ Test: TypeAlias = Callable[[CampaignRecord], bool]
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Roster:
+class LiveCampaigns:
     """Campaign records by uid.
 
     `generation` rises with every refresh that read a change; marks of passes do not count. A component that derives

@@ -12,19 +12,19 @@ from engine.campaign.load import TEXTS, LoadedCampaign, file_from_spec
 from engine.clock import Clock
 from engine.domain.campaign import CampaignRecord, Plain
 from engine.domain.counts import Ends
-from engine.domain.keys import stay_prefix
+from engine.domain.keys import enrolment_prefix
 from engine.domain.lifecycle import CampaignState
 from engine.domain.refusals import check_move, refusal
 from engine.domain.template import kept_texts
 from engine.domain.work import AccessPath
 from engine.errors import InvalidSource, WrongCall
-from engine.pipeline.campaigns.compiled_cache import CampaignBook, with_shapes
+from engine.pipeline.campaigns.compiled_cache import CampaignCache, with_shapes
 from engine.pipeline.campaigns.find_campaign import find_campaign
 from engine.pipeline.control.check_rendering import check_rendering
 from engine.pipeline.ports.campaigns import CampaignStore
-from engine.pipeline.ports.enrolments import StayCounts
+from engine.pipeline.ports.enrolments import EnrolmentCounts
 from engine.pipeline.ports.feed import FeedStore
-from engine.pipeline.ports.messaging import Doorbell
+from engine.pipeline.ports.messaging import Wakeup
 from engine.pipeline.scheduler.conversion_window import ends_at_once
 from engine.predicate.tree import EVERYBODY, plain
 from engine.telemetry.events import emit
@@ -55,23 +55,23 @@ class Applied:
     warnings: tuple[str, ...] = ()
 
 
-class Steering:
+class CampaignCommands:
     """The commands by which a person steers a campaign."""
 
     def __init__(
         self,
         campaigns: CampaignStore,
-        book: CampaignBook,
-        bell: Doorbell,
+        campaign_cache: CampaignCache,
+        wakeup: Wakeup,
         clock: Clock,
-        counts: StayCounts,
+        counts: EnrolmentCounts,
         feed: FeedStore,
     ) -> None:
         self._feed = feed
         self._counts = counts
         self._campaigns = campaigns
-        self._book = book
-        self._bell = bell
+        self._campaign_cache = campaign_cache
+        self._wakeup = wakeup
         self._clock = clock
 
     def named(self, name: str, workspace: str | None = None) -> CampaignRecord:
@@ -102,7 +102,7 @@ class Steering:
             if dry_run or applied.record is found[0]:
                 return applied
             if self._campaigns.apply(applied.record, evaluate=found[0].state in INSIDE):
-                self._bell.ring()
+                self._wakeup.ring()
                 return self._told(applied, dry_run, everybody=everybody)
             now = self._campaigns.get(found[0].uid)
             if now is None or now.revision != found[0].revision:
@@ -213,7 +213,7 @@ class Steering:
         )
 
     def _ends(self, record: CampaignRecord) -> Ends:
-        return self._counts.of(stay_prefix(record.workspace, record.uid)).ends
+        return self._counts.of(enrolment_prefix(record.workspace, record.uid)).ends
 
     def cancel(self, record: CampaignRecord) -> CampaignRecord:
         """Cancel a campaign with one write: every enrolment exits, and queued deliveries are skipped.
@@ -256,7 +256,7 @@ class Steering:
             wanted = {"evaluation_wanted": number} if evaluate else {}
             wanted |= {"everybody_wanted": number} if everybody else {}
             if self._campaigns.move(before, state, exactly=evaluate, **wanted, **fields):
-                self._bell.ring()
+                self._wakeup.ring()
                 return self._campaigns.get(record.uid) or record
             now = self._campaigns.get(record.uid)
             if now is None or now.state is not record.state:

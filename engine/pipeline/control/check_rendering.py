@@ -10,7 +10,7 @@ from engine.campaign.model import Message
 from engine.channels.mail.mime import BadMessage
 from engine.channels.mail.prebuilt import Written
 from engine.channels.mail.preheader import PREHEADER
-from engine.channels.mail.renderer import Mailing
+from engine.channels.mail.renderer import MailRenderer
 from engine.channels.templates.comparison import words_compared
 from engine.channels.templates.context import surroundings
 from engine.channels.templates.errors import TemplateFailed
@@ -40,7 +40,7 @@ def check_rendering(loaded: LoadedCampaign, as_of: Instant) -> Rendered:
 
 def _message(loaded: LoadedCampaign, i: int, message: Message, as_of: Instant, told: Rendered) -> None:
     letter = letter_of(loaded, loaded.file.campaign, message)
-    mailing = Mailing(letter, message.name, loaded.catalogue)
+    mailing = MailRenderer(letter, message.name, loaded.catalogue)
     around = surroundings(loaded.catalogue, loaded.file.campaign, message.name, as_of)
     samples = list(sample_users(loaded.catalogue, as_of, _words(loaded, message)))
     for part in [name for name, _, _ in letter.parts()]:
@@ -59,7 +59,7 @@ def _message(loaded: LoadedCampaign, i: int, message: Message, as_of: Instant, t
     told.faults += _built(loaded, i, mailing, {**around, "user": samples[0].values}, told)
 
 
-def _fails(mailing: Mailing, part: str, values: dict[str, object]) -> TemplateFailed | None:
+def _fails(mailing: MailRenderer, part: str, values: dict[str, object]) -> TemplateFailed | None:
     try:
         mailing.part(part, values)
     except TemplateFailed as error:
@@ -68,7 +68,7 @@ def _fails(mailing: Mailing, part: str, values: dict[str, object]) -> TemplateFa
 
 
 def _built(
-    loaded: LoadedCampaign, i: int, mailing: Mailing, values: dict[str, object], told: Rendered
+    loaded: LoadedCampaign, i: int, mailing: MailRenderer, values: dict[str, object], told: Rendered
 ) -> Iterator[Fault]:
     """Yield a fault if no mail can be made of the texts, although each renders for a user with every field."""
     if told.faults:
@@ -97,7 +97,7 @@ def _where(i: int, part: str, message: Message) -> str:
     return f"messages[{i}].{part}" if own else part
 
 
-def _mark(loaded: LoadedCampaign, message: Message, mailing: Mailing, failure: TemplateFailed) -> Mark:
+def _mark(loaded: LoadedCampaign, message: Message, mailing: MailRenderer, failure: TemplateFailed) -> Mark:
     """Return the place of a failure in the file that its author edits."""
     part = mailing.part_of(failure)
     kind, name = mailing.snippet_of(failure)

@@ -12,8 +12,8 @@ from engine.domain.stuck import StuckBy
 from engine.pipeline.feed.catch_up import caught_up
 from engine.pipeline.ports.campaigns import CampaignStore, Debts
 from engine.pipeline.ports.deliveries import DeliveryStore
-from engine.pipeline.ports.enrolments import StayStore
-from engine.pipeline.ports.feed import FeedStore, LookStore
+from engine.pipeline.ports.enrolments import EnrolmentStore
+from engine.pipeline.ports.feed import FeedStore, RecheckStore
 from engine.pipeline.ports.work import RunStore
 from engine.pipeline.scheduler.owed_evaluations import owing
 
@@ -23,7 +23,7 @@ PATIENCE: Final = 1.0
 """Seconds that one query waits for the feed to catch up."""
 
 
-class Openness:
+class Quiescence:
     """Reports the work that is pending at the present campaign time."""
 
     def __init__(
@@ -31,11 +31,11 @@ class Openness:
         *,
         campaigns: CampaignStore,
         runs: RunStore,
-        stays: StayStore,
+        stays: EnrolmentStore,
         deliveries: DeliveryStore,
         clock: Clock,
         time_is_set: Callable[[], bool],
-        looks: LookStore,
+        looks: RecheckStore,
         feed: FeedStore,
         owed: Debts,
     ) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from engine.campaign.load import file_from_spec
 from engine.clock import Clock
 from engine.domain.campaign import CampaignRecord
-from engine.domain.keys import stay_prefix
+from engine.domain.keys import enrolment_prefix
 from engine.domain.lifecycle import CampaignState
 from engine.errors import WrongCall
-from engine.pipeline.control.campaign_commands import Steering
+from engine.pipeline.control.campaign_commands import CampaignCommands
 from engine.pipeline.ports.deliveries import DeliveryStore
-from engine.pipeline.ports.messaging import Doorbell
+from engine.pipeline.ports.messaging import Wakeup
 
 REFUSED = frozenset({CampaignState.DRAFT, CampaignState.SCHEDULED, CampaignState.CANCELLED})
 """States in which the campaign has not sent anything yet, or must not send anything any more."""
@@ -18,8 +18,8 @@ REFUSED = frozenset({CampaignState.DRAFT, CampaignState.SCHEDULED, CampaignState
 
 def replay(
     deliveries: DeliveryStore,
-    steering: Steering,
-    bell: Doorbell,
+    commands: CampaignCommands,
+    wakeup: Wakeup,
     clock: Clock,
     record: CampaignRecord,
     message: str | None,
@@ -31,14 +31,14 @@ def replay(
     """
     if record.state in REFUSED:
         raise WrongCall(f"campaign {record.name} is {record.state}: there is nothing to replay")
-    count = deliveries.replay_failed(stay_prefix(record.workspace, record.uid), message, clock.campaign_now())
+    count = deliveries.replay_failed(enrolment_prefix(record.workspace, record.uid), message, clock.campaign_now())
     if not count and message is not None:  # a message that an edit removed may still have failed deliveries
         spec = dict(record.spec) if isinstance(record.spec, dict) else {}
         names = [one.name for one in file_from_spec(spec).messages]
         if message not in names:
             raise WrongCall(f"the campaign has no message {message}", remedy=f"it has {', '.join(names)}")
-    steering.replayed(record)
+    commands.replayed(record)
     if deliveries.has_outgoing([record.uid], None):
-        steering.reopen(steering.named(record.name, record.workspace))
-        bell.ring()
+        commands.reopen(commands.named(record.name, record.workspace))
+        wakeup.ring()
     return count

@@ -1,8 +1,8 @@
 """End enrolments in the write that settles their last delivery, if `engine.decisions.completion` says how they end.
 
-Just before the write, `Completing` checks three conditions: the campaign is live or draining, no command has come since
-the sender read it, and the users were not deleted when the sender read them. Otherwise the enrolment becomes due at its
-settling, and an evaluation decides.
+Just before the write, `CompletionOnSettle` checks three conditions: the campaign is live or draining, no command has
+come since the sender read it, and the users were not deleted when the sender read them. Otherwise the enrolment
+becomes due at its settling, and an evaluation decides.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def is_known(document: Document | None) -> bool:
     return document is not None and not document.get("deleted")
 
 
-class Completing:
+class CompletionOnSettle:
     """Find the deliveries that are the last of their enrolments, so that settling them ends the enrolments."""
 
     def __init__(self, campaigns: CampaignStore) -> None:

@@ -12,7 +12,7 @@ from engine.campaign.model import Message
 from engine.channels.mail.addresses import envelope_address
 from engine.channels.mail.mime import BadMessage
 from engine.channels.mail.prebuilt import Written
-from engine.channels.mail.renderer import ALWAYS, Mailing
+from engine.channels.mail.renderer import ALWAYS, MailRenderer
 from engine.channels.templates.errors import TemplateFailed
 from engine.clock import Instant
 from engine.domain.delivery import Cause, Delivery, Envelope, Failed, Retry
@@ -46,13 +46,13 @@ def recipient_of(document: Document) -> str | None:
     return envelope_address(address) if isinstance(address, str) else None
 
 
-class Composing:
+class Composer:
     """Compose mails; prepare the parts that all users of a message share once per revision of its campaign."""
 
     def __init__(self, bounces: str = "") -> None:
         """`bounces` is the envelope sender of mails whose campaign and workspace name none; empty means the sender."""
         self._bounces = bounces
-        self._mailings: OrderedDict[tuple[str, int, str], Mailing] = OrderedDict()
+        self._mailings: OrderedDict[tuple[str, int, str], MailRenderer] = OrderedDict()
 
     def projection(self, entry: Entry) -> Mapping[str, int]:
         """Return the projection of the user fields that the mails of a campaign need."""
@@ -98,12 +98,12 @@ class Composing:
         except BadMessage as error:
             return Failed(f"bad_message: {error}")
 
-    def _mailing(self, entry: Entry, message: Message) -> Mailing:
+    def _mailing(self, entry: Entry, message: Message) -> MailRenderer:
         place = (entry.record.uid, entry.record.revision, message.name)
         known = self._mailings.get(place)
         if known is None or known.catalogue is not entry.catalogue:  # an edit may change its sender or locale
             letter = letter_of(entry.loaded, entry.record.name, message, self._bounces)
-            known = self._mailings[place] = Mailing(letter, message.name, entry.catalogue)
+            known = self._mailings[place] = MailRenderer(letter, message.name, entry.catalogue)
             while len(self._mailings) > KEPT:
                 self._mailings.popitem(last=False)
         return known
@@ -130,7 +130,7 @@ def trial(
     shown = {**document, "email": recipient, "unsubscribed": False, "deleted": None}
     stay = f"test/{entry.record.uid}/{sent_at}"
     one = Delivery(stay, str(document.get("_id", "")), 0, message_name, now)
-    composed = Composing(bounces).compose(entry, one, shown, now=now, sent_at=sent_at)
+    composed = Composer(bounces).compose(entry, one, shown, now=now, sent_at=sent_at)
     if isinstance(composed, Envelope):
         return composed
     raise WrongCall(f"the message cannot be made: {composed.reason}")

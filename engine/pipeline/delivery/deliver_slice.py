@@ -1,6 +1,6 @@
 """Deliver a slice: read its deliveries, recover those of dead senders, and send the rest window by window.
 
-`Delivering` reads consent and address from MongoDB just before it sends a batch.
+`SliceDeliverer` reads consent and address from MongoDB just before it sends a batch.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from engine.clock import Clock, millis
 from engine.decisions.slow_and_failing import over_budget
 from engine.domain.delivery import Cause, Delivery, Retry
 from engine.domain.document import Document
-from engine.domain.keys import stay_prefix
+from engine.domain.keys import enrolment_prefix
 from engine.domain.lifecycle import GOING, CampaignState, DeliveryState
 from engine.domain.stuck import Stuck, StuckBy
 from engine.domain.work import Slice
-from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry
+from engine.pipeline.campaigns.compiled_cache import CampaignCache, Entry
 from engine.pipeline.campaigns.event_labels import slice_labels
-from engine.pipeline.campaigns.health import Watching
-from engine.pipeline.delivery.complete_enrolments import Completing
-from engine.pipeline.delivery.compose import Composing, recipient_of
-from engine.pipeline.delivery.late_answers import LeftBehind
-from engine.pipeline.delivery.recover_attempts import Recovering
-from engine.pipeline.delivery.send_window import LONGEST_HELD, Sending
+from engine.pipeline.campaigns.health import CampaignHealth
+from engine.pipeline.delivery.complete_enrolments import CompletionOnSettle
+from engine.pipeline.delivery.compose import Composer, recipient_of
+from engine.pipeline.delivery.late_answers import UnsettledWindows
+from engine.pipeline.delivery.recover_attempts import AttemptRecovery
+from engine.pipeline.delivery.send_window import LONGEST_HELD, WindowSender
 from engine.pipeline.delivery.sender_lease import Sender
 from engine.pipeline.ports.campaigns import CampaignStore
 from engine.pipeline.ports.deliveries import DeliveryStore, SuppressionStore
@@ -53,7 +53,7 @@ LONGEST: Final = 5.0
 """Seconds after which a batch ends at the next window; as long as a turn."""
 
 TAIL: Final = 1.0
-"""Seconds that the end of a batch waits for answers. `LeftBehind` settles later answers during the next batch."""
+"""Seconds that the end of a batch waits for answers. `UnsettledWindows` settles later answers during the next batch."""
 
 LOOK: Final = 1.0
 """Seconds between two checks whether the campaign is still in the same state."""
@@ -68,7 +68,7 @@ JUDGING: Final = 0.05
 """Largest share of a sending thread's time that judging one campaign's failures may take."""
 
 
-class Delivering:
+class SliceDeliverer:
     """Deliver slices: the use case behind the actor `deliver_slice`."""
 
     def __init__(
@@ -76,18 +76,18 @@ class Delivering:
         *,
         worker: SliceWorker,
         campaigns: CampaignStore,
-        book: CampaignBook,
+        campaign_cache: CampaignCache,
         users: UserReads,
         deliveries: DeliveryStore,
-        recovering: Recovering,
+        recovering: AttemptRecovery,
         channels: Callable[[str], Channel],
-        watching: Watching,
+        campaign_health: CampaignHealth,
         clock: Clock,
         suppressions: SuppressionStore,
         sender: Sender,
-        left_behind: LeftBehind,
+        left_behind: UnsettledWindows,
         stop: Callable[[], bool],
-        completing: Completing,
+        completing: CompletionOnSettle,
         bounces: str = "",
     ) -> None:
         self._suppressions = suppressions
@@ -95,16 +95,16 @@ class Delivering:
         self._left_behind = left_behind
         self._stop = stop
         self._completing = completing
-        self._watching = watching
+        self._campaign_health = campaign_health
         self._worker = worker
         self._campaigns = campaigns
-        self._book = book
+        self._campaign_cache = campaign_cache
         self._users = users
         self._deliveries = deliveries
         self._recovering = recovering
         self._channels = channels
         self._clock = clock
-        self._composing = Composing(bounces)
+        self._composing = Composer(bounces)
         self._pace = UNKNOWN
         self._judged: dict[str, float] = {}
 
@@ -112,11 +112,15 @@ class Delivering:
         """Process one delivering slice; safe to call twice, late, or for a slice that is gone."""
         closed = self._worker.work(slice_id, self._guard, self._batch)
         if closed is not None:
-            emit("slice.closed", **slice_labels(closed, self._book.name(closed.campaign)), **dict(closed.results))
+            emit(
+                "slice.closed",
+                **slice_labels(closed, self._campaign_cache.name(closed.campaign)),
+                **dict(closed.results),
+            )
             if closed.results.get("failed"):
                 record = self._campaigns.get(closed.campaign)
                 if record is not None:
-                    self._watching.failures(record)
+                    self._campaign_health.failures(record)
 
     def _guard(self, piece: Slice) -> str | None:
         found = self._campaigns.state_of(piece.campaign)
@@ -124,8 +128,8 @@ class Delivering:
 
     def _batch(self, hold: Hold) -> Progress:
         piece = hold.piece
-        entry = self._book.open(piece.campaign)
-        prefix = stay_prefix(piece.workspace, piece.campaign)
+        entry = self._campaign_cache.open(piece.campaign)
+        prefix = enrolment_prefix(piece.workspace, piece.campaign)
         after, until = prefix + (piece.cursor if piece.cursor is not None else piece.first), prefix + piece.until
         if entry.record.state not in (*GOING, CampaignState.CANCELLED):
             return Progress(None, Counter())  # after a resume, open deliveries get new slices
@@ -157,7 +161,12 @@ class Delivering:
         return Progress(before, sending.counts)
 
     def _windows(
-        self, hold: Hold, entry: Entry, sending: Sending, waiting: Sequence[Delivery], documents: Mapping[str, Document]
+        self,
+        hold: Hold,
+        entry: Entry,
+        sending: WindowSender,
+        waiting: Sequence[Delivery],
+        documents: Mapping[str, Document],
     ) -> int:
         """Send window by window while there is time and the campaign keeps its state; return how many were handled."""
         most = self._most(entry)
@@ -182,7 +191,9 @@ class Delivering:
         return done
 
     def _most(self, entry: Entry) -> int:
-        return self._book.profile(entry.record).window_of("email", at_most_once=entry.loaded.file.at_most_once)
+        return self._campaign_cache.profile(entry.record).window_of(
+            "email", at_most_once=entry.loaded.file.at_most_once
+        )
 
     def close(self) -> None:
         """Wait for outstanding answers, abort the attempts that take too long, and write all outcomes.
@@ -193,9 +204,9 @@ class Delivering:
             self._channels("email").close()
         self._left_behind.close(BROKEN_OFF)
 
-    def _sending(self, hold: Hold, entry: Entry, documents: Mapping[str, Document]) -> Sending:
+    def _sending(self, hold: Hold, entry: Entry, documents: Mapping[str, Document]) -> WindowSender:
         addresses = [address for raw in documents.values() if (address := recipient_of(raw)) is not None]
-        return Sending(
+        return WindowSender(
             deliveries=self._deliveries,
             suppressions=self._suppressions,
             composing=self._composing,
@@ -213,7 +224,7 @@ class Delivering:
             suppressed=self._suppressions.among(entry.record.workspace, addresses),
         )
 
-    def _mark(self, entry: Entry, sending: Sending, waiting: Sequence[Delivery]) -> None:
+    def _mark(self, entry: Entry, sending: WindowSender, waiting: Sequence[Delivery]) -> None:
         """Mark the campaign as stuck if the provider refuses us; clear the mark once it takes what it had refused."""
         record, refusal = entry.record, sending.refusal
         marked = record.stuck_by.get(StuckBy.SENDER)
@@ -226,20 +237,20 @@ class Delivering:
         elif marked is not None and (sending.mended or (sending.taken and self._is_old(marked))):
             self._campaigns.set_stuck(record.uid, StuckBy.SENDER, None)
 
-    def _fails_too_much(self, entry: Entry, sending: Sending) -> bool:
+    def _fails_too_much(self, entry: Entry, sending: WindowSender) -> bool:
         """Whether this batch alone exceeds the error budget: then the campaign is judged now, not at the slice's end.
 
         Judging counts over the whole campaign, so a pause follows each judgement (`JUDGING`, at least 1 s).
         """
         failed = sending.counts[DeliveryState.FAILED]
-        budget = self._book.profile(entry.record).errors.budget
+        budget = self._campaign_cache.profile(entry.record).errors.budget
         if not over_budget(failed, failed + sending.counts[DeliveryState.SENT], budget):
             return False
         return self._clock.monotonic() >= self._judged.get(entry.record.uid, float("-inf"))
 
     def _judge(self, entry: Entry) -> None:
         began = self._clock.monotonic()
-        self._watching.failures(entry.record)
+        self._campaign_health.failures(entry.record)
         took = self._clock.monotonic() - began
         self._judged[entry.record.uid] = began + max(1.0, took / JUDGING)
 
@@ -251,7 +262,7 @@ class Delivering:
         return self._deliveries.outgoing(prefix, after, until, self._clock.campaign_now(), most)
 
 
-def _is_obstacle(refusal: Retry, sending: Sending, waiting: Sequence[Delivery]) -> bool:
+def _is_obstacle(refusal: Retry, sending: WindowSender, waiting: Sequence[Delivery]) -> bool:
     """Whether the refusal needs a person.
 
     A refusal that only a person can fix counts at once, an outage at the second try. An `UNSURE` refusal counts while

@@ -28,7 +28,7 @@ class Unfinished(Protocol):
         """Settle the answers that have arrived."""
 
 
-class LeftBehind:
+class UnsettledWindows:
     """Hold the windows that outlive their slices, and settle them.
 
     `outages` are the exceptions of a store that is away; after one of them the thread tries again.

@@ -12,7 +12,7 @@ from engine.campaign.load import LoadedCampaign
 from engine.campaign.model import Message
 from engine.channels.mail.mime import Sender
 from engine.channels.mail.prebuilt import Letter
-from engine.channels.mail.renderer import Mailing
+from engine.channels.mail.renderer import MailRenderer
 from engine.channels.templates.errors import TemplateFailed
 from engine.domain.template import KeptTexts, Origin, Snippet
 
@@ -65,12 +65,12 @@ def _headers(campaigns: Mapping[str, str], messages: Mapping[str, str]) -> dict[
     return {name: text for name, text in campaigns.items() if name.lower() not in ours} | dict(messages)
 
 
-def failure_reason(failure: TemplateFailed, mailing: Mailing, texts: KeptTexts, message: str) -> str:
+def failure_reason(failure: TemplateFailed, mailing: MailRenderer, texts: KeptTexts, message: str) -> str:
     """Return why a mail cannot be made, as a delivery stores it: file, line and cause, without data of the user."""
     return f"template: {failure_place(failure, mailing, texts, message)}: {failure.problem}"[:LONGEST_REASON]
 
 
-def failure_place(failure: TemplateFailed, mailing: Mailing, texts: KeptTexts, message: str) -> str:
+def failure_place(failure: TemplateFailed, mailing: MailRenderer, texts: KeptTexts, message: str) -> str:
     """Return the file (or the part of the campaign file) and the line in which a template failed."""
     part = mailing.part_of(failure)
     if part:

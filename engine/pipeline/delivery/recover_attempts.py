@@ -13,9 +13,9 @@ from engine.domain.keys import delivery_key, entry_of, user_id_of
 from engine.domain.lifecycle import DeliveryState
 from engine.domain.settling import End, PutBack, Settling
 from engine.failpoints import passage
-from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry
+from engine.pipeline.campaigns.compiled_cache import CampaignCache, Entry
 from engine.pipeline.campaigns.event_labels import tell
-from engine.pipeline.delivery.complete_enrolments import Completing, is_known
+from engine.pipeline.delivery.complete_enrolments import CompletionOnSettle, is_known
 from engine.pipeline.delivery.sender_lease import GRACE, SENDERS, sender_of
 from engine.pipeline.ports.deliveries import DeliveryStore
 from engine.pipeline.ports.users import UserReads
@@ -24,26 +24,26 @@ from engine.policy.models import Guarantee
 from engine.telemetry.events import emit
 
 
-class Recovering:
+class AttemptRecovery:
     """Settle or queue again the attempts of dead senders, before anything else of their range is sent."""
 
     def __init__(
         self,
         *,
-        book: CampaignBook,
+        campaign_cache: CampaignCache,
         deliveries: DeliveryStore,
         leases: LeaseReads,
         users: UserReads,
         channels: Callable[[str], Channel],
         clock: Clock,
-        completing: Completing,
+        completing: CompletionOnSettle,
         sender: str,
     ) -> None:
         """`sender` is the name of this process as a sender. It counts as living even if its lease has run out."""
         self._sender = sender
         self._users = users
         self._completing = completing
-        self._book = book
+        self._campaign_cache = campaign_cache
         self._deliveries = deliveries
         self._leases = leases
         self._channels = channels
@@ -66,7 +66,9 @@ class Recovering:
         key = delivery_key(one.id, one.message)
         channel = self._channels("email")
         there = channel.find(key)
-        rule = self._book.profile(entry.record).guarantee("email", at_most_once=entry.loaded.file.at_most_once)
+        rule = self._campaign_cache.profile(entry.record).guarantee(
+            "email", at_most_once=entry.loaded.file.at_most_once
+        )
         now = self._clock.campaign_now()
         state = DeliveryState.QUEUED
         if there is True:

@@ -1,9 +1,9 @@
 """Send the deliveries of one batch window by window: compose, mark, send, settle.
 
-A delivery is durably `attempting` before `Sending` calls the provider. `Sending` marks the next window once most mails
-of the previous one have begun. The same ordered bulk write settles the answers that have arrived by then: a window
-costs one round trip to MongoDB, and a late answer delays nothing. However a batch ends, every marked window is settled:
-`LeftBehind` takes over the windows that are still open.
+A delivery is durably `attempting` before `WindowSender` calls the provider. `WindowSender` marks the next window once
+most mails of the previous one have begun. The same ordered bulk write settles the answers that have arrived by then:
+a window costs one round trip to MongoDB, and a late answer delays nothing. However a batch ends, every marked window
+is settled: `UnsettledWindows` takes over the windows that are still open.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from engine.domain.suppression import Bounced
 from engine.failpoints import passage
 from engine.pipeline.campaigns.compiled_cache import Entry
 from engine.pipeline.campaigns.event_labels import tell, tell_bounce
-from engine.pipeline.delivery.complete_enrolments import Completing
-from engine.pipeline.delivery.compose import Composing, Skip
+from engine.pipeline.delivery.complete_enrolments import CompletionOnSettle
+from engine.pipeline.delivery.compose import Composer, Skip
 from engine.pipeline.delivery.sender_lease import Sender
 from engine.pipeline.ports.deliveries import DeliveryStore, SuppressionStore
 from engine.pipeline.slices.runner import Hold, LeaseLost
@@ -60,7 +60,7 @@ FASTER: Final = 2.0
 """Largest factor by which one window may raise the pace: a burst into idle connections proves little."""
 
 LOW: Final = 0.25
-"""Share of a window that may still wait when `Sending` marks the next one, so that no connection idles meanwhile."""
+"""Share of a window that may still wait when the sender marks the next one, so that no connection idles meanwhile."""
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ class Answered(NamedTuple):
     at: Instant
 
 
-class Sending:
+class WindowSender:
     """Send the windows of one batch, under the lease of its slice and marked by `sender`.
 
     Parameters: `now` returns campaign time. `suppressed` holds the addresses of the batch that bounced. `go_on` says
@@ -100,13 +100,13 @@ class Sending:
         *,
         deliveries: DeliveryStore,
         suppressions: SuppressionStore,
-        composing: Composing,
+        composing: Composer,
         channel: Channel,
         clock: Clock,
         hold: Hold,
         entry: Entry,
         sender: Sender,
-        completing: Completing,
+        completing: CompletionOnSettle,
         now: Callable[[], Instant],
         pace: float,
         go_on: Callable[[], bool],

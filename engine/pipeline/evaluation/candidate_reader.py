@@ -46,7 +46,7 @@ class Found:
     timed: bool = True
 
 
-class Finding:
+class CandidateReader:
     """The access paths of one process; `index` and `cache` are None if the process has none."""
 
     def __init__(

@@ -14,19 +14,19 @@ from engine.clock import Clock, Instant, millis
 from engine.decisions.batch_size import Tuner, blended
 from engine.decisions.decide import Decision, Exit, Send
 from engine.domain.enrolment import Enrolment, StayChange
-from engine.domain.keys import AFTER, kind_of_run, stay_prefix, suffix_of_user
+from engine.domain.keys import AFTER, enrolment_prefix, kind_of_run, suffix_of_user
 from engine.domain.lifecycle import LOOKED_AT, CampaignState, ExitReason
 from engine.domain.work import AccessPath, RunKind, Slice, SliceKind
 from engine.failpoints import passage
-from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry, launching
+from engine.pipeline.campaigns.compiled_cache import CampaignCache, Entry, launching
 from engine.pipeline.campaigns.event_labels import slice_labels
-from engine.pipeline.campaigns.health import Watching
-from engine.pipeline.evaluation.enrol import MEASURED, Entering
-from engine.pipeline.evaluation.evaluate import Deciding, Look, Origin
-from engine.pipeline.evaluation.hand_over_deliveries import HandingOver
+from engine.pipeline.campaigns.health import CampaignHealth
+from engine.pipeline.evaluation.enrol import MEASURED, Enroller
+from engine.pipeline.evaluation.evaluate import Evaluator, Look, Origin
+from engine.pipeline.evaluation.hand_over_deliveries import DeliveryHandover
 from engine.pipeline.ports.campaigns import CampaignStore
-from engine.pipeline.ports.enrolments import StayStore
-from engine.pipeline.ports.messaging import Doorbell, Messenger
+from engine.pipeline.ports.enrolments import EnrolmentStore
+from engine.pipeline.ports.messaging import Messenger, Wakeup
 from engine.pipeline.ports.users import UserReads
 from engine.pipeline.ports.work import SliceStore
 from engine.pipeline.slices.runner import Hold, LeaseLost, Progress, SliceWorker
@@ -62,7 +62,7 @@ class Batch:
     cursor: str | None
 
 
-class Processing:
+class SliceDecider:
     """Process deciding slices: the use case behind the actor `process_slice`."""
 
     def __init__(
@@ -70,32 +70,32 @@ class Processing:
         *,
         worker: SliceWorker,
         campaigns: CampaignStore,
-        book: CampaignBook,
+        campaign_cache: CampaignCache,
         users: UserReads,
-        stays: StayStore,
+        stays: EnrolmentStore,
         slices: SliceStore,
-        deciding: Deciding,
-        entering: Entering,
+        evaluator: Evaluator,
+        enroller: Enroller,
         messenger: Callable[[], Messenger],
-        bell: Doorbell,
-        watching: Watching,
+        wakeup: Wakeup,
+        campaign_health: CampaignHealth,
         clock: Clock,
         tuner: Tuner,
-        handing_over: HandingOver,
+        handing_over: DeliveryHandover,
     ) -> None:
         self._handing_over = handing_over
         self._tuner = tuner
-        self._watching = watching
+        self._campaign_health = campaign_health
         self._worker = worker
         self._campaigns = campaigns
-        self._book = book
+        self._campaign_cache = campaign_cache
         self._users = users
         self._stays = stays
         self._slices = slices
-        self._deciding = deciding
-        self._entering = entering
+        self._evaluator = evaluator
+        self._enroller = enroller
         self._messenger = messenger
-        self._bell = bell
+        self._wakeup = wakeup
         self._clock = clock
         self._pace: dict[tuple[str, str], float | None] = {}
 
@@ -104,7 +104,7 @@ class Processing:
         closed = self._worker.work(slice_id, self._guard, self._batch)
         if closed is None or closed.run is None:
             return
-        labels = slice_labels(closed, self._book.name(closed.campaign))
+        labels = slice_labels(closed, self._campaign_cache.name(closed.campaign))
         results = {name: count for name, count in closed.results.items() if name not in MEASURED}
         emit("slice.closed", **labels, as_of=closed.as_of, first=closed.first, until=closed.until, **results)
         if not self._slices.has_open(closed.run):
@@ -122,7 +122,7 @@ class Processing:
         began = self._clock.monotonic()
         entry = self._entry(hold)
         campaign = entry.compiled.at_state(entry.record, launching=launching(piece))
-        profile = self._book.profile(entry.record)
+        profile = self._campaign_cache.profile(entry.record)
         query = QUERY_OF_PATH[piece.path] if piece.path is not None else QUERY_OF_KIND[piece.kind]
         if campaign.queries:
             query += " slow"  # tuned apart: batches that read events take longer
@@ -130,24 +130,24 @@ class Processing:
         size = self._tuner.choose(query, profile.batch.candidates, self._pace.get(pace))
         first = rest(piece)
         if piece.kind is SliceKind.CANDIDATES:
-            cursor, counts = self._entering.batch(hold, entry, campaign, profile, first, size)
+            cursor, counts = self._enroller.batch(hold, entry, campaign, profile, first, size)
         else:
             cursor, counts = self._looked(hold, entry, campaign, profile, size)
         took = timedelta(seconds=self._clock.monotonic() - began)
-        self._watching.batch(entry.record, profile, counts["users"], took)
+        self._campaign_health.batch(entry.record, profile, counts["users"], took)
         self._tuner.measured(query, size, counts["users"], took)
         self._pace[pace] = blended(self._pace.get(pace), counts["users"], took)
         self._handing_over.chosen(hold, first, cursor, counts["chosen"])
         if counts["chosen"]:
-            self._bell.ring()
+            self._wakeup.ring()
         emit(
             "batch.decided",
             **slice_labels(piece, campaign.name),
             first=first,
             until=piece.until if cursor is None else cursor + AFTER,
             profile=profile.profile,
-            policy=self._book.policies.version,
-            workspace_set=self._book.workspaces,
+            policy=self._campaign_cache.policies.version,
+            workspace_set=self._campaign_cache.workspaces,
             as_of=piece.as_of,
             duration=took,
             **{name: count for name, count in counts.items() if name not in MEASURED},
@@ -157,7 +157,7 @@ class Processing:
     def _entry(self, hold: Hold) -> Entry:
         """Return the campaign as of the last guard check: read it once per `pace` of the worker, not once per batch."""
         if hold.entry is None or hold.entry[0] != hold.looked:
-            hold.entry = (hold.looked, self._book.open(hold.piece.campaign))
+            hold.entry = (hold.looked, self._campaign_cache.open(hold.piece.campaign))
         return hold.entry[1]
 
     def _looked(
@@ -168,11 +168,11 @@ class Processing:
         everybody = piece.kind is SliceKind.EVERYBODY
         batch = self._everybody(piece, entry, size) if everybody else self._with_stays(piece, entry, profile, size)
         looks = batch.looks
-        decisions = self._deciding.evaluate(campaign, profile, looks, piece.as_of, dense=everybody)
+        decisions = self._evaluator.evaluate(campaign, profile, looks, piece.as_of, dense=everybody)
         passage("slice.decided", (f"/{look.suffix}/" for look in looks))
         if self._clock.monotonic() >= hold.until:
             raise LeaseLost  # the rows may be stale: another worker may have continued from here
-        counts = self._deciding.record(campaign, Origin(piece.id, piece.as_of), looks, decisions, recheck=True)
+        counts = self._evaluator.record(campaign, Origin(piece.id, piece.as_of), looks, decisions, recheck=True)
         counts["users"] = len(looks)
         if everybody and piece.run is not None and kind_of_run(piece.run) == RunKind.RECONCILE:
             counts[MISSED] = sum(map(_missed, looks, decisions, repeat(piece.as_of)))
@@ -191,7 +191,7 @@ class Processing:
 
     def _with_stays(self, piece: Slice, entry: Entry, profile: Profile, size: int) -> Batch:
         """Read the next enrolments of the range, each user's latest, with their users."""
-        prefix = stay_prefix(piece.workspace, piece.campaign)
+        prefix = enrolment_prefix(piece.workspace, piece.campaign)
         after = prefix + (piece.first if piece.cursor is None else piece.cursor)
         until = prefix + piece.until
         if piece.kind is SliceKind.DUE:

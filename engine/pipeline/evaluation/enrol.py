@@ -1,6 +1,6 @@
 """Let the candidates of a range enter, batch by batch, by an access path.
 
-`Entering` ignores users who are enrolled already: other slices and re-evaluation requests find due, changed and idle
+`Enroller` ignores users who are enrolled already: other slices and re-evaluation requests find due, changed and idle
 enrolments by their own indexes. So a pass costs as much as it finds, however many users are enrolled.
 """
 
@@ -18,9 +18,9 @@ from engine.domain.keys import AFTER, suffix_of_user
 from engine.domain.work import AccessPath
 from engine.failpoints import passage
 from engine.pipeline.campaigns.compiled_cache import Entry
-from engine.pipeline.evaluation.candidate_reader import Finding, Found
-from engine.pipeline.evaluation.evaluate import Deciding, Look, Origin
-from engine.pipeline.ports.enrolments import StayStore
+from engine.pipeline.evaluation.candidate_reader import CandidateReader, Found
+from engine.pipeline.evaluation.evaluate import Evaluator, Look, Origin
+from engine.pipeline.ports.enrolments import EnrolmentStore
 from engine.pipeline.ports.user_cache import Recheck
 from engine.pipeline.slices.runner import Hold, LeaseLost
 from engine.policy.models import Profile
@@ -39,14 +39,19 @@ KEPT: Final = 256
 """Most compiled candidate sets that a process caches, some kilobytes each: one per open run."""
 
 
-class Entering:
+class Enroller:
     """Process the batches of candidate slices."""
 
     def __init__(
-        self, finding: Finding, deciding: Deciding, stays: StayStore, recheck: Recheck | None, clock: Clock
+        self,
+        finding: CandidateReader,
+        evaluator: Evaluator,
+        stays: EnrolmentStore,
+        recheck: Recheck | None,
+        clock: Clock,
     ) -> None:
         self.finding = finding
-        self._deciding = deciding
+        self._evaluator = evaluator
         self._stays = stays
         self._recheck = recheck
         self._clock = clock
@@ -95,14 +100,14 @@ class Entering:
         if exact and campaign.again_after is None:
             if self._clock.monotonic() >= hold.until:
                 raise LeaseLost
-            entered = self._deciding.enter_alike(campaign, origin, rows, recheck=not cached)
+            entered = self._evaluator.enter_alike(campaign, origin, rows, recheck=not cached)
             if entered is not None:
                 return entered
         looks = self._looks(campaign, rows)
-        decisions = self._deciding.evaluate(campaign, profile, looks, origin.as_of)
+        decisions = self._evaluator.evaluate(campaign, profile, looks, origin.as_of)
         if self._clock.monotonic() >= hold.until:
             raise LeaseLost  # the rows may be stale: another worker may have continued from here
-        return self._deciding.record(campaign, origin, looks, decisions, recheck=not cached)
+        return self._evaluator.record(campaign, origin, looks, decisions, recheck=not cached)
 
     def _looks(self, campaign: CompiledCampaign, rows: Sequence[Row]) -> list[Look]:
         """Return users who were never in; if the campaign allows re-entry, also those whose last enrolment ended."""

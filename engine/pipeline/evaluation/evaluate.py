@@ -11,11 +11,11 @@ from engine.catalogue.fields import Row
 from engine.clock import Instant
 from engine.decisions.decide import Decision, Exit, Send, alike, decide
 from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
-from engine.domain.keys import enrolment_id, suffix_of_user, user_of_stay
+from engine.domain.keys import enrolment_id, suffix_of_user, user_of_enrolment
 from engine.domain.lifecycle import DeliveryState, ExitReason, SkipReason, StayState
 from engine.pipeline.campaigns.event_labels import EndedDelivery, tell_ends
 from engine.pipeline.ports.campaigns import CampaignStore
-from engine.pipeline.ports.enrolments import StayStore
+from engine.pipeline.ports.enrolments import EnrolmentStore
 from engine.pipeline.ports.users import EventReads, UserReads
 from engine.policy.models import Profile
 
@@ -37,10 +37,10 @@ class Origin:
     as_of: Instant
 
 
-class Deciding:
+class Evaluator:
     """Evaluate users, then record the decisions; slices and re-evaluation requests share it."""
 
-    def __init__(self, campaigns: CampaignStore, events: EventReads, stays: StayStore, users: UserReads) -> None:
+    def __init__(self, campaigns: CampaignStore, events: EventReads, stays: EnrolmentStore, users: UserReads) -> None:
         self._users = users
         self._campaigns = campaigns
         self._events = events
@@ -162,7 +162,7 @@ class Deciding:
             inserted = self._stays.enter_alike(model, pairs)
             self._again_after_command(campaign, origin, inserted)
             if recheck:
-                self._again_after_change(campaign, origin, {key: known[user_of_stay(key)] for key in inserted})
+                self._again_after_change(campaign, origin, {key: known[user_of_enrolment(key)] for key in inserted})
             counts["entered"] += len(inserted)
             if not model.active:
                 counts["exited"] += len(inserted)

@@ -10,7 +10,7 @@ from typing import Final
 from uuid import uuid4
 
 from engine.clock import Clock
-from engine.domain.keys import AFTER, HIGHEST, cut_range, slice_id, stay_prefix
+from engine.domain.keys import AFTER, HIGHEST, cut_range, enrolment_prefix, slice_id
 from engine.domain.work import Slice, SliceKind
 from engine.pipeline.ports.work import SliceStore
 from engine.pipeline.slices.runner import Hold
@@ -22,7 +22,7 @@ WORTH: Final = 500
 """Fewest deliveries that get a slice before the deciding slice ends."""
 
 
-class HandingOver:
+class DeliveryHandover:
     """Create delivering slices for the deliveries that deciding slices have chosen."""
 
     def __init__(self, slices: SliceStore, clock: Clock) -> None:
@@ -44,7 +44,7 @@ class HandingOver:
 
     def _add(self, hold: Hold, first: str, until: str) -> None:
         piece, now = hold.piece, self._clock.campaign_now()
-        prefix = stay_prefix(piece.workspace, piece.campaign)
+        prefix = enrolment_prefix(piece.workspace, piece.campaign)
         name = f"{prefix}deliver/{self._clock.system_now():015d}-{uuid4().hex[:8]}"
         parts = cut_range(first, until, max(1, round(hold.chosen / PART)))
         self._slices.add(

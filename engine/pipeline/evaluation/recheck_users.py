@@ -12,7 +12,7 @@ from engine.catalogue.fields import Row
 from engine.clock import Clock, Instant
 from engine.domain.campaign import CampaignRecord
 from engine.domain.enrolment import Enrolment
-from engine.domain.keys import AFTER, stay_prefix, suffix_of_user, workspace_of
+from engine.domain.keys import AFTER, enrolment_prefix, suffix_of_user, workspace_of
 from engine.domain.looks import EVERYTHING, DirtyRange
 from engine.domain.looks import Look as Asked
 from engine.domain.stuck import StuckBy
@@ -20,14 +20,14 @@ from engine.domain.work import AccessPath, Slice, SliceKind
 from engine.errors import EngineError
 from engine.failpoints import passage
 from engine.failure_text import is_about_data, reason_of
-from engine.pipeline.campaigns.change_triggers import Registry
-from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry
-from engine.pipeline.evaluation.evaluate import Deciding, Look, Origin
+from engine.pipeline.campaigns.change_triggers import ChangeTriggers
+from engine.pipeline.campaigns.compiled_cache import CampaignCache, Entry
+from engine.pipeline.evaluation.evaluate import Evaluator, Look, Origin
 from engine.pipeline.loop_failures import LoopFailures
 from engine.pipeline.ports.campaigns import CampaignStore, Debts
-from engine.pipeline.ports.enrolments import StayStore
-from engine.pipeline.ports.feed import LookStore
-from engine.pipeline.ports.messaging import Doorbell
+from engine.pipeline.ports.enrolments import EnrolmentStore
+from engine.pipeline.ports.feed import RecheckStore
+from engine.pipeline.ports.messaging import Wakeup
 from engine.pipeline.ports.user_cache import UserCache
 from engine.pipeline.ports.users import UserReads
 from engine.pipeline.ports.work import NamedLeases, SliceStore
@@ -60,21 +60,21 @@ class Refused(EngineError):
     """Some campaigns could not evaluate these users, for a reason that is not theirs."""
 
 
-class Looking:
+class UserRechecker:
     """Re-evaluate changed users: the use case behind the actor `look_at_users`."""
 
     def __init__(
         self,
         *,
-        looks: LookStore,
-        registry: Registry,
-        book: CampaignBook,
+        looks: RecheckStore,
+        registry: ChangeTriggers,
+        campaign_cache: CampaignCache,
         users: UserReads,
-        stays: StayStore,
+        stays: EnrolmentStore,
         slices: SliceStore,
-        deciding: Deciding,
+        evaluator: Evaluator,
         leases: NamedLeases,
-        bell: Doorbell,
+        wakeup: Wakeup,
         clock: Clock,
         stop: Callable[[], bool],
         outages: tuple[type[BaseException], ...],
@@ -95,13 +95,13 @@ class Looking:
         self._expired = float("-inf")
         self._outages = outages
         self._registry = registry
-        self._book = book
+        self._campaign_cache = campaign_cache
         self._users = users
         self._stays = stays
         self._slices = slices
-        self._deciding = deciding
+        self._evaluator = evaluator
         self._leases = leases
-        self._bell = bell
+        self._wakeup = wakeup
         self._clock = clock
         self._stop = stop
 
@@ -167,7 +167,7 @@ class Looking:
         entries = {uid: entry for uid in wanted if (entry := self._registry.entry(uid)) is not None}
         for uid in wanted.keys() - entries.keys():
             self._owed.owe(uid)  # it does not fit its workspace: the clock evaluates everybody once it fits
-        catalogue = next((one.catalogue for one in entries.values()), self._book.known_catalogue(workspace))
+        catalogue = next((one.catalogue for one in entries.values()), self._campaign_cache.known_catalogue(workspace))
         if catalogue is None:
             return {}
         as_of = self._clock.campaign_now()
@@ -193,7 +193,7 @@ class Looking:
             self._worked(entry.record)
             chosen += counts["chosen"]
         if chosen:
-            self._bell.ring()
+            self._wakeup.ring()
         if refused is not None:
             raise Refused from refused
         return early
@@ -245,9 +245,9 @@ class Looking:
             looks += [Look(suffix_of_user(row.key), row, None) for row in may]
         if not looks:
             return Counter()
-        decisions = self._deciding.evaluate(campaign, self._book.profile(record), looks, as_of)
-        origin = Origin(f"{stay_prefix(record.workspace, record.uid)}{mark}", as_of)
-        counts = self._deciding.record(campaign, origin, looks, decisions)
+        decisions = self._evaluator.evaluate(campaign, self._campaign_cache.profile(record), looks, as_of)
+        origin = Origin(f"{enrolment_prefix(record.workspace, record.uid)}{mark}", as_of)
+        counts = self._evaluator.record(campaign, origin, looks, decisions)
         emit(
             "looks.decided",
             workspace=record.workspace,
@@ -323,10 +323,10 @@ class Looking:
         return len(found)
 
 
-class Rechecking:
+class StaleRowRecheck:
     """Request the re-evaluation of users whose cached row was stale (`engine.pipeline.ports.user_cache.Recheck`)."""
 
-    def __init__(self, cache: UserCache, looks: LookStore) -> None:
+    def __init__(self, cache: UserCache, looks: RecheckStore) -> None:
         self._cache = cache
         self._looks = looks
 
@@ -346,7 +346,7 @@ class Rechecking:
 def _alone(record: CampaignRecord, suffix: str, mark: str, as_of: Instant) -> Slice:
     """Return a slice over one user, for the suspects' lane."""
     return Slice(
-        f"{stay_prefix(record.workspace, record.uid)}look/{mark}/{suffix}",
+        f"{enrolment_prefix(record.workspace, record.uid)}look/{mark}/{suffix}",
         None,
         record.workspace,
         record.uid,

@@ -19,8 +19,8 @@ from engine.domain.document import Document
 from engine.domain.keys import cut, workspace_of
 from engine.domain.looks import EVERYTHING, FeedState
 from engine.failpoints import passage
-from engine.pipeline.campaigns.change_triggers import Registry
-from engine.pipeline.ports.feed import Batch, FeedStore, LookStore, Stream
+from engine.pipeline.campaigns.change_triggers import ChangeTriggers
+from engine.pipeline.ports.feed import Batch, FeedStore, RecheckStore, Stream
 from engine.pipeline.ports.messaging import Messenger
 from engine.pipeline.ports.search import Search
 from engine.pipeline.ports.user_cache import UserCache
@@ -44,7 +44,7 @@ RANGES: Final = 256
 """Number of dirty ranges that cover a workspace."""
 
 
-class Feeding:
+class ChangeFeed:
     """Follow changes: the use case behind the process `feed`. `cache` and `index` are None if there is none."""
 
     def __init__(
@@ -53,9 +53,9 @@ class Feeding:
         open_stream: Callable[[str | None], Stream],
         lost: type[Exception],
         feeds: FeedStore,
-        registry: Registry,
+        registry: ChangeTriggers,
         users: RangeReads,
-        looks: LookStore,
+        looks: RecheckStore,
         cache: UserCache | None,
         index: Search | None,
         keep_request: Callable[[Sequence[str]], None],
@@ -315,9 +315,9 @@ def _refilled(found: str | None, before: FeedState, behind: Sequence[str]) -> di
     return reasons
 
 
-def drain(feeding: Feeding, wait: timedelta = timedelta(milliseconds=20)) -> int:
+def drain(change_feed: ChangeFeed, wait: timedelta = timedelta(milliseconds=20)) -> int:
     """Handle changes until there are none; return how many there were."""
     handled = 0
-    while (now := feeding.step(wait)) > 0:
+    while (now := change_feed.step(wait)) > 0:
         handled += now
     return handled

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Final
 
 from engine.clock import Clock
-from engine.pipeline.feed.change_feed import Feeding
+from engine.pipeline.feed.change_feed import ChangeFeed
 from engine.pipeline.loop_failures import LoopFailures
 from engine.pipeline.ports.work import NamedLeases
 from engine.telemetry.events import emit
@@ -28,12 +28,12 @@ PAUSE: Final = 1.0
 """Seconds between two tries while another feed holds the lease, or after a failure."""
 
 
-class Following:
+class FeedLoop:
     """Run the feed until it has to stop; `owner` names this feed across its restarts."""
 
     def __init__(
         self,
-        feeding: Feeding,
+        change_feed: ChangeFeed,
         leases: NamedLeases,
         clock: Clock,
         *,
@@ -42,7 +42,7 @@ class Following:
         failures: LoopFailures,
     ) -> None:
         self._failures = failures
-        self._feeding = feeding
+        self._change_feed = change_feed
         self._leases = leases
         self._clock = clock
         self._owner = owner
@@ -58,17 +58,17 @@ class Following:
                         pause(PAUSE)
                         continue
                     held = self._clock.monotonic()
-                self._feeding.step(WAIT)
+                self._change_feed.step(WAIT)
                 self._failures.worked("feed")
             except self._outages as error:
                 self._failed("store_away", error, pause)
             except Exception as error:  # noqa: BLE001 - a bad document must not stop the feed for all others
                 self._failed(type(error).__name__, error, pause)
-        self._feeding.close()
+        self._change_feed.close()
         self._leases.give_up("feed", self._owner)
 
     def _failed(self, reason: str, error: BaseException, pause: Callable[[float], object]) -> None:
         emit("engine.failed", process="feed", reason=reason, error=error)
         self._failures.failed("feed", error)
-        self._feeding.close()
+        self._change_feed.close()
         pause(PAUSE)

@@ -84,7 +84,7 @@ class Behind(EngineError):
     """This process and the feed have read different workspace files; the request is done when both have the same."""
 
 
-class Indexing:
+class SearchIndexer:
     """Index users and derive their aggregates: the use case behind the actor `index_users`."""
 
     def __init__(

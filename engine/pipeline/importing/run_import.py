@@ -120,7 +120,7 @@ class _Import:
         self._stores = stores
         self._catalogue = catalogue
         self._follow = follow
-        self._following, self._converting = Lock(), Lock()
+        self._following, self._conversion_deadlines = Lock(), Lock()
         self._left_out: set[str] = set()
         self._reader = reader
         self._key = f"{catalogue.workspace}/{order.kind}/{identity(order)}"
@@ -247,7 +247,7 @@ class _Import:
 
     def _converted(self, target: Target[Any], batch: Iterable[RawRow], after: Position, share: float) -> _Read:
         """Convert rows to changes."""
-        with self._converting:  # the row readers keep state
+        with self._conversion_deadlines:  # the row readers keep state
             return self._changed(target, batch, after, share)
 
     def _changed(self, target: Target[Any], batch: Iterable[RawRow], after: Position, share: float) -> _Read:

@@ -16,10 +16,10 @@ from engine.domain.keys import user_key
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason
 from engine.errors import NotFound
 from engine.failure_text import reason_of
-from engine.pipeline.campaigns.compiled_cache import CampaignBook, Unfit
+from engine.pipeline.campaigns.compiled_cache import CampaignCache, Unfit
 from engine.pipeline.delivery.compose import recipient_of
 from engine.pipeline.ports.deliveries import SuppressionStore
-from engine.pipeline.ports.enrolments import StayStore
+from engine.pipeline.ports.enrolments import EnrolmentStore
 from engine.pipeline.ports.users import EventReads, UserReads
 from engine.predicate.compiled import LeafResult
 
@@ -61,20 +61,20 @@ UNKNOWN: Final = "is it the user_id that was imported, and the campaign's worksp
 STUCK: Final = "the campaign is stuck, and nothing is promised until that is mended"
 
 
-class Explaining:
+class UserExplainer:
     """Explains a user for the command `explain CAMPAIGN USER`."""
 
     def __init__(
         self,
-        book: CampaignBook,
+        campaign_cache: CampaignCache,
         users: UserReads,
         events: EventReads,
-        stays: StayStore,
+        stays: EnrolmentStore,
         suppressions: SuppressionStore,
         clock: Clock,
     ) -> None:
         self._suppressions = suppressions
-        self._book = book
+        self._campaign_cache = campaign_cache
         self._users = users
         self._events = events
         self._stays = stays
@@ -89,7 +89,7 @@ class Explaining:
             raise NotFound(f"there is no user {user_id} in {record.workspace}", remedy=UNKNOWN)
         document = documents[0]
         try:
-            entry = self._book.of(record)
+            entry = self._campaign_cache.of(record)
         except Unfit as error:
             return self._unfit(record, user_id, document, as_of, reason_of(error))
         row = entry.catalogue.row(document)
@@ -99,7 +99,7 @@ class Explaining:
         stays = self._stays.all_of(record.uid, key)
         campaign = entry.compiled.at_state(record, launching=record.state is CampaignState.LIVE)
         latest = stays[-1] if stays else None
-        decision = decide(campaign, self._book.profile(record), facts, latest, as_of)
+        decision = decide(campaign, self._campaign_cache.profile(record), facts, latest, as_of)
         leaves: Sequence[LeafResult] = ()
         if not row.deleted:
             own = tuple(events[i] for i in campaign.audience.positions)
@@ -178,7 +178,7 @@ def _sentence(
 def _outside(campaign: CompiledCampaign, facts: Facts, stay: Enrolment | None, as_of: Instant) -> str:
     if facts.row is None or facts.row.deleted:
         return "the user was deleted"
-    converting = "" if stay is None else _converting(campaign, stay, as_of)
+    converting = "" if stay is None else _conversion_deadlines(campaign, stay, as_of)
     if stay is not None and campaign.intake_open and campaign.again_after is not None and stay.ended_at is not None:
         opens = stay.ended_at + millis(campaign.again_after)
         if as_of < opens:
@@ -193,7 +193,7 @@ def _outside(campaign: CompiledCampaign, facts: Facts, stay: Enrolment | None, a
     return "the goal is reached already, so the user does not enter"
 
 
-def _converting(campaign: CompiledCampaign, stay: Enrolment, as_of: Instant) -> str:
+def _conversion_deadlines(campaign: CompiledCampaign, stay: Enrolment, as_of: Instant) -> str:
     """Return until when the campaign counts a conversion of an ended enrolment, as the end of a sentence."""
     if campaign.goal is None or stay.converted_at is not None:
         return ""

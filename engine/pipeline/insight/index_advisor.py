@@ -19,7 +19,7 @@ from engine.domain.counts import Population
 from engine.domain.lifecycle import CampaignState
 from engine.errors import EngineError
 from engine.failure_text import reason_of
-from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry
+from engine.pipeline.campaigns.compiled_cache import CampaignCache, Entry
 from engine.predicate.compiled import CompiledPredicate, Crossing
 
 OVER: Final = frozenset({CampaignState.FINISHED, CampaignState.CANCELLED})
@@ -95,13 +95,15 @@ class CampaignReads(Protocol):
         """Return every campaign, by workspace and name."""
 
 
-class Advising:
+class MissingIndexes:
     """Advises on indexes; reads a sample of each workspace, and writes nothing."""
 
-    def __init__(self, indexes: IndexReads, campaigns: CampaignReads, book: CampaignBook, clock: Clock) -> None:
+    def __init__(
+        self, indexes: IndexReads, campaigns: CampaignReads, campaign_cache: CampaignCache, clock: Clock
+    ) -> None:
         self._indexes = indexes
         self._campaigns = campaigns
-        self._book = book
+        self._campaign_cache = campaign_cache
         self._clock = clock
         self._known: dict[tuple[str, str], int] = {}
         self._totals: dict[str, Population] = {}
@@ -121,7 +123,7 @@ class Advising:
     def _of(self, record: CampaignRecord, as_of: Instant) -> Sequence[Advice]:
         """Return the advice for one campaign; if it cannot be read, the other campaigns still get theirs."""
         try:
-            entry = self._book.of(record)
+            entry = self._campaign_cache.of(record)
         except EngineError as error:
             return [Advice(record.workspace, record.name, "file", None, 0, None, problem=reason_of(error))]
         return list(self._campaign(entry, as_of))
@@ -130,7 +132,7 @@ class Advising:
         record, campaign = entry.record, entry.compiled
         yield self._audience(record, campaign.audience.compiled, as_of)
         if record.kind == "continuous":
-            since = as_of - millis(self._book.profile(record).pass_every)
+            since = as_of - millis(self._campaign_cache.profile(record).pass_every)
             for crossing in campaign.audience.compiled.crossings(since, as_of):
                 yield self._crossing(record, crossing)
         by_key: dict[str, CampaignPredicate | None] = {"exit rule": campaign.exit_rule}

@@ -14,14 +14,14 @@ from engine.decisions.batch_size import choose
 from engine.decisions.routing import route
 from engine.domain.campaign import CampaignRecord
 from engine.domain.counts import Population
-from engine.domain.keys import bound_behind, stay_prefix
+from engine.domain.keys import bound_behind, enrolment_prefix
 from engine.domain.work import AccessPath
-from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry, routing_facts
+from engine.pipeline.campaigns.compiled_cache import CampaignCache, Entry, routing_facts
 from engine.pipeline.insight.campaign_report import Report, conversions, messages
-from engine.pipeline.ports.enrolments import StayCounts
+from engine.pipeline.ports.enrolments import EnrolmentCounts
 from engine.pipeline.ports.users import AudienceCounts, EventReads, UserReads
 from engine.pipeline.ports.work import RateStore, RunStore
-from engine.pipeline.scheduler.access_path import BY_SEARCH, Choosing, Chosen
+from engine.pipeline.scheduler.access_path import BY_SEARCH, AccessPathChooser, Chosen
 from engine.policy.models import LaneKind
 
 PAGE: Final = 5_000
@@ -61,29 +61,29 @@ class Plan:
         return self.audience / self.users.users if self.users.users else None
 
 
-class Outlook:
+class PlanAndReport:
     """Plans launches and reports on campaigns."""
 
     def __init__(
         self,
         *,
-        book: CampaignBook,
+        campaign_cache: CampaignCache,
         audience: AudienceCounts,
         users: UserReads,
         events: EventReads,
-        counts: StayCounts,
+        counts: EnrolmentCounts,
         runs: RunStore,
-        choosing: Callable[[], Choosing],
+        access_paths: Callable[[], AccessPathChooser],
         rates: RateStore,
         clock: Clock,
     ) -> None:
-        self._book = book
+        self._campaign_cache = campaign_cache
         self._audience = audience
         self._users = users
         self._events = events
         self._counts = counts
         self._runs = runs
-        self._choosing = choosing
+        self._access_paths = access_paths
         self._rates = rates
         self._clock = clock
 
@@ -93,13 +93,13 @@ class Outlook:
         If Elasticsearch cannot count the audience exactly, or is behind, the plan reads every user of the workspace
         once.
         """
-        entry = self._book.of(record)
+        entry = self._campaign_cache.of(record)
         as_of = self._clock.campaign_now()
-        profile = self._book.profile(record)
+        profile = self._campaign_cache.profile(record)
         facts = routing_facts(record)
         wanted = entry.compiled.candidates(None, as_of)
         users = self._users.population(record.workspace, COUNTED_UP_TO)
-        chosen = self._choosing().for_plan(entry, wanted, path, users)
+        chosen = self._access_paths().for_plan(entry, wanted, path, users)
         answer = entry.compiled.audience.compiled.mongo(as_of)
         if chosen.matches is not None and chosen.counted == BY_SEARCH and wanted.exact and wanted.elastic().exact:
             audience, counted = chosen.matches, BY_SEARCH
@@ -108,7 +108,7 @@ class Outlook:
         else:
             audience, living = self._judged(entry, as_of)
             users, counted = Population(living, estimated=False), "user by user, with their events"
-        policies = self._book.policies
+        policies = self._campaign_cache.policies
         return Plan(
             as_of=as_of,
             users=users.at_least(audience),
@@ -128,14 +128,14 @@ class Outlook:
 
     def capacity(self, planned: Plan, within: timedelta) -> tuple[Capacity, Capacity]:
         """Return the deciding and the sending workers for a launch that finishes `within` a time, by measured rates."""
-        policies = self._book.policies
+        policies = self._campaign_cache.policies
         deciding = capacity(planned.chosen.estimate.seconds, within, policies.workers(planned.lane))
         sending = planned.audience * (1 - planned.holdout) / self._rates.read().send
         return deciding, capacity(sending, within, policies.workers(planned.deliver_lane))
 
     def report(self, record: CampaignRecord) -> Report:
         """Return the counts of a campaign, computed from its enrolments; check that both sums add up."""
-        prefix = stay_prefix(record.workspace, record.uid)
+        prefix = enrolment_prefix(record.workspace, record.uid)
         counts = self._counts.of(prefix)
         failures = tuple(self._counts.failures(prefix))
         stays = counts.entered == counts.active + sum(counts.exited.values())

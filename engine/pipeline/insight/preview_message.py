@@ -13,7 +13,7 @@ from engine.campaign.model import Message
 from engine.channels.mail.addresses import envelope_address
 from engine.channels.mail.mime import BadMessage
 from engine.channels.mail.prebuilt import Written
-from engine.channels.mail.renderer import Mailing
+from engine.channels.mail.renderer import MailRenderer
 from engine.channels.templates.context import surroundings, user_values
 from engine.channels.templates.errors import TemplateFailed
 from engine.channels.templates.sample_users import sample_users
@@ -56,7 +56,7 @@ def preview(
             f"nobody is named as the sender of {message.name}", remedy="add sender: to the workspace's file"
         )
     user = _made_up(loaded, as_of, empty=empty) if document is None else user_values(document, loaded.catalogue)
-    mailing = Mailing(letter_of(loaded, loaded.file.campaign, message, bounces), message.name, loaded.catalogue)
+    mailing = MailRenderer(letter_of(loaded, loaded.file.campaign, message, bounces), message.name, loaded.catalogue)
     values = {**surroundings(loaded.catalogue, loaded.file.campaign, message.name, as_of), "user": user}
     recipient = envelope_address(str(user.get("email", ""))) or SAMPLE_ADDRESS
     written = Written(f"preview/{loaded.file.campaign}/{message.name}", recipient, as_of, sent_at)

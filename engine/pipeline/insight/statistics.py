@@ -13,8 +13,8 @@ from engine.clock import Clock, Instant, millis
 from engine.decisions.batch_size import Evidence, quantile
 from engine.decisions.inactivity_advice import advised
 from engine.domain.campaign import CampaignRecord
-from engine.domain.keys import stay_prefix
-from engine.pipeline.campaigns.compiled_cache import CampaignBook
+from engine.domain.keys import enrolment_prefix
+from engine.pipeline.campaigns.compiled_cache import CampaignCache
 from engine.query_metrics import DIGITS, LONGEST, Figure, Stretch, Worst
 
 SAMPLED: Final = 20_000
@@ -128,14 +128,14 @@ class Statistics:
         runs: RunResults,
         counts: QuietStretches,
         campaigns: CampaignReads,
-        book: CampaignBook,
+        campaign_cache: CampaignCache,
         clock: Clock,
     ) -> None:
         self._stretches = stretches
         self._runs = runs
         self._counts = counts
         self._campaigns = campaigns
-        self._book = book
+        self._campaign_cache = campaign_cache
         self._clock = clock
 
     def measured(self, within: timedelta) -> list[Stretch]:
@@ -153,14 +153,14 @@ class Statistics:
         return [self._campaign(*one) for one in found[:limit]]
 
     def _campaign(self, record: CampaignRecord, looked_at: int, chosen: int) -> CampaignStatistics:
-        quiet = self._counts.quiet_stretches(stay_prefix(record.workspace, record.uid), SAMPLED)
-        messages = self._book.of(record).compiled.messages
+        quiet = self._counts.quiet_stretches(enrolment_prefix(record.workspace, record.uid), SAMPLED)
+        messages = self._campaign_cache.of(record).compiled.messages
         longest = max((message.wait for message in messages), default=timedelta(0))
         return CampaignStatistics(
             record,
             looked_at,
             chosen,
-            self._book.profile(record).inactivity,
+            self._campaign_cache.profile(record).inactivity,
             advised(quiet, longest),
             sum(quiet.values()),
         )

@@ -25,7 +25,7 @@ class StretchStore(Protocol):
         """Replace what was stored of the same stretch."""
 
 
-class Recording:
+class StatisticsRecorder:
     """Writes the measurements of this process, once started.
 
     The first write calls `store`. `tuner` is the process's batch tuner. `outages` are the exceptions of a store that is

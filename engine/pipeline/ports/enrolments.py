@@ -10,7 +10,7 @@ from engine.domain.counts import CampaignCounts, FailureCount
 from engine.domain.enrolment import Enrolment, StayChange
 
 
-class StayStore(Protocol):
+class EnrolmentStore(Protocol):
     """Read the enrolments that an evaluation needs, and write its decisions."""
 
     def latest(self, workspace: str, campaign: str, first: str, last: str) -> dict[str, Enrolment]: ...
@@ -35,7 +35,7 @@ class StayStore(Protocol):
     def has_open(self, campaign: str) -> bool: ...
 
 
-class StayCounts(Protocol):
+class EnrolmentCounts(Protocol):
     """Count over enrolments."""
 
     def of(self, prefix: str) -> CampaignCounts: ...

@@ -47,7 +47,7 @@ class Stream(Protocol):
     def close(self) -> None: ...
 
 
-class LookStore(Protocol):
+class RecheckStore(Protocol):
     """Re-evaluation requests and dirty ranges that wait (`engine.stores.mongo.pending_rechecks`)."""
 
     def add(self, names: Mapping[str, frozenset[str]], mark: str) -> None: ...

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Protocol
 
 
-class Doorbell(Protocol):
+class Wakeup(Protocol):
     """Wake up the clock; a wake-up may be lost."""
 
     def ring(self) -> None: ...

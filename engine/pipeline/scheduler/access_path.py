@@ -18,7 +18,7 @@ from engine.decisions.batch_size import choose
 from engine.domain.counts import Population
 from engine.domain.keys import HASH_SPACE, HIGHEST, hash_prefix
 from engine.domain.work import AccessPath, Run
-from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry
+from engine.pipeline.campaigns.compiled_cache import CampaignCache, Entry
 from engine.pipeline.feed.catch_up import caught_up
 from engine.pipeline.ports.feed import FeedStore
 from engine.pipeline.ports.search import Search
@@ -65,7 +65,7 @@ class Chosen:
     why: str
 
 
-class Choosing:
+class AccessPathChooser:
     """Chooses access paths; `search` and `cache` are None if there is none.
 
     `filled` returns the name of the Elasticsearch index that holds everybody by a catalogue, None if none does (yet).
@@ -75,7 +75,7 @@ class Choosing:
     def __init__(
         self,
         *,
-        book: CampaignBook,
+        campaign_cache: CampaignCache,
         users: RangeReads,
         lists: Callable[[str], ListReads],
         search: Search | None,
@@ -88,7 +88,7 @@ class Choosing:
         small: int,
         count_up_to: Callable[[str, Mapping[str, Any], int], int],
     ) -> None:
-        self._book = book
+        self._campaign_cache = campaign_cache
         self._users = users
         self._lists = lists
         self._search = search
@@ -229,7 +229,7 @@ class Choosing:
         else:
             impossible[AccessPath.INDEX] = "no index of users serves the audience"
         warm = self._cache.warm_share(workspace) if self._cache is not None and refused is None else 0.0
-        batch = choose(self._book.profile(entry.record).batch.candidates, None)
+        batch = choose(self._campaign_cache.profile(entry.record).batch.candidates, None)
         facts = Choice(users, matches, reads, impossible, warm, batch)
         return estimates(facts, self._rates.read()), matches, counted
 

@@ -14,8 +14,8 @@ from engine.domain.work import OF_ENROLLED, OF_EVERYBODY, Run, RunKind
 from engine.failpoints import passage
 from engine.pipeline.evaluation.enrol import MEASURED, READ_US, TIMED
 from engine.pipeline.ports.campaigns import CampaignStore
-from engine.pipeline.ports.enrolments import StayStore
-from engine.pipeline.ports.messaging import Doorbell
+from engine.pipeline.ports.enrolments import EnrolmentStore
+from engine.pipeline.ports.messaging import Wakeup
 from engine.pipeline.ports.work import RateStore, RunStore, SliceStore
 from engine.telemetry.events import emit
 
@@ -23,7 +23,7 @@ PASSING: Final = frozenset({RunKind.LAUNCH, RunKind.PASS, RunKind.RESUME, RunKin
 """Runs that evaluate every user whom time alone has let into the audience up to their `as_of`."""
 
 
-class Finishing:
+class RunCompletion:
     """Ends runs for the actor `finish_run`, and finishes campaigns."""
 
     def __init__(
@@ -32,21 +32,21 @@ class Finishing:
         runs: RunStore,
         slices: SliceStore,
         campaigns: CampaignStore,
-        stays: StayStore,
-        bell: Doorbell,
+        stays: EnrolmentStore,
+        wakeup: Wakeup,
         clock: Clock,
         name_of: Callable[[str], str],
         rates: RateStore,
         converts_until: Callable[[CampaignRecord], Instant | None],
     ) -> None:
-        """`converts_until` returns until when a campaign that finishes counts conversions (`Converting.until`)."""
+        """`converts_until` returns until when a finishing campaign counts conversions (`ConversionDeadlines.until`)."""
         self._rates = rates
         self._converts_until = converts_until
         self._runs = runs
         self._slices = slices
         self._campaigns = campaigns
         self._stays = stays
-        self._bell = bell
+        self._wakeup = wakeup
         self._clock = clock
         self._name_of = name_of
 
@@ -92,7 +92,7 @@ class Finishing:
             slices=len(pieces),
             **{name: count for name, count in results.items() if name not in MEASURED},
         )
-        self._bell.ring()
+        self._wakeup.ring()
         return True
 
     def _drop(self, run: Run, results: Counter[str], dropped: int) -> bool:
@@ -108,7 +108,7 @@ class Finishing:
             reason="resumed",
             slices=dropped,
         )
-        self._bell.ring()
+        self._wakeup.ring()
         return True
 
     def campaign(self, record: CampaignRecord) -> bool:

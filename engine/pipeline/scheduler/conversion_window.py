@@ -13,12 +13,12 @@ from typing import Final
 
 from engine.clock import Clock, Instant, millis, parse_duration
 from engine.domain.campaign import FOR_EVER, LATE, ONE_OFF, CampaignRecord
-from engine.domain.keys import stay_prefix
-from engine.pipeline.campaigns.live_index import Roster
+from engine.domain.keys import enrolment_prefix
+from engine.pipeline.campaigns.live_index import LiveCampaigns
 from engine.pipeline.feed.catch_up import caught_up
 from engine.pipeline.ports.campaigns import CampaignStore, Debts
-from engine.pipeline.ports.enrolments import StayStore
-from engine.pipeline.ports.feed import FeedStore, LookStore
+from engine.pipeline.ports.enrolments import EnrolmentStore
+from engine.pipeline.ports.feed import FeedStore, RecheckStore
 from engine.pipeline.ports.work import RunStore
 from engine.telemetry.events import emit
 
@@ -62,7 +62,7 @@ def ends_at_once(record: CampaignRecord, now: Instant) -> Instant | None:
     return window_end(record, record.launched_at if record.kind == ONE_OFF else now)
 
 
-class Converting:
+class ConversionDeadlines:
     """Determines until when a finished campaign counts conversions, and closes campaigns whose time is over."""
 
     def __init__(
@@ -70,10 +70,10 @@ class Converting:
         *,
         campaigns: CampaignStore,
         runs: RunStore,
-        stays: StayStore,
-        looks: LookStore,
+        stays: EnrolmentStore,
+        looks: RecheckStore,
         feed: FeedStore,
-        roster: Roster,
+        roster: LiveCampaigns,
         clock: Clock,
         owed: Debts,
     ) -> None:
@@ -91,7 +91,7 @@ class Converting:
         """Return when the last goal window of a campaign that finishes now closes; None if nothing can count."""
         if record.kind == ONE_OFF or goal_window(record) is None:
             return ends_at_once(record, 0)
-        return window_end(record, self._stays.last_entered(stay_prefix(record.workspace, record.uid)))
+        return window_end(record, self._stays.last_entered(enrolment_prefix(record.workspace, record.uid)))
 
     def run(self, now: Instant) -> int:
         """Close campaigns whose windows have been over for `LATE`; return how many.

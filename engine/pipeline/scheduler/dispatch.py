@@ -18,7 +18,7 @@ from engine.decisions.routing import route
 from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import LOOKED_AT, CampaignState, SliceState
 from engine.domain.work import Run, SliceKind, Waiting
-from engine.pipeline.campaigns.compiled_cache import CampaignBook, routing_facts
+from engine.pipeline.campaigns.compiled_cache import CampaignCache, routing_facts
 from engine.pipeline.ports.messaging import Messenger
 from engine.pipeline.ports.work import SliceStore
 from engine.pipeline.scheduler.stuck_campaigns import Obstacles
@@ -28,7 +28,7 @@ MOST_WAITING: Final = 10_000
 """Open slices read in one tick."""
 
 
-class Dispatching:
+class Dispatcher:
     """Enqueues the next slices; remembers whose turn was last.
 
     The first tick treats no slice as enqueued: an earlier clock may have died after it marked a slice and before it
@@ -38,7 +38,7 @@ class Dispatching:
     def __init__(
         self,
         slices: SliceStore,
-        book: CampaignBook,
+        campaign_cache: CampaignCache,
         messenger: Callable[[], Messenger],
         treat: Callable[[str], None],
         obstacles: Obstacles,
@@ -46,7 +46,7 @@ class Dispatching:
         ring_again: timedelta,
     ) -> None:
         self._slices = slices
-        self._book = book
+        self._campaign_cache = campaign_cache
         self._messenger = messenger
         self._treat = treat
         self._obstacles = obstacles
@@ -83,8 +83,8 @@ class Dispatching:
 
     def _most(self, record: CampaignRecord, one: Waiting, lane: str) -> int:
         """Return how many slices of a campaign may run at once; for delivering slices, per process of the lane."""
-        most = self._book.profile(record).in_flight
-        return most * self._book.policies.processes(lane) if one.kind is SliceKind.DELIVER else most
+        most = self._campaign_cache.profile(record).in_flight
+        return most * self._campaign_cache.policies.processes(lane) if one.kind is SliceKind.DELIVER else most
 
     def _drop_left(self, waiting: Sequence[Waiting], records: Mapping[str, CampaignRecord]) -> None:
         """Drop unclaimed delivering slices of ended campaigns: they waited for a back-off while others did the rest."""
@@ -103,16 +103,16 @@ class Dispatching:
         if record.state not in LOOKED_AT and not record.converting and not delivering:
             return None
         kind = LaneKind.DELIVER if delivering else LaneKind.DECIDE
-        return route(self._book.policies, routing_facts(record), suspect=one.suspect, kind=kind)
+        return route(self._campaign_cache.policies, routing_facts(record), suspect=one.suspect, kind=kind)
 
     def _ring(self, lane: str, pieces: Sequence[Waiting], busy: int, records: Mapping[str, CampaignRecord]) -> int:
-        room = self._book.policies.room(lane) - busy
+        room = self._campaign_cache.policies.room(lane) - busy
         if room <= 0:
             return 0
         queues: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for one in pieces:
             queues[one.workspace][one.campaign].append(one.id)
-        weights = {one.campaign: self._book.profile(records[one.campaign]).weight for one in pieces}
+        weights = {one.campaign: self._campaign_cache.profile(records[one.campaign]).weight for one in pieces}
         picked, self._turns[lane] = share(queues, weights, room, self._turns.get(lane, Turns()))
         delivering = {one.id for one in pieces if one.kind is SliceKind.DELIVER}
         self._slices.ring(picked)

@@ -12,16 +12,16 @@ from typing import Final
 from engine.clock import Clock, Instant
 from engine.decisions.poison import DEATHS_TO_BURY, DEATHS_TO_HALVE, Again, after_death
 from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
-from engine.domain.keys import enrolment_id, stay_prefix, suffix_of_stay, suffix_of_user
+from engine.domain.keys import enrolment_id, enrolment_prefix, suffix_of_enrolment, suffix_of_user
 from engine.domain.lifecycle import GOING, DeliveryState, ExitReason, SliceState, StayState
 from engine.domain.settling import Settling, Unsent
 from engine.domain.work import OF_USERS, Expired, Slice, SliceKind
 from engine.failpoints import passage
-from engine.pipeline.campaigns.compiled_cache import CampaignBook
+from engine.pipeline.campaigns.compiled_cache import CampaignCache
 from engine.pipeline.campaigns.event_labels import EndedDelivery, slice_labels, tell_ends
 from engine.pipeline.ports.campaigns import CampaignStore
 from engine.pipeline.ports.deliveries import DeliveryStore
-from engine.pipeline.ports.enrolments import StayStore
+from engine.pipeline.ports.enrolments import EnrolmentStore
 from engine.pipeline.ports.users import UserReads
 from engine.pipeline.ports.work import SliceStore
 from engine.telemetry.events import emit
@@ -30,7 +30,7 @@ MOST_READ: Final = 20_000
 """Keys read to find the middle of a suspect slice; a longer slice is cut in the middle of these keys."""
 
 
-class Reconciling:
+class ExpiredLeases:
     """Frees expired leases; halves and buries suspect slices."""
 
     def __init__(
@@ -39,9 +39,9 @@ class Reconciling:
         slices: SliceStore,
         campaigns: CampaignStore,
         users: UserReads,
-        stays: StayStore,
+        stays: EnrolmentStore,
         deliveries: DeliveryStore,
-        book: CampaignBook,
+        campaign_cache: CampaignCache,
         clock: Clock,
         lease: timedelta,
     ) -> None:
@@ -50,7 +50,7 @@ class Reconciling:
         self._users = users
         self._stays = stays
         self._deliveries = deliveries
-        self._book = book
+        self._campaign_cache = campaign_cache
         self._clock = clock
         self._lease = lease
 
@@ -84,7 +84,7 @@ class Reconciling:
         return True
 
     def _labels(self, piece: Slice) -> dict[str, str]:
-        return slice_labels(piece, self._book.name(piece.campaign))
+        return slice_labels(piece, self._campaign_cache.name(piece.campaign))
 
     def users_left(self, piece: Slice) -> int:
         """Return how many users are left in a slice, as far as it matters: 0, 1, or 2 for more."""
@@ -187,11 +187,11 @@ class Reconciling:
 
     def _tell(self, stay: Enrolment, outgoing: Outgoing, settled: Settled) -> None:
         end = EndedDelivery(stay.id, stay.user, settled, outgoing.chosen_at, outgoing.slice)
-        tell_ends(stay.workspace, self._book.name(stay.campaign), stay.campaign, [end])
+        tell_ends(stay.workspace, self._campaign_cache.name(stay.campaign), stay.campaign, [end])
 
     def _left(self, piece: Slice, limit: int) -> list[str]:
         """Return the suffixes of up to `limit` users that the slice still has to handle, in order."""
-        prefix = stay_prefix(piece.workspace, piece.campaign)
+        prefix = enrolment_prefix(piece.workspace, piece.campaign)
         after = prefix + (piece.first if piece.cursor is None else piece.cursor)
         until = prefix + piece.until
         if piece.kind in OF_USERS:
@@ -204,8 +204,8 @@ class Reconciling:
             stays = self._stays.active(prefix, after, until, limit)
         else:
             found = self._deliveries.outgoing(prefix, after, until, self._clock.campaign_now(), limit)
-            return list(dict.fromkeys(suffix_of_stay(one.id) for one in found))
-        return list(dict.fromkeys(suffix_of_stay(stay.id) for stay in stays))
+            return list(dict.fromkeys(suffix_of_enrolment(one.id) for one in found))
+        return list(dict.fromkeys(suffix_of_enrolment(stay.id) for stay in stays))
 
 
 def _given_up(outgoing: Outgoing, now: Instant) -> Settled:

@@ -32,7 +32,7 @@ class Chore:
     last: float = float("-inf")
 
 
-class Clockwork:
+class SchedulerLoop:
     """Runs ticks until the process stops.
 
     `owner` names this clock across its restarts, so that a killed clock takes its own lease up again at once.
@@ -42,7 +42,7 @@ class Clockwork:
         self,
         tick: Tick,
         leases: NamedLeases,
-        bell: Heard,
+        wakeup: Heard,
         clock: Clock,
         *,
         owner: str,
@@ -54,7 +54,7 @@ class Clockwork:
         self._failures = failures
         self._tick = tick
         self._leases = leases
-        self._bell = bell
+        self._wakeup = wakeup
         self._clock = clock
         self._every = every
         self._chores = list(chores)
@@ -89,7 +89,7 @@ class Clockwork:
                 pause(IDLE.total_seconds())
                 continue
             wait = self._every if busy else min(IDLE, wait * 2)
-            if self._bell.wait(wait):
+            if self._wakeup.wait(wait):
                 wait = self._every
             pause(BETWEEN)
         self._leases.give_up("clock", self._owner)

@@ -14,10 +14,10 @@ from engine.clock import Instant
 from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import LOOKED_AT, RunState
 from engine.domain.work import OF_ENROLLED, OF_EVERYBODY, Run, RunKind
-from engine.pipeline.campaigns.live_index import Roster
+from engine.pipeline.campaigns.live_index import LiveCampaigns
 from engine.pipeline.ports.work import RunStore, SliceStore
-from engine.pipeline.scheduler.completion import Finishing
-from engine.pipeline.scheduler.plan_run import Planning
+from engine.pipeline.scheduler.completion import RunCompletion
+from engine.pipeline.scheduler.plan_run import RunPlanner
 from engine.telemetry.events import emit
 
 
@@ -52,13 +52,18 @@ class OwedEvaluations:
     """Plans owed evaluations; before one for a resume, it drops the unclaimed slices of earlier runs."""
 
     def __init__(
-        self, roster: Roster, runs: RunStore, slices: SliceStore, planning: Planning, finishing: Finishing
+        self,
+        roster: LiveCampaigns,
+        runs: RunStore,
+        slices: SliceStore,
+        run_planner: RunPlanner,
+        run_completion: RunCompletion,
     ) -> None:
         self._roster = roster
         self._runs = runs
         self._slices = slices
-        self._planning = planning
-        self._finishing = finishing
+        self._run_planner = run_planner
+        self._run_completion = run_completion
 
     def run(self, open_runs: Sequence[Run], now: Instant, *, without: Collection[str] = ()) -> list[Run]:
         """Create the runs that are owed; return those to plan. `without` holds uids of campaigns to leave out."""
@@ -76,7 +81,7 @@ class OwedEvaluations:
             for run in by_campaign[uid]:
                 if run.kind is not RunKind.LAUNCH and run.evaluation < record.everybody_wanted:
                     self._drop(run, record)
-            made += [self._planning.evaluation(record, kind, now) for kind in kinds]
+            made += [self._run_planner.evaluation(record, kind, now) for kind in kinds]
         return [run for run in made if run.state is RunState.PLANNING]
 
     def _drop(self, run: Run, record: CampaignRecord) -> None:
@@ -85,7 +90,7 @@ class OwedEvaluations:
         if self._slices.has_open(run.id):
             return  # it ends as dropped when the holders of the other slices have closed them
         if run.state is RunState.RUNNING:
-            self._finishing.run(run.id)
+            self._run_completion.run(run.id)
         elif self._runs.move(run, RunState.DROPPED):
             labels = {"workspace": run.workspace, "campaign": record.name, "campaign_uid": run.campaign}
             emit("run.dropped", **labels, run=run.id, reason="resumed")

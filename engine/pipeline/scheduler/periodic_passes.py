@@ -18,11 +18,11 @@ from engine.clock import Instant, millis
 from engine.domain.campaign import CONTINUOUS, CampaignRecord
 from engine.domain.lifecycle import GOING, CampaignState
 from engine.domain.work import Run, RunKind
-from engine.pipeline.campaigns.compiled_cache import CampaignBook, Entry
-from engine.pipeline.campaigns.live_index import Roster
+from engine.pipeline.campaigns.compiled_cache import CampaignCache, Entry
+from engine.pipeline.campaigns.live_index import LiveCampaigns
 from engine.pipeline.ports.campaigns import CampaignStore
-from engine.pipeline.ports.enrolments import StayStore
-from engine.pipeline.scheduler.plan_run import Planning
+from engine.pipeline.ports.enrolments import EnrolmentStore
+from engine.pipeline.scheduler.plan_run import RunPlanner
 from engine.pipeline.scheduler.stuck_campaigns import Obstacles
 from engine.policy.policyset import PolicySet
 from engine.predicate.compiled import Candidates
@@ -36,25 +36,25 @@ def going(record: CampaignRecord) -> bool:
     return record.state in GOING
 
 
-class Passing:
+class PeriodicPasses:
     """Plans the passes of all campaigns whose time has come."""
 
     def __init__(
         self,
         *,
         campaigns: CampaignStore,
-        stays: StayStore,
-        book: CampaignBook,
-        planning: Planning,
-        roster: Roster,
+        stays: EnrolmentStore,
+        campaign_cache: CampaignCache,
+        run_planner: RunPlanner,
+        roster: LiveCampaigns,
         probe: Callable[[Entry, Candidates], bool],
         obstacles: Obstacles,
     ) -> None:
-        """`probe` returns whether a pass over these candidates could find anybody (`Choosing.probe`)."""
+        """`probe` returns whether a pass over these candidates could find anybody (`AccessPathChooser.probe`)."""
         self._campaigns = campaigns
         self._stays = stays
-        self._book = book
-        self._planning = planning
+        self._campaign_cache = campaign_cache
+        self._run_planner = run_planner
         self._roster = roster
         self._probe = probe
         self._obstacles = obstacles
@@ -92,7 +92,7 @@ class Passing:
         records = self._roster.those(going)
         if jumped:
             return [record for record in records.values() if record.pass_as_of < now]
-        generation, policies = self._roster.generation, self._book.policies
+        generation, policies = self._roster.generation, self._campaign_cache.policies
         if generation != self._ordered_for[0] or policies is not self._ordered_for[1]:
             self._ordered_for = generation, policies
             self._order = [(self._at(record), uid) for uid, record in records.items()]
@@ -113,13 +113,13 @@ class Passing:
 
     def _at(self, record: CampaignRecord) -> Instant:
         """Return when the campaign's next pass is due."""
-        return record.pass_as_of + max(1, millis(self._book.profile(record).pass_every))
+        return record.pass_as_of + max(1, millis(self._campaign_cache.profile(record).pass_every))
 
     def _idle(self, passing: Sequence[CampaignRecord], now: Instant) -> list[Run]:
         """Start a run for each campaign with idle enrolments; a window without any costs one query."""
         windows: dict[timedelta, dict[str, CampaignRecord]] = defaultdict(dict)
         for record in passing:
-            window = self._book.profile(record).inactivity
+            window = self._campaign_cache.profile(record).inactivity
             if now >= record.resumed_at + millis(window):
                 windows[window][record.uid] = record
         runs: list[Run] = []
@@ -127,24 +127,24 @@ class Passing:
             left = dict(records)
             before = now - millis(window)
             while left and (uid := self._stays.first_idle_campaign(list(left), before)) is not None:
-                runs.append(self._planning.start(left.pop(uid), RunKind.IDLE, now))
+                runs.append(self._run_planner.start(left.pop(uid), RunKind.IDLE, now))
         return runs
 
     def _entered(self, record: CampaignRecord, now: Instant) -> tuple[Run | None] | None:
-        return (self._entering(record, now),)
+        return (self._enroller(record, now),)
 
-    def _entering(self, record: CampaignRecord, now: Instant) -> Run | None:
+    def _enroller(self, record: CampaignRecord, now: Instant) -> Run | None:
         """Start the run that finds users who may enter, or evaluates everybody; None if there is nothing to find."""
-        reconciling = now - record.reconciled_at >= millis(self._book.profile(record).reconcile)
+        reconciling = now - record.reconciled_at >= millis(self._campaign_cache.profile(record).reconcile)
         if record.state is not CampaignState.LIVE or record.kind != CONTINUOUS:
             if not reconciling:
                 return None
             self._campaigns.crossed([record.uid], now, reconciled=True)
-            return self._planning.start(record, RunKind.STAYS, now)
+            return self._run_planner.start(record, RunKind.STAYS, now)
         if reconciling:
-            return self._planning.start(record, RunKind.RECONCILE, now)
+            return self._run_planner.start(record, RunKind.RECONCILE, now)
         after = max(0, record.crossed_to - millis(MARGIN))
-        entry = self._book.of(record)
+        entry = self._campaign_cache.of(record)
         if not entry.compiled.moves or not self._probe(entry, entry.compiled.candidates(after, now)):
             return None
-        return self._planning.start(record, RunKind.PASS, now, after=after)
+        return self._run_planner.start(record, RunKind.PASS, now, after=after)

@@ -8,16 +8,16 @@ from typing import Final
 from engine.clock import Clock, Instant, millis
 from engine.decisions.access_path_cost import pieces
 from engine.domain.campaign import CampaignRecord
-from engine.domain.keys import HIGHEST, cut, run_id, slice_id, suffix_of_stay
+from engine.domain.keys import HIGHEST, cut, run_id, slice_id, suffix_of_enrolment
 from engine.domain.lifecycle import CampaignState, RunState
 from engine.domain.work import OF_USERS, SLICE_OF_RUN, AccessPath, Run, RunKind, Slice, SliceKind
 from engine.failpoints import passage
-from engine.pipeline.campaigns.compiled_cache import CampaignBook
+from engine.pipeline.campaigns.compiled_cache import CampaignCache
 from engine.pipeline.ports.campaigns import CampaignStore
-from engine.pipeline.ports.enrolments import StayStore
-from engine.pipeline.ports.messaging import Doorbell
+from engine.pipeline.ports.enrolments import EnrolmentStore
+from engine.pipeline.ports.messaging import Wakeup
 from engine.pipeline.ports.work import RunStore, SliceStore
-from engine.pipeline.scheduler.access_path import Choosing, Chosen
+from engine.pipeline.scheduler.access_path import AccessPathChooser, Chosen
 from engine.telemetry.events import emit
 
 MOST_FOUND: Final = 100_000
@@ -29,7 +29,7 @@ MOST_PIECES: Final = 4_096
 FROM_THE_LAUNCH: Final = frozenset({RunKind.LAUNCH})
 
 
-class Planning:
+class RunPlanner:
     """Creates runs, and plans them for the actor `plan_run`."""
 
     def __init__(
@@ -38,19 +38,19 @@ class Planning:
         runs: RunStore,
         slices: SliceStore,
         campaigns: CampaignStore,
-        stays: StayStore,
-        book: CampaignBook,
-        choosing: Choosing,
-        bell: Doorbell,
+        stays: EnrolmentStore,
+        campaign_cache: CampaignCache,
+        access_paths: AccessPathChooser,
+        wakeup: Wakeup,
         clock: Clock,
     ) -> None:
         self._runs = runs
         self._slices = slices
         self._campaigns = campaigns
         self._stays = stays
-        self._book = book
-        self._choosing = choosing
-        self._bell = bell
+        self._campaign_cache = campaign_cache
+        self._access_paths = access_paths
+        self._wakeup = wakeup
         self._clock = clock
 
     def start(
@@ -103,8 +103,8 @@ class Planning:
 
     def pieces(self, record: CampaignRecord) -> int:
         """Return into how many slices the users of a campaign's workspace are cut, by its profile's `slice_users`."""
-        users = self._choosing.size(record.workspace)
-        return max(1, min(MOST_PIECES, -(-users // self._book.profile(record).slice_users)))
+        users = self._access_paths.size(record.workspace)
+        return max(1, min(MOST_PIECES, -(-users // self._campaign_cache.profile(record).slice_users)))
 
     def run(self, run_id: str) -> bool:
         """Cut a run into slices; return whether it has none. Safe to call twice, late, or for a run that is gone."""
@@ -140,7 +140,7 @@ class Planning:
             )
         else:
             self._drop_late(run)
-        self._bell.ring()
+        self._wakeup.ring()
         return not parts
 
     def _drop_late(self, run: Run) -> None:
@@ -151,7 +151,7 @@ class Planning:
 
     def _candidates(self, run: Run, record: CampaignRecord) -> tuple[list[Slice], dict[str, object]]:
         """Cut the hash space by the chosen path; a run that was cut before its planner died keeps its slices."""
-        entry = self._book.of(record)
+        entry = self._campaign_cache.of(record)
         wanted = entry.compiled.candidates(run.after, run.as_of)
         if wanted.nobody:
             return [], {"why": "nobody can match"}
@@ -160,8 +160,8 @@ class Planning:
             number, path = before[0].of or len(before), before[0].path
             plan: dict[str, object] = {"path": None if path is None else path.value, "why": "planned before a crash"}
         else:
-            chosen = self._choosing.for_run(run, entry, wanted)
-            profile = self._book.profile(record)
+            chosen = self._access_paths.for_run(run, entry, wanted)
+            profile = self._campaign_cache.profile(record)
             number, path = pieces(chosen.estimate, profile.slice_users, profile.in_flight), chosen.path
             plan = _told(chosen)
         number = max(1, min(MOST_PIECES, number))
@@ -173,15 +173,15 @@ class Planning:
         The new slices are numbered after those of a planner that died: it may have found other enrolments, and an
         existing slice never changes.
         """
-        profile = self._book.profile(record)
+        profile = self._campaign_cache.profile(record)
         if run.kind is RunKind.DUE:
             found = self._stays.due_ids(run.campaign, run.as_of, MOST_FOUND)
         else:
             found = self._stays.idle_ids(run.campaign, run.as_of - millis(profile.inactivity), MOST_FOUND)
         if not found:
             return []  # another run has evaluated them meanwhile
-        firsts = [suffix_of_stay(found[i]) for i in range(0, len(found), profile.slice_users)]
-        last = suffix_of_stay(found[-1]) + "/" + HIGHEST
+        firsts = [suffix_of_enrolment(found[i]) for i in range(0, len(found), profile.slice_users)]
+        last = suffix_of_enrolment(found[-1]) + "/" + HIGHEST
         there = len(self._slices.of_run(run.id))
         return [
             _piece(run, i, first, until)

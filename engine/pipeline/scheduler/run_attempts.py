@@ -8,8 +8,8 @@ from typing import Final
 
 from engine.failure_text import reason_of
 from engine.pipeline.ports.work import RunStore
-from engine.pipeline.scheduler.completion import Finishing
-from engine.pipeline.scheduler.plan_run import Planning
+from engine.pipeline.scheduler.completion import RunCompletion
+from engine.pipeline.scheduler.plan_run import RunPlanner
 from engine.telemetry.events import emit
 
 LONGEST_REST: Final = 15.0
@@ -25,25 +25,25 @@ class RunAttempts:
 
     def __init__(
         self,
-        planning: Planning,
-        finishing: Finishing,
+        run_planner: RunPlanner,
+        run_completion: RunCompletion,
         runs: RunStore,
         name_of: Callable[[str], str],
         outages: tuple[type[BaseException], ...],
     ) -> None:
-        self._planning = planning
-        self._finishing = finishing
+        self._run_planner = run_planner
+        self._run_completion = run_completion
         self._runs = runs
         self._name_of = name_of
         self._outages = outages
 
     def plan(self, run_id: str) -> None:
         """Cut a run into slices, or close it if it has none. Safe to call twice, late, or for a missing run."""
-        self._attempt(run_id, lambda: self._planning.run(run_id) and self._finishing.run(run_id))
+        self._attempt(run_id, lambda: self._run_planner.run(run_id) and self._run_completion.run(run_id))
 
     def finish(self, run_id: str) -> None:
         """Decide a run whose slices are all closed. Safe to call twice, early, or for a missing run."""
-        self._attempt(run_id, lambda: self._finishing.run(run_id))
+        self._attempt(run_id, lambda: self._run_completion.run(run_id))
 
     def _attempt(self, run_id: str, do: Callable[[], object]) -> None:
         try:

@@ -19,7 +19,7 @@ from engine.domain.stuck import StuckBy
 from engine.domain.work import Failure, Run, SliceKind, Waiting
 from engine.errors import EngineError
 from engine.failure_text import reason_of
-from engine.pipeline.campaigns.compiled_cache import CampaignBook
+from engine.pipeline.campaigns.compiled_cache import CampaignCache
 from engine.pipeline.ports.campaigns import CampaignStore
 from engine.telemetry.events import emit
 
@@ -56,14 +56,14 @@ class Obstacles:
     def __init__(
         self,
         campaigns: CampaignStore,
-        book: CampaignBook,
+        campaign_cache: CampaignCache,
         clock: Clock,
         outages: tuple[type[BaseException], ...],
         *,
         attempt_limit: timedelta,
     ) -> None:
         self._campaigns = campaigns
-        self._book = book
+        self._campaign_cache = campaign_cache
         self._clock = clock
         self._outages = outages
         self._attempt_limit = attempt_limit
@@ -86,7 +86,7 @@ class Obstacles:
         thousands must not wait for all of them before the clock plans its first run. Campaigns that wait for their
         launch come first.
         """
-        wanted = (generation, self._book.workspaces)
+        wanted = (generation, self._campaign_cache.workspaces)
         if wanted != self._checked:
             self._checked = wanted
             left = [record for record in records.values() if not self._known_to_fit(record)]
@@ -101,11 +101,14 @@ class Obstacles:
 
     def _known_to_fit(self, record: CampaignRecord) -> bool:
         fitted = self._fits.get(record.uid)
-        return fitted is not None and fitted == (record.revision, self._book.known_catalogue(record.workspace))
+        return fitted is not None and fitted == (
+            record.revision,
+            self._campaign_cache.known_catalogue(record.workspace),
+        )
 
     def _check(self, record: CampaignRecord) -> None:
         try:
-            entry = self._book.of(record)
+            entry = self._campaign_cache.of(record)
         except EngineError as error:
             since = self._unfit.get(record.uid, (self._clock.monotonic(), ""))[0]
             self._unfit[record.uid] = since, reason_of(error)

@@ -12,27 +12,27 @@ from typing import Final
 
 from engine.clock import Clock, Instant
 from engine.domain.campaign import ONE_OFF, CampaignRecord
-from engine.domain.keys import cut, slice_id, stay_prefix
+from engine.domain.keys import cut, enrolment_prefix, slice_id
 from engine.domain.lifecycle import GOING, LOOKED_AT, CampaignState, RunState
 from engine.domain.stuck import StuckBy
 from engine.domain.work import Run, RunKind, Slice, SliceKind
-from engine.pipeline.campaigns.compiled_cache import CampaignBook
+from engine.pipeline.campaigns.compiled_cache import CampaignCache
 from engine.pipeline.campaigns.health import refused
-from engine.pipeline.campaigns.live_index import Roster
+from engine.pipeline.campaigns.live_index import LiveCampaigns
 from engine.pipeline.delivery.sender_lease import GRACE, SENDERS
 from engine.pipeline.ports.campaigns import CampaignStore, Debts
 from engine.pipeline.ports.deliveries import DeliveryStore
-from engine.pipeline.ports.enrolments import StayStore
+from engine.pipeline.ports.enrolments import EnrolmentStore
 from engine.pipeline.ports.feed import Suspects
 from engine.pipeline.ports.messaging import Messenger
 from engine.pipeline.ports.work import LeaseReads, RunStore, SliceStore
-from engine.pipeline.scheduler.completion import Finishing
-from engine.pipeline.scheduler.conversion_window import Converting
-from engine.pipeline.scheduler.dispatch import Dispatching
-from engine.pipeline.scheduler.expired_leases import Reconciling
+from engine.pipeline.scheduler.completion import RunCompletion
+from engine.pipeline.scheduler.conversion_window import ConversionDeadlines
+from engine.pipeline.scheduler.dispatch import Dispatcher
+from engine.pipeline.scheduler.expired_leases import ExpiredLeases
 from engine.pipeline.scheduler.owed_evaluations import OwedEvaluations
-from engine.pipeline.scheduler.periodic_passes import Passing
-from engine.pipeline.scheduler.plan_run import Planning
+from engine.pipeline.scheduler.periodic_passes import PeriodicPasses
+from engine.pipeline.scheduler.plan_run import RunPlanner
 from engine.pipeline.scheduler.stuck_campaigns import Obstacles, stuck
 from engine.telemetry.events import emit
 
@@ -100,7 +100,7 @@ def ending(record: CampaignRecord) -> bool:
     return record.state is CampaignState.DRAINING or (record.state is CampaignState.LIVE and record.kind == ONE_OFF)
 
 
-class Ticking:
+class ClockTick:
     """One tick of the clock. `time` returns campaign time, and whether it is fixed until a command advances it."""
 
     def __init__(
@@ -109,44 +109,44 @@ class Ticking:
         campaigns: CampaignStore,
         runs: RunStore,
         slices: SliceStore,
-        stays: StayStore,
+        stays: EnrolmentStore,
         deliveries: DeliveryStore,
-        book: CampaignBook,
-        planning: Planning,
-        finishing: Finishing,
-        reconciling: Reconciling,
-        dispatching: Dispatching,
+        campaign_cache: CampaignCache,
+        run_planner: RunPlanner,
+        run_completion: RunCompletion,
+        expired_leases: ExpiredLeases,
+        dispatcher: Dispatcher,
         messenger: Callable[[], Messenger],
         clock: Clock,
         time: Callable[[], tuple[Instant, bool]],
-        roster: Roster,
-        passing: Passing,
+        roster: LiveCampaigns,
+        passing: PeriodicPasses,
         owed: OwedEvaluations,
-        looking: Suspects,
-        converting: Converting,
+        rechecker: Suspects,
+        conversion_deadlines: ConversionDeadlines,
         obstacles: Obstacles,
         debts: Debts,
         leases: LeaseReads,
     ) -> None:
         self._leases = leases
-        self._converting = converting
+        self._conversion_deadlines = conversion_deadlines
         self._obstacles = obstacles
         self._debts = debts
         self._debts_read = float("-inf")
         self._roster = roster
         self._passing = passing
         self._owed = owed
-        self._looking = looking
+        self._rechecker = rechecker
         self._campaigns = campaigns
         self._runs = runs
         self._slices = slices
         self._stays = stays
         self._deliveries = deliveries
-        self._book = book
-        self._planning = planning
-        self._finishing = finishing
-        self._reconciling = reconciling
-        self._dispatching = dispatching
+        self._campaign_cache = campaign_cache
+        self._run_planner = run_planner
+        self._run_completion = run_completion
+        self._expired_leases = expired_leases
+        self._dispatcher = dispatcher
         self._messenger = messenger
         self._clock = clock
         self._time = time
@@ -157,7 +157,7 @@ class Ticking:
     def run(self) -> int:
         """Run one tick; return how many things it started, 0 if there was nothing to do."""
         now, jumped = self._time()
-        self._reconciling.run()
+        self._expired_leases.run()
         self._roster.refresh()
         records = self._roster.those(watched)
         unchecked = self._obstacles.check(self._roster.those(working), self._roster.generation)
@@ -179,14 +179,14 @@ class Ticking:
         moved += self._deliver(records, {run.campaign for run in open_runs}, now)
         moved += self._looks(now)
         moved += self._finish()
-        moved += self._converting.run(now)
+        moved += self._conversion_deadlines.run(now)
         self._forget_refusals()
-        return moved + self._dispatching.run(self._roster.those(working), self._roster.those(stuck), open_runs)
+        return moved + self._dispatcher.run(self._roster.those(working), self._roster.those(stuck), open_runs)
 
     def _looks(self, now: Instant) -> int:
         """Enqueue waiting re-evaluation requests, including those whose message was lost."""
-        count = self._looking.suspects()
-        if self._looking.waiting(now):
+        count = self._rechecker.suspects()
+        if self._rechecker.waiting(now):
             self._messenger().look()
             count += 1
         return count
@@ -198,7 +198,9 @@ class Ticking:
         turn = [uid for uid in uids if uid > self._finished_to][:MOST_FINISHED] or uids[:MOST_FINISHED]
         self._finished_to = turn[-1] if len(turn) == MOST_FINISHED else ""
         return sum(
-            self._obstacles.attempt(records[uid], "finish it", partial(self._finishing.campaign, records[uid]), False)
+            self._obstacles.attempt(
+                records[uid], "finish it", partial(self._run_completion.campaign, records[uid]), False
+            )
             for uid in turn
         )
 
@@ -221,7 +223,7 @@ class Ticking:
 
     def launch(self, record: CampaignRecord, now: Instant) -> bool:
         """Write the launch run, then make the campaign live: nothing is decided before it is live."""
-        run = self._planning.start(record, RunKind.LAUNCH, now)
+        run = self._run_planner.start(record, RunKind.LAUNCH, now)
         at = run.as_of
         moved = self._campaigns.move(record, CampaignState.LIVE, launched_at=at, pass_as_of=at, reconciled_at=at)
         if moved:
@@ -278,7 +280,7 @@ class Ticking:
         return count
 
     def _due_run(self, record: CampaignRecord, now: Instant) -> int:
-        self._ask_plan(self._planning.start(record, RunKind.DUE, now).id)
+        self._ask_plan(self._run_planner.start(record, RunKind.DUE, now).id)
         self._due_began[record.uid] = self._clock.monotonic()
         return 1
 
@@ -335,8 +337,8 @@ class Ticking:
 
     def _round(self, record: CampaignRecord, now: Instant) -> int:
         """Add one round of delivering slices over all users of a campaign."""
-        pieces = min(self._planning.pieces(record), self._book.profile(record).in_flight)
-        name = f"{stay_prefix(record.workspace, record.uid)}deliver/{self._clock.system_now():015d}"
+        pieces = min(self._run_planner.pieces(record), self._campaign_cache.profile(record).in_flight)
+        name = f"{enrolment_prefix(record.workspace, record.uid)}deliver/{self._clock.system_now():015d}"
         self._slices.add(
             [
                 Slice(slice_id(name, i), None, record.workspace, record.uid, SliceKind.DELIVER, now, first, until)

@@ -23,7 +23,7 @@ from engine.failpoints import passage
 from engine.failure_text import is_about_data, reason_of
 from engine.pipeline.campaigns.compiled_cache import Entry
 from engine.pipeline.campaigns.event_labels import slice_labels
-from engine.pipeline.ports.messaging import Doorbell
+from engine.pipeline.ports.messaging import Wakeup
 from engine.pipeline.ports.user_cache import CachedRows
 from engine.pipeline.ports.work import Poison, SliceStore
 from engine.query_metrics import working_on
@@ -96,7 +96,7 @@ class SliceWorker:
         slices: SliceStore,
         poison: Poison,
         clock: Clock,
-        bell: Doorbell,
+        wakeup: Wakeup,
         *,
         lease: timedelta,
         pace: timedelta,
@@ -107,7 +107,7 @@ class SliceWorker:
         self._slices = slices
         self._poison = poison
         self._clock = clock
-        self._bell = bell
+        self._wakeup = wakeup
         self._lease = lease
         self._pace = pace.total_seconds()
         self._stop = stop
@@ -198,7 +198,7 @@ class SliceWorker:
         if not self._slices.close(hold.piece.id, hold.token, SliceState.DONE, hold.counts):
             raise LeaseLost
         passage("slice.closed")
-        self._bell.ring()
+        self._wakeup.ring()
         return replace(hold.piece, state=SliceState.DONE, results=dict(hold.counts))
 
     def _give_back(self, hold: Hold, *, broken: bool = False) -> None:
@@ -217,7 +217,7 @@ class SliceWorker:
             )
         except self._lost:
             return  # the lease runs out by itself
-        self._bell.ring()
+        self._wakeup.ring()
 
     def _failed(self, hold: Hold, error: BaseException) -> None:
         piece = hold.piece
@@ -245,7 +245,7 @@ class SliceWorker:
                 self._treat(piece)
         except self._lost:
             return  # the lease runs out by itself
-        self._bell.ring()
+        self._wakeup.ring()
 
     def _treat(self, piece: Slice) -> None:
         """Treat a suspect now. If that raises (MongoDB refuses its user's enrolment), the dispatcher tries again."""

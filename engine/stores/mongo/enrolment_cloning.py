@@ -16,7 +16,7 @@ from bson.raw_bson import RawBSONDocument
 
 from engine.domain.document import Document
 from engine.domain.enrolment import Enrolment
-from engine.domain.keys import enrolment_ids, hash_of, stay_prefix
+from engine.domain.keys import enrolment_ids, enrolment_prefix, hash_of
 from engine.stores.mongo.work_documents import enrolment_document
 
 KEYS_PER_USER: Final = 2
@@ -65,7 +65,7 @@ def _fields(document: Document) -> bytes:
 
 def range_of(workspace: str, campaign: str, suffixes: Sequence[str]) -> Document:
     """Build the filter for all enrolments from the lowest to the highest hash. Index: `_id_`, a range scan."""
-    prefix = stay_prefix(workspace, campaign)
+    prefix = enrolment_prefix(workspace, campaign)
     first, last = hash_of(min(suffixes)), hash_of(max(suffixes))
     return {"_id": {"$gte": f"{prefix}{first}/", "$lt": f"{prefix}{last}0"}}  # "0" is the character after "/"
 

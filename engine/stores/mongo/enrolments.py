@@ -18,7 +18,7 @@ from pymongo.database import Database
 from engine.clock import Instant
 from engine.domain.document import Document
 from engine.domain.enrolment import Enrolment, StayChange
-from engine.domain.keys import HIGHEST, campaign_of, enrolment_ids, suffix_of_stay
+from engine.domain.keys import HIGHEST, campaign_of, enrolment_ids, suffix_of_enrolment
 from engine.failpoints import passage
 from engine.query_metrics import named_queries
 from engine.stores.mongo.bulk_writes import insert_new, write
@@ -61,7 +61,7 @@ class Enrolments:
         """Return each user's latest enrolment, by suffix, from `first` to `last` inclusive. Index: `_id` range."""
         prefix = f"{workspace}/{campaign}/"
         found = self._all.find({"_id": {"$gte": prefix + first, "$lt": f"{prefix}{last}/{HIGHEST}"}}).sort("_id", 1)
-        return {suffix_of_stay(raw["_id"]): read_enrolment(raw) for raw in found}
+        return {suffix_of_enrolment(raw["_id"]): read_enrolment(raw) for raw in found}
 
     def latest_of(self, campaign: str, users: Sequence[str]) -> dict[str, Enrolment]:
         """Return the latest enrolment of each of `users` (user keys) in one campaign, by user key. Index: `user`."""
@@ -172,7 +172,7 @@ class Enrolments:
         `_id_`, covered.
         """
         found = self._known(workspace, campaign, suffixes, 1)
-        return {suffix_of_stay(key) for key in found}.intersection(suffixes) if found else set()
+        return {suffix_of_enrolment(key) for key in found}.intersection(suffixes) if found else set()
 
     def _known(self, workspace: str, campaign: str, suffixes: Sequence[str], entry: int) -> list[str]:
         """Return ids of enrolments number `entry` of `suffixes`, perhaps among others: read as a range, or one by one.

@@ -14,7 +14,7 @@ from engine.query_metrics import named_queries
 
 
 @named_queries("rates")
-class RateBook:
+class ReadRates:
     """The measured rates of an installation."""
 
     def __init__(self, database: Database[Document]) -> None:

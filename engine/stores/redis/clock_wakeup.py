@@ -16,7 +16,7 @@ LONGEST: Final = 60
 """Seconds after which a wake-up that nobody received expires."""
 
 
-class Bell:
+class RedisWakeup:
     """Sends wake-ups through Redis. It never raises, because a lost wake-up costs only one tick."""
 
     def __init__(self, client: redis.Redis, namespace: str = "") -> None:

@@ -56,7 +56,7 @@ def test_a_process_that_does_not_know_a_field_reads_the_files_again_before_it_fa
     world.user("u", tier="gold")
     world.start(TIERED)
     assert world.sent() == [("u", "one")]
-    assert other.book.of(world.record("c")).catalogue.fields["tier"].type == "string"
+    assert other.campaign_cache.of(world.record("c")).catalogue.fields["tier"].type == "string"
     other.close()
 
 
@@ -65,7 +65,7 @@ def test_a_live_campaign_is_compiled_anew_and_its_sender_follows_the_file(world:
     world.start({"campaign": "c"})
     world.workspace(sender={"name": "Another", "address": "another@shop.example"})
     world.reload()
-    entry = world.app.book.of(world.record("c"))
+    entry = world.app.campaign_cache.of(world.record("c"))
     assert entry.catalogue.sender is not None
     assert entry.catalogue.sender.name == "Another"
     world.user("second")
@@ -77,10 +77,10 @@ def test_a_live_campaign_is_compiled_anew_and_its_sender_follows_the_file(world:
 
 def test_what_is_not_edited_is_not_compiled_again(world: World) -> None:
     world.start({"campaign": "c"})
-    before = world.app.book.of(world.record("c")).compiled
+    before = world.app.campaign_cache.of(world.record("c")).compiled
     world.workspace("other", attributes={**ATTRIBUTES, "tier": "string"})
     world.reload()
-    assert world.app.book.of(world.record("c")).compiled is before
+    assert world.app.campaign_cache.of(world.record("c")).compiled is before
 
 
 @pytest.mark.parametrize(
@@ -186,10 +186,12 @@ def test_an_edit_that_a_live_campaign_does_not_fit_makes_it_stuck_and_mended_it_
     assert reason.count("conf/workspaces/") <= 1, "it says one thing to do"
     assert set(record.stuck_by) == {StuckBy.FILE}
     assert [len(heard.of(name)) for name in ("campaign.stuck", "slice.failed", "run.failed")] == [1, 0, 0]
-    assert list(world.app.openness.stuck()) == [record.uid]
-    stuck = world.app.openness.stuck()
-    assert any(not world.feed() and world.app.openness.what(stuck) is None for _ in range(50)), "others write meanwhile"
-    explained = world.app.explaining.run(record, "in")
+    assert list(world.app.quiescence.stuck()) == [record.uid]
+    stuck = world.app.quiescence.stuck()
+    assert any(not world.feed() and world.app.quiescence.what(stuck) is None for _ in range(50)), (
+        "others write meanwhile"
+    )
+    explained = world.app.explainer.run(record, "in")
     assert (explained.next_look, told in explained.now) == (None, True)
     assert len(world.mails()) == 1
     world.workspace()
@@ -244,7 +246,7 @@ def test_a_field_of_another_type_is_taken_when_the_campaign_is_applied_again(wor
     world.workspace(attributes={**ATTRIBUTES, "age": "string"})
     world.reload()
     with pytest.raises(Unfit, match="age was integer"):
-        world.app.book.of(world.record("c"))
+        world.app.campaign_cache.of(world.record("c"))
     applied = world.apply({"campaign": "c", "audience": {"age": {"exists": True}}})
     assert [change.text for change in applied.changes] == ["age is string now, it was integer"]
     world.user("u", age="ten")
@@ -389,7 +391,7 @@ def test_conversions_of_then_are_counted_when_a_file_fits_again_whatever_became_
     for _ in range(4):
         world.step()
     assert {name: set(world.record(name).stuck_by) for name in names} == {name: {StuckBy.FILE} for name in names}
-    assert any(not world.feed() and world.app.openness.in_vain() is not None for _ in range(50)), "others write"
+    assert any(not world.feed() and world.app.quiescence.in_vain() is not None for _ in range(50)), "others write"
     world.steer("cancel", "c3")
     world.workspace()
     world.reload()

@@ -101,7 +101,7 @@ def test_a_campaign_is_never_finished_while_anything_of_it_is_open(make_world: C
     )
     while world.state("hello") != "finished":
         world.feed()
-        if not world.asked and not world.tick() and world.app.openness.what() is None:
+        if not world.asked and not world.tick() and world.app.quiescence.what() is None:
             next(changes)()
         if world.asked:
             kind, ident, _ = world.asked.popleft()

@@ -62,13 +62,13 @@ def spoiled(world: World, what: str) -> tuple[object, str]:
     """The object and the method of it that is to fail."""
     app = world.app
     return {
-        "planning a run": (app.planning, "_candidates"),
+        "planning a run": (app.run_planner, "_candidates"),
         "closing a run": (app.stores.runs, "move"),
-        "evaluating a slice": (app.entering, "batch"),
+        "evaluating a slice": (app.enroller, "batch"),
         "opening the channel": (app, "channel"),
-        "launching": (app.planning, "start"),
+        "launching": (app.run_planner, "start"),
         "finishing": (app.stores.enrolments, "has_open"),
-        "evaluating a change": (app.deciding, "record"),
+        "evaluating a change": (app.evaluator, "record"),
     }[what]
 
 
@@ -89,11 +89,11 @@ def test_what_keeps_failing_makes_the_campaign_stuck_with_its_reason_until_it_is
     world.user("u")
     world.apply({"campaign": "c", "kind": "one_off"})
     world.launch("c")
-    monkeypatch.setattr(world.app.delivering, "_channels", world.app.channel)
+    monkeypatch.setattr(world.app.slice_deliverer, "_channels", world.app.channel)
     with monkeypatch.context() as patch:
         place, method = spoiled(world, what)
         if what == "opening the channel":
-            place, method = world.app.delivering, "_channels"
+            place, method = world.app.slice_deliverer, "_channels"
         patch.setattr(place, method, refuse)
         for _ in range(12):
             world.step()
@@ -102,8 +102,8 @@ def test_what_keeps_failing_makes_the_campaign_stuck_with_its_reason_until_it_is
         assert record.stuck_by[FAILING[what]].reason.endswith(f"{WHY}; make room on it")
         assert [one.fields["text"] for one in heard.of("campaign.stuck")] == [record.stuck]
         assert not list(world.database["slices"].find({"$or": [{"suspect": True}, {"state": "split"}]}))
-        assert "stuck" in world.app.explaining.run(record, "u").now
-        assert list(world.app.openness.stuck()) == [record.uid]
+        assert "stuck" in world.app.explainer.run(record, "u").now
+        assert list(world.app.quiescence.stuck()) == [record.uid]
     world.settle()
     assert world.record("c").stuck is None
     assert (world.sent(), world.state("c")) == ([("u", "one")], "finished")
@@ -116,13 +116,13 @@ def test_changes_that_cannot_be_evaluated_make_the_campaign_stuck_and_none_is_lo
     world.start({"campaign": "c"})
     world.start({"campaign": "other"})
     uid = world.record("c").uid
-    record = world.app.deciding.record
+    record = world.app.evaluator.record
 
     def refuse_one(campaign: Any, *more: Any, **named: Any) -> Any:
         return refuse() if campaign.uid == uid else record(campaign, *more, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(world.app.deciding, "record", refuse_one)
+        patch.setattr(world.app.evaluator, "record", refuse_one)
         world.user("u")
         for _ in range(6):
             world.step()
@@ -141,7 +141,7 @@ def test_what_one_users_data_brings_out_is_told_without_the_data(world: World, m
     world.user("u")
     world.apply({"campaign": "c", "kind": "one_off"})
     world.launch("c")
-    monkeypatch.setattr(world.app.entering, "batch", raise_data)
+    monkeypatch.setattr(world.app.enroller, "batch", raise_data)
     for _ in range(4):
         world.step()
     stuck = world.record("c").stuck or ""
@@ -151,13 +151,15 @@ def test_what_one_users_data_brings_out_is_told_without_the_data(world: World, m
 
 def test_one_campaign_that_fails_in_the_tick_holds_up_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.user("u")
-    start = world.app.planning.start
+    start = world.app.run_planner.start
     for name in ("bad", "good"):
         world.apply({"campaign": name, "kind": "one_off"})
         world.launch(name)
     bad = world.record("bad").uid
     monkeypatch.setattr(
-        world.app.planning, "start", lambda record, *a, **k: refuse() if record.uid == bad else start(record, *a, **k)
+        world.app.run_planner,
+        "start",
+        lambda record, *a, **k: refuse() if record.uid == bad else start(record, *a, **k),
     )
     for _ in range(6):
         world.step()
@@ -170,8 +172,8 @@ def test_whatever_pauses_a_campaign_says_why(world: World) -> None:
     world.start(BROKEN)
     reason = world.record("c").paused_reason or ""
     assert reason == ("the error budget: 20 of 80 deliveries failed (25.0%), the profile default allows 2.0%")
-    assert reason in world.app.explaining.run(world.record("c"), "u1").now
-    (failure,) = world.app.outlook.report(world.record("c")).failures
+    assert reason in world.app.explainer.run(world.record("c"), "u1").now
+    (failure,) = world.app.plans.report(world.record("c")).failures
     assert ("divided_by" in failure.reason, failure.count, failure.messages) == (True, 20, ("one",))
     assert failure.example.rsplit("/", 1)[1].startswith("bad")
     world.steer("resume", "c")
@@ -189,7 +191,7 @@ def test_a_lost_lease_or_an_outage_is_no_failure_of_the_campaign(world: World, m
         raise runner.LeaseLost
 
     with monkeypatch.context() as patch:
-        patch.setattr(world.app.entering, "batch", lose)
+        patch.setattr(world.app.enroller, "batch", lose)
         for _ in range(4):
             world.step()
     assert world.record("c").stuck is None
@@ -201,18 +203,18 @@ def test_a_feed_that_fails_is_noted_until_it_works_again(world: World, monkeypat
         following(world.app, "feed").run(lambda: next(left, None) is None, lambda _: None)
 
     with monkeypatch.context() as patch:
-        patch.setattr(world.app.feeding, "step", refuse)
+        patch.setattr(world.app.change_feed, "step", refuse)
         follow(5)
     (noted,) = world.app.stores.process_failures.everything()
     assert (noted.loop, noted.reason) == ("feed", f"{WHY}; make room on it")
-    monkeypatch.setattr(world.app.feeding, "step", lambda _: 0)
+    monkeypatch.setattr(world.app.change_feed, "step", lambda _: 0)
     follow(1)
     assert world.app.stores.process_failures.everything() == []
 
 
 def test_a_cursor_that_a_restart_of_mongodb_forgot_is_an_outage_and_the_feed_goes_on(world: World) -> None:
     world.user("u")
-    feeding = world.app.feeding
+    feeding = world.app.change_feed
     feeding.step(timedelta(milliseconds=20))
     stream: Any = feeding._stream
     asked = []
@@ -304,7 +306,7 @@ def test_report_and_show_say_what_a_campaign_is_stuck_by_and_why_deliveries_fail
     world.start(BROKEN)
     uid = world.record("c").uid
     world.app.stores.campaigns.set_stuck(uid, StuckBy.SENDER, "the provider refuses the sender")
-    told = world.app.outlook.report(world.record("c"))
+    told = world.app.plans.report(world.record("c"))
     document = report_document(told)
     (failure,) = document["failures"]
     assert ("divided_by" in failure["reason"], failure["count"]) == (True, 1)

@@ -13,7 +13,7 @@ from engine.campaign.model import Message
 from engine.catalogue.catalogue import Catalogue
 from engine.catalogue.workspace_file import read_workspaces
 from engine.channels.mail.prebuilt import Written
-from engine.channels.mail.renderer import Mailing
+from engine.channels.mail.renderer import MailRenderer
 from engine.errors import InvalidSource
 from engine.pipeline.delivery.message_content import letter_of
 from engine.policy.load import load_policies
@@ -46,7 +46,7 @@ def only(folder: Path, message: str, **files: str | bytes) -> Message:
 
 def mail(loaded: LoadedCampaign, **user: object) -> str:
     message = loaded.file.messages[0]
-    mailing = Mailing(letter_of(loaded, "c", message), message.name, SHOP)
+    mailing = MailRenderer(letter_of(loaded, "c", message), message.name, SHOP)
     return mailing.write(user, Written("k", "a@b.example", 0, 0)).raw.decode()
 
 

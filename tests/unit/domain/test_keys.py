@@ -11,11 +11,11 @@ from engine.domain.keys import (
     cut,
     delivery_key,
     enrolment_id,
+    enrolment_prefix,
     escape,
     hash_prefix,
     layout_hash,
-    stay_prefix,
-    suffix_of_stay,
+    suffix_of_enrolment,
     suffix_of_user,
     unescape,
     user_id_of,
@@ -29,8 +29,8 @@ def test_the_keys_of_one_user_share_one_suffix() -> None:
     assert user_key("shop", "hh-1") == f"shop/{suffix}"
     stay = enrolment_id("shop", "c1", suffix, 7)
     assert stay == f"shop/c1/{suffix}/0007"
-    assert stay.startswith(stay_prefix("shop", "c1"))
-    assert suffix_of_user(user_key("shop", "hh-1")) == suffix_of_stay(stay) == suffix
+    assert stay.startswith(enrolment_prefix("shop", "c1"))
+    assert suffix_of_user(user_key("shop", "hh-1")) == suffix_of_enrolment(stay) == suffix
     assert delivery_key(stay, "one") == f"{stay}/one"
 
 

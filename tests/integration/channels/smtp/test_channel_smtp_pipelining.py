@@ -16,7 +16,7 @@ import pytest
 from aiosmtpd.smtp import SMTP
 
 from engine.channels.smtp.connection import Connection, Security
-from engine.channels.smtp.pool import Postman
+from engine.channels.smtp.pool import SmtpPool
 from engine.channels.smtp.protocol import More
 from engine.domain.delivery import Failed, NotBegun, Outcome, Retry, Sent, Unknown
 from tests.integration.channels.smtp.test_channel_smtp import Sink, authority, ca, envelope, sending, serving, tls
@@ -313,7 +313,7 @@ def test_a_loop_that_ends_gives_everything_back_and_another_takes_over(
     sink = Pipelining()
     with serving(sink) as port, sending(port) as channel:
         with monkeypatch.context() as patch:
-            patch.setattr(Postman, "_assign", lambda self: 1 / 0)
+            patch.setattr(SmtpPool, "_assign", lambda self: 1 / 0)
             assert channel.send([envelope(1), envelope(2)]) == [NotBegun(), NotBegun()]
         assert channel.send([envelope(1), envelope(2)]) == [Sent(), Sent()]
     assert "has ended" in caplog.text

@@ -15,7 +15,7 @@ def test_a_second_thread_waits_for_the_files_that_the_first_is_reading(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = world.open()
-    assert other.book.catalogue("shop") is not None
+    assert other.campaign_cache.catalogue("shop") is not None
     world.workspace(attributes={**dict(SHOP["attributes"]), "tier": "string"})  # type: ignore[call-overload]  # a table
     world.reload()
     uid = world.apply({"campaign": "new", "audience": {"tier": "gold"}}).record.uid
@@ -30,9 +30,9 @@ def test_a_second_thread_waits_for_the_files_that_the_first_is_reading(
 
     monkeypatch.setattr(other.workspace_watcher, "look", look)
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(other.book.open, uid)
+        first = pool.submit(other.campaign_cache.open, uid)
         assert reading.wait(30)
-        second = pool.submit(other.book.open, uid)
+        second = pool.submit(other.campaign_cache.open, uid)
         done = second.exception(timeout=None) if second.done() else None
         both.set()
         assert first.result().record.uid == second.result().record.uid == uid

@@ -21,7 +21,9 @@ def measured(world: World, seconds: float, users: int = 100, batches: int = 3) -
     """As if that many batches of a campaign had taken `seconds` each."""
     for _ in range(batches):
         record = world.record("c")
-        world.app.watching.batch(record, world.app.book.profile(record), users, timedelta(seconds=seconds))
+        world.app.campaign_health.batch(
+            record, world.app.campaign_cache.profile(record), users, timedelta(seconds=seconds)
+        )
 
 
 def lane(world: World) -> str:
@@ -49,7 +51,7 @@ def test_a_campaign_over_its_error_budget_is_paused(world: World) -> None:
     world.users([f"bad{i}" for i in range(20)], age=0)
     world.start(FAILS_AT_ZERO)
     assert world.record("c").state is CampaignState.PAUSED
-    report = world.app.outlook.report(world.record("c"))
+    report = world.app.plans.report(world.record("c"))
     assert report.counts.messages["one"].states == {"sent": 60, "failed": 20}
 
 
@@ -67,7 +69,7 @@ def test_who_resumes_accepts_what_failed_and_the_budget_counts_anew(world: World
     assert world.record("c").paused_reason == (
         "the error budget: 10 of 109 deliveries failed since it was resumed (9.2%), the profile default allows 2.0%"
     )
-    states = world.app.outlook.report(world.record("c")).counts.messages["one"].states
+    states = world.app.plans.report(world.record("c")).counts.messages["one"].states
     assert states == {"sent": 159, "failed": 30}, "the report counts all of them"
 
 
@@ -79,7 +81,7 @@ def test_what_a_replay_queues_again_counts_again_when_it_fails_again(world: Worl
     world.steer("resume", "c")
     world.settle()
     assert world.state("c") == "live", "the rest is too few to be judged"
-    assert replay(app.stores.deliveries, app.steering, app.stores.bell, app.clock, world.record("c"), None) == 60
+    assert replay(app.stores.deliveries, app.commands, app.stores.wakeup, app.clock, world.record("c"), None) == 60
     assert world.record("c").accepted == (0, 60)
     world.settle()
     assert "deliveries failed since it was resumed (100.0%)" in str(world.record("c").paused_reason)
@@ -102,11 +104,11 @@ def test_what_is_the_users_own_is_outside_the_error_budget(world: World) -> None
     world.users([f"left{i}" for i in range(9)], unsubscribed=True)
     world.start("campaign: c")
     assert world.record("c").state is CampaignState.LIVE
-    report = world.app.outlook.report(world.record("c"))
+    report = world.app.plans.report(world.record("c"))
     states = {"sent": 60, "skipped(no_address)": len(nothing), "skipped(suppressed)": 9}
     assert report.counts.messages["one"].states == states
     assert report.adds_up
-    told = world.app.explaining.run(world.record("c"), "bad3")
+    told = world.app.explainer.run(world.record("c"), "bad3")
     assert told.address == "the e-mail address is no address: mails are skipped (no_address)"
 
 

@@ -13,7 +13,7 @@ from pymongo.errors import AutoReconnect
 from engine.clock import SystemClock
 from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import CampaignState
-from engine.pipeline.campaigns.live_index import MARKS_AGAIN, QUIET, Roster
+from engine.pipeline.campaigns.live_index import MARKS_AGAIN, QUIET, LiveCampaigns
 from engine.stores.mongo.campaigns import INDEXES, REVISION_INDEXES, Campaigns
 
 C = CampaignState
@@ -33,7 +33,7 @@ def live(record: CampaignRecord) -> bool:
     return record.state is C.LIVE
 
 
-def changed(roster: Roster) -> bool:
+def changed(roster: LiveCampaigns) -> bool:
     """Whether a refresh brought what others must act on."""
     before = roster.generation
     roster.refresh()
@@ -61,13 +61,13 @@ def clock() -> HandClock:
 
 
 @pytest.fixture
-def roster(campaigns: Campaigns, clock: HandClock) -> Roster:
-    made = Roster(campaigns, clock)
+def roster(campaigns: Campaigns, clock: HandClock) -> LiveCampaigns:
+    made = LiveCampaigns(campaigns, clock)
     assert changed(made)
     return made
 
 
-def test_those_of_a_test_come_and_go_with_what_others_change(roster: Roster, campaigns: Campaigns) -> None:
+def test_those_of_a_test_come_and_go_with_what_others_change(roster: LiveCampaigns, campaigns: Campaigns) -> None:
     before = roster.those(live)
     assert set(before) == {"c0", "c1", "c2"}
     campaigns.move(before["c1"], C.PAUSED)
@@ -81,7 +81,7 @@ def test_those_of_a_test_come_and_go_with_what_others_change(roster: Roster, cam
     assert set(roster.those(live)) == {"c0", "c1", "c2"}
 
 
-def test_its_own_passes_are_known_at_once_and_are_no_change(roster: Roster, campaigns: Campaigns) -> None:
+def test_its_own_passes_are_known_at_once_and_are_no_change(roster: LiveCampaigns, campaigns: Campaigns) -> None:
     generation = roster.generation
     campaigns.passed(["c0"], 20, crossed=True)
     roster.passed(["c0"], 20, crossed=True)
@@ -92,7 +92,7 @@ def test_its_own_passes_are_known_at_once_and_are_no_change(roster: Roster, camp
 
 
 def test_passes_of_another_clock_are_taken_up_in_a_minute(
-    roster: Roster, campaigns: Campaigns, clock: HandClock
+    roster: LiveCampaigns, campaigns: Campaigns, clock: HandClock
 ) -> None:
     campaigns.passed(["c0", "c1"], 20)
     clock.at = MARKS_AGAIN + 1
@@ -101,7 +101,7 @@ def test_passes_of_another_clock_are_taken_up_in_a_minute(
 
 
 def test_a_change_whose_moment_lay_too_far_back_is_found_too(
-    roster: Roster, campaigns: Campaigns, clock: HandClock, database: Database[dict[str, Any]]
+    roster: LiveCampaigns, campaigns: Campaigns, clock: HandClock, database: Database[dict[str, Any]]
 ) -> None:
     """A new primary's clock may be behind: what it dates is older than what was read already."""
     campaigns.move(roster.those(live)["c2"], C.PAUSED)
@@ -119,7 +119,7 @@ def test_a_change_whose_moment_lay_too_far_back_is_found_too(
 
 
 def test_a_refresh_that_fails_half_way_loses_no_change(
-    roster: Roster, campaigns: Campaigns, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+    roster: LiveCampaigns, campaigns: Campaigns, clock: HandClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away() -> None:
         raise AutoReconnect("the primary steps down")

@@ -244,9 +244,9 @@ def test_a_cancel_also_ends_who_enters_at_that_moment(small: World) -> None:
         other = small.open()  # another process ends every stay before this one writes
         try:
             for run in other.stores.runs.undecided():
-                other.planning.run(run.id)
+                other.run_planner.run(run.id)
             for piece in other.stores.slices.open_of(small.record("hello").uid, SliceKind.STAYS):
-                other.processing.run(piece.id)
+                other.slice_decider.run(piece.id)
         finally:
             other.close()
         return enter(*stays)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from engine.domain.keys import user_key
 from engine.domain.work import SliceKind
 from engine.pipeline.control.replay import replay
 from engine.pipeline.delivery import send_window
-from engine.pipeline.delivery.complete_enrolments import Completing
+from engine.pipeline.delivery.complete_enrolments import CompletionOnSettle
 from tests.support.pipeline_shop import hurry
 from tests.support.pipeline_world import World
 
@@ -68,7 +68,7 @@ def test_both_ways_to_the_end_leave_the_same_document(
     campaign, completes = PLAYS[name]
     at_once = make_world()
     told = play(at_once, campaign)
-    monkeypatch.setattr(Completing, "_may_complete", lambda *_: False)
+    monkeypatch.setattr(CompletionOnSettle, "_may_complete", lambda *_: False)
     later = make_world()
     assert told == play(later, campaign)
     assert {raw["state"] for raw in told} >= {"ended"}
@@ -117,7 +117,7 @@ def test_the_run_of_an_edit_that_met_an_attempt_relies_on_its_settling(
         world.apply(HELLO | {"messages": TWO})
         other = world.open()
         for _ in range(6):
-            other.ticking.run()
+            other.clock_tick.run()
             for kind, ident, _ in list(world.asked):
                 if kind in ("plan", "process", "finish"):
                     world.do(kind, ident)
@@ -168,7 +168,7 @@ def test_a_replayed_delivery_leaves_the_end_of_its_enrolment_as_it_was(world: Wo
     world.change("u", age=1)
     world.after("3d")
     app = world.app
-    assert replay(app.stores.deliveries, app.steering, app.stores.bell, app.clock, world.record("hello"), None) == 1
+    assert replay(app.stores.deliveries, app.commands, app.stores.wakeup, app.clock, world.record("hello"), None) == 1
     world.settle()
     after = world.stay("hello", "u")
     assert world.ends("hello", "u") == [("one", "sent", None)]
@@ -210,7 +210,7 @@ def flowing(world: World, monkeypatch: pytest.MonkeyPatch, *, stands: bool = Fal
     world.apply(HELLO | {"goal": GOAL})
     world.launch("hello")
     world.choose()
-    monkeypatch.setattr(world.app.ticking, "_time", lambda: (world.now, stands))
+    monkeypatch.setattr(world.app.clock_tick, "_time", lambda: (world.now, stands))
     monkeypatch.setattr("engine.pipeline.scheduler.tick.ASK_AGAIN", 0.0)
     bring_up(world)
     world.tick()

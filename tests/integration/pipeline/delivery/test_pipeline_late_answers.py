@@ -130,9 +130,9 @@ def deliver_elsewhere(world: World) -> None:
     """Another process goes over all of the campaign."""
     other = world.open()
     try:
-        other.ticking._round(world.record("hello"), world.now)
+        other.clock_tick._round(world.record("hello"), world.now)
         for raw in world.database["slices"].find({"kind": "deliver", "state": "open"}):
-            other.delivering.run(raw["_id"])
+            other.slice_deliverer.run(raw["_id"])
     finally:
         other.close()
 

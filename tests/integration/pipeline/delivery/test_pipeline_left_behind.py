@@ -15,7 +15,7 @@ def test_what_is_replayed_and_then_cancelled_is_skipped(world: World) -> None:
     assert world.state("hello") == "finished"
     world.change("u", age=1)
     app = world.app
-    assert replay(app.stores.deliveries, app.steering, app.stores.bell, app.clock, world.record("hello"), None) == 1
+    assert replay(app.stores.deliveries, app.commands, app.stores.wakeup, app.clock, world.record("hello"), None) == 1
     world.steer("cancel", "hello")
     world.settle()
     assert world.ends("hello", "u") == [("one", "skipped", "cancelled")]

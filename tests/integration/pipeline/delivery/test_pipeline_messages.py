@@ -102,7 +102,7 @@ def test_the_holdout_walks_the_same_path_and_gets_nothing(world: World) -> None:
     world.after("3d")
     held = {stay.user for stay in world.stays("series") if stay.holdout}
     assert 15 <= len(held) <= 45
-    counts = world.app.outlook.report(world.record("series")).counts
+    counts = world.app.plans.report(world.record("series")).counts
     assert counts.exited == {"completed": 60}
     assert counts.holdout == len(held)
     for name in ("one", "two"):

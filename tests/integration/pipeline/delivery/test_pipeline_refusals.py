@@ -33,7 +33,7 @@ def world(make_world: Callable[..., World], sink: Sink) -> Iterator[World]:
 
 
 def states(world: World, name: str = "hello") -> dict[str, int]:
-    return dict(world.app.outlook.report(world.record(name)).counts.messages["one"].states)
+    return dict(world.app.plans.report(world.record(name)).counts.messages["one"].states)
 
 
 def tries(world: World, times: int) -> None:
@@ -130,13 +130,13 @@ def test_a_hard_bounce_suppresses_the_address_for_every_campaign(world: World, s
     assert {str(one.fields["user"]) for one in heard.of("address.suppressed")} == {"gone", "also"}
     app = world.app
     # a replay is a later mail as any other: an address that is dead stays so
-    assert replay(app.stores.deliveries, app.steering, app.stores.bell, app.clock, world.record("hello"), None) == 3
+    assert replay(app.stores.deliveries, app.commands, app.stores.wakeup, app.clock, world.record("hello"), None) == 3
     rcpt.clear()
     world.settle()
     assert states(world) == {"sent": 2, "skipped(suppressed)": 2}
     world.start({"campaign": "second", "kind": "one_off"})
     assert states(world, "second") == {"sent": 2, "skipped(suppressed)": 2}
-    told = app.explaining.run(world.record("second"), "gone").address
+    told = app.explainer.run(world.record("second"), "gone").address
     assert told.startswith("mail to the address bounced (smtp_550) at ")
     assert app.stores.suppressions.get("shop", "GONE@x.example") is not None
     assert app.stores.suppressions.get("other", "gone@x.example") is None

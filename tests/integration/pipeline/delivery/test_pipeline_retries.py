@@ -48,7 +48,7 @@ def until_put_off(world: World, user: str) -> dict[str, Any]:
 
 def again(world: World, name: str = "hello", message: str | None = None) -> int:
     app = world.app
-    return replay(app.stores.deliveries, app.steering, app.stores.bell, app.clock, world.record(name), message)
+    return replay(app.stores.deliveries, app.commands, app.stores.wakeup, app.clock, world.record(name), message)
 
 
 def test_a_temporary_refusal_is_tried_again_later_and_the_others_are_not_held_up(world: World, sink: Sink) -> None:
@@ -130,14 +130,14 @@ def test_a_failure_for_good_fails_alone_and_can_be_replayed_with_the_same_key(wo
     sink.answers["RCPT"] = ["552 5.2.2 mailbox full"]
     world.users(["a", "b"])
     world.start({"campaign": "hello", "kind": "one_off"})
-    counts = world.app.outlook.report(world.record("hello")).counts
+    counts = world.app.plans.report(world.record("hello")).counts
     assert counts.messages["one"].states == {"sent": 1, "failed": 1}
     assert world.state("hello") == "finished"
     assert again(world) == 1
     assert world.state("hello") == "draining"
     world.settle()
     assert world.state("hello") == "finished"
-    counts = world.app.outlook.report(world.record("hello")).counts
+    counts = world.app.plans.report(world.record("hello")).counts
     assert counts.messages["one"].states == {"sent": 2}
     assert len(world.stays("hello")) == 2
     ids = [line for _, _, raw in sink.taken for line in raw.split(b"\r\n") if line.startswith(b"Tidegate-Delivery")]

@@ -96,7 +96,7 @@ def test_the_goal_ends_the_stay_and_is_counted_as_a_conversion(world: World) -> 
     assert world.stay("series", "buys").converted_at == START + DAY
     world.after("3d")
     assert world.sent() == [("buys", "one"), ("waits", "one"), ("waits", "two")]
-    assert world.app.outlook.report(world.record("series")).counts.converted == 1
+    assert world.app.plans.report(world.record("series")).counts.converted == 1
 
 
 def test_a_goal_that_does_not_end_the_stay_is_still_counted(world: World) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from engine.domain.work import SliceKind
 from engine.pipeline.evaluation import hand_over_deliveries
-from engine.pipeline.evaluation.hand_over_deliveries import HandingOver
+from engine.pipeline.evaluation.hand_over_deliveries import DeliveryHandover
 from tests.support.pipeline_world import World
 
 USERS = [f"u{number}" for number in range(60)]
@@ -89,6 +89,6 @@ def test_few_deliveries_of_many_users_share_a_slice(world: World) -> None:
 def test_what_a_dead_decider_did_not_hand_over_goes_out_all_the_same(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(HandingOver, "chosen", lambda *_: None)
+    monkeypatch.setattr(DeliveryHandover, "chosen", lambda *_: None)
     world.start({"campaign": "hello", "kind": "one_off"})
     assert [user for user, _ in world.sent()] == sorted(USERS)

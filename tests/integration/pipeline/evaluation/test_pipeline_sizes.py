@@ -151,7 +151,7 @@ def test_two_workspaces_are_apart(world: World) -> None:
     assert len(world.stays("hello", workspace="shop")) == 1
     assert len(world.stays("hello", workspace="other")) == 2
     world.app.stores.users.delete(world.stays("hello", "u", "other")[0].user)
-    world.app.steering.cancel(world.record("hello", "other"))
+    world.app.commands.cancel(world.record("hello", "other"))
     world.settle()
     assert world.record("hello", "shop").state == "live"
 

@@ -67,7 +67,9 @@ def test_a_feed_that_dies_anywhere_in_a_batch_does_it_again(
     world.user("a", plan="free")
     world.start(GOLD)
     world.change("a", plan="gold")
-    owner = {"refresh": world.app.feeding._users, "add": world.app.stores.looks, "save": world.app.stores.feeds}[point]
+    owner = {"refresh": world.app.change_feed._users, "add": world.app.stores.looks, "save": world.app.stores.feeds}[
+        point
+    ]
     method = {"refresh": "read_keys", "add": "add", "save": "save"}[point]
 
     class DiedError(Exception):
@@ -80,7 +82,7 @@ def test_a_feed_that_dies_anywhere_in_a_batch_does_it_again(
         patch.setattr(owner, method, die)
         with pytest.raises(DiedError):
             world.feed()
-    world.app.feeding.close()
+    world.app.change_feed.close()
     world.settle()
     assert world.sent() == [("a", "one")]
     assert len(world.stays("gold")) == 1
@@ -90,7 +92,7 @@ def test_a_lost_token_is_told_and_everybody_is_looked_at(world: World) -> None:
     world.users(["a", "b"], plan="free")
     world.start(GOLD)
     before = world.app.stores.feeds.read().generation
-    world.app.feeding.close()
+    world.app.change_feed.close()
     for user in ("a", "b"):
         world.change(user, plan="gold")
     world.database["feeds"].update_one({}, {"$set": {"token": "82FFFFFFFF00000001"}})
@@ -126,7 +128,7 @@ def test_an_event_of_a_clock_that_is_years_ahead_does_not_hold_up_a_user(world: 
     world.event("a", "Seen", at=world.app.system.system_now() + 400 * DAY)
     world.change("a", plan="gold")
     world.feed()
-    world.app.looking.run()
+    world.app.rechecker.run()
     assert [stay.user for stay in world.stays("gold")] == [user_key("shop", "a")]
 
 
@@ -154,16 +156,16 @@ def test_a_user_whose_row_raises_is_looked_at_alone_and_holds_up_nobody(
     world.start(GOLD)
     for user in ("bad", "good"):
         world.change(user, plan="gold")
-    evaluate = world.app.deciding.evaluate
+    evaluate = world.app.evaluator.evaluate
 
     def raising(campaign: Any, profile: Any, them: Any, as_of: int, **more: Any) -> Any:
         if any(one.row is not None and one.row.key == user_key("shop", "bad") for one in them):
             raise ValueError("a row that nobody expected")
         return evaluate(campaign, profile, them, as_of, **more)
 
-    monkeypatch.setattr(world.app.deciding, "evaluate", raising)
+    monkeypatch.setattr(world.app.evaluator, "evaluate", raising)
     world.feed()
-    world.app.looking.run()
+    world.app.rechecker.run()
     assert [stay.user for stay in world.stays("gold")] == [user_key("shop", "good")]
     assert list(looks(world)) == ["bad"], "it waits, and is tried again"
 
@@ -179,7 +181,7 @@ def test_a_look_whose_takers_keep_dying_becomes_a_suspect_slice(world: World, mo
         while not world.app.stores.looks.expire():
             pass  # until MongoDB's clock has gone on by a millisecond
     assert world.app.stores.looks.take(10, timedelta(0), world.now) == []
-    assert world.app.looking.suspects() == 1
+    assert world.app.rechecker.suspects() == 1
     (piece,) = world.database["slices"].find({"state": "open"})
     assert (piece["kind"], piece["suspect"], piece["until"]) == ("everybody", True, piece["first"] + "\0")
     world.settle()

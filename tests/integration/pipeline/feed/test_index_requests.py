@@ -14,7 +14,7 @@ from engine.catalogue.workspace_set import indexed_shape
 from engine.clock import SystemClock
 from engine.domain.keys import cut
 from engine.pipeline.feed.dispatch_indexing import IndexTurns
-from engine.pipeline.feed.search_indexing import Behind, Indexing
+from engine.pipeline.feed.search_indexing import Behind, SearchIndexer
 from engine.stores.migrations import migrate_mongo
 from engine.stores.mongo.index_requests import KEYS_AT_ONCE, IndexRequest, IndexRequests
 from tests.support.pipeline_world import World
@@ -43,10 +43,10 @@ class Taken:
         return len(self.users) - before
 
 
-def indexing(world: World, index: Taken, *, busy: bool = False) -> Indexing:
+def indexing(world: World, index: Taken, *, busy: bool = False) -> SearchIndexer:
     stores = world.app.stores
     catalogues, reread = world.app.catalogues, world.app.workspace_watcher.look
-    return Indexing(
+    return SearchIndexer(
         users=stores.users,
         index=index,
         requests=stores.index_requests,

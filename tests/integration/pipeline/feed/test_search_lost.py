@@ -42,7 +42,7 @@ def fill(world: World) -> int:
     """Do what is asked of the actor `index_users`; gives how many requests there were."""
     requests = [raw["_id"] for raw in world.database["index_requests"].find()]
     for request in requests:
-        world.app.indexing.run(request, in_turn=True)
+        world.app.search_indexer.run(request, in_turn=True)
     return len(requests)
 
 
@@ -88,12 +88,12 @@ def test_a_pass_is_not_skipped_because_an_empty_index_finds_nobody(golden: World
     wipe(golden, elastic)
     golden.feed()
     record = golden.apply({"campaign": "probed", "audience": GOLD}).record
-    entry = golden.app.book.of(record)
+    entry = golden.app.campaign_cache.of(record)
     wanted = entry.compiled.candidates(None, golden.now)
-    golden.app.choosing._small = -1
-    assert golden.app.choosing.probe(entry, wanted)
+    golden.app.access_paths._small = -1
+    assert golden.app.access_paths.probe(entry, wanted)
     fill(golden)
-    assert golden.app.choosing.probe(entry, wanted), "what was filled is to be seen at once"
+    assert golden.app.access_paths.probe(entry, wanted), "what was filled is to be seen at once"
 
 
 def test_a_feed_that_dies_before_it_has_noted_the_new_index_asks_again(
@@ -135,7 +135,7 @@ def test_users_are_put_in_once_a_campaign_asks_something_of_them(golden: World, 
     golden.reload()
     golden.users(USERS, "quiet", plan="gold")
     golden.feed()
-    assert golden.app.outlook.plan(golden.apply({"campaign": "all", "workspace": "quiet"}).record).audience == 30
+    assert golden.app.plans.plan(golden.apply({"campaign": "all", "workspace": "quiet"}).record).audience == 30
     golden.feed()
     assert (fill(golden), in_quiet(golden)) == (0, 0), "to everybody: nothing is searched for"
     golden.apply({"campaign": "few", "workspace": "quiet", "audience": GOLD})
@@ -163,14 +163,14 @@ def test_a_plan_has_users_searched_for_that_were_not(golden: World) -> None:
     record = golden.apply({"campaign": "few", "workspace": "quiet", "audience": GOLD}).record
     golden.database["feeds"].update_one({}, {"$pull": {"searched": "quiet"}})
     golden.feed()
-    golden.app.choosing._small = -1
+    golden.app.access_paths._small = -1
     with following(golden):
-        golden.app.outlook.plan(record)
+        golden.app.plans.plan(record)
     assert "quiet" in golden.app.stores.feeds.read().searched
     golden.feed()
     assert fill(golden) > 0
     with following(golden):
-        assert golden.app.outlook.plan(record).counted == "by Elasticsearch"
+        assert golden.app.plans.plan(record).counted == "by Elasticsearch"
 
 
 def taken_by(world: World, elastic: Elasticsearch) -> int:

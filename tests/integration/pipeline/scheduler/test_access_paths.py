@@ -45,7 +45,7 @@ def change(world: World, draw: random.Random, users: list[str]) -> None:
             "vip_until": draw.choice([None, START + draw.randrange(-20, 20) * DAY]),
             "unsubscribed": draw.random() < 0.2,
         }
-        catalogue = world.app.book.catalogue("shop")
+        catalogue = world.app.campaign_cache.catalogue("shop")
         paths = {catalogue.fields[name].mongo_path: value for name, value in fields.items()}
         world.app.imports("shop").upserts.apply(
             [UserChange(user_key("shop", user), {"email": f"{user}@x.example", **paths})], revive=True
@@ -192,13 +192,13 @@ def test_a_plan_counts_nobody_by_what_is_behind(
     reading: World, monkeypatch: pytest.MonkeyPatch, path: AccessPath | None
 ) -> None:
     world = reading
-    monkeypatch.setattr(world.app.choosing, "_small", 1)
+    monkeypatch.setattr(world.app.access_paths, "_small", 1)
     with following(world):
         assert entered(world, "filled", {"plan": "gold"}, AccessPath.ELASTIC) == (set(), "elastic")
     monkeypatch.setattr("engine.pipeline.scheduler.access_path.PATIENCE", 0.05)
     world.users(USERS, plan="gold")
     record = world.apply({"campaign": "hello", "audience": {"plan": "gold"}}).record
-    planned = world.app.outlook.plan(record, path)
+    planned = world.app.plans.plan(record, path)
     told = {one.path: one for one in planned.chosen.others}
     assert (planned.audience, planned.users) == (len(USERS), Population(len(USERS), estimated=False))
     assert planned.counted == "inside MongoDB, exactly"
@@ -207,7 +207,7 @@ def test_a_plan_counts_nobody_by_what_is_behind(
     assert planned.chosen.matches == len(USERS)
     monkeypatch.setattr("engine.pipeline.scheduler.access_path.PATIENCE", 60.0)
     with following(world):
-        planned = world.app.outlook.plan(record, AccessPath.ELASTIC)
+        planned = world.app.plans.plan(record, AccessPath.ELASTIC)
     assert (planned.audience, planned.counted, planned.share) == (len(USERS), "by Elasticsearch", 1.0)
 
 
@@ -223,7 +223,7 @@ def test_campaigns_go_on_while_elasticsearch_and_the_cache_are_away(make_world: 
     with listening() as heard:
         for number, path in enumerate((AccessPath.CACHE, AccessPath.ELASTIC)):
             record = world.apply({"campaign": f"c{number}", "audience": {"plan": "gold"}}).record
-            app.steering.launch(record, path=path)
+            app.commands.launch(record, path=path)
             world.settle()
             world.change(USERS[number], plan="silver")
             world.settle()
@@ -255,21 +255,21 @@ def test_launches_miss_nobody_while_users_keep_changing(reading: World) -> None:
             for number, name in enumerate(names):
                 path = [AccessPath.CACHE, AccessPath.ELASTIC, AccessPath.SCAN][number % 3]
                 record = world.apply({"campaign": name, "audience": {"plan": "gold"}}).record
-                record = world.app.steering.launch(record, path=path)
-                world.app.ticking.launch(record, world.now)
+                record = world.app.commands.launch(record, path=path)
+                world.app.clock_tick.launch(record, world.now)
                 run = world.app.stores.runs.undecided([record.uid])[0]
-                world.app.planning.run(run.id)
+                world.app.run_planner.run(run.id)
                 for piece in world.app.stores.slices.of_run(run.id):
-                    world.app.processing.run(piece.id)
-                world.app.finishing.run(run.id)
-                world.app.looking.run()
+                    world.app.slice_decider.run(piece.id)
+                world.app.run_completion.run(run.id)
+                world.app.rechecker.run()
         finally:
             stop.set()
             writer.join()
         wanted = world.app.stores.feeds.now()
         while world.app.stores.feeds.position() < wanted:
             stop.wait(0.005)
-    while world.app.looking.run():
+    while world.app.rechecker.run():
         pass
     gold = {one["_id"] for one in world.database["users"].find({"a.plan": "gold", "deleted": {"$ne": True}})}
     for name in names:

@@ -40,7 +40,7 @@ def alike(world: World) -> dict[str, int]:
     """Who converted in both."""
     told = [converted(world, kind) for kind in KINDS]
     assert told[0] == told[1]
-    counts = [world.app.outlook.report(world.record(kind)).counts for kind in KINDS]
+    counts = [world.app.plans.report(world.record(kind)).counts for kind in KINDS]
     assert counts[0].converted == counts[1].converted == len(told[0])
     assert counts[0].converted_holdout == counts[1].converted_holdout
     return told[0]
@@ -113,7 +113,7 @@ def test_an_event_from_before_a_jump_past_every_window_is_counted(world: World) 
     world.event("u", ORDER, START + DAY)
     world.app.stores.times.advance(START + 400 * DAY, world.app.system.system_now())
     world.tick()  # a clock sees that all is over before the feed has seen the event
-    assert world.app.openness.what() == "the feed has not handled every change yet (does it run?)"
+    assert world.app.quiescence.what() == "the feed has not handled every change yet (does it run?)"
     world.settle()
     assert alike(world) == {"u": 1}
     assert world.closed(*KINDS)
@@ -161,7 +161,7 @@ def test_the_holdout_converts_after_the_end_too(world: World) -> None:
         world.event(user, ORDER)
     world.settle()
     for kind in KINDS:
-        counts = world.app.outlook.report(world.record(kind)).counts
+        counts = world.app.plans.report(world.record(kind)).counts
         assert (counts.converted, counts.converted_holdout) == (12, counts.holdout)
         assert 0 < counts.holdout < 12
 
@@ -225,7 +225,7 @@ def test_a_replay_drains_again_and_conversions_go_on_being_counted(world: World)
     app = world.app
     world.advance("1d")
     world.change("mended", age=2)
-    assert replay(app.stores.deliveries, app.steering, app.stores.bell, app.clock, world.record("hello"), None) == 1
+    assert replay(app.stores.deliveries, app.commands, app.stores.wakeup, app.clock, world.record("hello"), None) == 1
     assert world.state("hello") == "draining"
     world.event("other", ORDER)
     world.settle()
@@ -298,7 +298,7 @@ def test_a_gap_in_the_feed_is_made_up_for_in_campaigns_that_have_ended(
     world.feed()
     world.database["looks"].delete_many({})  # as if its changes had never been told
     world.advance("1d")
-    world.app.feeding._gap("a test")
+    world.app.change_feed._gap("a test")
     world.settle()
     assert alike(world) == {"u": 0}
 
@@ -312,7 +312,7 @@ def test_a_user_whose_data_kills_every_worker_does_not_come_into_a_campaign_that
         for user in ("inside", "outside"):
             suspect = _alone(record, suffix_of_user(user_key("shop", user)), "mark", world.now)
             world.app.stores.slices.add([replace(suspect, deaths=DEATHS_TO_BURY)])
-            world.app.reconciling.treat(suspect.id)
+            world.app.expired_leases.treat(suspect.id)
             found = world.app.stores.slices.get(suspect.id)
             assert found is not None
             assert found.state is SliceState.DEAD
@@ -325,8 +325,8 @@ def test_explain_says_until_when_a_conversion_is_counted(world: World) -> None:
     both(world, {"goal": BUY})
     world.event("v", ORDER, START + DAY)
     world.after("2d")
-    told = {user: world.app.explaining.run(world.record("one_off"), user).now for user in "uv"}
+    told = {user: world.app.explainer.run(world.record("one_off"), user).now for user in "uv"}
     ended = "the stay has ended (completed): every message is settled; this campaign is entered once"
     assert told == {"u": f"{ended}; a conversion is counted until 2026-01-11T00:00:00.000Z", "v": ended}
     world.after("9d")
-    assert world.app.explaining.run(world.record("one_off"), "u").now == ended
+    assert world.app.explainer.run(world.record("one_off"), "u").now == ended

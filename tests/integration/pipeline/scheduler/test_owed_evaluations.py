@@ -55,7 +55,7 @@ def test_resume_after_an_edit_and_a_killed_worker_evaluates_everybody(sliced: Wo
     sliced.steer("pause", "series")
     sliced.settle()
     sliced.steer("resume", "series")
-    assert sliced.app.openness.what() == "campaign series has users to evaluate again"
+    assert sliced.app.quiescence.what() == "campaign series has users to evaluate again"
     sliced.tick()
     expire(sliced)
     sliced.settle()
@@ -80,7 +80,7 @@ def test_a_run_with_dropped_slices_is_not_decided_and_marks_nothing_as_done(slic
             sliced.app.stores.slices.drop_unclaimed(raw["_id"])
     sliced.app.stores.slices.close(held["_id"], held["lease"]["token"], SliceState.DONE, {})
     for raw in sliced.runs("series"):
-        sliced.app.finishing.run(raw["_id"])
+        sliced.app.run_completion.run(raw["_id"])
     assert {run["state"] for run in sliced.runs("series") if "evaluation" in run["_id"]} == {"dropped"}
     assert sliced.record("series").enrolled_done == 0
 
@@ -127,7 +127,7 @@ def test_a_delivery_that_is_replayed_while_its_campaign_finishes_is_sent(world: 
     record = world.record("hello")
     assert record.state == "finished"
     assert world.app.stores.deliveries.replay_failed(f"shop/{record.uid}/", None, world.now) == 1
-    assert world.app.openness.what() == "a delivery is on its way"
+    assert world.app.quiescence.what() == "a delivery is on its way"
     world.settle()
     assert world.ends("hello", "u") == [("one", "sent", None)]
     assert world.state("hello") == "finished"
@@ -142,8 +142,8 @@ def test_a_campaign_that_is_edited_while_it_finishes_does_not_finish(world: Worl
     world.database["campaigns"].update_one({"_id": record.uid}, {"$set": {"state": "draining"}})
     before = world.record("series")
     world.apply(series(holdout="1%"))
-    assert not world.app.finishing.campaign(before)
-    assert not world.app.finishing.campaign(world.record("series"))
+    assert not world.app.run_completion.campaign(before)
+    assert not world.app.run_completion.campaign(world.record("series"))
     world.settle()
     assert world.state("series") == "finished"
 
@@ -174,8 +174,8 @@ def test_a_launch_run_that_was_written_before_an_edit_finds_the_edited_audience(
     world.user("u", plan="pro")
     world.apply(series(audience={"none": [{"all": []}]}))
     world.launch("series")
-    run = world.app.planning.start(world.record("series"), RunKind.LAUNCH, world.now)
-    world.app.planning.run(run.id)
+    run = world.app.run_planner.start(world.record("series"), RunKind.LAUNCH, world.now)
+    world.app.run_planner.run(run.id)
     world.apply(series(audience={"plan": "pro"}))
     world.settle()
     assert world.sent() == [("u", "one")]
@@ -193,11 +193,11 @@ def test_a_planner_that_dies_after_some_slices_leaves_no_gap(sliced: World) -> N
     arm("plan.sliced=raise")
     try:
         with pytest.raises(Failpoint):
-            sliced.app.planning.run(run.id)
+            sliced.app.run_planner.run(run.id)
     finally:
         arm("")
         sliced.app.stores.slices.add = add  # type: ignore[method-assign]
-    sliced.app.planning.pieces = lambda record: 2  # type: ignore[method-assign]
+    sliced.app.run_planner.pieces = lambda record: 2  # type: ignore[method-assign]
     sliced.settle()
     assert {str(stay.reason) for stay in sliced.stays("series")} == {"unmatched"}
 
@@ -215,7 +215,7 @@ def test_a_run_that_is_dropped_while_it_is_cut_leaves_no_slices_behind(sliced: W
         add(pieces)
 
     sliced.app.stores.slices.add = dropped_first  # type: ignore[method-assign]
-    sliced.app.planning.run(run.id)
+    sliced.app.run_planner.run(run.id)
     assert not sliced.app.stores.slices.has_open(run.id)
 
 
@@ -265,10 +265,10 @@ def test_who_enters_by_a_revision_that_an_edit_has_overtaken_is_evaluated_by_the
         try:
             other.roster.refresh()
             (stays_run,) = other.owed_evaluations.run(other.stores.runs.undecided(), sliced.now)
-            other.planning.run(stays_run.id)
+            other.run_planner.run(stays_run.id)
             for piece in other.stores.slices.open_of(sliced.record("series").uid, SliceKind.STAYS):
-                other.processing.run(piece.id)
-            assert other.finishing.run(stays_run.id)
+                other.slice_decider.run(piece.id)
+            assert other.run_completion.run(stays_run.id)
         finally:
             other.close()
         return enter(*stays)  # type: ignore[arg-type]
@@ -299,7 +299,7 @@ def test_who_changes_between_a_slices_read_and_its_write_is_evaluated_again(
         else:
             world.change("u", plan="free")
         world.feed()
-        world.app.looking.run()
+        world.app.rechecker.run()
         assert not world.stays("series")
         return enter(*told)  # type: ignore[no-any-return]
 

@@ -23,8 +23,8 @@ def test_a_clock_rings_once_and_one_that_takes_over_rings_what_nobody_has_claime
     world.tick()
     assert rung(world) == [], "it waits for an answer"
     successor = world.open()
-    successor.ticking.run()
+    successor.clock_tick.run()
     assert rung(world) == [first]
-    successor.ticking.run()
+    successor.clock_tick.run()
     assert rung(world) == []
     successor.close()

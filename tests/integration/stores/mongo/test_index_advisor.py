@@ -35,7 +35,7 @@ def shop(world: World) -> World:
 
 
 def advised(world: World, part: str = "audience") -> Advice:
-    (one,) = [one for one in world.app.advising.advise() if one.part == part]
+    (one,) = [one for one in world.app.missing_indexes.advise() if one.part == part]
     return one
 
 
@@ -52,7 +52,7 @@ def create(world: World, advice: Advice) -> None:
 
 
 def audience_filter(world: World, name: str) -> dict[str, Any]:
-    compiled = world.app.book.of(world.record(name)).compiled.audience.compiled
+    compiled = world.app.campaign_cache.of(world.record(name)).compiled.audience.compiled
     return {"$and": [{"w": "shop"}, compiled.mongo(world.now).filter]}
 
 
@@ -89,7 +89,7 @@ def test_of_several_conditions_the_one_that_leaves_fewest_is_advised(shop: World
 def test_a_broad_audience_and_one_without_a_required_condition_get_no_index(shop: World) -> None:
     shop.apply({"campaign": "broad", "audience": {"plan": "free"}})
     shop.apply({"campaign": "either", "audience": {"any": [{"plan": "gold"}, {"age": 7}]}})
-    told = [one for one in shop.app.advising.advise() if one.part == "audience"]
+    told = [one for one in shop.app.missing_indexes.advise() if one.part == "audience"]
     assert [(one.campaign, one.served_by, one.index) for one in told] == [("broad", None, None), ("either", None, None)]
     assert told[0].text == "audience: no index would help; a MongoDB scan reads every user of shop (400)"
 
@@ -107,7 +107,7 @@ def test_everybody_is_read_by_key_range_and_a_list_by_its_own(shop: World) -> No
 def test_crossing_sets_have_their_rows_and_their_indexes(shop: World) -> None:
     audience = {"all": [{"vip_until": {"within_next": "5d"}}, {"event": {"name": "Seen", "within": "3d"}}]}
     shop.apply({"campaign": "timed", "audience": audience})
-    told = {one.part: one for one in shop.app.advising.advise()}
+    told = {one.part: one for one in shop.app.missing_indexes.advise()}
     events = [one for part, one in told.items() if part.startswith("crossing: Seen")]
     assert len(events) == 2
     assert {one.served_by for one in events} == {"events: workspace_name_time"}
@@ -115,17 +115,17 @@ def test_crossing_sets_have_their_rows_and_their_indexes(shop: World) -> None:
     assert fields
     assert all(one.served_by is None and one.index == ("w", "a.vip_until", "_id") for one in fields)
     create(shop, fields[0])
-    told = {one.part: one for one in shop.app.advising.advise()}
+    told = {one.part: one for one in shop.app.missing_indexes.advise()}
     assert all(told[one.part].served_by == "w_1_a.vip_until_1__id_1" for one in fields)
 
 
 def test_a_one_off_crosses_nothing_and_one_that_is_over_is_left_out(shop: World) -> None:
     shop.apply({"campaign": "once", "kind": "one_off", "audience": {"vip_until": {"within_next": "5d"}}})
-    assert [one.part for one in shop.app.advising.advise()] == ["audience"]
+    assert [one.part for one in shop.app.missing_indexes.advise()] == ["audience"]
     shop.launch("once")
     shop.settle()
     assert shop.state("once") == "finished"
-    assert shop.app.advising.advise() == []
+    assert shop.app.missing_indexes.advise() == []
 
 
 def test_what_is_judged_on_the_enrolled_is_read_by_key(shop: World) -> None:
@@ -138,7 +138,7 @@ def test_what_is_judged_on_the_enrolled_is_read_by_key(shop: World) -> None:
             "messages": [{"name": "one", "when": {"age": {"gte": 18}}}],
         }
     )
-    told = {one.part: one.served_by for one in shop.app.advising.advise()}
+    told = {one.part: one.served_by for one in shop.app.missing_indexes.advise()}
     assert told == {
         "audience": None,
         "exit rule": "_id_, user_name_time",

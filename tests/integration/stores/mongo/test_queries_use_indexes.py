@@ -127,7 +127,7 @@ def test_every_store_that_holds_a_collection_is_among_them() -> None:
     """Those that are not are made of others, or speak to another service."""
     known = {kind for kind, _ in STORES.values()}
     apart = {
-        "Bell",
+        "RedisWakeup",
         "IndexAdvisor",
         "Derivation",
         "UserUpserts",

@@ -10,13 +10,13 @@ from typing import Any
 from pymongo.database import Database
 
 from engine.domain.enrolment import Enrolment, Settled
-from engine.domain.keys import stay_prefix
+from engine.domain.keys import enrolment_prefix
 from engine.domain.lifecycle import DeliveryState, ExitReason, SkipReason
 from engine.stores.mongo.campaign_counts import Counts
 from engine.stores.mongo.enrolments import Enrolments
 from tests.support.looks import NOW, stay
 
-PREFIX = stay_prefix("shop", "c1")
+PREFIX = enrolment_prefix("shop", "c1")
 ENDS = [DeliveryState.SENT, DeliveryState.FAILED, DeliveryState.UNKNOWN, DeliveryState.SKIPPED]
 
 

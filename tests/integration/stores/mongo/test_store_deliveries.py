@@ -10,7 +10,7 @@ import pytest
 from pymongo.database import Database
 
 from engine.domain.enrolment import Enrolment, Settled, StayChange
-from engine.domain.keys import stay_prefix
+from engine.domain.keys import enrolment_prefix
 from engine.domain.lifecycle import DeliveryState, ExitReason
 from engine.domain.settling import Completion, PutBack, Settling, Unsent
 from engine.stores.mongo.deliveries import Deliveries
@@ -19,7 +19,7 @@ from tests.support.lives import completed_as, marked
 from tests.support.looks import DAY, NOW, stay
 from tests.support.store_threads import together
 
-PREFIX = stay_prefix("shop", "c1")
+PREFIX = enrolment_prefix("shop", "c1")
 Documents = Database[dict[str, Any]]
 SENT = Settled("one", DeliveryState.SENT, NOW + 7, None, 1)
 

@@ -12,7 +12,7 @@ from pymongo.database import Database
 from engine.clock import Instant
 from engine.decisions.decide import decide
 from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
-from engine.domain.keys import stay_prefix, suffix_of_user
+from engine.domain.keys import enrolment_prefix, suffix_of_user
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, StayState
 from engine.failpoints import Failpoint, arm, done
 from engine.pipeline.evaluation.evaluate import _changed
@@ -21,7 +21,7 @@ from tests.support.lives import advanced, piece_at
 from tests.support.looks import DAY, NOW, ORDER, Patience, Someone, campaign, message, stay
 from tests.support.store_threads import together
 
-PREFIX = stay_prefix("shop", "c1")
+PREFIX = enrolment_prefix("shop", "c1")
 QUEUED = Outgoing("one", DeliveryState.QUEUED, NOW, NOW)
 Documents = Database[dict[str, Any]]
 

@@ -13,11 +13,11 @@ from engine.clock import SystemClock, millis
 from engine.decisions.batch_size import Tuner
 from engine.domain.document import Document
 from engine.domain.enrolment import Enrolment, Outgoing, Settled
-from engine.domain.keys import stay_prefix
+from engine.domain.keys import enrolment_prefix
 from engine.domain.lifecycle import DeliveryState, RunState
 from engine.domain.work import Run, RunKind
 from engine.pipeline.insight.statistics import queries, sizes
-from engine.pipeline.insight.statistics_recorder import STRETCH, Recording
+from engine.pipeline.insight.statistics_recorder import STRETCH, StatisticsRecorder
 from engine.query_metrics import Measurements, working_on
 from engine.stores.migrations import migrate_mongo
 from engine.stores.mongo.campaign_counts import Counts
@@ -58,8 +58,8 @@ def statistics(database: Database[Document]) -> Statistics:
 
 def recording(
     statistics: Statistics, measurements: Measurements, clock: HandClock, tuner: Tuner | None = None
-) -> Recording:
-    return Recording(lambda: statistics, tuner or Tuner(), clock, (Away,), measurements)
+) -> StatisticsRecorder:
+    return StatisticsRecorder(lambda: statistics, tuner or Tuner(), clock, (Away,), measurements)
 
 
 def test_two_processes_are_put_together_as_if_one_had_measured_all(statistics: Statistics) -> None:
@@ -121,7 +121,7 @@ def test_the_last_words_of_a_process_are_kept(statistics: Statistics) -> None:
 def test_a_store_that_is_away_loses_nothing(statistics: Statistics) -> None:
     stores: list[Any] = [Unreachable()]
     measurements = Measurements()
-    writer = Recording(lambda: stores[-1], Tuner(), HandClock(), (Away,), measurements)
+    writer = StatisticsRecorder(lambda: stores[-1], Tuner(), HandClock(), (Away,), measurements)
     measurements.record("a", 0.1, 1)
     with pytest.raises(Away):
         writer.write()
@@ -180,9 +180,9 @@ def test_quiet_stretches_are_those_that_ended_in_a_message_or_a_conversion(datab
         ]
     )
     counts = Counts(database)
-    assert counts.quiet_stretches(stay_prefix("shop", "c1"), 100) == {0: 1, 1: 2, 2: 2, 3: 1, 4: 1, 7: 1, 10: 1}
-    assert sum(counts.quiet_stretches(stay_prefix("shop", "c1"), 2).values()) < 9
-    assert counts.quiet_stretches(stay_prefix("shop", "c2"), 100) == {}
+    assert counts.quiet_stretches(enrolment_prefix("shop", "c1"), 100) == {0: 1, 1: 2, 2: 2, 3: 1, 4: 1, 7: 1, 10: 1}
+    assert sum(counts.quiet_stretches(enrolment_prefix("shop", "c1"), 2).values()) < 9
+    assert counts.quiet_stretches(enrolment_prefix("shop", "c2"), 100) == {}
 
 
 def test_results_are_summed_over_the_decided_runs_of_each_campaign(database: Database[Document]) -> None:

@@ -8,52 +8,52 @@ from time import monotonic
 
 import redis
 
-from engine.stores.redis.clock_wakeup import KEY, Bell
+from engine.stores.redis.clock_wakeup import KEY, RedisWakeup
 
 SOON = timedelta(milliseconds=50)
 LONG = timedelta(seconds=5)
 
 
 def test_without_a_ring_the_wait_ends_by_itself(broker_redis: redis.Redis) -> None:
-    assert not Bell(broker_redis).wait(SOON)
+    assert not RedisWakeup(broker_redis).wait(SOON)
 
 
 def test_a_ring_before_the_wait_is_heard(broker_redis: redis.Redis) -> None:
-    Bell(broker_redis).ring()
-    assert Bell(broker_redis).wait(LONG)
+    RedisWakeup(broker_redis).ring()
+    assert RedisWakeup(broker_redis).wait(LONG)
 
 
 def test_a_ring_wakes_who_already_waits(broker_redis: redis.Redis, broker_url: str) -> None:
-    bell, heard = Bell(broker_redis), []
-    waiting = Thread(target=lambda: heard.append(bell.wait(LONG)))
+    wakeup, heard = RedisWakeup(broker_redis), []
+    waiting = Thread(target=lambda: heard.append(wakeup.wait(LONG)))
     waiting.start()
     with redis.Redis.from_url(broker_url) as other:
-        Bell(other).ring()
+        RedisWakeup(other).ring()
     waiting.join(timeout=30)
     assert heard == [True]
 
 
 def test_many_rings_wake_a_few_times_only(broker_redis: redis.Redis) -> None:
-    bell = Bell(broker_redis)
+    wakeup = RedisWakeup(broker_redis)
     for _ in range(100):
-        bell.ring()
+        wakeup.ring()
     assert broker_redis.llen(KEY) <= 2
 
 
 def test_a_ring_that_nobody_hears_is_forgotten(broker_redis: redis.Redis) -> None:
-    Bell(broker_redis).ring()
+    RedisWakeup(broker_redis).ring()
     assert 0 < int(broker_redis.ttl(KEY)) <= 60
 
 
 def test_bells_of_two_installations_on_one_redis_are_apart(broker_redis: redis.Redis) -> None:
-    Bell(broker_redis, "one:").ring()
-    assert not Bell(broker_redis, "two:").wait(SOON)
-    assert Bell(broker_redis, "one:").wait(LONG)
+    RedisWakeup(broker_redis, "one:").ring()
+    assert not RedisWakeup(broker_redis, "two:").wait(SOON)
+    assert RedisWakeup(broker_redis, "one:").wait(LONG)
 
 
 def test_a_redis_that_is_away_stops_nobody_and_makes_nobody_spin() -> None:
     with redis.Redis(host="127.0.0.1", port=1, socket_connect_timeout=1) as nowhere:
-        Bell(nowhere).ring()
+        RedisWakeup(nowhere).ring()
         began = monotonic()
-        assert not Bell(nowhere).wait(SOON)
+        assert not RedisWakeup(nowhere).wait(SOON)
         assert monotonic() - began >= SOON.total_seconds()

@@ -8,7 +8,7 @@ from engine.catalogue.catalogue import Catalogue
 from engine.catalogue.workspace_file import workspace_of
 from engine.channels.mail.mime import Sender
 from engine.channels.mail.prebuilt import Letter, Written
-from engine.channels.mail.renderer import Mailing
+from engine.channels.mail.renderer import MailRenderer
 from engine.channels.templates.context import context
 from engine.yamlfile.nodes import parse
 
@@ -25,7 +25,7 @@ SNIPPETS = {
 def html_of(body: str, **attributes: str) -> str:
     """The HTML of a mail, made in both ways."""
     letter = Letter(Sender("", "a@b.example"), "c", "s", body, "", snippets=SNIPPETS)
-    mailing, user = Mailing(letter, "hello", FIELDS), {"a": attributes}
+    mailing, user = MailRenderer(letter, "hello", FIELDS), {"a": attributes}
     values = context(user, FIELDS, campaign="c", message="hello", as_of=WRITTEN.as_of)
     assert mailing.write(user, WRITTEN).raw == mailing.write_whole(values, WRITTEN).raw
     return mailing.part("body", values)

@@ -17,14 +17,14 @@ from engine.campaign.changes import changes, snippet_changes
 from engine.campaign.load import LoadedCampaign, campaign_from_spec, load_campaign
 from engine.catalogue.workspace_file import read_workspaces
 from engine.channels.mail.prebuilt import Written, skeleton_of
-from engine.channels.mail.renderer import Mailing
+from engine.channels.mail.renderer import MailRenderer
 from engine.channels.templates.context import context
 from engine.channels.templates.errors import TemplateFailed
 from engine.clock import parse_instant
 from engine.domain.delivery import Envelope
 from engine.errors import InvalidSource, WrongCall
 from engine.pipeline.control.check_rendering import check_rendering
-from engine.pipeline.delivery.compose import Composing
+from engine.pipeline.delivery.compose import Composer
 from engine.pipeline.delivery.message_content import failure_reason, letter_of
 from engine.pipeline.insight.preview_message import preview
 from engine.policy.load import load_policies
@@ -91,7 +91,7 @@ def written(loaded: LoadedCampaign, **user: Any) -> tuple[EmailMessage, Envelope
     """The mail of the first message as it is read, its envelope, and whether it is made from a skeleton."""
     message = loaded.file.messages[0]
     letter = letter_of(loaded, "c", message, "default@bounces.example")
-    mailing = Mailing(letter, message.name, loaded.catalogue)
+    mailing = MailRenderer(letter, message.name, loaded.catalogue)
     at = Written("k", "anna@x.example", AS_OF, AS_OF)
     envelope = mailing.write(user, at)
     seen = context(user, loaded.catalogue, campaign="c", message=message.name, as_of=AS_OF)
@@ -240,7 +240,7 @@ def test_bounces_go_where_the_settings_say_and_else_to_the_sender(folder: Folder
 
 
 def test_an_edit_of_the_workspaces_file_is_in_the_next_mail_of_the_same_revision(folder: Folder) -> None:
-    composing, record = Composing(), SimpleNamespace(uid="u", revision=1, name="c")
+    composing, record = Composer(), SimpleNamespace(uid="u", revision=1, name="c")
     senders = []
     for sender in ("news@shop.example", "better@shop.example"):
         folder.write("conf/workspaces/shop.yaml", SHOP.replace("news@shop.example", sender))
@@ -341,7 +341,7 @@ def test_a_failure_while_sending_names_file_line_and_cause_and_nothing_of_the_us
     for body, place in (("\"{% layout 'frame' %}x\"", "templates/frame.html:3"), ("t.md", "t.md:3")):
         loaded = folder.load(f"preheader: x, body: {body}, format: {'html' if 'layout' in body else 'markdown'}")
         message = loaded.file.messages[0]
-        mailing = Mailing(letter_of(loaded, "c", message), message.name, loaded.catalogue)
+        mailing = MailRenderer(letter_of(loaded, "c", message), message.name, loaded.catalogue)
         with pytest.raises(TemplateFailed) as failure:
             mailing.write({"first_name": "s3cr3t"}, Written("k", "a@b.example", 0, 0))
         reason = failure_reason(failure.value, mailing, loaded.texts, message.name)
