@@ -88,10 +88,6 @@ def _events(rows: int, seed: int) -> Iterator[list[object]]:
         yield [f"u-{1 + draw.randrange(rows)}", f"o-{number}", order["time"], properties["value"], departments]
 
 
-def _no_search(keys: Sequence[str]) -> None:
-    """Index nobody: the bench runs without Elasticsearch."""
-
-
 class ImportWay(Way):
     """One import as a side of the bench: imports `path` after the `before` files."""
 
@@ -119,7 +115,7 @@ class ImportWay(Way):
         catalogue = self._app.campaign_cache.catalogue(WORKSPACE)
         layout = Layout(defaults={"name": data.ORDER} if kind is Kind.EVENTS else {})
         order = Order(kind, path, layout=layout)
-        return run_import(order, catalogue, self._app.imports(WORKSPACE), index_users=_no_search).counts
+        return run_import(order, catalogue, self._app.imports(WORKSPACE)).counts
 
     def entered(self) -> set[str]:
         """Return the keys of all users."""

@@ -58,7 +58,7 @@ class FolderWatcher(Generic[S]):
         self._name = name
         self._seen = ""
         self._refusal: InvalidSource | None = None
-        self._rechecker = Lock()
+        self._checking = Lock()
         self._stop = Event()
         self._thread: Thread | None = None
 
@@ -78,7 +78,7 @@ class FolderWatcher(Generic[S]):
         A set is accepted only if the files were the same before and after reading. A folder that is being copied is
         checked again at the next tick.
         """
-        with self._rechecker:
+        with self._checking:
             fingerprint = self._fingerprint()
             if fingerprint == self._seen:
                 return False

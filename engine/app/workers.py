@@ -255,7 +255,7 @@ class Workers(Runtime):
             stays=s.enrolments,
             looks=s.looks,
             feed=s.feeds,
-            roster=self.roster,
+            live_campaigns=self.live_campaigns,
             clock=self.clock,
             owed=s.owed_passes,
         )
@@ -427,13 +427,13 @@ class Workers(Runtime):
             messenger=self.messenger,
             clock=self.clock,
             time=self.clock.campaign_time,
-            roster=self.roster,
+            live_campaigns=self.live_campaigns,
             passing=PeriodicPasses(
                 campaigns=s.campaigns,
                 stays=s.enrolments,
                 campaign_cache=self.campaign_cache,
                 run_planner=self.run_planner,
-                roster=self.roster,
+                live_campaigns=self.live_campaigns,
                 probe=self.access_paths.probe,
                 obstacles=self.obstacles,
             ),
@@ -450,10 +450,12 @@ class Workers(Runtime):
         """Plans the evaluations that commands require."""
         from engine.pipeline.scheduler.owed_evaluations import OwedEvaluations
 
-        return OwedEvaluations(self.roster, self.stores.runs, self.stores.slices, self.run_planner, self.run_completion)
+        return OwedEvaluations(
+            self.live_campaigns, self.stores.runs, self.stores.slices, self.run_planner, self.run_completion
+        )
 
     @cached_property
-    def roster(self) -> LiveCampaigns:
+    def live_campaigns(self) -> LiveCampaigns:
         """The campaigns as the clock knows them."""
         from engine.pipeline.campaigns.live_index import LiveCampaigns
 

@@ -30,14 +30,14 @@ if TYPE_CHECKING:  # imported at their use: most commands use only one service
     from engine.stores.mongo.enrolments import Enrolments
     from engine.stores.mongo.event_aggregates import Derivation
     from engine.stores.mongo.events import Events
-    from engine.stores.mongo.feed_position import Feeds
+    from engine.stores.mongo.feed_position import FeedPosition
     from engine.stores.mongo.import_cursors import ImportCursors
     from engine.stores.mongo.index_advisor import IndexAdvisor
     from engine.stores.mongo.index_requests import IndexRequests
-    from engine.stores.mongo.leases import Leases
     from engine.stores.mongo.lists import Lists
+    from engine.stores.mongo.named_leases import Leases
     from engine.stores.mongo.owed_passes import OwedPasses
-    from engine.stores.mongo.pending_rechecks import Looks
+    from engine.stores.mongo.pending_rechecks import PendingRechecks
     from engine.stores.mongo.policy_versions import PolicyVersions
     from engine.stores.mongo.process_failures import ProcessFailures
     from engine.stores.mongo.processes import Processes
@@ -235,18 +235,18 @@ class Stores:
         return Slices(self.database)
 
     @cached_property
-    def looks(self) -> Looks:
+    def looks(self) -> PendingRechecks:
         """Re-evaluation requests."""
-        from engine.stores.mongo.pending_rechecks import Looks
+        from engine.stores.mongo.pending_rechecks import PendingRechecks
 
-        return Looks(self.database)
+        return PendingRechecks(self.database)
 
     @cached_property
-    def feeds(self) -> Feeds:
+    def feeds(self) -> FeedPosition:
         """The progress of the feed."""
-        from engine.stores.mongo.feed_position import Feeds
+        from engine.stores.mongo.feed_position import FeedPosition
 
-        return Feeds(self.database, self.broker_client)
+        return FeedPosition(self.database, self.broker_client)
 
     @cached_property
     def rates(self) -> ReadRates:
@@ -281,7 +281,7 @@ class Stores:
     @cached_property
     def leases(self) -> Leases:
         """Named leases."""
-        from engine.stores.mongo.leases import Leases
+        from engine.stores.mongo.named_leases import Leases
 
         return Leases(self.database)
 

@@ -58,7 +58,7 @@ class Grocer:
 
     def bring_in(self, kind: Kind, path: Path, list_name: str | None = None) -> Summary:
         order = Order(kind, path, list_name=list_name)
-        return run_import(order, self.catalogue, self._stores, index_users=lambda _: None)
+        return run_import(order, self.catalogue, self._stores)
 
     def who_matches(self, audience: Path, as_of: int) -> set[int]:
         """The households that match the audience of a campaign file, decided user by user."""

@@ -34,13 +34,13 @@ from engine.stores.mongo.campaigns import Campaigns
 from engine.stores.mongo.deliveries import Deliveries
 from engine.stores.mongo.enrolments import Enrolments
 from engine.stores.mongo.events import Events
-from engine.stores.mongo.feed_position import Feeds
+from engine.stores.mongo.feed_position import FeedPosition
 from engine.stores.mongo.import_cursors import ImportCursors
 from engine.stores.mongo.index_requests import IndexRequest, IndexRequests
-from engine.stores.mongo.leases import Leases
 from engine.stores.mongo.lists import Lists
+from engine.stores.mongo.named_leases import Leases
 from engine.stores.mongo.owed_passes import OwedPasses
-from engine.stores.mongo.pending_rechecks import Looks
+from engine.stores.mongo.pending_rechecks import PendingRechecks
 from engine.stores.mongo.policy_versions import PolicyVersions
 from engine.stores.mongo.process_failures import ProcessFailures
 from engine.stores.mongo.processes import Processes
@@ -101,12 +101,12 @@ STORES: dict[str, tuple[type, Callable[[Database[dict[str, Any]]], object]]] = {
     "deliveries": (Deliveries, Deliveries),
     "enrolments": (Enrolments, Enrolments),
     "events": (Events, Events),
-    "feeds": (Feeds, lambda database: Feeds(database, None)),
+    "feeds": (FeedPosition, lambda database: FeedPosition(database, None)),
     "imports": (ImportCursors, ImportCursors),
     "index_requests": (IndexRequests, IndexRequests),
     "leases": (Leases, Leases),
     "lists": (Lists, _lists),
-    "looks": (Looks, Looks),
+    "looks": (PendingRechecks, PendingRechecks),
     "owed_passes": (OwedPasses, OwedPasses),
     "policies": (PolicyVersions, PolicyVersions),
     "process_failures": (ProcessFailures, ProcessFailures),
@@ -294,7 +294,6 @@ CALLS: Mapping[str, Call] = {
     "slices.end_unclaimed": Call(lambda s: s.end_unclaimed(PIECE.id, SliceState.SPLIT)),
     "slices.drop_unclaimed": by("run")(lambda s: s.drop_unclaimed(RUN.id)),
     "slices.has_open": by("run")(lambda s: s.has_open(RUN.id)),
-    "slices.open_of": by("open")(lambda s: s.open_of("c1", SliceKind.DELIVER)),
     "slices.campaigns_with_open": by("open")(lambda s: s.campaigns_with_open(SliceKind.DELIVER)),
     "slices.of_run": by("run")(lambda s: s.of_run(RUN.id)),
     "slices.forget_ended": by("ended")(lambda s: s.forget_ended(HOUR)),

@@ -1,6 +1,6 @@
 """The skeleton of a message's mail: build the common parts once, then fill in the values of each user.
 
-A filled skeleton has the same bytes as `message.build` for the rendered message, for any values (a property test checks
+A filled skeleton has the same bytes as `mime.build` for the rendered message, for any values (a property test checks
 this). The saving depends on the values: short ASCII words and whole numbers go into finished bytes; other words go into
 a finished text part; text that HTML escapes, and empty text, is read and laid out anew.
 """

@@ -25,12 +25,12 @@ class SmtpChannel:
     def __init__(self, options: SmtpOptions) -> None:
         """Store the options; the first window opens the connections."""
         self._options = options
-        self._postman: SmtpPool | None = None
+        self._pool: SmtpPool | None = None
         self._lock = threading.Lock()
 
     @property
     def limit(self) -> timedelta:
-        """The maximum time of one attempt with connecting; the postman checks its connections ten times a second."""
+        """The maximum time of one attempt with connecting; the pool checks its connections ten times a second."""
         return self._options.attempt + timedelta(seconds=1)
 
     def begin(self, envelopes: Sequence[Envelope], go_on: Callable[[], bool]) -> Flight:
@@ -40,10 +40,10 @@ class SmtpChannel:
         per mail would take forever.
         """
         with self._lock:
-            if self._postman is None or self._postman.over:
-                self._postman = SmtpPool(self._options)
-            postman = self._postman
-        return postman.begin(envelopes, go_on)
+            if self._pool is None or self._pool.over:
+                self._pool = SmtpPool(self._options)
+            pool = self._pool
+        return pool.begin(envelopes, go_on)
 
     def send(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
         """Attempt each envelope once and wait for all of them."""
@@ -56,6 +56,6 @@ class SmtpChannel:
     def close(self) -> None:
         """Break off what is under way and send QUIT on the connections; a later window opens new ones."""
         with self._lock:
-            postman, self._postman = self._postman, None
-        if postman is not None:
-            postman.close()
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()

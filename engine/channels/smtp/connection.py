@@ -24,7 +24,7 @@ _BLOCK: Final = 180.0
 _UNPROVEN: Final = 30.0
 """Seconds to wait for an answer to pipelined commands before PIPELINING has proved to work.
 
-After this time, the postman sends the commands one by one on another connection, with the full time.
+After this time, the pool sends the commands one by one on another connection, with the full time.
 """
 
 _UNPROVEN_SHARE: Final = 0.25

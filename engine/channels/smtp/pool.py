@@ -1,7 +1,7 @@
 """Send all windows of a process over its connections to one server, with one socket loop in one thread.
 
 The envelopes of each window wait in order, and the windows take turns. A connection that is free, or about to write a
-body, takes the next envelope. The postman opens another connection when envelopes wait and the sockets are idle: many
+body, takes the next envelope. The pool opens another connection when envelopes wait and the sockets are idle: many
 parallel dialogues make up for a provider that answers late. A connection whose server keeps it waiting delays neither
 the other connections nor the later windows.
 """
@@ -36,7 +36,7 @@ _LOOK: Final = 0.1
 _ONE_MORE: Final = 10.0
 """Maximum seconds to set up a connection beside others: it is useful, not necessary."""
 _SLOW_OPENING: Final = 1.0
-"""Seconds after which a connection that is still being set up counts as hanging: the postman tries another one."""
+"""Seconds after which a connection that is still being set up counts as hanging: the pool tries another one."""
 _HELD: Final = 2.0
 """Seconds after which a waiting connection makes room for another one, while others are served."""
 _MOST_OVER: Final = 4
@@ -64,7 +64,7 @@ class SmtpPool:
     """Send windows. The thread starts with the first window and ends with `close`."""
 
     def __init__(self, options: SmtpOptions) -> None:
-        """Prepare the postman; the first window opens the connections."""
+        """Prepare the pool; the first window opens the connections."""
         self._options = options
         self._server = ServerState()
         self._lock = threading.Lock()
@@ -116,7 +116,7 @@ class SmtpPool:
 
     @property
     def over(self) -> bool:
-        """Whether the postman has stopped sending."""
+        """Whether the pool has stopped sending."""
         return self._over
 
     def close(self) -> None:
@@ -134,7 +134,7 @@ class SmtpPool:
 
     def _start(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="postman", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="smtp-pool", daemon=True)
             self._thread.start()
 
     def _give(self, one: _Window | Opening) -> None:
@@ -160,7 +160,7 @@ class SmtpPool:
         try:
             while not self._closing:
                 self._turn()
-        except Exception:  # noqa: BLE001 - another postman takes over: `SmtpChannel`
+        except Exception:  # noqa: BLE001 - another pool takes over: `SmtpChannel`
             _log.exception("The loop over the connections to the mail server has ended.")
         finally:
             self._end()

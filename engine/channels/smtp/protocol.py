@@ -7,7 +7,7 @@ after a refusal with a lone dot. Without PIPELINING each command waits for the p
 
 Some servers, and firewalls before them, offer PIPELINING and break on it: they lose the commands that follow another,
 close, answer in another order, or call a command improper. Until PIPELINING is `proven`, a dialogue that goes wrong
-before the server asked for a body returns its envelopes unharmed, and is `suspect`: the postman sends them again on
+before the server asked for a body returns its envelopes unharmed, and is `suspect`: the pool sends them again on
 another connection, one command at a time.
 """
 

@@ -25,13 +25,13 @@ def concerned(record: CampaignRecord) -> bool:
 class ChangeTriggers:
     """Campaigns by workspace and by the names in their predicates; call `refresh` before a query."""
 
-    def __init__(self, roster: LiveCampaigns, campaign_cache: CampaignCache) -> None:
-        self._roster = roster
+    def __init__(self, live_campaigns: LiveCampaigns, campaign_cache: CampaignCache) -> None:
+        self._live_campaigns = live_campaigns
         self._campaign_cache = campaign_cache
         self._by_name: Mapping[tuple[str, str], frozenset[str]] = {}
         self._entries: Mapping[str, Entry] = {}
         self._unread: Mapping[str, frozenset[str]] = {}
-        self._built_for: tuple[int, str] = (-1, "")  # the roster's generation, the workspaces' version
+        self._built_for: tuple[int, str] = (-1, "")  # the index of live campaigns's generation, the workspaces' version
         self._lock = Lock()
 
     def refresh(self) -> None:
@@ -41,9 +41,9 @@ class ChangeTriggers:
         user as it was before the change.
         """
         with self._lock:  # a second caller waits until the first one has built the registry
-            self._roster.refresh()
-            while (wanted := (self._roster.generation, self._campaign_cache.workspaces)) != self._built_for:
-                self._build(self._roster.those(concerned))
+            self._live_campaigns.refresh()
+            while (wanted := (self._live_campaigns.generation, self._campaign_cache.workspaces)) != self._built_for:
+                self._build(self._live_campaigns.those(concerned))
                 self._built_for = wanted  # repeat if the workspaces changed: entries must be consistent
 
     def _build(self, records: Mapping[str, CampaignRecord]) -> None:

@@ -65,7 +65,7 @@ class LiveCampaigns:
     def those(self, test: Test) -> Mapping[str, CampaignRecord]:
         """Return the known campaigns for which `test` holds, by uid; the returned mapping never changes.
 
-        The roster updates each view with every record that changes, so a call at each tick costs nothing. `test` must
+        The index updates each view with every record that changes, so a call at each tick costs nothing. `test` must
         depend on the record only, and must be a module-level function.
         """
         with self._lock:

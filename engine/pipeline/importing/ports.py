@@ -88,6 +88,3 @@ class Progress:
 
 Watcher = Callable[[Progress], None]
 """Called after every batch."""
-
-Indexer = Callable[[Sequence[str]], None]
-"""Called with the keys of the users that a batch has written; requests their indexing."""

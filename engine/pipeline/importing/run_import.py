@@ -23,7 +23,7 @@ from engine.pipeline.importing.byte_source import name_of
 from engine.pipeline.importing.columns import RowFaultError
 from engine.pipeline.importing.job import Kind, Order, Summary, check, identity, locked
 from engine.pipeline.importing.line_reader import DamagedFile, Position, RawRow
-from engine.pipeline.importing.ports import ImportStores, Indexer, Progress, Watcher
+from engine.pipeline.importing.ports import ImportStores, Progress, Watcher
 from engine.pipeline.importing.read_ahead import made_ahead, rarely_collected
 from engine.pipeline.importing.readers import Reader, open_reader
 from engine.pipeline.importing.rejects import Rejects
@@ -31,10 +31,6 @@ from engine.pipeline.importing.row_ids import Numbered
 from engine.pipeline.importing.rows import EventRows, ListRows, UserRows
 from engine.pipeline.importing.targets import EventTarget, ListTarget, Target, UserTarget
 from engine.telemetry.events import emit
-
-
-def nobody(keys: Sequence[str]) -> None:
-    """Do nothing with the written users: the feed follows their changes."""
 
 
 class Surroundings(NamedTuple):
@@ -50,7 +46,6 @@ def run_import(
     stores: ImportStores,
     *,
     follow: Callable[[], Surroundings] | None = None,
-    index_users: Indexer = nobody,
     watch: Watcher | None = None,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Summary:
@@ -73,7 +68,7 @@ def run_import(
         now = Surroundings(catalogue, stores)
         running = _Import(order, now, reader, follow or (lambda: now))
         emit("import.started", **labels, resumed_at=running.summary.rows)
-        summary = running.run(index_users, watch, monotonic)
+        summary = running.run(watch, monotonic)
     reason = None if summary.within_limit else "rejects_above_limit"
     emit("import.finished", **labels, reason=reason, rows=summary.rows, **summary.counts)
     return summary
@@ -120,7 +115,7 @@ class _Import:
         self._stores = stores
         self._catalogue = catalogue
         self._follow = follow
-        self._following, self._conversion_deadlines = Lock(), Lock()
+        self._following, self._converting = Lock(), Lock()
         self._left_out: set[str] = set()
         self._reader = reader
         self._key = f"{catalogue.workspace}/{order.kind}/{identity(order)}"
@@ -146,10 +141,10 @@ class _Import:
         self.summary.example = state.get("example", "")
         return Position(state["offset"], state["line"])
 
-    def run(self, index_users: Indexer, watch: Watcher | None, monotonic: Callable[[], float]) -> Summary:
+    def run(self, watch: Watcher | None, monotonic: Callable[[], float]) -> Summary:
         """Import all batches and finish. Raises `DamagedFile` after the rows before the damage."""
         try:
-            return self._run_all(index_users, watch, monotonic)
+            return self._run_all(watch, monotonic)
         except DamagedFile as error:
             summary = self.summary
             told = f"{error}; the {summary.rows:,} rows before it are imported"
@@ -157,12 +152,12 @@ class _Import:
                 told = f"{told}, but {summary.rejected:,} that were rejected: see {self._rejects.path}"
             raise DamagedFile(told, remedy=error.remedy) from error
 
-    def _run_all(self, index_users: Indexer, watch: Watcher | None, monotonic: Callable[[], float]) -> Summary:
+    def _run_all(self, watch: Watcher | None, monotonic: Callable[[], float]) -> Summary:
         summary, began, first, first_share = self.summary, monotonic(), self.summary.rows, None
         with rarely_collected(), closing(self._rejects), made_ahead(self._read()) as batches:
             for read in batches:
                 batch = self._up_to_date(read)
-                self._index(self._write(batch), index_users)
+                self._write(batch)
                 self._save(batch.after)
                 spent = monotonic() - began
                 rate = (summary.rows - first) / spent if spent else 0.0
@@ -174,7 +169,7 @@ class _Import:
                     first_share = (batch.share, spent)
             summary.within_limit = self._order.limit.allows(summary.rejected, summary.rows)
             if summary.within_limit:
-                self._finish(index_users)
+                self._finish()
         self._forget()
         summary.left_out = tuple(sorted(self._left_out | set(self._target.rows.unknown.names)))
         if self._start is None and summary.rows:
@@ -247,7 +242,7 @@ class _Import:
 
     def _converted(self, target: Target[Any], batch: Iterable[RawRow], after: Position, share: float) -> _Read:
         """Convert rows to changes."""
-        with self._conversion_deadlines:  # the row readers keep state
+        with self._converting:  # the row readers keep state
             return self._changed(target, batch, after, share)
 
     def _changed(self, target: Target[Any], batch: Iterable[RawRow], after: Position, share: float) -> _Read:
@@ -273,7 +268,7 @@ class _Import:
                 omitted.clear()
         return _Read(good, rows, bad, after, share, addresses, without, target)
 
-    def _write(self, batch: _Read) -> set[str]:
+    def _write(self, batch: _Read) -> None:
         """Write one batch to the stores, and its faults to the rejects file; return the users written."""
         applied = batch.target.apply(batch.good)
         bad = batch.bad + [(batch.rows[number], reason) for number, reason in applied.reasons.items()]
@@ -288,11 +283,6 @@ class _Import:
         self.summary.bad_addresses += batch.addresses + len(batch.omitted)
         self.summary.omitted += len(batch.omitted)
         self.summary.example = self.summary.example or next(iter(batch.omitted), "")
-        return applied.touched
-
-    def _index(self, touched: set[str], index_users: Indexer) -> None:
-        if touched:
-            index_users(sorted(touched))
 
     def _forget(self) -> None:
         """Clear the cursor: the import has ended."""
@@ -320,7 +310,7 @@ class _Import:
         }
         self._stores.cursors.save(self._key, state)
 
-    def _finish(self, index_users: Indexer) -> None:
+    def _finish(self) -> None:
         """Do the work that remains after the last row, piece by piece."""
         while True:
             removed, touched = self._target.finish()
@@ -328,7 +318,6 @@ class _Import:
                 return
             self.summary.removed += removed
             self.summary.written += len(touched)
-            self._index(touched, index_users)
 
 
 def no_key(name: str, mapping: Mapping[str, str], others: Iterable[str]) -> WrongCall:

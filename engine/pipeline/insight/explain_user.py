@@ -178,7 +178,7 @@ def _sentence(
 def _outside(campaign: CompiledCampaign, facts: Facts, stay: Enrolment | None, as_of: Instant) -> str:
     if facts.row is None or facts.row.deleted:
         return "the user was deleted"
-    converting = "" if stay is None else _conversion_deadlines(campaign, stay, as_of)
+    converting = "" if stay is None else _converting(campaign, stay, as_of)
     if stay is not None and campaign.intake_open and campaign.again_after is not None and stay.ended_at is not None:
         opens = stay.ended_at + millis(campaign.again_after)
         if as_of < opens:
@@ -193,7 +193,7 @@ def _outside(campaign: CompiledCampaign, facts: Facts, stay: Enrolment | None, a
     return "the goal is reached already, so the user does not enter"
 
 
-def _conversion_deadlines(campaign: CompiledCampaign, stay: Enrolment, as_of: Instant) -> str:
+def _converting(campaign: CompiledCampaign, stay: Enrolment, as_of: Instant) -> str:
     """Return until when the campaign counts a conversion of an ended enrolment, as the end of a sentence."""
     if campaign.goal is None or stay.converted_at is not None:
         return ""

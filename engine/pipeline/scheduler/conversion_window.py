@@ -73,7 +73,7 @@ class ConversionDeadlines:
         stays: EnrolmentStore,
         looks: RecheckStore,
         feed: FeedStore,
-        roster: LiveCampaigns,
+        live_campaigns: LiveCampaigns,
         clock: Clock,
         owed: Debts,
     ) -> None:
@@ -83,7 +83,7 @@ class ConversionDeadlines:
         self._stays = stays
         self._looks = looks
         self._feed = feed
-        self._roster = roster
+        self._live_campaigns = live_campaigns
         self._clock = clock
         self._seen: dict[str, tuple[int, float]] = {}  # the feed position to wait for, and when it was last not reached
 
@@ -102,7 +102,7 @@ class ConversionDeadlines:
         """
         over = {
             uid: record
-            for uid, record in self._roster.those(closing).items()
+            for uid, record in self._live_campaigns.those(closing).items()
             if record.converting_until is not None and record.converting_until + LATE < now
         }
         self._seen = {uid: seen for uid, seen in self._seen.items() if uid in over}

@@ -53,13 +53,13 @@ class OwedEvaluations:
 
     def __init__(
         self,
-        roster: LiveCampaigns,
+        live_campaigns: LiveCampaigns,
         runs: RunStore,
         slices: SliceStore,
         run_planner: RunPlanner,
         run_completion: RunCompletion,
     ) -> None:
-        self._roster = roster
+        self._live_campaigns = live_campaigns
         self._runs = runs
         self._slices = slices
         self._run_planner = run_planner
@@ -67,7 +67,7 @@ class OwedEvaluations:
 
     def run(self, open_runs: Sequence[Run], now: Instant, *, without: Collection[str] = ()) -> list[Run]:
         """Create the runs that are owed; return those to plan. `without` holds uids of campaigns to leave out."""
-        records = {uid: record for uid, record in self._roster.those(owing).items() if uid not in without}
+        records = {uid: record for uid, record in self._live_campaigns.those(owing).items() if uid not in without}
         if not records:
             return []
         by_campaign: dict[str, list[Run]] = defaultdict(list)

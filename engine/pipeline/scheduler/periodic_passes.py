@@ -46,7 +46,7 @@ class PeriodicPasses:
         stays: EnrolmentStore,
         campaign_cache: CampaignCache,
         run_planner: RunPlanner,
-        roster: LiveCampaigns,
+        live_campaigns: LiveCampaigns,
         probe: Callable[[Entry, Candidates], bool],
         obstacles: Obstacles,
     ) -> None:
@@ -55,7 +55,7 @@ class PeriodicPasses:
         self._stays = stays
         self._campaign_cache = campaign_cache
         self._run_planner = run_planner
-        self._roster = roster
+        self._live_campaigns = live_campaigns
         self._probe = probe
         self._obstacles = obstacles
         self._order: list[tuple[Instant, str]] = []  # a heap by the earliest time of each campaign's next pass
@@ -84,15 +84,15 @@ class PeriodicPasses:
         for uids, crossed in ((nothing, True), (looked, False)):
             if uids:
                 self._campaigns.passed(uids, now, crossed=crossed)
-                self._roster.passed(uids, now, crossed=crossed)
+                self._live_campaigns.passed(uids, now, crossed=crossed)
         return runs
 
     def _coming(self, now: Instant, *, jumped: bool) -> list[CampaignRecord]:
         """Return the campaigns whose pass is due by `now`, in no order."""
-        records = self._roster.those(going)
+        records = self._live_campaigns.those(going)
         if jumped:
             return [record for record in records.values() if record.pass_as_of < now]
-        generation, policies = self._roster.generation, self._campaign_cache.policies
+        generation, policies = self._live_campaigns.generation, self._campaign_cache.policies
         if generation != self._ordered_for[0] or policies is not self._ordered_for[1]:
             self._ordered_for = generation, policies
             self._order = [(self._at(record), uid) for uid, record in records.items()]
@@ -131,9 +131,9 @@ class PeriodicPasses:
         return runs
 
     def _entered(self, record: CampaignRecord, now: Instant) -> tuple[Run | None] | None:
-        return (self._enroller(record, now),)
+        return (self._audience_run(record, now),)
 
-    def _enroller(self, record: CampaignRecord, now: Instant) -> Run | None:
+    def _audience_run(self, record: CampaignRecord, now: Instant) -> Run | None:
         """Start the run that finds users who may enter, or evaluates everybody; None if there is nothing to find."""
         reconciling = now - record.reconciled_at >= millis(self._campaign_cache.profile(record).reconcile)
         if record.state is not CampaignState.LIVE or record.kind != CONTINUOUS:

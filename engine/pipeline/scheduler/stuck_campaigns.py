@@ -162,7 +162,7 @@ class Obstacles:
             return
         self._campaigns.set_stuck(record.uid, by, reason)
         if self._told.get((record.uid, by), "") == reason:
-            return  # already emitted: the roster does not show the new mark yet
+            return  # already emitted: the index of live campaigns does not show the new mark yet
         self._told[record.uid, by] = reason
         labels = {"workspace": record.workspace, "campaign": record.name, "campaign_uid": record.uid}
         if reason is not None:

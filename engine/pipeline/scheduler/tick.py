@@ -119,7 +119,7 @@ class ClockTick:
         messenger: Callable[[], Messenger],
         clock: Clock,
         time: Callable[[], tuple[Instant, bool]],
-        roster: LiveCampaigns,
+        live_campaigns: LiveCampaigns,
         passing: PeriodicPasses,
         owed: OwedEvaluations,
         rechecker: Suspects,
@@ -133,7 +133,7 @@ class ClockTick:
         self._obstacles = obstacles
         self._debts = debts
         self._debts_read = float("-inf")
-        self._roster = roster
+        self._live_campaigns = live_campaigns
         self._passing = passing
         self._owed = owed
         self._rechecker = rechecker
@@ -158,30 +158,32 @@ class ClockTick:
         """Run one tick; return how many things it started, 0 if there was nothing to do."""
         now, jumped = self._time()
         self._expired_leases.run()
-        self._roster.refresh()
-        records = self._roster.those(watched)
-        unchecked = self._obstacles.check(self._roster.those(working), self._roster.generation)
+        self._live_campaigns.refresh()
+        records = self._live_campaigns.those(watched)
+        unchecked = self._obstacles.check(self._live_campaigns.those(working), self._live_campaigns.generation)
         open_runs = self._runs.undecided()
         known = {run.id for run in open_runs}
         self._asked = {run_id: asked for run_id, asked in self._asked.items() if run_id in known}
         moved = sum(
             self._obstacles.attempt(record, "launch it or close its intake", partial(self._by_time, record, now), False)
-            for record in self._roster.those(timed).values()
+            for record in self._live_campaigns.those(timed).values()
             if record.uid not in self._obstacles.unfit
         )
-        moved += unchecked + self._pay(self._roster.those(working))
+        moved += unchecked + self._pay(self._live_campaigns.those(working))
         owed = self._owed.run(open_runs, now, without=self._obstacles.unfit)
         for run in [*owed, *self._passing.run([*open_runs, *owed], now, jumped=jumped)]:
             self._ask_plan(run.id)
             moved += 1
-        moved += self._due(self._roster.those(working), open_runs, now, stands=jumped)
+        moved += self._due(self._live_campaigns.those(working), open_runs, now, stands=jumped)
         moved += self._undecided(open_runs)
         moved += self._deliver(records, {run.campaign for run in open_runs}, now)
         moved += self._looks(now)
         moved += self._finish()
         moved += self._conversion_deadlines.run(now)
         self._forget_refusals()
-        return moved + self._dispatcher.run(self._roster.those(working), self._roster.those(stuck), open_runs)
+        return moved + self._dispatcher.run(
+            self._live_campaigns.those(working), self._live_campaigns.those(stuck), open_runs
+        )
 
     def _looks(self, now: Instant) -> int:
         """Enqueue waiting re-evaluation requests, including those whose message was lost."""
@@ -193,7 +195,7 @@ class ClockTick:
 
     def _finish(self) -> int:
         """Finish campaigns whose counts add up. Each tick checks some in turn, because each costs several queries."""
-        records = self._roster.those(ending)
+        records = self._live_campaigns.those(ending)
         uids = sorted(records)
         turn = [uid for uid in uids if uid > self._finished_to][:MOST_FINISHED] or uids[:MOST_FINISHED]
         self._finished_to = turn[-1] if len(turn) == MOST_FINISHED else ""
@@ -206,7 +208,7 @@ class ClockTick:
 
     def _forget_refusals(self) -> None:
         """Clear the provider's refusal of campaigns with no outgoing delivery: the users have left or were skipped."""
-        for uid in self._roster.those(refused):
+        for uid in self._live_campaigns.those(refused):
             if not self._deliveries.has_outgoing([uid], None):
                 self._campaigns.set_stuck(uid, StuckBy.SENDER, None)
 
@@ -249,7 +251,7 @@ class ClockTick:
                 self._debts.paid(uid, debt)
                 count += 1
         if count:
-            self._roster.refresh()
+            self._live_campaigns.refresh()
         return count
 
     def _due(self, records: Mapping[str, CampaignRecord], open_runs: list[Run], now: Instant, *, stands: bool) -> int:
@@ -262,7 +264,7 @@ class ClockTick:
         self._due_began = {uid: began for uid, began in self._due_began.items() if at - began < DUE_EVERY}
         flowing: Set[str] | None = None
         leave_out = {run.campaign for run in open_runs if run.kind is RunKind.DUE}
-        leave_out |= self._roster.those(resting).keys() | self._obstacles.unfit
+        leave_out |= self._live_campaigns.those(resting).keys() | self._obstacles.unfit
         count = 0
         while (uid := self._stays.first_due_campaign(now, sorted(leave_out))) is not None:
             leave_out.add(uid)
@@ -314,7 +316,7 @@ class ClockTick:
         if not self._deliveries.has_outgoing(None, None):
             return 0
         leave_out = self._slices.campaigns_with_open(SliceKind.DELIVER)
-        cancelled = {uid for uid in self._roster.those(cancelled_and_over) if uid not in undecided}
+        cancelled = {uid for uid in self._live_campaigns.those(cancelled_and_over) if uid not in undecided}
         leave_out |= {uid for uid, record in records.items() if record.state not in GOING and uid not in cancelled}
         leave_out |= self._obstacles.unfit
         count = 0
@@ -324,8 +326,8 @@ class ClockTick:
             if uid in records:
                 record = records[uid]
                 count += self._obstacles.attempt(record, "plan deliveries", partial(self._round, record, now), 0)
-            elif uid in self._roster.those(finished):
-                count += self._reopen(self._roster.those(finished)[uid])
+            elif uid in self._live_campaigns.those(finished):
+                count += self._reopen(self._live_campaigns.those(finished)[uid])
         return count
 
     def _reopen(self, record: CampaignRecord) -> bool:

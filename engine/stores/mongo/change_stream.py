@@ -2,8 +2,7 @@
 
 A batch ends when the server has no more changes: waiting for another one would delay those already read. An empty batch
 still advances the position, by the server's own high-water mark (`postBatchResumeToken`). The stream also contains
-calls (`Feeds.call`), which batches leave out. A call ends the wait, so that its caller learns the feed's position at
-once.
+calls (`FeedPosition.call`), which batches leave out. A call ends the wait, so that its caller learns it at once.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ CALLS: Final = "feed_calls"
 
 
 @named_queries("feeds")
-class Feeds:
+class FeedPosition:
     """The state of the one feed."""
 
     def __init__(self, database: Database[Document], client: redis.Redis | None) -> None:

@@ -40,7 +40,7 @@ _SUSPECT: Final[Document] = {"attempts": {"$gte": MOST_ATTEMPTS}}
 
 
 @named_queries("looks")
-class Looks:
+class PendingRechecks:
     """The re-evaluation requests of all workspaces."""
 
     def __init__(self, database: Database[Document]) -> None:

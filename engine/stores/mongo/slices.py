@@ -229,11 +229,6 @@ class Slices:
         """Whether a slice of the run is open, read with majority. Index: `run`, covered."""
         return self._all.find_one({"run": run, "state": "open"}, {"_id": 0, "run": 1}, hint="run") is not None
 
-    def open_of(self, campaign: str, kind: SliceKind) -> list[Slice]:
-        """Return the open slices of one kind of a campaign. Index: `open`."""
-        found = self._all.find({"campaign": campaign, "kind": kind.value, "state": "open"}, hint="open")
-        return [read_slice(raw) for raw in found]
-
     def campaigns_with_open(self, kind: SliceKind) -> set[str]:
         """Return the uids of campaigns with an open slice of one kind. Index: `open`, covered."""
         found = self._all.find({"kind": kind.value, "state": "open"}, {"_id": 0, "campaign": 1}, hint="open")
@@ -256,7 +251,6 @@ NAMED: Final[Mapping[str, str]] = {
     "slices.waiting": "open",
     "slices.expired": "open",
     "slices.has_open": "run",
-    "slices.open_of": "open",
     "slices.campaigns_with_open": "open",
     "slices.of_run": "run",
 }

@@ -11,7 +11,7 @@ from typing import Final
 from engine.catalogue.catalogue import Catalogue
 from engine.domain.document import Document
 from engine.domain.looks import FeedState
-from engine.stores.mongo.feed_position import Feeds
+from engine.stores.mongo.feed_position import FeedPosition
 from engine.stores.user_cache.active_layouts import CacheLayouts
 from engine.stores.user_cache.buckets import Rows, UserCache
 from engine.stores.user_cache.layout import USERS_PER_BUCKET, Held, Layout
@@ -32,7 +32,7 @@ class CachedUsers:
     """The user cache of one process; `catalogues` maps workspaces to their fields."""
 
     def __init__(
-        self, cache: UserCache, layouts: CacheLayouts, feeds: Feeds, catalogues: Mapping[str, Catalogue]
+        self, cache: UserCache, layouts: CacheLayouts, feeds: FeedPosition, catalogues: Mapping[str, Catalogue]
     ) -> None:
         self._cache = cache
         self._layouts = layouts

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from engine.clock import millis, parse_duration
-from engine.domain.work import SliceKind
+from engine.domain.work import RunKind
 from engine.errors import IllegalTransition
 from engine.failpoints import arm
 from engine.telemetry import events
@@ -245,8 +245,8 @@ def test_a_cancel_also_ends_who_enters_at_that_moment(small: World) -> None:
         try:
             for run in other.stores.runs.undecided():
                 other.run_planner.run(run.id)
-            for piece in other.stores.slices.open_of(small.record("hello").uid, SliceKind.STAYS):
-                other.slice_decider.run(piece.id)
+                for piece in other.stores.slices.of_run(run.id) if run.kind is RunKind.STAYS else ():
+                    other.slice_decider.run(piece.id)
         finally:
             other.close()
         return enter(*stays)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from engine.pipeline.delivery import deliver_slice
 from engine.pipeline.delivery.sender_lease import GRACE
 from engine.pipeline.slices import runner
 from engine.stores.mongo.deliveries import Deliveries
-from engine.stores.mongo.leases import Leases
+from engine.stores.mongo.named_leases import Leases
 from tests.support.pipeline_shop import hurry
 from tests.support.pipeline_world import World
 

@@ -59,7 +59,6 @@ class Importer:
             self.lists,
             ImportCursors(database),
         )
-        self.indexed: list[str] = []
 
     def write(self, name: str, content: str | bytes) -> Path:
         path = self.folder / name
@@ -68,7 +67,7 @@ class Importer:
 
     def run(self, kind: str, path: Path, *, layout: Layout | None = None, **more: Any) -> Summary:
         order = Order(Kind(kind), path, layout=layout or Layout(), **more)
-        return run_import(order, self.catalogue, self.stores, index_users=self.indexed.extend)
+        return run_import(order, self.catalogue, self.stores)
 
     def told(self) -> dict[str, Mapping[str, Any]]:
         """Every user by id, without what differs from run to run."""

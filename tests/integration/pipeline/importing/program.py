@@ -89,7 +89,6 @@ def main(told: dict[str, Any]) -> None:
         order,
         catalogue,
         stores,
-        index_users=lambda keys: None,
         watch=lambda reached: say({"rows": reached.rows}),
     )
     peak = peak_memory()

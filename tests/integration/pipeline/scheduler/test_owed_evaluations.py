@@ -12,7 +12,7 @@ from engine.domain.campaign import CampaignRecord
 from engine.domain.enrolment import StayChange
 from engine.domain.keys import user_key
 from engine.domain.lifecycle import RunState, SliceState
-from engine.domain.work import RunKind, Slice, SliceKind
+from engine.domain.work import RunKind, Slice
 from engine.failpoints import Failpoint, arm
 from tests.support.pipeline_world import World
 
@@ -263,10 +263,10 @@ def test_who_enters_by_a_revision_that_an_edit_has_overtaken_is_evaluated_by_the
         sliced.apply(series(audience={"plan": "free"}, messages=later))
         other = sliced.open()
         try:
-            other.roster.refresh()
+            other.live_campaigns.refresh()
             (stays_run,) = other.owed_evaluations.run(other.stores.runs.undecided(), sliced.now)
             other.run_planner.run(stays_run.id)
-            for piece in other.stores.slices.open_of(sliced.record("series").uid, SliceKind.STAYS):
+            for piece in other.stores.slices.of_run(stays_run.id):
                 other.slice_decider.run(piece.id)
             assert other.run_completion.run(stays_run.id)
         finally:

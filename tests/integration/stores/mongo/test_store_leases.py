@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from engine.stores.mongo.leases import Leases
+from engine.stores.mongo.named_leases import Leases
 from tests.support.store_threads import together
 
 LEASE = timedelta(seconds=30)

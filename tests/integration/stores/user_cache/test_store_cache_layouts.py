@@ -16,7 +16,7 @@ from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, user_key
 from engine.domain.looks import FeedState
 from engine.errors import ProgrammerError
-from engine.stores.mongo.feed_position import Feeds
+from engine.stores.mongo.feed_position import FeedPosition
 from engine.stores.user_cache import cache
 from engine.stores.user_cache.active_layouts import CacheLayouts
 from engine.stores.user_cache.cache import CachedUsers
@@ -241,7 +241,7 @@ def test_a_workspace_that_grows_gets_more_buckets_while_the_feed_runs(
 ) -> None:
     """A new installation takes the cache up before its first import."""
     monkeypatch.setattr(cache, "PENDING", 0.0)
-    cached = CachedUsers(world.cache, world.layouts, Feeds(world.database, world.redis), {"shop": CATALOGUE})
+    cached = CachedUsers(world.cache, world.layouts, FeedPosition(world.database, world.redis), {"shop": CATALOGUE})
     catalogues = {"shop": CATALOGUE}
 
     def adopt() -> list[str]:

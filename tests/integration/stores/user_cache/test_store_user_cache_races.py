@@ -48,13 +48,13 @@ class Fight:
     def run(self, seconds: float) -> None:
         feeding = self.started(self.feed)
         changing = [self.started(one, n) for n, one in enumerate((self.write, self.write, self.delete, self.erase))]
-        rechecker = [self.started(one, n) for n, one in enumerate((self.read, self.read, self.scan, self.evict))]
+        readers = [self.started(one, n) for n, one in enumerate((self.read, self.read, self.scan, self.evict))]
         self.over.wait(seconds)
         self.over.set()
         for thread in changing:
             thread.join()
         self.world.add("last")
-        for thread in (feeding, *rechecker):
+        for thread in (feeding, *readers):
             thread.join(120)
         assert self.faults == []
         assert self.caught_up.is_set()

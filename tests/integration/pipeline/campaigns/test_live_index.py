@@ -1,4 +1,4 @@
-"""The roster: campaigns read once, then what somebody changed; what the clock asks of all is kept up by change."""
+"""The index of live campaigns: it reads campaigns once, then what somebody changed; views are kept up by change."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def live(record: CampaignRecord) -> bool:
     return record.state is C.LIVE
 
 
-def changed(roster: LiveCampaigns) -> bool:
+def changed(index: LiveCampaigns) -> bool:
     """Whether a refresh brought what others must act on."""
-    before = roster.generation
-    roster.refresh()
-    return roster.generation > before
+    before = index.generation
+    index.refresh()
+    return index.generation > before
 
 
 @pytest.fixture
@@ -61,79 +61,83 @@ def clock() -> HandClock:
 
 
 @pytest.fixture
-def roster(campaigns: Campaigns, clock: HandClock) -> LiveCampaigns:
+def index(campaigns: Campaigns, clock: HandClock) -> LiveCampaigns:
     made = LiveCampaigns(campaigns, clock)
     assert changed(made)
     return made
 
 
-def test_those_of_a_test_come_and_go_with_what_others_change(roster: LiveCampaigns, campaigns: Campaigns) -> None:
-    before = roster.those(live)
+def test_those_of_a_test_come_and_go_with_what_others_change(index: LiveCampaigns, campaigns: Campaigns) -> None:
+    before = index.those(live)
     assert set(before) == {"c0", "c1", "c2"}
     campaigns.move(before["c1"], C.PAUSED)
-    assert changed(roster)
-    assert set(roster.those(live)) == {"c0", "c2"}
+    assert changed(index)
+    assert set(index.those(live)) == {"c0", "c2"}
     assert set(before) == {"c0", "c1", "c2"}, "what was given never changes"
     paused = campaigns.get("c1")
     assert paused is not None
     campaigns.move(paused, C.LIVE)
-    assert changed(roster)
-    assert set(roster.those(live)) == {"c0", "c1", "c2"}
+    assert changed(index)
+    assert set(index.those(live)) == {"c0", "c1", "c2"}
 
 
-def test_its_own_passes_are_known_at_once_and_are_no_change(roster: LiveCampaigns, campaigns: Campaigns) -> None:
-    generation = roster.generation
+def test_its_own_passes_are_known_at_once_and_are_no_change(index: LiveCampaigns, campaigns: Campaigns) -> None:
+    generation = index.generation
     campaigns.passed(["c0"], 20, crossed=True)
-    roster.passed(["c0"], 20, crossed=True)
-    known = roster.those(live)["c0"]
+    index.passed(["c0"], 20, crossed=True)
+    known = index.those(live)["c0"]
     assert (known.pass_as_of, known.crossed_to) == (20, 20)
-    assert not changed(roster)
-    assert roster.generation == generation
+    assert not changed(index)
+    assert index.generation == generation
 
 
 def test_passes_of_another_clock_are_taken_up_in_a_minute(
-    roster: LiveCampaigns, campaigns: Campaigns, clock: HandClock
+    index: LiveCampaigns, campaigns: Campaigns, clock: HandClock
 ) -> None:
     campaigns.passed(["c0", "c1"], 20)
     clock.at = MARKS_AGAIN + 1
-    assert not changed(roster), "no change that anybody must act on"
-    assert {uid: record.pass_as_of for uid, record in roster.those(live).items()} == {"c0": 20, "c1": 20, "c2": 10}
+    assert not changed(index), "no change that anybody must act on"
+    assert {uid: record.pass_as_of for uid, record in index.those(live).items()} == {
+        "c0": 20,
+        "c1": 20,
+        "c2": 10,
+    }
 
 
 def test_a_change_whose_moment_lay_too_far_back_is_found_too(
-    roster: LiveCampaigns, campaigns: Campaigns, clock: HandClock, database: Database[dict[str, Any]]
+    index: LiveCampaigns, campaigns: Campaigns, clock: HandClock, database: Database[dict[str, Any]]
 ) -> None:
     """A new primary's clock may be behind: what it dates is older than what was read already."""
-    campaigns.move(roster.those(live)["c2"], C.PAUSED)
+    campaigns.move(index.those(live)["c2"], C.PAUSED)
     database.campaigns.update_one({"_id": "c2"}, [{"$set": {"touched": {"$subtract": ["$touched", 86_400_000]}}}])
     new = CampaignRecord("c3", "shop", "n3", "continuous", C.DRAFT, 1, {"campaign": "n3"})
     campaigns.apply(new)
     database.campaigns.update_one({"_id": "c3"}, [{"$set": {"touched": {"$subtract": ["$touched", 86_400_000]}}}])
     clock.at = QUIET + 1
-    assert not changed(roster)
+    assert not changed(index)
     clock.at += MARKS_AGAIN
-    roster.refresh()
-    assert changed(roster)
-    assert set(roster.those(live)) == {"c0", "c1"}
-    assert roster.those(_draft) == {"c3": replace(new, spec={"campaign": "n3"})}
+    index.refresh()
+    assert changed(index)
+    assert set(index.those(live)) == {"c0", "c1"}
+    assert index.those(_draft) == {"c3": replace(new, spec={"campaign": "n3"})}
 
 
 def test_a_refresh_that_fails_half_way_loses_no_change(
-    roster: LiveCampaigns, campaigns: Campaigns, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+    index: LiveCampaigns, campaigns: Campaigns, clock: HandClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away() -> None:
         raise AutoReconnect("the primary steps down")
 
-    before = roster.generation
-    campaigns.move(roster.those(live)["c1"], C.PAUSED)
+    before = index.generation
+    campaigns.move(index.those(live)["c1"], C.PAUSED)
     clock.at = MARKS_AGAIN + 1
     with monkeypatch.context() as patched:
         patched.setattr(campaigns, "marks", away)
         with pytest.raises(AutoReconnect):
-            roster.refresh()
-    roster.refresh()
-    assert roster.generation > before, "who builds on the records does so anew"
-    assert set(roster.those(live)) == {"c0", "c2"}
+            index.refresh()
+    index.refresh()
+    assert index.generation > before, "who builds on the records does so anew"
+    assert set(index.those(live)) == {"c0", "c2"}
 
 
 def _draft(record: CampaignRecord) -> bool:
