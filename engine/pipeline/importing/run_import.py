@@ -269,7 +269,7 @@ class _Import:
         return _Read(good, rows, bad, after, share, addresses, without, target)
 
     def _write(self, batch: _Read) -> None:
-        """Write one batch to the stores, and its faults to the rejects file; return the users written."""
+        """Write one batch to the stores, and its faults to the rejects file."""
         applied = batch.target.apply(batch.good)
         bad = batch.bad + [(batch.rows[number], reason) for number, reason in applied.reasons.items()]
         bad.sort(key=lambda one: one[0].line)
