@@ -36,6 +36,9 @@ from engine.telemetry.events import emit
 MISSED: Final = "missed"
 """Users that only the full pass found; due times, crossings and re-evaluation requests should have. Must be 0."""
 
+TURN: Final = timedelta(seconds=1)
+"""How long a worker decides a slice before it releases it: on a busy machine a slice takes a multiple of the planned
+`SLICE_MS`, and the small campaigns that wait for a thread of the lane would wait as long."""
 
 QUERY_OF_PATH: Final = {
     AccessPath.SCAN: "users.read_range",
@@ -101,7 +104,7 @@ class SliceDecider:
 
     def run(self, slice_id: str) -> None:
         """Process one deciding slice; safe to call twice, late, or for a slice that is gone."""
-        closed = self._worker.work(slice_id, self._guard, self._batch)
+        closed = self._worker.work(slice_id, self._guard, self._batch, turn=TURN)
         if closed is None or closed.run is None:
             return
         labels = slice_labels(closed, self._campaign_cache.name(closed.campaign))

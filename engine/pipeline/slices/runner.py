@@ -120,14 +120,16 @@ class SliceWorker:
         slice_id: str,
         guard: Callable[[Slice], str | None],
         batch: Callable[[Hold], Progress],
+        *,
+        turn: timedelta = TURN,
     ) -> Slice | None:
-        """Process a slice until it ends, or `guard`, a stop or its turn interrupts it; return it if it was closed.
+        """Process a slice until it ends, or `guard`, a stop or its `turn` interrupts it; return it if it was closed.
 
         The worker asks `guard` before a batch, at most once per `pace`; a reason that it returns releases the slice.
         `batch` processes the next part of the slice from its cursor. An exception of a batch counts against the slice,
         which is retried after a back-off. `LeaseLost` and the outages of a store do not count.
         """
-        hold = self._claim(slice_id)
+        hold = self._claim(slice_id, turn)
         if hold is None:
             return None
         try:
@@ -146,7 +148,7 @@ class SliceWorker:
     def _labels(self, piece: Slice) -> dict[str, str]:
         return slice_labels(piece, self._name_of(piece.campaign))
 
-    def _claim(self, slice_id: str) -> Hold | None:
+    def _claim(self, slice_id: str, turn: timedelta) -> Hold | None:
         began = self._clock.monotonic()
         token = uuid4().hex
         piece = self._slices.claim(slice_id, token, self._lease)
@@ -155,7 +157,7 @@ class SliceWorker:
         emit("slice.claimed", **self._labels(piece), attempt=str(piece.attempt), as_of=piece.as_of)
         lasts = self._lease.total_seconds() * (1 - MARGIN)
         hold = Hold(piece, token, began + lasts, Counter(piece.results))
-        hold.over_at = began + min(TURN.total_seconds(), lasts / 2)
+        hold.over_at = began + min(turn.total_seconds(), lasts / 2)
         return hold
 
     def _batches(
