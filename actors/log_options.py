@@ -11,7 +11,10 @@ from engine.telemetry.logging import LogOptions
 
 
 def log_options(settings: Settings, process: str, *, exact: bool = False, form: str = "") -> LogOptions:
-    """Return the log options of a process of this type; the supervisor's name for it (`slow.2`) wins unless `exact`.
+    """Return the log options of this process.
+
+    Its name in the logs is the one that the supervisor gave it (`TIDEGATE_PROCESS`, such as `slow.2`), else `process`;
+    with `exact` always `process`.
 
     `form` selects the output: `json` lines on stdout, or sentences for `people`. By default a terminal gets sentences
     and a pipe gets JSON. The log files always hold JSON.

@@ -42,8 +42,8 @@ class _Running:
 class TimeLimitBackstop(Middleware):
     """Raises `TimeLimitExceeded` in a thread whose message has used `factor` times its `time_limit` (ms).
 
-    Its timer starts with the first worker or with `process_boot`, whichever comes first: only the command line emits
-    `process_boot`. Put it at the end of the middleware, nearest to the actor.
+    Its timer starts with the first worker or with `process_boot`, whichever comes first: a `Worker` that is started by
+    hand emits no `process_boot`. Put it at the end of the middleware, nearest to the actor.
     """
 
     def __init__(self, *, limit: timedelta = LIMIT, factor: float = FACTOR, interval: float = INTERVAL_SECONDS) -> None:
@@ -60,11 +60,11 @@ class TimeLimitBackstop(Middleware):
         return {"time_limit"}
 
     def after_process_boot(self, broker: Broker) -> None:
-        """Start the timer in a process of the command line."""
+        """Start the timer when a process boots: the `dramatiq` command and the fleets emit this."""
         self._start()
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
-        """Start the timer in any other process."""
+        """Start the timer if no `process_boot` came first."""
         self._start()
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:

@@ -25,7 +25,11 @@ _ELASTIC: Final = {
 
 
 class Row(Protocol):
-    """A user as the compiled predicate sees it; the generated struct adds one slot per field (None = missing)."""
+    """A user as the compiled predicate sees it; `e` holds the summaries of events.
+
+    The struct that `row_codec` generates for a catalogue has these fields and one slot per declared field (None =
+    missing).
+    """
 
     key: str
     rev: int

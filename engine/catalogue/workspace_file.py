@@ -189,7 +189,7 @@ class _Reader:
         return sender
 
     def shape(self, node: Node, name: str, path: Path_) -> Shape | None:
-        """Read `string`, or `{type: decimal, scale: 2, many: true, case: ignore}`."""
+        """Read a type: `string`, or with options, such as `{type: decimal, scale: 2}`. Return None after a fault."""
         parts: dict[str, Node] = {}
         kind = node
         if isinstance(node.value, dict):

@@ -155,9 +155,10 @@ class AccessPathChooser:
         return Chosen(best.path, best, told, there.users, matches, counted, why)
 
     def probe(self, entry: Entry, wanted: Candidates) -> bool:
-        """Return whether a pass over these candidates could find anybody, by one query; True if only the pass can tell.
+        """Return False if a pass over these candidates would surely find nobody; at most one query looks for them.
 
-        The answer may be some moments old: a user who has changed since has a re-evaluation request of their own.
+        Return True if only the pass can tell. A slightly old answer does no harm, because a user who has changed since
+        gets a re-evaluation request anyway.
         """
         if wanted.nobody:
             return False

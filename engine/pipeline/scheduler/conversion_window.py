@@ -63,7 +63,10 @@ def ends_at_once(record: CampaignRecord, now: Instant) -> Instant | None:
 
 
 class ConversionDeadlines:
-    """Determines until when a finished campaign counts conversions, and closes campaigns whose time is over."""
+    """Computes until when a campaign that has ended still counts conversions, and removes that mark when it is over.
+
+    The mark is `converting_until`; without it the campaign is closed.
+    """
 
     def __init__(
         self,

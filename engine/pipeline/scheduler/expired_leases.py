@@ -106,8 +106,8 @@ class ExpiredLeases:
     def _halve(self, piece: Slice, middle: str) -> None:
         """Write the two children with deterministic ids, then close the parent.
 
-        The first child, once written, fixes the cut. Another clock, or one that died in between, may have computed
-        another middle, and no user may fall between the two halves.
+        The first child, once written, fixes the cut. Another clock process, or one that died in between, may have
+        computed another middle; without the fixed cut, users could fall between the halves.
         """
         child = replace(piece, state=SliceState.OPEN, attempt=0, deaths=0, errors=0, token=None, results={})
         self._slices.add([replace(child, id=f"{piece.id}a", until=middle)])

@@ -49,7 +49,11 @@ def wanted_runs(record: CampaignRecord, open_runs: Sequence[Run]) -> list[RunKin
 
 
 class OwedEvaluations:
-    """Plans owed evaluations; before one for a resume, it drops the unclaimed slices of earlier runs."""
+    """Plans owed evaluations.
+
+    After a resume everybody is evaluated again, so the unclaimed slices of earlier runs are dropped first (never those
+    of the launch).
+    """
 
     def __init__(
         self,

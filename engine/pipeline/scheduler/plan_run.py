@@ -107,7 +107,10 @@ class RunPlanner:
         return max(1, min(MOST_PIECES, -(-users // self._campaign_cache.profile(record).slice_users)))
 
     def run(self, run_id: str) -> bool:
-        """Cut a run into slices; return whether it has none. Safe to call twice, late, or for a run that is gone."""
+        """Cut a run into slices. Safe to call twice, late, or for a run that is gone.
+
+        Return True if this call planned the run and it has no slice, so that the caller must close it.
+        """
         run = self._runs.get(run_id)
         record = None if run is None else self._campaigns.get(run.campaign)
         if run is None or record is None or run.state is not RunState.PLANNING:

@@ -93,10 +93,10 @@ class Lists:
         return len(ids), self.derive(name, keys, create=False)
 
     def derive(self, name: str, keys: Sequence[str], *, create: bool = True) -> set[str]:
-        """Update `users.lists` from the members of one list; return the users written.
+        """Bring `users.lists` of the users `keys` into line with their membership of list `name`; return those written.
 
-        An unknown user is created with only the id (unless `create` is False). The membership of a deleted user is
-        removed, because it was stored during the deletion.
+        A member without a user document gets one without attributes, unless `create` is False. If the user is deleted,
+        the membership is removed: `add` refuses deleted users, so it was stored while the deletion ran.
         """
         orphans: set[str] = set()
 
