@@ -1,6 +1,6 @@
-"""Draws `docs/lifecycle.md` from the tables of `engine.domain.lifecycle`.
+"""Draw `docs/lifecycle.md` from the tables of `engine.domain.lifecycle`.
 
-`.venv/bin/python -m tests.unit.lifecycle_chart` writes it anew; `test_lifecycle.py` fails while it is not current.
+`.venv/bin/python -m tests.unit.lifecycle_chart` rewrites the page; `test_lifecycle.py` fails while it is out of date.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ words mean is told in [concepts](concepts.md).
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     return INTRODUCTION + "".join(_section(name, *told) for name, told in MACHINES.items())
 
 
@@ -75,7 +75,7 @@ def _section(name: str, states: type[StrEnum], introduction: str) -> str:
 
 
 def _after(states: type[StrEnum], before: StrEnum) -> list[StrEnum]:
-    """Where `before` leads, in the order of the states."""
+    """Return the states that follow `before`, in the order of the states."""
     return [state for state in states if state in TRANSITIONS[states][before]]
 
 

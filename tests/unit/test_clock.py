@@ -1,4 +1,4 @@
-"""Durations and instants: whole milliseconds, read strictly, written back."""
+"""Durations and instants: whole milliseconds, parsed strictly, formatted back."""
 
 from __future__ import annotations
 

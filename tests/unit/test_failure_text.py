@@ -1,4 +1,4 @@
-"""What failed, as a sentence: actionable, and without a user's data."""
+"""Describe a failure in one sentence: actionable, and without a user's data."""
 
 from __future__ import annotations
 

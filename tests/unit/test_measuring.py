@@ -1,4 +1,4 @@
-"""Named queries are measured: calls, documents, durations, and the worst with the campaign it was for."""
+"""Measure named queries: calls, documents, durations, and the worst call with its campaign."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.query_metrics import DIGITS, LONGEST, Figure, Measurements, measured
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[Measurements]:
-    """Measurements of this test alone; stores that were decorated before write into their own."""
+    """Measurements of this test alone; stores that were decorated earlier write into their own."""
     own = Measurements()
     monkeypatch.setattr(query_metrics, "MEASUREMENTS", own)
     return own

@@ -1,4 +1,4 @@
-"""Pages that are made from the code, or whose examples must be read by it."""
+"""Pages that code generates, and pages whose examples the code must be able to read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.yamlfile.nodes import parse
 
 CITING = {".py", ".md", ".yaml", ".sh", ".toml", ""}
 MADE_UP = {"a.md", "campaigns/t.md", "notes.md", "t.md"}
-"""Files in Markdown that tests make."""
+"""Markdown files that tests create."""
 DOCS = Path(__file__).parents[2] / "docs"
 
 

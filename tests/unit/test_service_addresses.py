@@ -1,4 +1,4 @@
-"""Addresses of services that cannot be read are refused without a word of what they hold."""
+"""Refuse unreadable service addresses without quoting any part of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process shows: sentences on a terminal, JSON in a pipe, or what `--log-format` says; its files are JSON."""
+"""A process logs sentences to a terminal, JSON to a pipe, or the format of `--log-format`; its log files are JSON."""
 
 from __future__ import annotations
 

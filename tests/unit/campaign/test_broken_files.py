@@ -1,4 +1,4 @@
-"""Every broken file of `examples/broken` is refused with the line, the column and the text that it says itself."""
+"""The loader refuses every file of `examples/broken` with the line, column and text that the file itself states."""
 
 from __future__ import annotations
 

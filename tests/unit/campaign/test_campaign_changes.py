@@ -1,4 +1,4 @@
-"""What an edit means for those enrolled, and the rule of `was:`."""
+"""The effect of an edited campaign on enrolled users, and the rule of `was:`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a body is written in is said by its file's name or by `format:`, never by its first character."""
+"""The file name or `format:` decides the format of a body; its first character never does."""
 
 from __future__ import annotations
 

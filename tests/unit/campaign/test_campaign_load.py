@@ -1,4 +1,4 @@
-"""What a good campaign file becomes, and that it comes back from a store unchanged."""
+"""A valid campaign file loads into the expected campaign, and a store returns that campaign unchanged."""
 
 from __future__ import annotations
 

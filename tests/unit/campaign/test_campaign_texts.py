@@ -1,4 +1,4 @@
-"""What is checked of a text is what the channels render; faults stand where the author sees them."""
+"""The loader checks the same texts that the channels render, and reports faults at the author's line and column."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""However a good file is mangled, it is read or refused with its faults: nothing else is ever raised."""
+"""The loader reads a mangled file or refuses it with its faults; it never raises anything else."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _write(folder: str, name: str, text: str) -> Path:
 
 @contextmanager
 def _refused_with_places() -> Iterator[None]:
-    """Let a refusal pass whose faults all have a place and a text."""
+    """Swallow a refusal if each of its faults has a place and a text."""
     try:
         yield
     except InvalidSource as error:

@@ -1,4 +1,4 @@
-"""The JSON Schemas of `conf/schemas` are those of the models."""
+"""The JSON Schemas in `conf/schemas` match the models."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_a_broken_workspace_is_refused_at_its_place(text: str, place: str, said:
 
 
 def test_the_version_of_workspaces_does_not_depend_on_where_their_files_lie(tmp_path: Path) -> None:
-    """Processes name the folder in their own ways, and machines have it at other places."""
+    """Processes may name the folder differently, and machines may keep it in different places."""
     versions = set()
     for folder in (tmp_path / "one", tmp_path / "two"):
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""A window on its way: outcomes come from another thread, and whoever waits is woken when it matters."""
+"""A window in flight: outcomes arrive from another thread, which wakes the waiting thread when it matters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that name a few words without importing the models: they are the models' words."""
+"""Options that list a few words without importing the models use the words of the models."""
 
 from __future__ import annotations
 

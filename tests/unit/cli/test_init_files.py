@@ -1,4 +1,4 @@
-"""What `tidegate init` writes is whole: every file that one of them names is there, and everybody can read it."""
+"""`tidegate init` writes a complete set: every file that another one names exists, and everybody can read it."""
 
 from __future__ import annotations
 

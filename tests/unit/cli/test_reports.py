@@ -1,4 +1,4 @@
-"""What plans and reports say to people and to programs: estimates, shares, the order of messages, conversions."""
+"""Plans and reports for people and for programs: estimates, shares, the order of messages, conversions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables keep every word: in a pipe they are as wide as they are, on a terminal their cells go on in the next line."""
+"""Tables keep every word: a pipe gets the full width, a terminal gets cells that continue on the next line."""
 
 from __future__ import annotations
 

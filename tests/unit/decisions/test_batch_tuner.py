@@ -1,4 +1,4 @@
-"""The tuner tries what a policy names, keeps the best tail, and asks again now and then."""
+"""The tuner tries the sizes that a policy names, keeps the size with the best tail, and retries others now and then."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Cost = Callable[[int], float]
 
 
 def play(tuner: Tuner, batches: int, seconds: Cost, query: str = "users.read_range") -> Counter[int]:
-    """Batches that are always full; `seconds` tells how long one of a size takes."""
+    """Feed full batches to the tuner; `seconds` gives the duration of a batch of one size."""
     chosen: Counter[int] = Counter()
     for _ in range(batches):
         size = tuner.choose(query, SIZES)

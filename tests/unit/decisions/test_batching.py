@@ -1,4 +1,4 @@
-"""How many users are read and decided at once."""
+"""The number of users that a worker reads and decides together."""
 
 from __future__ import annotations
 

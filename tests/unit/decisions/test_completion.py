@@ -1,4 +1,4 @@
-"""When an enrolment ends in the write that settles its last delivery, and how it is left."""
+"""When the write that settles the last delivery also ends the enrolment, and the state it leaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Without an active stay: who enters, when, and again (`docs/semantics.md`, section 2)."""
+"""Users without an active enrolment: who enters, when, and again (`docs/semantics.md`, section 2)."""
 
 from __future__ import annotations
 

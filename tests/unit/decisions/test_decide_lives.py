@@ -1,4 +1,4 @@
-"""Life stories: decisions written one after another, from entry to exit, with the counts adding up at each step."""
+"""Sequences of decisions from entry to exit, with correct counts after each step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def ends(life: Life) -> list[tuple[str, str | None]]:
 def story(
     days: int = 30, *, step: int = HOUR, user: Someone | None = None, **written: Any
 ) -> tuple[Life, list[tuple[str, int]]]:
-    """Hour by hour; gives the life and what was sent, as (message, hours after the start)."""
+    """Evaluate each hour; return the life and the sent messages, as (message, hours after the start)."""
     life = Life(campaign(**written), user or Someone())
     sent: list[tuple[str, int]] = []
     for as_of in range(NOW, NOW + days * DAY + 1, step):
@@ -42,7 +42,7 @@ def test_a_series_is_sent_in_order_with_its_waits_and_ends_completed() -> None:
 
 
 def test_due_times_alone_lead_a_stay_to_its_end() -> None:
-    """Nobody passes by: each look is made when the one before it said."""
+    """No pass visits the user: each evaluation happens at the due time that the previous one set."""
     life = Life(campaign(messages=[message("one"), message("two", wait="2d"), message("three", wait="5d")]), Someone())
     life.look(NOW)
     sent, at = [], NOW

@@ -1,4 +1,4 @@
-"""Which message is next, when it is sent, and how long the answer holds (`docs/semantics.md`, section 2: 5 and 6)."""
+"""The next message, its send time, and how long the answer holds (`docs/semantics.md`, section 2: 5 and 6)."""
 
 from __future__ import annotations
 

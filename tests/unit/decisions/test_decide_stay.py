@@ -1,4 +1,4 @@
-"""With an active stay: the order of `docs/semantics.md`, section 2, rule by rule; the first that applies decides."""
+"""Active enrolments: the first applicable rule of `docs/semantics.md`, section 2, decides; tested rule by rule."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_a_conversion_is_counted_after_the_user_has_left_while_the_window_is_ope
     assert look(campaign(**GOAL), BOUGHT, long_ago).converted_at is None
 
 
-# 2. the exit rule, and who no longer matches
+# 2. the exit rule, and users that no longer match
 def test_who_no_longer_matches_a_continuous_campaign_leaves() -> None:
     assert exits(look(campaign(), GONE, stay())) is ExitReason.UNMATCHED
 

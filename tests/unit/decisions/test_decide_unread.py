@@ -1,4 +1,4 @@
-"""A look whose events were not read decides as one with all of them: the row told enough."""
+"""An evaluation that skips reading events decides as one with all events: the row holds enough facts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose work is next: turns over workspaces, and by weight over a workspace's campaigns."""
+"""The order of work: turns over workspaces, and by weight over the campaigns of a workspace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The advised inactivity window: the 99th percentile of quiet stretches that ended, with enough of them."""
+"""The advised inactivity window: the 99th percentile of quiet stretches that ended, if there are enough of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The planner's decision: by what a path reads and finds, at measured rates, and never one that cannot be taken."""
+"""The planner chooses by the rows that an access path reads and finds, at measured rates; it skips unusable paths."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MILLION = 1_000_000
 
 
 def choice(matches: int, **more: object) -> Choice:
-    """A workspace of a million users with cache and Elasticsearch, in which so many match."""
+    """Return a choice in a workspace of a million users, of whom `matches` match, with cache and Elasticsearch."""
     reads = {AccessPath.SCAN: MILLION, AccessPath.CACHE: MILLION, AccessPath.ELASTIC: matches}
     return Choice(**{"users": MILLION, "matches": matches, "reads": reads, **more})  # type: ignore[arg-type]
 

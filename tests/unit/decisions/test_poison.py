@@ -1,4 +1,4 @@
-"""The poison rule: who killed a worker is found, and a storm that kills every worker buries nobody."""
+"""The poison rule finds the user that kills workers; a storm that kills every worker buries nobody."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_an_error_of_a_suspect_counts_like_a_death() -> None:
 
 @pytest.mark.parametrize("users", [1, 2, 500, 20_000])
 def test_one_poisonous_user_is_found_by_halving_and_nobody_else_is_buried(users: int) -> None:
-    """Each slice that holds the user kills whoever works on it; the others end well."""
+    """Each slice that contains the user kills its worker; the other slices end well."""
     poison, buried, finished = users // 3, [], 0
     open_slices, deaths_seen = [(0, users)], 0
     while open_slices:

@@ -1,4 +1,4 @@
-"""When a campaign is slow, and when too much of it fails."""
+"""When a campaign counts as slow, and when too many of its deliveries fail."""
 
 from __future__ import annotations
 

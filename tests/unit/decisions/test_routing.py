@@ -1,4 +1,4 @@
-"""Which lane a slice travels in."""
+"""The lane that carries a slice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One stay, one document: what its values say of themselves."""
+"""An enrolment is one document; its values answer questions about themselves."""
 
 from __future__ import annotations
 

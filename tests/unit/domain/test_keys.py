@@ -1,4 +1,4 @@
-"""Keys of documents: one cut by hash serves users, enrolments, events and lists."""
+"""Document keys: one split by hash serves users, enrolments, events and lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of legal transitions, and the page that is drawn from it."""
+"""The table of legal transitions, and the page that `lifecycle_chart.py` draws from it."""
 
 from __future__ import annotations
 

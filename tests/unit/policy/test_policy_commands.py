@@ -1,4 +1,4 @@
-"""`tidegate policy`, called as a user would."""
+"""`tidegate policy`, called as a user calls it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ messages: [{{name: hello, channel: email, subject: Hello, body: Hi}}]
 
 
 class Desk:
-    """A folder as an operator has it, and the commands run in it."""
+    """An operator's folder, and the commands that run in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

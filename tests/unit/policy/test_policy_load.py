@@ -1,4 +1,4 @@
-"""The policies as a whole: what a good set holds, and which profile governs whom."""
+"""The policies as a whole: the contents of a valid set, and the profile that governs each campaign."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The watcher: a whole valid set is swapped in, an invalid one changes nothing."""
+"""The watcher swaps in a valid set as a whole; an invalid set changes nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POLICIES = Path(__file__).parents[3] / "policies"
 
 
 class Heard:
-    """What a watcher told."""
+    """Records what a watcher reports."""
 
     def __init__(self) -> None:
         self.swaps: list[tuple[PolicySet, PolicySet]] = []
@@ -81,7 +81,7 @@ def test_an_invalid_edit_keeps_the_last_good_set_and_is_told_once(
 
 
 def test_a_file_that_is_just_being_written_is_not_refused(watcher: PolicyWatcher, heard: Heard, folder: Path) -> None:
-    """An editor empties it first."""
+    """An editor empties the file before it writes it."""
     path = folder / "profiles" / "default.yaml"
     whole = path.read_text()
     path.write_text("")

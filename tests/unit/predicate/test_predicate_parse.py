@@ -55,7 +55,7 @@ def read(text: str) -> Tree:
 
 
 BROKEN = [
-    # predicate, line:column, where, what is said
+    # predicate, line:column, place, message
     ("order_count: {gte: 3}", "1:1", ".order_count", "no field is called 'order_count' (did you mean orders_count?)"),
     ("Order Completed: {}", "1:1", ".Order Completed", "did you mean event: {name: Order Completed}?"),
     ("xyzzy: 3", "1:1", ".xyzzy", "no field is called 'xyzzy'"),

@@ -1,4 +1,4 @@
-"""Settings: which source wins, where each came from, and that secrets are not shown."""
+"""Settings: which source wins, the origin of each value, and that output hides secrets."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_the_default_times_hold_what_rfc_5321_gives_a_server() -> None:
 
 @pytest.fixture
 def folder(file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of `file`, where a `.env` is read."""
+    """The folder of `file`, in which the engine reads a `.env`."""
     monkeypatch.chdir(file.parent)
     return file.parent
 

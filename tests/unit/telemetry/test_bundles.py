@@ -1,4 +1,4 @@
-"""Bundles: cut alike by whoever cuts them, and the same lines when they are taken apart."""
+"""Bundles: every writer cuts them alike, and taking them apart returns the same lines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REDACTOR = Redactor(b"k" * 32)
 
 
 def window(users: Sequence[str], first: int = 1, at: int = NOW) -> list[bytes]:
-    """The lines of deliveries that were settled at once."""
+    """Return the lines of deliveries that settled together."""
     common: dict[str, object] = {"workspace": "grocer", "campaign_uid": "c-1", "chosen_at": NOW - 5, "attempts": 1}
     made = ecs_line("delivery.sent", "info", common, at=at, redactor=REDACTOR, process="deliver", outcome="success")
     rows = [{"user": user, "entry": "1", "key": f"grocer/c-1/00000000/{user}/0001/hello"} for user in users]
@@ -31,13 +31,13 @@ def window(users: Sequence[str], first: int = 1, at: int = NOW) -> list[bytes]:
 
 
 def other(number: int) -> bytes:
-    """A line of another event."""
+    """Return a line of another event."""
     line = ecs_line("cache.back", "info", {}, at=NOW, redactor=REDACTOR, process="deliver", sequence=number)
     return orjson.dumps(line) + b"\n"
 
 
 def apart(found: Sequence[Bundle | bytes]) -> list[Any]:
-    """The lines of documents, in the order of the file."""
+    """Return the lines of documents, in the order of the file."""
     documents = [orjson.loads(one.document()) for one in found if isinstance(one, Bundle)]
     return [line for document in documents for line in reversed(list(unbundled(document)))]
 

@@ -1,4 +1,4 @@
-"""Events: the contract is kept, and who listens cannot harm who speaks."""
+"""Events keep their contract, and a listener cannot harm the emitter."""
 
 from __future__ import annotations
 

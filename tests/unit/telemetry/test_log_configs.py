@@ -1,4 +1,4 @@
-"""The configs of other shippers: readable, about the same files and the same stream, without a way to a machine."""
+"""The configs of other log shippers parse, name the same files and stream, and hold no path to a machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Log lines: their form, their files, and what never stands in them."""
+"""Log lines: their form, their files, and the data that they never contain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Telling many occurrences at once: every line and every listener hears what `emit` would have told for each."""
+"""Emit many occurrences together: every line and every listener gets what `emit` gives for each alone."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ROWS = [
 
 
 class Still:
-    """A clock that stands."""
+    """A clock that does not advance."""
 
     def campaign_now(self) -> Instant:
         """Campaign time."""
@@ -60,7 +60,7 @@ class Still:
 
 
 def told(folder: Path, tell: Callable[[], None], level: str = "info") -> list[dict[str, Any]]:
-    """The lines that `tell` leaves in a folder."""
+    """Return the lines that `tell` writes to a folder."""
     options = telemetry.LogOptions(
         "deliver", folder, level=level, console=False, secrets=(SECRET,), pseudonyms=b"k" * 32
     )
@@ -108,7 +108,7 @@ def test_the_quick_way_writes_the_bytes_of_the_general_way(
     rows: list[dict[str, str]], common: dict[str, object]
 ) -> None:
     redactor = Redactor(b"k" * 32, (SECRET,))
-    rows = [{name: row[name] for name in rows[0]} for row in rows]  # labels come in the order of their rows
+    rows = [{name: row[name] for name in rows[0]} for row in rows]  # labels follow the order of their rows
     made = ecs_line("delivery.sent", "info", common, at=NOW, redactor=redactor, process="deliver")
     alike = Alike.of(made, list(rows[0]), redactor)
     assert alike is not None

@@ -1,4 +1,4 @@
-"""Searching lines, and the story of one delivery."""
+"""Search log lines, and assemble the story of one delivery."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def line(name: str, at: int, **fields: object) -> dict[str, object]:
 
 
 def passes(user: str = "hh-1") -> list[dict[str, object]]:
-    """A pass of two slices that chose two deliveries, another pass, another campaign."""
+    """Return a pass of two slices that chose two deliveries, another pass, and another campaign."""
     common = {"campaign": "lapsed", "campaign_uid": "lapsed-1", "as_of": AS_OF, "run": "r1"}
     halves = [{"first": "00000000", "until": "80000000"}, {"first": "80000000", "until": "g"}]
     own, others = halves if layout_hash(user) < "8" else reversed(halves)

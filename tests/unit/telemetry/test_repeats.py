@@ -1,4 +1,4 @@
-"""Failure lines that say the same: one at once, then one in a while with how many were held back."""
+"""Repeated failure lines: the first appears at once, then one now and then with the number held back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML with places: what is read, what is refused, and where."""
+"""YAML with places: what the reader accepts, what it refuses, and where."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mails: what their bytes say to a mail program, and what cannot be injected."""
+"""The bytes of a mail say the right things to a mail program, and user data cannot inject headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whom a refusal is about: every kind of reply at every phase, after RFC 5321, 3463, 5248 and what providers do."""
+"""Classify refusals: every kind of reply at every phase, after RFC 5321, 3463, 5248 and what providers do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ US, PROVIDER, UNSURE, RECIPIENT = Cause.US, Cause.PROVIDER, Cause.UNSURE, Cause.
 SURE, LIKELY, NO = Bounce.SURE, Bounce.LIKELY, Bounce.NO
 
 REPLIES = [
-    # the greeting, EHLO, STARTTLS and AUTH are about nobody's address
+    # The greeting, EHLO, STARTTLS and AUTH say nothing about any address.
     (C, "421", PROVIDER),
     (C, "450 4.7.1", PROVIDER),
     (C, "454 4.7.0", PROVIDER),
@@ -22,7 +22,7 @@ REPLIES = [
     (C, "550", US),
     (C, "554", US),
     (C, "554 5.7.1", US),
-    # MAIL is about the sender, whatever the code says
+    # MAIL is about the sender, whatever the code says,
     (M, "421 4.3.2", PROVIDER),
     (M, "451", PROVIDER),
     (M, "452 4.3.1", PROVIDER),
@@ -37,10 +37,10 @@ REPLIES = [
     (M, "553 5.7.1", US),
     (M, "554 5.7.1", US),
     (M, "555", US),
-    # ... or about the size that it names
+    # ... or about the size that the command names.
     (M, "552", NO),
     (M, "552 5.3.4", NO),
-    # RCPT: the mailbox and the way to it
+    # RCPT: the mailbox and the route to it.
     (R, "421", RECIPIENT),
     (R, "450 4.2.0", RECIPIENT),
     (R, "451 4.7.1", RECIPIENT),
@@ -68,7 +68,7 @@ REPLIES = [
     (R, "452", RECIPIENT),
     (R, "550 5.5.3", RECIPIENT),
     (R, "553 5.6.7", SkipReason.NO_SMTPUTF8),
-    # RCPT: many servers hold back a refusal of the sender until here
+    # RCPT: many servers delay a refusal of the sender until this phase.
     (R, "450 4.1.8", US),
     (R, "550 5.1.7", US),
     (R, "550 5.1.8", US),
@@ -83,7 +83,7 @@ REPLIES = [
     (R, "550 5.3.0", UNSURE),
     (R, "503 5.5.1", UNSURE),
     (R, "500", UNSURE),
-    # DATA and the final dot: the mail as a whole
+    # DATA and the final dot: the whole mail.
     (D, "451", RECIPIENT),
     (D, "503", UNSURE),
     (D, "554 5.7.1", UNSURE),
@@ -98,7 +98,7 @@ REPLIES = [
     (E, "552 5.2.2", NO),
     (E, "552", NO),
     (E, "552 5.3.4", NO),
-    # an enhanced status of another class than its code says nothing
+    # An enhanced status of another class than its code carries no information.
     (R, "550 4.1.8", LIKELY),
     (R, "450 5.1.1", RECIPIENT),
 ]

@@ -1,4 +1,4 @@
-"""What a user's value makes of a link: never a program, whatever way it comes in; what the author wrote stays."""
+"""A user's value never turns a link into a program, however it is inserted; the author's own links stay as written."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SNIPPETS = {
 
 
 def html_of(body: str, **attributes: str) -> str:
-    """The HTML of a mail, made in both ways."""
+    """Return the HTML of a mail, after rendering it in both ways."""
     letter = Letter(Sender("", "a@b.example"), "c", "s", body, "", snippets=SNIPPETS)
     mailing, user = MailRenderer(letter, "hello", FIELDS), {"a": attributes}
     values = context(user, FIELDS, campaign="c", message="hello", as_of=WRITTEN.as_of)

@@ -1,7 +1,7 @@
-"""Liquid as everybody writes it: what templates print, and the few places where this engine differs on purpose.
+"""Standard Liquid: the output of templates, and the few deliberate differences of this engine.
 
-Held by hand against the public golden tests of Liquid (1,054 cases): 1,041 agree, and the rest are the differences that
-`docs/templates.md` lists and the last table here holds.
+A manual comparison with the public golden tests of Liquid (1,054 cases) found that 1,041 agree. `docs/templates.md`
+lists the other differences, and the last table here tests them.
 """
 
 from __future__ import annotations
@@ -158,9 +158,9 @@ def test_a_failure_tells_line_and_cause(template: str, problem: str, line: int) 
 @pytest.mark.parametrize(
     ("template", "here", "liquid"),
     [
-        ("a\r\nb\rc", "a\nb\nc", "a\r\nb\rc"),  # a mail has its own line ends
+        ("a\r\nb\rc", "a\nb\nc", "a\r\nb\rc"),  # a mail uses its own line ends
         ("{{ '2016-03-14' | date }}", "2016-03-14", "an error"),
-        ("{{ 10 | divided_by: 2.0 }}", "5", "5.0"),  # decimals are exact: what was not there is not made up
+        ("{{ 10 | divided_by: 2.0 }}", "5", "5.0"),  # decimals are exact: the engine adds no digits
         ("{{ 0 | divided_by: 1.1 }}", "0", "0.0"),
         ("{{ '5.0' | times: '2.1' }}", "10.50", "10.5"),
         ("{{ 'now' | date: '%Y' }}", "2017", "the clock"),

@@ -1,4 +1,4 @@
-"""Templates: what they print, what they escape, and what stops them."""
+"""Templates: their output, their escaping, and the errors that stop them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Children of a process that has imported everything: kept, told to end, and never left behind."""
+"""Children of a process that has imported everything: it keeps them, ends them, and never leaves one behind."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Keep = Callable[..., "Parent"]
 
 
 class Parent:
-    """A process that keeps children; its lines are read as they come."""
+    """A process that keeps children; the test reads its lines as they arrive."""
 
     def __init__(self, count: int, patience: float, do: str) -> None:
         argv = [sys.executable, "-c", KEEP, str(count), str(patience), do]
@@ -49,13 +49,13 @@ class Parent:
         return self.process.stdout.readline().strip()
 
     def born(self) -> int:
-        """The pid of the next child that says so."""
+        """Return the pid of the next child that reports its start."""
         word, pid = self.line().split()
         assert word == "born"
         return int(pid)
 
     def end(self, number: signal.Signals) -> tuple[int, str]:
-        """Send a signal to the parent alone; its exit code and its last words."""
+        """Send a signal to the parent alone; return its exit code and its last output."""
         self.process.send_signal(number)
         said, _ = self.process.communicate()
         return self.process.returncode, said
@@ -121,7 +121,7 @@ def test_a_term_reaches_the_children_and_the_parent_ends_after_them(keep: Keep) 
 def test_a_ctrl_c_ends_the_children_in_order_and_tells_so_by_130(keep: Keep) -> None:
     parent = keep(do=IN_ORDER)
     parent.born()
-    os.killpg(parent.process.pid, signal.SIGINT)  # as a terminal does: to everybody
+    os.killpg(parent.process.pid, signal.SIGINT)  # as a terminal does: to the whole group
     said, _ = parent.process.communicate()
     assert (parent.process.returncode, said) == (130, "in order\nover\n")
 

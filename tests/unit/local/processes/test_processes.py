@@ -19,7 +19,7 @@ STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(
 
 @pytest.fixture
 def leader() -> Iterator[subprocess.Popen[bytes]]:
-    """A group of two processes that ignore nothing; its member has begun."""
+    """A group of two processes that ignore no signal; its member has started."""
     with subprocess.Popen([sys.executable, "-c", TWO], stdout=subprocess.PIPE, start_new_session=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -51,7 +51,7 @@ def test_a_marked_process_is_found_by_its_mark(tmp_path: Path) -> None:
     child = spawn(command, log=tmp_path / "log", cwd=tmp_path)
     try:
         while child.poll() is None and not (tmp_path / "log").read_bytes():
-            threading.Event().wait(0.01)  # until then the kernel may still be laying out its environment
+            threading.Event().wait(0.01)  # before that the kernel may still be setting up its environment
         assert marked_groups("TIDEGATE_TEST_MARK", str(tmp_path)) == [child.pid]
         assert marked_groups("TIDEGATE_TEST_MARK", str(tmp_path.parent)) == []
     finally:

@@ -18,12 +18,12 @@ Fetch = Callable[[Say, bool], Path]
 
 
 def silent(text: str) -> None:
-    """Nobody listens."""
+    """Discard the text."""
 
 
 @pytest.fixture
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small archive of the right shape, whose sum is the pinned one."""
+    """A small archive of the right shape; the pinned checksum is set to its sum."""
     path = tmp_path / "elasticsearch.zip"
     with zipfile.ZipFile(path, "w") as opened:
         opened.writestr(f"elasticsearch-{VERSION}/bin/elasticsearch", "#!/bin/sh\n")
@@ -50,7 +50,7 @@ def test_an_unpacked_one_is_used_without_fetching(archive: Path, tmp_path: Path)
 
 
 def test_a_half_unpacked_tree_is_never_used_and_removed(archive: Path, tmp_path: Path) -> None:
-    """Killed in the middle of unpacking: the place stays empty, and the next call starts anew."""
+    """A kill in the middle of unpacking leaves the place empty, and the next call starts again."""
     killed = subprocess.run(
         [sys.executable, "-c", KILLED_WHILE_UNPACKING, str(archive), str(tmp_path / "cache")],
         check=False,

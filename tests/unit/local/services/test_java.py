@@ -12,7 +12,7 @@ MODULES = "java.base@17 java.management@17 jdk.jdi@17 jdk.jlink@17 jdk.net@17 jd
 
 
 def fake(folder: Path, version: str, modules: str = MODULES) -> Path:
-    """A program that answers like a Java of that version."""
+    """Create a program that answers like a Java of that version."""
     program = folder / "bin" / "java"
     program.parent.mkdir(parents=True)
     listed = "\\n".join(modules.split())

@@ -1,4 +1,4 @@
-"""Elasticsearch is optional: whoever starts the local services gets its address at once and does not wait for it."""
+"""Elasticsearch is optional: starting the local services returns its address at once, without waiting for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from engine.local.services.program import CannotStart, Say, ServiceName
 
 @dataclass
 class Search:
-    """A program that begins when it may and serves when it is told to."""
+    """A program that starts when the test allows it and serves when the test says so."""
 
     fetched: threading.Event = field(default_factory=threading.Event)
     serves: threading.Event = field(default_factory=threading.Event)

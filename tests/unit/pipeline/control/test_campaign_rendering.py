@@ -1,4 +1,4 @@
-"""What an apply finds by rendering: layouts and snippets in place, texts that fail, senders that nobody takes."""
+"""An apply renders the texts: it finds layouts and snippets in place, failing texts and unacceptable senders."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def folder(tmp_path: Path) -> Folder:
 
 
 def written(loaded: LoadedCampaign, **user: Any) -> tuple[EmailMessage, Envelope, bool]:
-    """The mail of the first message as it is read, its envelope, and whether it is made from a skeleton."""
+    """Return the first message as a parsed mail, its envelope, and whether a skeleton made it."""
     message = loaded.file.messages[0]
     letter = letter_of(loaded, "c", message, "default@bounces.example")
     mailing = MailRenderer(letter, message.name, loaded.catalogue)

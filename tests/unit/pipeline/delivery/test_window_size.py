@@ -1,4 +1,4 @@
-"""How many deliveries are marked at once: what begins within half a second, by a pace that one burst hardly moves."""
+"""Window size: the deliveries that begin within half a second, by a pace that one burst hardly moves."""
 
 from __future__ import annotations
 

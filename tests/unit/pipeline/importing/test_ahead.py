@@ -1,4 +1,4 @@
-"""What is made ahead comes in its order, a bounded number in front, with its errors in their place."""
+"""Items made ahead keep their order, stay a bounded number in front, and raise their errors in their place."""
 
 from __future__ import annotations
 

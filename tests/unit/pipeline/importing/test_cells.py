@@ -1,4 +1,4 @@
-"""The generated reader of a table reads each cell as a single value is read, the first time and every further one."""
+"""The generated table reader reads each cell as the single-value reader does, the first time and every further time."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ CELLS = TEXTS | st.none() | st.integers() | st.booleans() | st.floats() | st.lis
 
 
 def one_by_one(cells: list[Any]) -> dict[str, Any] | str:
-    """The fields of a row, each read as a single value; or the fault of the first that is wrong."""
+    """Return the fields of a row, each read as a single value, or the fault of the first wrong one."""
     fields: dict[str, Any] = {}
     try:
         for name, raw in zip(NAMES, cells, strict=True):

@@ -1,4 +1,4 @@
-"""Damaged and foreign files: every row before the damage is read, then an error names the place."""
+"""Damaged and foreign files: the reader returns every row before the damage, then an error names the place."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CSV = b"user_id,age\n" + b"".join(b"user-%d,%d\n" % (n, n * 7919) for n in range
 
 
 def read(path: Path, size: int = 5_000, **more: str) -> tuple[list[RawRow], str]:
-    """All rows that come, and what is told of the damage."""
+    """Return all rows that the reader yields, and the text of its error about the damage."""
     rows: list[RawRow] = []
     reader = open_reader(path, **more)
     try:
@@ -121,7 +121,7 @@ def test_a_file_of_another_kind_is_called_by_its_name(tmp_path: Path, content: b
 
 
 def parquet(path: Path, *, checked: bool = False) -> int:
-    """Write 5 groups of 4,000 rows, of which the fourth is damaged in its middle; how many rows stand before that."""
+    """Write 5 groups of 4,000 rows, the fourth damaged in its middle; return the number of rows before the damage."""
     table = pa.table({"user_id": [f"u{n}" for n in range(20_000)], "age": list(range(20_000))})
     pq.write_table(
         table, path, row_group_size=4_000, use_dictionary=False, data_page_size=2_000,

@@ -1,4 +1,4 @@
-"""E-mail addresses of rows: checked without DNS, written in one way."""
+"""E-mail addresses of rows: the import checks them without DNS and writes them in one form."""
 
 from __future__ import annotations
 

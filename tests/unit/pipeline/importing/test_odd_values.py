@@ -1,4 +1,4 @@
-"""Values that the catalogue has no counterpart for: from Parquet and from MongoDB's Extended JSON."""
+"""Values without a counterpart in the catalogue: from Parquet and from MongoDB's Extended JSON."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def outcome(rows: UserRows, values: Any) -> dict[str, Any] | str:
 
 
 def imported(path: Path, table: pa.Table, layout: Layout | None = None, **more: Any) -> list[dict[str, Any] | str]:
-    """What becomes of each row of a table."""
+    """Return the result of each row of a table."""
     pq.write_table(table, path, **more)
     reader = open_reader(path)
     try:

@@ -1,4 +1,4 @@
-"""What the options of an import mean for single rows, of tables and of JSON alike."""
+"""The effect of import options on single rows, of tables and of JSON alike."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHOP = read_workspace(Path(__file__).parents[3] / "integration" / "pipeline" / "
 
 
 def read(row: dict[str, Any], *, table: bool = False, **options: Any) -> dict[str, Any] | str:
-    """The fields of one user, or why the row is refused."""
+    """Return the fields of one user, or the reason why the import refuses the row."""
     values = {"user_id": "u", **row}
     rows = UserRows(SHOP, list(values) if table else None, layout(**options))
     try:

@@ -1,4 +1,4 @@
-"""Files as batches: every format, from every position."""
+"""Read files as batches: every format, from every position."""
 
 from __future__ import annotations
 

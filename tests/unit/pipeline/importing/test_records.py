@@ -1,4 +1,4 @@
-"""CSV into records: one bad row stays one bad row."""
+"""Split CSV into records: one bad row affects only itself."""
 
 from __future__ import annotations
 

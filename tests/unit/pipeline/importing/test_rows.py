@@ -1,4 +1,4 @@
-"""Rows to changes: a row means one thing, or is refused with a reason one can act on."""
+"""Turn rows into changes: a row has one meaning, or the import refuses it with an actionable reason."""
 
 from __future__ import annotations
 

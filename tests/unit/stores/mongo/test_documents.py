@@ -1,4 +1,4 @@
-"""Stays and slices as MongoDB documents: what is written is read back, and what is absent is not stored as null."""
+"""Enrolments and slices as MongoDB documents: they read back as written, and absent values are not stored as null."""
 
 from __future__ import annotations
 
