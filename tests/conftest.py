@@ -1,11 +1,12 @@
-"""Real services for the tests: started once per session, side by side, and ended with everything they started.
+"""Real services for the tests: each session starts them once, in parallel, and ends everything that it started.
 
-`TIDEGATE_TEST_SERVICES=<services.json>` uses a set that already runs. What the session of a killed run left is
-recognised (its folder names its owner) and ended by the next. Elasticsearch is begun at the start of a session that has
-a test marked `elastic`, so that it gets ready while others run.
+`TIDEGATE_TEST_SERVICES=<services.json>` uses a set that already runs. The next session recognises the leftovers of a
+killed run (its folder names its owner) and ends them. A session that has a test marked `elastic` starts Elasticsearch
+at its beginning, so that it gets ready while other tests run.
 
-With `-n 2` (pytest-xdist) all workers use one set: the process that hands out the tests starts it, and ends it after
-them; each test has databases and names of its own there. Files with a test marked `long` are handed out first.
+With `-n 2` (pytest-xdist) all workers use one set: the controller process, which hands out the tests, starts the set
+and ends it after them; each test has its own databases and names there. The controller hands out files with a test
+marked `long` first.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from engine.local.services.program import CannotStart, ServiceName
 from engine.local.services.valkey import DATABASES
 from engine.process_identity import Born, birth_of
 
-# No timing is asserted. To explain a failure Hypothesis traces what runs, and CPython 3.11 never comes back from a
-# traced call while an asynchronous exception (a time limit's) waits for another thread that is blocked.
+# The profile asserts no timing. To explain a failure, Hypothesis traces the code that runs, and CPython 3.11 never
+# returns from a traced call while an asynchronous exception (of a time limit) waits for another, blocked thread.
 settings.register_profile(
     "house",
     deadline=None,
@@ -49,9 +50,9 @@ settings.load_profile("house")
 
 _ROOT = Path(tempfile.gettempdir()) / f"tidegate-tests-{os.getuid()}"
 _OWNER = "owner.json"
-_FOLDER = "tidegate_services"  # what a worker of pytest-xdist is told: the folder of its session's services
-_CLAIM = "tidegate:test-database:{}"  # in database 0: who uses a numbered one
-_CLAIM_SECONDS = 3600  # a killed run's claims end by themselves
+_FOLDER = "tidegate_services"  # tells a worker of pytest-xdist the folder of its session's services
+_CLAIM = "tidegate:test-database:{}"  # in database 0: the user of a numbered database
+_CLAIM_SECONDS = 3600  # claims of a killed run expire by themselves
 _SIZES: dict[str, Any] = {"mongo_cache_gb": 0.5, "cache_memory": "64mb"}
 _NEED: dict[str, ServiceName] = {
     "services": "mongo",
@@ -65,7 +66,7 @@ _NEED: dict[str, ServiceName] = {
 
 
 class Services:
-    """The addresses of the running services; each is waited for when it is first asked for."""
+    """The addresses of the running services; the first use of an address waits for its service."""
 
     def __init__(self) -> None:
         self._shared: dict[str, Any] | None = None
@@ -76,12 +77,12 @@ class Services:
 
     @property
     def given(self) -> bool:
-        """Whether a set is used that runs already, and is nobody's here."""
+        """Report whether the tests use a set that already runs and that no session owns."""
         return self._shared is not None
 
     @property
     def local(self) -> LocalServices:
-        """Our session's set, made (not yet started) when first asked for, in a folder that names its owner."""
+        """Our session's set, created (not yet started) at the first use, in a folder that names its owner."""
         if self._local is None:
             _end_leftovers()
             _ROOT.mkdir(mode=0o700, exist_ok=True)
@@ -92,16 +93,16 @@ class Services:
         return self._local
 
     def join(self, folder: Path) -> None:
-        """Use the set that another process of this session owns; `LocalServices` finds there what runs already."""
+        """Use the set that another process of this session owns; `LocalServices` finds the running services there."""
         self._local, self._owned = LocalServices(folder, **_SIZES), False
 
     def begin(self, names: set[ServiceName]) -> None:
-        """Start services in the background, unless those of others are used."""
+        """Start services in the background, unless the tests use a set that this process does not own."""
         if self._shared is None and self._owned and names:
             self.local.launch(names)
 
     def url(self, name: ServiceName) -> str:
-        """The address of one; skips the test (fails it in CI) when it cannot be had."""
+        """Return the address of a service; skip the test (fail it in CI) if the service is unavailable."""
         if self._shared is not None:
             if name not in self._shared:
                 _missing(f"{name} is not in the shared set")
@@ -136,7 +137,7 @@ def _end_leftovers() -> None:
         try:
             owner = Born(**json.loads((folder / _OWNER).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
-            continue  # being made right now, or not ours
+            continue  # another session is creating it, or it is not ours
         if not owner.alive:
             LocalServices(folder).stop(everything=True, discard=True)
             shutil.rmtree(folder, ignore_errors=True)
@@ -146,7 +147,7 @@ _SERVICES = Services()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A worker of pytest-xdist uses the set of the process that hands out the tests."""
+    """Make a worker of pytest-xdist use the set of the controller process."""
     told: dict[str, Any] = getattr(config, "workerinput", {})
     if _FOLDER in told:
         _SERVICES.join(Path(told[_FOLDER]))
@@ -154,21 +155,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of pytest-xdist where the services of this session are."""
+    """Tell a worker of pytest-xdist the folder of this session's services."""
     if not _SERVICES.given:
         node.workerinput[_FOLDER] = str(_SERVICES.local.var)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(ids: list[str]) -> None:
-    """Begin to start all services when a worker has anything but unit tests; who hands them out knows no more."""
+    """Begin to start all services if a worker has more than unit tests; the controller knows only the test ids."""
     if not all(one.startswith("tests/unit/") for one in ids):
         _SERVICES.begin(set(_NEED.values()))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest first, in whole files, so that no worker begins it when others are done; else as shuffled."""
+    """Put the files with the longest tests first, so no worker starts one at the end; else keep the shuffled order."""
     seconds: Counter[Path] = Counter()
     for item in items:
         if marker := item.get_closest_marker("long"):
@@ -186,7 +187,7 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begin to start what the collected tests will ask for."""
+    """Begin to start the services that the collected tests need."""
     if session.config.option.collectonly:
         return
     names = {_NEED[name] for item in session.items for name in getattr(item, "fixturenames", ()) if name in _NEED}
@@ -198,7 +199,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_unconfigure() -> None:
-    """End the services; this runs after an interrupt as well."""
+    """End the services; pytest calls this after an interrupt as well."""
     _SERVICES.end()
 
 
@@ -210,7 +211,7 @@ def services() -> Services:
 
 @pytest.fixture(scope="session")
 def mongo_client() -> Iterator[MongoClient[dict[str, Any]]]:
-    """A client of the replica set, writing with majority."""
+    """A client of the replica set that writes with majority."""
     client: MongoClient[dict[str, Any]] = MongoClient(_SERVICES.mongo_url, w="majority", timeoutMS=30_000)
     yield client
     client.close()
@@ -218,7 +219,7 @@ def mongo_client() -> Iterator[MongoClient[dict[str, Any]]]:
 
 @pytest.fixture
 def database(mongo_client: MongoClient[dict[str, Any]]) -> Iterator[Database[dict[str, Any]]]:
-    """A database of its own, dropped afterwards."""
+    """A database for one test, dropped afterwards."""
     name = f"test_{uuid.uuid4().hex[:16]}"
     yield mongo_client[name]
     mongo_client.drop_database(name)
@@ -226,7 +227,7 @@ def database(mongo_client: MongoClient[dict[str, Any]]) -> Iterator[Database[dic
 
 @pytest.fixture(autouse=True)
 def same_lots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Campaigns applied in a test's own process get the same uids whenever it runs: a uid draws who is in a holdout."""
+    """Fix the uids of campaigns that a test applies in its own process: a uid decides who is in a holdout."""
     if "services" not in request.fixturenames:
         return
     numbers = count(1)
@@ -292,12 +293,13 @@ def elastic() -> Iterator[Elasticsearch]:
 
 @pytest.fixture
 def index_prefix(elastic: Elasticsearch) -> Iterator[str]:
-    """A prefix for names of indices and templates; what bears it is removed afterwards.
+    """A prefix for names of indices and templates; the fixture removes everything with this prefix afterwards.
 
-    This distribution cannot delete a data stream, so one stays, with its template, until the session's data go.
+    This distribution cannot delete a data stream, so a data stream stays, with its template, until the session's data
+    go.
     """
     prefix = f"test-{uuid.uuid4().hex[:12]}-"
     yield prefix
     elastic.indices.delete(index=f"{prefix}*", ignore_unavailable=True, allow_no_indices=True)
-    with contextlib.suppress(BadRequestError, NotFoundError):  # in use by a data stream; there is none
+    with contextlib.suppress(BadRequestError, NotFoundError):  # a data stream uses it, or there is none
         elastic.indices.delete_index_template(name=f"{prefix}*")

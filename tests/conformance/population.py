@@ -1,4 +1,4 @@
-"""What the tests of predicates share: a workspace with every type, and documents as the stores hold them."""
+"""Shared by the tests of predicates: a workspace with every type, and documents as the stores hold them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Person:
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def document(self, catalogue: Catalogue, name: str) -> dict[str, Any]:
-        """The document of `users`, with folded copies and truthful summaries and aggregates."""
+        """Return the document of `users`, with folded copies and correct summaries and aggregates."""
         summaries: dict[str, dict[str, int]] = {}
         for event, t, _ in self.events:
             told = summaries.setdefault(event, {"n": 0, "first": t, "last": t})
@@ -79,7 +79,7 @@ class Person:
             told["first"], told["last"] = min(told["first"], t), max(told["last"], t)
         orders = [(t, p) for event, t, p in self.events if event == ORDER]
         values = [p["value"] for _, p in orders if type(p.get("value")) is int]
-        # As the stores derive them: counts and sums are 0 for who has no events, instants are missing.
+        # As the stores derive them: counts and sums are 0 for a user without events, instants are missing.
         aggregates = {"orders_count": len(orders), "orders_value": sum(values)}
         if orders:
             aggregates["last_order_at"] = max(t for t, _ in orders)
@@ -97,7 +97,7 @@ class Person:
         return {**document, **self.more}
 
     def event_documents(self, catalogue: Catalogue, name: str) -> list[dict[str, Any]]:
-        """The documents of `events`."""
+        """Return the documents of `events`."""
         key = user_key(catalogue.workspace, name)
         return [
             {"_id": f"{key}/{place}", "user": key, "w": catalogue.workspace, "n": event, "t": t, "p": dict(p)}
@@ -105,10 +105,10 @@ class Person:
         ]
 
     def facts(self, predicate: CompiledPredicate) -> list[list[tuple[int, Mapping[str, Any]]]]:
-        """All events of this person, for each of the predicate's event queries."""
+        """Return all events of this person, for each of the predicate's event queries."""
         return [[(t, p) for event, t, p in self.events if event == query.name] for query in predicate.event_queries]
 
 
 def compiled(text: str, catalogue: Catalogue) -> CompiledPredicate:
-    """The predicate of a YAML text."""
+    """Compile the predicate of a YAML text."""
     return compile_predicate(parse_predicate(parse(text, "campaigns/test.yaml"), catalogue), catalogue)

@@ -1,4 +1,4 @@
-"""How the conformance table is written: groups of people, and rows of predicates with who matches."""
+"""The notation of the conformance table: groups of people, and rows of predicates with the people that match."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Group:
 
 
 def having(field: str, **values: Any) -> dict[str, Person]:
-    """People whose attribute `field` holds these values."""
+    """Return people whose attribute `field` holds these values."""
     return {name: Person({field: value}) for name, value in values.items()}
 
 

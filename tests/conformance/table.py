@@ -1,7 +1,7 @@
-"""The conformance table: (predicate, users, who matches), worked out by hand from `docs/predicates.md`.
+"""The conformance table: (predicate, users, matching users), worked out by hand from `docs/predicates.md`.
 
-Each group has its own few people in a workspace of its own. A row is a predicate in YAML and the names, in any order.
-The tests also ask for `none: [predicate]` and expect everybody else.
+Each group has its own few people in its own workspace. A row is a predicate in YAML and the names, in any order. The
+tests also evaluate `none: [predicate]` and expect everybody else.
 """
 
 from __future__ import annotations

@@ -40,12 +40,12 @@ GROUPS: dict[str, Group] = {
             ('s: {prefix: "a\\U0010FFFF"}', "top"),
             ('s: {prefix: "\\U0010FFFF"}', ""),
             ('s: {prefix: "a\ud7ff"}', "edge"),
-            # Order is by code point: an emoji above everything of the basic plane.
+            # Text sorts by code point: an emoji sorts above everything of the basic plane.
             ('s: {gt: "a\\uFFFD"}', "wide top"),
         ),
     ),
     "long": Group(
-        # Longer than what an import keeps, e.g. from a collection of the company's own.
+        # Longer than an import keeps; such values come e.g. from the company's own collection.
         having("s", short="x", limit="x" * 8_000, above="x" * 8_001, long="x" * 40_000, wide="é" * 20_000),
         (
             (f"s: {'x' * 8_000}", "limit"),

@@ -1,4 +1,4 @@
-"""The three targets behind one question: whom does this predicate find among the users of this workspace?"""
+"""One function per target, all with one question: which users of this workspace does this predicate match?"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.conformance.population import Person
 MAPPING = Path(__file__).parents[2] / "conf" / "index-templates" / "users.json"
 
 Found = tuple[set[str], set[str], bool]
-"""The final set, the candidates before judging, and whether the target said that they are exact (user ids)."""
+"""The final set of user ids, the candidates before judging, and whether the target reported that these are exact."""
 
 
 def fill_mongo(database: Database[dict[str, Any]], catalogue: Catalogue, people: Mapping[str, Person]) -> None:
@@ -49,7 +49,7 @@ _ROWS: WeakKeyDictionary[Catalogue, dict[str, Row]] = WeakKeyDictionary()
 
 
 def rows_of(catalogue: Catalogue, people: Mapping[str, Person]) -> dict[str, Row]:
-    """The rows of a population, read once; a catalogue belongs to one population."""
+    """Return the rows of a population, read once; a catalogue belongs to one population."""
     known = _ROWS.setdefault(catalogue, {})
     for name in people.keys() - known.keys():
         known[name] = catalogue.row(people[name].document(catalogue, name))
@@ -57,7 +57,7 @@ def rows_of(catalogue: Catalogue, people: Mapping[str, Person]) -> dict[str, Row
 
 
 def by_python(predicate: CompiledPredicate, people: Mapping[str, Person], as_of: int) -> set[str]:
-    """The judge's own answer, asked three ways that must agree: one by one, as a batch, and with `maybe`."""
+    """Return the judge's own answer, after three ways that must agree: one by one, as a batch, and with `maybe`."""
     catalogue = predicate.catalogue
     rows = rows_of(catalogue, people)
     facts = {name: person.facts(predicate) for name, person in people.items()}
@@ -75,7 +75,7 @@ def by_python(predicate: CompiledPredicate, people: Mapping[str, Person], as_of:
 def by_mongo(
     predicate: CompiledPredicate, database: Database[dict[str, Any]], people: Mapping[str, Person], as_of: int
 ) -> Found:
-    """Candidates of the filter over the workspace's range; where not exact, judged from what MongoDB holds."""
+    """Return the candidates of the filter over the workspace's range; if not exact, judge them from MongoDB's data."""
     catalogue = predicate.catalogue
     answer = predicate.mongo(as_of)
     reach = {"$gte": f"{catalogue.workspace}/", "$lt": f"{catalogue.workspace}0"}
@@ -97,7 +97,7 @@ def by_mongo(
 def by_elastic(
     predicate: CompiledPredicate, elastic: Elasticsearch, index: str, people: Mapping[str, Person], as_of: int
 ) -> Found:
-    """Candidates of the query in the workspace; where not exact, judged from the documents."""
+    """Return the candidates of the query in the workspace; if not exact, judge them from the documents."""
     catalogue = predicate.catalogue
     answer = predicate.elastic(as_of)
     candidates = ids(elastic, index, catalogue, answer.filter)
@@ -108,7 +108,7 @@ def by_elastic(
 
 
 def ids(elastic: Elasticsearch, index: str, catalogue: Catalogue, query: Mapping[str, Any]) -> set[str]:
-    """The user ids that a query finds in the workspace."""
+    """Return the user ids that a query finds in the workspace."""
     hits = elastic.search(
         index=index,
         query={"bool": {"filter": [{"term": {"w": catalogue.workspace}}, query]}},

@@ -25,7 +25,7 @@ each_row = pytest.mark.parametrize(("group", "text", "expected"), ROWS, ids=[f"{
 
 
 def both_ways(group: str, text: str, expected: set[str]) -> list[tuple[CompiledPredicate, set[str]]]:
-    """The predicate with who matches, and its negation with everybody else."""
+    """Return the predicate with the people that match, and its negation with everybody else."""
     everybody = set(GROUPS[group].people)
     assert expected <= everybody, f"the table names nobody: {expected - everybody}"
     catalogue = CATALOGUES[group]

@@ -1,6 +1,6 @@
-"""A second judge, for tests only: walks the plain YAML of a predicate over raw documents, with no code of the engine.
+"""A second judge, for tests only: walk the plain YAML of a predicate over raw documents, with no code of the engine.
 
-It is written from `docs/predicates.md`, slow and straightforward on purpose.
+It follows `docs/predicates.md`, and is slow and straightforward on purpose.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 
 
 
 def walk(predicate: Any, document: Mapping[str, Any], events: Sequence[Event], now: int) -> bool:
-    """Whether a user matches."""
+    """Report whether a user matches."""
     held = []
     for key, value in predicate.items():
         if key == "all":
@@ -51,7 +51,7 @@ def walk(predicate: Any, document: Mapping[str, Any], events: Sequence[Event], n
 
 
 def values_of(stored: Any, kind: str, *, many: bool) -> list[Any]:
-    """The values of that type in what is stored; none where it is missing."""
+    """Return the values of that type in a stored value; none if it is missing."""
     if many:
         return [v for item in stored for v in values_of(item, kind, many=False)] if isinstance(stored, list) else []
     if kind == "boolean":
@@ -145,7 +145,7 @@ def compare(op: str, left: Any, right: Any) -> bool:
 
 
 def among(asked: Mapping[str, Any], events: Sequence[Event], now: int) -> list[tuple[int, Mapping[str, Any]]]:
-    """The events of a name, by now, in the window, with such properties."""
+    """Return the events of a name, up to now, in the window, with the given properties."""
     found = []
     for name, t, properties in events:
         if name != asked["name"] or t > now or ("within" in asked and t <= now - span(asked["within"])):

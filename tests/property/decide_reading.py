@@ -1,6 +1,6 @@
-"""`docs/semantics.md`, section 2, read a second time: slow, plain, and without the engine's decision or its predicates.
+"""A second implementation of `docs/semantics.md`, section 2: slow, plain, without the engine's decision or predicates.
 
-Rules are random campaigns; each predicate stands beside a function that says in Python what it means.
+Rules are random campaigns; each predicate has a Python function beside it that defines its meaning.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Meaning = Callable[[Someone, int], bool]
 
 @dataclass(frozen=True)
 class Rule:
-    """A predicate as it is written, and what it means."""
+    """A predicate in its written form, and its meaning."""
 
     written: Mapping[str, Any]
     means: Meaning
@@ -94,7 +94,7 @@ class Rules:
 
     @property
     def written(self) -> dict[str, Any]:
-        """As its author writes it."""
+        """Return the campaign as its author writes it."""
         goal: dict[str, Any] = {"event": {"name": ORDER}} if self.goal_event else {}
         if self.goal_fields is not None:
             fields = dict(self.goal_fields.written)
@@ -126,7 +126,7 @@ class Rules:
 def reading(
     rules: Rules, state: str, launching: bool, resumed_at: int, user: Someone, last: Enrolment | None, as_of: int
 ) -> tuple[str, int | None, int | None]:
-    """What a look does, as text, with the number of the stay that it opens and the conversion that it writes."""
+    """Return the result of an evaluation as text, the number of the enrolment that it opens, and its conversion."""
     converted = None
     if last is not None and last.converted_at is None:
         converted = conversion(rules, user, last.entered_at, last.due_at, as_of)
@@ -151,10 +151,10 @@ def reading(
 
 
 def conversion(rules: Rules, user: Someone, entered: int, due: int | None, as_of: int) -> int | None:
-    """When the goal was reached: the first order after the entry, else the fields at this look, inside the window.
+    """Return when the user reached the goal: the first order after entry, else the fields at `as_of`, in the window.
 
-    A look that comes late finds the moment, since it was due, from which time has met the fields (whatever came then).
-    What a user did before being deleted was done; a deleted user has no fields.
+    A late evaluation finds the moment, since the enrolment was due, at which time alone made the fields match (even if
+    they stopped matching later). Events from before a user's deletion count; a deleted user has no fields.
     """
     closes = as_of if rules.goal_within is None else entered + rules.goal_within
     orders = [t for t in times(user, ORDER, entered, as_of) if t <= closes] if rules.goal_event else []
@@ -182,7 +182,7 @@ def inside(
     holdout: bool,
     reached: bool,
 ) -> str:
-    """The order with an active stay whose delivery, if any, is queued."""
+    """Apply the rules in order to an active enrolment whose delivery, if any, is queued."""
     last = max(settled.values(), default=entered)
     if user.deleted:
         return "exit deleted"
@@ -215,7 +215,7 @@ INSTANTS = st.builds(lambda n, nudge: NOW + n * HALF + nudge, st.integers(-6, 16
 
 @st.composite
 def campaigns(draw: st.DrawFn) -> Rules:
-    """Random rules of a campaign."""
+    """Draw random rules of a campaign."""
     one_off = draw(st.booleans())
     maybe = st.one_of(st.none(), ANY_RULE)
     goal_event, goal_fields = draw(st.booleans()), draw(st.one_of(st.none(), st.sampled_from(FIELDS)))
@@ -246,7 +246,7 @@ def campaigns(draw: st.DrawFn) -> Rules:
 
 @st.composite
 def people(draw: st.DrawFn) -> Someone:
-    """A random user: attributes may be missing, events may be yet to come."""
+    """Draw a random user: attributes may be missing, and events may lie in the future."""
     attributes: dict[str, Any] = {}
     if draw(st.integers(0, 3)):
         attributes["plan"] = draw(st.sampled_from(["gold", "gold", "free"]))

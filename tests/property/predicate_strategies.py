@@ -38,7 +38,7 @@ COMPARABLE = {"s": ["s2"], "i": ["i2", "n"], "n": ["n2", "i"], "d": ["d2", "orde
 
 
 def person(rnd: random.Random) -> Person:
-    """A random user with up to six events."""
+    """Return a random user with up to six events."""
     attributes: dict[str, Any] = {}
     for name, (kind, many) in FIELDS.items():
         chance = rnd.random()
@@ -55,7 +55,7 @@ def person(rnd: random.Random) -> Person:
 
 
 def properties(rnd: random.Random) -> dict[str, Any]:
-    """Random properties of an order."""
+    """Return random properties of an order."""
     found: dict[str, Any] = {}
     for name, (kind, many) in PROPERTIES.items():
         chance = rnd.random()
@@ -66,7 +66,7 @@ def properties(rnd: random.Random) -> dict[str, Any]:
 
 
 def people(seed: int, number: int) -> dict[str, Person]:
-    """A population that a seed fixes."""
+    """Return the population that a seed determines."""
     rnd = random.Random(seed)
     return {f"u{place}": person(rnd) for place in range(number)}
 
@@ -81,7 +81,7 @@ def literals(kind: str) -> st.SearchStrategy[Any]:
 
 @st.composite
 def conditions(draw: st.DrawFn, name: str, kind: str, *, of_field: bool) -> Any:
-    """A literal, or up to three operators."""
+    """Draw a literal, or up to three operators."""
     if draw(st.integers(0, 3)) == 0:
         return draw(literals(kind))
     ops = ["eq", "ne", "exists"]
@@ -141,7 +141,7 @@ def field_leaves(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def predicates() -> st.SearchStrategy[dict[str, Any]]:
-    """Trees of up to a dozen leaves, as plain YAML."""
+    """Return a strategy for trees of up to a dozen leaves, as plain YAML."""
     lists = st.sampled_from(["vip", "new"]).map(lambda name: {"list": name})
     leaf = st.one_of(field_leaves(), field_leaves(), events(), lists)
 
@@ -153,7 +153,7 @@ def predicates() -> st.SearchStrategy[dict[str, Any]]:
 
 
 def node_of(value: Plain) -> Node:
-    """A node as the YAML reader would make it."""
+    """Return a node as the YAML reader makes it."""
     mark = Mark("campaigns/random.yaml", 1, 1)
     if isinstance(value, dict):
         return Node(mark, {key: node_of(item) for key, item in value.items()}, dict.fromkeys(value, mark))

@@ -1,4 +1,4 @@
-"""The batch tuner, attacked: any costs, any noise, conditions that change."""
+"""The batch tuner under stress: any costs, any noise, changing conditions."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from engine.decisions.batch_size import LONGEST, LONGEST_HORIZON, MARGIN, TRIALS
 LIMIT = LONGEST.total_seconds()
 CANDIDATES = st.lists(st.integers(50, 10_000), min_size=1, max_size=5, unique=True)
 COSTS = st.tuples(st.floats(1e-4, 0.05), st.floats(1e-6, 2e-3), st.floats(0, 1e-7))
-"""Seconds at once, per user, and per user squared: the last makes a small batch the best one."""
+"""Fixed seconds, seconds per user, and seconds per user squared: the last one makes a small batch the best one."""
 
 EXAMPLES = 25
-"""Each plays about a thousand batches."""
+"""Each example plays about a thousand batches."""
 
 SPREAD = 0.2
 """Noise between equal batches, as on two shared cores."""
@@ -42,14 +42,14 @@ def play(
 
 
 def good(candidates: list[int], cost: tuple[float, float, float]) -> set[int]:
-    """The sizes that noise and margin cannot tell from the best of those that surely fit."""
+    """Return the sizes that noise and margin cannot tell from the best of those that surely fit."""
     fitting = [size for size in candidates if lasts(cost, size) * (1 + SPREAD) <= LIMIT] or [min(candidates)]
     best = min(lasts(cost, size) / size for size in fitting)
     return {size for size in candidates if lasts(cost, size) / size <= best * (1 + SPREAD) * (1 + MARGIN) ** 2}
 
 
 def reachable(candidates: list[int], cost: tuple[float, float, float]) -> bool:
-    """Whether each candidate is expected to fit by what the next smaller one costs per user, noise and all."""
+    """Report whether each candidate should fit by the per-user cost of the next smaller one, including noise."""
     ordered = sorted(candidates)
     return all(lasts(cost, below) / below * size * (1 + SPREAD) <= LIMIT for below, size in pairwise(ordered))
 
@@ -88,7 +88,7 @@ def test_a_size_that_proved_too_long_is_left_after_its_trials(
     play(tuner, candidates, 600, cost, chance)
     late = play(tuner, candidates, LONGEST_HORIZON, cost, chance)
     for size in sorted(candidates)[1:]:
-        if lasts(cost, size) > LIMIT:  # its measurements are forgotten at most now and then, and then it is tried once
+        if lasts(cost, size) > LIMIT:  # the tuner forgets its measurements now and then at most, and then tries it once
             assert late[size] <= LONGEST_HORIZON // 64 * TRIALS
 
 

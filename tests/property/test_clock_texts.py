@@ -1,4 +1,4 @@
-"""Durations and instants, attacked: what is written is read back."""
+"""Durations and instants under stress: reading a written value returns it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a settling write ends is what the evaluation after it would have ended, over random campaigns and users."""
+"""A settling write ends exactly what the next evaluation would end, over random campaigns and users."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STATES = st.sampled_from([CampaignState.LIVE, CampaignState.LIVE, CampaignState.
 ENDS = st.sampled_from([DeliveryState.SENT, DeliveryState.SENT, DeliveryState.FAILED, DeliveryState.UNKNOWN])
 STEPS = st.lists(st.tuples(st.sampled_from([0, 1, HALF, 3 * HALF]), ENDS), min_size=4, max_size=12)
 QUIET = st.booleans()
-"""Whether a campaign's questions to users are left out: among random ones few ask none."""
+"""Whether a campaign leaves out questions to users: few random campaigns have none."""
 
 
 def quiet(rules: Rules) -> Rules:
@@ -29,7 +29,7 @@ def quiet(rules: Rules) -> Rules:
 
 
 def evaluated(life: Life, stay: Enrolment, as_of: int) -> tuple[Enrolment, ExitReason | None]:
-    """The stay after the evaluation of a due run, and why that ended it."""
+    """Return the enrolment after the evaluation of a due run, and the reason why that ended it."""
     facts = life.user.facts_read(life.campaign, stay, as_of)
     decision = decide(life.campaign, Patience(life.inactivity), facts, stay, as_of)
     change = _changed(life.campaign, piece_at(as_of), stay, decision)
@@ -38,12 +38,12 @@ def evaluated(life: Life, stay: Enrolment, as_of: int) -> tuple[Enrolment, ExitR
 
 
 def unversioned(stay: Enrolment) -> Enrolment:
-    """The version counts writes: there is one less."""
+    """Return the enrolment with its version lowered by one: the version counts writes, and there is one write less."""
     return replace(stay, version=0)
 
 
 def check_settling(life: Life, stay: Enrolment, end: DeliveryState, as_of: int) -> None:
-    """Of one delivery that settles: both ways to the end lead to the same stay, and only where they do is one taken."""
+    """Settle one delivery: both ways to the end give the same enrolment, and the short way applies only then."""
     assert stay.outgoing is not None
     names = [one.message for one in stay.settled]
     found = completion(life.campaign, names, stay.outgoing.message, as_of)
@@ -59,7 +59,7 @@ def check_settling(life: Life, stay: Enrolment, end: DeliveryState, as_of: int) 
 
 
 def check_skip(life: Life, before: Enrolment | None, as_of: int) -> None:
-    """Of one message that an evaluation skips: where it ends the stay, the evaluation after it would have."""
+    """Skip one message in an evaluation: if that ends the enrolment, the next evaluation would have ended it too."""
     facts = life.user.facts_read(life.campaign, before, as_of)
     decision = decide(life.campaign, Patience(life.inactivity), facts, before, as_of)
     match decision.outcome:
@@ -97,7 +97,7 @@ def test_what_ends_with_its_last_delivery_is_as_the_next_evaluation_would_leave_
     as_of = NOW
     for step, end in steps:
         as_of += step
-        if life.latest is not None:  # nobody would enter a draining campaign
+        if life.latest is not None:  # nobody enters a draining campaign
             life.campaign = campaign(**told.written, launching=told.one_off, revision=3, state=state)
         check_skip(life, life.latest, as_of)
         life.look(as_of)

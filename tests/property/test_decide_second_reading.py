@@ -1,4 +1,4 @@
-"""The decision against a second reading of `docs/semantics.md`, over random campaigns and random lives."""
+"""Compare the decision with a second reading of `docs/semantics.md`, over random campaigns and random lives."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def told(decision: Decision) -> str:
 
 
 class Story:
-    """One life, told step by step; every look is compared with the second reading."""
+    """One life, step by step; each evaluation is compared with the second reading."""
 
     def __init__(self, rules: Rules, user: Someone) -> None:
         self.rules = rules
@@ -72,7 +72,7 @@ class Story:
             self.check_holds(as_of)
 
     def check_holds(self, as_of: int) -> None:
-        """Until a stay is due, time alone changes nothing, inactivity left out."""
+        """Check that time alone changes nothing until an enrolment is due, apart from inactivity."""
         latest = self.life.latest
         if latest is None or (not latest.active and latest.due_at is None):
             return
@@ -142,7 +142,7 @@ def test_two_readings_of_the_semantics_decide_alike(
 @settings(max_examples=50, deadline=None)
 @given(campaigns(), people())
 def test_due_times_alone_find_every_moment_that_a_look_each_half_day_finds(rules: Rules, user: Someone) -> None:
-    """Who looks only when a stay is due writes the same stays as who looks all the time, to the millisecond."""
+    """Evaluating only due enrolments writes the same enrolments as evaluating all the time, to the millisecond."""
     patient = replace(rules, inactivity=36_500_000_000_000)
     often, seldom = Story(patient, user), Story(patient, user)
     moments = sorted({NOW + n * HALF + nudge for n in range(24) for nudge in (-1, 0, 1) if n or nudge >= 0})

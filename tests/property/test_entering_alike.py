@@ -1,4 +1,4 @@
-"""Where everybody who enters is decided on alike, the one decision is the one that each look would have made."""
+"""If all entering users get the same decision, the one decision equals the decision of each single evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copies of a stay are, byte by byte, the documents that each of the stays would have had by itself."""
+"""Copies of an enrolment are, byte for byte, the documents that each enrolment would have had by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fair shares, attacked: any queues, weights and rooms, over many calls."""
+"""Fair shares under stress: any queues, weights and rooms, over many calls."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_credit_is_kept_only_for_who_waits_and_never_exceeds_a_turn(
 
 @given(WEIGHTS, ROOMS)
 def test_weights_are_kept_in_proportion_however_small_the_calls(weights: dict[str, float], rooms: list[int]) -> None:
-    """Deficit round-robin's own bound, where nobody runs empty: never further than two turns and a piece each off."""
+    """While no queue runs empty, deficit round-robin's own bound holds: each is at most two turns and one item off."""
     names = ["a", "b", "c", "d"]
     counted: Counter[str] = Counter()
     turns = Turns()

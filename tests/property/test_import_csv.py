@@ -1,4 +1,4 @@
-"""Whatever a CSV writer writes is read back, and reading may stop and go on anywhere."""
+"""The reader returns everything that a CSV writer wrote, and can stop and continue anywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Aggregates and windowed counts are those of the stored events, however the events arrive."""
+"""Aggregates and windowed counts equal those of the stored events, in whatever order the events arrive."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ VALUE = st.integers(-(10**12), 10**12)
 
 @st.composite
 def happened(draw: st.DrawFn) -> list[NewEvent]:
-    """Some events of three users; each has an id of its own, or the hash of what it says."""
+    """Draw some events of three users; each has its own id, or the hash of its content."""
     made: list[NewEvent] = []
     for number in range(draw(st.integers(1, 12))):
         user, name, at = draw(st.sampled_from("xyz")), draw(st.sampled_from("AB")), draw(st.integers(-5, 20))
@@ -68,7 +68,7 @@ def happened(draw: st.DrawFn) -> list[NewEvent]:
 
 @st.composite
 def deliveries(draw: st.DrawFn) -> tuple[list[NewEvent], list[list[NewEvent]]]:
-    """The events, and batches that bring each of them at least once, in any order."""
+    """Draw the events, and batches that bring each of them at least once, in any order."""
     events = draw(happened())
     arriving = draw(st.permutations(events + draw(st.lists(st.sampled_from(events), max_size=8))))
     size = draw(st.integers(1, 7))

@@ -1,4 +1,4 @@
-"""The layout by hash, attacked: any id, any number of pieces."""
+"""The layout by hash under stress: any id, any number of ranges."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_every_user_falls_into_exactly_one_piece(user_id: str, number: int) -> N
 
 @given(st.text(min_size=1, max_size=12), st.sampled_from(["holdout", "variant"]), st.integers(0, 10**9))
 def test_arms_are_uniform_and_know_nothing_of_the_layout(campaign: str, purpose: str, seed: int) -> None:
-    """Of 1,000 users: the bounds are five standard deviations, which chance passes once in two million draws."""
+    """Draw 1,000 users: the bounds are five standard deviations, which chance exceeds once in two million draws."""
     people = [f"{seed}-{n}" for n in range(1_000)]
     arms = [arm(campaign, purpose, name) for name in people]
     assert all(0 <= one < 1 for one in arms)

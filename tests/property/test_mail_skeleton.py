@@ -1,4 +1,4 @@
-"""A mail made from a skeleton is, byte for byte, the mail that is rendered and built as a whole."""
+"""A mail from a skeleton equals, byte for byte, the mail that is rendered and built as a whole."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ LETTERS = st.builds(
 
 
 def catalogue() -> Catalogue:
-    """The fields of a workspace with one of each kind that a template may print."""
+    """Return the fields of a workspace with one of each kind that a template may print."""
     return workspace_of(parse(SHOP, "shop.yaml"))
 
 
@@ -112,7 +112,7 @@ WRITTEN = Written("shop/c/0a1b2c3d/hh-1/0001/hello", "hh-1@example.org", 1_483_3
 
 
 def mail_of(write: Any) -> bytes | str:
-    """The bytes of a mail, or the kind of mistake that its templates are."""
+    """Return the bytes of a mail, or the kind of mistake in its templates."""
     try:
         return bytes(write().raw)
     except (TemplateFailed, BadMessage) as error:
@@ -141,7 +141,7 @@ def test_a_skeleton_gives_the_bytes_of_the_whole_mail(letter: Letter, user: dict
 @settings(max_examples=100)
 @given(st.lists(st.sampled_from(["Anna", "Zoë", "Anna Maria", "x", "ab.", "日本語"]), min_size=1, max_size=4))
 def test_words_in_a_plain_letter_are_put_into_what_is_finished(names: list[str]) -> None:
-    """No name falls back to reading the HTML anew: the skeleton's text part has one place for each output."""
+    """No name makes the renderer parse the HTML again: the skeleton's text part has one place for each output."""
     body = "<h1>Hi</h1>" + "<p>Dear {{ user.nick }},<br>see <i>this</i>.</p>" * len(names)
     skeleton = skeleton_of(Letter(Sender("", "a@b.example"), "c", "s", body, ""))
     assert skeleton is not None
@@ -157,5 +157,5 @@ def test_words_in_a_plain_letter_are_put_into_what_is_finished(names: list[str])
 
 @given(st.from_regex(r"[ -~]{1,30}@[A-Za-z0-9.-]{1,30}", fullmatch=True) | st.emails() | st.text(max_size=30))
 def test_the_quick_way_to_read_an_address_gives_what_the_careful_one_gives(text: str) -> None:
-    padded = envelope_address(f" {text}")  # a blank before it leads to the careful way
+    padded = envelope_address(f" {text}")  # a leading blank takes the careful path
     assert envelope_address(text) == padded

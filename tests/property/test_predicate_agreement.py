@@ -1,4 +1,4 @@
-"""2,000 random predicates: Python, MongoDB and Elasticsearch end with the same people, and so does a second judge."""
+"""2,000 random predicates: Python, MongoDB, Elasticsearch and a second judge all find the same people."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ searching = settings(max_examples=400, deadline=None, suppress_health_check=list
 
 
 def critical(name: str) -> list[int]:
-    """The moments at which anything about this person can change by time alone, and one millisecond around them."""
+    """Return the moments at which time alone can change anything about this person, and one millisecond around them."""
     person = PEOPLE[name]
     instants = [t for _, t, _ in person.events]
     instants += [v for v in person.a.values() if isinstance(v, int) and not isinstance(v, bool) and abs(v) < 1 << 50]

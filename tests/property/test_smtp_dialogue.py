@@ -1,7 +1,7 @@
 """A dialogue with any server, broken at any byte: every envelope gets one outcome, and it is true.
 
-The server is a model of RFC 5321 and RFC 2920: it refuses what a test draws, answers in order, and takes a body's lines
-for commands if they come when it expects commands, which must never happen.
+The server is a model of RFC 5321 and RFC 2920: it refuses what a test draws, answers in order, and takes the lines of a
+body for commands if they arrive when it expects commands, which must never happen.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ COMMANDS = (b"MAIL", b"RCPT", b"DATA", b"RSET")
 
 @dataclass
 class Server:
-    """What it hears and says; `answers` are drawn codes for MAIL, RCPT, DATA and the dot, in the order of asking.
+    """Models a server's input and output; `answers` are drawn codes for MAIL, RCPT, DATA and the dot, in command order.
 
-    `lenient` answers DATA with 354 although no recipient was taken, as some servers do under PIPELINING.
+    With `lenient` it answers DATA with 354 although it accepted no recipient, as some servers do under PIPELINING.
     """
 
     answers: deque[int]
@@ -36,7 +36,7 @@ class Server:
     _recipients: list[str] = field(default_factory=list)
 
     def hear(self, data: bytes) -> bytes:
-        """Take bytes, give bytes."""
+        """Take bytes, return the answer's bytes."""
         self._data += data
         said = b""
         while not self.closed and b"\r\n" in self._data:
@@ -89,7 +89,7 @@ class Server:
 
 
 def envelope(number: int) -> Envelope:
-    """A mail whose lines look like commands and dots."""
+    """Return a mail whose lines look like commands and dots."""
     text = f"Subject: {number}\r\n\r\nQUIT\r\n.\r\nMAIL FROM:<x@y.example>\r\n..\r\n".encode()
     return Envelope(f"k{number}", "news@grocer.example", f"u{number}@x.example", text)
 
@@ -110,7 +110,7 @@ CODES = st.lists(st.sampled_from([0, 0, 0, 0, 250, 421, 450, 451, 452, 550, 552,
 def test_each_envelope_has_one_outcome_and_it_is_true(
     count: int, codes: list[int], pipelining: bool, proven: bool, lenient: bool, breaks_at: int | None, size: int
 ) -> None:
-    """The connection takes `size` bytes at a time, and is gone after `breaks_at` bytes or answers."""
+    """The connection takes `size` bytes at a time, and breaks after `breaks_at` bytes or answers."""
     server = Server(deque(codes), lenient)
     offers = Offers(pipelining=pipelining, size=True, eightbitmime=True, smtputf8=True)
     dialogue = Dialogue(offers, proven=proven)

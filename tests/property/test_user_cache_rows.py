@@ -1,4 +1,4 @@
-"""Any user document, loaded or refreshed, comes out of the cache as the row that the catalogue reads from it."""
+"""The cache returns any loaded or refreshed user document as the row that the catalogue reads from it."""
 
 from __future__ import annotations
 

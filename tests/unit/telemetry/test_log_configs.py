@@ -1,4 +1,4 @@
-"""The configs of other log shippers parse, name the same files and stream, and hold no path to a machine."""
+"""The configs of other log shippers parse, name the same files and stream, and hold no credentials."""
 
 from __future__ import annotations
 
