@@ -19,7 +19,7 @@ Tidegate = Callable[..., Told]
 def tidegate(
     installation: Installation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Tidegate:
-    """Runs a command in this process, in the folder and with the variables of `installation`: some 100 times faster."""
+    """Run a command in this process, in the folder and with the variables of `installation`: some 100 times faster."""
     monkeypatch.chdir(installation.folder)
     for name, value in installation.env.items():
         monkeypatch.setenv(name, value)

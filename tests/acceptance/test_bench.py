@@ -1,4 +1,4 @@
-"""The bench measures what it says: the naive way finds who matches, counters are mongod's, tables are written whole."""
+"""The bench measures what it claims: the naive way finds matching users, counters are mongod's, tables stay whole."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.population import AS_OF, DAY_MS, documents
 
 
 def user(**changed: object) -> dict[str, Any]:
-    """A user who matches the first audience, with some aggregates changed."""
+    """Return a user who matches the first audience, with some aggregates changed."""
     aggregates = {
         "orders_count": 3,
         "orders_value": 200_00,

@@ -1,4 +1,4 @@
-"""The bench of the whole measures what it says: users, kinds of processes, percentiles and tables."""
+"""The end-to-end bench measures what it claims: users, kinds of processes, percentiles and tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bench of imports measures what it says: every row ends as its way says, and the table tells medians."""
+"""The bench of imports measures what it claims: every row ends as its way promises, and the table shows medians."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the bench asks of a listmonk: against a small HTTP server that answers as its API does, and mails."""
+"""The bench's requests to listmonk, against a small HTTP server that answers as its API does, and sends mails."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SETTINGS: dict[str, Any] = {
 
 
 class Api:
-    """As much of listmonk as the bench asks for: it notes requests, and mails to whom was imported."""
+    """The part of listmonk that the bench uses: it records requests, and mails the imported people."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, Any]] = []
@@ -77,7 +77,7 @@ def api() -> Iterator[tuple[Api, str]]:
         do_GET = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815 - http.server's names
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its signature
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -91,7 +91,7 @@ def test_one_campaign_goes_to_the_imported_users_and_leaves_nothing(
     api: tuple[Api, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own, url = api
-    monkeypatch.setattr(Listmonk, "_usage", lambda _: None)  # the server is this process: nobody's cost
+    monkeypatch.setattr(Listmonk, "_usage", lambda _: None)  # the server is this process: its cost belongs to nobody
     with sink() as server:
         sent = Listmonk(url, "bench", "secret").send(5, server)
         assert server.now()["recipients"] == 5

@@ -1,4 +1,4 @@
-"""The bench of the send path measures what it says: every mail arrives once, and costs are those of the processes."""
+"""The bench of the send path measures what it claims: every mail arrives once, and costs are those of the processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bench's sink takes each mail once, answers when it is told to, and never one answer before another."""
+"""The bench's sink takes each mail once, answers when the test says so, and keeps its answers in order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.sink_process import Sink, sink
 
 
 class Dialogue:
-    """A client that waits for each answer's line."""
+    """A client that waits for the line of each answer."""
 
     def __init__(self, server: Sink) -> None:
         self._connection = socket.create_connection(("127.0.0.1", server.port), timeout=20)
@@ -25,7 +25,7 @@ class Dialogue:
         self._connection.sendall(words)
 
     def mail(self, recipient: bytes) -> bytes:
-        """Send a mail step by step; gives the last answer."""
+        """Send a mail step by step; return the last answer."""
         for words in (b"MAIL FROM:<a@b.example>\r\n", b"RCPT TO:<%b>\r\n" % recipient, b"DATA\r\n"):
             self.say(words)
             self.hear()

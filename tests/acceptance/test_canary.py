@@ -1,5 +1,6 @@
-"""A thousand users with addresses, names and secrets of their own, the whole pipeline, everything goes wrong: the logs
-and the output of every process hold none of it, and still tell each delivery's story.
+"""Run the whole pipeline with faults everywhere: no log or process output holds personal data or secrets.
+
+A thousand users have their own addresses, names and secrets. The logs still tell the story of each delivery.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ USERS = 1_000
 SMTP_PASSWORD = "kanarek-smtp-p4ssw0rd"
 REDIS_PASSWORD = "kanarek-redis-p4ssw0rd"
 STEMS = ("kanarek", "k4nari")
-"""What no log may hold: each address, name, secret and password has one of these in it."""
+"""Stems that no log may contain: each address, name, secret and password contains one of them."""
 
 
 class Refusing(Sink):
-    """A server that puts the address into its answer, as many do: one in ten is refused, one in ten put off."""
+    """A server that quotes the address in its answer, as many do: it refuses one in ten and defers one in ten."""
 
     async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:  # noqa: N802 - aiosmtpd's hook
         number = int("".join(letter for letter in address if letter.isdigit())[-4:] or 0)
@@ -44,12 +45,12 @@ class Refusing(Sink):
 
 
 def user_id(number: int) -> str:
-    """Every second user is known by an address."""
+    """Return the id of a user; every second id is an address."""
     return f"kanarek.id{number:04d}@x.example" if number % 2 else f"user-{number:04d}"
 
 
 def rows() -> str:
-    """The import file; one in fifty rows cannot be read, and the mistake is in a value that nobody may see."""
+    """Return the import file; one in fifty rows is unreadable, and its mistake is in a value that must stay hidden."""
     lines = ["user_id,email,first_name,note,age"]
     for n in range(USERS):
         age = f"k4nari-age-{n}" if n % 50 == 49 else n % 9
@@ -66,7 +67,7 @@ def clean(text: str) -> None:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    server = stdlib_logging.getLogger("mail.log")  # the server lives in this process, and what it logs is not ours
+    server = stdlib_logging.getLogger("mail.log")  # the server lives in this process, and its logs are not ours
     server.disabled = True
     with serving(Refusing()) as port:
         yield port
@@ -87,7 +88,7 @@ def log_text(folder: Path) -> str:
 
 
 def failing(world: World) -> Callable[..., Any]:
-    """A decision with a bug that some users' data bring out, and that says so with all of the data."""
+    """Return a decision with a bug that some users' data trigger; its error quotes the user's whole document."""
     decide: Callable[..., Any] = vars(evaluate)["decide"]
 
     def decide_or_not(campaign: Any, profile: Any, facts: Any, stay: Any, as_of: int) -> Any:
@@ -124,7 +125,7 @@ def test_no_address_name_or_secret_is_in_any_log_or_output(
         world.database.command("collMod", "enrolments", validator=refused)  # MongoDB's error quotes the document
         monkeypatch.setattr(evaluate, "decide", failing(world))
         body = "{{ user.first_name }} {{ user.note }} {{ 10 | divided_by: user.age }}"
-        reachable = {"email": {"exists": True}}  # an audience that could be left: who got the mail is evaluated again
+        reachable = {"email": {"exists": True}}  # users can leave this audience: recipients are evaluated again
         world.apply({"campaign": "free-name", "audience": reachable, "messages": [{"name": "one", "body": body}]})
         world.launch("free-name")
         for _ in range(60):
@@ -176,7 +177,7 @@ def test_a_real_process_prints_and_logs_none_of_it(installation: Installation, p
 
 @pytest.fixture
 def told_story(make_world: Callable[..., World], services: Any, monkeypatch: pytest.MonkeyPatch) -> Installation:
-    """A campaign that was sent with its logs on."""
+    """A campaign that was sent while its logs were on."""
     world = make_world(slice_users=4, batch={"candidates": [2]})
     installation = Installation(world, services, {})
     folder = installation.folder / "var" / "logs"

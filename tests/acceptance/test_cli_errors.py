@@ -1,4 +1,4 @@
-"""Exit codes 0, 1, 2, 3 and 130, and errors that say what, where, why and what to do."""
+"""Exit codes 0, 1, 2, 3 and 130, and errors that state place, problem, reason and remedy."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_an_interrupted_command_is_code_130_and_says_nothing_more(installation: 
     world = installation.world
     world.user("u")
     world.apply({"campaign": "hello"})
-    world.launch("hello")  # nobody works on it, so the wait goes on
+    world.launch("hello")  # no worker runs, so the wait goes on
     process = installation.start("clock", "advance", "--by", "1d")
     before = world.now
     installation.until(lambda: world.now > before, "campaign time to move", process)

@@ -1,4 +1,4 @@
-"""Every command can be learnt from itself, and says what is wrong with a call in three lines at most."""
+"""The help explains every command, and a wrong call gets an error of three lines at most."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 
 
 def commands() -> dict[str, object]:
-    """Every command by its words, e.g. `campaign plan`."""
+    """Return every command by its words, e.g. `campaign plan`."""
     app = typer.Typer()
     for mount in main.MOUNTS:
         mount(app)

@@ -1,4 +1,4 @@
-"""What a command imports: what it uses and no more. Importing everything takes longer than most commands do."""
+"""A command imports only the modules that it uses: importing everything takes longer than most commands do."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ print(json.dumps([codes, sorted(roots), sorted(rooms)]))
 
 
 def imported(installation: Installation | None, *commands: list[str]) -> tuple[list[int], set[str], set[str]]:
-    """Exit codes of commands run one after another in one fresh process, and the packages it has imported then."""
+    """Run commands one after another in one fresh process; return their exit codes and the imported packages."""
     done = subprocess.run(
         [sys.executable, "-c", RUN, json.dumps(commands)],
         cwd=None if installation is None else installation.folder,

@@ -1,4 +1,4 @@
-"""`tidegate check`: a named query without its index is wrong; a predicate without one is told, and is not."""
+"""`tidegate check`: a named query without its index is an error; a predicate without an index is only reported."""
 
 from __future__ import annotations
 

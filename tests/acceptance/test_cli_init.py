@@ -1,4 +1,4 @@
-"""`init` and a look around; what comes then is in `test_readme.py`."""
+"""`init` and the first commands after it; `test_readme.py` covers the later ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.installation import Installation
 
 @pytest.fixture
 def fresh(installation: Installation) -> Installation:
-    """A folder of one's own, begun with `init`, without the files of the tests' shop."""
+    """A folder created with `init`, without the files of the tests' shop."""
     home = installation.folder
     shutil.rmtree(home)
     home.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""`--json` gives exactly one document on stdout and nothing else; the numbers are right."""
+"""`--json` writes exactly one document to stdout and nothing else; its numbers are right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tidegate stats`: what running processes measured, and what a campaign's messages cost in looks."""
+"""`tidegate stats`: the measurements of running processes, and the evaluations that a campaign's messages cost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_every_process_tells_what_it_measured_even_in_its_last_seconds(
     world.feed()
     world.settle()
     world.launch("hello")
-    installation.env["TIDEGATE_SERVICES__ELASTIC_URL"] = "http://127.0.0.1:9"  # nobody answers there
+    installation.env["TIDEGATE_SERVICES__ELASTIC_URL"] = "http://127.0.0.1:9"  # no server answers there
     process = installation.start("up")
     installation.until(lambda: world.state("hello") == "finished", "the end of the campaign", process)
     assert installation.end(process, signal.SIGINT) == 130

@@ -1,4 +1,4 @@
-"""What an operator asks about one user, and does by hand: explain, test-send, show, erase, time, queues, origins."""
+"""An operator's questions and actions for one user: explain, test-send, show, erase, time, queues, origins."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PREVIEW = ("campaign", "preview", "series", "--headers", "--user")
 
 @pytest.fixture
 def shop(installation: Installation) -> World:
-    """A shop with a series for those of the free plan."""
+    """A shop with a series for the users of the free plan."""
     world = installation.world
     world.user("sam", plan="free", email="sam@x.example")
     world.user("pat", plan="pro")
@@ -209,7 +209,7 @@ def test_a_suppressed_address_is_shown_explained_and_can_be_lifted(shop: World, 
 
 
 def test_a_search_that_finds_no_delivery_says_where_the_answer_is(shop: World, tidegate: Tidegate) -> None:
-    """Of whoever got nothing there is no line: not matched, not yet launched, no such user."""
+    """The logs have no line for a user who got nothing: not matched, not yet launched, no such user."""
     for query, command in (
         ("campaign:series user:pat", "tidegate explain series pat"),
         ("user:pat event:batch.*", "tidegate explain CAMPAIGN pat"),
@@ -306,7 +306,7 @@ class _Broken:
 
 
 def _serve(world: World, broker: HardenedBroker, until: Callable[[], bool]) -> None:
-    """Let a worker serve until a fact holds; no command meanwhile, which would take over this process's actors."""
+    """Let a worker serve until `until` holds; run no command meanwhile: it would take over this process's actors."""
     fleet = world.app.policies.fleets["all"].model_validate({"lanes": ["fast"], "threads": 1, "worker_timeout": "50ms"})
     worker = run_fleet_in_process(broker, fleet)
     pause, deadline = threading.Event(), time.monotonic() + PATIENCE

@@ -1,7 +1,7 @@
-"""The grocer's data through the real import, stores and predicates, against the oracle: who matches on one day.
+"""Compare the matches of one day with the oracle: the grocer's data, through the real import, stores and predicates.
 
-Whoever matches a continuous campaign on the first day of a replay gets its first mail on that day, so a replay of one
-day asks the oracle for exactly that set.
+A user who matches a continuous campaign on the first day of a replay gets its first mail on that day, so the oracle's
+replay of one day gives exactly the users that match.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Grocer:
         return run_import(order, self.catalogue, self._stores)
 
     def who_matches(self, audience: Path, as_of: int) -> set[int]:
-        """The households that match the audience of a campaign file, decided user by user."""
+        """Return the households that match the audience of a campaign file, decided user by user."""
         node = read(audience).find("audience")
         predicate = compile_predicate(parse_predicate(node, self.catalogue, ("audience",)), self.catalogue)
         documents = self.users.read_range("grocer", "0", "g", 10_000)
@@ -77,7 +77,7 @@ class Grocer:
 
 @pytest.fixture(scope="module")
 def grocer(mongo_client: MongoClient[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grocer]:
-    """Everything up to the end of `DAY`, imported once: no test here changes it."""
+    """All data up to the end of `DAY`, imported once: no test here changes them."""
     tmp_path = tmp_path_factory.mktemp("grocer")
     database = mongo_client[f"test_{uuid.uuid4().hex[:16]}"]
     shop = Grocer(database)

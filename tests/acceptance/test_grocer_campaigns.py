@@ -1,4 +1,4 @@
-"""The example's own files are valid, and say what the oracle computes."""
+"""The example's own files are valid, and describe what the oracle computes."""
 
 from __future__ import annotations
 

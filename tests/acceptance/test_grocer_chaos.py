@@ -1,4 +1,4 @@
-"""The killer of the chaos replay, on a real supervisor with processes that do nothing."""
+"""The killer of the chaos replay, on a real supervisor with idle processes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def supervisor(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def until(process: subprocess.Popen[str], holds: Callable[[], bool]) -> None:
-    """Wait for a fact, as long as the supervisor lives and at most 30 s."""
+    """Wait until `holds` returns true, while the supervisor lives and at most 30 s."""
     deadline = time.monotonic() + 30
     while not holds():
         assert process.poll() is None
@@ -84,5 +84,5 @@ def test_where_nobody_is_there_nobody_is_killed() -> None:
 
 
 def descendants(supervisor: subprocess.Popen[str]) -> list[psutil.Process]:
-    """What runs below it: the guard, `alone`, `fleet` and its child."""
+    """Return the processes below the supervisor: the guard, `alone`, `fleet` and its child."""
     return [one for one in psutil.Process(supervisor.pid).children(recursive=True) if one.is_running()]

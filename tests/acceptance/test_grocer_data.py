@@ -1,4 +1,4 @@
-"""The facts that the replay imports, against the figures of the issue."""
+"""Compare the facts that the replay imports with the figures of the issue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading what came out, and comparing it with what should have."""
+"""Read the delivered mails, and compare them with the expected ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DAY = date(2017, 2, 8)
 
 
 def headers(**changed: str) -> dict[str, str]:
-    """The headers of a good mail, with some changed (`_` stands for `-`) and empty ones left out."""
+    """Return the headers of a good mail, with some changed (`_` for `-`) and empty ones left out."""
     good = {
         "From": "The Grocer <news@grocer.example>",
         "To": "hh-7@example.org",

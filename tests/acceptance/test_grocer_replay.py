@@ -1,4 +1,4 @@
-"""The order in which the replay driver asks for things; the engine itself is proven by the replays."""
+"""The order of the replay driver's requests; the replays themselves test the engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from examples.grocer import data, replay
 
 
 class Diary:
-    """Writes down what it is asked for."""
+    """Records each request."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []

@@ -1,4 +1,4 @@
-"""The seasons themselves, through services and processes of their own: nothing missing, nothing extra, none twice."""
+"""Whole seasons, with their own services and processes: no mail is missing, extra or sent twice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WIPE_EVERY = timedelta(seconds=3)
 def season(
     plan: Plan, window: data.Window, kill_every: timedelta | None, wipe_every: timedelta | None = None
 ) -> demo.Outcome:
-    """One replay; its days and notes go to the test's captured output."""
+    """Run one replay; its days and notes go to the test's captured output."""
     return demo.perform(plan, window, kill_every, print, print, wipe_every)
 
 
@@ -34,7 +34,7 @@ def test_thirteen_weeks_give_everybody_exactly_what_they_should_have(tmp_path: P
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("mode", list(Mode))
 def test_a_fortnight_gives_the_same_mails_while_workers_are_killed(tmp_path: Path, mode: Mode) -> None:
-    """In one mode user cache and Elasticsearch are there, and emptied at random moments; in the other they are away."""
+    """One mode has the user cache and Elasticsearch, emptied at random moments; the other runs without them."""
     wiped = mode is Mode.PROCFILE
     off = frozenset[str]() if wiped else frozenset({"cache", "elastic"})
     plan = Plan(tmp_path / "demo", mode, LEASE, chaotic=True, any_path=True, without=off)

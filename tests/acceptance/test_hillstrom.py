@@ -1,4 +1,4 @@
-"""The e-mail experiment on a sample with planted figures: the reports count what comes after `finished`."""
+"""The e-mail experiment on a sample with planted figures: the reports count events after `finished`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.pipeline_world import World
 
 
 class OneThread:
-    """The engine of the experiment in this thread: real stores, real use cases, a real Maildir."""
+    """The engine of the experiment in one thread: real stores, real use cases, a real Maildir."""
 
     def __init__(self, world: World) -> None:
         self.world = world

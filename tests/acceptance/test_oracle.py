@@ -16,7 +16,7 @@ FIRST = date(2017, 1, 1)
 
 
 def day(number: int) -> date:
-    """Day 1 is the replay's first."""
+    """Return the date of a day; day 1 is the first of the replay."""
     return FIRST + timedelta(days=number - 1)
 
 
@@ -26,7 +26,7 @@ def lapsed(*order_days: int, last: int = 200, first: int = 1) -> list[tuple[str,
 
 
 def orders(*rows: tuple[int, int, bool, bool]) -> pl.DataFrame:
-    """One household's shopping: day, cents, deli, seafood."""
+    """Return the shopping of one household: day, cents, deli, seafood."""
     return pl.DataFrame(
         [(1, day(number), cents, deli, seafood) for number, cents, deli, seafood in rows],
         schema={"household": pl.Int64, "day": pl.Date, "cents": pl.Int64, "deli": pl.Boolean, "seafood": pl.Boolean},

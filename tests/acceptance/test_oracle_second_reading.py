@@ -1,6 +1,6 @@
-"""A slow second reading of `docs/semantics.md`, section 2, in milliseconds, look by look, against the oracle.
+"""Compare the oracle with a slow second reading of `docs/semantics.md`, section 2, in milliseconds, step by step.
 
-It reads the facts that the replay imports (`data.py`), so it also shows that those say the same as the parquet files.
+It reads the facts that the replay imports (`data.py`), so it also shows that they agree with the parquet files.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ RULES = {
 
 
 def looks(rules: Rules, events: list[Happened], window: data.Window) -> list[tuple[str, date]]:
-    """Every look of every day, each message sent at once, as long as a look changes anything."""
+    """Evaluate repeatedly on every day until an evaluation changes nothing; each message is sent at once."""
     sent: list[tuple[str, date]] = []
     stays, ended, active, settled, progress = 0, 0, False, 0, 0
     for day in window.days():

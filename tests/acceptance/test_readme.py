@@ -1,4 +1,4 @@
-"""The package as a stranger gets it: built, installed without the repository, and used line by line as README says."""
+"""The package as a stranger gets it: built, installed without the repository, used line by line as the README says."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMPILE = "import engine.cli.run; from engine.cli.prefork import import_all; imp
 
 
 def block(title: str) -> list[str]:
-    """The lines of the first block of a section, without their comments."""
+    """Return the lines of the first block of a section, without their comments."""
     text = README.split(f"\n## {title}\n")[1].split("```")[1]
     return [line for raw in text.strip().splitlines() if (line := re.sub(r"\s{2,}#.*", "", raw).strip())]
 
@@ -55,7 +55,7 @@ def programs(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done(BIN / "uv", "venv", "--quiet", "--python", sys.executable, home, cwd=built)
     (wheel,) = built.glob("*.whl")
     install = [BIN / "uv", "pip", "install", "--quiet", "--python", home / "bin" / "python", "-c", LOCK]
-    try:  # what the environment of the tests was made from is in the cache
+    try:  # the cache holds the packages of the tests' environment
         done(*install, "--offline", f"{wheel}[local]", cwd=built)
     except AssertionError:
         done(*install, f"{wheel}[local]", cwd=built)
@@ -64,7 +64,7 @@ def programs(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def clean(programs: Path) -> dict[str, str]:
-    """Nothing of the repository, and no Elasticsearch: none of this needs it."""
+    """Return an environment without the repository and without Elasticsearch, which no test here needs."""
     ours = ("TIDEGATE_", "PYTHON", "VIRTUAL")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**kept, "PATH": f"{programs}:{kept['PATH']}", "TIDEGATE_SERVICES__ELASTIC_URL": "http://127.0.0.1:9"}
@@ -93,7 +93,7 @@ def test_the_extras_that_it_names_are_there() -> None:
 
 
 class Terminal:
-    """The two terminals of a reader: one holds `tidegate up`, the other runs one line after another."""
+    """A reader's two terminals: one holds `tidegate up`, the other runs one line after another."""
 
     def __init__(self, folder: Path, env: dict[str, str]) -> None:
         self.folder, self.env = folder, env
@@ -101,13 +101,13 @@ class Terminal:
         self.said: list[str] = []
 
     def type(self, line: str) -> str:
-        """Run a line to its end, as a shell does; `cd` holds for the lines after it."""
+        """Run a line to its end, as a shell does; a `cd` holds for later lines."""
         told = done("bash", "-ec", f"{line}\npwd > {self.folder.parent}/.pwd", cwd=self.folder, env=self.env)
         self.folder = Path((self.folder.parent / ".pwd").read_text().strip()) if "cd " in line else self.folder
         return told
 
     def begin(self, line: str) -> None:
-        """Run a line that stays, and wait until it is ready."""
+        """Run a line that keeps running, and wait until it is ready."""
         self.up = subprocess.Popen(
             line.split(), cwd=self.folder, env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
@@ -125,7 +125,7 @@ class Terminal:
             self.said.extend(stream)
 
     def mails(self) -> list[Path]:
-        """The mails, once there are some."""
+        """Wait for at least two mails and return all."""
         pause, deadline = threading.Event(), time.monotonic() + PATIENCE
         while len(found := list((self.folder / "var" / "maildir" / "new").glob("*"))) < 2:
             assert time.monotonic() < deadline, "".join(self.said)
