@@ -38,12 +38,12 @@ def evaluated(life: Life, stay: Enrolment, as_of: int) -> tuple[Enrolment, ExitR
 
 
 def unversioned(stay: Enrolment) -> Enrolment:
-    """Return the enrolment with its version lowered by one: the version counts writes, and there is one write less."""
+    """Return the enrolment with version 0: the version counts writes, and the short way writes once less."""
     return replace(stay, version=0)
 
 
 def check_settling(life: Life, stay: Enrolment, end: DeliveryState, as_of: int) -> None:
-    """Settle one delivery: both ways to the end give the same enrolment, and the short way applies only then."""
+    """Settle one delivery: if the settling write ends the enrolment, the evaluation after it gives the same one."""
     assert stay.outgoing is not None
     names = [one.message for one in stay.settled]
     found = completion(life.campaign, names, stay.outgoing.message, as_of)
@@ -59,7 +59,7 @@ def check_settling(life: Life, stay: Enrolment, end: DeliveryState, as_of: int) 
 
 
 def check_skip(life: Life, before: Enrolment | None, as_of: int) -> None:
-    """Skip one message in an evaluation: if that ends the enrolment, the next evaluation would have ended it too."""
+    """Skip one message: that evaluation ends the enrolment exactly if the evaluation after it would end it."""
     facts = life.user.facts_read(life.campaign, before, as_of)
     decision = decide(life.campaign, Patience(life.inactivity), facts, before, as_of)
     match decision.outcome:

@@ -52,7 +52,7 @@ def test_credit_is_kept_only_for_who_waits_and_never_exceeds_a_turn(
 
 @given(WEIGHTS, ROOMS)
 def test_weights_are_kept_in_proportion_however_small_the_calls(weights: dict[str, float], rooms: list[int]) -> None:
-    """While no queue runs empty, deficit round-robin's own bound holds: each is at most two turns and one item off."""
+    """While no queue is empty, the bound of deficit round-robin holds: two turns, plus one item per queue and one."""
     names = ["a", "b", "c", "d"]
     counted: Counter[str] = Counter()
     turns = Turns()
