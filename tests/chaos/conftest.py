@@ -1,4 +1,4 @@
-"""What tests of crashes share: an engine on a database of its own, and processes that die on demand."""
+"""Fixtures for crash tests: an engine on a database of its own, and processes that die on demand."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Drive:
     def perform(
         self, settings: Settings, steps: Sequence[Step], points: str = "", serves: Sequence[str] | None = None
     ) -> tuple[int, str]:
-        """Perform a play in a process of its own with failpoints armed; gives its pid and how it ended."""
+        """Perform a play in a forked process with failpoints armed; return its pid and how it ended."""
         order = {"settings": plain(settings), "failpoints": points, "steps": steps, "serves": serves}
         return self._ask(order)
 
     def wait(self, pid: int) -> str:
-        """Wait for a process that had stopped; gives how it ended."""
+        """Wait for a process that had stopped and return how it ended."""
         return self._ask({"wait": pid})[1]
 
     def _ask(self, order: dict[str, Any]) -> tuple[int, str]:
@@ -57,12 +57,12 @@ class Drive:
         return answer["pid"], answer["end"]
 
     def close(self) -> None:
-        """End it."""
+        """End the driver process."""
         self._process.communicate(timeout=30)
 
 
 def plain(settings: Settings) -> dict[str, Any]:
-    """Settings as JSON, the addresses of the services readable."""
+    """Return the settings as JSON, with the addresses of the services readable."""
     services = {name: url and url.get_secret_value() for name, url in settings.services if name.endswith("_url")}
     return {
         "services": services | {"mongo_database": settings.services.mongo_database},
@@ -74,7 +74,7 @@ def plain(settings: Settings) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def drive() -> Iterator[Drive]:
-    """Performs plays in processes that may die."""
+    """Yield the driver that performs plays in processes that may die."""
     made = Drive()
     yield made
     made.close()
@@ -82,7 +82,7 @@ def drive() -> Iterator[Drive]:
 
 @pytest.fixture(scope="session")
 def crash_database(mongo_client: MongoClient[dict[str, Any]]) -> Iterator[Database[dict[str, Any]]]:
-    """One database with its indexes for all crashes: making them takes a second, emptying it hundredths."""
+    """Yield one database for all crash tests: creating its indexes takes a second, emptying it hundredths of one."""
     name = f"test_{uuid.uuid4().hex[:16]}"
     yield mongo_client[name]
     mongo_client.drop_database(name)
@@ -92,11 +92,11 @@ def crash_database(mongo_client: MongoClient[dict[str, Any]]) -> Iterator[Databa
 def make_stage(
     crash_database: Database[dict[str, Any]], services: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., World]]:
-    """Makes the one engine of a test, on an empty database; keys are those of `World`, None takes one away.
+    """Yield a function that makes the test's engine on an empty database.
 
-    `broker` has the addresses in place of the shared services'.
+    Its keys are those of `World`; None removes a default. `broker` replaces the addresses of the shared services.
     """
-    monkeypatch.setattr(tick, "ASK_AGAIN", tick.ASK_AGAIN)  # performers change it
+    monkeypatch.setattr(tick, "ASK_AGAIN", tick.ASK_AGAIN)  # restore the value at the end: performers change it
     migrate_mongo(crash_database)
     for name in crash_database.list_collection_names():
         crash_database[name].delete_many({})
@@ -117,13 +117,13 @@ def make_stage(
 
 @pytest.fixture
 def stage(make_stage: Callable[..., World]) -> World:
-    """An engine on an empty database: batches of 4 users, slices of 6, windows of 2 mails."""
+    """Return an engine on an empty database: batches of 4 users, slices of 6, windows of 2 mails."""
     return make_stage()
 
 
 @pytest.fixture
 def recover(crash_database: Database[dict[str, Any]]) -> Callable[..., Performer]:
-    """Begins the play anew, in this process and without crashes: what a restarted engine does."""
+    """Return a function that performs the play again in this process, as a restarted engine does, without crashes."""
 
     def begin_anew(world: World, steps: Sequence[Step], points: str = "") -> Performer:
         failpoints.arm(points)

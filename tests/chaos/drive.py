@@ -1,11 +1,11 @@
 """`python -m tests.chaos.drive`: performs plays in processes that may die.
 
-It loads the engine once and then forks a process for each line of JSON on its standard input, so that a death costs
-tenths of a second and not the start of an interpreter. Each line of its answer tells how that process ended. It opens
-no connection and starts no thread itself; every forked process opens its own.
+The driver loads the engine once and then forks a process for each line of JSON on its standard input, so a death costs
+tenths of a second instead of an interpreter start. It answers each order with one line that says how that process
+ended. The driver itself opens no connection and starts no thread; every forked process opens its own.
 
-Orders: `{settings, failpoints, steps, serves}` performs a play, `{wait: PID}` waits for one that was stopped. Answers:
-`{pid, end}`, where `end` is `exit 0`, `signal 9` or `stopped`.
+Orders: `{settings, failpoints, steps, serves}` performs a play; `{wait: PID}` waits for a process that was stopped.
+Answers: `{pid, end}`, where `end` is for example `exit 0`, `signal 9` or `stopped`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.support.pipeline_shop import Collected
 def main() -> None:
     """Serve orders until the standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever prints must not get between the answers
+    os.dup2(2, 1)  # redirect everything else that prints to stderr, so that it cannot mix with the answers
     for line in sys.stdin:
         order = json.loads(line)
         pid = order.get("wait") or _fork(order)

@@ -1,7 +1,7 @@
-"""A play: what operators and time do to one campaign, in steps that anyone can begin again after a crash.
+"""A play: the steps that operators and time apply to one campaign; any process can restart it after a crash.
 
-Whoever performs it drives the use cases as clock and actors do, in one thread. A step that was done already does
-nothing, so a second performance of the same play takes up where a killed one ended.
+The performer drives the use cases as the clock and the actors do, in one thread. A step that was already done does
+nothing, so a second performance of the same play continues where a killed one ended.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from engine.failpoints import Failpoint
 from engine.pipeline.scheduler import tick
 
 Step = Sequence[str | int]
-"""`launch`, `settle`, `rounds COUNT` (without an end), `advance INSTANT`, `change USER ...` (to plan gold), `stop`."""
+"""`launch`, `settle`, `rounds COUNT` (no settling), `advance INSTANT`, `change USER ...` (to plan gold), `stop`."""
 
 NAME: Final = "play"
-"""The campaign that every play is about."""
+"""The campaign of every play."""
 
 MOST_ROUNDS: Final = 200
 _PAST: Final = {"$dateSubtract": {"startDate": "$$NOW", "unit": "second", "amount": 1}}
 
 
 def everywhere(lane: str) -> bool:
-    """Every lane is served."""
+    """Serve every lane."""
     return True
 
 
 class Performer:
-    """Performs plays on one application; `asked` is what its messenger collected, as (what, id, lane)."""
+    """Perform plays on one application; `asked` holds what its messenger collected, as (what, id, lane)."""
 
     def __init__(self, app: App, database: Database[dict[str, Any]], asked: deque[tuple[str, str, str]]) -> None:
         self.app = app
@@ -46,8 +46,8 @@ class Performer:
         self.raised = 0
 
     def perform(self, steps: Sequence[Step], *, serves: Callable[[str], bool] = everywhere) -> None:
-        """Perform the steps, in the lanes that `serves` tells; what travels in others is lost."""
-        tick.ASK_AGAIN = 0.0  # a message of a dead process is given up at once
+        """Perform the steps; handle only messages in lanes that `serves` accepts and drop the others."""
+        tick.ASK_AGAIN = 0.0  # give up a dead process's message at once
         for step, *arguments in steps:
             if step == "settle":
                 self.settle(serves=serves)
@@ -68,7 +68,7 @@ class Performer:
                 self.app.commands.stop(record)
 
     def settle(self, *, serves: Callable[[str], bool] = everywhere, hurried: bool = True) -> None:
-        """Tick and work until nothing is open; where nothing moves, leases and back-offs run out if `hurried`."""
+        """Tick and work until nothing is open; if a round moves nothing and `hurried` is set, let time pass."""
         for _ in range(MOST_ROUNDS):
             moved = self.round(serves)
             if moved:
@@ -81,7 +81,7 @@ class Performer:
         raise AssertionError(f"never settles: {self.app.quiescence.what()}")
 
     def round(self, serves: Callable[[str], bool] = everywhere) -> int:
-        """One tick and what it asks for; what raises is survived, as by the clock's loop and by Dramatiq."""
+        """Run one tick and the work that it enqueues; survive failpoints, as the clock's loop and Dramatiq do."""
         moved = self._survive(self._feed) + self._survive(self.app.clock_tick.run)
         uses: dict[str, Callable[[str], object]] = {
             "process": self.app.slice_decider.run,
@@ -99,7 +99,7 @@ class Performer:
         return moved
 
     def _feed(self) -> int:
-        """Handle every change so far, as the feed's process would; gives how many there were."""
+        """Handle every change so far, as the feed process does, and return the number of changes."""
         handled, wanted = 0, self.app.stores.feeds.now()
         while True:
             handled += self.app.change_feed.step(timedelta(milliseconds=5))
@@ -115,7 +115,7 @@ class Performer:
 
 
 def let_time_pass(database: Database[dict[str, Any]]) -> None:
-    """All leases, back-offs and bells run out by MongoDB's clock, as if a minute had passed."""
+    """Expire all leases, back-offs and enqueue marks by MongoDB's clock, as if a minute had passed."""
     slices = database["slices"]
     slices.update_many({"lease": {"$exists": True}}, [{"$set": {"lease.until": _PAST}}])
     slices.update_many({"not_before": {"$exists": True}}, [{"$set": {"not_before": _PAST}}])

@@ -1,4 +1,4 @@
-"""What the tests of the pipeline share: a whole engine without a broker."""
+"""Fixtures for integration tests: a whole engine without a broker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Databases = list[Database[dict[str, Any]]]
 
 @pytest.fixture(scope="session")
 def migrated(mongo_client: MongoClient[dict[str, Any]]) -> Iterator[Databases]:
-    """Empty databases with all indexes, to be taken and put back empty: making them is the longest part of a test."""
+    """Yield a pool of empty databases with all indexes: creating the indexes is the slowest part of a test."""
     free: Databases = []
     yield free
     for database in free:
@@ -32,7 +32,7 @@ def migrated(mongo_client: MongoClient[dict[str, Any]]) -> Iterator[Databases]:
 def make_world(
     migrated: Databases, mongo_client: MongoClient[dict[str, Any]], services: Any, tmp_path: Path
 ) -> Iterator[Callable[..., World]]:
-    """Makes worlds with their own settings (`World` tells which), each on an empty database of its own."""
+    """Yield a function that makes worlds with their own settings (see `World`), each on an empty database."""
     made: list[World] = []
 
     def make(**more: Any) -> World:
@@ -52,7 +52,7 @@ def make_world(
 
 @pytest.fixture
 def world(make_world: Callable[..., World]) -> World:
-    """A whole engine on an empty database; see `tests/support/pipeline_world.py`."""
+    """Return a whole engine on an empty database; see `tests/support/pipeline_world.py`."""
     return make_world()
 
 
@@ -60,14 +60,14 @@ def world(make_world: Callable[..., World]) -> World:
 def reading(
     make_world: Callable[..., World], elastic: Elasticsearch, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[World]:
-    """A world with the user cache, of small buckets, and Elasticsearch."""
+    """Yield a world with Elasticsearch and with a user cache that has small buckets."""
     for module in ("layout", "active_layouts"):
         monkeypatch.setattr(f"engine.stores.user_cache.{module}.USERS_PER_BUCKET", 4)
     world = make_world(reading=True, slice_users=25, batch={"candidates": [7, 20]})
     index = world.app.stores.user_index
     assert index is not None
     migrate_search(index)
-    for request in world.database["index_requests"].find():  # a feed that starts has everybody indexed
+    for request in world.database["index_requests"].find():  # index every user, as a feed does when it starts
         world.app.search_indexer.run(request["_id"])
     yield world
     elastic.indices.delete(index=f"{index.alias}-*")
@@ -75,7 +75,7 @@ def reading(
 
 @pytest.fixture
 def installation(world: World, services: Any) -> Iterator[Installation]:
-    """The command line and real processes on `world`, with a short lease; see `tests/support/installation.py`."""
+    """Yield the command line and real processes on `world`, with a short lease; see `tests/support/installation.py`."""
     made = Installation(world, services, {"TIDEGATE_ENGINE__LEASE": "5s", "TIDEGATE_ENGINE__RING_AGAIN": "5s"})
     yield made
     made.close()

@@ -1,4 +1,4 @@
-"""Random campaign files, as the reference knows them and as people write them."""
+"""Random campaign files, in the reference's form and as authors write them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FILES: Final = st.builds(
 
 
 def spec(file: File, *, one_off: bool) -> dict[str, Any]:
-    """The campaign file, as people write it."""
+    """Return the campaign file as an author writes it."""
     audiences: Mapping[str, Any] = {
         "all": {"all": []},
         "pro": {"plan": "pro"},

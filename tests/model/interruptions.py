@@ -1,4 +1,4 @@
-"""Where others may come in between: failpoints, writes to the campaign, and who is dead writes nothing."""
+"""Interrupt the engine at failpoints and before writes to the campaign, and stop dead threads from writing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.model.memory_world import MemoryWorld
 
 
 def harden(monkeypatch: Any, world: Callable[[], MemoryWorld]) -> None:
-    """Signals go to the world in use; whoever is dead settles nothing on its way out."""
+    """Send failpoint signals to the current world, and make a dead thread settle nothing as it unwinds."""
     monkeypatch.setattr(failpoints.os, "kill", lambda pid, number: world().signal(pid, number))
     catch_up = WindowSender.catch_up
 
@@ -35,7 +35,7 @@ def harden(monkeypatch: Any, world: Callable[[], MemoryWorld]) -> None:
 
     def looked(evaluator: Evaluator, campaign: Any, origin: Origin, looks: Any, decisions: Any, **more: Any) -> Any:
         if "/look/" in origin.id:
-            failpoints.passage("slice.decided")  # a look at changed users can be overtaken there as a slice can
+            failpoints.passage("slice.decided")  # an evaluation of changed users can be overtaken here, as a slice can
         return record(evaluator, campaign, origin, looks, decisions, **more)
 
     monkeypatch.setattr(Evaluator, "record", looked)
@@ -44,7 +44,7 @@ def harden(monkeypatch: Any, world: Callable[[], MemoryWorld]) -> None:
 
 
 def _overtaken(write: Callable[..., Any], world: Callable[[], MemoryWorld]) -> Callable[..., Any]:
-    """A write to the campaign that others may come before."""
+    """Wrap a write to the campaign so that another action can run just before it."""
 
     def overtaken(*args: Any, **more: Any) -> Any:
         act, world().before = world().before, None
@@ -56,7 +56,7 @@ def _overtaken(write: Callable[..., Any], world: Callable[[], MemoryWorld]) -> C
 
 
 def remember(monkeypatch: Any) -> None:
-    """Files are read and predicates compiled once for all sequences: that is half of what a sequence costs."""
+    """Load each file and compile each predicate once for all sequences: that is half of a sequence's cost."""
     loaded: dict[str, LoadedCampaign] = {}
     compiled: dict[tuple[str, bool], CompiledPredicate] = {}
 

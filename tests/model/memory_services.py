@@ -1,4 +1,4 @@
-"""What a sequence's engine stands on beside the database: a clock, a broker, a provider, a change stream."""
+"""In-memory services for a sequence's engine beside the database: a clock, a broker, a provider, a change stream."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ START: Final = parse_instant("2026-01-01")
 
 
 class Killed(BaseException):
-    """This process is dead: nothing of it runs on."""
+    """Raised in a killed process: nothing in it may continue."""
 
 
 class Sleeper:
-    """A worker in a thread of its own, which sleeps where it is told to until it is woken; one runs at a time."""
+    """A worker in its own thread that sleeps at a failpoint until the test wakes it; only one worker runs at a time."""
 
     def __init__(self, run: Callable[[], object]) -> None:
         self.over = False
@@ -35,19 +35,19 @@ class Sleeper:
         self.thread = Thread(target=self._live, daemon=True)
 
     def start(self) -> None:
-        """Run until it sleeps or has ended; raises what it raised."""
+        """Run until the worker sleeps or ends; raises the worker's exception."""
         self.thread.start()
         self._rest()
 
     def wake(self, *, kill: bool = False) -> None:
-        """Go on to the end, or die on the spot; raises what it raised."""
+        """Let the worker continue to its end, or kill it at once; raises the worker's exception."""
         self._killed = kill
         self._still.clear()
         self._awake.set()
         self._rest()
 
     def sleep(self) -> None:
-        """Called by the worker itself."""
+        """Sleep until woken; the worker itself calls this."""
         self._still.set()
         self._awake.wait()
         if self._killed:
@@ -58,7 +58,7 @@ class Sleeper:
             self._run()
         except Killed:
             pass
-        except BaseException as error:  # noqa: BLE001 - it is raised where the thread is waited for
+        except BaseException as error:  # noqa: BLE001 - `_rest` raises it in the thread that waits
             self._error = error
         self.over = True
         self._still.set()
@@ -70,7 +70,7 @@ class Sleeper:
 
 
 class Machine:
-    """The machine's clock, which all processes and the database share; it moves with each question, or by a jump."""
+    """The clock that all processes and the database share; it moves a millisecond with each read, or jumps."""
 
     def __init__(self) -> None:
         self.ms = START
@@ -85,7 +85,7 @@ class Machine:
 
 
 class ModelClock(StoredClock):
-    """Campaign time from the database, system time from the machine."""
+    """Read campaign time from the database and system time from the machine."""
 
     def __init__(self, times: Any, machine: Machine) -> None:
         super().__init__(times)
@@ -102,7 +102,7 @@ class ModelClock(StoredClock):
 
 
 class Broker:
-    """As much of Redis as the feed's position and the bell ask for."""
+    """The part of Redis that the feed's position and the wake-up use."""
 
     def __init__(self) -> None:
         self.kept: dict[str, Any] = {}
@@ -117,7 +117,7 @@ class Broker:
         return _Silent()
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no connection is open."""
 
 
 class _Silent:
@@ -132,7 +132,7 @@ class _Silent:
 
 
 class Provider:
-    """A channel that answers for its keys; it refuses the recipients in `refused`."""
+    """A channel that answers for its keys and refuses the recipients in `refused`."""
 
     name = "email"
     limit = timedelta(seconds=30)

@@ -1,7 +1,7 @@
-"""A whole engine in one thread on a database in memory, with clocks of its own: the model's sequences run on it.
+"""A whole engine in one thread on a database in memory, with its own clocks: the model's sequences run on it.
 
-The use cases, the stores and the policies are the real ones. Time passes where a sequence says so, and a millisecond
-with each question; two clocks tick, workers are killed and put to sleep at failpoints, messages are lost.
+The use cases, the stores and the policies are the real ones. Time passes when a sequence moves it, and by a millisecond
+with each read of the clock. Two clocks tick, failpoints kill workers or put them to sleep, and messages get lost.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class MemoryApp(App):
 
 
 class Installation:
-    """What does not change from sequence to sequence: folders, settings, catalogues, policies, loaded files."""
+    """The parts that all sequences share: folders, settings, catalogues, policies, loaded files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -72,7 +72,7 @@ class Installation:
             "slice_users": 2,
             "batch": {"candidates": [2]},
             "inactivity": "20d",
-            "reconcile": "3650d",  # the safety net would hide what was lost
+            "reconcile": "3650d",  # the full pass would hide losses
             "errors": {"budget": "100%"},
         }
         self._write("conf/workspaces/shop.yaml", {"workspace": "shop", **SHOP})
@@ -102,7 +102,7 @@ class Installation:
         return path
 
     def loaded(self, spec: Mapping[str, Any]) -> LoadedCampaign:
-        """A campaign file, read once."""
+        """Load a campaign file, once per content."""
         key = json.dumps(spec, sort_keys=True)
         if key not in self._loaded:
             path = self._write("campaigns/series.yaml", spec)
@@ -111,7 +111,7 @@ class Installation:
 
 
 class MemoryWorld:
-    """One sequence's engine: two clocks (the second has a process of its own), a feed, and workers."""
+    """The engine of one sequence: two clocks (the second in its own process), a feed, and workers."""
 
     def __init__(self, shared: Installation) -> None:
         self.shared = shared
@@ -132,7 +132,7 @@ class MemoryWorld:
         self.feed()
 
     def open(self) -> App:
-        """An application as a further process has it."""
+        """Open another application, as a further process does."""
         app = MemoryApp(self.shared.settings, self.database, self.broker, self.machine)
         app.__dict__["catalogues"] = self.shared.first.catalogues
         app.__dict__["watcher"] = self.shared.first.watcher
@@ -178,7 +178,7 @@ class MemoryWorld:
     # what the machine does
 
     def wait(self, seconds: int) -> None:
-        """System time passes: leases run out, back-offs end, what was not heard is rung again."""
+        """Let system time pass: leases run out, back-offs end, and unheard messages are enqueued again."""
         self.machine.ms += seconds * 1_000
 
     def feed(self) -> int:
@@ -200,7 +200,7 @@ class MemoryWorld:
         return done
 
     def plan(self) -> None:
-        """Plan the runs that are to be planned, and leave the rest."""
+        """Plan the runs that wait for planning and leave all other messages queued."""
         for _ in range(len(self.asked)):
             kind, ident, lane = self.asked.popleft()
             if kind == "plan":
@@ -219,13 +219,13 @@ class MemoryWorld:
         uses[kind](ident)
 
     def lose(self, most: int) -> None:
-        """Messages are lost."""
+        """Lose up to `most` messages."""
         for _ in range(min(most, len(self.asked))):
             self.asked.popleft()
 
     @contextmanager
     def dying(self, point: str, passage: int) -> Iterator[None]:
-        """Whoever comes to `point` for the `passage`-th time inside dies there."""
+        """Kill the process that passes `point` for the `passage`-th time inside the block."""
         failpoints.arm(f"{point}=kill@{passage}")
         try:
             yield
@@ -238,7 +238,7 @@ class MemoryWorld:
 
     @contextmanager
     def crossed(self, point: str, passage: int, act: Callable[[], None]) -> Iterator[None]:
-        """Whoever comes to `point` for the `passage`-th time inside sleeps there while `act` is done."""
+        """Pause the process that passes `point` for the `passage`-th time inside the block, and run `act` meanwhile."""
         failpoints.arm(f"{point}=stop@{passage}")
         self.meanwhile = act
         try:
@@ -248,7 +248,7 @@ class MemoryWorld:
             failpoints.arm("")
 
     def doze(self, point: str, passage: int) -> None:
-        """Workers take what is to be done, until one has come to `point` for the `passage`-th time and sleeps there."""
+        """Let workers take the queued messages until one sleeps at its `passage`-th pass of `point`."""
         for _ in range(len(self.asked)):
             kind, ident, _ = self.asked.popleft()
             sleeper = Sleeper(lambda kind=kind, ident=ident: self._do(kind, ident))  # type: ignore[misc]
@@ -263,7 +263,7 @@ class MemoryWorld:
             self.sleepers.remove(sleeper)
 
     def wake(self, number: int, *, kill: bool = False) -> None:
-        """One of those asleep goes on to its end, or is killed as it sleeps."""
+        """Let one sleeping worker continue to its end, or kill it in its sleep."""
         if not self.sleepers:
             return
         sleeper = self.sleepers[number % len(self.sleepers)]
@@ -275,12 +275,12 @@ class MemoryWorld:
             self._anew()
 
     def _anew(self) -> None:
-        """Another process delivers from here on: the sender of the one before is dead."""
+        """Replace the delivering process: the previous sender is dead."""
         self.app.__dict__.pop("slice_deliverer", None)
 
     @contextmanager
     def overtaken(self, act: Callable[[], None]) -> Iterator[None]:
-        """`act` is done between what is read inside and its first write to the campaign."""
+        """Run `act` after the reads inside the block and before its first write to the campaign."""
         self.before = act
         try:
             yield
@@ -288,7 +288,7 @@ class MemoryWorld:
             self.before = None
 
     def signal(self, pid: int, number: int) -> None:
-        """What stands for `os.kill` at a failpoint."""
+        """Replace `os.kill` at a failpoint."""
         if number == SIGKILL:
             self.dead.add(current_thread())
             raise Killed
@@ -301,7 +301,7 @@ class MemoryWorld:
             act()
 
     def settle(self) -> None:
-        """Until nothing is open and nothing more happens; system time passes where nothing else does."""
+        """Work until nothing is open and nothing more happens; let system time pass whenever nothing else happens."""
         while self.sleepers:
             self.wake(0)
         for step in range(MOST_STEPS):

@@ -1,4 +1,4 @@
-"""The actors that the tests of the broker run in a `dramatiq` command; they write facts to a file."""
+"""Actors that the broker tests run in a `dramatiq` command; they write facts to a file."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def crash(name: str) -> None:
 
 @dramatiq.actor(queue_name="lane", max_retries=0, time_limit=60_000)
 def end_another_thread() -> None:
-    """Does what a late asynchronous exception does to a thread that waits for work."""
+    """Raise a late asynchronous exception in the other worker threads, as a time limit does to a thread that waits."""
     for thread in threading.enumerate():
         if type(thread).__name__ == "WorkerThread" and thread is not threading.current_thread():
             raise_thread_exception(thread.ident, TimeLimitExceeded)

@@ -1,4 +1,4 @@
-"""Servers that are wrong in one way each: real ones with a wrong configuration, and small ones that play the rest."""
+"""Servers with one fault each: real servers that are configured wrongly, and small fakes for the other faults."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OWNER = "owner"
 
 @contextlib.contextmanager
 def running(argv: list[str], folder: Path, ready: Callable[[], bool]) -> Iterator[subprocess.Popen[bytes]]:
-    """A server of the test's own, once it is `ready`; killed afterwards."""
+    """Start a server for the test, yield it once `ready()` is true, and kill it afterwards."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(argv, cwd=folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
@@ -48,7 +48,7 @@ def running(argv: list[str], folder: Path, ready: Callable[[], bool]) -> Iterato
 
 @contextlib.contextmanager
 def mongod_of(folder: Path, *more: str) -> Iterator[int]:
-    """A mongod with these arguments; its port."""
+    """Run a mongod with these arguments and yield its port."""
     (port,) = free_ports(1)
     data = folder / "data"
     data.mkdir(parents=True)
@@ -69,7 +69,10 @@ def mongod_of(folder: Path, *more: str) -> Iterator[int]:
 
 @contextlib.contextmanager
 def guarded_mongod(folder: Path) -> Iterator[str]:
-    """A replica set of one that asks for a password: `owner` may everything, `reader` may read only; `host:port`."""
+    """Run a one-member replica set that requires a password; yield `host:port`.
+
+    `owner` has the role root; `reader` may only read the database `tidegate`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     key = folder / "key"
     key.write_text("a" * 64)
@@ -89,7 +92,7 @@ def guarded_mongod(folder: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def valkey_of(folder: Path, *more: str, password: str | None = None) -> Iterator[int]:
-    """A Valkey with these arguments; its port."""
+    """Run a Valkey with these arguments and yield its port."""
     (port,) = free_ports(1)
     argv = [str(valkey.binary()), "--bind", "127.0.0.1", "--port", str(port), "--save", "", *more]
     if password is not None:
@@ -110,7 +113,7 @@ def valkey_of(folder: Path, *more: str, password: str | None = None) -> Iterator
 
 @contextlib.contextmanager
 def silent() -> Iterator[int]:
-    """A server that takes every connection and never says a word; its port."""
+    """Run a server that accepts every connection and never answers; yield its port."""
     held: list[socket.socket] = []
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server:
 
@@ -130,7 +133,7 @@ def silent() -> Iterator[int]:
 
 @contextlib.contextmanager
 def behind_tls() -> Iterator[int]:
-    """A server that speaks TLS only, with a certificate that nobody trusts; its port."""
+    """Run a server that speaks only TLS, with a certificate from an untrusted authority; yield its port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server:
@@ -152,7 +155,7 @@ def behind_tls() -> Iterator[int]:
 
 
 class Search:
-    """What plays an Elasticsearch: `status` and `body` are its answer to everything, and may be changed."""
+    """A fake Elasticsearch that answers every request with `status` and `body`; a test may change both."""
 
     def __init__(self, status: int, body: Any, *, product: bool = True) -> None:
         self.status, self.body, self.product = status, body, product
@@ -160,7 +163,7 @@ class Search:
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[int]:
-        """Serve; gives the port."""
+        """Run the server and yield its port."""
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -203,10 +206,10 @@ class Search:
 
 
 def refused_port() -> int:
-    """A port on which nobody listens."""
+    """Return a port on which nothing listens."""
     return free_ports(1)[0]
 
 
 def error_of(kind: str) -> dict[str, Any]:
-    """An error as Elasticsearch answers it."""
+    """Return an error in Elasticsearch's format."""
     return {"error": {"type": kind, "reason": f"{PASSWORD} {kind}", "root_cause": []}, "status": 400}

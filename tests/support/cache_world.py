@@ -1,4 +1,4 @@
-"""What the tests of the user cache share: users in MongoDB, a cache on a Redis, and what each should give."""
+"""Helpers for tests of the user cache: users in MongoDB, a cache on Redis, and the rows that each returns."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CATALOGUE = Catalogue(
 
 
 class CacheWorld:
-    """Users in a database, and the cache at `url` with the layout that was adopted."""
+    """Users in a database, and the user cache at `url` with the adopted layout."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class CacheWorld:
         return self.layouts.adopt(self.catalogue, generation)
 
     def add(self, *ids: str, **fields: object) -> list[str]:
-        """Create users or change them; gives their keys."""
+        """Create or change users and return their keys."""
         keys = [user_key("shop", one) for one in ids]
         values = {f"a.{name}" if name not in BUILTINS else name: value for name, value in fields.items()}
         edit = Edit({"deleted": None, **values}, list(fields))
@@ -74,7 +74,7 @@ class CacheWorld:
         return keys
 
     def fill(self, count: int, seed: int = 1) -> None:
-        """`count` users of all kinds, written straight: revisions, tombstones, missing and wrong values."""
+        """Insert `count` varied users directly, with revisions, tombstones, and missing and wrong values."""
         rnd = random.Random(seed)
         self.database.users.insert_many([random_user(rnd, f"u{n}") for n in range(count)])
 
@@ -85,12 +85,12 @@ class CacheWorld:
         return self.cache.refresh(layout, self.documents(keys))
 
     def stored(self, first: str = "0", until: str = HIGHEST) -> dict[str, Document]:
-        """What MongoDB has of a range, as the catalogue reads it."""
+        """Return a range's users from MongoDB, as the catalogue reads them."""
         found = self.users.read_range("shop", first, until, 1_000_000)
         return {raw["_id"]: told(self.catalogue, self.catalogue.row(raw)) for raw in found}
 
     def read(self, layout: Layout, first: str = "0", until: str = HIGHEST, limit: int = 1_000) -> dict[str, Document]:
-        """What the cache gives of a range, batch by batch."""
+        """Return a range's users from the cache, read batch by batch."""
         found: dict[str, Document] = {}
         for rows in self.batches(layout, first, until, limit):
             new = {row.key: told(self.catalogue, row) for row in rows.rows}
@@ -113,7 +113,7 @@ class CacheWorld:
 
 
 def told(catalogue: Catalogue, row: Row) -> Document:
-    """A row by slot name, whatever the order of its type."""
+    """Return a row as slot name to (value, type), independent of the order of its fields."""
     slots = ("key", "rev", "deleted", "lists", "e", *(one.slot for one in catalogue.fields.values()))
     raw = msgspec.structs.asdict(row)  # type: ignore[arg-type]
     assert set(raw) == set(slots)

@@ -1,4 +1,4 @@
-"""A `World` with the real command line and real processes on it: what a user types, and what then runs."""
+"""Run the real command line and real processes on a `World`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from engine.local.processes.orphan_guard import MARK
 from tests.support.pipeline_world import World
 
 PATIENCE: Final = 60.0
-"""Seconds that a fact may take on a loaded machine before a test gives up on it."""
+"""Seconds that a test waits for a condition; long enough for a loaded machine."""
 _POLL: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a command said: its exit code, stdout and stderr."""
+    """The result of a command: its exit code, stdout and stderr."""
 
     code: int
     out: str
@@ -34,12 +34,12 @@ class Told:
 
     @property
     def document(self) -> Any:
-        """The one JSON document on stdout; fails where there is another line."""
+        """Parse stdout as one JSON document; raises if it holds anything else."""
         return json.loads(self.out)
 
 
 class Installation:
-    """Commands and processes in the folder of a world, on its database."""
+    """Run commands and processes in the folder of a world, on its database."""
 
     def __init__(self, world: World, services: Any, more: Mapping[str, str]) -> None:
         self.world = world
@@ -59,7 +59,7 @@ class Installation:
         return {**clean, "PATH": programs, "PYTHONUNBUFFERED": "1", **self.env, **more}
 
     def call(self, *arguments: str, **env: str) -> Told:
-        """Run a command to its end, as a process of its own."""
+        """Run a command in a process of its own until it ends."""
         done = subprocess.run(
             [sys.executable, "-m", "engine.cli", *arguments],
             cwd=self.folder,
@@ -72,7 +72,7 @@ class Installation:
         return Told(done.returncode, done.stdout, done.stderr)
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen[bytes]:
-        """Start a command; its stdout and stderr go to `said()`."""
+        """Start a command; `said()` returns its stdout and stderr."""
         with (self.folder / "said.txt").open("ab") as said:
             process = subprocess.Popen(
                 [sys.executable, "-m", "engine.cli", *arguments],
@@ -87,18 +87,18 @@ class Installation:
         return process
 
     def said(self) -> str:
-        """What the started commands have said so far."""
+        """Return the output of the started commands so far."""
         path = self.folder / "said.txt"
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     def running(self) -> subprocess.Popen[bytes]:
-        """`tidegate run`, once its fleets serve."""
+        """Start `tidegate run` and return it once its fleets serve."""
         process = self.start("run")
         self.until(lambda: "tidegate runs:" in self.said(), "the fleets", process)
         return process
 
     def until(self, fact: Callable[[], Any], what: str, process: subprocess.Popen[bytes] | None = None) -> Any:
-        """Wait until `fact` holds, and give it; fails after `PATIENCE`, or when `process` has ended."""
+        """Wait until `fact()` is true and return its value; fail after `PATIENCE`, or if `process` has ended."""
         pause, deadline = threading.Event(), time.monotonic() + PATIENCE
         while not (found := fact()):
             ended = process is not None and process.poll() is not None
@@ -108,7 +108,7 @@ class Installation:
         return found
 
     def lines(self, event: str = "", **labels: str) -> list[dict[str, Any]]:
-        """The log lines of an event (every line without one) with these labels, of all processes, in order of time."""
+        """Return all processes' log lines with this event (if one is given) and these labels, in order of time."""
         files = (self.folder / "var" / "logs").glob("*.ndjson")
         whole = [raw for path in files for raw in path.read_bytes().splitlines() if raw.endswith(b"}")]
         found = [json.loads(raw) for raw in whole]
@@ -121,21 +121,21 @@ class Installation:
         return sorted(chosen, key=lambda line: line["@timestamp"])
 
     def family(self, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-        """The process and everything that it started, also what has fled into a session of its own."""
+        """Return the process and all its descendants, including those in a session of their own."""
         head = psutil.Process(process.pid)
         return [head, *head.children(recursive=True)]
 
     def ended(self, family: list[psutil.Process]) -> bool:
-        """Whether none of these is left."""
+        """Return whether none of these processes runs any more."""
         return not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family)
 
     def end(self, process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> int:
-        """Send a signal and wait for the end; gives the exit code."""
+        """Send a signal, wait for the process to end, and return the exit code."""
         process.send_signal(number)
         return process.wait(PATIENCE)
 
     def close(self) -> None:
-        """Kill what a failed test left."""
+        """Kill the processes that a failed test left."""
         for process in self._started:
             if process.poll() is None:
                 for one in self.family(process):

@@ -1,7 +1,7 @@
-"""Life stories without a store: looks and deliveries of one user in one campaign, written as the pipeline writes them.
+"""One user's life in one campaign without a store: evaluations and deliveries, written as the pipeline writes.
 
-`advanced`, `marked`, `settled_as` and `put_back` are the memory twin of the store; `test_store_enrolments` compares it
-with MongoDB.
+`advanced`, `marked`, `settled_as` and `put_back` do in memory what the store does; `test_store_enrolments` compares
+them with MongoDB.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from tests.support.looks import Patience, Someone
 
 
 def piece_at(as_of: int) -> Origin:
-    """A slice whose looks are made at `as_of`."""
+    """Return the origin of a slice that evaluates at `as_of`."""
     return Origin("s1", as_of)
 
 
 def advanced(stay: Enrolment, change: StayChange) -> Enrolment:
-    """`stay` after one decision was written, if its version is the one that the decision read."""
+    """Return `stay` after the decision's write; a change that read another version does nothing."""
     if stay.version != change.version:
         return stay
     ended = change.exit is not None
@@ -57,13 +57,13 @@ def _moved(stay: Enrolment, state: DeliveryState) -> Outgoing:
 
 
 def marked(stay: Enrolment) -> Enrolment:
-    """`stay` with its queued delivery marked as attempting."""
+    """Return `stay` with its queued delivery marked as attempting."""
     out = _moved(stay, DeliveryState.ATTEMPTING)
     return replace(stay, version=stay.version + 1, outgoing=replace(out, state=DeliveryState.ATTEMPTING, token="t"))
 
 
 def settled_as(stay: Enrolment, state: DeliveryState, at: int, reason: str | None = None) -> Enrolment:
-    """`stay` with its delivery settled; it is looked at again at once."""
+    """Return `stay` with its delivery settled; it is due again at once."""
     out = _moved(stay, state)
     end = Settled(out.message, state, at, reason, out.attempts + (out.token is not None))
     return replace(
@@ -74,7 +74,7 @@ def settled_as(stay: Enrolment, state: DeliveryState, at: int, reason: str | Non
 def completed_as(
     stay: Enrolment, state: DeliveryState, at: int, completion: Completion, reason: str | None = None
 ) -> Enrolment:
-    """`stay` with its last delivery settled, and ended by the same write."""
+    """Return `stay` after one write that settles its last delivery and ends it."""
     check_transition(stay.state, StayState.ENDED)
     return replace(
         settled_as(stay, state, at, reason),
@@ -87,7 +87,7 @@ def completed_as(
 
 
 def put_back(stay: Enrolment, at: int) -> Enrolment:
-    """`stay` with its attempting delivery queued again."""
+    """Return `stay` with its attempting delivery queued again."""
     out = _moved(stay, DeliveryState.QUEUED)
     again = replace(out, state=DeliveryState.QUEUED, attempts=out.attempts + 1, token=None)
     return replace(stay, version=stay.version + 1, outgoing=again, due_at=at)
@@ -95,7 +95,7 @@ def put_back(stay: Enrolment, at: int) -> Enrolment:
 
 @dataclass
 class Life:
-    """Every stay of one user in one campaign, oldest first."""
+    """All enrolments of one user in one campaign, oldest first."""
 
     campaign: CompiledCampaign
     user: Someone
@@ -107,7 +107,7 @@ class Life:
         return self.stays[-1] if self.stays else None
 
     def look(self, as_of: int) -> Decision | None:
-        """One look, written; None where the campaign's state lets nobody look."""
+        """Evaluate once and write the result; return None if the campaign's state permits no evaluation."""
         if self.campaign.state not in (*LOOKED_AT, CampaignState.PAUSED, CampaignState.FINISHED):
             return None
         facts = self.user.facts_read(self.campaign, self.latest, as_of)
@@ -128,7 +128,7 @@ class Life:
         return decision
 
     def settle(self, as_of: int, most: int = 20) -> int:
-        """Look as long as the stay is due at `as_of`; gives how many looks that took."""
+        """Evaluate at least once and then while the enrolment is due at `as_of`; return the number of evaluations."""
         looks = 0
         while looks < most and self.campaign.state in LOOKED_AT:
             if looks and (self.latest is None or self.latest.due_at is None or self.latest.due_at > as_of):
@@ -138,7 +138,7 @@ class Life:
         return looks
 
     def deliver(self, as_of: int, state: DeliveryState = DeliveryState.SENT) -> str | None:
-        """Send what is queued; gives the message, None where nothing is."""
+        """Settle the queued delivery as `state`; return its message, or None if nothing is queued or may go out."""
         sending = self.campaign.state in (CampaignState.LIVE, CampaignState.DRAINING)
         if self.latest is None or self.latest.outgoing is None or not sending:
             return None
@@ -148,7 +148,7 @@ class Life:
 
 
 def identities_hold(stays: Iterable[Enrolment]) -> bool:
-    """Both counting identities of `docs/semantics.md`, section 3, and that no message stands twice in one stay."""
+    """Check both counting identities of `docs/semantics.md`, section 3, and that no enrolment repeats a message."""
     stays = list(stays)
     by_state = Counter(stay.state for stay in stays)
     by_reason = Counter(stay.reason for stay in stays if stay.reason is not None)

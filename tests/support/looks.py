@@ -1,4 +1,4 @@
-"""What the tests of the decision share: a workspace, people, campaigns as their author writes them, and stays."""
+"""Helpers for tests of the decision: a workspace, users, campaigns from specs, and enrolments."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ events:
         "conf/workspaces/shop.yaml",
     )
 )
-_COMPILED: dict[str, CompiledCampaign] = {}  # to compile one takes longer than to look at a hundred people
+_COMPILED: dict[str, CompiledCampaign] = {}  # compiling a campaign takes longer than evaluating a hundred users
 GOLD: Mapping[str, Any] = {"plan": "gold"}
 
 
 @dataclass(frozen=True)
 class Patience:
-    """A profile, as far as the decision asks for it."""
+    """The part of a profile that the decision reads."""
 
     inactivity: timedelta = timedelta(days=45)
 
@@ -66,7 +66,7 @@ class Someone:
         return user_key("shop", self.name)
 
     def document(self) -> dict[str, Any]:
-        """The document of `users`, with truthful summaries of events."""
+        """Return the document of `users`, with event summaries that match `events`."""
         told: dict[str, dict[str, int]] = {}
         for event, t, _ in self.events:
             one = told.setdefault(event, {"n": 0, "first": t, "last": t})
@@ -75,12 +75,12 @@ class Someone:
         return document | {"e": told, "lists": list(self.lists)} | ({"deleted": True} if self.deleted else {})
 
     def facts(self, campaign: CompiledCampaign) -> Facts:
-        """All that a look of this campaign could know of them."""
+        """Return everything that an evaluation of this campaign can know about the user."""
         known = [tuple((t, p) for name, t, p in self.events if name == query.name) for query in campaign.queries]
         return Facts(SHOP.row(self.document()), tuple(known))
 
     def facts_read(self, campaign: CompiledCampaign, latest: Enrolment | None, as_of: int) -> Facts:
-        """What the pipeline reads for a look at `as_of`: the events of each query's window, if any are needed."""
+        """Return what the pipeline reads to evaluate at `as_of`: the events in each query's window, if it needs any."""
         facts = self.facts(campaign)
         if facts.row is None or facts.events is None or not campaign.needs_events(facts.row, latest, as_of):
             return Facts(facts.row, None)
@@ -108,7 +108,7 @@ def campaign(
     uid: str = "c1",
     **written: Any,
 ) -> CompiledCampaign:
-    """A continuous campaign for gold users with the messages `one` and, two days later, `two`; `written` overrides."""
+    """Compile a continuous campaign for gold users: message `one`, then `two` after two days; `written` overrides."""
     spec = {
         "campaign": "hello",
         "workspace": "shop",
@@ -138,7 +138,7 @@ def stay(
     converted_at: int | None = None,
     name: str = "ann",
 ) -> Enrolment:
-    """A stay of `ann` in the campaign `c1`; `settled` are (message, time), all sent."""
+    """Return an enrolment of user `name` in the campaign `c1`; `settled` lists (message, time), all sent."""
     key = user_key("shop", name)
     state = DeliveryState.ATTEMPTING if attempting else DeliveryState.QUEUED
     return Enrolment(
@@ -168,7 +168,7 @@ def look(
     as_of: int = NOW,
     inactivity: timedelta = timedelta(days=45),
 ) -> Decision:
-    """One look at a user with the whole of what is known of them."""
+    """Evaluate a user with all their facts."""
     return decide(at, Patience(inactivity), user.facts(at), latest, as_of)
 
 
@@ -177,7 +177,7 @@ def exits(decision: Decision) -> ExitReason | None:
 
 
 def sends(decision: Decision) -> str | None:
-    """The message that goes out; one that is skipped does not."""
+    """Return the message that the decision sends, or None if it sends none or skips it."""
     outcome = decision.outcome
     return outcome.message if isinstance(outcome, Send) and outcome.skip is None else None
 

@@ -68,51 +68,51 @@ class Mail:
 
 
 class Collected:
-    """A messenger that only writes down what it is asked: (what, slice or run id, lane)."""
+    """A messenger that only records requests, as (what, slice or run id, lane)."""
 
     def __init__(self, asked: deque[tuple[str, str, str]]) -> None:
         self._asked = asked
 
     def process(self, pieces: Sequence[tuple[str, str]]) -> None:
-        """Deciding slices."""
+        """Record slices to decide."""
         self._asked.extend(("process", ident, lane) for ident, lane in pieces)
 
     def deliver(self, pieces: Sequence[tuple[str, str]]) -> None:
-        """Delivering slices."""
+        """Record slices to deliver."""
         self._asked.extend(("deliver", ident, lane) for ident, lane in pieces)
 
     def plan(self, run_id: str) -> None:
-        """A run to be cut."""
+        """Record a run to plan."""
         self._asked.append(("plan", run_id, "control"))
 
     def look(self) -> None:
-        """Users who changed."""
+        """Record a request to evaluate changed users."""
         self._asked.append(("look", "", "looks"))
 
     def index(self, requests: Sequence[str], *, in_turn: bool = False) -> None:
-        """Users to be indexed: whoever wants that does it."""
+        """Ignore requests to index users: a test that needs indexing runs it itself."""
 
     def warm(self, workspace: str) -> None:
-        """A cache to be loaded: readers load what they need."""
+        """Ignore requests to load a cache: readers load the buckets that they need."""
 
     def finish(self, run_id: str) -> None:
-        """A run to be decided."""
+        """Record a run to finish."""
         self._asked.append(("finish", run_id, "control"))
 
 
 def state_of(stay: Enrolment, one: Any) -> tuple[str, str]:
-    """Message and state of a delivery, settled or not, as reports name them."""
+    """Return message and state of a delivery, settled or not, as reports name them."""
     state = str(one.state)
     return one.message, f"skipped({one.reason})" if state == "skipped" else state
 
 
 def sent_keys(stays: Sequence[Enrolment]) -> list[str]:
-    """The delivery keys of everything that settled as sent."""
+    """Return the delivery keys of all deliveries that settled as sent."""
     return [delivery_key(stay.id, one.message) for stay in stays for one in stay.settled if one.state == "sent"]
 
 
 def read_mail(path: Path) -> Mail:
-    """A mail of the Maildir."""
+    """Read a mail from the Maildir."""
     read = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
     body = read.get_body(("plain",))
     key = "".join(str(read["Tidegate-Delivery"]).split()).replace("%20", " ")
@@ -120,7 +120,7 @@ def read_mail(path: Path) -> Mail:
 
 
 def hurry(database: Database[dict[str, Any]]) -> None:
-    """Let every back-off in system time be over: of retries and of slices that failed."""
+    """End every back-off in system time: those of retries and those of failed slices."""
     past = {"$dateSubtract": {"startDate": "$$NOW", "unit": "second", "amount": 1}}
     outgoing = {"outgoing.retry_at": {"$exists": True}}
     database["enrolments"].update_many(outgoing, [{"$set": {"outgoing.retry_at": past}}])
@@ -128,7 +128,7 @@ def hurry(database: Database[dict[str, Any]]) -> None:
 
 
 def check_counts(app: App, database: Database[dict[str, Any]], settings: Settings) -> None:
-    """Both identities for every campaign, from the report and counted again from the raw documents."""
+    """Check both counting identities for every campaign, in the report and against the raw documents."""
     expected: Counter[str] = Counter()
     for record in app.stores.campaigns.everything():
         report = app.plans.report(record)

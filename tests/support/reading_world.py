@@ -1,4 +1,4 @@
-"""Helpers for a `World` that reads from the user cache and Elasticsearch: a feed that follows, launches by a path."""
+"""Helpers for a `World` with the user cache and Elasticsearch: run the feed, launch by a chosen access path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.pipeline_world import World
 
 @contextmanager
 def following(world: World) -> Iterator[Callable[[], None]]:
-    """The feed follows in a thread of its own, as its process does; gives what lets it begin a new generation."""
+    """Run the feed in a thread, as its process does; yield a function that makes it begin a new generation."""
     stop, gap = threading.Event(), threading.Event()
 
     def follow() -> None:
@@ -41,9 +41,9 @@ def following(world: World) -> Iterator[Callable[[], None]]:
 def entered(
     world: World, name: str, rule: dict[str, Any], path: AccessPath, planned: Callable[[], None] = lambda: None
 ) -> tuple[set[str], str]:
-    """Who enters a one-off campaign whose launch takes `path`, and the path that it took.
+    """Launch a one-off campaign by `path`; return the users that entered and the access path that the run took.
 
-    `planned` is called between planning and working.
+    The function calls `planned` after it plans the run and before it processes the slices.
     """
     record = world.apply({"campaign": name, "kind": "one_off", "audience": rule}).record
     record = world.app.commands.launch(record, path=path)

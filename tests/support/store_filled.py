@@ -1,4 +1,4 @@
-"""Some thousand documents in every collection, for the calls of `tests.support.store_calls`."""
+"""Fill every collection with documents for the calls of `tests.support.store_calls`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.store_calls import KEYS, NAMES, PIECE, RUN
 
 
 def fill(database: Database[dict[str, Any]]) -> None:
-    """Some thousand documents in every collection, so that the planner has a choice and a reason."""
+    """Insert documents into every collection, mostly 500 to 3000, so that the planner has a real choice of indexes."""
     rnd = random.Random(1)
     many: list[Sequence[Any]] = [
         [_stay(rnd, name, uid) for name in NAMES[:1_000] for uid in ("c1", "c2", "c3")],

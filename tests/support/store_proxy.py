@@ -1,4 +1,4 @@
-"""A connection to MongoDB that breaks just when the answer to a command would have come."""
+"""A TCP proxy for MongoDB that breaks a connection just before it would return the answer to a command."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 
 
 class Cutting:
-    """Passes bytes on to a port on loopback; the next `cuts` answers to commands named `command` are lost."""
+    """Forward bytes to a port on loopback, and drop the next `cuts` answers to commands named `command`."""
 
     def __init__(self, target: int, command: str) -> None:
         self._target = target
@@ -51,6 +51,6 @@ class Cutting:
                     client.sendall(data)
 
     def close(self) -> None:
-        """Take no further connections."""
+        """Accept no further connections."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

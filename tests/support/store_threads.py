@@ -1,4 +1,4 @@
-"""Many threads at one document, all let go at the same moment."""
+"""Run many threads against one document, all released at the same moment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 def together(number: int, call: Callable[[int], Result]) -> list[Result]:
-    """What `call(0)` to `call(number - 1)` give when threads make them at once, in the order of the numbers."""
+    """Call `call(0)` to `call(number - 1)` in concurrent threads and return the results in the order of the numbers."""
     barrier = Barrier(number, timeout=60)
 
     def one(i: int) -> Result:
