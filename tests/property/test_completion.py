@@ -1,4 +1,4 @@
-"""A settling write ends exactly what the next evaluation would end, over random campaigns and users."""
+"""A settling write ends an enrolment as the next evaluation would, over random campaigns and users."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ def unversioned(stay: Enrolment) -> Enrolment:
 
 
 def check_settling(life: Life, stay: Enrolment, end: DeliveryState, as_of: int) -> None:
-    """Settle one delivery: if the settling write ends the enrolment, the evaluation after it gives the same one."""
+    """Settle one delivery: if the settling write ends the enrolment, the evaluation after it gives the same one.
+
+    If the write does not end it, the evaluation does not either, unless the campaign asks something of its users.
+    """
     assert stay.outgoing is not None
     names = [one.message for one in stay.settled]
     found = completion(life.campaign, names, stay.outgoing.message, as_of)
