@@ -25,6 +25,7 @@ from dramatiq.errors import ConnectionClosed, QueueNotFound
 from dramatiq.middleware import Middleware
 
 from actors.broker import process_ids
+from actors.broker.arrivals import Arrivals
 from actors.broker.consumer import REMEMBER_FAILURE, HardenedConsumer
 from actors.broker.redis_client import connect
 from actors.middleware import default_middleware
@@ -80,6 +81,7 @@ class HardenedBroker(RedisBroker):
         )
         self.broker_id = process_ids.new_id()
         self.max_delay = max_delay
+        self.arrivals = Arrivals(client, namespace)
         self._put_back = client.register_script(process_ids.PUT_BACK)
         self._remember_failure = client.register_script(REMEMBER_FAILURE)
         self._lock = threading.Lock()
@@ -101,7 +103,10 @@ class HardenedBroker(RedisBroker):
         self._refuse_unknown(message.queue_name)
         if delay is not None and delay > millis(self.max_delay):
             raise ValueError(f"a delay of {delay} ms is too long for a queue; write due_at into MongoDB")
-        return super().enqueue(message, delay=delay)
+        enqueued = super().enqueue(message, delay=delay)
+        if delay is None:
+            self.arrivals.announce([message.queue_name])
+        return enqueued
 
     def enqueue_many(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
         """Enqueue many messages in few round trips, through the broker's own script.
@@ -116,13 +121,16 @@ class HardenedBroker(RedisBroker):
             self.emit_before("enqueue", copy, None)
             prepared.append(copy)
         for start in range(0, len(prepared), CHUNK):
-            self._enqueue_chunk(prepared[start : start + CHUNK])
+            chunk = prepared[start : start + CHUNK]
+            self._enqueue_chunk(chunk)
+            self.arrivals.announce(message.queue_name for message in chunk)
         for copy in prepared:
             self.emit_after("enqueue", copy, None)
         return prepared
 
     def close(self) -> None:
         """Close the connections."""
+        self.arrivals.close()
         self.client.close()
         self.client.connection_pool.disconnect()
 

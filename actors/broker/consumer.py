@@ -17,7 +17,7 @@ from dramatiq.broker import Consumer
 from dramatiq.common import compute_backoff
 from dramatiq.errors import DecodeError
 
-from actors.middleware.shutdown import stop_requested, wait_for_stop
+from actors.middleware.shutdown import stop_requested
 
 if TYPE_CHECKING:
     from actors.broker.broker import HardenedBroker
@@ -53,11 +53,13 @@ class HardenedConsumer(Consumer):
         self.misses = 0
         self._fetched: list[Message[Any]] = []
         self._held: set[str] = set()
+        self._arrived = broker.arrivals.event(queue_name)
         self.broker.recover(queue_name)
 
     def __next__(self) -> MessageProxy | None:
-        """Return the next message, or None after a pause that grows up to `timeout`."""
+        """Return the next message, or None after a pause that grows up to `timeout` and ends when a message arrives."""
         if not self._fetched:
+            self._arrived.clear()
             self._fetch()
         if self._fetched:
             self.misses = 0
@@ -69,7 +71,7 @@ class HardenedConsumer(Consumer):
             time.sleep(_STOPPING_PAUSE)
         else:
             self.misses, pause = compute_backoff(self.misses, max_backoff=self.timeout)
-            wait_for_stop(pause / 1000)
+            self._arrived.wait(pause / 1000)
         return None
 
     def ack(self, message: MessageProxy) -> None:
@@ -119,8 +121,11 @@ class HardenedConsumer(Consumer):
         self.broker.hold(self.queue_name, (redis_id(message) for message in self._fetched))
 
     def _release(self, message: MessageProxy) -> None:
+        was_full = len(self._held) >= self.prefetch
         self._held.discard(redis_id(message))
         self.broker.release(self.queue_name, [redis_id(message)])
+        if was_full:
+            self._arrived.set()  # what waits in the queue can be fetched now
 
 
 def redis_id(message: Message[Any] | MessageProxy) -> str:

@@ -10,14 +10,21 @@ from __future__ import annotations
 import _thread
 import threading
 from typing import Final
+from weakref import WeakSet
 
 
 class _Flag:
-    """A boolean that a signal handler may set, and an event that sleepers wait on."""
+    """A boolean that a signal handler may set, and the events that sleepers wait on."""
 
     def __init__(self) -> None:
         self.raised = False
         self.event = threading.Event()
+        self.others: WeakSet[threading.Event] = WeakSet()
+
+    def end_waits(self) -> None:
+        self.event.set()
+        for event in tuple(self.others):
+            event.set()
 
 
 _FLAG: Final = _Flag()
@@ -31,12 +38,12 @@ def stop_requested() -> bool:
 def request_stop() -> None:
     """Ask the process to stop. Safe inside a signal handler, and safe to call twice.
 
-    `Event.set` takes a lock that the interrupted main thread may hold, so a separate thread sets the event; the boolean
-    is true at once.
+    `Event.set` takes a lock that the interrupted main thread may hold, so a separate thread sets the events; the
+    boolean is true at once.
     """
     if not _FLAG.raised:
         _FLAG.raised = True
-        _thread.start_new_thread(_FLAG.event.set, ())
+        _thread.start_new_thread(_FLAG.end_waits, ())
 
 
 def clear_stop() -> None:
@@ -49,3 +56,10 @@ def wait_for_stop(seconds: float) -> bool:
     """Sleep for at most `seconds`, less if the process is asked to stop; return `stop_requested()`."""
     _FLAG.event.wait(seconds)
     return _FLAG.raised
+
+
+def end_wait_on_stop(event: threading.Event) -> None:
+    """Let a request to stop set `event` as well, for sleepers that wait for something else."""
+    _FLAG.others.add(event)
+    if _FLAG.raised:
+        event.set()

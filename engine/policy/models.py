@@ -67,7 +67,7 @@ class Lane(Model):
 
 
 class Fleet(Model):
-    """The worker processes that serve some lanes; `worker_timeout` is the longest idle wait before a pick-up.
+    """The worker processes that serve some lanes; `worker_timeout` is the longest pause between polls of an idle queue.
 
     `niceness` is how far they give way to others where the processors are busy, as the operating system has it.
     """
