@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help check-needs env lock lint types contracts format test test-unit test-conformance test-property \
 	test-integration test-model test-chaos test-acceptance test-stock demo demo-year demo-chaos docs-settings \
-	bench bench-e2e bench-full clean
+	bench bench-e2e bench-lanes bench-full clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +95,9 @@ bench: check-needs env ## every table of docs/benchmarks.md with 200,000 users a
 
 bench-e2e: check-needs env ## the whole as users run it: 100,000 users, late sinks, small campaigns (about 20 minutes)
 	@$(PY) -m bench.e2e
+
+bench-lanes: check-needs env ## how little a bad provider, a slow campaign or a huge one costs the others
+	@$(PY) -m bench.lanes
 
 bench-full: check-needs env ## the same with a million users, and three million enrolled (more than an hour)
 	@$(PY) -m bench.run --users 1000000 --enrolled 10000,30000,1000000,3000000 --seconds 60

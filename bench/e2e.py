@@ -109,7 +109,7 @@ def _said(name: str, one: Launched) -> Launched:
     return one
 
 
-def _mongodb() -> str:
+def mongodb_version() -> str:
     """Return the version of the `mongod` that `tidegate up` starts."""
     told = subprocess.run([binary(), "--version"], capture_output=True, text=True, check=True).stdout
     return told.split()[2].lstrip("v")
@@ -146,8 +146,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         load, calib = os.getloadavg()[0], calibrate()
         times = f"{sizes.rounds} launch{'es' if sizes.rounds > 1 else ''} of each way, in turns"
         text = (
-            f"Measured with `python -m bench.e2e {words}` on {machine(_mongodb(), load)}. `calib_s` {calib:.3f}, where "
-            f"the goals refer to {REFERENCE}; {times}. {GOALS[part]}\n\n{_RUN[part](sizes)}"
+            f"Measured with `python -m bench.e2e {words}` on {machine(mongodb_version(), load)}. "
+            f"`calib_s` {calib:.3f}, where the goals refer to {REFERENCE}; {times}. "
+            f"{GOALS[part]}\n\n{_RUN[part](sizes)}"
         )
         report.publish(f"bench.e2e {part}", text, print_only=given.print_only)
     return 0

@@ -91,7 +91,7 @@ class Launched:
 
 
 @contextmanager
-def _ground(manner: Manner, **options: Any) -> Iterator[tuple[Installation, Sink]]:
+def ground(manner: Manner, **options: Any) -> Iterator[tuple[Installation, Sink]]:
     """Start a sink and an installation of its own; remove the folder afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="tidegate-e2e-"))
     folder.chmod(0o755)
@@ -107,7 +107,7 @@ def _ground(manner: Manner, **options: Any) -> Iterator[tuple[Installation, Sink
 def whole(users: int, manner: Manner = QUICK, *, elastic: bool = True, processes: int = 1) -> Launched:
     """Launch one campaign to everybody; return its measurements."""
     calib, load = calibrate(), os.getloadavg()[0]
-    with _ground(manner, elastic=elastic, processes=processes) as (installation, server):
+    with ground(manner, elastic=elastic, processes=processes) as (installation, server):
         imported = installation.fill(users)
         installation.apply(BIG, BIG)
         installation.wait_until_quiet(30)
@@ -120,7 +120,7 @@ def whole(users: int, manner: Manner = QUICK, *, elastic: bool = True, processes
 def crowd(users: int, small: int = 50, each: int = 100) -> Launched:
     """Launch a campaign to `users`, and, while it goes out, `small` campaigns to `each` users of their own."""
     calib, load = calibrate(), os.getloadavg()[0]
-    with _ground(QUICK) as (installation, server):
+    with ground(QUICK) as (installation, server):
         imported = installation.fill(users, small, each)
         names = [audience(number) for number in range(small)]
         for name in (BIG, *names):

@@ -185,6 +185,14 @@ class Installation:
         path.write_text(campaign(name, segment), encoding="utf-8")
         self.run("campaign", "apply", f"campaigns/{path.name}")
 
+    def edit(self, path: str, before: str, after: str) -> None:
+        """Replace a text that occurs once in a file of the folder. Raises `ValueError` otherwise."""
+        file = self.folder / path
+        text = file.read_text(encoding="utf-8")
+        if text.count(before) != 1:
+            raise ValueError(f"{path}: {before!r} occurs {text.count(before)} times")
+        file.write_text(text.replace(before, after), encoding="utf-8")
+
     def usage(self) -> Usage:
         """Return the resources that all processes of the installation have used so far."""
         assert self._up is not None

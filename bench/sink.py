@@ -3,8 +3,9 @@
 It speaks EHLO, PIPELINING and 8BITMIME, and as little else as possible: the benches do not count its processor time.
 Like a distant provider it can answer late, answer some mails much later, and let some connections hang. It prints its
 port. It answers a line `stats` on its standard input with a line of JSON that holds its counts so far, and a line
-`missing FILE` with one that compares the recipients with the addresses of a file. When its standard input ends, it
-prints its counts and exits.
+`missing FILE` with one that compares the recipients with the addresses of a file. After a line `refuse REPLY` it
+answers every recipient with that reply, until a line `accept`; it answers both with its counts. When its standard input
+ends, it prints its counts and exits.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class Taken:
     mails: int = 0
     size: int = 0
     connections: int = 0
+    refused: int = 0
     recipients: dict[bytes, int] = field(default_factory=dict)
     groups: dict[bytes, Group] = field(default_factory=dict)
     longest: float = 0.0
@@ -103,6 +105,7 @@ class Taken:
             "mails": self.mails,
             "bytes": self.size,
             "connections": self.connections,
+            "refused": self.refused,
             "recipients": len(self.recipients),
             "repeated": named - len(self.recipients),
             "longest": self.longest,
@@ -146,6 +149,7 @@ class Server:
         self._clock: list[tuple[float, int, Session]] = []
         self._number = 0
         self._asked = b""
+        self._refusal = b""
         for source in (listener.fileno(), orders):
             self._poll.register(source, select.EPOLLIN)
 
@@ -172,8 +176,10 @@ class Server:
         read = os.read(self._orders, 4096)
         *lines, self._asked = (self._asked + read).split(b"\n")
         for line in lines:
-            order, _, file = line.decode().partition(" ")
-            print(json.dumps(self.taken.compared(Path(file)) if order == "missing" else self.taken.told()), flush=True)
+            order, _, rest = line.decode().partition(" ")
+            if order in {"refuse", "accept"}:
+                self._refusal = f"{rest}\r\n".encode() if rest else b""
+            print(json.dumps(self.taken.compared(Path(rest)) if order == "missing" else self.taken.told()), flush=True)
         return bool(read)
 
     def _accept(self) -> None:
@@ -233,6 +239,11 @@ class Server:
 
     def _obey(self, session: Session, line: bytes) -> bytes:
         verb = line[:4].upper()
+        if verb == b"RCPT" and self._refusal:
+            self.taken.refused += 1
+            return self._refusal
+        if verb == b"DATA" and not session.recipients:
+            return b"503 no recipient\r\n"
         if verb == b"RCPT":
             session.recipients.append(line[line.find(b"<") + 1 : line.find(b">")])
         elif verb in {b"MAIL", b"RSET"}:

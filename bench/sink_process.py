@@ -32,6 +32,10 @@ class Sink:
         """Return the number of `missing` and `unexpected` recipients against a file with an address in each line."""
         return self._ask(f"missing {expected}")
 
+    def refuse(self, reply: str) -> None:
+        """Let it answer every recipient with an SMTP reply from now on; an empty one ends this."""
+        self._ask(f"refuse {reply}" if reply else "accept")
+
     def _ask(self, order: str) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -17,6 +17,12 @@ RECOVERED: Final = 0.5
 LEAST_ENDED: Final = 50
 """Deliveries that must have ended before their failure rate counts."""
 
+RECENT: Final = 200
+"""Latest deliveries of a campaign in one process by which a burst of failures is judged."""
+
+BURST: Final = 0.5
+"""Share of the latest deliveries that must fail for a burst; a larger error budget replaces it."""
+
 
 def percentile(values: Sequence[float], share: float) -> float:
     """Return the smallest value that at least `share` of them do not exceed (nearest rank). Raises on no values."""
@@ -39,3 +45,8 @@ def is_slow(seconds_per_user: Sequence[float], limit: timedelta, batches: int, *
 def over_budget(failed: int, ended: int, budget: float) -> bool:
     """Whether `failed` of `ended` deliveries exceed the budget (a share of them)."""
     return ended >= LEAST_ENDED and failed > budget * ended
+
+
+def is_burst(failed: int, ended: int, budget: float) -> bool:
+    """Whether `failed` of the latest `ended` deliveries mean that nearly all others would fail as well."""
+    return ended >= LEAST_ENDED and failed > max(BURST, budget) * ended

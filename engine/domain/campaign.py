@@ -140,6 +140,11 @@ class CampaignRecord:
         return self.left_done < self.left_wanted
 
     @property
+    def budget_from(self) -> tuple[int, Ends]:
+        """What the error budget counts from: it changes with each resume, and when failures are taken back."""
+        return self.everybody_wanted, self.accepted
+
+    @property
     def converting(self) -> bool:
         """Whether the campaign has ended and conversions are still counted in it."""
         return self.converting_until is not None and self.state in (CampaignState.FINISHED, CampaignState.CANCELLED)

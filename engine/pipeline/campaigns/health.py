@@ -8,6 +8,7 @@ from threading import Lock
 
 from engine.decisions.slow_and_failing import is_slow, over_budget
 from engine.domain.campaign import CampaignRecord
+from engine.domain.counts import Ends
 from engine.domain.keys import enrolment_prefix
 from engine.domain.lifecycle import GOING, CampaignState
 from engine.domain.stuck import StuckBy
@@ -59,24 +60,42 @@ class CampaignHealth:
             profile=profile.profile,
         )
 
-    def failures(self, record: CampaignRecord) -> None:
-        """Check a campaign's error budget after failed deliveries; a paused campaign waits for a person to resume it.
+    def failures(self, record: CampaignRecord) -> Ends:
+        """Count a campaign's failed deliveries and pause it if they exceed its error budget; return the counts.
 
-        The person who resumes it accepts the failures so far: the budget counts from there on.
+        A paused campaign waits for a person to resume it. The person who resumes it accepts the failures so far: the
+        budget counts from there on.
         """
         record = self._campaigns.get(record.uid) or record  # a person may have resumed it since it was read
+        counted = self._counts.of(enrolment_prefix(record.workspace, record.uid)).ends.since(record.accepted)
+        if over_budget(counted.failed, counted.ended, self._campaign_cache.profile(record).errors.budget):
+            since = " since it was resumed" if record.accepted.ended else ""
+            self._over_budget(record, counted, f"{counted.failed:,} of {counted.ended:,} deliveries failed{since}")
+        return counted
+
+    def burst(self, record: CampaignRecord, recent: Ends) -> bool:
+        """Pause a campaign because nearly all its latest deliveries failed, without a count over its enrolments.
+
+        Return whether it is paused, or not to be sent for another reason; a person may have resumed it meanwhile.
+        """
+        now = self._campaigns.get(record.uid)
+        if now is None or now.state not in GOING:
+            return True
+        if now.budget_from != record.budget_from:
+            return False
+        return self._over_budget(now, recent, f"{recent.failed:,} of the last {recent.ended:,} deliveries failed")
+
+    def _over_budget(self, record: CampaignRecord, ends: Ends, failed: str) -> bool:
         profile = self._campaign_cache.profile(record)
-        failed, ended = self._counts.of(enrolment_prefix(record.workspace, record.uid)).ends.since(record.accepted)
-        if not over_budget(failed, ended, profile.errors.budget):
-            return
         labels = {"workspace": record.workspace, "campaign": record.name, "campaign_uid": record.uid}
-        emit("campaign.over_budget", **labels, profile=profile.profile, failed=failed, ended=ended)
-        pausing = record.state in GOING and profile.errors.then == "pause"
-        since = " since it was resumed" if record.accepted.ended else ""
+        emit("campaign.over_budget", **labels, profile=profile.profile, failed=ends.failed, ended=ends.ended)
+        if record.state not in GOING or profile.errors.then != "pause":
+            return False
         reason = (
-            f"the error budget: {failed:,} of {ended:,} deliveries failed{since} ({failed / ended:.1%}), "
+            f"the error budget: {failed} ({ends.failed / ends.ended:.1%}), "
             f"the profile {profile.profile} allows {profile.errors.budget:.1%}"
         )
         to = record.state.value
-        if pausing and self._campaigns.move(record, CampaignState.PAUSED, resume_to=to, paused_reason=reason):
+        if self._campaigns.move(record, CampaignState.PAUSED, resume_to=to, paused_reason=reason):
             emit("campaign.paused", **labels, reason="error_budget", state=CampaignState.PAUSED.value)
+        return True

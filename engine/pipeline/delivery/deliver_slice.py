@@ -12,11 +12,11 @@ from typing import Final
 
 from engine.channels.channel import Channel
 from engine.clock import Clock, millis
-from engine.decisions.slow_and_failing import over_budget
+from engine.domain.campaign import CampaignRecord
 from engine.domain.delivery import Cause, Delivery, Retry
 from engine.domain.document import Document
 from engine.domain.keys import enrolment_prefix
-from engine.domain.lifecycle import GOING, CampaignState, DeliveryState
+from engine.domain.lifecycle import GOING, CampaignState
 from engine.domain.stuck import Stuck, StuckBy
 from engine.domain.work import Slice
 from engine.pipeline.campaigns.compiled_cache import CampaignCache, Entry
@@ -24,6 +24,7 @@ from engine.pipeline.campaigns.event_labels import slice_labels
 from engine.pipeline.campaigns.health import CampaignHealth
 from engine.pipeline.delivery.complete_enrolments import CompletionOnSettle
 from engine.pipeline.delivery.compose import Composer, recipient_of
+from engine.pipeline.delivery.error_brake import CampaignBrake, ErrorBrake
 from engine.pipeline.delivery.late_answers import UnsettledWindows
 from engine.pipeline.delivery.recover_attempts import AttemptRecovery
 from engine.pipeline.delivery.send_window import LONGEST_HELD, WindowSender
@@ -64,9 +65,6 @@ LAST: Final = 15.0
 BROKEN_OFF: Final = 3.0
 """Seconds that an ending process then waits until the outcomes of aborted attempts are written."""
 
-JUDGING: Final = 0.05
-"""Largest share of a sending thread's time that judging one campaign's failures may take."""
-
 
 class SliceDeliverer:
     """Deliver slices: the use case behind the actor `deliver_slice`."""
@@ -106,7 +104,7 @@ class SliceDeliverer:
         self._clock = clock
         self._composing = Composer(bounces)
         self._pace = UNKNOWN
-        self._judged: dict[str, float] = {}
+        self._error_brake = ErrorBrake(clock.monotonic)
 
     def run(self, slice_id: str) -> None:
         """Process one delivering slice; safe to call twice, late, or for a slice that is gone."""
@@ -117,10 +115,8 @@ class SliceDeliverer:
                 **slice_labels(closed, self._campaign_cache.name(closed.campaign)),
                 **dict(closed.results),
             )
-            if closed.results.get("failed"):
-                record = self._campaigns.get(closed.campaign)
-                if record is not None:
-                    self._campaign_health.failures(record)
+            if closed.results.get("failed") and (record := self._campaigns.get(closed.campaign)) is not None:
+                self._judge_if_due(record, at_end=True)
 
     def _guard(self, piece: Slice) -> str | None:
         found = self._campaigns.state_of(piece.campaign)
@@ -133,6 +129,8 @@ class SliceDeliverer:
         after, until = prefix + (piece.cursor if piece.cursor is not None else piece.first), prefix + piece.until
         if entry.record.state not in (*GOING, CampaignState.CANCELLED):
             return Progress(None, Counter())  # after a resume, open deliveries get new slices
+        if self._brake_of(entry.record).engaged and self._judge_if_due(entry.record):
+            return Progress(None, Counter())  # as above
         began = self._clock.monotonic()
         page = read_size(self._pace)
         found = self._outgoing(prefix, after, until, page)
@@ -152,8 +150,7 @@ class SliceDeliverer:
         took = timedelta(seconds=self._clock.monotonic() - began)
         if waiting:
             emit("batch.delivered", **slice_labels(piece, entry.record.name), duration=took, **dict(sending.counts))
-        if self._fails_too_much(entry, sending):
-            self._judge(entry)
+        self._judge_if_due(entry.record)
         rest = [i for i, one in enumerate(waiting) if one.id in sending.not_begun or i >= done]
         if not rest:
             return Progress(_behind(found, prefix, page), sending.counts)
@@ -186,7 +183,7 @@ class SliceDeliverer:
             if sending.refusal is not None and not sending.taken:
                 sending.hold(waiting[done:], sending.refusal)
                 return len(waiting)
-            if self._fails_too_much(entry, sending):
+            if self._is_judgement_due(entry.record):
                 break
         return done
 
@@ -220,6 +217,7 @@ class SliceDeliverer:
             now=self._clock.campaign_clock(),
             pace=self._pace,
             go_on=lambda: not self._stop(),
+            brake=self._brake_of(entry.record),
             singly=self._most(entry) == 1,
             suppressed=self._suppressions.among(entry.record.workspace, addresses),
         )
@@ -237,22 +235,25 @@ class SliceDeliverer:
         elif marked is not None and (sending.mended or (sending.taken and self._is_old(marked))):
             self._campaigns.set_stuck(record.uid, StuckBy.SENDER, None)
 
-    def _fails_too_much(self, entry: Entry, sending: WindowSender) -> bool:
-        """Whether this batch alone exceeds the error budget: then the campaign is judged now, not at the slice's end.
+    def _brake_of(self, record: CampaignRecord) -> CampaignBrake:
+        return self._error_brake.of(record, self._campaign_cache.profile(record).errors)
 
-        Judging counts over the whole campaign, so a pause follows each judgement (`JUDGING`, at least 1 s).
-        """
-        failed = sending.counts[DeliveryState.FAILED]
-        budget = self._campaign_cache.profile(entry.record).errors.budget
-        if not over_budget(failed, failed + sending.counts[DeliveryState.SENT], budget):
+    def _is_judgement_due(self, record: CampaignRecord, *, at_end: bool = False) -> bool:
+        if record.state not in GOING:
             return False
-        return self._clock.monotonic() >= self._judged.get(entry.record.uid, float("-inf"))
+        processes = self._campaign_cache.policies.processes(self._campaign_cache.profile(record).deliver_lane)
+        return self._brake_of(record).is_due(processes=processes, at_end=at_end)
 
-    def _judge(self, entry: Entry) -> None:
-        began = self._clock.monotonic()
-        self._campaign_health.failures(entry.record)
-        took = self._clock.monotonic() - began
-        self._judged[entry.record.uid] = began + max(1.0, took / JUDGING)
+    def _judge_if_due(self, record: CampaignRecord, *, at_end: bool = False) -> bool:
+        """Judge the campaign's failures if they may exceed its budget; return whether it is not to be sent further."""
+        if not self._is_judgement_due(record, at_end=at_end):
+            return False
+        brake, began = self._brake_of(record), self._clock.monotonic()
+        if brake.engaged:
+            return self._campaign_health.burst(record, brake.recent)
+        counted = self._campaign_health.failures(record)
+        brake.judged(counted, began)
+        return False
 
     def _is_old(self, marked: Stuck) -> bool:
         """Whether the mark is so old that every refused delivery has been retried since."""

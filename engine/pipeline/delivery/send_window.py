@@ -39,6 +39,7 @@ from engine.pipeline.campaigns.compiled_cache import Entry
 from engine.pipeline.campaigns.event_labels import tell, tell_bounce
 from engine.pipeline.delivery.complete_enrolments import CompletionOnSettle
 from engine.pipeline.delivery.compose import Composer, Skip
+from engine.pipeline.delivery.error_brake import CampaignBrake
 from engine.pipeline.delivery.sender_lease import Sender
 from engine.pipeline.ports.deliveries import DeliveryStore, SuppressionStore
 from engine.pipeline.slices.runner import Hold, LeaseLost
@@ -85,8 +86,8 @@ class WindowSender:
     """Send the windows of one batch, under the lease of its slice and marked by `sender`.
 
     Parameters: `now` returns campaign time. `suppressed` holds the addresses of the batch that bounced. `go_on` says
-    whether there is time to begin another mail. With `singly` a window waits for all its answers before the next one
-    is sent.
+    whether there is time to begin another mail. `brake` hears all outcomes, and forbids another mail while nearly all
+    of them are failures. With `singly` a window waits for all its answers before the next one is sent.
 
     Results: `pace` is the number of mails per second that the provider let this thread begin. `counts` holds the
     settled deliveries by the names of the telemetry contract. `refusal` is the last answer that was not about a
@@ -110,6 +111,7 @@ class WindowSender:
         now: Callable[[], Instant],
         pace: float,
         go_on: Callable[[], bool],
+        brake: CampaignBrake,
         singly: bool = False,
         suppressed: Collection[str] = (),
     ) -> None:
@@ -123,6 +125,7 @@ class WindowSender:
         self._sender = sender
         self._now = now
         self._go_on = go_on
+        self._brake = brake
         self._singly = singly
         self._completing = completing
         self._suppressed = suppressed
@@ -167,8 +170,14 @@ class WindowSender:
         began = self._clock.monotonic()
         flight = self._channel.begin(
             [envelopes[one.id] for one in going],
-            lambda: self._clock.monotonic() < self._hold.over_at and self._sender.alive and self._go_on(),
+            lambda: (
+                self._clock.monotonic() < self._hold.over_at
+                and self._sender.alive
+                and not self._brake.engaged
+                and self._go_on()
+            ),
         )
+        flight.observe(self._brake.heard)
         self._windows.append(Window(token, going, envelopes, flight))
         left = max(0.0, self._hold.over_at - began)
         if self._singly:
@@ -229,6 +238,8 @@ class WindowSender:
                     self.mended = self.mended or one.held > 0
                 case Retry(cause=Cause.PROVIDER | Cause.US | Cause.UNSURE):
                     self.refusal = outcome
+                case Failed() if self._brake.engaged:
+                    pass  # a provider that refuses nearly everybody says nothing about one address
                 case Failed(bounce=bounce) if bounce is Bounce.SURE or (bounce is Bounce.LIKELY and self.taken):
                     address = envelopes[one.id].recipient
                     self._dead.append(Bounced(address, outcome.reason, self._entry.record.uid, one.message))
@@ -250,13 +261,19 @@ class WindowSender:
         return outcome
 
     def _composed(self, waiting: Sequence[Delivery], documents: Mapping[str, Document]) -> dict[str, Envelope]:
-        """Return the mails to send, by enrolment id; settle or put off the deliveries for which there is none."""
+        """Return the mails to send, by enrolment id; settle or put off the deliveries for which there is none.
+
+        If nearly all mails of the campaign fail to be composed, the rest of the window is not begun.
+        """
         envelopes: dict[str, Envelope] = {}
         held: list[Delivery] = []
         ended: dict[Settled, list[Delivery]] = {}
         now, sent_at = self._now(), self._clock.system_now()
         cancelled = Skip(SkipReason.CANCELLED) if self._entry.record.state is CampaignState.CANCELLED else None
-        for one in waiting:
+        for place, one in enumerate(waiting):
+            if self._brake.engaged and cancelled is None:
+                self.not_begun.update(rest.id for rest in waiting[place:])
+                break
             composed = cancelled or self._composing.compose(
                 self._entry, one, documents.get(one.user), now=now, sent_at=sent_at, suppressed=self._suppressed
             )
@@ -267,6 +284,8 @@ class WindowSender:
                 self.refusal = composed
                 held.append(one)
                 continue
+            if isinstance(composed, Failed):
+                self._brake.not_composed()
             state = DeliveryState.SKIPPED if isinstance(composed, Skip) else DeliveryState.FAILED
             reason = composed.reason.value if isinstance(composed, Skip) else composed.reason
             ended.setdefault(Settled(one.message, state, now, reason, one.attempts), []).append(one)
@@ -278,6 +297,7 @@ class WindowSender:
         for end, some in ended.items():
             tell(self._entry, some, end, channel="email")
             self.counts[end.state.value] += len(some)
+            self._brake.settled(end.state, len(some))
         return envelopes
 
     def _write(self, waiting: Sequence[Delivery], token: str) -> set[str]:
@@ -294,7 +314,11 @@ class WindowSender:
             if isinstance(end, NotBegun):
                 continue
             tell(self._entry, some, end, channel=self._channel.name)
-            self.counts["retried" if isinstance(end, Retry) else end.state.value] += len(some)
+            if isinstance(end, Retry):
+                self.counts["retried"] += len(some)
+                continue
+            self.counts[end.state.value] += len(some)
+            self._brake.settled(end.state, len(some))
         if ends:
             passage("deliver.settled")
         return marked

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from engine.decisions.slow_and_failing import RECENT
 from engine.domain.lifecycle import CampaignState
 from engine.domain.stuck import StuckBy
 from engine.pipeline.control.replay import replay
@@ -178,6 +179,85 @@ def test_the_error_budget_acts_while_sending(world: World, sink: Sink) -> None:
     world.start({"campaign": "hello", "kind": "one_off"})
     assert world.state("hello") == "paused"
     assert 50 <= states(world)["failed"] <= 300
+
+
+def test_a_provider_that_turns_to_refuse_everything_costs_a_few_hundred(world: World, sink: Sink) -> None:
+    """By then the windows are wide, and far fewer than the budget of the campaign have failed."""
+    sink.answers["RCPT"] = ["250 ok"] * 5_000 + ["552 5.2.2 mailbox full"] * 100_000
+    world.users([f"u{number}" for number in range(7_000)])
+    world.start({"campaign": "hello", "kind": "one_off"})
+    assert world.state("hello") == "paused"
+    assert "of the last 200 deliveries failed" in str(world.record("hello").paused_reason)
+    assert 100 <= states(world)["failed"] <= 500
+    sink.answers["RCPT"] = []
+    app = world.app
+    replay(app.stores.deliveries, app.commands, app.stores.wakeup, app.clock, world.record("hello"), None)
+    world.steer("resume", "hello")
+    world.settle()
+    assert states(world) == {"sent": 7_000}
+    assert len({rcpt for _, [rcpt], _ in sink.taken}) == len(sink.taken) == 7_000
+
+
+def test_a_provider_that_calls_every_address_dead_is_soon_not_believed(world: World, sink: Sink) -> None:
+    sink.answers["RCPT"] = ["250 ok"] * 500 + ["550 5.1.1 no such user"] * 100_000
+    world.users([f"u{number}" for number in range(2_000)])
+    world.start({"campaign": "hello", "kind": "one_off"})
+    assert world.state("hello") == "paused"
+    sink.answers["RCPT"] = []
+    app = world.app
+    replay(app.stores.deliveries, app.commands, app.stores.wakeup, app.clock, world.record("hello"), None)
+    world.steer("resume", "hello")
+    world.settle()
+    suppressed = states(world).get("skipped(suppressed)", 0)
+    assert suppressed <= RECENT // 2 + 1
+    assert states(world)["sent"] == 2_000 - suppressed
+
+
+def test_a_template_that_fails_for_everybody_costs_a_few_hundred(world: World, sink: Sink) -> None:
+    world.users([f"u{number}" for number in range(2_000)], age=0)
+    world.start(
+        {
+            "campaign": "hello",
+            "kind": "one_off",
+            "messages": [{"name": "one", "body": "{{ 10 | divided_by: user.age }}"}],
+        }
+    )
+    assert world.state("hello") == "paused"
+    assert 50 <= states(world)["failed"] <= 200
+    assert sink.taken == []
+
+
+def test_a_resume_releases_the_brake_even_if_a_replay_took_all_failures_back(world: World, sink: Sink) -> None:
+    sink.answers["RCPT"] = ["552 5.2.2 mailbox full"] * 100_000
+    world.users([f"u{number}" for number in range(500)])
+    world.start({"campaign": "hello", "kind": "one_off"})
+    sink.answers["RCPT"] = []
+    app = world.app
+    replay(app.stores.deliveries, app.commands, app.stores.wakeup, app.clock, world.record("hello"), None)
+    world.steer("resume", "hello")
+    assert world.record("hello").accepted == (0, 0)
+    world.settle()
+    assert states(world) == {"sent": 500}
+
+
+def test_an_engaged_brake_does_not_keep_a_cancelled_campaign_open(world: World, sink: Sink) -> None:
+    sink.answers["RCPT"] = ["552 5.2.2 mailbox full"] * 100_000
+    world.users([f"u{number}" for number in range(500)])
+    world.start({"campaign": "hello", "kind": "one_off"})
+    failed = states(world)["failed"]
+    world.steer("cancel", "hello")
+    world.settle()
+    assert states(world) == {"failed": failed, "skipped(cancelled)": 500 - failed}
+
+
+def test_a_budget_of_everything_never_stops_a_campaign(make_world: Callable[..., World], sink: Sink) -> None:
+    sink.answers["RCPT"] = ["552 5.2.2 mailbox full"] * 100_000
+    with serving(sink) as port:
+        smtp = {"transport": "smtp", "host": "127.0.0.1", "port": port, "starttls": "off", "timeout": "2s"}
+        world = make_world(transport=smtp, errors={"budget": "100%"})
+        world.users([f"u{number}" for number in range(500)])
+        world.start({"campaign": "hello", "kind": "one_off"})
+    assert states(world) == {"failed": 500}
 
 
 def test_every_delivery_that_is_skipped_has_its_line(make_world: Callable[..., World]) -> None:

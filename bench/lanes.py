@@ -1,0 +1,175 @@
+"""`python -m bench.lanes`: what keeps a campaign, a provider or a workspace from harming the others.
+
+Each part starts an installation as `tidegate init` writes it, with `tidegate up`, and measures it from outside: at the
+sink and in the log lines. `--only` picks parts by name. The tables go into `docs/benchmarks.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from bench import report
+from bench.calibration import calibrate
+from bench.e2e import mongodb_version
+from bench.e2e_cases import QUICK, ground
+from bench.ending import end_on_term
+from bench.installation import BIG, Installation
+from bench.measure import machine
+from bench.sink_process import Sink
+
+REFUSAL: Final = "550 refused"
+"""The reply of the provider that refuses everything."""
+
+_PATIENCE: Final = 300.0
+"""Seconds that a campaign may take to end in any way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Braked:
+    """A campaign to `users` at a provider that refuses everything, and its second try at one that takes all mails.
+
+    `refused` counts the recipients that the provider refused, `failed` the deliveries that the report calls so.
+    `seconds` lie between the first failed delivery and the pause, None if there was none. `missing` and `doubled` are
+    counts at the sink after `campaign replay` and `campaign resume`.
+    """
+
+    users: int
+    refused: int
+    failed: int
+    seconds: float | None
+    reason: str
+    missing: int
+    doubled: int
+
+
+def log_events(installation: Installation, *names: str) -> Iterator[tuple[str, float, dict[str, Any]]]:
+    """Yield the log lines of some events: name, time (seconds since the epoch), and the line."""
+    for file in sorted((installation.folder / "var/logs").glob("*.ndjson")):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            if any(name in line for name in names):
+                told = json.loads(line)
+                if told["event"]["action"] in names:
+                    at = datetime.fromisoformat(told["@timestamp"]).timestamp()
+                    yield told["event"]["action"], at, told
+
+
+def braked(users: int, *, then: str) -> Braked:
+    """Launch a campaign at a provider that refuses all; replay and resume it once the provider takes all mails."""
+    with ground(QUICK) as (installation, server):
+        installation.edit("policies/profiles/bulk.yaml", "then: pause", f"then: {then}")
+        installation.fill(users)
+        installation.apply(BIG, BIG)
+        installation.wait_until_quiet(30)
+        server.refuse(REFUSAL)
+        installation.run("campaign", "launch", BIG)
+        counted = _until_over(installation)
+        times: dict[str, float] = {}
+        for name, at, _ in log_events(installation, "delivery.failed", "campaign.paused"):
+            times[name] = min(at, times.get(name, at))
+        paused = times.get("campaign.paused")
+        refused = server.now()["refused"]
+        server.refuse("")
+        installation.run("campaign", "replay", BIG)
+        if counted["state"] == "paused":
+            installation.run("campaign", "resume", BIG)
+        _until_taken(server, users)
+        missing = server.compared(installation.addresses)["missing"]
+        return Braked(
+            users=users,
+            refused=refused,
+            failed=counted["failed"],
+            seconds=None if paused is None else paused - times["delivery.failed"],
+            reason=str(counted["reason"] or ""),
+            missing=missing,
+            doubled=server.now()["repeated"],
+        )
+
+
+def _until_over(installation: Installation) -> dict[str, Any]:
+    """Wait until the campaign is paused or finished and its attempts are settled; return state, reason, failures."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        told = json.loads(installation.run("campaign", "report", BIG, "--json"))
+        states = told["messages"].get("hello", {})
+        over = told["state"] in {"paused", "finished"} and "attempting" not in states
+        if over or time.monotonic() > deadline:
+            return {"state": told["state"], "reason": told["paused_reason"], "failed": states.get("failed", 0)}
+        time.sleep(0.5)
+
+
+def _until_taken(server: Sink, users: int) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while server.now()["recipients"] < users and time.monotonic() < deadline:
+        time.sleep(0.25)
+
+
+_BRAKE_HEAD: Final = (
+    "| error budget | users | refused by the provider, median (least to most) | failed, by the report "
+    "| seconds from the first failure to the pause | then `replay` and `resume`: missing, doubled |\n"
+    "|---|--:|--:|--:|--:|--:|"
+)
+
+
+def _brake(users: int, rounds: int) -> str:
+    rows = [_BRAKE_HEAD]
+    reasons = []
+    for then in ("pause", "report"):
+        tried = [braked(users, then=then) for _ in range(rounds)]
+        print(*tried, sep="\n", file=sys.stderr, flush=True)
+        refused = [one.refused for one in tried]
+        seconds = [one.seconds for one in tried if one.seconds is not None]
+        took = f"{statistics.median(seconds):.2f}" if seconds else "no pause"
+        rows.append(
+            f"| `then: {then}` | {users:,} | {statistics.median(refused):,.0f} ({min(refused):,} to {max(refused):,}) "
+            f"| {statistics.median(one.failed for one in tried):,.0f} | {took} "
+            f"| {max(one.missing for one in tried):,}, {max(one.doubled for one in tried):,} |"
+        )
+        reasons += [one.reason for one in tried if one.reason]
+    said = f"\n\nWhat `campaign show` says of the paused campaign: “{reasons[-1]}”." if reasons else ""
+    return "\n".join(rows) + said
+
+
+_RUN: Final[dict[str, Callable[[int, int], str]]] = {"brake": _brake}
+
+GOALS: Final = {
+    "brake": "**P19**: the campaign is paused after at most 500 failed deliveries, within 5 s; `replay` then sends "
+    "every mail once."
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the bench; return 0 when it is done."""
+    parser = argparse.ArgumentParser(prog="python -m bench.lanes", description=__doc__)
+    parser.add_argument("--users", type=int, default=100_000, help="users of the campaign (default 100,000)")
+    parser.add_argument("--rounds", type=int, default=1, help="launches of each way (default 1)")
+    parser.add_argument("--only", default=",".join(_RUN), help=f"parts of {','.join(_RUN)}")
+    parser.add_argument("--print-only", action="store_true", help="leave docs/benchmarks.md as it is")
+    given = parser.parse_args(argv)
+    parts = given.only.split(",")
+    if unknown := set(parts) - set(_RUN):
+        parser.error(f"--only: no part {', '.join(sorted(unknown))}; there are {', '.join(_RUN)}")
+    end_on_term()
+    words = " ".join(argv if argv is not None else sys.argv[1:])
+    for part in parts:
+        load, calib = os.getloadavg()[0], calibrate()
+        times = f"{given.rounds} launch{'es' if given.rounds > 1 else ''} of each way"
+        command = f"python -m bench.lanes {words}".strip()
+        text = (
+            f"Measured with `{command}` on {machine(mongodb_version(), load)}. `calib_s` {calib:.3f}; {times}. "
+            f"{GOALS[part]}\n\n{_RUN[part](given.users, given.rounds)}"
+        )
+        report.publish(f"bench.lanes {part}", text, print_only=given.print_only)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

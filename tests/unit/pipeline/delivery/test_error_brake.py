@@ -1,0 +1,132 @@
+"""The error brake: it engages on a burst of failures, and asks for few counts over the campaign."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from engine.decisions.slow_and_failing import LEAST_ENDED, RECENT
+from engine.domain.counts import NONE, Ends
+from engine.domain.delivery import Cause, Failed, NotBegun, Outcome, Retry, Sent, Unknown
+from engine.domain.lifecycle import DeliveryState
+from engine.pipeline.delivery.error_brake import JUDGING, SPACING, CampaignBrake
+from engine.policy.models import Errors
+
+REFUSED = Failed("smtp_550")
+UNSURE = Retry(timedelta(minutes=1), "smtp_554", Cause.UNSURE)
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def brake(time: Time | None = None, **errors: object) -> CampaignBrake:
+    made = CampaignBrake(time or Time(), (0, NONE))
+    made.follow(Errors.model_validate(errors))
+    return made
+
+
+def hears(one: CampaignBrake, outcome: Outcome, count: int) -> None:
+    one.heard([(place, outcome) for place in range(count)])
+
+
+def test_it_engages_once_most_of_the_last_deliveries_failed() -> None:
+    one = brake()
+    hears(one, REFUSED, LEAST_ENDED - 1)
+    assert not one.engaged
+    hears(one, REFUSED, 1)
+    assert one.engaged
+    assert one.recent == Ends(LEAST_ENDED, LEAST_ENDED)
+
+
+def test_it_forgets_the_success_of_long_ago() -> None:
+    one = brake()
+    hears(one, Sent(), 100_000)
+    hears(one, REFUSED, RECENT // 2)
+    assert not one.engaged
+    hears(one, REFUSED, 1)
+    assert one.engaged
+
+
+def test_it_stays_engaged_while_late_answers_arrive() -> None:
+    one = brake()
+    hears(one, REFUSED, LEAST_ENDED)
+    hears(one, Sent(), RECENT)
+    assert one.engaged
+
+
+def test_outcomes_that_do_not_concern_the_recipient_do_not_count() -> None:
+    one = brake()
+    for outcome in (NotBegun(), Unknown("smtp_broken"), Retry(timedelta(seconds=1), "smtp_451"), UNSURE):
+        hears(one, outcome, 1_000)
+    assert one.recent == NONE
+
+
+def test_an_unsure_refusal_counts_once_the_provider_has_taken_a_mail() -> None:
+    one = brake()
+    hears(one, Sent(), 1)
+    hears(one, UNSURE, LEAST_ENDED)
+    assert one.engaged
+
+
+def test_a_mail_that_cannot_be_composed_counts() -> None:
+    one = brake()
+    for _ in range(LEAST_ENDED):
+        one.not_composed()
+    assert one.engaged
+
+
+def test_a_larger_budget_raises_the_bound_and_a_profile_that_reports_has_none() -> None:
+    lenient, reporting = brake(budget="80%"), brake(then="report")
+    hears(lenient, Sent(), 30)
+    hears(lenient, REFUSED, 70)
+    hears(reporting, REFUSED, 1_000)
+    assert not lenient.engaged
+    assert not reporting.engaged
+
+
+def test_an_edited_policy_releases_it() -> None:
+    one = brake()
+    hears(one, REFUSED, LEAST_ENDED)
+    one.follow(Errors.model_validate({"then": "report"}))
+    assert not one.engaged
+
+
+def test_a_count_is_due_only_when_the_budget_may_be_exceeded() -> None:
+    one = brake(time := Time())
+    one.settled(DeliveryState.SENT, 1_000)
+    assert not one.is_due(processes=1, at_end=True)
+    one.settled(DeliveryState.FAILED, 10)
+    assert one.is_due(processes=1, at_end=False)
+    one.judged(Ends(10, 1_010), time.now)
+    time.now += 60
+    one.settled(DeliveryState.FAILED, 10)
+    assert not one.is_due(processes=1, at_end=True), "2 % of 1,010 leave room for ten more"
+    assert one.is_due(processes=2, at_end=True), "another process may have had as many"
+    one.settled(DeliveryState.FAILED, 1)
+    assert one.is_due(processes=1, at_end=True)
+
+
+def test_counts_take_a_small_share_of_the_time() -> None:
+    one = brake(time := Time())
+    began = time.now
+    time.now += 1.0
+    one.judged(Ends(2_000, 100_000), began)
+    one.settled(DeliveryState.FAILED, 100)
+    time.now = began + 1.0 / JUDGING - 0.1
+    assert not one.is_due(processes=1, at_end=True)
+    time.now = began + 1.0 / JUDGING
+    assert one.is_due(processes=1, at_end=True)
+
+
+def test_a_quick_count_is_repeated_at_the_end_of_each_slice_but_not_within_one() -> None:
+    one = brake(time := Time())
+    one.judged(Ends(1, 50), time.now)
+    one.settled(DeliveryState.FAILED, 60)
+    assert one.is_due(processes=1, at_end=True)
+    assert not one.is_due(processes=1, at_end=False)
+    time.now += SPACING
+    assert one.is_due(processes=1, at_end=False)
