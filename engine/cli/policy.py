@@ -100,6 +100,8 @@ def show(
             (n, str(o.kind), str(o.depth), str(policies.room(n)), ", ".join(policies.fleet_names(n))) for n, o in lanes
         ]
         _table(("lane", "kind", "depth", "room", "fleets"), cells)
+        if policies.workspaces:
+            _table(("workspace", "weight"), [(name, f"{one.weight:g}") for name, one in policies.workspaces.items()])
     for name, one in policies.profiles.items():
         if profile in ("", name):
             told = one.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -135,6 +137,7 @@ def show_route(
         typer.echo(json.dumps({**asdict(told), "cost": facts.cost, "suspect_lane": SUSPECT}))
         return
     rows = [("profile", f"{told.profile} ({told.why})"), ("cost", str(facts.cost)), ("decides in", told.lane)]
+    rows += [("urgency", told.urgency), ("weight", f"{told.weight:g}, its workspace {told.workspace_weight:g}")]
     rows += [("delivers in", told.deliver_lane), ("suspects go to", SUSPECT)]
     rows += [("served by", ", ".join(policies.fleet_names(told.lane)))]
     _table((f"{told.workspace}/{told.campaign}", ""), rows)
@@ -164,7 +167,7 @@ def simulate(
     if as_json:
         typer.echo(json.dumps({"version": policies.version, "campaigns": document}))
         return
-    keys = ("lane", "room", "campaign", "profile", "share", "in_flight", "deliver_lane", "moved_from")
+    keys = ("lane", "room", "campaign", "profile", "urgency", "share", "in_flight", "deliver_lane", "moved_from")
     _table(keys, [tuple("" if one[key] is None else str(one[key]) for key in keys) for one in document])
 
 

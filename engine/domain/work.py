@@ -149,7 +149,8 @@ class Waiting:
     """An open slice as the dispatcher sees it: whether it is leased or enqueued, and whether its time has come.
 
     `broken_for` is the time (ms) since a death or an exception broke off a batch of the slice, if no holder has reached
-    a checkpoint since. `failure` is the exception raised since then.
+    a checkpoint since. `failure` is the exception raised since then. `worked` is the time (ms) that workers have held
+    it, the current claim included.
     """
 
     id: str
@@ -164,6 +165,7 @@ class Waiting:
     errors: int = 0
     broken_for: int | None = None
     failure: Failure | None = None
+    worked: int = 0
 
 
 @dataclass(frozen=True, slots=True)

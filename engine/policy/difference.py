@@ -36,6 +36,8 @@ class Governed:
     deliver_lane: str
     weight: float
     in_flight: int
+    urgency: str
+    workspace_weight: float
 
 
 def differences(old: PolicySet, new: PolicySet) -> list[Difference]:
@@ -57,19 +59,35 @@ def governed(policies: PolicySet, facts: CampaignFacts, lane: str, deliver_lane:
     if facts.profile is not None and facts.profile not in policies.profiles:
         why += f'; there is no profile "{facts.profile}"'
     return Governed(
-        facts.workspace, facts.campaign, profile.profile, why, lane, deliver_lane, profile.weight, profile.in_flight
+        facts.workspace,
+        facts.campaign,
+        profile.profile,
+        why,
+        lane,
+        deliver_lane,
+        profile.weight,
+        profile.in_flight,
+        profile.urgency.value,
+        policies.weight_of(facts.workspace),
     )
 
 
 def shares(campaigns: Iterable[Governed]) -> dict[str, list[tuple[Governed, float]]]:
-    """Return each lane's campaigns with their shares of it, by weight, while all of them have work."""
+    """Return each lane's campaigns with their shares of its time, while all campaigns of their urgency have work.
+
+    A campaign has its weight's part of what its workspace has. Campaigns of a higher urgency come before all shares.
+    """
     lanes: dict[str, list[Governed]] = {}
     for one in campaigns:
         lanes.setdefault(one.lane, []).append(one)
-    return {
-        lane: [(one, one.weight / sum(other.weight for other in members)) for one in members]
-        for lane, members in sorted(lanes.items())
-    }
+    return {lane: [(one, _share(one, members)) for one in members] for lane, members in sorted(lanes.items())}
+
+
+def _share(one: Governed, members: Iterable[Governed]) -> float:
+    alike = [other for other in members if other.urgency == one.urgency]
+    workspaces = {other.workspace: other.workspace_weight for other in alike}
+    own = sum(other.weight for other in alike if other.workspace == one.workspace)
+    return one.workspace_weight / sum(workspaces.values()) * one.weight / own
 
 
 def _between(path: str, old: object, new: object) -> Iterator[Difference]:

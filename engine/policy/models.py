@@ -85,11 +85,18 @@ class Fleet(Model):
         return self.processes * self.threads
 
 
+class Share(Model):
+    """What a workspace may have of every lane, where workspaces compete: time by `weight`."""
+
+    weight: Number = Field(default=1, gt=0, le=1_000)
+
+
 class Lanes(Model):
-    """`lanes.yaml`: every lane and the fleets that serve them."""
+    """`lanes.yaml`: every lane, the fleets that serve them, and how workspaces share them."""
 
     lanes: Mapping[Slug, Lane] = Field(min_length=1)
     fleets: Mapping[Slug, Fleet] = Field(min_length=1)
+    workspaces: Mapping[Slug, Share] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -143,6 +150,14 @@ class SlowWhen(Model):
     batches: Whole = Field(default=10, ge=1, le=10_000)
 
 
+class Urgency(StrEnum):
+    """Which campaigns come first in a lane, whatever their shares: one of a lower urgency waits for those above."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
 class Batch(Model):
     """Users read and decided at once: the sizes that may be tried."""
 
@@ -188,6 +203,7 @@ class Profile(Model):
     pass_every: Duration = Field(default=timedelta(minutes=1), alias="pass")
     reconcile: Duration = timedelta(hours=24)
     weight: Number = Field(default=1, gt=0, le=1_000)
+    urgency: Urgency = Urgency.NORMAL
     in_flight: Whole = Field(default=4, ge=1, le=1_000)
     errors: Errors = Errors()
     delivery: Guarantee = Guarantee.AT_LEAST_ONCE

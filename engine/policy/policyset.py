@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from hashlib import sha256
@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from engine.errors import NotFound
-from engine.policy.models import CampaignKind, Cost, Fleet, Lane, LaneKind, Lanes, Matches, Profile
+from engine.policy.models import CampaignKind, Cost, Fleet, Lane, LaneKind, Lanes, Matches, Profile, Share
 
 DEFAULT: Final = "default"
 """The profile of a campaign that no other profile matches."""
@@ -40,6 +40,7 @@ class PolicySet:
     lanes: Mapping[str, Lane]
     fleets: Mapping[str, Fleet]
     profiles: Mapping[str, Profile]
+    workspaces: Mapping[str, Share] = field(default_factory=dict)
 
     @cached_property
     def version(self) -> str:
@@ -53,12 +54,14 @@ class PolicySet:
             "lanes": {name: lane.model_dump(mode="json") for name, lane in self.lanes.items()},
             "fleets": {name: fleet.model_dump(mode="json") for name, fleet in self.fleets.items()},
             "profiles": {name: one.model_dump(mode="json", by_alias=True) for name, one in self.profiles.items()},
+            "workspaces": {name: one.model_dump(mode="json") for name, one in self.workspaces.items()},
         }
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, object]) -> PolicySet:
         """Restore the set from `plain`, e.g. a recorded version. Raises pydantic's `ValidationError` if invalid."""
-        lanes = Lanes.model_validate({"lanes": plain["lanes"], "fleets": plain["fleets"]})
+        parts = {key: plain[key] for key in ("lanes", "fleets", "workspaces") if key in plain}
+        lanes = Lanes.model_validate(parts)
         told = plain["profiles"]
         profiles = {n: Profile.model_validate(p) for n, p in told.items()} if isinstance(told, Mapping) else {}
         return cls.of(lanes, profiles)
@@ -67,7 +70,10 @@ class PolicySet:
     def of(cls, lanes: Lanes, profiles: Mapping[str, Profile]) -> PolicySet:
         """Build the set of these parts, without a check that they fit together."""
         return cls(
-            MappingProxyType(dict(lanes.lanes)), MappingProxyType(dict(lanes.fleets)), MappingProxyType(dict(profiles))
+            MappingProxyType(dict(lanes.lanes)),
+            MappingProxyType(dict(lanes.fleets)),
+            MappingProxyType(dict(profiles)),
+            MappingProxyType(dict(lanes.workspaces)),
         )
 
     def profile_for(self, facts: CampaignFacts) -> Profile:
@@ -101,6 +107,11 @@ class PolicySet:
         deliver = {name for name, lane in self.lanes.items() if lane.kind is LaneKind.DELIVER}
         serving = [self.fleets[name] for name in fleets if name in self.fleets]
         return max(1, sum(fleet.threads for fleet in serving if deliver & {*fleet.lanes}))
+
+    def weight_of(self, workspace: str) -> float:
+        """Return the weight by which a workspace shares every lane with others; 1 if the policies do not name it."""
+        share = self.workspaces.get(workspace)
+        return 1.0 if share is None else float(share.weight)
 
     def processes(self, lane: str) -> int:
         """Return the number of processes that serve a lane; at least 1."""

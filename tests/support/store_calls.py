@@ -284,6 +284,7 @@ CALLS: Mapping[str, Call] = {
     "slices.add": Call(lambda s: s.add([replace(PIECE, id="new")])),
     "slices.get": Call(lambda s: s.get(PIECE.id)),
     "slices.claim": Call(lambda s: s.claim(PIECE.id, "t", HOUR)),
+    "slices.worked": Call(lambda s: s.worked([PIECE.id])),
     "slices.checkpoint": Call(lambda s: s.checkpoint(PIECE.id, "t", "7f", {}, HOUR)),
     "slices.close": Call(lambda s: s.close(PIECE.id, "t", SliceState.DONE, {})),
     "slices.release": Call(lambda s: s.release(PIECE.id, "t", after=HOUR, suspect=False, deaths=0, errors=0)),

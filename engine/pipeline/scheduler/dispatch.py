@@ -12,7 +12,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
-from engine.decisions.fairness import Turns, share
+from engine.decisions.fairness import FairShares
 from engine.decisions.poison import DEATHS_TO_HALVE
 from engine.decisions.routing import route
 from engine.domain.campaign import CampaignRecord
@@ -22,7 +22,7 @@ from engine.pipeline.campaigns.compiled_cache import CampaignCache, routing_fact
 from engine.pipeline.ports.messaging import Messenger
 from engine.pipeline.ports.work import SliceStore
 from engine.pipeline.scheduler.stuck_campaigns import Obstacles
-from engine.policy.models import LaneKind
+from engine.policy.models import LaneKind, Urgency
 
 MOST_WAITING: Final = 10_000
 """Open slices read in one tick."""
@@ -51,7 +51,7 @@ class Dispatcher:
         self._treat = treat
         self._obstacles = obstacles
         self._ring_again = ring_again
-        self._turns: dict[str, Turns] = {}
+        self._shares: dict[tuple[str, Urgency], FairShares] = defaultdict(FairShares)
         self._heard_for = timedelta(0)
 
     def run(self, records: Mapping[str, CampaignRecord], stuck: Iterable[str], runs: Sequence[Run]) -> int:
@@ -62,6 +62,7 @@ class Dispatcher:
         waiting = self._slices.waiting(self._heard_for, MOST_WAITING)
         self._heard_for = self._ring_again
         self._obstacles.mark(records, stuck, waiting, runs)
+        self._measure(waiting)
         if not waiting:
             return 0
         self._drop_left(waiting, records)
@@ -105,18 +106,59 @@ class Dispatcher:
         kind = LaneKind.DELIVER if delivering else LaneKind.DECIDE
         return route(self._campaign_cache.policies, routing_facts(record), suspect=one.suspect, kind=kind)
 
+    def _measure(self, waiting: Sequence[Waiting]) -> None:
+        """Charge the measured time of the slices that were picked while campaigns competed."""
+        unmeasured = {slice_id for shares in self._shares.values() for slice_id in shares.unmeasured}
+        if not unmeasured:
+            return
+        there = {one.id: one for one in waiting}
+        missing = [slice_id for slice_id in unmeasured if slice_id not in there]
+        ended = self._slices.worked(missing) if missing else {}
+        for shares in self._shares.values():
+            for slice_id in shares.unmeasured:
+                one = there.get(slice_id)
+                if one is not None:
+                    shares.measured(slice_id, one.worked / 1000, ended=not one.held and not one.rung)
+                elif slice_id in ended:
+                    shares.measured(slice_id, ended[slice_id] / 1000, ended=True)
+                else:
+                    shares.forget(slice_id)
+
     def _ring(self, lane: str, pieces: Sequence[Waiting], busy: int, records: Mapping[str, CampaignRecord]) -> int:
+        """Enqueue what the lane has room for: by urgency, and within it by fair shares."""
         room = self._campaign_cache.policies.room(lane) - busy
-        if room <= 0:
-            return 0
-        queues: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        classes: dict[Urgency, list[Waiting]] = defaultdict(list)
         for one in pieces:
-            queues[one.workspace][one.campaign].append(one.id)
-        weights = {one.campaign: self._campaign_cache.profile(records[one.campaign]).weight for one in pieces}
-        picked, self._turns[lane] = share(queues, weights, room, self._turns.get(lane, Turns()))
+            classes[self._campaign_cache.profile(records[one.campaign]).urgency].append(one)
+        picked: list[str] = []
+        for urgency in Urgency:
+            if urgency in classes and len(picked) < room:
+                picked += self._pick((lane, urgency), classes[urgency], room - len(picked), records)
+        if not picked:
+            return 0
         delivering = {one.id for one in pieces if one.kind is SliceKind.DELIVER}
         self._slices.ring(picked)
         messenger = self._messenger()
         messenger.process([(piece, lane) for piece in picked if piece not in delivering])
         messenger.deliver([(piece, lane) for piece in picked if piece in delivering])
         return len(picked)
+
+    def _pick(
+        self, share: tuple[str, Urgency], pieces: Sequence[Waiting], room: int, records: Mapping[str, CampaignRecord]
+    ) -> list[str]:
+        """Pick slices of one lane and urgency. Where only one campaign is at work, nothing is shared or charged."""
+        queues: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for one in pieces:
+            queues[one.workspace][one.campaign].append(one.id)
+        campaigns = {one.campaign for one in pieces}
+        if len(campaigns | self._shares[share].at_work) == 1:
+            del self._shares[share]
+            return [one.id for one in pieces[:room]]
+        policies = self._campaign_cache.policies
+        return self._shares[share].pick(
+            queues,
+            room,
+            weights={one.campaign: self._campaign_cache.profile(records[one.campaign]).weight for one in pieces},
+            workspace_weights={workspace: policies.weight_of(workspace) for workspace in queues},
+            seconds={one.id: one.worked / 1000 for one in pieces},
+        )

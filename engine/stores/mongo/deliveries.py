@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from itertools import islice
 from typing import Final
 
-from pymongo import UpdateMany
+from pymongo import UpdateMany, UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 
@@ -23,6 +24,9 @@ from engine.stores.mongo.work_documents import settled_document
 
 REPLAYED: Final = ("completed", "failed")
 """Exit reasons of ended enrolments whose failed deliveries are sent after all if a person asks for it."""
+
+REPLAYED_AT_ONCE: Final = 1_000
+"""Deliveries that one write queues again."""
 
 _READ: Final = {
     "user": 1,
@@ -147,7 +151,6 @@ class Deliveries:
         user who left for another reason gets no more messages. The failed entry is removed from `settled`, because a
         message appears there once. `prefix` is `w/c/`. Index: `_id` range of the campaign.
         """
-        count = 0
         match: Document = {"state": "failed"} | ({"message": message} if message else {})
         wanted = {
             "_id": {"$gte": prefix, "$lt": prefix[:-1] + "0"},
@@ -155,25 +158,27 @@ class Deliveries:
             "outgoing": {"$exists": False},
             "settled": {"$elemMatch": match},
         }
-        for raw in self._all.find(wanted, hint="_id_"):
-            failed = next(s for s in raw["settled"] if s["state"] == "failed" and message in (None, s["message"]))
-            outgoing = {
-                "message": failed["message"],
-                "state": "queued",
-                "chosen_at": now,
-                "not_before": now,
-                "attempts": 0,
-            }
-            done = self._all.update_one(
-                {"_id": raw["_id"], "version": raw["version"]},
-                {
+        found = self._all.find(wanted, {"version": 1, "settled": 1}, hint="_id_", batch_size=REPLAYED_AT_ONCE)
+        count = 0
+        while some := list(islice(found, REPLAYED_AT_ONCE)):
+            writes: list[UpdateOne] = []
+            for raw in some:
+                failed = next(s for s in raw["settled"] if s["state"] == "failed" and message in (None, s["message"]))
+                outgoing = {
+                    "message": failed["message"],
+                    "state": "queued",
+                    "chosen_at": now,
+                    "not_before": now,
+                    "attempts": 0,
+                }
+                update = {
                     "$pull": {"settled": {"message": failed["message"]}},
                     "$set": {"outgoing": outgoing},
                     "$unset": {"idle_since": ""},
                     "$inc": {"version": 1},
-                },
-            )
-            count += done.matched_count
+                }
+                writes.append(UpdateOne({"_id": raw["_id"], "version": raw["version"]}, update))
+            count += write(self._all, writes).matched_count
         return count
 
 

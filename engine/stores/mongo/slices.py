@@ -22,6 +22,10 @@ from engine.stores.mongo.work_documents import read_slice, slice_document
 _NOW: Final = "$$NOW"
 _BROKEN_AT: Final = {"$ifNull": ["$broken_at", _NOW]}
 """When a batch was first broken off since the latest checkpoint."""
+_HELD: Final = {"$subtract": [_NOW, {"$ifNull": ["$claimed_at", _NOW]}]}
+"""Milliseconds since the claim."""
+_WORKED: Final = {"$add": [{"$ifNull": ["$worked", 0]}, _HELD]}
+"""Milliseconds that workers have held the slice, the current claim included."""
 
 INDEXES: Final = (
     IndexModel([("campaign", ASCENDING), ("kind", ASCENDING)], name="open", partialFilterExpression={"state": "open"}),
@@ -65,6 +69,7 @@ class Slices:
                 {
                     "$set": {
                         "lease": {"token": token, "until": {"$add": [_NOW, millis(lease)]}},
+                        "claimed_at": _NOW,
                         "attempt": {"$add": ["$attempt", 1]},
                         "progressed": False,
                     }
@@ -99,8 +104,15 @@ class Slices:
         done = self._all.update_one(
             {"_id": slice_id, "lease.token": token, "state": "open"},
             [
-                {"$set": {"state": state.value, "results": {"$literal": dict(results)}, "ended_at": _NOW}},
-                {"$unset": ["lease", "rung_at", "failure"]},
+                {
+                    "$set": {
+                        "state": state.value,
+                        "results": {"$literal": dict(results)},
+                        "ended_at": _NOW,
+                        "worked": _WORKED,
+                    }
+                },
+                {"$unset": ["lease", "claimed_at", "rung_at", "failure"]},
             ],
         )
         return done.matched_count == 1
@@ -121,7 +133,7 @@ class Slices:
 
         `broken` says that a batch was broken off. `failure` is the reason of the exception, without personal data.
         """
-        put: Document = {"suspect": suspect, "deaths": deaths, "errors": errors}
+        put: Document = {"suspect": suspect, "deaths": deaths, "errors": errors, "worked": _WORKED}
         if broken:
             put["broken_at"] = _BROKEN_AT
         if failure is not None:
@@ -134,7 +146,7 @@ class Slices:
             put["not_before"] = {"$add": [_NOW, millis(after)]}
         done = self._all.update_one(
             {"_id": slice_id, "lease.token": token, "state": "open"},
-            [{"$set": put}, {"$unset": ["lease", "rung_at"]}],
+            [{"$set": put}, {"$unset": ["lease", "claimed_at", "rung_at"]}],
         )
         return done.matched_count == 1
 
@@ -162,6 +174,7 @@ class Slices:
                         "ready": {"$lte": [{"$ifNull": ["$not_before", _NOW]}, _NOW]},
                         "broken_for": {"$subtract": [_NOW, "$broken_at"]},
                         "failure": 1,
+                        "worked": _WORKED,
                     }
                 },
             ],
@@ -181,9 +194,15 @@ class Slices:
                 raw["errors"],
                 raw["broken_for"],
                 Failure(**raw["failure"]) if "failure" in raw else None,
+                raw["worked"],
             )
             for raw in found
         ]
+
+    def worked(self, ids: Sequence[str]) -> dict[str, int]:
+        """Return how long (ms) workers have held slices, by id; without those that do not exist. Index: `_id`."""
+        found = self._all.find({"_id": {"$in": list(ids)}}, {"worked": 1})
+        return {raw["_id"]: int(raw.get("worked", 0)) for raw in found}
 
     def ring(self, ids: Sequence[str]) -> None:
         """Record that messages for these unclaimed slices are about to be enqueued. Index: `_id`."""
@@ -200,12 +219,12 @@ class Slices:
 
     def free(self, slice_id: str, token: str, *, suspect: bool, deaths: int, after: timedelta | None) -> bool:
         """Free a slice whose lease `token` ran out, and store its new failure counts. Index: `_id`."""
-        put: Document = {"suspect": suspect, "deaths": deaths, "broken_at": _BROKEN_AT}
+        put: Document = {"suspect": suspect, "deaths": deaths, "broken_at": _BROKEN_AT, "worked": _WORKED}
         if after is not None:
             put["not_before"] = {"$add": [_NOW, millis(after)]}
         done = self._all.update_one(
             {"_id": slice_id, "state": "open", "lease.token": token, "$expr": {"$lt": ["$lease.until", _NOW]}},
-            [{"$set": put}, {"$unset": ["lease", "rung_at"]}],
+            [{"$set": put}, {"$unset": ["lease", "claimed_at", "rung_at"]}],
         )
         return done.matched_count == 1
 
