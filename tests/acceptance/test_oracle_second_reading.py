@@ -102,7 +102,7 @@ def history() -> dict[str, list[Happened]]:
 
 
 @pytest.mark.parametrize("window", [data.YEAR, data.THIRTEEN_WEEKS, data.FORTNIGHT], ids=["year", "weeks", "fortnight"])
-def test_the_oracle_agrees_with_a_reading_look_by_look(window: data.Window) -> None:
+def test_the_oracle_agrees_with_an_evaluation_of_every_day(window: data.Window) -> None:
     events = history()
     by_size = sorted(events, key=lambda user: len(events[user]))
     redeemers = [user for user in by_size if any(event.name == data.REDEMPTION for event in events[user])]

@@ -26,7 +26,9 @@ def live(stage: World, recover: Callable[..., Performer]) -> World:
     return stage
 
 
-def test_a_cancelled_campaign_ends_its_stays_whoever_dies(live: World, recover: Callable[..., Performer]) -> None:
+def test_a_cancelled_campaign_ends_its_enrolments_after_any_crash(
+    live: World, recover: Callable[..., Performer]
+) -> None:
     """The command is one write; the run over the stays is the tick's, and a tick that dies behind it is no loss."""
     live.steer("cancel", NAME)
     assert live.app.quiescence.what() == f"campaign {NAME} has users to evaluate again"
@@ -37,7 +39,7 @@ def test_a_cancelled_campaign_ends_its_stays_whoever_dies(live: World, recover: 
 
 
 @pytest.mark.parametrize("what", ["resume", "apply"])
-def test_a_resume_or_an_edit_is_carried_out_whoever_dies(
+def test_a_resume_or_an_edit_is_carried_out_after_any_crash(
     live: World, recover: Callable[..., Performer], what: str
 ) -> None:
     """The command is one write; the run that it makes necessary is the tick's. Users who came meanwhile enter once."""
@@ -56,7 +58,7 @@ def test_a_resume_or_an_edit_is_carried_out_whoever_dies(
     assert len(live.sent()) == len(USERS) + 1
 
 
-def test_nobody_falls_between_two_halves_that_were_cut_at_different_places(
+def test_no_user_is_lost_between_halves_cut_at_different_places(
     make_stage: Callable[..., World], drive: Drive, recover: Callable[..., Performer]
 ) -> None:
     """Killed after the first half, and then other users are there: the second half begins where the first one ends."""

@@ -189,7 +189,7 @@ def with_action(case: str, action: str) -> str:
 
 
 @pytest.mark.parametrize(("name", "case"), CASES)
-def test_a_process_killed_at_a_crash_point_changes_nothing_of_the_end(
+def test_a_kill_at_a_crash_point_does_not_change_the_result(
     name: str, case: str, make_stage: Callable[..., World], drive: Drive, recover: Callable[..., Performer]
 ) -> None:
     play = PLAYS[name]
@@ -203,7 +203,7 @@ def test_a_process_killed_at_a_crash_point_changes_nothing_of_the_end(
 
 
 @pytest.mark.parametrize("point", sorted(failpoints.POINTS))
-def test_an_exception_at_a_crash_point_changes_nothing_of_the_end(
+def test_an_exception_at_a_crash_point_does_not_change_the_result(
     point: str, make_stage: Callable[..., World], drive: Drive, recover: Callable[..., Performer]
 ) -> None:
     name, case = next(one for one in CASES if one[1].startswith(point))
@@ -216,7 +216,7 @@ def test_an_exception_at_a_crash_point_changes_nothing_of_the_end(
     check_end(world, play)
 
 
-def test_an_exception_at_every_point_of_a_series_changes_nothing_of_the_end(
+def test_an_exception_at_every_point_of_a_series_does_not_change_the_result(
     make_stage: Callable[..., World], recover: Callable[..., Performer]
 ) -> None:
     play = PLAYS["series"]
@@ -228,7 +228,7 @@ def test_an_exception_at_every_point_of_a_series_changes_nothing_of_the_end(
     check_end(world, play)
 
 
-def test_stays_that_a_crash_left_due_in_a_finished_campaign_are_forgotten_when_their_time_comes(
+def test_enrolments_left_due_in_a_finished_campaign_are_cleared_when_due(
     make_stage: Callable[..., World], drive: Drive, recover: Callable[..., Performer]
 ) -> None:
     play = PLAYS["again"]

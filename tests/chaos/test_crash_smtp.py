@@ -96,7 +96,7 @@ def killed_three_times(world: World, drive: Drive, point: str) -> None:
 
 
 @pytest.mark.parametrize("point", ["deliver.marked", "deliver.sending", "deliver.sent"])
-def test_at_most_once_leaves_as_many_unknown_as_were_in_flight_at_a_kill(
+def test_at_most_once_leaves_the_deliveries_in_flight_at_a_kill_unknown(
     point: str,
     staged: Callable[..., World],
     sink: tuple[Sink, int],
@@ -114,7 +114,7 @@ def test_at_most_once_leaves_as_many_unknown_as_were_in_flight_at_a_kill(
 
 
 @pytest.mark.parametrize("point", ["deliver.marked", "deliver.sending", "deliver.sent", "deliver.settled"])
-def test_at_least_once_repeats_what_was_in_flight_at_a_kill(
+def test_at_least_once_repeats_the_deliveries_in_flight_at_a_kill(
     point: str,
     staged: Callable[..., World],
     sink: tuple[Sink, int],
@@ -135,7 +135,7 @@ def test_at_least_once_repeats_what_was_in_flight_at_a_kill(
     assert world.state(NAME) == "finished"
 
 
-def test_a_sender_killed_when_a_window_has_settled_in_part_repeats_nothing_that_settled(
+def test_a_kill_in_a_partly_settled_window_repeats_no_settled_delivery(
     staged: Callable[..., World], sink: tuple[Sink, int], drive: Drive, recover: Callable[..., Performer]
 ) -> None:
     """One mail of a window was taken, the other is put back, the next window is marked: there the sender dies."""

@@ -87,7 +87,7 @@ def test_a_user_whose_data_raises_ends_alone(
     assert suspects == {"fast", "deliver", "suspect"}
 
 
-def test_a_poisoned_user_inside_the_campaign_ends_with_what_was_settled_before(
+def test_a_poisoned_enrolled_user_keeps_the_settled_deliveries(
     make_stage: Callable[..., World], recover: Callable[..., Performer]
 ) -> None:
     """The second look at a stay fails: its first mail stays sent, nothing is sent after it."""
@@ -104,7 +104,7 @@ def test_a_poisoned_user_inside_the_campaign_ends_with_what_was_settled_before(
     assert others == set(USERS) - {POISON}
 
 
-def test_a_poisoned_user_whose_delivery_was_replayed_when_the_stay_was_over_ends_it(
+def test_a_poisoned_replayed_delivery_of_an_ended_enrolment_is_settled(
     make_stage: Callable[..., World], recover: Callable[..., Performer]
 ) -> None:
     world = make_stage(slice_users=100, errors={"budget": "50%", "then": "report"})
@@ -125,7 +125,7 @@ def test_a_poisoned_user_whose_delivery_was_replayed_when_the_stay_was_over_ends
     assert world.state(NAME) == "finished"
 
 
-def test_an_error_makes_a_suspect_only_at_the_third_time(make_stage: Callable[..., World]) -> None:
+def test_only_the_third_error_makes_a_slice_a_suspect(make_stage: Callable[..., World]) -> None:
     world = staged(make_stage)
     arm(DECIDING % "raise")
     performer = Performer(world.app, world.database, world.asked)
@@ -184,7 +184,7 @@ def test_only_suspects_travel_in_their_lane(
     assert all(one["state"] == "done" and one["deaths"] == one["errors"] == 0 for one in innocent)
 
 
-def test_halves_have_deterministic_ids_and_cover_what_their_slice_had_left(
+def test_halves_have_deterministic_ids_and_cover_the_rest_of_their_slice(
     make_stage: Callable[..., World], drive: Drive, recover: Callable[..., Performer]
 ) -> None:
     """Killed between writing the halves and closing the whole, and halved again: the same two slices."""
@@ -207,7 +207,7 @@ def test_halves_have_deterministic_ids_and_cover_what_their_slice_had_left(
     check_that_one_failed(world, settled=[])
 
 
-def test_a_storm_that_kills_every_ordinary_worker_ends_no_stay(
+def test_a_storm_that_kills_every_ordinary_worker_ends_no_enrolment(
     make_stage: Callable[..., World], drive: Drive, recover: Callable[..., Performer]
 ) -> None:
     """Whoever decides anything dies, in any lane but the suspects': deaths of innocent slices are not counted."""
@@ -227,7 +227,7 @@ def test_a_storm_that_kills_every_ordinary_worker_ends_no_stay(
 
 
 @pytest.mark.parametrize("point", ["slice.checkpointed", "slice.closed", "deliver.sent"])
-def test_a_storm_in_which_every_worker_lives_for_one_batch_ends_no_stay(
+def test_a_storm_in_which_every_worker_lives_for_one_batch_ends_no_enrolment(
     point: str, make_stage: Callable[..., World], drive: Drive
 ) -> None:
     """Suspects or not: who gets a batch done before it dies has shown that its slice is innocent."""
@@ -256,7 +256,7 @@ class Interrupted(Enrolments):
         return found
 
 
-def test_a_burial_waits_when_another_write_to_the_stay_comes_first(make_stage: Callable[..., World]) -> None:
+def test_a_burial_is_retried_when_another_write_to_the_enrolment_comes_first(make_stage: Callable[..., World]) -> None:
     """A slice is not dead before its user's end is written."""
     world = staged(make_stage)
     interrupted = Interrupted(world.database)

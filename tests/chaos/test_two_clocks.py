@@ -42,7 +42,7 @@ def left_open(world: World) -> str | None:
     return left
 
 
-def test_two_clocks_and_two_workers_at_once_create_nothing_twice(make_stage: Callable[..., World]) -> None:
+def test_concurrent_clocks_and_workers_create_nothing_twice(make_stage: Callable[..., World]) -> None:
     """Each round both tick at the same moment, and then both do what both have asked for."""
     world = staged(make_stage)
     both = [world.app, world.open()]
@@ -96,7 +96,7 @@ def test_only_one_of_two_clocks_holds_the_lease(make_stage: Callable[..., World]
 @pytest.mark.parametrize(
     "point", ["slice.decided", "enter.inserted", "slice.recorded", "deliver.marked", "deliver.sending"]
 )
-def test_a_worker_that_slept_longer_than_its_lease_does_nothing_twice(
+def test_a_worker_whose_lease_ran_out_repeats_nothing(
     point: str, lease: str, make_stage: Callable[..., World], drive: Drive
 ) -> None:
     """It is stopped in the middle of a batch, others finish its slice, and then it goes on where it was."""

@@ -43,7 +43,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[type[Campaign]
 
 @pytest.mark.long(seconds=40)
 @pytest.mark.timeout(0 if SEQUENCES else 1_800)  # a minute on a quiet machine
-def test_whatever_crosses_what_nobody_is_forgotten(machine: type[Campaign]) -> None:
+def test_random_sequences_miss_no_user(machine: type[Campaign]) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -109,7 +109,7 @@ def unwanted(move: Callable[..., bool]) -> Callable[..., bool]:
     ],
     ids=["nobody is woken", "a resume owes nothing", "the edit's run finds nobody"],
 )
-def test_the_reference_sees_what_a_fault_leaves_behind(
+def test_the_reference_detects_an_injected_fault(
     machine: type[Campaign],
     monkeypatch: pytest.MonkeyPatch,
     happens: Callable[[Campaign], None],

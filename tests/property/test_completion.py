@@ -85,7 +85,7 @@ def check_skip(life: Life, before: Enrolment | None, as_of: int) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(campaigns(), people(), STATES, STEPS, QUIET, st.data())
-def test_what_ends_with_its_last_delivery_is_as_the_next_evaluation_would_leave_it(
+def test_a_completion_at_settling_equals_the_next_evaluation(
     rules: Rules,
     user: Someone,
     state: CampaignState,

@@ -120,7 +120,7 @@ class Story:
 
 @settings(max_examples=250, deadline=None)
 @given(campaigns(), people(), STEPS, st.data())
-def test_two_readings_of_the_semantics_decide_alike(
+def test_two_implementations_of_the_semantics_decide_alike(
     rules: Rules, user: Someone, steps: list[tuple[int, str]], data: st.DataObject
 ) -> None:
     story, as_of = Story(rules, user), NOW
@@ -141,7 +141,7 @@ def test_two_readings_of_the_semantics_decide_alike(
 
 @settings(max_examples=50, deadline=None)
 @given(campaigns(), people())
-def test_due_times_alone_find_every_moment_that_a_look_each_half_day_finds(rules: Rules, user: Someone) -> None:
+def test_due_times_find_every_moment_that_half_daily_evaluations_find(rules: Rules, user: Someone) -> None:
     """Evaluating only due enrolments writes the same enrolments as evaluating all the time, to the millisecond."""
     patient = replace(rules, inactivity=36_500_000_000_000)
     often, seldom = Story(patient, user), Story(patient, user)

@@ -43,7 +43,7 @@ PEOPLE = st.builds(
 
 
 @given(CAMPAIGNS, MESSAGES, st.lists(PEOPLE, min_size=1, max_size=8))
-def test_entering_alike_is_what_each_look_would_have_decided(
+def test_a_bulk_enrol_equals_the_decision_of_each_user(
     written: dict[str, Any], messages: list[dict[str, Any]], people: list[Someone]
 ) -> None:
     series = [message(f"m{number}", **one) for number, one in enumerate(messages)]
@@ -62,7 +62,7 @@ def test_entering_alike_is_what_each_look_would_have_decided(
 
 
 @given(PEOPLE, st.integers(0, 4 * DAY), st.sampled_from(["within", "older_than", "within_next"]))
-def test_whom_time_lets_in_is_among_the_candidates_of_the_pass_after(someone: Someone, length: int, rule: str) -> None:
+def test_users_who_match_by_time_are_candidates_of_the_next_pass(someone: Someone, length: int, rule: str) -> None:
     made = campaign(audience={"all": [{"plan": "gold"}, {"seen": {rule: "2d"}}]}, goal={"points": {"gte": 5}})
     before, after = look(made, someone, as_of=NOW - length), look(made, someone)
     row = someone.facts(made).row

@@ -37,7 +37,7 @@ def test_room_is_respected_and_used_and_each_queue_keeps_its_order(
 
 
 @given(QUEUES, WEIGHTS, ROOMS)
-def test_credit_is_kept_only_for_who_waits_and_never_exceeds_a_turn(
+def test_only_waiting_queues_keep_credit_of_at_most_one_turn(
     queues: dict[str, dict[str, int]], weights: dict[str, float], rooms: list[int]
 ) -> None:
     turns = Turns()

@@ -33,7 +33,7 @@ def test_stock_leaves_a_killed_workers_message_for_more_than_half_a_minute(valke
     assert rig.holds_for(lambda: len(rescuer.facts("began")) == 1, 35)
 
 
-def test_stock_leaves_its_work_when_the_group_is_told_to_stop(valkey, command):
+def test_stock_drops_its_work_at_a_sigterm_to_the_group(valkey, command):
     """Row 4: the second SIGTERM is taken for an impatient operator."""
     workers = command(kind="stock")
     send(valkey, "batches", "a", 10)
@@ -46,7 +46,7 @@ def test_stock_leaves_its_work_when_the_group_is_told_to_stop(valkey, command):
     assert valkey.client.llen("rig:lane") == 0, "and not given back"
 
 
-def test_stock_lives_on_with_a_dead_worker_thread(valkey, command):
+def test_stock_continues_with_a_dead_worker_thread(valkey, command):
     """Row 8: nobody notices; what the thread was for is not done."""
     workers = command(kind="stock")
     send(valkey, "end_another_thread")

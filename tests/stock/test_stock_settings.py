@@ -118,7 +118,7 @@ def test_stock_deferring_uses_up_the_retries(valkey):
         rig.wait_for(lambda: valkey.client.zcard("dramatiq:lane.XQ") == 1, what="the dead letter")
 
 
-def test_stock_command_line_serves_what_nobody_named(valkey):
+def test_stock_command_line_serves_queues_not_named(valkey):
     """Row 15: an empty -Q means all, -Q before the module swallows it, -p is the number of processors."""
     parser = make_argument_parser()
     assert parser.parse_args(["actors.dramatiq_entry", "-Q"]).queues == []

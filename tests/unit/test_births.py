@@ -8,13 +8,13 @@ from actors.broker.process_ids import is_known_dead, new_id
 from engine.process_identity import Born, birth_of, here, myself
 
 
-def test_a_process_is_known_by_pid_and_birth() -> None:
+def test_a_process_is_identified_by_pid_and_start_time() -> None:
     assert myself().alive
     assert not Born(os.getpid(), "another boot:1").alive
     assert Born(os.getppid(), birth_of(os.getppid()) or "").alive
 
 
-def test_one_that_ended_is_not_alive_even_before_it_was_waited_for() -> None:
+def test_a_zombie_is_not_alive() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         born = Born(process.pid, birth_of(process.pid) or "")
         assert born.alive
@@ -23,19 +23,19 @@ def test_one_that_ended_is_not_alive_even_before_it_was_waited_for() -> None:
         assert not born.alive
 
 
-def test_broker_ids_of_a_process_differ_and_tell_that_it_lives() -> None:
+def test_broker_ids_of_a_process_are_unique_and_show_that_it_runs() -> None:
     assert new_id() != new_id()
     assert not is_known_dead(new_id())
 
 
-def test_a_broker_id_tells_when_its_process_is_over() -> None:
+def test_a_broker_id_shows_that_its_process_ended() -> None:
     place, _, _, own = new_id().split("|")
     assert place == here()
     assert is_known_dead("|".join((place, str(os.getpid()), "another boot:1", own)))
     assert is_known_dead("|".join((place, str(2**22 + 1), "a boot:1", own)))
 
 
-def test_of_processes_elsewhere_and_of_ids_of_others_nothing_is_known() -> None:
+def test_nothing_is_known_of_remote_processes_and_foreign_ids() -> None:
     _, _, birth, own = new_id().split("|")
     assert not is_known_dead("|".join(("another-machine/", str(2**22 + 1), birth, own)))
     assert not is_known_dead("7a55b7f0-6c4b-4f0e-9b0b-0e6d4a1d2c3b")

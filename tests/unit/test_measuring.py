@@ -84,11 +84,11 @@ def test_the_public_methods_of_a_store_are_named_after_it(fresh: Measurements) -
         (True, 0),
     ],
 )
-def test_an_answer_tells_how_many_documents_it_holds(answer: object, documents: int) -> None:
+def test_a_result_states_its_number_of_documents(answer: object, documents: int) -> None:
     assert query_metrics.documents_of(answer) == documents
 
 
-def test_the_worst_call_names_the_campaign_that_its_thread_worked_on() -> None:
+def test_the_slowest_call_names_the_campaign_of_its_thread() -> None:
     measurements = Measurements()
     measurements.record("users.read_range", 0.1, 500)
     with working_on("c1", "winback"):
@@ -101,7 +101,7 @@ def test_the_worst_call_names_the_campaign_that_its_thread_worked_on() -> None:
     assert worst.at > 0
 
 
-def test_other_threads_work_on_other_campaigns() -> None:
+def test_each_thread_has_its_own_campaign() -> None:
     measurements = Measurements()
     with working_on("c1", "winback"):
         thread = threading.Thread(target=measurements.record, args=("runs.get", 0.1, 1))
@@ -110,7 +110,7 @@ def test_other_threads_work_on_other_campaigns() -> None:
     assert only(measurements).worst.campaign is None
 
 
-def test_begun_anew_it_counts_from_nothing_but_remembers_how_many_calls_there_were() -> None:
+def test_figures_read_anew_clear_measurements_but_not_the_number_of_calls() -> None:
     measurements = Measurements()
     measurements.record("a", 0.1, 1)
     assert len(measurements.figures(anew=True)) == 1

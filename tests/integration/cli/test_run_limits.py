@@ -14,7 +14,7 @@ from tests.support.pipeline_world import World
 
 
 @pytest.mark.timeout(200)
-def test_an_actor_that_outstays_the_time_limit_of_its_lane_is_interrupted(
+def test_an_actor_that_exceeds_the_time_limit_of_its_lane_is_interrupted(
     make_world: Callable[..., World], services: Any
 ) -> None:
     world = make_world()

@@ -25,7 +25,7 @@ def at(line: dict[str, Any]) -> int:
     return parse_instant(line["@timestamp"])
 
 
-def test_an_edit_is_in_force_within_five_seconds_new_lanes_too_and_a_bad_one_is_refused(
+def test_an_edit_is_in_force_within_five_seconds_and_a_bad_one_is_refused(
     installation: Installation,
 ) -> None:
     world = installation.world
@@ -68,7 +68,7 @@ def test_an_edit_is_in_force_within_five_seconds_new_lanes_too_and_a_bad_one_is_
     assert installation.end(process) == 0
 
 
-def test_what_is_queued_on_the_old_lane_moves_to_the_new_one(make_world: Callable[..., World]) -> None:
+def test_messages_queued_on_the_old_lane_move_to_the_new_one(make_world: Callable[..., World]) -> None:
     world = make_world(slice_users=2, in_flight=100, lane="slow")
     world.users([f"u{i}" for i in range(12)])
     world.apply({"campaign": "hello", "kind": "one_off"})

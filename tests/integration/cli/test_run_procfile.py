@@ -28,7 +28,7 @@ WITHOUT_US = {"PATH": "/usr/bin:/bin"}
 
 
 @pytest.mark.timeout(200)
-def test_a_procfile_sends_a_campaign_and_a_ctrl_c_ends_every_process(installation: Installation) -> None:
+def test_a_procfile_sends_a_campaign_and_ctrl_c_ends_every_process(installation: Installation) -> None:
     """All processes start at once on an empty database, though no `tidegate` is on the path."""
     (installation.folder / "Procfile").write_text(PROCFILE)
     (installation.folder / "hello.yaml").write_text(HELLO)
@@ -79,7 +79,7 @@ def test_a_procfile_sends_a_campaign_and_a_ctrl_c_ends_every_process(installatio
     assert all(one in told.err for one in ("warning: nothing works on it", *missing)), told.err
 
 
-def test_a_process_elsewhere_is_seen_by_the_stores(installation: Installation) -> None:
+def test_status_sees_a_process_elsewhere_through_the_stores(installation: Installation) -> None:
     """A worker without a supervisor of this folder, as on another machine."""
     process = installation.start("worker", "all")
     lanes = ["control", "fast", "deliver"]
@@ -98,7 +98,7 @@ def started(installation: Installation) -> int:
     return len(installation.lines("worker.started"))
 
 
-def test_a_process_of_a_fleet_that_is_killed_is_there_again(installation: Installation) -> None:
+def test_a_killed_process_of_a_fleet_is_replaced(installation: Installation) -> None:
     process = installation.start("worker", "all")
     installation.until(lambda: started(installation) == 1, "the start", process)
     (child,) = psutil.Process(process.pid).children()

@@ -13,7 +13,7 @@ from tests.support.pipeline_world import START, World
 DAY = millis(parse_duration("1d"))
 
 
-def test_a_one_off_campaign_goes_from_draft_to_finished_and_writes_to_each_once(world: World) -> None:
+def test_a_one_off_campaign_goes_from_draft_to_finished_and_mails_each_user_once(world: World) -> None:
     world.users([f"u{i}" for i in range(5)])
     world.apply({"campaign": "hello", "kind": "one_off"})
     assert world.state("hello") == "draft"
@@ -53,7 +53,7 @@ def test_a_continuous_campaign_lets_users_enter_until_it_is_stopped_and_then_dra
     assert world.stay("series", "second").entered_at == START + DAY
 
 
-def test_an_audience_of_nobody_ends_at_once(world: World) -> None:
+def test_a_campaign_with_an_empty_audience_ends_at_once(world: World) -> None:
     world.start({"campaign": "nobody", "kind": "one_off"})
     assert world.state("nobody") == "finished"
     assert world.stays("nobody") == []
@@ -72,7 +72,7 @@ def test_a_scheduled_campaign_does_nothing_before_its_start(world: World) -> Non
     assert world.stay("later", "u").entered_at == START + DAY
 
 
-def test_the_end_of_a_continuous_campaign_closes_its_intake_and_lets_the_others_finish(world: World) -> None:
+def test_the_end_of_a_continuous_campaign_closes_its_intake_and_lets_enrolments_finish(world: World) -> None:
     world.user("in")
     ends = format_instant(START + 2 * DAY)
     world.start({"campaign": "summer", "ends_at": ends, "messages": [{"name": "one"}, {"name": "two", "wait": "3d"}]})
@@ -88,7 +88,7 @@ def test_the_end_of_a_continuous_campaign_closes_its_intake_and_lets_the_others_
     assert world.sent() == [("in", "one"), ("in", "two")]
 
 
-def test_a_campaign_is_never_finished_while_anything_of_it_is_open(make_world: Callable[..., World]) -> None:
+def test_a_campaign_does_not_finish_while_work_is_open(make_world: Callable[..., World]) -> None:
     world = make_world(slice_users=2, batch={"candidates": [1]})
     world.users([f"u{i}" for i in range(5)])
     world.apply(
@@ -135,7 +135,7 @@ def test_a_campaign_cannot_be_launched_twice(world: World) -> None:
         world.launch("hello")
 
 
-def test_a_message_that_is_doubled_late_or_lost_changes_nothing(world: World) -> None:
+def test_duplicate_late_or_lost_queue_messages_change_nothing(world: World) -> None:
     world.users([f"u{i}" for i in range(3)])
     world.apply({"campaign": "hello", "kind": "one_off"})
     world.launch("hello")

@@ -83,7 +83,7 @@ FAILING: Final = {
 
 
 @pytest.mark.parametrize("what", FAILING)
-def test_what_keeps_failing_makes_the_campaign_stuck_with_its_reason_until_it_is_mended(
+def test_a_repeated_failure_makes_the_campaign_stuck_with_its_reason_until_mended(
     world: World, monkeypatch: pytest.MonkeyPatch, heard: Heard, what: str
 ) -> None:
     world.user("u")
@@ -110,7 +110,7 @@ def test_what_keeps_failing_makes_the_campaign_stuck_with_its_reason_until_it_is
     assert len(heard.of("campaign.unstuck")) <= 1
 
 
-def test_changes_that_cannot_be_evaluated_make_the_campaign_stuck_and_none_is_lost(
+def test_unevaluable_changes_make_the_campaign_stuck_and_none_is_lost(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.start({"campaign": "c"})
@@ -136,7 +136,9 @@ def test_changes_that_cannot_be_evaluated_make_the_campaign_stuck_and_none_is_lo
     assert world.app.stores.process_failures.everything() == []
 
 
-def test_what_one_users_data_brings_out_is_told_without_the_data(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_on_one_users_data_is_reported_without_the_data(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stuck_campaigns, "SUSPECT_ERRORS", 1)
     world.user("u")
     world.apply({"campaign": "c", "kind": "one_off"})
@@ -149,7 +151,7 @@ def test_what_one_users_data_brings_out_is_told_without_the_data(world: World, m
     assert "someone" not in stuck
 
 
-def test_one_campaign_that_fails_in_the_tick_holds_up_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_campaign_that_fails_in_the_tick_blocks_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.user("u")
     start = world.app.run_planner.start
     for name in ("bad", "good"):
@@ -166,7 +168,7 @@ def test_one_campaign_that_fails_in_the_tick_holds_up_no_other(world: World, mon
     assert (world.state("good"), world.state("bad")) == ("finished", "scheduled")
 
 
-def test_whatever_pauses_a_campaign_says_why(world: World) -> None:
+def test_every_pause_states_its_reason(world: World) -> None:
     world.users([f"u{i}" for i in range(60)])
     world.users([f"bad{i}" for i in range(20)], age=91)
     world.start(BROKEN)
@@ -182,7 +184,9 @@ def test_whatever_pauses_a_campaign_says_why(world: World) -> None:
     assert "by hand" in (world.record("c").paused_reason or "")
 
 
-def test_a_lost_lease_or_an_outage_is_no_failure_of_the_campaign(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_lease_or_an_outage_does_not_make_a_campaign_stuck(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.user("u")
     world.apply({"campaign": "c", "kind": "one_off"})
     world.launch("c")
@@ -197,7 +201,7 @@ def test_a_lost_lease_or_an_outage_is_no_failure_of_the_campaign(world: World, m
     assert world.record("c").stuck is None
 
 
-def test_a_feed_that_fails_is_noted_until_it_works_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_feed_is_noted_until_it_works_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def follow(times: int) -> None:
         left = iter(range(times))
         following(world.app, "feed").run(lambda: next(left, None) is None, lambda _: None)
@@ -212,7 +216,7 @@ def test_a_feed_that_fails_is_noted_until_it_works_again(world: World, monkeypat
     assert world.app.stores.process_failures.everything() == []
 
 
-def test_a_cursor_that_a_restart_of_mongodb_forgot_is_an_outage_and_the_feed_goes_on(world: World) -> None:
+def test_a_stream_cursor_lost_by_a_mongodb_restart_is_an_outage_and_the_feed_continues(world: World) -> None:
     world.user("u")
     feeding = world.app.change_feed
     feeding.step(timedelta(milliseconds=20))
@@ -233,7 +237,7 @@ def test_a_cursor_that_a_restart_of_mongodb_forgot_is_an_outage_and_the_feed_goe
     assert feeding.step(timedelta(milliseconds=20)) == 0, "it follows again"
 
 
-def test_a_reading_cursor_that_a_restart_of_mongodb_forgot_is_an_outage(world: World) -> None:
+def test_a_find_cursor_lost_by_a_mongodb_restart_is_an_outage(world: World) -> None:
     world.users([f"u{number}" for number in range(9)])
     cursor = world.app.stores.database["users"].find({}, batch_size=2)
     next(cursor)
@@ -242,7 +246,7 @@ def test_a_reading_cursor_that_a_restart_of_mongodb_forgot_is_an_outage(world: W
         list(cursor)
 
 
-def test_a_loop_that_fails_many_times_in_a_second_writes_one_note(world: World) -> None:
+def test_many_failures_of_a_loop_in_a_second_write_one_note(world: World) -> None:
     class Notes:
         def __init__(self) -> None:
             self.told: list[tuple[str, int]] = []
@@ -265,7 +269,7 @@ def test_a_loop_that_fails_many_times_in_a_second_writes_one_note(world: World) 
     assert notes.told == [("why", 1), ("why", 50), ("another reason", 1), ("clear", 0)]
 
 
-def test_failures_that_could_not_be_noted_are_noted_with_the_next() -> None:
+def test_failures_that_could_not_be_noted_are_noted_with_the_next_one() -> None:
     class AwayError(Exception):
         pass
 
@@ -299,7 +303,7 @@ class Standing(SystemClock):
         return self.now
 
 
-def test_report_and_show_say_what_a_campaign_is_stuck_by_and_why_deliveries_failed(
+def test_report_and_show_explain_a_stuck_campaign_and_failed_deliveries(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.user("bad", age=91)
@@ -320,7 +324,7 @@ def test_report_and_show_say_what_a_campaign_is_stuck_by_and_why_deliveries_fail
         assert part in shown
 
 
-def test_whoever_kills_workers_and_cannot_be_ended_holds_up_no_other_campaign(world: World) -> None:
+def test_a_poisoned_user_whose_end_cannot_be_written_blocks_no_other_campaign(world: World) -> None:
     """MongoDB refuses to store anything of one campaign: neither its enrolments, nor the end of who is to blame."""
     world.user("u")
     world.apply({"campaign": "c", "kind": "one_off"})

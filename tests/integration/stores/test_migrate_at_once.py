@@ -73,7 +73,7 @@ def start(database: Database[dict[str, Any]]) -> int:
     return count
 
 
-def test_processes_that_start_at_once_on_an_empty_or_an_older_database_all_come_up(
+def test_concurrent_starts_on_an_empty_or_older_database_all_succeed(
     clients: list[MongoClient[dict[str, Any]]], empty: Callable[[], str]
 ) -> None:
     name = empty()
@@ -91,9 +91,7 @@ def test_processes_that_start_at_once_on_an_empty_or_an_older_database_all_come_
 
 
 @pytest.mark.elastic
-def test_processes_that_start_at_once_make_one_index_of_the_users(
-    services: Any, elastic: Elasticsearch, index_prefix: str
-) -> None:
+def test_concurrent_starts_create_one_users_index(services: Any, elastic: Elasticsearch, index_prefix: str) -> None:
     searches = [elastic_client(services.elastic_url) for _ in range(AT_ONCE)]
     for number in range(5):
         alias = f"{index_prefix}{number}"

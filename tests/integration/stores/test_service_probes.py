@@ -97,22 +97,22 @@ def ask_mongo(url: str) -> str:
 
 
 class TestMongo:
-    def test_one_that_serves_is_told_with_its_version_and_nothing_stays(self, guarded: str) -> None:
+    def test_a_serving_server_is_reported_with_its_version_and_the_probe_leaves_nothing(self, guarded: str) -> None:
         url = f"mongodb://{OWNER}:{PASSWORD}@{guarded}/?replicaSet=guarded"
         assert ask_mongo(url).startswith("6.")
         with MongoClient(url) as client:
             assert client["tidegate"]["leases"].count_documents({}) == 0
 
-    def test_refused(self) -> None:
+    def test_a_refused_connection_is_reported(self) -> None:
         told(lambda: ask_mongo(f"mongodb://127.0.0.1:{refused_port()}/?{QUICK}"), UNREACHABLE, "refused", "tidegate up")
 
-    def test_an_unknown_host(self) -> None:
+    def test_an_unknown_host_is_reported(self) -> None:
         told(lambda: ask_mongo(f"mongodb://no-such-host.invalid/?{QUICK}"), UNREACHABLE, "does not answer")
 
-    def test_dns_records_that_are_not_there(self) -> None:
+    def test_missing_dns_records_are_reported(self) -> None:
         told(lambda: ask_mongo(f"mongodb+srv://u:{PASSWORD}@no-such.invalid.test/?{QUICK}"), UNREACHABLE, "DNS")
 
-    def test_a_server_that_hangs_costs_the_time_that_the_address_allows(self, hanging: int) -> None:
+    def test_a_hanging_server_costs_the_time_that_the_address_allows(self, hanging: int) -> None:
         began = time.monotonic()
         told(lambda: ask_mongo(f"mongodb://127.0.0.1:{hanging}/?{QUICK}"), UNREACHABLE, "does not answer")
         assert time.monotonic() - began < 5
@@ -125,29 +125,29 @@ class TestMongo:
             told(lambda: probe_mongo(client["tidegate"]), UNREACHABLE)
             assert 0.2 < time.monotonic() - began < 5
 
-    def test_a_wrong_password(self, guarded: str) -> None:
+    def test_a_wrong_password_is_reported(self, guarded: str) -> None:
         told(lambda: ask_mongo(f"mongodb://{OWNER}:{PASSWORD}x@{guarded}/"), UNREACHABLE, "refuses the login")
 
-    def test_no_password(self, guarded: str) -> None:
+    def test_a_missing_password_is_reported(self, guarded: str) -> None:
         told(lambda: ask_mongo(f"mongodb://{guarded}/?replicaSet=guarded"), ANSWERED, "does not allow it", "rights")
 
-    def test_missing_rights(self, guarded: str) -> None:
+    def test_missing_rights_are_reported(self, guarded: str) -> None:
         url = f"mongodb://{READ_ONLY_USER}:{PASSWORD}@{guarded}/?replicaSet=guarded"
         told(lambda: ask_mongo(url), ANSWERED, "does not allow it", "update", "rights")
 
-    def test_a_standalone_server(self, standalone: int) -> None:
+    def test_a_standalone_server_is_refused(self, standalone: int) -> None:
         told(lambda: ask_mongo(f"mongodb://127.0.0.1:{standalone}/"), ANSWERED, "standalone", "--replSet")
 
-    def test_another_set_than_the_address_names(self, guarded: str) -> None:
+    def test_a_replica_set_of_another_name_is_refused(self, guarded: str) -> None:
         told(lambda: ask_mongo(f"mongodb://{guarded}/?replicaSet=other&{QUICK}"), UNREACHABLE, "other")
 
-    def test_tls_to_a_plain_server(self, standalone: int) -> None:
+    def test_tls_to_a_plain_server_is_reported(self, standalone: int) -> None:
         told(lambda: ask_mongo(f"mongodb://127.0.0.1:{standalone}/?tls=true&{QUICK}"), UNREACHABLE, "TLS")
 
-    def test_a_certificate_that_nobody_trusts(self, tls_only: int) -> None:
+    def test_an_untrusted_certificate_is_reported(self, tls_only: int) -> None:
         told(lambda: ask_mongo(f"mongodb://127.0.0.1:{tls_only}/?tls=true&{QUICK}"), UNREACHABLE, "TLS")
 
-    def test_a_server_that_speaks_another_language(self) -> None:
+    def test_a_server_of_another_protocol_is_reported(self) -> None:
         with Search(200, "<html>").serving() as port:
             told(lambda: ask_mongo(f"mongodb://127.0.0.1:{port}/?{QUICK}"), UNREACHABLE, "does not answer")
 
@@ -159,11 +159,11 @@ class TestMongo:
             ({"setName": "x", "secondary": True}, "7.0.1", "read-only secondary"),
         ],
     )
-    def test_what_a_server_tells_of_itself_is_judged(self, hello: Any, version: str, words: str) -> None:
+    def test_an_unfit_server_is_refused_by_its_hello(self, hello: Any, version: str, words: str) -> None:
         told(lambda: require_fit_mongo(hello, version), ANSWERED, words)
 
     @pytest.mark.parametrize("hello", [{"setName": "x", "isWritablePrimary": True}, {"msg": "isdbgrid", "ismaster": 1}])
-    def test_a_set_and_a_sharded_cluster_are_fit(self, hello: Any) -> None:
+    def test_a_replica_set_and_a_sharded_cluster_are_fit(self, hello: Any) -> None:
         require_fit_mongo(hello, "6.0.14")
 
 
@@ -210,7 +210,7 @@ def full(folder: Path) -> Iterator[int]:
 
 @REDISES
 class TestRedis:
-    def test_one_that_serves_is_told_with_its_version_and_nothing_stays(
+    def test_a_serving_server_is_reported_with_its_version_and_the_probe_leaves_nothing(
         self, name: str, ask: Any, broker_url: str, broker_redis: redis.Redis
     ) -> None:
         assert ask(broker_url)[0].isdigit()
@@ -219,40 +219,40 @@ class TestRedis:
     def test_a_user_with_the_rights_that_it_needs_serves(self, name: str, ask: Any, locked: int) -> None:
         assert ask(f"redis://worker:{PASSWORD}@127.0.0.1:{locked}/0")
 
-    def test_refused(self, name: str, ask: Any) -> None:
+    def test_a_refused_connection_is_reported(self, name: str, ask: Any) -> None:
         told(lambda: ask(f"redis://127.0.0.1:{refused_port()}/0"), UNREACHABLE, name, "refused", "tidegate up")
 
-    def test_a_server_that_hangs(self, name: str, ask: Any, hanging: int) -> None:
+    def test_a_hanging_server_is_reported(self, name: str, ask: Any, hanging: int) -> None:
         told(lambda: ask(f"redis://127.0.0.1:{hanging}/0?{BRIEF}"), UNREACHABLE, name, "says nothing")
 
     @pytest.mark.parametrize("login", ["", f":x{PASSWORD[:3]}@", "worker:wrong@"])
-    def test_a_wrong_password_or_none(self, name: str, ask: Any, locked: int, login: str) -> None:
+    def test_a_wrong_or_missing_password_is_reported(self, name: str, ask: Any, locked: int, login: str) -> None:
         told(lambda: ask(f"redis://{login}127.0.0.1:{locked}/0"), UNREACHABLE, name, "refuses the login")
 
-    def test_missing_rights(self, name: str, ask: Any, locked: int) -> None:
+    def test_missing_rights_are_reported(self, name: str, ask: Any, locked: int) -> None:
         url = f"redis://reader:{PASSWORD}@127.0.0.1:{locked}/0"
         told(lambda: ask(url), ANSWERED, name, "does not allow it", "set", "rights")
 
-    def test_a_read_only_replica(self, name: str, ask: Any, replica: int) -> None:
+    def test_a_read_only_replica_is_refused(self, name: str, ask: Any, replica: int) -> None:
         told(lambda: ask(f"redis://127.0.0.1:{replica}/0"), ANSWERED, name, "read-only replica", "primary")
 
-    def test_a_full_one(self, name: str, ask: Any, full: int) -> None:
+    def test_a_full_server_is_reported(self, name: str, ask: Any, full: int) -> None:
         told(lambda: ask(f"redis://127.0.0.1:{full}/0"), ANSWERED, name, "full", "maxmemory")
 
-    def test_tls_to_a_plain_server(self, name: str, ask: Any, full: int) -> None:
+    def test_tls_to_a_plain_server_is_reported(self, name: str, ask: Any, full: int) -> None:
         told(lambda: ask(f"rediss://127.0.0.1:{full}/0?{BRIEF}"), UNREACHABLE, name, "TLS")
 
-    def test_a_certificate_that_nobody_trusts(self, name: str, ask: Any, tls_only: int) -> None:
+    def test_an_untrusted_certificate_is_reported(self, name: str, ask: Any, tls_only: int) -> None:
         told(lambda: ask(f"rediss://127.0.0.1:{tls_only}/0"), UNREACHABLE, name, "TLS")
 
-    def test_plain_to_a_server_behind_tls(self, name: str, ask: Any, tls_only: int) -> None:
+    def test_a_plain_connection_to_a_tls_server_is_reported(self, name: str, ask: Any, tls_only: int) -> None:
         told(lambda: ask(f"redis://127.0.0.1:{tls_only}/0"), UNREACHABLE, name)
 
-    def test_a_server_that_speaks_another_language(self, name: str, ask: Any) -> None:
+    def test_a_server_of_another_protocol_is_reported(self, name: str, ask: Any) -> None:
         with Search(400, "<html>").serving() as port:
             told(lambda: ask(f"redis://127.0.0.1:{port}/0"), UNREACHABLE, name)
 
-    def test_one_that_is_too_old(self, name: str, ask: Any) -> None:
+    def test_a_too_old_server_is_refused(self, name: str, ask: Any) -> None:
         told(lambda: require_fit_redis({"redis_version": "5.0.14", "role": "master"}, name), ANSWERED, name, "too old")
 
 
@@ -267,10 +267,10 @@ def ask_search(url: str, **more: Any) -> str:
 
 
 class TestSearch:
-    def test_refused(self) -> None:
+    def test_a_refused_connection_is_reported(self) -> None:
         told(lambda: ask_search(f"http://127.0.0.1:{refused_port()}"), UNREACHABLE, "does not answer")
 
-    def test_a_server_that_hangs(self, hanging: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_hanging_server_is_reported(self, hanging: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("engine.stores.probes.SEARCH_SECONDS", 0.3)
         with contextlib.closing(elastic_client(f"http://127.0.0.1:{hanging}")) as client:
             told(lambda: probe_search(client, "x"), UNREACHABLE, "says nothing")
@@ -292,26 +292,30 @@ class TestSearch:
             (200, {"status": "red"}, ANSWERED, "red"),
         ],
     )
-    def test_what_it_answers(self, status: int, body: Any, code: int, words: str) -> None:
+    def test_a_refusing_answer_of_elasticsearch_is_reported(
+        self, status: int, body: Any, code: int, words: str
+    ) -> None:
         with Search(status, body).serving() as port:
             told(lambda: ask_search(f"http://127.0.0.1:{port}"), code, words)
 
-    def test_another_product(self) -> None:
+    def test_another_product_is_refused(self) -> None:
         with Search(200, {"status": "green"}, product=False).serving() as port:
             told(lambda: ask_search(f"http://127.0.0.1:{port}"), UNREACHABLE, "no Elasticsearch")
 
-    def test_tls_to_a_plain_server(self) -> None:
+    def test_tls_to_a_plain_server_is_reported(self) -> None:
         with Search(200, {"status": "green"}).serving() as port:
             told(lambda: ask_search(f"https://127.0.0.1:{port}"), UNREACHABLE, "TLS")
 
-    def test_a_certificate_that_nobody_trusts(self, tls_only: int) -> None:
+    def test_an_untrusted_certificate_is_reported(self, tls_only: int) -> None:
         told(lambda: ask_search(f"https://127.0.0.1:{tls_only}"), UNREACHABLE, "TLS")
 
-    def test_a_certificate_file_that_is_not_there(self) -> None:
+    def test_a_missing_certificate_file_is_reported(self) -> None:
         told(lambda: ask_search("https://127.0.0.1:1", ca_certificate="/no/ca.pem"), MALFORMED, "/no/ca.pem")
 
     @pytest.mark.elastic
-    def test_an_index_whose_disk_is_nearly_full(self, elastic: Elasticsearch, index_prefix: str, services: Any) -> None:
+    def test_an_index_on_a_nearly_full_disk_is_reported(
+        self, elastic: Elasticsearch, index_prefix: str, services: Any
+    ) -> None:
         elastic.indices.create(index=f"{index_prefix}1", aliases={f"{index_prefix}users": {}})
         with contextlib.closing(elastic_client(services.elastic_url)) as client:
             assert probe_search(client, f"{index_prefix}users") in {"green", "yellow"}

@@ -150,7 +150,7 @@ def test_the_broker_works_with_just_the_rights_of_the_page(valkeys: list[str]) -
         assert [depth.ready for depth in depths(broker)] == [0]
 
 
-def test_what_the_page_does_not_grant_is_refused(mongo: str, valkeys: list[str]) -> None:
+def test_rights_that_the_page_does_not_grant_are_refused(mongo: str, valkeys: list[str]) -> None:
     with MongoClient[Document](mongo) as client:
         for forbidden in (
             lambda: client["tidegate"].drop_collection("users"),

@@ -52,7 +52,7 @@ def told(done: Told, code: int, *words: str) -> None:
 @pytest.mark.parametrize(
     "command", [("check",), ("run",), ("up",), ("worker", "all"), ("status",), ("campaign", "list")]
 )
-def test_an_address_that_cannot_be_read_ends_every_command_with_one_sentence(
+def test_an_unreadable_address_ends_every_command_with_one_sentence(
     installation: Installation, command: tuple[str, ...]
 ) -> None:
     (installation.folder / "Procfile").write_text("web: sleep 1000\n")
@@ -70,7 +70,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize("command", ["up", "run", "worker all"])
 @pytest.mark.parametrize(("name", "url", "setting"), OPTIONS)
-def test_a_wrong_option_of_an_address_ends_what_would_wait_for_it(
+def test_a_wrong_option_of_an_address_ends_the_command_at_once(
     installation: Installation, command: str, name: str, url: str, setting: str
 ) -> None:
     (installation.folder / "Procfile").write_text("web: sleep 1000\n")
@@ -79,7 +79,7 @@ def test_a_wrong_option_of_an_address_ends_what_would_wait_for_it(
     assert done.out == "", "nothing was begun"
 
 
-def test_check_tells_what_is_wrong_with_each_service(installation: Installation, tmp_path: Path) -> None:
+def test_check_reports_the_fault_of_each_service(installation: Installation, tmp_path: Path) -> None:
     search = Search(401, error_of("security_exception"))
     replica = ("--replicaof", f"127.0.0.1 {refused_port()}")
     with (
@@ -125,7 +125,7 @@ def test_a_start_on_a_standalone_mongod_is_refused(
 
 
 @pytest.mark.long(seconds=20)
-def test_a_running_engine_outlives_a_search_that_refuses_and_a_broker_that_takes_nothing(
+def test_a_running_engine_survives_a_refusing_elasticsearch_and_a_full_broker(
     installation: Installation, tmp_path: Path
 ) -> None:
     search = Search(401, error_of("security_exception"))
@@ -195,7 +195,7 @@ def guarded_world(tmp_path: Path, services: Any) -> Iterator[tuple[World, MongoC
 RIGHTS = [{"role": "readWrite", "db": "tidegate"}, {"role": "dbAdmin", "db": "tidegate"}]
 
 
-def test_rights_that_are_taken_away_blame_nobody_and_the_engine_goes_on_when_they_are_back(
+def test_revoked_rights_fail_no_user_and_the_engine_continues_once_restored(
     guarded_world: tuple[World, MongoClient[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world, owner = guarded_world
@@ -215,7 +215,7 @@ def test_rights_that_are_taken_away_blame_nobody_and_the_engine_goes_on_when_the
     world.check()
 
 
-def test_log_lines_wait_while_the_search_refuses_and_are_shipped_when_it_does_not(tmp_path: Path) -> None:
+def test_log_lines_wait_while_the_log_search_refuses_and_are_shipped_later(tmp_path: Path) -> None:
     line = b'{"@timestamp": "2026-01-01T00:00:00Z", "message": "kept"}\n'
     (tmp_path / "all-1.ndjson").write_bytes(line)
     search = Search(401, error_of("security_exception"))

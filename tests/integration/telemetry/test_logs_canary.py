@@ -102,7 +102,7 @@ def _everything_goes_wrong() -> None:
         telemetry.clear()
 
 
-def test_no_address_and_no_secret_of_a_thousand_users_stands_in_any_log(
+def test_no_log_contains_an_address_or_a_secret_of_a_thousand_users(
     folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     texts = [path.read_text(encoding="utf-8") for path in log_files(folder)]

@@ -58,7 +58,7 @@ def actions(result: Result) -> list[str]:
     return [line["event"]["action"] for line in json.loads(result.stdout)]
 
 
-def test_without_a_log_search_the_files_are_read_and_it_says_so(folder: Path) -> None:
+def test_without_a_log_search_the_files_are_read_with_a_note(folder: Path) -> None:
     result = called("search", "campaign:winback user:hh-1")
     assert "delivery.sent" in result.stdout
     assert "user=hh-1" in result.stdout
@@ -67,7 +67,7 @@ def test_without_a_log_search_the_files_are_read_and_it_says_so(folder: Path) ->
 
 
 @pytest.mark.parametrize("user", ["hh-1", "zoe@example.org"])
-def test_a_story_is_told_from_the_files(folder: Path, user: str) -> None:
+def test_the_story_of_a_delivery_is_read_from_the_files(folder: Path, user: str) -> None:
     result = called("search", f"campaign:winback user:{user}", "--story", "--json")
     assert actions(result) == STORY
     assert "zoe" not in result.stdout
@@ -79,7 +79,7 @@ def test_since_and_limit_narrow_a_search(folder: Path) -> None:
 
 
 @pytest.mark.elastic
-def test_a_story_is_told_from_the_log_search(
+def test_the_story_of_a_delivery_is_read_from_the_log_search(
     folder: Path,
     elastic: Elasticsearch,
     index_prefix: str,

@@ -49,6 +49,6 @@ def test_a_broken_policy_file_is_refused_where_it_is_broken(file: Path, tmp_path
     assert _told(refused.value, edited) == _expected(file) != []
 
 
-def test_there_are_enough_broken_files_of_both_kinds() -> None:
+def test_there_are_enough_broken_campaigns_and_policies() -> None:
     assert len(CAMPAIGNS) >= 45
     assert len(POLICIES) >= 45

@@ -37,7 +37,7 @@ def test_the_same_file_changes_nothing() -> None:
     assert changes(_file(), _file()) == []
 
 
-def test_each_part_that_differs_is_told_once() -> None:
+def test_each_changed_part_is_reported_once() -> None:
     new = _file(
         audience={"plan": "free"},
         entry={"again_after": "90d"},
@@ -64,7 +64,7 @@ def test_each_part_that_differs_is_told_once() -> None:
     ]
 
 
-def test_a_new_audience_says_who_leaves() -> None:
+def test_a_new_audience_reports_who_leaves() -> None:
     texts = [change.text for change in changes(_file(), _file(audience={"plan": "free"}))]
     assert texts == ["the audience is another one: those enrolled who do not match the new one leave"]
 
@@ -74,7 +74,7 @@ def test_a_new_message_reaches_those_still_active() -> None:
     assert texts == ['"two" is new: it reaches those still active, not those who have left']
 
 
-def test_a_renamed_message_is_told_as_such_with_what_else_changed_in_it() -> None:
+def test_a_renamed_message_is_reported_with_its_other_changes() -> None:
     texts = [change.text for change in changes(_file(), _file(_message("uno", was="one", wait="1d", body="Ciao")))]
     assert texts[0] == '"uno" was "one": who has had that does not get it again'
     assert texts[1].startswith('"uno" waits 1d (was 0s)')
@@ -82,7 +82,7 @@ def test_a_renamed_message_is_told_as_such_with_what_else_changed_in_it() -> Non
     assert len(texts) == 3
 
 
-def test_another_order_is_told() -> None:
+def test_a_changed_order_is_reported() -> None:
     old, new = _file(_message("a"), _message("b")), _file(_message("b"), _message("a"))
     assert [change.concern for change in changes(old, new)] == [Concern.MESSAGES]
 
@@ -93,7 +93,7 @@ def test_removing_one_message_and_adding_another_needs_was() -> None:
     assert "write was: one if it is the same message, was: none if it is not" in told[0]
 
 
-def test_was_answers_the_question_either_way() -> None:
+def test_was_resolves_an_ambiguous_rename() -> None:
     assert _faults(_file(_message("one")), _message("uno", was="one")) == []
     assert _faults(_file(_message("one")), _message("uno", was="none")) == []
 
@@ -103,12 +103,12 @@ def test_only_adding_or_only_removing_needs_no_was() -> None:
     assert _faults(_file(_message("one"), _message("two")), _message("one")) == []
 
 
-def test_was_names_a_message_that_was_there() -> None:
+def test_was_must_name_a_previous_message() -> None:
     told = _faults(_file(_message("one")), _message("uno", was="onne"))
     assert told == ['campaign.yaml:1:1: messages[0].was: no message "onne" was there before (did you mean "one"?)']
 
 
-def test_a_was_that_was_obeyed_may_stay_in_the_file() -> None:
+def test_an_applied_was_may_stay_in_the_file() -> None:
     renamed = _file(_message("uno", was="one"))
     aliases = carry_aliases({}, _file(_message("one")), renamed)
     assert aliases == {"uno": ("one",)}
@@ -123,13 +123,13 @@ def test_aliases_follow_a_message_through_every_rename() -> None:
     assert renames(second, third) == {"c": "b"}
 
 
-def test_a_message_that_was_always_there_cannot_become_another() -> None:
+def test_an_existing_message_cannot_be_declared_a_rename_of_another() -> None:
     old = _file(_message("one"), _message("two"))
     told = _faults(old, _message("one", was="two"))
     assert len(told) == 1
     assert '"one" exists already, so it was never "two"' in told[0]
 
 
-def test_kind_and_workspace_stay() -> None:
+def test_kind_and_workspace_cannot_change() -> None:
     told = _faults(_file(), kind="one_off", workspace="v")
     assert [text.split(": ")[1] for text in told] == ["workspace", "kind"]

@@ -57,7 +57,7 @@ def refusal(folder: Path, message: str, **files: str | bytes) -> list[str]:
 
 
 @pytest.mark.parametrize("begin", ["", "{% assign x = 1 %}", MARK, " \n\t", "{# #}", "<!-- x -->", "Dear {{ 'x' }} "])
-def test_an_html_file_is_html_whatever_it_begins_with(begin: str, tmp_path: Path) -> None:
+def test_an_html_file_is_html_whatever_its_content(begin: str, tmp_path: Path) -> None:
     loaded = load(tmp_path, "body: t.html", t_html=f"{begin}<p>{{{{ user.first_name }}}}</p>")
     made = mail(loaded, first_name="<b>&")
     assert loaded.file.messages[0].format == "html"
@@ -67,7 +67,7 @@ def test_an_html_file_is_html_whatever_it_begins_with(begin: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("begin", ["", "<p>", MARK + "<html>"])
-def test_a_text_file_is_text_whatever_it_begins_with_and_escapes_nothing(begin: str, tmp_path: Path) -> None:
+def test_a_text_file_is_text_whatever_its_content_and_escapes_nothing(begin: str, tmp_path: Path) -> None:
     made = mail(load(tmp_path, "body: t.txt", t_txt=f"{begin}Hi {{{{ user.first_name }}}}"), first_name="<b>&")
     assert "text/html" not in made
     assert "Hi <b>&" in made
@@ -82,7 +82,7 @@ def test_a_text_file_is_text_whatever_it_begins_with_and_escapes_nothing(begin: 
         ("v1.liquid", "html"), ("a.tpl", None), ("a", None),
     ],
 )  # fmt: skip
-def test_the_extension_tells_the_format(name: str, form: str | None) -> None:
+def test_the_extension_decides_the_format(name: str, form: str | None) -> None:
     assert format_of(name) == form
 
 
@@ -98,7 +98,7 @@ def test_an_inline_body_with_an_html_tag_is_html(text: str, form: str) -> None:
     assert format_of_inline(text) == form
 
 
-def test_the_key_format_goes_before_the_name_and_before_what_a_body_holds(tmp_path: Path) -> None:
+def test_the_key_format_overrides_file_name_and_content(tmp_path: Path) -> None:
     assert only(tmp_path, "format: text, body: t.html", t_html="<p>").format == "text"
     assert only(tmp_path, "format: html, body: plain words").format == "html"
     assert only(tmp_path, "format: text, body: <p>words</p>").format == "text"
@@ -140,7 +140,7 @@ def test_a_file_that_is_not_utf_8_is_refused_by_its_encoding(tmp_path: Path) -> 
     assert 'the template "t.html" holds NUL bytes, as UTF-16 does (save it as UTF-8)' in told
 
 
-def test_a_name_that_no_file_can_have_is_a_fault_with_its_place(tmp_path: Path) -> None:
+def test_an_impossible_file_name_is_a_fault_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "circle.html").symlink_to(tmp_path / "circle.html")
     for name in ('"a\\0.html"', f"{'a' * 5_000}.html", "circle.html"):
         (told,) = refusal(tmp_path, f"body: {name}")
@@ -217,7 +217,7 @@ def test_a_text_part_is_plain_text(tmp_path: Path) -> None:
     assert "messages[0].preheader: the body is plain text already" in told
 
 
-def test_the_format_is_stored_and_older_campaigns_keep_what_they_were(tmp_path: Path) -> None:
+def test_the_format_is_stored_and_older_campaigns_keep_theirs(tmp_path: Path) -> None:
     spec = json.loads(json.dumps(load(tmp_path, "body: t.html", t_html=TAGS).spec))
     assert campaign_from_spec(spec, SHOP).file.messages[0].format == "html"
     for body, form in (("<p>Hi", "html"), (" \n<p>", "html"), ("Hi <b>", "text")):

@@ -95,7 +95,7 @@ def test_every_key_of_a_file_is_read(tmp_path: Path) -> None:
     assert loaded.goal.fields is None
 
 
-def test_templates_are_put_in_their_place(tmp_path: Path) -> None:
+def test_template_files_replace_their_paths(tmp_path: Path) -> None:
     first = _load(tmp_path, WINBACK).file.messages[0]
     assert (first.body, first.text) == ("<p>{{ user.first_name }}</p>", "Hello")
 
@@ -125,7 +125,7 @@ def test_a_stored_campaign_whose_field_is_gone_is_refused_by_its_name(tmp_path: 
 
 
 @pytest.mark.parametrize(("kind", "leaves"), [("continuous", True), ("one_off", False)])
-def test_who_no_longer_matches_leaves_a_continuous_campaign_only(kind: str, leaves: bool, tmp_path: Path) -> None:
+def test_unmatched_users_exit_only_continuous_campaigns(kind: str, leaves: bool, tmp_path: Path) -> None:
     assert _load(tmp_path, LEAST.format(kind=kind, audience="{plan: pro}")).file.unmatched_exits is leaves
 
 
@@ -152,7 +152,7 @@ def test_a_goal_is_an_event_or_fields_or_either(goal: str, event: bool, fields: 
     assert (loaded.event is not None, loaded.fields is not None) == (event, fields)
 
 
-def test_faults_of_predicates_texts_and_names_are_told_together(tmp_path: Path) -> None:
+def test_faults_of_predicates_texts_and_names_are_reported_together(tmp_path: Path) -> None:
     text = WINBACK.replace("orders_count", "order_count").replace("user.first_name", "user.name", 1)
     text = text.replace("profile: lifecycle", "profile: gone")
     with pytest.raises(InvalidSource) as refused:

@@ -52,7 +52,7 @@ def test_a_text_is_checked_before_it_is_ever_rendered(text: str, told: list[str]
         ("body: |\n   Hi\n     {% x %}\n", "3:9"),
     ],
 )
-def test_a_fault_of_an_inline_text_stands_in_the_campaign_file(yaml: str, place: str) -> None:
+def test_a_fault_of_an_inline_text_is_placed_in_the_campaign_file(yaml: str, place: str) -> None:
     found = list(check_text(Source.inline(parse(yaml, "c.yaml").find("body")), ("body",), ()))
     assert [str(one.mark) for one in found] == [f"c.yaml:{place}"]
 
@@ -71,5 +71,5 @@ def test_a_fault_of_an_inline_text_stands_in_the_campaign_file(yaml: str, place:
         ("{{ x }}.txt", False),
     ],
 )
-def test_a_template_is_told_from_a_text(value: str, path: bool) -> None:
+def test_a_template_is_distinguished_from_a_text(value: str, path: bool) -> None:
     assert is_path(value) is path

@@ -82,7 +82,7 @@ def test_raw_input_reads_as_its_type(shape: Shape, raw: object, value: object) -
         (SIZES, '["1", true]', "expected a whole number, got true"),
     ],
 )
-def test_raw_input_of_another_type_is_refused_with_what_to_write(shape: Shape, raw: object, said: str) -> None:
+def test_raw_input_of_another_type_is_refused_with_a_remedy(shape: Shape, raw: object, said: str) -> None:
     with pytest.raises(ValueError, match=said.replace("?", r"\?")):
         parse_value(shape, raw)
 
@@ -124,7 +124,7 @@ def catalogue(**fields: Field) -> Catalogue:
     return Catalogue("w", "UTC", None, {**BUILTINS, **fields}, {"Order": EventType("Order", {})})
 
 
-def test_a_row_reads_a_document_and_leaves_out_what_is_of_another_type() -> None:
+def test_a_row_omits_values_of_another_type() -> None:
     held = catalogue(
         plan=Field("plan", FieldType.STRING, case_ignored=True),
         **{"class": Field("class", FieldType.INTEGER)},
@@ -144,7 +144,7 @@ def test_a_row_reads_a_document_and_leaves_out_what_is_of_another_type() -> None
     assert (row.user_id, row.plan, row.class_) == ("u", "pro", None)
 
 
-def test_a_projection_names_what_is_asked_for() -> None:
+def test_a_projection_names_the_requested_fields() -> None:
     held = catalogue(plan=Field("plan", FieldType.STRING))
     assert held.projection(["plan"], []) == {"rev": 1, "deleted": 1, "lists": 1, "a.plan": 1}
     assert held.projection()["e.Order"] == 1

@@ -51,7 +51,7 @@ def test_a_workspace_declares_attributes_events_and_aggregates(tmp_path: Path) -
     assert catalogue.events["Order Completed"].properties["value"].scale == 2
 
 
-def test_a_folder_of_workspaces_tells_the_faults_of_all_files(tmp_path: Path) -> None:
+def test_a_folder_of_workspaces_reports_the_faults_of_all_files(tmp_path: Path) -> None:
     (tmp_path / "grocer.yaml").write_text(GOOD)
     (tmp_path / "a.yaml").write_text("workspace: b\n")
     (tmp_path / "c.yaml").write_text("workspace: c\nattributes: {x: strin}\n")
@@ -129,7 +129,7 @@ def test_the_version_of_workspaces_does_not_depend_on_where_their_files_lie(tmp_
     assert len(versions) == 1
 
 
-def test_a_file_is_called_as_its_workspace(tmp_path: Path) -> None:
+def test_a_file_has_the_name_of_its_workspace(tmp_path: Path) -> None:
     path = tmp_path / "shop.yaml"
     path.write_text(GOOD)
     with pytest.raises(InvalidSource, match=r"shop.yaml:1:12: workspace: the file is called shop \(write w"):

@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "new"
 
 
-def test_every_file_that_a_file_names_is_there(folder: Path) -> None:
+def test_every_file_named_in_the_written_files_exists(folder: Path) -> None:
     named = 0
     for path in folder.rglob("*"):
         if path.is_file() and "schemas" not in path.parts:
@@ -37,7 +37,7 @@ def test_every_file_that_a_file_names_is_there(folder: Path) -> None:
     assert named >= 6
 
 
-def test_everybody_can_read_what_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_written_files_are_readable_by_everybody(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     for environment in ("default", "production"):
         load_settings(environment=environment)
@@ -61,7 +61,7 @@ def test_each_variable_that_the_example_offers_is_a_setting(folder: Path, tmp_pa
     assert len(list(settings_among(found))) == len(found) - 1, "all but TIDEGATE_ENV"
 
 
-def test_nothing_that_exists_is_touched(folder: Path) -> None:
+def test_existing_files_are_not_overwritten(folder: Path) -> None:
     for name in files():
         (folder / name).write_text("mine")
     with pytest.raises(WrongCall, match="exists"):
@@ -69,7 +69,7 @@ def test_nothing_that_exists_is_touched(folder: Path) -> None:
     assert {(folder / name).read_text() for name in files()} == {"mine"}
 
 
-def test_what_to_type_next_works_where_the_shell_does_not_find_the_program(
+def test_next_steps_work_if_the_program_is_not_on_the_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for folder in ("ours", "theirs"):

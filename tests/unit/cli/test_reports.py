@@ -61,7 +61,7 @@ def plan(users: Population, audience: int) -> Plan:
         (Population(0, estimated=False), 0, "0 of 0 users", None),
     ],
 )
-def test_a_plan_says_what_is_estimated_and_no_share_is_above_one(
+def test_a_plan_marks_estimates_and_no_share_is_above_one(
     users: Population, audience: int, told: str, share: float | None
 ) -> None:
     planned = plan(users, audience)
@@ -92,7 +92,7 @@ def report(of: CampaignRecord, told: CampaignCounts, now: int = NOW) -> Report:
     return Report(of, told, True, (), messages(of, told), conversions(of, told, now))
 
 
-def test_messages_come_in_the_order_of_the_file_and_those_it_no_longer_has_after_them(
+def test_messages_are_in_the_order_of_the_file_with_removed_ones_last(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     found = {name: MessageCounts(1, {"sent": 1}) for name in ("alpha", "gone", "before-zulu", "zulu", "first-zulu")}
@@ -116,7 +116,7 @@ def test_messages_come_in_the_order_of_the_file_and_those_it_no_longer_has_after
     assert "gone (no longer in the file): decided 1 = sent 1" in out
 
 
-def test_the_holdouts_conversions_stand_beside_the_others_with_rates_and_uplift(
+def test_conversions_of_the_holdout_are_shown_with_rates_and_uplift(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     told = report(record(), counts(entered=1_000, holdout=100, converted=95, converted_holdout=5))
@@ -171,7 +171,7 @@ SENTENCES = {
 
 
 @pytest.mark.parametrize("name", SENTENCES)
-def test_a_report_says_until_when_conversions_are_counted(name: str) -> None:
+def test_a_report_shows_until_when_conversions_count(name: str) -> None:
     of, now, sentence = SENTENCES[name]
     told = conversions(of, counts(), now)
     assert told is not None
@@ -182,7 +182,7 @@ def test_a_report_says_until_when_conversions_are_counted(name: str) -> None:
     assert LATE == 30 * DAY
 
 
-def test_without_a_goal_nothing_is_said_of_conversions_and_with_nobody_in_it_only_the_window(
+def test_conversions_are_omitted_without_a_goal_and_reduced_to_the_window_without_users(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     show_report(report(record(goal=None), counts()))

@@ -41,7 +41,7 @@ def test_a_series_is_sent_in_order_with_its_waits_and_ends_completed() -> None:
     assert [(stay.reason, stay.ended_at) for stay in life.stays] == [(ExitReason.COMPLETED, NOW + 2 * DAY)]
 
 
-def test_due_times_alone_lead_a_stay_to_its_end() -> None:
+def test_due_times_alone_lead_an_enrolment_to_its_end() -> None:
     """No pass visits the user: each evaluation happens at the due time that the previous one set."""
     life = Life(campaign(messages=[message("one"), message("two", wait="2d"), message("three", wait="5d")]), Someone())
     life.look(NOW)
@@ -56,7 +56,7 @@ def test_due_times_alone_lead_a_stay_to_its_end() -> None:
     assert (sent, at) == (["one", "two", "three"], NOW + 7 * DAY)
 
 
-def test_a_continuous_campaign_takes_a_user_in_again_and_again() -> None:
+def test_a_continuous_campaign_enrols_a_user_repeatedly() -> None:
     life, sent = story(40, step=6 * HOUR, entry={"again_after": "10d"})
     assert [stay.entry for stay in life.stays] == [1, 2, 3, 4]
     assert [hours // 24 for name, hours in sent if name == "one"] == [0, 12, 24, 36]
@@ -90,7 +90,7 @@ def test_an_exit_settles_a_queued_delivery_as_skipped_in_the_same_write() -> Non
     assert life.latest.settled == (Settled("one", DeliveryState.SKIPPED, NOW + HOUR, "exited"),)
 
 
-def test_a_cancelled_campaign_settles_what_is_queued_as_cancelled() -> None:
+def test_a_cancelled_campaign_settles_queued_deliveries_as_cancelled() -> None:
     life = Life(campaign(), Someone())
     life.look(NOW)
     life.campaign = campaign(state=CampaignState.CANCELLED)
@@ -101,7 +101,7 @@ def test_a_cancelled_campaign_settles_what_is_queued_as_cancelled() -> None:
     assert (life.latest.reason, life.latest.due_at) == (ExitReason.CANCELLED, None)
 
 
-def test_what_is_attempting_is_settled_before_the_stay_exits() -> None:
+def test_an_attempting_delivery_settles_before_the_enrolment_exits() -> None:
     life = Life(campaign(), Someone())
     life.look(NOW)
     assert life.latest is not None
@@ -116,7 +116,7 @@ def test_what_is_attempting_is_settled_before_the_stay_exits() -> None:
     assert (life.latest.reason, ends(life)) == (ExitReason.UNMATCHED, [("one", "sent")])
 
 
-def test_a_look_that_had_to_wait_for_an_attempt_is_made_again_when_the_delivery_is_put_back() -> None:
+def test_an_evaluation_deferred_by_an_attempt_is_repeated_when_the_delivery_is_requeued() -> None:
     life = Life(campaign(), Someone())
     life.look(NOW)
     assert life.latest is not None
@@ -129,7 +129,7 @@ def test_a_look_that_had_to_wait_for_an_attempt_is_made_again_when_the_delivery_
     assert (life.latest.reason, ends(life)) == (ExitReason.UNMATCHED, [("one", "exited")])
 
 
-def test_a_holdout_takes_as_long_as_the_others_and_nothing_goes_out() -> None:
+def test_a_holdout_takes_as_long_as_the_others_and_gets_nothing() -> None:
     name = next(str(n) for n in range(100) if look(campaign(holdout="50%"), Someone(name=str(n))).holdout)
     life, sent = story(holdout="50%", user=Someone(name=name))
     assert sent == []
@@ -138,7 +138,7 @@ def test_a_holdout_takes_as_long_as_the_others_and_nothing_goes_out() -> None:
     assert (life.latest.reason, life.latest.ended_at) == (ExitReason.COMPLETED, NOW + 2 * DAY)
 
 
-def test_a_message_that_is_too_late_settles_in_the_choosing_write_and_the_next_one_follows() -> None:
+def test_a_late_message_settles_in_the_choosing_write_and_the_next_follows() -> None:
     life, sent = story(messages=[message("one", wait="3d", not_after="2026-12-03"), message("two")])
     assert sent == [("two", 72)]
     assert ends(life) == [("one", "too_late"), ("two", "sent")]
@@ -154,7 +154,7 @@ def test_failed_and_unknown_count_as_settled_and_the_series_goes_on() -> None:
         assert ends(life) == [("one", state.value), ("two", "sent")]
 
 
-def test_a_buyer_converts_and_leaves_and_one_who_buys_after_leaving_converts_too() -> None:
+def test_a_buyer_converts_before_or_after_the_exit() -> None:
     rules = {"goal": {"event": {"name": ORDER}, "within": "5d"}}
     bought = Someone(events=[(ORDER, NOW + 3 * HOUR, {})])
     life, sent = story(user=bought, **rules)
@@ -182,7 +182,7 @@ def test_a_paused_campaign_decides_nothing_and_resumes_where_it_stood() -> None:
     assert life.deliver(NOW + 50 * DAY) == "two"
 
 
-def test_an_inactive_stay_ends_and_takes_no_message_with_it() -> None:
+def test_an_inactive_enrolment_ends_without_a_further_message() -> None:
     waiting = {"messages": [message("one", when={"points": 1})]}
     life = Life(campaign(**waiting), Someone(), timedelta(days=10))
     life.settle(NOW)
@@ -191,7 +191,7 @@ def test_an_inactive_stay_ends_and_takes_no_message_with_it() -> None:
     assert (life.latest.reason, life.latest.settled) == (ExitReason.INACTIVE, ())
 
 
-def test_a_look_that_says_what_is_written_already_writes_nothing() -> None:
+def test_an_evaluation_without_a_change_writes_nothing() -> None:
     life = Life(campaign(messages=[message("one", wait="3d")]), Someone())
     life.look(NOW)
     assert life.latest is not None
@@ -200,7 +200,7 @@ def test_a_look_that_says_what_is_written_already_writes_nothing() -> None:
     assert life.latest.version == version
 
 
-def test_a_look_of_a_newer_revision_notes_it_on_the_stay() -> None:
+def test_an_evaluation_under_a_newer_revision_notes_it_in_the_enrolment() -> None:
     life = Life(campaign(messages=[message("one", wait="3d")]), Someone())
     life.look(NOW)
     life.campaign = campaign(messages=[message("one", wait="3d"), message("two")], revision=2)
@@ -219,7 +219,7 @@ def test_a_decision_on_an_older_version_changes_nothing() -> None:
     assert advanced(newer, change) == newer
 
 
-def test_attributes_of_a_stay_survive_every_write() -> None:
+def test_attributes_of_an_enrolment_survive_every_write() -> None:
     life, _ = story(user=Someone(dict(GOLD)), entry={"again_after": "1d"}, days=10)
     for number, stay in enumerate(life.stays, 1):
         assert (stay.entry, stay.user, stay.campaign) == (number, life.user.key, "c1")

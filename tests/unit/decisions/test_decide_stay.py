@@ -37,34 +37,34 @@ ALL_SETTLED = [("one", NOW - 3 * DAY), ("two", NOW - DAY)]
 # 0. attempting, deleted, cancelled
 @pytest.mark.parametrize("state", [CampaignState.LIVE, CampaignState.DRAINING, CampaignState.CANCELLED])
 @pytest.mark.parametrize("user", [Someone(), GONE, Someone(deleted=True), replace(GONE, events=BOUGHT.events)])
-def test_attempting_holds_everything(state: CampaignState, user: Someone) -> None:
+def test_an_attempting_delivery_defers_every_transition(state: CampaignState, user: Someone) -> None:
     rules = campaign(**GOAL, exit={"when": {"plan": "free"}}, state=state)
     decision = look(rules, user, stay(outgoing="one", attempting=True), inactivity=timedelta(minutes=1))
     assert (decision.outcome, decision.holds_until) == (Wait(), None)
 
 
-def test_the_goal_is_counted_while_a_delivery_is_attempting_though_nothing_exits() -> None:
+def test_the_goal_counts_during_an_attempt_without_an_exit() -> None:
     decision = look(campaign(**GOAL), BOUGHT, stay(outgoing="one", attempting=True))
     assert (decision.outcome, decision.converted_at) == (Wait(), NOW - HOUR)
 
 
-def test_a_deleted_user_leaves_before_anything_else_is_asked() -> None:
+def test_deletion_precedes_every_other_exit() -> None:
     cancelled = campaign(**GOAL, state=CampaignState.CANCELLED)
     assert exits(look(cancelled, replace(BOUGHT, deleted=True), stay())) is ExitReason.DELETED
 
 
-def test_a_user_whose_document_is_gone_counts_as_deleted() -> None:
+def test_a_missing_user_counts_as_deleted() -> None:
     assert exits(decide(campaign(), Patience(), Facts(None), stay(), NOW)) is ExitReason.DELETED
 
 
-def test_a_cancelled_campaign_ends_its_stays_before_goal_and_rules_are_asked() -> None:
+def test_cancellation_precedes_goal_and_rules() -> None:
     cancelled = campaign(**GOAL, exit={"when": dict(GOLD)}, state=CampaignState.CANCELLED)
     assert exits(look(cancelled, BOUGHT, stay())) is ExitReason.CANCELLED
     assert exits(look(cancelled, BOUGHT, stay(outgoing="one"))) is ExitReason.CANCELLED
 
 
 # 1. the goal
-def test_the_goal_ends_the_stay_before_the_exit_rule_does() -> None:
+def test_the_goal_precedes_the_exit_rule() -> None:
     decision = look(campaign(**GOAL, exit={"when": dict(GOLD)}), BOUGHT, stay())
     assert (exits(decision), decision.converted_at) == (ExitReason.GOAL, NOW - HOUR)
 
@@ -80,7 +80,7 @@ def test_the_first_event_after_the_entry_is_the_conversion() -> None:
     assert look(campaign(**GOAL), twice, stay()).converted_at == NOW - 2 * HOUR
 
 
-def test_an_event_yet_to_come_reaches_no_goal_but_holds_the_answer_until_it_comes() -> None:
+def test_a_future_event_meets_no_goal_but_limits_the_decision() -> None:
     coming = Someone(events=[(ORDER, NOW + HOUR, {})])
     decision = look(campaign(**GOAL), coming, stay(settled=[("one", NOW - HOUR)]))
     assert (decision.outcome, decision.holds_until) == (Wait(), NOW + HOUR)
@@ -88,37 +88,37 @@ def test_an_event_yet_to_come_reaches_no_goal_but_holds_the_answer_until_it_come
 
 
 @pytest.mark.parametrize(("after", "reached"), [(14 * DAY, True), (14 * DAY + 1, False)])
-def test_the_goal_window_counts_from_the_entry_and_its_last_moment_is_inside(after: int, reached: bool) -> None:
+def test_the_goal_window_counts_from_the_entry_and_includes_its_last_moment(after: int, reached: bool) -> None:
     entered = NOW - 20 * DAY
     late = Someone(events=[(ORDER, entered + after, {})])
     decision = look(campaign(**GOAL), late, stay(entered_at=entered))
     assert (exits(decision) is ExitReason.GOAL) is reached
 
 
-def test_a_goal_on_an_event_with_a_property_asks_for_that_property() -> None:
+def test_a_goal_on_an_event_property_needs_that_property() -> None:
     rule = {"goal": {"event": {"name": ORDER, "where": {"value": {"gt": "50.00"}}}}}
     small, large = (Someone(events=[(ORDER, NOW - HOUR, {"value": cents})]) for cents in (50_00, 50_01))
     assert look(campaign(**rule), small, stay()).converted_at is None
     assert look(campaign(**rule), large, stay()).converted_at == NOW - HOUR
 
 
-def test_a_goal_on_fields_counts_from_the_look_that_sees_it() -> None:
+def test_a_field_goal_counts_from_the_evaluation_that_sees_it() -> None:
     decision = look(campaign(goal={"points": 5}), Someone({**GOLD, "points": 5}), stay())
     assert (exits(decision), decision.converted_at) == (ExitReason.GOAL, NOW)
 
 
-def test_a_goal_on_fields_that_is_met_in_the_moment_of_the_entry_counts_at_once() -> None:
+def test_a_field_goal_met_at_the_entry_counts_at_once() -> None:
     decision = look(campaign(goal={"points": 5}), Someone({**GOLD, "points": 5}), stay(entered_at=NOW))
     assert (exits(decision), decision.converted_at) == (ExitReason.GOAL, NOW)
 
 
-def test_either_goal_counts_and_the_event_tells_the_time() -> None:
+def test_either_goal_counts_and_the_event_dates_it() -> None:
     either = campaign(goal={"any": [{"event": {"name": ORDER}}, {"points": 5}]})
     assert look(either, Someone({**GOLD, "points": 5}), stay()).converted_at == NOW
     assert look(either, Someone({**GOLD, "points": 5}, BOUGHT.events), stay()).converted_at == NOW - HOUR
 
 
-def test_a_goal_that_does_not_exit_is_counted_and_the_stay_goes_on() -> None:
+def test_a_goal_without_exit_counts_and_the_enrolment_continues() -> None:
     decision = look(campaign(goal={**GOAL["goal"], "exits": False}), BOUGHT, stay())
     assert (sends(decision), decision.converted_at) == ("one", NOW - HOUR)
 
@@ -128,11 +128,11 @@ def test_a_conversion_is_written_once() -> None:
     assert look(counted, BOUGHT, stay(converted_at=NOW - 2 * HOUR)).converted_at is None
 
 
-def test_a_conversion_that_is_already_written_still_ends_the_stay() -> None:
+def test_a_conversion_already_written_still_ends_the_enrolment() -> None:
     assert exits(look(campaign(**GOAL), Someone(), stay(converted_at=NOW - HOUR))) is ExitReason.GOAL
 
 
-def test_a_conversion_is_counted_after_the_user_has_left_while_the_window_is_open() -> None:
+def test_a_conversion_counts_after_the_exit_while_the_window_is_open() -> None:
     left = stay(ended=(ExitReason.UNMATCHED, NOW - 2 * HOUR))
     assert look(campaign(**GOAL), BOUGHT, left).converted_at == NOW - HOUR
     long_ago = stay(entered_at=NOW - 15 * DAY, ended=(ExitReason.UNMATCHED, NOW - 10 * DAY))
@@ -148,21 +148,21 @@ def test_who_no_longer_matches_a_one_off_campaign_stays() -> None:
     assert sends(look(campaign(kind="one_off"), GONE, stay())) == "one"
 
 
-def test_unmatched_can_be_asked_for_and_switched_off() -> None:
+def test_the_unmatched_exit_can_be_switched_on_and_off() -> None:
     assert exits(look(campaign(kind="one_off", exit={"unmatched": True}), GONE, stay())) is ExitReason.UNMATCHED
     assert sends(look(campaign(exit={"unmatched": False}), GONE, stay())) == "one"
 
 
-def test_the_exit_rule_ends_a_stay_whose_user_still_matches() -> None:
+def test_the_exit_rule_ends_the_enrolment_of_a_matching_user() -> None:
     rule = campaign(exit={"when": {"points": {"lt": 0}}})
     assert exits(look(rule, Someone({**GOLD, "points": -1}), stay())) is ExitReason.UNMATCHED
 
 
-def test_an_exit_comes_before_a_message_that_is_due_and_takes_one_that_is_queued_with_it() -> None:
+def test_an_exit_precedes_a_due_message_and_settles_a_queued_one() -> None:
     assert exits(look(campaign(), GONE, stay(outgoing="one"))) is ExitReason.UNMATCHED
 
 
-def test_those_inside_go_on_while_a_campaign_drains() -> None:
+def test_enrolments_continue_while_a_campaign_drains() -> None:
     draining = campaign(state=CampaignState.DRAINING)
     assert sends(look(draining, Someone(), stay())) == "one"
     assert exits(look(draining, GONE, stay())) is ExitReason.UNMATCHED
@@ -170,7 +170,7 @@ def test_those_inside_go_on_while_a_campaign_drains() -> None:
 
 # 3. inactivity
 @pytest.mark.parametrize(("early", "inactive"), [(0, True), (1, False)])
-def test_inactivity_ends_a_stay_at_the_window_to_the_millisecond(early: int, inactive: bool) -> None:
+def test_inactivity_ends_an_enrolment_at_the_window_to_the_millisecond(early: int, inactive: bool) -> None:
     entered = NOW - 10 * DAY + early
     waiting = campaign(messages=[message("one", when={"points": 1})])
     decision = look(waiting, Someone(), stay(entered_at=entered), inactivity=timedelta(days=10))
@@ -190,12 +190,12 @@ def test_inactivity_counts_from_the_last_resume(resumed: int, inactive: bool) ->
     assert (exits(look(waiting, Someone(), long, inactivity=timedelta(days=10))) is ExitReason.INACTIVE) is inactive
 
 
-def test_nobody_is_inactive_while_a_delivery_is_on_its_way() -> None:
+def test_no_enrolment_is_inactive_while_a_delivery_is_unsettled() -> None:
     old = stay(entered_at=NOW - 60 * DAY, outgoing="one")
     assert look(campaign(), Someone(), old).outcome == Wait()
 
 
-def test_inactivity_comes_before_a_message_that_is_due_and_before_completion() -> None:
+def test_inactivity_precedes_a_due_message_and_completion() -> None:
     old = stay(entered_at=NOW - 60 * DAY)
     assert exits(look(campaign(), Someone(), old)) is ExitReason.INACTIVE
     done = replace(old, settled=(Settled("one", DeliveryState.SENT, NOW - 50 * DAY),), settled_at=NOW - 50 * DAY)
@@ -203,7 +203,7 @@ def test_inactivity_comes_before_a_message_that_is_due_and_before_completion() -
 
 
 # 4. completion
-def test_a_stay_is_completed_when_every_message_is_settled() -> None:
+def test_an_enrolment_completes_when_every_message_is_settled() -> None:
     assert exits(look(campaign(), Someone(), stay(settled=ALL_SETTLED))) is ExitReason.COMPLETED
 
 
@@ -213,12 +213,12 @@ def test_a_message_is_settled_however_it_ended_and_is_never_chosen_twice(state: 
     assert exits(look(campaign(messages=[message("one")]), Someone(), once)) is ExitReason.COMPLETED
 
 
-def test_a_message_that_was_settled_under_its_old_name_is_settled() -> None:
+def test_a_message_settled_under_an_old_name_is_settled() -> None:
     renamed = campaign(messages=[message("first", was="one")], renamed={"first": ["one"]}, revision=2)
     assert exits(look(renamed, Someone(), stay(settled=[("one", NOW - DAY)]))) is ExitReason.COMPLETED
 
 
-def test_an_ended_stay_of_a_campaign_with_again_after_is_due_when_the_pause_is_over() -> None:
+def test_an_ended_enrolment_with_again_after_is_due_when_the_pause_is_over() -> None:
     again = campaign(entry={"again_after": "10d"})
     assert look(again, Someone(), stay(settled=ALL_SETTLED)).holds_until == NOW + 10 * DAY
     assert look(campaign(), Someone(), stay(settled=ALL_SETTLED)).holds_until is None

@@ -27,7 +27,7 @@ STAYS = [None, stay(), stay(outgoing="one"), stay(settled=[("one", NOW - 1)])]
 
 
 @pytest.mark.parametrize("audience", AUDIENCES)
-def test_events_that_need_not_be_read_change_nothing(audience: object) -> None:
+def test_unneeded_events_change_no_decision(audience: object) -> None:
     asked = campaign(audience=audience)
     for user, latest in product(PEOPLE, STAYS):
         facts = user.facts(asked)
@@ -36,14 +36,14 @@ def test_events_that_need_not_be_read_change_nothing(audience: object) -> None:
         assert decide(asked, Patience(), told, latest, NOW) == decide(asked, Patience(), facts, latest, NOW)
 
 
-def test_events_are_not_read_for_a_user_whose_row_rules_the_entry_out() -> None:
+def test_events_are_not_read_if_the_row_rules_the_entry_out() -> None:
     lapsed = campaign(audience={"none": [{"event": {"name": ORDER, "within": "30d"}}]})
     row = Someone(events=[(ORDER, NOW - DAY, {})]).facts(lapsed).row
     assert row is not None
     assert not lapsed.needs_events(row, None, NOW)
 
 
-def test_a_decision_that_lacks_its_events_is_refused_rather_than_guessed() -> None:
+def test_a_decision_that_lacks_its_events_raises() -> None:
     counted = campaign(audience={"event": {"name": ORDER, "within": "30d", "count": {"gte": 2}}})
     user = Someone(events=[(ORDER, NOW - days * DAY, {}) for days in (1, 2, 40)])
     with pytest.raises(ProgrammerError, match="events that were not read"):

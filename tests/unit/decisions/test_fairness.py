@@ -15,12 +15,12 @@ def names(picked: list[str]) -> list[str]:
     return [piece.split(":")[0] for piece in picked]
 
 
-def test_without_work_nothing_is_picked() -> None:
+def test_without_work_no_slice_is_picked() -> None:
     assert share({}, {}, 5, Turns())[0] == []
     assert share({"w": {"a": []}}, {}, 5, Turns())[0] == []
 
 
-def test_without_room_nothing_is_picked_and_nothing_is_saved() -> None:
+def test_without_room_no_slice_is_picked_and_no_credit_is_kept() -> None:
     assert share({"w": {"a": pieces("a", 3)}}, {}, 0, Turns()) == ([], Turns())
 
 
@@ -38,7 +38,7 @@ def test_a_weight_is_a_share() -> None:
     assert names(share(queues, {"a": 3}, 8, Turns())[0]) == ["a", "a", "a", "b", "a", "a", "a", "b"]
 
 
-def test_a_heavy_campaign_gets_its_weight_and_no_more_where_each_call_has_room_for_one() -> None:
+def test_a_heavy_campaign_gets_exactly_its_weight_with_room_for_one() -> None:
     picked: list[str] = []
     turns = Turns()
     for _ in range(8):
@@ -47,35 +47,35 @@ def test_a_heavy_campaign_gets_its_weight_and_no_more_where_each_call_has_room_f
     assert names(picked) == ["a", "a", "a", "b", "a", "a", "a", "b"]
 
 
-def test_a_light_campaign_waits_its_turns_and_comes() -> None:
+def test_a_light_campaign_gets_its_turn() -> None:
     queues = {"w": {"a": pieces("a", 100), "b": pieces("b", 100)}}
     assert Counter(names(share(queues, {"b": 0.25}, 50, Turns())[0])) == {"a": 40, "b": 10}
 
 
-def test_a_weight_of_nothing_still_comes_at_last() -> None:
+def test_a_campaign_of_weight_zero_gets_a_turn_at_last() -> None:
     queues = {"w": {"a": pieces("a", 500), "b": pieces("b", 1)}}
     assert "b:0" in share(queues, {"b": 0.0}, 200, Turns())[0]
 
 
-def test_workspaces_share_equally_whatever_their_campaigns_weigh() -> None:
+def test_workspaces_share_equally_whatever_the_weights_of_their_campaigns() -> None:
     queues = {"v": {"a": pieces("a", 50), "b": pieces("b", 50)}, "w": {"c": pieces("c", 50)}}
     counted = Counter(names(share(queues, {"a": 10, "b": 10}, 40, Turns())[0]))
     assert (counted["a"] + counted["b"], counted["c"]) == (20, 20)
 
 
-def test_what_one_workspace_leaves_the_others_take() -> None:
+def test_unused_room_of_a_workspace_goes_to_the_others() -> None:
     queues = {"v": {"a": pieces("a", 1)}, "w": {"c": pieces("c", 50)}}
     assert Counter(names(share(queues, {}, 10, Turns())[0])) == {"a": 1, "c": 9}
 
 
-def test_the_next_call_goes_on_behind_the_last_turn() -> None:
+def test_the_next_call_continues_after_the_last_turn() -> None:
     queues = {"w": {name: pieces(name, 9) for name in "abc"}}
     picked, turns = share(queues, {}, 2, Turns())
     assert names(picked) == ["a", "b"]
     assert names(share(queues, {}, 2, turns)[0]) == ["c", "a"]
 
 
-def test_a_queue_that_runs_empty_saves_no_credit() -> None:
+def test_an_empty_queue_keeps_no_credit() -> None:
     turns = Turns()
     for _ in range(20):
         _, turns = share({"w": {"a": pieces("a", 1), "b": pieces("b", 9)}}, {"a": 10}, 4, turns)

@@ -17,16 +17,16 @@ def test_few_stretches_advise_nothing() -> None:
     assert advised({}, NO_WAIT) is None
 
 
-def test_it_is_the_99th_percentile_in_whole_days() -> None:
+def test_the_advice_is_the_99th_percentile_in_whole_days() -> None:
     assert advised({1: 900, 5: 90, 60: 10}, NO_WAIT) == timedelta(days=5)
     assert advised({1: 900, 5: 89, 60: 11}, NO_WAIT) == timedelta(days=60)
 
 
-def test_it_stays_above_the_longest_wait_which_an_apply_would_refuse() -> None:
+def test_the_advice_stays_above_the_longest_wait() -> None:
     assert advised({1: 1_000}, timedelta(days=14)) == timedelta(days=15)
 
 
-def test_stretches_of_no_time_advise_a_day_at_least() -> None:
+def test_the_advice_is_at_least_a_day() -> None:
     assert advised({0: 1_000}, NO_WAIT) == timedelta(days=1)
 
 

@@ -34,7 +34,7 @@ def choice(matches: int, **more: object) -> Choice:
     ("matches", "expected"),
     [(100, AccessPath.ELASTIC), (10_000, AccessPath.ELASTIC), (100_000, AccessPath.CACHE), (900_000, AccessPath.CACHE)],
 )
-def test_few_are_found_by_elasticsearch_and_many_by_the_cached_scan(matches: int, expected: AccessPath) -> None:
+def test_elasticsearch_serves_small_audiences_and_the_cache_large_ones(matches: int, expected: AccessPath) -> None:
     assert estimates(choice(matches), Rates())[0].path is expected
 
 
@@ -47,7 +47,7 @@ def test_a_cold_cache_costs_its_loading() -> None:
     assert cold.operations > warm.operations
 
 
-def test_what_cannot_be_taken_stands_last_with_its_reason() -> None:
+def test_impossible_paths_are_last_with_their_reasons() -> None:
     told = estimates(choice(10, impossible={AccessPath.LIST: "no list"}), Rates())
     assert told[-1].reason == "no list"
     assert not told[-1].possible
@@ -65,7 +65,7 @@ def test_the_first_possible_path_is_the_quickest_whatever_the_rates(
     assert told[0].seconds == min(one.seconds for one in told)
 
 
-def test_a_rate_follows_what_runs_measure_and_no_run_that_read_next_to_nobody() -> None:
+def test_a_rate_follows_measured_runs_except_tiny_ones() -> None:
     rates = Rates()
     for _ in range(30):
         rates = rates.after(AccessPath.CACHE, MILLION, timedelta(seconds=2))
@@ -87,20 +87,20 @@ def test_a_rate_follows_what_runs_measure_and_no_run_that_read_next_to_nobody() 
         (AccessPath.ELASTIC, 0, 0, 1),
     ],
 )
-def test_slices_follow_their_time_and_of_mongodb_hold_what_the_policy_says(
+def test_slice_sizes_follow_the_target_time_and_the_policy_for_mongodb(
     path: AccessPath, users: int, slices_of_time: int, expected: int
 ) -> None:
     estimate = Estimate(path, users, slices_of_time * SLICE_MS / 1_000)
     assert pieces(estimate, slice_users=20_000, in_flight=4) == expected
 
 
-def test_capacity_tells_the_workers_that_are_needed_and_when_those_there_are_are_done() -> None:
+def test_capacity_estimates_workers_needed_and_time_to_finish() -> None:
     told = capacity(600.0, timedelta(minutes=2), 2)
     assert (told.workers, told.there_are, told.with_those) == (5, 2, timedelta(minutes=5))
     assert capacity(0.0, timedelta(minutes=1), 0).workers == 1
 
 
-def test_an_index_costs_what_it_reads_and_a_sieve_where_one_batch_does_not_hold_all() -> None:
+def test_an_index_costs_its_reads_and_a_filter_beyond_one_batch() -> None:
     def seconds(matches: int, read: int) -> float:
         told = estimates(Choice(200_000, matches, {AccessPath.INDEX: read}, batch=5_000), Rates())
         return told[0].seconds

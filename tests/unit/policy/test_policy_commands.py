@@ -74,7 +74,7 @@ def test_check_says_that_the_policies_are_valid(desk: Desk) -> None:
     assert desk.run("check").stdout == f"valid (version {version})\n"
 
 
-def test_check_of_a_file_says_what_the_edit_would_change_before_it_is_saved(desk: Desk) -> None:
+def test_check_of_a_file_shows_the_changes_before_it_is_saved(desk: Desk) -> None:
     edited = desk.folder / "bulk.yaml"
     text = (desk.folder / "policies" / "profiles" / "bulk.yaml").read_text(encoding="utf-8")
     edited.write_text(text.replace("in_flight: 4", "in_flight: 8"), encoding="utf-8")
@@ -93,7 +93,7 @@ def test_check_refuses_a_broken_edit_with_exit_code_2(desk: Desk) -> None:
     assert str(error) == f'{edited}:2:7: lane: there is no lane "fsat" (did you mean "fast"?)'
 
 
-def test_check_of_a_mended_file_works_while_the_saved_ones_are_broken(desk: Desk) -> None:
+def test_check_of_a_mended_file_works_while_saved_files_are_broken(desk: Desk) -> None:
     good = (desk.folder / "policies" / "profiles" / "bulk.yaml").read_text(encoding="utf-8")
     desk.edit("profiles/bulk.yaml", "weight: 0.5", "weight: half")
     mended = desk.folder / "bulk.yaml"
@@ -111,7 +111,7 @@ def test_show_writes_out_every_default(desk: Desk) -> None:
     assert "suspect" in result.stdout
 
 
-def test_show_of_an_unknown_profile_names_those_there_are(desk: Desk) -> None:
+def test_show_of_an_unknown_profile_names_the_known_ones(desk: Desk) -> None:
     error = desk.run("show", "gone").exception
     assert isinstance(error, EngineError)
     assert "lifecycle" in error.remedy
@@ -147,14 +147,14 @@ def test_diff_with_an_unknown_version_says_where_to_look(desk: Desk) -> None:
     assert "policy history" in error.remedy
 
 
-def test_route_tells_profile_reason_and_lanes_of_a_campaign_file(desk: Desk) -> None:
+def test_route_shows_profile_reason_and_lanes_of_a_campaign_file(desk: Desk) -> None:
     told = desk.json("route", "campaigns/slow.yaml")
     assert (told["profile"], told["lane"], told["deliver_lane"], told["cost"]) == ("default", "slow", "deliver", "slow")
     assert told["why"] == "no other profile matches"
     assert "decides in" in desk.run("route", "campaigns/quick.yaml").stdout
 
 
-def test_route_takes_facts_instead_of_a_file(desk: Desk) -> None:
+def test_route_accepts_facts_instead_of_a_file(desk: Desk) -> None:
     words = ("route", "--workspace", "shop", "--campaign", "any", "--kind", "one_off")
     assert desk.json(*words)["profile"] == "bulk"
     assert desk.json(*words)["why"].startswith("matches kind: one_off; priority ")
@@ -162,7 +162,7 @@ def test_route_takes_facts_instead_of_a_file(desk: Desk) -> None:
     assert desk.json(*words, "--profile", "lifecycle", "--slowed")["lane"] == "slow"
 
 
-def test_route_of_nothing_asks_which_campaign(desk: Desk) -> None:
+def test_route_without_arguments_asks_for_a_campaign(desk: Desk) -> None:
     error = desk.run("route").exception
     assert isinstance(error, EngineError)
     assert error.exit_code == 2

@@ -29,7 +29,7 @@ def _profile(folder: Path, name: str, more: str) -> None:
     (folder / "profiles" / f"{name}.yaml").write_text(f"profile: {name}\nlane: fast\n{more}", encoding="utf-8")
 
 
-def test_the_policies_that_are_shipped_are_good() -> None:
+def test_the_shipped_policies_are_valid() -> None:
     policies = load_policies(POLICIES)
     assert set(policies.profiles) == {"default", "lifecycle", "bulk"}
     assert policies.profiles["lifecycle"].pass_every == timedelta(minutes=1)
@@ -37,7 +37,7 @@ def test_the_policies_that_are_shipped_are_good() -> None:
     assert policies.lane("control").kind is LaneKind.INTERNAL
 
 
-def test_suspects_have_a_fleet_of_one_thread_to_themselves() -> None:
+def test_suspects_have_their_own_fleet_of_one_thread() -> None:
     policies = load_policies(POLICIES)
     assert policies.fleet_names("suspect") == ("suspect",)
     assert policies.fleets["suspect"].workers == 1
@@ -81,7 +81,7 @@ def test_a_campaign_whose_profile_is_gone_is_governed_by_what_matches() -> None:
     assert load_policies(POLICIES).profile_for(replace(FACTS, profile="gone")).profile == "lifecycle"
 
 
-def test_what_nothing_matches_is_governed_by_default() -> None:
+def test_a_campaign_that_no_profile_matches_is_governed_by_default() -> None:
     assert load_policies(POLICIES).profile_for(replace(FACTS, cost=Cost.SLOW)).profile == "default"
 
 
@@ -94,7 +94,7 @@ def test_the_highest_priority_wins_and_of_equals_the_first_by_name(folder: Path)
     assert policies.profile_for(replace(FACTS, workspace="other", campaign="third")).profile == "lifecycle"
 
 
-def test_a_profile_without_matches_is_only_for_who_names_it(folder: Path) -> None:
+def test_a_profile_without_match_governs_only_campaigns_that_name_it(folder: Path) -> None:
     _profile(folder, "special", "priority: 1000\n")
     policies = load_policies(folder)
     assert policies.profile_for(FACTS).profile == "lifecycle"
@@ -115,7 +115,7 @@ def test_at_most_once_marks_one_delivery_at_a_time_unless_told_otherwise(folder:
     assert careful.guarantee("email", at_most_once=False) is Guarantee.AT_LEAST_ONCE
 
 
-def test_mistakes_of_all_files_are_told_at_once(folder: Path) -> None:
+def test_mistakes_of_all_files_are_reported_at_once(folder: Path) -> None:
     _profile(folder, "one", "weight: 0\nin_flight: many\n")
     _profile(folder, "two", "inactivty: 3d\n")
     lanes = folder / "lanes.yaml"
@@ -137,20 +137,20 @@ def test_a_file_that_would_not_be_read_is_a_mistake(folder: Path) -> None:
         load_policies(folder)
 
 
-def test_what_an_editor_leaves_behind_is_not_read(folder: Path) -> None:
+def test_leftovers_of_editors_are_not_read(folder: Path) -> None:
     for name in (".#lock.yaml", "bulk.yaml~", "bulk.yaml.swp", "#bulk.yaml#", "README.md"):
         (folder / "profiles" / name).write_text("no policy", encoding="utf-8")
     assert len(load_policies(folder).profiles) == 3
 
 
 @pytest.mark.parametrize("gone", ["lanes.yaml", "profiles/default.yaml"])
-def test_a_set_without_lanes_or_default_is_none(gone: str, folder: Path) -> None:
+def test_a_set_without_lanes_or_default_is_refused(gone: str, folder: Path) -> None:
     (folder / gone).unlink()
     with pytest.raises(InvalidSource, match=r"lanes.yaml|default"):
         load_policies(folder)
 
 
-def test_a_folder_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(InvalidSource, match="run tidegate init"):
         load_policies(tmp_path / "policies")
 

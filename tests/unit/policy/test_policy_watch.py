@@ -53,13 +53,15 @@ def _write(folder: Path, inactivity: str) -> None:
     profile.write_text(f"profile: default\nlane: fast\ninactivity: {inactivity}\n", encoding="utf-8")
 
 
-def test_nothing_is_told_while_nothing_changes(watcher: PolicyWatcher, heard: Heard) -> None:
+def test_no_event_is_emitted_while_nothing_changes(watcher: PolicyWatcher, heard: Heard) -> None:
     assert not watcher.look()
     assert not watcher.look()
     assert (heard.swaps, heard.refused) == ([], [])
 
 
-def test_an_edit_is_swapped_in_and_told_with_the_set_before(watcher: PolicyWatcher, heard: Heard, folder: Path) -> None:
+def test_an_edit_is_swapped_in_and_reported_with_the_previous_set(
+    watcher: PolicyWatcher, heard: Heard, folder: Path
+) -> None:
     before = watcher.current
     _write(folder, "30d")
     assert watcher.look()
@@ -67,7 +69,7 @@ def test_an_edit_is_swapped_in_and_told_with_the_set_before(watcher: PolicyWatch
     assert heard.swaps == [(watcher.current, before)]
 
 
-def test_an_invalid_edit_keeps_the_last_good_set_and_is_told_once(
+def test_an_invalid_edit_keeps_the_last_good_set_and_is_reported_once(
     watcher: PolicyWatcher, heard: Heard, folder: Path
 ) -> None:
     before = watcher.current
@@ -91,7 +93,7 @@ def test_a_file_that_is_just_being_written_is_not_refused(watcher: PolicyWatcher
     assert watcher.look()
 
 
-def test_a_mended_file_is_taken(watcher: PolicyWatcher, folder: Path) -> None:
+def test_a_mended_file_is_swapped_in(watcher: PolicyWatcher, folder: Path) -> None:
     _write(folder, "30 days")
     watcher.look()
     _write(folder, "30d")
@@ -99,9 +101,7 @@ def test_a_mended_file_is_taken(watcher: PolicyWatcher, folder: Path) -> None:
     assert watcher.refusal is None
 
 
-def test_an_edit_that_is_taken_back_ends_the_refusal_without_a_swap(
-    watcher: PolicyWatcher, heard: Heard, folder: Path
-) -> None:
+def test_a_reverted_edit_ends_the_refusal_without_a_swap(watcher: PolicyWatcher, heard: Heard, folder: Path) -> None:
     original = (folder / "profiles" / "default.yaml").read_text(encoding="utf-8")
     _write(folder, "30 days")
     watcher.look()
@@ -118,16 +118,14 @@ def test_a_touched_or_commented_file_is_no_change(watcher: PolicyWatcher, heard:
     assert heard.swaps == []
 
 
-def test_a_folder_that_vanishes_is_refused_and_the_set_stays(
-    watcher: PolicyWatcher, heard: Heard, folder: Path
-) -> None:
+def test_a_missing_folder_is_refused_and_the_set_is_kept(watcher: PolicyWatcher, heard: Heard, folder: Path) -> None:
     shutil.rmtree(folder)
     assert not watcher.look()
     assert len(heard.refused) == 1
     assert watcher.current.version
 
 
-def test_the_thread_swaps_by_itself_and_ends_when_told(watcher: PolicyWatcher, heard: Heard, folder: Path) -> None:
+def test_the_watching_thread_swaps_edits_and_stops(watcher: PolicyWatcher, heard: Heard, folder: Path) -> None:
     watcher.start()
     watcher.start()
     _write(folder, "30d")
@@ -137,7 +135,7 @@ def test_the_thread_swaps_by_itself_and_ends_when_told(watcher: PolicyWatcher, h
     assert watcher.current.profiles["default"].inactivity.days == 30
 
 
-def test_a_listener_that_fails_does_not_end_the_watch(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_listener_does_not_end_the_watch(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     seen: list[str] = []
     twice = Event()
 

@@ -35,7 +35,7 @@ none:
 """
 
 
-def test_a_predicate_tells_what_it_names() -> None:
+def test_a_predicate_lists_the_names_in_it() -> None:
     predicate = compiled(LAPSED)
     assert predicate.fields == {"orders_count", "last_order_at", "s", "s2"}
     assert predicate.events == {COUPON}
@@ -43,7 +43,7 @@ def test_a_predicate_tells_what_it_names() -> None:
     assert predicate.index_paths[:2] == ("g.orders_count", "g.last_order_at")
 
 
-def test_each_indexable_path_has_the_condition_that_an_index_on_it_is_asked() -> None:
+def test_each_indexable_path_has_the_condition_of_its_index_query() -> None:
     predicate = compiled("{all: [{i: {gte: 3}}, {i: {lt: 9}}, {s: x}, {any: [{i: 1}, {s: z}]}]}")
     filters = predicate.index_filters(0)
     assert tuple(filters) == predicate.index_paths
@@ -60,7 +60,7 @@ def test_events_in_a_window_are_slow_and_fields_lists_and_ever_are_quick() -> No
     assert compiled("event: {name: Order Completed, where: {coupon: x}}").cost == "slow"
 
 
-def test_an_event_is_asked_for_once_with_the_longest_window_and_all_properties() -> None:
+def test_an_event_is_queried_once_with_the_longest_window_and_all_properties() -> None:
     predicate = compiled(
         """
         any:
@@ -76,7 +76,7 @@ def test_an_event_is_asked_for_once_with_the_longest_window_and_all_properties()
     assert predicate.event_queries[0].mongo(NOW) == {"n": ORDER, "t": {"$gt": NOW - 30 * DAY}}
 
 
-def test_a_list_that_everybody_must_be_in_serves_the_predicate() -> None:
+def test_a_required_list_serves_the_predicate() -> None:
     assert compiled('{list: "27", i: 3}').required_lists == ("27",)
     assert compiled("any: [list: a, list: b]").required_lists == ()
 
@@ -158,7 +158,7 @@ def test_a_window_has_two_crossing_sets_and_a_literal_time_none() -> None:
     assert compiled("t: {gt: 2026-01-01}").crossings(NOW - 10, NOW) == ()
 
 
-def test_the_crossings_of_an_event_are_asked_of_the_events() -> None:
+def test_the_crossings_of_an_event_are_queried_from_the_events() -> None:
     crossings = compiled("none: [event: {name: Order Completed, within: 1d}]").crossings(NOW - 10, NOW)
     assert [crossing.mongo for crossing in crossings] == [
         {"w": "grocer", "n": ORDER, "t": {"$gt": NOW - 10, "$lte": NOW}},
@@ -166,7 +166,7 @@ def test_the_crossings_of_an_event_are_asked_of_the_events() -> None:
     ]
 
 
-def test_an_explanation_tells_each_leaf_with_its_data() -> None:
+def test_an_explanation_shows_each_leaf_with_its_data() -> None:
     predicate = compiled(
         """
         all: [d: {gt: 200}, t: {older_than: 1d}, list: vip, event: {name: Order Completed, within: 30d}]
@@ -217,7 +217,7 @@ TRUE, FALSE, MISSING = {"b": True}, {"b": False}, {}
         ("all: [any: [b: true, s: x], i: 1]", TRUE, ["passes  b: true", "unmet   s: x", "fails   i: 1"]),
     ],
 )
-def test_an_explanation_reads_truly_in_every_group(audience: str, person: dict[str, object], told: list[str]) -> None:
+def test_an_explanation_is_true_in_every_group(audience: str, person: dict[str, object], told: list[str]) -> None:
     predicate = compiled(audience)
     row = row_of(Person(person))
     found = predicate.explain(row, (), NOW)
@@ -237,7 +237,7 @@ def test_many_threads_may_share_one_predicate() -> None:
         assert set(pool.map(ask, range(64))) == {5}
 
 
-def test_an_indexed_user_holds_only_values_of_their_type() -> None:
+def test_an_indexed_user_holds_only_values_of_the_declared_type() -> None:
     person = Person(
         {"s": "a", "f": "Ä", "i": "3", "n": -0.0, "d": 5, "b": True, "t": 7, "ss": [1, "x"], "is": []},
         [(COUPON, 3, {}), (COUPON, 9, {})],

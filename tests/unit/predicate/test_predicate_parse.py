@@ -153,7 +153,7 @@ def test_a_broken_predicate_is_refused_at_its_place(text: str, place: str, where
     assert said in str(first)
 
 
-def test_every_mistake_is_told_at_once_and_in_order() -> None:
+def test_every_mistake_is_reported_at_once_in_order() -> None:
     with pytest.raises(InvalidSource) as caught:
         read("all:\n  - levl: 3\n  - age: 4\nnone:\n  - event: {name: Nothing}\n")
     assert [fault.mark.line for fault in caught.value.faults] == [2, 3, 5]
@@ -207,7 +207,7 @@ LEVEL, AGE = CATALOGUE.fields["level"], CATALOGUE.fields["age"]
         ("none: [none: [list: a]]", InList("a")),
     ],
 )
-def test_what_is_written_becomes_the_normal_form(text: str, tree: Tree) -> None:
+def test_a_predicate_is_parsed_into_the_normal_form(text: str, tree: Tree) -> None:
     assert plain(read(text)) == tree
 
 
@@ -225,7 +225,7 @@ def test_an_event_without_count_or_sum_means_at_least_one() -> None:
     assert (leaf.least, leaf.most, leaf.events.within) == (1, None, 30 * 86_400_000)
 
 
-def test_a_sum_alone_asks_for_no_event() -> None:
+def test_a_sum_alone_requires_no_event() -> None:
     leaf = plain(read("event: {name: Order Completed, sum: {of: value, gt: 200}}"))
     assert isinstance(leaf, EventLeaf)
     assert (leaf.least, leaf.sum_least, leaf.sum_most) == (0, 20_001, None)

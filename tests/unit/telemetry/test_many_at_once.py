@@ -75,7 +75,7 @@ def told(folder: Path, tell: Callable[[], None], level: str = "info") -> list[di
 
 
 @pytest.mark.parametrize("event", ["delivery.sent", "delivery.failed", "delivery.unknown"])
-def test_lines_are_those_of_one_emit_each(event: str, tmp_path: Path) -> None:
+def test_emit_many_writes_the_lines_of_single_emits(event: str, tmp_path: Path) -> None:
     together = told(tmp_path / "together", lambda: emit_each(event, COMMON, ROWS))
     singly = told(tmp_path / "singly", lambda: [emit(event, **COMMON, **row) for row in ROWS] and None)
     assert together == singly
@@ -83,7 +83,7 @@ def test_lines_are_those_of_one_emit_each(event: str, tmp_path: Path) -> None:
     assert [line["event"]["sequence"] for line in together] == list(range(1, len(ROWS) + 1))
 
 
-def test_printed_in_brief_they_are_the_first_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_brief_output_prints_the_first_line_with_the_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = telemetry.LogOptions("deliver", tmp_path, stdout=True, brief=True, console=False, pseudonyms=b"k" * 32)
     logs = telemetry.configure(options, clock=Still())
     emit_each("delivery.sent", COMMON, ROWS)
@@ -104,7 +104,7 @@ ROW = st.fixed_dictionaries({"key": ANY, "user": ANY, "entry": ANY})
 
 @settings(deadline=None)
 @given(st.lists(ROW, min_size=1, max_size=5), st.dictionaries(st.sampled_from(["campaign", "slice", "run"]), ANY))
-def test_the_quick_way_writes_the_bytes_of_the_general_way(
+def test_the_fast_encoder_writes_the_bytes_of_the_general_one(
     rows: list[dict[str, str]], common: dict[str, object]
 ) -> None:
     redactor = Redactor(b"k" * 32, (SECRET,))
@@ -119,7 +119,7 @@ def test_the_quick_way_writes_the_bytes_of_the_general_way(
 
 @settings(deadline=None)
 @given(st.lists(st.fixed_dictionaries({"user": PLAIN, "key": PLAIN}), min_size=1, max_size=5))
-def test_plain_values_take_the_quick_way(rows: list[dict[str, str]]) -> None:
+def test_plain_values_use_the_fast_encoder(rows: list[dict[str, str]]) -> None:
     redactor = Redactor(b"k" * 32, (SECRET,))
     made = ecs_line("delivery.sent", "info", {"campaign": "100%"}, at=NOW, redactor=redactor, process="deliver")
     alike = Alike.of(made, ["user", "key"], redactor)
@@ -127,13 +127,13 @@ def test_plain_values_take_the_quick_way(rows: list[dict[str, str]]) -> None:
     assert alike.lines(rows, range(len(rows))) is not None
 
 
-def test_what_looks_like_the_pattern_takes_the_general_way() -> None:
+def test_values_that_look_like_the_pattern_use_the_general_encoder() -> None:
     made = ecs_line("delivery.sent", "info", {"run": "~tidegate~user~"}, at=NOW, redactor=Redactor(b"k"), process="x")
     assert Alike.of(made, ["user"], Redactor(b"k")) is None
 
 
 @pytest.mark.parametrize("user", ["hh-1", "ann@example.org"], ids=["the quick way", "the general way"])
-def test_what_is_told_at_once_is_numbered_in_a_row_whatever_other_threads_tell(user: str, tmp_path: Path) -> None:
+def test_events_emitted_at_once_are_numbered_consecutively(user: str, tmp_path: Path) -> None:
     before = sys.getswitchinterval()
     rows = [{"user": user}] * 60
 
@@ -151,17 +151,17 @@ def test_what_is_told_at_once_is_numbered_in_a_row_whatever_other_threads_tell(u
         assert mine == list(range(mine[0], mine[0] + 60))
 
 
-def test_no_address_stands_in_a_line(tmp_path: Path) -> None:
+def test_no_line_contains_an_address(tmp_path: Path) -> None:
     lines = json.dumps(told(tmp_path, lambda: emit_each("delivery.sent", COMMON, ROWS)))
     assert "ann@" not in lines
     assert "ann%40" not in lines
 
 
-def test_what_is_below_the_level_leaves_no_line(tmp_path: Path) -> None:
+def test_events_below_the_level_write_no_line(tmp_path: Path) -> None:
     assert told(tmp_path, lambda: emit_each("delivery.sent", COMMON, ROWS), level="warning") == []
 
 
-def test_a_listener_hears_each(tmp_path: Path) -> None:
+def test_a_listener_gets_each_event(tmp_path: Path) -> None:
     with listening() as heard:
         emit_each("delivery.sent", COMMON, ROWS)
     assert len(heard.of("delivery.sent", workspace="grocer")) == len(ROWS)
@@ -171,19 +171,19 @@ def test_a_listener_hears_each(tmp_path: Path) -> None:
     }
 
 
-def test_nothing_is_told_of_nobody() -> None:
+def test_an_empty_emit_writes_nothing() -> None:
     with listening() as heard:
         emit_each("delivery.sent", COMMON, [])
     assert heard.of("delivery.sent") == []
 
 
 @pytest.mark.parametrize("rows", [[{"user": "a"}, {"entry": "1"}], [{"attempts": 1}], [{"as_of": 5}]])
-def test_rows_of_different_labels_or_of_other_things_are_refused(rows: list[dict[str, object]]) -> None:
+def test_rows_of_different_labels_are_refused(rows: list[dict[str, object]]) -> None:
     with pytest.raises(ProgrammerError, match="rows of different labels"):
         emit_each("delivery.sent", {}, rows)
 
 
 @pytest.mark.parametrize(("event", "row"), [("delivery.gone", {"user": "a"}), ("delivery.sent", {"fleet": "a"})])
-def test_what_is_outside_the_contract_is_refused(event: str, row: dict[str, object]) -> None:
+def test_fields_outside_the_contract_are_refused(event: str, row: dict[str, object]) -> None:
     with pytest.raises(ProgrammerError, match=r"not in the contract|has no field"):
         emit_each(event, {}, [row])

@@ -71,7 +71,7 @@ def test_a_story_holds_the_pass_that_chose_the_delivery_and_nothing_of_others(us
     assert value_of(told[0], "trace.id") == trace_id("lapsed-1", AS_OF)
 
 
-def test_without_a_choosing_slice_ranges_tell_which_slices_held_the_user() -> None:
+def test_without_a_choosing_slice_ranges_find_the_slices_of_the_user() -> None:
     common = {"campaign": "lapsed", "as_of": AS_OF}
     lines = [
         line("batch.decided", 1, **common, slice="a", first=HASH, until="g"),
@@ -113,7 +113,7 @@ def test_a_query_finds_lines_by_terms_and_words(text: str, found: int) -> None:
     assert sum(asked.matches(one) for one in passes()) == found
 
 
-def test_since_leaves_older_lines_out() -> None:
+def test_since_omits_older_lines() -> None:
     assert sum(LogQuery(since=8).matches(one) for one in passes()) == 5
 
 
@@ -121,17 +121,17 @@ def test_since_leaves_older_lines_out() -> None:
     ("text", "hint"),
     [("campain:x", "did you mean campaign:x?"), ("http://x", "or quote"), ("'open", "close the quote")],
 )
-def test_a_query_that_cannot_be_read_says_what_to_write(text: str, hint: str) -> None:
+def test_an_unreadable_query_is_refused_with_a_remedy(text: str, hint: str) -> None:
     with pytest.raises(WrongCall) as refusal:
         parse_query(text, REDACTOR)
     assert hint in refusal.value.remedy
 
 
-def test_a_user_who_is_pseudonymised_in_logs_is_found_by_the_address() -> None:
+def test_a_pseudonymised_user_is_found_by_the_address() -> None:
     assert parse_query("user:zoe@example.org", REDACTOR).terms == (("user", REDACTOR.user("zoe@example.org")),)
 
 
-def test_the_newest_lines_of_many_files_come_in_order_and_torn_ones_are_left_out(tmp_path: Path) -> None:
+def test_the_newest_lines_of_many_files_are_in_order_without_torn_ones(tmp_path: Path) -> None:
     lines = [json.dumps(one) for one in passes()]
     (tmp_path / "fast-1-0123abcd.0001.ndjson").write_text("\n".join(lines[::2]) + '\n{"@timest')
     (tmp_path / "slow-2-0123abcd.0001.ndjson").write_text("\n".join(lines[1::2]) + "\n")

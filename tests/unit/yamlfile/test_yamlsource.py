@@ -51,7 +51,7 @@ def test_scalars_have_one_reading() -> None:
         ("~", 'write null, or "~" for a text'),
     ],
 )
-def test_a_scalar_that_readers_disagree_on_is_refused(scalar: str, hint: str) -> None:
+def test_an_ambiguous_scalar_is_refused(scalar: str, hint: str) -> None:
     assert _refusal(f"a: {scalar}\n") == f"f.yaml:1:4: a: {scalar} means different things to different readers ({hint})"
 
 
@@ -73,11 +73,11 @@ def test_a_scalar_that_readers_disagree_on_is_refused(scalar: str, hint: str) ->
         ("a: \x07\n", "f.yaml:1:1: not valid YAML:"),
     ],
 )
-def test_what_is_no_plain_yaml_is_refused_where_it_stands(text: str, told: str) -> None:
+def test_other_yaml_is_refused_with_its_place(text: str, told: str) -> None:
     assert _refusal(text).startswith(told)
 
 
-def test_a_document_that_would_unfold_is_refused() -> None:
+def test_a_document_that_expands_aliases_is_refused() -> None:
     assert "anchors" in _refusal("a: &a [1]\nb: &b [*a, *a]\nc: [*b, *b]\n")
 
 
@@ -96,12 +96,12 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         read(file)
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidSource, match=r"shown.yaml:1:1: cannot be read"):
         read(tmp_path / "f.yaml", name="shown.yaml")
 
 
-def test_every_value_and_key_knows_its_place() -> None:
+def test_every_value_and_key_has_its_place() -> None:
     node = parse("a:\n  - b: 1\n    c: 2\n", "f.yaml")
     assert node.find("a", 0, "c").mark == Mark("f.yaml", 3, 8)
     assert node.key_mark("a", 0, "c") == Mark("f.yaml", 3, 5)
@@ -113,11 +113,11 @@ def test_a_block_knows_its_indentation() -> None:
     assert (block.indent, block.value) == (4, "\ntext\n more\n")
 
 
-def test_a_way_is_written_with_dots_and_brackets() -> None:
+def test_a_path_is_written_with_dots_and_brackets() -> None:
     assert dotted(("batch", "candidates", 1)) == "batch.candidates[1]"
     assert dotted(()) == ""
 
 
-def test_plain_values_become_a_node_again() -> None:
+def test_plain_values_can_become_a_node() -> None:
     plain = {"a": [1, "1", {"b": None}], "c": True}
     assert node_of(plain, "store").plain() == plain

@@ -50,7 +50,7 @@ def test_every_way_to_connect_has_timeouts_and_no_retries():
         assert connection.health_check_interval == 15
 
 
-def test_tls_and_credentials_work_and_a_stranger_is_refused(another_valkey, tmp_path):
+def test_tls_and_credentials_work_and_wrong_ones_are_refused(another_valkey, tmp_path):
     """A given Redis may want TLS, a user and a password."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))

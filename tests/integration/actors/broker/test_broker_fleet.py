@@ -88,7 +88,7 @@ def test_the_watchdog_reports_a_thread_that_no_interrupt_can_reach(valkey):
     ours.close()
 
 
-def test_a_driver_timeout_ends_what_the_time_limit_cannot(valkey):
+def test_a_driver_timeout_ends_a_call_that_the_time_limit_cannot(valkey):
     """Row 8: so each driver has one."""
     broker = rig.hardened(valkey.url)
     silent, ours = socket.socketpair()
@@ -150,7 +150,7 @@ def test_fleets_in_one_process_serve_their_own_lanes_without_a_warning(valkey, c
         rig.wait_for(lambda: len(ran) == 51, what="the fleet that lives on")
 
 
-def test_a_fleet_becomes_a_command_that_says_everything():
+def test_a_fleet_becomes_a_command_with_every_option():
     """Row 15: module first, its own lanes, processes and threads."""
     fleet = rig.Fleet(lanes=("fast", "looks"), processes=3, threads=5, prefetch=5)
     line = command_line(fleet)
@@ -179,7 +179,7 @@ def test_a_fleet_becomes_a_command_that_says_everything():
         ("dramatiq actors.dramatiq_entry -p two -t 1 -Q slow", "invalid int value"),
     ],
 )
-def test_a_command_that_serves_the_wrong_thing_is_refused(line, problem):
+def test_a_command_that_would_serve_the_wrong_lanes_is_refused(line, problem):
     """Row 15: each of these starts, and does something else than meant."""
     with pytest.raises(WrongCall, match=re.escape(problem)):
         check_command_line(line.split())

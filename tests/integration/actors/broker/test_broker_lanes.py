@@ -25,7 +25,7 @@ def actor(broker, function, **options):
     return dramatiq.actor(function, broker=broker, **limits)
 
 
-def test_a_queue_that_nobody_declared_is_refused_with_a_suggestion(valkey):
+def test_an_undeclared_queue_is_refused_with_a_suggestion(valkey):
     """Row 12: stock fills it silently."""
     broker = rig.hardened(valkey.url, "fast", "slow")
     note = actor(broker, lambda: None, actor_name="note", queue_name="fast")
@@ -128,7 +128,7 @@ def test_a_message_on_the_wrong_lane_moves_and_carries_the_new_lanes_limit(valke
     assert (stored.queue_name, stored.options["time_limit"], stored.options["hops"]) == ("slow", 7_000, 1)
 
 
-def test_a_message_that_two_policies_pass_back_and_forth_runs_after_two_hops(valkey):
+def test_a_message_that_two_policies_reroute_back_and_forth_runs_after_two_hops(valkey):
     """Two processes may hold different policies for a moment."""
     reroute = Reroute(lambda message: "slow" if message.queue_name == "fast" else "fast")
     broker = rig.hardened(valkey.url, "fast", "slow", middleware=default_middleware(reroute=reroute))
@@ -140,7 +140,7 @@ def test_a_message_that_two_policies_pass_back_and_forth_runs_after_two_hops(val
     assert ran == ["a"]
 
 
-def test_a_message_stays_where_it_is_when_the_other_lane_does_not_exist(valkey):
+def test_a_message_for_a_missing_lane_runs_in_its_present_lane(valkey):
     """Late is worse than slow."""
     broker = rig.hardened(valkey.url, middleware=default_middleware(reroute=Reroute(lambda message: "gone")))
     ran = []

@@ -89,7 +89,7 @@ def test_a_frozen_redis_costs_no_message(valkey, quick_reconnects, monkeypatch):
         assert all(thread.is_alive() for thread in [*worker.workers, *worker.consumers.values()])
 
 
-def test_ids_whose_delivery_was_lost_are_put_back_and_held_ones_are_not(valkey):
+def test_fetched_ids_whose_answer_was_lost_are_requeued_and_held_ones_are_not(valkey):
     """Row 2: the script may have run and its answer be lost; then Redis believes that this process has them."""
     broker = rig.hardened(valkey.url)
     broker.declare_actor(dramatiq.actor(_nothing, broker=broker, queue_name="lane", max_retries=0, time_limit=1_000))

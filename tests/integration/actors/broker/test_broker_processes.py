@@ -35,7 +35,7 @@ def test_a_killed_workers_message_comes_back_within_25_seconds(valkey, command):
     broker.close()
 
 
-def test_what_a_killed_process_had_taken_is_put_back_by_the_next_one_on_its_machine(valkey, command):
+def test_messages_of_a_killed_process_are_requeued_by_the_next_one_on_its_machine(valkey, command):
     """Row 3: it knows that the process is dead, and so need not wait until its heart has not beaten for a while."""
     broker = rig.hardened(valkey.url, namespace="rig")
     victim = command(RIG_HEARTBEAT="3600000")
@@ -52,7 +52,7 @@ def test_what_a_killed_process_had_taken_is_put_back_by_the_next_one_on_its_mach
     broker.close()
 
 
-def test_what_a_living_process_has_taken_stays_its_own(valkey, command):
+def test_messages_of_a_running_process_are_not_requeued(valkey, command):
     """A process that starts beside it knows that it lives, even where it has not been heard of for long."""
     broker = rig.hardened(valkey.url, namespace="rig")
     first = command(RIG_HEARTBEAT="3600000")
@@ -67,7 +67,7 @@ def test_what_a_living_process_has_taken_stays_its_own(valkey, command):
     broker.close()
 
 
-def test_sigterm_to_the_whole_group_lets_a_batch_end(valkey, command):
+def test_sigterm_to_the_whole_group_lets_a_batch_finish(valkey, command):
     """Row 4: the worker gets it twice, from the group and from its parent; stock leaves at once."""
     broker = rig.hardened(valkey.url, namespace="rig")
     workers = command()
@@ -81,7 +81,7 @@ def test_sigterm_to_the_whole_group_lets_a_batch_end(valkey, command):
     broker.close()
 
 
-def test_workers_stop_within_five_seconds_and_messages_not_begun_go_back(valkey, command):
+def test_workers_stop_within_five_seconds_and_requeue_messages_not_begun(valkey, command):
     """Row 4: a supervisor such as honcho kills after 5 s."""
     broker = rig.hardened(valkey.url, namespace="rig")
     workers = command()
@@ -119,7 +119,7 @@ def test_a_crashing_message_is_redelivered_and_each_crash_ends_the_command_for_i
     broker.close()
 
 
-def test_a_process_that_lost_a_worker_thread_ends_with_its_work_given_back(valkey, command):
+def test_a_process_that_lost_a_worker_thread_requeues_its_messages_and_ends(valkey, command):
     """Row 8: stock lives on with fewer threads, or none."""
     broker = rig.hardened(valkey.url, namespace="rig")
     workers = command()

@@ -124,7 +124,7 @@ def envelope(number: int = 1, **changes: object) -> Envelope:
     )
 
 
-def test_a_window_of_mails_travels_over_one_connection() -> None:
+def test_a_window_of_mails_uses_one_connection() -> None:
     sink = Sink()
     with serving(sink) as port, sending(port) as channel:
         sent = [envelope(number) for number in range(20)]
@@ -175,7 +175,9 @@ def test_a_connection_is_renewed_after_its_number_of_mails() -> None:
         ("DOT", "DROP", Unknown("smtp_broken_after_dot")),
     ],
 )
-def test_an_answer_becomes_its_outcome_and_the_next_mail_still_goes(phase: str, answer: str, expected: Outcome) -> None:
+def test_each_answer_becomes_its_outcome_and_the_next_mail_is_still_sent(
+    phase: str, answer: str, expected: Outcome
+) -> None:
     sink = Sink(answers={phase: [answer]})
     with serving(sink) as port, sending(port) as channel:
         first, second = channel.send([envelope(1), envelope(2)])
@@ -186,7 +188,7 @@ def test_an_answer_becomes_its_outcome_and_the_next_mail_still_goes(phase: str, 
     assert [rcpt for _, [rcpt], _ in sink.taken][-1] == "hh-2@example.org"
 
 
-def test_a_kept_connection_that_the_server_closed_is_renewed_without_a_trace() -> None:
+def test_a_kept_connection_that_the_server_closed_is_renewed_without_a_failure() -> None:
     sink = Sink()
     with serving(sink) as port, sending(port) as channel:
         assert channel.send([envelope(1)]) == [Sent()]
@@ -197,7 +199,7 @@ def test_a_kept_connection_that_the_server_closed_is_renewed_without_a_trace() -
     assert len(sink.taken) == 3
 
 
-def test_a_mail_that_the_server_took_before_it_broke_is_unknown() -> None:
+def test_a_mail_accepted_before_the_connection_broke_is_unknown() -> None:
     sink = Sink(drop="after_dot")
     with serving(sink) as port, sending(port) as channel:
         assert channel.send([envelope(1)]) == [Unknown("smtp_broken_after_dot")]

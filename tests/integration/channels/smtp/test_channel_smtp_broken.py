@@ -53,7 +53,7 @@ def _until_data(connection: socket.socket) -> None:
         connection.sendall(b"250 fine\r\n")
 
 
-def test_a_server_that_stays_silent_after_the_dot_leaves_it_unknown() -> None:
+def test_silence_after_the_final_dot_leaves_the_delivery_unknown() -> None:
     over = threading.Event()
 
     def silent(connection: socket.socket) -> None:
@@ -65,7 +65,7 @@ def test_a_server_that_stays_silent_after_the_dot_leaves_it_unknown() -> None:
         over.set()
 
 
-def test_a_server_that_drips_bytes_cannot_outlast_the_attempt() -> None:
+def test_a_server_that_drips_bytes_cannot_exceed_the_attempt() -> None:
     over = threading.Event()
 
     def dripping(connection: socket.socket) -> None:
@@ -82,7 +82,7 @@ def test_a_server_that_drips_bytes_cannot_outlast_the_attempt() -> None:
         over.set()
 
 
-def test_a_server_that_speaks_no_smtp_after_the_dot_leaves_it_unknown() -> None:
+def test_garbage_after_the_final_dot_leaves_the_delivery_unknown() -> None:
     def garbling(connection: socket.socket) -> None:
         _until_data(connection)
         connection.sendall(b"HTTP/1.1 200 OK\r\n")
@@ -92,7 +92,7 @@ def test_a_server_that_speaks_no_smtp_after_the_dot_leaves_it_unknown() -> None:
         assert channel.send([envelope()]) == [Unknown("smtp_broken_after_dot")]
 
 
-def test_a_server_that_breaks_while_the_body_travels_has_not_taken_it() -> None:
+def test_a_connection_that_breaks_within_the_body_has_not_delivered() -> None:
     def breaking(connection: socket.socket) -> None:
         _until_data(connection)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")

@@ -177,7 +177,7 @@ def outcome_of(hostile: Hostile, **options: object) -> tuple[list[Outcome], floa
 
 @pytest.mark.parametrize("what", ["hang", "drip", "close", "garbage"])
 @pytest.mark.parametrize("phase", PHASES)
-def test_no_phase_outlasts_the_attempt_and_only_a_body_that_left_is_unknown(
+def test_no_phase_exceeds_the_attempt_and_only_a_finished_body_is_unknown(
     phase: str, what: str, tls: ssl.SSLContext, ca: Path
 ) -> None:
     secured = {"security": Security.REQUIRED, "ca": ca, "username": "grocer", "password": "secret-secret"}
@@ -195,13 +195,13 @@ def test_no_phase_outlasts_the_attempt_and_only_a_body_that_left_is_unknown(
 
 
 @pytest.mark.parametrize("what", ["hang", "drip", "close", "garbage", b"\x16\x03\x01\x02\x00\x01"])
-def test_tls_from_the_first_byte_is_bounded_too(what: str | bytes, ca: Path) -> None:
+def test_implicit_tls_is_bounded_too(what: str | bytes, ca: Path) -> None:
     outcomes, seconds = outcome_of(Hostile("CONNECT", what), security=Security.IMPLICIT, ca=ca)
     assert seconds < ATTEMPT + SLACK
     assert all(isinstance(one, Retry) and one.cause is not Cause.RECIPIENT for one in outcomes)
 
 
-def test_clear_text_behind_the_answer_to_starttls_is_refused(tls: ssl.SSLContext, ca: Path) -> None:
+def test_clear_text_after_the_starttls_answer_is_refused(tls: ssl.SSLContext, ca: Path) -> None:
     """Somebody in between put it there, to be read as if it had come over TLS."""
     hostile = Hostile("STARTTLS", b"220 go\r\n250-hostile\r\n250 AUTH PLAIN\r\n", tls=tls)
     outcomes, _ = outcome_of(hostile, security=Security.REQUIRED, ca=ca)
@@ -216,7 +216,9 @@ def test_clear_text_behind_the_answer_to_starttls_is_refused(tls: ssl.SSLContext
     ],
     ids=["loses", "210", "201", "021", "120"],
 )
-def test_a_server_that_breaks_on_pipelining_is_used_without(hostile: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_breaks_on_pipelining_is_used_without_it(
+    hostile: Hostile, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("engine.channels.smtp.connection._UNPROVEN", 0.3)
     with hostile.listening() as port, sending(port, timeout=None) as channel:
         assert channel.send([envelope(number) for number in range(5)]) == [Sent()] * 5
@@ -226,7 +228,7 @@ def test_a_server_that_breaks_on_pipelining_is_used_without(hostile: Hostile, mo
     assert len(hostile.taken) == len(set(hostile.taken)) == 9
 
 
-def test_a_short_attempt_has_the_time_to_do_without_pipelining() -> None:
+def test_a_short_attempt_leaves_time_to_retry_without_pipelining() -> None:
     hostile = Hostile(extensions=("PIPELINING",), loses_behind=True)
     with hostile.listening() as port, sending(port, timeout=None, attempt=timedelta(seconds=2)) as channel:
         assert channel.send([envelope(number) for number in range(5)]) == [Sent()] * 5
@@ -236,7 +238,7 @@ def test_a_short_attempt_has_the_time_to_do_without_pipelining() -> None:
     "reply", [b"503 5.5.1 Error: improper command pipelining\r\n", b"554 SMTP synchronization error\r\n"]
 )
 @pytest.mark.parametrize("phase", ["MAIL", "RCPT", "DATA"])
-def test_a_server_that_calls_pipelining_improper_is_asked_once_more_without(phase: str, reply: bytes) -> None:
+def test_a_server_that_calls_pipelining_improper_is_retried_once_without_it(phase: str, reply: bytes) -> None:
     """It does so whatever we do, so it is about us in the end; but nobody fails, and there is no third try."""
     hostile = Hostile(phase, reply, extensions=("PIPELINING",))
     outcomes, _ = outcome_of(hostile)
@@ -245,14 +247,14 @@ def test_a_server_that_calls_pipelining_improper_is_asked_once_more_without(phas
 
 
 @pytest.mark.parametrize("ignored", [frozenset(), frozenset({"pipelining"}), frozenset({"size", "8bitmime"})])
-def test_extensions_that_are_ignored_are_not_used(ignored: frozenset[str]) -> None:
+def test_ignored_extensions_are_not_used(ignored: frozenset[str]) -> None:
     hostile = Hostile(extensions=("PIPELINING", "SIZE 9", "8BITMIME"))
     outcomes, _ = outcome_of(hostile, ignored=ignored)
     assert outcomes == ([Sent()] * 2 if "size" in ignored else [Failed("too_big")] * 2)
     assert not any(b"SIZE=" in line for line in hostile.commands)
 
 
-def test_a_further_connection_that_hangs_does_not_hold_up_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_connection_that_hangs_does_not_block_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes one connection and lets the next wait for its greeting."""
     hostile = Hostile()
     say = hostile._say
@@ -270,7 +272,7 @@ def test_a_further_connection_that_hangs_does_not_hold_up_the_first(monkeypatch:
     assert hostile.connections <= 2, "it is not tried again for a while"
 
 
-def test_a_log_in_that_is_refused_is_not_tried_again_at_once() -> None:
+def test_a_refused_login_is_not_retried_at_once() -> None:
     """Servers lock accounts after a few wrong passwords, and every window of every thread would try."""
     hostile = Hostile("AUTH", b"535 5.7.8 wrong\r\n")
     login = {"username": "grocer", "password": "secret-secret"}
@@ -317,16 +319,14 @@ def test_a_user_and_a_password_in_any_script_log_in_as_utf_8(
     assert [b64decode(one).decode() for one in server.told] == told
 
 
-def test_a_challenge_that_is_none_costs_a_retry_and_raises_nothing() -> None:
+def test_an_invalid_challenge_costs_a_retry_and_raises_nothing() -> None:
     server = LoggingIn("PLAIN", (b"!!!notbase64",))
     with server.listening() as port, sending(port, username="u", password="p") as channel:
         assert channel.send([envelope(1)]) == [Retry(timedelta(seconds=30), "smtp_garbled_at_connect")]
 
 
 @pytest.mark.parametrize("server", ["faß.invalid", "ünï.invalid"])
-def test_a_host_name_in_another_script_is_looked_up_as_idna_2008_has_it(
-    server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_international_host_name_is_resolved_by_idna_2008(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     find = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest: asked.append(host) or find("127.0.0.1", *rest))

@@ -116,7 +116,7 @@ def server() -> Iterator[LateServer]:
     late.close()
 
 
-def test_mails_go_on_travelling_behind_each_other_when_connections_are_renewed(server: LateServer) -> None:
+def test_mails_stay_pipelined_when_connections_are_renewed(server: LateServer) -> None:
     """One round trip a mail: two of them where each waits until its connection is free halve what can be sent."""
     with sending(server.port, connections=16, per_connection=20) as channel:
         assert channel.send([envelope(number) for number in range(1_200)]) == [Sent()] * 1_200
@@ -124,7 +124,7 @@ def test_mails_go_on_travelling_behind_each_other_when_connections_are_renewed(s
     assert server.alone < 300, f"{server.behind} behind another one"
 
 
-def test_a_connection_that_is_kept_waiting_makes_room_for_another_one_while_others_are_served(
+def test_a_stalled_connection_is_replaced_while_others_are_served(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pool, "_HELD", 0.3)
@@ -138,7 +138,7 @@ def test_a_connection_that_is_kept_waiting_makes_room_for_another_one_while_othe
         assert {outcome for _, outcome in flight.take()} == {Sent()}
 
 
-def test_where_every_connection_is_kept_waiting_no_other_one_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_connection_is_opened_while_every_connection_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that slows everybody down means it."""
     monkeypatch.setattr(pool, "_HELD", 0.2)
     late = LateServer(hangs=frozenset(range(1, 100)))
@@ -150,7 +150,7 @@ def test_where_every_connection_is_kept_waiting_no_other_one_is_opened(monkeypat
         flight.wait_for_all(PATIENCE)
 
 
-def test_a_connection_that_hangs_while_it_is_set_up_does_not_count_as_a_refusal(
+def test_a_connection_that_hangs_during_set_up_is_no_refusal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pool, "_ONE_MORE", 0.3)

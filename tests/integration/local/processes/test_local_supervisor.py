@@ -150,7 +150,7 @@ def test_the_environment_given_reaches_the_processes(start: Start) -> None:
     assert run.count("| here-2") >= 1
 
 
-def test_what_ends_is_started_again_after_a_delay_that_doubles(start: Start) -> None:
+def test_an_ended_process_is_restarted_after_a_doubling_delay(start: Start) -> None:
     run = start("web: sh -c 'exit 3'\n")
     run.until("starts again", times=5)
     run.end()
@@ -159,7 +159,7 @@ def test_what_ends_is_started_again_after_a_delay_that_doubles(start: Start) -> 
     assert run.count("ended with code 3") >= 5
 
 
-def test_the_delay_is_forgotten_after_a_healthy_life(start: Start) -> None:
+def test_the_delay_is_reset_after_a_healthy_run(start: Start) -> None:
     run = start("web: sh -c 'exit 3'\n", healthy=0)
     run.until("starts again", times=4)
     run.end()
@@ -184,7 +184,7 @@ def test_a_program_that_cannot_be_started_does_not_stop_the_others(start: Start)
     assert run.count("| ready") == 1
 
 
-def test_ctrl_c_reaches_each_program_once_and_as_term(start: Start) -> None:
+def test_ctrl_c_reaches_each_program_once_as_sigterm(start: Start) -> None:
     run = start("web: PYTHON program.py\nslow: PYTHON program.py\n")
     run.until("ready", times=2)
     os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does
@@ -201,14 +201,14 @@ def test_term_reaches_a_program_behind_a_shell(start: Start) -> None:
     assert run.count("slowly done") == 1  # its shell died at once; it has its stop timeout all the same
 
 
-def test_a_program_behind_a_shell_that_outstays_its_stop_timeout_is_killed(start: Start) -> None:
+def test_a_program_behind_a_shell_that_exceeds_its_stop_timeout_is_killed(start: Start) -> None:
     run = start("web: true && PYTHON program.py stubborn\n", stop={"web": 0.3})
     run.until("ready")
     assert run.end() == 0
     assert run.count("web outstays its stop timeout") == 1
 
 
-def test_whoever_outstays_its_own_stop_timeout_is_killed(start: Start) -> None:
+def test_a_program_that_exceeds_its_stop_timeout_is_killed(start: Start) -> None:
     run = start("web: PYTHON program.py stubborn\nslow: PYTHON program.py\n", stop={"web": 0.3, "slow": 1000})
     run.until("ready", times=2)
     assert run.end() == 0
@@ -226,7 +226,7 @@ def test_the_second_ctrl_c_kills_at_once(start: Start) -> None:
     assert run.count("web ended by SIGKILL") == 1
 
 
-def test_no_process_is_left_not_even_one_that_fled_its_group(start: Start) -> None:
+def test_no_process_is_left_even_outside_its_group(start: Start) -> None:
     run = start("web: PYTHON family.py\n")
     family = [int(pid) for pid in run.until(r"family (\d+) (\d+) (\d+)").groups()]
     run.end()

@@ -140,7 +140,7 @@ def test_ctrl_c_ends_up_with_its_services(tidegate: Tidegate, tmp_path: Path) ->
     assert [one.name for one in before if one.pid and birth_of(one.pid)] == []
 
 
-def test_detached_services_stay_until_down(tidegate: Tidegate) -> None:
+def test_detached_services_run_until_down(tidegate: Tidegate) -> None:
     up = tidegate("up", "--services-only", "--detach")
     up.communicate()
     assert up.returncode == 0
@@ -184,7 +184,7 @@ def test_given_addresses_are_shown_without_their_password(tidegate: Tidegate) ->
         (["--detach"], "--detach needs --services-only"),
     ],
 )
-def test_a_wrong_call_is_refused_before_anything_starts(
+def test_a_wrong_command_line_is_refused_before_anything_starts(
     tidegate: Tidegate, tmp_path: Path, arguments: list[str], complaint: str
 ) -> None:
     (tmp_path / "Procfile").write_text("slow: sleep 1000\n")

@@ -102,7 +102,7 @@ def test_kill_9_of_the_broker_loses_no_acknowledged_write(first: LocalServices, 
 
 
 @pytest.mark.parametrize(("name", "policy"), [("broker", "noeviction"), ("cache", "allkeys-lru")])
-def test_the_configs_for_servers_of_ones_own_are_understood(name: str, policy: str, tmp_path: Path) -> None:
+def test_mongod_and_valkey_accept_the_shipped_configurations(name: str, policy: str, tmp_path: Path) -> None:
     (port,) = free_ports(1)
     own = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path)]
     with subprocess.Popen(

@@ -78,7 +78,7 @@ def pids(services: LocalServices) -> dict[str, int]:
     return {status.name: status.pid for status in services.status() if status.pid is not None}
 
 
-def test_whatever_dies_is_back_at_its_address_with_its_data_and_it_is_said(make: Make) -> None:
+def test_a_dead_service_is_restarted_at_its_address_with_its_data_and_reported(make: Make) -> None:
     said = Said()
     services = make(say=said)
     urls = services.start(NEEDED)
@@ -109,9 +109,7 @@ def test_whatever_dies_is_back_at_its_address_with_its_data_and_it_is_said(make:
     assert [pid for pid in after.values() if psutil.pid_exists(pid) and members(pid)] == []
 
 
-def test_what_hangs_is_killed_after_a_while_and_back_at_its_address(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hanging_service_is_killed_and_restarted_at_its_address(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped by SIGSTOP, the kernel still takes its connections; one that answers again in time is left alone."""
     said = Said()
     services = make(say=said)
@@ -150,7 +148,7 @@ def test_what_hangs_is_killed_after_a_while_and_back_at_its_address(
     assert not {after["mongo"], after["broker"]} & set(before.values())
 
 
-def test_what_is_ended_on_purpose_is_not_started_again(make: Make) -> None:
+def test_a_service_ended_on_purpose_is_not_restarted(make: Make) -> None:
     said = Said()
     services = make(say=said)
     services.start(["broker", "cache"])
@@ -162,7 +160,7 @@ def test_what_is_ended_on_purpose_is_not_started_again(make: Make) -> None:
 
 
 @pytest.mark.parametrize("on_purpose", [False, True])
-def test_a_service_whose_owner_was_killed_belongs_to_who_uses_it_next(
+def test_a_service_whose_owner_was_killed_belongs_to_its_next_user(
     make: Make, tmp_path: Path, on_purpose: bool
 ) -> None:
     argv = [sys.executable, "-c", LEAVE, str(tmp_path), *(["on-purpose"] if on_purpose else [])]
@@ -175,7 +173,7 @@ def test_a_service_whose_owner_was_killed_belongs_to_who_uses_it_next(
     assert bool(members(left["broker"])) == on_purpose
 
 
-def test_an_owner_ends_what_was_started_in_its_name(make: Make) -> None:
+def test_an_owner_ends_the_services_started_in_its_name(make: Make) -> None:
     me = myself()
     make(owner=me).start(["broker"])  # as the child of `tidegate run` does, which is then killed
     assert make().stop() == []

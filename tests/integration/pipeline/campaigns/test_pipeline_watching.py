@@ -40,7 +40,7 @@ def test_a_campaign_that_turns_slow_leaves_its_lane_and_comes_back(make_world: C
     assert (before, slow, lane(world)) == ("fast", "slow", "fast")
 
 
-def test_without_slow_when_nothing_is_slow(world: World) -> None:
+def test_a_profile_without_a_slow_threshold_moves_no_campaign(world: World) -> None:
     world.start("campaign: c")
     measured(world, seconds=100.0, batches=50)
     assert lane(world) == "fast"
@@ -55,7 +55,7 @@ def test_a_campaign_over_its_error_budget_is_paused(world: World) -> None:
     assert report.counts.messages["one"].states == {"sent": 60, "failed": 20}
 
 
-def test_who_resumes_accepts_what_failed_and_the_budget_counts_anew(world: World) -> None:
+def test_a_resume_accepts_the_failures_and_restarts_the_budget(world: World) -> None:
     world.users([f"u{i}" for i in range(60)], age=1)
     world.users([f"bad{i}" for i in range(20)], age=0)
     world.start(FAILS_AT_ZERO)
@@ -73,7 +73,7 @@ def test_who_resumes_accepts_what_failed_and_the_budget_counts_anew(world: World
     assert states == {"sent": 159, "failed": 30}, "the report counts all of them"
 
 
-def test_what_a_replay_queues_again_counts_again_when_it_fails_again(world: World) -> None:
+def test_a_replayed_delivery_counts_again_when_it_fails_again(world: World) -> None:
     world.users([f"u{i}" for i in range(60)], age=1)
     world.users([f"bad{i}" for i in range(60)], age=0)
     world.start(FAILS_AT_ZERO)
@@ -95,7 +95,7 @@ def test_a_profile_may_only_report_failures(make_world: Callable[..., World]) ->
     assert world.record("c").state is CampaignState.LIVE
 
 
-def test_what_is_the_users_own_is_outside_the_error_budget(world: World) -> None:
+def test_failures_of_the_user_are_outside_the_error_budget(world: World) -> None:
     """No address, none that is one, and consent: skipped and counted, however many they are."""
     world.users([f"u{i}" for i in range(60)])
     nothing = [None, "", " ", "not an address", "a@b", "a@b..example", "a b@c.example", "@", ["a@b.example"], 7, True]

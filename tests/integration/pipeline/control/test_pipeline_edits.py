@@ -16,7 +16,7 @@ def series(**more: Any) -> dict[str, Any]:
     return {"campaign": "series", "messages": TWO, **more}
 
 
-def test_those_enrolled_are_looked_at_once_under_the_new_revision(world: World) -> None:
+def test_enrolled_users_are_evaluated_once_under_the_new_revision(world: World) -> None:
     world.users(["free", "pro"], plan="free")
     world.change("pro", plan="pro")
     world.start(series())
@@ -40,7 +40,7 @@ def test_an_apply_that_changes_nothing_is_no_revision(world: World) -> None:
     assert (told.record.revision, told.changes) == (1, ())
 
 
-def test_two_edits_while_campaign_time_stands_are_both_looked_at(world: World) -> None:
+def test_two_edits_at_the_same_campaign_time_are_both_evaluated(world: World) -> None:
     world.user("u")
     world.start(series())
     world.apply(series(holdout="1%"))
@@ -95,7 +95,7 @@ def test_a_queued_delivery_of_a_message_that_was_removed_is_skipped_as_cancelled
     assert world.sent() == [("u", "two")]
 
 
-def test_a_new_message_reaches_those_still_in_and_not_those_who_left(world: World) -> None:
+def test_a_new_message_reaches_enrolled_users_and_not_those_who_left(world: World) -> None:
     world.users(["in", "out"])
     world.start(series(audience={"none": [{"plan": "pro"}]}))
     world.change("out", plan="pro")
@@ -107,7 +107,7 @@ def test_a_new_message_reaches_those_still_in_and_not_those_who_left(world: Worl
     assert world.sent() == [("in", "one"), ("in", "three"), ("in", "two"), ("out", "one")]
 
 
-def test_a_shorter_wait_is_taken_up_at_once(world: World) -> None:
+def test_a_shorter_wait_takes_effect_at_once(world: World) -> None:
     world.user("u")
     world.start(series())
     world.after("2d")
@@ -116,7 +116,7 @@ def test_a_shorter_wait_is_taken_up_at_once(world: World) -> None:
     assert world.sent() == [("u", "one"), ("u", "two")]
 
 
-def test_an_edit_while_it_is_paused_is_looked_at_after_the_resume(world: World) -> None:
+def test_an_edit_during_a_pause_is_evaluated_after_the_resume(world: World) -> None:
     world.user("u")
     world.start(series())
     world.steer("pause", "series")
@@ -138,7 +138,7 @@ def test_texts_are_those_of_the_revision_at_the_moment_of_sending(world: World) 
     assert [mail.subject for mail in world.mails()] == ["better"]
 
 
-def test_what_has_ended_cannot_be_edited(world: World) -> None:
+def test_an_ended_campaign_cannot_be_edited(world: World) -> None:
     world.start({"campaign": "hello", "kind": "one_off"})
     with pytest.raises(WrongCall, match="finished"):
         world.apply({"campaign": "hello", "kind": "one_off", "holdout": "5%"})

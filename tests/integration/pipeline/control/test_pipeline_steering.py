@@ -42,7 +42,7 @@ def small(make_world: Callable[..., World]) -> World:
     return make_world(batch={"candidates": [1]})
 
 
-def test_a_pause_acts_within_a_batch_and_a_resume_goes_on_from_there(small: World) -> None:
+def test_a_pause_acts_within_a_batch_and_a_resume_continues_there(small: World) -> None:
     small.users([f"u{i}" for i in range(6)])
     small.apply({"campaign": "hello", "kind": "one_off"})
     small.launch("hello")
@@ -64,7 +64,7 @@ def test_a_pause_acts_within_a_batch_and_a_resume_goes_on_from_there(small: Worl
     assert [run["kind"] for run in small.runs("hello")].count("launch") == 1
 
 
-def test_a_pause_holds_back_what_is_queued(world: World) -> None:
+def test_a_pause_holds_back_queued_deliveries(world: World) -> None:
     world.users(["a", "b"])
     world.apply({"campaign": "hello", "kind": "one_off"})
     world.launch("hello")
@@ -78,7 +78,7 @@ def test_a_pause_holds_back_what_is_queued(world: World) -> None:
     assert world.sent() == [("a", "one"), ("b", "one")]
 
 
-def test_a_resume_drops_unclaimed_slices_of_passes_and_due_runs_and_looks_at_everybody_again(small: World) -> None:
+def test_a_resume_drops_unclaimed_slices_and_evaluates_everybody_again(small: World) -> None:
     small.users(["a", "b"])
     small.start({"campaign": "series", "messages": TWO})
     small.user("new")
@@ -98,7 +98,7 @@ def test_a_resume_drops_unclaimed_slices_of_passes_and_due_runs_and_looks_at_eve
     assert small.sent() == [("a", "one"), ("a", "two"), ("b", "one"), ("b", "two"), ("new", "one")]
 
 
-def test_a_user_who_changed_while_it_was_paused_is_seen_at_the_resume(world: World) -> None:
+def test_a_user_who_changed_during_a_pause_is_evaluated_at_the_resume(world: World) -> None:
     world.user("u", plan="free")
     world.start({"campaign": "series", "audience": {"plan": "free"}, "messages": TWO})
     world.steer("pause", "series")
@@ -176,7 +176,7 @@ def test_a_stop_in_the_middle_of_the_launch_lets_nobody_more_in(small: World) ->
     assert len(small.sent()) == 1
 
 
-def test_a_cancel_ends_every_stay_and_skips_what_is_queued(world: World) -> None:
+def test_a_cancel_ends_every_enrolment_and_skips_queued_deliveries(world: World) -> None:
     world.users(["a", "b"])
     world.start({"campaign": "series", "messages": TWO})
     world.user("c")
@@ -193,7 +193,7 @@ def test_a_cancel_ends_every_stay_and_skips_what_is_queued(world: World) -> None
     assert len(world.mails()) == 2
 
 
-def test_a_cancel_waits_for_what_is_being_sent(world: World) -> None:
+def test_a_cancel_waits_for_attempting_deliveries(world: World) -> None:
     world.user("u")
     world.apply({"campaign": "series", "messages": TWO})
     world.launch("series")
@@ -212,7 +212,7 @@ def test_a_cancel_waits_for_what_is_being_sent(world: World) -> None:
     assert str(world.stay("series", "u").reason) == "cancelled"
 
 
-def test_a_cancel_ends_who_was_marked_and_not_sent(world: World) -> None:
+def test_a_cancel_ends_enrolments_that_were_marked_and_not_sent(world: World) -> None:
     world.user("u")
     world.apply({"campaign": "series", "messages": TWO})
     world.launch("series")
@@ -232,7 +232,7 @@ def test_a_cancel_ends_who_was_marked_and_not_sent(world: World) -> None:
     assert str(world.stay("series", "u").reason) == "cancelled"
 
 
-def test_a_cancel_also_ends_who_enters_at_that_moment(small: World) -> None:
+def test_a_cancel_ends_a_user_who_enters_concurrently(small: World) -> None:
     small.users([f"u{i}" for i in range(4)])
     small.apply({"campaign": "hello", "kind": "one_off"})
     small.launch("hello")
@@ -258,7 +258,7 @@ def test_a_cancel_also_ends_who_enters_at_that_moment(small: World) -> None:
     assert small.sent() == []
 
 
-def test_what_the_state_does_not_allow_is_refused_and_changes_nothing(world: World) -> None:
+def test_a_command_that_the_state_forbids_is_refused_and_changes_nothing(world: World) -> None:
     world.user("u")
     world.apply({"campaign": "hello", "kind": "one_off"})
     for verb, done in (("pause", "paused"), ("stop", "stopped"), ("resume", "resumed")):

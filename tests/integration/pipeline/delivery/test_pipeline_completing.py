@@ -62,7 +62,7 @@ def play(world: World, campaign: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", PLAYS)
-def test_both_ways_to_the_end_leave_the_same_document(
+def test_completion_at_settling_and_by_evaluation_leave_the_same_document(
     make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     campaign, completes = PLAYS[name]
@@ -131,7 +131,7 @@ def test_the_run_of_an_edit_that_met_an_attempt_relies_on_its_settling(
 
 
 @pytest.mark.parametrize(("command", "reason"), [("pause", "completed"), ("cancel", "cancelled")])
-def test_a_command_while_the_last_message_is_sent_is_obeyed(
+def test_a_command_during_the_last_message_is_obeyed(
     world: World, monkeypatch: pytest.MonkeyPatch, command: str, reason: str
 ) -> None:
     world.user("u")
@@ -145,7 +145,7 @@ def test_a_command_while_the_last_message_is_sent_is_obeyed(
     assert world.ends("hello", "u") == [("one", "sent", None)]
 
 
-def test_who_is_deleted_before_the_last_message_leaves_as_deleted(world: World) -> None:
+def test_a_user_deleted_before_the_last_message_exits_as_deleted(world: World) -> None:
     world.users(["goes", "stays"])
     world.apply(HELLO)
     world.launch("hello")
@@ -176,7 +176,7 @@ def test_a_replayed_delivery_leaves_the_end_of_its_enrolment_as_it_was(world: Wo
 
 
 @pytest.mark.parametrize(("deleted", "reason"), [(False, "completed"), (True, "deleted")])
-def test_what_a_dead_sender_left_completes_as_it_is_recovered(world: World, deleted: bool, reason: str) -> None:
+def test_deliveries_of_a_dead_sender_complete_when_recovered(world: World, deleted: bool, reason: str) -> None:
     world.user("u")
     world.apply(HELLO)
     world.launch("hello")
@@ -219,7 +219,7 @@ def flowing(world: World, monkeypatch: pytest.MonkeyPatch, *, stands: bool = Fal
     assert due_runs(world) == 1
 
 
-def test_what_settles_while_deliveries_flow_is_evaluated_together(
+def test_settled_enrolments_are_evaluated_together_while_deliveries_flow(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.pipeline.scheduler.tick.DUE_EVERY", 1e9)
@@ -234,7 +234,7 @@ def test_what_settles_while_deliveries_flow_is_evaluated_together(
 
 
 @pytest.mark.parametrize(("every", "stands"), [(0.0, False), (1e9, True)])
-def test_what_is_due_waits_no_longer_than_that_and_never_for_time_that_stands(
+def test_due_enrolments_wait_at_most_the_limit_and_never_if_campaign_time_stands(
     world: World, monkeypatch: pytest.MonkeyPatch, every: float, stands: bool
 ) -> None:
     monkeypatch.setattr("engine.pipeline.scheduler.tick.DUE_EVERY", every)

@@ -137,7 +137,7 @@ def deliver_elsewhere(world: World) -> None:
         other.close()
 
 
-def test_an_answer_that_is_kept_back_holds_up_neither_slice_nor_mails_and_is_written_when_it_comes(
+def test_a_late_answer_blocks_neither_slice_nor_mails_and_settles_when_it_comes(
     world: World, server: LateServer
 ) -> None:
     launch(world, server, kept=2)
@@ -153,7 +153,7 @@ def test_an_answer_that_is_kept_back_holds_up_neither_slice_nor_mails_and_is_wri
     assert world.state("hello") == "finished"
 
 
-def test_what_a_living_sender_has_on_its_way_is_touched_by_no_other_process(world: World, server: LateServer) -> None:
+def test_no_other_process_touches_deliveries_of_a_living_sender(world: World, server: LateServer) -> None:
     launch(world, server, kept=2)
     until_left(world, 2)
     deliver_elsewhere(world)
@@ -193,7 +193,7 @@ def test_a_process_that_ends_leaves_nothing_attempting(
     assert max(server.taken.values()) == 1
 
 
-def test_a_process_that_ends_while_the_store_is_away_ends_all_the_same(
+def test_a_process_can_end_while_the_store_is_unreachable(
     world: World, server: LateServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launch(world, server, kept=0)
@@ -208,7 +208,7 @@ def test_a_process_that_ends_while_the_store_is_away_ends_all_the_same(
     assert world.app.stores.leases.living("sender/", GRACE), "its lease runs out by itself"
 
 
-def test_a_store_that_is_away_when_the_answers_come_costs_no_second_mail(
+def test_an_unreachable_store_while_answers_come_causes_no_second_mail(
     world: World, server: LateServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launch(world, server, kept=0)
@@ -231,7 +231,7 @@ def test_a_store_that_is_away_when_the_answers_come_costs_no_second_mail(
     assert server.taken == Counter(f"{user}@x.example" for user in USERS)
 
 
-def test_a_slice_gives_its_place_up_when_its_turn_is_over_and_what_had_not_begun_waits_as_it_was(
+def test_a_slice_ends_with_its_turn_and_leaves_deliveries_not_begun_queued(
     world: World, server: LateServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "TURN", timedelta(seconds=0.5))
@@ -253,9 +253,7 @@ def test_a_slice_gives_its_place_up_when_its_turn_is_over_and_what_had_not_begun
     assert server.taken == Counter(f"{user}@x.example" for user in USERS)
 
 
-def test_a_campaign_is_paused_while_answers_are_kept_back_and_none_of_them_is_lost(
-    world: World, server: LateServer
-) -> None:
+def test_a_pause_during_late_answers_loses_no_answer(world: World, server: LateServer) -> None:
     launch(world, server, kept=3)
     until_left(world, 3)
     world.steer("pause", "hello")
@@ -267,7 +265,7 @@ def test_a_campaign_is_paused_while_answers_are_kept_back_and_none_of_them_is_lo
     assert server.taken == Counter(f"{user}@x.example" for user in USERS)
 
 
-def test_a_long_outage_of_the_store_while_answers_come_costs_no_second_mail(
+def test_a_long_outage_of_the_store_while_answers_come_causes_no_second_mail(
     world: World, server: LateServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody could renew the sender's lease: it has run out when MongoDB is back, and its process lives."""
@@ -291,7 +289,7 @@ def test_a_long_outage_of_the_store_while_answers_come_costs_no_second_mail(
     assert server.taken == Counter(f"{user}@x.example" for user in USERS)
 
 
-def test_another_process_gives_a_sender_time_after_an_outage(world: World, server: LateServer) -> None:
+def test_a_sender_has_time_to_renew_its_lease_after_an_outage(world: World, server: LateServer) -> None:
     launch(world, server, kept=2)
     until_left(world, 2)
     past = {"$dateSubtract": {"startDate": "$$NOW", "unit": "minute", "amount": 1}}

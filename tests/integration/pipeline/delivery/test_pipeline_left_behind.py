@@ -7,7 +7,7 @@ from tests.support.pipeline_shop import hurry
 from tests.support.pipeline_world import World
 
 
-def test_what_is_replayed_and_then_cancelled_is_skipped(world: World) -> None:
+def test_a_replayed_delivery_of_a_cancelled_campaign_is_skipped(world: World) -> None:
     """Its stay has ended, so that no look comes to it."""
     world.user("u", age=0)
     message = {"name": "one", "body": "{{ 10 | divided_by: user.age }}"}
@@ -22,7 +22,7 @@ def test_what_is_replayed_and_then_cancelled_is_skipped(world: World) -> None:
     assert world.mails() == []
 
 
-def test_what_a_sender_marks_when_its_campaign_was_cancelled_and_its_slice_is_gone_is_recovered(world: World) -> None:
+def test_deliveries_marked_after_a_cancel_without_a_slice_are_recovered(world: World) -> None:
     """It had slept between reading and marking, for longer than its lease."""
     world.user("u")
     world.apply({"campaign": "hello", "kind": "one_off"})
@@ -37,7 +37,7 @@ def test_what_a_sender_marks_when_its_campaign_was_cancelled_and_its_slice_is_go
     assert world.mails() == []
 
 
-def test_a_paused_campaign_recovers_what_a_dead_sender_left_when_it_is_resumed(world: World) -> None:
+def test_a_resume_recovers_the_deliveries_of_a_dead_sender(world: World) -> None:
     world.user("u")
     world.apply({"campaign": "hello", "kind": "one_off"})
     world.launch("hello")

@@ -9,7 +9,7 @@ DAY = millis(parse_duration("1d"))
 SERIES = [{"name": "one"}, {"name": "two", "wait": "3d"}, {"name": "three", "wait": "1d"}]
 
 
-def test_a_wait_ends_at_its_very_millisecond(world: World) -> None:
+def test_a_wait_ends_to_the_millisecond(world: World) -> None:
     world.user("u")
     world.start({"campaign": "series", "messages": SERIES})
     world.advance(to=START + 3 * DAY - 1)
@@ -23,7 +23,7 @@ def test_a_wait_ends_at_its_very_millisecond(world: World) -> None:
     assert str(world.stay("series", "u").reason) == "completed"
 
 
-def test_a_wait_counts_from_what_was_settled_last_and_not_from_the_plan(world: World) -> None:
+def test_a_wait_counts_from_the_last_settled_delivery(world: World) -> None:
     world.user("u")
     world.start({"campaign": "series", "messages": SERIES})
     world.after("5d")  # two days later than two was due
@@ -43,7 +43,7 @@ def test_a_first_message_may_wait_too(world: World) -> None:
     assert world.sent() == [("u", "one")]
 
 
-def test_a_message_whose_rule_does_not_match_is_passed_over_and_may_follow_later(world: World) -> None:
+def test_a_message_whose_rule_fails_is_passed_over_and_may_follow_later(world: World) -> None:
     world.user("u", plan="free")
     messages = [{"name": "pro-only", "when": {"plan": "pro"}}, {"name": "all"}, {"name": "last", "wait": "5d"}]
     world.start({"campaign": "series", "messages": messages})
@@ -56,7 +56,7 @@ def test_a_message_whose_rule_does_not_match_is_passed_over_and_may_follow_later
     assert str(world.stay("series", "u").reason) == "completed"
 
 
-def test_no_later_message_overtakes_one_that_waits(world: World) -> None:
+def test_no_later_message_overtakes_a_waiting_one(world: World) -> None:
     world.user("u")
     world.start({"campaign": "series", "messages": [{"name": "slow", "wait": "9d"}, {"name": "quick"}]})
     world.after("8d")
@@ -84,7 +84,7 @@ def test_a_message_is_in_time_at_its_last_millisecond(world: World) -> None:
     assert world.sent() == [("u", "offer")]
 
 
-def test_a_message_that_was_chosen_in_time_is_skipped_when_it_would_be_sent_too_late(world: World) -> None:
+def test_a_message_chosen_in_time_is_skipped_if_sent_too_late(world: World) -> None:
     world.user("u")
     until = format_instant(START + DAY)
     world.apply({"campaign": "offer", "kind": "one_off", "messages": [{"name": "one", "not_after": until}]})
@@ -121,7 +121,7 @@ def test_the_same_users_are_held_out_whatever_else_is_in_the_workspace(world: Wo
     assert all(len(arms) == 1 for arms in by_user.values())
 
 
-def test_a_user_without_an_address_is_skipped_and_the_stay_goes_on(world: World) -> None:
+def test_a_user_without_an_address_is_skipped_and_stays_enrolled(world: World) -> None:
     world.user("none", email=None)
     world.user("bad", email="not an address")
     world.user("good")
@@ -133,7 +133,7 @@ def test_a_user_without_an_address_is_skipped_and_the_stay_goes_on(world: World)
     assert {str(stay.reason) for stay in world.stays("series")} == {"completed"}
 
 
-def test_who_unsubscribes_between_choosing_and_sending_is_suppressed(world: World) -> None:
+def test_a_user_who_unsubscribes_before_sending_is_suppressed(world: World) -> None:
     world.users(["leaves", "goes", "stays"])
     world.apply({"campaign": "hello", "kind": "one_off"})
     world.launch("hello")

@@ -55,7 +55,7 @@ def tries(world: World, times: int) -> None:
         ("DOT", "554 5.7.1 looks like spam"),
     ],
 )
-def test_a_refusal_that_is_about_us_costs_nobody_and_goes_on_once_mended(
+def test_a_refusal_of_the_sender_fails_no_delivery_and_sending_continues_once_mended(
     world: World, sink: Sink, phase: str, reply: str
 ) -> None:
     sink.answers[phase] = [reply] * 100_000
@@ -82,7 +82,7 @@ def test_a_refusal_that_is_about_us_costs_nobody_and_goes_on_once_mended(
     assert (record.state, record.stuck) == (CampaignState.FINISHED, None)
 
 
-def test_a_policy_refusal_is_the_recipients_where_others_are_taken(world: World, sink: Sink) -> None:
+def test_a_policy_refusal_counts_for_the_recipient_if_others_are_accepted(world: World, sink: Sink) -> None:
     sink.answers["RCPT"] = ["550 5.7.1 this list takes mail from members only"]
     world.users(USERS[:60])
     world.start({"campaign": "hello", "kind": "one_off"})
@@ -90,7 +90,7 @@ def test_a_policy_refusal_is_the_recipients_where_others_are_taken(world: World,
     assert world.record("hello").stuck is None
 
 
-def test_an_outage_uses_up_no_attempt_and_is_told(make_world: Callable[..., World], sink: Sink) -> None:
+def test_an_outage_uses_no_attempt_and_is_reported(make_world: Callable[..., World], sink: Sink) -> None:
     with serving(sink) as port:
         pass
     smtp = {"transport": "smtp", "host": "127.0.0.1", "port": port, "starttls": "off", "timeout": "2s"}
@@ -149,7 +149,7 @@ def test_a_hard_bounce_suppresses_the_address_for_every_campaign(world: World, s
 
 
 @pytest.mark.parametrize("others", [True, False])
-def test_a_550_without_a_status_suppresses_only_where_others_are_taken(world: World, sink: Sink, others: bool) -> None:
+def test_a_550_without_a_status_suppresses_only_if_others_are_accepted(world: World, sink: Sink, others: bool) -> None:
     """Without a status it may be a policy: a server that refuses everybody must not empty the audience for ever."""
     sink.answers["RCPT"] = ["550 no such user"] if others else ["550 denied"] * 100
     world.users(USERS[:10])
@@ -171,7 +171,7 @@ def test_an_address_that_needs_smtputf8_is_skipped_where_the_server_lacks_it(
     assert [rcpt for _, [rcpt], _ in sink.taken] == ["bob@xn--fa-hia.de"]
 
 
-def test_the_error_budget_acts_while_sending(world: World, sink: Sink) -> None:
+def test_the_error_budget_pauses_a_campaign_during_sending(world: World, sink: Sink) -> None:
     """Every mailbox is full: the campaign is paused by the first windows, not by the last."""
     sink.answers["RCPT"] = ["552 5.2.2 mailbox full"] * 100_000
     world.users([f"u{number}" for number in range(3_000)])
@@ -180,7 +180,7 @@ def test_the_error_budget_acts_while_sending(world: World, sink: Sink) -> None:
     assert 50 <= states(world)["failed"] <= 300
 
 
-def test_every_delivery_that_is_skipped_has_its_line(make_world: Callable[..., World]) -> None:
+def test_every_skipped_delivery_has_a_log_line(make_world: Callable[..., World]) -> None:
     world = make_world()
     world.users([f"h{number}" for number in range(40)])
     world.users([f"none{number}" for number in range(15)], email=None)  # not all of them are in the holdout

@@ -51,7 +51,7 @@ def again(world: World, name: str = "hello", message: str | None = None) -> int:
     return replay(app.stores.deliveries, app.commands, app.stores.wakeup, app.clock, world.record(name), message)
 
 
-def test_a_temporary_refusal_is_tried_again_later_and_the_others_are_not_held_up(world: World, sink: Sink) -> None:
+def test_a_temporary_refusal_is_retried_and_blocks_no_other(world: World, sink: Sink) -> None:
     sink.answers["RCPT"] = ["451 4.7.1 greylisted"]
     world.users(["a", "b"])
     world.apply({"campaign": "hello", "kind": "one_off"})
@@ -95,7 +95,7 @@ def test_the_pause_doubles_with_each_attempt_until_the_attempts_are_used_up(worl
     assert world.state("hello") == "finished"
 
 
-def test_a_server_that_is_away_costs_time_only(make_world: Callable[..., World], sink: Sink) -> None:
+def test_an_unreachable_server_costs_only_time(make_world: Callable[..., World], sink: Sink) -> None:
     with serving(sink) as port:
         pass
     smtp = {"transport": "smtp", "host": "127.0.0.1", "port": port, "starttls": "off", "timeout": "2s"}
@@ -110,7 +110,7 @@ def test_a_server_that_is_away_costs_time_only(make_world: Callable[..., World],
     assert all(stay.outgoing is not None and not stay.settled for stay in world.stays("hello"))
 
 
-def test_who_changes_between_two_attempts_is_looked_at_before_the_next(world: World, sink: Sink) -> None:
+def test_a_user_who_changes_between_attempts_is_evaluated_before_the_next(world: World, sink: Sink) -> None:
     sink.answers["RCPT"] = ["451 later"]
     world.user("u", plan="free")
     world.apply({"campaign": "hello", "audience": {"plan": "free"}})
@@ -126,7 +126,7 @@ def test_who_changes_between_two_attempts_is_looked_at_before_the_next(world: Wo
     assert sink.taken == []
 
 
-def test_a_failure_for_good_fails_alone_and_can_be_replayed_with_the_same_key(world: World, sink: Sink) -> None:
+def test_a_permanent_failure_fails_alone_and_is_replayed_with_the_same_key(world: World, sink: Sink) -> None:
     sink.answers["RCPT"] = ["552 5.2.2 mailbox full"]
     world.users(["a", "b"])
     world.start({"campaign": "hello", "kind": "one_off"})
@@ -156,7 +156,7 @@ def test_a_replay_of_one_message_leaves_the_other_failures_alone(world: World, s
     assert sorted(one[:2] for one in world.ends("hello", "u")) == [("one", "failed"), ("two", "sent")]
 
 
-def test_a_replay_does_not_write_to_who_has_left(world: World, sink: Sink) -> None:
+def test_a_replay_sends_nothing_to_users_who_left(world: World, sink: Sink) -> None:
     sink.answers["RCPT"] = ["550 no"]
     world.user("u", plan="free")
     messages = [{"name": "one"}, {"name": "two", "wait": "5d"}]
@@ -166,7 +166,7 @@ def test_a_replay_does_not_write_to_who_has_left(world: World, sink: Sink) -> No
     assert again(world) == 0
 
 
-def test_a_replay_of_an_active_stay_goes_on_with_the_series(world: World, sink: Sink) -> None:
+def test_a_replay_of_an_active_enrolment_continues_the_series(world: World, sink: Sink) -> None:
     sink.answers["RCPT"] = ["550 no"]
     world.user("u")
     world.start({"campaign": "hello", "messages": [{"name": "one"}, {"name": "two", "wait": "5d"}]})
@@ -192,7 +192,7 @@ def test_a_cancelled_campaign_and_a_draft_have_nothing_to_replay(world: World) -
         again(world)
 
 
-def test_mail_from_is_where_bounces_go_and_from_who_it_is_from(make_world: Callable[..., World], sink: Sink) -> None:
+def test_mail_from_is_the_bounce_address_and_from_the_author(make_world: Callable[..., World], sink: Sink) -> None:
     with serving(sink) as port:
         smtp = {"transport": "smtp", "host": "127.0.0.1", "port": port, "starttls": "off", "timeout": "2s"}
         world = make_world(transport={**smtp, "envelope_from": "bounces@default.example"})

@@ -17,7 +17,7 @@ def reason(world: World, name: str, user: str) -> str:
     return str(world.stay(name, user).reason)
 
 
-def test_who_no_longer_matches_leaves_a_continuous_campaign(world: World) -> None:
+def test_an_unmatched_user_exits_a_continuous_campaign(world: World) -> None:
     world.users(["goes", "stays"], plan="free")
     world.start({"campaign": "series", "audience": {"plan": "free"}, "messages": TWO})
     world.change("goes", plan="pro")
@@ -28,7 +28,7 @@ def test_who_no_longer_matches_leaves_a_continuous_campaign(world: World) -> Non
     assert world.sent() == [("goes", "one"), ("stays", "one"), ("stays", "two")]
 
 
-def test_who_no_longer_matches_stays_in_a_one_off_campaign(world: World) -> None:
+def test_an_unmatched_user_stays_in_a_one_off_campaign(world: World) -> None:
     world.user("u", plan="free")
     world.start({"campaign": "hello", "kind": "one_off", "audience": {"plan": "free"}, "messages": TWO})
     world.change("u", plan="pro")
@@ -62,7 +62,7 @@ def test_time_alone_can_make_a_match(world: World) -> None:
     assert world.sent() == [("u", "one")]
 
 
-def test_an_exit_rule_ends_the_stay(world: World) -> None:
+def test_an_exit_rule_ends_the_enrolment(world: World) -> None:
     world.user("u")
     world.start({"campaign": "series", "exit": {"when": {"age": {"gte": 18}}}, "messages": TWO})
     world.change("u", age=18)
@@ -70,7 +70,7 @@ def test_an_exit_rule_ends_the_stay(world: World) -> None:
     assert reason(world, "series", "u") == "unmatched"
 
 
-def test_a_queued_delivery_of_who_leaves_is_skipped_as_exited(world: World) -> None:
+def test_a_queued_delivery_of_an_exiting_user_is_skipped_as_exited(world: World) -> None:
     world.user("u", plan="free")
     world.apply({"campaign": "series", "audience": {"plan": "free"}})
     world.launch("series")
@@ -86,7 +86,7 @@ def test_a_queued_delivery_of_who_leaves_is_skipped_as_exited(world: World) -> N
     assert world.sent() == []
 
 
-def test_the_goal_ends_the_stay_and_is_counted_as_a_conversion(world: World) -> None:
+def test_the_goal_ends_the_enrolment_and_counts_as_a_conversion(world: World) -> None:
     world.users(["buys", "waits"])
     world.start({"campaign": "series", "goal": GOAL, "messages": TWO})
     world.advance("2d")
@@ -99,7 +99,7 @@ def test_the_goal_ends_the_stay_and_is_counted_as_a_conversion(world: World) -> 
     assert world.app.plans.report(world.record("series")).counts.converted == 1
 
 
-def test_a_goal_that_does_not_end_the_stay_is_still_counted(world: World) -> None:
+def test_a_goal_that_does_not_end_the_enrolment_still_counts(world: World) -> None:
     world.user("u")
     world.start({"campaign": "series", "goal": {**GOAL, "exits": False}, "messages": TWO})
     world.advance("1d")
@@ -111,7 +111,7 @@ def test_a_goal_that_does_not_end_the_stay_is_still_counted(world: World) -> Non
     assert world.stay("series", "u").converted_at == START + DAY
 
 
-def test_a_conversion_after_leaving_is_written_while_the_window_is_open(world: World) -> None:
+def test_a_conversion_after_the_exit_counts_while_the_window_is_open(world: World) -> None:
     world.users(["in-time", "too-late"])
     world.start({"campaign": "series", "goal": GOAL})
     world.after("1d")
@@ -136,7 +136,7 @@ def test_events_before_the_entry_never_count(world: World) -> None:
     assert world.stay("series", "u").converted_at is None
 
 
-def test_who_meets_a_goal_on_fields_already_does_not_enter(world: World) -> None:
+def test_a_user_who_already_meets_a_field_goal_does_not_enter(world: World) -> None:
     world.user("pro", plan="pro")
     world.user("free", plan="free")
     world.start({"campaign": "series", "goal": {"plan": "pro"}, "messages": TWO})
@@ -157,7 +157,7 @@ def test_a_user_enters_again_when_the_time_has_passed_without_having_left_the_au
     assert len(world.mails()) == 2
 
 
-def test_who_entered_once_never_enters_again(world: World) -> None:
+def test_a_user_enters_a_once_campaign_only_once(world: World) -> None:
     world.user("u", plan="free")
     world.start({"campaign": "series", "audience": {"plan": "free"}})
     world.change("u", plan="pro")
@@ -167,7 +167,7 @@ def test_who_entered_once_never_enters_again(world: World) -> None:
     assert len(world.stays("series")) == 1
 
 
-def test_who_gets_nothing_for_the_inactivity_window_leaves(make_world: Callable[..., World]) -> None:
+def test_an_inactive_user_exits_after_the_inactivity_window(make_world: Callable[..., World]) -> None:
     world = make_world(inactivity="10d")
     world.user("u")
     never = {"name": "two", "when": {"plan": "pro"}}
@@ -180,7 +180,7 @@ def test_who_gets_nothing_for_the_inactivity_window_leaves(make_world: Callable[
     assert reason(world, "series", "u") == "inactive"
 
 
-def test_a_shorter_inactivity_window_needs_no_change_of_the_stays(
+def test_a_shorter_inactivity_window_needs_no_change_of_enrolments(
     make_world: Callable[..., World],
 ) -> None:
     world = make_world(inactivity="40d")

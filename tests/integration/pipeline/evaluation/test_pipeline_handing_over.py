@@ -47,7 +47,7 @@ def decide_one(world: World) -> None:
                     return
 
 
-def test_slices_are_there_before_the_run_is_decided(world: World) -> None:
+def test_delivery_slices_exist_before_the_run_is_decided(world: World) -> None:
     world.apply({"campaign": "hello", "kind": "one_off"})
     world.launch("hello")
     decide_one(world)
@@ -86,7 +86,7 @@ def test_few_deliveries_of_many_users_share_a_slice(world: World) -> None:
     assert len(world.sent()) == 3
 
 
-def test_what_a_dead_decider_did_not_hand_over_goes_out_all_the_same(
+def test_deliveries_that_a_dead_worker_did_not_hand_over_are_still_sent(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DeliveryHandover, "chosen", lambda *_: None)

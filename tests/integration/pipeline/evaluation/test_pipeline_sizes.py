@@ -139,7 +139,7 @@ def test_any_user_id_works(make_world: Callable[..., World], batch: int) -> None
     assert {str(stay.reason) for stay in world.stays("hello")} == {"completed"}
 
 
-def test_two_workspaces_are_apart(world: World) -> None:
+def test_two_workspaces_are_independent(world: World) -> None:
     world.user("u", "shop", email="shop@x.example")
     world.user("u", "other", email="other@x.example")
     world.user("only-other", "other")
@@ -156,7 +156,7 @@ def test_two_workspaces_are_apart(world: World) -> None:
     assert world.record("hello", "shop").state == "live"
 
 
-def test_a_campaign_of_one_workspace_never_takes_a_turn_from_another(make_world: Callable[..., World]) -> None:
+def test_a_campaign_takes_no_turn_from_another_workspace(make_world: Callable[..., World]) -> None:
     world = make_world(slice_users=1, in_flight=1000)
     world.users([f"u{i}" for i in range(60)], "shop")
     world.users(["v"], "other")

@@ -24,7 +24,7 @@ def looks(world: World) -> dict[str, set[str]]:
     return {raw["_id"].rsplit("/", 1)[1]: set(raw["names"]) for raw in world.database["looks"].find()}
 
 
-def test_a_change_brings_a_look_only_where_a_live_campaign_names_what_changed(world: World) -> None:
+def test_a_change_requests_re_evaluation_only_if_a_live_campaign_names_the_field(world: World) -> None:
     world.users(["a", "b", "c"], plan="free")
     world.event("c", "Seen", at=START - 1)
     world.start(GOLD)
@@ -48,7 +48,7 @@ def test_a_new_user_concerns_every_campaign_of_the_workspace_and_no_other(world:
     assert world.sent() == [("here", "one")]
 
 
-def test_a_paused_campaign_gets_no_looks_and_looks_at_everybody_when_it_is_resumed(world: World) -> None:
+def test_a_paused_campaign_gets_no_requests_and_evaluates_everybody_at_the_resume(world: World) -> None:
     world.user("a", plan="free")
     world.start(GOLD)
     world.steer("pause", "gold")
@@ -61,7 +61,7 @@ def test_a_paused_campaign_gets_no_looks_and_looks_at_everybody_when_it_is_resum
 
 
 @pytest.mark.parametrize("point", ["refresh", "add", "save"])
-def test_a_feed_that_dies_anywhere_in_a_batch_does_it_again(
+def test_a_feed_killed_anywhere_in_a_batch_repeats_it(
     world: World, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
     world.user("a", plan="free")
@@ -88,7 +88,7 @@ def test_a_feed_that_dies_anywhere_in_a_batch_does_it_again(
     assert len(world.stays("gold")) == 1
 
 
-def test_a_lost_token_is_told_and_everybody_is_looked_at(world: World) -> None:
+def test_a_lost_resume_token_is_reported_and_everybody_is_evaluated(world: World) -> None:
     world.users(["a", "b"], plan="free")
     world.start(GOLD)
     before = world.app.stores.feeds.read().generation
@@ -121,7 +121,7 @@ def test_an_event_that_campaign_time_has_not_reached_is_not_decided_on(
     assert looks(world) == {}
 
 
-def test_an_event_of_a_clock_that_is_years_ahead_does_not_hold_up_a_user(world: World) -> None:
+def test_an_event_dated_years_ahead_does_not_block_its_user(world: World) -> None:
     world.user("a", plan="free")
     world.start(GOLD)
     world.database["settings"].delete_one({"_id": "campaign_time"})
@@ -132,7 +132,7 @@ def test_an_event_of_a_clock_that_is_years_ahead_does_not_hold_up_a_user(world: 
     assert [stay.user for stay in world.stays("gold")] == [user_key("shop", "a")]
 
 
-def test_a_burst_collapses_into_dirty_ranges_and_misses_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_burst_collapses_into_dirty_ranges_and_misses_no_user(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     users = [f"u{number}" for number in range(40)]
     world.users(users, plan="free")
     world.start(GOLD)
@@ -149,7 +149,7 @@ def test_a_burst_collapses_into_dirty_ranges_and_misses_nobody(world: World, mon
     assert world.database["dirty_ranges"].count_documents({}) == 0
 
 
-def test_a_user_whose_row_raises_is_looked_at_alone_and_holds_up_nobody(
+def test_a_user_whose_row_raises_is_evaluated_alone_and_blocks_no_other(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.users(["bad", "good"], plan="free")
@@ -170,7 +170,9 @@ def test_a_user_whose_row_raises_is_looked_at_alone_and_holds_up_nobody(
     assert list(looks(world)) == ["bad"], "it waits, and is tried again"
 
 
-def test_a_look_whose_takers_keep_dying_becomes_a_suspect_slice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_whose_workers_keep_dying_becomes_a_suspect_slice(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(recheck_users, "EXPIRE_EVERY", 0.0)
     world.user("a", plan="free")
     world.start(GOLD)
@@ -188,7 +190,7 @@ def test_a_look_whose_takers_keep_dying_becomes_a_suspect_slice(world: World, mo
     assert world.sent() == [("a", "one")]
 
 
-def test_what_a_change_event_names() -> None:
+def test_a_change_event_names_the_changed_fields() -> None:
     def update(*updated: str, removed: list[str] | None = None) -> dict[str, Any]:
         return {"operationType": "update", "updated": list(updated), "removed": removed}
 

@@ -61,7 +61,7 @@ def until_made(world: World) -> None:
         pause.wait(0.01)
 
 
-def test_an_index_that_was_lost_is_made_anew_and_filled(golden: World, elastic: Elasticsearch) -> None:
+def test_a_lost_index_is_created_and_filled_again(golden: World, elastic: Elasticsearch) -> None:
     before = index_of(golden).identity()
     wipe(golden, elastic)
     assert index_of(golden).identity() is None
@@ -74,7 +74,7 @@ def test_an_index_that_was_lost_is_made_anew_and_filled(golden: World, elastic: 
     assert len(heard.of("search.refilled")) == 1
 
 
-def test_a_run_that_was_planned_before_the_loss_misses_nobody(golden: World, elastic: Elasticsearch) -> None:
+def test_a_run_planned_before_the_loss_misses_no_user(golden: World, elastic: Elasticsearch) -> None:
     def lose_and_make_anew() -> None:
         wipe(golden, elastic)
         until_made(golden)
@@ -96,7 +96,7 @@ def test_a_pass_is_not_skipped_because_an_empty_index_finds_nobody(golden: World
     assert golden.app.access_paths.probe(entry, wanted), "what was filled is to be seen at once"
 
 
-def test_a_feed_that_dies_before_it_has_noted_the_new_index_asks_again(
+def test_a_feed_killed_before_it_notes_the_new_index_requests_it_again(
     golden: World, elastic: Elasticsearch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class DiedError(Exception):
@@ -116,7 +116,7 @@ def test_a_feed_that_dies_before_it_has_noted_the_new_index_asks_again(
         assert entered(golden, "again", GOLD, AccessPath.ELASTIC) == (set_of(golden), "elastic")
 
 
-def test_users_who_came_before_everybody_was_asked_for_are_put_in_once(golden: World, elastic: Elasticsearch) -> None:
+def test_users_created_before_a_full_request_are_indexed_once(golden: World, elastic: Elasticsearch) -> None:
     """As when Elasticsearch joins in the middle of an import: the feed is behind, and everybody is read anew."""
     wipe(golden, elastic)
     golden.users([f"v{number}" for number in range(20)], plan="gold")
@@ -130,7 +130,7 @@ def test_users_who_came_before_everybody_was_asked_for_are_put_in_once(golden: W
     assert index_of(golden).count({"match_all": {}}, "shop") == 50
 
 
-def test_users_are_put_in_once_a_campaign_asks_something_of_them(golden: World, elastic: Elasticsearch) -> None:
+def test_users_are_indexed_once_a_campaign_searches_their_workspace(golden: World, elastic: Elasticsearch) -> None:
     golden.workspace("quiet")
     golden.reload()
     golden.users(USERS, "quiet", plan="gold")
@@ -155,7 +155,7 @@ def in_quiet(world: World) -> int:
     return index_of(world).count({"match_all": {}}, "quiet")
 
 
-def test_a_plan_has_users_searched_for_that_were_not(golden: World) -> None:
+def test_a_plan_requests_the_index_of_a_workspace_not_searched_before(golden: World) -> None:
     """As of a campaign that was applied before an upgrade, or of one with a goal that time lets users reach."""
     golden.workspace("quiet")
     golden.reload()
@@ -179,7 +179,7 @@ def taken_by(world: World, elastic: Elasticsearch) -> int:
     return int(total["index_total"]) + int(total["index_failed"])
 
 
-def test_campaigns_go_on_while_elasticsearch_is_ten_minutes_behind(golden: World, elastic: Elasticsearch) -> None:
+def test_campaigns_continue_while_elasticsearch_is_ten_minutes_behind(golden: World, elastic: Elasticsearch) -> None:
     """It answers, and takes nothing: what a disk that is nearly full makes of it."""
     index = index_of(golden)
     elastic.indices.put_settings(index=index.alias, settings={"index.blocks.write": True})

@@ -75,7 +75,9 @@ def recomputed(rows: Iterable[str]) -> dict[str, tuple[int, int, int, int]]:
     return {user: (len(one), sum(value for _, value in one), min(one)[0], max(one)[0]) for user, one in told.items()}
 
 
-def test_twice_shuffled_and_killed_events_leave_identical_users(importer: Any, another: Any, program: Any) -> None:
+def test_repeated_shuffled_and_killed_imports_of_events_leave_identical_users(
+    importer: Any, another: Any, program: Any
+) -> None:
     rng = random.Random(11)
     rows = rows_of(rng, 2_000, 120)
     straight = importer.write("a.csv", HEADER + "".join(rows))
@@ -109,7 +111,7 @@ def test_twice_shuffled_and_killed_events_leave_identical_users(importer: Any, a
     assert state(killed, 120) == expected
 
 
-def test_a_user_who_is_first_heard_of_by_an_event_is_created_with_the_id_only(importer: Any) -> None:
+def test_an_event_of_an_unknown_user_creates_it_with_the_id_only(importer: Any) -> None:
     importer.run("events", importer.write("a.csv", HEADER + "u1,Order Completed,2026-01-01,1,2.50,\n"))
     assert importer.told() == {
         "u1": {
@@ -170,7 +172,7 @@ def test_events_of_a_deleted_user_are_rejected_and_not_stored(importer: Any) -> 
     assert importer.database["events"].count_documents({}) == 1
 
 
-def test_events_that_arrive_while_their_user_is_deleted_are_removed(importer: Any) -> None:
+def test_events_that_arrive_during_the_deletion_of_their_user_are_removed(importer: Any) -> None:
     key = user_key("shop", "u1")
     importer.run("events", importer.write("a.csv", HEADER + "u1,Order Completed,2026-01-01,1,2.50,\n"))
     importer.users.delete(key)
@@ -179,7 +181,7 @@ def test_events_that_arrive_while_their_user_is_deleted_are_removed(importer: An
     assert importer.users.get(key)["deleted"] is True
 
 
-def test_two_processes_store_events_of_the_same_users_at_once(importer: Any, another: Any, program: Any) -> None:
+def test_concurrent_imports_of_events_of_the_same_users_lose_none(importer: Any, another: Any, program: Any) -> None:
     rows = rows_of(random.Random(5), 1_500, 60)
     paths = [importer.write(f"{part}.csv", HEADER + "".join(rows[part::2])) for part in range(2)]
     running = [program.start(importer, "events", path, order={"batch": 200}) for path in paths]
@@ -192,7 +194,7 @@ def test_two_processes_store_events_of_the_same_users_at_once(importer: Any, ano
     assert state(importer, 60) == state(alone, 60)
 
 
-def test_sums_are_exact_beyond_doubles_and_stay_at_the_bound_of_64_bits(importer: Any) -> None:
+def test_sums_are_exact_beyond_doubles_and_saturate_at_64_bits(importer: Any) -> None:
     big = (1 << 63) - 1
     values = [f"{big // 100}.{big % 100:02}", "0.01", "-90071992547409.93"]
     rows = "".join(f"u1,Order Completed,2026-01-01,{n},{value},\n" for n, value in enumerate(values[:1] + values[2:]))

@@ -25,7 +25,7 @@ def counts(summary: Any) -> tuple[int, ...]:
     return tuple(summary.counts[name] for name in ("created", "updated", "unchanged", "repeated", "rejected"))
 
 
-def test_a_truncated_file_is_in_up_to_its_damage_and_the_whole_one_completes_it(importer: Any) -> None:
+def test_a_truncated_file_is_imported_up_to_its_damage_and_the_whole_one_completes_it(importer: Any) -> None:
     content = b"user_id,age\n" + b"".join(b"u%d,%d\n" % (n, n) for n in range(7_000)) + b"x,bad\n" * 3
     packed = gzip.compress(content)
     path = importer.write("a.csv.gz", packed[: len(packed) // 2])
@@ -53,7 +53,7 @@ def test_a_damaged_file_that_replaces_a_list_removes_nobody(importer: Any) -> No
     assert importer.told()["a"]["lists"] == ["vips"]
 
 
-def test_odd_values_of_parquet_are_rejects_and_all_other_rows_are_in(importer: Any) -> None:
+def test_odd_values_of_parquet_are_rejects_and_all_other_rows_are_imported(importer: Any) -> None:
     micros = pa.array([253_402_300_800_000_000 if n == 777 else n for n in range(2_000)], pa.int64())
     table = pa.table({"user_id": [f"u{n}" for n in range(2_000)], "joined": micros.cast(pa.timestamp("us"))})
     table = table.append_column("big", pa.array([2**64 - 1] * 2_000, pa.uint64()))
@@ -66,7 +66,7 @@ def test_odd_values_of_parquet_are_rejects_and_all_other_rows_are_in(importer: A
     assert "outside of the years 1 to 9999" in reason
 
 
-def test_every_option_is_part_of_what_an_import_is(tmp_path: Path) -> None:
+def test_every_option_is_part_of_the_identity_of_an_import(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("user_id\nu\n")
     layouts = [
@@ -81,7 +81,7 @@ def test_every_option_is_part_of_what_an_import_is(tmp_path: Path) -> None:
     assert identity(orders[0]) == identity(Order(Kind.USERS, path))
 
 
-def test_a_killed_import_with_options_goes_on_with_the_same_ones_only(importer: Any, program: Any) -> None:
+def test_a_killed_import_resumes_only_with_the_same_options(importer: Any, program: Any) -> None:
     rows = "".join(f"u{n};{'ja' if n % 2 else 'nein'};{n},5\n" for n in range(100))
     path = importer.write("a.csv", "user_id;vip;score\n" + rows)
     options = {"values": {"vip": {"ja": "true", "nein": "false"}}, "decimal_comma": True}
@@ -96,7 +96,7 @@ def test_a_killed_import_with_options_goes_on_with_the_same_ones_only(importer: 
     assert counts(other) == (0, 0, 100, 0, 0)
 
 
-def test_a_killed_import_of_an_encoded_gzip_array_goes_on_where_it_was(importer: Any, program: Any) -> None:
+def test_a_killed_import_of_an_encoded_gzip_array_resumes(importer: Any, program: Any) -> None:
     rows = [{"user_id": f"ü{n}", "age": n} for n in range(100)]
     path = importer.write("a.json.gz", gzip.compress(json.dumps(rows, ensure_ascii=False).encode("utf-16")))
     program.run_and_die(importer, "users", path, order={"batch": 10, "encoding": "utf-16"}, die={"save": 5})
@@ -115,7 +115,7 @@ def test_an_option_that_names_no_key_of_a_short_file_writes_nothing(importer: An
     assert importer.told() == {}
 
 
-def test_a_key_that_no_row_of_a_long_file_has_is_told_at_its_end(importer: Any) -> None:
+def test_a_key_that_no_row_of_a_long_file_has_is_reported_at_the_end(importer: Any) -> None:
     path = importer.write("a.ndjson", "".join(f'{{"user_id": "u{n}"}}\n' for n in range(30)))
     summary = importer.run("users", path, layout=Layout({"seldom": "note"}), batch=10)
     assert summary.unused == ("seldom",)
@@ -215,7 +215,7 @@ def test_a_named_pipe_is_a_stream_too(importer: Any, tmp_path: Path) -> None:
         ("-", "Parquet is not read from a pipe"),
     ],
 )
-def test_what_is_no_file_is_refused(importer: Any, name: str, told: str) -> None:
+def test_a_path_that_is_no_file_is_refused(importer: Any, name: str, told: str) -> None:
     (importer.folder / "folder").mkdir()
     path = Path("-") if name == "-" else importer.folder / name
     with pytest.raises(WrongCall, match=told):

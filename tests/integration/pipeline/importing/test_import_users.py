@@ -25,7 +25,7 @@ def counts(summary: Summary) -> Sequence[int]:
     return tuple(summary.counts[name] for name in ("created", "updated", "unchanged", "repeated", "rejected"))
 
 
-def test_new_users_are_created_changed_ones_updated_and_equal_ones_left_alone(importer: Any) -> None:
+def test_new_users_are_created_changed_ones_updated_and_equal_ones_unchanged(importer: Any) -> None:
     first = importer.write("a.csv", "user_id,email,age,plan\nu1,a@x.example,7,Gold\nu2,,8,\n")
     assert counts(importer.run("users", first)) == (2, 0, 0, 0, 0)
     before = {one["u"]: one["rev"] for one in importer.database["users"].find()}
@@ -148,7 +148,7 @@ def test_exactly_the_planted_faults_of_an_ndjson_file_are_rejected(importer: Any
     assert counts(importer.run("users", importer.folder / "a.ndjson")) == (0, 0, 1_800, 0, 200)
 
 
-def test_a_rejects_file_in_csv_tells_line_reason_and_row(importer: Any) -> None:
+def test_a_rejects_file_in_csv_has_line_reason_and_row(importer: Any) -> None:
     path = importer.write("a.csv", "user_id,age\nu1,x\nu2,2\n,3\n")
     summary = importer.run("users", path, rejects=importer.folder / "bad.csv", limit=Limit(rows=2))
     told = (importer.folder / "bad.csv").read_text().splitlines()
@@ -177,7 +177,7 @@ def test_a_tombstone_is_not_revived_unless_asked(importer: Any) -> None:
     assert "deleted" not in back
 
 
-def test_a_killed_import_goes_on_and_its_counts_add_up(importer: Any, program: Any) -> None:
+def test_a_killed_import_resumes_and_its_counts_add_up(importer: Any, program: Any) -> None:
     content, faulty, good = planted_csv(random.Random(9), 3_000)
     path = importer.write("a.csv", content)
     for die in ({"apply": 2}, {"save": 2}):
@@ -194,7 +194,7 @@ def test_a_killed_import_goes_on_and_its_counts_add_up(importer: Any, program: A
     assert counts(again) == (0, 0, good, 0, 200)
 
 
-def test_a_restart_forgets_where_it_was(importer: Any, program: Any) -> None:
+def test_restart_begins_the_import_again(importer: Any, program: Any) -> None:
     path = importer.write("a.csv", "user_id,age\n" + "".join(f"u{n},1\n" for n in range(100)))
     program.run_and_die(importer, "users", path, order={"batch": 10}, die={"save": 5})
     summary = importer.run("users", path, restart=True)
@@ -202,7 +202,7 @@ def test_a_restart_forgets_where_it_was(importer: Any, program: Any) -> None:
     assert counts(summary) == (50, 0, 50, 0, 0)
 
 
-def test_a_file_that_has_changed_is_not_taken_up_in_the_middle(importer: Any, program: Any) -> None:
+def test_an_import_of_a_changed_file_does_not_resume(importer: Any, program: Any) -> None:
     path = importer.write("a.csv", "user_id,age\n" + "".join(f"u{n},1\n" for n in range(100)))
     program.run_and_die(importer, "users", path, order={"batch": 10}, die={"save": 5})
     status = path.stat()
@@ -213,7 +213,7 @@ def test_a_file_that_has_changed_is_not_taken_up_in_the_middle(importer: Any, pr
     assert counts(summary) == (50, 50, 0, 0, 0)
 
 
-def test_two_processes_import_the_same_users_at_once(importer: Any, program: Any) -> None:
+def test_concurrent_imports_of_the_same_users_lose_no_change(importer: Any, program: Any) -> None:
     rows = list(range(4_000))
     paths = []
     for seed, column in ((1, "age"), (2, "note")):
@@ -232,7 +232,7 @@ def test_two_processes_import_the_same_users_at_once(importer: Any, program: Any
     }
 
 
-def test_a_second_import_of_the_same_file_is_refused_while_the_first_goes_on(importer: Any, program: Any) -> None:
+def test_a_second_import_of_the_same_file_is_refused_during_the_first(importer: Any, program: Any) -> None:
     path = importer.write("a.csv", "user_id,age\n" + "".join(f"u{n},1\n" for n in range(2_000)))
     process = program.start(importer, "users", path, order={"batch": 10})
     process.lines.readline()

@@ -95,7 +95,7 @@ def timed(world: World, name: str) -> int:
 
 
 @pytest.mark.timeout(900)
-def test_every_path_lets_the_same_users_in(reading: World) -> None:
+def test_every_access_path_enrols_the_same_users(reading: World) -> None:
     draw = random.Random(4)
     world = reading
     taken: set[str] = set()
@@ -122,7 +122,7 @@ def test_every_path_lets_the_same_users_in(reading: World) -> None:
     assert min(evicted["cold"], evicted["half evicted"]) > CASES / 2, evicted
 
 
-def test_a_cache_that_outlived_its_database_counts_no_more(reading: World) -> None:
+def test_a_cache_of_a_replaced_database_is_not_used(reading: World) -> None:
     """MongoDB begins anew, with other users under the same keys; Redis still holds those of before."""
     gold = {"all": [{"plan": "gold"}]}
     for life, plan in enumerate(("silver", "gold")):
@@ -142,9 +142,7 @@ def test_a_cache_that_outlived_its_database_counts_no_more(reading: World) -> No
             assert cache.warm_share("shop") == 1.0
 
 
-def test_a_cache_that_readers_reach_and_the_feed_does_not_is_never_stale(
-    reading: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_that_only_readers_reach_is_never_stale(reading: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world, cache = reading, reading.app.cached_users
     assert cache is not None
     plans = ("gold", "silver", "gold")
@@ -160,9 +158,7 @@ def test_a_cache_that_readers_reach_and_the_feed_does_not_is_never_stale(
     assert len(heard.of("feed.gap")) == 1, "one warning for one outage"
 
 
-def test_a_slice_goes_on_by_mongodb_when_elasticsearch_goes_away(
-    reading: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slice_continues_by_mongodb_when_elasticsearch_fails(reading: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world = reading
     index = world.app.stores.user_index
     assert index is not None
@@ -178,7 +174,7 @@ def test_a_slice_goes_on_by_mongodb_when_elasticsearch_goes_away(
     assert timed(world, "gone") == 0, "MongoDB's time says nothing of Elasticsearch"
 
 
-def test_only_what_the_cache_held_says_how_quick_it_is(reading: World) -> None:
+def test_only_users_read_from_the_cache_measure_its_rate(reading: World) -> None:
     world = reading
     world.users(USERS, plan="gold")
     with following(world):
@@ -188,7 +184,7 @@ def test_only_what_the_cache_held_says_how_quick_it_is(reading: World) -> None:
 
 
 @pytest.mark.parametrize("path", [AccessPath.ELASTIC, None])
-def test_a_plan_counts_nobody_by_what_is_behind(
+def test_a_plan_counts_no_user_by_a_store_that_is_behind(
     reading: World, monkeypatch: pytest.MonkeyPatch, path: AccessPath | None
 ) -> None:
     world = reading
@@ -211,7 +207,7 @@ def test_a_plan_counts_nobody_by_what_is_behind(
     assert (planned.audience, planned.counted, planned.share) == (len(USERS), "by Elasticsearch", 1.0)
 
 
-def test_campaigns_go_on_while_elasticsearch_and_the_cache_are_away(make_world: Callable[..., World]) -> None:
+def test_campaigns_continue_while_elasticsearch_and_the_cache_are_unreachable(make_world: Callable[..., World]) -> None:
     world = make_world(reading=True)
     nowhere = SecretStr("http://127.0.0.1:9"), SecretStr("redis://127.0.0.1:9/0")
     services = world.settings.services.model_copy(update={"elastic_url": nowhere[0], "cache_url": nowhere[1]})
@@ -234,7 +230,7 @@ def test_campaigns_go_on_while_elasticsearch_and_the_cache_are_away(make_world: 
 
 
 @pytest.mark.timeout(600)
-def test_launches_miss_nobody_while_users_keep_changing(reading: World) -> None:
+def test_launches_miss_no_user_while_users_keep_changing(reading: World) -> None:
     world = reading
     draw = random.Random(7)
     change(world, draw, USERS)

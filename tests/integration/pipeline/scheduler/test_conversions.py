@@ -46,7 +46,7 @@ def alike(world: World) -> dict[str, int]:
     return told[0]
 
 
-def test_two_files_that_differ_in_their_kind_only_count_the_same_conversions(world: World) -> None:
+def test_files_that_differ_only_in_kind_count_the_same_conversions(world: World) -> None:
     world.users(["soon", "last-moment", "too-late", "never", "arrives-late"], plan="free")
     both(world, {"goal": BUY})
     assert [world.state(kind) for kind in KINDS] == ["finished"] * 2
@@ -84,7 +84,7 @@ def test_a_goal_on_fields_and_one_on_either_are_counted_after_the_end(world: Wor
 
 
 @pytest.mark.parametrize("jump", [False, True])
-def test_time_alone_brings_a_conversion_after_the_end(world: World, jump: bool) -> None:
+def test_time_alone_can_make_a_conversion_after_the_end(world: World, jump: bool) -> None:
     """Also where campaign time is set on past the end of the window, past the moments at which it is met."""
     world.user("met", vip_until=START + 12 * DAY)  # within the next five days from the 7th day on
     world.user("for-a-day", vip_until=START + 7 * DAY + DAY // 2)  # from the middle of the second day on
@@ -98,7 +98,7 @@ def test_time_alone_brings_a_conversion_after_the_end(world: World, jump: bool) 
     assert {str(stay.reason) for kind in KINDS for stay in world.stays(kind)} == {"completed"}
 
 
-def test_time_brings_the_conversion_of_a_goal_that_does_not_end_the_stay(world: World) -> None:
+def test_time_alone_can_meet_a_goal_that_does_not_end_the_enrolment(world: World) -> None:
     world.user("u", vip_until=START + 12 * DAY)
     goal = {"vip_until": {"within_next": "5d"}, "within": "10d", "exits": False}
     world.start({"campaign": "series", "goal": goal, "messages": [{"name": "one"}, {"name": "two", "wait": "30d"}]})
@@ -122,7 +122,7 @@ def test_an_event_from_before_a_jump_past_every_window_is_counted(world: World) 
     assert alike(world) == {"u": 1}
 
 
-def test_the_windows_end_closes_a_campaign_for_good_and_it_costs_nothing_then(world: World) -> None:
+def test_a_campaign_costs_nothing_after_its_conversion_window(world: World) -> None:
     world.user("u")
     both(world, {"goal": BUY})
     world.advance(to=START + 10 * DAY + LATE)
@@ -217,7 +217,7 @@ def test_a_cancelled_campaign_counts_the_conversions_of_those_who_were_in_it(wor
     assert world.closed("series")
 
 
-def test_a_replay_drains_again_and_conversions_go_on_being_counted(world: World) -> None:
+def test_a_replay_drains_again_and_conversions_still_count(world: World) -> None:
     world.user("mended", age=0)
     world.user("other", age=1)
     message = {"name": "one", "body": "{{ 10 | divided_by: user.age }}"}
@@ -237,7 +237,7 @@ def test_a_replay_drains_again_and_conversions_go_on_being_counted(world: World)
     assert world.ends("hello", "mended") == [("one", "sent", None)]
 
 
-def test_who_entered_again_converts_on_the_latest_stay_alone(world: World) -> None:
+def test_a_user_who_entered_again_converts_only_in_the_latest_enrolment(world: World) -> None:
     world.user("u")
     goal = {**BUY, "within": "20d"}
     world.start({"campaign": "series", "entry": {"again_after": "5d"}, "goal": goal})
@@ -252,7 +252,7 @@ def test_who_entered_again_converts_on_the_latest_stay_alone(world: World) -> No
     assert [stay.converted_at for stay in world.stays("series")] == [None, START + 15 * DAY]
 
 
-def test_who_is_deleted_after_the_end_keeps_what_was_done_before(world: World) -> None:
+def test_a_user_deleted_after_the_end_keeps_earlier_conversions(world: World) -> None:
     world.users(["bought", "gone"], plan="free")
     both(world, {"goal": {"any": [{"event": {"name": ORDER}}, {"plan": "pro"}], "within": "10d"}})
     world.advance("1d")
@@ -265,7 +265,7 @@ def test_who_is_deleted_after_the_end_keeps_what_was_done_before(world: World) -
 
 
 @pytest.mark.parametrize("paused", [False, True])
-def test_an_edited_goal_is_asked_of_those_who_have_left_too(make_world: Callable[..., World], paused: bool) -> None:
+def test_an_edited_goal_applies_to_users_who_left_too(make_world: Callable[..., World], paused: bool) -> None:
     world = make_world(reconcile="900d")
     world.users(["u", "v", "stays"])
     two = [{"name": "one"}, {"name": "two", "wait": "30d"}]
@@ -288,7 +288,7 @@ def test_an_edited_goal_is_asked_of_those_who_have_left_too(make_world: Callable
     assert converted(world, "series") == {"u": 1}
 
 
-def test_a_gap_in_the_feed_is_made_up_for_in_campaigns_that_have_ended(
+def test_a_gap_in_the_feed_is_recovered_in_ended_campaigns(
     make_world: Callable[..., World],
 ) -> None:
     world = make_world()
@@ -303,7 +303,7 @@ def test_a_gap_in_the_feed_is_made_up_for_in_campaigns_that_have_ended(
     assert alike(world) == {"u": 0}
 
 
-def test_a_user_whose_data_kills_every_worker_does_not_come_into_a_campaign_that_has_ended(world: World) -> None:
+def test_a_user_who_kills_every_worker_does_not_enter_an_ended_campaign(world: World) -> None:
     """Looks whose takers died become slices of one user, in every campaign that is concerned."""
     world.user("inside")
     both(world, {"goal": BUY})
@@ -320,7 +320,7 @@ def test_a_user_whose_data_kills_every_worker_does_not_come_into_a_campaign_that
     assert {stay.user for kind in KINDS for stay in world.stays(kind)} == {user_key("shop", "inside")}
 
 
-def test_explain_says_until_when_a_conversion_is_counted(world: World) -> None:
+def test_explain_shows_until_when_a_conversion_counts(world: World) -> None:
     world.users(["u", "v"])
     both(world, {"goal": BUY})
     world.event("v", ORDER, START + DAY)

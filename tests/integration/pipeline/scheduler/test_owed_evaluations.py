@@ -97,7 +97,7 @@ def test_stopping_a_paused_campaign_evaluates_those_inside_as_a_resume_does(worl
     assert world.stay("series", "stays").active
 
 
-def test_a_change_or_an_edit_while_a_launch_is_paused_is_taken_up(sliced: World) -> None:
+def test_a_change_or_an_edit_during_a_paused_launch_is_evaluated(sliced: World) -> None:
     """The launch run keeps its slices and is no pass over those whom it had reached before the pause."""
     sliced.users([f"u{i}" for i in range(20)], plan="pro")
     sliced.apply(series(audience={"plan": "pro"}))
@@ -118,7 +118,7 @@ def test_a_change_or_an_edit_while_a_launch_is_paused_is_taken_up(sliced: World)
     assert {stay.revision for stay in sliced.stays("series")} == {2}
 
 
-def test_a_delivery_that_is_replayed_while_its_campaign_finishes_is_sent(world: World) -> None:
+def test_a_delivery_replayed_while_its_campaign_finishes_is_sent(world: World) -> None:
     """The replay queued it when the campaign was live, and so had nothing to reopen; then it finished."""
     world.user("u", age=0)
     message = {"name": "one", "body": "{{ 10 | divided_by: user.age }}"}
@@ -133,7 +133,7 @@ def test_a_delivery_that_is_replayed_while_its_campaign_finishes_is_sent(world: 
     assert world.state("hello") == "finished"
 
 
-def test_a_campaign_that_is_edited_while_it_finishes_does_not_finish(world: World) -> None:
+def test_a_campaign_edited_while_it_finishes_does_not_finish(world: World) -> None:
     world.user("u")
     world.start(series())
     world.steer("stop", "series")
@@ -148,7 +148,7 @@ def test_a_campaign_that_is_edited_while_it_finishes_does_not_finish(world: Worl
     assert world.state("series") == "finished"
 
 
-def test_an_edit_that_crosses_a_pause_is_taken_up_after_the_resume(world: World) -> None:
+def test_an_edit_concurrent_with_a_pause_is_evaluated_after_the_resume(world: World) -> None:
     """The campaign is paused between the edit's read and its write."""
     world.user("u", plan="free")
     world.start(series(audience={"plan": "free"}))
@@ -169,7 +169,7 @@ def test_an_edit_that_crosses_a_pause_is_taken_up_after_the_resume(world: World)
     assert str(world.stay("series", "u").reason) == "unmatched"
 
 
-def test_a_launch_run_that_was_written_before_an_edit_finds_the_edited_audience(world: World) -> None:
+def test_a_launch_run_written_before_an_edit_finds_the_edited_audience(world: World) -> None:
     """The clock died between the launch run and the campaign's state."""
     world.user("u", plan="pro")
     world.apply(series(audience={"none": [{"all": []}]}))
@@ -181,7 +181,7 @@ def test_a_launch_run_that_was_written_before_an_edit_finds_the_edited_audience(
     assert world.sent() == [("u", "one")]
 
 
-def test_a_planner_that_dies_after_some_slices_leaves_no_gap(sliced: World) -> None:
+def test_a_planner_killed_after_some_slices_leaves_no_gap(sliced: World) -> None:
     """The second one finds that the workspace is of another size."""
     sliced.users([f"u{i}" for i in range(20)])
     sliced.start(series())
@@ -202,7 +202,7 @@ def test_a_planner_that_dies_after_some_slices_leaves_no_gap(sliced: World) -> N
     assert {str(stay.reason) for stay in sliced.stays("series")} == {"unmatched"}
 
 
-def test_a_run_that_is_dropped_while_it_is_cut_leaves_no_slices_behind(sliced: World) -> None:
+def test_a_run_dropped_while_its_slices_are_cut_leaves_no_slices(sliced: World) -> None:
     sliced.users([f"u{i}" for i in range(20)])
     sliced.start(series())
     sliced.apply(series(holdout="1%"))
@@ -219,7 +219,7 @@ def test_a_run_that_is_dropped_while_it_is_cut_leaves_no_slices_behind(sliced: W
     assert not sliced.app.stores.slices.has_open(run.id)
 
 
-def test_an_edit_of_the_audience_while_a_list_is_read_reads_on_without_it(sliced: World) -> None:
+def test_list_slices_continue_when_the_edited_audience_has_no_list(sliced: World) -> None:
     """Slices that were cut for a list go on when the edited audience asks for none."""
     sliced.users([f"u{i}" for i in range(6)], plan="pro")
     sliced.apply(series())
@@ -232,7 +232,7 @@ def test_an_edit_of_the_audience_while_a_list_is_read_reads_on_without_it(sliced
     assert len(sliced.stays("series")) == 6
 
 
-def test_the_loser_of_a_race_has_the_enrolment_evaluated_again(world: World) -> None:
+def test_the_writer_that_loses_a_race_requests_another_evaluation(world: World) -> None:
     """Another process, which had read the user before a change, writes first: the change is not lost."""
     world.user("u", plan="pro")
     world.start(series(audience={"plan": "pro"}))
@@ -250,7 +250,7 @@ def test_the_loser_of_a_race_has_the_enrolment_evaluated_again(world: World) -> 
     assert str(world.stay("series", "u").reason) == "unmatched"
 
 
-def test_who_enters_by_a_revision_that_an_edit_has_overtaken_is_evaluated_by_the_new_one(sliced: World) -> None:
+def test_a_user_who_enters_under_an_old_revision_is_evaluated_under_the_new_one(sliced: World) -> None:
     """The edit's own runs are over before the worker of the launch run, which had read the old revision, writes."""
     later = [{"name": "one", "wait": "5d"}]
     sliced.users([f"u{i}" for i in range(4)], plan="pro")
@@ -280,7 +280,7 @@ def test_who_enters_by_a_revision_that_an_edit_has_overtaken_is_evaluated_by_the
 
 @pytest.mark.parametrize("alike", [True, False], ids=["together", "one by one"])
 @pytest.mark.parametrize("gone", [False, True], ids=["changed", "deleted"])
-def test_who_changes_between_a_slices_read_and_its_write_is_evaluated_again(
+def test_a_user_who_changes_between_a_slices_read_and_write_is_evaluated_again(
     world: World, *, alike: bool, gone: bool
 ) -> None:
     """The look that the change brings finds nobody enrolled and is over before the slice enters the user."""

@@ -25,7 +25,7 @@ def kinds(world: World, name: str) -> Counter[str]:
     return Counter(run["kind"] for run in world.runs(name))
 
 
-def test_a_pass_that_finds_nothing_leaves_no_run_and_no_slice(rare: World) -> None:
+def test_a_pass_without_candidates_leaves_no_run_and_no_slice(rare: World) -> None:
     rare.user("u", vip_until=START + 100 * DAY)
     rare.start(VIP)
     slices = rare.database["slices"].count_documents({})
@@ -35,7 +35,7 @@ def test_a_pass_that_finds_nothing_leaves_no_run_and_no_slice(rare: World) -> No
     assert rare.database["slices"].count_documents({}) == slices
 
 
-def test_whom_time_lets_in_is_found_by_the_crossing_set(rare: World) -> None:
+def test_a_user_who_matches_by_time_is_found_by_the_crossing_set(rare: World) -> None:
     rare.user("early", vip_until=START - DAY)
     rare.user("late", vip_until=START + 5 * DAY)
     rare.start(VIP)
@@ -48,14 +48,14 @@ def test_whom_time_lets_in_is_found_by_the_crossing_set(rare: World) -> None:
     assert kinds(rare, "vip")["pass"] == 2
 
 
-def test_a_stay_that_time_unmatches_ends_when_it_is_due(rare: World) -> None:
+def test_an_enrolment_that_time_unmatches_ends_when_due(rare: World) -> None:
     rare.user("u", vip_until=START - DAY)
     rare.start({**VIP, "audience": {"vip_until": {"within": "3d"}}, "messages": [{"name": "one", "wait": "40d"}]})
     rare.after("3d")
     assert str(rare.stay("vip", "u").reason) == "unmatched"
 
 
-def test_idle_stays_end_by_their_own_index_whoever_else_is_enrolled(make_world: Callable[..., World]) -> None:
+def test_idle_enrolments_are_found_by_their_own_index(make_world: Callable[..., World]) -> None:
     world = make_world(**RARELY, inactivity="10d", slice_users=2)
     rule = {"name": "two", "wait": "1d", "when": {"age": {"gte": 99}}}
     world.users(["a", "b", "c"], plan="gold")
@@ -69,7 +69,7 @@ def test_idle_stays_end_by_their_own_index_whoever_else_is_enrolled(make_world: 
     assert kinds(world, "idle")["idle"] == 1
 
 
-def test_an_edit_of_the_audience_lets_in_whom_the_new_one_finds(rare: World) -> None:
+def test_an_edited_audience_enrols_the_users_it_finds(rare: World) -> None:
     rare.user("u", plan="silver")
     rare.start({"campaign": "gold", "audience": {"plan": "gold"}})
     rare.apply({"campaign": "gold", "audience": {"plan": "silver"}})
@@ -77,7 +77,7 @@ def test_an_edit_of_the_audience_lets_in_whom_the_new_one_finds(rare: World) -> 
     assert rare.sent() == [("u", "one")]
 
 
-def test_a_reconciliation_looks_at_everybody_and_misses_nobody(make_world: Callable[..., World]) -> None:
+def test_a_full_pass_evaluates_everybody(make_world: Callable[..., World]) -> None:
     world = make_world(reconcile="2d")
     world.users(["a", "b"], plan="gold")
     series = [{"name": "one"}, {"name": "two", "wait": "30d"}]

@@ -12,7 +12,7 @@ def rung(world: World) -> list[str]:
     return asked
 
 
-def test_a_clock_rings_once_and_one_that_takes_over_rings_what_nobody_has_claimed(world: World) -> None:
+def test_a_clock_enqueues_a_slice_once_and_its_successor_enqueues_unclaimed_slices(world: World) -> None:
     world.users(["a", "b"])
     world.apply({"campaign": "c"})
     world.launch("c")

@@ -95,7 +95,7 @@ def plans(database: Database[Document], heard: list[Document]) -> list[tuple[Doc
 
 
 @pytest.mark.parametrize("name", sorted(CALLS))
-def test_a_call_scans_no_collection_and_uses_only_the_indexes_it_names(
+def test_a_store_call_scans_no_collection_and_uses_only_its_named_indexes(
     filled: Database[Document], overhearing: Overhearing, name: str
 ) -> None:
     store, method = name.split(".")
@@ -123,7 +123,7 @@ def test_every_public_method_of_every_store_is_called() -> None:
     assert methods == set(CALLS)
 
 
-def test_every_store_that_holds_a_collection_is_among_them() -> None:
+def test_every_store_with_a_collection_is_checked() -> None:
     """Those that are not are made of others, or speak to another service."""
     known = {kind for kind, _ in STORES.values()}
     apart = {
@@ -147,12 +147,12 @@ def test_every_store_that_holds_a_collection_is_among_them() -> None:
     assert {kind for kind in found if kind.__name__ not in apart} == known
 
 
-def test_every_named_query_is_a_method_and_names_an_index_that_its_call_may_use() -> None:
+def test_every_named_query_is_a_method_and_names_an_allowed_index() -> None:
     assert set(NAMED) <= set(CALLS)
     assert {name for name, index in NAMED.items() if not set(index.split(" or ")) <= CALLS[name].uses} == set()
 
 
-def test_every_call_of_a_store_and_every_named_query_is_measured_by_its_name(filled: Database[Document]) -> None:
+def test_every_store_call_and_named_query_is_measured_by_name(filled: Database[Document]) -> None:
     for name, call in CALLS.items():
         call.make(STORES[name.split(".")[0]][1](filled))
     measured = {figure.name for figure in MEASUREMENTS.figures()}
@@ -166,7 +166,7 @@ def test_a_registered_query_uses_its_index_and_scans_no_collection(filled: Datab
     assert QUERIES[name].index in plan.indexes
 
 
-def test_a_scan_would_be_heard(filled: Database[Document], overhearing: Overhearing) -> None:
+def test_a_collection_scan_is_detected(filled: Database[Document], overhearing: Overhearing) -> None:
     overhearing.heard.clear()
     filled.users.find_one({"email": "nobody@example.org"})
     filled.users.update_many({"email": "nobody@example.org"}, {"$set": {"x": 1}})
@@ -176,9 +176,7 @@ def test_a_scan_would_be_heard(filled: Database[Document], overhearing: Overhear
     assert [plan.scans for _, plan in plans(filled, heard)] == [True] * 4
 
 
-def test_the_probe_for_due_stays_is_answered_by_its_index_alone(
-    filled: Database[Document], overhearing: Overhearing
-) -> None:
+def test_the_probe_for_due_enrolments_is_a_covered_query(filled: Database[Document], overhearing: Overhearing) -> None:
     for method in ("first_due_campaign", "due_ids"):
         overhearing.heard.clear()
         CALLS[f"enrolments.{method}"].make(STORES["enrolments"][1](filled))
@@ -186,7 +184,7 @@ def test_the_probe_for_due_stays_is_answered_by_its_index_alone(
 
 
 @pytest.mark.parametrize("method", ["enter_alike", "present"])
-def test_who_has_a_stay_is_read_from_keys_alone_as_a_range_and_one_by_one(
+def test_the_users_with_enrolments_are_read_by_covered_queries(
     filled: Database[Document], overhearing: Overhearing, method: str
 ) -> None:
     overhearing.heard.clear()
@@ -197,7 +195,7 @@ def test_who_has_a_stay_is_read_from_keys_alone_as_a_range_and_one_by_one(
 
 
 @pytest.mark.parametrize(("few", "index"), [(True, "due"), (False, "_id_")])
-def test_due_stays_are_read_by_their_index_where_few_are_due_and_by_key_where_all_are(
+def test_due_enrolments_are_read_by_their_index_if_few_and_by_key_if_all(
     filled: Database[Document], overhearing: Overhearing, *, few: bool, index: str
 ) -> None:
     store = Enrolments(filled)

@@ -23,7 +23,7 @@ def some(database: Database[dict[str, Any]]) -> Documents:
     return database["some"]
 
 
-def test_what_exists_already_is_told_by_number_and_stays(some: Documents) -> None:
+def test_existing_documents_are_reported_by_position_and_left_unchanged(some: Documents) -> None:
     some.insert_many([{"_id": 3, "old": True}, {"_id": 7, "old": True}])
     assert insert_new(some, TEN) == [3, 7]
     assert insert_new(some, TEN) == list(range(10))
@@ -32,7 +32,7 @@ def test_what_exists_already_is_told_by_number_and_stays(some: Documents) -> Non
     assert some.count_documents({}) == 10
 
 
-def test_what_mongodb_refuses_is_an_error_of_whoever_wrote(database: Database[dict[str, Any]]) -> None:
+def test_a_write_that_mongodb_refuses_raises(database: Database[dict[str, Any]]) -> None:
     strict = database.create_collection("strict", validator={"size": {"$lt": 10}})
     with pytest.raises(BulkWriteError):
         insert_new(strict, [{"_id": 1, "size": 1}, {"_id": 2, "size": 11}])
@@ -51,7 +51,7 @@ def test_what_mongodb_refuses_is_an_error_of_whoever_wrote(database: Database[di
     ids=["insert", "write", "ordered"],
 )
 @pytest.mark.parametrize("there", [0, 5])
-def test_what_no_majority_confirms_is_an_outage_and_is_done_all_the_same(
+def test_a_write_without_a_majority_is_an_outage_though_it_is_done(
     act: Callable[[Documents], object], there: int, some: Documents
 ) -> None:
     """A replica set of one never has the second member that is asked for."""

@@ -40,7 +40,7 @@ def test_a_campaign_is_read_back_as_it_was_applied(campaigns: Campaigns, draft: 
     assert campaigns.state_of("other") is None
 
 
-def test_a_name_stands_once_in_a_workspace(campaigns: Campaigns, draft: CampaignRecord) -> None:
+def test_a_campaign_name_is_unique_in_a_workspace(campaigns: Campaigns, draft: CampaignRecord) -> None:
     assert not campaigns.apply(replace(draft, uid="uid2"))
     assert campaigns.apply(replace(draft, uid="uid2", workspace="other"))
     assert [one.uid for one in campaigns.named("hello", "shop")] == ["uid1"]
@@ -48,11 +48,11 @@ def test_a_name_stands_once_in_a_workspace(campaigns: Campaigns, draft: Campaign
     assert campaigns.named("bye") == []
 
 
-def test_of_many_first_applies_at_once_one_makes_the_campaign(campaigns: Campaigns) -> None:
+def test_concurrent_first_applies_create_one_campaign(campaigns: Campaigns) -> None:
     assert sum(together(8, lambda i: campaigns.apply(replace(DRAFT, uid=f"uid{i}")))) == 1
 
 
-def test_a_revision_follows_the_one_before_and_no_other(campaigns: Campaigns, draft: CampaignRecord) -> None:
+def test_a_revision_follows_only_the_previous_one(campaigns: Campaigns, draft: CampaignRecord) -> None:
     second = replace(draft, revision=2, spec={"campaign": "hello", "v": 2}, ends_at=None, renamed={"b": ["a"]})
     assert not campaigns.apply(replace(second, revision=3))
     assert campaigns.apply(second)
@@ -60,7 +60,7 @@ def test_a_revision_follows_the_one_before_and_no_other(campaigns: Campaigns, dr
     assert campaigns.get("uid1") == second
 
 
-def test_of_many_edits_at_once_one_is_the_next_revision(campaigns: Campaigns, draft: CampaignRecord) -> None:
+def test_concurrent_edits_create_one_next_revision(campaigns: Campaigns, draft: CampaignRecord) -> None:
     assert sum(together(8, lambda i: campaigns.apply(replace(draft, revision=2, spec={"v": i})))) == 1
 
 
@@ -83,7 +83,7 @@ def test_an_edit_of_a_draft_may_change_its_kind(campaigns: Campaigns, draft: Cam
     assert [one.kind for one in campaigns.named("hello")] == ["one_off"]
 
 
-def test_an_edit_wants_an_evaluation_in_the_same_write_and_never_the_number_of_another_command(
+def test_an_edit_requests_its_evaluation_in_the_same_write_under_a_new_number(
     campaigns: Campaigns, draft: CampaignRecord
 ) -> None:
     campaigns.move(draft, C.LIVE)
@@ -94,9 +94,7 @@ def test_an_edit_wants_an_evaluation_in_the_same_write_and_never_the_number_of_a
     assert campaigns.apply(replace(live, revision=3, evaluation_wanted=2), evaluate=True)
 
 
-def test_an_exact_move_fails_where_a_command_came_since_the_record_was_read(
-    campaigns: Campaigns, draft: CampaignRecord
-) -> None:
+def test_an_exact_transition_fails_after_a_concurrent_command(campaigns: Campaigns, draft: CampaignRecord) -> None:
     campaigns.move(draft, C.LIVE)
     live = replace(draft, state=C.LIVE)
     campaigns.apply(replace(live, revision=2, evaluation_wanted=1), evaluate=True)
@@ -104,7 +102,7 @@ def test_an_exact_move_fails_where_a_command_came_since_the_record_was_read(
     assert campaigns.move(replace(live, evaluation_wanted=1), C.FINISHED, exactly=True)
 
 
-def test_an_evaluation_is_owed_until_it_was_carried_out_for_all(campaigns: Campaigns, draft: CampaignRecord) -> None:
+def test_an_evaluation_is_owed_until_it_covers_everybody(campaigns: Campaigns, draft: CampaignRecord) -> None:
     def owed() -> tuple[bool, bool]:
         (record,) = campaigns.named("hello")
         return record.enrolled_owed, record.intake_owed
@@ -121,7 +119,7 @@ def test_an_evaluation_is_owed_until_it_was_carried_out_for_all(campaigns: Campa
     assert owed() == (False, False), "what is done never goes back"
 
 
-def test_a_cancel_of_an_earlier_engine_is_taken_over(campaigns: Campaigns, database: Database[dict[str, Any]]) -> None:
+def test_a_cancel_by_an_older_engine_is_carried_out(campaigns: Campaigns, database: Database[dict[str, Any]]) -> None:
     campaigns.apply(DRAFT)
     database.campaigns.update_one({"_id": "uid1"}, {"$set": {"state": "cancelled", "pass_as_of": -1}})
     assert [upgrade(database), upgrade(database)] == [1, 0]
@@ -130,13 +128,13 @@ def test_a_cancel_of_an_earlier_engine_is_taken_over(campaigns: Campaigns, datab
     assert record.pass_as_of == 0
 
 
-def test_a_state_moves_once_from_the_one_that_was_read(campaigns: Campaigns, draft: CampaignRecord) -> None:
+def test_a_state_changes_once_from_the_state_read(campaigns: Campaigns, draft: CampaignRecord) -> None:
     assert sum(together(8, lambda _: campaigns.move(draft, C.SCHEDULED))) == 1
     assert not campaigns.move(draft, C.LIVE)
     assert campaigns.state_of("uid1") == (C.SCHEDULED, 1, 0)
 
 
-def test_pausing_and_cancelling_at_once_leaves_one_of_them(campaigns: Campaigns, draft: CampaignRecord) -> None:
+def test_a_concurrent_pause_and_cancel_leave_one_of_them(campaigns: Campaigns, draft: CampaignRecord) -> None:
     campaigns.move(draft, C.LIVE)
     live = replace(draft, state=C.LIVE)
     ways = [C.PAUSED, C.CANCELLED, C.DRAINING]
@@ -145,12 +143,12 @@ def test_pausing_and_cancelling_at_once_leaves_one_of_them(campaigns: Campaigns,
     assert campaigns.state_of("uid1") == (ways[moved.index(True) % 3], 1, 0)
 
 
-def test_a_move_that_the_table_does_not_have_is_refused(campaigns: Campaigns, draft: CampaignRecord) -> None:
+def test_a_transition_outside_the_table_is_refused(campaigns: Campaigns, draft: CampaignRecord) -> None:
     with pytest.raises(IllegalTransition, match="draft does not lead to paused"):
         campaigns.move(draft, C.PAUSED)
 
 
-def test_a_move_sets_and_removes_fields(campaigns: Campaigns, draft: CampaignRecord) -> None:
+def test_a_transition_sets_and_removes_fields(campaigns: Campaigns, draft: CampaignRecord) -> None:
     campaigns.move(draft, C.LIVE)
     live = replace(draft, state=C.LIVE)
     campaigns.move(live, C.PAUSED, resume_to="live")
@@ -171,7 +169,7 @@ def test_the_last_pass_never_goes_back(campaigns: Campaigns, draft: CampaignReco
     assert found.pass_as_of == 9
 
 
-def test_marks_are_set_and_taken_away(campaigns: Campaigns, draft: CampaignRecord) -> None:
+def test_marks_are_set_and_removed(campaigns: Campaigns, draft: CampaignRecord) -> None:
     campaigns.set_stuck("uid1", StuckBy.SLICE, "a slice is dead")
     campaigns.set_slowed("uid1", slowed=True)
     marked = campaigns.get("uid1")
@@ -182,9 +180,7 @@ def test_marks_are_set_and_taken_away(campaigns: Campaigns, draft: CampaignRecor
     assert campaigns.get("uid1") == draft
 
 
-def test_each_obstacle_keeps_its_own_mark_and_the_moment_since_which_it_stands(
-    campaigns: Campaigns, draft: CampaignRecord
-) -> None:
+def test_each_obstacle_keeps_its_own_mark_and_start_time(campaigns: Campaigns, draft: CampaignRecord) -> None:
     campaigns.set_stuck("uid1", StuckBy.SENDER, "553 to MAIL")
     since = _known(campaigns).stuck_by[StuckBy.SENDER].since
     campaigns.set_stuck("uid1", StuckBy.RUN, "run 1 cannot be planned")
@@ -196,7 +192,7 @@ def test_each_obstacle_keeps_its_own_mark_and_the_moment_since_which_it_stands(
     assert _known(campaigns).stuck == "550 to MAIL"
 
 
-def test_the_same_reason_again_touches_no_campaign(campaigns: Campaigns, draft: CampaignRecord) -> None:
+def test_a_repeated_reason_writes_nothing(campaigns: Campaigns, draft: CampaignRecord) -> None:
     campaigns.set_stuck("uid1", StuckBy.RUN, "why")
     touched = campaigns.touched_since(datetime(2020, 1, 1, tzinfo=UTC))[1]
     campaigns.set_stuck("uid1", StuckBy.RUN, "why")
@@ -204,7 +200,7 @@ def test_the_same_reason_again_touches_no_campaign(campaigns: Campaigns, draft: 
     assert campaigns.touched_since(datetime(2020, 1, 1, tzinfo=UTC))[1] == touched
 
 
-def test_a_mark_of_an_older_version_is_read_and_taken_away(
+def test_a_mark_of_an_older_version_is_read_and_removed(
     campaigns: Campaigns, draft: CampaignRecord, database: Database[dict[str, Any]]
 ) -> None:
     database["campaigns"].update_one({"_id": "uid1"}, {"$set": {"stuck": "a slice is dead"}})
@@ -213,7 +209,7 @@ def test_a_mark_of_an_older_version_is_read_and_taken_away(
     assert _known(campaigns) == draft
 
 
-def test_why_a_campaign_is_paused_goes_with_the_pause(campaigns: Campaigns, draft: CampaignRecord) -> None:
+def test_the_reason_of_a_pause_is_removed_with_it(campaigns: Campaigns, draft: CampaignRecord) -> None:
     campaigns.move(draft, C.SCHEDULED)
     campaigns.move(replace(draft, state=C.SCHEDULED), C.LIVE)
     live = replace(draft, state=C.LIVE)
@@ -229,7 +225,7 @@ def _known(campaigns: Campaigns) -> CampaignRecord:
     return found
 
 
-def test_campaigns_are_told_by_state_without_their_file_and_all_by_name(campaigns: Campaigns) -> None:
+def test_campaigns_are_listed_by_state_without_files_and_all_by_name(campaigns: Campaigns) -> None:
     for uid, name in (("u1", "b"), ("u2", "a"), ("u3", "c")):
         campaigns.apply(replace(DRAFT, uid=uid, name=name))
     campaigns.move(replace(DRAFT, uid="u2"), C.LIVE)

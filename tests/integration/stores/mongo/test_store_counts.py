@@ -42,7 +42,7 @@ def random_stay(rnd: random.Random, name: str, entry: int) -> Enrolment:
     return replace(one, settled=tuple(settled))
 
 
-def test_both_identities_hold_and_every_number_is_the_one_that_counting_by_hand_gives(
+def test_counts_equal_a_count_by_hand_and_both_identities_hold(
     database: Database[dict[str, Any]],
 ) -> None:
     rnd = random.Random(7)
@@ -66,12 +66,12 @@ def test_both_identities_hold_and_every_number_is_the_one_that_counting_by_hand_
     assert all(message.decided == sum(message.states.values()) for message in counts.messages.values())
 
 
-def test_a_campaign_without_stays_counts_nothing(database: Database[dict[str, Any]]) -> None:
+def test_a_campaign_without_enrolments_counts_nothing(database: Database[dict[str, Any]]) -> None:
     counts = Counts(database).of(PREFIX)
     assert (counts.entered, counts.active, counts.exited, counts.messages) == (0, 0, {}, {})
 
 
-def test_the_stays_of_other_campaigns_and_workspaces_do_not_count(database: Database[dict[str, Any]]) -> None:
+def test_enrolments_of_other_campaigns_and_workspaces_do_not_count(database: Database[dict[str, Any]]) -> None:
     mine = stay()
     others = [replace(mine, id=mine.id.replace("/c1/", f"/{uid}/"), campaign=uid) for uid in ("c", "c10", "c2", "b")]
     others.append(replace(mine, id=mine.id.replace("shop/", "shop2/")))

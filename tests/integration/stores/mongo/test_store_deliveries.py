@@ -49,7 +49,7 @@ def to_send(deliveries: Deliveries, now: int = NOW) -> list[str]:
     return [one.id for one in deliveries.outgoing(PREFIX, "", PREFIX + "g", now, 100)]
 
 
-def test_marking_makes_it_attempting_under_a_token(
+def test_a_mark_makes_a_delivery_attempting_under_a_token(
     deliveries: Deliveries, stays: Enrolments, queued: Enrolment
 ) -> None:
     assert deliveries.settle_and_mark([], [queued], "t1") == {queued.id}
@@ -59,18 +59,18 @@ def test_marking_makes_it_attempting_under_a_token(
     assert now_of(stays).version == queued.version + 1
 
 
-def test_what_is_marked_is_not_marked_again(deliveries: Deliveries, stays: Enrolments, queued: Enrolment) -> None:
+def test_a_marked_delivery_is_not_marked_again(deliveries: Deliveries, stays: Enrolments, queued: Enrolment) -> None:
     deliveries.settle_and_mark([], [queued], "t1")
     assert deliveries.settle_and_mark([], [queued], "t2") == set()
     assert deliveries.settle_and_mark([], [now_of(stays)], "t2") == set()
 
 
-def test_of_many_who_mark_at_once_one_has_it(deliveries: Deliveries, queued: Enrolment) -> None:
+def test_concurrent_marks_give_a_delivery_to_one_sender(deliveries: Deliveries, queued: Enrolment) -> None:
     marked = together(12, lambda i: deliveries.settle_and_mark([], [queued], f"t{i}"))
     assert sorted(map(len, marked)) == [0] * 11 + [1]
 
 
-def test_a_window_that_overlaps_another_is_told_which_are_its_own(deliveries: Deliveries, stays: Enrolments) -> None:
+def test_a_window_that_overlaps_another_gets_only_its_own_marks(deliveries: Deliveries, stays: Enrolments) -> None:
     people = [stay(name=f"hh-{n}", outgoing="one") for n in range(10)]
     stays.enter(people)
     windows = together(5, lambda i: deliveries.settle_and_mark([], people[i : i + 6], f"t{i}"))
@@ -78,12 +78,14 @@ def test_a_window_that_overlaps_another_is_told_which_are_its_own(deliveries: De
     assert sorted(marked) == sorted(one.id for one in people)
 
 
-def test_what_exited_meanwhile_is_not_marked(deliveries: Deliveries, stays: Enrolments, queued: Enrolment) -> None:
+def test_a_delivery_of_an_exited_enrolment_is_not_marked(
+    deliveries: Deliveries, stays: Enrolments, queued: Enrolment
+) -> None:
     stays.advance([StayChange(queued.id, queued.version, 1, NOW, None, ExitReason.UNMATCHED)])
     assert deliveries.settle_and_mark([], [queued], "t1") == set()
 
 
-def test_settling_moves_it_to_the_settled_and_makes_the_stay_due(
+def test_a_settled_delivery_makes_its_enrolment_due(
     deliveries: Deliveries, stays: Enrolments, queued: Enrolment, database: Documents
 ) -> None:
     deliveries.settle_and_mark([], [queued], "t1")
@@ -106,13 +108,13 @@ def test_only_the_token_that_marked_it_settles_it(
     assert now_of(stays).settled == ()
 
 
-def test_what_is_queued_cannot_be_settled_as_sent(deliveries: Deliveries, queued: Enrolment) -> None:
+def test_a_queued_delivery_cannot_settle_as_sent(deliveries: Deliveries, queued: Enrolment) -> None:
     assert deliveries.settle([Settling([queued.id], "t1", SENT)]) == 0
 
 
 @pytest.mark.parametrize("due_at", [None, NOW + DAY])
 @pytest.mark.parametrize("sent", [True, False])
-def test_a_completion_ends_the_stay_in_the_settling_write_as_its_memory_twin_does(
+def test_a_completion_ends_the_enrolment_in_the_settling_write_as_the_model_does(
     deliveries: Deliveries, stays: Enrolments, due_at: int | None, sent: bool
 ) -> None:
     before = replace(stay(outgoing="one"), due_at=NOW)
@@ -131,7 +133,7 @@ def test_a_completion_ends_the_stay_in_the_settling_write_as_its_memory_twin_doe
     assert not deliveries.has_outgoing(None, None)
 
 
-def test_a_delivery_tells_what_settled_before_it_and_whether_its_stay_goes_on(
+def test_a_delivery_holds_earlier_settlements_and_whether_its_enrolment_continues(
     deliveries: Deliveries, stays: Enrolments
 ) -> None:
     went = replace(stay(name="bob", outgoing="one", ended=(ExitReason.COMPLETED, NOW)), settled=())
@@ -140,9 +142,7 @@ def test_a_delivery_tells_what_settled_before_it_and_whether_its_stay_goes_on(
     assert read == {stay().user: (("one",), True), went.user: ((), False)}
 
 
-def test_of_many_who_settle_at_once_one_end_is_written(
-    deliveries: Deliveries, stays: Enrolments, queued: Enrolment
-) -> None:
+def test_concurrent_settlements_write_one_end(deliveries: Deliveries, stays: Enrolments, queued: Enrolment) -> None:
     deliveries.settle_and_mark([], [queued], "t1")
     ends = [SENT, replace(SENT, state=DeliveryState.UNKNOWN)]
     written = together(8, lambda i: deliveries.settle([Settling([queued.id], "t1", ends[i % 2])]))
@@ -150,7 +150,7 @@ def test_of_many_who_settle_at_once_one_end_is_written(
     assert now_of(stays).settled == (ends[written.index(1) % 2],)
 
 
-def test_equal_ends_are_written_together_and_each_tells_its_own(deliveries: Deliveries, stays: Enrolments) -> None:
+def test_equal_ends_are_written_together_and_each_is_reported(deliveries: Deliveries, stays: Enrolments) -> None:
     people = [stay(name=f"hh-{n}", outgoing="one") for n in range(6)]
     stays.enter(people)
     deliveries.settle_and_mark([], people, "t1")
@@ -160,7 +160,7 @@ def test_equal_ends_are_written_together_and_each_tells_its_own(deliveries: Deli
     assert [now_of(stays, f"hh-{i}").settled[0].state.value for i in range(6)] == ["failed", "sent"] * 3
 
 
-def test_a_skip_settles_what_is_still_queued_at_the_version_that_was_read(
+def test_a_skip_settles_a_queued_delivery_at_the_version_read(
     deliveries: Deliveries, stays: Enrolments, queued: Enrolment
 ) -> None:
     suppressed = Settled("one", DeliveryState.SKIPPED, NOW, "suppressed")
@@ -170,13 +170,15 @@ def test_a_skip_settles_what_is_still_queued_at_the_version_that_was_read(
     assert [one.reason for one in now_of(stays).settled] == ["suppressed"]
 
 
-def test_a_skip_never_settles_what_is_attempting(deliveries: Deliveries, stays: Enrolments, queued: Enrolment) -> None:
+def test_a_skip_never_settles_an_attempting_delivery(
+    deliveries: Deliveries, stays: Enrolments, queued: Enrolment
+) -> None:
     deliveries.settle_and_mark([], [queued], "t1")
     end = Settled("one", DeliveryState.SKIPPED, NOW, "suppressed")
     assert deliveries.skip([Unsent(now_of(stays), end)]) == 0
 
 
-def test_a_retry_waits_by_mongodbs_clock_and_is_looked_at_again_meanwhile(
+def test_a_retry_waits_by_mongodbs_clock_and_its_enrolment_is_due_meanwhile(
     deliveries: Deliveries, stays: Enrolments, queued: Enrolment
 ) -> None:
     deliveries.settle_and_mark([], [queued], "t1")
@@ -190,7 +192,7 @@ def test_a_retry_waits_by_mongodbs_clock_and_is_looked_at_again_meanwhile(
     assert deliveries.has_outgoing(["c1"], NOW)
 
 
-def test_a_retry_whose_time_has_come_is_sent_and_knows_its_attempts(
+def test_a_due_retry_is_sent_and_knows_its_attempts(
     deliveries: Deliveries, stays: Enrolments, queued: Enrolment
 ) -> None:
     for attempt in (1, 2):
@@ -200,7 +202,7 @@ def test_a_retry_whose_time_has_come_is_sent_and_knows_its_attempts(
         assert (found.id, found.attempts, found.token) == (queued.id, attempt, None)
 
 
-def test_what_is_put_off_in_campaign_time_is_not_sent_before_and_holds_nothing_open(
+def test_a_delivery_postponed_in_campaign_time_is_not_sent_before_and_holds_nothing_open(
     deliveries: Deliveries, stays: Enrolments
 ) -> None:
     later = stay(outgoing="one")
@@ -222,7 +224,7 @@ def test_deliveries_are_read_page_by_page_in_order(deliveries: Deliveries, stays
     assert [one.id for one in (*first, *rest)] == [one.id for one in people]
 
 
-def test_what_is_attempting_is_read_with_its_token_among_the_others(deliveries: Deliveries, stays: Enrolments) -> None:
+def test_attempting_deliveries_are_read_with_their_tokens(deliveries: Deliveries, stays: Enrolments) -> None:
     people = sorted((stay(name=f"hh-{n}", outgoing="one") for n in range(10)), key=lambda one: one.id)
     stays.enter(people)
     deliveries.settle_and_mark([], people[2:5], "t1")
@@ -230,7 +232,7 @@ def test_what_is_attempting_is_read_with_its_token_among_the_others(deliveries: 
     assert [one.token for one in read] == [None, None, "t1", "t1", "t1", *[None] * 5]
 
 
-def test_one_write_settles_a_window_puts_back_what_is_to_be_tried_later_and_marks_the_next(
+def test_one_write_settles_a_window_requeues_retries_and_marks_the_next(
     deliveries: Deliveries, stays: Enrolments
 ) -> None:
     people = sorted((stay(name=f"hh-{n}", outgoing="one") for n in range(6)), key=lambda one: one.id)
@@ -247,9 +249,7 @@ def test_one_write_settles_a_window_puts_back_what_is_to_be_tried_later_and_mark
     assert stays.all_of("c1", people[3].user)[0].due_at == NOW
 
 
-def test_a_window_whose_predecessor_was_recovered_by_others_is_told_which_are_its_own(
-    deliveries: Deliveries, stays: Enrolments
-) -> None:
+def test_a_window_after_a_recovery_by_others_gets_only_its_own_marks(deliveries: Deliveries, stays: Enrolments) -> None:
     people = [stay(name=f"hh-{n}", outgoing="one") for n in range(4)]
     stays.enter(people)
     deliveries.settle_and_mark([], people[:2], "t1")
@@ -259,7 +259,7 @@ def test_a_window_whose_predecessor_was_recovered_by_others_is_told_which_are_it
     assert deliveries.settle_and_mark(ours, people[2:], "t2") == {people[3].id}
 
 
-def test_the_probes_tell_a_campaign_with_something_on_its_way(deliveries: Deliveries, queued: Enrolment) -> None:
+def test_the_probes_find_a_campaign_with_unsettled_deliveries(deliveries: Deliveries, queued: Enrolment) -> None:
     for _ in ("queued", "attempting"):
         assert deliveries.first_campaign(NOW, []) == "c1"
         assert deliveries.first_campaign(NOW, ["c1"]) is None
@@ -274,7 +274,7 @@ def failed(name: str, *, ended: tuple[ExitReason, int] | None = None, outgoing: 
     return replace(stay(name=name, ended=ended, outgoing=outgoing), settled=(end,), settled_at=NOW - 5)
 
 
-def test_a_failed_delivery_is_queued_again_under_its_own_name_and_leaves_the_settled(
+def test_a_replayed_delivery_is_queued_under_its_name_and_leaves_the_settled(
     deliveries: Deliveries, stays: Enrolments
 ) -> None:
     stays.enter([failed("ann"), failed("bob", outgoing="two"), stay(name="eve", settled=[("one", NOW)])])
@@ -285,12 +285,12 @@ def test_a_failed_delivery_is_queued_again_under_its_own_name_and_leaves_the_set
     assert deliveries.replay_failed(PREFIX, None, NOW) == 0
 
 
-def test_a_replay_of_one_message_leaves_the_others(deliveries: Deliveries, stays: Enrolments) -> None:
+def test_a_replay_of_one_message_leaves_other_messages(deliveries: Deliveries, stays: Enrolments) -> None:
     stays.enter([failed("ann")])
     assert deliveries.replay_failed(PREFIX, "two", NOW) == 0
     assert deliveries.replay_failed(PREFIX, "one", NOW) == 1
 
 
-def test_many_replays_at_once_queue_a_delivery_once(deliveries: Deliveries, stays: Enrolments) -> None:
+def test_concurrent_replays_queue_a_delivery_once(deliveries: Deliveries, stays: Enrolments) -> None:
     stays.enter([failed(f"hh-{n}") for n in range(5)])
     assert sum(together(6, lambda _: deliveries.replay_failed(PREFIX, None, NOW))) == 5

@@ -42,13 +42,13 @@ def change(of: Enrolment, **more: Any) -> StayChange:
     return StayChange(of.id, of.version, of.revision, NOW, **{"due_at": None, **more})
 
 
-def test_a_stay_is_entered_once_however_often_it_is_tried(stays: Enrolments) -> None:
+def test_repeated_enrols_insert_one_enrolment(stays: Enrolments) -> None:
     assert stays.enter([stay()]) == {stay().id}
     assert stays.enter([stay(converted_at=NOW), stay(name="bob")]) == {stay(name="bob").id}
     assert the_one(stays) == stay()
 
 
-def test_of_many_who_enter_a_user_at_once_one_does(stays: Enrolments) -> None:
+def test_concurrent_enrol_inserts_a_user_once(stays: Enrolments) -> None:
     names = [f"hh-{n}" for n in range(5)]
     inserted = together(8, lambda _: stays.enter([stay(name=name) for name in names]))
     assert sorted(id_ for one in inserted for id_ in one) == sorted(stay(name=name).id for name in names)
@@ -59,9 +59,7 @@ def alike(names: Sequence[str]) -> list[tuple[str, str]]:
     return [(suffix_of_user(key), key) for key in keys]
 
 
-def test_stays_that_are_alike_are_entered_as_if_each_were_written_by_itself(
-    stays: Enrolments, database: Documents
-) -> None:
+def test_a_bulk_enrol_writes_what_single_inserts_write(stays: Enrolments, database: Documents) -> None:
     model = replace(stay(holdout=True, outgoing="one"), due_at=NOW, outgoing=replace(QUEUED, slice="s1"))
     names = ["ann", "bob", "a/b %c", "\u00fcmit"]
     expected = [stay(name=name) for name in names]
@@ -72,7 +70,7 @@ def test_stays_that_are_alike_are_entered_as_if_each_were_written_by_itself(
     assert list(database.enrolments.find()) == written
 
 
-def test_of_stays_that_are_alike_those_that_exist_are_left_alone(stays: Enrolments) -> None:
+def test_a_bulk_enrol_leaves_existing_enrolments_unchanged(stays: Enrolments) -> None:
     names = [f"hh-{n}" for n in range(20)]
     there = [stay(name=name, converted_at=NOW) for name in names[::2]]
     stays.enter(there)
@@ -82,27 +80,27 @@ def test_of_stays_that_are_alike_those_that_exist_are_left_alone(stays: Enrolmen
     assert stays.enter_alike(stay(), []) == set()
 
 
-def test_of_many_who_enter_users_alike_at_once_one_does(stays: Enrolments) -> None:
+def test_concurrent_bulk_enrol_inserts_each_user_once(stays: Enrolments) -> None:
     names = [f"hh-{n}" for n in range(50)]
     inserted = together(8, lambda _: stays.enter_alike(stay(), alike(names)))
     assert sorted(id_ for one in inserted for id_ in one) == sorted(stay(name=name).id for name in names)
 
 
-def test_a_new_stay_like_others_takes_the_ended_one_before_it_off_the_due_list(stays: Enrolments) -> None:
+def test_a_bulk_enrol_takes_the_previous_enrolment_off_the_due_list(stays: Enrolments) -> None:
     stays.enter([replace(stay(ended=(ExitReason.GOAL, NOW)), due_at=NOW), replace(stay(name="bob"), due_at=NOW)])
     stays.enter_alike(stay(entry=2), alike(["ann", "bob"]))
     assert [one.due_at for one in stays.all_of("c1", stay().user)] == [None, None]
     assert [one.due_at for one in stays.all_of("c1", stay(name="bob").user)] == [NOW, None], "an active one stays due"
 
 
-def test_stays_are_entered_alike_where_the_users_are_far_apart_among_many_others(stays: Enrolments) -> None:
+def test_a_bulk_enrol_works_for_users_far_apart_among_many_others(stays: Enrolments) -> None:
     others = [f"hh-{n}" for n in range(300)]
     stays.enter_alike(stay(), alike(others))
     assert stays.enter_alike(stay(), alike(["x-1", "x-2", "hh-7"])) == {stay(name=name).id for name in ("x-1", "x-2")}
 
 
 @pytest.mark.parametrize("many", [0, 400])
-def test_who_has_any_stay_is_told_whether_they_are_near_or_far_apart(stays: Enrolments, many: int) -> None:
+def test_users_with_enrolments_are_found_whether_near_or_far_apart(stays: Enrolments, many: int) -> None:
     stays.enter_alike(stay(), alike([f"hh-{n}" for n in range(many)]))
     stays.enter([stay(ended=(ExitReason.GOAL, NOW)), stay(entry=2), stay(name="bob")])
     stays.enter([replace(stay(name="eve"), id=stay(name="eve").id.replace("c1", "c2"), campaign="c2")])
@@ -112,14 +110,14 @@ def test_who_has_any_stay_is_told_whether_they_are_near_or_far_apart(stays: Enro
     assert stays.present("shop", "c1", []) == set()
 
 
-def test_users_whose_ids_have_the_same_hash_are_told_apart(stays: Enrolments) -> None:
+def test_users_with_the_same_hash_are_distinguished(stays: Enrolments) -> None:
     same = [("00000000/a", "shop/00000000/a"), ("00000000/a-1", "shop/00000000/a-1"), ("00000000/z", "shop/00000000/z")]
     stays.enter_alike(stay(), same[:2])
     assert stays.present("shop", "c1", [suffix for suffix, _ in same]) == {"00000000/a", "00000000/a-1"}
     assert stays.enter_alike(stay(), same) == {"shop/c1/00000000/z/0001"}
 
 
-def test_entering_alike_passes_the_points_at_which_a_test_can_kill(stays: Enrolments) -> None:
+def test_a_bulk_enrol_passes_its_failpoints(stays: Enrolments) -> None:
     arm("enter.inserted=raise@1~hh-1/,enter.reentered=raise")
     try:
         stays.enter_alike(stay(), alike(["hh-2"]))
@@ -132,14 +130,14 @@ def test_entering_alike_passes_the_points_at_which_a_test_can_kill(stays: Enrolm
         arm("")
 
 
-def test_a_new_stay_takes_the_ended_one_before_it_off_the_due_list(stays: Enrolments) -> None:
+def test_an_enrol_takes_the_previous_enrolment_off_the_due_list(stays: Enrolments) -> None:
     stays.enter([replace(stay(ended=(ExitReason.GOAL, NOW)), due_at=NOW), replace(stay(name="bob"), due_at=NOW)])
     stays.enter([stay(entry=2)])
     assert [one.due_at for one in stays.all_of("c1", stay().user)] == [None, None]
     assert the_one(stays, "bob").due_at == NOW
 
 
-def test_a_decision_on_the_version_that_was_read_is_written_and_raises_it(stays: Enrolments) -> None:
+def test_a_decision_on_the_version_read_is_written_and_raises_the_version(stays: Enrolments) -> None:
     stays.enter([stay()])
     assert stays.advance([change(stay(), outgoing=QUEUED, due_at=NOW + 5)]) == 1
     assert the_one(stays) == replace(stay(), version=2, outgoing=QUEUED, due_at=NOW + 5)
@@ -153,7 +151,7 @@ def test_a_decision_on_an_older_version_changes_nothing(stays: Enrolments) -> No
     assert the_one(stays) == before
 
 
-def test_of_many_decisions_at_once_one_is_written(stays: Enrolments) -> None:
+def test_concurrent_decisions_write_one(stays: Enrolments) -> None:
     stays.enter([stay()])
     reasons = [ExitReason.GOAL, ExitReason.UNMATCHED, ExitReason.INACTIVE, ExitReason.DELETED]
     written = together(8, lambda i: stays.advance([change(stay(), exit=reasons[i % 4], detail=str(i))]))
@@ -176,7 +174,7 @@ def test_nothing_to_write_writes_nothing(stays: Enrolments) -> None:
     assert stays.enter([]) == set()
 
 
-def test_an_exit_takes_the_queued_delivery_with_it_in_one_write(stays: Enrolments) -> None:
+def test_an_exit_settles_the_queued_delivery_in_the_same_write(stays: Enrolments) -> None:
     queued = stay(outgoing="one")
     stays.enter([queued])
     skipped = Settled("one", DeliveryState.SKIPPED, NOW, "exited")
@@ -200,7 +198,7 @@ STORIES: list[tuple[str, Enrolment, Someone, dict[str, Any], Instant]] = [
 
 
 @pytest.mark.parametrize("told", STORIES, ids=[story[0] for story in STORIES])
-def test_mongodb_writes_a_decision_as_the_memory_twin_of_the_tests_does(
+def test_mongodb_writes_a_decision_as_the_model_of_the_tests_does(
     stays: Enrolments, told: tuple[str, Enrolment, Someone, dict[str, Any], Instant]
 ) -> None:
     _, before, user, written, as_of = told
@@ -216,7 +214,7 @@ def test_mongodb_writes_a_decision_as_the_memory_twin_of_the_tests_does(
     )
 
 
-def test_the_latest_stay_of_each_user_of_a_range_is_read_by_suffix(stays: Enrolments) -> None:
+def test_the_latest_enrolment_of_each_user_of_a_range_is_read_by_suffix(stays: Enrolments) -> None:
     everyone = sorted((stay(name=f"hh-{n}") for n in range(20)), key=lambda one: one.id)
     stays.enter(everyone)
     stays.enter([replace(one, id=one.id[:-1] + "2", entry=2) for one in everyone[:5]])
@@ -225,13 +223,13 @@ def test_the_latest_stay_of_each_user_of_a_range_is_read_by_suffix(stays: Enrolm
     assert [one.entry for one in found.values()] == [2, 2, 2, 1, 1, 1, 1, 1]
 
 
-def test_the_latest_stays_of_named_users_are_read(stays: Enrolments) -> None:
+def test_the_latest_enrolments_of_named_users_are_read(stays: Enrolments) -> None:
     stays.enter([stay(ended=(ExitReason.GOAL, NOW)), stay(entry=2), stay(name="bob")])
     found = stays.latest_of("c1", [stay().user, stay(name="eve").user])
     assert {user: one.entry for user, one in found.items()} == {stay().user: 2}
 
 
-def test_active_and_due_stays_are_read_page_by_page_in_order(stays: Enrolments) -> None:
+def test_active_and_due_enrolments_are_read_page_by_page_in_order(stays: Enrolments) -> None:
     people = sorted((replace(stay(name=f"hh-{n}"), due_at=NOW + n % 2) for n in range(10)), key=lambda one: one.id)
     stays.enter([*people, replace(stay(ended=(ExitReason.GOAL, NOW), name="gone"), due_at=NOW)])
     first = stays.active(PREFIX, "", PREFIX + "g", 4)
@@ -243,14 +241,14 @@ def test_active_and_due_stays_are_read_page_by_page_in_order(stays: Enrolments) 
     assert stays.due_ids("c1", NOW - 1, 100) == []
 
 
-def test_the_probe_finds_a_campaign_that_has_something_due(stays: Enrolments) -> None:
+def test_the_probe_finds_a_campaign_with_due_enrolments(stays: Enrolments) -> None:
     stays.enter([replace(stay(), due_at=NOW)])
     assert stays.first_due_campaign(NOW - 1, []) is None
     assert stays.first_due_campaign(NOW, []) == "c1"
     assert stays.first_due_campaign(NOW, ["c1"]) is None
 
 
-def test_nothing_of_a_campaign_is_due_once_it_is_cleared(stays: Enrolments) -> None:
+def test_no_enrolment_of_a_cleared_campaign_is_due(stays: Enrolments) -> None:
     other = replace(stay(name="bob"), id=stay(name="bob").id.replace("c1", "c2"), campaign="c2", due_at=NOW)
     stays.enter([replace(stay(), due_at=NOW), other])
     stays.clear_due("c1")
@@ -265,7 +263,7 @@ def test_a_user_can_be_made_due_in_every_campaign_but_not_over_an_attempt(stays:
     assert the_one(stays).due_at == NOW
 
 
-def test_what_another_write_overtook_is_told_and_woken(stays: Enrolments) -> None:
+def test_an_enrolment_changed_by_another_write_is_reported_and_made_due(stays: Enrolments) -> None:
     """Bob's change stands as it was asked for, whoever wrote it; Ann's does not."""
     ann, bob = stay(), stay(name="bob")
     stays.enter([ann, bob])
@@ -279,7 +277,7 @@ def test_what_another_write_overtook_is_told_and_woken(stays: Enrolments) -> Non
     assert stays.advance([change(before, due_at=None)]) == 0, "whoever read it before does not undo it"
 
 
-def test_those_who_left_and_what_is_being_attempted_is_not_woken(stays: Enrolments) -> None:
+def test_ended_and_attempting_enrolments_are_not_made_due(stays: Enrolments) -> None:
     left = stay(ended=(ExitReason.GOAL, NOW))
     trying = stay(name="bob", outgoing="one", attempting=True)
     stays.enter([left, trying])
@@ -287,7 +285,7 @@ def test_those_who_left_and_what_is_being_attempted_is_not_woken(stays: Enrolmen
     assert stays.wake([], NOW) == 0
 
 
-def test_a_campaign_has_open_stays_until_the_last_one_ended(stays: Enrolments) -> None:
+def test_a_campaign_has_open_enrolments_until_the_last_one_ended(stays: Enrolments) -> None:
     assert not stays.has_open("c1")
     stays.enter([stay(), stay(name="bob", ended=(ExitReason.GOAL, NOW))])
     assert stays.has_open("c1")
@@ -296,7 +294,7 @@ def test_a_campaign_has_open_stays_until_the_last_one_ended(stays: Enrolments) -
 
 
 @pytest.mark.parametrize("ended", [None, (ExitReason.COMPLETED, NOW)])
-def test_a_campaign_is_open_while_a_delivery_is_on_its_way(
+def test_a_campaign_is_open_while_a_delivery_is_unsettled(
     stays: Enrolments, ended: tuple[ExitReason, int] | None
 ) -> None:
     """Also in a stay that has ended: a failed delivery that is sent after all."""
@@ -305,7 +303,7 @@ def test_a_campaign_is_open_while_a_delivery_is_on_its_way(
     assert not stays.has_open("c2")
 
 
-def test_a_stay_stands_idle_only_while_nothing_is_on_its_way(stays: Enrolments) -> None:
+def test_an_enrolment_is_idle_only_without_an_unsettled_delivery(stays: Enrolments) -> None:
     stays.enter([stay()])
     assert stays.idle_ids("c1", NOW, 10) == [stay().id]
     stays.advance([change(stay(), outgoing=QUEUED)])
@@ -313,7 +311,7 @@ def test_a_stay_stands_idle_only_while_nothing_is_on_its_way(stays: Enrolments) 
     assert stays.has_open("c1")
 
 
-def test_all_stays_of_a_user_are_told_by_campaign_and_entry(stays: Enrolments) -> None:
+def test_all_enrolments_of_a_user_are_listed_by_campaign_and_entry(stays: Enrolments) -> None:
     other = replace(stay(), id=stay().id.replace("c1", "c0"), campaign="c0")
     stays.enter([stay(entry=2), stay(ended=(ExitReason.GOAL, NOW)), other])
     assert [(one.campaign, one.entry) for one in stays.stays_of(stay().user)] == [("c0", 1), ("c1", 1), ("c1", 2)]

@@ -45,7 +45,7 @@ def test_the_stores_of_users_events_and_lists_have_named_queries() -> None:
     assert {"users", "events", "lists", "imports"} <= {name.split(".")[0] for name in QUERIES}
 
 
-def test_a_query_that_scans_is_seen(filled: Database[Document]) -> None:
+def test_a_query_that_scans_is_detected(filled: Database[Document]) -> None:
     from engine.stores.mongo.query_plans import ExplainedQuery, find_command
 
     assert explain(filled, ExplainedQuery("x", "none", find_command("users", {"email": "x"}))).scans

@@ -38,7 +38,7 @@ def test_a_run_is_read_back_as_it_was_written(runs: Runs) -> None:
     assert runs.get("nowhere") is None
 
 
-def test_a_run_that_exists_is_not_made_again(runs: Runs) -> None:
+def test_an_existing_run_is_not_created_again(runs: Runs) -> None:
     decided(runs, RUN)
     assert not runs.add(RUN)
     found = runs.get(RUN.id)
@@ -46,23 +46,23 @@ def test_a_run_that_exists_is_not_made_again(runs: Runs) -> None:
     assert found.state is RunState.DECIDED
 
 
-def test_planning_a_run_many_times_at_once_makes_one(runs: Runs) -> None:
+def test_concurrent_plans_create_one_run(runs: Runs) -> None:
     assert sum(together(8, lambda _: runs.add(RUN))) == 1
 
 
-def test_a_run_moves_once_from_the_state_that_was_read(runs: Runs) -> None:
+def test_a_run_changes_state_once_from_the_state_read(runs: Runs) -> None:
     runs.add(RUN)
     assert sum(together(8, lambda _: runs.move(RUN, RunState.RUNNING))) == 1
     assert not runs.move(RUN, RunState.RUNNING)
 
 
-def test_a_move_that_the_table_does_not_have_is_refused(runs: Runs) -> None:
+def test_a_transition_outside_the_table_is_refused(runs: Runs) -> None:
     runs.add(RUN)
     with pytest.raises(IllegalTransition, match="planning does not lead to decided"):
         runs.move(RUN, RunState.DECIDED)
 
 
-def test_a_run_that_is_decided_keeps_its_results_and_is_undecided_no_more(
+def test_a_decided_run_keeps_its_results_and_is_no_longer_undecided(
     runs: Runs, database: Database[dict[str, Any]]
 ) -> None:
     other = replace(RUN, id="shop/c2/pass/5", campaign="c2")
@@ -93,13 +93,13 @@ def test_runs_are_counted_by_kind_and_moment(runs: Runs) -> None:
     assert runs.count_all() == 3
 
 
-def test_the_latest_runs_of_a_campaign_are_told_first(runs: Runs) -> None:
+def test_the_latest_runs_of_a_campaign_are_listed_first(runs: Runs) -> None:
     for as_of in (5, 7, 6):
         runs.add(replace(RUN, id=f"pass/{as_of}", as_of=as_of))
     assert [raw["as_of"] for raw in runs.of_campaign("c1", 2)] == [7, 6]
 
 
-def test_runs_that_ended_are_forgotten_in_time_but_never_a_launch(runs: Runs) -> None:
+def test_ended_runs_expire_except_launches(runs: Runs) -> None:
     launch = replace(RUN, id="shop/c1/launch/1", kind=RunKind.LAUNCH)
     undecided = replace(RUN, id="shop/c1/pass/6", as_of=6)
     decided(runs, RUN)

@@ -42,7 +42,7 @@ def again(slices: Slices, slice_id: str, token: str, **more: Any) -> bool:
     return slices.release(slice_id, token, **{"after": None, "suspect": False, "deaths": 0, "errors": 0, **more})
 
 
-def test_a_slice_that_is_added_twice_is_written_once_and_keeps_what_it_has(slices: Slices, one: str) -> None:
+def test_a_slice_added_twice_is_written_once_and_unchanged(slices: Slices, one: str) -> None:
     slices.claim(one, "t", LEASE)
     slices.add([piece(), piece(1)])
     found = slices.get(one)
@@ -51,13 +51,13 @@ def test_a_slice_that_is_added_twice_is_written_once_and_keeps_what_it_has(slice
     assert len(slices.of_run("r1")) == 2
 
 
-def test_a_claim_charges_the_attempt_and_names_the_lease(slices: Slices, one: str) -> None:
+def test_a_claim_charges_an_attempt_and_names_the_lease(slices: Slices, one: str) -> None:
     held = slices.claim(one, "t1", LEASE)
     assert held is not None
     assert (held.attempt, held.token, held.cursor) == (1, "t1", None)
 
 
-def test_a_held_slice_is_not_claimed_again_not_even_when_its_lease_ran_out(slices: Slices, one: str) -> None:
+def test_a_held_slice_is_not_claimed_even_after_its_lease_ran_out(slices: Slices, one: str) -> None:
     slices.claim(one, "t1", LEASE)
     assert slices.claim(one, "t2", LEASE) is None
     slices.add([piece(1)])
@@ -65,14 +65,14 @@ def test_a_held_slice_is_not_claimed_again_not_even_when_its_lease_ran_out(slice
     assert slices.claim(piece(1).id, "t2", LEASE) is None
 
 
-def test_a_slice_that_ended_or_never_was_is_not_claimed(slices: Slices, one: str) -> None:
+def test_an_ended_or_missing_slice_is_not_claimed(slices: Slices, one: str) -> None:
     slices.claim(one, "t1", LEASE)
     assert slices.close(one, "t1", SliceState.DONE, {"users": 3})
     assert slices.claim(one, "t2", LEASE) is None
     assert slices.claim("nowhere", "t2", LEASE) is None
 
 
-def test_of_many_claims_at_once_one_gets_the_slice_and_one_attempt_is_charged(slices: Slices, one: str) -> None:
+def test_concurrent_claims_give_the_slice_once_and_charge_one_attempt(slices: Slices, one: str) -> None:
     held = [found for found in together(12, lambda i: slices.claim(one, f"t{i}", LEASE)) if found is not None]
     assert [found.attempt for found in held] == [1]
     found = slices.get(one)
@@ -97,7 +97,7 @@ def test_a_checkpoint_renews_the_lease(slices: Slices, one: str) -> None:
 
 
 @pytest.mark.parametrize("token", ["another", ""])
-def test_who_does_not_hold_the_lease_writes_nothing(slices: Slices, one: str, token: str) -> None:
+def test_a_worker_without_the_lease_writes_nothing(slices: Slices, one: str, token: str) -> None:
     slices.claim(one, "t", LEASE)
     assert not slices.checkpoint(one, token, "7f", {}, LEASE)
     assert not slices.close(one, token, SliceState.DONE, {})
@@ -112,7 +112,7 @@ def test_a_checkpoint_under_a_lease_that_ran_out_is_refused(slices: Slices, one:
     assert not slices.checkpoint(one, "t", "7f", {}, LEASE)
 
 
-def test_a_slice_that_is_closed_keeps_its_results_and_is_open_no_more(slices: Slices, one: str) -> None:
+def test_a_closed_slice_keeps_its_results_and_is_no_longer_open(slices: Slices, one: str) -> None:
     slices.claim(one, "t", LEASE)
     assert slices.has_open("r1")
     assert slices.close(one, "t", SliceState.DONE, {"users": 3})
@@ -121,7 +121,7 @@ def test_a_slice_that_is_closed_keeps_its_results_and_is_open_no_more(slices: Sl
     assert slices.of_run("r1")[0].results == {"users": 3}
 
 
-def test_a_slice_that_is_given_back_may_be_claimed_at_once_or_when_its_time_has_come(slices: Slices, one: str) -> None:
+def test_a_released_slice_may_be_claimed_at_once_or_after_its_back_off(slices: Slices, one: str) -> None:
     slices.claim(one, "t1", LEASE)
     assert again(slices, one, "t1", suspect=True, deaths=1, errors=4)
     held = slices.claim(one, "t2", LEASE)
@@ -132,13 +132,13 @@ def test_a_slice_that_is_given_back_may_be_claimed_at_once_or_when_its_time_has_
     assert [waiting.ready for waiting in slices.waiting(LEASE, 10)] == [False]
 
 
-def test_a_pause_that_is_over_keeps_nobody_from_a_slice(slices: Slices, one: str) -> None:
+def test_an_elapsed_back_off_does_not_block_a_claim(slices: Slices, one: str) -> None:
     slices.claim(one, "t1", LEASE)
     again(slices, one, "t1", after=OVER)
     assert slices.claim(one, "t2", LEASE) is not None
 
 
-def test_only_leases_that_ran_out_are_reported_and_whether_their_holder_got_on(slices: Slices) -> None:
+def test_only_expired_leases_are_reported_with_their_progress(slices: Slices) -> None:
     slices.add([piece(n) for n in range(4)])
     slices.claim(piece(0).id, "t0", LEASE)
     slices.claim(piece(1).id, "t1", OVER)
@@ -150,7 +150,7 @@ def test_only_leases_that_ran_out_are_reported_and_whether_their_holder_got_on(s
     }
 
 
-def test_only_a_lease_that_ran_out_is_freed_and_only_under_its_token(slices: Slices, one: str) -> None:
+def test_only_an_expired_lease_is_freed_and_only_under_its_token(slices: Slices, one: str) -> None:
     slices.claim(one, "t1", LEASE)
     assert not slices.free(one, "t1", suspect=True, deaths=0, after=None)
     slices.checkpoint(one, "t1", "7f", {}, OVER)
@@ -162,7 +162,7 @@ def test_only_a_lease_that_ran_out_is_freed_and_only_under_its_token(slices: Sli
     assert (held.suspect, held.deaths, held.cursor, held.attempt) == (True, 1, "7f", 2)
 
 
-def test_the_dispatcher_is_told_how_long_ago_a_slice_was_broken_off(
+def test_the_dispatcher_reads_how_long_ago_a_slice_was_interrupted(
     slices: Slices, one: str, database: Database[dict[str, Any]]
 ) -> None:
     def broken_for() -> int | None:
@@ -181,7 +181,7 @@ def test_the_dispatcher_is_told_how_long_ago_a_slice_was_broken_off(
     assert broken_for() is None
 
 
-def test_of_many_who_free_a_lease_at_once_one_counts_the_death(slices: Slices, one: str) -> None:
+def test_concurrent_recoveries_of_a_lease_count_one_death(slices: Slices, one: str) -> None:
     slices.claim(one, "t", OVER)
     freed = together(8, lambda i: slices.free(one, "t", suspect=True, deaths=i, after=None))
     assert sum(freed) == 1
@@ -190,7 +190,7 @@ def test_of_many_who_free_a_lease_at_once_one_counts_the_death(slices: Slices, o
     assert freed[found.deaths]
 
 
-def test_a_holder_whose_lease_was_freed_cannot_write_any_more(slices: Slices, one: str) -> None:
+def test_a_holder_whose_lease_was_freed_cannot_write(slices: Slices, one: str) -> None:
     slices.claim(one, "t1", OVER)
     slices.free(one, "t1", suspect=False, deaths=0, after=None)
     slices.claim(one, "t2", LEASE)
@@ -210,7 +210,7 @@ def test_a_held_slice_is_neither_ended_nor_dropped_over_its_holder(slices: Slice
     assert [states[piece(n).id] for n in range(3)] == [SliceState.OPEN, SliceState.SPLIT, SliceState.DROPPED]
 
 
-def test_the_dispatcher_sees_what_is_held_rung_and_ready(slices: Slices) -> None:
+def test_the_dispatcher_sees_held_enqueued_and_ready_slices(slices: Slices) -> None:
     slices.add([piece(n) for n in range(3)])
     slices.claim(piece(0).id, "t", LEASE)
     slices.ring([piece(0).id, piece(1).id])
@@ -222,7 +222,7 @@ def test_the_dispatcher_sees_what_is_held_rung_and_ready(slices: Slices) -> None
     }
 
 
-def test_a_bell_that_is_too_old_counts_as_lost_and_a_claim_silences_it(slices: Slices, one: str) -> None:
+def test_an_old_enqueue_mark_counts_as_lost_and_a_claim_clears_it(slices: Slices, one: str) -> None:
     slices.ring([one])
     assert [waiting.rung for waiting in slices.waiting(OVER, 10)] == [False]
     slices.claim(one, "t", LEASE)
@@ -242,7 +242,7 @@ def test_campaigns_with_open_slices_are_those_of_the_kind(slices: Slices) -> Non
     assert slices.campaigns_with_open(SliceKind.DUE) == set()
 
 
-def test_only_slices_that_ended_long_enough_ago_are_forgotten(slices: Slices) -> None:
+def test_only_slices_ended_long_ago_expire(slices: Slices) -> None:
     slices.add([piece(0), piece(1)])
     slices.end_unclaimed(piece(0).id, SliceState.DROPPED)
     assert slices.forget_ended(timedelta(hours=1)) == 0

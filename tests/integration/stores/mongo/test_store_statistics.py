@@ -62,7 +62,7 @@ def recording(
     return StatisticsRecorder(lambda: statistics, tuner or Tuner(), clock, (Away,), measurements)
 
 
-def test_two_processes_are_put_together_as_if_one_had_measured_all(statistics: Statistics) -> None:
+def test_measurements_of_two_processes_merge_as_if_one_had_made_them(statistics: Statistics) -> None:
     clock = HandClock()
     alone, parts = Measurements(), (Measurements(), Measurements())
     for n in range(1, 1_001):
@@ -104,7 +104,7 @@ def test_a_process_has_one_document_an_hour_and_writes_only_what_is_new(
     assert sum(one.calls for one in queries(statistics.since(clock.now))) == 1
 
 
-def test_the_last_words_of_a_process_are_kept(statistics: Statistics) -> None:
+def test_the_last_measurements_of_a_process_are_kept(statistics: Statistics) -> None:
     measurements = Measurements()
     writer = recording(statistics, measurements, HandClock())
     writer.stop()
@@ -118,7 +118,7 @@ def test_the_last_words_of_a_process_are_kept(statistics: Statistics) -> None:
     assert (stretch.process, stretch.figures[0].calls) == ("fast", 1)
 
 
-def test_a_store_that_is_away_loses_nothing(statistics: Statistics) -> None:
+def test_an_unreachable_store_loses_no_measurement(statistics: Statistics) -> None:
     stores: list[Any] = [Unreachable()]
     measurements = Measurements()
     writer = StatisticsRecorder(lambda: stores[-1], Tuner(), HandClock(), (Away,), measurements)
@@ -130,7 +130,7 @@ def test_a_store_that_is_away_loses_nothing(statistics: Statistics) -> None:
     assert queries(statistics.since(NOW))[0].calls == 1
 
 
-def test_what_tuners_know_is_told_for_all_processes_their_latest_word_each(statistics: Statistics) -> None:
+def test_tuner_evidence_has_the_latest_state_of_each_process(statistics: Statistics) -> None:
     for seconds in (1e-5, 2e-5):
         tuner, measurements, clock = Tuner(), Measurements(), HandClock()
         writer = recording(statistics, measurements, clock, tuner)
@@ -151,12 +151,12 @@ def test_what_tuners_know_is_told_for_all_processes_their_latest_word_each(stati
     assert large.median == pytest.approx(1.1e-5)
 
 
-def test_measurements_are_forgotten_after_a_week(statistics: Statistics, database: Database[Document]) -> None:
+def test_measurements_expire_after_a_week(statistics: Statistics, database: Database[Document]) -> None:
     (index,) = [one for one in database.stats.list_indexes() if one["name"] == "until"]
     assert index["expireAfterSeconds"] == KEPT.total_seconds() == 7 * 86_400
 
 
-def test_quiet_stretches_are_those_that_ended_in_a_message_or_a_conversion(database: Database[Document]) -> None:
+def test_quiet_stretches_end_in_a_message_or_a_conversion(database: Database[Document]) -> None:
     sent = DeliveryState.SENT
 
     def one(

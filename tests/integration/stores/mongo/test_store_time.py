@@ -28,7 +28,7 @@ def test_campaign_time_can_be_set_to_any_moment_before_anything_ran(times: Campa
     assert times.read() == CampaignTime(1_000)
 
 
-def test_campaign_time_moves_forward_and_may_stand(times: CampaignTimes) -> None:
+def test_campaign_time_moves_forward_and_may_stand_still(times: CampaignTimes) -> None:
     for to in (1_000, 1_000, 2_000):
         times.advance(to, SYSTEM)
     assert times.read().set_at == 2_000
@@ -41,7 +41,7 @@ def test_campaign_time_never_goes_back(times: CampaignTimes) -> None:
     assert times.read().set_at == 2_000
 
 
-def test_who_ran_on_system_time_cannot_go_back_behind_it(
+def test_campaign_time_cannot_go_back_behind_system_time(
     database: Database[dict[str, Any]], times: CampaignTimes
 ) -> None:
     database.runs.insert_one({"_id": "r1"})
@@ -51,7 +51,7 @@ def test_who_ran_on_system_time_cannot_go_back_behind_it(
     assert times.read().set_at == SYSTEM
 
 
-def test_of_many_who_advance_at_once_the_latest_moment_stands(times: CampaignTimes) -> None:
+def test_concurrent_advances_leave_the_latest_moment(times: CampaignTimes) -> None:
     def advance(i: int) -> bool:
         try:
             times.advance(1_000 + i, SYSTEM)
@@ -64,7 +64,7 @@ def test_of_many_who_advance_at_once_the_latest_moment_stands(times: CampaignTim
     assert times.read().set_at == 1_009
 
 
-def test_a_clock_that_was_asked_once_stands_where_campaign_time_stood(times: CampaignTimes) -> None:
+def test_a_clock_read_once_stands_where_campaign_time_stood(times: CampaignTimes) -> None:
     times.advance(1_000, SYSTEM)
     clock = StoredClock(times)
     campaign_now = clock.campaign_clock()
@@ -72,7 +72,7 @@ def test_a_clock_that_was_asked_once_stands_where_campaign_time_stood(times: Cam
     assert (campaign_now(), clock.campaign_now(), clock.campaign_clock()()) == (1_000, 2_000, 2_000)
 
 
-def test_a_clock_that_was_asked_once_goes_on_with_the_system(times: CampaignTimes) -> None:
+def test_a_clock_read_once_follows_the_system(times: CampaignTimes) -> None:
     clock = StoredClock(times)
     campaign_now, before = clock.campaign_clock(), clock.system_now()
     while campaign_now() == before:

@@ -23,7 +23,7 @@ def add(users: Users, *ids: str, workspace: str = "w") -> None:
     users.rewrite(edits, lambda asked, documents: {key: edits[key] for key in asked if key not in documents})
 
 
-def test_ranges_of_suffixes_tell_every_user_once_and_in_order(database: Database[Document]) -> None:
+def test_suffix_ranges_yield_every_user_once_in_order(database: Database[Document]) -> None:
     users = Users(database)
     add(users, *(f"u{n}" for n in range(500)))
     add(users, *(f"u{n}" for n in range(50)), workspace="w2")
@@ -38,7 +38,7 @@ def test_ranges_of_suffixes_tell_every_user_once_and_in_order(database: Database
     assert users.read_range("x", "0", HIGHEST, 10) == []
 
 
-def test_users_are_read_by_key_in_order_and_strangers_are_left_out(database: Database[Document]) -> None:
+def test_users_are_read_by_key_in_order_and_unknown_keys_are_skipped(database: Database[Document]) -> None:
     users = Users(database)
     add(users, "a", "b", "c")
     keys = [user_key("w", one) for one in ("c", "x", "a")]
@@ -46,7 +46,7 @@ def test_users_are_read_by_key_in_order_and_strangers_are_left_out(database: Dat
     assert users.get(keys[1]) is None
 
 
-def test_an_estimate_is_exact_for_few_and_near_for_many(database: Database[Document]) -> None:
+def test_an_estimate_is_exact_for_few_users_and_close_for_many(database: Database[Document]) -> None:
     users = Users(database)
     assert users.estimate("w") == 0
     add(users, *(f"u{n}" for n in range(300)))
@@ -55,7 +55,7 @@ def test_an_estimate_is_exact_for_few_and_near_for_many(database: Database[Docum
     assert 27_000 < users.estimate("w") < 33_000
 
 
-def test_a_population_is_counted_up_to_a_bound_and_says_where_it_is_not(database: Database[Document]) -> None:
+def test_a_population_is_counted_up_to_a_bound_and_marked_beyond_it(database: Database[Document]) -> None:
     users = Users(database)
     add(users, *(f"u{n}" for n in range(9_000)))
     for n in range(100):
@@ -96,7 +96,7 @@ def test_a_new_users_revision_is_the_servers_time(database: Database[Document]) 
     assert document["changed"] == ["created", "email"]
 
 
-def test_a_writer_who_has_read_an_older_revision_plans_again(database: Database[Document]) -> None:
+def test_a_writer_that_read_an_older_revision_retries(database: Database[Document]) -> None:
     users = Users(database)
     add(users, "u", "v")
     key, other = user_key("w", "u"), user_key("w", "v")
@@ -130,7 +130,7 @@ def through(cutting: Cutting, database: Database[Document]) -> Iterator[Users]:
         yield Users(client[database.name])
 
 
-def test_updates_whose_answer_was_lost_are_planned_again_and_written_once(
+def test_updates_whose_answer_was_lost_are_retried_and_written_once(
     database: Database[Document], cutting: Cutting, through: Users
 ) -> None:
     add(Users(database), "u", "v")
@@ -158,7 +158,7 @@ def test_a_connection_that_breaks_again_and_again_is_an_error(
     assert cutting.cuts == 0
 
 
-def test_no_increment_is_lost_between_eight_writers(database: Database[Document]) -> None:
+def test_eight_concurrent_writers_lose_no_increment(database: Database[Document]) -> None:
     users = Users(database)
     add(users, *(f"u{n}" for n in range(20)))
     keys = [user_key("w", f"u{n}") for n in range(20)]
@@ -181,7 +181,7 @@ def test_no_increment_is_lost_between_eight_writers(database: Database[Document]
     assert [one["a"]["all"] for one in database["users"].find()] == [8] * 20
 
 
-def test_an_endless_fight_is_told(database: Database[Document]) -> None:
+def test_an_endless_write_conflict_raises(database: Database[Document]) -> None:
     users = Users(database)
     add(users, "u")
     key = user_key("w", "u")

@@ -14,16 +14,16 @@ SOON = timedelta(milliseconds=50)
 LONG = timedelta(seconds=5)
 
 
-def test_without_a_ring_the_wait_ends_by_itself(broker_redis: redis.Redis) -> None:
+def test_a_wait_without_a_wake_up_times_out(broker_redis: redis.Redis) -> None:
     assert not RedisWakeup(broker_redis).wait(SOON)
 
 
-def test_a_ring_before_the_wait_is_heard(broker_redis: redis.Redis) -> None:
+def test_a_wake_up_before_the_wait_ends_it(broker_redis: redis.Redis) -> None:
     RedisWakeup(broker_redis).ring()
     assert RedisWakeup(broker_redis).wait(LONG)
 
 
-def test_a_ring_wakes_who_already_waits(broker_redis: redis.Redis, broker_url: str) -> None:
+def test_a_wake_up_ends_a_running_wait(broker_redis: redis.Redis, broker_url: str) -> None:
     wakeup, heard = RedisWakeup(broker_redis), []
     waiting = Thread(target=lambda: heard.append(wakeup.wait(LONG)))
     waiting.start()
@@ -33,25 +33,25 @@ def test_a_ring_wakes_who_already_waits(broker_redis: redis.Redis, broker_url: s
     assert heard == [True]
 
 
-def test_many_rings_wake_a_few_times_only(broker_redis: redis.Redis) -> None:
+def test_many_wake_ups_wake_only_a_few_times(broker_redis: redis.Redis) -> None:
     wakeup = RedisWakeup(broker_redis)
     for _ in range(100):
         wakeup.ring()
     assert broker_redis.llen(KEY) <= 2
 
 
-def test_a_ring_that_nobody_hears_is_forgotten(broker_redis: redis.Redis) -> None:
+def test_an_unread_wake_up_expires(broker_redis: redis.Redis) -> None:
     RedisWakeup(broker_redis).ring()
     assert 0 < int(broker_redis.ttl(KEY)) <= 60
 
 
-def test_bells_of_two_installations_on_one_redis_are_apart(broker_redis: redis.Redis) -> None:
+def test_wake_ups_of_two_installations_on_one_redis_are_independent(broker_redis: redis.Redis) -> None:
     RedisWakeup(broker_redis, "one:").ring()
     assert not RedisWakeup(broker_redis, "two:").wait(SOON)
     assert RedisWakeup(broker_redis, "one:").wait(LONG)
 
 
-def test_a_redis_that_is_away_stops_nobody_and_makes_nobody_spin() -> None:
+def test_an_unreachable_redis_neither_stops_nor_spins_the_clock() -> None:
     with redis.Redis(host="127.0.0.1", port=1, socket_connect_timeout=1) as nowhere:
         RedisWakeup(nowhere).ring()
         began = monotonic()

@@ -38,12 +38,12 @@ def document(user: str, rev: int = 1, *, workspace: str = "w", deleted: bool = F
     }  # fmt: skip
 
 
-def test_making_the_index_twice_is_harmless(index: UserIndex) -> None:
+def test_creating_the_index_twice_is_harmless(index: UserIndex) -> None:
     index.ensure(TEMPLATE)
     assert index.index([document("a")]) == 1
 
 
-def test_the_keys_of_those_who_match_come_by_range_and_in_order(index: UserIndex, monkeypatch: Any) -> None:
+def test_matching_keys_are_yielded_by_range_in_order(index: UserIndex, monkeypatch: Any) -> None:
     monkeypatch.setattr(user_index, "LARGEST_PAGE", 70)
     index.index([document(f"u{n}", i={"a:age": n}) for n in range(400)])
     index.index([document(f"u{n}", workspace="w2", i={"a:age": n}) for n in range(50)])
@@ -81,7 +81,7 @@ def test_a_tombstone_is_not_found_and_not_revived(index: UserIndex) -> None:
     assert index.count(EVERYBODY, "w") == 0
 
 
-def test_refused_documents_are_told_and_the_others_are_in(index: UserIndex) -> None:
+def test_refused_documents_are_reported_and_the_others_are_indexed(index: UserIndex) -> None:
     bad = document("secret-person", 1, i={"a:age": "not a number of secret-person"})
     with pytest.raises(NotIndexed) as caught:
         index.index([document("a"), bad, document("b"), {**document("c"), "unknown": 1}])
@@ -98,12 +98,12 @@ def test_ids_longer_than_elasticsearch_allows_are_indexed_too(index: UserIndex) 
     assert index.ids(EVERYBODY, "w", "0", HIGHEST, 10) == sorted([user_key("w", long), user_key("w", "ü" * 241)])
 
 
-def test_a_query_that_cannot_be_answered_is_told(index: UserIndex) -> None:
+def test_an_unanswerable_query_raises(index: UserIndex) -> None:
     with pytest.raises(NotIndexed):
         index.ids({"no_such_query": {}}, "w", "0", HIGHEST, 10)
 
 
-def test_a_server_that_is_away_is_told() -> None:
+def test_an_unreachable_server_raises() -> None:
     client = Elasticsearch("http://127.0.0.1:1", request_timeout=1, max_retries=0)
     with pytest.raises(ServiceUnreachable):
         UserIndex(client).index([document("u")])
@@ -112,7 +112,7 @@ def test_a_server_that_is_away_is_told() -> None:
     client.close()
 
 
-def test_bulk_requests_are_cut_by_bytes(monkeypatch: Any) -> None:
+def test_bulk_requests_are_split_by_bytes(monkeypatch: Any) -> None:
     monkeypatch.setattr(user_index, "BULK", 10)
     assert list(chunks([b"123456", b"1234", b"1", b"x" * 50, b"y"])) == [
         [b"123456", b"1234"],

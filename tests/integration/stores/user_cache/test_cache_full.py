@@ -52,7 +52,7 @@ def small(make_world: Callable[..., World], valkey: Any) -> World:
     return world
 
 
-def test_campaigns_go_on_and_are_right_while_the_user_cache_is_full(small: World, valkey: Any) -> None:
+def test_campaigns_continue_correctly_while_the_user_cache_is_full(small: World, valkey: Any) -> None:
     world, gold = small, {"plan": GOLD}
     world.users(USERS[:1_500], plan=GOLD)
     world.users(USERS[1_500:], plan=SILVER)

@@ -43,7 +43,7 @@ def layouts(world: CacheWorld) -> CacheLayouts:
     return CacheLayouts(world.database, world.users, "t:")
 
 
-def test_nothing_is_read_before_the_feed_has_put_a_layout_into_force(world: CacheWorld, layouts: CacheLayouts) -> None:
+def test_the_cache_is_not_read_before_the_feed_activates_a_layout(world: CacheWorld, layouts: CacheLayouts) -> None:
     assert layouts.layout(CATALOGUE, 1) is None
     assert layouts.want("shop", ["plan"], []) is True
     assert layouts.layout(CATALOGUE, 1) is None
@@ -57,7 +57,7 @@ def test_nothing_is_read_before_the_feed_has_put_a_layout_into_force(world: Cach
     assert other.epoch != read.epoch
 
 
-def test_a_small_workspace_holds_everything_and_a_large_one_what_campaigns_name() -> None:
+def test_small_workspaces_cache_every_field_and_large_ones_those_of_campaigns() -> None:
     named = Held(("age",), frozenset({"Opened"}))
     held = held_at_first(CATALOGUE, named)
     assert set(held.fields) == set(CATALOGUE.fields)
@@ -66,7 +66,7 @@ def test_a_small_workspace_holds_everything_and_a_large_one_what_campaigns_name(
     assert held_at_first(WIDE, NAMED) == NAMED
 
 
-def test_rows_reach_to_the_last_field_that_is_asked_for(world: CacheWorld) -> None:
+def test_rows_are_read_up_to_the_last_requested_field(world: CacheWorld) -> None:
     world.fill(300)
     layout = world.layouts.adopt(CATALOGUE, 1, Held(("age", "orders"), frozenset()))
     whole = {row.key: row for rows in world.batches(layout) for row in rows.rows}
@@ -82,7 +82,7 @@ def test_rows_reach_to_the_last_field_that_is_asked_for(world: CacheWorld) -> No
         world.cache.read(wide, "0", HIGHEST, fields=["x7"])
 
 
-def test_what_campaigns_name_moves_to_the_front_where_it_is_far_behind(layouts: CacheLayouts) -> None:
+def test_fields_of_campaigns_move_to_the_front_of_the_row(layouts: CacheLayouts) -> None:
     before = layouts.adopt(CATALOGUE, 1)
     assert layouts.adopt(CATALOGUE, 1, Held(("plan", "age", "score"), frozenset())) is before
     near = layouts.adopt(CATALOGUE, 1, Held(("email", "user_id"), frozenset()))
@@ -91,7 +91,7 @@ def test_what_campaigns_name_moves_to_the_front_where_it_is_far_behind(layouts: 
     assert layouts.adopt(CATALOGUE, 1) is near
 
 
-def test_what_is_not_held_is_none_and_what_is_held_is_right(world: CacheWorld) -> None:
+def test_cached_fields_are_right_and_others_are_absent(world: CacheWorld) -> None:
     world.fill(300)
     layout = world.layouts.adopt(WIDE, 1, NAMED)
     assert layout.holds(["plan"], ["Opened"])
@@ -109,7 +109,7 @@ def test_what_is_not_held_is_none_and_what_is_held_is_right(world: CacheWorld) -
     assert world.cache.use.hits == 300
 
 
-def test_a_refresh_writes_what_is_held_only(world: CacheWorld) -> None:
+def test_a_refresh_writes_only_cached_fields(world: CacheWorld) -> None:
     world.fill(100)
     layout = world.layouts.adopt(WIDE, 1, NAMED)
     world.cache.warm(layout)
@@ -121,7 +121,7 @@ def test_a_refresh_writes_what_is_held_only(world: CacheWorld) -> None:
     assert all(after[key]["rev"][0] == cold[key]["rev"][0] + 1 for key in after)
 
 
-def test_a_field_that_is_wanted_is_held_once_the_feed_adopts_and_the_cache_is_warmed(
+def test_a_wanted_field_is_cached_once_the_feed_adopts_it_and_the_cache_is_warm(
     world: CacheWorld, layouts: CacheLayouts
 ) -> None:
     world.fill(300)
@@ -162,7 +162,7 @@ def test_a_process_with_another_catalogue_reads_mongodb_until_the_feed_has_it_to
         world.layouts.adopt(CATALOGUE, 1)
 
 
-def test_a_field_that_is_no_longer_declared_is_no_longer_held(world: CacheWorld, layouts: CacheLayouts) -> None:
+def test_an_undeclared_field_is_no_longer_cached(world: CacheWorld, layouts: CacheLayouts) -> None:
     world.layouts.adopt(CATALOGUE, 1)
     world.layouts.adopt(replace(CATALOGUE, fields=dict(BUILTINS)), 1)
     behind = layouts.layout(CATALOGUE, 1)
@@ -171,7 +171,7 @@ def test_a_field_that_is_no_longer_declared_is_no_longer_held(world: CacheWorld,
     assert not behind.holds(["age"], [])
 
 
-def test_a_field_that_is_declared_beside_those_held_changes_nothing(layouts: CacheLayouts) -> None:
+def test_a_declared_field_outside_the_layout_changes_nothing(layouts: CacheLayouts) -> None:
     before = layouts.adopt(WIDE, 1, NAMED)
     more = replace(WIDE, fields={**WIDE.fields, "y": Field("y", FieldType.STRING)})
     after = layouts.layout(more, 1)
@@ -179,7 +179,7 @@ def test_a_field_that_is_declared_beside_those_held_changes_nothing(layouts: Cac
     assert after.epoch == before.epoch
 
 
-def test_the_depth_stays_while_a_workspace_grows_and_is_cut_anew_when_it_has_outgrown_it(world: CacheWorld) -> None:
+def test_the_depth_changes_only_when_a_workspace_outgrows_it(world: CacheWorld) -> None:
     def grown(to: int) -> int:
         have = world.database.users.count_documents({})
         people = [{"_id": user_key("shop", f"v{n}"), "rev": 1} for n in range(have, to)]
@@ -208,7 +208,7 @@ def test_a_layout_that_was_in_force_before_comes_back_without_its_buckets(world:
     assert read == {key: row["rev"][0] for key, row in world.stored().items()}
 
 
-def test_wants_of_many_processes_are_all_adopted(world: CacheWorld) -> None:
+def test_the_fields_wanted_by_many_processes_are_all_adopted(world: CacheWorld) -> None:
     wanted = [f"x{n}" for n in range(32)]
     done = threading.Event()
 
@@ -230,7 +230,7 @@ def test_wants_of_many_processes_are_all_adopted(world: CacheWorld) -> None:
     assert world.layouts.adopt(WIDE, 1).holds(wanted, ())
 
 
-def test_a_catalogue_of_one_workspace_is_not_that_of_another(layouts: CacheLayouts) -> None:
+def test_layouts_of_workspaces_are_independent(layouts: CacheLayouts) -> None:
     layouts.adopt(CATALOGUE, 1)
     other = Catalogue("other", "UTC", None, CATALOGUE.fields, CATALOGUE.events)
     assert layouts.layout(other, 1) is None

@@ -21,7 +21,7 @@ def world(database: Database[Document], cache_url: str) -> Iterator[CacheWorld]:
     made.close()
 
 
-def test_a_cold_and_a_warm_cache_give_what_mongodb_has(world: CacheWorld) -> None:
+def test_a_cold_and_a_warm_cache_return_what_mongodb_has(world: CacheWorld) -> None:
     world.fill(3_000)
     layout = world.adopt()
     assert world.read(layout) == world.stored()
@@ -32,7 +32,7 @@ def test_a_cold_and_a_warm_cache_give_what_mongodb_has(world: CacheWorld) -> Non
     assert all(0 < world.redis.ttl(key) <= 7 * 86_400 for key in world.buckets())
 
 
-def test_a_scan_gives_the_same_batches_with_one_read_ahead(world: CacheWorld) -> None:
+def test_a_scan_with_read_ahead_yields_the_same_batches(world: CacheWorld) -> None:
     world.fill(3_000)
     layout = world.adopt()
     for _ in ("cold", "warm"):
@@ -42,7 +42,7 @@ def test_a_scan_gives_the_same_batches_with_one_read_ahead(world: CacheWorld) ->
     assert len(whole) == 64 // (500 // 64) + 1
 
 
-def test_a_scan_that_is_left_early_leaves_no_answer_behind(world: CacheWorld) -> None:
+def test_an_abandoned_scan_leaves_no_answer_unread(world: CacheWorld) -> None:
     world.fill(2_000)
     layout = world.adopt()
     assert world.cache.warm(layout) == layout.buckets
@@ -93,7 +93,7 @@ def test_a_workspace_without_users_is_one_empty_bucket(world: CacheWorld) -> Non
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_any_bounds_give_the_users_between_them(world: CacheWorld, seed: int) -> None:
+def test_any_bounds_yield_the_users_between_them(world: CacheWorld, seed: int) -> None:
     world.fill(400, seed)
     layout = world.adopt()
     rnd = random.Random(seed)
@@ -149,7 +149,7 @@ def test_another_epoch_sees_nothing_of_this_one(world: CacheWorld) -> None:
     assert world.read(old) != world.stored()
 
 
-def test_what_is_no_row_is_thrown_away_and_read_anew(world: CacheWorld) -> None:
+def test_an_invalid_row_is_discarded_and_read_again(world: CacheWorld) -> None:
     world.fill(300)
     layout = world.adopt()
     world.cache.warm(layout)
@@ -161,7 +161,7 @@ def test_what_is_no_row_is_thrown_away_and_read_anew(world: CacheWorld) -> None:
     assert world.read(layout) == world.stored()
 
 
-def test_the_depth_gives_about_64_users_a_bucket() -> None:
+def test_the_depth_puts_about_64_users_into_a_bucket() -> None:
     for users, depth in ((0, 0), (64, 0), (100, 1), (128, 1), (1_000_000, 14), (1 << 40, 24)):
         assert depth_for(users) == depth
     assert all(45 < users / (1 << depth_for(users)) < 91 for users in range(64, 1_000_000, 997))

@@ -47,7 +47,7 @@ def start(tmp_path: Path, database: Database[Document]) -> Iterator[Callable[...
         one.close()
 
 
-def test_a_cache_that_is_killed_in_the_middle_of_a_scan_and_comes_back(quick: None, start: Any) -> None:
+def test_a_cache_killed_during_a_scan_is_used_again_when_back(quick: None, start: Any) -> None:
     valkey, world = start()
     world.fill(3_000)
     layout = world.adopt()
@@ -71,7 +71,7 @@ def test_a_cache_that_is_killed_in_the_middle_of_a_scan_and_comes_back(quick: No
         assert len(heard.of("cache.away")) == len(heard.of("cache.back")) == 1
 
 
-def test_a_cache_that_was_never_there(quick: None, start: Any) -> None:
+def test_without_a_cache_server_mongodb_serves(quick: None, start: Any) -> None:
     valkey, world = start()
     valkey.kill()
     world.fill(500)
@@ -85,7 +85,7 @@ def test_a_cache_that_was_never_there(quick: None, start: Any) -> None:
         assert [one.fields["reason"] for one in heard.of("cache.away")] == ["ConnectionError"]
 
 
-def test_a_frozen_cache_is_asked_by_one_reader_at_a_time(quick: None, start: Any) -> None:
+def test_only_one_reader_at_a_time_tries_a_frozen_cache(quick: None, start: Any) -> None:
     valkey, world = start()
     world.fill(500)
     layout = world.adopt()
@@ -106,7 +106,7 @@ def test_a_frozen_cache_is_asked_by_one_reader_at_a_time(quick: None, start: Any
         heard.wait("cache.back")
 
 
-def test_answers_of_a_question_that_timed_out_never_meet_the_next_question(quick: None, start: Any) -> None:
+def test_the_answer_to_a_timed_out_query_is_never_read_by_the_next(quick: None, start: Any) -> None:
     valkey, world = start()
     world.fill(1_000)
     layout = world.adopt()
@@ -173,7 +173,7 @@ def test_a_full_cache_that_evicts_nothing_refuses_and_is_right(quick: None, star
         assert heard.of("cache.away") == []
 
 
-def test_a_server_that_refuses_counts_as_away(quick: None, start: Any) -> None:
+def test_a_refusing_server_counts_as_unreachable(quick: None, start: Any) -> None:
     valkey, world = start()
     world.fill(300)
     layout = world.adopt()

@@ -147,7 +147,7 @@ class Fight:
 
 
 @pytest.mark.timeout(SECONDS + 240)
-def test_no_entry_is_older_than_the_store_when_everybody_has_fought(
+def test_concurrent_readers_and_writers_leave_no_stale_row(
     world: CacheWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.add(*NAMES)

@@ -80,7 +80,7 @@ def test_a_refresh_never_makes_a_bucket(world: CacheWorld) -> None:
     assert world.cache.revisions(layout, [U]) == {U: None}
 
 
-def test_a_deleted_user_stays_deleted_whatever_comes_late_and_may_be_created_again(world: CacheWorld) -> None:
+def test_a_deleted_user_stays_deleted_despite_late_writes_and_may_be_created_again(world: CacheWorld) -> None:
     world.add("u1", email="1@x.example")
     layout = world.adopt()
     world.cache.warm(layout)
@@ -99,7 +99,7 @@ def test_a_deleted_user_stays_deleted_whatever_comes_late_and_may_be_created_aga
     assert world.cache.use.misses == 0
 
 
-def test_a_document_that_is_gone_drops_its_bucket_and_voids_its_load(world: CacheWorld, loader: BucketLoader) -> None:
+def test_a_missing_document_drops_its_bucket_and_voids_its_load(world: CacheWorld, loader: BucketLoader) -> None:
     world.fill(300)
     layout = world.adopt()
     world.cache.warm(layout)
@@ -114,7 +114,7 @@ def test_a_document_that_is_gone_drops_its_bucket_and_voids_its_load(world: Cach
     assert loader.store(layout, leased, loader.fetch(layout, [bucket(layout)])) == 0
 
 
-def test_the_revision_of_a_stranger_in_a_whole_bucket_is_nought(world: CacheWorld) -> None:
+def test_the_revision_of_an_unknown_user_in_a_whole_bucket_is_zero(world: CacheWorld) -> None:
     world.add("u1")
     layout = world.adopt()
     world.cache.warm(layout)
@@ -124,7 +124,7 @@ def test_the_revision_of_a_stranger_in_a_whole_bucket_is_nought(world: CacheWorl
 
 
 @pytest.mark.parametrize("change", ["new value", "new user", "deletion"])
-def test_a_load_that_read_before_a_refresh_never_lands(world: CacheWorld, loader: BucketLoader, change: str) -> None:
+def test_a_load_read_before_a_refresh_is_not_stored(world: CacheWorld, loader: BucketLoader, change: str) -> None:
     world.add("u1", email="1@x.example")
     layout = world.adopt()
     leased = loader.lease(layout, [0])
@@ -140,7 +140,7 @@ def test_a_load_that_read_before_a_refresh_never_lands(world: CacheWorld, loader
     assert world.cache.use.loads == 1
 
 
-def test_a_load_that_landed_before_the_refresh_is_refreshed(world: CacheWorld, loader: BucketLoader) -> None:
+def test_a_load_stored_before_a_refresh_is_refreshed(world: CacheWorld, loader: BucketLoader) -> None:
     world.add("u1", email="1@x.example")
     layout = world.adopt()
     leased = loader.lease(layout, [0])
@@ -165,7 +165,7 @@ def test_a_refresh_voids_the_lease_of_its_own_bucket_only(world: CacheWorld, loa
     assert world.read(layout) == world.stored()
 
 
-def test_of_two_loaders_one_stores_and_both_have_the_users(world: CacheWorld, loader: BucketLoader) -> None:
+def test_concurrent_loaders_store_once_and_both_return_the_users(world: CacheWorld, loader: BucketLoader) -> None:
     world.fill(300)
     layout = world.adopt()
     leased = loader.lease(layout, [0, 1])
@@ -177,7 +177,7 @@ def test_of_two_loaders_one_stores_and_both_have_the_users(world: CacheWorld, lo
     assert world.cache.use.hits == 300
 
 
-def test_a_loader_whose_lease_ran_out_stores_nothing_over_another(world: CacheWorld, loader: BucketLoader) -> None:
+def test_a_loader_whose_lease_ran_out_overwrites_nothing(world: CacheWorld, loader: BucketLoader) -> None:
     world.add("u1", email="1@x.example")
     layout = world.adopt()
     leased = loader.lease(layout, [0])
@@ -192,7 +192,7 @@ def test_a_loader_whose_lease_ran_out_stores_nothing_over_another(world: CacheWo
     assert world.read(layout) == world.stored()
 
 
-def test_a_loader_that_came_too_late_leaves_no_lease_behind(world: CacheWorld, loader: BucketLoader) -> None:
+def test_a_late_loader_leaves_no_lease(world: CacheWorld, loader: BucketLoader) -> None:
     """It had looked before another one stored; once that bucket is evicted, the next reader may load it."""
     layout = world.adopt()
     world.cache.warm(layout)
@@ -203,7 +203,7 @@ def test_a_loader_that_came_too_late_leaves_no_lease_behind(world: CacheWorld, l
     assert loader.lease(layout, [0]).buckets == {0}
 
 
-def test_a_lease_ends_by_itself(world: CacheWorld, loader: BucketLoader) -> None:
+def test_a_lease_expires(world: CacheWorld, loader: BucketLoader) -> None:
     layout = world.adopt()
     loader.lease(layout, [0])
     assert 0 < world.redis.ttl(layout.lease_key(0)) <= 20
@@ -220,7 +220,7 @@ def test_a_large_bucket_is_stored_whole(world: CacheWorld) -> None:
     assert world.cache.use.hits == 2_700
 
 
-def test_the_changes_rise_with_every_refreshed_row_and_a_lost_count_never_comes_back(world: CacheWorld) -> None:
+def test_the_change_count_rises_with_every_refreshed_row_and_never_repeats(world: CacheWorld) -> None:
     world.add("u1")
     layout = world.adopt()
 

@@ -65,12 +65,12 @@ def test_a_mail_has_a_text_part_before_its_html_part() -> None:
     assert parts == [("text/plain", "Hi you"), ("text/html", "<p>Hi <b>you</b></p>")]
 
 
-def test_a_mail_of_text_alone_has_no_parts() -> None:
+def test_a_text_only_mail_has_no_parts() -> None:
     message = parsed(html="", text="Hi")
     assert (message.get_content_type(), message.get_content().strip()) == ("text/plain", "Hi")
 
 
-def test_the_same_delivery_gives_the_same_bytes_and_another_another_id() -> None:
+def test_a_delivery_always_yields_the_same_bytes_and_a_unique_id() -> None:
     assert build(mail()) == build(mail())
     assert fingerprint(KEY) != fingerprint(KEY + "2")
 
@@ -80,7 +80,7 @@ def test_the_same_delivery_gives_the_same_bytes_and_another_another_id() -> None
     name=st.text(max_size=120),
     body=st.text(max_size=2_000),
 )
-def test_whatever_the_texts_hold_the_mail_stays_one_mail(subject: str, name: str, body: str) -> None:
+def test_no_text_can_break_a_mail(subject: str, name: str, body: str) -> None:
     raw = build(mail(subject=subject, sender=Sender(name, "news@grocer.example"), html="", text=body + "x")).raw
     assert raw.isascii()
     assert b"\n" not in raw.replace(b"\r\n", b"")
@@ -112,7 +112,7 @@ def test_a_body_of_any_script_is_read_back(body: str) -> None:
 
 @settings(max_examples=50)
 @given(st.text() | st.text("ab <>:;,=?_\r\n\t\x00\xa0é日", max_size=300), st.sampled_from(["", "Grocer", "Größer, AG"]))
-def test_whatever_a_header_of_ones_own_holds_it_stays_one_header(value: str, name: str) -> None:
+def test_no_custom_header_value_can_add_a_header(value: str, name: str) -> None:
     message = message_from_bytes(
         build(mail(headers=(("X-Own", value),), reply_to=Sender(name, "help@grocer.example"))).raw, policy=SMTP
     )
@@ -123,7 +123,7 @@ def test_whatever_a_header_of_ones_own_holds_it_stays_one_header(value: str, nam
     assert not any(line and not line.strip() for line in raw.split(b"\r\n\r\n")[0].split(b"\r\n"))
 
 
-def test_a_header_of_ones_own_is_folded_at_spaces_and_read_back_as_it_was() -> None:
+def test_a_custom_header_is_folded_at_spaces_and_round_trips() -> None:
     value = "<https://grocer.example/" + "x" * 90 + ">, <mailto:out@grocer.example?subject=" + "y" * 40 + ">"
     raw = build(mail(headers=(("List-Unsubscribe", value), ("X-None", " \r\n"), ("X-Two", "a  b")))).raw
     assert b"List-Unsubscribe: <https" in raw
@@ -142,7 +142,7 @@ def test_bounces_go_to_the_envelope_sender_and_the_message_id_is_the_senders() -
     assert build(mail()).sender == "news@grocer.example"
 
 
-def test_what_is_hidden_is_no_part_of_the_text() -> None:
+def test_hidden_html_is_not_part_of_the_text() -> None:
     page = (
         '<body><div style="color: red; Display : none">a<div>b</div><br><img alt="c">d</div><p hidden>e</p>'
         '<span style="display:block">f</span><img style="display:none" alt="g">h</body>'
@@ -174,7 +174,7 @@ def test_a_subject_that_looks_encoded_is_shown_as_typed() -> None:
         ({"unsubscribe": "https://x.example/>\r\nBcc: a"}, "bad_unsubscribe"),
     ],
 )
-def test_what_makes_no_mail_is_refused_without_naming_an_address(changes: dict[str, object], code: str) -> None:
+def test_an_impossible_mail_is_refused_without_naming_an_address(changes: dict[str, object], code: str) -> None:
     with pytest.raises(BadMessage, match=code) as refusal:
         build(mail(**changes))
     assert "@" not in str(refusal.value)
@@ -205,7 +205,7 @@ def test_what_makes_no_mail_is_refused_without_naming_an_address(changes: dict[s
         ("a\0@b.example", None),
     ],
 )
-def test_addresses_are_told_from_what_is_none(text: str, expected: str | None) -> None:
+def test_addresses_are_distinguished_from_other_texts(text: str, expected: str | None) -> None:
     assert envelope_address(text) == expected
 
 

@@ -116,7 +116,7 @@ def about(outcome: Outcome | None) -> Cause | Bounce | SkipReason | None:
 
 
 @pytest.mark.parametrize(("phase", "reply", "expected"), REPLIES)
-def test_a_reply_is_about_whom_the_standards_say(
+def test_a_reply_concerns_sender_or_recipient_by_the_standards(
     phase: Phase, reply: str, expected: Cause | Bounce | SkipReason
 ) -> None:
     code, _, enhanced = reply.partition(" ")
@@ -124,7 +124,7 @@ def test_a_reply_is_about_whom_the_standards_say(
 
 
 @pytest.mark.parametrize("phase", [C, M])
-def test_before_a_recipient_was_named_no_reply_costs_a_delivery(phase: Phase) -> None:
+def test_no_reply_before_the_recipient_fails_a_delivery(phase: Phase) -> None:
     for code in range(400, 600):
         outcome = judge(phase, Answer(code))
         too_big = phase is M and code == 552
@@ -132,7 +132,7 @@ def test_before_a_recipient_was_named_no_reply_costs_a_delivery(phase: Phase) ->
 
 
 @pytest.mark.parametrize("phase", list(Phase))
-def test_only_an_answer_to_the_final_dot_can_be_unknown(phase: Phase) -> None:
+def test_only_a_failure_after_the_final_dot_is_unknown(phase: Phase) -> None:
     for code in (*range(1, 400), *range(600, 1000)):
         outcome = judge(phase, Answer(code))
         assert isinstance(outcome, Unknown) == (phase is E and not 200 <= code < 300), code
@@ -140,7 +140,7 @@ def test_only_an_answer_to_the_final_dot_can_be_unknown(phase: Phase) -> None:
     assert isinstance(broken(phase), Unknown) == (phase is E)
 
 
-def test_what_a_server_says_is_shown_on_one_line_without_addresses() -> None:
+def test_server_replies_are_shown_on_one_line_without_addresses() -> None:
     said = "553 5.7.1 <ann@x.example>:\r\n Sender\tzoë@exämple.org rejected \x1b[31m" + "x" * 300
     shown = words(said.encode() + b"\xff")
     assert shown.startswith("553 5.7.1 <...>: Sender <...> rejected [31mxxx")
@@ -149,6 +149,6 @@ def test_what_a_server_says_is_shown_on_one_line_without_addresses() -> None:
     assert shown.isprintable()
 
 
-def test_each_wait_is_at_least_what_rfc_5321_asks_for() -> None:
+def test_each_timeout_is_at_least_that_of_rfc_5321() -> None:
     minutes = {phase: wait.total_seconds() / 60 for phase, wait in WAITS.items()}
     assert minutes == {C: 5, Phase.RSET: 5, M: 5, R: 5, D: 2, E: 10}

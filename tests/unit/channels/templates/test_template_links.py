@@ -62,13 +62,13 @@ def html_of(body: str, **attributes: str) -> str:
     "link",
     [EVIL, "JavaScript:alert(1)", "\tjava\nscript:alert(1)", "vbscript:x", "data:text/html,x", "data:image/svg+xml,x"],
 )
-def test_a_link_that_would_run_a_program_is_made_harmless(body: str, link: str) -> None:
+def test_a_link_that_would_run_a_script_is_made_harmless(body: str, link: str) -> None:
     html = html_of(body, link=link)
     assert "unsafe:" in html
     assert "\ufdd0" not in html
 
 
-def test_an_address_that_two_outputs_make_is_seen_as_one() -> None:
+def test_a_link_made_of_two_outputs_is_checked_as_one() -> None:
     html = html_of('<a href="{{ user.link }}{{ user.more }}">x</a>', link="java", more="script:alert(1)")
     assert 'href="javaunsafe:script:alert(1)"' in html
 
@@ -89,7 +89,7 @@ def test_an_address_that_two_outputs_make_is_seen_as_one() -> None:
         (f'<a href="{EVIL}">{{{{ user.link }}}}</a>', "x", f'<a href="{EVIL}">'),
     ],
 )
-def test_every_other_text_stays_as_it_is(body: str, link: str, told: str) -> None:
+def test_every_other_text_is_unchanged(body: str, link: str, told: str) -> None:
     html = html_of(body, link=link)
     assert told in html
     assert "unsafe:" not in html

@@ -48,19 +48,19 @@ def printed(template: str, html: bool = False, **user: Any) -> str:
         ("user.y != blank or user.x != blank", False),
     ],
 )
-def test_what_is_missing_or_empty_is_blank(value: object, condition: str, holds: bool) -> None:
+def test_missing_and_empty_values_are_blank(value: object, condition: str, holds: bool) -> None:
     user = {} if value == "missing" else {"x": value}
     assert printed("{% if " + condition + " %}yes{% else %}no{% endif %}", **user) == ("yes" if holds else "no")
     assert printed("{% unless " + condition + " %}no{% else %}yes{% endunless %}", **user) == ("yes" if holds else "no")
 
 
 @pytest.mark.parametrize("value", ["Anna", 0, 3, True, ["a"], Decimal("0.00")], ids=repr)
-def test_what_has_a_value_is_not_blank(value: object) -> None:
+def test_other_values_are_not_blank(value: object) -> None:
     assert printed("{% if user.x != blank %}yes{% endif %}", x=value) == "yes"
     assert printed("{% case user.x %}{% when blank %}no{% else %}yes{% endcase %}", x=value) == "yes"
 
 
-def test_blank_holds_wherever_two_values_are_compared() -> None:
+def test_blank_works_in_every_comparison() -> None:
     assert printed("{% case user.x %}{% when blank %}yes{% endcase %}") == "yes"
     assert printed("{% assign b = blank %}{% if user.x == b %}yes{% endif %}") == "yes"
     assert printed("{% for i in (1..1) %}{% if user.x == blank %}yes{% endif %}{% endfor %}") == "yes"
@@ -106,7 +106,7 @@ def test_every_language_has_words_for_each_letter_and_every_filter() -> None:
     assert printed("{{ 0 | date: '%p', 'UTC', 'hu' }} {{ 46800 | date: '%P', 'UTC', 'ko' }}") == "de. 오후"
 
 
-def test_numbers_that_grow_in_a_loop_fail_before_they_fill_the_memory() -> None:
+def test_growing_numbers_fail_before_they_fill_the_memory() -> None:
     with pytest.raises(TemplateFailed, match="too large a number"):
         printed("{% assign x = 10 %}{% for i in (1..60) %}{% assign x = x | times: x %}{% endfor %}")
     assert printed("{{ 999999999999999999999999999999 | times: 10 }}") == "9999999999999999999999999999990"
@@ -121,7 +121,7 @@ def test_numbers_that_grow_in_a_loop_fail_before_they_fill_the_memory() -> None:
         ("xx-nowhere", "1.234,50\xa0€ 1.234,5 12,5\xa0% 3,14 So. März"),
     ],
 )
-def test_numbers_money_and_names_are_those_of_the_users_language(locale: str | None, expected: str) -> None:
+def test_numbers_money_and_names_follow_the_users_language(locale: str | None, expected: str) -> None:
     template = (
         "{{ 1234.5 | money }} {{ 1234.5 | number }} {{ 0.125 | percent: 1 }} {{ 3.14159 | number: 2 }} "
         "{{ 'now' | date: '%a %B', 'UTC' }}"
@@ -129,7 +129,7 @@ def test_numbers_money_and_names_are_those_of_the_users_language(locale: str | N
     assert printed(template, **({"locale": locale} if locale else {})) == expected
 
 
-def test_what_is_missing_has_no_money_and_what_is_no_number_stays() -> None:
+def test_money_omits_missing_values_and_keeps_other_texts() -> None:
     assert printed("[{{ user.x | money | default: '-' }}{{ 'free' | money: 'USD' }}]") == "[-free]"
     assert printed("[{{ nil | money: 'EUR' }}{{ nil | number }}{{ nil | percent }}{{ true | number }}]") == "[true]"
     assert printed("{{ 5 | money: 'JPY', 'ja' }}") == "￥5"
@@ -149,7 +149,7 @@ def test_what_is_missing_has_no_money_and_what_is_no_number_stays() -> None:
         ("{% for i in (1..99999) %}{{ i }}{% endfor %}", "loop iteration limit reached", 1),
     ],
 )
-def test_a_failure_tells_line_and_cause(template: str, problem: str, line: int) -> None:
+def test_a_failure_names_line_and_cause(template: str, problem: str, line: int) -> None:
     with pytest.raises(TemplateFailed) as failure:
         printed(template)
     assert (failure.value.problem, failure.value.line) == (problem, line)
@@ -172,7 +172,7 @@ def test_a_failure_tells_line_and_cause(template: str, problem: str, line: int) 
         ("{% comment %}{% {{ {%- endcomment %}", "", "an error"),  # the library is lenient
     ],
 )
-def test_the_differences_from_liquid_are_those_that_are_listed(template: str, here: str, liquid: str) -> None:
+def test_the_documented_differences_from_liquid_are_complete(template: str, here: str, liquid: str) -> None:
     assert liquid
     if here == "an error":
         with pytest.raises(TemplateFailed):

@@ -33,7 +33,7 @@ def test_a_group_ends_with_all_its_members(leader: subprocess.Popen[bytes]) -> N
     assert members(leader.pid) == []
 
 
-def test_who_ignores_term_is_killed_when_patience_ends() -> None:
+def test_a_process_that_ignores_sigterm_is_killed_at_the_stop_timeout() -> None:
     with subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, start_new_session=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -59,7 +59,7 @@ def test_a_marked_process_is_found_by_its_mark(tmp_path: Path) -> None:
         child.wait()
 
 
-def test_a_process_that_gives_way_starts_others_that_do(tmp_path: Path) -> None:
+def test_children_inherit_the_niceness_of_a_process(tmp_path: Path) -> None:
     code = (
         "import os, subprocess, sys; print(os.getpriority(os.PRIO_PROCESS, 0), flush=True);"
         "subprocess.run([sys.executable, '-c', 'import os; print(os.getpriority(os.PRIO_PROCESS, 0), flush=True)'])"

@@ -36,20 +36,20 @@ def always(path: Path) -> Fetch:
     return lambda say, again: path
 
 
-def test_it_is_unpacked_readable_for_all_with_its_run_bits(archive: Path, tmp_path: Path) -> None:
+def test_the_archive_is_unpacked_readable_with_its_run_bits(archive: Path, tmp_path: Path) -> None:
     tree = distribution(tmp_path / "cache", silent, always(archive))
     assert (tree / "bin" / "elasticsearch").stat().st_mode & 0o777 == 0o755
     assert (tree / "config" / "jvm.options").stat().st_mode & 0o777 == 0o644
     assert tree.stat().st_mode & 0o777 == 0o755
 
 
-def test_an_unpacked_one_is_used_without_fetching(archive: Path, tmp_path: Path) -> None:
+def test_an_unpacked_distribution_is_used_without_a_download(archive: Path, tmp_path: Path) -> None:
     tree = distribution(tmp_path / "cache", silent, always(archive))
     archive.unlink()
     assert distribution(tmp_path / "cache", silent, always(archive)) == tree
 
 
-def test_a_half_unpacked_tree_is_never_used_and_removed(archive: Path, tmp_path: Path) -> None:
+def test_a_half_unpacked_tree_is_removed_and_never_used(archive: Path, tmp_path: Path) -> None:
     """A kill in the middle of unpacking leaves the place empty, and the next call starts again."""
     killed = subprocess.run(
         [sys.executable, "-c", KILLED_WHILE_UNPACKING, str(archive), str(tmp_path / "cache")],
@@ -79,7 +79,7 @@ module.distribution(Path(sys.argv[2]), print, lambda say, again: Path(sys.argv[1
 """
 
 
-def test_a_damaged_archive_is_fetched_once_more(archive: Path, tmp_path: Path) -> None:
+def test_a_damaged_archive_is_downloaded_once_more(archive: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.zip"
     damaged.write_bytes(archive.read_bytes()[:-5])
     asked: list[bool] = []
@@ -92,7 +92,7 @@ def test_a_damaged_archive_is_fetched_once_more(archive: Path, tmp_path: Path) -
     assert asked == [False, True]
 
 
-def test_an_archive_with_another_sum_is_never_unpacked(archive: Path, tmp_path: Path) -> None:
+def test_an_archive_with_a_wrong_checksum_is_never_unpacked(archive: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(archive, "a") as opened:
         opened.writestr("more", "")
     with pytest.raises(CannotStart, match="another sha512"):

@@ -62,7 +62,7 @@ def local(tmp_path: Path, said: list[str], search: Search) -> Iterator[LocalServ
     made.stop(discard=True)
 
 
-def test_it_is_started_after_the_others_and_its_address_is_known_before(
+def test_elasticsearch_starts_after_the_others_with_its_address_known_before(
     local: LocalServices, search: Search, said: list[str]
 ) -> None:
     search.fetched.set()
@@ -77,7 +77,9 @@ def test_it_is_started_after_the_others_and_its_address_is_known_before(
     assert "elastic serves" in said[-1]
 
 
-def test_what_it_lacks_is_told_at_once(local: LocalServices, search: Search, said: list[str]) -> None:
+def test_a_missing_requirement_of_elasticsearch_is_reported_at_once(
+    local: LocalServices, search: Search, said: list[str]
+) -> None:
     search.missing = "elasticsearch: no Java"
     search.fetched.set()
     assert local.start(["elastic"], wait_for_search=False).elastic_url is None
@@ -87,7 +89,7 @@ def test_what_it_lacks_is_told_at_once(local: LocalServices, search: Search, sai
     assert "install it" in note
 
 
-def test_what_is_fetched_for_long_holds_up_nobody_and_a_failure_is_told_when_it_comes(
+def test_a_long_download_blocks_no_other_service_and_its_failure_is_reported(
     local: LocalServices, search: Search, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_DECIDED", 0.01)
@@ -101,7 +103,7 @@ def test_what_is_fetched_for_long_holds_up_nobody_and_a_failure_is_told_when_it_
     assert "the network is away; running without Elasticsearch" in said[1]
 
 
-def test_a_stop_while_it_waits_is_no_failure(local: LocalServices, search: Search, said: list[str]) -> None:
+def test_a_stop_during_the_download_is_no_failure(local: LocalServices, search: Search, said: list[str]) -> None:
     search.fetched.set()
     assert local.start(["elastic"], wait_for_search=False).elastic_url is not None
     local.stop()
@@ -109,7 +111,7 @@ def test_a_stop_while_it_waits_is_no_failure(local: LocalServices, search: Searc
     assert len(said) == 1
 
 
-def test_who_waits_for_it_gets_it_served(local: LocalServices, search: Search) -> None:
+def test_a_wait_for_elasticsearch_returns_once_it_serves(local: LocalServices, search: Search) -> None:
     search.fetched.set()
     search.serves.set()
     assert local.start(["elastic"]).elastic_url == local.url("elastic")

@@ -113,7 +113,7 @@ def text(mail: EmailMessage) -> str:
     return str(part.get_content()).strip()
 
 
-def test_a_body_stands_in_its_layout_and_a_worker_needs_no_file(folder: Folder) -> None:
+def test_a_body_is_stored_in_its_layout_and_a_worker_needs_no_file(folder: Folder) -> None:
     folder.write("conf/workspaces/shop/templates/frame.html", "\ufeff" + FRAME)
     folder.write("campaigns/templates/foot.liquid", "<p>{{ workspace.name }}</p>")
     body = "body: \"{% layout 'frame' %}{% block title %}Hi {{ user.plan }}{% endblock %}<b>{{ user.plan }}</b>\""
@@ -141,9 +141,7 @@ def test_a_body_stands_in_its_layout_and_a_worker_needs_no_file(folder: Folder) 
         ("{% layout 'outer' %}[{{ content }}]", "<b>x</b>", "<o>[<b>x</b>]</o>", False),
     ],
 )
-def test_layouts_and_snippets_print_what_they_say(
-    folder: Folder, frame: str, body: str, expected: str, quick: bool
-) -> None:
+def test_layouts_and_snippets_are_rendered(folder: Folder, frame: str, body: str, expected: str, quick: bool) -> None:
     folder.write("campaigns/templates/frame.html", frame)
     folder.write("campaigns/templates/part.html", "<u>{{ user.plan }}</u>")
     folder.write("campaigns/templates/outer.html", "<o>{{ content }}</o>")
@@ -154,7 +152,7 @@ def test_layouts_and_snippets_print_what_they_say(
     assert (html(mail), made) == (expected, quick)
 
 
-def test_a_snippet_sees_what_it_is_given_and_a_name_that_nobody_gives_is_told_in_its_file(folder: Folder) -> None:
+def test_a_snippet_sees_its_arguments_and_an_unknown_name_is_reported_in_its_file(folder: Folder) -> None:
     folder.write("campaigns/templates/button.html", "<a href='{{ url }}'>\n{{ label }}</a>")
     (told,) = folder.refused("format: html, body: \"{% render 'button', url: 'https://x' %}\"")
     assert told.startswith('campaigns/templates/button.html:2:4: messages[0].body: "label" is not known to a template')
@@ -162,7 +160,7 @@ def test_a_snippet_sees_what_it_is_given_and_a_name_that_nobody_gives_is_told_in
     assert html(written(ok, a={"plan": "Go"})[0]) == "<a href='https://x'>\nGo</a>"
 
 
-def test_texts_name_text_snippets_and_html_html_ones(folder: Folder) -> None:
+def test_texts_use_text_snippets_and_html_uses_html_ones(folder: Folder) -> None:
     folder.write("campaigns/templates/foot.txt", "plain & {{ user.plan }}")
     folder.write("campaigns/templates/foot.html", "<p>html {{ user.plan }}</p>")
     loaded = folder.load("format: html, body: \"{% render 'foot' %}\", text: \"{% render 'foot' %}\"")
@@ -180,7 +178,7 @@ def test_texts_name_text_snippets_and_html_html_ones(folder: Folder) -> None:
         ("{% render 'own' %}", '"own" names itself'),
     ],
 )
-def test_what_a_layout_would_lose_is_refused(folder: Folder, body: str, problem: str) -> None:
+def test_content_that_a_layout_would_lose_is_refused(folder: Folder, body: str, problem: str) -> None:
     folder.write("campaigns/templates/frame.html", FRAME.replace("{% render 'foot' %}", ""))
     folder.write("campaigns/templates/empty.html", "<i>{% block title %}{% endblock %}</i>")
     folder.write("campaigns/templates/own.html", "{% render 'own' %}")
@@ -189,7 +187,7 @@ def test_what_a_layout_would_lose_is_refused(folder: Folder, body: str, problem:
     folder.load("format: html, body: \"{% layout 'empty' %}\n{% block title %}x{% endblock %}\"")
 
 
-def test_snippets_that_double_at_every_level_are_refused_before_anybody_waits_for_them(folder: Folder) -> None:
+def test_exponentially_nested_snippets_are_refused_quickly(folder: Folder) -> None:
     for level in range(40):
         folder.write(f"campaigns/templates/s{level}.html", f"{{% render 's{level + 1}' %}}" * 2)
     folder.write("campaigns/templates/s40.html", "x")
@@ -204,7 +202,7 @@ def test_no_snippet_lies_outside_its_folders(folder: Folder) -> None:
         assert "there is no layout or snippet" in told
 
 
-def test_an_edit_of_a_layout_is_told_and_one_of_a_snippet_that_nobody_names_is_not(folder: Folder) -> None:
+def test_an_edit_of_a_used_layout_is_reported_and_of_an_unused_snippet_is_not(folder: Folder) -> None:
     folder.write("campaigns/templates/frame.html", "<i>{{ content }}</i>")
     before = folder.load("format: html, body: \"{% layout 'frame' %}x\"")
     folder.write("campaigns/templates/other.html", "<i>")
@@ -216,7 +214,7 @@ def test_an_edit_of_a_layout_is_told_and_one_of_a_snippet_that_nobody_names_is_n
     ]
 
 
-def test_a_message_goes_before_its_campaign_and_that_before_the_workspace(folder: Folder) -> None:
+def test_settings_of_a_message_override_campaign_and_workspace(folder: Folder) -> None:
     campaign = (
         "sender: {name: Campaign}\nheaders: {X-One: campaign, X-Two: '{{ user.plan }}', X-None: '{{ user.plan }}'}"
     )
@@ -232,14 +230,14 @@ def test_a_message_goes_before_its_campaign_and_that_before_the_workspace(folder
     assert mail["Message-ID"].endswith("@shop.example>")
 
 
-def test_bounces_go_where_the_settings_say_and_else_to_the_sender(folder: Folder) -> None:
+def test_bounces_go_to_the_configured_address_or_to_the_sender(folder: Folder) -> None:
     folder.write("conf/workspaces/shop.yaml", SHOP.replace(", envelope_from: bounces@shop.example", ""))
     loaded = folder.load("body: Hi")
     assert written(loaded)[1].sender == "default@bounces.example"
     assert preview(loaded, None, None, as_of=AS_OF, sent_at=AS_OF).envelope.sender == "news@shop.example"
 
 
-def test_an_edit_of_the_workspaces_file_is_in_the_next_mail_of_the_same_revision(folder: Folder) -> None:
+def test_an_edit_of_the_workspace_file_reaches_the_next_mail_of_the_same_revision(folder: Folder) -> None:
     composing, record = Composer(), SimpleNamespace(uid="u", revision=1, name="c")
     senders = []
     for sender in ("news@shop.example", "better@shop.example"):
@@ -252,7 +250,7 @@ def test_an_edit_of_the_workspaces_file_is_in_the_next_mail_of_the_same_revision
     assert senders == [b"From: Shop <news@shop.example>", b"From: Shop <better@shop.example>"]
 
 
-def test_no_users_field_says_where_a_preheader_goes(folder: Folder) -> None:
+def test_no_user_field_can_move_the_preheader(folder: Folder) -> None:
     loaded = folder.load("format: html, preheader: P, body: \"<p title='{{ user.first_name }}'>x</p>\"")
     told = "\ue001tidegate-preheader\ue001"
     assert html(written(loaded, first_name=told)[0]).endswith(f"<p title='{told}'>x</p>")
@@ -268,7 +266,7 @@ def test_a_preheader_is_hidden_in_the_html_and_no_part_of_the_text(folder: Folde
     assert html(written(folder.load("preheader: Soon, format: html, body: <p>Hi</p>"))[0]).startswith("<div style=")
 
 
-def test_the_changes_of_a_sender_are_told_with_what_they_were(folder: Folder) -> None:
+def test_changes_of_a_sender_are_reported_with_the_previous_values(folder: Folder) -> None:
     old = folder.load("body: Hi").file
     new = folder.load(
         "format: html, body: Hi, preheader: Soon, reply_to: a@b.example",
@@ -294,7 +292,7 @@ def test_the_changes_of_a_sender_are_told_with_what_they_were(folder: Folder) ->
         ("body: \"{% if user.plan == 'pro' %}x{% endif %}{{ 'a' | slice: 'q' }}\"", "c.yaml:7:", "slice"),
     ],
 )  # fmt: skip
-def test_what_fails_for_everybody_is_refused_where_it_stands(
+def test_a_template_that_fails_for_everybody_is_refused_with_its_place(
     folder: Folder, message: str, where: str, problem: str
 ) -> None:
     folder.write("campaigns/t.html", "<p>\n\n{{ 5 | times }}")
@@ -306,7 +304,7 @@ def test_what_fails_for_everybody_is_refused_where_it_stands(
     assert problem in faults[0]
 
 
-def test_what_fails_for_some_is_warned_of_with_who_they_are(folder: Folder) -> None:
+def test_a_template_that_fails_for_some_users_is_warned_about_with_their_description(folder: Folder) -> None:
     assert folder.found('body: "{{ user.orders_value | divided_by: user.orders_count }}"') == (
         [],
         ["m0.body:1: fails for a user without any field: divided_by: can't divide by 0"],
@@ -328,14 +326,14 @@ def test_an_address_that_no_server_takes_is_refused(folder: Folder) -> None:
         assert "expected an e-mail address" in told
 
 
-def test_a_message_that_nobody_sends_is_refused(folder: Folder) -> None:
+def test_a_message_without_a_sender_is_refused(folder: Folder) -> None:
     folder.write("conf/workspaces/shop.yaml", "workspace: shop\n")
     faults, _ = folder.found("body: Hi")
     assert "nobody is named as its sender (add sender: to the workspace's file)" in faults[0]
     assert folder.found("body: Hi, sender: a@b.example") == ([], [])
 
 
-def test_a_failure_while_sending_names_file_line_and_cause_and_nothing_of_the_user(folder: Folder) -> None:
+def test_a_failure_during_sending_names_file_line_and_cause_and_nothing_of_the_user(folder: Folder) -> None:
     folder.write("campaigns/templates/frame.html", "<body>\n\n{{ content }}{{ 1 | divided_by: user.orders_count }}")
     folder.write("campaigns/t.md", "# Hi\n\n{{ 1 | divided_by: user.orders_count }}\n")
     for body, place in (("\"{% layout 'frame' %}x\"", "templates/frame.html:3"), ("t.md", "t.md:3")):

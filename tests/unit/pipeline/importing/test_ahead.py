@@ -11,7 +11,7 @@ import pytest
 from engine.pipeline.importing.read_ahead import made_ahead, rarely_collected
 
 
-def test_items_come_in_their_order() -> None:
+def test_items_are_yielded_in_order() -> None:
     with made_ahead(range(1_000)) as items:
         assert list(items) == list(range(1_000))
     nothing: list[int] = []
@@ -19,7 +19,7 @@ def test_items_come_in_their_order() -> None:
         assert list(none) == []
 
 
-def test_the_next_item_is_made_while_one_is_worked_on_and_no_further_one() -> None:
+def test_exactly_one_item_is_read_ahead() -> None:
     asked: list[int] = []
     at = threading.Condition()
 
@@ -37,7 +37,7 @@ def test_the_next_item_is_made_while_one_is_worked_on_and_no_further_one() -> No
                 assert len(asked) <= number + 2
 
 
-def test_an_error_is_raised_behind_the_items_before_it() -> None:
+def test_an_error_is_raised_after_the_items_before_it() -> None:
     def make() -> Iterator[int]:
         yield 1
         raise ValueError("the second")
@@ -48,14 +48,14 @@ def test_an_error_is_raised_behind_the_items_before_it() -> None:
     assert taken == [1]
 
 
-def test_who_leaves_early_leaves_no_thread_behind() -> None:
+def test_an_abandoned_iteration_leaves_no_thread() -> None:
     before = threading.active_count()
     with made_ahead(iter(range(1_000_000))) as items:
         assert next(items) == 0
     assert threading.active_count() == before
 
 
-def test_garbage_is_looked_for_as_before_when_the_import_has_ended() -> None:
+def test_garbage_collection_is_restored_after_the_import() -> None:
     before = gc.get_threshold()
     with rarely_collected():
         assert gc.isenabled()

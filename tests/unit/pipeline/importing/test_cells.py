@@ -74,7 +74,7 @@ def read(rows: UserRows, cells: list[Any]) -> dict[str, Any] | str:
 
 
 @given(st.lists(st.tuples(*[CELLS for _ in NAMES]), min_size=1, max_size=4))
-def test_rows_are_read_as_their_values_are_one_by_one(table: list[tuple[Any, ...]]) -> None:
+def test_generated_row_readers_agree_with_reading_each_value(table: list[tuple[Any, ...]]) -> None:
     rows = UserRows(SHOP, ["user_id", *NAMES], Layout())
     for cells in [*table, *table]:
         expected = one_by_one(list(cells))
@@ -82,7 +82,7 @@ def test_rows_are_read_as_their_values_are_one_by_one(table: list[tuple[Any, ...
         assert repr(found) == repr(expected)
 
 
-def test_a_column_of_many_values_is_read_like_one_of_few() -> None:
+def test_columns_of_many_and_few_distinct_values_are_read_alike() -> None:
     rows = UserRows(SHOP, ["user_id", "age", "plan"], Layout())
     for number in [*range(MOST_REMEMBERED + 50), *range(MOST_REMEMBERED + 50)]:
         change = rows.read(["u", str(number), f"Plan-{number}"])
@@ -90,7 +90,7 @@ def test_a_column_of_many_values_is_read_like_one_of_few() -> None:
 
 
 @given(st.text(max_size=20) | st.text("ab -_~\x7f\n", max_size=8) | st.sampled_from(["a" * 500, "a" * 501, "é" * 251]))
-def test_what_is_a_plain_id_is_an_id_as_it_stands(text: str) -> None:
+def test_a_plain_id_is_taken_unchanged(text: str) -> None:
     if PLAIN_ID(text):
         assert identifier(text, "user_id") == text
     elif text.isascii() and text.isprintable():
@@ -98,7 +98,7 @@ def test_what_is_a_plain_id_is_an_id_as_it_stands(text: str) -> None:
             identifier(text, "user_id")
 
 
-def test_an_id_that_is_not_plain_is_still_read_or_refused() -> None:
+def test_other_ids_are_read_or_refused() -> None:
     rows = UserRows(SHOP, ["user_id"], Layout())
     assert rows.read(["ü 1"]).key == user_key("shop", "ü 1")
     assert rows.read([7]).key == user_key("shop", "7")

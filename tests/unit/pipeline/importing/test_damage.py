@@ -35,7 +35,7 @@ def read(path: Path, size: int = 5_000, **more: str) -> tuple[list[RawRow], str]
 
 @pytest.mark.parametrize("kept", [0.001, 0.3, 0.5, 0.77, 0.999])
 @pytest.mark.parametrize("form", ["csv", "ndjson"])
-def test_all_rows_before_the_cut_of_a_truncated_gzip_file_come(tmp_path: Path, kept: float, form: str) -> None:
+def test_all_rows_before_the_cut_of_a_truncated_gzip_file_are_read(tmp_path: Path, kept: float, form: str) -> None:
     content = CSV if form == "csv" else CSV.replace(b"\n", b'"}\n').replace(b"user", b'{"user_id": "user')
     packed = gzip.compress(content)
     path = tmp_path / f"a.{form}.gz"
@@ -52,7 +52,7 @@ def test_all_rows_before_the_cut_of_a_truncated_gzip_file_come(tmp_path: Path, k
     assert told.startswith(f"line {whole_lines + 1}: the file is damaged: it ends in the middle")
 
 
-def test_a_flipped_byte_of_a_gzip_file_costs_no_row_before_it(tmp_path: Path) -> None:
+def test_a_flipped_byte_of_a_gzip_file_loses_no_row_before_it(tmp_path: Path) -> None:
     packed = bytearray(gzip.compress(CSV, 1))
     at = len(packed) * 2 // 3
     before = gzip.compress(CSV, 1)[:at]
@@ -73,7 +73,7 @@ def test_a_flipped_byte_of_a_gzip_file_costs_no_row_before_it(tmp_path: Path) ->
     assert "may be wrong too" in told
 
 
-def test_a_wrong_checksum_is_told_behind_the_last_row(tmp_path: Path) -> None:
+def test_a_wrong_checksum_is_reported_after_the_last_row(tmp_path: Path) -> None:
     packed = bytearray(gzip.compress(CSV))
     packed[-6] ^= 1
     (tmp_path / "a.csv.gz").write_bytes(bytes(packed))
@@ -82,7 +82,7 @@ def test_a_wrong_checksum_is_told_behind_the_last_row(tmp_path: Path) -> None:
     assert "incorrect data check" in told
 
 
-def test_members_one_behind_the_other_and_padding_are_one_file(tmp_path: Path) -> None:
+def test_concatenated_gzip_members_and_padding_are_one_file(tmp_path: Path) -> None:
     packed = gzip.compress(CSV[:999]) + gzip.compress(b"") + gzip.compress(CSV[999:]) + b"\0" * 600
     for size in (1, 7, 1 << 17):
         pieces = (packed[at : at + size] for at in range(0, len(packed), size))
@@ -93,7 +93,7 @@ def test_members_one_behind_the_other_and_padding_are_one_file(tmp_path: Path) -
     assert "incorrect header check" in told
 
 
-def test_an_open_quote_before_the_damage_costs_its_own_row_only(tmp_path: Path) -> None:
+def test_an_open_quote_before_the_damage_loses_only_its_own_row(tmp_path: Path) -> None:
     packed = gzip.compress(b'user_id,age\na,1\nb,"2\nc,3\nd,4\n')
     (tmp_path / "a.csv.gz").write_bytes(packed[:-9])
     rows, told = read(tmp_path / "a.csv.gz")
@@ -112,7 +112,7 @@ def test_an_open_quote_before_the_damage_costs_its_own_row_only(tmp_path: Path) 
         pytest.param(gzip.compress(CSV, mtime=0)[:6], "line 1: the file is damaged", id="gzip"),
     ],
 )
-def test_a_file_of_another_kind_is_called_by_its_name(tmp_path: Path, content: bytes, told: str) -> None:
+def test_a_file_of_another_format_is_refused_with_that_format(tmp_path: Path, content: bytes, told: str) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(content)
     with pytest.raises(WrongCall) as caught:
@@ -137,7 +137,7 @@ def parquet(path: Path, *, checked: bool = False) -> int:
 
 
 @pytest.mark.parametrize("checked", [False, True])
-def test_all_rows_before_a_damaged_page_of_parquet_come(tmp_path: Path, *, checked: bool) -> None:
+def test_all_rows_before_a_damaged_page_of_parquet_are_read(tmp_path: Path, *, checked: bool) -> None:
     before = parquet(tmp_path / "a.parquet", checked=checked)
     found = [read(tmp_path / "a.parquet", size) for size in (5_000, 300)]
     assert found[0] == found[1]
@@ -170,7 +170,7 @@ DOCUMENTS = [{"user_id": f"u{n}", "deep": {"x": [1, {"y": "]"}]}, "note": 'a\\"�
     ],
     ids=["one line", "indented array", "element a line", "indented objects", "ndjson"],
 )
-def test_json_is_read_however_it_is_laid_out_and_from_behind_any_batch(tmp_path: Path, text: str) -> None:
+def test_json_of_any_layout_is_read_and_resumes_after_any_batch(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.json"
     path.write_text(text)
     reader = open_reader(path)
@@ -193,7 +193,7 @@ def test_json_is_read_however_it_is_laid_out_and_from_behind_any_batch(tmp_path:
         ("[]", 0, ""),
     ],
 )
-def test_a_broken_array_gives_the_values_before(tmp_path: Path, text: str, good: int, told: str) -> None:
+def test_a_broken_array_yields_the_values_before_the_break(tmp_path: Path, text: str, good: int, told: str) -> None:
     (tmp_path / "a.json").write_text(text)
     rows, damage = read(tmp_path / "a.json")
     assert len(rows) == good
@@ -201,7 +201,7 @@ def test_a_broken_array_gives_the_values_before(tmp_path: Path, text: str, good:
     assert bool(told) == bool(damage)
 
 
-def test_an_odd_element_of_an_array_costs_itself(tmp_path: Path) -> None:
+def test_an_invalid_element_of_an_array_loses_only_itself(tmp_path: Path) -> None:
     content = b'[{"user_id": "a"}, {"user_id": "\xff"}, {"user_id": "\\ud800"}, {"x": NaN}, 7, "b", {"user_id": "c"}]'
     (tmp_path / "a.json").write_bytes(content)
     rows, told = read(tmp_path / "a.json")
@@ -211,7 +211,7 @@ def test_an_odd_element_of_an_array_costs_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "form"), [("a.csv", "csv"), ("a.ndjson", "ndjson")])
-def test_other_encodings_are_read_where_they_are_named(tmp_path: Path, name: str, form: str) -> None:
+def test_named_encodings_are_read(tmp_path: Path, name: str, form: str) -> None:
     texts = ["Jürgen", "José", "Łukasz"]
     lines = {
         "csv": "user_id,note\n" + "".join(f"{n},{text}\n" for n, text in enumerate(texts)),
@@ -228,7 +228,7 @@ def test_other_encodings_are_read_where_they_are_named(tmp_path: Path, name: str
         assert read(tmp_path / f"{name}.gz", encoding=encoding)[0] == rows
 
 
-def test_bytes_that_are_no_text_of_the_encoding_cost_their_row(tmp_path: Path) -> None:
+def test_bytes_invalid_in_the_encoding_lose_only_their_row(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"user_id,note\n1,J\xfcrgen\n2,a\x81b\n3,x\n")
     rows, _ = read(tmp_path / "a.csv", encoding="cp1252")
     assert [row.fault for row in rows] == ["", "has bytes that are no text in cp1252 (is it another encoding?)", ""]
@@ -246,7 +246,7 @@ def test_bytes_that_are_no_text_of_the_encoding_cost_their_row(tmp_path: Path) -
         ({"delimiter": ";;"}, "expected one character"),
     ],
 )
-def test_options_that_mean_nothing_are_refused(tmp_path: Path, more: dict[str, str], told: str) -> None:
+def test_options_without_effect_are_refused(tmp_path: Path, more: dict[str, str], told: str) -> None:
     (tmp_path / "a.csv").write_text("user_id\n1\n")
     with pytest.raises(WrongCall) as caught:
         open_reader(tmp_path / "a.csv", **more)
@@ -254,6 +254,6 @@ def test_options_that_mean_nothing_are_refused(tmp_path: Path, more: dict[str, s
 
 
 @pytest.mark.parametrize("name", ["klingon", "base64", "rot13", "idna", "punycode", "undefined", "unicode_escape"])
-def test_what_no_file_is_written_in_is_no_encoding(name: str) -> None:
+def test_codecs_that_are_no_text_encodings_are_refused(name: str) -> None:
     with pytest.raises(WrongCall, match=f"--encoding {name}: there is no such encoding"):
         encoding_named(name)

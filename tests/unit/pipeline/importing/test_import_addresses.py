@@ -35,7 +35,7 @@ SHOP = read_workspace(Path(__file__).parents[3] / "integration" / "pipeline" / "
         ("a@x.test", "a@x.test"),
     ],
 )
-def test_an_address_is_stored_in_one_way(written: str, stored: str) -> None:
+def test_an_address_is_stored_in_one_form(written: str, stored: str) -> None:
     assert read_address(written) == stored
     assert read_address(stored) == stored
     assert envelope_address(stored) is not None
@@ -51,7 +51,7 @@ def test_an_address_is_stored_in_one_way(written: str, stored: str) -> None:
         "a@☃.example", "a@" + "b." * 130 + "example",
     ],
 )  # fmt: skip
-def test_what_is_no_address_is_refused_with_a_reason(written: str) -> None:
+def test_an_invalid_address_is_refused_with_a_reason(written: str) -> None:
     with pytest.raises(BadAddressError, match=r"^email: .{10,}"):
         read_address(written)
 
@@ -60,7 +60,7 @@ def test_what_is_no_address_is_refused_with_a_reason(written: str) -> None:
     st.from_regex(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,70}@[A-Za-z0-9.-]{1,70}\.[A-Za-z0-9-]{1,10}", fullmatch=True)
     | st.emails()
 )
-def test_the_quick_check_takes_nothing_that_the_library_refuses(written: str) -> None:
+def test_the_fast_check_accepts_nothing_that_the_library_refuses(written: str) -> None:
     if not plain_address(written):
         return
     try:

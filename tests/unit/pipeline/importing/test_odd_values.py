@@ -68,7 +68,7 @@ def times(seconds: list[int | None], unit: str, zone: str | None = None) -> pa.A
         ("tags", pa.array([["a", None], ["b"], None, [], ["c"]])),
     ],
 )
-def test_each_odd_value_costs_its_own_row_and_no_other(tmp_path: Path, column: str, kinds: pa.Array) -> None:
+def test_each_odd_value_loses_only_its_own_row(tmp_path: Path, column: str, kinds: pa.Array) -> None:
     count = len(kinds)
     table = pa.table({"user_id": [f"u{n}" for n in range(count)], column: kinds})
     single = []
@@ -81,7 +81,7 @@ def test_each_odd_value_costs_its_own_row_and_no_other(tmp_path: Path, column: s
     assert single[2] == {} or column == "note" or isinstance(single[2], str), "null says nothing"
 
 
-def test_a_time_in_the_year_10000_is_a_reject_that_says_so(tmp_path: Path) -> None:
+def test_a_time_in_the_year_10000_is_rejected_with_the_reason(tmp_path: Path) -> None:
     table = pa.table({"user_id": ["a", "b", "c"], "joined": times([0, YEAR_10000, 86_400], "us")})
     told = imported(tmp_path / "a.parquet", table)
     assert told == [
@@ -105,7 +105,7 @@ def test_a_time_is_an_instant_whatever_its_zone_is_called(tmp_path: Path) -> Non
     assert isinstance(told[1], str), "a row's fault"
 
 
-def test_an_odd_value_in_a_column_that_is_left_out_costs_nothing(tmp_path: Path) -> None:
+def test_an_odd_value_in_an_ignored_column_loses_no_row(tmp_path: Path) -> None:
     table = pa.table({"user_id": ["a", "b"], "x": times([0, YEAR_10000], "us"), "y": [b"\xff", b"\0"]})
     told = imported(tmp_path / "a.parquet", table, Layout(ignored=frozenset({"x"}), ignore_unknown=True))
     assert told == [{}, {}]
@@ -185,7 +185,7 @@ def test_extended_json_becomes_what_it_wraps(written: str, value: object) -> Non
     ],
 )
 @pytest.mark.parametrize("field", ["joined", "age", "score", "spent", "note", "vip"])
-def test_what_has_no_counterpart_is_refused_by_what_it_is(written: str, told: str, field: str) -> None:
+def test_unsupported_extended_json_is_refused_by_its_type(written: str, told: str, field: str) -> None:
     found = outcome(UserRows(SHOP, None, Layout()), {"user_id": "u", field: plain(msgspec.json.decode(written))})
     assert isinstance(found, str)
     assert found.startswith(f"{field}: ")
@@ -198,7 +198,7 @@ MONGOEXPORT = """\
 """
 
 
-def test_what_mongoexport_writes_is_read_relaxed_and_canonical(tmp_path: Path) -> None:
+def test_relaxed_and_canonical_mongoexport_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "users.json").write_text(MONGOEXPORT)
     layout = Layout({"_id": "user_id", "profile.name.first": "first_name"}, ignore_unknown=True)
     reader = open_reader(tmp_path / "users.json")

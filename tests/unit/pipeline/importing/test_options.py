@@ -91,12 +91,12 @@ def test_a_date_of_another_format_is_a_reject_that_names_the_format(date_format:
         ("score", "1,5", 1.5), ("score", "1,5e3", 1500.0), ("score", "12.345,5", 12_345.5), ("age", "1.234", 1234),
     ],
 )  # fmt: skip
-def test_decimal_commas_are_read_where_they_are_announced(field: str, raw: str, value: Any, *, table: bool) -> None:
+def test_decimal_commas_are_read_with_the_option(field: str, raw: str, value: Any, *, table: bool) -> None:
     assert read({field: raw}, table=table, decimal_comma=True) == {f"a.{field}": value}
 
 
 @pytest.mark.parametrize("raw", ["12.50", "1.23,4", "1,234.5", "1.234.5", "a", ",5", "1,"])
-def test_what_is_no_number_with_a_decimal_comma_is_refused_as_such(raw: str) -> None:
+def test_an_invalid_number_with_a_decimal_comma_is_refused(raw: str) -> None:
     assert "--decimal-comma such as 1.234,50" in str(read({"spent": raw}, decimal_comma=True))
     assert read({"spent": 12.5}, decimal_comma=True) == {"a.spent": 1250}, "numbers of JSON are numbers"
 
@@ -150,11 +150,11 @@ def test_paths_lead_into_objects_and_arrays() -> None:
         ({"a": 1, "age": 2}, {"maps": ["a=age"]}, "age is there twice"),
     ],
 )
-def test_what_no_option_names_is_still_refused(row: Any, options: Any, told: str) -> None:
+def test_columns_that_no_option_names_are_refused(row: Any, options: Any, told: str) -> None:
     assert told in str(read(row, **options))
 
 
-def test_unknown_columns_and_keys_are_left_out_where_that_is_asked_and_told() -> None:
+def test_unknown_columns_and_keys_are_ignored_with_the_option_and_reported() -> None:
     rows = UserRows(SHOP, None, layout(ignore_unknown=True))
     change = rows.read(
         {"user_id": "u", "age": 1, "x": 1, "$set": 2, "a.b": 3, "attributes": {"y": 1}, "orders_count": 4}
@@ -194,7 +194,7 @@ def test_unknown_columns_and_keys_are_left_out_where_that_is_asked_and_told() ->
         ({"defaults": ["agee=7"]}, "did you mean age?"),
     ],
 )
-def test_an_option_that_names_what_is_not_there_is_refused(options: Any, told: str, columns: Any) -> None:
+def test_an_option_that_names_a_missing_column_is_refused(options: Any, told: str, columns: Any) -> None:
     with pytest.raises(WrongCall) as caught:
         UserRows(SHOP, columns, layout(**options))
     assert told in f"{caught.value} {caught.value.remedy}"
@@ -215,7 +215,7 @@ def test_an_option_that_no_event_knows_is_refused(options: Any, told: str) -> No
     assert told in f"{caught.value} {caught.value.remedy}"
 
 
-def test_options_reach_events_of_tables_and_of_json() -> None:
+def test_options_apply_to_events_of_tables_and_of_json() -> None:
     options: dict[str, Any] = {
         "values": ["name=buy:Order Completed"], "date_formats": ["%d.%m.%Y"], "decimal_comma": True,
         "maps": ["wer=user_id", "was=name", "wann=time", "betrag=value"],

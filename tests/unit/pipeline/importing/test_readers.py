@@ -40,7 +40,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.ndjson", "a.jsonl.gz", "a.parquet"])
-def test_every_format_tells_the_same_rows_and_goes_on_behind_any_batch(files: dict[str, Path], name: str) -> None:
+def test_every_format_yields_the_same_rows_and_resumes_after_any_batch(files: dict[str, Path], name: str) -> None:
     whole = rows(files[name])
     told = [
         row.values if isinstance(row.values, dict) else dict(zip(["user_id", "age"], row.values, strict=True))
@@ -86,7 +86,7 @@ def test_parquet_values_keep_their_types(tmp_path: Path) -> None:
         (b"user_id,age\ru1,7\r", "CR alone"),
     ],
 )
-def test_a_file_that_is_wrong_as_a_whole_is_refused(tmp_path: Path, content: bytes, told: str) -> None:
+def test_an_unusable_file_is_refused(tmp_path: Path, content: bytes, told: str) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(content)
     with pytest.raises(WrongCall) as caught:
@@ -128,7 +128,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> Non
         (b"[" * 100_000, "not valid JSON"),
     ],
 )
-def test_a_bad_line_of_ndjson_costs_itself_only(tmp_path: Path, line: bytes, told: str) -> None:
+def test_a_bad_line_of_ndjson_loses_only_itself(tmp_path: Path, line: bytes, told: str) -> None:
     path = tmp_path / "a.ndjson"
     path.write_bytes(b'{"user_id": "a"}\n' + line + b'\n\n{"user_id": "b"}\n')
     read = rows(path)
@@ -153,7 +153,7 @@ def test_a_truncated_gzip_or_parquet_file_is_refused_where_it_ends(tmp_path: Pat
         rows(whole, 1000)
 
 
-def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_without_pyarrow_is_refused_with_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.delitem(sys.modules, "engine.pipeline.importing.parquet", raising=False)
     with pytest.raises(WrongCall, match="Parquet is read by pyarrow, which is not installed") as refused:

@@ -58,7 +58,7 @@ def test_lines_are_counted_through_fields_that_span_several() -> None:
     ],
 )
 @pytest.mark.parametrize("behind", [b"v,w,x", b'v,"w, w",x', b'v,"w\nw",x', b'v,"",x', b'"v",w,x', b'v,w,"x ""x"""'])
-def test_a_bad_row_costs_itself_and_no_row_behind_it(bad: bytes, behind: bytes) -> None:
+def test_a_bad_row_loses_only_itself(bad: bytes, behind: bytes) -> None:
     content = bad + b"\n" + b"\n".join([behind] * 5) + b"\n" + b"y,z,z\n"
     found = read(content)
     assert [one.line for one in found if one.fault] == [2]
@@ -70,35 +70,35 @@ def test_an_unclosed_quote_in_the_last_row_is_rejected_alone() -> None:
     assert faulty(b'a,b,c\nd,"e,f') == [3]
 
 
-def test_an_unclosed_quote_before_many_plain_rows_is_given_up_after_a_bound() -> None:
+def test_an_unclosed_quote_before_many_plain_rows_ends_at_a_bound() -> None:
     content = b'u,"open,x\n' + b"a,b,c\n" * (2 * csv_records.MOST_LINES)
     assert faulty(content) == [2]
     assert len(read(content)) == 1 + 2 * csv_records.MOST_LINES
 
 
-def test_a_quote_closed_by_accident_in_a_later_row_is_seen_by_its_columns() -> None:
+def test_a_quote_closed_by_accident_in_a_later_row_is_detected_by_its_columns() -> None:
     assert faulty(b'u,"open,x\nb,c,d\ne,f"\ng,h,i\n') == [2, 4]
 
 
-def test_two_open_quotes_at_line_ends_do_not_swallow_rows_between_when_the_field_would_be_too_long() -> None:
+def test_two_open_quotes_do_not_swallow_the_rows_between_them() -> None:
     between = b"aaaaaaaaaa,bbbbbbbbbb,cccccccccc\n" * 300
     assert faulty(b'u,x,"\n' + between + b'v,y,"\n') == [2, 303]
 
 
-def test_a_long_text_in_quotes_is_one_row_although_it_is_too_long_to_keep() -> None:
+def test_a_quoted_text_too_long_to_keep_is_one_row() -> None:
     text = b"some prose, with commas, as prose has\nand a line without\n" * 200
     found = read(b'u,"' + text + b'",z\na,b,c\n')
     assert [len(one.cells or []) for one in found] == [3, 3]
 
 
-def test_reading_goes_on_at_the_offset_behind_any_record() -> None:
+def test_reading_resumes_at_the_offset_after_any_record() -> None:
     content = b'a,"1\n2",c\nbad\nd,"open,f\ng,h,i\n"j",k,l\n'
     whole = read(content)
     for number, one in enumerate(whole[:-1]):
         assert read(content, offset=one.end, line=one.next_line) == whole[number + 1 :]
 
 
-def test_a_line_without_end_is_one_fault_and_is_not_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_line_is_one_fault_and_is_not_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (line_reader, csv_records):
         monkeypatch.setattr(module, "LONGEST_LINE", 100)
     monkeypatch.setattr(line_reader, "BLOCK", 30)
@@ -114,6 +114,6 @@ def test_other_delimiters_are_read() -> None:
 
 
 @pytest.mark.parametrize("columns", [1, 2])
-def test_files_of_few_columns_keep_their_texts_of_many_lines(columns: int) -> None:
+def test_files_of_few_columns_keep_multi_line_texts(columns: int) -> None:
     row = b'"one\ntwo\nthree"' + b",x" * (columns - 1)
     assert cells(row + b"\n" + b"y" + b",z" * (columns - 1), columns)[0] == ["one\ntwo\nthree", "x"][:columns]

@@ -64,7 +64,7 @@ def test_cells_become_values_of_the_catalogue(catalogue: Catalogue) -> None:
     }
 
 
-def test_an_empty_cell_says_nothing_and_an_empty_array_removes(catalogue: Catalogue) -> None:
+def test_an_empty_cell_changes_nothing_and_an_empty_array_removes(catalogue: Catalogue) -> None:
     assert user(catalogue, ["u1", "", "[]"], ["user_id", "age", "tags"]) == {"a.tags": None, "k.tags": None}
 
 
@@ -81,7 +81,7 @@ def test_ndjson_is_read_flat_and_nested(catalogue: Catalogue) -> None:
     assert flat == user(catalogue, {"userId": "u1", "email": "x@y.example", "traits": {"age": 3}})
 
 
-def test_numbers_are_taken_as_ids(catalogue: Catalogue) -> None:
+def test_numbers_are_accepted_as_ids(catalogue: Catalogue) -> None:
     assert ListRows(catalogue, ["user_id"], Layout()).read([17]) == user_key("shop", "17")
 
 
@@ -116,7 +116,7 @@ def test_numbers_are_taken_as_ids(catalogue: Catalogue) -> None:
         ({"user_id": "a", "orders_count": 3}, 'no attribute "orders_count"'),
     ],
 )
-def test_a_wrong_row_is_refused_with_what_is_wrong(catalogue: Catalogue, values: Any, told: str) -> None:
+def test_a_wrong_row_is_refused_with_the_reason(catalogue: Catalogue, values: Any, told: str) -> None:
     assert told in reason(catalogue, values)
 
 
@@ -165,7 +165,7 @@ def test_an_event_is_the_same_from_a_table_and_from_ndjson(catalogue: Catalogue)
     assert table.at == 1767225600000
 
 
-def test_equal_rows_without_an_id_are_one_event_and_others_are_not(catalogue: Catalogue) -> None:
+def test_only_equal_rows_without_an_id_are_one_event(catalogue: Catalogue) -> None:
     rows = EventRows(catalogue, ["user_id", "time", "value"], Layout(defaults={"name": "Order Completed"}))
     first = rows.read(["u1", "2026-01-01", "1.00"])
     assert rows.read(["u1", "2026-01-01T00:00:00Z", "1"]).id == first.id
@@ -205,7 +205,7 @@ def test_a_given_id_is_kept(catalogue: Catalogue) -> None:
         ({"user_id": "u", "name": "Coupon Redeemed", "time": "2026-01-01", "properties": [1]}, "an event has no key"),
     ],
 )
-def test_a_wrong_event_is_refused_with_what_is_wrong(catalogue: Catalogue, values: Any, told: str) -> None:
+def test_a_wrong_event_is_refused_with_the_reason(catalogue: Catalogue, values: Any, told: str) -> None:
     with pytest.raises(RowFaultError) as caught:
         EventRows(catalogue, None, Layout()).read(values)
     assert told in str(caught.value)

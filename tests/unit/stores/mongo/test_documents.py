@@ -36,7 +36,7 @@ STAYS = {
 
 
 @pytest.mark.parametrize("kind", sorted(STAYS))
-def test_a_stay_that_is_written_is_read_back(kind: str) -> None:
+def test_an_enrolment_round_trips_through_its_document(kind: str) -> None:
     one: Enrolment = STAYS[kind]
     read = read_enrolment(enrolment_document(one))
     assert replace(read, settled_at=one.settled_at) == one
@@ -55,20 +55,20 @@ def test_states_and_reasons_are_plain_texts() -> None:
     assert (type(document["state"]), document["reason"], document["detail"]) == (str, "failed", "poison")
 
 
-def test_idle_since_stands_in_the_document_for_its_index_while_nothing_is_on_its_way() -> None:
+def test_idle_since_is_stored_for_its_index_unless_a_delivery_is_unsettled() -> None:
     assert FULL.outgoing
     assert "idle_since" not in enrolment_document(FULL)
     idle = replace(FULL, outgoing=None)
     assert enrolment_document(idle)["idle_since"] == idle.idle_since
 
 
-def test_dates_of_the_machine_are_read_as_instants_with_or_without_their_zone() -> None:
+def test_dates_are_read_as_instants_with_or_without_their_zone() -> None:
     raw = outgoing_document(Outgoing("one", DeliveryState.QUEUED, NOW, NOW)) | {"state": "attempting", "token": "t"}
     for zone in (None, UTC):
         assert read_outgoing(raw | {"retry_at": datetime(1970, 1, 3, tzinfo=zone)}).retry_at == 2 * DAY
 
 
-def test_a_settled_delivery_without_attempts_says_nothing_of_them() -> None:
+def test_a_settled_delivery_without_attempts_omits_the_field() -> None:
     assert settled_document(Settled("one", DeliveryState.SKIPPED, NOW, "holdout")) == {
         "message": "one",
         "state": "skipped",
@@ -77,7 +77,7 @@ def test_a_settled_delivery_without_attempts_says_nothing_of_them() -> None:
     }
 
 
-def test_a_slice_that_is_written_is_read_back() -> None:
+def test_a_slice_round_trips_through_its_document() -> None:
     piece = Slice("r/0001", "r", "shop", "c1", SliceKind.DUE, NOW, "00", "g", cursor="7f/x", attempt=2, suspect=True)
     assert read_slice(slice_document(piece)) == piece
     bare = Slice(
@@ -92,5 +92,5 @@ def test_a_slice_under_a_lease_names_its_token() -> None:
     assert read_slice(slice_document(piece) | {"lease": None}).token is None
 
 
-def test_none_is_left_out_and_what_is_merely_false_is_kept() -> None:
+def test_none_is_omitted_and_other_false_values_are_kept() -> None:
     assert without_none({"a": None, "b": 0, "c": False, "d": "", "e": []}) == {"b": 0, "c": False, "d": "", "e": []}
