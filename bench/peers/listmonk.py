@@ -153,7 +153,7 @@ class Listmonk:
                 "body": in_its_words(BODY),
             },
         )
-        before = self._usage()
+        before = self.usage()
         if before is not None:
             before = self._quiet(before)  # what the import leaves to be done is no mail's cost: ours waits too
         launched = time.time()
@@ -245,7 +245,7 @@ class Listmonk:
             taken = now
             time.sleep(1)
 
-    def _usage(self) -> Usage | None:
+    def usage(self) -> Usage | None:
         """Return the usage of listmonk and PostgreSQL if they run on this machine, else None."""
         port = int(self._url.rpartition(":")[2].partition("/")[0]) if self._url.count(":") > 1 else 80
         here = [
@@ -267,7 +267,7 @@ class Listmonk:
         usage, quiet = before, 0
         for _ in range(60):
             time.sleep(2)
-            now = self._usage() or usage
+            now = self.usage() or usage
             quiet = quiet + 1 if now.total - usage.total < _QUIET else 0
             usage = now
             if quiet == 3:

@@ -12,7 +12,7 @@ from engine.decisions.completion import asks_users, completion
 from engine.decisions.decide import Exit, Send, decide
 from engine.domain.enrolment import Enrolment, Settled
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason
-from engine.pipeline.evaluation.evaluate import _changed
+from engine.pipeline.evaluation.evaluate import change_of
 from tests.property.decide_reading import HALF, Rules, campaigns, people
 from tests.support.lives import Life, advanced, completed_as, marked, piece_at, settled_as
 from tests.support.looks import NOW, Patience, Someone, campaign
@@ -32,7 +32,7 @@ def evaluated(life: Life, stay: Enrolment, as_of: int) -> tuple[Enrolment, ExitR
     """Return the enrolment after the evaluation of a due run, and the reason why that ended it."""
     facts = life.user.facts_read(life.campaign, stay, as_of)
     decision = decide(life.campaign, Patience(life.inactivity), facts, stay, as_of)
-    change = _changed(life.campaign, piece_at(as_of), stay, decision)
+    change = change_of(life.campaign, piece_at(as_of), stay, decision)
     reason = decision.outcome.reason if isinstance(decision.outcome, Exit) else None
     return stay if change is None else advanced(stay, change), reason
 

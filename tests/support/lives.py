@@ -17,7 +17,7 @@ from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
 from engine.domain.keys import suffix_of_user
 from engine.domain.lifecycle import LOOKED_AT, CampaignState, DeliveryState, ExitReason, StayState, check_transition
 from engine.domain.settling import Completion
-from engine.pipeline.evaluation.evaluate import Origin, _changed, _converted, _opened
+from engine.pipeline.evaluation.evaluate import Origin, change_of, conversion_change, new_enrolment
 from tests.support.looks import Patience, Someone
 
 
@@ -116,13 +116,13 @@ class Life:
         if decision.enters is not None:
             if self.latest is not None:
                 found = decision.converted_at
-                change = None if found is None else _converted(piece, self.latest, found, None)
+                change = None if found is None else conversion_change(piece, self.latest, found, None)
                 last = self.latest if change is None else advanced(self.latest, change)
                 self.stays[-1] = replace(last, due_at=None)
             suffix = suffix_of_user(self.user.key)
-            self.stays.append(_opened(self.campaign, piece, suffix, self.user.key, decision))
+            self.stays.append(new_enrolment(self.campaign, piece, suffix, self.user.key, decision))
         elif self.latest is not None:
-            change = _changed(self.campaign, piece, self.latest, decision)
+            change = change_of(self.campaign, piece, self.latest, decision)
             if change is not None:
                 self.stays[-1] = advanced(self.latest, change)
         return decision

@@ -20,7 +20,7 @@ def following(world: World) -> Iterator[Callable[[], None]]:
     def follow() -> None:
         while not stop.is_set():
             if gap.is_set():
-                world.app.change_feed._generation = world.app.stores.feeds.next_generation()
+                world.app.change_feed.generation = world.app.stores.feeds.next_generation()
                 gap.clear()
             world.app.change_feed.step(timedelta(milliseconds=20))
 

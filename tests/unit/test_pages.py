@@ -9,7 +9,7 @@ import pytest
 
 from engine.catalogue.catalogue import BUILTINS
 from engine.catalogue.values import FieldType
-from engine.catalogue.workspace_file import _KEYS, RESERVED, workspace_of
+from engine.catalogue.workspace_file import KEYS, RESERVED, workspace_of
 from engine.settings.describe import DESCRIPTIONS, keys, page
 from engine.yamlfile.nodes import parse
 
@@ -43,7 +43,7 @@ def test_the_example_of_a_workspace_file_is_read() -> None:
     assert example is not None
     catalogue = workspace_of(parse(example[1], "grocer.yaml"), stem="grocer")
     assert {one.type for one in catalogue.fields.values()} == set(FieldType), "the example has every type"
-    for name in (*_KEYS, *BUILTINS, *FieldType, *RESERVED):
+    for name in (*KEYS, *BUILTINS, *FieldType, *RESERVED):
         assert f"`{name}`" in text, name
 
 

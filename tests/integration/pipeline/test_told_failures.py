@@ -62,7 +62,7 @@ def spoiled(world: World, what: str) -> tuple[object, str]:
     """The object and the method of it that is to fail."""
     app = world.app
     return {
-        "planning a run": (app.run_planner, "_candidates"),
+        "planning a run": (app.run_planner, "candidates"),
         "closing a run": (app.stores.runs, "move"),
         "evaluating a slice": (app.enroller, "batch"),
         "opening the channel": (app, "channel"),
@@ -89,11 +89,11 @@ def test_a_repeated_failure_makes_the_campaign_stuck_with_its_reason_until_mende
     world.user("u")
     world.apply({"campaign": "c", "kind": "one_off"})
     world.launch("c")
-    monkeypatch.setattr(world.app.slice_deliverer, "_channels", world.app.channel)
+    monkeypatch.setattr(world.app.slice_deliverer, "channels", world.app.channel)
     with monkeypatch.context() as patch:
         place, method = spoiled(world, what)
         if what == "opening the channel":
-            place, method = world.app.slice_deliverer, "_channels"
+            place, method = world.app.slice_deliverer, "channels"
         patch.setattr(place, method, refuse)
         for _ in range(12):
             world.step()
@@ -220,12 +220,12 @@ def test_a_stream_cursor_lost_by_a_mongodb_restart_is_an_outage_and_the_feed_con
     world.user("u")
     feeding = world.app.change_feed
     feeding.step(timedelta(milliseconds=20))
-    stream: Any = feeding._stream
+    stream: Any = feeding.stream
     asked = []
 
     def stopping() -> bool:
         if not asked:
-            world.database.command("killCursors", "$cmd.aggregate", cursors=[stream._cursor])
+            world.database.command("killCursors", "$cmd.aggregate", cursors=[stream.cursor])
         asked.append(1)
         return len(asked) > 5 and not world.feed()
 

@@ -221,7 +221,7 @@ def test_lines_that_elasticsearch_always_refuses_are_set_aside_and_reported(tmp_
 def test_lines_wait_while_the_log_search_is_unreachable_and_are_shipped_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.telemetry.log_shipper._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("engine.telemetry.log_shipper.FIRST_PAUSE", 0.01)
     written(tmp_path, 10)
     sink = Memory()
     sink.away = True

@@ -15,12 +15,12 @@ def _told(text: str) -> list[str]:
 
 
 def test_the_names_are_those_that_the_channels_give() -> None:
-    assert set(NAMES) == liquid._ROOTS
-    assert {root: known for root, known in NAMES.items() if known} == liquid._KNOWN
+    assert set(NAMES) == liquid.ROOTS
+    assert {root: known for root, known in NAMES.items() if known} == liquid.ATTRIBUTES
 
 
 def test_the_filters_and_tags_are_those_that_the_channels_have() -> None:
-    ours, theirs = texts._environment({}), liquid._ENVIRONMENTS[False]
+    ours, theirs = texts.template_environment({}), liquid.ENVIRONMENTS[False]
     assert set(ours.filters) == set(theirs.filters)
     assert set(ours.tags) == set(theirs.tags)
     assert LARGEST_TEMPLATE <= liquid.LONGEST_TEMPLATE

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.domain.enrolment import Settled
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason, StayState
-from engine.pipeline.evaluation.evaluate import _changed
+from engine.pipeline.evaluation.evaluate import change_of
 from tests.support.lives import Life, advanced, identities_hold, marked, piece_at, put_back
 from tests.support.looks import DAY, GOLD, HOUR, NOW, ORDER, Someone, campaign, look, message
 
@@ -213,7 +213,7 @@ def test_a_decision_on_an_older_version_changes_nothing() -> None:
     life = Life(campaign(), Someone())
     life.look(NOW)
     assert life.latest is not None
-    change = _changed(life.campaign, piece_at(NOW), life.latest, look(life.campaign, GONE, life.latest))
+    change = change_of(life.campaign, piece_at(NOW), life.latest, look(life.campaign, GONE, life.latest))
     assert change is not None
     newer = marked(life.latest)
     assert advanced(newer, change) == newer

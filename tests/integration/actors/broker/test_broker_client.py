@@ -45,7 +45,7 @@ def test_every_way_to_connect_has_timeouts_and_no_retries():
     for url in ("redis://127.0.0.1:1/0", "rediss://user:secret@127.0.0.1:1/2", "unix:///tmp/none.sock"):
         client = connect(url)
         connection = client.connection_pool.make_connection()
-        assert connection.retry._retries == 0
+        assert connection.retry.get_retries() == 0
         assert connection.socket_timeout == 5.0
         assert connection.health_check_interval == 15
 
@@ -125,7 +125,7 @@ def test_maintenance_is_quick_on_a_redis_of_its_own(valkey, another_valkey):
     broker = rig.hardened(valkey.url)
     valkey.client.zadd("tidegate:__heartbeats__", {"a-dead-process": 1})
     valkey.client.config_set("slowlog-log-slower-than", 10_000)  # microseconds
-    broker._quiet_until = 0.0
+    broker.quiet_until = 0.0
     assert broker.do_fetch("lane", 1) == []
     assert valkey.client.zscore("tidegate:__heartbeats__", "a-dead-process") is None, "maintenance ran"
     assert not [entry for entry in valkey.client.slowlog_get() if b"EVALSHA" in entry["command"].upper()]

@@ -162,7 +162,7 @@ def test_heartbeats_go_on_while_everything_is_full(valkey, monkeypatch):
         rig.wait_for(lambda: runs == ["one"], what="the first run")
         rig.wait_for(lambda: depths(one)[0].ready == 0)
         with rig.running(two):
-            two._quiet_until = 0.0  # the grace after a start
+            two.quiet_until = 0.0  # the grace after a start
             assert rig.holds_for(lambda: runs == ["one"], 4.0)
             release.set()
 

@@ -79,7 +79,7 @@ class Hostile:
         self._phase, self._what, self._tls = phase, what, tls
         self._extensions = extensions
         self._loses_behind, self._order = loses_behind, order
-        self._over = threading.Event()
+        self.over = threading.Event()
 
     @contextmanager
     def listening(self) -> Iterator[int]:
@@ -100,7 +100,7 @@ class Hostile:
         try:
             yield listener.getsockname()[1]
         finally:
-            self._over.set()
+            self.over.set()
             listener.shutdown(socket.SHUT_RDWR)
             listener.close()
             for thread in [acceptor, *threads]:
@@ -111,7 +111,7 @@ class Hostile:
             self._talk(held)
 
     def _talk(self, held: Held) -> None:
-        if not self._say(held.socket, "CONNECT"):
+        if not self.say(held.socket, "CONNECT"):
             return
         heard, recipient, body = b"", b"", False
         while data := held.socket.recv(65_536):
@@ -124,7 +124,7 @@ class Hostile:
                 verb = "DOT" if body else line[:4].upper().decode()
                 self.commands.append(line)
                 if verb == "STAR":
-                    if not (self._tls and self._say(held.socket, "STARTTLS") and self._say(held.socket, "TLS")):
+                    if not (self._tls and self.say(held.socket, "STARTTLS") and self.say(held.socket, "TLS")):
                         return
                     held.socket = self._tls.wrap_socket(held.socket, server_side=True)
                     continue
@@ -141,9 +141,9 @@ class Hostile:
     def _answer(self, connection: socket.socket, replies: list[str]) -> bool:
         if self._order and len(replies) == len(self._order):
             replies = [replies[place] for place in self._order]
-        return all(self._say(connection, "AUTH" if verb == "AUTH" else verb) for verb in replies)
+        return all(self.say(connection, "AUTH" if verb == "AUTH" else verb) for verb in replies)
 
-    def _say(self, connection: socket.socket, phase: str) -> bool:
+    def say(self, connection: socket.socket, phase: str) -> bool:
         """Answer, or misbehave; False where nothing follows."""
         if phase == "EHLO":
             offered = ("AUTH PLAIN", *self._extensions, *(["STARTTLS"] if self._tls else []))
@@ -159,10 +159,10 @@ class Hostile:
             return True
         if self._what == "garbage":
             connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 3)
-            return self._over.wait(0.2)
+            return self.over.wait(0.2)
         if self._what == "close":
             return False
-        while not self._over.wait(0.05 if self._what == "drip" else 10):
+        while not self.over.wait(0.05 if self._what == "drip" else 10):
             connection.sendall(b"2")
         return False
 
@@ -219,7 +219,7 @@ def test_clear_text_after_the_starttls_answer_is_refused(tls: ssl.SSLContext, ca
 def test_a_server_that_breaks_on_pipelining_is_used_without_it(
     hostile: Hostile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.channels.smtp.connection._UNPROVEN", 0.3)
+    monkeypatch.setattr("engine.channels.smtp.connection.UNPROVEN", 0.3)
     with hostile.listening() as port, sending(port, timeout=None) as channel:
         assert channel.send([envelope(number) for number in range(5)]) == [Sent()] * 5
         tried = hostile.connections
@@ -257,15 +257,15 @@ def test_ignored_extensions_are_not_used(ignored: frozenset[str]) -> None:
 def test_a_second_connection_that_hangs_does_not_block_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes one connection and lets the next wait for its greeting."""
     hostile = Hostile()
-    say = hostile._say
+    say = hostile.say
 
     def hangs_from_the_second_on(connection: socket.socket, phase: str) -> bool:
         if phase == "CONNECT" and hostile.connections > 1:
-            hostile._over.wait(30)
+            hostile.over.wait(30)
             return False
         return say(connection, phase)
 
-    monkeypatch.setattr(hostile, "_say", hangs_from_the_second_on)
+    monkeypatch.setattr(hostile, "say", hangs_from_the_second_on)
     with hostile.listening() as port, sending(port, connections=4, timeout=None) as channel:
         for start in range(0, 60, 20):
             assert channel.send([envelope(number) for number in range(start, start + 20)]) == [Sent()] * 20

@@ -313,7 +313,7 @@ def test_a_stopped_loop_returns_its_mails_and_another_takes_over(
     sink = Pipelining()
     with serving(sink) as port, sending(port) as channel:
         with monkeypatch.context() as patch:
-            patch.setattr(SmtpPool, "_assign", lambda self: 1 / 0)
+            patch.setattr(SmtpPool, "assign", lambda self: 1 / 0)
             assert channel.send([envelope(1), envelope(2)]) == [NotBegun(), NotBegun()]
         assert channel.send([envelope(1), envelope(2)]) == [Sent(), Sent()]
     assert "has ended" in caplog.text

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -17,9 +16,8 @@ import redis
 from pymongo import MongoClient
 
 from engine.local.processes.process_groups import members
-from engine.local.services.local_services import LocalServices, _kill
+from engine.local.services.local_services import LocalServices
 from engine.local.services.program import ServiceName
-from engine.local.services.restart_services import Keeper
 from engine.process_identity import myself
 
 NEEDED: tuple[ServiceName, ...] = ("mongo", "broker", "cache")
@@ -115,17 +113,7 @@ def test_a_hanging_service_is_killed_and_restarted_at_its_address(make: Make, mo
     services = make(say=said)
     urls = services.start(NEEDED)
     monkeypatch.setattr("engine.local.services.reachability.ANSWERS", 0.5)
-    keeper = Keeper(
-        read=services._record.read,
-        restart=services._restart,
-        answers=services.answers,
-        kill=_kill,
-        ending=services._ending,
-        say=said,
-        asked=0.2,
-        hung=timedelta(seconds=3),
-    )
-    services.__dict__["keeper"] = keeper
+    services.keeper.asked, services.keeper.hung = 0.2, 3.0
     services.keep()
     before = pids(services)
     os.kill(before["cache"], signal.SIGSTOP)

@@ -68,7 +68,7 @@ def test_completion_at_settling_and_by_evaluation_leave_the_same_document(
     campaign, completes = PLAYS[name]
     at_once = make_world()
     told = play(at_once, campaign)
-    monkeypatch.setattr(CompletionOnSettle, "_may_complete", lambda *_: False)
+    monkeypatch.setattr(CompletionOnSettle, "may_complete", lambda *_: False)
     later = make_world()
     assert told == play(later, campaign)
     assert {raw["state"] for raw in told} >= {"ended"}
@@ -210,7 +210,7 @@ def flowing(world: World, monkeypatch: pytest.MonkeyPatch, *, stands: bool = Fal
     world.apply(HELLO | {"goal": GOAL})
     world.launch("hello")
     world.choose()
-    monkeypatch.setattr(world.app.clock_tick, "_time", lambda: (world.now, stands))
+    monkeypatch.setattr(world.app.clock_tick, "time", lambda: (world.now, stands))
     monkeypatch.setattr("engine.pipeline.scheduler.tick.ASK_AGAIN", 0.0)
     bring_up(world)
     world.tick()

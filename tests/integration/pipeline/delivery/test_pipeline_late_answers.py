@@ -130,7 +130,7 @@ def deliver_elsewhere(world: World) -> None:
     """Another process goes over all of the campaign."""
     other = world.open()
     try:
-        other.clock_tick._round(world.record("hello"), world.now)
+        other.clock_tick.plan_deliveries(world.record("hello"), world.now)
         for raw in world.database["slices"].find({"kind": "deliver", "state": "open"}):
             other.slice_deliverer.run(raw["_id"])
     finally:

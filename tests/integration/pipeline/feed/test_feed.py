@@ -67,9 +67,7 @@ def test_a_feed_killed_anywhere_in_a_batch_repeats_it(
     world.user("a", plan="free")
     world.start(GOLD)
     world.change("a", plan="gold")
-    owner = {"refresh": world.app.change_feed._users, "add": world.app.stores.looks, "save": world.app.stores.feeds}[
-        point
-    ]
+    owner = {"refresh": world.app.stores.users, "add": world.app.stores.looks, "save": world.app.stores.feeds}[point]
     method = {"refresh": "read_keys", "add": "add", "save": "save"}[point]
 
     class DiedError(Exception):

@@ -90,7 +90,7 @@ def test_a_pass_is_not_skipped_because_an_empty_index_finds_nobody(golden: World
     record = golden.apply({"campaign": "probed", "audience": GOLD}).record
     entry = golden.app.campaign_cache.of(record)
     wanted = entry.compiled.candidates(None, golden.now)
-    golden.app.access_paths._small = -1
+    golden.app.access_paths.small = -1
     assert golden.app.access_paths.probe(entry, wanted)
     fill(golden)
     assert golden.app.access_paths.probe(entry, wanted), "what was filled is to be seen at once"
@@ -163,7 +163,7 @@ def test_a_plan_requests_the_index_of_a_workspace_not_searched_before(golden: Wo
     record = golden.apply({"campaign": "few", "workspace": "quiet", "audience": GOLD}).record
     golden.database["feeds"].update_one({}, {"$pull": {"searched": "quiet"}})
     golden.feed()
-    golden.app.access_paths._small = -1
+    golden.app.access_paths.small = -1
     with following(golden):
         golden.app.plans.plan(record)
     assert "quiet" in golden.app.stores.feeds.read().searched

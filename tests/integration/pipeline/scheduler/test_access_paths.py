@@ -188,7 +188,7 @@ def test_a_plan_counts_no_user_by_a_store_that_is_behind(
     reading: World, monkeypatch: pytest.MonkeyPatch, path: AccessPath | None
 ) -> None:
     world = reading
-    monkeypatch.setattr(world.app.access_paths, "_small", 1)
+    monkeypatch.setattr(world.app.access_paths, "small", 1)
     with following(world):
         assert entered(world, "filled", {"plan": "gold"}, AccessPath.ELASTIC) == (set(), "elastic")
     monkeypatch.setattr("engine.pipeline.scheduler.access_path.PATIENCE", 0.05)

@@ -13,7 +13,7 @@ from engine.domain.campaign import FOR_EVER, LATE
 from engine.domain.keys import suffix_of_user, user_key
 from engine.domain.lifecycle import SliceState
 from engine.pipeline.control.replay import replay
-from engine.pipeline.evaluation.recheck_users import _alone
+from engine.pipeline.evaluation.recheck_users import suspect_slice
 from tests.support.pipeline_world import START, World
 
 DAY = 86_400_000
@@ -298,7 +298,7 @@ def test_a_gap_in_the_feed_is_recovered_in_ended_campaigns(
     world.feed()
     world.database["looks"].delete_many({})  # as if its changes had never been told
     world.advance("1d")
-    world.app.change_feed._gap("a test")
+    world.app.change_feed.begin_again("a test")
     world.settle()
     assert alike(world) == {"u": 0}
 
@@ -310,7 +310,7 @@ def test_a_user_who_kills_every_worker_does_not_enter_an_ended_campaign(world: W
     world.user("outside")
     for record in map(world.record, KINDS):
         for user in ("inside", "outside"):
-            suspect = _alone(record, suffix_of_user(user_key("shop", user)), "mark", world.now)
+            suspect = suspect_slice(record, suffix_of_user(user_key("shop", user)), "mark", world.now)
             world.app.stores.slices.add([replace(suspect, deaths=DEATHS_TO_BURY)])
             world.app.expired_leases.treat(suspect.id)
             found = world.app.stores.slices.get(suspect.id)

@@ -15,7 +15,7 @@ from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
 from engine.domain.keys import enrolment_prefix, suffix_of_user
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, StayState
 from engine.failpoints import Failpoint, arm, done
-from engine.pipeline.evaluation.evaluate import _changed
+from engine.pipeline.evaluation.evaluate import change_of
 from engine.stores.mongo.enrolments import INDEXES, Enrolments
 from tests.support.lives import advanced, piece_at
 from tests.support.looks import DAY, NOW, ORDER, Patience, Someone, campaign, message, stay
@@ -205,7 +205,7 @@ def test_mongodb_writes_a_decision_as_the_model_of_the_tests_does(
     stays.enter([before])
     rules = campaign(**written)
     decision = decide(rules, Patience(), user.facts(rules), before, as_of)
-    made = _changed(rules, piece_at(as_of), before, decision)
+    made = change_of(rules, piece_at(as_of), before, decision)
     assert made is not None
     assert stays.advance([made]) == 1
     found = the_one(stays)

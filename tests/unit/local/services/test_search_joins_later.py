@@ -56,7 +56,7 @@ def search() -> Search:
 @pytest.fixture
 def local(tmp_path: Path, said: list[str], search: Search) -> Iterator[LocalServices]:
     made = LocalServices(tmp_path, say=said.append)
-    made._programs["elastic"] = search
+    made.programs["elastic"] = search
     yield made
     search.fetched.set()
     made.stop(discard=True)

@@ -244,8 +244,8 @@ def test_an_edit_of_the_workspace_file_reaches_the_next_mail_of_the_same_revisio
         folder.write("conf/workspaces/shop.yaml", SHOP.replace("news@shop.example", sender))
         loaded = folder.load("body: Hi")
         entry: Any = SimpleNamespace(record=record, loaded=loaded, catalogue=loaded.catalogue)
-        mailing = composing._mailing(entry, loaded.file.messages[0])
-        assert composing._mailing(entry, loaded.file.messages[0]) is mailing
+        mailing = composing.renderer_of(entry, loaded.file.messages[0])
+        assert composing.renderer_of(entry, loaded.file.messages[0]) is mailing
         senders.append(mailing.write({}, Written("k", "a@b.example", 0, 0)).raw.split(b"\r\n")[0])
     assert senders == [b"From: Shop <news@shop.example>", b"From: Shop <better@shop.example>"]
 
