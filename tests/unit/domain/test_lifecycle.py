@@ -20,7 +20,7 @@ from engine.domain.lifecycle import (
     check_transition,
 )
 from engine.errors import IllegalTransition
-from tests.unit.lifecycle_chart import PAGE, REWRITE, page
+from tests.unit.domain.lifecycle_chart import PAGE, REWRITE, page
 
 C, D = CampaignState, DeliveryState
 MACHINES: tuple[type[StrEnum], ...] = (CampaignState, StayState, DeliveryState, RunState, SliceState)

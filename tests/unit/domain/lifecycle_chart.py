@@ -1,6 +1,7 @@
 """Draw `docs/lifecycle.md` from the tables of `engine.domain.lifecycle`.
 
-`.venv/bin/python -m tests.unit.lifecycle_chart` rewrites the page; `test_lifecycle.py` fails while it is out of date.
+`.venv/bin/python -m tests.unit.domain.lifecycle_chart` rewrites the page; `test_lifecycle.py` fails while it is out of
+date.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from engine.domain.lifecycle import (
     StayState,
 )
 
-PAGE: Final = Path(__file__).parents[2] / "docs" / "lifecycle.md"
-REWRITE: Final = ".venv/bin/python -m tests.unit.lifecycle_chart"
+PAGE: Final = Path(__file__).parents[3] / "docs" / "lifecycle.md"
+REWRITE: Final = ".venv/bin/python -m tests.unit.domain.lifecycle_chart"
 
 _SETTLED: Final = ", ".join(f"`{state}`" for state in DeliveryState if state in SETTLED)
 _SKIPPED: Final = f" A skipped one says why: {', '.join(f'`{reason}`' for reason in SkipReason)}."
