@@ -1,6 +1,6 @@
 """One user's life in one campaign without a store: evaluations and deliveries, written as the pipeline writes.
 
-`advanced`, `marked`, `settled_as` and `put_back` do in memory what the store does; `test_store_enrolments` compares
+`advanced`, `marked`, `settled_as` and `put_back` do in memory what the store does; `test_enrolments` compares
 them with MongoDB.
 """
 

@@ -20,7 +20,7 @@ from engine.pipeline.importing.job import Kind, Order, Summary
 from engine.pipeline.importing.run_import import Surroundings, run_import
 from engine.pipeline.scheduler import stuck_campaigns
 from engine.telemetry.events import listening
-from tests.integration.pipeline.feed.test_search_lost import fill
+from tests.integration.pipeline.feed.test_lost_search_index import fill
 from tests.support.pipeline_shop import SHOP
 from tests.support.pipeline_world import World
 from tests.support.reading_world import entered, following
