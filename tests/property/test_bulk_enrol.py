@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engine.clock import format_instant
 from engine.decisions.decide import alike
-from tests.support.looks import DAY, NOW, Someone, campaign, look, message
+from tests.support.decision_cases import DAY, NOW, Someone, campaign, look, message
 
 MESSAGES = st.lists(
     st.fixed_dictionaries(

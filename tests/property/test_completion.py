@@ -14,8 +14,8 @@ from engine.domain.enrolment import Enrolment, Settled
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason
 from engine.pipeline.evaluation.evaluate import change_of
 from tests.property.decide_reading import HALF, Rules, campaigns, people
-from tests.support.lives import Life, advanced, completed_as, marked, piece_at, settled_as
-from tests.support.looks import NOW, Patience, Someone, campaign
+from tests.support.decision_cases import NOW, Patience, Someone, campaign
+from tests.support.enrolment_history import Life, advanced, completed_as, marked, piece_at, settled_as
 
 STATES = st.sampled_from([CampaignState.LIVE, CampaignState.LIVE, CampaignState.DRAINING])
 ENDS = st.sampled_from([DeliveryState.SENT, DeliveryState.SENT, DeliveryState.FAILED, DeliveryState.UNKNOWN])

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from engine.decisions.decide import Decision, Exit, Ignore, Send, Wait, decide
 from engine.domain.lifecycle import CampaignState, DeliveryState
 from tests.property.decide_reading import HALF, Rules, campaigns, people, reading
-from tests.support.lives import Life, identities_hold, marked, put_back, settled_as
-from tests.support.looks import NOW, Patience, Someone, campaign
+from tests.support.decision_cases import NOW, Patience, Someone, campaign
+from tests.support.enrolment_history import Life, identities_hold, marked, put_back, settled_as
 
 FOR_EVER = Patience(timedelta(days=100_000))
 STEPS = st.lists(

@@ -52,7 +52,7 @@ from engine.stores.mongo.suppressions import Suppressions
 from engine.stores.mongo.users import Edit, Users
 from engine.stores.mongo.workspace_versions import WorkspaceVersions
 from engine.stores.user_cache.active_layouts import CacheLayouts
-from tests.support.looks import NOW, ORDER, stay
+from tests.support.decision_cases import NOW, ORDER, stay
 
 HOUR = timedelta(hours=1)
 PREFIX = enrolment_prefix("shop", "c1")

@@ -18,7 +18,7 @@ from engine.stores.mongo.enrolments import Enrolments
 from engine.stores.mongo.index_requests import IndexRequest, IndexRequests
 from engine.stores.mongo.runs import Runs
 from engine.stores.mongo.slices import Slices
-from tests.support.looks import DAY, NOW, ORDER, stay
+from tests.support.decision_cases import DAY, NOW, ORDER, stay
 from tests.support.store_calls import KEYS, NAMES, PIECE, RUN
 
 

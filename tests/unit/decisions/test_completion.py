@@ -8,7 +8,7 @@ import pytest
 
 from engine.decisions.completion import completion
 from engine.domain.settling import Completion
-from tests.support.looks import DAY, NOW, ORDER, campaign, message
+from tests.support.decision_cases import DAY, NOW, ORDER, campaign, message
 
 HALF_DAY = DAY // 2
 ONE_OFF: dict[str, Any] = {"kind": "one_off", "messages": [message("one")]}

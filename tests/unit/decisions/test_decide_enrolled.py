@@ -11,7 +11,7 @@ from engine.campaign.compiled import Facts
 from engine.decisions.decide import Wait, decide
 from engine.domain.enrolment import Settled
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason
-from tests.support.looks import (
+from tests.support.decision_cases import (
     DAY,
     GOLD,
     HOUR,

@@ -7,7 +7,20 @@ import pytest
 from engine.decisions.decide import Ignore, Wait
 from engine.domain.keys import arm
 from engine.domain.lifecycle import CampaignState, ExitReason, SkipReason
-from tests.support.looks import DAY, GOLD, NOW, ORDER, Someone, campaign, exits, look, message, sends, skips, stay
+from tests.support.decision_cases import (
+    DAY,
+    GOLD,
+    NOW,
+    ORDER,
+    Someone,
+    campaign,
+    exits,
+    look,
+    message,
+    sends,
+    skips,
+    stay,
+)
 
 AGAIN = {"entry": {"again_after": "10d"}}
 LEFT = (ExitReason.UNMATCHED, NOW - 10 * DAY)

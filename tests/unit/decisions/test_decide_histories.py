@@ -9,8 +9,8 @@ from typing import Any
 from engine.domain.enrolment import Settled
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason, StayState
 from engine.pipeline.evaluation.evaluate import change_of
-from tests.support.lives import Life, advanced, identities_hold, marked, piece_at, put_back
-from tests.support.looks import DAY, GOLD, HOUR, NOW, ORDER, Someone, campaign, look, message
+from tests.support.decision_cases import DAY, GOLD, HOUR, NOW, ORDER, Someone, campaign, look, message
+from tests.support.enrolment_history import Life, advanced, identities_hold, marked, piece_at, put_back
 
 GONE = Someone({"plan": "free"})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.decisions.decide import Wait
-from tests.support.looks import DAY, GOLD, HOUR, NOW, ORDER, Someone, campaign, look, message, sends, stay
+from tests.support.decision_cases import DAY, GOLD, HOUR, NOW, ORDER, Someone, campaign, look, message, sends, stay
 
 LONG_FIRST = [message("one", wait="5d"), message("two")]
 SEEN = {"seen": {"older_than": "3d"}}

@@ -9,7 +9,7 @@ import pytest
 from engine.campaign.compiled import Facts
 from engine.decisions.decide import decide
 from engine.errors import ProgrammerError
-from tests.support.looks import DAY, NOW, ORDER, Patience, Someone, campaign, stay
+from tests.support.decision_cases import DAY, NOW, ORDER, Patience, Someone, campaign, stay
 
 AUDIENCES = [
     {"event": {"name": ORDER, "within": "30d"}},

@@ -7,7 +7,7 @@ import pytest
 from engine.domain.enrolment import Outgoing
 from engine.domain.keys import user_suffix
 from engine.domain.lifecycle import DeliveryState, ExitReason
-from tests.support.looks import DAY, NOW, stay
+from tests.support.decision_cases import DAY, NOW, stay
 
 
 def test_an_enrolment_holds_the_suffix_of_its_user() -> None:

@@ -14,7 +14,7 @@ from engine.domain.keys import enrolment_prefix
 from engine.domain.lifecycle import DeliveryState, ExitReason, SkipReason
 from engine.stores.mongo.campaign_counts import Counts
 from engine.stores.mongo.enrolments import Enrolments
-from tests.support.looks import NOW, stay
+from tests.support.decision_cases import NOW, stay
 
 PREFIX = enrolment_prefix("shop", "c1")
 ENDS = [DeliveryState.SENT, DeliveryState.FAILED, DeliveryState.UNKNOWN, DeliveryState.SKIPPED]

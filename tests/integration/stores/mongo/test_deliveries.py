@@ -15,8 +15,8 @@ from engine.domain.lifecycle import DeliveryState, ExitReason
 from engine.domain.settling import Completion, PutBack, Settling, Unsent
 from engine.stores.mongo.deliveries import Deliveries
 from engine.stores.mongo.enrolments import INDEXES, Enrolments
-from tests.support.lives import completed_as, marked
-from tests.support.looks import DAY, NOW, stay
+from tests.support.decision_cases import DAY, NOW, stay
+from tests.support.enrolment_history import completed_as, marked
 from tests.support.store_threads import together
 
 PREFIX = enrolment_prefix("shop", "c1")

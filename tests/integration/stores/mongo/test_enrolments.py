@@ -17,8 +17,8 @@ from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, St
 from engine.failpoints import Failpoint, arm, done
 from engine.pipeline.evaluation.evaluate import change_of
 from engine.stores.mongo.enrolments import INDEXES, Enrolments
-from tests.support.lives import advanced, piece_at
-from tests.support.looks import DAY, NOW, ORDER, Patience, Someone, campaign, message, stay
+from tests.support.decision_cases import DAY, NOW, ORDER, Patience, Someone, campaign, message, stay
+from tests.support.enrolment_history import advanced, piece_at
 from tests.support.store_threads import together
 
 PREFIX = enrolment_prefix("shop", "c1")

@@ -24,7 +24,7 @@ from engine.query_metrics import MEASUREMENTS
 from engine.stores.migrations import migrate_mongo
 from engine.stores.mongo.enrolments import Enrolments
 from engine.stores.mongo.query_plans import QUERIES, ExplainedQuery, Plan, explain
-from tests.support.looks import NOW, stay
+from tests.support.decision_cases import NOW, stay
 from tests.support.store_calls import CALLS, STORES
 from tests.support.store_filled import fill
 

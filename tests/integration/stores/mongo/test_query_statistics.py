@@ -24,7 +24,7 @@ from engine.stores.mongo.campaign_counts import Counts
 from engine.stores.mongo.enrolments import Enrolments
 from engine.stores.mongo.query_statistics import KEPT, Statistics
 from engine.stores.mongo.runs import Runs
-from tests.support.looks import DAY, NOW, stay
+from tests.support.decision_cases import DAY, NOW, stay
 
 DAYS = timedelta(days=1)
 

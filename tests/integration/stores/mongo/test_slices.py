@@ -12,7 +12,7 @@ from engine.domain.lifecycle import SliceState
 from engine.domain.work import Slice, SliceKind
 from engine.stores.mongo.client import EPOCH
 from engine.stores.mongo.slices import INDEXES, Slices
-from tests.support.looks import DAY
+from tests.support.decision_cases import DAY
 from tests.support.store_threads import together
 
 LEASE = timedelta(seconds=30)

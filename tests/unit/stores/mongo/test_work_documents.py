@@ -20,7 +20,7 @@ from engine.stores.mongo.work_documents import (
     slice_document,
     without_none,
 )
-from tests.support.looks import DAY, NOW, stay
+from tests.support.decision_cases import DAY, NOW, stay
 
 FULL = replace(
     stay(settled=[("one", NOW - DAY)], holdout=True, converted_at=NOW, entry=3),

@@ -18,7 +18,7 @@ from engine.domain.keys import suffix_of_user
 from engine.domain.lifecycle import LOOKED_AT, CampaignState, DeliveryState, ExitReason, StayState, check_transition
 from engine.domain.settling import Completion
 from engine.pipeline.evaluation.evaluate import Origin, change_of, conversion_change, new_enrolment
-from tests.support.looks import Patience, Someone
+from tests.support.decision_cases import Patience, Someone
 
 
 def piece_at(as_of: int) -> Origin:
