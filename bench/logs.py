@@ -27,8 +27,8 @@ import psutil
 from elasticsearch import Elasticsearch, NotFoundError
 
 from bench import report
-from bench.ending import end_on_term
 from bench.measure import machine
+from bench.termination import end_on_term
 from engine.clock import SystemClock
 from engine.domain.enrolment import Settled
 from engine.domain.keys import enrolment_id, user_key, user_suffix

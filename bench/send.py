@@ -21,9 +21,9 @@ from unittest.mock import patch
 import redis
 
 from bench import marks, report
+from bench.launches import Launch, Meter, Phase, Setup
 from bench.measure import machine
 from bench.run import Ground, ground
-from bench.sending import Launch, Meter, Phase, Setup
 from bench.sink_process import sink
 from engine.pipeline.delivery.send_window import WindowSender
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench.ending import end_on_term
+from bench.termination import end_on_term
 
 _END: Final = b"\r\n.\r\n"
 _GREETING: Final = b"220 sink\r\n"

@@ -1,4 +1,4 @@
-"""`python -m bench.measuring`: measure the cost of measuring, one call of a store's method with and without it."""
+"""`python -m bench.query_metrics`: measure the cost of measuring, one call of a store's method with and without it."""
 
 from __future__ import annotations
 
