@@ -1,4 +1,4 @@
-"""Commands and halving that die between two writes: what was begun is finished by the tick, or by asking again."""
+"""Commands and halving that are killed between two writes: the tick or a repeated command finishes what was begun."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def live(stage: World, recover: Callable[..., Performer]) -> World:
 def test_a_cancelled_campaign_ends_its_enrolments_after_any_crash(
     live: World, recover: Callable[..., Performer]
 ) -> None:
-    """The command is one write; the run over the stays is the tick's, and a tick that dies behind it is no loss."""
+    """The command is one write; the tick makes the run over the enrolments, so a tick killed after it loses nothing."""
     live.steer("cancel", NAME)
     assert live.app.quiescence.what() == f"campaign {NAME} has users to evaluate again"
     recover(live, (("settle",),), "run.started=raise")
@@ -42,7 +42,7 @@ def test_a_cancelled_campaign_ends_its_enrolments_after_any_crash(
 def test_a_resume_or_an_edit_is_carried_out_after_any_crash(
     live: World, recover: Callable[..., Performer], what: str
 ) -> None:
-    """The command is one write; the run that it makes necessary is the tick's. Users who came meanwhile enter once."""
+    """The command is one write; the tick makes the run it requires. Users who came meanwhile enter once."""
     live.steer("pause", NAME)
     live.user("late")
     if what == "apply":
@@ -61,7 +61,7 @@ def test_a_resume_or_an_edit_is_carried_out_after_any_crash(
 def test_no_user_is_lost_between_halves_cut_at_different_places(
     make_stage: Callable[..., World], drive: Drive, recover: Callable[..., Performer]
 ) -> None:
-    """Killed after the first half, and then other users are there: the second half begins where the first one ends."""
+    """A kill after the first half, then a changed set of users: the second half begins where the first ends."""
     world = make_stage(slice_users=100)
     world.users(USERS)
     world.apply({"campaign": NAME, "kind": "one_off"})
@@ -73,7 +73,9 @@ def test_no_user_is_lost_between_halves_cut_at_different_places(
         world.user(user)
     recover(world, STEPS, DECIDING)
     world.check()
-    ahead = [user for user in late if user_suffix(user) > half.get("cursor", half["first"])]  # the others came too late
+    ahead = [
+        user for user in late if user_suffix(user) > half.get("cursor", half["first"])
+    ]  # the other users came too late
     assert ahead
     assert [user for user, _ in world.sent()] == sorted({*USERS, *ahead} - {"u3"})
     slices = {one["_id"]: one for one in world.database["slices"].find({"kind": "audience"})}

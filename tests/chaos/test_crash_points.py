@@ -1,4 +1,4 @@
-"""At every named point between two writes a process dies, or raises; whoever comes next brings all to the right end."""
+"""A process killed, or an exception raised, at any failpoint does not change the final result."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ UNSUBSCRIBED: Final = "u5"
 
 @dataclass(frozen=True)
 class Play:
-    """A campaign, its steps, and what must have become of each user in the end."""
+    """A campaign, its steps, and the check of each user's final state."""
 
     campaign: dict[str, Any]
     steps: tuple[Step, ...]
@@ -47,7 +47,7 @@ class Play:
 
 
 def check_series(world: World) -> None:
-    """One stay each with both messages settled: sent, or skipped by holdout or consent, which comes later."""
+    """Check that each user has one enrolment with both messages settled: sent, or skipped by holdout or consent."""
     for user in USERS:
         (stay,) = world.stays(NAME, user)
         end = ("sent", None)
@@ -61,7 +61,7 @@ def check_series(world: World) -> None:
 
 
 def check_again(world: World) -> None:
-    """Two stays each, one after the other, with one mail in each."""
+    """Check that each user has two successive enrolments with one mail in each."""
     for user in USERS:
         stays = world.stays(NAME, user)
         assert [(stay.entry, stay.reason) for stay in stays] == [(1, "completed"), (2, "completed")]
@@ -71,14 +71,14 @@ def check_again(world: World) -> None:
 
 
 def check_arrivals(world: World) -> None:
-    """Those who came to match, by a change, have one stay and one mail; nobody else has any."""
+    """Check that users who match by a change have one enrolment and one mail, and that no other user has any."""
     for user in USERS:
         stays = [(stay.entry, stay.reason) for stay in world.stays(NAME, user)]
         assert stays == ([(1, "completed")] if user in ARRIVED else [])
 
 
 def check_poison(world: World) -> None:
-    """The stay of u3 alone has failed; everybody else has got the mail."""
+    """Check that only the enrolment of u3 failed and that every other user got the mail."""
     for user in USERS:
         (stay,) = world.stays(NAME, user)
         poisoned = user == "u3"
@@ -154,12 +154,12 @@ BEFORE: Final = {"lease.freed": "slice.decided=kill@2", "deliver.recovered": "de
 
 
 def runs(world: World) -> list[tuple[str, str]]:
-    """Kind and state of every run."""
+    """Return kind and state of every run."""
     return [(raw["kind"], raw["state"]) for raw in world.runs(NAME)]
 
 
 def staged(make_stage: Callable[..., World], play: Play) -> World:
-    """The users and the campaign of a play, which nobody has launched."""
+    """Create the users and the campaign of a play; launch nothing."""
     world = make_stage()
     world.users(USERS)
     world.change(UNSUBSCRIBED, unsubscribed=True)
@@ -168,7 +168,7 @@ def staged(make_stage: Callable[..., World], play: Play) -> World:
 
 
 def check_end(world: World, play: Play) -> None:
-    """What holds at the end of any play, and what holds for this one."""
+    """Check what must hold at the end of any play, and of this one."""
     play.check(world)
     world.check()  # each sent message has exactly one file, and both identities hold
     assert world.state(NAME) == "finished"
@@ -178,12 +178,12 @@ def check_end(world: World, play: Play) -> None:
 
 
 def armed(*points: str) -> str:
-    """The points that are wanted, in one text."""
+    """Return the failpoints as one setting."""
     return ",".join(filter(None, points))
 
 
 def with_action(case: str, action: str) -> str:
-    """`point@2` as `point=kill@2`."""
+    """Return `point@2` as `point=kill@2`."""
     point = next(point for point in failpoints.POINTS if case.startswith(point))
     return f"{point}={action}{case.removeprefix(point)}"
 
@@ -254,7 +254,7 @@ def test_the_page_on_failures_lists_every_crash_point() -> None:
 
 
 def test_failpoints_are_read_from_the_environment() -> None:
-    """As an operator of a test system sets them: the process dies at its first passage."""
+    """The failpoints come from the environment, as an operator of a test system sets them: the first passage kills."""
     code = "from engine.failpoints import passage; passage('run.decided'); passage('slice.closed', ['w/c/h/u'])"
     points = "run.decided=kill@2,slice.closed=kill~/u"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={"TIDEGATE_FAILPOINTS": points}, check=False)

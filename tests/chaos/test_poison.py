@@ -1,4 +1,4 @@
-"""The poison rule: a user whose data kills workers is found, ends alone, and takes nobody along."""
+"""The poison rule finds a user whose data kills workers, and ends only that user's enrolment."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SENDING: Final = f"deliver.marked=%s@*~/{POISON}/"
 
 
 def staged(make_stage: Callable[..., World], **more: Any) -> World:
-    """Twelve users in one slice, and a one-off campaign of one message that nobody has launched."""
+    """A world with twelve users in one slice and a one-off campaign of one message, not launched."""
     world = make_stage(slice_users=100, **more)
     world.users(USERS)
     world.apply({"campaign": NAME, "kind": "one_off"})
@@ -34,17 +34,17 @@ def staged(make_stage: Callable[..., World], **more: Any) -> World:
 
 
 def slices(world: World) -> list[dict[str, Any]]:
-    """Every slice, by id."""
+    """Return every slice, by id."""
     return list(world.database["slices"].find().sort("_id", 1))
 
 
 def the_whole(world: World) -> dict[str, Any]:
-    """The one slice of the launch run."""
+    """Return the one slice of the launch run."""
     return next(one for one in slices(world) if one["kind"] == "candidates" and one["_id"].endswith("/0000"))
 
 
 def check_that_one_failed(world: World, *, settled: list[tuple[str, str, str | None]]) -> None:
-    """The stay of the poisoned user has failed, with `settled`; everybody else has the mail."""
+    """Check that the poisoned user's enrolment failed with `settled`, and that every other user has the mail."""
     world.check()
     assert [user for user in USERS if world.stay(NAME, user).reason == "failed"] == [POISON]
     assert (world.stay(NAME, POISON).detail, world.ends(NAME, POISON)) == ("poison", settled)
@@ -59,13 +59,13 @@ def check_that_one_failed(world: World, *, settled: list[tuple[str, str, str | N
 def test_a_user_who_kills_every_worker_ends_alone(
     point: str, settled: list[tuple[str, str, str | None]], make_stage: Callable[..., World], drive: Drive
 ) -> None:
-    """Each process dies by SIGKILL as soon as it has that user's data in hand."""
+    """Every process dies by SIGKILL as soon as it handles that user's data."""
     world = staged(make_stage)
     ends = []
     while "exit 0" not in ends and len(ends) < 40:
         ends.append(drive.perform(world.settings, STEPS, point % "kill")[1])
         let_time_pass(world.database)
-    levels = 4  # twelve users are halved to one in four steps
+    levels = 4  # halving twelve users to one takes four steps
     assert set(ends) == {"signal 9", "exit 0"}
     assert len(ends) - 1 <= 1 + DEATHS_TO_HALVE * levels + DEATHS_TO_BURY
     check_that_one_failed(world, settled=settled)
@@ -90,7 +90,7 @@ def test_a_user_whose_data_raises_ends_alone(
 def test_a_poisoned_enrolled_user_keeps_the_settled_deliveries(
     make_stage: Callable[..., World], recover: Callable[..., Performer]
 ) -> None:
-    """The second look at a stay fails: its first mail stays sent, nothing is sent after it."""
+    """The second evaluation of an enrolment fails: its first mail stays sent, and nothing follows."""
     world = make_stage(slice_users=100)
     world.users(USERS)
     world.apply({"campaign": NAME, "kind": "one_off", "messages": [{"name": "one"}, {"name": "two", "wait": "2d"}]})
@@ -172,7 +172,7 @@ def test_a_death_before_the_first_checkpoint_makes_a_suspect_and_one_after_it_do
 def test_only_suspects_travel_in_their_lane(
     make_stage: Callable[..., World], recover: Callable[..., Performer]
 ) -> None:
-    world = make_stage()  # two slices: one holds the poisoned user
+    world = make_stage()  # two slices, one of which holds the poisoned user
     world.users(USERS)
     world.apply({"campaign": NAME, "kind": "one_off"})
     performer = recover(world, STEPS, DECIDING % "raise")
@@ -187,7 +187,7 @@ def test_only_suspects_travel_in_their_lane(
 def test_halves_have_deterministic_ids_and_cover_the_rest_of_their_slice(
     make_stage: Callable[..., World], drive: Drive, recover: Callable[..., Performer]
 ) -> None:
-    """Killed between writing the halves and closing the whole, and halved again: the same two slices."""
+    """A kill between writing the halves and closing the whole: halving again makes the same two slices."""
     world = staged(make_stage)
     points = f"{DECIDING % 'raise'},poison.halved=kill"
     assert drive.perform(world.settings, STEPS, points)[1] == "signal 9"
@@ -210,7 +210,7 @@ def test_halves_have_deterministic_ids_and_cover_the_rest_of_their_slice(
 def test_a_storm_that_kills_every_ordinary_worker_ends_no_enrolment(
     make_stage: Callable[..., World], drive: Drive, recover: Callable[..., Performer]
 ) -> None:
-    """Whoever decides anything dies, in any lane but the suspects': deaths of innocent slices are not counted."""
+    """Every deciding worker dies, except in the suspects' lane: deaths of innocent slices are not counted."""
     world = make_stage(slice_users=3)
     world.users(USERS)
     world.apply({"campaign": NAME, "kind": "one_off"})
@@ -230,7 +230,7 @@ def test_a_storm_that_kills_every_ordinary_worker_ends_no_enrolment(
 def test_a_storm_in_which_every_worker_lives_for_one_batch_ends_no_enrolment(
     point: str, make_stage: Callable[..., World], drive: Drive
 ) -> None:
-    """Suspects or not: who gets a batch done before it dies has shown that its slice is innocent."""
+    """A worker that finishes a batch before it dies proves that its slice is innocent, suspect or not."""
     world = staged(make_stage, batch={"candidates": [2]})
     ends = []
     while "exit 0" not in ends and len(ends) < 40:
@@ -244,7 +244,7 @@ def test_a_storm_in_which_every_worker_lives_for_one_batch_ends_no_enrolment(
 
 
 class Interrupted(Enrolments):
-    """The enrolments, where somebody else writes to a stay just after it was read, once."""
+    """An enrolment store in which another writer changes an enrolment once, just after it was read."""
 
     left = 1
 
@@ -257,7 +257,7 @@ class Interrupted(Enrolments):
 
 
 def test_a_burial_is_retried_when_another_write_to_the_enrolment_comes_first(make_stage: Callable[..., World]) -> None:
-    """A slice is not dead before its user's end is written."""
+    """A slice is not dead before the end of its user's enrolment is written."""
     world = staged(make_stage)
     interrupted = Interrupted(world.database)
     world.app.stores.__dict__["enrolments"] = interrupted

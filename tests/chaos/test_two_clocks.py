@@ -1,4 +1,4 @@
-"""Two that do the same at once: two clocks, and a worker that was asleep for longer than its lease."""
+"""Two processes that do the same: two clocks, and a worker that slept longer than its lease."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STEPS: Final[tuple[Step, ...]] = (("launch",), ("settle",))
 
 
 def staged(make_stage: Callable[..., World], **more: Any) -> World:
-    """Twelve users in two slices, and a campaign of two messages that nobody has launched."""
+    """A world with twelve users in two slices and a campaign of two messages, not launched."""
     world = make_stage(**more)
     world.users(USERS)
     messages = [{"name": "one"}, {"name": "two", "wait": "2d"}]
@@ -33,7 +33,7 @@ def staged(make_stage: Callable[..., World], **more: Any) -> World:
 
 
 def left_open(world: World) -> str | None:
-    """What is open once the feed is at the end; MongoDB's time moves with whatever else the tests write beside."""
+    """Return the open work once the feed has caught up; MongoDB's time also moves with writes of other tests."""
     for _ in range(20):
         world.feed()
         left = world.app.quiescence.what()
@@ -43,7 +43,7 @@ def left_open(world: World) -> str | None:
 
 
 def test_concurrent_clocks_and_workers_create_nothing_twice(make_stage: Callable[..., World]) -> None:
-    """Each round both tick at the same moment, and then both do what both have asked for."""
+    """Both clocks tick at the same moment in each round; then both perform what both enqueued."""
     world = staged(make_stage)
     both = [world.app, world.open()]
     performers = [Performer(app, world.database, world.asked) for app in both]
@@ -80,7 +80,7 @@ def test_concurrent_clocks_and_workers_create_nothing_twice(make_stage: Callable
 
 
 def test_only_one_of_two_clocks_holds_the_lease(make_stage: Callable[..., World]) -> None:
-    """Its number rises with each holder, so an old one can be told."""
+    """The fencing number rises with each holder, so an old holder is recognised."""
     leases = make_stage().app.stores.leases
     first = leases.hold("clock", "one", LEASE)
     assert first is not None
@@ -99,7 +99,7 @@ def test_only_one_of_two_clocks_holds_the_lease(make_stage: Callable[..., World]
 def test_a_worker_whose_lease_ran_out_repeats_nothing(
     point: str, lease: str, make_stage: Callable[..., World], drive: Drive
 ) -> None:
-    """It is stopped in the middle of a batch, others finish its slice, and then it goes on where it was."""
+    """The worker is stopped in the middle of a batch, another finishes its slice, then it continues."""
     real = lease == "really over"
     world = staged(make_stage, engine={"lease": "2s" if real else "30s", "ring_again": "500ms"})
     pid, end = drive.perform(world.settings, STEPS, f"{point}=stop")

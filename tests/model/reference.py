@@ -1,4 +1,4 @@
-"""What must hold of one campaign when nothing is open: what `docs/semantics.md` says, without a word of the engine.
+"""What must hold of one idle campaign: what `docs/semantics.md` says, independent of the engine's code.
 
 The reference is told what people do (users, events, files, commands, time) and never how the engine works. It knows a
 small language of audiences and rules, and judges the enrolments and the mails that it is shown.
@@ -41,7 +41,7 @@ class File:
 
 @dataclass
 class Person:
-    """What is known of a user."""
+    """The known facts of a user."""
 
     plan: str = "free"
     vip_until: int | None = None
@@ -50,7 +50,7 @@ class Person:
 
 
 def matches(audience: str, person: Person, now: int) -> bool:
-    """Whether a user is meant by an audience."""
+    """Return whether an audience includes a user."""
     if person.deleted:
         return False
     match audience:
@@ -66,14 +66,14 @@ def matches(audience: str, person: Person, now: int) -> bool:
 
 
 def flip(audience: str, person: Person, now: int) -> int | None:
-    """When time alone changes the answer next."""
+    """Return when time alone changes the answer next."""
     if audience != "vip" or person.vip_until is None or person.vip_until <= now:
         return None
     return person.vip_until if matches(audience, person, now) else person.vip_until - VIP
 
 
 def enters(file: File, person: Person, now: int) -> bool:
-    """Whether a user who was never in enters: matches, and does not meet the goal already."""
+    """Return whether a user never enrolled enters: matches, and does not already meet the goal."""
     return matches(file.audience, person, now) and (file.goal_plan is None or person.plan != file.goal_plan)
 
 
@@ -82,7 +82,7 @@ class Wrong(AssertionError):
 
 
 def must(holds: bool, what: str) -> None:
-    """Raises `Wrong` where it does not hold."""
+    """Raise `Wrong` if the fact does not hold."""
     if not holds:
         raise Wrong(what)
 
@@ -103,16 +103,16 @@ class Reference:
 
     @property
     def file(self) -> File:
-        """The present revision."""
+        """Return the present revision."""
         return self.files[-1]
 
     @property
     def now(self) -> int:
-        """Campaign time."""
+        """Return campaign time."""
         return self.times[-1]
 
     def noted(self) -> None:
-        """Something changed: note who could have entered by what stands now, at any time so far, by any revision."""
+        """Note, after a change, who could have entered so far under any revision."""
         for user, person in self.people.items():
             if user not in self.could_enter:
                 told = (matches(file.audience, person, at) for file in self.files for at in self.times)
@@ -122,7 +122,7 @@ class Reference:
     # section 4, 7: nothing is left undone
 
     def judge(self, state: str, enrolments: Sequence[Any], taken: Mapping[str, int]) -> None:
-        """Judge everything, in a state in which nothing is open; `taken` are the mails by delivery key."""
+        """Judge everything while nothing is open; `taken` are the mails by delivery key."""
         by_user: dict[str, list[Any]] = {}
         for one in enrolments:
             by_user.setdefault(one.user.rsplit("/", 1)[1], []).append(one)
@@ -150,7 +150,7 @@ class Reference:
                 self._outside(user, person, by_user.get(user, []))
 
     def launched(self, enrolments: Iterable[Any]) -> None:
-        """A one-off campaign takes its audience once, at launch: exactly those, where nothing came in between."""
+        """Check that a one-off campaign took exactly its audience at launch, if nothing overlapped it."""
         if self.at_launch is not None:
             inside = {one.user.rsplit("/", 1)[1] for one in enrolments}
             must(inside == self.at_launch, f"launched for {sorted(self.at_launch)}, and {sorted(inside)} entered")
@@ -159,7 +159,10 @@ class Reference:
     # section 2: the decision
 
     def _outside(self, user: str, person: Person, stays: Sequence[Any]) -> None:
-        """Enter: the user exists and matches, does not meet the goal, and was never in (or long enough ago)."""
+        """Check that every user who must enter did.
+
+        Such a user exists, matches, does not meet the goal, and was never in (or long enough ago).
+        """
         if stays and stays[-1].active:
             return
         if not enters(self.file, person, self.now):
@@ -177,7 +180,7 @@ class Reference:
         return self.file.goal_plan is not None and person.plan == self.file.goal_plan
 
     def _inside(self, user: str, stay: Any) -> None:
-        """An active stay that no exit ends, which waits for its next message."""
+        """Check an active enrolment that no exit ends: it waits for its next message."""
         person, file = self.people[user], self.file
         must(stay.revision == len(self.files), f"{user} is in by revision {stay.revision} of {len(self.files)}")
         must(not person.deleted, f"{user} is deleted and in")
@@ -208,7 +211,7 @@ class Reference:
     # section 1, 2, 5: what may have happened
 
     def _history(self, user: str, stays: Sequence[Any]) -> None:
-        """Stays follow one another, nobody entered who could not, and each ended for a reason that could be."""
+        """Check that enrolments are in sequence, their users could enter, and each ended for a possible reason."""
         must([one.entry for one in stays] == list(range(1, len(stays) + 1)), f"{user} has stays {stays}")
         must(user in self.could_enter, f"{user} entered and never matched")
         agains = [file.again for file in self.files if file.again is not None]
@@ -224,7 +227,7 @@ class Reference:
                 self._ended(user, stay)
 
     def _waits(self, user: str, stay: Any) -> None:
-        """No message is sent before its wait is over, by the shortest that any revision had."""
+        """Check that no message was sent before its wait was over, by the shortest wait of any revision."""
         before = stay.entered_at
         for one in stay.settled:
             waits = [message.wait for file in self.files for message in file.messages if message.name == one.message]
@@ -232,7 +235,7 @@ class Reference:
             before = max(before, one.at)
 
     def _ended(self, user: str, stay: Any) -> None:
-        """Exactly one reason, and one that the campaign and the user could give."""
+        """Check that there is exactly one reason, and that campaign and user allow it."""
         reason = str(stay.reason)
         reasons = {"completed", "inactive"}
         if any(file.unmatched or file.exit_plan for file in self.files):
@@ -255,7 +258,7 @@ class Reference:
     # section 3, 5: deliveries
 
     def _mails(self, enrolments: Sequence[Any], taken: Mapping[str, int], state: str) -> None:
-        """Each message that is sent went out once, each that went out is sent, and what was replayed is mended."""
+        """Check that sent messages went out once, mails have sent deliveries, and replays are settled."""
         sent: set[str] = set()
         for stay in enrolments:
             for one in stay.settled:
@@ -276,7 +279,10 @@ class Reference:
         must(all(count == 1 for count in taken.values()), f"sent twice: {taken}")
 
     def _may_skip(self, stay: Any, one: Any) -> bool:
-        """`exited` with its stay; `cancelled` with the campaign, or where an edit removed the message."""
+        """Return whether the skip reason is possible.
+
+        It is `exited` with its enrolment, `cancelled` with the campaign or by an edit that removed the message.
+        """
         removed = any(one.message not in {message.name for message in file.messages} for file in self.files)
         gone = self.people[stay.user.rsplit("/", 1)[1]].deleted
         match one.reason:

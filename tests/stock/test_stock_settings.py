@@ -90,7 +90,7 @@ def test_stock_accepts_any_queue_and_ignores_a_given_one(valkey):
 
 
 def test_stock_far_future_delays_starve_a_retry(valkey, monkeypatch):
-    """Row 13: the delay queue is first-in-first-out; once the prefetch is full of far ones the near one is not seen."""
+    """Row 13: the delay queue is first-in-first-out and in memory; long waits are `due_at` in MongoDB."""
     monkeypatch.setattr("dramatiq.worker.DELAY_QUEUE_PREFETCH", 50)
     broker = rig.stock(valkey.url)
     ran = threading.Event()

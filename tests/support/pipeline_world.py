@@ -197,7 +197,7 @@ class World:
 
     @property
     def now(self) -> int:
-        """Campaign time."""
+        """Return campaign time."""
         return self.app.clock.campaign_now()
 
     def advance(self, by: str = "0s", *, to: int | None = None) -> None:

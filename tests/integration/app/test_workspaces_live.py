@@ -1,4 +1,4 @@
-"""Workspace files edited while the engine runs: what fits goes on, what does not says so, and nobody is missed."""
+"""Workspace files edited while the engine runs: fitting edits take effect, others are reported, no user is missed."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ TIERED: Final[dict[str, Any]] = {"campaign": "c", "audience": {"tier": "gold"}}
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are read again at each failure, and what fails is told at once."""
+    """A world that reads the files again at each failure, and reports failures at once."""
     monkeypatch.setattr("engine.pipeline.campaigns.compiled_cache.REREAD", 0.0)
     monkeypatch.setattr("engine.pipeline.scheduler.tick.DEBTS_EVERY", 0.0)
     monkeypatch.setattr(stuck_campaigns, "LASTING", 0.0)
 
 
 def with_field(world: World, **fields: object) -> None:
-    """Write the file of `shop` with more attributes; nobody has looked at it yet."""
+    """Write the file of `shop` with more attributes; no process has read it yet."""
     world.workspace(attributes={**ATTRIBUTES, **fields})
 
 
@@ -90,7 +90,7 @@ def test_an_unedited_campaign_is_not_compiled_again(world: World) -> None:
 )
 def test_an_invalid_file_keeps_the_last_good_set_and_is_reported_like_policies(world: World, text: str) -> None:
     world.start({"campaign": "c", "audience": GOLD})
-    world.app.hooks.process = "run"  # what a command cannot read is no loop that fails
+    world.app.hooks.process = "run"  # a file that a command cannot read is no failure of a loop
     before = world.app.catalogues.version
     path = world.folder / "conf/workspaces/shop.yaml"
     with listening() as heard:
@@ -200,7 +200,7 @@ def test_a_campaign_that_an_edit_broke_is_stuck_and_misses_nobody_once_mended(wo
 
 
 def importing_while(world: World, edit: Callable[[], object], at: int) -> tuple[Order, Callable[[], Summary]]:
-    """An import of 60 users in batches of 10, during which the workspace's file is edited at a certain question."""
+    """Import 60 users in batches of 10, and edit the workspace's file at a given query."""
     path = world.folder / "users.csv"
     path.write_text("user_id,age\n" + "".join(f"u{line},7\n" for line in range(2, 62)))
     order, setting, asked = Order(Kind.USERS, path, batch=10), Importing(world.app, "shop"), iter(range(at))
@@ -272,7 +272,7 @@ def test_a_launch_that_does_not_fit_the_workspace_waits_and_blocks_no_other(worl
 
 @pytest.fixture
 def golden(reading: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """Some users whom cache and Elasticsearch have."""
+    """A world with some users in cache and Elasticsearch."""
     monkeypatch.setattr(change_feed, "TENDED", 0.0)
     reading.users([f"u{i}" for i in range(30)], plan="gold")
     reading.feed()
@@ -286,7 +286,9 @@ def test_cache_and_index_serve_a_new_field_only_once_they_are_complete(
     golden: World, elastic: Elasticsearch, path: AccessPath
 ) -> None:
     everybody = {raw["_id"] for raw in golden.database["users"].find()}
-    golden.database["users"].update_many({}, {"$set": {"a.tier": "gold"}})  # imported by who knew the field already
+    golden.database["users"].update_many(
+        {}, {"$set": {"a.tier": "gold"}}
+    )  # imported by a process that already knew the field
     golden.feed()
     with_field(golden, tier="string")
     golden.reload()
@@ -302,7 +304,7 @@ def test_cache_and_index_serve_a_new_field_only_once_they_are_complete(
 
 
 def served(world: World) -> tuple[bool, bool]:
-    """Whether the user cache and Elasticsearch serve readers of the workspace file in force."""
+    """Return whether the user cache and Elasticsearch serve readers of the workspace file in force."""
     catalogue, cache = world.app.catalogues["shop"], world.app.cached_users
     assert cache is not None
     cache.epoch("shop", fresh=True)
@@ -368,7 +370,7 @@ def test_conversions_are_counted_once_a_file_fits_again_in_any_campaign_state(wo
                 "messages": messages if name != "finished" else messages[:1],
             }
         )
-        if name in ("draining", "paused", "paused, then cancelled"):  # who is counted has left
+        if name in ("draining", "paused", "paused, then cancelled"):  # the users counted have left
             for user in ("in", "ahead"):
                 world.change(f"{number}-{user}", note="gone")
             world.user(f"{number}-stays", plan="gold", age=number)
@@ -429,7 +431,7 @@ def test_a_campaign_whose_field_has_gone_for_good_can_be_cancelled_and_its_conve
     for _ in range(6):
         world.step()
     assert [stay.converted_at is not None for stay in world.stays("c", "buys")] == [True]
-    world.advance("60d")  # the other's goal cannot be asked any more: when its time is over it ends without
+    world.advance("60d")  # the other's goal cannot be evaluated any more: its window ends without it
     world.settle()
     assert [(str(stay.reason), stay.active) for stay in world.stays("goal")] == [("cancelled", False)] * 2
     assert [(world.record(name).stuck, world.record(name).converting_until) for name in ("c", "goal")] == [

@@ -1,4 +1,4 @@
-"""The Maildir channel: one file per key, whoever is killed and however often it is repeated."""
+"""The Maildir channel writes one file per key, despite kills and repeats."""
 
 from __future__ import annotations
 

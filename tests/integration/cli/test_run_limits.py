@@ -1,4 +1,4 @@
-"""The time limit of a lane, in one process too (docs/broker.md, row 16)."""
+"""The time limit of a lane holds in one process too (docs/broker.md, row 16)."""
 
 from __future__ import annotations
 

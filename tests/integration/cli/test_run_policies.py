@@ -1,4 +1,4 @@
-"""Policies edited while the engine runs: in force within seconds, without a restart; a bad edit changes nothing."""
+"""Edited policies are in force within seconds, without a restart; a bad edit changes nothing."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_an_edit_is_in_force_within_five_seconds_and_a_bad_one_is_refused(
     (world.folder / "policies" / "lanes.yaml").write_text(yaml.safe_dump(lanes))
     world.profile(lane="express", deliver_lane="post")
     world.reload()
-    version = world.app.policies.version  # of both files: they may be read between the two writes as well
+    version = world.app.policies.version  # of both files: a process may read them between the two writes
     installation.until(lambda: installation.lines("policy.swapped", policy=version), "the new policies", process)
     swapped = installation.lines("policy.swapped", policy=version)[-1]
     assert at(swapped) - edited < SECONDS
@@ -101,7 +101,7 @@ def test_messages_queued_on_the_old_lane_move_to_the_new_one(make_world: Callabl
 
 
 class _Threads:
-    """The threads that told an event."""
+    """Return the threads that emitted an event."""
 
     def __init__(self, event: str) -> None:
         self._event = event
@@ -115,5 +115,5 @@ class _Threads:
             self._count.release()
 
     def wait(self, times: int) -> bool:
-        """Whether it was told so often within 30 s."""
+        """Return whether it was emitted that often within 30 s."""
         return all(self._count.acquire(timeout=30) for _ in range(times))

@@ -1,4 +1,4 @@
-"""`tidegate run` as a real process: one campaign from its file to its mails, and every way to end it."""
+"""`tidegate run` as a real process: one campaign from file to mails, and every way to end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tidegate up`: the processes of a Procfile on services that are given, one campaign from end to end."""
+"""`tidegate up`: the processes of a Procfile on given services, one campaign from end to end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_procfile_sends_a_campaign_and_ctrl_c_ends_every_process(installation:
     for name in world.database.list_collection_names():
         if name != "settings":  # campaign time
             world.database.drop_collection(name)
-    installation.env["TIDEGATE_SERVICES__ELASTIC_URL"] = "http://127.0.0.1:9"  # nobody answers there
+    installation.env["TIDEGATE_SERVICES__ELASTIC_URL"] = "http://127.0.0.1:9"  # nothing listens there
     process = installation.start("up", **WITHOUT_US)
     started = {"clock", "feed", "all", "suspect"}
     installation.until(
@@ -94,7 +94,7 @@ def test_status_sees_a_process_elsewhere_through_the_stores(installation: Instal
 
 
 def started(installation: Installation) -> int:
-    """How often a worker process has told that it started."""
+    """Return how many worker processes have logged their start."""
     return len(installation.lines("worker.started"))
 
 

@@ -1,4 +1,4 @@
-"""Whatever keeps failing is told where people look: the campaign says why, the log says it once."""
+"""Repeated failures are reported: the campaign states the reason, and the log has it once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BROKEN: Final = {
 
 
 def refuse(*_: object, **__: object) -> Any:
-    """What a full disk, a missing right or a wrong setting raises."""
+    """Raise an error as a full disk, a missing right or a wrong setting does."""
     raise OperatorError(WHY, remedy="make room on it")
 
 
@@ -47,7 +47,7 @@ def heard() -> Iterator[Heard]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What fails is told at once, and tried again without a rest."""
+    """A world that reports failures at once and retries without a back-off."""
     monkeypatch.setattr(stuck_campaigns, "LASTING", 0.0)
     monkeypatch.setattr(recheck_users, "LASTING", 0.0)
     monkeypatch.setattr(stuck_campaigns, "ATTEMPTS", 1)
@@ -59,7 +59,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def spoiled(world: World, what: str) -> tuple[object, str]:
-    """The object and the method of it that is to fail."""
+    """Return the object and its method that must fail."""
     app = world.app
     return {
         "planning a run": (app.run_planner, "candidates"),
@@ -295,7 +295,7 @@ def test_failures_that_could_not_be_noted_are_noted_with_the_next_one() -> None:
 
 
 class Standing(SystemClock):
-    """A clock that stands until it is moved."""
+    """A clock that stands until a test moves it."""
 
     now = 0.0
 
@@ -325,7 +325,7 @@ def test_report_and_show_explain_a_stuck_campaign_and_failed_deliveries(
 
 
 def test_a_poisoned_user_whose_end_cannot_be_written_blocks_no_other_campaign(world: World) -> None:
-    """MongoDB refuses to store anything of one campaign: neither its enrolments, nor the end of who is to blame."""
+    """MongoDB refuses every write of one campaign: its enrolments and the end of the poisoned user."""
     world.user("u")
     world.apply({"campaign": "c", "kind": "one_off"})
     refused = {"campaign": {"$ne": world.record("c").uid}}

@@ -1,4 +1,4 @@
-"""Campaigns from draft to finished, one-off and continuous, at their start and at their end."""
+"""Campaigns from draft to finished, one-off and continuous, at their start and end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any number of processes may start at once on an empty or an older database: all of them come up."""
+"""Any number of processes may start at once on an empty or an older database: all succeed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROUNDS: Final = 20
 
 @pytest.fixture
 def clients(services: Any) -> Iterator[list[MongoClient[dict[str, Any]]]]:
-    """One client for each of the processes that start at once."""
+    """Yield one client for each process that starts."""
     made = [connect(services.mongo_url) for _ in range(AT_ONCE)]
     for client in made:
         client.admin.command("ping")
@@ -38,7 +38,7 @@ def clients(services: Any) -> Iterator[list[MongoClient[dict[str, Any]]]]:
 
 @pytest.fixture
 def empty(mongo_client: MongoClient[dict[str, Any]]) -> Iterator[Callable[[], str]]:
-    """Names databases that do not exist yet; they are dropped afterwards."""
+    """Yield a function that names databases that do not exist yet; drop them afterwards."""
     names: list[str] = []
 
     def name() -> str:
@@ -51,7 +51,7 @@ def empty(mongo_client: MongoClient[dict[str, Any]]) -> Iterator[Callable[[], st
 
 
 def at_once(jobs: list[Callable[[], Any]]) -> list[Any]:
-    """Run jobs side by side from one moment on; raises what the first of them raised."""
+    """Start jobs at the same moment; raise the first error of any of them."""
     barrier = threading.Barrier(len(jobs))
 
     def after_all(job: Callable[[], Any]) -> Any:
@@ -67,7 +67,7 @@ def indexes(database: Database[dict[str, Any]]) -> int:
 
 
 def start(database: Database[dict[str, Any]]) -> int:
-    """What each process does before its work: migrate, and record the policies in force."""
+    """Do what each process does before its work: migrate, and record the policies in force."""
     count = migrate_mongo(database)
     PolicyVersions(database).record("v1", {"lanes": []}, 0)
     return count
@@ -80,7 +80,7 @@ def test_concurrent_starts_on_an_empty_or_older_database_all_succeed(
     for number in range(ROUNDS):
         if number % 5 == 0:
             name = empty()
-        else:  # an older version did not know these
+        else:  # an older version lacked these
             for missing in random.sample(COLLECTIONS, 3):
                 clients[0][name].drop_collection(missing)
             clients[0][name]["users"].drop_indexes()

@@ -1,4 +1,4 @@
-"""Every service, wrong in every way: one true sentence, an exit code, no secret, and no traceback."""
+"""Every fault of every service gives one true sentence, an exit code, no secret and no traceback."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ QUICK = "serverSelectionTimeoutMS=500&connectTimeoutMS=500&socketTimeoutMS=500"
 
 
 def told(probe: Callable[[], object], code: int, *words: str) -> None:
-    """That `probe` raises one of our errors: with this code and these words, in three lines, without a secret."""
+    """Check that `probe` raises an `EngineError` with this code and these words, in three lines, without a secret."""
     with pytest.raises(EngineError) as caught:
         probe()
     error = caught.value
@@ -184,7 +184,10 @@ def _ask_redis(probe: Any, open_client: Any, url: str) -> str:
 
 @pytest.fixture(scope="module")
 def locked(folder: Path) -> Iterator[int]:
-    """Asks for a password; the user `reader` may read only, `worker` all that the engine needs but INFO and CONFIG."""
+    """A server with passwords.
+
+    The user `reader` may only read, `worker` may do all that the engine needs except INFO and CONFIG.
+    """
     with valkey_of(folder / "locked", password=PASSWORD) as port:
         with contextlib.closing(redis.Redis(port=port, password=PASSWORD)) as client:
             client.execute_command("ACL", "SETUSER", "reader", "on", f">{PASSWORD}", "~*", "+@read", "+ping", "+info")
@@ -203,7 +206,7 @@ def replica(folder: Path, locked: int) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def full(folder: Path) -> Iterator[int]:
-    """Takes no write any more, and evicts nothing."""
+    """A full server that refuses writes and evicts nothing."""
     with valkey_of(folder / "full", "--maxmemory", "1", "--maxmemory-policy", "noeviction") as port:
         yield port
 

@@ -1,4 +1,4 @@
-"""What a user sees of a service that is wrong: in `check`, at a start, and while the engine runs."""
+"""What a user sees of a faulty service: in `check`, at a start, and while the engine runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MALFORMED = f"mongodb://owner:{PASSWORD}/x@127.0.0.1:1/"
 
 
 def told(done: Told, code: int, *words: str) -> None:
-    """That a command ended so: one error of three lines at most, without a traceback or a secret."""
+    """Check that a command ended with this code and one error of at most three lines, without traceback or secret."""
     assert done.code == code, done.err
     assert len(done.err.splitlines()) <= 3, done.err
     assert "Traceback" not in done.err
@@ -161,7 +161,7 @@ def test_a_running_engine_survives_a_refusing_elasticsearch_and_a_full_broker(
 
 
 def rung_in_vain(installation: Installation, before: int) -> bool:
-    """Whether more rings were lost than `before`."""
+    """Return whether more wake-ups were lost than `before`."""
     return len(installation.lines("messenger.unheard")) > before
 
 
@@ -174,7 +174,7 @@ def set_to(server: redis.Redis, setting: str, value: object) -> None:
 
 @pytest.fixture
 def guarded_world(tmp_path: Path, services: Any) -> Iterator[tuple[World, MongoClient[dict[str, Any]]]]:
-    """A world whose user has the rights of docs/operations.md only; and the owner's client of its server."""
+    """Yield a world with only the rights of docs/operations.md, and the owner's client of its server."""
     with (
         guarded_mongod(tmp_path / "mongo") as address,
         MongoClient(f"mongodb://{OWNER}:{PASSWORD}@{address}/?replicaSet=guarded") as owner,
@@ -243,7 +243,7 @@ def until(fact: Callable[[], bool], what: str) -> None:
 
 
 def test_a_killed_child_of_run_leaves_no_service_behind(installation: Installation) -> None:
-    """`tidegate run` with services of its own: after a kill of its child and a TERM nothing is left."""
+    """After a kill of its child and a SIGTERM, `tidegate run` leaves none of its own services."""
     for name in ("MONGO", "BROKER", "CACHE"):
         del installation.env[f"TIDEGATE_SERVICES__{name}_URL"]
     installation.env["TIDEGATE_SERVICES__ELASTIC_URL"] = f"http://127.0.0.1:{refused_port()}"
@@ -260,7 +260,7 @@ def test_a_killed_child_of_run_leaves_no_service_behind(installation: Installati
     installation.until(lambda: "mongo runs again" in installation.said(), "mongod's return", process)
     pids = [one.pid for one in local.status() if one.pid is not None]
     (engine,) = psutil.Process(process.pid).children()
-    engine.kill()  # and told to end before another has taken its place
+    engine.kill()  # and told to end before a new child is forked
     assert installation.end(process, signal.SIGTERM) == 0
     assert [pid for pid in pids if birth_of(pid)] == []
     assert {one.state for one in local.status()} == {"ended", "absent"}

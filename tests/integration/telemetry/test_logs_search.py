@@ -1,4 +1,4 @@
-"""`tidegate logs search` and `ship` as a person calls them."""
+"""`tidegate logs search` and `ship` as a user calls them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STORY = ["run.planned", "slice.claimed", "batch.decided", "slice.closed", "run.d
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of log files in which a pass of two users was logged, found by the settings."""
+    """Yield a folder of log files of a pass over two users, found by the settings."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TIDEGATE_LOGS__FOLDER", str(tmp_path / "logs"))
     monkeypatch.delenv("TIDEGATE_SERVICES__ELASTIC_URL", raising=False)
@@ -118,7 +118,9 @@ def test_a_shipper_ends_within_a_second_of_its_signal(folder: Path, services: ob
     before = SystemClock().monotonic()
     child.send_signal(signal.SIGTERM)
     assert child.wait(5) == 0
-    assert SystemClock().monotonic() - before < 3.0  # a second, and what a loaded machine takes to end an interpreter
+    assert (
+        SystemClock().monotonic() - before < 3.0
+    )  # a second, plus the time in which a loaded machine ends an interpreter
     shipper = Shipper(folder, object())  # type: ignore[arg-type]  # the lock is free again
     assert shipper.waiting() == 0
     shipper.close()

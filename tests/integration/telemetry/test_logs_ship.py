@@ -1,4 +1,4 @@
-"""Shipping logs into a real Elasticsearch: at least once, never doubled, nobody waits for it."""
+"""Log lines reach a real Elasticsearch at least once, never doubled, and no process waits for it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Hands:
 
 
 class Memory:
-    """A sink that goes away when a test says so. (What Elasticsearch does is tested with Elasticsearch below.)"""
+    """A log search that a test can make unreachable. (Other tests below use Elasticsearch.)"""
 
     def __init__(self) -> None:
         self.taken: dict[str, bytes] = {}
@@ -90,7 +90,7 @@ def line(number: int, **fields: object) -> bytes:
 
 
 def deliveries(folder: Path, windows: Sequence[int], process: str = "deliver") -> None:
-    """The lines of deliveries that were settled in windows of these sizes."""
+    """Return the lines of deliveries that settled in windows of these sizes."""
     logs = configure(LogOptions(process, folder, console=False), clock=Hands())
     common: dict[str, object] = {"workspace": "grocer", "campaign": "spring", "campaign_uid": "spring-1"}
     users = count(1)
@@ -314,7 +314,7 @@ def test_a_bundle_shipped_too_early_is_completed_after_a_kill(
         shipper = Shipper(tmp_path, index)
         shipper.drain()
         shipper.close()
-        (tmp_path / "ship.json").unlink()  # killed before it noted what was taken
+        (tmp_path / "ship.json").unlink()  # killed before it noted what was accepted
         assert index.search({"match_all": {}}, 100) == lines_of(tmp_path)
 
 

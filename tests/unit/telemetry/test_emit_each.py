@@ -47,7 +47,7 @@ class Still:
     """A clock that does not advance."""
 
     def campaign_now(self) -> Instant:
-        """Campaign time."""
+        """Return campaign time."""
         return NOW
 
     def system_now(self) -> Instant:

@@ -22,7 +22,7 @@ def send(broker, actor, *args):
 
 
 def test_a_killed_workers_message_comes_back_within_25_seconds(valkey, command):
-    """Row 3: stock waits 60 s, and then for a lottery. Of a process on another machine only its heartbeat is known."""
+    """Row 3: stock waits 60 s, then a random time. Of a process on another machine only the heartbeat is known."""
     broker = rig.hardened(valkey.url, namespace="rig")
     victim = command(RIG_PLACE="another-machine/")
     send(broker, "batches", "long", 300)
@@ -36,7 +36,7 @@ def test_a_killed_workers_message_comes_back_within_25_seconds(valkey, command):
 
 
 def test_messages_of_a_killed_process_are_requeued_by_the_next_one_on_its_machine(valkey, command):
-    """Row 3: it knows that the process is dead, and so need not wait until its heart has not beaten for a while."""
+    """Row 3: the next process on the machine knows that the first is dead; it need not wait for its heartbeat."""
     broker = rig.hardened(valkey.url, namespace="rig")
     victim = command(RIG_HEARTBEAT="3600000")
     for name in "abc":
@@ -53,7 +53,7 @@ def test_messages_of_a_killed_process_are_requeued_by_the_next_one_on_its_machin
 
 
 def test_messages_of_a_running_process_are_not_requeued(valkey, command):
-    """A process that starts beside it knows that it lives, even where it has not been heard of for long."""
+    """A process that starts on the same machine knows that the other runs, even after a long silence."""
     broker = rig.hardened(valkey.url, namespace="rig")
     first = command(RIG_HEARTBEAT="3600000")
     send(broker, "batches", "a", 300)
@@ -68,7 +68,7 @@ def test_messages_of_a_running_process_are_not_requeued(valkey, command):
 
 
 def test_sigterm_to_the_whole_group_lets_a_batch_finish(valkey, command):
-    """Row 4: the worker gets it twice, from the group and from its parent; stock leaves at once."""
+    """Row 4: a worker gets SIGTERM twice, from the group and from its parent; stock leaves at once."""
     broker = rig.hardened(valkey.url, namespace="rig")
     workers = command()
     send(broker, "batches", "a", 300)
@@ -104,7 +104,7 @@ def test_workers_stop_within_five_seconds_and_requeue_messages_not_begun(valkey,
 
 
 def test_a_crashing_message_is_redelivered_and_each_crash_ends_the_command_for_its_supervisor(valkey, command):
-    """Row 9: the queue counts no deliveries, so the claim in MongoDB has to."""
+    """Row 9: the queue counts no deliveries, so the claim in MongoDB does."""
     broker = rig.hardened(valkey.url, namespace="rig")
     first = command(processes=2, RIG_HEARTBEAT="1000")
     send(broker, "crash", "poison")
@@ -120,7 +120,7 @@ def test_a_crashing_message_is_redelivered_and_each_crash_ends_the_command_for_i
 
 
 def test_a_process_that_lost_a_worker_thread_requeues_its_messages_and_ends(valkey, command):
-    """Row 8: stock lives on with fewer threads, or none."""
+    """Row 8: stock continues with fewer threads, or none."""
     broker = rig.hardened(valkey.url, namespace="rig")
     workers = command()
     send(broker, "end_another_thread")

@@ -1,4 +1,4 @@
-"""The SMTP channel against a real server: every answer becomes the outcome that it means."""
+"""The SMTP channel against a real server: every answer becomes its outcome."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PASSWORD = "hunter2-hunter2"
 
 @dataclass
 class Sink:
-    """A real SMTP server's handler: keeps what it took, answers as a test tells it."""
+    """An SMTP server's handler: keeps accepted mails, and answers as a test says."""
 
     taken: list[tuple[str, list[str], bytes]] = field(default_factory=list)
     options: list[list[str]] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Sink:
 
 
 class FreePort(Controller):
-    """A controller on whatever port is free: the stock one wants to know it before it listens."""
+    """A controller on any free port; the stock one needs to know the port before it listens."""
 
     def _trigger_server(self) -> None:
         assert self.server is not None
@@ -182,7 +182,7 @@ def test_each_answer_becomes_its_outcome_and_the_next_mail_is_still_sent(
     with serving(sink) as port, sending(port) as channel:
         first, second = channel.send([envelope(1), envelope(2)])
         assert first == expected
-        # a sender that is refused is not tried again in the same window
+        # a refused sender is not tried again in the same window
         ours = isinstance(first, Retry) and first.cause is Cause.US
         assert [second, *channel.send([envelope(2)])] == [expected if ours else Sent(), Sent()]
     assert [rcpt for _, [rcpt], _ in sink.taken][-1] == "hh-2@example.org"

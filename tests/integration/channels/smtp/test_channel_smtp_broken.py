@@ -1,4 +1,4 @@
-"""The SMTP channel against servers that break, stall or speak something else: what no well-behaved server does."""
+"""The SMTP channel against servers that break, stall or speak another protocol."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def envelope(text: str = "Hi") -> Envelope:
 
 @contextmanager
 def scripted(behave: Callable[[socket.socket], None]) -> Iterator[int]:
-    """A server that speaks bytes as a test writes them: for what no well-behaved server does."""
+    """A server that sends the bytes that a test writes, as no well-behaved server does."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:

@@ -1,8 +1,7 @@
-"""SMTP servers that hang, drip, close or answer out of order: none outlasts an attempt, none costs a mail.
+"""SMTP servers that hang, drip, close or answer out of order: none exceeds an attempt, none loses a mail.
 
-A `Hostile` server speaks SMTP on real sockets and misbehaves at one phase. Of every case the same must hold: the
-attempt ends in time, nothing that the server took is sent again, and only a mail whose final dot was on its way is
-unknown.
+A `Hostile` server speaks SMTP on real sockets and misbehaves at one phase. In every case the attempt ends in time, no
+accepted mail is sent again, and only a mail whose final dot was sent is unknown.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ REPLIES: Final = {
 
 @dataclass
 class Held:
-    """A connection's socket, which TLS replaces."""
+    """A connection's socket; TLS replaces it."""
 
     socket: socket.socket
 
@@ -59,8 +58,8 @@ class Held:
 class Hostile:
     """A server that does `what` (`hang`, `drip`, `close`, `garbage`, or any bytes as a reply) at `phase`.
 
-    It offers `extensions`; with `tls` also STARTTLS. Commands that are read together are answered in `order`, or all
-    but the first are lost (`loses_behind`).
+    It offers `extensions`; with `tls` also STARTTLS. It answers commands that arrive together in `order`, or loses all
+    but the first (`loses_behind`).
     """
 
     def __init__(
@@ -144,7 +143,7 @@ class Hostile:
         return all(self.say(connection, "AUTH" if verb == "AUTH" else verb) for verb in replies)
 
     def say(self, connection: socket.socket, phase: str) -> bool:
-        """Answer, or misbehave; False where nothing follows."""
+        """Answer, or misbehave; return False if the connection ends."""
         if phase == "EHLO":
             offered = ("AUTH PLAIN", *self._extensions, *(["STARTTLS"] if self._tls else []))
             reply = b"".join(b"250-%s\r\n" % one.encode() for one in ("hostile", *offered[:-1]))
@@ -168,7 +167,7 @@ class Hostile:
 
 
 def outcome_of(hostile: Hostile, **options: object) -> tuple[list[Outcome], float]:
-    """What two mails come to, and in how many seconds."""
+    """Send two mails; return the outcomes and the seconds."""
     bounds = {"attempt": timedelta(seconds=ATTEMPT), "timeout": None}
     with hostile.listening() as port, sending(port, **(bounds | options)) as channel:
         began = time.monotonic()
@@ -183,7 +182,7 @@ def test_no_phase_exceeds_the_attempt_and_only_a_finished_body_is_unknown(
     secured = {"security": Security.REQUIRED, "ca": ca, "username": "grocer", "password": "secret-secret"}
     hostile = Hostile(phase, what, tls=tls)
     outcomes, seconds = outcome_of(hostile, **secured)
-    # two attempts at most, one after the other
+    # at most two attempts, in sequence
     assert seconds < 2 * ATTEMPT + SLACK
     if phase == "DOT":
         assert any(isinstance(one, Unknown) for one in outcomes)
@@ -202,7 +201,7 @@ def test_implicit_tls_is_bounded_too(what: str | bytes, ca: Path) -> None:
 
 
 def test_clear_text_after_the_starttls_answer_is_refused(tls: ssl.SSLContext, ca: Path) -> None:
-    """Somebody in between put it there, to be read as if it had come over TLS."""
+    """An attacker on the path injects clear text to be read as if it came over TLS."""
     hostile = Hostile("STARTTLS", b"220 go\r\n250-hostile\r\n250 AUTH PLAIN\r\n", tls=tls)
     outcomes, _ = outcome_of(hostile, security=Security.REQUIRED, ca=ca)
     assert outcomes == [Retry(timedelta(minutes=10), "smtp_tls")] * 2
@@ -239,7 +238,10 @@ def test_a_short_attempt_leaves_time_to_retry_without_pipelining() -> None:
 )
 @pytest.mark.parametrize("phase", ["MAIL", "RCPT", "DATA"])
 def test_a_server_that_calls_pipelining_improper_is_retried_once_without_it(phase: str, reply: bytes) -> None:
-    """It does so whatever we do, so it is about us in the end; but nobody fails, and there is no third try."""
+    """The server always misbehaves, so the refusal concerns the sender.
+
+    No delivery fails, and there is no third try.
+    """
     hostile = Hostile(phase, reply, extensions=("PIPELINING",))
     outcomes, _ = outcome_of(hostile)
     assert all(isinstance(one, Retry) and one.cause in (Cause.US, Cause.UNSURE) for one in outcomes)
@@ -255,7 +257,7 @@ def test_ignored_extensions_are_not_used(ignored: frozenset[str]) -> None:
 
 
 def test_a_second_connection_that_hangs_does_not_block_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that takes one connection and lets the next wait for its greeting."""
+    """The server serves one connection and lets the next wait for its greeting."""
     hostile = Hostile()
     say = hostile.say
 
@@ -283,7 +285,7 @@ def test_a_refused_login_is_not_retried_at_once() -> None:
 
 
 class LoggingIn(Hostile):
-    """A server that offers one way to log in, asks `challenges` and keeps what it is told."""
+    """A server that offers one login mechanism, sends `challenges` and keeps the replies."""
 
     def __init__(self, mechanism: str, challenges: tuple[bytes, ...] = ()) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""`tidegate up`, `down` and `status` as a user types them, mounted in an app of their own."""
+"""`tidegate up`, `down` and `status` as a user types them, mounted in a separate app."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ GIVEN = {"TIDEGATE_SERVICES__ELASTIC_URL": "http://127.0.0.1:9"}  # none of thes
 
 @pytest.fixture
 def tidegate(tmp_path: Path) -> Iterator[Tidegate]:
-    """Runs a command in the folder `tmp_path`, with local services of its own."""
+    """Return a function that runs a command in the folder `tmp_path`, with local services of its own."""
     (tmp_path / "app.py").write_text(APP)
     started: list[subprocess.Popen[str]] = []
 
@@ -170,7 +170,7 @@ def test_given_addresses_are_shown_without_their_password(tidegate: Tidegate) ->
     output, _ = command.communicate()
     assert command.returncode == 3, "nobody answers there"
     assert "secret" not in output
-    assert output.count("given, does not answer") == 3, output  # of an address by DNS only the driver can tell
+    assert output.count("given, does not answer") == 3, output  # only the driver can judge an address by DNS
     assert "rediss://***@broker.example:6380/0" in output
 
 

@@ -1,4 +1,4 @@
-"""What a crash of a local service must not lose, and the configurations for servers of one's own."""
+"""A crash of a local service loses no data; the shipped server configurations work."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONFIGS = Path(__file__).parents[4] / "conf" / "services"
 
 @pytest.fixture
 def first(tmp_path: Path) -> Iterator[LocalServices]:
-    """Services that will crash."""
+    """Yield services that will crash."""
     services = LocalServices(tmp_path, mongo_cache_gb=0.25)
     yield services
     services.stop()
@@ -32,7 +32,7 @@ def first(tmp_path: Path) -> Iterator[LocalServices]:
 
 @pytest.fixture
 def second(tmp_path: Path, first: LocalServices) -> Iterator[LocalServices]:
-    """Services of the same folder that start after the crash."""
+    """Yield services of the same folder, started after the crash."""
     services = LocalServices(tmp_path, mongo_cache_gb=0.25)
     yield services
     services.stop(everything=True, discard=True)

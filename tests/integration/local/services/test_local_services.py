@@ -1,4 +1,4 @@
-"""The local services: started, used again, ended; what a killed run left."""
+"""The local services: started, reused, ended; services of a killed run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Make = Callable[..., LocalServices]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
-    """Makes `LocalServices` of one folder; all are ended afterwards."""
+    """Yield a function that makes `LocalServices` of one folder; end all afterwards."""
 
     everyone: list[LocalServices] = []
 
@@ -82,7 +82,7 @@ def config(url: str, name: str) -> str:
 
 
 def start_and_kill(folder: Path) -> None:
-    """A run that starts broker and cache and is killed before it can end them."""
+    """A run that starts broker and cache, and is killed before it can end them."""
     run = subprocess.Popen([sys.executable, "-c", START_AND_HANG, str(folder)], stdout=subprocess.PIPE, text=True)
     with run:
         assert run.stdout is not None
@@ -173,7 +173,7 @@ def test_unrecorded_services_of_a_killed_run_are_ended_before_a_start(make: Make
     assert not members(left["broker"])
     assert members(pids(services)["broker"])
     (tmp_path / "services.json").unlink()
-    make().start(["broker", "cache"])  # else the fixture could not know them
+    make().start(["broker", "cache"])  # so that the fixture knows them
 
 
 def test_a_foreign_process_with_a_recorded_pid_is_not_ended(make: Make, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A local service that dies is started again on its port and data; who is left with a service ends it."""
+"""A dead local service is restarted on its port and data; its last owner ends it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PATIENCE = 60.0
 
 
 class Said:
-    """What the services said, to be waited for."""
+    """Collects the services' output, to wait for lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -47,7 +47,7 @@ class Said:
             self._more.notify_all()
 
     def until(self, *parts: str, times: int = 1) -> None:
-        """Wait until a line with all these parts was said so often."""
+        """Wait until that many lines with all these parts were printed."""
         with self._more:
             assert self._more.wait_for(
                 lambda: sum(all(part in line for part in parts) for line in self.lines) >= times, PATIENCE
@@ -59,7 +59,7 @@ Make = Callable[..., LocalServices]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
-    """Makes `LocalServices` of one folder; all are ended afterwards."""
+    """Yield a function that makes `LocalServices` of one folder; end all afterwards."""
     everyone: list[LocalServices] = []
 
     def made(**options: object) -> LocalServices:
@@ -84,7 +84,7 @@ def test_a_dead_service_is_restarted_at_its_address_with_its_data_and_reported(m
     with MongoClient(urls.mongo_url, w="majority") as client, redis.Redis.from_url(urls.broker_url) as broker:
         client.x.y.insert_one({"_id": 1})
         broker.set("kept", "yes")
-        broker.execute_command("WAITAOF", 1, 0, 5000)  # in its file, and not only on its way
+        broker.execute_command("WAITAOF", 1, 0, 5000)  # in its file, not only in transit
     before = pids(services)
     for name in NEEDED:
         os.kill(before[name], signal.SIGKILL)
@@ -108,7 +108,7 @@ def test_a_dead_service_is_restarted_at_its_address_with_its_data_and_reported(m
 
 
 def test_a_hanging_service_is_killed_and_restarted_at_its_address(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped by SIGSTOP, the kernel still takes its connections; one that answers again in time is left alone."""
+    """After SIGSTOP the kernel still accepts connections; a service that answers again in time is not killed."""
     said = Said()
     services = make(say=said)
     urls = services.start(NEEDED)

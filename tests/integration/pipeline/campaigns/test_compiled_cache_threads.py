@@ -1,4 +1,4 @@
-"""A campaign whose workspace file is just being read: whoever comes meanwhile waits for it too."""
+"""A second reader of a campaign waits while the first reads the workspace files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Campaigns that turn slow, fail too much or are stuck, as an operator meets them."""
+"""Campaigns that turn slow, fail too much or are stuck."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FAILS_AT_ZERO = {"campaign": "c", "messages": [{"name": "one", "body": "{{ 10 | 
 
 
 def measured(world: World, seconds: float, users: int = 100, batches: int = 3) -> None:
-    """As if that many batches of a campaign had taken `seconds` each."""
+    """Record that many batches of a campaign, of `seconds` each."""
     for _ in range(batches):
         record = world.record("c")
         world.app.campaign_health.batch(
@@ -96,7 +96,7 @@ def test_a_profile_may_only_report_failures(make_world: Callable[..., World]) ->
 
 
 def test_failures_of_the_user_are_outside_the_error_budget(world: World) -> None:
-    """No address, none that is one, and consent: skipped and counted, however many they are."""
+    """A missing address, an invalid address or missing consent: skipped and counted, however many."""
     world.users([f"u{i}" for i in range(60)])
     nothing = [None, "", " ", "not an address", "a@b", "a@b..example", "a b@c.example", "@", ["a@b.example"], 7, True]
     for number, address in enumerate(nothing):
@@ -139,7 +139,7 @@ def test_a_delivery_that_attempts_for_too_long_makes_its_campaign_stuck(make_wor
 
 
 def looked_at(world: World) -> str | None:
-    """Why the campaign is stuck after a fresh clock has looked at it."""
+    """Return why the campaign is stuck after one tick of a fresh clock."""
     record, app = world.record("c"), world.open()
     waiting = app.stores.slices.waiting(timedelta(0), 100)
     app.obstacles.mark({record.uid: record}, [record.uid] if record.stuck else [], waiting, [])

@@ -1,4 +1,4 @@
-"""The index of live campaigns: it reads campaigns once, then what somebody changed; views are kept up by change."""
+"""The index of live campaigns reads campaigns once, then only changed ones; views follow the changes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def live(record: CampaignRecord) -> bool:
 
 
 def changed(index: LiveCampaigns) -> bool:
-    """Whether a refresh brought what others must act on."""
+    """Return whether a refresh found a change that others must act on."""
     before = index.generation
     index.refresh()
     return index.generation > before
@@ -107,7 +107,7 @@ def test_passes_of_another_clock_are_read_within_a_minute(
 def test_a_change_dated_too_early_is_found_too(
     index: LiveCampaigns, campaigns: Campaigns, clock: HandClock, database: Database[dict[str, Any]]
 ) -> None:
-    """A new primary's clock may be behind: what it dates is older than what was read already."""
+    """A new primary's clock may be behind, so its writes may be dated before what was read already."""
     campaigns.move(index.those(live)["c2"], C.PAUSED)
     database.campaigns.update_one({"_id": "c2"}, [{"$set": {"touched": {"$subtract": ["$touched", 86_400_000]}}}])
     new = CampaignRecord("c3", "shop", "n3", "continuous", C.DRAFT, 1, {"campaign": "n3"})

@@ -1,4 +1,4 @@
-"""Pause, resume, stop, cancel: within a batch, without losing or doubling anything."""
+"""Pause, resume, stop and cancel act within a batch, and lose or double nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TWO = [{"name": "one"}, {"name": "two", "wait": "5d"}]
 
 @contextmanager
 def at_first(event: str, act: Callable[[], object]) -> Iterator[list[str]]:
-    """Act at the first such event, in the thread that tells it; gives the names of all that were told."""
+    """Act at the first such event, in the emitting thread; yield the names of all events."""
     told: list[str] = []
 
     def hear(occurrence: events.Occurrence) -> None:
@@ -38,7 +38,7 @@ def at_first(event: str, act: Callable[[], object]) -> Iterator[list[str]]:
 
 @pytest.fixture
 def small(make_world: Callable[..., World]) -> World:
-    """A world whose batches are of one user, in one slice."""
+    """A world with batches of one user, in one slice."""
     return make_world(batch={"candidates": [1]})
 
 
@@ -241,7 +241,7 @@ def test_a_cancel_ends_a_user_who_enters_concurrently(small: World) -> None:
     def cancelled_first(*stays: object) -> set[str]:
         small.app.stores.enrolments.enter_alike = enter  # type: ignore[method-assign]
         small.steer("cancel", "hello")
-        other = small.open()  # another process ends every stay before this one writes
+        other = small.open()  # another process ends every enrolment before this one writes
         try:
             for run in other.stores.runs.undecided():
                 other.run_planner.run(run.id)

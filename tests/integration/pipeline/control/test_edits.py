@@ -1,4 +1,4 @@
-"""An apply to what is live: what it means for those who are enrolled."""
+"""An edit of a live campaign takes effect for the enrolled users."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Enrolments that end in the write that settles their last delivery: as an evaluation would end them, and no other."""
+"""Enrolments that end in the write that settles their last delivery, exactly as an evaluation would end them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PLAYS: dict[str, tuple[dict[str, Any], bool]] = {
 
 
 def people(world: World) -> None:
-    """Users of all kinds: some without an address, unsubscribed, with orders, pro or free."""
+    """Create users of all kinds: without an address, unsubscribed, with orders, pro or free."""
     for i in range(12):
         world.user(f"u{i}", plan="pro" if i % 3 else "free", age=i % 4)
     for i in (1, 2):
@@ -45,7 +45,7 @@ def people(world: World) -> None:
 
 
 def play(world: World, campaign: dict[str, Any]) -> list[dict[str, Any]]:
-    """The documents of the enrolments at the end, without keys and versions."""
+    """Play a campaign; return the final enrolment documents without keys and versions."""
     people(world)
     world.apply(campaign)
     world.launch("hello")
@@ -85,7 +85,7 @@ def test_a_newsletter_makes_no_due_run(world: World) -> None:
 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, point: str, happens: Callable[[], object]) -> None:
-    """Something happens once, when a sender passes a point."""
+    """Act once, when a sender passes a failpoint."""
     left = [happens]
 
     def passed(name: str, about: Iterable[str] = ()) -> None:
@@ -110,7 +110,7 @@ def test_a_message_that_is_added_while_the_last_one_is_sent_still_follows(
 def test_the_run_of_an_edit_that_met_an_attempt_relies_on_its_settling(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The edit's run is over before the delivery settles: only the settling can bring the enrolment up again."""
+    """The edit's run is over before the delivery settles: only the settlement can make the enrolment due again."""
     world.user("u")
 
     def edited() -> None:
@@ -198,14 +198,14 @@ def due_runs(world: World) -> int:
 
 
 def bring_up(world: World) -> None:
-    """Everybody is due; one tick, and what it asked for but sending."""
+    """Make every enrolment due; tick once and do everything it enqueues except sending."""
     world.database["enrolments"].update_many({}, {"$set": {"due_at": world.now}})
     world.tick()
     world.work(lambda kind, ident: kind != "deliver")
 
 
 def flowing(world: World, monkeypatch: pytest.MonkeyPatch, *, stands: bool = False) -> None:
-    """A campaign with an open delivering slice, after one due run; campaign time goes on, unless it `stands`."""
+    """Start a campaign with an open delivering slice and one due run; campaign time runs unless it `stands`."""
     world.users([f"u{i}" for i in range(4)])
     world.apply(HELLO | {"goal": GOAL})
     world.launch("hello")

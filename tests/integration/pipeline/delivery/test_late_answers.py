@@ -1,4 +1,4 @@
-"""A provider that answers late: no slice waits for it, nothing is interrupted, and nobody gets a mail twice."""
+"""A late provider: no slice waits for it, nothing is interrupted, and no user gets a mail twice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ USERS = [f"u{number}" for number in range(40)]
 
 
 class LateServer:
-    """An SMTP server that keeps answers to the final dot back: those of the recipients in `kept`, until `let_go`."""
+    """An SMTP server that holds the answers to the final dot for the recipients in `kept`, until `let_go`."""
 
     def __init__(self) -> None:
         self.taken: Counter[str] = Counter()
@@ -36,12 +36,12 @@ class LateServer:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """Answer everybody, take nobody any more."""
+        """Answer every mail; accept no new connection."""
         self.let_go.set()
         self._listener.close()
 
     def wait_for(self, count: int) -> None:
-        """Wait until the bodies of `count` mails have come."""
+        """Wait until the bodies of `count` mails have arrived."""
         with self.asked:
             assert self.asked.wait_for(lambda: self.taken.total() >= count, 30)
 
@@ -91,7 +91,7 @@ def world(make_world: Callable[..., World], server: LateServer, monkeypatch: pyt
 
 
 def launch(world: World, server: LateServer, kept: int, **file: object) -> list[str]:
-    """Launch for everybody; gives the addresses whose answers are kept back."""
+    """Launch to everybody; return the addresses whose answers are held."""
     for user in USERS:
         world.user(user, email=f"{user}@x.example")
     world.apply({"campaign": "hello", "kind": "one_off", **file})
@@ -101,7 +101,7 @@ def launch(world: World, server: LateServer, kept: int, **file: object) -> list[
 
 
 def states(world: World) -> Counter[str]:
-    """How many deliveries are in which state."""
+    """Return the number of deliveries in each state."""
     found: Counter[str] = Counter()
     for stay in world.stays("hello"):
         ended = stay.settled[-1].state if stay.settled else None
@@ -110,7 +110,7 @@ def states(world: World) -> Counter[str]:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread does."""
+    """Wait for a fact that another thread brings about."""
     ends = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < ends, "it never comes"
@@ -118,7 +118,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def until_left(world: World, left: int) -> None:
-    """Step until all but `left` are sent."""
+    """Step until all but `left` deliveries are sent."""
     for _ in range(20):
         world.step()
         if states(world)["sent"] == len(USERS) - left:
@@ -127,7 +127,7 @@ def until_left(world: World, left: int) -> None:
 
 
 def deliver_elsewhere(world: World) -> None:
-    """Another process goes over all of the campaign."""
+    """Let another process plan and process every delivery of the campaign."""
     other = world.open()
     try:
         other.clock_tick.plan_deliveries(world.record("hello"), world.now)
@@ -235,7 +235,7 @@ def test_a_slice_ends_with_its_turn_and_leaves_deliveries_not_begun_queued(
     world: World, server: LateServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "TURN", timedelta(seconds=0.5))
-    launch(world, server, kept=len(USERS))  # whoever has a connection keeps it
+    launch(world, server, kept=len(USERS))  # a mail that has a connection keeps it
     began = time.monotonic()
     for _ in range(4):
         world.step()
@@ -268,7 +268,7 @@ def test_a_pause_during_late_answers_loses_no_answer(world: World, server: LateS
 def test_a_long_outage_of_the_store_while_answers_come_causes_no_second_mail(
     world: World, server: LateServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody could renew the sender's lease: it has run out when MongoDB is back, and its process lives."""
+    """The sender's lease could not be renewed: it has run out when MongoDB is back, but its process runs."""
     launch(world, server, kept=2)
     until_left(world, 2)
     write, away = Deliveries.settle_and_mark, threading.Event()

@@ -26,7 +26,7 @@ def test_a_wait_ends_to_the_millisecond(world: World) -> None:
 def test_a_wait_counts_from_the_last_settled_delivery(world: World) -> None:
     world.user("u")
     world.start({"campaign": "series", "messages": SERIES})
-    world.after("5d")  # two days later than two was due
+    world.after("5d")  # two days after message two was due
     world.advance(to=START + 6 * DAY - 1)
     world.settle()
     assert ("u", "three") not in world.sent()

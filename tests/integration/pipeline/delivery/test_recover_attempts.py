@@ -1,4 +1,4 @@
-"""Deliveries that nobody works on any more when their campaign is cancelled or paused: each comes to its end."""
+"""Deliveries without a worker when their campaign is cancelled or paused: each is settled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.support.pipeline_world import World
 
 
 def test_a_replayed_delivery_of_a_cancelled_campaign_is_skipped(world: World) -> None:
-    """Its stay has ended, so that no look comes to it."""
+    """The enrolment has ended, so no evaluation handles it."""
     world.user("u", age=0)
     message = {"name": "one", "body": "{{ 10 | divided_by: user.age }}"}
     world.start({"campaign": "hello", "kind": "one_off", "messages": [message]})
@@ -23,7 +23,7 @@ def test_a_replayed_delivery_of_a_cancelled_campaign_is_skipped(world: World) ->
 
 
 def test_deliveries_marked_after_a_cancel_without_a_slice_are_recovered(world: World) -> None:
-    """It had slept between reading and marking, for longer than its lease."""
+    """The sender slept between reading and marking, for longer than its lease."""
     world.user("u")
     world.apply({"campaign": "hello", "kind": "one_off"})
     world.launch("hello")

@@ -1,4 +1,4 @@
-"""Whom a refusal costs a delivery: nobody where it is about us, the address where it is dead, few where all fails."""
+"""The effect of a refusal: none if it concerns the sender, the address if it is dead, few deliveries if all fail."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def states(world: World, name: str = "hello") -> dict[str, int]:
 
 
 def tries(world: World, times: int) -> None:
-    """Let what waits be tried so often, as if its pauses were over."""
+    """Try waiting deliveries that often, as if their back-offs were over."""
     for _ in range(times):
         for _ in range(4):
             world.step()
@@ -129,7 +129,7 @@ def test_a_hard_bounce_suppresses_the_address_for_every_campaign(world: World, s
     assert states(world) == {"sent": 1, "failed": 3}
     assert {str(one.fields["user"]) for one in heard.of("address.suppressed")} == {"gone", "also"}
     app = world.app
-    # a replay is a later mail as any other: an address that is dead stays so
+    # a replay is like any later mail: a dead address stays dead
     assert replay(app.stores.deliveries, app.commands, app.stores.wakeup, app.clock, world.record("hello"), None) == 3
     rcpt.clear()
     world.settle()
@@ -150,7 +150,7 @@ def test_a_hard_bounce_suppresses_the_address_for_every_campaign(world: World, s
 
 @pytest.mark.parametrize("others", [True, False])
 def test_a_550_without_a_status_suppresses_only_if_others_are_accepted(world: World, sink: Sink, others: bool) -> None:
-    """Without a status it may be a policy: a server that refuses everybody must not empty the audience for ever."""
+    """A reply without a status may be a policy: a server that refuses every mail must not suppress the audience."""
     sink.answers["RCPT"] = ["550 no such user"] if others else ["550 denied"] * 100
     world.users(USERS[:10])
     world.start({"campaign": "hello", "kind": "one_off"})
@@ -172,7 +172,7 @@ def test_an_address_that_needs_smtputf8_is_skipped_where_the_server_lacks_it(
 
 
 def test_the_error_budget_pauses_a_campaign_during_sending(world: World, sink: Sink) -> None:
-    """Every mailbox is full: the campaign is paused by the first windows, not by the last."""
+    """Every mailbox is full: the first windows pause the campaign, not the last."""
     sink.answers["RCPT"] = ["552 5.2.2 mailbox full"] * 100_000
     world.users([f"u{number}" for number in range(3_000)])
     world.start({"campaign": "hello", "kind": "one_off"})

@@ -1,4 +1,4 @@
-"""The same result whatever the batches, slices, ids and neighbours are."""
+"""Batches, slices, ids and other campaigns do not change the result."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ HOSTILE = [
 
 
 def life(world: World) -> None:
-    """A story in which each rule has its part: 30 users, two campaigns, twelve days."""
+    """Play a scenario that uses every rule: 30 users, two campaigns, twelve days."""
     everybody = [f"u{i}" for i in range(30)]
     world.users(everybody[:24], plan="free")
     world.start(
@@ -80,7 +80,7 @@ def life(world: World) -> None:
 
 
 def told(world: World) -> dict[tuple[str, str, int], Any]:
-    """Everything about every stay that a user or a report could see."""
+    """Return everything about every enrolment that a user or a report could see."""
     return {
         (name, stay.user, stay.entry): (
             stay.state,
@@ -102,7 +102,7 @@ def test_slices_and_batches_of_all_sizes_give_the_same_result(
 ) -> None:
     results = []
     for batch, slice_users in SIZES:
-        uids = iter(["a1", "b2"])  # arms are seeded by the uid
+        uids = iter(["a1", "b2"])  # the uid seeds the arms
         monkeypatch.setattr("engine.pipeline.control.campaign_commands.token_hex", lambda _, uids=uids: next(uids))
         world = make_world(batch={"candidates": [batch]}, slice_users=slice_users, in_flight=100)
         life(world)

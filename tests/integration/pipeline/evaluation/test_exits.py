@@ -1,4 +1,4 @@
-"""How stays end, convert, and begin again."""
+"""Enrolments end, convert, and begin again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deliveries get slices as they are chosen, so that mails go out while the rest is decided."""
+"""Chosen deliveries get slices at once, so mails go out while the run is still deciding."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def world(make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def parts(world: World) -> list[dict[str, Any]]:
-    """The delivering slices so far."""
+    """Return the delivering slices so far."""
     return list(world.database["slices"].find({"kind": SliceKind.DELIVER.value}).sort("first", 1))
 
 
 def heard_nothing(world: World) -> None:
-    """What was rung and not worked on is rung again."""
+    """Enqueue unclaimed slices again."""
     world.database["slices"].update_many({}, {"$unset": {"rung_at": ""}})
 
 
 def decide_one(world: World) -> None:
-    """The first deciding slice alone."""
+    """Process only the first deciding slice."""
     for _ in range(2):
         world.tick()
         kinds = [(kind, ident) for kind, ident, _ in world.asked]

@@ -1,4 +1,4 @@
-"""The feed: what changed reaches the cache, the index and the looks, once, whatever dies or is away in between."""
+"""The feed passes each change on once, to the cache, the index and re-evaluation requests, despite outages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GOLD = {"campaign": "gold", "audience": {"plan": "gold"}}
 
 
 def looks(world: World) -> dict[str, set[str]]:
-    """What is to be looked at: user id to names."""
+    """Return the re-evaluation requests: user id to changed names."""
     return {raw["_id"].rsplit("/", 1)[1]: set(raw["names"]) for raw in world.database["looks"].find()}
 
 
@@ -179,7 +179,7 @@ def test_a_request_whose_workers_keep_dying_becomes_a_suspect_slice(
     for _ in range(3):
         assert world.app.stores.looks.take(10, timedelta(0), world.now)
         while not world.app.stores.looks.expire():
-            pass  # until MongoDB's clock has gone on by a millisecond
+            pass  # until MongoDB's clock has advanced by a millisecond
     assert world.app.stores.looks.take(10, timedelta(0), world.now) == []
     assert world.app.rechecker.suspects() == 1
     (piece,) = world.database["slices"].find({"state": "open"})

@@ -1,4 +1,4 @@
-"""Requests to index are kept until they are done, and remembered when nobody heard them."""
+"""Index requests are kept until they are done, and enqueued again if unheard."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LATER = timedelta(seconds=-1)
 
 
 class Taken:
-    """An index that notes what it is given, or refuses it."""
+    """An index that notes the documents it gets, or refuses them."""
 
     def __init__(self, *, away: bool = False) -> None:
         self.users: list[str] = []
@@ -32,7 +32,7 @@ class Taken:
         self.away = away
 
     def refresh(self) -> None:
-        """What was taken is there at once."""
+        """Do nothing: accepted documents are visible at once."""
         self.refreshed += 1
 
     def index(self, documents: Iterable[Mapping[str, Any]], *, again: bool = False) -> int:
@@ -106,7 +106,7 @@ def test_a_request_waits_for_a_process_that_has_read_the_files_of_the_feed(world
 
 
 def test_a_request_for_everybody_replaces_earlier_ones_of_its_workspace(world: World) -> None:
-    """As when Elasticsearch joins while users are imported: nobody is indexed twice."""
+    """Elasticsearch joins while users are imported: no user is indexed twice."""
     requests = world.app.stores.index_requests
     key = world.user("u")
     (old,) = requests.add([IndexRequest(keys=[key])])
@@ -126,7 +126,7 @@ def test_the_last_request_refreshes_the_index_for_all(world: World) -> None:
     index = Taken()
     for one in ids[:-1]:
         indexing(world, index).run(one)
-        indexing(world, index).run(one)  # its message came twice
+        indexing(world, index).run(one)  # its message arrived twice
     assert (len(index.users), index.refreshed) == (4, 0)
     assert requests.any()
     indexing(world, index).run(ids[-1])
@@ -135,7 +135,7 @@ def test_the_last_request_refreshes_the_index_for_all(world: World) -> None:
 
 
 class Told:
-    """Notes which requests workers are told of, each with whether it is in its turn."""
+    """Notes the requests that are enqueued, each with whether it waits for its turn."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, bool]] = []
@@ -145,7 +145,7 @@ class Told:
 
 
 class HandClock(SystemClock):
-    """A clock whose seconds pass when they are told to."""
+    """A clock that a test moves."""
 
     seconds = 0.0
 
@@ -190,7 +190,7 @@ def test_one_of_two_concurrent_requests_refreshes_the_index_for_both(world: Worl
     assert requests.indexed(first) == []
     assert sorted(requests.indexed(second)) == sorted([first, second]), "whoever comes later knows of both"
     index = Taken()
-    indexing(world, index).run(first)  # it died before it looked, and was told once more
+    indexing(world, index).run(first)  # the worker died before it claimed the request, which was enqueued again
     assert (index.users, index.refreshed) == ([], 1)
     assert not requests.any()
 

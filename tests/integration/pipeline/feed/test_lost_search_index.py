@@ -1,4 +1,4 @@
-"""Elasticsearch that lost its users, or does not take them: nobody is missed, and it is made good by itself."""
+"""Elasticsearch loses its users, or refuses them: no user is missed, and the index recovers by itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ USERS: Final = [f"u{i}" for i in range(30)]
 
 @pytest.fixture
 def golden(reading: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """Thirty users whom Elasticsearch has, and a feed that looks after it at every step."""
+    """A world with thirty indexed users and a feed that checks the index at every step."""
     monkeypatch.setattr(change_feed, "TENDED", 0.0)
     reading.users(USERS, plan="gold")
     reading.feed()
@@ -39,7 +39,7 @@ def index_of(world: World) -> UserIndex:
 
 
 def fill(world: World) -> int:
-    """Do what is asked of the actor `index_users`; gives how many requests there were."""
+    """Process the messages of the actor `index_users`; return the number of requests."""
     requests = [raw["_id"] for raw in world.database["index_requests"].find()]
     for request in requests:
         world.app.search_indexer.run(request, in_turn=True)
@@ -47,12 +47,12 @@ def fill(world: World) -> int:
 
 
 def wipe(world: World, elastic: Elasticsearch) -> None:
-    """All users are gone, and their index with them."""
+    """Delete the users' index."""
     elastic.indices.delete(index=f"{index_of(world).alias}-*")
 
 
 def until_made(world: World) -> None:
-    """Wait until the feed, which follows, has made an index and asked for everybody."""
+    """Wait until the running feed has created an index and requested every user."""
     pause, deadline = threading.Event(), time.monotonic() + PATIENCE
     while (
         world.app.stores.feeds.read().index is None or world.app.stores.feeds.read().index != index_of(world).identity()
@@ -117,7 +117,7 @@ def test_a_feed_killed_before_it_notes_the_new_index_requests_it_again(
 
 
 def test_users_created_before_a_full_request_are_indexed_once(golden: World, elastic: Elasticsearch) -> None:
-    """As when Elasticsearch joins in the middle of an import: the feed is behind, and everybody is read anew."""
+    """Elasticsearch joins during an import: the feed is behind, and every user is read again."""
     wipe(golden, elastic)
     golden.users([f"v{number}" for number in range(20)], plan="gold")
     golden.feed()
@@ -150,13 +150,13 @@ def test_users_are_indexed_once_a_campaign_searches_their_workspace(golden: Worl
 
 
 def in_quiet(world: World) -> int:
-    """How many users of the workspace Elasticsearch has."""
+    """Return the number of users of the workspace in Elasticsearch."""
     index_of(world).refresh()
     return index_of(world).count({"match_all": {}}, "quiet")
 
 
 def test_a_plan_requests_the_index_of_a_workspace_not_searched_before(golden: World) -> None:
-    """As of a campaign that was applied before an upgrade, or of one with a goal that time lets users reach."""
+    """The campaign was applied before an upgrade, or has a goal that users can reach by time."""
     golden.workspace("quiet")
     golden.reload()
     golden.users(USERS, "quiet", plan="gold")
@@ -174,13 +174,13 @@ def test_a_plan_requests_the_index_of_a_workspace_not_searched_before(golden: Wo
 
 
 def taken_by(world: World, elastic: Elasticsearch) -> int:
-    """How many documents the index was given so far."""
+    """Return the number of documents sent to the index so far."""
     total = elastic.indices.stats(index=index_of(world).alias, metric="indexing")["_all"]["primaries"]["indexing"]
     return int(total["index_total"]) + int(total["index_failed"])
 
 
 def test_campaigns_continue_while_elasticsearch_is_ten_minutes_behind(golden: World, elastic: Elasticsearch) -> None:
-    """It answers, and takes nothing: what a disk that is nearly full makes of it."""
+    """Elasticsearch answers but refuses every write, as with a nearly full disk."""
     index = index_of(golden)
     elastic.indices.put_settings(index=index.alias, settings={"index.blocks.write": True})
     with listening() as heard:
@@ -203,6 +203,6 @@ def test_campaigns_continue_while_elasticsearch_is_ten_minutes_behind(golden: Wo
 
 
 def set_of(world: World, first: int = 0) -> set[str]:
-    """The keys of all users from the one of that number on."""
+    """Return the keys of all users from that number on."""
     keys = [raw["_id"] for raw in world.database["users"].find({}, {"_id": 1})]
     return {key for key in keys if int(key.rsplit("/u", 1)[1]) >= first}

@@ -1,4 +1,4 @@
-"""`tidegate import` as it is typed."""
+"""`tidegate import` as a user types it."""
 
 from __future__ import annotations
 

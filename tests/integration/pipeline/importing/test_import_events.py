@@ -1,4 +1,4 @@
-"""Events are idempotent: twice, shuffled, resumed after a kill anywhere, they leave identical users."""
+"""Events are idempotent: repeated, shuffled or resumed after any kill, they leave identical users."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DAY = 86_400_000
 
 
 def rows_of(rng: random.Random, count: int, users: int) -> list[str]:
-    """Orders and redemptions of some users over 60 days; every tenth row is said twice, every fifth has no id."""
+    """Return orders and redemptions of some users over 60 days; every tenth row is repeated, every fifth has no id."""
     rows: list[str] = []
     for number in range(count):
         user, day = rng.randrange(users), rng.randrange(60)
@@ -34,7 +34,7 @@ def rows_of(rng: random.Random, count: int, users: int) -> list[str]:
 
 
 class Orders:
-    """A query of orders in a window, as a predicate makes it."""
+    """Return a query for orders in a window, as a predicate makes it."""
 
     name = "Order Completed"
     properties = ("value",)
@@ -47,7 +47,7 @@ class Orders:
 
 
 def windows(importer: Any, users: int) -> dict[str, Any]:
-    """Windowed counts and sums of every user at some instants."""
+    """Return windowed counts and sums of every user at some instants."""
     keys = sorted(user_key("shop", f"u{n}") for n in range(users))
     told: dict[str, Any] = {}
     for at in ("2026-01-15", "2026-02-10", "2026-03-01"):
@@ -63,7 +63,7 @@ def state(importer: Any, users: int) -> tuple[Any, Any, int]:
 
 
 def recomputed(rows: Iterable[str]) -> dict[str, tuple[int, int, int, int]]:
-    """Count, sum, first and last order of each user, straight from the rows."""
+    """Return count, sum, first and last order of each user, computed from the rows."""
     seen: set[tuple[str, ...]] = set()
     told: dict[str, list[tuple[int, int]]] = {}
     for row in rows:

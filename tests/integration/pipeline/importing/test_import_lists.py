@@ -1,4 +1,4 @@
-"""Lists from files: members are the truth, users tell of them."""
+"""Lists from files: members are the truth, users hold a copy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports with options, from standard input and of damaged files, on a real MongoDB."""
+"""Imports with options, from standard input, and of damaged files, on a real MongoDB."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from engine.pipeline.importing.line_reader import DamagedFile
 
 
 def counts(summary: Any) -> tuple[int, ...]:
-    """created, updated, unchanged, repeated, rejected; they always add up."""
+    """Return the counts created, updated, unchanged, repeated and rejected; check that they add up."""
     assert sum(summary.counts.values()) == summary.rows
     return tuple(summary.counts[name] for name in ("created", "updated", "unchanged", "repeated", "rejected"))
 

@@ -20,7 +20,7 @@ from engine.pipeline.importing.job import Limit, Summary
 
 
 def counts(summary: Summary) -> Sequence[int]:
-    """created, updated, unchanged, repeated, rejected; they always add up."""
+    """Return the counts created, updated, unchanged, repeated and rejected; check that they add up."""
     assert sum(summary.counts.values()) == summary.rows
     return tuple(summary.counts[name] for name in ("created", "updated", "unchanged", "repeated", "rejected"))
 
@@ -84,7 +84,7 @@ def test_csv_ndjson_and_parquet_leave_the_same_users(importer: Any, another: Any
 
 
 def planted_csv(rng: random.Random, rows: int) -> tuple[bytes, list[int], int]:
-    """A file with 200 faults of ten kinds; the lines at which they begin, and the number of good rows."""
+    """Write a file with 200 faults of ten kinds; return the lines where they begin and the number of good rows."""
     wrong = set(rng.sample(range(rows), 200))
     out, line, faulty = [b"user_id,email,age,score,joined,note\n"], 2, []
     for number in range(rows):

@@ -1,4 +1,4 @@
-"""Whatever way candidates are found, the same users enter: any audience, any change, any state of the cache.
+"""Every access path enrols the same users, for any audience, change and state of the cache.
 
 Sixty random cases; `TIDEGATE_PATH_CASES=300` tries more.
 """
@@ -34,7 +34,7 @@ USERS: Final = [f"u{i}" for i in range(60)]
 
 
 def change(world: World, draw: random.Random, users: list[str]) -> None:
-    """Change some users, delete some, and let some come (back)."""
+    """Change some users, delete some, and create some (again)."""
     for user in users:
         if draw.random() < 0.1:
             world.app.stores.users.delete(user_key("shop", user))
@@ -56,7 +56,7 @@ def change(world: World, draw: random.Random, users: list[str]) -> None:
 
 
 def audience(draw: random.Random) -> dict[str, Any]:
-    """An audience of one to three clauses, some of them under `none`."""
+    """Return an audience of one to three clauses, some under `none`."""
     leaves: list[dict[str, Any]] = [
         {"plan": draw.choice(["gold", "silver"])},
         {"age": {"gte": draw.choice([18, 31])}},
@@ -73,9 +73,9 @@ def audience(draw: random.Random) -> dict[str, Any]:
 
 
 def disturb(world: World, client: redis.Redis, draw: random.Random, begin_anew: Callable[[], None]) -> tuple[str, int]:
-    """Put the cache into some state: as it is, cold, half evicted, or of a generation that counts no more.
+    """Put the cache into some state: unchanged, cold, half evicted, or of an outdated generation.
 
-    Also gives how many buckets were taken from it.
+    Return the number of buckets removed.
     """
     state = draw.choice(["warm", "warm", "cold", "half evicted", "stale"])
     keys = sorted(client.scan_iter(f"{world.database.name}:u:*"))
@@ -88,7 +88,7 @@ def disturb(world: World, client: redis.Redis, draw: random.Random, begin_anew: 
 
 
 def timed(world: World, name: str) -> int:
-    """How many users of a campaign's launch tell the planner how quick its path is."""
+    """Return how many users of a campaign's launch count for the path's measured rate."""
     run = world.database["runs"].find_one({"campaign": world.record(name).uid})
     assert run is not None
     return int(run["results"].get("timed", 0))
@@ -104,7 +104,7 @@ def test_every_access_path_enrols_the_same_users(reading: World) -> None:
     assert url is not None
     with following(world) as begin_anew, redis.Redis.from_url(url.get_secret_value()) as client:
         change(world, draw, USERS)
-        begin_anew()  # as many buckets as the users need
+        begin_anew()  # as many buckets as the users require
         for number in range(CASES):
             change(world, draw, draw.sample(USERS, draw.randrange(0, 6)))
             state, buckets = disturb(world, client, draw, begin_anew)
@@ -123,7 +123,7 @@ def test_every_access_path_enrols_the_same_users(reading: World) -> None:
 
 
 def test_a_cache_of_a_replaced_database_is_not_used(reading: World) -> None:
-    """MongoDB begins anew, with other users under the same keys; Redis still holds those of before."""
+    """MongoDB is replaced, with other users under the same keys; Redis still holds the previous ones."""
     gold = {"all": [{"plan": "gold"}]}
     for life, plan in enumerate(("silver", "gold")):
         reading.close()
@@ -131,7 +131,7 @@ def test_a_cache_of_a_replaced_database_is_not_used(reading: World) -> None:
             reading.database[name].delete_many({})
         reading.app = reading.open()
         reading.users(USERS[:10], plan=plan)
-        reading.feed()  # which begins now, and so never saw them come
+        reading.feed()  # the feed begins now, so it never saw the changes
         with following(reading):
             found, took = entered(reading, f"life{life}", gold, AccessPath.CACHE)
             assert took == "cache"
@@ -270,6 +270,8 @@ def test_launches_miss_no_user_while_users_keep_changing(reading: World) -> None
     gold = {one["_id"] for one in world.database["users"].find({"a.plan": "gold", "deleted": {"$ne": True}})}
     for name in names:
         stays = world.stays(name)
-        missed = gold - {stay.user for stay in stays}  # who left and came back was not: the campaign is entered once
+        missed = gold - {
+            stay.user for stay in stays
+        }  # except users who left and came back: the campaign is entered once
         wrong = {stay.user for stay in stays if stay.active} - gold
         assert (name, missed, wrong) == (name, set(), set())

@@ -1,4 +1,4 @@
-"""Conversions are counted until the goal's window closes, whatever has become of the campaign meanwhile."""
+"""Conversions count until the goal's window closes, whatever the campaign's state."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ KINDS = ("one_off", "continuous")
 
 
 def converted(world: World, name: str) -> dict[str, int]:
-    """Who converted (user id), and how many days after the start."""
+    """Return who converted (user id), and how many days after the start."""
     found = world.stays(name)
     return {one.user.rsplit("/", 1)[1]: (one.converted_at - START) // DAY for one in found if one.converted_at}
 
 
 def both(world: World, spec: Mapping[str, Any]) -> None:
-    """Start the same campaign as `one_off` and as `continuous`; the latter is stopped, so that both finish."""
+    """Start the same campaign as `one_off` and as `continuous`; stop the latter, so that both finish."""
     for kind in KINDS:
         world.start({"campaign": kind, **spec, "kind": kind, "exit": {"unmatched": False}})
     world.steer("stop", "continuous")
@@ -37,7 +37,7 @@ def both(world: World, spec: Mapping[str, Any]) -> None:
 
 
 def alike(world: World) -> dict[str, int]:
-    """Who converted in both."""
+    """Return who converted in both campaigns; check that they agree."""
     told = [converted(world, kind) for kind in KINDS]
     assert told[0] == told[1]
     counts = [world.app.plans.report(world.record(kind)).counts for kind in KINDS]
@@ -55,7 +55,7 @@ def test_files_that_differ_only_in_kind_count_the_same_conversions(world: World)
     world.event("soon", ORDER)
     world.settle()
     assert alike(world) == {"soon": 2}
-    world.event("soon", ORDER, START + 2 * DAY + 1)  # the first one stands
+    world.event("soon", ORDER, START + 2 * DAY + 1)  # the first conversion remains
     world.advance(to=START + 10 * DAY)
     world.event("last-moment", ORDER)
     world.settle()
@@ -63,7 +63,7 @@ def test_files_that_differ_only_in_kind_count_the_same_conversions(world: World)
     world.event("too-late", ORDER)
     world.settle()
     world.after("20d")
-    world.event("arrives-late", ORDER, START + 5 * DAY)  # it happened in the window and is stored after it
+    world.event("arrives-late", ORDER, START + 5 * DAY)  # the event is in the window and stored after it
     world.settle()
     assert alike(world) == {"soon": 2, "last-moment": 10, "arrives-late": 5}
     assert {(str(stay.reason), len(stay.settled)) for kind in KINDS for stay in world.stays(kind)} == {("completed", 1)}
@@ -85,7 +85,7 @@ def test_a_goal_on_fields_and_one_on_either_are_counted_after_the_end(world: Wor
 
 @pytest.mark.parametrize("jump", [False, True])
 def test_time_alone_can_make_a_conversion_after_the_end(world: World, jump: bool) -> None:
-    """Also where campaign time is set on past the end of the window, past the moments at which it is met."""
+    """Conversions count even if campaign time jumps past the end of the window."""
     world.user("met", vip_until=START + 12 * DAY)  # within the next five days from the 7th day on
     world.user("for-a-day", vip_until=START + 7 * DAY + DAY // 2)  # from the middle of the second day on
     world.user("after", vip_until=START + 20 * DAY)
@@ -112,7 +112,7 @@ def test_an_event_from_before_a_jump_past_every_window_is_counted(world: World) 
     both(world, {"goal": BUY})
     world.event("u", ORDER, START + DAY)
     world.app.stores.times.advance(START + 400 * DAY, world.app.system.system_now())
-    world.tick()  # a clock sees that all is over before the feed has seen the event
+    world.tick()  # a clock sees the window's end before the feed sees the event
     assert world.app.quiescence.what() == "the feed has not handled every change yet (does it run?)"
     world.settle()
     assert alike(world) == {"u": 1}
@@ -296,7 +296,7 @@ def test_a_gap_in_the_feed_is_recovered_in_ended_campaigns(
     both(world, {"goal": BUY})
     world.event("u", ORDER, START + 1)
     world.feed()
-    world.database["looks"].delete_many({})  # as if its changes had never been told
+    world.database["looks"].delete_many({})  # as if the feed had never reported its changes
     world.advance("1d")
     world.app.change_feed.begin_again("a test")
     world.settle()
@@ -304,7 +304,7 @@ def test_a_gap_in_the_feed_is_recovered_in_ended_campaigns(
 
 
 def test_a_user_who_kills_every_worker_does_not_enter_an_ended_campaign(world: World) -> None:
-    """Looks whose takers died become slices of one user, in every campaign that is concerned."""
+    """Requests whose workers died become slices of one user, in every campaign concerned."""
     world.user("inside")
     both(world, {"goal": BUY})
     world.user("outside")

@@ -1,4 +1,4 @@
-"""Bells that nobody hears: rung again after a while, and at once by a clock that has just started."""
+"""Unclaimed slices are enqueued again after a while, and at once by a clock that has just started."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tests.support.pipeline_world import World
 
 
 def rung(world: World) -> list[str]:
-    """The slices that are asked for; whoever heard it forgets it."""
+    """Return the enqueued slices; the messages are dropped."""
     asked = [ident for kind, ident, _ in world.asked if kind == "process"]
     world.asked.clear()
     return asked

@@ -1,4 +1,4 @@
-"""What an edit, a resume or a cancel made necessary is owed until a run has done it, whatever comes in between."""
+"""An evaluation that an edit, a resume or a cancel requires is owed until a run has done it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def series(**more: Any) -> dict[str, Any]:
 
 
 def expire(world: World) -> None:
-    """Let every lease run out: whoever held one is dead."""
+    """Expire every lease: its holders count as dead."""
     past = {"$dateSubtract": {"startDate": "$$NOW", "unit": "second", "amount": 1}}
     world.database["slices"].update_many({"lease": {"$exists": True}}, [{"$set": {"lease.until": past}}])
 
 
 def hold(world: World, number: int) -> None:
-    """A worker claims `number` deciding slices and dies with them."""
+    """Let a worker claim `number` deciding slices and die."""
     held = list(world.database["slices"].find({"kind": {"$ne": "deliver"}, "state": "open"}).limit(number))
     for raw in held:
         assert world.app.stores.slices.claim(raw["_id"], f"dead-{raw['_id']}", world.settings.engine.lease)
@@ -43,7 +43,7 @@ def sliced(make_world: Callable[..., World]) -> World:
 
 
 def test_resume_after_an_edit_and_a_killed_worker_evaluates_everybody(sliced: World) -> None:
-    """The edit's pass of several slices: a dead worker holds two, the resume drops the others."""
+    """A dead worker holds two slices of the edit's pass; the resume drops the others."""
     sliced.users([f"in{i}" for i in range(20)], plan="pro")
     sliced.users([f"out{i}" for i in range(20)], plan="free")
     sliced.start(series(audience={"plan": "pro"}))
@@ -98,7 +98,7 @@ def test_stopping_a_paused_campaign_evaluates_those_inside_as_a_resume_does(worl
 
 
 def test_a_change_or_an_edit_during_a_paused_launch_is_evaluated(sliced: World) -> None:
-    """The launch run keeps its slices and is no pass over those whom it had reached before the pause."""
+    """The launch run keeps its slices and does not evaluate users it reached before the pause."""
     sliced.users([f"u{i}" for i in range(20)], plan="pro")
     sliced.apply(series(audience={"plan": "pro"}))
     sliced.launch("series")
@@ -119,7 +119,7 @@ def test_a_change_or_an_edit_during_a_paused_launch_is_evaluated(sliced: World) 
 
 
 def test_a_delivery_replayed_while_its_campaign_finishes_is_sent(world: World) -> None:
-    """The replay queued it when the campaign was live, and so had nothing to reopen; then it finished."""
+    """The replay queued the delivery in a live campaign, so it reopened nothing; then the campaign finished."""
     world.user("u", age=0)
     message = {"name": "one", "body": "{{ 10 | divided_by: user.age }}"}
     world.start({"campaign": "hello", "kind": "one_off", "messages": [message]})
@@ -170,7 +170,7 @@ def test_an_edit_concurrent_with_a_pause_is_evaluated_after_the_resume(world: Wo
 
 
 def test_a_launch_run_written_before_an_edit_finds_the_edited_audience(world: World) -> None:
-    """The clock died between the launch run and the campaign's state."""
+    """The clock died between creating the launch run and changing the campaign's state."""
     world.user("u", plan="pro")
     world.apply(series(audience={"none": [{"all": []}]}))
     world.launch("series")
@@ -182,7 +182,7 @@ def test_a_launch_run_written_before_an_edit_finds_the_edited_audience(world: Wo
 
 
 def test_a_planner_killed_after_some_slices_leaves_no_gap(sliced: World) -> None:
-    """The second one finds that the workspace is of another size."""
+    """The second plan sees a workspace of another size."""
     sliced.users([f"u{i}" for i in range(20)])
     sliced.start(series())
     sliced.apply(series(audience={"plan": "pro"}))
@@ -220,7 +220,7 @@ def test_a_run_dropped_while_its_slices_are_cut_leaves_no_slices(sliced: World) 
 
 
 def test_list_slices_continue_when_the_edited_audience_has_no_list(sliced: World) -> None:
-    """Slices that were cut for a list go on when the edited audience asks for none."""
+    """Slices cut for a list continue when the edited audience has no list."""
     sliced.users([f"u{i}" for i in range(6)], plan="pro")
     sliced.apply(series())
     sliced.launch("series")
@@ -233,7 +233,7 @@ def test_list_slices_continue_when_the_edited_audience_has_no_list(sliced: World
 
 
 def test_the_writer_that_loses_a_race_requests_another_evaluation(world: World) -> None:
-    """Another process, which had read the user before a change, writes first: the change is not lost."""
+    """Another process, which read the user before a change, writes first: the change is not lost."""
     world.user("u", plan="pro")
     world.start(series(audience={"plan": "pro"}))
     world.change("u", plan="free")
@@ -251,7 +251,7 @@ def test_the_writer_that_loses_a_race_requests_another_evaluation(world: World) 
 
 
 def test_a_user_who_enters_under_an_old_revision_is_evaluated_under_the_new_one(sliced: World) -> None:
-    """The edit's own runs are over before the worker of the launch run, which had read the old revision, writes."""
+    """The edit's runs are over before the launch run's worker, which read the old revision, writes."""
     later = [{"name": "one", "wait": "5d"}]
     sliced.users([f"u{i}" for i in range(4)], plan="pro")
     sliced.apply(series(audience={"plan": "pro"}, messages=later))
@@ -283,7 +283,7 @@ def test_a_user_who_enters_under_an_old_revision_is_evaluated_under_the_new_one(
 def test_a_user_who_changes_between_a_slices_read_and_write_is_evaluated_again(
     world: World, *, alike: bool, gone: bool
 ) -> None:
-    """The look that the change brings finds nobody enrolled and is over before the slice enters the user."""
+    """The evaluation of the change finds no enrolment, and is over before the slice enrols the user."""
     rule = {} if alike else {"exit": {"when": {"plan": "banned"}}}
     world.user("u", plan="pro")
     world.apply(series(audience={"plan": "pro"}, messages=[{"name": "one", "wait": "5d"}], **rule))

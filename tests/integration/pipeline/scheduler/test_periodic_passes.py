@@ -1,4 +1,4 @@
-"""Passes: what time brings up is found by its index or its crossing set; a pass that finds nothing leaves nothing."""
+"""Passes find time-dependent users by index or crossing set; a pass without candidates leaves nothing."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ VIP = {"campaign": "vip", "audience": {"vip_until": {"older_than": "3d"}}, "entr
 
 @pytest.fixture
 def rare(make_world: Callable[..., World]) -> World:
-    """A world in which nobody is looked at just to be sure."""
+    """A world without full passes."""
     return make_world(**RARELY)
 
 
 def kinds(world: World, name: str) -> Counter[str]:
-    """How many runs of each kind a campaign has had."""
+    """Return the number of runs of each kind of a campaign."""
     return Counter(run["kind"] for run in world.runs(name))
 
 

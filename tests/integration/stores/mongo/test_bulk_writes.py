@@ -1,4 +1,4 @@
-"""Bulk writes on MongoDB: what exists already, and what is done but confirmed by no majority."""
+"""Bulk writes on MongoDB: existing documents, and writes that no majority confirms."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_write_that_mongodb_refuses_raises(database: Database[dict[str, Any]])
 def test_a_write_without_a_majority_is_an_outage_though_it_is_done(
     act: Callable[[Documents], object], there: int, some: Documents
 ) -> None:
-    """A replica set of one never has the second member that is asked for."""
+    """A replica set of one never has the second member that the write concern requires."""
     insert_new(some, TEN[:there] or [{"_id": -1}])
     with pytest.raises(Stores.OUTAGES):
         act(some.with_options(write_concern=WriteConcern(2, wtimeout=50)))

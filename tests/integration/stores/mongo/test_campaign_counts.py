@@ -1,4 +1,4 @@
-"""Counts computed from the enrolments: both identities hold for any stays, and the aggregation counts what is there."""
+"""Counts are computed from the enrolments: both identities hold for any enrolments, and the aggregation counts them."""
 
 from __future__ import annotations
 

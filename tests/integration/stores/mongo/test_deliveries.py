@@ -1,4 +1,4 @@
-"""Deliveries on MongoDB: marked once, settled once, by whoever holds the token."""
+"""Deliveries on MongoDB are marked once, and settled once by the holder of the token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Enrolments on MongoDB: one stay, one document, and every write on the version that was read."""
+"""Enrolments on MongoDB: one document each, and every write checks the version that was read."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ def test_a_user_can_be_made_due_in_every_campaign_but_not_over_an_attempt(stays:
 
 
 def test_an_enrolment_changed_by_another_write_is_reported_and_made_due(stays: Enrolments) -> None:
-    """Bob's change stands as it was asked for, whoever wrote it; Ann's does not."""
+    """Bob's change is applied as requested, whoever wrote it; Ann's is not."""
     ann, bob = stay(), stay(name="bob")
     stays.enter([ann, bob])
     stays.advance([change(ann, due_at=NOW + 7), change(bob, due_at=NOW + 9)])
@@ -297,7 +297,7 @@ def test_a_campaign_has_open_enrolments_until_the_last_one_ended(stays: Enrolmen
 def test_a_campaign_is_open_while_a_delivery_is_unsettled(
     stays: Enrolments, ended: tuple[ExitReason, int] | None
 ) -> None:
-    """Also in a stay that has ended: a failed delivery that is sent after all."""
+    """An ended enrolment too: a replayed delivery is sent after all."""
     stays.enter([stay(outgoing="one", ended=ended)])
     assert stays.has_open("c1")
     assert not stays.has_open("c2")

@@ -1,4 +1,4 @@
-"""The index advisor on a real MongoDB: what serves what, what is missing, and what it would save."""
+"""The index advisor on a real MongoDB: which index serves a query, what is missing, what it would save."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ USERS = 400
 
 @pytest.fixture(autouse=True)
 def indexes_as_before(world: World) -> Iterator[None]:
-    """The database is used again by other tests: what was made or dropped here is undone."""
+    """A world whose index changes are undone, because other tests use the database again."""
     yield
     world.database.users.drop_indexes()
     migrate_mongo(world.database)
@@ -25,7 +25,7 @@ def indexes_as_before(world: World) -> Iterator[None]:
 
 @pytest.fixture
 def shop(world: World) -> World:
-    """Of 400 users ten are gold; the sixteenth part is a member until some day, and all have a plan."""
+    """400 users: ten are gold, a sixteenth are members until some day, and all have a plan."""
     names = [f"u{n}" for n in range(USERS)]
     world.users(names[:10], plan="gold")
     world.users(names[10:], plan="free")
@@ -40,7 +40,7 @@ def advised(world: World, part: str = "audience") -> Advice:
 
 
 def examined(world: World, query: dict[str, Any]) -> int:
-    """Documents that MongoDB examines for a find on users."""
+    """Return the number of documents that MongoDB examines for a find on users."""
     find = {"find": "users", "filter": query}
     told = world.database.command("explain", find, verbosity="executionStats")
     return int(told["executionStats"]["totalDocsExamined"])

@@ -1,6 +1,6 @@
-"""What the stores really ask MongoDB: every command of every method is explained, and none scans a collection.
+"""Every command of every store method is explained, and none scans a collection.
 
-A listener sees the commands as the driver sends them, so a query that is built elsewhere or without a name is seen too.
+A listener sees the commands as the driver sends them, so it also sees a query built elsewhere or without a name.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ OF_A_COMMAND = (
 
 
 class Overhearing(CommandListener):
-    """Keeps the commands that ask something of documents."""
+    """Keeps the commands that query documents."""
 
     def __init__(self) -> None:
         self.heard: list[Document] = []
 
     def started(self, event: CommandStartedEvent) -> None:
-        """Keep it in the form in which `explain` takes it: one statement, nothing of the session."""
+        """Keep the command in the form that `explain` accepts: one statement, nothing of the session."""
         name, command = event.command_name, event.command
         if name not in ASKING or "lsid" not in command:
             return
@@ -68,10 +68,10 @@ class Overhearing(CommandListener):
             self.heard.append(head | update)
 
     def succeeded(self, event: object) -> None:
-        """Nothing to keep."""
+        """Keep nothing."""
 
     def failed(self, event: object) -> None:
-        """Nothing to keep."""
+        """Keep nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_every_public_method_of_every_store_is_called() -> None:
 
 
 def test_every_store_with_a_collection_is_checked() -> None:
-    """Those that are not are made of others, or speak to another service."""
+    """The methods not called combine others, or speak to another service."""
     known = {kind for kind, _ in STORES.values()}
     apart = {
         "RedisWakeup",

@@ -1,4 +1,4 @@
-"""No named query scans a collection, and each uses the index that it says it relies on."""
+"""No named query scans a collection, and each uses its index."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STORES = {
 
 @pytest.fixture
 def filled(database: Database[Document]) -> Database[Document]:
-    """Every collection with its indexes and some documents, so that the planner has a choice."""
+    """A database with every collection, its indexes and some documents, so that the planner has a choice."""
     for name, store in STORES.items():
         for index in store.INDEXES:
             database[name].create_index(**{k: v for k, v in index.items() if k != "keys"}, keys=index["keys"])

@@ -1,4 +1,4 @@
-"""What processes measured is kept and put together again: quantiles, the worst, tuners; quiet stretches and runs."""
+"""Measurements of processes are stored and merged: quantiles, the slowest call, tuners, quiet stretches, runs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Away(Exception):
 
 
 class Unreachable:
-    """A store that is away."""
+    """Raise as an unreachable store."""
 
     def write(self, stretch: object) -> None:
         raise Away

@@ -1,4 +1,4 @@
-"""Runs: made once, moved by the table, told by campaign."""
+"""Runs are created once, change state by the table, and are listed by campaign."""
 
 from __future__ import annotations
 

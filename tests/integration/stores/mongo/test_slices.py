@@ -1,4 +1,4 @@
-"""Slices and their leases on MongoDB: each compare-and-set refuses what it must, by MongoDB's own clock."""
+"""Slices and their leases on MongoDB: each compare-and-set refuses stale writes, by MongoDB's own clock."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_the_dispatcher_reads_how_long_ago_a_slice_was_interrupted(
         if token == "t1":
             assert broken_for() is not None
             database.slices.update_one({"_id": one}, {"$set": {"broken_at": EPOCH}})
-    assert (broken_for() or 0) > DAY  # since the first of them, for the second did no better
+    assert (broken_for() or 0) > DAY  # since the first interruption, because the second made no progress
     slices.claim(one, "t3", LEASE)
     slices.checkpoint(one, "t3", "7f", {}, LEASE)
     assert broken_for() is None

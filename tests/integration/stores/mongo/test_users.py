@@ -1,4 +1,4 @@
-"""The users' one update path and their key ranges, on a real MongoDB."""
+"""The users' one update path, and their key ranges, on a real MongoDB."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def cutting(services: Any) -> Iterator[Cutting]:
 
 @pytest.fixture
 def through(cutting: Cutting, database: Database[Document]) -> Iterator[Users]:
-    """The users of `database`, reached through `cutting`."""
+    """Yield the users of `database` through a proxy, `cutting`."""
     with MongoClient[Document]("127.0.0.1", cutting.port, directConnection=True, timeoutMS=30_000) as client:
         yield Users(client[database.name])
 

@@ -1,4 +1,4 @@
-"""The bell: a ring wakes who waits; a ring that is lost costs a tick, and a Redis that is away nothing more."""
+"""The clock's wake-up ends a wait; a lost one costs a tick, and an unreachable Redis nothing more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The users' index on a real Elasticsearch: newest wins, tombstones are never found, keys come back in order."""
+"""The users' index on a real Elasticsearch: the newest wins, tombstones are never found, keys are in order."""
 
 from __future__ import annotations
 

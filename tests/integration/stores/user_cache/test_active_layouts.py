@@ -1,4 +1,4 @@
-"""What the user cache holds: decided by the feed, extended when a campaign names more, never mixed up."""
+"""The feed decides what the user cache holds, and extends it when a campaign names more fields."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_layouts_of_workspaces_are_independent(layouts: CacheLayouts) -> None:
 def test_a_workspace_that_grows_gets_more_buckets_while_the_feed_runs(
     world: CacheWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A new installation takes the cache up before its first import."""
+    """A new installation activates the cache before its first import."""
     monkeypatch.setattr(cache, "PENDING", 0.0)
     cached = CachedUsers(world.cache, world.layouts, FeedPosition(world.database, world.redis), {"shop": CATALOGUE})
     catalogues = {"shop": CATALOGUE}

@@ -1,4 +1,4 @@
-"""The user cache gives what MongoDB has: cold, warm, half evicted, of another epoch, flushed in the middle."""
+"""The user cache returns what MongoDB has: cold, warm, half evicted, of another epoch, flushed during a scan."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_any_bounds_yield_the_users_between_them(world: CacheWorld, seed: int) -
 
 @pytest.mark.parametrize("depth", [0, 1, 4, 9])
 def test_users_at_the_edges_of_buckets_are_in_one_bucket_each(world: CacheWorld, depth: int) -> None:
-    """Ids cannot be chosen for their hash here, so keys are made as if they had it."""
+    """The test cannot choose ids by hash, so it makes keys with the hash it needs."""
     step = (1 << 32) >> depth
     places = sorted({place for n in range(min(1 << depth, 16)) for place in (n * step, (n + 1) * step - 1)})
     world.database.users.insert_many(

@@ -1,4 +1,4 @@
-"""A cache that is away, frozen, full or forgetful costs time: no reader sees it, and the feed is told."""
+"""An unreachable, frozen, full or emptied cache costs time: no reader sees it, and the feed is told."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ U = user_key("shop", "u1")
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorter times, so that an outage is noticed and over soon."""
+    """Shorten the times, so that an outage is noticed and over soon."""
     monkeypatch.setattr(connection, "SOCKET_SECONDS", 0.3)
     monkeypatch.setattr(connection, "COOL_DOWN", 0.2)
 
 
 @pytest.fixture
 def start(tmp_path: Path, database: Database[Document]) -> Iterator[Callable[..., tuple[Any, CacheWorld]]]:
-    """A Valkey of one's own, and a cache on it."""
+    """Yield a separate Valkey, and a cache on it."""
     made: list[Any] = []
 
     def begin(*options: str, looks: timedelta = timedelta(seconds=10)) -> tuple[Any, CacheWorld]:

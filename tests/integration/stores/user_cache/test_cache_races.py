@@ -1,6 +1,6 @@
 """Readers, loaders, writers, deletes and re-creations on the same few buckets, with a real change stream as feed.
 
-`TIDEGATE_RACE_SECONDS` is how long they fight (default 10).
+They run for `TIDEGATE_RACE_SECONDS` (default 10).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def world(database: Database[Document], cache_url: str) -> Iterator[CacheWorld]:
 
 
 class Fight:
-    """Users change until it is `over`, others read until the feed has `caught_up`; `faults` says what went wrong."""
+    """Users change until `over`, others read until the feed has `caught_up`; `faults` collects errors."""
 
     def __init__(self, world: CacheWorld, layout: Layout) -> None:
         self.world, self.layout = world, layout
@@ -73,7 +73,7 @@ class Fight:
         return thread
 
     def feed(self) -> None:
-        """What the feed does, in micro-batches: a document is refreshed, one that is gone is dropped."""
+        """Act as the feed, in micro-batches: refresh a document, drop a missing one."""
         last = user_key("shop", "last")
         with self.world.database.users.watch(full_document="updateLookup", max_await_time_ms=50) as stream:
             self.did["streams"] += 1
@@ -128,7 +128,7 @@ class Fight:
             self.did["scans"] += 1
 
     def check(self, rows: list[Any], known: dict[str, int]) -> None:
-        """Nothing is older than what had been refreshed before the read began."""
+        """Check that no row is older than the last refresh before the read began."""
         self.did.update(reads=1, users=len(rows))
         for row in rows:
             if "/e" not in row.key:
@@ -136,7 +136,7 @@ class Fight:
         assert len({row.key for row in rows}) == len(rows)
 
     def evict(self, rnd: random.Random) -> None:
-        """What memory pressure does, some ten times a second, and now and then a restart."""
+        """Evict as memory pressure does, about ten times a second, and sometimes as a restart does."""
         while not self.caught_up.wait(0.05):
             bucket = rnd.randrange(self.layout.buckets)
             key = self.layout.bucket_key(bucket) if rnd.random() < 0.8 else self.layout.lease_key(bucket)
@@ -168,7 +168,7 @@ def test_concurrent_readers_and_writers_leave_no_stale_row(
 
 
 def compared(world: CacheWorld, layout: Layout) -> tuple[int, int]:
-    """How many users the cache holds, and how many of them MongoDB has otherwise, or has beside them."""
+    """Return the number of users in the cache, and of those that differ from MongoDB or are absent."""
     entries = wrong = 0
     for bucket in range(layout.buckets):
         held: dict[bytes, bytes] = world.redis.hgetall(layout.bucket_key(bucket))  # type: ignore[assignment]

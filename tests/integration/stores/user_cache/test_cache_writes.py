@@ -1,4 +1,4 @@
-"""What the feed does to the user cache: newer rows replace older ones, and a load of older data never lands."""
+"""The feed's writes to the user cache: newer rows replace older ones, and a load of older data is never stored."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def world(database: Database[Document], cache_url: str) -> Iterator[CacheWorld]:
 
 @pytest.fixture
 def loader(world: CacheWorld, cache_url: str) -> Iterator[BucketLoader]:
-    """Another process that loads, one step at a time."""
+    """Another loading process, one step at a time."""
     server = CacheServer(cache_client(cache_url))
     yield BucketLoader(server, world.users, MemoryWatch(server, unheard))
     server.close()
@@ -182,7 +182,7 @@ def test_a_loader_whose_lease_ran_out_overwrites_nothing(world: CacheWorld, load
     layout = world.adopt()
     leased = loader.lease(layout, [0])
     read = loader.fetch(layout, [0])
-    world.redis.delete(layout.lease_key(0))  # as its lifetime does
+    world.redis.delete(layout.lease_key(0))  # as its expiry does
     world.add("u1", email="2@x.example")
     world.refresh(layout, U)
     assert world.cache.warm(layout) == 1
@@ -193,7 +193,7 @@ def test_a_loader_whose_lease_ran_out_overwrites_nothing(world: CacheWorld, load
 
 
 def test_a_late_loader_leaves_no_lease(world: CacheWorld, loader: BucketLoader) -> None:
-    """It had looked before another one stored; once that bucket is evicted, the next reader may load it."""
+    """The loader read before another one stored; once that bucket is evicted, the next reader may load it."""
     layout = world.adopt()
     world.cache.warm(layout)
     late = loader.lease(layout, [0])
@@ -210,7 +210,7 @@ def test_a_lease_expires(world: CacheWorld, loader: BucketLoader) -> None:
 
 
 def test_a_large_bucket_is_stored_whole(world: CacheWorld) -> None:
-    """Lua hands over a thousand arguments at a time: a workspace may outgrow its depth."""
+    """Lua passes a thousand arguments at a time: a workspace may outgrow its depth."""
     layout = world.adopt()
     assert layout.buckets == 1
     world.fill(2_700)
