@@ -182,7 +182,7 @@ class Engine:
     def found(self, entry: Entry, wanted: Candidates, path: AccessPath, size: int = 5_000) -> int:
         """Find the candidates of the whole workspace by an access path; return their number.
 
-        Nobody enters.
+        No user enters.
         """
         piece = Slice("bench", None, WORKSPACE, entry.record.uid, SliceKind.CANDIDATES, wanted.as_of, "0", HIGHEST)
         hold = Hold(replace(piece, path=path), "", float("inf"), Counter())

@@ -91,7 +91,7 @@ def test_one_campaign_goes_to_the_imported_users_and_leaves_nothing(
     api: tuple[Api, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own, url = api
-    monkeypatch.setattr(Listmonk, "usage", lambda _: None)  # the server is this process: its cost belongs to nobody
+    monkeypatch.setattr(Listmonk, "usage", lambda _: None)  # the server is this process, so its cost is not counted
     with sink() as server:
         sent = Listmonk(url, "bench", "secret").send(5, server)
         assert server.now()["recipients"] == 5

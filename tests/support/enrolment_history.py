@@ -1,7 +1,7 @@
-"""One user's life in one campaign without a store: evaluations and deliveries, written as the pipeline writes.
+"""One user's enrolments in one campaign without a store, written as the pipeline writes.
 
-`advanced`, `marked`, `settled_as` and `put_back` do in memory what the store does; `test_enrolments` compares
-them with MongoDB.
+`advanced`, `marked`, `settled_as` and `put_back` do in memory what the store does; `test_enrolments` compares them with
+MongoDB.
 """
 
 from __future__ import annotations
