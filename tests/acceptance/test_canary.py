@@ -91,11 +91,11 @@ def failing(world: World) -> Callable[..., Any]:
     """Return a decision with a bug that some users' data trigger; its error quotes the user's whole document."""
     decide: Callable[..., Any] = vars(evaluate)["decide"]
 
-    def decide_or_not(campaign: Any, profile: Any, facts: Any, stay: Any, as_of: int) -> Any:
+    def decide_or_not(campaign: Any, profile: Any, facts: Any, enrolment: Any, as_of: int) -> Any:
         if facts.row is not None and user_id_of(facts.row.key).endswith(("0017@x.example", "-0018")):
             document = world.app.stores.users.get(facts.row.key) or {}
             raise ValueError(f"cannot decide {document} of {document['email']}, {document['first_name']}")
-        return decide(campaign, profile, facts, stay, as_of)
+        return decide(campaign, profile, facts, enrolment, as_of)
 
     return decide_or_not
 

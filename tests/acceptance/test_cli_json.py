@@ -81,7 +81,7 @@ def test_a_plan_has_the_numbers_of_the_launch(live: Installation, tidegate: Tide
     assert (told["profile"], told["lane"], told["deliver_lane"]) == ("default", "fast", "deliver")
     live.world.launch("hello")
     live.world.settle()
-    assert len(live.world.stays("hello")) == told["audience"]
+    assert len(live.world.enrolments("hello")) == told["audience"]
 
 
 def test_a_plan_of_a_slow_audience_counts_user_by_user(live: Installation, tidegate: Tidegate) -> None:

@@ -62,7 +62,7 @@ def test_explain_refuses_an_unknown_user_and_knows_one_that_was_erased(shop: Wor
     shop.settle()
     gone = explained(tidegate, "sam")
     assert (gone["known"], gone["matches"], gone["now"]) == (False, False, "the user was deleted")
-    assert [stay["reason"] for stay in gone["stays"]] == ["deleted"]
+    assert [enrolment["reason"] for enrolment in gone["stays"]] == ["deleted"]
 
 
 def test_explain_names_the_leaf_that_fails_and_its_data(shop: World, tidegate: Tidegate) -> None:
@@ -84,8 +84,8 @@ def test_explain_shows_a_waiting_enrolment_and_its_next_evaluation(shop: World, 
     told = explained(tidegate, "sam")
     assert told["now"].startswith(f"waits until {format_instant(START + 3 * DAY)}")
     assert told["next_look"] == format_instant(START + 3 * DAY)
-    (stay,) = told["stays"]
-    assert [(one["message"], one["state"]) for one in stay["messages"]] == [("one", "sent")]
+    (enrolment,) = told["stays"]
+    assert [(one["message"], one["state"]) for one in enrolment["messages"]] == [("one", "sent")]
     assert "looked at next by time" in tidegate("explain", "series", "sam").out
 
 
@@ -106,7 +106,7 @@ def test_a_test_send_goes_to_another_address_and_is_not_recorded(shop: World, ti
     mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
     assert (mail["To"], mail["Subject"]) == ("me@office.example", "Hello sam")
     assert "Plan: free" in path.read_text()
-    assert shop.stays("series") == []
+    assert shop.enrolments("series") == []
     assert told.err.startswith("a mail to me@office.example is in ")
     assert "nothing is sent" in told.err, "a Maildir sends nothing"
     wrong = tidegate("campaign", "test-send", "series", "three", "--user", "sam", "--to", "me@office.example")
@@ -173,7 +173,7 @@ def test_a_user_can_be_shown_and_erased_for_good(shop: World, tidegate: Tidegate
     assert [one["n"] for one in told["events"]] == ["Order Completed"]
     assert tidegate("user", "erase", "sam", "-w", "shop", "--yes").code == 0
     shop.settle()
-    assert str(shop.stay("series", "sam").reason) == "deleted"
+    assert str(shop.enrolment("series", "sam").reason) == "deleted"
     told = tidegate("user", "show", "sam", "-w", "shop", "--json").document
     assert told["events"] == []
     assert shop.database["list_members"].count_documents({}) == 0

@@ -34,7 +34,7 @@ def test_a_cancelled_campaign_ends_its_enrolments_after_any_crash(
     assert live.app.quiescence.what() == f"campaign {NAME} has users to evaluate again"
     recover(live, (("settle",),), "run.started=raise")
     live.check()
-    assert {(stay.state, stay.reason) for stay in live.stays(NAME)} == {("ended", "cancelled")}
+    assert {(enrolment.state, enrolment.reason) for enrolment in live.enrolments(NAME)} == {("ended", "cancelled")}
     assert len(live.sent()) == len(USERS)
 
 
@@ -54,7 +54,7 @@ def test_a_resume_or_an_edit_is_carried_out_after_any_crash(
     recover(live, (("settle",),), "run.started=raise")
     live.check()
     assert live.state(NAME) == "live"
-    assert len(live.stays(NAME, "late")) == 1
+    assert len(live.enrolments(NAME, "late")) == 1
     assert len(live.sent()) == len(USERS) + 1
 
 
@@ -82,4 +82,4 @@ def test_no_user_is_lost_between_halves_cut_at_different_places(
     for one in slices.values():
         if one["state"] == "split":
             assert slices[one["_id"] + "a"]["until"] == slices[one["_id"] + "b"]["first"]
-    assert world.stay(NAME, "u3").detail == "poison"
+    assert world.enrolment(NAME, "u3").detail == "poison"

@@ -49,41 +49,41 @@ class Play:
 def check_series(world: World) -> None:
     """Check that each user has one enrolment with both messages settled: sent, or skipped by holdout or consent."""
     for user in USERS:
-        (stay,) = world.stays(NAME, user)
+        (enrolment,) = world.enrolments(NAME, user)
         end = ("sent", None)
-        if stay.holdout:
+        if enrolment.holdout:
             end = ("skipped", "holdout")
         elif user == UNSUBSCRIBED:
             end = ("skipped", "suppressed")
         assert world.ends(NAME, user) == [("one", *end), ("two", *end)]
-        assert (stay.state, stay.reason, stay.entered_at) == ("ended", "completed", START)
+        assert (enrolment.state, enrolment.reason, enrolment.entered_at) == ("ended", "completed", START)
     assert {kind for kind, in_run in runs(world)} == {"launch", "due", "stays"}
 
 
 def check_again(world: World) -> None:
     """Check that each user has two successive enrolments with one mail in each."""
     for user in USERS:
-        stays = world.stays(NAME, user)
-        assert [(stay.entry, stay.reason) for stay in stays] == [(1, "completed"), (2, "completed")]
-        assert [stay.entered_at for stay in stays] == [START, START + 2 * DAY]
+        enrolments = world.enrolments(NAME, user)
+        assert [(enrolment.entry, enrolment.reason) for enrolment in enrolments] == [(1, "completed"), (2, "completed")]
+        assert [enrolment.entered_at for enrolment in enrolments] == [START, START + 2 * DAY]
         end = ("skipped", "suppressed") if user == UNSUBSCRIBED else ("sent", None)
-        assert [[(one.state, one.reason) for one in stay.settled] for stay in stays] == [[end], [end]]
+        assert [[(one.state, one.reason) for one in enrolment.settled] for enrolment in enrolments] == [[end], [end]]
 
 
 def check_arrivals(world: World) -> None:
     """Check that users who match by a change have one enrolment and one mail, and that no other user has any."""
     for user in USERS:
-        stays = [(stay.entry, stay.reason) for stay in world.stays(NAME, user)]
-        assert stays == ([(1, "completed")] if user in ARRIVED else [])
+        enrolments = [(enrolment.entry, enrolment.reason) for enrolment in world.enrolments(NAME, user)]
+        assert enrolments == ([(1, "completed")] if user in ARRIVED else [])
 
 
 def check_poison(world: World) -> None:
     """Check that only the enrolment of u3 failed and that every other user got the mail."""
     for user in USERS:
-        (stay,) = world.stays(NAME, user)
+        (enrolment,) = world.enrolments(NAME, user)
         poisoned = user == "u3"
-        assert (stay.reason, stay.detail) == (("failed", "poison") if poisoned else ("completed", None))
-        assert [one.message for one in stay.settled] == ([] if poisoned else ["one"])
+        assert (enrolment.reason, enrolment.detail) == (("failed", "poison") if poisoned else ("completed", None))
+        assert [one.message for one in enrolment.settled] == ([] if poisoned else ["one"])
 
 
 PLAYS: Final = {

@@ -46,8 +46,8 @@ def the_whole(world: World) -> dict[str, Any]:
 def check_that_one_failed(world: World, *, settled: list[tuple[str, str, str | None]]) -> None:
     """Check that the poisoned user's enrolment failed with `settled`, and that every other user has the mail."""
     world.check()
-    assert [user for user in USERS if world.stay(NAME, user).reason == "failed"] == [POISON]
-    assert (world.stay(NAME, POISON).detail, world.ends(NAME, POISON)) == ("poison", settled)
+    assert [user for user in USERS if world.enrolment(NAME, user).reason == "failed"] == [POISON]
+    assert (world.enrolment(NAME, POISON).detail, world.ends(NAME, POISON)) == ("poison", settled)
     assert [user for user, _ in world.sent()] == sorted(set(USERS) - {POISON})
     assert world.state(NAME) == "finished"
     assert {one["state"] for one in slices(world)} <= {"done", "split", "dead"}
@@ -98,8 +98,12 @@ def test_a_poisoned_enrolled_user_keeps_the_settled_deliveries(
     later: tuple[Step, ...] = (("advance", world.now + 2 * 86_400_000), ("settle",))
     recover(world, later, DECIDING % "raise")
     world.check()
-    stay = world.stay(NAME, POISON)
-    assert (stay.reason, stay.detail, world.ends(NAME, POISON)) == ("failed", "poison", [("one", "sent", None)])
+    enrolment = world.enrolment(NAME, POISON)
+    assert (enrolment.reason, enrolment.detail, world.ends(NAME, POISON)) == (
+        "failed",
+        "poison",
+        [("one", "sent", None)],
+    )
     others = {user for user in USERS if world.ends(NAME, user) == [("one", "sent", None), ("two", "sent", None)]}
     assert others == set(USERS) - {POISON}
 
@@ -121,7 +125,7 @@ def test_a_poisoned_replayed_delivery_of_an_ended_enrolment_is_settled(
     recover(world, (("settle",),), SENDING % "raise")
     world.check()
     assert world.ends(NAME, POISON) == [("one", "failed", "poison")]
-    assert world.stay(NAME, POISON).reason == "completed"
+    assert world.enrolment(NAME, POISON).reason == "completed"
     assert world.state(NAME) == "finished"
 
 
@@ -223,7 +227,7 @@ def test_a_storm_that_kills_every_ordinary_worker_ends_no_enrolment(
     recover(world, STEPS)
     world.check()
     assert [user for user, _ in world.sent()] == sorted(USERS)
-    assert {stay.reason for stay in world.stays(NAME)} == {"completed"}
+    assert {enrolment.reason for enrolment in world.enrolments(NAME)} == {"completed"}
 
 
 @pytest.mark.parametrize("point", ["slice.checkpointed", "slice.closed", "deliver.sent"])
@@ -240,7 +244,7 @@ def test_a_storm_in_which_every_worker_lives_for_one_batch_ends_no_enrolment(
     assert ends[-1] == "exit 0"
     world.check()
     assert [user for user, _ in world.sent()] == sorted(USERS)
-    assert {stay.reason for stay in world.stays(NAME)} == {"completed"}
+    assert {enrolment.reason for enrolment in world.enrolments(NAME)} == {"completed"}
 
 
 class Interrupted(Enrolments):

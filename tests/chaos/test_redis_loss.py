@@ -80,7 +80,7 @@ def check_everybody_got_both(world: World) -> None:
     """Check that each user has one enrolment with both messages, and one file for each mail."""
     world.check()
     assert world.sent() == sorted((user, message) for user in USERS for message in ("one", "two"))
-    assert all(len(world.stays(NAME, user)) == 1 for user in USERS)
+    assert all(len(world.enrolments(NAME, user)) == 1 for user in USERS)
 
 
 def test_a_queue_that_is_emptied_again_and_again_is_rebuilt_from_mongodb(

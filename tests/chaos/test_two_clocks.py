@@ -68,10 +68,13 @@ def test_concurrent_clocks_and_workers_create_nothing_twice(make_stage: Callable
     both[1].close()
     world.check()
     for user in USERS:
-        stays = world.stays(NAME, user)
-        assert [stay.entry for stay in stays] == [1, 2]  # completed after two days, back three days later
-        assert [stay.entered_at for stay in stays] == [START, START + 5 * DAY]
-        assert [one.message for one in stays[0].settled] == ["one", "two"]
+        enrolments = world.enrolments(NAME, user)
+        assert [enrolment.entry for enrolment in enrolments] == [
+            1,
+            2,
+        ]  # completed after two days, back three days later
+        assert [enrolment.entered_at for enrolment in enrolments] == [START, START + 5 * DAY]
+        assert [one.message for one in enrolments[0].settled] == ["one", "two"]
     runs = Counter((run["kind"], run["as_of"]) for run in world.runs(NAME) if run["kind"] != "due")
     assert runs.pop(("launch", START)) == 1
     assert runs == {("reconcile", START + day * DAY): 1 for day in range(1, 7)}
@@ -114,9 +117,9 @@ def test_a_worker_whose_lease_ran_out_repeats_nothing(
     else:
         performer.settle()
     assert left_open(world) is None
-    before = [(stay.id, stay.version, stay.settled) for stay in world.stays(NAME)]
+    before = [(enrolment.id, enrolment.version, enrolment.settled) for enrolment in world.enrolments(NAME)]
     os.kill(pid, signal.SIGCONT)
     assert drive.wait(pid) == "exit 0"
     world.check()
-    assert [(stay.id, stay.version, stay.settled) for stay in world.stays(NAME)] == before
+    assert [(enrolment.id, enrolment.version, enrolment.settled) for enrolment in world.enrolments(NAME)] == before
     assert [message for _, message in world.sent()] == ["one"] * len(USERS)

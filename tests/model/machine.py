@@ -206,22 +206,22 @@ class Campaign(RuleBasedStateMachine):
 
     def replay(self) -> None:
         failed = {
-            f"{stay.id}/{one.message}": stay
-            for stay in self.world.enrolments()
-            for one in stay.settled
+            f"{enrolment.id}/{one.message}": enrolment
+            for enrolment in self.world.enrolments()
+            for one in enrolment.settled
             if str(one.state) == "failed"
-            and stay.outgoing is None
-            and str(stay.reason) in ("None", "completed", "failed")
+            and enrolment.outgoing is None
+            and str(enrolment.reason) in ("None", "completed", "failed")
         }
         try:
             self.world.replay()
         except WrongCall:
             return
         refused = self.world.provider.refused
-        for key, stay in failed.items():
-            user = stay.user.rsplit("/", 1)[1]
-            first = next(one.message for one in stay.settled if str(one.state) == "failed")
-            if f"{user}@x.example" not in refused and key == f"{stay.id}/{first}":
+        for key, enrolment in failed.items():
+            user = enrolment.user.rsplit("/", 1)[1]
+            first = next(one.message for one in enrolment.settled if str(one.state) == "failed")
+            if f"{user}@x.example" not in refused and key == f"{enrolment.id}/{first}":
                 self.reference.replayed.add(key)
 
     @rule(what=st.sampled_from(("launch", "pause", "resume", "resume", "stop", "replay", "replay", "cancel")))

@@ -28,32 +28,32 @@ def quiet(rules: Rules) -> Rules:
     return replace(rules, unmatched=False, exit_when=None, goal_event=False, goal_fields=None)
 
 
-def evaluated(life: Life, stay: Enrolment, as_of: int) -> tuple[Enrolment, ExitReason | None]:
+def evaluated(life: Life, enrolment: Enrolment, as_of: int) -> tuple[Enrolment, ExitReason | None]:
     """Return the enrolment after the evaluation of a due run, and the reason why that ended it."""
-    facts = life.user.facts_read(life.campaign, stay, as_of)
-    decision = decide(life.campaign, Patience(life.inactivity), facts, stay, as_of)
-    change = change_of(life.campaign, piece_at(as_of), stay, decision)
+    facts = life.user.facts_read(life.campaign, enrolment, as_of)
+    decision = decide(life.campaign, Patience(life.inactivity), facts, enrolment, as_of)
+    change = change_of(life.campaign, piece_at(as_of), enrolment, decision)
     reason = decision.outcome.reason if isinstance(decision.outcome, Exit) else None
-    return stay if change is None else advanced(stay, change), reason
+    return enrolment if change is None else advanced(enrolment, change), reason
 
 
-def unversioned(stay: Enrolment) -> Enrolment:
+def unversioned(enrolment: Enrolment) -> Enrolment:
     """Return the enrolment with version 0: the version counts writes, and the short way writes once less."""
-    return replace(stay, version=0)
+    return replace(enrolment, version=0)
 
 
-def check_settling(life: Life, stay: Enrolment, end: DeliveryState, as_of: int) -> None:
+def check_settling(life: Life, enrolment: Enrolment, end: DeliveryState, as_of: int) -> None:
     """Settle one delivery: if the settling write ends the enrolment, the evaluation after it gives the same one.
 
     If the write does not end it, the evaluation does not either, unless the campaign asks something of its users.
     """
-    assert stay.outgoing is not None
-    names = [one.message for one in stay.settled]
-    found = completion(life.campaign, names, stay.outgoing.message, as_of)
-    later, reason = evaluated(life, settled_as(stay, end, as_of), as_of)
+    assert enrolment.outgoing is not None
+    names = [one.message for one in enrolment.settled]
+    found = completion(life.campaign, names, enrolment.outgoing.message, as_of)
+    later, reason = evaluated(life, settled_as(enrolment, end, as_of), as_of)
     if found is not None:
         event("completes")
-        assert unversioned(completed_as(stay, end, as_of, found)) == unversioned(later)
+        assert unversioned(completed_as(enrolment, end, as_of, found)) == unversioned(later)
     elif not asks_users(life.campaign):
         event("goes on")
         assert reason is None
@@ -108,4 +108,4 @@ def test_a_completion_at_settling_equals_the_next_evaluation(
         if latest is not None and latest.outgoing is not None:
             life.user = replace(data.draw(people()), name=user.name)
             check_settling(life, marked(latest), end, as_of)
-            life.stays[-1] = settled_as(marked(latest), end, as_of)
+            life.enrolments[-1] = settled_as(marked(latest), end, as_of)

@@ -99,12 +99,12 @@ class Story:
         if self.state in (CampaignState.PAUSED, CampaignState.CANCELLED) and queued:
             return
         if what == "mark" and queued:
-            self.life.stays[-1] = marked(latest)
+            self.life.enrolments[-1] = marked(latest)
         elif what == "put back" and not queued:
-            self.life.stays[-1] = put_back(latest, as_of)
+            self.life.enrolments[-1] = put_back(latest, as_of)
         elif what in ("send", "fail"):
             end = DeliveryState.SENT if what == "send" else DeliveryState.FAILED
-            self.life.stays[-1] = settled_as(marked(latest) if queued else latest, end, as_of)
+            self.life.enrolments[-1] = settled_as(marked(latest) if queued else latest, end, as_of)
 
     def steer(self, what: str, as_of: int) -> None:
         if what == "pause" and self.state is CampaignState.LIVE:
@@ -136,7 +136,7 @@ def test_two_implementations_of_the_semantics_decide_alike(
         else:
             story.deliver(what, as_of)
         story.look(as_of)
-        assert identities_hold(story.life.stays)
+        assert identities_hold(story.life.enrolments)
 
 
 @settings(max_examples=50, deadline=None)
@@ -160,6 +160,14 @@ def test_due_times_find_every_moment_that_half_daily_evaluations_find(rules: Rul
 
 def plain(story: Story) -> list[object]:
     return [
-        (stay.entry, stay.entered_at, stay.reason, stay.ended_at, stay.outgoing, stay.settled, stay.converted_at)
-        for stay in story.life.stays
+        (
+            enrolment.entry,
+            enrolment.entered_at,
+            enrolment.reason,
+            enrolment.ended_at,
+            enrolment.outgoing,
+            enrolment.settled,
+            enrolment.converted_at,
+        )
+        for enrolment in story.life.enrolments
     ]

@@ -43,10 +43,10 @@ MODELS = st.builds(
 
 @given(MODELS, USERS)
 def test_a_copy_has_the_bytes_of_the_document(model: Enrolment, names: list[str]) -> None:
-    stays = []
+    enrolments = []
     for name in names:
         suffix = user_suffix(name)
         key = enrolment_id(model.workspace, model.campaign, suffix, model.entry)
-        stays.append(replace(model, id=key, user=f"{model.workspace}/{suffix}"))
-    copies = Copies(model).of((stay.id, stay.user) for stay in stays)
-    assert [copy.raw for copy in copies] == [bson.encode(enrolment_document(stay)) for stay in stays]
+        enrolments.append(replace(model, id=key, user=f"{model.workspace}/{suffix}"))
+    copies = Copies(model).of((enrolment.id, enrolment.user) for enrolment in enrolments)
+    assert [copy.raw for copy in copies] == [bson.encode(enrolment_document(enrolment)) for enrolment in enrolments]

@@ -53,11 +53,11 @@ def test_two_ids_never_share_a_key(one: str, other: str) -> None:
 @given(IDS, st.integers(1, 9_999))
 def test_an_enrolment_id_holds_its_user_and_its_campaign(user_id: str, entry: int) -> None:
     suffix = user_suffix(user_id)
-    stay = enrolment_id("w", "c", suffix, entry)
-    assert enrolment_ids("w", "c", [suffix], entry) == [stay]
-    assert suffix_of_enrolment(stay) == suffix == suffix_of_user(user_key("w", user_id))
+    enrolment = enrolment_id("w", "c", suffix, entry)
+    assert enrolment_ids("w", "c", [suffix], entry) == [enrolment]
+    assert suffix_of_enrolment(enrolment) == suffix == suffix_of_user(user_key("w", user_id))
     prefix = enrolment_prefix("w", "c")
-    assert prefix + hash_prefix(0) <= stay < prefix + HIGHEST
+    assert prefix + hash_prefix(0) <= enrolment < prefix + HIGHEST
 
 
 @given(st.integers(1, 5_000))

@@ -126,7 +126,7 @@ def campaign(
     return _COMPILED[key].at_state(record, launching=launching)
 
 
-def stay(
+def enrolment(
     *,
     entered_at: int = NOW - DAY,
     entry: int = 1,

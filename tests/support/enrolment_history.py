@@ -26,58 +26,65 @@ def piece_at(as_of: int) -> Origin:
     return Origin("s1", as_of)
 
 
-def advanced(stay: Enrolment, change: StayChange) -> Enrolment:
-    """Return `stay` after the decision's write; a change that read another version does nothing."""
-    if stay.version != change.version:
-        return stay
+def advanced(enrolment: Enrolment, change: StayChange) -> Enrolment:
+    """Return `enrolment` after the decision's write; a change that read another version does nothing."""
+    if enrolment.version != change.version:
+        return enrolment
     ended = change.exit is not None
     if ended:
-        check_transition(stay.state, StayState.ENDED)
-    outgoing = change.outgoing or (None if ended else stay.outgoing)
+        check_transition(enrolment.state, StayState.ENDED)
+    outgoing = change.outgoing or (None if ended else enrolment.outgoing)
     return replace(
-        stay,
-        version=stay.version + 1,
+        enrolment,
+        version=enrolment.version + 1,
         revision=change.revision,
         due_at=change.due_at,
-        converted_at=change.converted_at if change.converted_at is not None else stay.converted_at,
-        state=StayState.ENDED if ended else stay.state,
-        reason=change.exit or stay.reason,
-        detail=change.detail or stay.detail,
-        ended_at=change.as_of if ended else stay.ended_at,
+        converted_at=change.converted_at if change.converted_at is not None else enrolment.converted_at,
+        state=StayState.ENDED if ended else enrolment.state,
+        reason=change.exit or enrolment.reason,
+        detail=change.detail or enrolment.detail,
+        ended_at=change.as_of if ended else enrolment.ended_at,
         outgoing=outgoing,
-        settled=stay.settled if change.settled is None else (*stay.settled, change.settled),
-        settled_at=stay.settled_at if change.settled is None else change.settled.at,
+        settled=enrolment.settled if change.settled is None else (*enrolment.settled, change.settled),
+        settled_at=enrolment.settled_at if change.settled is None else change.settled.at,
     )
 
 
-def _moved(stay: Enrolment, state: DeliveryState) -> Outgoing:
-    assert stay.outgoing is not None
-    check_transition(stay.outgoing.state, state)
-    return stay.outgoing
+def _moved(enrolment: Enrolment, state: DeliveryState) -> Outgoing:
+    assert enrolment.outgoing is not None
+    check_transition(enrolment.outgoing.state, state)
+    return enrolment.outgoing
 
 
-def marked(stay: Enrolment) -> Enrolment:
-    """Return `stay` with its queued delivery marked as attempting."""
-    out = _moved(stay, DeliveryState.ATTEMPTING)
-    return replace(stay, version=stay.version + 1, outgoing=replace(out, state=DeliveryState.ATTEMPTING, token="t"))
+def marked(enrolment: Enrolment) -> Enrolment:
+    """Return `enrolment` with its queued delivery marked as attempting."""
+    out = _moved(enrolment, DeliveryState.ATTEMPTING)
+    return replace(
+        enrolment, version=enrolment.version + 1, outgoing=replace(out, state=DeliveryState.ATTEMPTING, token="t")
+    )
 
 
-def settled_as(stay: Enrolment, state: DeliveryState, at: int, reason: str | None = None) -> Enrolment:
-    """Return `stay` with its delivery settled; it is due again at once."""
-    out = _moved(stay, state)
+def settled_as(enrolment: Enrolment, state: DeliveryState, at: int, reason: str | None = None) -> Enrolment:
+    """Return `enrolment` with its delivery settled; it is due again at once."""
+    out = _moved(enrolment, state)
     end = Settled(out.message, state, at, reason, out.attempts + (out.token is not None))
     return replace(
-        stay, version=stay.version + 1, outgoing=None, settled=(*stay.settled, end), settled_at=at, due_at=at
+        enrolment,
+        version=enrolment.version + 1,
+        outgoing=None,
+        settled=(*enrolment.settled, end),
+        settled_at=at,
+        due_at=at,
     )
 
 
 def completed_as(
-    stay: Enrolment, state: DeliveryState, at: int, completion: Completion, reason: str | None = None
+    enrolment: Enrolment, state: DeliveryState, at: int, completion: Completion, reason: str | None = None
 ) -> Enrolment:
-    """Return `stay` after one write that settles its last delivery and ends it."""
-    check_transition(stay.state, StayState.ENDED)
+    """Return `enrolment` after one write that settles its last delivery and ends it."""
+    check_transition(enrolment.state, StayState.ENDED)
     return replace(
-        settled_as(stay, state, at, reason),
+        settled_as(enrolment, state, at, reason),
         state=StayState.ENDED,
         reason=ExitReason.COMPLETED,
         ended_at=at,
@@ -86,11 +93,11 @@ def completed_as(
     )
 
 
-def put_back(stay: Enrolment, at: int) -> Enrolment:
-    """Return `stay` with its attempting delivery queued again."""
-    out = _moved(stay, DeliveryState.QUEUED)
+def put_back(enrolment: Enrolment, at: int) -> Enrolment:
+    """Return `enrolment` with its attempting delivery queued again."""
+    out = _moved(enrolment, DeliveryState.QUEUED)
     again = replace(out, state=DeliveryState.QUEUED, attempts=out.attempts + 1, token=None)
-    return replace(stay, version=stay.version + 1, outgoing=again, due_at=at)
+    return replace(enrolment, version=enrolment.version + 1, outgoing=again, due_at=at)
 
 
 @dataclass
@@ -100,11 +107,11 @@ class Life:
     campaign: CompiledCampaign
     user: Someone
     inactivity: timedelta = timedelta(days=45)
-    stays: list[Enrolment] = field(default_factory=list)
+    enrolments: list[Enrolment] = field(default_factory=list)
 
     @property
     def latest(self) -> Enrolment | None:
-        return self.stays[-1] if self.stays else None
+        return self.enrolments[-1] if self.enrolments else None
 
     def look(self, as_of: int) -> Decision | None:
         """Evaluate once and write the result; return None if the campaign's state permits no evaluation."""
@@ -118,13 +125,13 @@ class Life:
                 found = decision.converted_at
                 change = None if found is None else conversion_change(piece, self.latest, found, None)
                 last = self.latest if change is None else advanced(self.latest, change)
-                self.stays[-1] = replace(last, due_at=None)
+                self.enrolments[-1] = replace(last, due_at=None)
             suffix = suffix_of_user(self.user.key)
-            self.stays.append(new_enrolment(self.campaign, piece, suffix, self.user.key, decision))
+            self.enrolments.append(new_enrolment(self.campaign, piece, suffix, self.user.key, decision))
         elif self.latest is not None:
             change = change_of(self.campaign, piece, self.latest, decision)
             if change is not None:
-                self.stays[-1] = advanced(self.latest, change)
+                self.enrolments[-1] = advanced(self.latest, change)
         return decision
 
     def settle(self, as_of: int, most: int = 20) -> int:
@@ -143,24 +150,28 @@ class Life:
         if self.latest is None or self.latest.outgoing is None or not sending:
             return None
         name = self.latest.outgoing.message
-        self.stays[-1] = settled_as(marked(self.latest), state, as_of)
+        self.enrolments[-1] = settled_as(marked(self.latest), state, as_of)
         return name
 
 
-def identities_hold(stays: Iterable[Enrolment]) -> bool:
+def identities_hold(enrolments: Iterable[Enrolment]) -> bool:
     """Check both counting identities of `docs/semantics.md`, section 3, and that no enrolment repeats a message."""
-    stays = list(stays)
-    by_state = Counter(stay.state for stay in stays)
-    by_reason = Counter(stay.reason for stay in stays if stay.reason is not None)
-    if len(stays) != by_state[StayState.ACTIVE] + by_reason.total():
+    enrolments = list(enrolments)
+    by_state = Counter(enrolment.state for enrolment in enrolments)
+    by_reason = Counter(enrolment.reason for enrolment in enrolments if enrolment.reason is not None)
+    if len(enrolments) != by_state[StayState.ACTIVE] + by_reason.total():
         return False
-    for stay in stays:
-        names = [one.message for one in stay.settled] + ([stay.outgoing.message] if stay.outgoing else [])
-        skipped = [one for one in stay.settled if one.state is DeliveryState.SKIPPED]
+    for enrolment in enrolments:
+        names = [one.message for one in enrolment.settled] + (
+            [enrolment.outgoing.message] if enrolment.outgoing else []
+        )
+        skipped = [one for one in enrolment.settled if one.state is DeliveryState.SKIPPED]
         if len(names) != len(set(names)) or any(one.reason is None for one in skipped):
             return False
-        if not stay.active and (stay.reason is None or stay.ended_at is None or stay.outgoing is not None):
+        if not enrolment.active and (
+            enrolment.reason is None or enrolment.ended_at is None or enrolment.outgoing is not None
+        ):
             return False
-        if stay.active and (stay.reason is not None or stay.ended_at is not None):
+        if enrolment.active and (enrolment.reason is not None or enrolment.ended_at is not None):
             return False
-    return sum(stay.active for stay in stays) <= 1
+    return sum(enrolment.active for enrolment in enrolments) <= 1

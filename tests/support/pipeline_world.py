@@ -293,7 +293,7 @@ class World:
         """Return the state of a campaign."""
         return self.record(name).state.value
 
-    def stays(self, name: str, user: str | None = None, workspace: str | None = None) -> list[Enrolment]:
+    def enrolments(self, name: str, user: str | None = None, workspace: str | None = None) -> list[Enrolment]:
         """Return the enrolments of a campaign (of one user), by id."""
         record = self.record(name, workspace)
         wanted: dict[str, Any] = {"campaign": record.uid}
@@ -301,13 +301,13 @@ class World:
             wanted["user"] = user_key(record.workspace, user)
         return [read_enrolment(raw) for raw in self.database["enrolments"].find(wanted).sort("_id", 1)]
 
-    def stay(self, name: str, user: str) -> Enrolment:
+    def enrolment(self, name: str, user: str) -> Enrolment:
         """Return the latest enrolment of a user."""
-        return self.stays(name, user)[-1]
+        return self.enrolments(name, user)[-1]
 
     def ends(self, name: str, user: str) -> list[tuple[str, str, str | None]]:
         """Return message, state and reason of each settled delivery in a user's latest enrolment, in order."""
-        return [(one.message, one.state.value, one.reason) for one in self.stay(name, user).settled]
+        return [(one.message, one.state.value, one.reason) for one in self.enrolment(name, user).settled]
 
     def mails(self) -> list[Mail]:
         """Return every mail of the Maildir, by delivery key."""

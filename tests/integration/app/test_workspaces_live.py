@@ -399,7 +399,7 @@ def test_conversions_are_counted_once_a_file_fits_again_in_any_campaign_state(wo
     world.after("1d")
     world.steer("resume", "c2")
     world.settle()
-    found = {one.user.rsplit("/", 1)[1] for name in names for one in world.stays(name) if one.converted_at}
+    found = {one.user.rsplit("/", 1)[1] for name in names for one in world.enrolments(name) if one.converted_at}
     assert found == {f"{number}-{user}" for number in range(len(ENDINGS)) for user in ("in", "ahead")}
     assert {world.record(name).stuck for name in names} == {None}
     world.after("60d")
@@ -425,15 +425,19 @@ def test_a_campaign_whose_field_has_gone_for_good_can_be_cancelled_and_its_conve
     world.advance("2d")
     for _ in range(6):
         world.step()
-    assert [(str(stay.reason), stay.active) for stay in world.stays("c")] == [("cancelled", False)] * 2
+    assert [(str(enrolment.reason), enrolment.active) for enrolment in world.enrolments("c")] == [
+        ("cancelled", False)
+    ] * 2
     assert [world.record(name).stuck is None for name in ("c", "goal")] == [True, False]
     world.event("buys", "Order Completed")
     for _ in range(6):
         world.step()
-    assert [stay.converted_at is not None for stay in world.stays("c", "buys")] == [True]
+    assert [enrolment.converted_at is not None for enrolment in world.enrolments("c", "buys")] == [True]
     world.advance("60d")  # the other's goal cannot be evaluated any more: its window ends without it
     world.settle()
-    assert [(str(stay.reason), stay.active) for stay in world.stays("goal")] == [("cancelled", False)] * 2
+    assert [(str(enrolment.reason), enrolment.active) for enrolment in world.enrolments("goal")] == [
+        ("cancelled", False)
+    ] * 2
     assert [(world.record(name).stuck, world.record(name).converting_until) for name in ("c", "goal")] == [
         (None, None)
     ] * 2

@@ -36,7 +36,7 @@ def test_an_actor_that_exceeds_the_time_limit_of_its_lane_is_interrupted(
         world.user("v")
         world.apply({"campaign": "other", "messages": [{"name": "later", "wait": "1d"}]})
         world.launch("other")
-        installation.until(lambda: len(world.stays("other")) == 2, "other work that goes on", process)
+        installation.until(lambda: len(world.enrolments("other")) == 2, "other work that goes on", process)
         assert installation.end(process) == 0
     finally:
         installation.close()

@@ -94,7 +94,7 @@ def test_messages_queued_on_the_old_lane_move_to_the_new_one(make_world: Callabl
             stop_fleets(broker, [slow, fast])
         assert moved.names >= {thread.name for thread in slow.workers}
         assert deciding.names == {thread.name for thread in fast.workers}
-        assert len(world.stays("hello")) == 12
+        assert len(world.enrolments("hello")) == 12
     finally:
         broker.flush_all()
         broker.close()

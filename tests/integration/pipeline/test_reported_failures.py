@@ -343,4 +343,4 @@ def test_a_poisoned_user_whose_end_cannot_be_written_blocks_no_other_campaign(wo
     assert StuckBy.TICK in world.record("c").stuck_by
     world.database.command("collMod", "enrolments", validator={})
     world.settle()
-    assert (str(world.stay("c", "u").reason), world.state("c")) == ("failed", "finished")
+    assert (str(world.enrolment("c", "u").reason), world.state("c")) == ("failed", "finished")

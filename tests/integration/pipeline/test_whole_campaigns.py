@@ -22,7 +22,7 @@ def test_a_one_off_campaign_goes_from_draft_to_finished_and_mails_each_user_once
     world.settle()
     assert world.state("hello") == "finished"
     assert world.sent() == [(f"u{i}", "one") for i in range(5)]
-    assert {(str(stay.reason), stay.entry) for stay in world.stays("hello")} == {("completed", 1)}
+    assert {(str(enrolment.reason), enrolment.entry) for enrolment in world.enrolments("hello")} == {("completed", 1)}
 
 
 def test_a_one_off_campaign_takes_its_audience_once(world: World) -> None:
@@ -50,13 +50,13 @@ def test_a_continuous_campaign_lets_users_enter_until_it_is_stopped_and_then_dra
     world.after("1d")
     assert world.state("series") == "finished"
     assert world.sent() == [(user, name) for user in ("first", "second") for name in ("one", "two")]
-    assert world.stay("series", "second").entered_at == START + DAY
+    assert world.enrolment("series", "second").entered_at == START + DAY
 
 
 def test_a_campaign_with_an_empty_audience_ends_at_once(world: World) -> None:
     world.start({"campaign": "nobody", "kind": "one_off"})
     assert world.state("nobody") == "finished"
-    assert world.stays("nobody") == []
+    assert world.enrolments("nobody") == []
 
 
 def test_a_scheduled_campaign_does_nothing_before_its_start(world: World) -> None:
@@ -69,7 +69,7 @@ def test_a_scheduled_campaign_does_nothing_before_its_start(world: World) -> Non
     world.advance(to=START + DAY)
     world.settle()
     assert (world.state("later"), world.sent()) == ("finished", [("u", "one")])
-    assert world.stay("later", "u").entered_at == START + DAY
+    assert world.enrolment("later", "u").entered_at == START + DAY
 
 
 def test_the_end_of_a_continuous_campaign_closes_its_intake_and_lets_enrolments_finish(world: World) -> None:
@@ -107,11 +107,11 @@ def test_a_campaign_does_not_finish_while_work_is_open(make_world: Callable[...,
             kind, ident, _ = world.asked.popleft()
             world.do(kind, ident)
         seen.append(world.state("hello"))
-        stays = world.stays("hello")
-        assert seen[-1] != "finished" or not any(stay.active or stay.outgoing for stay in stays)
+        enrolments = world.enrolments("hello")
+        assert seen[-1] != "finished" or not any(enrolment.active or enrolment.outgoing for enrolment in enrolments)
         assert seen[-1] != "finished" or {run["state"] for run in world.runs("hello")} == {"decided"}
     assert sorted(set(seen), key=seen.index) == ["scheduled", "live", "finished"]
-    exits = sorted(str(stay.reason) for stay in world.stays("hello"))
+    exits = sorted(str(enrolment.reason) for enrolment in world.enrolments("hello"))
     assert exits == ["completed"] + ["inactive"] * 4
 
 
@@ -126,7 +126,7 @@ def test_every_run_is_decided_and_its_results_are_the_sum_of_its_slices(make_wor
     assert launch["results"].pop("read_us") > 0
     assert launch["results"].pop("timed") == 10
     assert launch["results"] == {"users": 10, "matched": 10, "entered": 10, "chosen": 10}
-    assert sum(run.get("results", {}).get("entered", 0) for run in runs) == len(world.stays("hello"))
+    assert sum(run.get("results", {}).get("entered", 0) for run in runs) == len(world.enrolments("hello"))
 
 
 def test_a_campaign_cannot_be_launched_twice(world: World) -> None:
@@ -151,4 +151,4 @@ def test_duplicate_late_or_lost_queue_messages_change_nothing(world: World) -> N
         world.do(kind, ident)
     world.settle()
     assert world.sent() == [(f"u{i}", "one") for i in range(3)]
-    assert len(world.stays("hello")) == 3
+    assert len(world.enrolments("hello")) == 3

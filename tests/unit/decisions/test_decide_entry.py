@@ -14,12 +14,12 @@ from tests.support.decision_cases import (
     ORDER,
     Someone,
     campaign,
+    enrolment,
     exits,
     look,
     message,
     sends,
     skips,
-    stay,
 )
 
 AGAIN = {"entry": {"again_after": "10d"}}
@@ -73,30 +73,30 @@ def test_an_event_at_the_very_moment_of_the_entry_is_not_after_it() -> None:
 
 
 def test_once_allows_no_second_enrolment() -> None:
-    decision = look(campaign(), Someone(), stay(ended=LEFT))
+    decision = look(campaign(), Someone(), enrolment(ended=LEFT))
     assert (decision.outcome, decision.holds_until) == (Ignore(), None)
 
 
 def test_again_after_allows_re_entry_at_the_last_end_plus_the_pause_to_the_millisecond() -> None:
-    early = look(campaign(**AGAIN), Someone(), stay(ended=(ExitReason.COMPLETED, NOW - 10 * DAY + 1)))
+    early = look(campaign(**AGAIN), Someone(), enrolment(ended=(ExitReason.COMPLETED, NOW - 10 * DAY + 1)))
     assert (early.outcome, early.holds_until) == (Ignore(), NOW + 1)
-    again = look(campaign(**AGAIN), Someone(), stay(ended=(ExitReason.COMPLETED, NOW - 10 * DAY)))
+    again = look(campaign(**AGAIN), Someone(), enrolment(ended=(ExitReason.COMPLETED, NOW - 10 * DAY)))
     assert (again.enters, sends(again)) == (2, "one")
 
 
 def test_again_after_needs_no_evaluation_at_which_the_user_did_not_match() -> None:
-    completed = stay(ended=(ExitReason.COMPLETED, NOW - 10 * DAY), settled=[("one", NOW - 12 * DAY)])
+    completed = enrolment(ended=(ExitReason.COMPLETED, NOW - 10 * DAY), settled=[("one", NOW - 12 * DAY)])
     assert look(campaign(**AGAIN), Someone(), completed).enters == 2
 
 
 def test_again_after_counts_from_the_end_and_not_from_the_entry() -> None:
-    long = stay(entered_at=NOW - 40 * DAY, ended=(ExitReason.GOAL, NOW - 9 * DAY))
+    long = enrolment(entered_at=NOW - 40 * DAY, ended=(ExitReason.GOAL, NOW - 9 * DAY))
     assert look(campaign(**AGAIN), Someone(), long).outcome == Ignore()
 
 
 def test_no_user_re_enters_while_the_intake_is_closed() -> None:
     draining = campaign(**AGAIN, state=CampaignState.DRAINING)
-    assert look(draining, Someone(), stay(ended=LEFT)).outcome == Ignore()
+    assert look(draining, Someone(), enrolment(ended=LEFT)).outcome == Ignore()
 
 
 def test_an_enrolment_may_end_in_the_evaluation_that_opens_it() -> None:
@@ -106,13 +106,13 @@ def test_an_enrolment_may_end_in_the_evaluation_that_opens_it() -> None:
 
 
 def test_a_message_of_an_earlier_enrolment_is_sent_again_in_the_next() -> None:
-    earlier = stay(ended=LEFT, settled=[("one", NOW - 20 * DAY), ("two", NOW - 18 * DAY)])
+    earlier = enrolment(ended=LEFT, settled=[("one", NOW - 20 * DAY), ("two", NOW - 18 * DAY)])
     assert sends(look(campaign(**AGAIN), Someone(), earlier)) == "one"
 
 
 def test_a_conversion_of_the_last_enrolment_is_kept_when_the_next_begins() -> None:
     bought = Someone(events=[(ORDER, NOW - 5 * DAY, {})])
-    last = stay(entered_at=NOW - 12 * DAY, ended=LEFT)
+    last = enrolment(entered_at=NOW - 12 * DAY, ended=LEFT)
     decision = look(campaign(**AGAIN, goal={"event": {"name": ORDER}, "within": "14d"}), bought, last)
     assert (decision.enters, decision.converted_at) == (2, NOW - 5 * DAY)
 
@@ -120,7 +120,7 @@ def test_a_conversion_of_the_last_enrolment_is_kept_when_the_next_begins() -> No
 def test_the_holdout_is_chosen_by_arm_and_equal_in_every_enrolment() -> None:
     half = campaign(holdout="50%", **AGAIN)
     for name in map(str, range(100)):
-        first, second = (look(half, Someone(name=name), last) for last in (None, stay(ended=LEFT, name=name)))
+        first, second = (look(half, Someone(name=name), last) for last in (None, enrolment(ended=LEFT, name=name)))
         assert first.holdout == second.holdout == (arm("c1", "holdout", name) < 0.5)
         assert (skips(first) == ("one", SkipReason.HOLDOUT)) is first.holdout
         assert (sends(first) == "one") is not first.holdout

@@ -31,14 +31,16 @@ def story(
         while (name := life.deliver(as_of)) is not None:
             sent.append((name, (as_of - NOW) // HOUR))
             life.settle(as_of)
-        assert identities_hold(life.stays)
+        assert identities_hold(life.enrolments)
     return life, sent
 
 
 def test_a_series_is_sent_in_order_with_its_waits_and_ends_completed() -> None:
     life, sent = story()
     assert sent == [("one", 0), ("two", 48)]
-    assert [(stay.reason, stay.ended_at) for stay in life.stays] == [(ExitReason.COMPLETED, NOW + 2 * DAY)]
+    assert [(enrolment.reason, enrolment.ended_at) for enrolment in life.enrolments] == [
+        (ExitReason.COMPLETED, NOW + 2 * DAY)
+    ]
 
 
 def test_due_times_alone_lead_an_enrolment_to_its_end() -> None:
@@ -52,15 +54,15 @@ def test_due_times_alone_lead_an_enrolment_to_its_end() -> None:
         assert life.latest.due_at is not None
         at = max(at, life.latest.due_at)
         life.look(at)
-        assert identities_hold(life.stays)
+        assert identities_hold(life.enrolments)
     assert (sent, at) == (["one", "two", "three"], NOW + 7 * DAY)
 
 
 def test_a_continuous_campaign_enrols_a_user_repeatedly() -> None:
     life, sent = story(40, step=6 * HOUR, entry={"again_after": "10d"})
-    assert [stay.entry for stay in life.stays] == [1, 2, 3, 4]
+    assert [enrolment.entry for enrolment in life.enrolments] == [1, 2, 3, 4]
     assert [hours // 24 for name, hours in sent if name == "one"] == [0, 12, 24, 36]
-    assert [stay.due_at for stay in life.stays[:-1]] == [None, None, None]
+    assert [enrolment.due_at for enrolment in life.enrolments[:-1]] == [None, None, None]
 
 
 def test_a_user_who_leaves_and_matches_again_waits_out_the_pause() -> None:
@@ -72,9 +74,9 @@ def test_a_user_who_leaves_and_matches_again_waits_out_the_pause() -> None:
     assert life.latest.due_at == NOW + 11 * DAY
     life.user = Someone()
     life.settle(NOW + 2 * DAY)
-    assert len(life.stays) == 1
+    assert len(life.enrolments) == 1
     life.settle(NOW + 11 * DAY)
-    assert [stay.reason for stay in life.stays] == [ExitReason.UNMATCHED, None]
+    assert [enrolment.reason for enrolment in life.enrolments] == [ExitReason.UNMATCHED, None]
 
 
 def test_an_exit_settles_a_queued_delivery_as_skipped_in_the_same_write() -> None:
@@ -105,11 +107,13 @@ def test_an_attempting_delivery_settles_before_the_enrolment_exits() -> None:
     life = Life(campaign(), Someone())
     life.look(NOW)
     assert life.latest is not None
-    life.stays = [marked(life.latest)]
+    life.enrolments = [marked(life.latest)]
     life.user = GONE
     life.look(NOW + 1)
     assert life.latest.active
-    life.stays = [replace(life.stays[0], outgoing=replace(life.stays[0].outgoing, state=DeliveryState.QUEUED))]
+    life.enrolments = [
+        replace(life.enrolments[0], outgoing=replace(life.enrolments[0].outgoing, state=DeliveryState.QUEUED))
+    ]
     life.deliver(NOW + 2)
     assert life.latest.due_at == NOW + 2
     life.look(NOW + 2)
@@ -120,11 +124,11 @@ def test_an_evaluation_deferred_by_an_attempt_is_repeated_when_the_delivery_is_r
     life = Life(campaign(), Someone())
     life.look(NOW)
     assert life.latest is not None
-    life.stays = [marked(life.latest)]
+    life.enrolments = [marked(life.latest)]
     life.user = GONE
     life.look(NOW + 1)
     assert life.latest.due_at is None
-    life.stays = [put_back(life.latest, NOW + 2)]
+    life.enrolments = [put_back(life.latest, NOW + 2)]
     life.settle(NOW + 2)
     assert (life.latest.reason, ends(life)) == (ExitReason.UNMATCHED, [("one", "exited")])
 
@@ -174,9 +178,9 @@ def test_a_paused_campaign_decides_nothing_and_resumes_where_it_stood() -> None:
     life.deliver(NOW)
     life.settle(NOW)
     life.campaign = campaign(state=CampaignState.PAUSED)
-    before = list(life.stays)
+    before = list(life.enrolments)
     life.look(NOW + 50 * DAY)
-    assert life.stays == before
+    assert life.enrolments == before
     life.campaign = campaign(resumed_at=NOW + 50 * DAY)
     life.settle(NOW + 50 * DAY)
     assert life.deliver(NOW + 50 * DAY) == "two"
@@ -221,6 +225,6 @@ def test_a_decision_on_an_older_version_changes_nothing() -> None:
 
 def test_attributes_of_an_enrolment_survive_every_write() -> None:
     life, _ = story(user=Someone(dict(GOLD)), entry={"again_after": "1d"}, days=10)
-    for number, stay in enumerate(life.stays, 1):
-        assert (stay.entry, stay.user, stay.campaign) == (number, life.user.key, "c1")
-        assert stay.id.endswith(f"/{number:04d}")
+    for number, enrolment in enumerate(life.enrolments, 1):
+        assert (enrolment.entry, enrolment.user, enrolment.campaign) == (number, life.user.key, "c1")
+        assert enrolment.id.endswith(f"/{number:04d}")

@@ -9,7 +9,7 @@ import pytest
 from engine.campaign.compiled import Facts
 from engine.decisions.decide import decide
 from engine.errors import ProgrammerError
-from tests.support.decision_cases import DAY, NOW, ORDER, Patience, Someone, campaign, stay
+from tests.support.decision_cases import DAY, NOW, ORDER, Patience, Someone, campaign, enrolment
 
 AUDIENCES = [
     {"event": {"name": ORDER, "within": "30d"}},
@@ -23,7 +23,7 @@ PEOPLE = [
     for attributes in ({"plan": "gold"}, {"plan": "free"})
     for ago in ((), (1,), (31,), (1, 31), (1, 2), (-1,))
 ]
-STAYS = [None, stay(), stay(outgoing="one"), stay(settled=[("one", NOW - 1)])]
+STAYS = [None, enrolment(), enrolment(outgoing="one"), enrolment(settled=[("one", NOW - 1)])]
 
 
 @pytest.mark.parametrize("audience", AUDIENCES)

@@ -27,11 +27,11 @@ from engine.domain.keys import (
 def test_the_keys_of_one_user_share_one_suffix() -> None:
     suffix = user_suffix("hh-1")
     assert user_key("shop", "hh-1") == f"shop/{suffix}"
-    stay = enrolment_id("shop", "c1", suffix, 7)
-    assert stay == f"shop/c1/{suffix}/0007"
-    assert stay.startswith(enrolment_prefix("shop", "c1"))
-    assert suffix_of_user(user_key("shop", "hh-1")) == suffix_of_enrolment(stay) == suffix
-    assert delivery_key(stay, "one") == f"{stay}/one"
+    enrolment = enrolment_id("shop", "c1", suffix, 7)
+    assert enrolment == f"shop/c1/{suffix}/0007"
+    assert enrolment.startswith(enrolment_prefix("shop", "c1"))
+    assert suffix_of_user(user_key("shop", "hh-1")) == suffix_of_enrolment(enrolment) == suffix
+    assert delivery_key(enrolment, "one") == f"{enrolment}/one"
 
 
 @pytest.mark.parametrize(

@@ -49,18 +49,18 @@ def test_a_pause_acts_within_a_batch_and_a_resume_continues_there(small: World) 
     with at_first("batch.decided", lambda: small.steer("pause", "hello")) as told:
         small.settle()
     assert told.count("batch.decided") == 1
-    assert len(small.stays("hello")) == 1
+    assert len(small.enrolments("hello")) == 1
     assert small.sent() == []
     (piece,) = small.database["slices"].find({"kind": "candidates", "state": "open"})
     assert "lease" not in piece
-    assert piece["cursor"] == small.stays("hello")[0].suffix
+    assert piece["cursor"] == small.enrolments("hello")[0].suffix
     small.advance("2d")
     small.settle()
-    assert len(small.stays("hello")) == 1
+    assert len(small.enrolments("hello")) == 1
     small.steer("resume", "hello")
     small.settle()
     assert small.sent() == [(f"u{i}", "one") for i in range(6)]
-    assert {stay.entered_at for stay in small.stays("hello")} == {START}, "a launch run keeps its as_of"
+    assert {enrolment.entered_at for enrolment in small.enrolments("hello")} == {START}, "a launch run keeps its as_of"
     assert [run["kind"] for run in small.runs("hello")].count("launch") == 1
 
 
@@ -72,7 +72,7 @@ def test_a_pause_holds_back_queued_deliveries(world: World) -> None:
     world.steer("pause", "hello")
     world.settle()
     assert world.sent() == []
-    assert {stay.outgoing.state for stay in world.stays("hello") if stay.outgoing} == {"queued"}
+    assert {enrolment.outgoing.state for enrolment in world.enrolments("hello") if enrolment.outgoing} == {"queued"}
     world.steer("resume", "hello")
     world.settle()
     assert world.sent() == [("a", "one"), ("b", "one")]
@@ -105,10 +105,10 @@ def test_a_user_who_changed_during_a_pause_is_evaluated_at_the_resume(world: Wor
     world.change("u", plan="pro")
     world.user("new", plan="free")
     world.settle()
-    assert world.stay("series", "u").active
+    assert world.enrolment("series", "u").active
     world.steer("resume", "series")
     world.settle()
-    assert str(world.stay("series", "u").reason) == "unmatched"
+    assert str(world.enrolment("series", "u").reason) == "unmatched"
     assert ("new", "one") in world.sent()
 
 
@@ -136,10 +136,10 @@ def test_inactivity_counts_from_the_resume(make_world: Callable[..., World]) -> 
     world.settle()
     world.advance(to=START + 35 * DAY - 1)
     world.settle()
-    assert world.stay("series", "u").active
+    assert world.enrolment("series", "u").active
     world.advance(to=START + 35 * DAY)
     world.settle()
-    assert str(world.stay("series", "u").reason) == "inactive"
+    assert str(world.enrolment("series", "u").reason) == "inactive"
 
 
 def test_a_campaign_may_end_while_it_is_paused(world: World) -> None:
@@ -182,10 +182,10 @@ def test_a_cancel_ends_every_enrolment_and_skips_queued_deliveries(world: World)
     world.user("c")
     world.advance("1d")
     world.choose()
-    assert world.stay("series", "c").outgoing is not None
+    assert world.enrolment("series", "c").outgoing is not None
     world.steer("cancel", "series")
     world.settle()
-    assert {str(stay.reason) for stay in world.stays("series")} == {"cancelled"}
+    assert {str(enrolment.reason) for enrolment in world.enrolments("series")} == {"cancelled"}
     assert world.ends("series", "c") == [("one", "skipped", "cancelled")]
     assert world.sent() == [("a", "one"), ("b", "one")]
     world.after("30d")
@@ -199,17 +199,17 @@ def test_a_cancel_waits_for_attempting_deliveries(world: World) -> None:
     world.launch("series")
     world.choose()
     world.killed("deliver.sent")
-    assert world.stay("series", "u").outgoing is not None
-    assert world.stay("series", "u").outgoing.state == "attempting"  # type: ignore[union-attr]
+    assert world.enrolment("series", "u").outgoing is not None
+    assert world.enrolment("series", "u").outgoing.state == "attempting"  # type: ignore[union-attr]
     world.steer("cancel", "series")
     for _ in range(3):
         world.step()
-    assert world.stay("series", "u").active, "its sender may be alive"
+    assert world.enrolment("series", "u").active, "its sender may be alive"
     world.buried()
     hurry(world.database)
     world.settle()
     assert world.ends("series", "u") == [("one", "sent", None)]
-    assert str(world.stay("series", "u").reason) == "cancelled"
+    assert str(world.enrolment("series", "u").reason) == "cancelled"
 
 
 def test_a_cancel_ends_enrolments_that_were_marked_and_not_sent(world: World) -> None:
@@ -229,7 +229,7 @@ def test_a_cancel_ends_enrolments_that_were_marked_and_not_sent(world: World) ->
     world.settle()
     assert world.sent() == []
     assert world.ends("series", "u") == [("one", "skipped", "cancelled")]
-    assert str(world.stay("series", "u").reason) == "cancelled"
+    assert str(world.enrolment("series", "u").reason) == "cancelled"
 
 
 def test_a_cancel_ends_a_user_who_enters_concurrently(small: World) -> None:
@@ -238,7 +238,7 @@ def test_a_cancel_ends_a_user_who_enters_concurrently(small: World) -> None:
     small.launch("hello")
     enter = small.app.stores.enrolments.enter_alike
 
-    def cancelled_first(*stays: object) -> set[str]:
+    def cancelled_first(*enrolments: object) -> set[str]:
         small.app.stores.enrolments.enter_alike = enter  # type: ignore[method-assign]
         small.steer("cancel", "hello")
         other = small.open()  # another process ends every enrolment before this one writes
@@ -249,12 +249,12 @@ def test_a_cancel_ends_a_user_who_enters_concurrently(small: World) -> None:
                     other.slice_decider.run(piece.id)
         finally:
             other.close()
-        return enter(*stays)  # type: ignore[arg-type]
+        return enter(*enrolments)  # type: ignore[arg-type]
 
     small.app.stores.enrolments.enter_alike = cancelled_first  # type: ignore[method-assign,assignment]
     small.settle()
     assert small.state("hello") == "cancelled"
-    assert {str(stay.reason) for stay in small.stays("hello")} == {"cancelled"}
+    assert {str(enrolment.reason) for enrolment in small.enrolments("hello")} == {"cancelled"}
     assert small.sent() == []
 
 

@@ -24,9 +24,9 @@ def test_enrolled_users_are_evaluated_once_under_the_new_revision(world: World) 
     assert (told.created, told.record.revision) == (False, 2)
     assert told.changes
     world.settle()
-    assert str(world.stay("series", "pro").reason) == "unmatched"
-    assert world.stay("series", "free").active
-    assert world.stay("series", "free").revision == 2
+    assert str(world.enrolment("series", "pro").reason) == "unmatched"
+    assert world.enrolment("series", "free").active
+    assert world.enrolment("series", "free").revision == 2
     looks = [run for run in world.runs("series") if run["kind"] == "stays"]
     assert [run["results"]["users"] for run in looks] == [2]
     world.settle()
@@ -47,7 +47,7 @@ def test_two_edits_at_the_same_campaign_time_are_both_evaluated(world: World) ->
     world.settle()
     world.apply(series(audience={"plan": "pro"}))
     world.settle()
-    assert str(world.stay("series", "u").reason) == "unmatched"
+    assert str(world.enrolment("series", "u").reason) == "unmatched"
 
 
 def test_a_renamed_message_is_not_sent_again(world: World) -> None:
@@ -122,10 +122,10 @@ def test_an_edit_during_a_pause_is_evaluated_after_the_resume(world: World) -> N
     world.steer("pause", "series")
     world.apply(series(audience={"plan": "pro"}))
     world.settle()
-    assert world.stay("series", "u").active
+    assert world.enrolment("series", "u").active
     world.steer("resume", "series")
     world.settle()
-    assert str(world.stay("series", "u").reason) == "unmatched"
+    assert str(world.enrolment("series", "u").reason) == "unmatched"
 
 
 def test_texts_are_those_of_the_revision_at_the_moment_of_sending(world: World) -> None:

@@ -80,7 +80,7 @@ def test_a_newsletter_makes_no_due_run(world: World) -> None:
     people(world)
     world.start(HELLO | {"holdout": "30%"})
     assert {run["kind"] for run in world.runs("hello")} == {"launch"}
-    assert {str(stay.reason) for stay in world.stays("hello")} == {"completed"}
+    assert {str(enrolment.reason) for enrolment in world.enrolments("hello")} == {"completed"}
     assert world.state("hello") == "finished"
 
 
@@ -102,7 +102,7 @@ def test_a_message_that_is_added_while_the_last_one_is_sent_still_follows(
     world.user("u")
     meanwhile(monkeypatch, point, lambda: world.apply(HELLO | {"messages": TWO}))
     world.start(HELLO | {"messages": ONE})
-    assert world.stay("hello", "u").active
+    assert world.enrolment("hello", "u").active
     world.after("5d")
     assert world.sent() == [("u", "one"), ("u", "two")]
 
@@ -138,10 +138,10 @@ def test_a_command_during_the_last_message_is_obeyed(
     meanwhile(monkeypatch, "deliver.sent", lambda: world.steer(command, "hello"))
     world.start(HELLO)
     if command == "pause":
-        assert world.stay("hello", "u").active
+        assert world.enrolment("hello", "u").active
         world.steer("resume", "hello")
         world.settle()
-    assert str(world.stay("hello", "u").reason) == reason
+    assert str(world.enrolment("hello", "u").reason) == reason
     assert world.ends("hello", "u") == [("one", "sent", None)]
 
 
@@ -154,7 +154,7 @@ def test_a_user_deleted_before_the_last_message_exits_as_deleted(world: World) -
     world.tick()
     world.work(lambda kind, ident: kind == "deliver")
     world.settle()
-    assert {user: str(world.stay("hello", user).reason) for user in ("goes", "stays")} == {
+    assert {user: str(world.enrolment("hello", user).reason) for user in ("goes", "stays")} == {
         "goes": "deleted",
         "stays": "completed",
     }
@@ -163,14 +163,14 @@ def test_a_user_deleted_before_the_last_message_exits_as_deleted(world: World) -
 def test_a_replayed_delivery_leaves_the_end_of_its_enrolment_as_it_was(world: World) -> None:
     world.user("u", age=0)
     world.start(HELLO | {"messages": DIVIDES})
-    before = world.stay("hello", "u")
+    before = world.enrolment("hello", "u")
     assert (str(before.reason), world.state("hello")) == ("completed", "finished")
     world.change("u", age=1)
     world.after("3d")
     app = world.app
     assert replay(app.stores.deliveries, app.commands, app.stores.wakeup, app.clock, world.record("hello"), None) == 1
     world.settle()
-    after = world.stay("hello", "u")
+    after = world.enrolment("hello", "u")
     assert world.ends("hello", "u") == [("one", "sent", None)]
     assert (after.reason, after.ended_at, after.due_at) == (before.reason, before.ended_at, None)
 
@@ -183,12 +183,14 @@ def test_deliveries_of_a_dead_sender_complete_when_recovered(world: World, delet
     world.choose()
     world.killed("deliver.sent")
     world.buried()
-    assert [str(stay.outgoing and stay.outgoing.state) for stay in world.stays("hello")] == ["attempting"]
+    assert [str(enrolment.outgoing and enrolment.outgoing.state) for enrolment in world.enrolments("hello")] == [
+        "attempting"
+    ]
     if deleted:
         world.app.stores.users.delete(user_key("shop", "u"))
     hurry(world.database)
     world.settle()
-    assert (str(world.stay("hello", "u").reason), world.ends("hello", "u")) == (reason, [("one", "sent", None)])
+    assert (str(world.enrolment("hello", "u").reason), world.ends("hello", "u")) == (reason, [("one", "sent", None)])
     assert len(world.mails()) == 1
     assert any(run["kind"] == "due" for run in world.runs("hello")) == deleted
 
@@ -230,7 +232,7 @@ def test_settled_enrolments_are_evaluated_together_while_deliveries_flow(
         world.do("deliver", raw["_id"])
     world.settle()
     assert due_runs(world) == 2
-    assert {str(stay.reason) for stay in world.stays("hello")} == {"completed"}
+    assert {str(enrolment.reason) for enrolment in world.enrolments("hello")} == {"completed"}
 
 
 @pytest.mark.parametrize(("every", "stands"), [(0.0, False), (1e9, True)])

@@ -103,9 +103,9 @@ def launch(world: World, server: LateServer, kept: int, **file: object) -> list[
 def states(world: World) -> Counter[str]:
     """Return the number of deliveries in each state."""
     found: Counter[str] = Counter()
-    for stay in world.stays("hello"):
-        ended = stay.settled[-1].state if stay.settled else None
-        found[str(stay.outgoing.state if stay.outgoing is not None else ended)] += 1
+    for enrolment in world.enrolments("hello"):
+        ended = enrolment.settled[-1].state if enrolment.settled else None
+        found[str(enrolment.outgoing.state if enrolment.outgoing is not None else ended)] += 1
     return found
 
 
@@ -168,10 +168,10 @@ def test_a_sender_that_is_dead_leaves_its_deliveries_to_the_next_slice(world: Wo
     world.apply({"campaign": "hello", "kind": "one_off"})
     world.launch("hello")
     world.choose()
-    (stay,) = world.stays("hello")
+    (enrolment,) = world.enrolments("hello")
     leases = world.app.stores.leases
     assert leases.hold("sender/dead", "sender/dead", timedelta(milliseconds=1)) is not None
-    assert world.app.stores.deliveries.settle_and_mark([], [stay], "sender/dead|t") == {stay.id}
+    assert world.app.stores.deliveries.settle_and_mark([], [enrolment], "sender/dead|t") == {enrolment.id}
     for _ in range(3):
         world.step()
     assert states(world) == {"attempting": 1}, "it may only have been unable to renew its lease"
@@ -214,11 +214,11 @@ def test_an_unreachable_store_while_answers_come_causes_no_second_mail(
     launch(world, server, kept=0)
     write, away = Deliveries.settle_and_mark, [True]
 
-    def fails(self: Deliveries, ends: object, stays: object, token: str) -> set[str]:
+    def fails(self: Deliveries, ends: object, enrolments: object, token: str) -> set[str]:
         if ends and away:
             away.pop()
             raise AutoReconnect("the primary steps down")
-        return write(self, ends, stays, token)  # type: ignore[arg-type]
+        return write(self, ends, enrolments, token)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Deliveries, "settle_and_mark", fails)
     for _ in range(20):
@@ -243,7 +243,9 @@ def test_a_slice_ends_with_its_turn_and_leaves_deliveries_not_begun_queued(
     until(lambda: states(world)["attempting"] <= 4)  # one for each connection
     found = states(world)
     assert found["queued"] == len(USERS) - found["attempting"]
-    assert all(stay.outgoing is not None and not stay.outgoing.attempts for stay in world.stays("hello"))
+    assert all(
+        enrolment.outgoing is not None and not enrolment.outgoing.attempts for enrolment in world.enrolments("hello")
+    )
     server.let_go.set()
     for _ in range(40):
         world.step()
@@ -274,10 +276,10 @@ def test_a_long_outage_of_the_store_while_answers_come_causes_no_second_mail(
     write, away = Deliveries.settle_and_mark, threading.Event()
     away.set()
 
-    def fails(self: Deliveries, ends: object, stays: object, token: str) -> set[str]:
+    def fails(self: Deliveries, ends: object, enrolments: object, token: str) -> set[str]:
         if away.is_set():
             raise AutoReconnect("nobody is primary")
-        return write(self, ends, stays, token)  # type: ignore[arg-type]
+        return write(self, ends, enrolments, token)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Deliveries, "settle_and_mark", fails)
     server.let_go.set()

@@ -20,7 +20,7 @@ def test_a_wait_ends_to_the_millisecond(world: World) -> None:
     assert world.sent() == [("u", "one"), ("u", "two")]
     world.after("1d")
     assert world.sent() == [("u", "one"), ("u", "three"), ("u", "two")]
-    assert str(world.stay("series", "u").reason) == "completed"
+    assert str(world.enrolment("series", "u").reason) == "completed"
 
 
 def test_a_wait_counts_from_the_last_settled_delivery(world: World) -> None:
@@ -53,7 +53,7 @@ def test_a_message_whose_rule_fails_is_passed_over_and_may_follow_later(world: W
     assert world.sent() == [("u", "all"), ("u", "pro-only")]
     world.after("5d")
     assert ("u", "last") in world.sent()
-    assert str(world.stay("series", "u").reason) == "completed"
+    assert str(world.enrolment("series", "u").reason) == "completed"
 
 
 def test_no_later_message_overtakes_a_waiting_one(world: World) -> None:
@@ -90,7 +90,7 @@ def test_a_message_chosen_in_time_is_skipped_if_sent_too_late(world: World) -> N
     world.apply({"campaign": "offer", "kind": "one_off", "messages": [{"name": "one", "not_after": until}]})
     world.launch("offer")
     world.choose()
-    assert world.stay("offer", "u").outgoing is not None
+    assert world.enrolment("offer", "u").outgoing is not None
     world.after("2d")
     assert world.ends("offer", "u") == [("one", "skipped", "too_late")]
     assert world.sent() == []
@@ -100,7 +100,7 @@ def test_the_holdout_walks_the_same_path_and_gets_nothing(world: World) -> None:
     world.users([f"u{i}" for i in range(60)])
     world.start({"campaign": "series", "holdout": "50%", "messages": [{"name": "one"}, {"name": "two", "wait": "3d"}]})
     world.after("3d")
-    held = {stay.user for stay in world.stays("series") if stay.holdout}
+    held = {enrolment.user for enrolment in world.enrolments("series") if enrolment.holdout}
     assert 15 <= len(held) <= 45
     counts = world.app.plans.report(world.record("series")).counts
     assert counts.exited == {"completed": 60}
@@ -115,9 +115,9 @@ def test_the_same_users_are_held_out_whatever_else_is_in_the_workspace(world: Wo
     world.start({"campaign": "series", "holdout": "30%", "entry": {"again_after": "2d"}})
     world.after("2d")
     by_user: dict[str, set[bool]] = {}
-    for stay in world.stays("series"):
-        by_user.setdefault(stay.user, set()).add(stay.holdout)
-    assert len(world.stays("series")) == 80
+    for enrolment in world.enrolments("series"):
+        by_user.setdefault(enrolment.user, set()).add(enrolment.holdout)
+    assert len(world.enrolments("series")) == 80
     assert all(len(arms) == 1 for arms in by_user.values())
 
 
@@ -130,7 +130,7 @@ def test_a_user_without_an_address_is_skipped_and_stays_enrolled(world: World) -
     world.after("1d")
     assert world.ends("series", "none") == [("one", "skipped", "no_address"), ("two", "sent", None)]
     assert world.ends("series", "bad") == [("one", "skipped", "no_address"), ("two", "skipped", "no_address")]
-    assert {str(stay.reason) for stay in world.stays("series")} == {"completed"}
+    assert {str(enrolment.reason) for enrolment in world.enrolments("series")} == {"completed"}
 
 
 def test_a_user_who_unsubscribes_before_sending_is_suppressed(world: World) -> None:
@@ -139,12 +139,12 @@ def test_a_user_who_unsubscribes_before_sending_is_suppressed(world: World) -> N
     world.launch("hello")
     world.choose()
     world.change("leaves", unsubscribed=True)
-    world.app.stores.users.delete(world.stay("hello", "goes").user)
+    world.app.stores.users.delete(world.enrolment("hello", "goes").user)
     world.settle()
     assert world.sent() == [("stays", "one")]
     assert world.ends("hello", "leaves") == [("one", "skipped", "suppressed")]
-    assert str(world.stay("hello", "leaves").reason) == "completed"
-    assert str(world.stay("hello", "goes").reason) == "deleted"
+    assert str(world.enrolment("hello", "leaves").reason) == "completed"
+    assert str(world.enrolment("hello", "goes").reason) == "deleted"
 
 
 def test_a_template_that_fails_for_one_user_fails_for_that_user_alone(world: World) -> None:

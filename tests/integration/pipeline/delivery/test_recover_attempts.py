@@ -28,12 +28,12 @@ def test_deliveries_marked_after_a_cancel_without_a_slice_are_recovered(world: W
     world.apply({"campaign": "hello", "kind": "one_off"})
     world.launch("hello")
     world.choose()
-    (stay,) = world.stays("hello")
+    (enrolment,) = world.enrolments("hello")
     world.steer("cancel", "hello")
-    assert world.app.stores.deliveries.settle_and_mark([], [stay], "sender/dead|t") == {stay.id}
+    assert world.app.stores.deliveries.settle_and_mark([], [enrolment], "sender/dead|t") == {enrolment.id}
     world.settle()
     assert world.ends("hello", "u") == [("one", "skipped", "cancelled")]
-    assert str(world.stay("hello", "u").reason) == "cancelled"
+    assert str(world.enrolment("hello", "u").reason) == "cancelled"
     assert world.mails() == []
 
 
@@ -42,13 +42,13 @@ def test_a_resume_recovers_the_deliveries_of_a_dead_sender(world: World) -> None
     world.apply({"campaign": "hello", "kind": "one_off"})
     world.launch("hello")
     world.choose()
-    (stay,) = world.stays("hello")
-    assert world.app.stores.deliveries.settle_and_mark([], [stay], "sender/dead|t") == {stay.id}
+    (enrolment,) = world.enrolments("hello")
+    assert world.app.stores.deliveries.settle_and_mark([], [enrolment], "sender/dead|t") == {enrolment.id}
     world.steer("pause", "hello")
     hurry(world.database)
     world.settle(check=False)
     assert not list(world.database["slices"].find({"kind": "deliver", "state": "open"}))
-    assert str(world.stay("hello", "u").outgoing.state) == "attempting"  # type: ignore[union-attr]
+    assert str(world.enrolment("hello", "u").outgoing.state) == "attempting"  # type: ignore[union-attr]
     world.steer("resume", "hello")
     world.settle()
     assert world.ends("hello", "u") == [("one", "sent", None)]

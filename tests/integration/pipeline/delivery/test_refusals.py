@@ -73,7 +73,10 @@ def test_a_refusal_of_the_sender_fails_no_delivery_and_sending_continues_once_me
     assert f"the mail server refuses us (smtp_{reply[:3]}: {reply[:3]}" in (record.stuck or "")
     assert "@" not in (record.stuck or "")
     if phase == "MAIL":
-        assert all(stay.outgoing is not None and stay.outgoing.attempts == 0 for stay in world.stays("hello"))
+        assert all(
+            enrolment.outgoing is not None and enrolment.outgoing.attempts == 0
+            for enrolment in world.enrolments("hello")
+        )
     del sink.answers[phase]
     tries(world, 2)
     world.settle()
@@ -201,10 +204,10 @@ def test_every_skipped_delivery_has_a_log_line(make_world: Callable[..., World])
         world.settle()
     expected: Counter[tuple[str, str, str]] = Counter()
     for name in ("hello", "series", "cut"):
-        for stay in world.stays(name):
-            for one in stay.settled:
+        for enrolment in world.enrolments(name):
+            for one in enrolment.settled:
                 if one.state == "skipped":
-                    expected[(name, f"{stay.id}/{one.message}", str(one.reason))] += 1
+                    expected[(name, f"{enrolment.id}/{one.message}", str(one.reason))] += 1
     told = heard.of("delivery.skipped")
     lines = Counter((str(o.fields["campaign"]), str(o.fields["key"]), str(o.fields["reason"])) for o in told)
     assert lines == expected

@@ -40,8 +40,8 @@ def until_put_off(world: World, user: str) -> dict[str, Any]:
     """Step until the delivery of a user waits for its next attempt."""
     for _ in range(10):
         world.step()
-        stays = world.stays("hello", user)
-        if stays and stays[0].outgoing is not None and stays[0].outgoing.retry_at is not None:
+        enrolments = world.enrolments("hello", user)
+        if enrolments and enrolments[0].outgoing is not None and enrolments[0].outgoing.retry_at is not None:
             return outgoing(world, user)
     raise AssertionError("it was not put off")
 
@@ -67,7 +67,7 @@ def test_a_temporary_refusal_is_retried_and_blocks_no_other(world: World, sink: 
     hurry(world.database)
     world.settle()
     assert len(sink.taken) == 2
-    assert [one.attempts for one in world.stay("hello", first).settled] == [2]
+    assert [one.attempts for one in world.enrolment("hello", first).settled] == [2]
     assert world.state("hello") == "finished"
 
 
@@ -88,7 +88,7 @@ def test_the_pause_doubles_with_each_attempt_until_the_attempts_are_used_up(worl
     assert all(later == pytest.approx(min(2 * pause, 14_400), rel=0.1) for pause, later in pairwise(pauses))
     world.settle()
     assert world.ends("hello", "u") == [("one", "failed", "retries_exhausted")]
-    assert [one.attempts for one in world.stay("hello", "u").settled] == [MOST_ATTEMPTS]
+    assert [one.attempts for one in world.enrolment("hello", "u").settled] == [MOST_ATTEMPTS]
     del sink.answers["RCPT"]
     world.after("1d")
     assert [one[:2] for one in world.ends("hello", "u")] == [("one", "failed"), ("two", "sent")]
@@ -107,7 +107,7 @@ def test_an_unreachable_server_costs_only_time(make_world: Callable[..., World],
         world.step()
         hurry(world.database)
     assert world.state("hello") == "live"
-    assert all(stay.outgoing is not None and not stay.settled for stay in world.stays("hello"))
+    assert all(enrolment.outgoing is not None and not enrolment.settled for enrolment in world.enrolments("hello"))
 
 
 def test_a_user_who_changes_between_attempts_is_evaluated_before_the_next(world: World, sink: Sink) -> None:
@@ -139,7 +139,7 @@ def test_a_permanent_failure_fails_alone_and_is_replayed_with_the_same_key(world
     assert world.state("hello") == "finished"
     counts = world.app.plans.report(world.record("hello")).counts
     assert counts.messages["one"].states == {"sent": 2}
-    assert len(world.stays("hello")) == 2
+    assert len(world.enrolments("hello")) == 2
     ids = [line for _, _, raw in sink.taken for line in raw.split(b"\r\n") if line.startswith(b"Tidegate-Delivery")]
     assert len(set(ids)) == 2
     assert again(world) == 0

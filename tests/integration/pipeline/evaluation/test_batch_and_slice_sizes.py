@@ -75,24 +75,24 @@ def life(world: World) -> None:
                 world.event(user, "Order Completed")
         if day == 5:
             world.users(everybody[24:], plan="free")
-            world.app.stores.users.delete(world.stays("series")[0].user)
+            world.app.stores.users.delete(world.enrolments("series")[0].user)
         world.settle()
 
 
 def told(world: World) -> dict[tuple[str, str, int], Any]:
     """Return everything about every enrolment that a user or a report could see."""
     return {
-        (name, stay.user, stay.entry): (
-            stay.state,
-            stay.reason,
-            stay.entered_at,
-            stay.ended_at,
-            stay.converted_at,
-            stay.due_at,
-            [(one.message, one.state, one.reason, one.at) for one in stay.settled],
+        (name, enrolment.user, enrolment.entry): (
+            enrolment.state,
+            enrolment.reason,
+            enrolment.entered_at,
+            enrolment.ended_at,
+            enrolment.converted_at,
+            enrolment.due_at,
+            [(one.message, one.state, one.reason, one.at) for one in enrolment.settled],
         )
         for name in ("series", "hello")
-        for stay in world.stays(name)
+        for enrolment in world.enrolments(name)
     }
 
 
@@ -111,7 +111,7 @@ def test_slices_and_batches_of_all_sizes_give_the_same_result(
     for result in results[1:]:
         assert {key: value for key, value in result[0].items() if results[0][0].get(key) != value} == {}
         assert result == results[0]
-    reasons = {str(stay[1]) for stay in results[0][0].values()}
+    reasons = {str(enrolment[1]) for enrolment in results[0][0].values()}
     assert {"goal", "unmatched", "completed", "deleted", "None"} <= reasons
 
 
@@ -131,12 +131,12 @@ def test_any_user_id_works(make_world: Callable[..., World], batch: int) -> None
         }
     )
     world.after("1d")
-    assert {stay.user: len(stay.settled) for stay in world.stays("hello")} == {
-        stay.user: 2 for user in HOSTILE for stay in world.stays("hello", user)
+    assert {enrolment.user: len(enrolment.settled) for enrolment in world.enrolments("hello")} == {
+        enrolment.user: 2 for user in HOSTILE for enrolment in world.enrolments("hello", user)
     }
-    assert len(world.stays("hello")) == len(HOSTILE)
+    assert len(world.enrolments("hello")) == len(HOSTILE)
     assert len(world.mails()) == 2 * len(HOSTILE)
-    assert {str(stay.reason) for stay in world.stays("hello")} == {"completed"}
+    assert {str(enrolment.reason) for enrolment in world.enrolments("hello")} == {"completed"}
 
 
 def test_two_workspaces_are_independent(world: World) -> None:
@@ -148,9 +148,9 @@ def test_two_workspaces_are_independent(world: World) -> None:
         world.launch("hello", workspace)
     world.settle()
     assert sorted(mail.to for mail in world.mails() if mail.user == "u") == ["other@x.example", "shop@x.example"]
-    assert len(world.stays("hello", workspace="shop")) == 1
-    assert len(world.stays("hello", workspace="other")) == 2
-    world.app.stores.users.delete(world.stays("hello", "u", "other")[0].user)
+    assert len(world.enrolments("hello", workspace="shop")) == 1
+    assert len(world.enrolments("hello", workspace="other")) == 2
+    world.app.stores.users.delete(world.enrolments("hello", "u", "other")[0].user)
     world.app.commands.cancel(world.record("hello", "other"))
     world.settle()
     assert world.record("hello", "shop").state == "live"

@@ -14,7 +14,7 @@ GOAL = {"event": {"name": "Order Completed"}, "within": "10d"}
 
 
 def reason(world: World, name: str, user: str) -> str:
-    return str(world.stay(name, user).reason)
+    return str(world.enrolment(name, user).reason)
 
 
 def test_an_unmatched_user_exits_a_continuous_campaign(world: World) -> None:
@@ -23,7 +23,7 @@ def test_an_unmatched_user_exits_a_continuous_campaign(world: World) -> None:
     world.change("goes", plan="pro")
     world.after("1d")
     assert reason(world, "series", "goes") == "unmatched"
-    assert world.stay("series", "goes").ended_at == START + DAY
+    assert world.enrolment("series", "goes").ended_at == START + DAY
     world.after("5d")
     assert world.sent() == [("goes", "one"), ("stays", "one"), ("stays", "two")]
 
@@ -43,11 +43,11 @@ def test_time_alone_can_end_a_match(world: World) -> None:
     world.start({"campaign": "series", "audience": audience, "messages": TWO})
     world.advance(to=START + 2 * DAY - 1)
     world.settle()
-    assert world.stay("series", "u").active
+    assert world.enrolment("series", "u").active
     world.advance(to=START + 2 * DAY)
     world.settle()
     assert reason(world, "series", "u") == "unmatched"
-    assert world.stay("series", "u").ended_at == START + 2 * DAY
+    assert world.enrolment("series", "u").ended_at == START + 2 * DAY
 
 
 def test_time_alone_can_make_a_match(world: World) -> None:
@@ -56,7 +56,7 @@ def test_time_alone_can_make_a_match(world: World) -> None:
     world.start({"campaign": "lapsed", "audience": {"last_order_at": {"older_than": "14d"}}})
     world.advance(to=START + 14 * DAY - 1)
     world.settle()
-    assert world.stays("lapsed") == []
+    assert world.enrolments("lapsed") == []
     world.advance(to=START + 14 * DAY)
     world.settle()
     assert world.sent() == [("u", "one")]
@@ -93,7 +93,7 @@ def test_the_goal_ends_the_enrolment_and_counts_as_a_conversion(world: World) ->
     world.event("buys", "Order Completed", START + DAY)
     world.settle()
     assert reason(world, "series", "buys") == "goal"
-    assert world.stay("series", "buys").converted_at == START + DAY
+    assert world.enrolment("series", "buys").converted_at == START + DAY
     world.after("3d")
     assert world.sent() == [("buys", "one"), ("waits", "one"), ("waits", "two")]
     assert world.app.plans.report(world.record("series")).counts.converted == 1
@@ -105,26 +105,26 @@ def test_a_goal_that_does_not_end_the_enrolment_still_counts(world: World) -> No
     world.advance("1d")
     world.event("u", "Order Completed")
     world.settle()
-    assert world.stay("series", "u").active
+    assert world.enrolment("series", "u").active
     world.after("5d")
     assert world.sent() == [("u", "one"), ("u", "two")]
-    assert world.stay("series", "u").converted_at == START + DAY
+    assert world.enrolment("series", "u").converted_at == START + DAY
 
 
 def test_a_conversion_after_the_exit_counts_while_the_window_is_open(world: World) -> None:
     world.users(["in-time", "too-late"])
     world.start({"campaign": "series", "goal": GOAL})
     world.after("1d")
-    assert {str(stay.reason) for stay in world.stays("series")} == {"completed"}
+    assert {str(enrolment.reason) for enrolment in world.enrolments("series")} == {"completed"}
     world.advance(to=START + 10 * DAY)
     world.event("in-time", "Order Completed")
     world.settle()
     world.advance(to=START + 10 * DAY + 1)
     world.event("too-late", "Order Completed")
     world.settle()
-    assert world.stay("series", "in-time").converted_at == START + 10 * DAY
-    assert world.stay("series", "too-late").converted_at is None
-    assert {str(stay.reason) for stay in world.stays("series")} == {"completed"}
+    assert world.enrolment("series", "in-time").converted_at == START + 10 * DAY
+    assert world.enrolment("series", "too-late").converted_at is None
+    assert {str(enrolment.reason) for enrolment in world.enrolments("series")} == {"completed"}
 
 
 def test_events_before_the_entry_never_count(world: World) -> None:
@@ -132,15 +132,15 @@ def test_events_before_the_entry_never_count(world: World) -> None:
     world.event("u", "Order Completed", START)
     world.start({"campaign": "series", "goal": GOAL, "messages": TWO})
     world.after("1d")
-    assert world.stay("series", "u").active
-    assert world.stay("series", "u").converted_at is None
+    assert world.enrolment("series", "u").active
+    assert world.enrolment("series", "u").converted_at is None
 
 
 def test_a_user_who_already_meets_a_field_goal_does_not_enter(world: World) -> None:
     world.user("pro", plan="pro")
     world.user("free", plan="free")
     world.start({"campaign": "series", "goal": {"plan": "pro"}, "messages": TWO})
-    assert [stay.user for stay in world.stays("series")] == [user_key("shop", "free")]
+    assert [enrolment.user for enrolment in world.enrolments("series")] == [user_key("shop", "free")]
 
 
 def test_a_user_enters_again_when_the_time_has_passed_without_having_left_the_audience(world: World) -> None:
@@ -148,12 +148,12 @@ def test_a_user_enters_again_when_the_time_has_passed_without_having_left_the_au
     world.start({"campaign": "series", "entry": {"again_after": "10d"}})
     world.advance(to=START + 10 * DAY - 1)
     world.settle()
-    assert len(world.stays("series")) == 1
+    assert len(world.enrolments("series")) == 1
     world.advance(to=START + 10 * DAY)
     world.settle()
-    stays = world.stays("series")
-    assert [(stay.entry, stay.entered_at) for stay in stays] == [(1, START), (2, START + 10 * DAY)]
-    assert stays[0].due_at is None
+    enrolments = world.enrolments("series")
+    assert [(enrolment.entry, enrolment.entered_at) for enrolment in enrolments] == [(1, START), (2, START + 10 * DAY)]
+    assert enrolments[0].due_at is None
     assert len(world.mails()) == 2
 
 
@@ -164,7 +164,7 @@ def test_a_user_enters_a_once_campaign_only_once(world: World) -> None:
     world.after("1d")
     world.change("u", plan="free")
     world.after("300d")
-    assert len(world.stays("series")) == 1
+    assert len(world.enrolments("series")) == 1
 
 
 def test_an_inactive_user_exits_after_the_inactivity_window(make_world: Callable[..., World]) -> None:
@@ -174,7 +174,7 @@ def test_an_inactive_user_exits_after_the_inactivity_window(make_world: Callable
     world.start({"campaign": "series", "messages": [{"name": "one"}, never]})
     world.advance(to=START + 10 * DAY - 1)
     world.settle()
-    assert world.stay("series", "u").active
+    assert world.enrolment("series", "u").active
     world.advance(to=START + 10 * DAY)
     world.settle()
     assert reason(world, "series", "u") == "inactive"

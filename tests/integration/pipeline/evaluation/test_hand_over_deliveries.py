@@ -67,8 +67,8 @@ def test_each_chosen_delivery_lies_in_a_slice(world: World) -> None:
         world.tick()
         world.work(lambda kind, ident: kind != "deliver")
     ranges = [(one["first"], one["until"]) for one in parts(world)]
-    for stay in world.stays("hello"):
-        rest = stay.id.split("/", 2)[2]
+    for enrolment in world.enrolments("hello"):
+        rest = enrolment.id.split("/", 2)[2]
         assert any(first < rest < until for first, until in ranges), rest
 
 

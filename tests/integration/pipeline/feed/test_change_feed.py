@@ -83,7 +83,7 @@ def test_a_feed_killed_anywhere_in_a_batch_repeats_it(
     world.app.change_feed.close()
     world.settle()
     assert world.sent() == [("a", "one")]
-    assert len(world.stays("gold")) == 1
+    assert len(world.enrolments("gold")) == 1
 
 
 def test_a_lost_resume_token_is_reported_and_everybody_is_evaluated(world: World) -> None:
@@ -110,12 +110,12 @@ def test_an_event_that_campaign_time_has_not_reached_is_not_decided_on(
     monkeypatch.setattr(change_feed, "BACKLOG", -1 if in_ranges else 1_000)
     world.event("a", "Order Completed", at=START + DAY // 2, value=100)
     world.settle()  # nothing is open
-    assert world.stay("lapsed", "a").active
+    assert world.enrolment("lapsed", "a").active
     assert set(looks(world)) == {"a"}
     assert world.database["dirty_ranges"].count_documents({}) == 0
     world.after("1d")
-    stay = world.stay("lapsed", "a")
-    assert (str(stay.reason), stay.ended_at) == ("unmatched", START + DAY)
+    enrolment = world.enrolment("lapsed", "a")
+    assert (str(enrolment.reason), enrolment.ended_at) == ("unmatched", START + DAY)
     assert looks(world) == {}
 
 
@@ -127,7 +127,7 @@ def test_an_event_dated_years_ahead_does_not_block_its_user(world: World) -> Non
     world.change("a", plan="gold")
     world.feed()
     world.app.rechecker.run()
-    assert [stay.user for stay in world.stays("gold")] == [user_key("shop", "a")]
+    assert [enrolment.user for enrolment in world.enrolments("gold")] == [user_key("shop", "a")]
 
 
 def test_a_burst_collapses_into_dirty_ranges_and_misses_no_user(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +164,7 @@ def test_a_user_whose_row_raises_is_evaluated_alone_and_blocks_no_other(
     monkeypatch.setattr(world.app.evaluator, "evaluate", raising)
     world.feed()
     world.app.rechecker.run()
-    assert [stay.user for stay in world.stays("gold")] == [user_key("shop", "good")]
+    assert [enrolment.user for enrolment in world.enrolments("gold")] == [user_key("shop", "good")]
     assert list(looks(world)) == ["bad"], "it waits, and is tried again"
 
 

@@ -269,9 +269,9 @@ def test_launches_miss_no_user_while_users_keep_changing(reading: World) -> None
         pass
     gold = {one["_id"] for one in world.database["users"].find({"a.plan": "gold", "deleted": {"$ne": True}})}
     for name in names:
-        stays = world.stays(name)
+        enrolments = world.enrolments(name)
         missed = gold - {
-            stay.user for stay in stays
+            enrolment.user for enrolment in enrolments
         }  # except users who left and came back: the campaign is entered once
-        wrong = {stay.user for stay in stays if stay.active} - gold
+        wrong = {enrolment.user for enrolment in enrolments if enrolment.active} - gold
         assert (name, missed, wrong) == (name, set(), set())

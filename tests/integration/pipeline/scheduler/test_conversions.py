@@ -24,7 +24,7 @@ KINDS = ("one_off", "continuous")
 
 def converted(world: World, name: str) -> dict[str, int]:
     """Return who converted (user id), and how many days after the start."""
-    found = world.stays(name)
+    found = world.enrolments(name)
     return {one.user.rsplit("/", 1)[1]: (one.converted_at - START) // DAY for one in found if one.converted_at}
 
 
@@ -66,7 +66,9 @@ def test_files_that_differ_only_in_kind_count_the_same_conversions(world: World)
     world.event("arrives-late", ORDER, START + 5 * DAY)  # the event is in the window and stored after it
     world.settle()
     assert alike(world) == {"soon": 2, "last-moment": 10, "arrives-late": 5}
-    assert {(str(stay.reason), len(stay.settled)) for kind in KINDS for stay in world.stays(kind)} == {("completed", 1)}
+    assert {
+        (str(enrolment.reason), len(enrolment.settled)) for kind in KINDS for enrolment in world.enrolments(kind)
+    } == {("completed", 1)}
     assert len(world.mails()) == 2 * 5
 
 
@@ -95,7 +97,7 @@ def test_time_alone_can_make_a_conversion_after_the_end(world: World, jump: bool
     if jump:
         world.after("90d")
     assert alike(world) == {"met": 7, "for-a-day": 2 if jump else 3}
-    assert {str(stay.reason) for kind in KINDS for stay in world.stays(kind)} == {"completed"}
+    assert {str(enrolment.reason) for kind in KINDS for enrolment in world.enrolments(kind)} == {"completed"}
 
 
 def test_time_alone_can_meet_a_goal_that_does_not_end_the_enrolment(world: World) -> None:
@@ -104,7 +106,7 @@ def test_time_alone_can_meet_a_goal_that_does_not_end_the_enrolment(world: World
     world.start({"campaign": "series", "goal": goal, "messages": [{"name": "one"}, {"name": "two", "wait": "30d"}]})
     world.advance(to=START + 7 * DAY)
     world.settle()
-    assert (world.stay("series", "u").active, converted(world, "series")) == (True, {"u": 7})
+    assert (world.enrolment("series", "u").active, converted(world, "series")) == (True, {"u": 7})
 
 
 def test_an_event_from_before_a_jump_past_every_window_is_counted(world: World) -> None:
@@ -174,9 +176,9 @@ def test_while_a_campaign_is_paused_conversions_are_counted_and_nothing_else_hap
     world.start({"campaign": "series", "kind": kind, "exit": {"when": {"plan": "gone"}}, "goal": goal, "messages": two})
     world.change("done", plan="gone")
     world.settle()
-    assert not world.stay("series", "done").active
+    assert not world.enrolment("series", "done").active
     world.steer("pause", "series")
-    before = {user: world.stay("series", user) for user in ("inside", "done", "both")}
+    before = {user: world.enrolment("series", user) for user in ("inside", "done", "both")}
     world.advance("1d")
     world.event("done", ORDER)
     world.change("inside", age=99)
@@ -184,16 +186,20 @@ def test_while_a_campaign_is_paused_conversions_are_counted_and_nothing_else_hap
     world.user("new", plan="free")
     world.settle()
     assert converted(world, "series") == {"done": 1, "inside": 1}
-    assert {user: world.stay("series", user).active for user in before} == {"inside": True, "done": False, "both": True}
-    assert world.stay("series", "inside").due_at == before["inside"].due_at
-    assert world.stay("series", "inside").revision == before["inside"].revision
-    assert len(world.stays("series")) == 3
+    assert {user: world.enrolment("series", user).active for user in before} == {
+        "inside": True,
+        "done": False,
+        "both": True,
+    }
+    assert world.enrolment("series", "inside").due_at == before["inside"].due_at
+    assert world.enrolment("series", "inside").revision == before["inside"].revision
+    assert len(world.enrolments("series")) == 3
     world.steer("resume", "series")
     world.settle()
-    assert {user: str(world.stay("series", user).reason) for user in before} == {
+    assert {user: str(world.enrolment("series", user).reason) for user in before} == {
         "inside": "goal", "done": "unmatched", "both": "unmatched"
     }  # fmt: skip
-    assert len(world.stays("series")) == (4 if kind == "continuous" else 3)
+    assert len(world.enrolments("series")) == (4 if kind == "continuous" else 3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -211,7 +217,7 @@ def test_a_cancelled_campaign_counts_the_conversions_of_those_who_were_in_it(wor
     world.event("too-late", ORDER)
     world.settle()
     assert converted(world, "series") == {"in-time": 2}
-    assert {str(stay.reason) for stay in world.stays("series")} == {"cancelled"}
+    assert {str(enrolment.reason) for enrolment in world.enrolments("series")} == {"cancelled"}
     assert len(world.mails()) == 2
     world.after("40d")
     assert world.closed("series")
@@ -244,12 +250,12 @@ def test_a_user_who_entered_again_converts_only_in_the_latest_enrolment(world: W
     world.after("5d")
     world.steer("stop", "series")
     world.settle()
-    assert (world.state("series"), len(world.stays("series"))) == ("finished", 2)
+    assert (world.state("series"), len(world.enrolments("series"))) == ("finished", 2)
     world.after("10d")
-    assert len(world.stays("series")) == 2
+    assert len(world.enrolments("series")) == 2
     world.event("u", ORDER)
     world.settle()
-    assert [stay.converted_at for stay in world.stays("series")] == [None, START + 15 * DAY]
+    assert [enrolment.converted_at for enrolment in world.enrolments("series")] == [None, START + 15 * DAY]
 
 
 def test_a_user_deleted_after_the_end_keeps_earlier_conversions(world: World) -> None:
@@ -261,7 +267,7 @@ def test_a_user_deleted_after_the_end_keeps_earlier_conversions(world: World) ->
         world.app.stores.users.delete(user_key("shop", user))
     world.settle()
     assert alike(world) == {"bought": 1}
-    assert {str(stay.reason) for kind in KINDS for stay in world.stays(kind)} == {"completed"}
+    assert {str(enrolment.reason) for kind in KINDS for enrolment in world.enrolments(kind)} == {"completed"}
 
 
 @pytest.mark.parametrize("paused", [False, True])
@@ -317,7 +323,7 @@ def test_a_user_who_kills_every_worker_does_not_enter_an_ended_campaign(world: W
             assert found is not None
             assert found.state is SliceState.DEAD
     world.settle()
-    assert {stay.user for kind in KINDS for stay in world.stays(kind)} == {user_key("shop", "inside")}
+    assert {enrolment.user for kind in KINDS for enrolment in world.enrolments(kind)} == {user_key("shop", "inside")}
 
 
 def test_explain_shows_until_when_a_conversion_counts(world: World) -> None:

@@ -59,9 +59,9 @@ def test_resume_after_an_edit_and_a_killed_worker_evaluates_everybody(sliced: Wo
     sliced.tick()
     expire(sliced)
     sliced.settle()
-    stays = sliced.stays("series")
-    assert len(stays) == 40
-    assert {stay.revision for stay in stays} == {2}
+    enrolments = sliced.enrolments("series")
+    assert len(enrolments) == 40
+    assert {enrolment.revision for enrolment in enrolments} == {2}
     states = {run["_id"].split("/", 2)[2]: run["state"] for run in sliced.runs("series")}
     assert states["pass/evaluation/000001"] == states["stays/evaluation/000001"] == "dropped"
     assert states["resume/evaluation/000002"] == "decided"
@@ -93,8 +93,8 @@ def test_stopping_a_paused_campaign_evaluates_those_inside_as_a_resume_does(worl
     world.settle()
     world.steer("stop", "series")
     world.settle()
-    assert str(world.stay("series", "leaves").reason) == "unmatched"
-    assert world.stay("series", "stays").active
+    assert str(world.enrolment("series", "leaves").reason) == "unmatched"
+    assert world.enrolment("series", "stays").active
 
 
 def test_a_change_or_an_edit_during_a_paused_launch_is_evaluated(sliced: World) -> None:
@@ -105,7 +105,7 @@ def test_a_change_or_an_edit_during_a_paused_launch_is_evaluated(sliced: World) 
     sliced.tick()
     sliced.work(lambda kind, ident: kind == "plan" or (kind == "process" and ident.endswith("/0000")))
     sliced.step()
-    first = sliced.stays("series")
+    first = sliced.enrolments("series")
     assert sliced.database["runs"].count_documents({"kind": "launch", "state": "running"}) == 1 or len(first) == 20
     sliced.steer("pause", "series")
     changed = first[0].user.rsplit("/", 1)[1]
@@ -114,8 +114,8 @@ def test_a_change_or_an_edit_during_a_paused_launch_is_evaluated(sliced: World) 
     sliced.settle()
     sliced.steer("resume", "series")
     sliced.settle()
-    assert str(sliced.stay("series", changed).reason) == "unmatched"
-    assert {stay.revision for stay in sliced.stays("series")} == {2}
+    assert str(sliced.enrolment("series", changed).reason) == "unmatched"
+    assert {enrolment.revision for enrolment in sliced.enrolments("series")} == {2}
 
 
 def test_a_delivery_replayed_while_its_campaign_finishes_is_sent(world: World) -> None:
@@ -163,10 +163,10 @@ def test_an_edit_concurrent_with_a_pause_is_evaluated_after_the_resume(world: Wo
     world.app.stores.campaigns.named = paused_after  # type: ignore[method-assign]
     world.apply(series(audience={"plan": "pro"}))
     world.settle()
-    assert world.stay("series", "u").active
+    assert world.enrolment("series", "u").active
     world.steer("resume", "series")
     world.settle()
-    assert str(world.stay("series", "u").reason) == "unmatched"
+    assert str(world.enrolment("series", "u").reason) == "unmatched"
 
 
 def test_a_launch_run_written_before_an_edit_finds_the_edited_audience(world: World) -> None:
@@ -199,7 +199,7 @@ def test_a_planner_killed_after_some_slices_leaves_no_gap(sliced: World) -> None
         sliced.app.stores.slices.add = add  # type: ignore[method-assign]
     sliced.app.run_planner.pieces = lambda record: 2  # type: ignore[method-assign]
     sliced.settle()
-    assert {str(stay.reason) for stay in sliced.stays("series")} == {"unmatched"}
+    assert {str(enrolment.reason) for enrolment in sliced.enrolments("series")} == {"unmatched"}
 
 
 def test_a_run_dropped_while_its_slices_are_cut_leaves_no_slices(sliced: World) -> None:
@@ -229,7 +229,7 @@ def test_list_slices_continue_when_the_edited_audience_has_no_list(sliced: World
     sliced.work(lambda kind, ident: kind == "plan")
     sliced.database["slices"].update_many({"kind": "candidates"}, {"$set": {"path": "list"}})
     sliced.settle()
-    assert len(sliced.stays("series")) == 6
+    assert len(sliced.enrolments("series")) == 6
 
 
 def test_the_writer_that_loses_a_race_requests_another_evaluation(world: World) -> None:
@@ -247,7 +247,7 @@ def test_the_writer_that_loses_a_race_requests_another_evaluation(world: World) 
 
     world.app.stores.enrolments.advance = overtaken  # type: ignore[method-assign]
     world.settle()
-    assert str(world.stay("series", "u").reason) == "unmatched"
+    assert str(world.enrolment("series", "u").reason) == "unmatched"
 
 
 def test_a_user_who_enters_under_an_old_revision_is_evaluated_under_the_new_one(sliced: World) -> None:
@@ -258,24 +258,24 @@ def test_a_user_who_enters_under_an_old_revision_is_evaluated_under_the_new_one(
     sliced.launch("series")
     enter = sliced.app.stores.enrolments.enter_alike
 
-    def edited_first(*stays: object) -> set[str]:
+    def edited_first(*enrolments: object) -> set[str]:
         sliced.app.stores.enrolments.enter_alike = enter  # type: ignore[method-assign]
         sliced.apply(series(audience={"plan": "free"}, messages=later))
         other = sliced.open()
         try:
             other.live_campaigns.refresh()
-            (stays_run,) = other.owed_evaluations.run(other.stores.runs.undecided(), sliced.now)
-            other.run_planner.run(stays_run.id)
-            for piece in other.stores.slices.of_run(stays_run.id):
+            (evaluation_run,) = other.owed_evaluations.run(other.stores.runs.undecided(), sliced.now)
+            other.run_planner.run(evaluation_run.id)
+            for piece in other.stores.slices.of_run(evaluation_run.id):
                 other.slice_decider.run(piece.id)
-            assert other.run_completion.run(stays_run.id)
+            assert other.run_completion.run(evaluation_run.id)
         finally:
             other.close()
-        return enter(*stays)  # type: ignore[arg-type]
+        return enter(*enrolments)  # type: ignore[arg-type]
 
     sliced.app.stores.enrolments.enter_alike = edited_first  # type: ignore[method-assign,assignment]
     sliced.settle()
-    assert {str(stay.reason) for stay in sliced.stays("series")} == {"unmatched"}
+    assert {str(enrolment.reason) for enrolment in sliced.enrolments("series")} == {"unmatched"}
 
 
 @pytest.mark.parametrize("alike", [True, False], ids=["together", "one by one"])
@@ -288,21 +288,21 @@ def test_a_user_who_changes_between_a_slices_read_and_write_is_evaluated_again(
     world.user("u", plan="pro")
     world.apply(series(audience={"plan": "pro"}, messages=[{"name": "one", "wait": "5d"}], **rule))
     world.launch("series")
-    stays = world.app.stores.enrolments
+    enrolments = world.app.stores.enrolments
     name = "enter_alike" if alike else "enter"
-    enter = getattr(stays, name)
+    enter = getattr(enrolments, name)
 
     def changed_first(*told: object) -> set[str]:
-        setattr(stays, name, enter)
+        setattr(enrolments, name, enter)
         if gone:
             world.app.imports("shop").tombstones.delete(user_key("shop", "u"))
         else:
             world.change("u", plan="free")
         world.feed()
         world.app.rechecker.run()
-        assert not world.stays("series")
+        assert not world.enrolments("series")
         return enter(*told)  # type: ignore[no-any-return]
 
-    setattr(stays, name, changed_first)
+    setattr(enrolments, name, changed_first)
     world.settle()
-    assert str(world.stay("series", "u").reason) == ("deleted" if gone else "unmatched")
+    assert str(world.enrolment("series", "u").reason) == ("deleted" if gone else "unmatched")

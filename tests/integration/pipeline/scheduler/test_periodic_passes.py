@@ -52,7 +52,7 @@ def test_an_enrolment_that_time_unmatches_ends_when_due(rare: World) -> None:
     rare.user("u", vip_until=START - DAY)
     rare.start({**VIP, "audience": {"vip_until": {"within": "3d"}}, "messages": [{"name": "one", "wait": "40d"}]})
     rare.after("3d")
-    assert str(rare.stay("vip", "u").reason) == "unmatched"
+    assert str(rare.enrolment("vip", "u").reason) == "unmatched"
 
 
 def test_idle_enrolments_are_found_by_their_own_index(make_world: Callable[..., World]) -> None:
@@ -64,8 +64,8 @@ def test_idle_enrolments_are_found_by_their_own_index(make_world: Callable[..., 
     world.user("later", plan="gold")
     world.settle()
     world.after("5d")
-    assert {user: str(world.stay("idle", user).reason) for user in "abc"} == dict.fromkeys("abc", "inactive")
-    assert world.stay("idle", "later").active
+    assert {user: str(world.enrolment("idle", user).reason) for user in "abc"} == dict.fromkeys("abc", "inactive")
+    assert world.enrolment("idle", "later").active
     assert kinds(world, "idle")["idle"] == 1
 
 

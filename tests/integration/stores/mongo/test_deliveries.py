@@ -15,7 +15,7 @@ from engine.domain.lifecycle import DeliveryState, ExitReason
 from engine.domain.settling import Completion, PutBack, Settling, Unsent
 from engine.stores.mongo.deliveries import Deliveries
 from engine.stores.mongo.enrolments import INDEXES, Enrolments
-from tests.support.decision_cases import DAY, NOW, stay
+from tests.support.decision_cases import DAY, NOW, enrolment
 from tests.support.enrolment_history import completed_as, marked
 from tests.support.store_threads import together
 
@@ -25,24 +25,24 @@ SENT = Settled("one", DeliveryState.SENT, NOW + 7, None, 1)
 
 
 @pytest.fixture
-def stays(database: Documents) -> Enrolments:
+def enrolments(database: Documents) -> Enrolments:
     database.enrolments.create_indexes(list(INDEXES))
     return Enrolments(database)
 
 
 @pytest.fixture
-def deliveries(database: Documents, stays: Enrolments) -> Deliveries:
+def deliveries(database: Documents, enrolments: Enrolments) -> Deliveries:
     return Deliveries(database)
 
 
 @pytest.fixture
-def queued(stays: Enrolments) -> Enrolment:
-    stays.enter([stay(outgoing="one")])
-    return stay(outgoing="one")
+def queued(enrolments: Enrolments) -> Enrolment:
+    enrolments.enter([enrolment(outgoing="one")])
+    return enrolment(outgoing="one")
 
 
-def now_of(stays: Enrolments, name: str = "ann") -> Enrolment:
-    return stays.all_of("c1", stay(name=name).user)[-1]
+def now_of(enrolments: Enrolments, name: str = "ann") -> Enrolment:
+    return enrolments.all_of("c1", enrolment(name=name).user)[-1]
 
 
 def to_send(deliveries: Deliveries, now: int = NOW) -> list[str]:
@@ -50,19 +50,21 @@ def to_send(deliveries: Deliveries, now: int = NOW) -> list[str]:
 
 
 def test_a_mark_makes_a_delivery_attempting_under_a_token(
-    deliveries: Deliveries, stays: Enrolments, queued: Enrolment
+    deliveries: Deliveries, enrolments: Enrolments, queued: Enrolment
 ) -> None:
     assert deliveries.settle_and_mark([], [queued], "t1") == {queued.id}
-    out = now_of(stays).outgoing
+    out = now_of(enrolments).outgoing
     assert out is not None
     assert (out.state, out.token, out.attempts) == (DeliveryState.ATTEMPTING, "t1", 0)
-    assert now_of(stays).version == queued.version + 1
+    assert now_of(enrolments).version == queued.version + 1
 
 
-def test_a_marked_delivery_is_not_marked_again(deliveries: Deliveries, stays: Enrolments, queued: Enrolment) -> None:
+def test_a_marked_delivery_is_not_marked_again(
+    deliveries: Deliveries, enrolments: Enrolments, queued: Enrolment
+) -> None:
     deliveries.settle_and_mark([], [queued], "t1")
     assert deliveries.settle_and_mark([], [queued], "t2") == set()
-    assert deliveries.settle_and_mark([], [now_of(stays)], "t2") == set()
+    assert deliveries.settle_and_mark([], [now_of(enrolments)], "t2") == set()
 
 
 def test_concurrent_marks_give_a_delivery_to_one_sender(deliveries: Deliveries, queued: Enrolment) -> None:
@@ -70,27 +72,27 @@ def test_concurrent_marks_give_a_delivery_to_one_sender(deliveries: Deliveries, 
     assert sorted(map(len, marked)) == [0] * 11 + [1]
 
 
-def test_a_window_that_overlaps_another_gets_only_its_own_marks(deliveries: Deliveries, stays: Enrolments) -> None:
-    people = [stay(name=f"hh-{n}", outgoing="one") for n in range(10)]
-    stays.enter(people)
+def test_a_window_that_overlaps_another_gets_only_its_own_marks(deliveries: Deliveries, enrolments: Enrolments) -> None:
+    people = [enrolment(name=f"hh-{n}", outgoing="one") for n in range(10)]
+    enrolments.enter(people)
     windows = together(5, lambda i: deliveries.settle_and_mark([], people[i : i + 6], f"t{i}"))
     marked = [id_ for window in windows for id_ in window]
     assert sorted(marked) == sorted(one.id for one in people)
 
 
 def test_a_delivery_of_an_exited_enrolment_is_not_marked(
-    deliveries: Deliveries, stays: Enrolments, queued: Enrolment
+    deliveries: Deliveries, enrolments: Enrolments, queued: Enrolment
 ) -> None:
-    stays.advance([StayChange(queued.id, queued.version, 1, NOW, None, ExitReason.UNMATCHED)])
+    enrolments.advance([StayChange(queued.id, queued.version, 1, NOW, None, ExitReason.UNMATCHED)])
     assert deliveries.settle_and_mark([], [queued], "t1") == set()
 
 
 def test_a_settled_delivery_makes_its_enrolment_due(
-    deliveries: Deliveries, stays: Enrolments, queued: Enrolment, database: Documents
+    deliveries: Deliveries, enrolments: Enrolments, queued: Enrolment, database: Documents
 ) -> None:
     deliveries.settle_and_mark([], [queued], "t1")
     assert deliveries.settle([Settling([queued.id], "t1", SENT)]) == 1
-    found = now_of(stays)
+    found = now_of(enrolments)
     assert (found.outgoing, found.settled) == (None, (SENT,))
     assert (found.settled_at, found.due_at, found.idle_since) == (NOW + 7, NOW + 7, NOW + 7)
     raw = database.enrolments.find_one({"_id": queued.id})
@@ -100,12 +102,12 @@ def test_a_settled_delivery_makes_its_enrolment_due(
 
 @pytest.mark.parametrize("token", ["t2", ""])
 def test_only_the_token_that_marked_it_settles_it(
-    deliveries: Deliveries, stays: Enrolments, queued: Enrolment, token: str
+    deliveries: Deliveries, enrolments: Enrolments, queued: Enrolment, token: str
 ) -> None:
     deliveries.settle_and_mark([], [queued], "t1")
     assert deliveries.settle([Settling([queued.id], token, SENT)]) == 0
     assert deliveries.settle([PutBack([queued.id], token, timedelta(0), NOW)]) == 0
-    assert now_of(stays).settled == ()
+    assert now_of(enrolments).settled == ()
 
 
 def test_a_queued_delivery_cannot_settle_as_sent(deliveries: Deliveries, queued: Enrolment) -> None:
@@ -115,10 +117,10 @@ def test_a_queued_delivery_cannot_settle_as_sent(deliveries: Deliveries, queued:
 @pytest.mark.parametrize("due_at", [None, NOW + DAY])
 @pytest.mark.parametrize("sent", [True, False])
 def test_a_completion_ends_the_enrolment_in_the_settling_write_as_the_model_does(
-    deliveries: Deliveries, stays: Enrolments, due_at: int | None, sent: bool
+    deliveries: Deliveries, enrolments: Enrolments, due_at: int | None, sent: bool
 ) -> None:
-    before = replace(stay(outgoing="one"), due_at=NOW)
-    stays.enter([before])
+    before = replace(enrolment(outgoing="one"), due_at=NOW)
+    enrolments.enter([before])
     ends = Completion(7, due_at)
     if sent:
         deliveries.settle_and_mark([], [before], "t1")
@@ -128,62 +130,64 @@ def test_a_completion_ends_the_enrolment_in_the_settling_write_as_the_model_does
         skipped = Settled("one", DeliveryState.SKIPPED, NOW + 7, "suppressed")
         assert deliveries.skip([Unsent(before, skipped, ends)]) == 1
         expected = completed_as(before, DeliveryState.SKIPPED, NOW + 7, ends, "suppressed")
-    assert now_of(stays) == expected
-    assert not stays.has_open("c1")
+    assert now_of(enrolments) == expected
+    assert not enrolments.has_open("c1")
     assert not deliveries.has_outgoing(None, None)
 
 
 def test_a_delivery_holds_earlier_settlements_and_whether_its_enrolment_continues(
-    deliveries: Deliveries, stays: Enrolments
+    deliveries: Deliveries, enrolments: Enrolments
 ) -> None:
-    went = replace(stay(name="bob", outgoing="one", ended=(ExitReason.COMPLETED, NOW)), settled=())
-    stays.enter([stay(outgoing="two", settled=[("one", NOW - 5)]), went])
+    went = replace(enrolment(name="bob", outgoing="one", ended=(ExitReason.COMPLETED, NOW)), settled=())
+    enrolments.enter([enrolment(outgoing="two", settled=[("one", NOW - 5)]), went])
     read = {one.user: (one.settled, one.active) for one in deliveries.outgoing(PREFIX, "", PREFIX + "g", NOW, 100)}
-    assert read == {stay().user: (("one",), True), went.user: ((), False)}
+    assert read == {enrolment().user: (("one",), True), went.user: ((), False)}
 
 
-def test_concurrent_settlements_write_one_end(deliveries: Deliveries, stays: Enrolments, queued: Enrolment) -> None:
+def test_concurrent_settlements_write_one_end(
+    deliveries: Deliveries, enrolments: Enrolments, queued: Enrolment
+) -> None:
     deliveries.settle_and_mark([], [queued], "t1")
     ends = [SENT, replace(SENT, state=DeliveryState.UNKNOWN)]
     written = together(8, lambda i: deliveries.settle([Settling([queued.id], "t1", ends[i % 2])]))
     assert sum(written) == 1
-    assert now_of(stays).settled == (ends[written.index(1) % 2],)
+    assert now_of(enrolments).settled == (ends[written.index(1) % 2],)
 
 
-def test_equal_ends_are_written_together_and_each_is_reported(deliveries: Deliveries, stays: Enrolments) -> None:
-    people = [stay(name=f"hh-{n}", outgoing="one") for n in range(6)]
-    stays.enter(people)
+def test_equal_ends_are_written_together_and_each_is_reported(deliveries: Deliveries, enrolments: Enrolments) -> None:
+    people = [enrolment(name=f"hh-{n}", outgoing="one") for n in range(6)]
+    enrolments.enter(people)
     deliveries.settle_and_mark([], people, "t1")
     failed = replace(SENT, state=DeliveryState.FAILED, reason="smtp_550")
     ends = [Settling([one.id], "t1", SENT if i % 2 else failed) for i, one in enumerate(people)]
     assert deliveries.settle(ends) == 6
-    assert [now_of(stays, f"hh-{i}").settled[0].state.value for i in range(6)] == ["failed", "sent"] * 3
+    assert [now_of(enrolments, f"hh-{i}").settled[0].state.value for i in range(6)] == ["failed", "sent"] * 3
 
 
 def test_a_skip_settles_a_queued_delivery_at_the_version_read(
-    deliveries: Deliveries, stays: Enrolments, queued: Enrolment
+    deliveries: Deliveries, enrolments: Enrolments, queued: Enrolment
 ) -> None:
     suppressed = Settled("one", DeliveryState.SKIPPED, NOW, "suppressed")
     assert deliveries.skip([Unsent(replace(queued, version=99), suppressed)]) == 0
     assert deliveries.skip([Unsent(queued, suppressed)]) == 1
     assert deliveries.skip([Unsent(queued, suppressed)]) == 0
-    assert [one.reason for one in now_of(stays).settled] == ["suppressed"]
+    assert [one.reason for one in now_of(enrolments).settled] == ["suppressed"]
 
 
 def test_a_skip_never_settles_an_attempting_delivery(
-    deliveries: Deliveries, stays: Enrolments, queued: Enrolment
+    deliveries: Deliveries, enrolments: Enrolments, queued: Enrolment
 ) -> None:
     deliveries.settle_and_mark([], [queued], "t1")
     end = Settled("one", DeliveryState.SKIPPED, NOW, "suppressed")
-    assert deliveries.skip([Unsent(now_of(stays), end)]) == 0
+    assert deliveries.skip([Unsent(now_of(enrolments), end)]) == 0
 
 
 def test_a_retry_waits_by_mongodbs_clock_and_its_enrolment_is_due_meanwhile(
-    deliveries: Deliveries, stays: Enrolments, queued: Enrolment
+    deliveries: Deliveries, enrolments: Enrolments, queued: Enrolment
 ) -> None:
     deliveries.settle_and_mark([], [queued], "t1")
     assert deliveries.settle([PutBack([queued.id], "t1", timedelta(hours=1), NOW)]) == 1
-    found = now_of(stays)
+    found = now_of(enrolments)
     assert found.outgoing is not None
     assert (found.outgoing.state, found.outgoing.token, found.outgoing.attempts) == (DeliveryState.QUEUED, None, 1)
     assert found.due_at == NOW
@@ -193,21 +197,21 @@ def test_a_retry_waits_by_mongodbs_clock_and_its_enrolment_is_due_meanwhile(
 
 
 def test_a_due_retry_is_sent_and_knows_its_attempts(
-    deliveries: Deliveries, stays: Enrolments, queued: Enrolment
+    deliveries: Deliveries, enrolments: Enrolments, queued: Enrolment
 ) -> None:
     for attempt in (1, 2):
-        deliveries.settle_and_mark([], [now_of(stays)], f"t{attempt}")
+        deliveries.settle_and_mark([], [now_of(enrolments)], f"t{attempt}")
         assert deliveries.settle([PutBack([queued.id], f"t{attempt}", timedelta(seconds=-1), NOW)]) == 1
         (found,) = deliveries.outgoing(PREFIX, "", PREFIX + "g", NOW, 100)
         assert (found.id, found.attempts, found.token) == (queued.id, attempt, None)
 
 
 def test_a_delivery_postponed_in_campaign_time_is_not_sent_before_and_holds_nothing_open(
-    deliveries: Deliveries, stays: Enrolments
+    deliveries: Deliveries, enrolments: Enrolments
 ) -> None:
-    later = stay(outgoing="one")
+    later = enrolment(outgoing="one")
     assert later.outgoing is not None
-    stays.enter([replace(later, outgoing=replace(later.outgoing, not_before=NOW + DAY))])
+    enrolments.enter([replace(later, outgoing=replace(later.outgoing, not_before=NOW + DAY))])
     assert to_send(deliveries) == []
     assert not deliveries.has_outgoing(["c1"], NOW)
     assert deliveries.has_outgoing(["c1"], None)
@@ -216,27 +220,27 @@ def test_a_delivery_postponed_in_campaign_time_is_not_sent_before_and_holds_noth
     assert not deliveries.has_outgoing(None, NOW + DAY, leave_out=["c1"])
 
 
-def test_deliveries_are_read_page_by_page_in_order(deliveries: Deliveries, stays: Enrolments) -> None:
-    people = sorted((stay(name=f"hh-{n}", outgoing="one") for n in range(10)), key=lambda one: one.id)
-    stays.enter(people)
+def test_deliveries_are_read_page_by_page_in_order(deliveries: Deliveries, enrolments: Enrolments) -> None:
+    people = sorted((enrolment(name=f"hh-{n}", outgoing="one") for n in range(10)), key=lambda one: one.id)
+    enrolments.enter(people)
     first = deliveries.outgoing(PREFIX, "", PREFIX + "g", NOW, 4)
     rest = deliveries.outgoing(PREFIX, first[-1].id, PREFIX + "g", NOW, 100)
     assert [one.id for one in (*first, *rest)] == [one.id for one in people]
 
 
-def test_attempting_deliveries_are_read_with_their_tokens(deliveries: Deliveries, stays: Enrolments) -> None:
-    people = sorted((stay(name=f"hh-{n}", outgoing="one") for n in range(10)), key=lambda one: one.id)
-    stays.enter(people)
+def test_attempting_deliveries_are_read_with_their_tokens(deliveries: Deliveries, enrolments: Enrolments) -> None:
+    people = sorted((enrolment(name=f"hh-{n}", outgoing="one") for n in range(10)), key=lambda one: one.id)
+    enrolments.enter(people)
     deliveries.settle_and_mark([], people[2:5], "t1")
     read = deliveries.outgoing(PREFIX, "", PREFIX + "g", NOW, 100)
     assert [one.token for one in read] == [None, None, "t1", "t1", "t1", *[None] * 5]
 
 
 def test_one_write_settles_a_window_requeues_retries_and_marks_the_next(
-    deliveries: Deliveries, stays: Enrolments
+    deliveries: Deliveries, enrolments: Enrolments
 ) -> None:
-    people = sorted((stay(name=f"hh-{n}", outgoing="one") for n in range(6)), key=lambda one: one.id)
-    stays.enter(people)
+    people = sorted((enrolment(name=f"hh-{n}", outgoing="one") for n in range(6)), key=lambda one: one.id)
+    enrolments.enter(people)
     deliveries.settle_and_mark([], people[:4], "t1")
     ends = [
         Settling([one.id for one in people[:3]], "t1", SENT),
@@ -245,17 +249,19 @@ def test_one_write_settles_a_window_requeues_retries_and_marks_the_next(
     assert deliveries.settle_and_mark(ends, people[4:], "t2") == {one.id for one in people[4:]}
     found = deliveries.outgoing(PREFIX, "", PREFIX + "g", NOW, 10)
     assert [(one.id, one.token) for one in found] == [(one.id, "t2") for one in people[4:]]
-    assert [len(stays.all_of("c1", one.user)[0].settled) for one in people] == [1, 1, 1, 0, 0, 0]
-    assert stays.all_of("c1", people[3].user)[0].due_at == NOW
+    assert [len(enrolments.all_of("c1", one.user)[0].settled) for one in people] == [1, 1, 1, 0, 0, 0]
+    assert enrolments.all_of("c1", people[3].user)[0].due_at == NOW
 
 
-def test_a_window_after_a_recovery_by_others_gets_only_its_own_marks(deliveries: Deliveries, stays: Enrolments) -> None:
-    people = [stay(name=f"hh-{n}", outgoing="one") for n in range(4)]
-    stays.enter(people)
+def test_a_window_after_a_recovery_by_others_gets_only_its_own_marks(
+    deliveries: Deliveries, enrolments: Enrolments
+) -> None:
+    people = [enrolment(name=f"hh-{n}", outgoing="one") for n in range(4)]
+    enrolments.enter(people)
     deliveries.settle_and_mark([], people[:2], "t1")
     ours = [Settling([one.id for one in people[:2]], "t1", SENT)]
     assert deliveries.settle(ours) == 2
-    stays.advance([StayChange(people[2].id, 1, 1, NOW, None, ExitReason.UNMATCHED)])
+    enrolments.advance([StayChange(people[2].id, 1, 1, NOW, None, ExitReason.UNMATCHED)])
     assert deliveries.settle_and_mark(ours, people[2:], "t2") == {people[3].id}
 
 
@@ -271,26 +277,26 @@ def test_the_probes_find_a_campaign_with_unsettled_deliveries(deliveries: Delive
 
 def failed(name: str, *, ended: tuple[ExitReason, int] | None = None, outgoing: str | None = None) -> Enrolment:
     end = Settled("one", DeliveryState.FAILED, NOW - 5, "smtp_550", 3)
-    return replace(stay(name=name, ended=ended, outgoing=outgoing), settled=(end,), settled_at=NOW - 5)
+    return replace(enrolment(name=name, ended=ended, outgoing=outgoing), settled=(end,), settled_at=NOW - 5)
 
 
 def test_a_replayed_delivery_is_queued_under_its_name_and_leaves_the_settled(
-    deliveries: Deliveries, stays: Enrolments
+    deliveries: Deliveries, enrolments: Enrolments
 ) -> None:
-    stays.enter([failed("ann"), failed("bob", outgoing="two"), stay(name="eve", settled=[("one", NOW)])])
+    enrolments.enter([failed("ann"), failed("bob", outgoing="two"), enrolment(name="eve", settled=[("one", NOW)])])
     assert deliveries.replay_failed(PREFIX, None, NOW) == 1
-    found = now_of(stays)
+    found = now_of(enrolments)
     assert found.outgoing is not None
     assert (found.outgoing.message, found.outgoing.state, found.settled) == ("one", DeliveryState.QUEUED, ())
     assert deliveries.replay_failed(PREFIX, None, NOW) == 0
 
 
-def test_a_replay_of_one_message_leaves_other_messages(deliveries: Deliveries, stays: Enrolments) -> None:
-    stays.enter([failed("ann")])
+def test_a_replay_of_one_message_leaves_other_messages(deliveries: Deliveries, enrolments: Enrolments) -> None:
+    enrolments.enter([failed("ann")])
     assert deliveries.replay_failed(PREFIX, "two", NOW) == 0
     assert deliveries.replay_failed(PREFIX, "one", NOW) == 1
 
 
-def test_concurrent_replays_queue_a_delivery_once(deliveries: Deliveries, stays: Enrolments) -> None:
-    stays.enter([failed(f"hh-{n}") for n in range(5)])
+def test_concurrent_replays_queue_a_delivery_once(deliveries: Deliveries, enrolments: Enrolments) -> None:
+    enrolments.enter([failed(f"hh-{n}") for n in range(5)])
     assert sum(together(6, lambda _: deliveries.replay_failed(PREFIX, None, NOW))) == 5

@@ -24,7 +24,7 @@ from engine.query_metrics import MEASUREMENTS
 from engine.stores.migrations import migrate_mongo
 from engine.stores.mongo.enrolments import Enrolments
 from engine.stores.mongo.query_plans import QUERIES, ExplainedQuery, Plan, explain
-from tests.support.decision_cases import NOW, stay
+from tests.support.decision_cases import NOW, enrolment
 from tests.support.store_calls import CALLS, STORES
 from tests.support.store_filled import fill
 
@@ -199,7 +199,7 @@ def test_due_enrolments_are_read_by_their_index_if_few_and_by_key_if_all(
     filled: Database[Document], overhearing: Overhearing, *, few: bool, index: str
 ) -> None:
     store = Enrolments(filled)
-    people = [stay(name=f"due-{few}-{n}") for n in range(1_500)]
+    people = [enrolment(name=f"due-{few}-{n}") for n in range(1_500)]
     uid = f"due{few}".lower()
     due = [
         replace(one, id=one.id.replace("c1", uid, 1), campaign=uid, due_at=None if few and n % 500 else NOW)

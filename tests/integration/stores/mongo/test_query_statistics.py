@@ -24,7 +24,7 @@ from engine.stores.mongo.campaign_counts import Counts
 from engine.stores.mongo.enrolments import Enrolments
 from engine.stores.mongo.query_statistics import KEPT, Statistics
 from engine.stores.mongo.runs import Runs
-from tests.support.decision_cases import DAY, NOW, stay
+from tests.support.decision_cases import DAY, NOW, enrolment
 
 DAYS = timedelta(days=1)
 
@@ -164,7 +164,7 @@ def test_quiet_stretches_end_in_a_message_or_a_conversion(database: Database[Doc
     ) -> Enrolment:
         at = [NOW + millis(DAYS * days) for days in settled]
         return replace(
-            stay(name=name, entered_at=NOW),
+            enrolment(name=name, entered_at=NOW),
             settled=tuple(Settled(f"m{n}", sent, when) for n, when in enumerate(at)),
             outgoing=None if going is None else Outgoing("next", DeliveryState.QUEUED, NOW + millis(DAYS * going), NOW),
             converted_at=None if converted is None else NOW + millis(DAYS * converted),

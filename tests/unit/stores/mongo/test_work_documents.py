@@ -20,18 +20,18 @@ from engine.stores.mongo.work_documents import (
     slice_document,
     without_none,
 )
-from tests.support.decision_cases import DAY, NOW, stay
+from tests.support.decision_cases import DAY, NOW, enrolment
 
 FULL = replace(
-    stay(settled=[("one", NOW - DAY)], holdout=True, converted_at=NOW, entry=3),
+    enrolment(settled=[("one", NOW - DAY)], holdout=True, converted_at=NOW, entry=3),
     outgoing=Outgoing("two", DeliveryState.QUEUED, NOW, NOW + 5, slice="s1"),
     due_at=NOW + 9,
 )
 STAYS = {
-    "new": stay(),
+    "new": enrolment(),
     "full": FULL,
-    "ended": replace(stay(ended=(ExitReason.FAILED, NOW)), detail="poison"),
-    "skipped": replace(stay(), settled=(Settled("one", DeliveryState.SKIPPED, NOW, SkipReason.EXITED.value, 2),)),
+    "ended": replace(enrolment(ended=(ExitReason.FAILED, NOW)), detail="poison"),
+    "skipped": replace(enrolment(), settled=(Settled("one", DeliveryState.SKIPPED, NOW, SkipReason.EXITED.value, 2),)),
 }
 
 
