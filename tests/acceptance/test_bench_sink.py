@@ -37,7 +37,7 @@ class Dialogue:
         self._connection.close()
 
 
-def test_counts_repeats_groups_and_compares_with_what_was_expected(tmp_path: Path) -> None:
+def test_the_sink_counts_repeats_and_groups_and_compares_recipients(tmp_path: Path) -> None:
     with sink() as server:
         client = Dialogue(server)
         assert client.hear().startswith(b"220")
@@ -64,7 +64,7 @@ def test_an_unfinished_mail_is_not_counted() -> None:
         assert server.taken()["mails"] == 0
 
 
-def test_answers_keep_their_order_where_one_of_them_is_slow() -> None:
+def test_a_slow_answer_keeps_the_order_of_answers() -> None:
     with sink(1, "--slow-each", "1", "--slow-by", "0.2") as server:
         client = Dialogue(server)
         client.hear()

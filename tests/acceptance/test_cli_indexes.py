@@ -47,7 +47,7 @@ def test_a_named_query_without_its_index_is_an_error(installation: Installation,
     assert tidegate("check", "--indexes").code == 0
 
 
-def test_an_empty_installation_says_so(tidegate: Tidegate) -> None:
+def test_an_empty_installation_is_reported(tidegate: Tidegate) -> None:
     told = tidegate("check", "--indexes")
     assert told.code == 0
     assert "no campaign is applied that is not over" in told.out

@@ -84,7 +84,7 @@ def test_a_plan_has_the_numbers_of_the_launch(live: Installation, tidegate: Tide
     assert len(live.world.enrolments("hello")) == told["audience"]
 
 
-def test_a_plan_of_a_slow_audience_counts_user_by_user(live: Installation, tidegate: Tidegate) -> None:
+def test_a_plan_of_a_slow_audience_counts_each_user(live: Installation, tidegate: Tidegate) -> None:
     for user in ("u1", "u7"):
         live.world.event(user, "Order Completed", START - 1)
     audience = {"event": {"name": "Order Completed", "within": "30d"}}

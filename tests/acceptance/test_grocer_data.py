@@ -38,7 +38,7 @@ def test_baskets_of_the_thirteen_weeks_and_of_the_year() -> None:
     assert baskets(data.YEAR) == 155_762
 
 
-def test_no_two_events_of_a_household_share_an_id() -> None:
+def test_events_of_a_household_have_unique_ids() -> None:
     seen = Counter((event["user_id"], event["id"]) for day in data.YEAR.days() for event in data.events_of(day))
     assert set(seen.values()) == {1}
     assert len(seen) == 155_762 + 2_102

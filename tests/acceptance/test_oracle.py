@@ -38,7 +38,7 @@ def test_a_user_without_orders_is_never_lapsed() -> None:
     assert lapsed() == []
 
 
-def test_lapsed_begins_fourteen_days_after_the_order_and_goes_on_a_week_later() -> None:
+def test_lapsed_mails_fourteen_days_after_the_order_and_a_week_later() -> None:
     assert lapsed(1, last=60) == [("we-miss-you", 15), ("still-here", 22)]
 
 

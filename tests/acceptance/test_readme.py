@@ -70,7 +70,7 @@ def clean(programs: Path) -> dict[str, str]:
     return {**kept, "PATH": f"{programs}:{kept['PATH']}", "TIDEGATE_SERVICES__ELASTIC_URL": "http://127.0.0.1:9"}
 
 
-def test_the_sdist_makes_the_same_wheel_and_both_hold_what_the_engine_reads(built: Path, tmp_path: Path) -> None:
+def test_the_sdist_makes_the_same_wheel_and_both_hold_the_files_of_the_engine(built: Path, tmp_path: Path) -> None:
     (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
     with tarfile.open(sdist) as packed:
         packed.extractall(tmp_path, filter="data")

@@ -260,7 +260,7 @@ class Interrupted(Enrolments):
         return found
 
 
-def test_a_burial_is_retried_when_another_write_to_the_enrolment_comes_first(make_stage: Callable[..., World]) -> None:
+def test_a_burial_is_retried_after_a_concurrent_write_to_the_enrolment(make_stage: Callable[..., World]) -> None:
     """A slice is not dead before the end of its user's enrolment is written."""
     world = staged(make_stage)
     interrupted = Interrupted(world.database)

@@ -30,7 +30,7 @@ def written(table: list[list[str]], *, quoting: int, end: str) -> bytes:
 
 
 @given(tables(), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), st.sampled_from(["\n", "\r\n"]), st.booleans())
-def test_what_a_csv_writer_writes_is_read_back(table: list[list[str]], quoting: int, end: str, ended: bool) -> None:
+def test_csv_round_trips(table: list[list[str]], quoting: int, end: str, ended: bool) -> None:
     if quoting == csv.QUOTE_MINIMAL:
         # Python's writer leaves a CR alone unquoted, which RFC 4180 does not allow.
         table = [[cell.replace("\r", "") for cell in row] for row in table]

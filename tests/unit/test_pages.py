@@ -37,7 +37,7 @@ def test_the_page_of_settings_shows_no_secret() -> None:
     assert all("| none |" in line for line in lines)
 
 
-def test_the_example_of_a_workspace_file_is_read() -> None:
+def test_the_example_of_a_workspace_file_is_valid() -> None:
     text = (DOCS / "workspaces.md").read_text(encoding="utf-8")
     example = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert example is not None

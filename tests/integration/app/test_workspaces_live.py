@@ -60,7 +60,7 @@ def test_a_process_that_does_not_know_a_field_reads_the_files_again_before_it_fa
     other.close()
 
 
-def test_a_live_campaign_is_compiled_anew_and_its_sender_follows_the_file(world: World) -> None:
+def test_a_live_campaign_is_compiled_again_and_its_sender_follows_the_file(world: World) -> None:
     world.user("first")
     world.start({"campaign": "c"})
     world.workspace(sender={"name": "Another", "address": "another@shop.example"})

@@ -34,14 +34,14 @@ def good() -> PolicySet:
 
 
 @pytest.mark.parametrize("file", CAMPAIGNS, ids=lambda file: file.stem)
-def test_a_broken_campaign_file_is_refused_where_it_is_broken(file: Path, good: PolicySet) -> None:
+def test_a_broken_campaign_file_is_refused_with_its_place(file: Path, good: PolicySet) -> None:
     with pytest.raises(InvalidSource) as refused:
         load_campaign(file, read_workspaces(BROKEN / "workspaces"), good)
     assert _told(refused.value, file) == _expected(file) != []
 
 
 @pytest.mark.parametrize("file", POLICIES, ids=lambda file: f"{file.parent.name}-{file.stem}")
-def test_a_broken_policy_file_is_refused_where_it_is_broken(file: Path, tmp_path: Path) -> None:
+def test_a_broken_policy_file_is_refused_with_its_place(file: Path, tmp_path: Path) -> None:
     edited = tmp_path / ("lanes.yaml" if file.parent.name == "lanes" else file.name)
     shutil.copy(file, edited)
     with pytest.raises(InvalidSource) as refused:

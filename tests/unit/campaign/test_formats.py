@@ -149,7 +149,7 @@ def test_an_impossible_file_name_is_a_fault_with_its_place(tmp_path: Path) -> No
     assert "there is no layout or snippet" in told
 
 
-def test_markdown_becomes_html_and_its_liquid_stays_as_it_was(tmp_path: Path) -> None:
+def test_markdown_becomes_html_and_its_liquid_is_unchanged(tmp_path: Path) -> None:
     text = (
         MARK
         + '# Hi {{ user.first_name | default: "it\'s _you_" }}\n\nA *word*, [a link](https://x/{{ user.user_id }}).\n'
@@ -170,7 +170,7 @@ def test_markdown_becomes_html_and_its_liquid_stays_as_it_was(tmp_path: Path) ->
 MJML = "<mjml><mj-body><mj-section><mj-column>\n<mj-text>{mid}</mj-text>\n</mj-column></mj-section></mj-body></mjml>"
 
 
-def test_mjml_becomes_html_and_its_liquid_stays_as_it_was() -> None:
+def test_mjml_becomes_html_and_its_liquid_is_unchanged() -> None:
     text = "{% assign x = 1 %}" + MJML.replace("{mid}", "{% if user.score < 3 %}Hi {{ user.first_name }}{% endif %}")
     made = convert(text, "mjml")
     assert made.text.startswith("{% assign x = 1 %}<!doctype html>")
@@ -190,14 +190,14 @@ def test_mjml_becomes_html_and_its_liquid_stays_as_it_was() -> None:
         ("Hi " + MJML, "there is text beside <mjml>...</mjml>", 1),
     ],
 )  # fmt: skip
-def test_mjml_that_is_wrong_is_refused_where_it_is_wrong(text: str, problem: str, line: int) -> None:
+def test_invalid_mjml_is_refused_with_its_place(text: str, problem: str, line: int) -> None:
     with pytest.raises(NotConverted) as refused:
         convert(text, "mjml")
     assert refused.value.problem.startswith(problem)
     assert text.count("\n", 0, refused.value.index) + 1 == line
 
 
-def test_liquid_between_elements_of_mjml_stays_where_it_is(tmp_path: Path) -> None:
+def test_liquid_between_elements_of_mjml_keeps_its_place(tmp_path: Path) -> None:
     text = MJML.replace("{mid}", "x").replace("<mj-section>", "{% if user.plan %}<mj-section>")
     text = text.replace("</mj-section>", "</mj-section>{% endif %}")
     made = convert(text, "mjml").text

@@ -100,7 +100,7 @@ def test_template_files_replace_their_paths(tmp_path: Path) -> None:
     assert (first.body, first.text) == ("<p>{{ user.first_name }}</p>", "Hello")
 
 
-def test_a_stored_campaign_comes_back_the_same_without_its_files(tmp_path: Path) -> None:
+def test_a_stored_campaign_round_trips_without_its_files(tmp_path: Path) -> None:
     loaded = _load(tmp_path, WINBACK)
     back = campaign_from_spec(json.loads(json.dumps(loaded.spec)), _shop())
     assert back.file == loaded.file

@@ -14,12 +14,12 @@ def _told(text: str) -> list[str]:
     return [str(one) for one in check_text(Source.file(text, "t.html"), ("body",), {"plan", "first_name"})]
 
 
-def test_the_names_are_those_that_the_channels_give() -> None:
+def test_the_names_are_those_of_the_channels() -> None:
     assert set(NAMES) == liquid.ROOTS
     assert {root: known for root, known in NAMES.items() if known} == liquid.ATTRIBUTES
 
 
-def test_the_filters_and_tags_are_those_that_the_channels_have() -> None:
+def test_the_filters_and_tags_are_those_of_the_channels() -> None:
     ours, theirs = texts.template_environment({}), liquid.ENVIRONMENTS[False]
     assert set(ours.filters) == set(theirs.filters)
     assert set(ours.tags) == set(theirs.tags)

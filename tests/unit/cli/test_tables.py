@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize("columns", ["", "20", "80"])
-def test_in_a_pipe_each_row_is_one_line_whatever_columns_says(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_a_pipe_each_row_is_one_line_despite_columns(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     stream = io.StringIO()
     show("a title", COLUMNS, ROWS, stream)
@@ -33,7 +33,7 @@ def test_in_a_pipe_each_row_is_one_line_whatever_columns_says(columns: str, monk
 
 
 @pytest.mark.parametrize("room", [1, 20, 40, 50, 60, 72, 73, 200])
-def test_on_a_terminal_no_word_is_cut_and_no_line_is_too_long_for_what_its_words_allow(room: int) -> None:
+def test_on_a_terminal_no_word_is_cut_and_lines_fit_if_their_words_do(room: int) -> None:
     lines = table(COLUMNS, ROWS, room)
     assert {word for line in lines for word in line.split()} == WORDS
     least = sum(len(word) for word in ("enrolments.enter_alike", "calls", "sentence")) + 4

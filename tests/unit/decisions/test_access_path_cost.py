@@ -58,9 +58,7 @@ def test_impossible_paths_are_last_with_their_reasons() -> None:
     matches=st.integers(0, MILLION),
     rates=st.dictionaries(st.sampled_from(list(AccessPath)), st.floats(1_000, 5_000_000), max_size=5),
 )
-def test_the_first_possible_path_is_the_quickest_whatever_the_rates(
-    matches: int, rates: dict[AccessPath, float]
-) -> None:
+def test_the_first_possible_path_is_the_quickest_for_any_rates(matches: int, rates: dict[AccessPath, float]) -> None:
     told = estimates(choice(matches), Rates({**FIRST_RATES, **rates}))
     assert told[0].seconds == min(one.seconds for one in told)
 

@@ -140,11 +140,11 @@ def test_a_conversion_counts_after_the_exit_while_the_window_is_open() -> None:
 
 
 # 2. the exit rule, and users that no longer match
-def test_who_no_longer_matches_a_continuous_campaign_leaves() -> None:
+def test_an_unmatched_user_exits_a_continuous_campaign() -> None:
     assert exits(look(campaign(), GONE, enrolment())) is ExitReason.UNMATCHED
 
 
-def test_who_no_longer_matches_a_one_off_campaign_stays() -> None:
+def test_an_unmatched_user_remains_in_a_one_off_campaign() -> None:
     assert sends(look(campaign(kind="one_off"), GONE, enrolment())) == "one"
 
 

@@ -45,7 +45,7 @@ def test_a_deleted_user_does_not_enter() -> None:
 
 
 @pytest.mark.parametrize("state", [state for state in CampaignState if state is not CampaignState.LIVE])
-def test_nobody_enters_a_campaign_that_is_not_live(state: CampaignState) -> None:
+def test_no_user_enters_a_campaign_that_is_not_live(state: CampaignState) -> None:
     assert look(campaign(state=state), Someone()).enters is None
     assert look(campaign(state=state, launching=True), Someone()).enters is None
 

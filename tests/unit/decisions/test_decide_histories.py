@@ -148,7 +148,7 @@ def test_a_late_message_settles_in_the_choosing_write_and_the_next_follows() -> 
     assert ends(life) == [("one", "too_late"), ("two", "sent")]
 
 
-def test_failed_and_unknown_count_as_settled_and_the_series_goes_on() -> None:
+def test_failed_and_unknown_count_as_settled_and_the_series_continues() -> None:
     for state in (DeliveryState.FAILED, DeliveryState.UNKNOWN):
         life = Life(campaign(messages=[message("one"), message("two")]), Someone())
         life.settle(NOW)
@@ -172,7 +172,7 @@ def test_a_buyer_converts_before_or_after_the_exit() -> None:
     assert never.latest.converted_at is None
 
 
-def test_a_paused_campaign_decides_nothing_and_resumes_where_it_stood() -> None:
+def test_a_paused_campaign_decides_nothing_and_resumes_unchanged() -> None:
     life = Life(campaign(), Someone())
     life.settle(NOW)
     life.deliver(NOW)

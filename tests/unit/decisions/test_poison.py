@@ -82,7 +82,7 @@ def test_an_error_of_a_suspect_counts_like_a_death() -> None:
 
 
 @pytest.mark.parametrize("users", [1, 2, 500, 20_000])
-def test_one_poisonous_user_is_found_by_halving_and_nobody_else_is_buried(users: int) -> None:
+def test_halving_finds_one_poisonous_user_and_buries_no_other(users: int) -> None:
     """Each slice that contains the user kills its worker; the other slices end well."""
     poison, buried, finished = users // 3, [], 0
     open_slices, deaths_seen = [(0, users)], 0

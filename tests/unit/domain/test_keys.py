@@ -72,5 +72,5 @@ def test_arms_of_two_purposes_or_campaigns_are_independent() -> None:
         assert 400 < both < 600
 
 
-def test_a_user_id_comes_back_out_of_a_key() -> None:
+def test_a_user_id_round_trips_through_a_key() -> None:
     assert user_id_of(user_key("shop", "a/b%c")) == "a/b%c"

@@ -54,7 +54,7 @@ def test_an_unknown_lane_is_not_found() -> None:
         load_policies(POLICIES).lane("fasst")
 
 
-def test_a_recorded_version_comes_back_the_same() -> None:
+def test_a_recorded_version_round_trips() -> None:
     policies = load_policies(POLICIES)
     back = PolicySet.from_plain(policies.plain())
     assert (back.version, differences(policies, back)) == (policies.version, [])
@@ -77,7 +77,7 @@ def test_the_profile_that_a_campaign_names_governs_it() -> None:
     assert policies.profile_for(replace(FACTS, profile="bulk")).profile == "bulk"
 
 
-def test_a_campaign_whose_profile_is_gone_is_governed_by_what_matches() -> None:
+def test_a_campaign_whose_profile_is_gone_is_governed_by_a_matching_one() -> None:
     assert load_policies(POLICIES).profile_for(replace(FACTS, profile="gone")).profile == "lifecycle"
 
 
@@ -101,7 +101,7 @@ def test_a_profile_without_match_governs_only_campaigns_that_name_it(folder: Pat
     assert policies.profile_for(replace(FACTS, profile="special")).profile == "special"
 
 
-def test_at_most_once_marks_one_delivery_at_a_time_unless_told_otherwise(folder: Path) -> None:
+def test_at_most_once_marks_one_delivery_at_a_time_by_default(folder: Path) -> None:
     _profile(folder, "careful", "delivery: at_most_once\n")
     _profile(folder, "daring", "channels: {email: {delivery: at_most_once, window: 5}}\n")
     policies = load_policies(folder)

@@ -110,7 +110,7 @@ def test_an_event_ever_is_exact_on_every_store() -> None:
     assert predicate.elastic(NOW).filter == {"range": {"t.e:Coupon Redeemed:first": {"lte": NOW}}}
 
 
-def test_filters_name_no_id_so_a_key_range_can_stand_beside_them() -> None:
+def test_filters_name_no_id_so_a_key_range_can_be_added() -> None:
     assert "_id" not in str(compiled(LAPSED + "  - user_id: x\n").mongo(NOW).filter)
 
 

@@ -215,7 +215,7 @@ def test_lines_below_the_level_are_left_out(tmp_path: Path) -> None:
     assert [line["message"] for line in lines(tmp_path)] == ["service.lost"]
 
 
-def test_lines_also_go_to_stdout_where_wanted(capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> None:
+def test_lines_also_go_to_stdout_if_configured(capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> None:
     logs = telemetry.configure(telemetry.LogOptions("x", None, stdout=True), clock=Still())
     emit("clock.set", campaign_time=AS_OF)
     logs.close()

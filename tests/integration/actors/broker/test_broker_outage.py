@@ -106,7 +106,7 @@ def test_fetched_ids_whose_answer_was_lost_are_requeued_and_held_ones_are_not(va
     broker.close()
 
 
-def test_a_closed_consumer_gives_back_what_it_fetched(valkey):
+def test_a_closed_consumer_requeues_its_fetched_messages(valkey):
     """Stock leaves messages that it fetched and did not hand out to the heartbeat timeout."""
     broker = rig.hardened(valkey.url)
     dramatiq.actor(_nothing, broker=broker, queue_name="lane", max_retries=0, time_limit=1_000)

@@ -255,7 +255,7 @@ def test_a_server_whose_certificate_is_not_trusted_gets_nothing(tls: ssl.SSLCont
     assert len(sink.taken) == 1
 
 
-def test_a_server_without_starttls_gets_nothing_where_it_is_required() -> None:
+def test_a_server_without_required_starttls_gets_nothing() -> None:
     sink = Sink()
     with serving(sink) as port:
         with sending(port, security=Security.REQUIRED) as channel:
@@ -264,7 +264,7 @@ def test_a_server_without_starttls_gets_nothing_where_it_is_required() -> None:
             assert channel.send([envelope()]) == [Sent()]
 
 
-def test_a_server_that_cannot_be_reached_is_asked_once_per_window() -> None:
+def test_an_unreachable_server_is_tried_once_per_window() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         with sending(taken.getsockname()[1]) as channel:

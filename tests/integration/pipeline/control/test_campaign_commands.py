@@ -166,7 +166,7 @@ def test_a_paused_campaign_that_is_stopped_drains(world: World) -> None:
     assert world.sent() == [("u", "one"), ("u", "two")]
 
 
-def test_a_stop_in_the_middle_of_the_launch_lets_nobody_more_in(small: World) -> None:
+def test_a_stop_during_the_launch_enrols_no_further_user(small: World) -> None:
     small.users([f"u{i}" for i in range(4)])
     small.apply({"campaign": "hello", "kind": "one_off"})
     small.launch("hello")

@@ -65,7 +65,7 @@ def test_a_renamed_message_is_not_sent_again(world: World) -> None:
     assert [mail.message for mail in world.mails() if mail.user == "u"].count("hi") == 0
 
 
-def test_a_rename_reaches_what_is_queued_under_the_old_name(world: World) -> None:
+def test_a_rename_reaches_deliveries_queued_under_the_old_name(world: World) -> None:
     world.user("u")
     world.apply(series())
     world.launch("series")

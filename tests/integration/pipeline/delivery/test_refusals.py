@@ -161,7 +161,7 @@ def test_a_550_without_a_status_suppresses_only_if_others_are_accepted(world: Wo
     assert world.database["suppressions"].count_documents({}) == (1 if others else 0)
 
 
-def test_an_address_that_needs_smtputf8_is_skipped_where_the_server_lacks_it(
+def test_an_address_that_needs_smtputf8_is_skipped_if_the_server_lacks_it(
     make_world: Callable[..., World], sink: Sink
 ) -> None:
     with serving(sink, enable_SMTPUTF8=False) as port:

@@ -28,7 +28,7 @@ def test_an_unmatched_user_exits_a_continuous_campaign(world: World) -> None:
     assert world.sent() == [("goes", "one"), ("stays", "one"), ("stays", "two")]
 
 
-def test_an_unmatched_user_stays_in_a_one_off_campaign(world: World) -> None:
+def test_an_unmatched_user_remains_in_a_one_off_campaign(world: World) -> None:
     world.user("u", plan="free")
     world.start({"campaign": "hello", "kind": "one_off", "audience": {"plan": "free"}, "messages": TWO})
     world.change("u", plan="pro")

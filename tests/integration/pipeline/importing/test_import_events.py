@@ -135,7 +135,7 @@ def test_an_event_of_an_unknown_user_creates_it_with_the_id_only(importer: Any) 
     assert "event:Order Completed" in document["changed"]
 
 
-def test_an_event_raises_the_revision_and_names_what_changed(importer: Any) -> None:
+def test_an_event_raises_the_revision_and_names_the_changed_fields(importer: Any) -> None:
     importer.run("users", importer.write("u.csv", "user_id,age\nu1,7\nu2,8\n"))
     before = {one["u"]: one for one in importer.database["users"].find()}
     importer.run("events", importer.write("a.csv", HEADER + "u1,Order Completed,2026-01-01,1,2.50,\n"))
@@ -218,7 +218,7 @@ def test_a_new_aggregate_is_derived_for_everybody(importer: Any) -> None:
 
 
 @pytest.mark.parametrize("adjacent", [True, False])
-def test_facts_are_fetched_by_query_for_the_asked_users_only(importer: Any, adjacent: bool) -> None:
+def test_facts_are_fetched_by_query_for_the_given_users_only(importer: Any, adjacent: bool) -> None:
     rows = "".join(f"u{n},Order Completed,2026-01-{1 + n % 28:02},{n},{n},\n" for n in range(40))
     importer.run("events", importer.write("a.csv", HEADER + rows))
     keys = sorted(user_key("shop", f"u{n}") for n in range(0, 40, 2))

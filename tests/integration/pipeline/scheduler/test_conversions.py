@@ -203,7 +203,7 @@ def test_while_a_campaign_is_paused_conversions_are_counted_and_nothing_else_hap
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_cancelled_campaign_counts_the_conversions_of_those_who_were_in_it(world: World, kind: str) -> None:
+def test_a_cancelled_campaign_counts_conversions_of_its_enrolments(world: World, kind: str) -> None:
     world.users(["in-time", "too-late"])
     two = [{"name": "one"}, {"name": "two", "wait": "5d"}]
     world.start({"campaign": "series", "kind": kind, "goal": BUY, "messages": two})

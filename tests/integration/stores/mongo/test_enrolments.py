@@ -168,7 +168,7 @@ def test_concurrent_decisions_write_one(enrolments: Enrolments) -> None:
     assert the_one(enrolments).version == 2
 
 
-def test_equal_decisions_are_written_together_and_different_ones_apart(enrolments: Enrolments) -> None:
+def test_equal_decisions_are_written_together_and_different_ones_separately(enrolments: Enrolments) -> None:
     people = [enrolment(name=f"hh-{n}") for n in range(6)]
     enrolments.enter(people)
     enrolments.advance([change(people[0])])

@@ -82,7 +82,7 @@ def test_measurements_of_two_processes_merge_as_if_one_had_made_them(statistics:
     assert (doubled.calls, doubled.median, doubled.p99) == (2_000, told.median, told.p99)
 
 
-def test_a_process_has_one_document_an_hour_and_writes_only_what_is_new(
+def test_a_process_has_one_document_an_hour_and_writes_only_new_measurements(
     statistics: Statistics, database: Database[Document]
 ) -> None:
     clock, measurements = HandClock(), Measurements()

@@ -230,7 +230,7 @@ def test_an_old_enqueue_mark_counts_as_lost_and_a_claim_clears_it(slices: Slices
     assert [waiting.rung for waiting in slices.waiting(LEASE, 10)] == [False]
 
 
-def test_the_dispatcher_reads_no_more_than_it_asks_for_in_order(slices: Slices) -> None:
+def test_the_dispatcher_reads_at_most_its_limit_in_order(slices: Slices) -> None:
     slices.add([piece(n) for n in reversed(range(5))])
     assert [waiting.id for waiting in slices.waiting(LEASE, 2)] == [piece(0).id, piece(1).id]
 

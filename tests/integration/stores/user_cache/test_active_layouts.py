@@ -191,7 +191,7 @@ def test_the_depth_changes_only_when_a_workspace_outgrows_it(world: CacheWorld) 
     assert world.layouts.adopt(CATALOGUE, 1).depth == 0
 
 
-def test_a_layout_that_was_in_force_before_comes_back_without_its_buckets(world: CacheWorld) -> None:
+def test_a_previous_layout_is_restored_without_its_buckets(world: CacheWorld) -> None:
     world.fill(200)
     before = world.layouts.adopt(CATALOGUE, 1)
     world.cache.warm(before)

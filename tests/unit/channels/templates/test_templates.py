@@ -61,7 +61,7 @@ SEEN = context(DOCUMENT, CATALOGUE, campaign="lapsed", message="first", as_of=pa
         ("{{ campaign.name }}/{{ message.name }}/{{ workspace.name }}", "lapsed/first/grocer"),
     ],
 )
-def test_a_template_prints_what_people_expect(template: str, expected: str) -> None:
+def test_a_template_renders_common_liquid(template: str, expected: str) -> None:
     assert render(template, SEEN) == expected
 
 

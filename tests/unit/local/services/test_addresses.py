@@ -37,7 +37,7 @@ def test_an_address_is_shown_without_credentials(url: str, shown: str) -> None:
     assert without_secrets(url) == shown
 
 
-def test_a_record_reads_back_what_was_written(tmp_path: Path) -> None:
+def test_a_record_round_trips(tmp_path: Path) -> None:
     record = Record(tmp_path)
     running = Entry("redis://x", (1, 2), Born(3, "b:4"), "/home", Born(5, "b:6"))
     ended = Entry("mongodb://x", (7,), None, "/data", None)

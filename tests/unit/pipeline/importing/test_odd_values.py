@@ -91,7 +91,7 @@ def test_a_time_in_the_year_10000_is_rejected_with_the_reason(tmp_path: Path) ->
     ]
 
 
-def test_a_time_is_an_instant_whatever_its_zone_is_called(tmp_path: Path) -> None:
+def test_a_time_is_an_instant_in_any_zone_notation(tmp_path: Path) -> None:
     for zone in ("UTC", "Mars/Phobos", "W. Europe Standard Time", "+05:30"):
         table = pa.table({"user_id": ["a", "b"], "joined": times([86_400, YEAR_10000], "us", zone)})
         told = imported(tmp_path / "a.parquet", table)
@@ -158,7 +158,7 @@ def test_whole_decimals_of_parquet_are_whole_numbers(tmp_path: Path) -> None:
         ('{"$gt": ""}', {"$gt": ""}),
     ],
 )
-def test_extended_json_becomes_what_it_wraps(written: str, value: object) -> None:
+def test_extended_json_becomes_the_wrapped_value(written: str, value: object) -> None:
     assert plain(msgspec.json.decode(written)) == value
 
 

@@ -38,7 +38,7 @@ VIP = ["vip=yes:true,no:false,1:true,0:false,n/a:"]
         ("n/a", {}), ("N/A", {}), ("maybe", 'vip: expected true or false, got "maybe"'),
     ],
 )  # fmt: skip
-def test_values_map_texts_to_what_they_mean(raw: Any, expected: Any, *, table: bool) -> None:
+def test_values_map_texts_to_values(raw: Any, expected: Any, *, table: bool) -> None:
     told = read({"vip": raw}, table=table, values=VIP)
     assert told == expected or (isinstance(expected, str) and str(told).startswith(expected))
 

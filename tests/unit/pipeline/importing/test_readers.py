@@ -138,7 +138,7 @@ def test_a_bad_line_of_ndjson_loses_only_itself(tmp_path: Path, line: bytes, tol
     assert not read[2].fault
 
 
-def test_a_truncated_gzip_or_parquet_file_is_refused_where_it_ends(tmp_path: Path) -> None:
+def test_a_truncated_gzip_or_parquet_file_is_refused(tmp_path: Path) -> None:
     packed = gzip.compress(b"user_id,age\n" + b"".join(b"user-%d,%d\n" % (n, n * 7919) for n in range(20_000)))
     path = tmp_path / "a.csv.gz"
     path.write_bytes(packed[: len(packed) // 2])
