@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engine.clock import format_instant
 from engine.decisions.decide import alike
-from tests.support.decision_cases import DAY, NOW, Someone, campaign, look, message
+from tests.support.decision_cases import DAY, NOW, Someone, campaign, evaluate, message
 
 MESSAGES = st.lists(
     st.fixed_dictionaries(
@@ -50,7 +50,7 @@ def test_a_bulk_enrol_equals_the_decision_of_each_user(
     made = campaign(launching=True, messages=series, **written)
     candidates = made.candidates(None, NOW)
     for someone in people:
-        own = look(made, someone)
+        own = evaluate(made, someone)
         held = made.in_holdout(someone.key)
         together = alike(made, NOW, holdout=held)
         row = someone.facts(made).row
@@ -64,7 +64,7 @@ def test_a_bulk_enrol_equals_the_decision_of_each_user(
 @given(PEOPLE, st.integers(0, 4 * DAY), st.sampled_from(["within", "older_than", "within_next"]))
 def test_users_who_match_by_time_are_candidates_of_the_next_pass(someone: Someone, length: int, rule: str) -> None:
     made = campaign(audience={"all": [{"plan": "gold"}, {"seen": {rule: "2d"}}]}, goal={"points": {"gte": 5}})
-    before, after = look(made, someone, as_of=NOW - length), look(made, someone)
+    before, after = evaluate(made, someone, as_of=NOW - length), evaluate(made, someone)
     row = someone.facts(made).row
     assert row is not None
     if before.enters is None and after.enters is not None:

@@ -161,7 +161,7 @@ def enrolment(
     )
 
 
-def look(
+def evaluate(
     at: CompiledCampaign,
     user: Someone,
     latest: Enrolment | None = None,

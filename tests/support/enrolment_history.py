@@ -101,7 +101,7 @@ def put_back(enrolment: Enrolment, at: int) -> Enrolment:
 
 
 @dataclass
-class Life:
+class History:
     """All enrolments of one user in one campaign, oldest first."""
 
     campaign: CompiledCampaign
@@ -113,7 +113,7 @@ class Life:
     def latest(self) -> Enrolment | None:
         return self.enrolments[-1] if self.enrolments else None
 
-    def look(self, as_of: int) -> Decision | None:
+    def evaluate(self, as_of: int) -> Decision | None:
         """Evaluate once and write the result; return None if the campaign's state permits no evaluation."""
         if self.campaign.state not in (*LOOKED_AT, CampaignState.PAUSED, CampaignState.FINISHED):
             return None
@@ -136,13 +136,13 @@ class Life:
 
     def settle(self, as_of: int, most: int = 20) -> int:
         """Evaluate at least once and then while the enrolment is due at `as_of`; return the number of evaluations."""
-        looks = 0
-        while looks < most and self.campaign.state in LOOKED_AT:
-            if looks and (self.latest is None or self.latest.due_at is None or self.latest.due_at > as_of):
-                return looks
-            self.look(as_of)
-            looks += 1
-        return looks
+        evaluations = 0
+        while evaluations < most and self.campaign.state in LOOKED_AT:
+            if evaluations and (self.latest is None or self.latest.due_at is None or self.latest.due_at > as_of):
+                return evaluations
+            self.evaluate(as_of)
+            evaluations += 1
+        return evaluations
 
     def deliver(self, as_of: int, state: DeliveryState = DeliveryState.SENT) -> str | None:
         """Settle the queued delivery as `state`; return its message, or None if nothing is queued or may go out."""

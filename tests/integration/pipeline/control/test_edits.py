@@ -27,8 +27,8 @@ def test_enrolled_users_are_evaluated_once_under_the_new_revision(world: World) 
     assert str(world.enrolment("series", "pro").reason) == "unmatched"
     assert world.enrolment("series", "free").active
     assert world.enrolment("series", "free").revision == 2
-    looks = [run for run in world.runs("series") if run["kind"] == "stays"]
-    assert [run["results"]["users"] for run in looks] == [2]
+    passes = [run for run in world.runs("series") if run["kind"] == "stays"]
+    assert [run["results"]["users"] for run in passes] == [2]
     world.settle()
     assert len([run for run in world.runs("series") if run["kind"] == "stays"]) == 1
 

@@ -19,7 +19,7 @@ TWO = [{"name": "one"}, {"name": "two", "wait": "7d"}]
 GOLD = {"campaign": "gold", "audience": {"plan": "gold"}}
 
 
-def looks(world: World) -> dict[str, set[str]]:
+def requests(world: World) -> dict[str, set[str]]:
     """Return the re-evaluation requests: user id to changed names."""
     return {raw["_id"].rsplit("/", 1)[1]: set(raw["names"]) for raw in world.database["looks"].find()}
 
@@ -32,9 +32,9 @@ def test_a_change_requests_re_evaluation_only_if_a_live_campaign_names_the_field
     world.change("b", note="nobody names this")
     world.event("c", "Seen")
     world.feed()
-    assert looks(world) == {"a": {"plan"}}
+    assert requests(world) == {"a": {"plan"}}
     world.settle()
-    assert looks(world) == {}
+    assert requests(world) == {}
     assert world.sent() == [("a", "one")]
 
 
@@ -43,7 +43,7 @@ def test_a_new_user_concerns_every_campaign_of_the_workspace_and_no_other(world:
     world.user("here", plan="gold")
     world.user("there", workspace="other", plan="gold")
     world.feed()
-    assert looks(world) == {"here": {EVERYTHING}}
+    assert requests(world) == {"here": {EVERYTHING}}
     world.settle()
     assert world.sent() == [("here", "one")]
 
@@ -54,7 +54,7 @@ def test_a_paused_campaign_gets_no_requests_and_evaluates_everybody_at_the_resum
     world.steer("pause", "gold")
     world.change("a", plan="gold")
     world.feed()
-    assert looks(world) == {}
+    assert requests(world) == {}
     world.steer("resume", "gold")
     world.settle()
     assert world.sent() == [("a", "one")]
@@ -111,12 +111,12 @@ def test_an_event_that_campaign_time_has_not_reached_is_not_decided_on(
     world.event("a", "Order Completed", at=START + DAY // 2, value=100)
     world.settle()  # nothing is open
     assert world.enrolment("lapsed", "a").active
-    assert set(looks(world)) == {"a"}
+    assert set(requests(world)) == {"a"}
     assert world.database["dirty_ranges"].count_documents({}) == 0
     world.after("1d")
     enrolment = world.enrolment("lapsed", "a")
     assert (str(enrolment.reason), enrolment.ended_at) == ("unmatched", START + DAY)
-    assert looks(world) == {}
+    assert requests(world) == {}
 
 
 def test_an_event_dated_years_ahead_does_not_block_its_user(world: World) -> None:
@@ -165,7 +165,7 @@ def test_a_user_whose_row_raises_is_evaluated_alone_and_blocks_no_other(
     world.feed()
     world.app.rechecker.run()
     assert [enrolment.user for enrolment in world.enrolments("gold")] == [user_key("shop", "good")]
-    assert list(looks(world)) == ["bad"], "it waits, and is tried again"
+    assert list(requests(world)) == ["bad"], "it waits, and is tried again"
 
 
 def test_a_request_whose_workers_keep_dying_becomes_a_suspect_slice(
