@@ -33,12 +33,10 @@ def harden(monkeypatch: Any, world: Callable[[], MemoryWorld]) -> None:
     monkeypatch.setattr(WindowSender, "catch_up", alive)
     record = Evaluator.record
 
-    def evaluated(
-        evaluator: Evaluator, campaign: Any, origin: Origin, evaluations: Any, decisions: Any, **more: Any
-    ) -> Any:
+    def evaluated(evaluator: Evaluator, campaign: Any, origin: Origin, judged: Any, decisions: Any, **more: Any) -> Any:
         if "/look/" in origin.id:
             failpoints.passage("slice.decided")  # an evaluation of changed users can be overtaken here, as a slice can
-        return record(evaluator, campaign, origin, evaluations, decisions, **more)
+        return record(evaluator, campaign, origin, judged, decisions, **more)
 
     monkeypatch.setattr(Evaluator, "record", evaluated)
     for name in ("apply", "move", "evaluated"):
