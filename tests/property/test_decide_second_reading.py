@@ -1,4 +1,4 @@
-"""Compare the decision with a second reading of `docs/semantics.md`, over random campaigns and random lives."""
+"""Compare the decision with a second reading of `docs/semantics.md`, over random campaigns and histories."""
 
 from __future__ import annotations
 
