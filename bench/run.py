@@ -133,8 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _passes(engine: Engine, sizes: Sizes) -> str:
     found = engine.database["users"].find({}, {"_id": 1}).sort("u", 1).limit(sizes.sample)
     sample = [str(one["_id"]) for one in found]
-    told = {name: passes.compare(engine, sample, name, sizes.rounds) for name in AUDIENCES}
-    return tables.passes(told, sizes.rounds)
+    comparisons = {name: passes.compare(engine, sample, name, sizes.rounds) for name in AUDIENCES}
+    return tables.passes(comparisons, sizes.rounds)
 
 
 def _search(engine: Engine, sizes: Sizes) -> str:

@@ -160,8 +160,8 @@ class Listmonk:
         self.call("PUT", f"/api/campaigns/{campaign['id']}/status", {"status": "running"})
         self._await(campaign["id"], users, server)
         spent = self._quiet(before).since(before) if before is not None else {}
-        told = server.now()
-        groups = told["groups"].values()
+        counts = server.now()
+        groups = counts["groups"].values()
         self.call("DELETE", f"/api/campaigns/{campaign['id']}")
         self.call("DELETE", f"/api/templates/{template['id']}")
         self.call("DELETE", f"/api/lists/{mailing['id']}")
@@ -170,8 +170,8 @@ class Listmonk:
             users=users,
             first=min((group[1] for group in groups), default=launched) - launched,
             last=max((group[2] for group in groups), default=launched) - launched,
-            missing=users - told["recipients"],
-            doubled=told["repeated"],
+            missing=users - counts["recipients"],
+            doubled=counts["repeated"],
             imported=imported,
             spent=spent,
         )

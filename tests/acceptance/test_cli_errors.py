@@ -171,7 +171,7 @@ def test_a_traceback_is_shown_with_debug_only(tidegate: Tidegate) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         ("clock advance --to sometime", "--to: expected a moment such as 2026-12-01T08:00Z, got 'sometime'"),
         ("clock advance --by soon", "--by: expected a duration such as 90s, 15m, 12h or 14d, got 'soon'"),
@@ -181,9 +181,9 @@ def test_a_traceback_is_shown_with_debug_only(tidegate: Tidegate) -> None:
         ("--set engine.leese=3s campaign list", "--set engine.leese: engine.leese: unknown key"),
     ],
 )
-def test_a_wrong_value_is_reported_with_its_option(tidegate: Tidegate, words: str, told: str) -> None:
+def test_a_wrong_value_is_reported_with_its_option(tidegate: Tidegate, words: str, expected: str) -> None:
     ran = tidegate(*words.split())
-    assert told in ran.err
+    assert expected in ran.err
     assert "Value error" not in ran.err
 
 

@@ -68,9 +68,9 @@ def test_explain_refuses_an_unknown_user_and_knows_one_that_was_erased(shop: Wor
 def test_explain_names_the_leaf_that_fails_and_its_data(shop: World, tidegate: Tidegate) -> None:
     shop.launch("series")
     shop.settle()
-    told = explained(tidegate, "pat")
-    assert (told["known"], told["matches"], told["stays"]) == (True, False, [])
-    (leaf,) = [leaf for leaf in told["audience"] if leaf["fails"]]
+    explanation = explained(tidegate, "pat")
+    assert (explanation["known"], explanation["matches"], explanation["stays"]) == (True, False, [])
+    (leaf,) = [leaf for leaf in explanation["audience"] if leaf["fails"]]
     assert "plan" in leaf["leaf"]
     assert "pro" in str(leaf["data"])
     words = tidegate("explain", "series", "pat").out
@@ -81,10 +81,10 @@ def test_explain_names_the_leaf_that_fails_and_its_data(shop: World, tidegate: T
 def test_explain_shows_a_waiting_enrolment_and_its_next_evaluation(shop: World, tidegate: Tidegate) -> None:
     shop.launch("series")
     shop.settle()
-    told = explained(tidegate, "sam")
-    assert told["now"].startswith(f"waits until {format_instant(START + 3 * DAY)}")
-    assert told["next_look"] == format_instant(START + 3 * DAY)
-    (enrolment,) = told["stays"]
+    explanation = explained(tidegate, "sam")
+    assert explanation["now"].startswith(f"waits until {format_instant(START + 3 * DAY)}")
+    assert explanation["next_look"] == format_instant(START + 3 * DAY)
+    (enrolment,) = explanation["stays"]
     assert [(one["message"], one["state"]) for one in enrolment["messages"]] == [("one", "sent")]
     assert "looked at next by time" in tidegate("explain", "series", "sam").out
 
@@ -93,10 +93,10 @@ def test_explain_shows_why_an_enrolment_ended(shop: World, tidegate: Tidegate) -
     shop.launch("series")
     shop.settle()
     shop.after("3d")
-    told = explained(tidegate, "sam")
-    assert "completed" in told["now"]
-    assert "entered once" in told["now"]
-    assert [one["message"] for one in told["stays"][0]["messages"]] == ["one", "two"]
+    explanation = explained(tidegate, "sam")
+    assert "completed" in explanation["now"]
+    assert "entered once" in explanation["now"]
+    assert [one["message"] for one in explanation["stays"][0]["messages"]] == ["one", "two"]
 
 
 def test_a_test_send_goes_to_another_address_and_is_not_recorded(shop: World, tidegate: Tidegate) -> None:

@@ -65,11 +65,11 @@ def test_an_explanation_has_a_failing_leaf_exactly_for_unmatched_users(
     predicate = compiled(plain, CATALOGUE)
     for name in chosen:
         facts = PEOPLE[name].facts(predicate)
-        told = predicate.explain(ROWS[name], facts, NOW)
+        explanation = predicate.explain(ROWS[name], facts, NOW)
         if not predicate.matches(ROWS[name], facts, NOW):
-            assert any(leaf.failed for leaf in told)
+            assert any(leaf.failed for leaf in explanation)
         else:
-            assert any(not leaf.failed for leaf in told)
+            assert any(not leaf.failed for leaf in explanation)
 
 
 @searching

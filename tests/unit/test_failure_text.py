@@ -19,7 +19,7 @@ def raised(error: Exception) -> Exception:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "expected"),
     [
         (NotFound("workspace shop has no file", remedy="add it"), "workspace shop has no file; add it"),
         (InvalidSource([Fault(PLACE, "audience", "no field plan")]), "audience: no field plan"),
@@ -33,8 +33,8 @@ def raised(error: Exception) -> Exception:
         (ValueError("secret@example.org"), "ValueError"),
     ],
 )
-def test_a_reason_names_what_to_mend_and_no_data(error: Exception, told: str) -> None:
-    assert reason_of(error) == told
+def test_a_reason_names_what_to_mend_and_no_data(error: Exception, expected: str) -> None:
+    assert reason_of(error) == expected
 
 
 def test_an_unexpected_error_names_its_place_and_a_long_reason_is_cut() -> None:

@@ -229,9 +229,9 @@ def test_a_stream_cursor_lost_by_a_mongodb_restart_is_an_outage_and_the_feed_con
         asked.append(1)
         return len(asked) > 5 and not world.feed()
 
-    with listening() as told:
+    with listening() as events:
         following(world.app, "feed").run(stopping, lambda _: None)
-    (failed,) = told.of("engine.failed")
+    (failed,) = events.of("engine.failed")
     assert (failed.fields["process"], failed.fields["reason"]) == ("feed", "store_away")
     assert isinstance(failed.fields["error"], Away)
     assert feeding.step(timedelta(milliseconds=20)) == 0, "it follows again"
@@ -310,15 +310,15 @@ def test_report_and_show_explain_a_stuck_campaign_and_failed_deliveries(
     world.start(BROKEN)
     uid = world.record("c").uid
     world.app.stores.campaigns.set_stuck(uid, StuckBy.SENDER, "the provider refuses the sender")
-    told = world.app.plans.report(world.record("c"))
-    document = report_document(told)
+    report = world.app.plans.report(world.record("c"))
+    document = report_document(report)
     (failure,) = document["failures"]
     assert ("divided_by" in failure["reason"], failure["count"]) == (True, 1)
     assert failure["example"] == {"user": "bad", "message": "one"}
     assert [(one["by"], one["reason"]) for one in document["stuck_by"]] == [
         ("sender", "the provider refuses the sender")
     ]
-    show_report(told)
+    show_report(report)
     shown = capsys.readouterr().out
     for part in ("the provider refuses the sender", "divided_by", "failed deliveries"):
         assert part in shown

@@ -88,9 +88,9 @@ def test_a_changed_order_is_reported() -> None:
 
 
 def test_removing_one_message_and_adding_another_needs_was() -> None:
-    told = _faults(_file(_message("one")), _message("uno"))
-    assert len(told) == 1
-    assert "write was: one if it is the same message, was: none if it is not" in told[0]
+    faults = _faults(_file(_message("one")), _message("uno"))
+    assert len(faults) == 1
+    assert "write was: one if it is the same message, was: none if it is not" in faults[0]
 
 
 def test_was_resolves_an_ambiguous_rename() -> None:
@@ -104,8 +104,8 @@ def test_only_adding_or_only_removing_needs_no_was() -> None:
 
 
 def test_was_must_name_a_previous_message() -> None:
-    told = _faults(_file(_message("one")), _message("uno", was="onne"))
-    assert told == ['campaign.yaml:1:1: messages[0].was: no message "onne" was there before (did you mean "one"?)']
+    faults = _faults(_file(_message("one")), _message("uno", was="onne"))
+    assert faults == ['campaign.yaml:1:1: messages[0].was: no message "onne" was there before (did you mean "one"?)']
 
 
 def test_an_applied_was_may_stay_in_the_file() -> None:
@@ -125,11 +125,11 @@ def test_aliases_follow_a_message_through_every_rename() -> None:
 
 def test_an_existing_message_cannot_be_declared_a_rename_of_another() -> None:
     old = _file(_message("one"), _message("two"))
-    told = _faults(old, _message("one", was="two"))
-    assert len(told) == 1
-    assert '"one" exists already, so it was never "two"' in told[0]
+    faults = _faults(old, _message("one", was="two"))
+    assert len(faults) == 1
+    assert '"one" exists already, so it was never "two"' in faults[0]
 
 
 def test_kind_and_workspace_cannot_change() -> None:
-    told = _faults(_file(), kind="one_off", workspace="v")
-    assert [text.split(": ")[1] for text in told] == ["workspace", "kind"]
+    faults = _faults(_file(), kind="one_off", workspace="v")
+    assert [text.split(": ")[1] for text in faults] == ["workspace", "kind"]

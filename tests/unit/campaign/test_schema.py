@@ -20,13 +20,13 @@ def test_the_schema_in_conf_is_the_one_of_the_model(name: str) -> None:
 
 
 def test_every_key_of_a_campaign_has_a_completion() -> None:
-    told = json.loads(schemas()["campaign.schema.json"])
-    assert {"campaign", "audience", "messages", "holdout"} <= set(told["properties"])
-    assert told["additionalProperties"] is False
-    assert {"event", "within", "exits"} <= set(told["$defs"]["GoalRule"]["properties"])
+    document = json.loads(schemas()["campaign.schema.json"])
+    assert {"campaign", "audience", "messages", "holdout"} <= set(document["properties"])
+    assert document["additionalProperties"] is False
+    assert {"event", "within", "exits"} <= set(document["$defs"]["GoalRule"]["properties"])
 
 
 def test_a_profile_has_its_keys_as_they_are_written() -> None:
-    told = json.loads(schemas()["profile.schema.json"])
-    assert "pass" in told["properties"]
-    assert "pass_every" not in told["properties"]
+    document = json.loads(schemas()["profile.schema.json"])
+    assert "pass" in document["properties"]
+    assert "pass_every" not in document["properties"]

@@ -27,7 +27,7 @@ def test_the_filters_and_tags_are_those_of_the_channels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("{{ user.plan | upcase }}", []),
         ("{{ 'now' | date: '%d' }} {{ campaign.name }} {{ as_of }}", []),
@@ -40,8 +40,8 @@ def test_the_filters_and_tags_are_those_of_the_channels() -> None:
         ("x" * (LARGEST_TEMPLATE + 1), ["t.html:1:1: body: is longer than 200000 characters"]),
     ],
 )
-def test_a_text_is_checked_before_it_is_ever_rendered(text: str, told: list[str]) -> None:
-    assert _told(text) == told
+def test_a_text_is_checked_before_it_is_ever_rendered(text: str, expected: list[str]) -> None:
+    assert _told(text) == expected
 
 
 @pytest.mark.parametrize(

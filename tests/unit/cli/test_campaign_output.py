@@ -53,7 +53,7 @@ def plan(users: Population, audience: int) -> Plan:
 
 
 @pytest.mark.parametrize(
-    ("users", "audience", "told", "share"),
+    ("users", "audience", "expected", "share"),
     [
         (Population(64_000, estimated=False), 21_307, "21,307 of 64,000 users (33.3%)", 21_307 / 64_000),
         (Population(640_953, estimated=True), 213_070, "213,070 of about 640,953 users (about 33.2%)", None),
@@ -62,11 +62,11 @@ def plan(users: Population, audience: int) -> Plan:
     ],
 )
 def test_a_plan_marks_estimates_and_no_share_is_above_one(
-    users: Population, audience: int, told: str, share: float | None
+    users: Population, audience: int, expected: str, share: float | None
 ) -> None:
     planned = plan(users, audience)
     rows = dict(plan_rows(planned))
-    assert rows["audience"] == f"{told}, counted inside MongoDB, exactly"
+    assert rows["audience"] == f"{expected}, counted inside MongoDB, exactly"
     document = plan_document(record(), planned)
     assert (document["users_estimated"], document["audience_estimated"]) == (users.estimated, False)
     assert document["share"] is None or document["share"] <= 1
@@ -173,9 +173,9 @@ SENTENCES = {
 @pytest.mark.parametrize("name", SENTENCES)
 def test_a_report_shows_until_when_conversions_count(name: str) -> None:
     of, now, sentence = SENTENCES[name]
-    told = conversions(of, counts(), now)
-    assert told is not None
-    assert conversions_sentence(told) == sentence
+    converted = conversions(of, counts(), now)
+    assert converted is not None
+    assert conversions_sentence(converted) == sentence
     document = report_document(report(of, counts(), now))["conversions"]
     assert document["open"] is ("closed" not in name)
     assert document["until"] == (None if name == "without a window" else CLOSES)
@@ -187,6 +187,6 @@ def test_conversions_are_omitted_without_a_goal_and_reduced_to_the_window_withou
 ) -> None:
     show_report(report(record(goal=None), counts()))
     assert "conver" not in capsys.readouterr().out
-    told = conversions(record(C.LIVE), counts(None), NOW)
-    assert told is not None
-    assert conversions_sentence(told) == "conversions are counted for 10d after each entry"
+    converted = conversions(record(C.LIVE), counts(None), NOW)
+    assert converted is not None
+    assert conversions_sentence(converted) == "conversions are counted for 10d after each entry"

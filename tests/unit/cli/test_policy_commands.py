@@ -79,9 +79,9 @@ def test_check_of_a_file_shows_the_changes_before_it_is_saved(desk: Desk) -> Non
     text = (desk.folder / "policies" / "profiles" / "bulk.yaml").read_text(encoding="utf-8")
     edited.write_text(text.replace("in_flight: 4", "in_flight: 8"), encoding="utf-8")
     assert desk.run("check", str(edited)).stdout == "profiles.bulk.in_flight: 8 (was 4)\n"
-    told = desk.json("check", str(edited))
-    assert told["differences"] == [{"key": "profiles.bulk.in_flight", "before": 4, "after": 8}]
-    assert told["before"] != told["after"]
+    document = desk.json("check", str(edited))
+    assert document["differences"] == [{"key": "profiles.bulk.in_flight", "before": 4, "after": 8}]
+    assert document["before"] != document["after"]
 
 
 def test_check_refuses_a_broken_edit_with_exit_code_2(desk: Desk) -> None:
@@ -148,9 +148,14 @@ def test_diff_with_an_unknown_version_says_where_to_look(desk: Desk) -> None:
 
 
 def test_route_shows_profile_reason_and_lanes_of_a_campaign_file(desk: Desk) -> None:
-    told = desk.json("route", "campaigns/slow.yaml")
-    assert (told["profile"], told["lane"], told["deliver_lane"], told["cost"]) == ("default", "slow", "deliver", "slow")
-    assert told["why"] == "no other profile matches"
+    document = desk.json("route", "campaigns/slow.yaml")
+    assert (document["profile"], document["lane"], document["deliver_lane"], document["cost"]) == (
+        "default",
+        "slow",
+        "deliver",
+        "slow",
+    )
+    assert document["why"] == "no other profile matches"
     assert "decides in" in desk.run("route", "campaigns/quick.yaml").stdout
 
 

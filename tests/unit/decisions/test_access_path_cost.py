@@ -48,10 +48,10 @@ def test_a_cold_cache_costs_its_loading() -> None:
 
 
 def test_impossible_paths_are_last_with_their_reasons() -> None:
-    told = estimates(choice(10, impossible={AccessPath.LIST: "no list"}), Rates())
-    assert told[-1].reason == "no list"
-    assert not told[-1].possible
-    assert all(one.possible for one in told[:-1])
+    paths = estimates(choice(10, impossible={AccessPath.LIST: "no list"}), Rates())
+    assert paths[-1].reason == "no list"
+    assert not paths[-1].possible
+    assert all(one.possible for one in paths[:-1])
 
 
 @given(
@@ -59,8 +59,8 @@ def test_impossible_paths_are_last_with_their_reasons() -> None:
     rates=st.dictionaries(st.sampled_from(list(AccessPath)), st.floats(1_000, 5_000_000), max_size=5),
 )
 def test_the_first_possible_path_is_the_quickest_for_any_rates(matches: int, rates: dict[AccessPath, float]) -> None:
-    told = estimates(choice(matches), Rates({**FIRST_RATES, **rates}))
-    assert told[0].seconds == min(one.seconds for one in told)
+    paths = estimates(choice(matches), Rates({**FIRST_RATES, **rates}))
+    assert paths[0].seconds == min(one.seconds for one in paths)
 
 
 def test_a_rate_follows_measured_runs_except_tiny_ones() -> None:
@@ -93,15 +93,15 @@ def test_slice_sizes_follow_the_target_time_and_the_policy_for_mongodb(
 
 
 def test_capacity_estimates_workers_needed_and_time_to_finish() -> None:
-    told = capacity(600.0, timedelta(minutes=2), 2)
-    assert (told.workers, told.there_are, told.with_those) == (5, 2, timedelta(minutes=5))
+    needed = capacity(600.0, timedelta(minutes=2), 2)
+    assert (needed.workers, needed.there_are, needed.with_those) == (5, 2, timedelta(minutes=5))
     assert capacity(0.0, timedelta(minutes=1), 0).workers == 1
 
 
 def test_an_index_costs_its_reads_and_a_filter_beyond_one_batch() -> None:
     def seconds(matches: int, read: int) -> float:
-        told = estimates(Choice(200_000, matches, {AccessPath.INDEX: read}, batch=5_000), Rates())
-        return told[0].seconds
+        paths = estimates(Choice(200_000, matches, {AccessPath.INDEX: read}, batch=5_000), Rates())
+        return paths[0].seconds
 
     assert seconds(300, 25_000) > seconds(300, 300) + 0.3
     assert seconds(5_001, 5_001) > seconds(5_000, 5_000) + 0.4

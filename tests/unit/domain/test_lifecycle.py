@@ -41,9 +41,9 @@ def test_every_state_has_a_sentence_and_a_row() -> None:
 
 
 def test_equal_state_names_of_two_machines_have_separate_sentences() -> None:
-    told = PAGE.read_text(encoding="utf-8")
-    assert "| `dropped` | A resume put a newer run in its place. |" in told
-    assert "| `dropped` | Given up unclaimed with its run. |" in told
+    page = PAGE.read_text(encoding="utf-8")
+    assert "| `dropped` | A resume put a newer run in its place. |" in page
+    assert "| `dropped` | Given up unclaimed with its run. |" in page
 
 
 def test_a_transition_stays_within_its_state_machine() -> None:

@@ -174,8 +174,8 @@ def test_an_explanation_shows_each_leaf_with_its_data() -> None:
         """
     )
     person = Person({"d": 19_999, "t": NOW - DAY, "b": True}, [(ORDER, NOW - 3, {})], ["new"])
-    told = predicate.explain(row_of(person), person.facts(predicate), NOW)
-    assert [(leaf.where, leaf.held, leaf.failed) for leaf in told] == [
+    explanation = predicate.explain(row_of(person), person.facts(predicate), NOW)
+    assert [(leaf.where, leaf.held, leaf.failed) for leaf in explanation] == [
         ("audience.all[0].d", False, True),
         ("audience.all[1].t", True, False),
         ("audience.all[2].list", False, True),
@@ -183,7 +183,7 @@ def test_an_explanation_shows_each_leaf_with_its_data() -> None:
         ("audience.none[0].b", True, True),
         ("audience.none[1].event", False, False),
     ]
-    assert [leaf.data for leaf in told] == [
+    assert [leaf.data for leaf in explanation] == [
         "d is 199.99",
         "t is 2026-11-30T00:00:00.000Z",
         "lists are new",
@@ -191,14 +191,14 @@ def test_an_explanation_shows_each_leaf_with_its_data() -> None:
         "b is true",
         "no Coupon Redeemed is stored",
     ]
-    assert told[0].text == "d: {gt: 200}"
+    assert explanation[0].text == "d: {gt: 200}"
 
 
 TRUE, FALSE, MISSING = {"b": True}, {"b": False}, {}
 
 
 @pytest.mark.parametrize(
-    ("audience", "person", "told"),
+    ("audience", "person", "expected"),
     [
         ("all: [b: true]", TRUE, ["passes  b: true"]),
         ("all: [b: true]", FALSE, ["fails   b: true"]),
@@ -217,11 +217,11 @@ TRUE, FALSE, MISSING = {"b": True}, {"b": False}, {}
         ("all: [any: [b: true, s: x], i: 1]", TRUE, ["passes  b: true", "unmet   s: x", "fails   i: 1"]),
     ],
 )
-def test_an_explanation_is_true_in_every_group(audience: str, person: dict[str, object], told: list[str]) -> None:
+def test_an_explanation_is_true_in_every_group(audience: str, person: dict[str, object], expected: list[str]) -> None:
     predicate = compiled(audience)
     row = row_of(Person(person))
     found = predicate.explain(row, (), NOW)
-    assert [leaf.told for leaf in found] == told
+    assert [leaf.told for leaf in found] == expected
     assert any(leaf.failed for leaf in found) is not predicate.matches(row, (), NOW)
     assert all(("is missing" in leaf.data) == ("b" not in person) for leaf in found if leaf.text == "b: true")
 

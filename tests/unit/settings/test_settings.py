@@ -137,12 +137,12 @@ def test_a_secret_with_a_line_break_is_refused_without_showing_it(
 
 
 def test_a_secret_of_the_wrong_type_is_refused_without_showing_it(file: Path) -> None:
-    told = _refusal(file, "environments:\n  default:\n    email: {password: 4711}\n")
-    assert told == ["3:23: email.password: expected a text (write it in double quotes)"]
+    refusal = _refusal(file, "environments:\n  default:\n    email: {password: 4711}\n")
+    assert refusal == ["3:23: email.password: expected a text (write it in double quotes)"]
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "expected"),
     [
         ("LOGS__KEEP", "5k", "logs.keep: expected a whole number"),
         ("ENGINE__LEASE", "30", "write 30s for seconds"),
@@ -152,10 +152,10 @@ def test_a_secret_of_the_wrong_type_is_refused_without_showing_it(file: Path) ->
     ],
 )
 def test_a_wrong_variable_is_named(
-    name: str, value: str, told: str, file: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, value: str, expected: str, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(f"TIDEGATE_{name}", value)
-    with pytest.raises(WrongCall, match=f"environment TIDEGATE_{name}: .*{told}"):
+    with pytest.raises(WrongCall, match=f"environment TIDEGATE_{name}: .*{expected}"):
         load_settings(file)
 
 
@@ -172,7 +172,7 @@ def test_an_unknown_flag_is_refused(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("environment: {}\n", "1:1: environment: unknown key (the file holds environments:)"),
         ("environments:\n  default: 3\n", "2:12: environments.default: expected keys and values"),
@@ -186,10 +186,10 @@ def test_an_unknown_flag_is_refused(file: Path) -> None:
         ("environments: {}\nmore: 1\n", "2:1: more: unknown key"),
     ],
 )
-def test_a_mistake_in_the_file_is_reported_with_its_place(text: str, told: str, file: Path) -> None:
+def test_a_mistake_in_the_file_is_reported_with_its_place(text: str, expected: str, file: Path) -> None:
     found = _refusal(file, text)
     assert len(found) == 1
-    assert found[0].startswith(told)
+    assert found[0].startswith(expected)
 
 
 def test_an_unknown_environment_is_refused_with_a_suggestion(file: Path) -> None:
@@ -298,7 +298,7 @@ def test_an_empty_variable_of_the_process_hides_that_of_the_env_file(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("# one\n\nTIDEGATE_EMAIL__PASSWORD\n", ".env:3:1: expected NAME=value"),
         ("TIDEGATE_EMAIL__PASSWORD='hush\n", ".env:1:1: expected NAME=value"),
@@ -309,11 +309,13 @@ def test_an_empty_variable_of_the_process_hides_that_of_the_env_file(
         ("TIDEGATE_EMAIL__PORT=70000\n", ".env:1 TIDEGATE_EMAIL__PORT: email.port: must be at most 65535"),
     ],
 )
-def test_a_mistake_in_the_env_file_is_reported_with_its_line(text: str, told: str, file: Path, folder: Path) -> None:
+def test_a_mistake_in_the_env_file_is_reported_with_its_line(
+    text: str, expected: str, file: Path, folder: Path
+) -> None:
     (folder / ".env").write_text(text)
     with pytest.raises((InvalidSource, WrongCall)) as refused:
         load_settings(file)
-    assert str(refused.value).startswith(told)
+    assert str(refused.value).startswith(expected)
     assert "hush" not in f"{refused.value} {refused.value.remedy}"
 
 

@@ -59,8 +59,8 @@ def test_a_story_holds_the_pass_that_chose_the_delivery_and_nothing_of_others(us
     asked = parse_query(f"campaign:lapsed user:{user} event:delivery.sent", REDACTOR)
     hits = [one for one in lines if asked.matches(one)]
     assert len(hits) == 1
-    told = story(hits, lambda focus: [one for one in lines if focus.holds(one)])
-    assert names(told) == [
+    explanation = story(hits, lambda focus: [one for one in lines if focus.holds(one)])
+    assert names(explanation) == [
         "run.planned",
         "slice.claimed r1/a",
         "batch.decided r1/a",
@@ -68,7 +68,7 @@ def test_a_story_holds_the_pass_that_chose_the_delivery_and_nothing_of_others(us
         "delivery.retried r1/a",
         "delivery.sent r1/a",
     ]
-    assert value_of(told[0], "trace.id") == trace_id("lapsed-1", AS_OF)
+    assert value_of(explanation[0], "trace.id") == trace_id("lapsed-1", AS_OF)
 
 
 def test_without_a_choosing_slice_ranges_find_the_slices_of_the_user() -> None:

@@ -56,7 +56,7 @@ def test_an_ambiguous_scalar_is_refused(scalar: str, hint: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("", "f.yaml:1:1: the document is empty"),
         ("a: 1\na: 2\n", "f.yaml:2:1: a: written twice, first in line 1 (keep one)"),
@@ -73,8 +73,8 @@ def test_an_ambiguous_scalar_is_refused(scalar: str, hint: str) -> None:
         ("a: \x07\n", "f.yaml:1:1: not valid YAML:"),
     ],
 )
-def test_other_yaml_is_refused_with_its_place(text: str, told: str) -> None:
-    assert _refusal(text).startswith(told)
+def test_other_yaml_is_refused_with_its_place(text: str, expected: str) -> None:
+    assert _refusal(text).startswith(expected)
 
 
 def test_a_document_that_expands_aliases_is_refused() -> None:

@@ -305,7 +305,7 @@ class LoggingIn(Hostile):
 
 
 @pytest.mark.parametrize(
-    ("mechanism", "challenges", "told"),
+    ("mechanism", "challenges", "expected"),
     [
         ("PLAIN", (), ["\0ünï\0pässwörd"]),
         ("LOGIN", (b"UGFzc3dvcmQ6",), ["ünï", "pässwörd"]),
@@ -313,12 +313,12 @@ class LoggingIn(Hostile):
     ],
 )
 def test_a_user_and_a_password_in_any_script_log_in_as_utf_8(
-    mechanism: str, challenges: tuple[bytes, ...], told: list[str]
+    mechanism: str, challenges: tuple[bytes, ...], expected: list[str]
 ) -> None:
     server = LoggingIn(mechanism, challenges)
     with server.listening() as port, sending(port, username="ünï", password="pässwörd") as channel:
         assert channel.send([envelope(1)]) == [Retry(timedelta(minutes=10), "smtp_535")]
-    assert [b64decode(one).decode() for one in server.told] == told
+    assert [b64decode(one).decode() for one in server.told] == expected
 
 
 def test_an_invalid_challenge_costs_a_retry_and_raises_nothing() -> None:

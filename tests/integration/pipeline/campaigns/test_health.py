@@ -108,8 +108,8 @@ def test_failures_of_the_user_are_outside_the_error_budget(world: World) -> None
     states = {"sent": 60, "skipped(no_address)": len(nothing), "skipped(suppressed)": 9}
     assert report.counts.messages["one"].states == states
     assert report.adds_up
-    told = world.app.explainer.run(world.record("c"), "bad3")
-    assert told.address == "the e-mail address is no address: mails are skipped (no_address)"
+    explanation = world.app.explainer.run(world.record("c"), "bad3")
+    assert explanation.address == "the e-mail address is no address: mails are skipped (no_address)"
 
 
 def test_a_few_failures_do_not_pause(world: World) -> None:

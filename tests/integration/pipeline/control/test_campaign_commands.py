@@ -46,9 +46,9 @@ def test_a_pause_acts_within_a_batch_and_a_resume_continues_there(small: World) 
     small.users([f"u{i}" for i in range(6)])
     small.apply({"campaign": "hello", "kind": "one_off"})
     small.launch("hello")
-    with at_first("batch.decided", lambda: small.steer("pause", "hello")) as told:
+    with at_first("batch.decided", lambda: small.steer("pause", "hello")) as events:
         small.settle()
-    assert told.count("batch.decided") == 1
+    assert events.count("batch.decided") == 1
     assert len(small.enrolments("hello")) == 1
     assert small.sent() == []
     (piece,) = small.database["slices"].find({"kind": "candidates", "state": "open"})

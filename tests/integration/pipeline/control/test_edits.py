@@ -20,9 +20,9 @@ def test_enrolled_users_are_evaluated_once_under_the_new_revision(world: World) 
     world.users(["free", "pro"], plan="free")
     world.change("pro", plan="pro")
     world.start(series())
-    told = world.apply(series(audience={"plan": "free"}))
-    assert (told.created, told.record.revision) == (False, 2)
-    assert told.changes
+    applied = world.apply(series(audience={"plan": "free"}))
+    assert (applied.created, applied.record.revision) == (False, 2)
+    assert applied.changes
     world.settle()
     assert str(world.enrolment("series", "pro").reason) == "unmatched"
     assert world.enrolment("series", "free").active
@@ -36,8 +36,8 @@ def test_enrolled_users_are_evaluated_once_under_the_new_revision(world: World) 
 def test_an_apply_that_changes_nothing_is_no_revision(world: World) -> None:
     world.user("u")
     world.start(series())
-    told = world.apply(series())
-    assert (told.record.revision, told.changes) == (1, ())
+    applied = world.apply(series())
+    assert (applied.record.revision, applied.changes) == (1, ())
 
 
 def test_two_edits_at_the_same_campaign_time_are_both_evaluated(world: World) -> None:

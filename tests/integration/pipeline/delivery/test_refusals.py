@@ -139,8 +139,8 @@ def test_a_hard_bounce_suppresses_the_address_for_every_campaign(world: World, s
     assert states(world) == {"sent": 2, "skipped(suppressed)": 2}
     world.start({"campaign": "second", "kind": "one_off"})
     assert states(world, "second") == {"sent": 2, "skipped(suppressed)": 2}
-    told = app.explainer.run(world.record("second"), "gone").address
-    assert told.startswith("mail to the address bounced (smtp_550) at ")
+    explanation = app.explainer.run(world.record("second"), "gone").address
+    assert explanation.startswith("mail to the address bounced (smtp_550) at ")
     assert app.stores.suppressions.get("shop", "GONE@x.example") is not None
     assert app.stores.suppressions.get("other", "gone@x.example") is None
     assert "gone" not in str(list(world.database["suppressions"].find())), "nobody can read the address there"
@@ -208,8 +208,8 @@ def test_every_skipped_delivery_has_a_log_line(make_world: Callable[..., World])
             for one in enrolment.settled:
                 if one.state == "skipped":
                     expected[(name, f"{enrolment.id}/{one.message}", str(one.reason))] += 1
-    told = heard.of("delivery.skipped")
-    lines = Counter((str(o.fields["campaign"]), str(o.fields["key"]), str(o.fields["reason"])) for o in told)
+    events = heard.of("delivery.skipped")
+    lines = Counter((str(o.fields["campaign"]), str(o.fields["key"]), str(o.fields["reason"])) for o in events)
     assert lines == expected
     assert {reason for _, _, reason in lines} == {"holdout", "no_address", "suppressed", "exited", "cancelled"}
-    assert all(one.fields.get("chosen_at") and one.fields.get("slice") and one.fields.get("as_of") for one in told)
+    assert all(one.fields.get("chosen_at") and one.fields.get("slice") and one.fields.get("as_of") for one in events)

@@ -57,8 +57,8 @@ def test_a_temporary_refusal_is_retried_and_blocks_no_other(world: World, sink: 
     world.apply({"campaign": "hello", "kind": "one_off"})
     world.launch("hello")
     first = min(("a", "b"), key=user_suffix)
-    told = until_put_off(world, first)
-    assert (told["state"], told["attempts"]) == ("queued", 1)
+    refusal = until_put_off(world, first)
+    assert (refusal["state"], refusal["attempts"]) == ("queued", 1)
     assert len(sink.taken) == 1
     for _ in range(3):
         world.step()
@@ -78,10 +78,10 @@ def test_the_pause_doubles_with_each_attempt_until_the_attempts_are_used_up(worl
     world.launch("hello")
     pauses: list[float] = []
     for attempt in range(1, MOST_ATTEMPTS):
-        told = until_put_off(world, "u")
-        assert told["attempts"] == attempt
+        refusal = until_put_off(world, "u")
+        assert refusal["attempts"] == attempt
         now = world.database.command("hello")["localTime"]
-        pauses.append((told["retry_at"] - now).total_seconds())
+        pauses.append((refusal["retry_at"] - now).total_seconds())
         hurry(world.database)
         world.database["enrolments"].update_many({}, {"$unset": {"outgoing.retry_at": ""}})
     assert pauses[0] == pytest.approx(300, abs=30)

@@ -99,19 +99,19 @@ def main(told: dict[str, Any]) -> None:
 def serve() -> None:
     """Fork a process for each order, with its output in the named pipe `out`; `{"wait": pid}` returns how it ended."""
     for line in sys.stdin:
-        told = json.loads(line)
-        if "wait" in told:
-            say({"status": os.waitstatus_to_exitcode(os.waitpid(told["wait"], 0)[1])})
+        document = json.loads(line)
+        if "wait" in document:
+            say({"status": os.waitstatus_to_exitcode(os.waitpid(document["wait"], 0)[1])})
             continue
         pid = os.fork()
         if pid:
             say({"pid": pid})
             continue
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(os.open(told["out"], os.O_WRONLY), 1)
+        os.dup2(os.open(document["out"], os.O_WRONLY), 1)
         code = 1
         try:
-            main(told)
+            main(document)
             code = 0
         finally:
             os._exit(code)

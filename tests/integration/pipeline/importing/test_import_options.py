@@ -106,12 +106,14 @@ def test_a_killed_import_of_an_encoded_gzip_array_resumes(importer: Any, program
     assert importer.told()["ü99"]["a"] == {"age": 99}
 
 
-@pytest.mark.parametrize(("options", "told"), [(("mal", "email"), "did you mean mail?"), (("mail", "emial"), "email?")])
-def test_an_option_that_names_no_key_of_a_short_file_writes_nothing(importer: Any, options: Any, told: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "expected"), [(("mal", "email"), "did you mean mail?"), (("mail", "emial"), "email?")]
+)
+def test_an_option_that_names_no_key_of_a_short_file_writes_nothing(importer: Any, options: Any, expected: str) -> None:
     path = importer.write("a.ndjson", '{"user_id": "u", "mail": "a@x.example"}\n')
     with pytest.raises(WrongCall) as caught:
         importer.run("users", path, layout=Layout(dict([options]), ignore_unknown=True))
-    assert told in f"{caught.value} {caught.value.remedy}"
+    assert expected in f"{caught.value} {caught.value.remedy}"
     assert importer.told() == {}
 
 
@@ -207,7 +209,7 @@ def test_a_named_pipe_is_a_stream_too(importer: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "expected"),
     [
         ("folder", "is a folder"),
         ("none.csv", "there is no such file"),
@@ -215,10 +217,10 @@ def test_a_named_pipe_is_a_stream_too(importer: Any, tmp_path: Path) -> None:
         ("-", "Parquet is not read from a pipe"),
     ],
 )
-def test_a_path_that_is_no_file_is_refused(importer: Any, name: str, told: str) -> None:
+def test_a_path_that_is_no_file_is_refused(importer: Any, name: str, expected: str) -> None:
     (importer.folder / "folder").mkdir()
     path = Path("-") if name == "-" else importer.folder / name
-    with pytest.raises(WrongCall, match=told):
+    with pytest.raises(WrongCall, match=expected):
         importer.run("users", path, form="parquet" if name == "-" else None, rejects=importer.folder / "r.ndjson")
 
 

@@ -52,10 +52,10 @@ def test_rows_of_one_user_in_one_file_are_applied_in_their_order(importer: Any) 
 def test_null_removes_a_field_and_its_folded_copy(importer: Any) -> None:
     importer.run("users", importer.write("a.ndjson", '{"user_id": "u", "plan": "Gold", "email": "x@y.example"}'))
     importer.run("users", importer.write("b.ndjson", '{"user_id": "u", "plan": null, "email": null}'))
-    told = importer.told()["u"]
-    assert "email" not in told
-    assert told["a"] == {}
-    assert told["k"] == {}
+    counts = importer.told()["u"]
+    assert "email" not in counts
+    assert counts["a"] == {}
+    assert counts["k"] == {}
 
 
 def test_texts_that_look_like_expressions_of_mongodb_stay_texts(importer: Any) -> None:
@@ -223,11 +223,11 @@ def test_concurrent_imports_of_the_same_users_lose_no_change(importer: Any, prog
     running = [program.start(importer, "users", path, order={"batch": 400}) for path in paths]
     ended = [process.end() for process in running]
     assert [status for _, status in ended] == [0, 0]
-    ends = [json.loads(told[-1]) for told, _ in ended]
+    ends = [json.loads(counts[-1]) for counts, _ in ended]
     assert ends[0]["created"] + ends[1]["created"] == 4_000
     assert ends[0]["updated"] + ends[1]["updated"] == 4_000
-    told = importer.told()
-    assert {user: (one["a"]["age"], one["a"]["note"]) for user, one in told.items()} == {
+    counts = importer.told()
+    assert {user: (one["a"]["age"], one["a"]["note"]) for user, one in counts.items()} == {
         f"u{n}": (n, str(n)) for n in rows
     }
 
@@ -243,7 +243,7 @@ def test_a_second_import_of_the_same_file_is_refused_during_the_first(importer: 
 
 
 @pytest.mark.parametrize(
-    ("content", "more", "told"),
+    ("content", "more", "expected"),
     [
         ("user_id,agee\nu,1\n", {}, "did you mean age?"),
         ("id,age\nu,1\n", {}, "--map"),
@@ -251,10 +251,10 @@ def test_a_second_import_of_the_same_file_is_refused_during_the_first(importer: 
         ("user_id,age\nu,1\n", {"list_name": "x"}, "for lists"),
     ],
 )
-def test_a_wrong_file_or_order_writes_nothing(importer: Any, content: str, more: Any, told: str) -> None:
+def test_a_wrong_file_or_order_writes_nothing(importer: Any, content: str, more: Any, expected: str) -> None:
     with pytest.raises(WrongCall) as caught:
         importer.run("users", importer.write("a.csv", content), **more)
-    assert told in f"{caught.value} {caught.value.remedy}"
+    assert expected in f"{caught.value} {caught.value.remedy}"
     assert importer.told() == {}
 
 

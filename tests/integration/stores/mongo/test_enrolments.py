@@ -205,11 +205,11 @@ STORIES: list[tuple[str, Enrolment, Someone, dict[str, Any], Instant]] = [
 ]
 
 
-@pytest.mark.parametrize("told", STORIES, ids=[story[0] for story in STORIES])
+@pytest.mark.parametrize("expected", STORIES, ids=[story[0] for story in STORIES])
 def test_mongodb_writes_a_decision_as_the_model_of_the_tests_does(
-    enrolments: Enrolments, told: tuple[str, Enrolment, Someone, dict[str, Any], Instant]
+    enrolments: Enrolments, expected: tuple[str, Enrolment, Someone, dict[str, Any], Instant]
 ) -> None:
-    _, before, user, written, as_of = told
+    _, before, user, written, as_of = expected
     enrolments.enter([before])
     rules = campaign(**written)
     decision = decide(rules, Patience(), user.facts(rules), before, as_of)

@@ -89,9 +89,12 @@ def test_the_most_selective_of_several_conditions_is_advised(shop: World) -> Non
 def test_a_broad_audience_and_one_without_a_required_condition_get_no_index(shop: World) -> None:
     shop.apply({"campaign": "broad", "audience": {"plan": "free"}})
     shop.apply({"campaign": "either", "audience": {"any": [{"plan": "gold"}, {"age": 7}]}})
-    told = [one for one in shop.app.missing_indexes.advise() if one.part == "audience"]
-    assert [(one.campaign, one.served_by, one.index) for one in told] == [("broad", None, None), ("either", None, None)]
-    assert told[0].text == "audience: no index would help; a MongoDB scan reads every user of shop (400)"
+    advice = [one for one in shop.app.missing_indexes.advise() if one.part == "audience"]
+    assert [(one.campaign, one.served_by, one.index) for one in advice] == [
+        ("broad", None, None),
+        ("either", None, None),
+    ]
+    assert advice[0].text == "audience: no index would help; a MongoDB scan reads every user of shop (400)"
 
 
 def test_everybody_is_read_by_key_range_and_a_list_by_its_index(shop: World) -> None:
@@ -107,16 +110,16 @@ def test_everybody_is_read_by_key_range_and_a_list_by_its_index(shop: World) -> 
 def test_the_advice_covers_crossing_sets_and_their_indexes(shop: World) -> None:
     audience = {"all": [{"vip_until": {"within_next": "5d"}}, {"event": {"name": "Seen", "within": "3d"}}]}
     shop.apply({"campaign": "timed", "audience": audience})
-    told = {one.part: one for one in shop.app.missing_indexes.advise()}
-    events = [one for part, one in told.items() if part.startswith("crossing: Seen")]
+    advice = {one.part: one for one in shop.app.missing_indexes.advise()}
+    events = [one for part, one in advice.items() if part.startswith("crossing: Seen")]
     assert len(events) == 2
     assert {one.served_by for one in events} == {"events: workspace_name_time"}
-    fields = [one for part, one in told.items() if part.startswith("crossing: vip_until")]
+    fields = [one for part, one in advice.items() if part.startswith("crossing: vip_until")]
     assert fields
     assert all(one.served_by is None and one.index == ("w", "a.vip_until", "_id") for one in fields)
     create(shop, fields[0])
-    told = {one.part: one for one in shop.app.missing_indexes.advise()}
-    assert all(told[one.part].served_by == "w_1_a.vip_until_1__id_1" for one in fields)
+    advice = {one.part: one for one in shop.app.missing_indexes.advise()}
+    assert all(advice[one.part].served_by == "w_1_a.vip_until_1__id_1" for one in fields)
 
 
 def test_one_off_campaigns_have_no_crossing_sets_and_ended_ones_are_omitted(shop: World) -> None:
@@ -138,8 +141,8 @@ def test_rules_on_enrolled_users_are_read_by_key(shop: World) -> None:
             "messages": [{"name": "one", "when": {"age": {"gte": 18}}}],
         }
     )
-    told = {one.part: one.served_by for one in shop.app.missing_indexes.advise()}
-    assert told == {
+    advice = {one.part: one.served_by for one in shop.app.missing_indexes.advise()}
+    assert advice == {
         "audience": None,
         "exit rule": "_id_, user_name_time",
         "goal": "_id_",

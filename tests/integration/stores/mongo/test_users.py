@@ -61,9 +61,9 @@ def test_a_population_is_counted_up_to_a_bound_and_marked_beyond_it(database: Da
     for n in range(100):
         users.delete(user_key("w", f"u{n}"))
     assert users.population("w", 9_000) == Population(8_900, estimated=False)
-    told = users.population("w", 8_999)
-    assert told.estimated
-    assert 9_000 <= told.users < 10_000
+    population = users.population("w", 8_999)
+    assert population.estimated
+    assert 9_000 <= population.users < 10_000
     assert users.population("nobody", 0) == Population(0, estimated=False)
 
 

@@ -74,7 +74,7 @@ def test_a_link_made_of_two_outputs_is_checked_as_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "link", "told"),
+    ("body", "link", "expected"),
     [
         ('<a href="{{ user.link }}">x</a>', "https://x.example/?q=javascript:y", "https://x.example/?q=javascript:y"),
         ('<a href="{{ user.link }}">x</a>', "mailto:a@b.example", 'href="mailto:a@b.example"'),
@@ -89,8 +89,8 @@ def test_a_link_made_of_two_outputs_is_checked_as_one() -> None:
         (f'<a href="{EVIL}">{{{{ user.link }}}}</a>', "x", f'<a href="{EVIL}">'),
     ],
 )
-def test_every_other_text_is_unchanged(body: str, link: str, told: str) -> None:
+def test_every_other_text_is_unchanged(body: str, link: str, expected: str) -> None:
     html = html_of(body, link=link)
-    assert told in html
+    assert expected in html
     assert "unsafe:" not in html
     assert "\ufdd0" not in html

@@ -78,8 +78,8 @@ class Folder:
         return [str(fault).replace(f"{self.place}/", "") for fault in refused.value.faults]
 
     def found(self, *messages: str, campaign: str = "") -> tuple[list[str], list[str]]:
-        told = check_rendering(self.load(*messages, campaign=campaign), AS_OF)
-        return [str(fault).replace(f"{self.place}/", "") for fault in told.faults], told.warnings
+        faults = check_rendering(self.load(*messages, campaign=campaign), AS_OF)
+        return [str(fault).replace(f"{self.place}/", "") for fault in faults.faults], faults.warnings
 
 
 @pytest.fixture

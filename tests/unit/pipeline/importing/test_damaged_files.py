@@ -102,7 +102,7 @@ def test_an_open_quote_before_the_damage_loses_only_its_own_row(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         (b"PK\x03\x04....", "zip file or a spreadsheet"),
         (b"\x28\xb5\x2f\xfd....", "packed with zstd"),
@@ -112,12 +112,12 @@ def test_an_open_quote_before_the_damage_loses_only_its_own_row(tmp_path: Path) 
         pytest.param(gzip.compress(CSV, mtime=0)[:6], "line 1: the file is damaged", id="gzip"),
     ],
 )
-def test_a_file_of_another_format_is_refused_with_that_format(tmp_path: Path, content: bytes, told: str) -> None:
+def test_a_file_of_another_format_is_refused_with_that_format(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(content)
     with pytest.raises(WrongCall) as caught:
         open_reader(path)
-    assert told in f"{caught.value} {caught.value.remedy}"
+    assert expected in f"{caught.value} {caught.value.remedy}"
 
 
 def parquet(path: Path, *, checked: bool = False) -> int:
@@ -183,7 +183,7 @@ def test_json_of_any_layout_is_read_and_resumes_after_any_batch(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("text", "good", "told"),
+    ("text", "good", "expected"),
     [
         (json.dumps(DOCUMENTS)[:-30], 1_999, "value 2000: the file is damaged"),
         (json.dumps(DOCUMENTS)[:-1], 2_000, "no closing bracket"),
@@ -193,12 +193,12 @@ def test_json_of_any_layout_is_read_and_resumes_after_any_batch(tmp_path: Path, 
         ("[]", 0, ""),
     ],
 )
-def test_a_broken_array_yields_the_values_before_the_break(tmp_path: Path, text: str, good: int, told: str) -> None:
+def test_a_broken_array_yields_the_values_before_the_break(tmp_path: Path, text: str, good: int, expected: str) -> None:
     (tmp_path / "a.json").write_text(text)
     rows, damage = read(tmp_path / "a.json")
     assert len(rows) == good
-    assert told in damage
-    assert bool(told) == bool(damage)
+    assert expected in damage
+    assert bool(expected) == bool(damage)
 
 
 def test_an_invalid_element_of_an_array_loses_only_itself(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_bytes_invalid_in_the_encoding_lose_only_their_row(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "expected"),
     [
         ({"encoding": "latin-11"}, "did you mean latin-1?"),
         ({"encoding": "base64"}, "no such encoding"),
@@ -246,11 +246,11 @@ def test_bytes_invalid_in_the_encoding_lose_only_their_row(tmp_path: Path) -> No
         ({"delimiter": ";;"}, "expected one character"),
     ],
 )
-def test_options_without_effect_are_refused(tmp_path: Path, more: dict[str, str], told: str) -> None:
+def test_options_without_effect_are_refused(tmp_path: Path, more: dict[str, str], expected: str) -> None:
     (tmp_path / "a.csv").write_text("user_id\n1\n")
     with pytest.raises(WrongCall) as caught:
         open_reader(tmp_path / "a.csv", **more)
-    assert told in f"{caught.value} {caught.value.remedy}"
+    assert expected in f"{caught.value} {caught.value.remedy}"
 
 
 @pytest.mark.parametrize("name", ["klingon", "base64", "rot13", "idna", "punycode", "undefined", "unicode_escape"])

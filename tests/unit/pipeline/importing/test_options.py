@@ -102,7 +102,7 @@ def test_an_invalid_number_with_a_decimal_comma_is_refused(raw: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "raw", "told"),
+    ("field", "raw", "expected"),
     [
         ("spent", "12,50", 'got "12,50" (did you mean 12.50?); pass --decimal-comma'),
         ("spent", "1.234,50", "(did you mean 1234.50?); pass --decimal-comma"),
@@ -122,8 +122,8 @@ def test_an_invalid_number_with_a_decimal_comma_is_refused(raw: str) -> None:
         ("joined", 1_767_225_600_000, "pass --date-format unix-ms"),
     ],
 )
-def test_a_refusal_names_the_option_that_reads_the_value(field: str, raw: Any, told: str) -> None:
-    assert str(read({field: raw})).endswith(told)
+def test_a_refusal_names_the_option_that_reads_the_value(field: str, raw: Any, expected: str) -> None:
+    assert str(read({field: raw})).endswith(expected)
 
 
 NESTED = {"profile": {"name": {"first": "Ann", "last": "A"}, "age": 7}, "mails": [{"to": "a@x.example"}, {"to": "b"}]}
@@ -141,7 +141,7 @@ def test_paths_lead_into_objects_and_arrays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "options", "told"),
+    ("row", "options", "expected"),
     [
         (NESTED, {"maps": ["profile.name.first=first_name"], "ignores": ["mails"]}, '"profile.name.last" (pass --map'),
         ({"email2": "x"}, {}, "did you mean email?"),
@@ -150,8 +150,8 @@ def test_paths_lead_into_objects_and_arrays() -> None:
         ({"a": 1, "age": 2}, {"maps": ["a=age"]}, "age is there twice"),
     ],
 )
-def test_columns_that_no_option_names_are_refused(row: Any, options: Any, told: str) -> None:
-    assert told in str(read(row, **options))
+def test_columns_that_no_option_names_are_refused(row: Any, options: Any, expected: str) -> None:
+    assert expected in str(read(row, **options))
 
 
 def test_unknown_columns_and_keys_are_ignored_with_the_option_and_reported() -> None:
@@ -176,7 +176,7 @@ def test_unknown_columns_and_keys_are_ignored_with_the_option_and_reported() -> 
 
 @pytest.mark.parametrize("columns", [None, ["user_id", "mail", "alter"]])
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         ({"maps": ["mail=emial"]}, "did you mean email?"),
         ({"maps": ["mail=orders_count"]}, "derived from events"),
@@ -194,14 +194,14 @@ def test_unknown_columns_and_keys_are_ignored_with_the_option_and_reported() -> 
         ({"defaults": ["agee=7"]}, "did you mean age?"),
     ],
 )
-def test_an_option_that_names_a_missing_column_is_refused(options: Any, told: str, columns: Any) -> None:
+def test_an_option_that_names_a_missing_column_is_refused(options: Any, expected: str, columns: Any) -> None:
     with pytest.raises(WrongCall) as caught:
         UserRows(SHOP, columns, layout(**options))
-    assert told in f"{caught.value} {caught.value.remedy}"
+    assert expected in f"{caught.value} {caught.value.remedy}"
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         ({"maps": ["total=valeu"]}, "did you mean value?"),
         ({"values": ["name=buy:Order Complete"]}, "did you mean Order Completed?"),
@@ -209,10 +209,10 @@ def test_an_option_that_names_a_missing_column_is_refused(options: Any, told: st
         ({"defaults": ["nam=x"]}, "did you mean name?"),
     ],
 )
-def test_an_option_that_no_event_knows_is_refused(options: Any, told: str) -> None:
+def test_an_option_that_no_event_knows_is_refused(options: Any, expected: str) -> None:
     with pytest.raises(WrongCall) as caught:
         EventRows(SHOP, None, layout(**options))
-    assert told in f"{caught.value} {caught.value.remedy}"
+    assert expected in f"{caught.value} {caught.value.remedy}"
 
 
 def test_options_apply_to_events_of_tables_and_of_json() -> None:

@@ -76,7 +76,7 @@ def test_parquet_values_keep_their_types(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         (b"", "the file is empty"),
         (b"\xff\xfeu\0", "UTF-16"),
@@ -86,12 +86,12 @@ def test_parquet_values_keep_their_types(tmp_path: Path) -> None:
         (b"user_id,age\ru1,7\r", "CR alone"),
     ],
 )
-def test_an_unusable_file_is_refused(tmp_path: Path, content: bytes, told: str) -> None:
+def test_an_unusable_file_is_refused(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(content)
     with pytest.raises(WrongCall) as caught:
         open_reader(path)
-    assert told in f"{caught.value} {caught.value.remedy}"
+    assert expected in f"{caught.value} {caught.value.remedy}"
 
 
 def test_an_unknown_format_and_a_false_parquet_file_are_refused(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "expected"),
     [
         (b'{"user_id": "u"', "not valid JSON"),
         (b'{"user_id": "u}', "not valid JSON"),
@@ -128,12 +128,12 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> Non
         (b"[" * 100_000, "not valid JSON"),
     ],
 )
-def test_a_bad_line_of_ndjson_loses_only_itself(tmp_path: Path, line: bytes, told: str) -> None:
+def test_a_bad_line_of_ndjson_loses_only_itself(tmp_path: Path, line: bytes, expected: str) -> None:
     path = tmp_path / "a.ndjson"
     path.write_bytes(b'{"user_id": "a"}\n' + line + b'\n\n{"user_id": "b"}\n')
     read = rows(path)
     assert [row.line for row in read] == [1, 2, 4]
-    assert told in read[1].fault
+    assert expected in read[1].fault
     assert not read[0].fault
     assert not read[2].fault
 
