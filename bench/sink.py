@@ -92,7 +92,7 @@ class Taken:
             group.last = now
             self.latest = address
 
-    def told(self) -> dict[str, Any]:
+    def counts(self) -> dict[str, Any]:
         """Return the counts as values for JSON.
 
         `repeated` counts mails to a recipient beyond the first. `longest` is the longest time without a mail in
@@ -173,7 +173,9 @@ class Server:
         *lines, self._asked = (self._asked + read).split(b"\n")
         for line in lines:
             order, _, file = line.decode().partition(" ")
-            print(json.dumps(self.taken.compared(Path(file)) if order == "missing" else self.taken.told()), flush=True)
+            print(
+                json.dumps(self.taken.compared(Path(file)) if order == "missing" else self.taken.counts()), flush=True
+            )
         return bool(read)
 
     def _accept(self) -> None:
@@ -305,7 +307,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         server = Server(manners, listener, sys.stdin.fileno())
         print(listener.getsockname()[1], flush=True)
         server.run()
-    print(json.dumps(server.taken.told()), flush=True)
+    print(json.dumps(server.taken.counts()), flush=True)
     return 0
 
 

@@ -167,7 +167,7 @@ class MemoryCollection:
         before = self.documents.get(key)
         self.documents[key] = document
         if before != document:
-            self.database.told(self.name, before, document)
+            self.database.note_change(self.name, before, document)
 
     def insert_one(self, document: Document) -> Done:
         """Insert; raises `DuplicateKeyError`."""
@@ -381,7 +381,7 @@ class MemoryDatabase:
         """Return the collection of that name."""
         return self[name]
 
-    def told(self, name: str, before: Document | None, after: Document) -> None:
+    def note_change(self, name: str, before: Document | None, after: Document) -> None:
         """Note a change for the streams."""
         if name == "users":
             self._ticks += 1

@@ -29,7 +29,7 @@ STEPS = st.lists(
 )  # fmt: skip
 
 
-def told(decision: Decision) -> str:
+def outcome(decision: Decision) -> str:
     match decision.outcome:
         case Exit(reason):
             return f"exit {reason}"
@@ -66,8 +66,8 @@ class Story:
         expected = reading(self.rules, self.state.value, self.rules.one_off, self.resumed_at, user, last, as_of)
         decision = self.history.evaluate(as_of)
         assert decision is not None
-        assert (told(decision), decision.enters, decision.converted_at) == expected
-        event(told(decision).split(" m")[0])
+        assert (outcome(decision), decision.enters, decision.converted_at) == expected
+        event(outcome(decision).split(" m")[0])
         if self.state is not CampaignState.PAUSED:
             self.check_holds(as_of)
 

@@ -10,7 +10,7 @@ from engine.channels.templates import liquid
 from engine.yamlfile.nodes import parse
 
 
-def _told(text: str) -> list[str]:
+def _faults(text: str) -> list[str]:
     return [str(one) for one in check_text(Source.file(text, "t.html"), ("body",), {"plan", "first_name"})]
 
 
@@ -41,7 +41,7 @@ def test_the_filters_and_tags_are_those_of_the_channels() -> None:
     ],
 )
 def test_a_text_is_checked_before_it_is_ever_rendered(text: str, expected: list[str]) -> None:
-    assert _told(text) == expected
+    assert _faults(text) == expected
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ class Still:
         return 0.0
 
 
-def told(folder: Path, tell: Callable[[], None], level: str = "info") -> list[dict[str, Any]]:
+def written(folder: Path, tell: Callable[[], None], level: str = "info") -> list[dict[str, Any]]:
     """Return the lines that `tell` writes to a folder."""
     options = telemetry.LogOptions(
         "deliver", folder, level=level, console=False, secrets=(SECRET,), pseudonyms=b"k" * 32
@@ -76,8 +76,8 @@ def told(folder: Path, tell: Callable[[], None], level: str = "info") -> list[di
 
 @pytest.mark.parametrize("event", ["delivery.sent", "delivery.failed", "delivery.unknown"])
 def test_emit_many_writes_the_lines_of_single_emits(event: str, tmp_path: Path) -> None:
-    together = told(tmp_path / "together", lambda: emit_each(event, COMMON, ROWS))
-    singly = told(tmp_path / "singly", lambda: [emit(event, **COMMON, **row) for row in ROWS] and None)
+    together = written(tmp_path / "together", lambda: emit_each(event, COMMON, ROWS))
+    singly = written(tmp_path / "singly", lambda: [emit(event, **COMMON, **row) for row in ROWS] and None)
     assert together == singly
     assert len(together) == len(ROWS)
     assert [line["event"]["sequence"] for line in together] == list(range(1, len(ROWS) + 1))
@@ -143,7 +143,7 @@ def test_events_emitted_at_once_are_numbered_consecutively(user: str, tmp_path: 
 
     sys.setswitchinterval(1e-6)
     try:
-        lines = told(tmp_path, tell)
+        lines = written(tmp_path, tell)
     finally:
         sys.setswitchinterval(before)
     for number in range(40):
@@ -152,13 +152,13 @@ def test_events_emitted_at_once_are_numbered_consecutively(user: str, tmp_path: 
 
 
 def test_no_line_contains_an_address(tmp_path: Path) -> None:
-    lines = json.dumps(told(tmp_path, lambda: emit_each("delivery.sent", COMMON, ROWS)))
+    lines = json.dumps(written(tmp_path, lambda: emit_each("delivery.sent", COMMON, ROWS)))
     assert "ann@" not in lines
     assert "ann%40" not in lines
 
 
 def test_events_below_the_level_write_no_line(tmp_path: Path) -> None:
-    assert told(tmp_path, lambda: emit_each("delivery.sent", COMMON, ROWS), level="warning") == []
+    assert written(tmp_path, lambda: emit_each("delivery.sent", COMMON, ROWS), level="warning") == []
 
 
 def test_a_listener_gets_each_event(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def life(world: World) -> None:
         world.settle()
 
 
-def told(world: World) -> dict[tuple[str, str, int], Any]:
+def enrolments_and_deliveries(world: World) -> dict[tuple[str, str, int], Any]:
     """Return everything about every enrolment that a user or a report could see."""
     return {
         (name, enrolment.user, enrolment.entry): (
@@ -107,7 +107,7 @@ def test_slices_and_batches_of_all_sizes_give_the_same_result(
         world = make_world(batch={"candidates": [batch]}, slice_users=slice_users, in_flight=100)
         life(world)
         named = {record.name: record.uid for record in world.app.stores.campaigns.everything()}
-        results.append((told(world), {name: world.state(name) for name in named}))
+        results.append((enrolments_and_deliveries(world), {name: world.state(name) for name in named}))
     for result in results[1:]:
         assert {key: value for key, value in result[0].items() if results[0][0].get(key) != value} == {}
         assert result == results[0]

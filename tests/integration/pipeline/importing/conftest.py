@@ -69,7 +69,7 @@ class Importer:
         order = Order(Kind(kind), path, layout=layout or Layout(), **more)
         return run_import(order, self.catalogue, self.stores)
 
-    def told(self) -> dict[str, Mapping[str, Any]]:
+    def stored_users(self) -> dict[str, Mapping[str, Any]]:
         """Return every user by id, without fields that differ from run to run."""
         found = self.database["users"].find({}, {"rev": 0, "changed": 0, "_id": 0, "w": 0})
         return {one.pop("u"): one for one in found}

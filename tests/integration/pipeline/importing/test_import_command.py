@@ -32,7 +32,7 @@ def test_too_many_rejected_rows_exit_1_after_all_others_are_imported(importer: A
     assert told.exit_code == 1
     assert "2 rows: 1 created" in told.stdout
     assert "1 rows were rejected, more than --max-rejects allows" in told.stderr
-    assert list(importer.told()) == ["u2"]
+    assert list(importer.stored_users()) == ["u2"]
 
 
 def test_events_and_lists_are_imported(importer: Any, call: Any) -> None:
@@ -43,8 +43,8 @@ def test_events_and_lists_are_imported(importer: Any, call: Any) -> None:
     told = call("lists", str(users), "-w", "shop", "--list", "vips", "--mode", "replace", "--ignore", "x", "--json")
     assert told.exit_code == 0
     assert json.loads(told.stdout)["list"] == "vips"
-    assert importer.told()["u1"]["lists"] == ["vips"]
-    assert importer.told()["u1"]["g"]["orders_value"] == 250
+    assert importer.stored_users()["u1"]["lists"] == ["vips"]
+    assert importer.stored_users()["u1"]["g"]["orders_value"] == 250
 
 
 @pytest.mark.parametrize(

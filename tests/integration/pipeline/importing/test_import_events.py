@@ -59,7 +59,7 @@ def windows(importer: Any, users: int) -> dict[str, Any]:
 
 
 def state(importer: Any, users: int) -> tuple[Any, Any, int]:
-    return importer.told(), windows(importer, users), importer.database["events"].count_documents({})
+    return importer.stored_users(), windows(importer, users), importer.database["events"].count_documents({})
 
 
 def recomputed(rows: Iterable[str]) -> dict[str, tuple[int, int, int, int]]:
@@ -113,7 +113,7 @@ def test_repeated_shuffled_and_killed_imports_of_events_leave_identical_users(
 
 def test_an_event_of_an_unknown_user_creates_it_with_the_id_only(importer: Any) -> None:
     importer.run("events", importer.write("a.csv", HEADER + "u1,Order Completed,2026-01-01,1,2.50,\n"))
-    assert importer.told() == {
+    assert importer.stored_users() == {
         "u1": {
             "g": {
                 "orders_count": 1,
@@ -154,8 +154,8 @@ def test_the_same_id_at_another_time_is_the_same_event_and_the_first_wins(import
     )
     summary = importer.run("events", importer.write("a.csv", HEADER + rows))
     assert (summary.counts["created"], summary.counts["repeated"]) == (2, 1)
-    assert importer.told()["u1"]["g"]["orders_value"] == 250
-    assert importer.told()["u2"]["g"]["orders_value"] == 100
+    assert importer.stored_users()["u1"]["g"]["orders_value"] == 250
+    assert importer.stored_users()["u2"]["g"]["orders_value"] == 100
 
 
 def test_events_of_a_deleted_user_are_rejected_and_not_stored(importer: Any) -> None:
@@ -199,21 +199,21 @@ def test_sums_are_exact_beyond_doubles_and_saturate_at_64_bits(importer: Any) ->
     values = [f"{big // 100}.{big % 100:02}", "0.01", "-90071992547409.93"]
     rows = "".join(f"u1,Order Completed,2026-01-01,{n},{value},\n" for n, value in enumerate(values[:1] + values[2:]))
     importer.run("events", importer.write("a.csv", HEADER + rows))
-    assert importer.told()["u1"]["g"]["orders_value"] == big - 9007199254740993
+    assert importer.stored_users()["u1"]["g"]["orders_value"] == big - 9007199254740993
     importer.run("events", importer.write("b.csv", HEADER + f"u1,Order Completed,2026-01-01,9,{values[0]},\n"))
-    assert importer.told()["u1"]["g"]["orders_value"] == big
+    assert importer.stored_users()["u1"]["g"]["orders_value"] == big
 
 
 def test_a_new_aggregate_is_derived_for_everybody(importer: Any) -> None:
     importer.run("users", importer.write("u.csv", "user_id\n" + "".join(f"u{n}\n" for n in range(25))))
     importer.run("events", importer.write("a.csv", HEADER + "u1,Order Completed,2026-01-01,1,2.50,\n"))
-    expected = importer.told()
+    expected = importer.stored_users()
     importer.database["users"].update_many({}, {"$unset": {"g": 1}})
     touched: set[str] = set()
     for keys in importer.derivation.derive_all(7):
         touched |= keys
     assert len(touched) == 25
-    assert importer.told() == expected
+    assert importer.stored_users() == expected
     assert list(importer.derivation.derive_all(10)) == [set(), set(), set()]
 
 

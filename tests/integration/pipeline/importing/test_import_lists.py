@@ -12,7 +12,7 @@ def members(importer: Any, name: str) -> list[str]:
 
 
 def lists(importer: Any) -> dict[str, list[str]]:
-    return {user: one.get("lists", []) for user, one in importer.told().items()}
+    return {user: one.get("lists", []) for user, one in importer.stored_users().items()}
 
 
 def test_members_are_added_and_noted_in_their_users(importer: Any) -> None:

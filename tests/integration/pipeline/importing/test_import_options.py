@@ -50,7 +50,7 @@ def test_a_damaged_file_that_replaces_a_list_removes_nobody(importer: Any) -> No
     packed = gzip.compress(b"user_id\nb\n" + b"".join(b"n%d\n" % n for n in range(9_000)))
     with pytest.raises(DamagedFile):
         importer.run("lists", importer.write("b.csv.gz", packed[:-20]), list_name="vips", mode=Mode.REPLACE)
-    assert importer.told()["a"]["lists"] == ["vips"]
+    assert importer.stored_users()["a"]["lists"] == ["vips"]
 
 
 def test_odd_values_of_parquet_are_rejects_and_all_other_rows_are_imported(importer: Any) -> None:
@@ -103,7 +103,7 @@ def test_a_killed_import_of_an_encoded_gzip_array_resumes(importer: Any, program
     summary = importer.run("users", path, encoding="utf-16")
     assert summary.resumed_at == 51
     assert counts(summary) == (100, 0, 0, 0, 0)
-    assert importer.told()["ü99"]["a"] == {"age": 99}
+    assert importer.stored_users()["ü99"]["a"] == {"age": 99}
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_an_option_that_names_no_key_of_a_short_file_writes_nothing(importer: An
     with pytest.raises(WrongCall) as caught:
         importer.run("users", path, layout=Layout(dict([options]), ignore_unknown=True))
     assert expected in f"{caught.value} {caught.value.remedy}"
-    assert importer.told() == {}
+    assert importer.stored_users() == {}
 
 
 def test_a_key_that_no_row_of_a_long_file_has_is_reported_at_the_end(importer: Any) -> None:
@@ -124,14 +124,14 @@ def test_a_key_that_no_row_of_a_long_file_has_is_reported_at_the_end(importer: A
     assert not summary.fine
     path = importer.write("b.ndjson", path.read_text() + '{"user_id": "v", "seldom": "x"}\n')
     assert importer.run("users", path, layout=Layout({"seldom": "note"}), batch=10).fine
-    assert importer.told()["v"]["a"] == {"note": "x"}
+    assert importer.stored_users()["v"]["a"] == {"note": "x"}
 
 
 def test_rows_without_an_id_are_numbered_the_same_each_time(importer: Any) -> None:
     users = importer.write("customers.csv", "age\n7\n7\n")
     for expected in ((2, 0, 0, 0, 0), (0, 0, 2, 0, 0)):
         assert counts(importer.run("users", users, layout=Layout(row_id=True), restart=True)) == expected
-    assert set(importer.told()) == {"customers-2", "customers-3"}
+    assert set(importer.stored_users()) == {"customers-2", "customers-3"}
     row = "u,Coupon Redeemed,2026-01-01\n"
     events = importer.write("orders.csv", "user_id,name,time\n" + row * 3)
     assert counts(importer.run("events", events)) == (1, 0, 0, 2, 0)
@@ -154,12 +154,12 @@ def test_bad_addresses_are_rejected_and_counted_or_left_out(importer: Any) -> No
     summary = importer.run("users", path)
     assert counts(summary) == (1, 0, 0, 0, 2)
     assert (summary.bad_addresses, summary.omitted) == (2, 0)
-    assert importer.told()["u1"]["email"] == "A@x.example"
+    assert importer.stored_users()["u1"]["email"] == "A@x.example"
     summary = importer.run("users", path, layout=Layout(omit_addresses=True))
     assert counts(summary) == (1, 1, 1, 0, 0)
     assert (summary.bad_addresses, summary.omitted) == (2, 2)
     assert summary.example.startswith("line 3: email: ")
-    told = importer.told()
+    told = importer.stored_users()
     assert told["u2"]["email"] == "good@x.example"
     assert told["u2"]["unsubscribed"] is True
     assert "email" not in told["u3"]
@@ -194,7 +194,7 @@ def test_standard_input_is_read(
     assert (summary["file"], summary["created"], summary["rejected"]) == ("stdin", 1, 1)
     assert summary["rejects_file"] == "stdin.rejects.ndjson"
     assert Path("stdin.rejects.ndjson").exists()
-    assert list(importer.told()) == ["u1"]
+    assert list(importer.stored_users()) == ["u1"]
     assert importer.database["imports"].count_documents({}) == 0
 
 
@@ -234,7 +234,7 @@ def test_options_reach_an_import_from_the_command_line(importer: Any, call: Any)
     )  # fmt: skip
     assert told.exit_code == 0, told.output
     assert "left out, as the workspace does not declare them: Rest" in told.stderr
-    assert importer.told()["u1"] == {
+    assert importer.stored_users()["u1"] == {
         "email": "Ann@shop.example", "unsubscribed": True, "a": {"joined": 1_767_139_200_000, "spent": 123_450},
         "g": {"orders_count": 0, "orders_value": 0},
     }  # fmt: skip

@@ -46,16 +46,16 @@ def test_new_users_are_created_changed_ones_updated_and_equal_ones_unchanged(imp
 def test_rows_of_one_user_in_one_file_are_applied_in_their_order(importer: Any) -> None:
     path = importer.write("a.csv", "user_id,age,note\nu,1,x\nu,2,\nu,2,x\nu,3,y\n")
     assert counts(importer.run("users", path)) == (1, 2, 1, 0, 0)
-    assert importer.told()["u"]["a"] == {"age": 3, "note": "y"}
+    assert importer.stored_users()["u"]["a"] == {"age": 3, "note": "y"}
 
 
 def test_null_removes_a_field_and_its_folded_copy(importer: Any) -> None:
     importer.run("users", importer.write("a.ndjson", '{"user_id": "u", "plan": "Gold", "email": "x@y.example"}'))
     importer.run("users", importer.write("b.ndjson", '{"user_id": "u", "plan": null, "email": null}'))
-    counts = importer.told()["u"]
-    assert "email" not in counts
-    assert counts["a"] == {}
-    assert counts["k"] == {}
+    user = importer.stored_users()["u"]
+    assert "email" not in user
+    assert user["a"] == {}
+    assert user["k"] == {}
 
 
 def test_texts_that_look_like_expressions_of_mongodb_stay_texts(importer: Any) -> None:
@@ -63,8 +63,8 @@ def test_texts_that_look_like_expressions_of_mongodb_stay_texts(importer: Any) -
     importer.run("users", importer.write("a.ndjson", "\n".join(map(json.dumps, rows))))
     rows = [{"user_id": "u", "note": "$rev"}, {"user_id": "$rev", "tags": ["$$ROOT"]}]
     importer.run("users", importer.write("b.ndjson", "\n".join(map(json.dumps, rows))))
-    assert importer.told()["u"]["a"] == {"note": "$rev"}
-    assert importer.told()["$rev"]["a"] == {"note": "$$NOW", "tags": ["$$ROOT"]}
+    assert importer.stored_users()["u"]["a"] == {"note": "$rev"}
+    assert importer.stored_users()["$rev"]["a"] == {"note": "$$NOW", "tags": ["$$ROOT"]}
 
 
 def test_csv_ndjson_and_parquet_leave_the_same_users(importer: Any, another: Any, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_csv_ndjson_and_parquet_leave_the_same_users(importer: Any, another: Any
     for path in (csv, ndjson, tmp_path / "a.parquet"):
         one = another()
         assert counts(one.run("users", path, batch=9)) == (50, 0, 0, 0, 0)
-        told.append(one.told())
+        told.append(one.stored_users())
     assert told[0] == told[1] == told[2]
 
 
@@ -223,11 +223,11 @@ def test_concurrent_imports_of_the_same_users_lose_no_change(importer: Any, prog
     running = [program.start(importer, "users", path, order={"batch": 400}) for path in paths]
     ended = [process.end() for process in running]
     assert [status for _, status in ended] == [0, 0]
-    ends = [json.loads(counts[-1]) for counts, _ in ended]
+    ends = [json.loads(lines[-1]) for lines, _ in ended]
     assert ends[0]["created"] + ends[1]["created"] == 4_000
     assert ends[0]["updated"] + ends[1]["updated"] == 4_000
-    counts = importer.told()
-    assert {user: (one["a"]["age"], one["a"]["note"]) for user, one in counts.items()} == {
+    stored = importer.stored_users()
+    assert {user: (one["a"]["age"], one["a"]["note"]) for user, one in stored.items()} == {
         f"u{n}": (n, str(n)) for n in rows
     }
 
@@ -255,11 +255,11 @@ def test_a_wrong_file_or_order_writes_nothing(importer: Any, content: str, more:
     with pytest.raises(WrongCall) as caught:
         importer.run("users", importer.write("a.csv", content), **more)
     assert expected in f"{caught.value} {caught.value.remedy}"
-    assert importer.told() == {}
+    assert importer.stored_users() == {}
 
 
 def test_mapping_and_defaults_reach_the_users(importer: Any) -> None:
     path = importer.write("a.csv", "mail,alter\na@x.example,7\n")
     layout = Layout({"mail": "user_id", "alter": "age"}, {"plan": "Free"})
     importer.run("users", path, layout=layout)
-    assert importer.told()["a@x.example"]["a"] == {"age": 7, "plan": "Free"}
+    assert importer.stored_users()["a@x.example"]["a"] == {"age": 7, "plan": "Free"}

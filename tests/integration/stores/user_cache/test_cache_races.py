@@ -19,7 +19,7 @@ from pymongo.database import Database
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST, user_key
 from engine.stores.user_cache.layout import Layout
-from tests.support.cache_world import CacheWorld, told
+from tests.support.cache_world import CacheWorld, slots_of
 
 SECONDS = float(os.environ.get("TIDEGATE_RACE_SECONDS", "10"))
 NAMES = [f"u{n}" for n in range(240)]
@@ -175,7 +175,7 @@ def compared(world: CacheWorld, layout: Layout) -> tuple[int, int]:
         if not held:
             continue
         assert held.pop(b"") == b""
-        rows = {row.key: told(world.catalogue, row) for row in layout.unpacker()(list(held.values()), len(held))}
+        rows = {row.key: slots_of(world.catalogue, row) for row in layout.unpacker()(list(held.values()), len(held))}
         there = world.stored(layout.bound(bucket), layout.bound(bucket + 1))
         entries += len(rows)
         wrong += sum(rows[key] != there.get(key) for key in rows) + len(there.keys() - rows.keys())
