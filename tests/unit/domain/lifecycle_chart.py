@@ -51,9 +51,9 @@ MACHINES: Final[dict[str, tuple[type[StrEnum], str]]] = {
 INTRODUCTION: Final = f"""\
 # The lifecycle on one page
 
-Every state that the engine knows, and the only ways from one to another. This page is drawn from the tables in
-`engine/domain/lifecycle.py`; after a change there, `{REWRITE}` writes it anew. What the
-words mean is told in [concepts](concepts.md).
+Every state that the engine knows, and the only transitions between them. `engine/domain/lifecycle.py` holds the
+tables; after a change there, `{REWRITE}` rewrites this page.
+[Concepts](concepts.md) explains the words.
 """
 
 
