@@ -116,8 +116,8 @@ class Launch:
         """Plan the launch run and decide every slice of it: users enter, and their message is chosen."""
         (run,) = self.app.stores.runs.undecided()
         self.app.run_planner.run(run.id)
-        for piece in self.app.stores.slices.of_run(run.id):
-            self.app.slice_decider.run(piece.id)
+        for slice_ in self.app.stores.slices.of_run(run.id):
+            self.app.slice_decider.run(slice_.id)
         self.app.run_completion.run(run.id)
         found = self.app.stores.runs.get(run.id)
         assert found is not None
@@ -136,8 +136,8 @@ class Launch:
         self.app.clock_tick.run()
         for run in self.app.stores.runs.undecided():
             self.app.run_planner.run(run.id)
-            for piece in self.app.stores.slices.of_run(run.id):
-                self.app.slice_decider.run(piece.id)
+            for slice_ in self.app.stores.slices.of_run(run.id):
+                self.app.slice_decider.run(slice_.id)
             self.app.run_completion.run(run.id)
 
     def ends(self) -> dict[str, int]:

@@ -15,7 +15,7 @@ from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason
 from engine.pipeline.evaluation.evaluate import change_of
 from tests.property.decide_reading import HALF, Rules, campaigns, people
 from tests.support.decision_cases import NOW, Patience, Someone, campaign
-from tests.support.enrolment_history import History, advanced, completed_as, marked, piece_at, settled_as
+from tests.support.enrolment_history import History, advanced, completed_as, marked, origin_at, settled_as
 
 STATES = st.sampled_from([CampaignState.LIVE, CampaignState.LIVE, CampaignState.DRAINING])
 ENDS = st.sampled_from([DeliveryState.SENT, DeliveryState.SENT, DeliveryState.FAILED, DeliveryState.UNKNOWN])
@@ -32,7 +32,7 @@ def evaluated(history: History, enrolment: Enrolment, as_of: int) -> tuple[Enrol
     """Return the enrolment after the evaluation of a due run, and the reason why that ended it."""
     facts = history.user.facts_read(history.campaign, enrolment, as_of)
     decision = decide(history.campaign, Patience(history.inactivity), facts, enrolment, as_of)
-    change = change_of(history.campaign, piece_at(as_of), enrolment, decision)
+    change = change_of(history.campaign, origin_at(as_of), enrolment, decision)
     reason = decision.outcome.reason if isinstance(decision.outcome, Exit) else None
     return enrolment if change is None else advanced(enrolment, change), reason
 

@@ -26,13 +26,13 @@ def test_room_is_respected_and_used_and_each_queue_keeps_its_order(
     queues: dict[str, dict[str, int]], weights: dict[str, float], room: int
 ) -> None:
     given_queues = filled(queues)
-    everything = [piece for campaigns in given_queues.values() for one in campaigns.values() for piece in one]
+    everything = [slice_ for campaigns in given_queues.values() for one in campaigns.values() for slice_ in one]
     picked, _ = share(given_queues, weights, room, Turns())
     assert len(picked) == min(room, len(everything))
     assert set(picked) <= set(everything)
     for campaigns in given_queues.values():
         for one in campaigns.values():
-            mine = [piece for piece in picked if piece in one]
+            mine = [slice_ for slice_ in picked if slice_ in one]
             assert mine == one[: len(mine)]
 
 
@@ -58,7 +58,7 @@ def test_weights_are_kept_in_proportion_however_small_the_calls(weights: dict[st
     turns = Turns()
     for room in rooms * 10:
         picked, turns = share(filled({"w": dict.fromkeys(names, 60)}), weights, room, turns)
-        counted.update(piece.split(":")[0][2:] for piece in picked)
+        counted.update(slice_.split(":")[0][2:] for slice_ in picked)
     own = {name: weights.get(name, 1.0) for name in names}
     rounds = counted.total() / sum(own.values())
     for name in names:
@@ -73,7 +73,7 @@ def test_workspaces_with_enough_to_do_never_differ_by_more_than_one(
     turns = Turns()
     for room in rooms:
         picked, turns = share(filled({w: {c: 20} for w, c in campaigns.items()}), weights, room, turns)
-        counted.update(piece[0] for piece in picked)
+        counted.update(slice_[0] for slice_ in picked)
     assert max(counted.values()) - min(counted.values()) <= 1
 
 

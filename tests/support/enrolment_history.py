@@ -21,7 +21,7 @@ from engine.pipeline.evaluation.evaluate import Origin, change_of, conversion_ch
 from tests.support.decision_cases import Patience, Someone
 
 
-def piece_at(as_of: int) -> Origin:
+def origin_at(as_of: int) -> Origin:
     """Return the origin of a slice that evaluates at `as_of`."""
     return Origin("s1", as_of)
 
@@ -119,17 +119,17 @@ class History:
             return None
         facts = self.user.facts_read(self.campaign, self.latest, as_of)
         decision = decide(self.campaign, Patience(self.inactivity), facts, self.latest, as_of)
-        piece = piece_at(as_of)
+        origin = origin_at(as_of)
         if decision.enters is not None:
             if self.latest is not None:
                 found = decision.converted_at
-                change = None if found is None else conversion_change(piece, self.latest, found, None)
+                change = None if found is None else conversion_change(origin, self.latest, found, None)
                 last = self.latest if change is None else advanced(self.latest, change)
                 self.enrolments[-1] = replace(last, due_at=None)
             suffix = suffix_of_user(self.user.key)
-            self.enrolments.append(new_enrolment(self.campaign, piece, suffix, self.user.key, decision))
+            self.enrolments.append(new_enrolment(self.campaign, origin, suffix, self.user.key, decision))
         elif self.latest is not None:
-            change = change_of(self.campaign, piece, self.latest, decision)
+            change = change_of(self.campaign, origin, self.latest, decision)
             if change is not None:
                 self.enrolments[-1] = advanced(self.latest, change)
         return decision

@@ -51,8 +51,8 @@ def entered(
     run = world.app.stores.runs.undecided([record.uid])[0]
     world.app.run_planner.run(run.id)
     planned()
-    for piece in world.app.stores.slices.of_run(run.id):
-        world.app.slice_decider.run(piece.id)
+    for slice_ in world.app.stores.slices.of_run(run.id):
+        world.app.slice_decider.run(slice_.id)
     assert world.app.run_completion.run(run.id) or not world.app.stores.slices.of_run(run.id)
     raw = world.database["runs"].find_one({"_id": run.id}) or {}
     found = world.database["enrolments"].find({"campaign": record.uid}, {"user": 1})

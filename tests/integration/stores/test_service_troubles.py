@@ -210,8 +210,8 @@ def test_revoked_rights_fail_no_user_and_the_engine_continues_once_restored(
     world.settle()
     assert world.state("hello") == "finished"
     assert len(world.mails()) == 10
-    for piece in owner["tidegate"]["slices"].find():
-        assert piece.get("errors", 0) == 0, "nobody's data was to blame"
+    for slice_ in owner["tidegate"]["slices"].find():
+        assert slice_.get("errors", 0) == 0, "nobody's data was to blame"
     world.check()
 
 

@@ -10,7 +10,7 @@ from engine.domain.enrolment import Settled
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason, StayState
 from engine.pipeline.evaluation.evaluate import change_of
 from tests.support.decision_cases import DAY, GOLD, HOUR, NOW, ORDER, Someone, campaign, evaluate, message
-from tests.support.enrolment_history import History, advanced, identities_hold, marked, piece_at, put_back
+from tests.support.enrolment_history import History, advanced, identities_hold, marked, origin_at, put_back
 
 GONE = Someone({"plan": "free"})
 
@@ -220,7 +220,7 @@ def test_a_decision_on_an_older_version_changes_nothing() -> None:
     history.evaluate(NOW)
     assert history.latest is not None
     change = change_of(
-        history.campaign, piece_at(NOW), history.latest, evaluate(history.campaign, GONE, history.latest)
+        history.campaign, origin_at(NOW), history.latest, evaluate(history.campaign, GONE, history.latest)
     )
     assert change is not None
     newer = marked(history.latest)

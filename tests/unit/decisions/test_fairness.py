@@ -12,7 +12,7 @@ def pieces(name: str, number: int) -> list[str]:
 
 
 def names(picked: list[str]) -> list[str]:
-    return [piece.split(":")[0] for piece in picked]
+    return [slice_.split(":")[0] for slice_ in picked]
 
 
 def test_without_work_no_slice_is_picked() -> None:

@@ -125,16 +125,16 @@ def test_a_delivery_that_attempts_for_too_long_makes_its_campaign_stuck(make_wor
     world.start("campaign: c")
     slices, token, over = world.app.stores.slices, "t", timedelta(seconds=-1)
     uid = world.record("c").uid
-    piece = Slice("shop/c/deliver/1/0000", None, "shop", uid, SliceKind.DELIVER, 0, "0", "g")
-    slices.add([piece])
-    slices.claim(piece.id, token, over)
-    assert slices.free(piece.id, token, suspect=True, deaths=0, after=None)
+    slice_ = Slice("shop/c/deliver/1/0000", None, "shop", uid, SliceKind.DELIVER, 0, "0", "g")
+    slices.add([slice_])
+    slices.claim(slice_.id, token, over)
+    assert slices.free(slice_.id, token, suspect=True, deaths=0, after=None)
     assert looked_at(world) is None
-    world.database["slices"].update_one({"_id": piece.id}, {"$set": {"broken_at": datetime(2020, 1, 1, tzinfo=UTC)}})
+    world.database["slices"].update_one({"_id": slice_.id}, {"$set": {"broken_at": datetime(2020, 1, 1, tzinfo=UTC)}})
     assert "was broken off more than 1m ago" in (looked_at(world) or "")
-    slices.claim(piece.id, token, timedelta(minutes=1))
+    slices.claim(slice_.id, token, timedelta(minutes=1))
     assert looked_at(world) is not None
-    slices.checkpoint(piece.id, token, "7", {}, timedelta(minutes=1))
+    slices.checkpoint(slice_.id, token, "7", {}, timedelta(minutes=1))
     assert looked_at(world) is None
 
 

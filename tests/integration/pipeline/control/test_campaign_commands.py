@@ -51,9 +51,9 @@ def test_a_pause_acts_within_a_batch_and_a_resume_continues_there(small: World) 
     assert events.count("batch.decided") == 1
     assert len(small.enrolments("hello")) == 1
     assert small.sent() == []
-    (piece,) = small.database["slices"].find({"kind": "candidates", "state": "open"})
-    assert "lease" not in piece
-    assert piece["cursor"] == small.enrolments("hello")[0].suffix
+    (slice_,) = small.database["slices"].find({"kind": "candidates", "state": "open"})
+    assert "lease" not in slice_
+    assert slice_["cursor"] == small.enrolments("hello")[0].suffix
     small.advance("2d")
     small.settle()
     assert len(small.enrolments("hello")) == 1
@@ -245,8 +245,8 @@ def test_a_cancel_ends_a_user_who_enters_concurrently(small: World) -> None:
         try:
             for run in other.stores.runs.undecided():
                 other.run_planner.run(run.id)
-                for piece in other.stores.slices.of_run(run.id) if run.kind is RunKind.STAYS else ():
-                    other.slice_decider.run(piece.id)
+                for slice_ in other.stores.slices.of_run(run.id) if run.kind is RunKind.STAYS else ():
+                    other.slice_decider.run(slice_.id)
         finally:
             other.close()
         return enter(*enrolments)  # type: ignore[arg-type]

@@ -182,8 +182,8 @@ def test_a_request_whose_workers_keep_dying_becomes_a_suspect_slice(
             pass  # until MongoDB's clock has advanced by a millisecond
     assert world.app.stores.looks.take(10, timedelta(0), world.now) == []
     assert world.app.rechecker.suspects() == 1
-    (piece,) = world.database["slices"].find({"state": "open"})
-    assert (piece["kind"], piece["suspect"], piece["until"]) == ("everybody", True, piece["first"] + "\0")
+    (slice_,) = world.database["slices"].find({"state": "open"})
+    assert (slice_["kind"], slice_["suspect"], slice_["until"]) == ("everybody", True, slice_["first"] + "\0")
     world.settle()
     assert world.sent() == [("a", "one")]
 

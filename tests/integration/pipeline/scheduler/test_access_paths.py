@@ -255,8 +255,8 @@ def test_launches_miss_no_user_while_users_keep_changing(reading: World) -> None
                 world.app.clock_tick.launch(record, world.now)
                 run = world.app.stores.runs.undecided([record.uid])[0]
                 world.app.run_planner.run(run.id)
-                for piece in world.app.stores.slices.of_run(run.id):
-                    world.app.slice_decider.run(piece.id)
+                for slice_ in world.app.stores.slices.of_run(run.id):
+                    world.app.slice_decider.run(slice_.id)
                 world.app.run_completion.run(run.id)
                 world.app.rechecker.run()
         finally:

@@ -266,8 +266,8 @@ def test_a_user_who_enters_under_an_old_revision_is_evaluated_under_the_new_one(
             other.live_campaigns.refresh()
             (evaluation_run,) = other.owed_evaluations.run(other.stores.runs.undecided(), sliced.now)
             other.run_planner.run(evaluation_run.id)
-            for piece in other.stores.slices.of_run(evaluation_run.id):
-                other.slice_decider.run(piece.id)
+            for slice_ in other.stores.slices.of_run(evaluation_run.id):
+                other.slice_decider.run(slice_.id)
             assert other.run_completion.run(evaluation_run.id)
         finally:
             other.close()

@@ -18,7 +18,7 @@ from engine.failpoints import Failpoint, arm, done
 from engine.pipeline.evaluation.evaluate import change_of
 from engine.stores.mongo.enrolments import INDEXES, Enrolments
 from tests.support.decision_cases import DAY, NOW, ORDER, Patience, Someone, campaign, enrolment, message
-from tests.support.enrolment_history import advanced, piece_at
+from tests.support.enrolment_history import advanced, origin_at
 from tests.support.store_threads import together
 
 PREFIX = enrolment_prefix("shop", "c1")
@@ -213,7 +213,7 @@ def test_mongodb_writes_a_decision_as_the_model_of_the_tests_does(
     enrolments.enter([before])
     rules = campaign(**written)
     decision = decide(rules, Patience(), user.facts(rules), before, as_of)
-    made = change_of(rules, piece_at(as_of), before, decision)
+    made = change_of(rules, origin_at(as_of), before, decision)
     assert made is not None
     assert enrolments.advance([made]) == 1
     found = the_one(enrolments)

@@ -26,7 +26,7 @@ def slices(database: Database[dict[str, Any]]) -> Slices:
     return Slices(database)
 
 
-def piece(
+def slice_of(
     number: int = 0, *, run: str | None = "r1", campaign: str = "c1", kind: SliceKind = SliceKind.CANDIDATES
 ) -> Slice:
     return Slice(f"{run}/{number:04d}", run, "shop", campaign, kind, 5, "00000000", "g")
@@ -34,8 +34,8 @@ def piece(
 
 @pytest.fixture
 def one(slices: Slices) -> str:
-    slices.add([piece()])
-    return piece().id
+    slices.add([slice_of()])
+    return slice_of().id
 
 
 def again(slices: Slices, slice_id: str, token: str, **more: Any) -> bool:
@@ -44,7 +44,7 @@ def again(slices: Slices, slice_id: str, token: str, **more: Any) -> bool:
 
 def test_a_slice_added_twice_is_written_once_and_unchanged(slices: Slices, one: str) -> None:
     slices.claim(one, "t", LEASE)
-    slices.add([piece(), piece(1)])
+    slices.add([slice_of(), slice_of(1)])
     found = slices.get(one)
     assert found is not None
     assert (found.attempt, found.token) == (1, "t")
@@ -60,9 +60,9 @@ def test_a_claim_charges_an_attempt_and_names_the_lease(slices: Slices, one: str
 def test_a_held_slice_is_not_claimed_even_after_its_lease_ran_out(slices: Slices, one: str) -> None:
     slices.claim(one, "t1", LEASE)
     assert slices.claim(one, "t2", LEASE) is None
-    slices.add([piece(1)])
-    slices.claim(piece(1).id, "t1", OVER)
-    assert slices.claim(piece(1).id, "t2", LEASE) is None
+    slices.add([slice_of(1)])
+    slices.claim(slice_of(1).id, "t1", OVER)
+    assert slices.claim(slice_of(1).id, "t2", LEASE) is None
 
 
 def test_an_ended_or_missing_slice_is_not_claimed(slices: Slices, one: str) -> None:
@@ -139,14 +139,14 @@ def test_an_elapsed_back_off_does_not_block_a_claim(slices: Slices, one: str) ->
 
 
 def test_only_expired_leases_are_reported_with_their_progress(slices: Slices) -> None:
-    slices.add([piece(n) for n in range(4)])
-    slices.claim(piece(0).id, "t0", LEASE)
-    slices.claim(piece(1).id, "t1", OVER)
-    slices.claim(piece(2).id, "t2", LEASE)
-    slices.checkpoint(piece(2).id, "t2", "7f", {}, OVER)
+    slices.add([slice_of(n) for n in range(4)])
+    slices.claim(slice_of(0).id, "t0", LEASE)
+    slices.claim(slice_of(1).id, "t1", OVER)
+    slices.claim(slice_of(2).id, "t2", LEASE)
+    slices.checkpoint(slice_of(2).id, "t2", "7f", {}, OVER)
     assert {(late.slice.id, late.token, late.progressed) for late in slices.expired()} == {
-        (piece(1).id, "t1", False),
-        (piece(2).id, "t2", True),
+        (slice_of(1).id, "t1", False),
+        (slice_of(2).id, "t2", True),
     }
 
 
@@ -200,25 +200,25 @@ def test_a_holder_whose_lease_was_freed_cannot_write(slices: Slices, one: str) -
 
 
 def test_a_held_slice_is_neither_ended_nor_dropped_over_its_holder(slices: Slices) -> None:
-    slices.add([piece(n) for n in range(3)])
-    slices.claim(piece(0).id, "t", LEASE)
-    assert not slices.end_unclaimed(piece(0).id, SliceState.DEAD)
-    assert slices.end_unclaimed(piece(1).id, SliceState.SPLIT)
-    assert not slices.end_unclaimed(piece(1).id, SliceState.DEAD)
+    slices.add([slice_of(n) for n in range(3)])
+    slices.claim(slice_of(0).id, "t", LEASE)
+    assert not slices.end_unclaimed(slice_of(0).id, SliceState.DEAD)
+    assert slices.end_unclaimed(slice_of(1).id, SliceState.SPLIT)
+    assert not slices.end_unclaimed(slice_of(1).id, SliceState.DEAD)
     assert slices.drop_unclaimed("r1") == 1
     states = {found.id: found.state for found in slices.of_run("r1")}
-    assert [states[piece(n).id] for n in range(3)] == [SliceState.OPEN, SliceState.SPLIT, SliceState.DROPPED]
+    assert [states[slice_of(n).id] for n in range(3)] == [SliceState.OPEN, SliceState.SPLIT, SliceState.DROPPED]
 
 
 def test_the_dispatcher_sees_held_enqueued_and_ready_slices(slices: Slices) -> None:
-    slices.add([piece(n) for n in range(3)])
-    slices.claim(piece(0).id, "t", LEASE)
-    slices.ring([piece(0).id, piece(1).id])
+    slices.add([slice_of(n) for n in range(3)])
+    slices.claim(slice_of(0).id, "t", LEASE)
+    slices.ring([slice_of(0).id, slice_of(1).id])
     seen = {one.id: (one.held, one.rung, one.ready) for one in slices.waiting(LEASE, 10)}
     assert seen == {
-        piece(0).id: (True, False, True),
-        piece(1).id: (False, True, True),
-        piece(2).id: (False, False, True),
+        slice_of(0).id: (True, False, True),
+        slice_of(1).id: (False, True, True),
+        slice_of(2).id: (False, False, True),
     }
 
 
@@ -231,20 +231,20 @@ def test_an_old_enqueue_mark_counts_as_lost_and_a_claim_clears_it(slices: Slices
 
 
 def test_the_dispatcher_reads_at_most_its_limit_in_order(slices: Slices) -> None:
-    slices.add([piece(n) for n in reversed(range(5))])
-    assert [waiting.id for waiting in slices.waiting(LEASE, 2)] == [piece(0).id, piece(1).id]
+    slices.add([slice_of(n) for n in reversed(range(5))])
+    assert [waiting.id for waiting in slices.waiting(LEASE, 2)] == [slice_of(0).id, slice_of(1).id]
 
 
 def test_campaigns_with_open_slices_are_those_of_the_kind(slices: Slices) -> None:
-    slices.add([piece(0), piece(1, campaign="c2"), piece(2, kind=SliceKind.DELIVER, run=None)])
+    slices.add([slice_of(0), slice_of(1, campaign="c2"), slice_of(2, kind=SliceKind.DELIVER, run=None)])
     assert slices.campaigns_with_open(SliceKind.CANDIDATES) == {"c1", "c2"}
     assert slices.campaigns_with_open(SliceKind.DELIVER) == {"c1"}
     assert slices.campaigns_with_open(SliceKind.DUE) == set()
 
 
 def test_only_slices_ended_long_ago_expire(slices: Slices) -> None:
-    slices.add([piece(0), piece(1)])
-    slices.end_unclaimed(piece(0).id, SliceState.DROPPED)
+    slices.add([slice_of(0), slice_of(1)])
+    slices.end_unclaimed(slice_of(0).id, SliceState.DROPPED)
     assert slices.forget_ended(timedelta(hours=1)) == 0
     assert slices.forget_ended(OVER) == 1
-    assert [found.id for found in slices.of_run("r1")] == [piece(1).id]
+    assert [found.id for found in slices.of_run("r1")] == [slice_of(1).id]

@@ -78,8 +78,8 @@ def test_a_settled_delivery_without_attempts_omits_the_field() -> None:
 
 
 def test_a_slice_round_trips_through_its_document() -> None:
-    piece = Slice("r/0001", "r", "shop", "c1", SliceKind.DUE, NOW, "00", "g", cursor="7f/x", attempt=2, suspect=True)
-    assert read_slice(slice_document(piece)) == piece
+    slice_ = Slice("r/0001", "r", "shop", "c1", SliceKind.DUE, NOW, "00", "g", cursor="7f/x", attempt=2, suspect=True)
+    assert read_slice(slice_document(slice_)) == slice_
     bare = Slice(
         "d/1", None, "shop", "c1", SliceKind.DELIVER, NOW, "00", "g", state=SliceState.DONE, results={"sent": 3}
     )
@@ -87,9 +87,9 @@ def test_a_slice_round_trips_through_its_document() -> None:
 
 
 def test_a_slice_under_a_lease_names_its_token() -> None:
-    piece = Slice("r/0001", "r", "shop", "c1", SliceKind.CANDIDATES, NOW, "00", "g")
-    assert read_slice(slice_document(piece) | {"lease": {"token": "t"}}).token == "t"
-    assert read_slice(slice_document(piece) | {"lease": None}).token is None
+    slice_ = Slice("r/0001", "r", "shop", "c1", SliceKind.CANDIDATES, NOW, "00", "g")
+    assert read_slice(slice_document(slice_) | {"lease": {"token": "t"}}).token == "t"
+    assert read_slice(slice_document(slice_) | {"lease": None}).token is None
 
 
 def test_none_is_omitted_and_other_false_values_are_kept() -> None:
