@@ -23,10 +23,10 @@ import psutil
 import redis
 from pymongo import MongoClient
 
-from bench.ending import end_on_term
 from bench.measure import machine
 from bench.population import SEED, WORKSPACE
 from bench.run import DATABASE, fill
+from bench.termination import end_on_term
 from engine.catalogue.workspace_file import read_workspace
 from engine.domain.document import Document
 from engine.domain.keys import HIGHEST

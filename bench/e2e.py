@@ -19,10 +19,10 @@ from typing import Final
 from bench import e2e_tables, report
 from bench.calibration import REFERENCE, calibrate
 from bench.e2e_cases import HANGING, LATE, QUICK, TEN, Launched, Manner, crowd, whole
-from bench.ending import end_on_term
 from bench.measure import machine
 from bench.peers.listmonk import Listmonk, Sent
 from bench.sink_process import sink
+from bench.termination import end_on_term
 from engine.local.services.mongod import binary
 from engine.settings.model import Email
 

@@ -114,7 +114,7 @@ def whole(users: int, manner: Manner = QUICK, *, elastic: bool = True, processes
         watch = _Watch(installation, server)
         installation.run("campaign", "launch", BIG)
         watch.until(users)
-        return watch.told(users, calib, load, imported=imported)
+        return watch.measured(users, calib, load, imported=imported)
 
 
 def crowd(users: int, small: int = 50, each: int = 100) -> Launched:
@@ -134,7 +134,7 @@ def crowd(users: int, small: int = 50, each: int = 100) -> Launched:
             launched[name] = time.time()
             installation.run("campaign", "launch", name)
         watch.until(users + small * each)
-        told = watch.told(users + small * each, calib, load, imported=imported)
+        told = watch.measured(users + small * each, calib, load, imported=imported)
     groups = watch.last["groups"]
     over = groups[f"{BIG}.example"][2]
     told.small = [groups[f"{name}.example"][2] - began for name, began in launched.items() if began < over]
@@ -159,7 +159,7 @@ class _Watch:
             time.sleep(_LOOK)
             self.last = self._server.now()
 
-    def told(self, users: int, calib: float, load: float, *, imported: float) -> Launched:
+    def measured(self, users: int, calib: float, load: float, *, imported: float) -> Launched:
         """Wait until everything is quiet, and return all measurements."""
         sink_spent = _processor_of(self._server.pid) - self._sink
         after = self._installation.wait_until_quiet(_LOG_PATIENCE)

@@ -65,10 +65,10 @@ def measure(engine: Engine, sizes: list[int], rounds: int, *, due: int) -> list[
 
 def _enrol(engine: Engine, uid: str, first: int, until: int) -> None:
     """Enrol users `first` to `until`, waiting for a message that is not due for years."""
-    stays = engine.database["enrolments"]
+    enrolments = engine.database["enrolments"]
     documents = _documents(uid, first, until)
     while batch := list(islice(documents, 5_000)):
-        stays.insert_many(batch, ordered=False)
+        enrolments.insert_many(batch, ordered=False)
     engine.database.client.admin.command("fsync")  # write the inserts out now, and not during the passes
 
 

@@ -21,10 +21,10 @@ from bench import report
 from bench.calibration import calibrate
 from bench.e2e import mongodb_version
 from bench.e2e_cases import QUICK, ground
-from bench.ending import end_on_term
 from bench.installation import BIG, Installation
 from bench.measure import machine
 from bench.sink_process import Sink
+from bench.termination import end_on_term
 
 REFUSAL: Final = "550 refused"
 """The reply of the provider that refuses everything."""

@@ -27,8 +27,8 @@ import psutil
 from elasticsearch import Elasticsearch, NotFoundError
 
 from bench import report
-from bench.ending import end_on_term
 from bench.measure import machine
+from bench.termination import end_on_term
 from engine.clock import SystemClock
 from engine.domain.enrolment import Settled
 from engine.domain.keys import enrolment_id, user_key, user_suffix
@@ -123,10 +123,10 @@ def _shown(raw: bytes) -> float:
 
 def _ended(number: int, now: int) -> EndedDelivery:
     user = f"hh-{number:07d}"
-    stay = enrolment_id("grocer", _UID, user_suffix(user), 1)
+    enrolment = enrolment_id("grocer", _UID, user_suffix(user), 1)
     settled = Settled("hello", DeliveryState.SENT, now, attempts=1)
     chosen_by = f"grocer/{_UID}/launch/1/{number // _SLICE:04d}"
-    return EndedDelivery(stay, user_key("grocer", user), settled, now - 2_000, chosen_by)
+    return EndedDelivery(enrolment, user_key("grocer", user), settled, now - 2_000, chosen_by)
 
 
 @contextmanager

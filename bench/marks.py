@@ -43,22 +43,22 @@ class Marks:
 
 def measure(database: Documents, count: int, window: int) -> Marks:
     """Measure one round over `count` fresh enrolments; the collections are filled anew before each way."""
-    stays = sorted((_stay(number) for number in range(count)), key=lambda stay: stay.id)
+    enrolled = sorted((_enrolment(number) for number in range(count)), key=lambda enrolment: enrolment.id)
     server = psutil.Process(int(database.command("serverStatus")["pid"]))
     deliveries = Deliveries(database)
-    _fill(database, stays)
-    waiting = [Delivery(stay.id, stay.user, 1, "hello", AS_OF) for stay in stays]
+    _fill(database, enrolled)
+    waiting = [Delivery(enrolment.id, enrolment.user, 1, "hello", AS_OF) for enrolment in enrolled]
     mark = _each(server, waiting, window, lambda some: deliveries.settle_and_mark([], some, "token"))
     settle = _each(
         server, waiting, window, lambda some: deliveries.settle([Settling([one.id for one in some], "token", SENT)])
     )
-    _fill(database, stays)
+    _fill(database, enrolled)
     mark_window = _each(server, waiting, window, lambda some: _mark_window(database, some))
     settle_window = _each(server, waiting, window, lambda some: _settle_queued(database, some))
     return Marks(mark, settle, mark_window, settle_window)
 
 
-def _stay(number: int) -> Enrolment:
+def _enrolment(number: int) -> Enrolment:
     user = f"u-{number}"
     return Enrolment(
         id=enrolment_id(WORKSPACE, CAMPAIGN, user_suffix(user), 1),
@@ -74,10 +74,12 @@ def _stay(number: int) -> Enrolment:
     )
 
 
-def _fill(database: Documents, stays: Sequence[Enrolment]) -> None:
+def _fill(database: Documents, enrolled: Sequence[Enrolment]) -> None:
     database["enrolments"].drop()  # documents that are only deleted slow reads down for a while
     migrate_mongo(database)
-    database["enrolments"].bulk_write([InsertOne(enrolment_document(stay)) for stay in stays], ordered=False)
+    database["enrolments"].bulk_write(
+        [InsertOne(enrolment_document(enrolment)) for enrolment in enrolled], ordered=False
+    )
 
 
 def _each(

@@ -150,7 +150,7 @@ class Engine:
 
     def slices(self, run_id: str) -> None:
         """Process all slices of a planned run."""
-        left = deque(piece.id for piece in self.app.stores.slices.of_run(run_id))
+        left = deque(slice_.id for slice_ in self.app.stores.slices.of_run(run_id))
         threads = [threading.Thread(target=self._slices, args=(left,)) for _ in range(self._threads)]
         for thread in threads:
             thread.start()
@@ -160,10 +160,10 @@ class Engine:
     def _slices(self, left: deque[str]) -> None:
         while True:
             try:
-                piece = left.popleft()
+                slice_ = left.popleft()
             except IndexError:
                 return
-            self.app.slice_decider.run(piece)
+            self.app.slice_decider.run(slice_)
 
     def indexed(self) -> None:
         """Index all users into Elasticsearch, once for all tables that need it."""
@@ -182,10 +182,10 @@ class Engine:
     def found(self, entry: Entry, wanted: Candidates, path: AccessPath, size: int = 5_000) -> int:
         """Find the candidates of the whole workspace by an access path; return their number.
 
-        Nobody enters.
+        No user enters.
         """
-        piece = Slice("bench", None, WORKSPACE, entry.record.uid, SliceKind.CANDIDATES, wanted.as_of, "0", HIGHEST)
-        hold = Hold(replace(piece, path=path), "", float("inf"), Counter())
+        slice_ = Slice("bench", None, WORKSPACE, entry.record.uid, SliceKind.CANDIDATES, wanted.as_of, "0", HIGHEST)
+        hold = Hold(replace(slice_, path=path), "", float("inf"), Counter())
         first, count = "0", 0
         while True:
             step = self.app.enroller.finding.next(hold, entry, wanted, first, size)

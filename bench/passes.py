@@ -53,7 +53,7 @@ def _floor(engine: Engine, audience: str) -> float:
     wanted = compiled.candidates(None, AS_OF)
     cache = engine.app.cached_users
     assert cache is not None
-    scan = cache.scan(WORKSPACE, "0", HIGHEST, compiled.fields)
+    scan = cache.scan(WORKSPACE, "0", HIGHEST, compiled.fields, catalogue)
     assert scan is not None
     users = 0
     began = time.perf_counter()

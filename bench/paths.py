@@ -25,7 +25,7 @@ INDEXED: Final = [("w", 1), ("g.orders_value", 1), ("_id", 1)]
 
 
 def predicates() -> list[str]:
-    """Return thirty audiences over real fields, from next to nobody to nearly everybody."""
+    """Return thirty audiences over real fields, from almost no users to almost all."""
     found: list[dict[str, object]] = []
     found += [{"orders_value": {"gte": value}} for value in (10_000, 6_000, 4_000, 3_000, 2_000, 1_000, 300)]
     found += [{"orders_count": {"gte": count}} for count in (250, 180, 120, 80, 50, 20, 5)]

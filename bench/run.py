@@ -21,12 +21,12 @@ from typing import Any, Final, TypeAlias
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from bench import changes, enrolled, passes, paths, pictures, report, small, tables
+from bench import changes, enrolled, passes, paths, pictures, report, small_campaigns, tables
 from bench.audiences import AUDIENCES
-from bench.ending import end_on_term
 from bench.measure import machine
 from bench.ours import Engine
 from bench.population import SEED, documents
+from bench.termination import end_on_term
 from engine.local.services.local_services import LocalServices, ServiceName
 
 Documents: TypeAlias = "Database[dict[str, Any]]"
@@ -133,8 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _passes(engine: Engine, sizes: Sizes) -> str:
     found = engine.database["users"].find({}, {"_id": 1}).sort("u", 1).limit(sizes.sample)
     sample = [str(one["_id"]) for one in found]
-    told = {name: passes.compare(engine, sample, name, sizes.rounds) for name in AUDIENCES}
-    return tables.passes(told, sizes.rounds)
+    comparisons = {name: passes.compare(engine, sample, name, sizes.rounds) for name in AUDIENCES}
+    return tables.passes(comparisons, sizes.rounds)
 
 
 def _search(engine: Engine, sizes: Sizes) -> str:
@@ -166,7 +166,7 @@ def _changes(engine: Engine, sizes: Sizes) -> str:
 
 
 def _small(engine: Engine, sizes: Sizes) -> str:
-    return tables.small(*small.idle(engine, sizes.campaigns * 5, sizes.seconds))
+    return tables.small(*small_campaigns.idle(engine, sizes.campaigns * 5, sizes.seconds))
 
 
 def _pictures(engine: Engine, sizes: Sizes) -> str:

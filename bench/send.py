@@ -21,9 +21,9 @@ from unittest.mock import patch
 import redis
 
 from bench import marks, report
+from bench.launches import Launch, Meter, Phase, Setup
 from bench.measure import machine
 from bench.run import Ground, ground
-from bench.sending import Launch, Meter, Phase, Setup
 from bench.sink_process import sink
 from engine.pipeline.delivery.send_window import WindowSender
 
@@ -135,10 +135,10 @@ def _clocked(launch: Launch, spent: defaultdict[str, float]) -> Iterator[None]:
         for owner, method, name in (
             (stores.deliveries, "outgoing", "read what is queued"),
             (stores.users, "read_keys", "read the users"),
-            (WindowSender, "_composed", "compose"),
+            (WindowSender, "composed", "compose"),
             (stores.deliveries, "settle_and_mark", "settle and mark"),
             (launch.app.channel("email"), "send", "send"),
-            (WindowSender, "_write", "tell"),
+            (WindowSender, "write", "tell"),
             (launch.app.slice_deliverer, "run", "all"),
         ):
             clocks.enter_context(patch.object(owner, method, _timed(getattr(owner, method), name, spent)))

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench.ending import end_on_term
+from bench.termination import end_on_term
 
 _END: Final = b"\r\n.\r\n"
 _GREETING: Final = b"220 sink\r\n"
@@ -94,7 +94,7 @@ class Taken:
             group.last = now
             self.latest = address
 
-    def told(self) -> dict[str, Any]:
+    def counts(self) -> dict[str, Any]:
         """Return the counts as values for JSON.
 
         `repeated` counts mails to a recipient beyond the first. `longest` is the longest time without a mail in
@@ -179,7 +179,8 @@ class Server:
             order, _, rest = line.decode().partition(" ")
             if order in {"refuse", "accept"}:
                 self._refusal = f"{rest}\r\n".encode() if rest else b""
-            print(json.dumps(self.taken.compared(Path(rest)) if order == "missing" else self.taken.told()), flush=True)
+            counts = self.taken.compared(Path(rest)) if order == "missing" else self.taken.counts()
+            print(json.dumps(counts), flush=True)
         return bool(read)
 
     def _accept(self) -> None:
@@ -316,7 +317,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         server = Server(manners, listener, sys.stdin.fileno())
         print(listener.getsockname()[1], flush=True)
         server.run()
-    print(json.dumps(server.taken.told()), flush=True)
+    print(json.dumps(server.taken.counts()), flush=True)
     return 0
 
 

@@ -25,7 +25,7 @@ class Sink:
         return self._process.pid
 
     def now(self) -> dict[str, Any]:
-        """Return its counts so far (`bench.sink.Taken.told`)."""
+        """Return its counts so far (`bench.sink.Taken.counts`)."""
         return self._ask("stats")
 
     def compared(self, expected: Path) -> dict[str, int]:

@@ -13,7 +13,7 @@ from bench.ours import SMALL_WORKSPACES
 from bench.passes import Passes
 from bench.paths import Tried
 from bench.report import table
-from bench.small import Idle
+from bench.small_campaigns import Idle
 from engine.domain.work import AccessPath
 
 FLOOR_READ: float = 1_160_000

@@ -88,7 +88,7 @@ class HardenedBroker(RedisBroker):
         self._held: dict[str, set[str]] = {}
         self._next_maintenance: dict[str, float] = {}
         self._last_command = time.monotonic()
-        self._quiet_until = 0.0
+        self.quiet_until = 0.0
         self._clock_offset = 0
         self.process_booted = False
         self._hush()
@@ -249,7 +249,7 @@ class HardenedBroker(RedisBroker):
 
     def _maintenance_due(self, queue_name: str) -> bool:
         now = time.monotonic()
-        if now < self._quiet_until:
+        if now < self.quiet_until:
             return False
         with self._lock:
             due = now >= self._next_maintenance.get(queue_name, 0.0)
@@ -271,7 +271,7 @@ class HardenedBroker(RedisBroker):
 
     def _hush(self) -> None:
         grace = min(RECONNECT_GRACE_SECONDS, self.heartbeat_timeout / 1000)
-        self._quiet_until = time.monotonic() + grace
+        self.quiet_until = time.monotonic() + grace
 
     def _refuse_unknown(self, queue_name: str) -> None:
         if q_name(queue_name) not in self.queues:

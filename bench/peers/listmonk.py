@@ -153,15 +153,15 @@ class Listmonk:
                 "body": in_its_words(BODY),
             },
         )
-        before = self._usage()
+        before = self.usage()
         if before is not None:
             before = self._quiet(before)  # what the import leaves to be done is no mail's cost: ours waits too
         launched = time.time()
         self.call("PUT", f"/api/campaigns/{campaign['id']}/status", {"status": "running"})
         self._await(campaign["id"], users, server)
         spent = self._quiet(before).since(before) if before is not None else {}
-        told = server.now()
-        groups = told["groups"].values()
+        counts = server.now()
+        groups = counts["groups"].values()
         self.call("DELETE", f"/api/campaigns/{campaign['id']}")
         self.call("DELETE", f"/api/templates/{template['id']}")
         self.call("DELETE", f"/api/lists/{mailing['id']}")
@@ -170,8 +170,8 @@ class Listmonk:
             users=users,
             first=min((group[1] for group in groups), default=launched) - launched,
             last=max((group[2] for group in groups), default=launched) - launched,
-            missing=users - told["recipients"],
-            doubled=told["repeated"],
+            missing=users - counts["recipients"],
+            doubled=counts["repeated"],
             imported=imported,
             spent=spent,
         )
@@ -245,7 +245,7 @@ class Listmonk:
             taken = now
             time.sleep(1)
 
-    def _usage(self) -> Usage | None:
+    def usage(self) -> Usage | None:
         """Return the usage of listmonk and PostgreSQL if they run on this machine, else None."""
         port = int(self._url.rpartition(":")[2].partition("/")[0]) if self._url.count(":") > 1 else 80
         here = [
@@ -267,7 +267,7 @@ class Listmonk:
         usage, quiet = before, 0
         for _ in range(60):
             time.sleep(2)
-            now = self._usage() or usage
+            now = self.usage() or usage
             quiet = quiet + 1 if now.total - usage.total < _QUIET else 0
             usage = now
             if quiet == 3:

@@ -60,7 +60,7 @@ class Runtime:
         self.system = SystemClock()
         self.hooks = Hooks()
         self.tuner = Tuner()
-        self._channels: dict[str, Channel] = {}
+        self.channels: dict[str, Channel] = {}
         self._lock = Lock()
 
     @cached_property
@@ -195,9 +195,9 @@ class Runtime:
         from engine.channels.factory import open_email
 
         with self._lock:
-            if name not in self._channels:
-                self._channels[name] = open_email(self.settings.email, self.settings.maildir, self.hooks.threads)
-            return self._channels[name]
+            if name not in self.channels:
+                self.channels[name] = open_email(self.settings.email, self.settings.maildir, self.hooks.threads)
+            return self.channels[name]
 
     @cached_property
     def campaign_cache(self) -> CampaignCache:
@@ -217,7 +217,7 @@ class Runtime:
     def close(self) -> None:
         """Stop threads and close connections; safe to repeat."""
         self.stop_watching()
-        for channel in self._channels.values():
+        for channel in self.channels.values():
             channel.close()
         if "heartbeat" in self.__dict__:
             self.heartbeat.stop()

@@ -75,7 +75,7 @@ class Workers(Runtime):
             users=s.users,
             lists=self._lists,
             search=s.user_index,
-            filled=self._filled,
+            filled=self.filled_index,
             cache=self.cached_users,
             feed=s.feeds,
             rates=s.rates,
@@ -85,7 +85,7 @@ class Workers(Runtime):
             count_up_to=s.audience.count_up_to,
         )
 
-    def _filled(self, catalogue: Catalogue) -> str | None:
+    def filled_index(self, catalogue: Catalogue) -> str | None:
         """Return the name of the Elasticsearch index that contains all users of a workspace in its catalogue's form.
 
         Return None if there is no such index or some users are still to be indexed. The index is read before the
@@ -124,7 +124,7 @@ class Workers(Runtime):
         s = self.stores
         cache = self.cached_users
         recheck = None if cache is None else StaleRowRecheck(cache, s.looks)
-        finding = CandidateReader(s.users, self._lists, s.user_index, self._filled, cache)
+        finding = CandidateReader(s.users, self._lists, s.user_index, self.filled_index, cache)
         return Enroller(finding, self.evaluator, s.enrolments, recheck, self.clock)
 
     @cached_property
@@ -181,7 +181,7 @@ class Workers(Runtime):
             cache=self.cached_users,
             index=s.user_index,
             keep_request=lambda keys: self._ask_index([IndexRequest(keys)]),
-            reindex=self._reindex,
+            reindex=self.reindex,
             derive=self._derive,
             make_index=self._make_index,
             messenger=self.messenger,
@@ -197,7 +197,7 @@ class Workers(Runtime):
         if self.stores.user_index is not None:
             migrate_search(self.stores.user_index)
 
-    def _reindex(self, workspace: str) -> list[str]:
+    def reindex(self, workspace: str) -> list[str]:
         """Store requests to index every user of a workspace, in ranges of some thousand; return their ids.
 
         They replace requests for single users that were stored while Elasticsearch was away.

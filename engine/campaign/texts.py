@@ -180,7 +180,7 @@ def check_text(
     if len(source.text) > LARGEST_TEMPLATE:
         yield Fault(source.mark(0), where, f"is longer than {LARGEST_TEMPLATE} characters")
         return
-    environment = _environment(known)
+    environment = template_environment(known)
     try:
         analysis = environment.from_string(source.text).analyze(include_partials=snippets is not None)
     except LiquidError as error:
@@ -226,13 +226,13 @@ class WrongPart(ValueError):
 
 def parts_named(text: str) -> list[Part]:
     """Return the layouts and snippets that a text itself names. Raises `LiquidError`, or `WrongPart`."""
-    template = _environment({}).from_string(text)
+    template = template_environment({}).from_string(text)
     return list(_parts(template.nodes, RenderContext(template), top=True))
 
 
 def prints_content(text: str, snippets: Mapping[str, Source]) -> bool:
     """Whether a layout, or a snippet of it, prints its content. Raises `LiquidError`."""
-    return any(name in CONTENT for name in _environment(snippets).from_string(text).analyze().variables)
+    return any(name in CONTENT for name in template_environment(snippets).from_string(text).analyze().variables)
 
 
 def _parts(nodes: Iterable[LiquidNode], context: RenderContext, *, top: bool = False) -> Iterator[Part]:
@@ -279,7 +279,7 @@ def _named(text: str) -> tuple[str, ...]:
     if "user" not in text:
         return ()
     try:
-        variables = _environment({}).from_string(text).analyze(include_partials=False).globals.get("user", [])
+        variables = template_environment({}).from_string(text).analyze(include_partials=False).globals.get("user", [])
     except LiquidError:
         return ()
     return tuple(dict.fromkeys(str(one.segments[1]) for one in variables if len(one.segments) > 1))
@@ -311,7 +311,8 @@ class _Texts(BaseLoader):
         return env.from_string(self.get_source(env, name).text, name=name, path=name)
 
 
-def _environment(snippets: Mapping[str, Source]) -> Environment:
+def template_environment(snippets: Mapping[str, Source]) -> Environment:
+    """Return the environment in which texts are checked, with the tags and filters of the channels."""
     environment = Environment(loader=_Texts(snippets))
     for tag in TAGS:
         environment.add_tag(tag)

@@ -30,7 +30,7 @@ RESERVED: Final = frozenset({"all", "any", "none", "list", "event", "field", "ke
 _WORKSPACE: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 _EVENT: Final = re.compile(r"[^\s.$/\x00-\x1f\x7f][^.$/\x00-\x1f\x7f]{0,126}(?<!\s)")
-_KEYS: Final = ("workspace", "timezone", "locale", "currency", "sender", "attributes", "events", "aggregates")
+KEYS: Final = ("workspace", "timezone", "locale", "currency", "sender", "attributes", "events", "aggregates")
 _LARGEST_SCALE: Final = 9
 
 
@@ -127,7 +127,7 @@ class _Reader:
         return node.value
 
     def catalogue(self, stem: str | None) -> Catalogue:
-        parts = self.mapping(self.root, (), _KEYS)
+        parts = self.mapping(self.root, (), KEYS)
         name = self.text(parts, "workspace", (), self.root)
         if name and not _WORKSPACE.fullmatch(name):
             self.fault(parts["workspace"], ("workspace",), f"{name!r} is no name", "use a-z, 0-9, - and _")

@@ -54,7 +54,7 @@ def _drawn(columns: Sequence[str], rows: Sequence[Sequence[object]], room: int |
     if room is not None:
         least = _least(columns, cells, str.split)
         if _whole(least) > room:
-            least = _least(columns, cells, _joints)
+            least = _least(columns, cells, break_points)
         if _whole(least) > room and any(columns) and rows:
             return None, _blocks(columns, cells, room)
         widths = _narrowed(widths, least, room)
@@ -113,7 +113,7 @@ def _whole(widths: Sequence[int]) -> int:
     return sum(widths) + len(_GAP) * (len(widths) - 1)
 
 
-def _joints(text: str) -> list[str]:
+def break_points(text: str) -> list[str]:
     """Return the words of a text; long times, addresses and paths are cut behind their joints."""
     return [piece for word in text.split() for piece in (_JOINT.split(word) if len(word) > _LONG else [word])]
 
@@ -125,7 +125,7 @@ def _wrapped(lines: list[str], width: int) -> list[str]:
             found.append(line)
             continue
         for begun in textwrap.wrap(line, max(1, width), break_long_words=False, break_on_hyphens=False) or [""]:
-            found += [begun] if width_of(begun) <= width else _refilled(_joints(begun), width)
+            found += [begun] if width_of(begun) <= width else _refilled(break_points(begun), width)
     return found
 
 

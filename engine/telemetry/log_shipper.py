@@ -39,7 +39,7 @@ _POLL: Final = 1.0
 Each poll costs the log search a request, and a person who searches for a fresh line does not notice the delay. The last
 lines of a file, which may be half a bundle, go at the second poll.
 """
-_FIRST_PAUSE: Final = 1.0
+FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 30.0
 
 
@@ -83,7 +83,7 @@ class Shipper:
         A log search that refuses (no login, no rights, a full disk) counts as away: the lines wait until somebody mends
         it.
         """
-        pause, away = _FIRST_PAUSE, False
+        pause, away = FIRST_PAUSE, False
         while True:
             stopping = stop.is_set()
             try:
@@ -99,7 +99,7 @@ class Shipper:
                 continue
             if away:
                 emit("ship.back", service="elasticsearch")
-            pause, away = _FIRST_PAUSE, False
+            pause, away = FIRST_PAUSE, False
             if stopping:
                 return
             stop.wait(_POLL)

@@ -63,7 +63,7 @@ def test_a_population_is_the_same_for_the_same_seed_and_has_keys_of_its_own() ->
     assert len({one["_id"] for one in some}) == 50
 
 
-def test_the_naive_way_writes_who_matches_and_is_measured_by_mongod(database: Database[dict[str, Any]]) -> None:
+def test_the_naive_way_enrols_matching_users_and_mongod_counts_its_commands(database: Database[dict[str, Any]]) -> None:
     population = list(documents(300))
     database["users"].insert_many(population)
     keys = [str(one["_id"]) for one in population]
@@ -76,7 +76,7 @@ def test_the_naive_way_writes_who_matches_and_is_measured_by_mongod(database: Da
     assert many.passes[0].examined >= 300
 
 
-def test_audiences_of_the_bench_match_the_shares_they_are_called_after() -> None:
+def test_bench_audiences_match_the_shares_in_their_names() -> None:
     population = list(documents(2_000))
 
     shares = {
@@ -95,7 +95,7 @@ def test_a_table_gives_medians_and_the_ratio_to_the_first_way() -> None:
     assert lines[-1].startswith("| ours | 1,000 | 100 (10.0%) | 10,000 (10,000 to 10,000) | 200.0 |")
 
 
-def test_a_table_replaces_what_stood_between_its_marks_and_nothing_else() -> None:
+def test_a_table_replaces_only_the_text_between_its_marks() -> None:
     page = "before\n<!-- x -->\nold\n<!-- /x -->\nafter\n"
     assert report.put(page, "x", "new") == "before\n<!-- x -->\n\nnew\n\n<!-- /x -->\nafter\n"
     with pytest.raises(ValueError, match="no marks <!-- y -->"):

@@ -50,11 +50,11 @@ ONE = Launched(
         ("", "gone"),
     ],
 )
-def test_a_process_is_called_by_what_it_does(command: str, kind: str) -> None:
+def test_processes_are_named_by_what_they_do(command: str, kind: str) -> None:
     assert kind_of(command.split()) == kind
 
 
-def test_processor_time_is_that_since_the_launch_and_shared_by_mails() -> None:
+def test_processor_time_counts_from_the_launch_and_is_divided_by_mails() -> None:
     before, after = Usage({"deliver": 1.0, "up": 2.0}), Usage({"deliver": 1.5, "up": 2.0, "mongod": 0.1})
     assert after.since(before) == {"deliver": 0.5, "mongod": 0.1, "up": 0.0}
     assert per_mail(after.since(before), 1_000) == pytest.approx({"deliver": 500, "mongod": 100})
@@ -73,12 +73,12 @@ def test_a_percentile_is_a_value_that_was_measured(share: float, expected: int) 
     assert percentile(list(range(20, 0, -1)), share) == expected
 
 
-def test_a_percentile_of_nothing_is_refused() -> None:
+def test_a_percentile_of_no_values_is_refused() -> None:
     with pytest.raises(ValueError, match="no values"):
         percentile([], 0.5)
 
 
-def test_the_folder_is_what_init_writes_but_for_the_sink_the_users_and_the_processes(tmp_path: Path) -> None:
+def test_the_folder_differs_from_init_only_in_sink_users_and_processes(tmp_path: Path) -> None:
     installation = Installation(tmp_path / "run", 2525, processes=2)
     assert "port: 2525" in (tmp_path / "run/conf/settings.yaml").read_text()
     lanes = (tmp_path / "run/policies/lanes.yaml").read_text()
@@ -91,7 +91,7 @@ def test_the_folder_is_what_init_writes_but_for_the_sink_the_users_and_the_proce
         with_processes("fleets: {}\n", 2)
 
 
-def test_the_table_of_the_whole_tells_medians_and_the_machine_apart() -> None:
+def test_the_table_of_the_whole_shows_medians_and_the_machine() -> None:
     launches = [ONE, replace(ONE, last=5.0), replace(ONE, last=2.0, missing=4)]
     table = e2e_tables.whole({"ours": launches}, None)
     assert (
@@ -101,7 +101,7 @@ def test_the_table_of_the_whole_tells_medians_and_the_machine_apart() -> None:
     assert e2e_tables.NO_PEER in table
 
 
-def test_listmonk_stands_in_the_same_table_where_it_was_there() -> None:
+def test_listmonk_is_in_the_same_table_if_it_was_measured() -> None:
     sent = Sent(10_000, 0.5, 2.0, 0, 0, 9.0, {"listmonk": 1.5, "postgres": 0.5})
     table = e2e_tables.whole({"ours": [ONE]}, [sent])
     assert "| 10,000 | 0.5 s | 2.0 s | 5,000 (5,000 to 5,000) | 2,500 | 200 µs | 400 µs | | 0, 0 | |" in table
@@ -133,7 +133,7 @@ def test_the_page_has_the_marks_of_every_part() -> None:
     assert all(report.put(page, f"bench.e2e {part}", "new") for part in PARTS)
 
 
-def test_an_unknown_part_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_part_is_refused_with_the_known_parts(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--only", "whole,half"])
     assert "no part half; there are whole, late" in capsys.readouterr().err

@@ -91,7 +91,7 @@ def test_one_campaign_goes_to_the_imported_users_and_leaves_nothing(
     api: tuple[Api, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own, url = api
-    monkeypatch.setattr(Listmonk, "_usage", lambda _: None)  # the server is this process: its cost belongs to nobody
+    monkeypatch.setattr(Listmonk, "usage", lambda _: None)  # the server is this process, so its cost is not counted
     with sink() as server:
         sent = Listmonk(url, "bench", "secret").send(5, server)
         assert server.now()["recipients"] == 5
@@ -123,19 +123,19 @@ def test_a_refusal_names_the_request_and_listmonks_words(api: tuple[Api, str]) -
         Listmonk(url, "bench", "wrong").call("GET", "/api/settings")
 
 
-def test_an_import_that_failed_is_said(api: tuple[Api, str]) -> None:
+def test_a_failed_import_is_reported(api: tuple[Api, str]) -> None:
     own, url = api
     own.imported = "failed"
     with pytest.raises(PeerFailed, match="the import ended as failed"):
         Listmonk(url, "bench", "secret").bring_in(3, 7)
 
 
-def test_nobody_answers() -> None:
+def test_an_unreachable_listmonk_is_reported() -> None:
     with pytest.raises(PeerFailed, match="refused"):
         Listmonk("http://127.0.0.1:1", "bench", "secret").call("GET", "/api/lists")
 
 
-def test_only_the_sink_and_what_makes_it_fast_is_changed_in_its_settings() -> None:
+def test_only_the_sink_and_the_speed_settings_of_listmonk_change() -> None:
     new = tuned(SETTINGS, 2525)
     assert [(one["host"], one["port"], one["max_conns"], one["uuid"]) for one in new["smtp"]] == [
         ("127.0.0.1", 2525, listmonk.CONNECTIONS, "u")
@@ -150,13 +150,13 @@ def test_subscribers_are_our_users() -> None:
     assert json.loads(rows[1]["attributes"]) == {"plan": "free", "city": "City1", "points": 1, "team": "team1"}
 
 
-def test_every_place_of_the_text_has_a_word_of_listmonks() -> None:
+def test_every_placeholder_translates_to_listmonk() -> None:
     assert "{{ user." not in in_its_words(BODY)
     with pytest.raises(ValueError, match=r"user\.shoe_size"):
         in_its_words("{{ user.shoe_size }}")
 
 
-def test_the_environment_names_it_whole_or_not_at_all() -> None:
+def test_the_environment_names_url_user_and_token_or_none() -> None:
     assert Listmonk.of_environment({}) is None
     with pytest.raises(PeerFailed, match="BENCH_LISTMONK_TOKEN"):
         Listmonk.of_environment({"BENCH_LISTMONK_URL": "http://127.0.0.1:9000"})

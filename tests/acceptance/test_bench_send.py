@@ -8,10 +8,10 @@ from typing import Any
 from pymongo.database import Database
 
 from bench import report
+from bench.launches import BODY, Launch, Phase, Setup
 from bench.marks import Marks, measure
 from bench.population import documents
 from bench.send import late_table, marks_table, parts_table, processor_table
-from bench.sending import BODY, Launch, Phase, Setup
 from bench.sink_process import sink
 from engine.stores.migrations import migrate_mongo
 

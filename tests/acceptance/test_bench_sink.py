@@ -37,7 +37,7 @@ class Dialogue:
         self._connection.close()
 
 
-def test_counts_repeats_groups_and_compares_with_what_was_expected(tmp_path: Path) -> None:
+def test_the_sink_counts_repeats_and_groups_and_compares_recipients(tmp_path: Path) -> None:
     with sink() as server:
         client = Dialogue(server)
         assert client.hear().startswith(b"220")
@@ -54,7 +54,7 @@ def test_counts_repeats_groups_and_compares_with_what_was_expected(tmp_path: Pat
     assert now["latest"] == "u3@small.example"
 
 
-def test_a_mail_that_was_begun_and_not_finished_is_none() -> None:
+def test_an_unfinished_mail_is_not_counted() -> None:
     with sink() as server:
         client = Dialogue(server)
         client.hear()
@@ -64,7 +64,7 @@ def test_a_mail_that_was_begun_and_not_finished_is_none() -> None:
         assert server.taken()["mails"] == 0
 
 
-def test_answers_keep_their_order_where_one_of_them_is_slow() -> None:
+def test_a_slow_answer_keeps_the_order_of_answers() -> None:
     with sink(1, "--slow-each", "1", "--slow-by", "0.2") as server:
         client = Dialogue(server)
         client.hear()
@@ -76,7 +76,7 @@ def test_answers_keep_their_order_where_one_of_them_is_slow() -> None:
         client.close()
 
 
-def test_a_connection_that_hangs_is_greeted_in_the_end_and_others_meanwhile() -> None:
+def test_a_hanging_connection_is_greeted_late_and_delays_no_other() -> None:
     with sink(0, "--hang-each", "2", "--hang-for", "0.5") as server:
         first, second, third = Dialogue(server), Dialogue(server), Dialogue(server)
         assert first.hear().startswith(b"220")
@@ -88,7 +88,7 @@ def test_a_connection_that_hangs_is_greeted_in_the_end_and_others_meanwhile() ->
             one.close()
 
 
-def test_the_longest_time_without_a_mail_begins_with_the_first() -> None:
+def test_the_longest_time_without_a_mail_counts_from_the_first_mail() -> None:
     taken = Taken()
     for moment in (100.0, 100.5, 103.0, 103.25):
         taken.take([b"u@x"], 10, moment)

@@ -91,11 +91,11 @@ def failing(world: World) -> Callable[..., Any]:
     """Return a decision with a bug that some users' data trigger; its error quotes the user's whole document."""
     decide: Callable[..., Any] = vars(evaluate)["decide"]
 
-    def decide_or_not(campaign: Any, profile: Any, facts: Any, stay: Any, as_of: int) -> Any:
+    def decide_or_not(campaign: Any, profile: Any, facts: Any, enrolment: Any, as_of: int) -> Any:
         if facts.row is not None and user_id_of(facts.row.key).endswith(("0017@x.example", "-0018")):
             document = world.app.stores.users.get(facts.row.key) or {}
             raise ValueError(f"cannot decide {document} of {document['email']}, {document['first_name']}")
-        return decide(campaign, profile, facts, stay, as_of)
+        return decide(campaign, profile, facts, enrolment, as_of)
 
     return decide_or_not
 
@@ -150,7 +150,7 @@ def test_no_address_name_or_secret_is_in_any_log_or_output(
             json.loads(line)
 
 
-def test_a_real_process_prints_and_logs_none_of_it(installation: Installation, port: int) -> None:
+def test_a_real_process_prints_and_logs_no_marked_data(installation: Installation, port: int) -> None:
     world = installation.world
     secret = installation.env["TIDEGATE_SERVICES__BROKER_URL"].replace("redis://", f"redis://default:{REDIS_PASSWORD}@")
     installation.env |= {
@@ -212,14 +212,14 @@ def story_of(installation: Installation, user: str, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("user", ["u3", "Sam@x.example"])
-def test_a_delivery_tells_its_whole_story_from_the_files(
+def test_the_files_hold_the_whole_story_of_a_delivery(
     told_story: Installation, capsys: pytest.CaptureFixture[str], user: str
 ) -> None:
     story_of(told_story, user, capsys, "--files")
 
 
 @pytest.mark.elastic
-def test_a_delivery_tells_its_whole_story_from_elasticsearch(
+def test_elasticsearch_holds_the_whole_story_of_a_delivery(
     told_story: Installation, services: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TIDEGATE_SERVICES__ELASTIC_URL", services.elastic_url)

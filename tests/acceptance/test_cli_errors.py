@@ -31,7 +31,7 @@ def short(told: Told) -> None:
     assert told.err.startswith("tidegate: ")
 
 
-def test_a_mistake_in_a_campaign_is_told_with_its_place_and_what_was_meant(
+def test_a_mistake_in_a_campaign_is_reported_with_its_place_and_a_suggestion(
     tidegate: Tidegate, installation: Installation
 ) -> None:
     (installation.folder / "hello.yaml").write_text(CAMPAIGN)
@@ -42,7 +42,7 @@ def test_a_mistake_in_a_campaign_is_told_with_its_place_and_what_was_meant(
     assert installation.world.app.stores.campaigns.everything() == []
 
 
-def test_of_several_files_a_wrong_one_applies_none(tidegate: Tidegate, installation: Installation) -> None:
+def test_one_wrong_file_of_several_applies_none(tidegate: Tidegate, installation: Installation) -> None:
     (installation.folder / "good.yaml").write_text(CAMPAIGN.replace("plann", "plan"))
     (installation.folder / "bad.yaml").write_text(CAMPAIGN.replace("hello", "other", 1))
     assert tidegate("campaign", "apply", "good.yaml", "bad.yaml").code == 2
@@ -104,13 +104,13 @@ def test_a_mistake_in_any_file_has_path_line_and_column(
         "policy show nosuch",
     ],
 )
-def test_what_does_not_exist_or_cannot_be_read_is_code_2_in_three_lines(tidegate: Tidegate, words: str) -> None:
+def test_a_missing_or_unreadable_thing_exits_2_with_three_lines(tidegate: Tidegate, words: str) -> None:
     told = tidegate(*words.split())
     assert (told.code, told.out) == (2, "")
     short(told)
 
 
-def test_an_erasure_wants_to_be_confirmed(tidegate: Tidegate, installation: Installation) -> None:
+def test_an_erasure_needs_confirmation(tidegate: Tidegate, installation: Installation) -> None:
     installation.world.user("u")
     told = tidegate("user", "erase", "u", "-w", "shop")
     assert told.code == 2
@@ -118,7 +118,7 @@ def test_an_erasure_wants_to_be_confirmed(tidegate: Tidegate, installation: Inst
     assert tidegate("user", "show", "u", "-w", "shop").code == 0
 
 
-def test_what_a_campaigns_state_does_not_allow_is_code_2(tidegate: Tidegate, installation: Installation) -> None:
+def test_a_command_that_the_campaign_state_forbids_exits_2(tidegate: Tidegate, installation: Installation) -> None:
     installation.world.apply({"campaign": "hello"})
     told = tidegate("campaign", "pause", "hello")
     assert told.code == 2
@@ -126,14 +126,14 @@ def test_what_a_campaigns_state_does_not_allow_is_code_2(tidegate: Tidegate, ins
     assert told.err == ("tidegate: shop/hello is draft: it cannot be paused\n  tidegate campaign launch starts it\n")
 
 
-def test_rejected_rows_above_the_limit_are_code_1(tidegate: Tidegate, installation: Installation) -> None:
+def test_rejected_rows_above_the_limit_exit_1(tidegate: Tidegate, installation: Installation) -> None:
     (installation.folder / "users.csv").write_text("user_id,age\na,1\nb,many\n")
     told = tidegate("import", "users", "users.csv", "-w", "shop")
     assert told.code == 1
     assert tidegate("import", "users", "users.csv", "-w", "shop", "--max-rejects", "1", "--restart").code == 0
 
 
-def test_a_service_that_does_not_answer_is_code_3(
+def test_a_service_that_does_not_answer_exits_3(
     tidegate: Tidegate, monkeypatch: pytest.MonkeyPatch, installation: Installation
 ) -> None:
     address = "mongodb://app:hunter2@127.0.0.1:9/?timeoutMS=500"
@@ -144,7 +144,7 @@ def test_a_service_that_does_not_answer_is_code_3(
     assert "hunter2" not in told.err
 
 
-def test_a_service_that_is_not_there_is_told_with_what_to_do(
+def test_a_missing_service_is_reported_with_a_remedy(
     tidegate: Tidegate, monkeypatch: pytest.MonkeyPatch, installation: Installation
 ) -> None:
     monkeypatch.delenv("TIDEGATE_SERVICES__MONGO_URL")
@@ -154,7 +154,7 @@ def test_a_service_that_is_not_there_is_told_with_what_to_do(
     assert "tidegate up" in told.err
 
 
-def test_an_interrupted_command_is_code_130_and_says_nothing_more(installation: Installation) -> None:
+def test_an_interrupted_command_exits_130_without_further_output(installation: Installation) -> None:
     world = installation.world
     world.user("u")
     world.apply({"campaign": "hello"})
@@ -171,7 +171,7 @@ def test_a_traceback_is_shown_with_debug_only(tidegate: Tidegate) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         ("clock advance --to sometime", "--to: expected a moment such as 2026-12-01T08:00Z, got 'sometime'"),
         ("clock advance --by soon", "--by: expected a duration such as 90s, 15m, 12h or 14d, got 'soon'"),
@@ -181,9 +181,9 @@ def test_a_traceback_is_shown_with_debug_only(tidegate: Tidegate) -> None:
         ("--set engine.leese=3s campaign list", "--set engine.leese: engine.leese: unknown key"),
     ],
 )
-def test_a_wrong_value_is_told_with_its_option(tidegate: Tidegate, words: str, told: str) -> None:
+def test_a_wrong_value_is_reported_with_its_option(tidegate: Tidegate, words: str, expected: str) -> None:
     ran = tidegate(*words.split())
-    assert told in ran.err
+    assert expected in ran.err
     assert "Value error" not in ran.err
 
 
@@ -192,7 +192,7 @@ FULL = Path("/dev/full")
 
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
 @pytest.mark.parametrize("words", ["--help", "campaign list", "campaign list --json"])
-def test_a_full_disk_under_stdout_is_told_without_a_traceback(installation: Installation, words: str) -> None:
+def test_a_full_disk_under_stdout_is_reported_without_a_traceback(installation: Installation, words: str) -> None:
     with FULL.open("w") as full:
         ran = subprocess.run(
             [sys.executable, "-m", "engine.cli", *words.split()],
@@ -208,7 +208,7 @@ def test_a_full_disk_under_stdout_is_told_without_a_traceback(installation: Inst
     assert ran.returncode == 1
 
 
-def test_a_broken_workspace_file_costs_its_own_campaigns_alone(tidegate: Tidegate, installation: Installation) -> None:
+def test_a_broken_workspace_file_affects_only_its_own_campaigns(tidegate: Tidegate, installation: Installation) -> None:
     world = installation.world
     world.workspace("other")
     world.reload()

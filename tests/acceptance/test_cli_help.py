@@ -53,7 +53,7 @@ def test_the_commands_are_those_of_the_front_door() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_help_has_an_example_of_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_of_a_command_has_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run([*name.split(), "--help"]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert f"Example: tidegate {name}" in told
@@ -61,12 +61,12 @@ def test_its_help_has_an_example_of_itself(name: str, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_page_about_the_command_line_has_it_with_an_example(name: str) -> None:
+def test_the_page_about_the_command_line_has_every_command_with_an_example(name: str) -> None:
     assert f"tidegate {name}" in PAGE.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("words", [*NAMES, *(f"{group} nosuch" for group in ("campaign", "queue", "policy"))])
-def test_a_wrong_option_or_command_is_told_in_three_lines_with_code_2(
+def test_a_wrong_option_or_command_exits_2_with_three_lines(
     words: str, tidegate: Tidegate, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = tidegate(*words.split(), "--no-such-option")
@@ -77,7 +77,7 @@ def test_a_wrong_option_or_command_is_told_in_three_lines_with_code_2(
 
 
 @pytest.mark.parametrize("words", ["", "campaign", "clock"])
-def test_a_group_without_a_command_shows_its_help_on_stderr_with_code_2(words: str, tidegate: Tidegate) -> None:
+def test_a_group_without_a_command_exits_2_with_its_help_on_stderr(words: str, tidegate: Tidegate) -> None:
     told = tidegate(*words.split())
     assert (told.code, told.out) == (2, "")
     assert "Usage:" in told.err
@@ -105,7 +105,7 @@ def test_a_groups_list_of_commands_cuts_no_sentence(group: str, capsys: pytest.C
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_help_names_no_type_of_python(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_of_a_command_names_no_python_type(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     main.run([*name.split(), "--help"])
     options = capsys.readouterr().out.split("Options:")[1]
     assert not re.search(r"<(str|int|float|list)\b", options), options

@@ -40,7 +40,7 @@ def imported(installation: Installation | None, *commands: list[str]) -> tuple[l
     return codes, set(roots), set(rooms)
 
 
-def test_the_help_of_all_commands_imports_no_library_but_the_command_lines() -> None:
+def test_the_help_of_all_commands_imports_only_the_command_line_library() -> None:
     codes, roots, rooms = imported(None, ["--help"], *([*name.split(), "--help"] for name in NAMES))
     assert set(codes) == {0}
     assert roots & HEAVY == set()
@@ -63,7 +63,7 @@ def test_the_help_of_all_commands_imports_no_library_but_the_command_lines() -> 
         ("queue list", {"pymongo", "redis", "dramatiq", "structlog", "rich"}),
     ],
 )
-def test_an_everyday_command_imports_the_clients_of_what_it_asks(
+def test_an_everyday_command_imports_only_the_clients_that_it_uses(
     command: str, needs: set[str], installation: Installation
 ) -> None:
     installation.world.user("u1")
@@ -74,7 +74,7 @@ def test_an_everyday_command_imports_the_clients_of_what_it_asks(
     assert roots & HEAVY == needs
 
 
-def test_status_asks_the_stores_only_where_nobody_runs_the_folder(installation: Installation) -> None:
+def test_status_asks_the_stores_only_if_no_process_runs_the_folder(installation: Installation) -> None:
     codes, roots, _ = imported(installation, ["status"])
     assert codes == [1], "no process runs anywhere"
     assert roots & HEAVY == {"pymongo"}

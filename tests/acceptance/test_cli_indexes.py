@@ -9,7 +9,7 @@ from tests.support.installation import Installation, Told
 Tidegate = Callable[..., Told]
 
 
-def test_a_predicate_without_an_index_is_advice_with_the_command_that_makes_it(
+def test_a_predicate_without_an_index_is_advised_with_the_command_that_creates_it(
     installation: Installation, tidegate: Tidegate
 ) -> None:
     world = installation.world
@@ -30,7 +30,7 @@ def test_a_predicate_without_an_index_is_advice_with_the_command_that_makes_it(
     assert [one["predicates"] for one in document["suggested"]] == [2]
 
 
-def test_a_named_query_without_its_index_is_wrong(installation: Installation, tidegate: Tidegate) -> None:
+def test_a_named_query_without_its_index_is_an_error(installation: Installation, tidegate: Tidegate) -> None:
     (row,) = [one for one in tidegate("check", "--json").document if one["check"] == "indexes"]
     assert row["ok"]
     installation.world.database.slices.drop_index("open")
@@ -47,7 +47,7 @@ def test_a_named_query_without_its_index_is_wrong(installation: Installation, ti
     assert tidegate("check", "--indexes").code == 0
 
 
-def test_an_empty_installation_says_so(tidegate: Tidegate) -> None:
+def test_an_empty_installation_is_reported(tidegate: Tidegate) -> None:
     told = tidegate("check", "--indexes")
     assert told.code == 0
     assert "no campaign is applied that is not over" in told.out

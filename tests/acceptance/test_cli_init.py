@@ -22,7 +22,7 @@ def fresh(installation: Installation) -> Installation:
     return installation
 
 
-def test_init_writes_what_every_command_accepts_and_touches_nothing_twice(fresh: Installation) -> None:
+def test_init_writes_files_that_every_command_accepts_and_overwrites_none(fresh: Installation) -> None:
     files = {str(path.relative_to(fresh.folder)) for path in fresh.folder.rglob("*") if path.is_file()}
     assert {"Procfile", ".env.example", "policies/lanes.yaml", "conf/settings.yaml", ".gitignore"} <= files
     assert fresh.call("policy", "check").code == 0

@@ -73,7 +73,7 @@ def test_stdout_is_one_document(name: str, live: Installation, tidegate: Tidegat
     assert isinstance(json.loads(told.out), dict | list)
 
 
-def test_a_plan_has_the_numbers_of_what_a_launch_would_do(live: Installation, tidegate: Tidegate) -> None:
+def test_a_plan_has_the_numbers_of_the_launch(live: Installation, tidegate: Tidegate) -> None:
     told = tidegate("campaign", "plan", "hello", "--json").document
     assert told["as_of"] == format_instant(START)
     assert (told["users"], told["audience"], told["holdout"]) == (10, 6, 0.1)
@@ -81,10 +81,10 @@ def test_a_plan_has_the_numbers_of_what_a_launch_would_do(live: Installation, ti
     assert (told["profile"], told["lane"], told["deliver_lane"]) == ("default", "fast", "deliver")
     live.world.launch("hello")
     live.world.settle()
-    assert len(live.world.stays("hello")) == told["audience"]
+    assert len(live.world.enrolments("hello")) == told["audience"]
 
 
-def test_a_plan_of_a_slow_audience_counts_user_by_user(live: Installation, tidegate: Tidegate) -> None:
+def test_a_plan_of_a_slow_audience_counts_each_user(live: Installation, tidegate: Tidegate) -> None:
     for user in ("u1", "u7"):
         live.world.event(user, "Order Completed", START - 1)
     audience = {"event": {"name": "Order Completed", "within": "30d"}}
@@ -102,7 +102,7 @@ def test_a_launch_refuses_an_audience_of_another_size(live: Installation, tidega
     assert live.world.state("hello") == "scheduled"
 
 
-def test_a_report_tells_stays_messages_and_runs(live: Installation, tidegate: Tidegate) -> None:
+def test_a_report_has_enrolments_messages_and_runs(live: Installation, tidegate: Tidegate) -> None:
     live.world.launch("hello")
     live.world.settle()
     told = tidegate("campaign", "report", "hello", "--json").document
@@ -114,7 +114,7 @@ def test_a_report_tells_stays_messages_and_runs(live: Installation, tidegate: Ti
     assert {run["kind"] for run in told["runs"]} >= {"launch"}
 
 
-def test_an_apply_tells_what_changed_and_a_dry_run_changes_nothing(live: Installation, tidegate: Tidegate) -> None:
+def test_an_apply_reports_the_changes_and_a_dry_run_makes_none(live: Installation, tidegate: Tidegate) -> None:
     file = live.folder / "campaigns" / "hello.yaml"
     file.write_text(file.read_text().replace("plan: free", "plan: pro"))
     told = tidegate("campaign", "apply", str(file), "--dry-run", "--json").document

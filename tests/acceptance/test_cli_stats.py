@@ -18,7 +18,7 @@ Tidegate = Callable[..., Told]
 
 
 @pytest.mark.timeout(200)
-def test_every_process_tells_what_it_measured_even_in_its_last_seconds(
+def test_every_process_records_its_measurements_even_of_its_last_seconds(
     installation: Installation, tidegate: Tidegate
 ) -> None:
     (installation.folder / "Procfile").write_text(PROCFILE)
@@ -49,7 +49,7 @@ def test_every_process_tells_what_it_measured_even_in_its_last_seconds(
     assert (campaign["inactivity"], campaign["inactivity_advised"]) == ("45d", None)
 
 
-def test_people_get_three_tables(
+def test_stats_prints_three_tables(
     installation: Installation, tidegate: Tidegate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
@@ -66,7 +66,7 @@ def test_people_get_three_tables(
     assert all(one in told.out for one in (*words, "too little"))
 
 
-def test_a_campaign_that_looks_at_many_for_few_messages_comes_first(
+def test_a_campaign_with_many_evaluations_per_message_comes_first(
     installation: Installation, tidegate: Tidegate
 ) -> None:
     world = installation.world
@@ -84,7 +84,7 @@ def test_a_campaign_that_looks_at_many_for_few_messages_comes_first(
     assert tidegate("stats", "-w", "nosuch", "--json").code == 2
 
 
-def test_a_window_is_advised_from_enough_stays(installation: Installation, tidegate: Tidegate) -> None:
+def test_an_inactivity_window_is_advised_from_enough_enrolments(installation: Installation, tidegate: Tidegate) -> None:
     world = installation.world
     world.users([f"u{i}" for i in range(320)])
     messages = [{"name": name, "channel": "email", "subject": name, "body": name} for name in ("one", "two")]
@@ -98,13 +98,13 @@ def test_a_window_is_advised_from_enough_stays(installation: Installation, tideg
 
 
 @pytest.mark.parametrize("within", ["1", "soon", "-1h"])
-def test_a_duration_that_cannot_be_read_is_a_wrong_call(within: str, tidegate: Tidegate) -> None:
+def test_an_unreadable_duration_exits_2(within: str, tidegate: Tidegate) -> None:
     told = tidegate("stats", f"--within={within}")
     assert told.code == 2
     assert "--within" in told.err
 
 
-def test_how_much_came_from_the_user_cache_and_what_it_holds(make_world: Callable[..., World], services: Any) -> None:
+def test_stats_show_cache_hits_and_the_cache_content(make_world: Callable[..., World], services: Any) -> None:
     world = make_world(reading=True)
     installation = Installation(world, services, {})
     world.users([f"u{i}" for i in range(40)])

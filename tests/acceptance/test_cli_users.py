@@ -62,15 +62,15 @@ def test_explain_refuses_an_unknown_user_and_knows_one_that_was_erased(shop: Wor
     shop.settle()
     gone = explained(tidegate, "sam")
     assert (gone["known"], gone["matches"], gone["now"]) == (False, False, "the user was deleted")
-    assert [stay["reason"] for stay in gone["stays"]] == ["deleted"]
+    assert [enrolment["reason"] for enrolment in gone["stays"]] == ["deleted"]
 
 
 def test_explain_names_the_leaf_that_fails_and_its_data(shop: World, tidegate: Tidegate) -> None:
     shop.launch("series")
     shop.settle()
-    told = explained(tidegate, "pat")
-    assert (told["known"], told["matches"], told["stays"]) == (True, False, [])
-    (leaf,) = [leaf for leaf in told["audience"] if leaf["fails"]]
+    explanation = explained(tidegate, "pat")
+    assert (explanation["known"], explanation["matches"], explanation["stays"]) == (True, False, [])
+    (leaf,) = [leaf for leaf in explanation["audience"] if leaf["fails"]]
     assert "plan" in leaf["leaf"]
     assert "pro" in str(leaf["data"])
     words = tidegate("explain", "series", "pat").out
@@ -78,25 +78,25 @@ def test_explain_names_the_leaf_that_fails_and_its_data(shop: World, tidegate: T
     assert "fails" in words
 
 
-def test_explain_tells_of_a_stay_that_waits_and_when_it_is_looked_at_next(shop: World, tidegate: Tidegate) -> None:
+def test_explain_shows_a_waiting_enrolment_and_its_next_evaluation(shop: World, tidegate: Tidegate) -> None:
     shop.launch("series")
     shop.settle()
-    told = explained(tidegate, "sam")
-    assert told["now"].startswith(f"waits until {format_instant(START + 3 * DAY)}")
-    assert told["next_look"] == format_instant(START + 3 * DAY)
-    (stay,) = told["stays"]
-    assert [(one["message"], one["state"]) for one in stay["messages"]] == [("one", "sent")]
+    explanation = explained(tidegate, "sam")
+    assert explanation["now"].startswith(f"waits until {format_instant(START + 3 * DAY)}")
+    assert explanation["next_look"] == format_instant(START + 3 * DAY)
+    (enrolment,) = explanation["stays"]
+    assert [(one["message"], one["state"]) for one in enrolment["messages"]] == [("one", "sent")]
     assert "looked at next by time" in tidegate("explain", "series", "sam").out
 
 
-def test_explain_tells_why_a_stay_ended(shop: World, tidegate: Tidegate) -> None:
+def test_explain_shows_why_an_enrolment_ended(shop: World, tidegate: Tidegate) -> None:
     shop.launch("series")
     shop.settle()
     shop.after("3d")
-    told = explained(tidegate, "sam")
-    assert "completed" in told["now"]
-    assert "entered once" in told["now"]
-    assert [one["message"] for one in told["stays"][0]["messages"]] == ["one", "two"]
+    explanation = explained(tidegate, "sam")
+    assert "completed" in explanation["now"]
+    assert "entered once" in explanation["now"]
+    assert [one["message"] for one in explanation["stays"][0]["messages"]] == ["one", "two"]
 
 
 def test_a_test_send_goes_to_another_address_and_is_not_recorded(shop: World, tidegate: Tidegate) -> None:
@@ -106,7 +106,7 @@ def test_a_test_send_goes_to_another_address_and_is_not_recorded(shop: World, ti
     mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
     assert (mail["To"], mail["Subject"]) == ("me@office.example", "Hello sam")
     assert "Plan: free" in path.read_text()
-    assert shop.stays("series") == []
+    assert shop.enrolments("series") == []
     assert told.err.startswith("a mail to me@office.example is in ")
     assert "nothing is sent" in told.err, "a Maildir sends nothing"
     wrong = tidegate("campaign", "test-send", "series", "three", "--user", "sam", "--to", "me@office.example")
@@ -142,9 +142,7 @@ def test_a_preview_shows_a_message_and_sends_nothing(shop: World, tidegate: Tide
     assert tidegate("campaign", "preview", "series", "--message", "two", "--html", "x").code == 2
 
 
-def test_a_template_that_fails_is_named_by_test_send_preview_explain_and_report(
-    shop: World, tidegate: Tidegate
-) -> None:
+def test_test_send_preview_explain_and_report_name_a_failing_template(shop: World, tidegate: Tidegate) -> None:
     reason = "template: one.body:1: divided_by: can't divide by 0"
     body = "{{ 10 | divided_by: user.age }}"
     file = shop.folder / "campaigns" / "broken.yaml"
@@ -175,7 +173,7 @@ def test_a_user_can_be_shown_and_erased_for_good(shop: World, tidegate: Tidegate
     assert [one["n"] for one in told["events"]] == ["Order Completed"]
     assert tidegate("user", "erase", "sam", "-w", "shop", "--yes").code == 0
     shop.settle()
-    assert str(shop.stay("series", "sam").reason) == "deleted"
+    assert str(shop.enrolment("series", "sam").reason) == "deleted"
     told = tidegate("user", "show", "sam", "-w", "shop", "--json").document
     assert told["events"] == []
     assert shop.database["list_members"].count_documents({}) == 0
@@ -208,7 +206,7 @@ def test_a_suppressed_address_is_shown_explained_and_can_be_lifted(shop: World, 
     assert (wrong.code, len(wrong.err.splitlines())) == (2, 2)
 
 
-def test_a_search_that_finds_no_delivery_says_where_the_answer_is(shop: World, tidegate: Tidegate) -> None:
+def test_a_search_without_a_result_says_where_to_look(shop: World, tidegate: Tidegate) -> None:
     """The logs have no line for a user who got nothing: not matched, not yet launched, no such user."""
     for query, command in (
         ("campaign:series user:pat", "tidegate explain series pat"),
@@ -221,7 +219,7 @@ def test_a_search_that_finds_no_delivery_says_where_the_answer_is(shop: World, t
     assert "explain" not in tidegate("logs", "search", "campaign:series", "--files").err
 
 
-def test_check_says_where_mails_go_and_what_short_times_cost(
+def test_check_shows_the_mail_server_and_the_cost_of_short_times(
     tidegate: Tidegate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def mail(**email: str) -> str:
@@ -251,14 +249,14 @@ def test_campaign_time_never_goes_back(shop: World, tidegate: Tidegate) -> None:
     }
 
 
-def test_an_advance_says_what_is_still_open_after_its_patience(shop: World, tidegate: Tidegate) -> None:
+def test_an_advance_that_times_out_reports_the_pending_work(shop: World, tidegate: Tidegate) -> None:
     shop.launch("series")
     told = tidegate("clock", "advance", "--by", "1d", "--patience", "50ms")
     assert told.code == 1
     assert "series is to be launched" in told.err
 
 
-def test_origins_show_where_settings_came_from_and_no_secret(
+def test_origins_show_the_source_of_each_setting_and_no_secret(
     shop: World, tidegate: Tidegate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TIDEGATE_SERVICES__BROKER_URL", "redis://app:hunter2@localhost:6379/0")

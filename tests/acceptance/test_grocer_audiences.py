@@ -94,7 +94,7 @@ def grocer(mongo_client: MongoClient[dict[str, Any]], tmp_path_factory: pytest.T
     mongo_client.drop_database(database)
 
 
-def test_who_matches_on_one_day_is_who_the_oracle_mails_on_it(grocer: Grocer, tmp_path: Path) -> None:
+def test_the_users_who_match_on_a_day_are_those_the_oracle_mails(grocer: Grocer, tmp_path: Path) -> None:
     files = campaign_files.write_campaigns(tmp_path / "campaigns", data.FORTNIGHT)
     mails = oracle.expected(DAY, DAY)
     lists = {campaign.name: set(campaign.households) for campaign in data.list_campaigns()}
@@ -104,7 +104,7 @@ def test_who_matches_on_one_day_is_who_the_oracle_mails_on_it(grocer: Grocer, tm
         assert grocer.who_matches(file, data.as_of(DAY)) == expected, file.stem
 
 
-def test_aggregates_are_those_of_a_second_reading(grocer: Grocer) -> None:
+def test_aggregates_equal_an_independent_computation(grocer: Grocer) -> None:
     documents = grocer.users.read_range("grocer", "0", "g", 10_000)
     values = {one["u"]: int(one["g"].get("orders_value") or 0) for one in documents}
     sums = oracle.read_orders(DAY).group_by("household").sum().select("household", "cents").iter_rows()
@@ -113,7 +113,7 @@ def test_aggregates_are_those_of_a_second_reading(grocer: Grocer) -> None:
     }
 
 
-def test_the_same_events_again_change_nobody(grocer: Grocer, tmp_path: Path) -> None:
+def test_repeated_events_change_no_user(grocer: Grocer, tmp_path: Path) -> None:
     before = grocer.users.get(user_key("grocer", "hh-900"))
     rows = data.write_ndjson(tmp_path / "again.ndjson", data.events_of(DAY))
     again = grocer.bring_in(Kind.EVENTS, tmp_path / "again.ndjson")

@@ -23,7 +23,7 @@ def test_the_files_of_a_replay_are_the_campaigns_of_the_oracle(tmp_path: Path) -
     assert written == {mail.campaign for mail in oracle.expected(data.FORTNIGHT.first, data.FORTNIGHT.last)}
 
 
-def test_every_campaign_file_is_valid_and_those_that_count_events_run_in_the_slow_lane(tmp_path: Path) -> None:
+def test_every_campaign_file_is_valid_and_event_counts_run_in_the_slow_lane(tmp_path: Path) -> None:
     catalogues = read_workspaces(HERE / "conf" / "workspaces")
     policies = load_policies(HERE / "policies")
     lanes = {}

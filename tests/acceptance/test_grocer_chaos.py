@@ -60,7 +60,7 @@ def until(process: subprocess.Popen[str], holds: Callable[[], bool]) -> None:
         psutil.wait_procs([psutil.Process(process.pid)], timeout=0.05)
 
 
-def test_victims_are_the_workers_and_never_the_main_process_of_a_fleet(supervisor: subprocess.Popen[str]) -> None:
+def test_only_workers_are_killed_and_never_the_main_process_of_a_fleet(supervisor: subprocess.Popen[str]) -> None:
     until(supervisor, lambda: len(chaos.supervised(supervisor.pid)) == 2 and len(descendants(supervisor)) == 4)
     victims = chaos.supervised(supervisor.pid)
     assert all(not victim.children() for victim in victims)
@@ -68,7 +68,7 @@ def test_victims_are_the_workers_and_never_the_main_process_of_a_fleet(superviso
     assert [one.parent() in victims for one in chaos.kept(supervisor.pid)] == [False], "the child of `fleet` alone"
 
 
-def test_whom_it_kills_comes_back_and_is_told(supervisor: subprocess.Popen[str]) -> None:
+def test_a_killed_worker_is_replaced_and_reported(supervisor: subprocess.Popen[str]) -> None:
     until(supervisor, lambda: len(descendants(supervisor)) == 4)
     killer = chaos.Killer(lambda: chaos.supervised(supervisor.pid), timedelta(milliseconds=100), seed=1)
     with killer:
@@ -78,7 +78,7 @@ def test_whom_it_kills_comes_back_and_is_told(supervisor: subprocess.Popen[str])
     until(supervisor, lambda: len(descendants(supervisor)) == 4)
 
 
-def test_where_nobody_is_there_nobody_is_killed() -> None:
+def test_without_workers_nothing_is_killed() -> None:
     assert chaos.Killer(list, timedelta(seconds=1)).strike() is None
     assert chaos.supervised(2**22 + 1) == []
 

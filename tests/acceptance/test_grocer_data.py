@@ -38,7 +38,7 @@ def test_baskets_of_the_thirteen_weeks_and_of_the_year() -> None:
     assert baskets(data.YEAR) == 155_762
 
 
-def test_no_two_events_of_a_household_share_an_id() -> None:
+def test_events_of_a_household_have_unique_ids() -> None:
     seen = Counter((event["user_id"], event["id"]) for day in data.YEAR.days() for event in data.events_of(day))
     assert set(seen.values()) == {1}
     assert len(seen) == 155_762 + 2_102
@@ -53,7 +53,7 @@ def test_events_lie_on_their_day() -> None:
             assert event["event"] == data.ORDER or f"{at:%H:%M:%S}" == "23:59:59"
 
 
-def test_values_are_the_same_whole_cents_as_a_second_reading_finds() -> None:
+def test_values_in_cents_equal_an_independent_reading() -> None:
     cents: Counter[tuple[str, date]] = Counter()
     for day in data.YEAR.days():
         for event in data.events_of(day):
@@ -65,7 +65,7 @@ def test_values_are_the_same_whole_cents_as_a_second_reading_finds() -> None:
     assert {(f"hh-{household}", day): value for household, day, value in second} == dict(cents)
 
 
-def test_what_happened_before_a_replay_is_its_history() -> None:
+def test_events_before_a_replay_are_its_history() -> None:
     history = sum(1 for _ in data.events_before(data.FORTNIGHT.first))
     assert history == sum(len(data.events_of(date(2017, 1, 1) + timedelta(days=n))) for n in range(59))
 

@@ -40,7 +40,7 @@ class Diary:
         return len(file.read_text().splitlines())
 
 
-def test_each_day_brings_its_events_then_its_time_then_waits(tmp_path: Path) -> None:
+def test_each_day_imports_its_events_then_advances_time_then_waits(tmp_path: Path) -> None:
     diary, told = Diary(), list[replay.Progress]()
     window = data.Window(date(2017, 3, 1), date(2017, 3, 3))
     replay.replay(diary, window, tmp_path, told.append)

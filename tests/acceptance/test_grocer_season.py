@@ -24,7 +24,7 @@ def season(
 
 @pytest.mark.long(seconds=150)
 @pytest.mark.timeout(900)
-def test_thirteen_weeks_give_everybody_exactly_what_they_should_have(tmp_path: Path) -> None:
+def test_thirteen_weeks_send_exactly_the_expected_mails(tmp_path: Path) -> None:
     outcome = season(Plan(tmp_path / "demo"), data.THIRTEEN_WEEKS, None)
     assert outcome.summary.differences == ()
     assert (outcome.summary.total.expected, outcome.summary.total.found) == (5380, 5380)
@@ -33,7 +33,7 @@ def test_thirteen_weeks_give_everybody_exactly_what_they_should_have(tmp_path: P
 @pytest.mark.long(seconds=130)
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("mode", list(Mode))
-def test_a_fortnight_gives_the_same_mails_while_workers_are_killed(tmp_path: Path, mode: Mode) -> None:
+def test_killed_workers_change_no_mail_of_a_fortnight(tmp_path: Path, mode: Mode) -> None:
     """One mode has the user cache and Elasticsearch, emptied at random moments; the other runs without them."""
     wiped = mode is Mode.PROCFILE
     off = frozenset[str]() if wiped else frozenset({"cache", "elastic"})

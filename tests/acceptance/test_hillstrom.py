@@ -66,7 +66,7 @@ def world(make_world: Callable[..., World]) -> World:
     return world
 
 
-def test_the_reports_have_the_table_of_the_file_though_every_campaign_was_finished_before(
+def test_the_reports_have_the_numbers_of_the_file_though_every_campaign_was_finished_before(
     world: World, tidegate: Tidegate, tmp_path: Path
 ) -> None:
     file, said = tmp_path / "sample.csv", list[str]()

@@ -34,15 +34,15 @@ def orders(*rows: tuple[int, int, bool, bool]) -> pl.DataFrame:
     )
 
 
-def test_who_never_ordered_is_never_lapsed() -> None:
+def test_a_user_without_orders_is_never_lapsed() -> None:
     assert lapsed() == []
 
 
-def test_lapsed_begins_fourteen_days_after_the_order_and_goes_on_a_week_later() -> None:
+def test_lapsed_mails_fourteen_days_after_the_order_and_a_week_later() -> None:
     assert lapsed(1, last=60) == [("we-miss-you", 15), ("still-here", 22)]
 
 
-def test_an_order_on_any_day_before_the_second_mail_ends_the_stay() -> None:
+def test_an_order_before_the_second_mail_ends_the_enrolment() -> None:
     for again in range(16, 23):
         assert lapsed(1, again, last=60) == [("we-miss-you", 15)]
 
@@ -51,19 +51,19 @@ def test_an_order_on_the_day_after_the_second_mail_changes_nothing() -> None:
     assert lapsed(1, 23, last=60) == [("we-miss-you", 15), ("still-here", 22)]
 
 
-def test_a_completed_stay_may_begin_again_sixty_days_after_its_end() -> None:
+def test_a_completed_user_may_enter_again_sixty_days_after_the_end() -> None:
     assert lapsed(1, last=90) == [("we-miss-you", 15), ("still-here", 22), ("we-miss-you", 82), ("still-here", 89)]
 
 
-def test_a_stay_that_an_order_ended_may_begin_again_sixty_days_after_that_order() -> None:
+def test_a_user_who_left_by_an_order_may_enter_again_sixty_days_after_it() -> None:
     assert lapsed(1, 17, last=84) == [("we-miss-you", 15), ("we-miss-you", 77), ("still-here", 84)]
 
 
-def test_who_is_not_lapsed_when_the_sixty_days_are_over_enters_when_lapsed_again() -> None:
+def test_a_user_not_lapsed_after_sixty_days_enters_when_lapsed_again() -> None:
     assert lapsed(1, 70, last=84) == [("we-miss-you", 15), ("still-here", 22), ("we-miss-you", 84)]
 
 
-def test_orders_before_the_first_day_are_known_to_it() -> None:
+def test_orders_before_the_first_day_count_on_it() -> None:
     assert lapsed(1, first=40, last=50) == [("we-miss-you", 40), ("still-here", 47)]
 
 

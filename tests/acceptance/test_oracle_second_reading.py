@@ -69,7 +69,7 @@ RULES = {
 def looks(rules: Rules, events: list[Happened], window: data.Window) -> list[tuple[str, date]]:
     """Evaluate repeatedly on every day until an evaluation changes nothing; each message is sent at once."""
     sent: list[tuple[str, date]] = []
-    stays, ended, active, settled, progress = 0, 0, False, 0, 0
+    enrolments, ended, active, settled, progress = 0, 0, False, 0, 0
     for day in window.days():
         as_of = data.as_of(day)
         known = [event for event in events if event.at <= as_of]
@@ -77,9 +77,9 @@ def looks(rules: Rules, events: list[Happened], window: data.Window) -> list[tup
         while changed:
             changed = False
             matches = rules.matches(known, as_of)
-            free = stays == 0 or (rules.again_after is not None and as_of >= ended + rules.again_after)
+            free = enrolments == 0 or (rules.again_after is not None and as_of >= ended + rules.again_after)
             if not active and matches and free:
-                active, stays, settled, progress = True, stays + 1, as_of, 0
+                active, enrolments, settled, progress = True, enrolments + 1, as_of, 0
             if not active:
                 continue
             if not matches or progress == len(rules.messages):
@@ -102,7 +102,7 @@ def history() -> dict[str, list[Happened]]:
 
 
 @pytest.mark.parametrize("window", [data.YEAR, data.THIRTEEN_WEEKS, data.FORTNIGHT], ids=["year", "weeks", "fortnight"])
-def test_the_oracle_agrees_with_a_reading_look_by_look(window: data.Window) -> None:
+def test_the_oracle_agrees_with_an_evaluation_of_every_day(window: data.Window) -> None:
     events = history()
     by_size = sorted(events, key=lambda user: len(events[user]))
     redeemers = [user for user in by_size if any(event.name == data.REDEMPTION for event in events[user])]

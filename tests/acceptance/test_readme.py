@@ -70,7 +70,7 @@ def clean(programs: Path) -> dict[str, str]:
     return {**kept, "PATH": f"{programs}:{kept['PATH']}", "TIDEGATE_SERVICES__ELASTIC_URL": "http://127.0.0.1:9"}
 
 
-def test_the_sdist_makes_the_same_wheel_and_both_hold_what_the_engine_reads(built: Path, tmp_path: Path) -> None:
+def test_the_sdist_makes_the_same_wheel_and_both_hold_the_files_of_the_engine(built: Path, tmp_path: Path) -> None:
     (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
     with tarfile.open(sdist) as packed:
         packed.extractall(tmp_path, filter="data")
@@ -85,7 +85,7 @@ def test_the_sdist_makes_the_same_wheel_and_both_hold_what_the_engine_reads(buil
     assert not [name for name in names if name.startswith(("tests/", "bench/", "docs/"))]
 
 
-def test_the_extras_that_it_names_are_there() -> None:
+def test_the_extras_named_in_the_readme_exist() -> None:
     named = set(re.findall(r"tidegate\[(\w+)\]", "\n".join(block("Install"))))
     told = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert named
@@ -146,7 +146,7 @@ def terminal(programs: Path, tmp_path: Path) -> Iterator[Terminal]:
 
 @pytest.mark.long(seconds=25)
 @pytest.mark.timeout(280)
-def test_use_it_line_by_line_to_two_mails_on_disk(terminal: Terminal, programs: Path) -> None:
+def test_the_use_it_section_leads_to_two_mails_on_disk(terminal: Terminal, programs: Path) -> None:
     told: dict[str, str] = {}
     for line in block("Use it"):
         if line == "tidegate up":

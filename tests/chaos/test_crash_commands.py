@@ -1,4 +1,4 @@
-"""Commands and halving that die between two writes: what was begun is finished by the tick, or by asking again."""
+"""Commands and halving that are killed between two writes: the tick or a repeated command finishes what was begun."""
 
 from __future__ import annotations
 
@@ -26,21 +26,23 @@ def live(stage: World, recover: Callable[..., Performer]) -> World:
     return stage
 
 
-def test_a_cancelled_campaign_ends_its_stays_whoever_dies(live: World, recover: Callable[..., Performer]) -> None:
-    """The command is one write; the run over the stays is the tick's, and a tick that dies behind it is no loss."""
+def test_a_cancelled_campaign_ends_its_enrolments_after_any_crash(
+    live: World, recover: Callable[..., Performer]
+) -> None:
+    """The command is one write; the tick makes the run over the enrolments, so a tick killed after it loses nothing."""
     live.steer("cancel", NAME)
     assert live.app.quiescence.what() == f"campaign {NAME} has users to evaluate again"
     recover(live, (("settle",),), "run.started=raise")
     live.check()
-    assert {(stay.state, stay.reason) for stay in live.stays(NAME)} == {("ended", "cancelled")}
+    assert {(enrolment.state, enrolment.reason) for enrolment in live.enrolments(NAME)} == {("ended", "cancelled")}
     assert len(live.sent()) == len(USERS)
 
 
 @pytest.mark.parametrize("what", ["resume", "apply"])
-def test_a_resume_or_an_edit_is_carried_out_whoever_dies(
+def test_a_resume_or_an_edit_is_carried_out_after_any_crash(
     live: World, recover: Callable[..., Performer], what: str
 ) -> None:
-    """The command is one write; the run that it makes necessary is the tick's. Users who came meanwhile enter once."""
+    """The command is one write; the tick makes the run it requires. Users who came meanwhile enter once."""
     live.steer("pause", NAME)
     live.user("late")
     if what == "apply":
@@ -52,14 +54,14 @@ def test_a_resume_or_an_edit_is_carried_out_whoever_dies(
     recover(live, (("settle",),), "run.started=raise")
     live.check()
     assert live.state(NAME) == "live"
-    assert len(live.stays(NAME, "late")) == 1
+    assert len(live.enrolments(NAME, "late")) == 1
     assert len(live.sent()) == len(USERS) + 1
 
 
-def test_nobody_falls_between_two_halves_that_were_cut_at_different_places(
+def test_no_user_is_lost_between_halves_cut_at_different_places(
     make_stage: Callable[..., World], drive: Drive, recover: Callable[..., Performer]
 ) -> None:
-    """Killed after the first half, and then other users are there: the second half begins where the first one ends."""
+    """A kill after the first half, then a changed set of users: the second half begins where the first ends."""
     world = make_stage(slice_users=100)
     world.users(USERS)
     world.apply({"campaign": NAME, "kind": "one_off"})
@@ -71,11 +73,13 @@ def test_nobody_falls_between_two_halves_that_were_cut_at_different_places(
         world.user(user)
     recover(world, STEPS, DECIDING)
     world.check()
-    ahead = [user for user in late if user_suffix(user) > half.get("cursor", half["first"])]  # the others came too late
+    ahead = [
+        user for user in late if user_suffix(user) > half.get("cursor", half["first"])
+    ]  # the other users came too late
     assert ahead
     assert [user for user, _ in world.sent()] == sorted({*USERS, *ahead} - {"u3"})
     slices = {one["_id"]: one for one in world.database["slices"].find({"kind": "audience"})}
     for one in slices.values():
         if one["state"] == "split":
             assert slices[one["_id"] + "a"]["until"] == slices[one["_id"] + "b"]["first"]
-    assert world.stay(NAME, "u3").detail == "poison"
+    assert world.enrolment(NAME, "u3").detail == "poison"

@@ -1,4 +1,4 @@
-"""At every named point between two writes a process dies, or raises; whoever comes next brings all to the right end."""
+"""A process killed, or an exception raised, at any failpoint does not change the final result."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ UNSUBSCRIBED: Final = "u5"
 
 @dataclass(frozen=True)
 class Play:
-    """A campaign, its steps, and what must have become of each user in the end."""
+    """A campaign, its steps, and the check of each user's final state."""
 
     campaign: dict[str, Any]
     steps: tuple[Step, ...]
@@ -47,43 +47,43 @@ class Play:
 
 
 def check_series(world: World) -> None:
-    """One stay each with both messages settled: sent, or skipped by holdout or consent, which comes later."""
+    """Check that each user has one enrolment with both messages settled: sent, or skipped by holdout or consent."""
     for user in USERS:
-        (stay,) = world.stays(NAME, user)
+        (enrolment,) = world.enrolments(NAME, user)
         end = ("sent", None)
-        if stay.holdout:
+        if enrolment.holdout:
             end = ("skipped", "holdout")
         elif user == UNSUBSCRIBED:
             end = ("skipped", "suppressed")
         assert world.ends(NAME, user) == [("one", *end), ("two", *end)]
-        assert (stay.state, stay.reason, stay.entered_at) == ("ended", "completed", START)
+        assert (enrolment.state, enrolment.reason, enrolment.entered_at) == ("ended", "completed", START)
     assert {kind for kind, in_run in runs(world)} == {"launch", "due", "stays"}
 
 
 def check_again(world: World) -> None:
-    """Two stays each, one after the other, with one mail in each."""
+    """Check that each user has two successive enrolments with one mail in each."""
     for user in USERS:
-        stays = world.stays(NAME, user)
-        assert [(stay.entry, stay.reason) for stay in stays] == [(1, "completed"), (2, "completed")]
-        assert [stay.entered_at for stay in stays] == [START, START + 2 * DAY]
+        enrolments = world.enrolments(NAME, user)
+        assert [(enrolment.entry, enrolment.reason) for enrolment in enrolments] == [(1, "completed"), (2, "completed")]
+        assert [enrolment.entered_at for enrolment in enrolments] == [START, START + 2 * DAY]
         end = ("skipped", "suppressed") if user == UNSUBSCRIBED else ("sent", None)
-        assert [[(one.state, one.reason) for one in stay.settled] for stay in stays] == [[end], [end]]
+        assert [[(one.state, one.reason) for one in enrolment.settled] for enrolment in enrolments] == [[end], [end]]
 
 
 def check_arrivals(world: World) -> None:
-    """Those who came to match, by a change, have one stay and one mail; nobody else has any."""
+    """Check that users who match by a change have one enrolment and one mail, and that no other user has any."""
     for user in USERS:
-        stays = [(stay.entry, stay.reason) for stay in world.stays(NAME, user)]
-        assert stays == ([(1, "completed")] if user in ARRIVED else [])
+        enrolments = [(enrolment.entry, enrolment.reason) for enrolment in world.enrolments(NAME, user)]
+        assert enrolments == ([(1, "completed")] if user in ARRIVED else [])
 
 
 def check_poison(world: World) -> None:
-    """The stay of u3 alone has failed; everybody else has got the mail."""
+    """Check that only the enrolment of u3 failed and that every other user got the mail."""
     for user in USERS:
-        (stay,) = world.stays(NAME, user)
+        (enrolment,) = world.enrolments(NAME, user)
         poisoned = user == "u3"
-        assert (stay.reason, stay.detail) == (("failed", "poison") if poisoned else ("completed", None))
-        assert [one.message for one in stay.settled] == ([] if poisoned else ["one"])
+        assert (enrolment.reason, enrolment.detail) == (("failed", "poison") if poisoned else ("completed", None))
+        assert [one.message for one in enrolment.settled] == ([] if poisoned else ["one"])
 
 
 PLAYS: Final = {
@@ -154,12 +154,12 @@ BEFORE: Final = {"lease.freed": "slice.decided=kill@2", "deliver.recovered": "de
 
 
 def runs(world: World) -> list[tuple[str, str]]:
-    """Kind and state of every run."""
+    """Return kind and state of every run."""
     return [(raw["kind"], raw["state"]) for raw in world.runs(NAME)]
 
 
 def staged(make_stage: Callable[..., World], play: Play) -> World:
-    """The users and the campaign of a play, which nobody has launched."""
+    """Create the users and the campaign of a play; launch nothing."""
     world = make_stage()
     world.users(USERS)
     world.change(UNSUBSCRIBED, unsubscribed=True)
@@ -168,7 +168,7 @@ def staged(make_stage: Callable[..., World], play: Play) -> World:
 
 
 def check_end(world: World, play: Play) -> None:
-    """What holds at the end of any play, and what holds for this one."""
+    """Check what must hold at the end of any play, and of this one."""
     play.check(world)
     world.check()  # each sent message has exactly one file, and both identities hold
     assert world.state(NAME) == "finished"
@@ -178,18 +178,18 @@ def check_end(world: World, play: Play) -> None:
 
 
 def armed(*points: str) -> str:
-    """The points that are wanted, in one text."""
+    """Return the failpoints as one setting."""
     return ",".join(filter(None, points))
 
 
 def with_action(case: str, action: str) -> str:
-    """`point@2` as `point=kill@2`."""
+    """Return `point@2` as `point=kill@2`."""
     point = next(point for point in failpoints.POINTS if case.startswith(point))
     return f"{point}={action}{case.removeprefix(point)}"
 
 
 @pytest.mark.parametrize(("name", "case"), CASES)
-def test_a_process_killed_at_a_crash_point_changes_nothing_of_the_end(
+def test_a_kill_at_a_crash_point_does_not_change_the_result(
     name: str, case: str, make_stage: Callable[..., World], drive: Drive, recover: Callable[..., Performer]
 ) -> None:
     play = PLAYS[name]
@@ -203,7 +203,7 @@ def test_a_process_killed_at_a_crash_point_changes_nothing_of_the_end(
 
 
 @pytest.mark.parametrize("point", sorted(failpoints.POINTS))
-def test_an_exception_at_a_crash_point_changes_nothing_of_the_end(
+def test_an_exception_at_a_crash_point_does_not_change_the_result(
     point: str, make_stage: Callable[..., World], drive: Drive, recover: Callable[..., Performer]
 ) -> None:
     name, case = next(one for one in CASES if one[1].startswith(point))
@@ -216,7 +216,7 @@ def test_an_exception_at_a_crash_point_changes_nothing_of_the_end(
     check_end(world, play)
 
 
-def test_an_exception_at_every_point_of_a_series_changes_nothing_of_the_end(
+def test_an_exception_at_every_point_of_a_series_does_not_change_the_result(
     make_stage: Callable[..., World], recover: Callable[..., Performer]
 ) -> None:
     play = PLAYS["series"]
@@ -228,7 +228,7 @@ def test_an_exception_at_every_point_of_a_series_changes_nothing_of_the_end(
     check_end(world, play)
 
 
-def test_stays_that_a_crash_left_due_in_a_finished_campaign_are_forgotten_when_their_time_comes(
+def test_enrolments_left_due_in_a_finished_campaign_are_cleared_when_due(
     make_stage: Callable[..., World], drive: Drive, recover: Callable[..., Performer]
 ) -> None:
     play = PLAYS["again"]
@@ -254,7 +254,7 @@ def test_the_page_on_failures_lists_every_crash_point() -> None:
 
 
 def test_failpoints_are_read_from_the_environment() -> None:
-    """As an operator of a test system sets them: the process dies at its first passage."""
+    """The failpoints come from the environment, as an operator of a test system sets them: the first passage kills."""
     code = "from engine.failpoints import passage; passage('run.decided'); passage('slice.closed', ['w/c/h/u'])"
     points = "run.decided=kill@2,slice.closed=kill~/u"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={"TIDEGATE_FAILPOINTS": points}, check=False)

@@ -1,4 +1,4 @@
-"""Senders that die in front of an SMTP server, which cannot be asked afterwards: the guarantee decides."""
+"""Senders killed during SMTP, whose server cannot be asked afterwards: the guarantee decides."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ USERS: Final = tuple(f"u{number}" for number in range(8))
 
 
 class Sink:
-    """A real SMTP server's handler: counts what it took by recipient, and refuses once whom a test names."""
+    """An SMTP server's handler: counts accepted mails by recipient, and refuses each listed recipient once."""
 
     def __init__(self, *, pipelining: bool) -> None:
         self.pipelining = pipelining
@@ -29,14 +29,14 @@ class Sink:
     async def handle_EHLO(  # noqa: N802 - aiosmtpd's hook
         self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]
     ) -> list[str]:
-        """With PIPELINING or without."""
+        """Offer PIPELINING, or not."""
         session.host_name = hostname
         return [*responses[:-1], "250-PIPELINING", responses[-1]] if self.pipelining else responses
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd's hook
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        """Greylisting: not now."""
+        """Refuse a listed recipient once, as greylisting does."""
         if address in self.refused_once:
             self.refused_once.remove(address)
             return "451 4.7.1 come back later"
@@ -44,13 +44,13 @@ class Sink:
         return "250 OK"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 - a hook
-        """It is ours now."""
+        """Count an accepted mail."""
         self.taken.update(envelope.rcpt_tos)
         return "250 OK"
 
 
 class FreePort(Controller):
-    """A controller on whatever port is free: the stock one wants to know it before it listens."""
+    """A controller on any free port; the stock one needs to know the port before it listens."""
 
     def _trigger_server(self) -> None:
         assert self.server is not None
@@ -60,7 +60,7 @@ class FreePort(Controller):
 
 @pytest.fixture(params=["stepwise", "pipelining"])
 def sink(request: pytest.FixtureRequest) -> Iterator[tuple[Sink, int]]:
-    """A server and its port; a sender has two connections to it where the window has more than one mail."""
+    """Yield a server and its port; a sender uses two connections if the window has more than one mail."""
     handler = Sink(pipelining=request.param == "pipelining")
     controller = FreePort(handler, hostname="127.0.0.1", port=0)
     controller.start()
@@ -70,7 +70,10 @@ def sink(request: pytest.FixtureRequest) -> Iterator[tuple[Sink, int]]:
 
 @pytest.fixture
 def staged(make_stage: Callable[..., World], sink: tuple[Sink, int]) -> Callable[..., World]:
-    """Makes a one-off campaign to eight users that goes out through the sink; keys are those of the campaign."""
+    """Yield a function that creates a one-off campaign to eight users through the sink.
+
+    Keys override the campaign's.
+    """
 
     def make(**more: Any) -> World:
         transport = {"transport": "smtp", "host": "127.0.0.1", "port": sink[1], "starttls": "off", "connections": 2}
@@ -84,19 +87,19 @@ def staged(make_stage: Callable[..., World], sink: tuple[Sink, int]) -> Callable
 
 
 def states(world: World) -> Counter[str]:
-    """How the deliveries ended."""
+    """Return the end states of the deliveries."""
     return Counter(state for user in USERS for _, state, _ in world.ends(NAME, user))
 
 
 def killed_three_times(world: World, drive: Drive, point: str) -> None:
-    """Three senders in a row die at the point; each has one thread and so one window in flight."""
+    """Kill three senders in a row at the failpoint; each has one thread, so one window in flight."""
     for _ in range(3):
         assert drive.perform(world.settings, STEPS, f"{point}=kill")[1] == "signal 9"
         let_time_pass(world.database)
 
 
 @pytest.mark.parametrize("point", ["deliver.marked", "deliver.sending", "deliver.sent"])
-def test_at_most_once_leaves_as_many_unknown_as_were_in_flight_at_a_kill(
+def test_at_most_once_leaves_the_deliveries_in_flight_at_a_kill_unknown(
     point: str,
     staged: Callable[..., World],
     sink: tuple[Sink, int],
@@ -114,7 +117,7 @@ def test_at_most_once_leaves_as_many_unknown_as_were_in_flight_at_a_kill(
 
 
 @pytest.mark.parametrize("point", ["deliver.marked", "deliver.sending", "deliver.sent", "deliver.settled"])
-def test_at_least_once_repeats_what_was_in_flight_at_a_kill(
+def test_at_least_once_repeats_the_deliveries_in_flight_at_a_kill(
     point: str,
     staged: Callable[..., World],
     sink: tuple[Sink, int],
@@ -129,16 +132,18 @@ def test_at_least_once_repeats_what_was_in_flight_at_a_kill(
     assert len(sink[0].taken) == 8
     repeated = sink[0].taken.total() - 8
     if point in ("deliver.sent", "deliver.settled"):
-        assert 0 <= repeated <= 3 * 4  # a window has two mails, and the next one is marked before the last answer
+        assert (
+            0 <= repeated <= 3 * 4
+        )  # a window has two mails, and the sender marks the next one before the last answer
     else:
         assert repeated == 0
     assert world.state(NAME) == "finished"
 
 
-def test_a_sender_killed_when_a_window_has_settled_in_part_repeats_nothing_that_settled(
+def test_a_kill_in_a_partly_settled_window_repeats_no_settled_delivery(
     staged: Callable[..., World], sink: tuple[Sink, int], drive: Drive, recover: Callable[..., Performer]
 ) -> None:
-    """One mail of a window was taken, the other is put back, the next window is marked: there the sender dies."""
+    """One mail of a window is sent, the other requeued, the next window marked: the sender dies there."""
     world = staged(at_most_once=False)
     sink[0].refused_once.update(f"{user}@x.example" for user in USERS[::2])
     assert drive.perform(world.settings, STEPS, "deliver.settled=kill")[1] == "signal 9"

@@ -1,4 +1,4 @@
-"""The poison rule: a user whose data kills workers is found, ends alone, and takes nobody along."""
+"""The poison rule finds a user whose data kills workers, and ends only that user's enrolment."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SENDING: Final = f"deliver.marked=%s@*~/{POISON}/"
 
 
 def staged(make_stage: Callable[..., World], **more: Any) -> World:
-    """Twelve users in one slice, and a one-off campaign of one message that nobody has launched."""
+    """A world with twelve users in one slice and a one-off campaign of one message, not launched."""
     world = make_stage(slice_users=100, **more)
     world.users(USERS)
     world.apply({"campaign": NAME, "kind": "one_off"})
@@ -34,20 +34,20 @@ def staged(make_stage: Callable[..., World], **more: Any) -> World:
 
 
 def slices(world: World) -> list[dict[str, Any]]:
-    """Every slice, by id."""
+    """Return every slice, by id."""
     return list(world.database["slices"].find().sort("_id", 1))
 
 
 def the_whole(world: World) -> dict[str, Any]:
-    """The one slice of the launch run."""
+    """Return the one slice of the launch run."""
     return next(one for one in slices(world) if one["kind"] == "candidates" and one["_id"].endswith("/0000"))
 
 
 def check_that_one_failed(world: World, *, settled: list[tuple[str, str, str | None]]) -> None:
-    """The stay of the poisoned user has failed, with `settled`; everybody else has the mail."""
+    """Check that the poisoned user's enrolment failed with `settled`, and that every other user has the mail."""
     world.check()
-    assert [user for user in USERS if world.stay(NAME, user).reason == "failed"] == [POISON]
-    assert (world.stay(NAME, POISON).detail, world.ends(NAME, POISON)) == ("poison", settled)
+    assert [user for user in USERS if world.enrolment(NAME, user).reason == "failed"] == [POISON]
+    assert (world.enrolment(NAME, POISON).detail, world.ends(NAME, POISON)) == ("poison", settled)
     assert [user for user, _ in world.sent()] == sorted(set(USERS) - {POISON})
     assert world.state(NAME) == "finished"
     assert {one["state"] for one in slices(world)} <= {"done", "split", "dead"}
@@ -59,13 +59,13 @@ def check_that_one_failed(world: World, *, settled: list[tuple[str, str, str | N
 def test_a_user_who_kills_every_worker_ends_alone(
     point: str, settled: list[tuple[str, str, str | None]], make_stage: Callable[..., World], drive: Drive
 ) -> None:
-    """Each process dies by SIGKILL as soon as it has that user's data in hand."""
+    """Every process dies by SIGKILL as soon as it handles that user's data."""
     world = staged(make_stage)
     ends = []
     while "exit 0" not in ends and len(ends) < 40:
         ends.append(drive.perform(world.settings, STEPS, point % "kill")[1])
         let_time_pass(world.database)
-    levels = 4  # twelve users are halved to one in four steps
+    levels = 4  # halving twelve users to one takes four steps
     assert set(ends) == {"signal 9", "exit 0"}
     assert len(ends) - 1 <= 1 + DEATHS_TO_HALVE * levels + DEATHS_TO_BURY
     check_that_one_failed(world, settled=settled)
@@ -87,10 +87,10 @@ def test_a_user_whose_data_raises_ends_alone(
     assert suspects == {"fast", "deliver", "suspect"}
 
 
-def test_a_poisoned_user_inside_the_campaign_ends_with_what_was_settled_before(
+def test_a_poisoned_enrolled_user_keeps_the_settled_deliveries(
     make_stage: Callable[..., World], recover: Callable[..., Performer]
 ) -> None:
-    """The second look at a stay fails: its first mail stays sent, nothing is sent after it."""
+    """The second evaluation of an enrolment fails: its first mail stays sent, and nothing follows."""
     world = make_stage(slice_users=100)
     world.users(USERS)
     world.apply({"campaign": NAME, "kind": "one_off", "messages": [{"name": "one"}, {"name": "two", "wait": "2d"}]})
@@ -98,13 +98,17 @@ def test_a_poisoned_user_inside_the_campaign_ends_with_what_was_settled_before(
     later: tuple[Step, ...] = (("advance", world.now + 2 * 86_400_000), ("settle",))
     recover(world, later, DECIDING % "raise")
     world.check()
-    stay = world.stay(NAME, POISON)
-    assert (stay.reason, stay.detail, world.ends(NAME, POISON)) == ("failed", "poison", [("one", "sent", None)])
+    enrolment = world.enrolment(NAME, POISON)
+    assert (enrolment.reason, enrolment.detail, world.ends(NAME, POISON)) == (
+        "failed",
+        "poison",
+        [("one", "sent", None)],
+    )
     others = {user for user in USERS if world.ends(NAME, user) == [("one", "sent", None), ("two", "sent", None)]}
     assert others == set(USERS) - {POISON}
 
 
-def test_a_poisoned_user_whose_delivery_was_replayed_when_the_stay_was_over_ends_it(
+def test_a_poisoned_replayed_delivery_of_an_ended_enrolment_is_settled(
     make_stage: Callable[..., World], recover: Callable[..., Performer]
 ) -> None:
     world = make_stage(slice_users=100, errors={"budget": "50%", "then": "report"})
@@ -121,11 +125,11 @@ def test_a_poisoned_user_whose_delivery_was_replayed_when_the_stay_was_over_ends
     recover(world, (("settle",),), SENDING % "raise")
     world.check()
     assert world.ends(NAME, POISON) == [("one", "failed", "poison")]
-    assert world.stay(NAME, POISON).reason == "completed"
+    assert world.enrolment(NAME, POISON).reason == "completed"
     assert world.state(NAME) == "finished"
 
 
-def test_an_error_makes_a_suspect_only_at_the_third_time(make_stage: Callable[..., World]) -> None:
+def test_only_the_third_error_makes_a_slice_a_suspect(make_stage: Callable[..., World]) -> None:
     world = staged(make_stage)
     arm(DECIDING % "raise")
     performer = Performer(world.app, world.database, world.asked)
@@ -172,7 +176,7 @@ def test_a_death_before_the_first_checkpoint_makes_a_suspect_and_one_after_it_do
 def test_only_suspects_travel_in_their_lane(
     make_stage: Callable[..., World], recover: Callable[..., Performer]
 ) -> None:
-    world = make_stage()  # two slices: one holds the poisoned user
+    world = make_stage()  # two slices, one of which holds the poisoned user
     world.users(USERS)
     world.apply({"campaign": NAME, "kind": "one_off"})
     performer = recover(world, STEPS, DECIDING % "raise")
@@ -184,10 +188,10 @@ def test_only_suspects_travel_in_their_lane(
     assert all(one["state"] == "done" and one["deaths"] == one["errors"] == 0 for one in innocent)
 
 
-def test_halves_have_deterministic_ids_and_cover_what_their_slice_had_left(
+def test_halves_have_deterministic_ids_and_cover_the_rest_of_their_slice(
     make_stage: Callable[..., World], drive: Drive, recover: Callable[..., Performer]
 ) -> None:
-    """Killed between writing the halves and closing the whole, and halved again: the same two slices."""
+    """A kill between writing the halves and closing the whole: halving again makes the same two slices."""
     world = staged(make_stage)
     points = f"{DECIDING % 'raise'},poison.halved=kill"
     assert drive.perform(world.settings, STEPS, points)[1] == "signal 9"
@@ -207,10 +211,10 @@ def test_halves_have_deterministic_ids_and_cover_what_their_slice_had_left(
     check_that_one_failed(world, settled=[])
 
 
-def test_a_storm_that_kills_every_ordinary_worker_ends_no_stay(
+def test_a_storm_that_kills_every_ordinary_worker_ends_no_enrolment(
     make_stage: Callable[..., World], drive: Drive, recover: Callable[..., Performer]
 ) -> None:
-    """Whoever decides anything dies, in any lane but the suspects': deaths of innocent slices are not counted."""
+    """Every deciding worker dies, except in the suspects' lane: deaths of innocent slices are not counted."""
     world = make_stage(slice_users=3)
     world.users(USERS)
     world.apply({"campaign": NAME, "kind": "one_off"})
@@ -223,14 +227,14 @@ def test_a_storm_that_kills_every_ordinary_worker_ends_no_stay(
     recover(world, STEPS)
     world.check()
     assert [user for user, _ in world.sent()] == sorted(USERS)
-    assert {stay.reason for stay in world.stays(NAME)} == {"completed"}
+    assert {enrolment.reason for enrolment in world.enrolments(NAME)} == {"completed"}
 
 
 @pytest.mark.parametrize("point", ["slice.checkpointed", "slice.closed", "deliver.sent"])
-def test_a_storm_in_which_every_worker_lives_for_one_batch_ends_no_stay(
+def test_a_storm_in_which_every_worker_lives_for_one_batch_ends_no_enrolment(
     point: str, make_stage: Callable[..., World], drive: Drive
 ) -> None:
-    """Suspects or not: who gets a batch done before it dies has shown that its slice is innocent."""
+    """A worker that finishes a batch before it dies proves that its slice is innocent, suspect or not."""
     world = staged(make_stage, batch={"candidates": [2]})
     ends = []
     while "exit 0" not in ends and len(ends) < 40:
@@ -240,11 +244,11 @@ def test_a_storm_in_which_every_worker_lives_for_one_batch_ends_no_stay(
     assert ends[-1] == "exit 0"
     world.check()
     assert [user for user, _ in world.sent()] == sorted(USERS)
-    assert {stay.reason for stay in world.stays(NAME)} == {"completed"}
+    assert {enrolment.reason for enrolment in world.enrolments(NAME)} == {"completed"}
 
 
 class Interrupted(Enrolments):
-    """The enrolments, where somebody else writes to a stay just after it was read, once."""
+    """An enrolment store in which another writer changes an enrolment once, just after it was read."""
 
     left = 1
 
@@ -256,8 +260,8 @@ class Interrupted(Enrolments):
         return found
 
 
-def test_a_burial_waits_when_another_write_to_the_stay_comes_first(make_stage: Callable[..., World]) -> None:
-    """A slice is not dead before its user's end is written."""
+def test_a_burial_is_retried_after_a_concurrent_write_to_the_enrolment(make_stage: Callable[..., World]) -> None:
+    """A slice is not dead before the end of its user's enrolment is written."""
     world = staged(make_stage)
     interrupted = Interrupted(world.database)
     world.app.stores.__dict__["enrolments"] = interrupted

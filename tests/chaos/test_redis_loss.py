@@ -1,4 +1,4 @@
-"""Redis may lose everything at any moment: what it held is written anew from MongoDB, and nobody gets a mail twice."""
+"""Redis may lose everything at any time: MongoDB restores it, and no user gets a mail twice."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ A_MINUTE: Final = 60.0
 
 @pytest.fixture
 def staged(make_stage: Callable[..., World], services: Any, valkey: Any) -> World:
-    """Sixty users in ten slices, launched, on a broker that the test may kill; what is unheard is rung after 1 s."""
+    """A launched campaign, sixty users in ten slices, on a broker that the test may kill.
+
+    Unclaimed slices are enqueued again after 1 s.
+    """
     addresses = SimpleNamespace(mongo_url=services.mongo_url, broker_url=valkey.url)
     world = make_stage(addresses, engine={"ring_again": "1s", "tick": "100ms", "lease": "5s"})
     world.users(USERS)
@@ -42,14 +45,14 @@ def staged(make_stage: Callable[..., World], services: Any, valkey: Any) -> Worl
 
 @contextmanager
 def engine_of(world: World) -> Iterator[App]:
-    """The clock and all fleets as threads, as in `tidegate run`."""
+    """Run the clock and all fleets as threads, as `tidegate run` does."""
     with ExitStack() as ends:
         app = world.open()
         ends.callback(app.close)
         broker = broker_for(app)
         ends.callback(broker.close)
         ends.callback(clear_stop)
-        app.clock_tick.run()  # what this asks for is lost with the first flush
+        app.clock_tick.run()  # the first flush loses what this enqueues
         broker.client.flushall()
         workers = [run_fleet_in_process(broker, fleet) for fleet in app.policies.fleets.values()]
         ends.callback(stop_fleets, broker, workers)
@@ -74,10 +77,10 @@ def engine_of(world: World) -> Iterator[App]:
 
 
 def check_everybody_got_both(world: World) -> None:
-    """One stay each, both messages, one file for each."""
+    """Check that each user has one enrolment with both messages, and one file for each mail."""
     world.check()
     assert world.sent() == sorted((user, message) for user in USERS for message in ("one", "two"))
-    assert all(len(world.stays(NAME, user)) == 1 for user in USERS)
+    assert all(len(world.enrolments(NAME, user)) == 1 for user in USERS)
 
 
 def test_a_queue_that_is_emptied_again_and_again_is_rebuilt_from_mongodb(

@@ -1,4 +1,4 @@
-"""Two that do the same at once: two clocks, and a worker that was asleep for longer than its lease."""
+"""Two processes that do the same: two clocks, and a worker that slept longer than its lease."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STEPS: Final[tuple[Step, ...]] = (("launch",), ("settle",))
 
 
 def staged(make_stage: Callable[..., World], **more: Any) -> World:
-    """Twelve users in two slices, and a campaign of two messages that nobody has launched."""
+    """A world with twelve users in two slices and a campaign of two messages, not launched."""
     world = make_stage(**more)
     world.users(USERS)
     messages = [{"name": "one"}, {"name": "two", "wait": "2d"}]
@@ -33,7 +33,7 @@ def staged(make_stage: Callable[..., World], **more: Any) -> World:
 
 
 def left_open(world: World) -> str | None:
-    """What is open once the feed is at the end; MongoDB's time moves with whatever else the tests write beside."""
+    """Return the open work once the feed has caught up; MongoDB's time also moves with writes of other tests."""
     for _ in range(20):
         world.feed()
         left = world.app.quiescence.what()
@@ -42,8 +42,8 @@ def left_open(world: World) -> str | None:
     return left
 
 
-def test_two_clocks_and_two_workers_at_once_create_nothing_twice(make_stage: Callable[..., World]) -> None:
-    """Each round both tick at the same moment, and then both do what both have asked for."""
+def test_concurrent_clocks_and_workers_create_nothing_twice(make_stage: Callable[..., World]) -> None:
+    """Both clocks tick at the same moment in each round; then both perform what both enqueued."""
     world = staged(make_stage)
     both = [world.app, world.open()]
     performers = [Performer(app, world.database, world.asked) for app in both]
@@ -68,10 +68,13 @@ def test_two_clocks_and_two_workers_at_once_create_nothing_twice(make_stage: Cal
     both[1].close()
     world.check()
     for user in USERS:
-        stays = world.stays(NAME, user)
-        assert [stay.entry for stay in stays] == [1, 2]  # completed after two days, back three days later
-        assert [stay.entered_at for stay in stays] == [START, START + 5 * DAY]
-        assert [one.message for one in stays[0].settled] == ["one", "two"]
+        enrolments = world.enrolments(NAME, user)
+        assert [enrolment.entry for enrolment in enrolments] == [
+            1,
+            2,
+        ]  # completed after two days, back three days later
+        assert [enrolment.entered_at for enrolment in enrolments] == [START, START + 5 * DAY]
+        assert [one.message for one in enrolments[0].settled] == ["one", "two"]
     runs = Counter((run["kind"], run["as_of"]) for run in world.runs(NAME) if run["kind"] != "due")
     assert runs.pop(("launch", START)) == 1
     assert runs == {("reconcile", START + day * DAY): 1 for day in range(1, 7)}
@@ -80,7 +83,7 @@ def test_two_clocks_and_two_workers_at_once_create_nothing_twice(make_stage: Cal
 
 
 def test_only_one_of_two_clocks_holds_the_lease(make_stage: Callable[..., World]) -> None:
-    """Its number rises with each holder, so an old one can be told."""
+    """The fencing number rises with each holder, so an old holder is recognised."""
     leases = make_stage().app.stores.leases
     first = leases.hold("clock", "one", LEASE)
     assert first is not None
@@ -96,10 +99,10 @@ def test_only_one_of_two_clocks_holds_the_lease(make_stage: Callable[..., World]
 @pytest.mark.parametrize(
     "point", ["slice.decided", "enter.inserted", "slice.recorded", "deliver.marked", "deliver.sending"]
 )
-def test_a_worker_that_slept_longer_than_its_lease_does_nothing_twice(
+def test_a_worker_whose_lease_ran_out_repeats_nothing(
     point: str, lease: str, make_stage: Callable[..., World], drive: Drive
 ) -> None:
-    """It is stopped in the middle of a batch, others finish its slice, and then it goes on where it was."""
+    """The worker is stopped in the middle of a batch, another finishes its slice, then it continues."""
     real = lease == "really over"
     world = staged(make_stage, engine={"lease": "2s" if real else "30s", "ring_again": "500ms"})
     pid, end = drive.perform(world.settings, STEPS, f"{point}=stop")
@@ -114,9 +117,9 @@ def test_a_worker_that_slept_longer_than_its_lease_does_nothing_twice(
     else:
         performer.settle()
     assert left_open(world) is None
-    before = [(stay.id, stay.version, stay.settled) for stay in world.stays(NAME)]
+    before = [(enrolment.id, enrolment.version, enrolment.settled) for enrolment in world.enrolments(NAME)]
     os.kill(pid, signal.SIGCONT)
     assert drive.wait(pid) == "exit 0"
     world.check()
-    assert [(stay.id, stay.version, stay.settled) for stay in world.stays(NAME)] == before
+    assert [(enrolment.id, enrolment.version, enrolment.settled) for enrolment in world.enrolments(NAME)] == before
     assert [message for _, message in world.sent()] == ["one"] * len(USERS)

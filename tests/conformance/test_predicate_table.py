@@ -57,13 +57,13 @@ def index(elastic: Elasticsearch) -> Iterator[str]:
 
 
 @each_row
-def test_python_judges_as_the_table_says(group: str, text: str, expected: set[str]) -> None:
+def test_python_agrees_with_the_table(group: str, text: str, expected: set[str]) -> None:
     for predicate, matching in both_ways(group, text, expected):
         assert targets.by_python(predicate, GROUPS[group].people, NOW) == matching
 
 
 @each_row
-def test_mongodb_finds_what_the_table_says(
+def test_mongodb_agrees_with_the_table(
     group: str, text: str, expected: set[str], filled: Database[dict[str, Any]]
 ) -> None:
     for predicate, matching in both_ways(group, text, expected):
@@ -74,7 +74,7 @@ def test_mongodb_finds_what_the_table_says(
 
 @pytest.mark.elastic
 @each_row
-def test_elasticsearch_finds_what_the_table_says(
+def test_elasticsearch_agrees_with_the_table(
     group: str, text: str, expected: set[str], elastic: Elasticsearch, index: str
 ) -> None:
     for predicate, matching in both_ways(group, text, expected):

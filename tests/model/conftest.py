@@ -1,4 +1,4 @@
-"""What the model's tests share: a database in memory instead of a real one."""
+"""Fixtures of the model's tests: a database in memory instead of a real one."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from tests.model.memory_mongo import MemoryDatabase
 
 @pytest.fixture
 def database() -> MemoryDatabase:
-    """An empty database in memory, on the machine's clock."""
+    """Return an empty database in memory, on the machine's clock."""
     return MemoryDatabase("memory", lambda: datetime.now(UTC))

@@ -33,12 +33,12 @@ def harden(monkeypatch: Any, world: Callable[[], MemoryWorld]) -> None:
     monkeypatch.setattr(WindowSender, "catch_up", alive)
     record = Evaluator.record
 
-    def looked(evaluator: Evaluator, campaign: Any, origin: Origin, looks: Any, decisions: Any, **more: Any) -> Any:
+    def evaluated(evaluator: Evaluator, campaign: Any, origin: Origin, judged: Any, decisions: Any, **more: Any) -> Any:
         if "/look/" in origin.id:
             failpoints.passage("slice.decided")  # an evaluation of changed users can be overtaken here, as a slice can
-        return record(evaluator, campaign, origin, looks, decisions, **more)
+        return record(evaluator, campaign, origin, judged, decisions, **more)
 
-    monkeypatch.setattr(Evaluator, "record", looked)
+    monkeypatch.setattr(Evaluator, "record", evaluated)
     for name in ("apply", "move", "evaluated"):
         monkeypatch.setattr(Campaigns, name, _overtaken(getattr(Campaigns, name), world))
 

@@ -1,4 +1,4 @@
-"""Random sequences of what people, machines and accidents do to one campaign, judged by the reference."""
+"""Random sequences of actions of people, machines and accidents on one campaign, judged by the reference."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Campaign(RuleBasedStateMachine):
         self.reference.noted()
 
     def _unclean(self) -> None:
-        """The launch is crossed by something: who enters is no longer told exactly."""
+        """Something overlaps the launch: who enters is no longer known exactly."""
         self.reference.at_launch = None
 
     def _user(self, user: str, plan: str) -> None:
@@ -147,13 +147,13 @@ class Campaign(RuleBasedStateMachine):
 
     def _apply(self, file: File) -> None:
         if self.reference.one_off:
-            file = replace(file, again=None, ends=None)  # it takes its audience once
+            file = replace(file, again=None, ends=None)  # a one-off campaign takes its audience once
         if self.reference.files and file == self.reference.file:
             return
         try:
             self.world.apply(spec(file, one_off=self.reference.one_off))
         except WrongCall:
-            return  # it has ended
+            return  # the campaign has ended
         self._unclean()
         self.reference.files.append(file)
         self._changed()
@@ -164,7 +164,7 @@ class Campaign(RuleBasedStateMachine):
 
     @rule(file=FILES)
     def edit_audience(self, file: File) -> None:
-        """An edit of nothing but the audience."""
+        """Edit only the audience."""
         before = self.reference.file
         self._apply(replace(before, audience=file.audience))
 
@@ -200,33 +200,33 @@ class Campaign(RuleBasedStateMachine):
             self.reference.cancelled = True
 
     def address(self, user: str, refused: bool) -> None:
-        """The provider begins, or ceases, to refuse a recipient."""
+        """Let the provider begin, or cease, to refuse a recipient."""
         held = self.world.provider.refused
         (held.add if refused else held.discard)(f"{user}@x.example")
 
     def replay(self) -> None:
         failed = {
-            f"{stay.id}/{one.message}": stay
-            for stay in self.world.enrolments()
-            for one in stay.settled
+            f"{enrolment.id}/{one.message}": enrolment
+            for enrolment in self.world.enrolments()
+            for one in enrolment.settled
             if str(one.state) == "failed"
-            and stay.outgoing is None
-            and str(stay.reason) in ("None", "completed", "failed")
+            and enrolment.outgoing is None
+            and str(enrolment.reason) in ("None", "completed", "failed")
         }
         try:
             self.world.replay()
         except WrongCall:
             return
         refused = self.world.provider.refused
-        for key, stay in failed.items():
-            user = stay.user.rsplit("/", 1)[1]
-            first = next(one.message for one in stay.settled if str(one.state) == "failed")
-            if f"{user}@x.example" not in refused and key == f"{stay.id}/{first}":
+        for key, enrolment in failed.items():
+            user = enrolment.user.rsplit("/", 1)[1]
+            first = next(one.message for one in enrolment.settled if str(one.state) == "failed")
+            if f"{user}@x.example" not in refused and key == f"{enrolment.id}/{first}":
                 self.reference.replayed.add(key)
 
     @rule(what=st.sampled_from(("launch", "pause", "resume", "resume", "stop", "replay", "replay", "cancel")))
     def command(self, what: str) -> None:
-        """One command."""
+        """Give one command."""
         if what == "cancel":
             self.cancel(sure=True)
         else:
@@ -238,7 +238,7 @@ class Campaign(RuleBasedStateMachine):
         days=st.sampled_from((1, 4, 8)),
     )
     def detail(self, what: str, user: str, days: int) -> None:
-        """Something else about a user."""
+        """Change another attribute of a user."""
         match what:
             case "vip":
                 self.vip(user, days)
@@ -262,7 +262,7 @@ class Campaign(RuleBasedStateMachine):
         seconds=st.sampled_from((6, 31, 61)),
     )
     def machines(self, what: str, most: int, seconds: int) -> None:
-        """A little of something: a tick, some changes, some work, some messages lost, some time."""
+        """Let one part act: a tick, some changes, some work, some lost messages, some time."""
         match what:
             case "tick" | "second tick":
                 self.world.tick(second=what != "tick")
@@ -277,7 +277,7 @@ class Campaign(RuleBasedStateMachine):
 
     @rule(times=st.integers(1, 3))
     def go(self, times: int) -> None:
-        """Everybody works for a while."""
+        """Let every part work for a while."""
         for _ in range(times):
             self.world.feed()
             self.world.tick()
@@ -289,7 +289,7 @@ class Campaign(RuleBasedStateMachine):
 
     @rule(words=st.sampled_from(MEANWHILE), file=FILES, user=st.sampled_from(USERS))
     def people_act(self, words: str, file: File, user: str) -> None:
-        """Several things in a row, as they go together."""
+        """Do several things in a row, as they go together."""
         self._acting(words, file, user)()
 
     # accidents
@@ -309,7 +309,7 @@ class Campaign(RuleBasedStateMachine):
     def _acting(  # noqa: C901 - a case for each word
         self, words: str, file: File, user: str
     ) -> Callable[[], None]:
-        """What others do, word by word."""
+        """Do what others do, step by step."""
 
         def act() -> None:
             for word in words.split():
@@ -348,7 +348,7 @@ class Campaign(RuleBasedStateMachine):
         user=st.sampled_from(USERS),
     )
     def worker_sleeps(self, point: str, passage: int, words: str, file: File, user: str) -> None:
-        """A worker sleeps between two writes while others act; its lease may run out meanwhile."""
+        """Let a worker sleep between two writes while others act; its lease may run out meanwhile."""
         self.world.feed()
         self.world.tick()
         self.world.plan()
@@ -358,7 +358,7 @@ class Campaign(RuleBasedStateMachine):
 
     @rule(point=st.sampled_from(SLEEPING_POINTS), passage=st.integers(1, 2))
     def worker_dozes(self, point: str, passage: int) -> None:
-        """A worker sleeps between two writes until it is woken, whatever comes in between."""
+        """Let a worker sleep between two writes until it is woken, whatever happens in between."""
         self.world.feed()
         self.world.tick()
         self.world.plan()
@@ -377,7 +377,7 @@ class Campaign(RuleBasedStateMachine):
         user=st.sampled_from(USERS),
     )
     def command_is_overtaken(self, command: str, words: str, file: File, other: File, user: str) -> None:
-        """Others act between what a command, or the clock, reads of the campaign and what it writes."""
+        """Let others act between a read of the campaign by a command or the clock and its write."""
         with self.world.overtaken(self._acting(words, other, user)):
             self._acting(command, file, user)()
 
@@ -388,7 +388,7 @@ class Campaign(RuleBasedStateMachine):
         second=st.booleans(),
     )
     def something_dies(self, point: str, passage: int, most: int, second: bool) -> None:
-        """A worker, a clock or the feed is killed."""
+        """Kill a worker, a clock or the feed."""
         if point in FEED_POINTS:
             self.feed_dies(point)
         elif point in TICK_POINTS:
@@ -414,11 +414,11 @@ class Campaign(RuleBasedStateMachine):
             assert not left, f"nothing is open, and slices are: {left}"
 
     def teardown(self) -> None:
-        """Whatever was done: it comes to rest; then it is resumed, stopped, and comes to its end."""
+        """Check that the campaign comes to rest after any sequence, and ends after a resume and a stop."""
         if sys.exc_info()[0] is not None:
             while self.world.sleepers:
                 self.world.wake(0, kill=True)
-            return  # it has failed
+            return  # it failed
         self.settle()
         if self.world.record().state == "paused":
             self.resume()

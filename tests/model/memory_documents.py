@@ -1,4 +1,4 @@
-"""Documents as MongoDB reads and writes them: filters, expressions, updates and projections, as far as the stores go.
+"""Documents as MongoDB reads and writes them: filters, expressions, updates and projections that the stores use.
 
 An operator that the stores do not use raises `NotImplementedError`, so that nothing is answered by accident.
 """
@@ -22,7 +22,7 @@ MISSING: Final = object()
 
 
 def copied(value: Any) -> Any:
-    """A copy that shares no container with `value`."""
+    """Return a copy that shares no container with `value`."""
     if type(value) is dict:
         return {key: copied(one) for key, one in value.items()}
     if type(value) in (list, tuple):
@@ -31,7 +31,7 @@ def copied(value: Any) -> Any:
 
 
 def at(document: Any, path: str) -> Any:
-    """The value at a dotted path; of an array, those of its elements."""
+    """Return the value at a dotted path; of an array, those of its elements."""
     value = document
     for number, step in enumerate(steps := path.split(".")):
         if isinstance(value, list):
@@ -114,7 +114,7 @@ def _field(path: str, wanted: Any) -> Test:
 
 
 def compiled(query: Mapping[str, Any]) -> Test:
-    """A filter as a test of one document at a moment of the server's clock."""
+    """Return a filter as a test of one document at a moment of the server's clock."""
     tests: list[Test] = []
     for key, wanted in query.items():
         if key in ("$and", "$or", "$nor"):
@@ -139,7 +139,7 @@ def _together(operator: str, tests: list[Test]) -> Test:
 
 
 def truth(value: Any) -> bool:
-    """What an expression's value counts for."""
+    """Return whether a value counts as true."""
     return value is not MISSING and value is not None and value is not False and value != 0
 
 
@@ -161,7 +161,7 @@ def _added(values: Iterable[Any]) -> Any:
 
 
 def rank(value: Any) -> tuple[int, Any]:
-    """The order of values of different types: missing, null, numbers, texts, documents, ..., dates."""
+    """Return the sort key of a value across types: missing, null, numbers, texts, documents, ..., dates."""
     if value is MISSING:
         return (0, 0)
     if value is None:
@@ -191,7 +191,7 @@ def _type(value: Any) -> str:
 
 
 def evaluated(expression: Any, document: Document, now: datetime) -> Any:
-    """The value of an aggregation expression."""
+    """Return the value of an aggregation expression."""
     if isinstance(expression, str) and expression.startswith("$"):
         return now if expression == "$$NOW" else at(document, expression[1:])
     if isinstance(expression, list):
@@ -251,7 +251,7 @@ def _operated(operator: str, operand: Any, document: Document, now: datetime) ->
 
 
 def put(document: Document, path: str, value: Any) -> None:
-    """Set a dotted path, making the documents on its way."""
+    """Set a dotted path; create missing documents on it."""
     *way, last = path.split(".")
     for step in way:
         document = document.setdefault(step, {})
@@ -267,7 +267,7 @@ def removed(document: Document, path: str) -> None:
 
 
 def updated(document: Document, update: Any, now: datetime, *, inserting: bool = False) -> Document:
-    """A new document: `update` applied to a copy of `document`."""
+    """Return a new document: `update` applied to a copy of `document`."""
     new: Document = copied(document)
     for stage in update if isinstance(update, list) else [update]:
         if isinstance(update, list):
@@ -327,7 +327,7 @@ def _changed(document: Document, operator: str, path: str, operand: Any, now: da
 
 
 def projected(document: Document, projection: Mapping[str, Any] | None) -> Document:
-    """A copy with the fields that a projection keeps."""
+    """Return a copy with the fields that a projection keeps."""
     if not projection:
         return dict(copied(document))
     if not any(projection.values()):

@@ -1,6 +1,6 @@
-"""A MongoDB in memory, as far as the stores go: they run on it unchanged, some hundred times as fast as on a real one.
+"""A MongoDB in memory for the stores, which run on it unchanged, some hundred times as fast as on a real one.
 
-`tests/model/test_memory_mongo.py` runs the stores' own tests on it. Its clock is the caller's.
+`tests/model/test_memory_*.py` run the stores' own tests on it. Its clock is the caller's.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MISSING_HINT: Final = 2
 
 
 class Done:
-    """What a write did."""
+    """The result of a write."""
 
     def __init__(self, matched: int = 0, modified: int = 0, deleted: int = 0, upserted: object = None) -> None:
         self.matched_count = matched
@@ -46,7 +46,7 @@ class Done:
 
 
 class Cursor:
-    """The documents found, sorted and cut when they are read."""
+    """The documents found; they are sorted and cut when read."""
 
     def __init__(self, found: list[Document], projection: Mapping[str, Any] | None, limit: int = 0) -> None:
         self._found = found
@@ -61,7 +61,7 @@ class Cursor:
         return self
 
     def limit(self, number: int) -> Cursor:
-        """Give at most so many."""
+        """Return at most that many."""
         self._limit = number
         return self
 
@@ -70,12 +70,12 @@ class Cursor:
             yield projected(one, self._projection)
 
     def next(self) -> Document:
-        """The first one."""
+        """Return the first document."""
         return next(iter(self))
 
 
 class MemoryCollection:
-    """One collection: documents by `_id`, in the order of their ids where nothing else is asked for."""
+    """One collection: documents by `_id`, in the order of their ids by default."""
 
     def __init__(self, database: MemoryDatabase, name: str) -> None:
         self.database = database
@@ -87,7 +87,7 @@ class MemoryCollection:
     # reading
 
     def with_options(self, **options: object) -> MemoryCollection:
-        """There is one copy of everything: every read is of a majority."""
+        """Return itself: there is one copy, so every read is of a majority."""
         return self
 
     def _those(self, query: Mapping[str, Any] | None, hint: str | None = None) -> list[Document]:
@@ -116,7 +116,7 @@ class MemoryCollection:
         limit: int = 0,
         batch_size: int = 0,
     ) -> Cursor:
-        """Those that match; by `_id`, as the index gives them."""
+        """Return the documents that match, by `_id` as the index does."""
         found = self._those(query, hint)
         found.sort(key=lambda one: rank(one["_id"]))
         return Cursor(found, projection, limit)
@@ -128,24 +128,24 @@ class MemoryCollection:
         *,
         hint: str | None = None,
     ) -> Document | None:
-        """The first that matches."""
+        """Return the first document that matches."""
         return next(iter(self.find(query, projection, hint=hint, limit=1)), None)
 
     def count_documents(self, query: Mapping[str, Any], *, hint: str | None = None, limit: int | None = None) -> int:
-        """How many match, up to `limit`."""
+        """Return how many match, up to `limit`."""
         found = len(self._those(query, hint))
         return found if limit is None else min(found, limit)
 
     def estimated_document_count(self) -> int:
-        """How many there are."""
+        """Return the number of documents."""
         return len(self.documents)
 
     def index_information(self) -> dict[str, Any]:
-        """Only the key is told."""
+        """Return the `_id` index only."""
         return {"_id_": {"key": [("_id", 1)]}}
 
     def create_indexes(self, models: Sequence[Any]) -> list[str]:
-        """Unique indexes are kept, the others known by name."""
+        """Keep unique indexes; note the others by name."""
         for model in models:
             told = model.document
             self.indexes.add(told["name"])
@@ -167,7 +167,7 @@ class MemoryCollection:
         before = self.documents.get(key)
         self.documents[key] = document
         if before != document:
-            self.database.told(self.name, before, document)
+            self.database.note_change(self.name, before, document)
 
     def insert_one(self, document: Document) -> Done:
         """Insert; raises `DuplicateKeyError`."""
@@ -176,7 +176,7 @@ class MemoryCollection:
         return Done()
 
     def insert_many(self, documents: Sequence[Document | RawBSONDocument], *, ordered: bool = True) -> Done:
-        """Insert all but those that exist; raises `BulkWriteError` where there were some."""
+        """Insert all but existing documents; raises `BulkWriteError` if there are some."""
         failed = []
         with self.database.lock:
             for index, document in enumerate(documents):
@@ -219,7 +219,7 @@ class MemoryCollection:
         return Done()
 
     def find_one_and_update(self, query: Mapping[str, Any], update: Any, **options: object) -> Document | None:
-        """Update the first that matches, and give it as it is then."""
+        """Update the first that matches, and return it afterwards."""
         with self.database.lock:
             found = self._those(query)
             if not found:
@@ -262,7 +262,7 @@ class MemoryCollection:
     # aggregating
 
     def aggregate(self, pipeline: Sequence[Mapping[str, Any]], **options: object) -> Cursor:
-        """The stages that the stores use."""
+        """Run the stages that the stores use."""
         with self.database.lock:
             found = [projected(one, None) for one in sorted(self.documents.values(), key=lambda one: rank(one["_id"]))]
             return Cursor(self._staged(found, pipeline), None)
@@ -305,7 +305,7 @@ def _plain(document: Document | RawBSONDocument) -> Document:
 
 
 def _equal(query: Mapping[str, Any]) -> Document:
-    """What an upsert takes over from its filter."""
+    """Return the fields that an upsert takes from its filter."""
     return {key: value for key, value in query.items() if not key.startswith("$") and not isinstance(value, dict)}
 
 
@@ -349,7 +349,7 @@ class MemoryDatabase:
         self._ticks = 0
 
     def test(self, query: Mapping[str, Any]) -> Test:
-        """A filter compiled; the same ones are asked again and again."""
+        """Return a compiled filter; the stores repeat the same ones."""
         key = repr(query)
         known = self._tests.get(key)
         if known is None:
@@ -366,33 +366,33 @@ class MemoryDatabase:
     __getattr__ = __getitem__
 
     def get_collection(self, name: str, **options: object) -> MemoryCollection:
-        """The collection of a name."""
+        """Return the collection of that name."""
         return self[name]
 
     def with_options(self, *options: object, **more: object) -> MemoryDatabase:
-        """There is one kind of it."""
+        """Return the collection: there is one kind."""
         return self
 
     def list_collection_names(self) -> list[str]:
-        """Those that were asked for."""
+        """Return the collections used so far."""
         return list(self._collections)
 
     def create_collection(self, name: str, **options: object) -> MemoryCollection:
-        """The collection of a name."""
+        """Return the collection of that name."""
         return self[name]
 
-    def told(self, name: str, before: Document | None, after: Document) -> None:
+    def note_change(self, name: str, before: Document | None, after: Document) -> None:
         """Note a change for the streams."""
         if name == "users":
             self._ticks += 1
             self.changes.append((self._ticks, before, after))
 
     def command(self, command: str) -> Document:
-        """`ping` tells the operation time, `hello` the server's clock."""
+        """Answer `ping` with the operation time and `hello` with the server's clock."""
         return {"operationTime": Timestamp(1, self._ticks), "localTime": self.now()}  # of the last change of a user
 
     def clear(self) -> None:
-        """Empty it; indexes stay."""
+        """Empty the database; keep the indexes."""
         self.changes.clear()
         self._ticks = 0
         for collection in self._collections.values():

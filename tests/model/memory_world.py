@@ -136,7 +136,7 @@ class MemoryWorld:
         app = MemoryApp(self.shared.settings, self.database, self.broker, self.machine)
         app.__dict__["catalogues"] = self.shared.first.catalogues
         app.__dict__["watcher"] = self.shared.first.watcher
-        app._channels["email"] = self.provider
+        app.channels["email"] = self.provider
         app.hooks.messenger = Collected(self.asked)
         return app
 

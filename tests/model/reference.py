@@ -1,4 +1,4 @@
-"""What must hold of one campaign when nothing is open: what `docs/semantics.md` says, without a word of the engine.
+"""What must hold of one idle campaign: what `docs/semantics.md` says, independent of the engine's code.
 
 The reference is told what people do (users, events, files, commands, time) and never how the engine works. It knows a
 small language of audiences and rules, and judges the enrolments and the mails that it is shown.
@@ -41,7 +41,7 @@ class File:
 
 @dataclass
 class Person:
-    """What is known of a user."""
+    """The known facts of a user."""
 
     plan: str = "free"
     vip_until: int | None = None
@@ -50,7 +50,7 @@ class Person:
 
 
 def matches(audience: str, person: Person, now: int) -> bool:
-    """Whether a user is meant by an audience."""
+    """Return whether an audience includes a user."""
     if person.deleted:
         return False
     match audience:
@@ -66,14 +66,14 @@ def matches(audience: str, person: Person, now: int) -> bool:
 
 
 def flip(audience: str, person: Person, now: int) -> int | None:
-    """When time alone changes the answer next."""
+    """Return when time alone changes the answer next."""
     if audience != "vip" or person.vip_until is None or person.vip_until <= now:
         return None
     return person.vip_until if matches(audience, person, now) else person.vip_until - VIP
 
 
 def enters(file: File, person: Person, now: int) -> bool:
-    """Whether a user who was never in enters: matches, and does not meet the goal already."""
+    """Return whether a user never enrolled enters: matches, and does not already meet the goal."""
     return matches(file.audience, person, now) and (file.goal_plan is None or person.plan != file.goal_plan)
 
 
@@ -82,7 +82,7 @@ class Wrong(AssertionError):
 
 
 def must(holds: bool, what: str) -> None:
-    """Raises `Wrong` where it does not hold."""
+    """Raise `Wrong` if the fact does not hold."""
     if not holds:
         raise Wrong(what)
 
@@ -103,16 +103,16 @@ class Reference:
 
     @property
     def file(self) -> File:
-        """The present revision."""
+        """Return the present revision."""
         return self.files[-1]
 
     @property
     def now(self) -> int:
-        """Campaign time."""
+        """Return campaign time."""
         return self.times[-1]
 
     def noted(self) -> None:
-        """Something changed: note who could have entered by what stands now, at any time so far, by any revision."""
+        """Note, after a change, who could have entered so far under any revision."""
         for user, person in self.people.items():
             if user not in self.could_enter:
                 told = (matches(file.audience, person, at) for file in self.files for at in self.times)
@@ -122,16 +122,16 @@ class Reference:
     # section 4, 7: nothing is left undone
 
     def judge(self, state: str, enrolments: Sequence[Any], taken: Mapping[str, int]) -> None:
-        """Judge everything, in a state in which nothing is open; `taken` are the mails by delivery key."""
+        """Judge everything while nothing is open; `taken` are the mails by delivery key."""
         by_user: dict[str, list[Any]] = {}
         for one in enrolments:
             by_user.setdefault(one.user.rsplit("/", 1)[1], []).append(one)
-        for user, stays in by_user.items():
-            self._history(user, stays)
+        for user, history in by_user.items():
+            self._history(user, history)
         self._mails(enrolments, taken, state)
         if state == "paused":
             return
-        active = {user: stays[-1] for user, stays in by_user.items() if stays[-1].active}
+        active = {user: history[-1] for user, history in by_user.items() if history[-1].active}
         for one in enrolments:
             must(one.outgoing is None, f"nothing is open, and a delivery is on its way: {one}")
         if state == "live" and self.file.ends is not None:
@@ -139,18 +139,18 @@ class Reference:
         if state in ("cancelled", "finished"):
             must(not active, f"{state}, and {sorted(active)} are in")
         if state == "draining" or (state == "live" and self.one_off):
-            # "finished when its launch run is decided, no stay is active and no delivery open"
+            # "finished when its launch run is decided, no enrolment is active and no delivery open"
             must(bool(active), f"{state} with nobody in it: it is to be finished")
         if state not in GOING:
             return
-        for user, stay in active.items():
-            self._inside(user, stay)
+        for user, enrolment in active.items():
+            self._inside(user, enrolment)
         if state == "live" and not self.one_off:
             for user, person in self.people.items():
                 self._outside(user, person, by_user.get(user, []))
 
     def launched(self, enrolments: Iterable[Any]) -> None:
-        """A one-off campaign takes its audience once, at launch: exactly those, where nothing came in between."""
+        """Check that a one-off campaign took exactly its audience at launch, if nothing overlapped it."""
         if self.at_launch is not None:
             inside = {one.user.rsplit("/", 1)[1] for one in enrolments}
             must(inside == self.at_launch, f"launched for {sorted(self.at_launch)}, and {sorted(inside)} entered")
@@ -158,82 +158,89 @@ class Reference:
 
     # section 2: the decision
 
-    def _outside(self, user: str, person: Person, stays: Sequence[Any]) -> None:
-        """Enter: the user exists and matches, does not meet the goal, and was never in (or long enough ago)."""
-        if stays and stays[-1].active:
+    def _outside(self, user: str, person: Person, history: Sequence[Any]) -> None:
+        """Check that every user who must enter did.
+
+        Such a user exists, matches, does not meet the goal, and was never in (or long enough ago).
+        """
+        if history and history[-1].active:
             return
         if not enters(self.file, person, self.now):
             return
-        if not stays:
+        if not history:
             raise Wrong(f"{user} matches {self.file.audience} and never entered")
         if self.file.again is not None:
-            opens = stays[-1].ended_at + self.file.again
+            opens = history[-1].ended_at + self.file.again
             must(self.now < opens, f"{user} matches {self.file.audience} and may enter again since {opens}")
-            # "an ended stay of a campaign with again_after keeps due_at = end + W"
-            due = stays[-1].due_at
+            # "an ended enrolment of a campaign with again_after keeps due_at = end + W"
+            due = history[-1].due_at
             must(due is not None and due <= opens, f"{user} may enter again at {opens}, and is due at {due}")
 
     def _reached(self, person: Person) -> bool:
         return self.file.goal_plan is not None and person.plan == self.file.goal_plan
 
-    def _inside(self, user: str, stay: Any) -> None:
-        """An active stay that no exit ends, which waits for its next message."""
+    def _inside(self, user: str, enrolment: Any) -> None:
+        """Check an active enrolment that no exit ends: it waits for its next message."""
         person, file = self.people[user], self.file
-        must(stay.revision == len(self.files), f"{user} is in by revision {stay.revision} of {len(self.files)}")
+        must(
+            enrolment.revision == len(self.files), f"{user} is in by revision {enrolment.revision} of {len(self.files)}"
+        )
         must(not person.deleted, f"{user} is deleted and in")
         must(not self.cancelled, f"{user} is in a campaign that was cancelled")
         must(not self._reached(person), f"{user} has reached the goal and is in")
         must(file.exit_plan is None or person.plan != file.exit_plan, f"{user} meets the exit rule and is in")
         if file.unmatched:
             must(matches(file.audience, person, self.now), f"{user} does not match {file.audience} any more and is in")
-        idle = max(stay.entered_at, stay.settled_at or 0, self.resumed_at)
+        idle = max(enrolment.entered_at, enrolment.settled_at or 0, self.resumed_at)
         must(self.now < idle + INACTIVITY, f"{user} stands idle since {idle} and is in")
-        open_messages = [one for one in file.messages if not self._settled(stay, one.name)]
+        open_messages = [one for one in file.messages if not self._settled(enrolment, one.name)]
         must(bool(open_messages), f"{user} has had every message and is in")
         moments = [flip(file.audience, person, self.now)] if file.unmatched else []
         first = next((one for one in open_messages if one.when in (None, person.plan)), None)
         if first is not None:
-            due = (stay.settled_at or stay.entered_at) + first.wait
+            due = (enrolment.settled_at or enrolment.entered_at) + first.wait
             must(self.now < due, f"{user} is to get {first.name} since {due}")
             moments.append(due)
         next_moment = min((one for one in moments if one is not None), default=None)
         if next_moment is not None:
-            must(stay.due_at is not None, f"{user} is to be looked at at {next_moment}, and nothing brings it up")
-            must(stay.due_at <= next_moment, f"{user} is due at {stay.due_at}, too late for {next_moment}")
+            must(enrolment.due_at is not None, f"{user} is to be looked at at {next_moment}, and nothing brings it up")
+            must(enrolment.due_at <= next_moment, f"{user} is due at {enrolment.due_at}, too late for {next_moment}")
 
     @staticmethod
-    def _settled(stay: Any, message: str) -> bool:
-        return any(one.message == message for one in stay.settled)
+    def _settled(enrolment: Any, message: str) -> bool:
+        return any(one.message == message for one in enrolment.settled)
 
     # section 1, 2, 5: what may have happened
 
-    def _history(self, user: str, stays: Sequence[Any]) -> None:
-        """Stays follow one another, nobody entered who could not, and each ended for a reason that could be."""
-        must([one.entry for one in stays] == list(range(1, len(stays) + 1)), f"{user} has stays {stays}")
+    def _history(self, user: str, history: Sequence[Any]) -> None:
+        """Check that enrolments are in sequence, their users could enter, and each ended for a possible reason."""
+        must([one.entry for one in history] == list(range(1, len(history) + 1)), f"{user} has history {history}")
         must(user in self.could_enter, f"{user} entered and never matched")
         agains = [file.again for file in self.files if file.again is not None]
-        for before, after in pairwise(stays):
+        for before, after in pairwise(history):
             must(not before.active, f"{user} is in twice")
             must(bool(agains), f"{user} entered twice, and nobody may")
             must(after.entered_at >= before.ended_at + min(agains), f"{user} entered again too early")
-        for stay in stays:
-            names = [one.message for one in stay.settled] + ([stay.outgoing.message] if stay.outgoing else [])
-            must(len(set(names)) == len(names), f"{user} was written to twice in one stay: {names}")
-            self._waits(user, stay)
-            if not stay.active:
-                self._ended(user, stay)
+        for enrolment in history:
+            names = [one.message for one in enrolment.settled] + (
+                [enrolment.outgoing.message] if enrolment.outgoing else []
+            )
+            must(len(set(names)) == len(names), f"{user} was written to twice in one enrolment: {names}")
+            self._waits(user, enrolment)
+            if not enrolment.active:
+                self._ended(user, enrolment)
 
-    def _waits(self, user: str, stay: Any) -> None:
-        """No message is sent before its wait is over, by the shortest that any revision had."""
-        before = stay.entered_at
-        for one in stay.settled:
+    def _waits(self, user: str, enrolment: Any) -> None:
+        """Check that no message was sent before its wait was over, by the shortest wait of any revision."""
+        before = enrolment.entered_at
+        for one in enrolment.settled:
             waits = [message.wait for file in self.files for message in file.messages if message.name == one.message]
             must(one.at >= before + min(waits), f"{user} got {one.message} at {one.at}, {one.at - before} ms after")
             before = max(before, one.at)
 
-    def _ended(self, user: str, stay: Any) -> None:
-        """Exactly one reason, and one that the campaign and the user could give."""
-        reason = str(stay.reason)
+    def _ended(self, user: str, enrolment: Any) -> None:
+        """Check that there is exactly one reason, and that campaign and user allow it."""
+        reason = str(enrolment.reason)
         reasons = {"completed", "inactive"}
         if any(file.unmatched or file.exit_plan for file in self.files):
             reasons.add("unmatched")
@@ -244,44 +251,49 @@ class Reference:
         if self.cancelled:
             reasons.add("cancelled")
         must(reason in reasons, f"{user} left as {reason}")
-        names = {one.message for one in stay.settled}
+        names = {one.message for one in enrolment.settled}
         if reason == "completed":
             whole = any(names >= {message.name for message in file.messages} for file in self.files)
-            must(whole or stay.outgoing is not None, f"{user} has completed with {sorted(names)}")
+            must(whole or enrolment.outgoing is not None, f"{user} has completed with {sorted(names)}")
         if reason == "inactive":
-            idle = max(stay.entered_at, stay.settled_at or 0)
-            must(stay.ended_at >= idle + INACTIVITY, f"{user} left as inactive after {stay.ended_at - idle} ms")
+            idle = max(enrolment.entered_at, enrolment.settled_at or 0)
+            must(
+                enrolment.ended_at >= idle + INACTIVITY, f"{user} left as inactive after {enrolment.ended_at - idle} ms"
+            )
 
     # section 3, 5: deliveries
 
     def _mails(self, enrolments: Sequence[Any], taken: Mapping[str, int], state: str) -> None:
-        """Each message that is sent went out once, each that went out is sent, and what was replayed is mended."""
+        """Check that sent messages went out once, mails have sent deliveries, and replays are settled."""
         sent: set[str] = set()
-        for stay in enrolments:
-            for one in stay.settled:
+        for enrolment in enrolments:
+            for one in enrolment.settled:
                 told = (str(one.state), one.reason)
-                must(told[0] in ("sent", "failed", "skipped"), f"{stay.user}: {one.message} ended as {told}")
+                must(told[0] in ("sent", "failed", "skipped"), f"{enrolment.user}: {one.message} ended as {told}")
                 if told[0] == "sent":
-                    sent.add(f"{stay.id}/{one.message}")
+                    sent.add(f"{enrolment.id}/{one.message}")
                 if told[0] == "skipped":
-                    must(self._may_skip(stay, one), f"{stay.user}: {one.message} was skipped ({one.reason})")
+                    must(self._may_skip(enrolment, one), f"{enrolment.user}: {one.message} was skipped ({one.reason})")
                 if told[0] == "failed" and state != "paused":
-                    mended = f"{stay.id}/{one.message}" in self.replayed
-                    must(not mended, f"{stay.user}: {one.message} was replayed and is failed")
-            if stay.outgoing is not None and state == "paused":
-                sent.add(f"{stay.id}/{stay.outgoing.message}")
+                    mended = f"{enrolment.id}/{one.message}" in self.replayed
+                    must(not mended, f"{enrolment.user}: {one.message} was replayed and is failed")
+            if enrolment.outgoing is not None and state == "paused":
+                sent.add(f"{enrolment.id}/{enrolment.outgoing.message}")
         missing = {key for key in sent if key not in taken and state != "paused"}
         must(not missing, f"sent, and never taken by the provider: {sorted(missing)}")
         must(not taken.keys() - sent, f"taken by the provider, and not sent: {sorted(taken.keys() - sent)}")
         must(all(count == 1 for count in taken.values()), f"sent twice: {taken}")
 
-    def _may_skip(self, stay: Any, one: Any) -> bool:
-        """`exited` with its stay; `cancelled` with the campaign, or where an edit removed the message."""
+    def _may_skip(self, enrolment: Any, one: Any) -> bool:
+        """Return whether the skip reason is possible.
+
+        It is `exited` with its enrolment, `cancelled` with the campaign or by an edit that removed the message.
+        """
         removed = any(one.message not in {message.name for message in file.messages} for file in self.files)
-        gone = self.people[stay.user.rsplit("/", 1)[1]].deleted
+        gone = self.people[enrolment.user.rsplit("/", 1)[1]].deleted
         match one.reason:
             case "exited":
-                return not stay.active
+                return not enrolment.active
             case "cancelled":
                 return self.cancelled or removed
             case _:

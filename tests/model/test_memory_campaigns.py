@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from tests.integration.stores.mongo.test_store_campaigns import *  # noqa: F403
+from tests.integration.stores.mongo.test_campaigns import *  # noqa: F403

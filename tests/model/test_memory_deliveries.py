@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from tests.integration.stores.mongo.test_store_deliveries import *  # noqa: F403
+from tests.integration.stores.mongo.test_deliveries import *  # noqa: F403

@@ -1,4 +1,4 @@
-"""The campaign's whole life against the reference: `TIDEGATE_MODEL_SEQUENCES` sequences, 1,000 by default."""
+"""A campaign's whole life against the reference: `TIDEGATE_MODEL_SEQUENCES` sequences, 1,000 by default."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PRO = File("pro", messages=(Message("one", 5 * DAY),))
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[type[Campaign]]:
-    """The state machine, with everything in place that its sequences interrupt."""
+    """Return the state machine, with everything that its sequences interrupt in place."""
     worlds: list[MemoryWorld] = []
 
     def use(world: MemoryWorld) -> None:
@@ -43,7 +43,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[type[Campaign]
 
 @pytest.mark.long(seconds=40)
 @pytest.mark.timeout(0 if SEQUENCES else 1_800)  # a minute on a quiet machine
-def test_whatever_crosses_what_nobody_is_forgotten(machine: type[Campaign]) -> None:
+def test_random_sequences_miss_no_user(machine: type[Campaign]) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -61,7 +61,7 @@ def test_whatever_crosses_what_nobody_is_forgotten(machine: type[Campaign]) -> N
 
 
 def crossed_by_a_change(campaign: Campaign) -> None:
-    """Users change, and are looked at, between a launch slice's read and its write."""
+    """Users change, and are evaluated, between a launch slice's read and its write."""
     campaign.launch()
     campaign.worker_dozes("slice.decided", 1)
     for user in ("u0", "u1", "u2"):
@@ -71,7 +71,7 @@ def crossed_by_a_change(campaign: Campaign) -> None:
 
 
 def changed_while_paused(campaign: Campaign) -> None:
-    """A user changes while the campaign is paused; then it is stopped."""
+    """A user changes while the campaign is paused; then the campaign is stopped."""
     campaign.launch()
     campaign.settle()
     campaign.pause()
@@ -81,7 +81,7 @@ def changed_while_paused(campaign: Campaign) -> None:
 
 
 def edited(campaign: Campaign) -> None:
-    """The audience is another one."""
+    """Edit the audience."""
     campaign.launch()
     campaign.settle()
     campaign.edit(File("free", messages=PRO.messages))
@@ -92,7 +92,7 @@ def nothing(*told: object, **more: object) -> int:
 
 
 def unwanted(move: Callable[..., bool]) -> Callable[..., bool]:
-    """A store that forgets what a command makes necessary."""
+    """Return a store method that drops the owed evaluations of a command."""
 
     def moved(*told: Any, **more: Any) -> bool:
         return move(*told, **{name: value for name, value in more.items() if not name.endswith("_wanted")})
@@ -109,7 +109,7 @@ def unwanted(move: Callable[..., bool]) -> Callable[..., bool]:
     ],
     ids=["nobody is woken", "a resume owes nothing", "the edit's run finds nobody"],
 )
-def test_the_reference_sees_what_a_fault_leaves_behind(
+def test_the_reference_detects_an_injected_fault(
     machine: type[Campaign],
     monkeypatch: pytest.MonkeyPatch,
     happens: Callable[[Campaign], None],

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from engine.clock import format_instant
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import arm
-from tests.support.looks import DAY, NOW, ORDER, Someone, message
+from tests.support.decision_cases import DAY, NOW, ORDER, Someone, message
 
 COUPON = "Coupon Redeemed"
 HALF = DAY // 2

@@ -56,7 +56,7 @@ def reachable(candidates: list[int], cost: tuple[float, float, float]) -> bool:
 
 @settings(deadline=None, max_examples=EXAMPLES)
 @given(CANDIDATES, COSTS, st.integers())
-def test_it_settles_on_the_best_of_noisy_candidates(
+def test_the_tuner_settles_on_the_best_of_noisy_candidates(
     candidates: list[int], cost: tuple[float, float, float], seed: int
 ) -> None:
     assume(reachable(candidates, cost))
@@ -68,7 +68,7 @@ def test_it_settles_on_the_best_of_noisy_candidates(
 
 @settings(deadline=None, max_examples=EXAMPLES)
 @given(CANDIDATES, COSTS, COSTS, st.integers())
-def test_it_finds_the_best_again_after_conditions_changed(
+def test_the_tuner_finds_the_best_again_after_conditions_changed(
     candidates: list[int], before: tuple[float, float, float], after: tuple[float, float, float], seed: int
 ) -> None:
     assume(reachable(candidates, after))
@@ -127,7 +127,7 @@ def test_every_candidate_that_fits_is_tried_again_and_none_takes_the_turns_of_th
     st.lists(st.tuples(st.integers(0, 6_000), st.floats(0, 30), st.booleans()), max_size=200),
     CANDIDATES,
 )
-def test_any_measurements_or_none_leave_a_candidate_and_the_same_calls_give_the_same_answers(
+def test_any_measurements_yield_a_candidate_and_equal_calls_yield_equal_answers(
     steps: list[tuple[int, float, bool]], candidates: list[int]
 ) -> None:
     twins = (Tuner(), Tuner())

@@ -28,7 +28,7 @@ def test_a_row_of_parts_is_their_sum(parts: list[tuple[int, str]]) -> None:
 
 
 @given(st.text(string.digits + "msdhw-. ", max_size=8))
-def test_a_text_is_a_duration_or_is_refused_and_never_half_read(text: str) -> None:
+def test_a_text_is_read_as_a_whole_duration_or_refused(text: str) -> None:
     try:
         length = parse_duration(text)
     except ValueError:

@@ -12,10 +12,10 @@ from engine.decisions.completion import asks_users, completion
 from engine.decisions.decide import Exit, Send, decide
 from engine.domain.enrolment import Enrolment, Settled
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason
-from engine.pipeline.evaluation.evaluate import _changed
+from engine.pipeline.evaluation.evaluate import change_of
 from tests.property.decide_reading import HALF, Rules, campaigns, people
-from tests.support.lives import Life, advanced, completed_as, marked, piece_at, settled_as
-from tests.support.looks import NOW, Patience, Someone, campaign
+from tests.support.decision_cases import NOW, Patience, Someone, campaign
+from tests.support.enrolment_history import History, advanced, completed_as, marked, origin_at, settled_as
 
 STATES = st.sampled_from([CampaignState.LIVE, CampaignState.LIVE, CampaignState.DRAINING])
 ENDS = st.sampled_from([DeliveryState.SENT, DeliveryState.SENT, DeliveryState.FAILED, DeliveryState.UNKNOWN])
@@ -28,48 +28,48 @@ def quiet(rules: Rules) -> Rules:
     return replace(rules, unmatched=False, exit_when=None, goal_event=False, goal_fields=None)
 
 
-def evaluated(life: Life, stay: Enrolment, as_of: int) -> tuple[Enrolment, ExitReason | None]:
+def evaluated(history: History, enrolment: Enrolment, as_of: int) -> tuple[Enrolment, ExitReason | None]:
     """Return the enrolment after the evaluation of a due run, and the reason why that ended it."""
-    facts = life.user.facts_read(life.campaign, stay, as_of)
-    decision = decide(life.campaign, Patience(life.inactivity), facts, stay, as_of)
-    change = _changed(life.campaign, piece_at(as_of), stay, decision)
+    facts = history.user.facts_read(history.campaign, enrolment, as_of)
+    decision = decide(history.campaign, Patience(history.inactivity), facts, enrolment, as_of)
+    change = change_of(history.campaign, origin_at(as_of), enrolment, decision)
     reason = decision.outcome.reason if isinstance(decision.outcome, Exit) else None
-    return stay if change is None else advanced(stay, change), reason
+    return enrolment if change is None else advanced(enrolment, change), reason
 
 
-def unversioned(stay: Enrolment) -> Enrolment:
+def unversioned(enrolment: Enrolment) -> Enrolment:
     """Return the enrolment with version 0: the version counts writes, and the short way writes once less."""
-    return replace(stay, version=0)
+    return replace(enrolment, version=0)
 
 
-def check_settling(life: Life, stay: Enrolment, end: DeliveryState, as_of: int) -> None:
+def check_settling(history: History, enrolment: Enrolment, end: DeliveryState, as_of: int) -> None:
     """Settle one delivery: if the settling write ends the enrolment, the evaluation after it gives the same one.
 
     If the write does not end it, the evaluation does not either, unless the campaign asks something of its users.
     """
-    assert stay.outgoing is not None
-    names = [one.message for one in stay.settled]
-    found = completion(life.campaign, names, stay.outgoing.message, as_of)
-    later, reason = evaluated(life, settled_as(stay, end, as_of), as_of)
+    assert enrolment.outgoing is not None
+    names = [one.message for one in enrolment.settled]
+    found = completion(history.campaign, names, enrolment.outgoing.message, as_of)
+    later, reason = evaluated(history, settled_as(enrolment, end, as_of), as_of)
     if found is not None:
         event("completes")
-        assert unversioned(completed_as(stay, end, as_of, found)) == unversioned(later)
-    elif not asks_users(life.campaign):
+        assert unversioned(completed_as(enrolment, end, as_of, found)) == unversioned(later)
+    elif not asks_users(history.campaign):
         event("goes on")
         assert reason is None
     elif reason is ExitReason.COMPLETED:
         event("depends on the user")
 
 
-def check_skip(life: Life, before: Enrolment | None, as_of: int) -> None:
+def check_skip(history: History, before: Enrolment | None, as_of: int) -> None:
     """Skip one message: that evaluation ends the enrolment exactly if the evaluation after it would end it."""
-    facts = life.user.facts_read(life.campaign, before, as_of)
-    decision = decide(life.campaign, Patience(life.inactivity), facts, before, as_of)
+    facts = history.user.facts_read(history.campaign, before, as_of)
+    decision = decide(history.campaign, Patience(history.inactivity), facts, before, as_of)
     match decision.outcome:
         case Send(message, skip, completes) if skip is not None:
             event(f"skips and completes: {completes}")
-            twice = Life(life.campaign, life.user, life.inactivity, [] if before is None else [before])
-            twice.look(as_of)
+            twice = History(history.campaign, history.user, history.inactivity, [] if before is None else [before])
+            twice.evaluate(as_of)
             once = twice.latest
             assert once is not None
             skipped = Settled(message, DeliveryState.SKIPPED, as_of, skip.value)
@@ -77,7 +77,7 @@ def check_skip(life: Life, before: Enrolment | None, as_of: int) -> None:
             undone = replace(
                 once, state=once.state.ACTIVE, reason=None, ended_at=None, due_at=as_of if completes else once.due_at
             )
-            later, reason = evaluated(life, undone, as_of)
+            later, reason = evaluated(history, undone, as_of)
             assert (reason is ExitReason.COMPLETED) == completes
             if completes:
                 assert unversioned(once) == unversioned(later)
@@ -85,7 +85,7 @@ def check_skip(life: Life, before: Enrolment | None, as_of: int) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(campaigns(), people(), STATES, STEPS, QUIET, st.data())
-def test_what_ends_with_its_last_delivery_is_as_the_next_evaluation_would_leave_it(
+def test_a_completion_at_settling_equals_the_next_evaluation(
     rules: Rules,
     user: Someone,
     state: CampaignState,
@@ -94,18 +94,18 @@ def test_what_ends_with_its_last_delivery_is_as_the_next_evaluation_would_leave_
     data: st.DataObject,
 ) -> None:
     told = quiet(rules) if asks_nothing else rules
-    life = Life(
+    history = History(
         campaign(**told.written, launching=told.one_off, revision=3), user, timedelta(milliseconds=told.inactivity)
     )
     as_of = NOW
     for step, end in steps:
         as_of += step
-        if life.latest is not None:  # nobody enters a draining campaign
-            life.campaign = campaign(**told.written, launching=told.one_off, revision=3, state=state)
-        check_skip(life, life.latest, as_of)
-        life.look(as_of)
-        latest = life.latest
+        if history.latest is not None:  # nobody enters a draining campaign
+            history.campaign = campaign(**told.written, launching=told.one_off, revision=3, state=state)
+        check_skip(history, history.latest, as_of)
+        history.evaluate(as_of)
+        latest = history.latest
         if latest is not None and latest.outgoing is not None:
-            life.user = replace(data.draw(people()), name=user.name)
-            check_settling(life, marked(latest), end, as_of)
-            life.stays[-1] = settled_as(marked(latest), end, as_of)
+            history.user = replace(data.draw(people()), name=user.name)
+            check_settling(history, marked(latest), end, as_of)
+            history.enrolments[-1] = settled_as(marked(latest), end, as_of)

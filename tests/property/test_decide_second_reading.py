@@ -1,4 +1,4 @@
-"""Compare the decision with a second reading of `docs/semantics.md`, over random campaigns and random lives."""
+"""Compare the decision with a second reading of `docs/semantics.md`, over random campaigns and histories."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from engine.decisions.decide import Decision, Exit, Ignore, Send, Wait, decide
 from engine.domain.lifecycle import CampaignState, DeliveryState
 from tests.property.decide_reading import HALF, Rules, campaigns, people, reading
-from tests.support.lives import Life, identities_hold, marked, put_back, settled_as
-from tests.support.looks import NOW, Patience, Someone, campaign
+from tests.support.decision_cases import NOW, Patience, Someone, campaign
+from tests.support.enrolment_history import History, identities_hold, marked, put_back, settled_as
 
 FOR_EVER = Patience(timedelta(days=100_000))
 STEPS = st.lists(
@@ -29,7 +29,7 @@ STEPS = st.lists(
 )  # fmt: skip
 
 
-def told(decision: Decision) -> str:
+def outcome(decision: Decision) -> str:
     match decision.outcome:
         case Exit(reason):
             return f"exit {reason}"
@@ -44,13 +44,13 @@ def told(decision: Decision) -> str:
 
 
 class Story:
-    """One life, step by step; each evaluation is compared with the second reading."""
+    """One history, step by step; each evaluation is compared with the second reading."""
 
     def __init__(self, rules: Rules, user: Someone) -> None:
         self.rules = rules
         self.state = CampaignState.LIVE
         self.resumed_at = 0
-        self.life = Life(self.campaign, user, timedelta(milliseconds=rules.inactivity))
+        self.history = History(self.campaign, user, timedelta(milliseconds=rules.inactivity))
 
     @property
     def campaign(self) -> object:
@@ -59,26 +59,26 @@ class Story:
 
     def move(self, state: CampaignState) -> None:
         self.state = state
-        self.life.campaign = self.campaign
+        self.history.campaign = self.campaign
 
-    def look(self, as_of: int) -> None:
-        user, last = self.life.user, self.life.latest
+    def evaluate(self, as_of: int) -> None:
+        user, last = self.history.user, self.history.latest
         expected = reading(self.rules, self.state.value, self.rules.one_off, self.resumed_at, user, last, as_of)
-        decision = self.life.look(as_of)
+        decision = self.history.evaluate(as_of)
         assert decision is not None
-        assert (told(decision), decision.enters, decision.converted_at) == expected
-        event(told(decision).split(" m")[0])
+        assert (outcome(decision), decision.enters, decision.converted_at) == expected
+        event(outcome(decision).split(" m")[0])
         if self.state is not CampaignState.PAUSED:
             self.check_holds(as_of)
 
     def check_holds(self, as_of: int) -> None:
         """Check that time alone changes nothing until an enrolment is due, apart from inactivity."""
-        latest = self.life.latest
+        latest = self.history.latest
         if latest is None or (not latest.active and latest.due_at is None):
             return
         for later in self.samples(as_of, latest.due_at):
-            facts = self.life.user.facts_read(self.life.campaign, latest, later)
-            again = decide(self.life.campaign, FOR_EVER, facts, latest, later)
+            facts = self.history.user.facts_read(self.history.campaign, latest, later)
+            again = decide(self.history.campaign, FOR_EVER, facts, latest, later)
             assert again.outcome == (Wait() if latest.active else Ignore()), later - as_of
             assert again.enters is None
 
@@ -92,19 +92,19 @@ class Story:
             yield due - 1
 
     def deliver(self, what: str, as_of: int) -> None:
-        latest = self.life.latest
+        latest = self.history.latest
         if latest is None or latest.outgoing is None:
             return
         queued = latest.outgoing.state is DeliveryState.QUEUED
         if self.state in (CampaignState.PAUSED, CampaignState.CANCELLED) and queued:
             return
         if what == "mark" and queued:
-            self.life.stays[-1] = marked(latest)
+            self.history.enrolments[-1] = marked(latest)
         elif what == "put back" and not queued:
-            self.life.stays[-1] = put_back(latest, as_of)
+            self.history.enrolments[-1] = put_back(latest, as_of)
         elif what in ("send", "fail"):
             end = DeliveryState.SENT if what == "send" else DeliveryState.FAILED
-            self.life.stays[-1] = settled_as(marked(latest) if queued else latest, end, as_of)
+            self.history.enrolments[-1] = settled_as(marked(latest) if queued else latest, end, as_of)
 
     def steer(self, what: str, as_of: int) -> None:
         if what == "pause" and self.state is CampaignState.LIVE:
@@ -120,28 +120,28 @@ class Story:
 
 @settings(max_examples=250, deadline=None)
 @given(campaigns(), people(), STEPS, st.data())
-def test_two_readings_of_the_semantics_decide_alike(
+def test_two_implementations_of_the_semantics_decide_alike(
     rules: Rules, user: Someone, steps: list[tuple[int, str]], data: st.DataObject
 ) -> None:
     story, as_of = Story(rules, user), NOW
-    story.look(as_of)
+    story.evaluate(as_of)
     for step, what in steps:
         as_of += step
         if what == "change":
-            story.life.user = replace(data.draw(people()), name=user.name)
+            story.history.user = replace(data.draw(people()), name=user.name)
         elif what == "delete":
-            story.life.user = replace(story.life.user, deleted=True)
+            story.history.user = replace(story.history.user, deleted=True)
         elif what in ("pause", "resume", "drain", "cancel"):
             story.steer(what, as_of)
         else:
             story.deliver(what, as_of)
-        story.look(as_of)
-        assert identities_hold(story.life.stays)
+        story.evaluate(as_of)
+        assert identities_hold(story.history.enrolments)
 
 
 @settings(max_examples=50, deadline=None)
 @given(campaigns(), people())
-def test_due_times_alone_find_every_moment_that_a_look_each_half_day_finds(rules: Rules, user: Someone) -> None:
+def test_due_times_find_every_moment_that_half_daily_evaluations_find(rules: Rules, user: Someone) -> None:
     """Evaluating only due enrolments writes the same enrolments as evaluating all the time, to the millisecond."""
     patient = replace(rules, inactivity=36_500_000_000_000)
     often, seldom = Story(patient, user), Story(patient, user)
@@ -149,17 +149,25 @@ def test_due_times_alone_find_every_moment_that_a_look_each_half_day_finds(rules
     for as_of in moments:
         for story in (often, seldom):
             for _ in range(12):
-                latest = story.life.latest
+                latest = story.history.latest
                 due = latest is not None and latest.due_at is not None and latest.due_at <= as_of
                 entering = latest is None or not latest.active
                 if story is often or due or entering:
-                    story.look(as_of)
+                    story.evaluate(as_of)
                 story.deliver("send", as_of)
         assert plain(often) == plain(seldom)
 
 
 def plain(story: Story) -> list[object]:
     return [
-        (stay.entry, stay.entered_at, stay.reason, stay.ended_at, stay.outgoing, stay.settled, stay.converted_at)
-        for stay in story.life.stays
+        (
+            enrolment.entry,
+            enrolment.entered_at,
+            enrolment.reason,
+            enrolment.ended_at,
+            enrolment.outgoing,
+            enrolment.settled,
+            enrolment.converted_at,
+        )
+        for enrolment in story.history.enrolments
     ]

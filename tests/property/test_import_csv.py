@@ -30,7 +30,7 @@ def written(table: list[list[str]], *, quoting: int, end: str) -> bytes:
 
 
 @given(tables(), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), st.sampled_from(["\n", "\r\n"]), st.booleans())
-def test_what_a_csv_writer_writes_is_read_back(table: list[list[str]], quoting: int, end: str, ended: bool) -> None:
+def test_csv_round_trips(table: list[list[str]], quoting: int, end: str, ended: bool) -> None:
     if quoting == csv.QUOTE_MINIMAL:
         # Python's writer leaves a CR alone unquoted, which RFC 4180 does not allow.
         table = [[cell.replace("\r", "") for cell in row] for row in table]
@@ -56,7 +56,7 @@ LINES = st.lists(
 
 
 @given(st.binary(max_size=200) | LINES.map(b"\n".join), st.integers(1, 3), st.integers(1, 5))
-def test_records_are_the_same_some_at_a_time_as_one_by_one(content: bytes, columns: int, size: int) -> None:
+def test_records_read_in_blocks_equal_records_read_one_by_one(content: bytes, columns: int, size: int) -> None:
     records = CsvRecords(Lines(io.BytesIO(content), 0, 1), columns, ",")
     told = [
         (one.line, one.cells, one.fault, one.raw) for one in CsvRecords(Lines(io.BytesIO(content), 0, 1), columns, ",")
@@ -76,7 +76,7 @@ def test_records_are_the_same_some_at_a_time_as_one_by_one(content: bytes, colum
 
 @settings(deadline=None)
 @given(tables(), st.integers(1, 5))
-def test_reading_goes_on_behind_every_batch(table: list[list[str]], size: int) -> None:
+def test_reading_resumes_after_every_batch(table: list[list[str]], size: int) -> None:
     header = [f"c{number}" for number in range(len(table[0]))]
     with tempfile.NamedTemporaryFile(suffix=".csv") as file:
         file.write(written([header, *table], quoting=csv.QUOTE_ALL, end="\n"))

@@ -88,7 +88,7 @@ class Window:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(told=deliveries())
-def test_aggregates_and_windows_are_those_of_the_events_from_scratch(
+def test_aggregates_and_windows_equal_a_computation_from_all_events(
     stores: tuple[Users, Events, Derivation], told: tuple[list[NewEvent], list[list[NewEvent]]]
 ) -> None:
     users, events, derivation = stores

@@ -32,7 +32,7 @@ IDS = st.text(st.characters(codec="utf-8"), max_size=40)
 
 
 @given(IDS)
-def test_any_id_survives_the_way_into_a_key_and_back(user_id: str) -> None:
+def test_any_id_round_trips_through_a_key(user_id: str) -> None:
     assert unescape(escape(user_id)) == user_id
     assert user_id_of(user_key("w", user_id)) == user_id
 
@@ -51,17 +51,17 @@ def test_two_ids_never_share_a_key(one: str, other: str) -> None:
 
 
 @given(IDS, st.integers(1, 9_999))
-def test_a_stay_tells_its_user_and_stands_in_its_campaign(user_id: str, entry: int) -> None:
+def test_an_enrolment_id_holds_its_user_and_its_campaign(user_id: str, entry: int) -> None:
     suffix = user_suffix(user_id)
-    stay = enrolment_id("w", "c", suffix, entry)
-    assert enrolment_ids("w", "c", [suffix], entry) == [stay]
-    assert suffix_of_enrolment(stay) == suffix == suffix_of_user(user_key("w", user_id))
+    enrolment = enrolment_id("w", "c", suffix, entry)
+    assert enrolment_ids("w", "c", [suffix], entry) == [enrolment]
+    assert suffix_of_enrolment(enrolment) == suffix == suffix_of_user(user_key("w", user_id))
     prefix = enrolment_prefix("w", "c")
-    assert prefix + hash_prefix(0) <= stay < prefix + HIGHEST
+    assert prefix + hash_prefix(0) <= enrolment < prefix + HIGHEST
 
 
 @given(st.integers(1, 5_000))
-def test_a_cut_covers_the_space_exactly_in_nearly_equal_pieces(number: int) -> None:
+def test_a_cut_covers_the_space_exactly_in_nearly_equal_ranges(number: int) -> None:
     pieces = cut(number)
     assert len(pieces) == number
     assert (pieces[0][0], pieces[-1][1]) == (hash_prefix(0), HIGHEST)
@@ -72,7 +72,7 @@ def test_a_cut_covers_the_space_exactly_in_nearly_equal_pieces(number: int) -> N
 
 
 @given(IDS, st.integers(1, 300))
-def test_every_user_falls_into_exactly_one_piece(user_id: str, number: int) -> None:
+def test_every_user_falls_into_exactly_one_range(user_id: str, number: int) -> None:
     suffix = user_suffix(user_id)
     homes = [place for place, (first, until) in enumerate(cut(number)) if first <= suffix < until]
     edges = [HASH_SPACE * i // number for i in range(number + 1)]
@@ -80,7 +80,7 @@ def test_every_user_falls_into_exactly_one_piece(user_id: str, number: int) -> N
 
 
 @given(st.text(min_size=1, max_size=12), st.sampled_from(["holdout", "variant"]), st.integers(0, 10**9))
-def test_arms_are_uniform_and_know_nothing_of_the_layout(campaign: str, purpose: str, seed: int) -> None:
+def test_arms_are_uniform_and_independent_of_the_key_layout(campaign: str, purpose: str, seed: int) -> None:
     """Draw 1,000 users: the bounds are five standard deviations, which chance exceeds once in two million draws."""
     people = [f"{seed}-{n}" for n in range(1_000)]
     arms = [arm(campaign, purpose, name) for name in people]
@@ -94,7 +94,7 @@ BOUNDS = st.one_of(st.integers(0, HASH_SPACE).map(hash_prefix), IDS.map(user_suf
 
 
 @given(BOUNDS, BOUNDS, st.integers(1, 50))
-def test_a_range_is_cut_into_adjacent_ranges_that_are_all_of_it(one: str, other: str, pieces: int) -> None:
+def test_a_range_is_cut_into_adjacent_ranges_that_cover_it(one: str, other: str, pieces: int) -> None:
     first, until = sorted((one, other))
     if first == until:
         return

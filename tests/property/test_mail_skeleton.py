@@ -132,7 +132,7 @@ def mail_of(write: Any) -> bytes | str:
 @example(
     Letter(Sender("", "a@b.example"), "c", "s", "<p>" + "x" * 850 + "{{ user.nick }}", ""), {"a": {"nick": "y" * 99}}
 )
-def test_a_skeleton_gives_the_bytes_of_the_whole_mail(letter: Letter, user: dict[str, Any]) -> None:
+def test_a_skeleton_yields_the_bytes_of_the_whole_mail(letter: Letter, user: dict[str, Any]) -> None:
     mailing = MailRenderer(letter, "hello", FIELDS)
     values = context(user, FIELDS, campaign=letter.campaign, message="hello", as_of=WRITTEN.as_of)
     assert mail_of(lambda: mailing.write(user, WRITTEN)) == mail_of(lambda: mailing.write_whole(values, WRITTEN))
@@ -140,7 +140,7 @@ def test_a_skeleton_gives_the_bytes_of_the_whole_mail(letter: Letter, user: dict
 
 @settings(max_examples=100)
 @given(st.lists(st.sampled_from(["Anna", "Zoë", "Anna Maria", "x", "ab.", "日本語"]), min_size=1, max_size=4))
-def test_words_in_a_plain_letter_are_put_into_what_is_finished(names: list[str]) -> None:
+def test_values_of_a_plain_text_mail_are_put_into_the_finished_bytes(names: list[str]) -> None:
     """No name makes the renderer parse the HTML again: the skeleton's text part has one place for each output."""
     body = "<h1>Hi</h1>" + "<p>Dear {{ user.nick }},<br>see <i>this</i>.</p>" * len(names)
     skeleton = skeleton_of(Letter(Sender("", "a@b.example"), "c", "s", body, ""))
@@ -156,6 +156,6 @@ def test_words_in_a_plain_letter_are_put_into_what_is_finished(names: list[str])
 
 
 @given(st.from_regex(r"[ -~]{1,30}@[A-Za-z0-9.-]{1,30}", fullmatch=True) | st.emails() | st.text(max_size=30))
-def test_the_quick_way_to_read_an_address_gives_what_the_careful_one_gives(text: str) -> None:
+def test_the_fast_address_parser_agrees_with_the_full_one(text: str) -> None:
     padded = envelope_address(f" {text}")  # a leading blank takes the careful path
     assert envelope_address(text) == padded

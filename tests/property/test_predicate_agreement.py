@@ -62,7 +62,7 @@ def by_walk(plain: dict[str, Any], group: str, as_of: int) -> set[str]:
 @pytest.mark.timeout(900)  # 2,000 times three stores: a minute alone, more on a busy machine
 @searching
 @given(plain=predicates(), group=st.sampled_from(sorted(POPULATIONS)), as_of=st.sampled_from([NOW, *TIMES]))
-def test_random_predicates_find_the_same_people_on_every_target(
+def test_random_predicates_find_the_same_users_on_every_target(
     filled: Filled, plain: dict[str, Any], group: str, as_of: int
 ) -> None:
     note(f"TIDEGATE_POPULATION_SEED={SEED}")
@@ -85,7 +85,7 @@ def test_random_predicates_find_the_same_people_on_every_target(
     group=st.sampled_from(sorted(POPULATIONS)),
     moments=st.lists(st.sampled_from(TIMES), min_size=2, max_size=2, unique=True).map(sorted),
 )
-def test_whoever_flips_by_time_alone_is_in_a_crossing_set(
+def test_every_user_who_flips_by_time_alone_is_in_a_crossing_set(
     filled: Filled, plain: dict[str, Any], group: str, moments: list[int]
 ) -> None:
     note(f"TIDEGATE_POPULATION_SEED={SEED}")

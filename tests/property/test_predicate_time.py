@@ -48,7 +48,7 @@ def test_the_next_flip_is_never_too_late(plain: dict[str, Any], chosen: list[str
 
 @searching
 @given(plain=predicates(), chosen=names, as_of=st.sampled_from(TIMES))
-def test_maybe_is_never_wrong(plain: dict[str, Any], chosen: list[str], as_of: int) -> None:
+def test_a_certain_maybe_equals_the_exact_answer(plain: dict[str, Any], chosen: list[str], as_of: int) -> None:
     predicate = compiled(plain, CATALOGUE)
     for name in chosen:
         person = PEOPLE[name]
@@ -59,17 +59,17 @@ def test_maybe_is_never_wrong(plain: dict[str, Any], chosen: list[str], as_of: i
 
 @searching
 @given(plain=predicates(), chosen=names)
-def test_an_explanation_that_speaks_against_somebody_is_there_for_everybody_left_out(
+def test_an_explanation_has_a_failing_leaf_exactly_for_unmatched_users(
     plain: dict[str, Any], chosen: list[str]
 ) -> None:
     predicate = compiled(plain, CATALOGUE)
     for name in chosen:
         facts = PEOPLE[name].facts(predicate)
-        told = predicate.explain(ROWS[name], facts, NOW)
+        explanation = predicate.explain(ROWS[name], facts, NOW)
         if not predicate.matches(ROWS[name], facts, NOW):
-            assert any(leaf.failed for leaf in told)
+            assert any(leaf.failed for leaf in explanation)
         else:
-            assert any(not leaf.failed for leaf in told)
+            assert any(not leaf.failed for leaf in explanation)
 
 
 @searching

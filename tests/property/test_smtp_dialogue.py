@@ -107,7 +107,7 @@ CODES = st.lists(st.sampled_from([0, 0, 0, 0, 250, 421, 450, 451, 452, 550, 552,
     st.none() | st.integers(0, 900),
     st.integers(1, 400),
 )
-def test_each_envelope_has_one_outcome_and_it_is_true(
+def test_each_envelope_has_one_true_outcome(
     count: int, codes: list[int], pipelining: bool, proven: bool, lenient: bool, breaks_at: int | None, size: int
 ) -> None:
     """The connection takes `size` bytes at a time, and breaks after `breaks_at` bytes or answers."""

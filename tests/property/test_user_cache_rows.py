@@ -50,7 +50,7 @@ def world(database: Database[Document], cache_url: str) -> Iterator[CacheWorld]:
 @settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-def test_any_document_gives_its_row(world: CacheWorld, users: list[Document], generation: int) -> None:
+def test_any_document_encodes_to_its_row(world: CacheWorld, users: list[Document], generation: int) -> None:
     world.database.users.delete_many({})
     world.redis.flushdb()
     layout = world.adopt(generation)

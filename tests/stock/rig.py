@@ -1,4 +1,4 @@
-"""What the tests of the broker share: a Valkey of their own that may be killed or frozen, facts, workers, a proxy.
+"""Helpers of the broker tests: a separate Valkey that may be killed or frozen, facts, workers, a proxy.
 
 Loaded with `runpy`, because test folders are no packages; `tests/integration/actors/broker/` use it too.
 """
@@ -34,7 +34,7 @@ ROOT = HERE.parents[1]
 
 
 def wait_for(fact: Callable[[], object], seconds: float = 15.0, what: str = "the fact") -> None:
-    """Wait until `fact()` is true; fails after `seconds`. An unreachable Redis counts as not yet."""
+    """Wait until `fact()` is true; fail after `seconds`. An unreachable Redis counts as not yet."""
     pause = threading.Event()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -46,7 +46,7 @@ def wait_for(fact: Callable[[], object], seconds: float = 15.0, what: str = "the
 
 
 def holds_for(fact: Callable[[], object], seconds: float) -> bool:
-    """Whether `fact()` stays true for `seconds`: for what must not happen."""
+    """Return whether `fact()` stays true for `seconds`: to check that something does not happen."""
     pause = threading.Event()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -85,7 +85,7 @@ class Valkey:
         wait_for(self.client.ping, what="Valkey's answer")
 
     def kill(self) -> None:
-        """Also works while it is frozen: SIGKILL needs no thaw."""
+        """Kill the server, even a frozen one: SIGKILL needs no thaw."""
         assert self.process
         self.process.kill()
         self.process.wait()
@@ -112,7 +112,7 @@ def valkey(tmp_path: Path) -> Iterator[Valkey]:
 
 @pytest.fixture
 def another_valkey(tmp_path: Path) -> Iterator[Callable[..., Valkey]]:
-    """A factory of further servers, with options of theirs."""
+    """Yield a factory of further servers with their own options."""
     started: list[Valkey] = []
 
     def start(*options: str) -> Valkey:
@@ -126,7 +126,7 @@ def another_valkey(tmp_path: Path) -> Iterator[Callable[..., Valkey]]:
 
 @pytest.fixture
 def quick_reconnects(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Dramatiq waits 3 and 5 s after a connection error; the order of things is the same with less."""
+    """Shorten Dramatiq's waits after a connection error (3 and 5 s); the order of events is the same."""
     monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", 0.3)
     monkeypatch.setattr("dramatiq.worker.POST_PROCESS_MESSAGE_RETRY_DELAY_SECS", 0.3)
 
@@ -152,7 +152,7 @@ def stock(url: str, **options: object) -> RedisBroker:
 
 @contextlib.contextmanager
 def running(broker: HardenedBroker, *fleets: Fleet) -> Iterator[list[dramatiq.Worker]]:
-    """Fleets as threads of this process."""
+    """Run fleets as threads of this process."""
     workers = [run_fleet_in_process(broker, fleet) for fleet in fleets or (Fleet(),)]
     try:
         yield workers
@@ -199,11 +199,11 @@ class Command:
 
     @property
     def _ended(self) -> bool:
-        """A command may have met a message that ends it before it tells that it is ready."""
+        """Return whether the command has ended; a message may end it before it reports that it is ready."""
         return self.process.poll() is not None
 
     def facts(self, name: str) -> list[str]:
-        """What was written after `name`, in order, by this and earlier commands of the folder."""
+        """Return what this and earlier commands of the folder wrote after `name`, in order."""
         lines = self.facts_file.read_text().splitlines() if self.facts_file.exists() else []
         return [line.partition(" ")[2] for line in lines if line.split(" ")[0] == name]
 
@@ -230,7 +230,7 @@ def command(valkey: Valkey, tmp_path: Path) -> Iterator[Callable[..., Command]]:
 
 
 class Proxy:
-    """Passes bytes on to a port; can drop the answer to one EVALSHA, and speak TLS to its clients."""
+    """A proxy to a port; it can drop the answer to one EVALSHA, and speak TLS to its clients."""
 
     def __init__(self, target: int, tls: ssl.SSLContext | None = None) -> None:
         self.target = target

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.stock
 
 
 def test_stock_loses_a_message_whose_retry_cannot_be_enqueued(valkey, quick_reconnects):
-    """Row 1: it is in no queue and not in the dead letters."""
+    """Row 1: the message is in no queue and not among the dead letters."""
     broker = rig.stock(valkey.url)
     began, away = threading.Event(), threading.Event()
 
@@ -41,7 +41,7 @@ def test_stock_loses_a_message_whose_retry_cannot_be_enqueued(valkey, quick_reco
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_stock_strands_delayed_messages_after_an_outage(valkey, quick_reconnects):
-    """Row 2: the thread of the delay queue dies, or forgets what it had; either way the process lives on."""
+    """Row 2: the thread of the delay queue dies or loses its messages; the process runs on in both cases."""
     broker = rig.stock(valkey.url)
     runs: Counter[int] = Counter()
     lock = threading.Lock()
@@ -69,7 +69,7 @@ def _forgot(worker):
 
 
 def test_stock_runs_a_message_twice_when_everything_is_full(valkey, monkeypatch):
-    """Row 7: a full prefetch sends no heartbeat, so the living count as dead."""
+    """Row 7: a consumer with a full prefetch sends no heartbeat, so running processes count as dead."""
     monkeypatch.setattr("dramatiq.worker.DELAY_QUEUE_PREFETCH", 1)
     monkeypatch.setattr("dramatiq.worker.QUEUE_PREFETCH", 1)
     options = {"heartbeat_timeout": 1_000, "maintenance_chance": 1_000_000}

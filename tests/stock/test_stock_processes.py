@@ -24,7 +24,7 @@ def send(valkey, actor, *args):
 
 
 def test_stock_leaves_a_killed_workers_message_for_more_than_half_a_minute(valkey, command):
-    """Row 3: 60 s, and then a lottery of one in a thousand commands."""
+    """Row 3: a message returns after 60 s, then by chance, one in a thousand commands."""
     victim = command(kind="stock")
     send(valkey, "batches", "long", 300)
     rig.wait_for(lambda: victim.facts("began"), what="the first run")
@@ -33,8 +33,8 @@ def test_stock_leaves_a_killed_workers_message_for_more_than_half_a_minute(valke
     assert rig.holds_for(lambda: len(rescuer.facts("began")) == 1, 35)
 
 
-def test_stock_leaves_its_work_when_the_group_is_told_to_stop(valkey, command):
-    """Row 4: the second SIGTERM is taken for an impatient operator."""
+def test_stock_drops_its_work_at_a_sigterm_to_the_group(valkey, command):
+    """Row 4: stock takes the second SIGTERM for an impatient operator's."""
     workers = command(kind="stock")
     send(valkey, "batches", "a", 10)
     rig.wait_for(lambda: workers.facts("began"), what="the run")
@@ -46,8 +46,8 @@ def test_stock_leaves_its_work_when_the_group_is_told_to_stop(valkey, command):
     assert valkey.client.llen("rig:lane") == 0, "and not given back"
 
 
-def test_stock_lives_on_with_a_dead_worker_thread(valkey, command):
-    """Row 8: nobody notices; what the thread was for is not done."""
+def test_stock_continues_with_a_dead_worker_thread(valkey, command):
+    """Row 8: stock does not notice the dead thread, and its work is not done."""
     workers = command(kind="stock")
     send(valkey, "end_another_thread")
     rig.wait_for(lambda: workers.facts("interrupted"), what="the interrupt")
@@ -56,11 +56,11 @@ def test_stock_lives_on_with_a_dead_worker_thread(valkey, command):
 
 
 def test_stock_counts_no_deliveries(valkey):
-    """Row 9: a message that kills whoever takes it is redelivered for ever, and looks the same each time."""
+    """Row 9: a message that kills its worker is redelivered for ever, and carries no count."""
     options = {"heartbeat_timeout": 1, "maintenance_chance": 1_000_000}
     send(valkey, "crash", "poison")
     seen = set()
-    for _ in range(5):  # five processes that take it and die
+    for _ in range(5):  # five processes fetch it and die
         victim = RedisBroker(url=valkey.url, namespace="rig", **options)
         rig.wait_for(lambda broker=victim: seen.update(broker.do_fetch("lane", 1)) or _taken(valkey), what="delivery")
         victim.client.connection_pool.disconnect()
@@ -72,7 +72,7 @@ def _taken(valkey):
 
 
 def test_stock_ends_the_whole_command_with_one_dead_child(valkey, command):
-    """Row 9: so the command has to be restarted by whoever supervises it."""
+    """Row 9: a supervisor must restart the command."""
     workers = command(kind="stock", processes=2)
     send(valkey, "crash", "poison")
     workers.process.wait(20)

@@ -52,7 +52,7 @@ def test_stock_time_limit_cannot_break_a_socket_call(valkey):
 
 
 def test_stock_client_by_host_runs_a_script_twice(valkey):
-    """Row 10: ten retries; the answer was lost, the call was not."""
+    """Row 10: the client retries ten times; the answer was lost, the call was not."""
     proxy = rig.Proxy(valkey.port)
     broker = RedisBroker(host="127.0.0.1", port=proxy.port)
     broker.enqueue(message())
@@ -64,7 +64,7 @@ def test_stock_client_by_host_runs_a_script_twice(valkey):
 
 
 def test_stock_maintenance_blocks_a_redis_that_is_shared_with_a_cache(another_valkey):
-    """Row 11: KEYS over a million cache keys, inside a script: nobody else is served meanwhile."""
+    """Row 11: a script calls KEYS over a million cache keys; Redis serves no other client meanwhile."""
     server = another_valkey("--enable-debug-command", "yes")
     server.client.execute_command("DEBUG", "POPULATE", 1_000_000)
     broker = RedisBroker(url=server.url, maintenance_chance=1_000_000)
@@ -90,7 +90,7 @@ def test_stock_accepts_any_queue_and_ignores_a_given_one(valkey):
 
 
 def test_stock_far_future_delays_starve_a_retry(valkey, monkeypatch):
-    """Row 13: the delay queue is first-in-first-out; once the prefetch is full of far ones the near one is not seen."""
+    """Row 13: the delay queue is first-in-first-out and in memory; long waits are `due_at` in MongoDB."""
     monkeypatch.setattr("dramatiq.worker.DELAY_QUEUE_PREFETCH", 50)
     broker = rig.stock(valkey.url)
     ran = threading.Event()
@@ -104,7 +104,7 @@ def test_stock_far_future_delays_starve_a_retry(valkey, monkeypatch):
 
 
 def test_stock_deferring_uses_up_the_retries(valkey):
-    """Row 14: a message that only wanted to wait is a dead letter; and the defaults are twenty, over days."""
+    """Row 14: a message that only defers itself becomes a dead letter; the defaults are twenty retries, over days."""
     assert Retries().max_retries == 20
     assert Retries().max_backoff == 7 * 86_400_000
     broker = rig.stock(valkey.url)
@@ -118,7 +118,7 @@ def test_stock_deferring_uses_up_the_retries(valkey):
         rig.wait_for(lambda: valkey.client.zcard("dramatiq:lane.XQ") == 1, what="the dead letter")
 
 
-def test_stock_command_line_serves_what_nobody_named(valkey):
+def test_stock_command_line_serves_queues_not_named(valkey):
     """Row 15: an empty -Q means all, -Q before the module swallows it, -p is the number of processors."""
     parser = make_argument_parser()
     assert parser.parse_args(["actors.dramatiq_entry", "-Q"]).queues == []
@@ -132,7 +132,7 @@ def test_stock_command_line_serves_what_nobody_named(valkey):
 
 
 def test_stock_time_limit_never_fires_in_one_process_and_a_second_worker_warns(valkey, caplog):
-    """Row 16: its timer starts at `process_boot`, which only the command line emits."""
+    """Row 16: the timer starts at `process_boot`, which only the command line emits."""
     broker = rig.stock(valkey.url, middleware=[TimeLimit(time_limit=100, interval=50)])
     finished = threading.Event()
 

@@ -87,13 +87,13 @@ class CacheWorld:
     def stored(self, first: str = "0", until: str = HIGHEST) -> dict[str, Document]:
         """Return a range's users from MongoDB, as the catalogue reads them."""
         found = self.users.read_range("shop", first, until, 1_000_000)
-        return {raw["_id"]: told(self.catalogue, self.catalogue.row(raw)) for raw in found}
+        return {raw["_id"]: slots_of(self.catalogue, self.catalogue.row(raw)) for raw in found}
 
     def read(self, layout: Layout, first: str = "0", until: str = HIGHEST, limit: int = 1_000) -> dict[str, Document]:
         """Return a range's users from the cache, read batch by batch."""
         found: dict[str, Document] = {}
         for rows in self.batches(layout, first, until, limit):
-            new = {row.key: told(self.catalogue, row) for row in rows.rows}
+            new = {row.key: slots_of(self.catalogue, row) for row in rows.rows}
             assert len(new) == len(rows.rows)
             assert not set(new) & set(found)
             found |= new
@@ -112,7 +112,7 @@ class CacheWorld:
         return sorted(self.redis.keys("t:u:*"))
 
 
-def told(catalogue: Catalogue, row: Row) -> Document:
+def slots_of(catalogue: Catalogue, row: Row) -> Document:
     """Return a row as slot name to (value, type), independent of the order of its fields."""
     slots = ("key", "rev", "deleted", "lists", "e", *(one.slot for one in catalogue.fields.values()))
     raw = msgspec.structs.asdict(row)  # type: ignore[arg-type]

@@ -100,15 +100,20 @@ class Collected:
         self._asked.append(("finish", run_id, "control"))
 
 
-def state_of(stay: Enrolment, one: Any) -> tuple[str, str]:
+def state_of(enrolment: Enrolment, one: Any) -> tuple[str, str]:
     """Return message and state of a delivery, settled or not, as reports name them."""
     state = str(one.state)
     return one.message, f"skipped({one.reason})" if state == "skipped" else state
 
 
-def sent_keys(stays: Sequence[Enrolment]) -> list[str]:
+def sent_keys(enrolments: Sequence[Enrolment]) -> list[str]:
     """Return the delivery keys of all deliveries that settled as sent."""
-    return [delivery_key(stay.id, one.message) for stay in stays for one in stay.settled if one.state == "sent"]
+    return [
+        delivery_key(enrolment.id, one.message)
+        for enrolment in enrolments
+        for one in enrolment.settled
+        if one.state == "sent"
+    ]
 
 
 def read_mail(path: Path) -> Mail:
@@ -133,14 +138,19 @@ def check_counts(app: App, database: Database[dict[str, Any]], settings: Setting
     for record in app.stores.campaigns.everything():
         report = app.plans.report(record)
         assert report.adds_up, report.counts
-        stays = [read_enrolment(raw) for raw in database["enrolments"].find({"campaign": record.uid})]
-        exited = Counter(str(stay.reason) for stay in stays if not stay.active)
-        assert report.counts.entered == len(stays) == report.counts.active + exited.total()
+        enrolments = [read_enrolment(raw) for raw in database["enrolments"].find({"campaign": record.uid})]
+        exited = Counter(str(enrolment.reason) for enrolment in enrolments if not enrolment.active)
+        assert report.counts.entered == len(enrolments) == report.counts.active + exited.total()
         assert dict(report.counts.exited) == dict(exited)
-        states = Counter(state_of(stay, one) for stay in stays for one in [*stay.settled, stay.outgoing] if one)
+        states = Counter(
+            state_of(enrolment, one)
+            for enrolment in enrolments
+            for one in [*enrolment.settled, enrolment.outgoing]
+            if one
+        )
         counted = {(n, s): c for n, m in report.counts.messages.items() for s, c in m.states.items()}
         assert counted == dict(states)
         if settings.email.transport == "maildir":
-            expected.update(map(file_name, sent_keys(stays)))
+            expected.update(map(file_name, sent_keys(enrolments)))
     folder = settings.maildir / "new"
     assert Counter(path.name for path in folder.glob("*")) == expected

@@ -1,7 +1,8 @@
 """A whole engine in one thread, without a broker: tests apply campaigns, move campaign time and read the mails.
 
-`World` builds an `App` on a fresh database with a work folder of its own. Its messenger only collects what it is asked
-to ring; `step()` makes one tick of the clock and does what was collected, `settle()` does so until nothing is open.
+`World` builds an `App` on a fresh database with a work folder of its own. Its messenger only collects what it should
+enqueue; `step()` makes one tick of the clock and does the collected work, `settle()` repeats that until nothing is
+open.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ MOST_STEPS: Final = 300
 
 
 class World:
-    """One installation on one database; everything that a test does to it, and everything that it reads of it."""
+    """One installation on one database, with all actions and queries of the tests."""
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class World:
     ) -> None:
         """`database` is migrated and empty; `profile` are keys of the default profile, `transport` of `email:`.
 
-        `reading` gives it the user cache and Elasticsearch, in which users are searched for from the start.
+        `reading` adds the user cache and Elasticsearch, which serves searches from the start.
         """
         self.database = database
         self.folder = folder
@@ -91,7 +92,7 @@ class World:
         self.feed()
 
     def feed(self) -> int:
-        """Handle every change of users so far, as the feed's process would; gives how many there were."""
+        """Handle every change of users so far, as the feed's process would; return their number."""
         handled = 0
         wanted = self.app.stores.feeds.now()
         while True:
@@ -100,17 +101,17 @@ class World:
                 return handled
 
     def open(self) -> App:
-        """A further application on this world's database and folder, as another process would have it."""
+        """Return a further application on this world's database and folder, as another process would have it."""
         app = App(self.settings)
         app.hooks.messenger = Collected(self.asked)
         return app
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         self.app.change_feed.close()
         self.app.close()
 
-    # what an operator edits
+    # files that an operator edits
 
     def _write(self, name: str, content: object) -> Path:
         path = self.folder / name
@@ -119,27 +120,27 @@ class World:
         return path
 
     def profile(self, name: str = "default", /, **keys: object) -> None:
-        """Write a profile file; it is in force at the next start, or when `reload` has looked at the folder."""
+        """Write a profile file; it is in force at the next start, or after `reload`."""
         self._write(f"policies/profiles/{name}.yaml", {"profile": name, "lane": "fast", **keys})
 
     def workspace(self, name: str = "shop", /, **parts: object) -> Path:
-        """Write a workspace file with some parts replaced; in force when `reload` has looked at the folder."""
+        """Write a workspace file with some parts replaced; it is in force after `reload`."""
         return self._write(f"conf/workspaces/{name}.yaml", {"workspace": name, **SHOP, **parts})
 
     def reload(self) -> None:
-        """Look at the policies and workspaces now, as the watchers do every second."""
+        """Read the policies and workspaces now, as the watchers do every second."""
         self.app.watcher.look()
         self.app.workspace_watcher.look()
 
-    # who is in it
+    # users and events
 
     def user(self, user: str, workspace: str = "shop", **fields: Any) -> str:
-        """Write a user through the one update path; attributes by their names. Gives the user key."""
+        """Write a user through the one update path, with attributes by name; return the user key."""
         self.users([user], workspace, **fields)
         return user_key(workspace, user)
 
     def users(self, users: Iterable[str], workspace: str = "shop", **fields: Any) -> None:
-        """Write several users with the same fields, each with an address of its own unless `email` says otherwise."""
+        """Write several users with the same fields, each with its own address unless `email` says otherwise."""
         catalogue = self.app.campaign_cache.catalogue(workspace)
         paths = {catalogue.fields[name].mongo_path: value for name, value in fields.items()}
         changes = [
@@ -149,22 +150,22 @@ class World:
         self.app.imports(workspace).upserts.apply(changes)
 
     def change(self, user: str, workspace: str = "shop", **fields: Any) -> None:
-        """Change some fields of a user who exists; the address stays."""
+        """Change some fields of an existing user; keep the address."""
         catalogue = self.app.campaign_cache.catalogue(workspace)
         paths = {catalogue.fields[name].mongo_path: value for name, value in fields.items()}
         self.app.imports(workspace).upserts.apply([UserChange(user_key(workspace, user), paths)])
 
     def event(self, user: str, name: str, at: int | None = None, workspace: str = "shop", **properties: Any) -> None:
-        """Record an event of a user (now, unless `at`) and what is derived from it."""
+        """Record an event of a user (now, unless `at`) and derive the aggregates."""
         key, when = user_key(workspace, user), self.now if at is None else at
         stores = self.app.imports(workspace)
         stores.events.record([NewEvent(key, f"{name}-{when}", name, when, properties)])
         stores.derivation.derive([key])
 
-    # what a person does to campaigns
+    # commands on campaigns
 
     def apply(self, text: str | Mapping[str, Any]) -> Applied:
-        """Apply a campaign file; what it leaves out is filled in: workspace `shop`, everybody, one message, e-mail."""
+        """Apply a campaign file; defaults: workspace `shop`, everybody, one message, e-mail."""
         content = yaml.safe_load(text) if isinstance(text, str) else dict(text)
         content = {"workspace": "shop", "kind": "continuous", "audience": {"all": []}, **content}
         content["messages"] = [
@@ -175,7 +176,7 @@ class World:
         return self.app.commands.apply(load_campaign(path, self.app.catalogues, self.app.policies))
 
     def record(self, name: str, workspace: str | None = None) -> CampaignRecord:
-        """The campaign as it is now."""
+        """Return the campaign as it is now."""
         return self.app.commands.named(name, workspace)
 
     def launch(self, name: str, workspace: str | None = None) -> None:
@@ -183,7 +184,7 @@ class World:
         self.app.commands.launch(self.record(name, workspace))
 
     def start(self, text: str | Mapping[str, Any]) -> str:
-        """Apply, launch and settle; gives the name."""
+        """Apply, launch and settle; return the name."""
         applied = self.apply(text)
         self.app.commands.launch(applied.record)
         self.settle()
@@ -197,13 +198,13 @@ class World:
 
     @property
     def now(self) -> int:
-        """Campaign time."""
+        """Return campaign time."""
         return self.app.clock.campaign_now()
 
     def advance(self, by: str = "0s", *, to: int | None = None) -> None:
-        """Move campaign time by a duration such as `3d`, or to an instant; nothing is worked on yet.
+        """Move campaign time by a duration such as `3d`, or to an instant; process nothing yet.
 
-        What changed before has reached the looks by then, so that a reconciliation may call nobody missed.
+        The feed handles earlier changes first, so that a full pass finds no user missed.
         """
         self.feed()
         target = self.now + millis(parse_duration(by)) if to is None else to
@@ -215,11 +216,11 @@ class World:
         self.settle()
 
     def tick(self) -> int:
-        """One tick of the clock; what it asks for is collected."""
+        """Make one tick of the clock; collect the work that it enqueues."""
         return self.app.clock_tick.run()
 
     def work(self, only: Callable[[str, str], bool] = lambda kind, ident: True) -> int:
-        """Do what was collected, and what that asks for; with `only` the rest is lost. Gives how much was done."""
+        """Do the collected work and the work it enqueues; with `only`, drop the rest. Return the number done."""
         done = 0
         while self.asked:
             kind, ident, _ = self.asked.popleft()
@@ -229,7 +230,7 @@ class World:
         return done
 
     def do(self, kind: str, ident: str) -> None:
-        """Do one piece of work, as its actor would."""
+        """Do one unit of work, as its actor would."""
         uses: dict[str, Callable[[str], object]] = {
             "process": self.app.slice_decider.run,
             "deliver": self.app.slice_deliverer.run,
@@ -240,7 +241,7 @@ class World:
         uses[kind](ident)
 
     def killed(self, point: str) -> None:
-        """Step; the process that delivers dies at a failpoint, as far as a process can that lives on."""
+        """Step; the delivering process dies at a failpoint, as far as a process that runs on can."""
         failpoints.arm(f"{point}=raise")
         try:
             with patch.object(UnsettledWindows, "adopt", lambda left, one: None):
@@ -250,13 +251,13 @@ class World:
         self.app.__dict__.pop("slice_deliverer")
 
     def buried(self) -> None:
-        """The leases of senders run out."""
+        """Expire the leases of senders."""
         past = {"$dateSubtract": {"startDate": "$$NOW", "unit": "hour", "amount": 1}}
         senders = {"_id": {"$regex": f"^{SENDERS}"}, "until": {"$exists": True}}
         self.database["leases"].update_many(senders, [{"$set": {"until": past, "seen_ended": past}}])
 
     def step(self) -> int:
-        """What changed, one tick, and what they asked for; gives how many things happened."""
+        """Handle the changes, make one tick, and do the work they enqueue; return the number of actions."""
         return self.feed() + self.tick() + self.work()
 
     def settle(self, *, check: bool = True) -> None:
@@ -270,9 +271,9 @@ class World:
             self.check()
 
     def closed(self, *names: str) -> bool:
-        """Settle until none of these campaigns counts conversions any more; False where that never comes.
+        """Settle until none of these campaigns counts conversions any more; return False if that does not happen.
 
-        Other tests write to MongoDB meanwhile, so that the feed may be behind at first.
+        Other tests write to MongoDB meanwhile, so the feed may be behind at first.
         """
         for _ in range(50):
             if all(self.record(name).converting_until is None for name in names):
@@ -281,50 +282,50 @@ class World:
         return False
 
     def choose(self) -> None:
-        """Plan and decide what is to be launched, and send nothing yet."""
+        """Plan and decide the pending launches, and send nothing yet."""
         for _ in range(2):
             self.tick()
             self.work(lambda kind, ident: kind != "deliver")
 
-    # what came of it
+    # results
 
     def state(self, name: str) -> str:
-        """The state of a campaign."""
+        """Return the state of a campaign."""
         return self.record(name).state.value
 
-    def stays(self, name: str, user: str | None = None, workspace: str | None = None) -> list[Enrolment]:
-        """The stays of a campaign (of one user), by id."""
+    def enrolments(self, name: str, user: str | None = None, workspace: str | None = None) -> list[Enrolment]:
+        """Return the enrolments of a campaign (of one user), by id."""
         record = self.record(name, workspace)
         wanted: dict[str, Any] = {"campaign": record.uid}
         if user is not None:
             wanted["user"] = user_key(record.workspace, user)
         return [read_enrolment(raw) for raw in self.database["enrolments"].find(wanted).sort("_id", 1)]
 
-    def stay(self, name: str, user: str) -> Enrolment:
-        """The latest stay of a user."""
-        return self.stays(name, user)[-1]
+    def enrolment(self, name: str, user: str) -> Enrolment:
+        """Return the latest enrolment of a user."""
+        return self.enrolments(name, user)[-1]
 
     def ends(self, name: str, user: str) -> list[tuple[str, str, str | None]]:
-        """Message, state and reason of what is settled in the latest stay of a user, in order."""
-        return [(one.message, one.state.value, one.reason) for one in self.stay(name, user).settled]
+        """Return message, state and reason of each settled delivery in a user's latest enrolment, in order."""
+        return [(one.message, one.state.value, one.reason) for one in self.enrolment(name, user).settled]
 
     def mails(self) -> list[Mail]:
-        """Every mail of the Maildir, by delivery key."""
+        """Return every mail of the Maildir, by delivery key."""
         folder = self.settings.maildir / "new"
         return sorted(map(read_mail, folder.iterdir()), key=lambda mail: mail.key) if folder.exists() else []
 
     def sent(self) -> list[tuple[str, str]]:
-        """(user, message) of every mail, sorted."""
+        """Return (user, message) of every mail, sorted."""
         return sorted((mail.user, mail.message) for mail in self.mails())
 
     def runs(self, name: str) -> list[dict[str, Any]]:
-        """The runs of a campaign as they are kept, by as_of."""
+        """Return the stored runs of a campaign, by `as_of`."""
         return list(self.database["runs"].find({"campaign": self.record(name).uid}).sort([("as_of", 1), ("_id", 1)]))
 
     def check(self) -> None:
-        """Both identities for every campaign, from the report and counted again here from the raw documents.
+        """Check both identities for every campaign, in the report and in a count of the raw documents.
 
-        And no reconciliation found what due times, crossings and looks should have found before it.
+        Also check that no full pass found users that due times, crossings or requests missed.
         """
         assert not list(self.database["runs"].find({"results.missed": {"$gt": 0}}))
         check_counts(self.app, self.database, self.settings)

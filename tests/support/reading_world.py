@@ -20,7 +20,7 @@ def following(world: World) -> Iterator[Callable[[], None]]:
     def follow() -> None:
         while not stop.is_set():
             if gap.is_set():
-                world.app.change_feed._generation = world.app.stores.feeds.next_generation()
+                world.app.change_feed.generation = world.app.stores.feeds.next_generation()
                 gap.clear()
             world.app.change_feed.step(timedelta(milliseconds=20))
 
@@ -51,8 +51,8 @@ def entered(
     run = world.app.stores.runs.undecided([record.uid])[0]
     world.app.run_planner.run(run.id)
     planned()
-    for piece in world.app.stores.slices.of_run(run.id):
-        world.app.slice_decider.run(piece.id)
+    for slice_ in world.app.stores.slices.of_run(run.id):
+        world.app.slice_decider.run(slice_.id)
     assert world.app.run_completion.run(run.id) or not world.app.stores.slices.of_run(run.id)
     raw = world.database["runs"].find_one({"_id": run.id}) or {}
     found = world.database["enrolments"].find({"campaign": record.uid}, {"user": 1})

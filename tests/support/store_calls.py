@@ -52,7 +52,7 @@ from engine.stores.mongo.suppressions import Suppressions
 from engine.stores.mongo.users import Edit, Users
 from engine.stores.mongo.workspace_versions import WorkspaceVersions
 from engine.stores.user_cache.active_layouts import CacheLayouts
-from tests.support.looks import NOW, ORDER, stay
+from tests.support.decision_cases import NOW, ORDER, enrolment
 
 HOUR = timedelta(hours=1)
 PREFIX = enrolment_prefix("shop", "c1")
@@ -60,8 +60,8 @@ NAMES = [f"hh-{n}" for n in range(3_000)]
 KEYS = sorted(user_key("shop", name) for name in NAMES[:20])
 FAR_APART = [(suffix_of_user(KEYS[0]), KEYS[0]), (suffix_of_user(KEYS[-1]), KEYS[-1])]
 """So few users over so wide a range that their stays are read one by one; a single one is a range."""
-STAY = stay(name="hh-1", outgoing="one")
-MARKED = stay(name="hh-2", outgoing="one", attempting=True)
+STAY = enrolment(name="hh-1", outgoing="one")
+MARKED = enrolment(name="hh-2", outgoing="one", attempting=True)
 RUN = Run("shop/c1/pass/000000000000001", "shop", "c1", RunKind.PASS, 1, RunState.RUNNING)
 PIECE = Slice(f"{RUN.id}/0001", RUN.id, "shop", "c1", SliceKind.CANDIDATES, 1, "0", "g")
 CAMPAIGN = CampaignRecord("c1", "shop", "campaign-1", "continuous", CampaignState.LIVE, 1, {})
@@ -183,9 +183,9 @@ CALLS: Mapping[str, Call] = {
     "enrolments.due_ids": by("due")(lambda s: s.due_ids("c1", NOW, 100)),
     "enrolments.all_of": by("user")(lambda s: s.all_of("c1", KEYS[0])),
     "enrolments.stays_of": by("user")(lambda s: s.stays_of(KEYS[0])),
-    "enrolments.enter": Call(lambda s: s.enter([stay(name="new", entry=2)])),
+    "enrolments.enter": Call(lambda s: s.enter([enrolment(name="new", entry=2)])),
     "enrolments.enter_alike": Call(
-        lambda s: [s.enter_alike(stay(name="none", entry=2), few) for few in (FAR_APART, FAR_APART[:1])]
+        lambda s: [s.enter_alike(enrolment(name="none", entry=2), few) for few in (FAR_APART, FAR_APART[:1])]
     ),
     "enrolments.present": Call(lambda s: [s.present("shop", "c1", [suffix for suffix, _ in FAR_APART])]),
     "enrolments.advance": Call(

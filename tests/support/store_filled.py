@@ -18,7 +18,7 @@ from engine.stores.mongo.enrolments import Enrolments
 from engine.stores.mongo.index_requests import IndexRequest, IndexRequests
 from engine.stores.mongo.runs import Runs
 from engine.stores.mongo.slices import Slices
-from tests.support.looks import DAY, NOW, ORDER, stay
+from tests.support.decision_cases import DAY, NOW, ORDER, enrolment
 from tests.support.store_calls import KEYS, NAMES, PIECE, RUN
 
 
@@ -26,7 +26,7 @@ def fill(database: Database[dict[str, Any]]) -> None:
     """Insert documents into every collection, mostly 500 to 3000, so that the planner has a real choice of indexes."""
     rnd = random.Random(1)
     many: list[Sequence[Any]] = [
-        [_stay(rnd, name, uid) for name in NAMES[:1_000] for uid in ("c1", "c2", "c3")],
+        [_enrolment(rnd, name, uid) for name in NAMES[:1_000] for uid in ("c1", "c2", "c3")],
         [replace(RUN, id=f"r{n}", campaign=f"c{n % 9}", kind=RunKind.DUE, as_of=n) for n in range(2_000)],
         [replace(PIECE, id=f"p{n}", run=f"r{n // 4}", campaign=f"c{n % 9}") for n in range(2_000)],
     ]
@@ -59,8 +59,8 @@ def fill(database: Database[dict[str, Any]]) -> None:
     database.events.insert_many(happened)
     for name in ("leases", "policies", "settings", "imports", "cache_layouts"):
         database[name].insert_many([{"_id": f"x{n}", "first_used_at": n} for n in range(500)])
-    looks = [{"_id": key, "names": ["plan"], "mark": "m"} for key in keys.values()]
-    database.looks.insert_many([{**one, "until": moment(n)} if n % 9 == 0 else one for n, one in enumerate(looks)])
+    requests = [{"_id": key, "names": ["plan"], "mark": "m"} for key in keys.values()]
+    database.looks.insert_many([{**one, "until": moment(n)} if n % 9 == 0 else one for n, one in enumerate(requests)])
     database.dirty_ranges.insert_many(
         [{"_id": f"w/{n}", "workspace": "w", "first": "0", "last": "1", "names": [], "mark": "m"} for n in range(500)]
     )
@@ -70,8 +70,8 @@ def fill(database: Database[dict[str, Any]]) -> None:
     database.index_requests.insert_one({"_id": "i1", "keys": []})
 
 
-def _stay(rnd: random.Random, name: str, uid: str) -> Any:
-    one = stay(name=name, ended=(ExitReason.COMPLETED, NOW) if rnd.random() < 0.5 else None)
+def _enrolment(rnd: random.Random, name: str, uid: str) -> Any:
+    one = enrolment(name=name, ended=(ExitReason.COMPLETED, NOW) if rnd.random() < 0.5 else None)
     out = None
     if one.active and rnd.random() < 0.2:
         out = Outgoing("one", rnd.choice([DeliveryState.QUEUED, DeliveryState.ATTEMPTING]), NOW, NOW)

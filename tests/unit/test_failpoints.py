@@ -24,13 +24,13 @@ def _disarmed() -> Iterator[None]:
     arm("")
 
 
-def test_without_a_wish_every_point_is_passed() -> None:
+def test_unarmed_failpoints_do_nothing() -> None:
     for name in POINTS:
         passage(name)
     assert done() == frozenset()
 
 
-def test_a_point_raises_at_its_first_passage_and_not_at_the_next() -> None:
+def test_a_failpoint_raises_only_at_its_first_passage() -> None:
     arm("slice.closed=raise")
     with pytest.raises(Failpoint, match=r"slice\.closed"):
         passage("slice.closed")
@@ -38,7 +38,7 @@ def test_a_point_raises_at_its_first_passage_and_not_at_the_next() -> None:
     assert done() == {"slice.closed"}
 
 
-def test_a_passage_can_be_counted() -> None:
+def test_a_failpoint_can_fire_at_a_later_passage() -> None:
     arm("slice.closed=raise@3")
     passage("slice.closed")
     passage("slice.closed")
@@ -46,14 +46,14 @@ def test_a_passage_can_be_counted() -> None:
         passage("slice.closed")
 
 
-def test_every_passage_can_be_meant() -> None:
+def test_a_failpoint_can_fire_at_every_passage() -> None:
     arm("slice.closed=raise@*")
     for _ in range(3):
         with pytest.raises(Failpoint):
             passage("slice.closed")
 
 
-def test_a_point_can_be_about_somebody() -> None:
+def test_a_failpoint_can_fire_for_one_user() -> None:
     arm("slice.decided=raise@*~/hh-7/")
     passage("slice.decided", ["/hh-1/", "/hh-2/"])
     passage("slice.decided")
@@ -61,7 +61,7 @@ def test_a_point_can_be_about_somebody() -> None:
         passage("slice.decided", ["/hh-1/", "/hh-7/"])
 
 
-def test_several_points_are_counted_apart() -> None:
+def test_passages_of_failpoints_are_counted_independently() -> None:
     arm("slice.closed=raise@2,enter.inserted=raise")
     passage("slice.closed")
     with pytest.raises(Failpoint):
@@ -71,12 +71,12 @@ def test_several_points_are_counted_apart() -> None:
 
 
 @pytest.mark.parametrize("text", ["nowhere=kill", "slice.closed", "slice.closed=explode", "slice.closed=kill@x"])
-def test_a_wish_that_cannot_be_met_is_refused(text: str) -> None:
+def test_an_invalid_failpoint_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="TIDEGATE_FAILPOINTS"):
         arm(text)
 
 
-def test_arming_again_forgets_what_was_wanted() -> None:
+def test_arming_again_replaces_the_previous_failpoints() -> None:
     arm("slice.closed=raise")
     arm("enter.inserted=raise")
     passage("slice.closed")
@@ -97,7 +97,7 @@ def test_kill_from_the_environment_ends_the_process_as_a_crash_does() -> None:
     assert (ran.returncode, ran.stdout) == (-signal.SIGKILL, b"once\n")
 
 
-def test_every_point_stands_somewhere_in_the_engine() -> None:
+def test_every_failpoint_is_passed_somewhere_in_the_engine() -> None:
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "engine").rglob("*.py"))
     own = Path(failpoints.__file__).read_text(encoding="utf-8")
     rest = source.replace(own, "")

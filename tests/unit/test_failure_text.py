@@ -19,7 +19,7 @@ def raised(error: Exception) -> Exception:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "expected"),
     [
         (NotFound("workspace shop has no file", remedy="add it"), "workspace shop has no file; add it"),
         (InvalidSource([Fault(PLACE, "audience", "no field plan")]), "audience: no field plan"),
@@ -33,11 +33,11 @@ def raised(error: Exception) -> Exception:
         (ValueError("secret@example.org"), "ValueError"),
     ],
 )
-def test_a_reason_tells_what_to_mend_and_no_data(error: Exception, told: str) -> None:
-    assert reason_of(error) == told
+def test_a_reason_names_what_to_mend_and_no_data(error: Exception, expected: str) -> None:
+    assert reason_of(error) == expected
 
 
-def test_a_surprise_tells_its_place_and_a_long_reason_is_cut() -> None:
+def test_an_unexpected_error_names_its_place_and_a_long_reason_is_cut() -> None:
     assert reason_of(raised(KeyError("secret"))).startswith("KeyError at test_failure_text.py:")
     assert len(reason_of(OperatorError("x" * 2_000))) == LONGEST
 
@@ -53,5 +53,5 @@ def test_a_surprise_tells_its_place_and_a_long_reason_is_cut() -> None:
         (OperationFailure("no right", 13), False),
     ],
 )
-def test_only_what_one_users_data_may_bring_out_is_blamed_on_it(error: Exception, blamed: bool) -> None:
+def test_only_errors_that_user_data_can_cause_are_blamed_on_it(error: Exception, blamed: bool) -> None:
     assert is_about_data(error) is blamed

@@ -9,7 +9,7 @@ import pytest
 
 from engine.catalogue.catalogue import BUILTINS
 from engine.catalogue.values import FieldType
-from engine.catalogue.workspace_file import _KEYS, RESERVED, workspace_of
+from engine.catalogue.workspace_file import KEYS, RESERVED, workspace_of
 from engine.settings.describe import DESCRIPTIONS, keys, page
 from engine.yamlfile.nodes import parse
 
@@ -19,7 +19,7 @@ MADE_UP = {"a.md", "campaigns/t.md", "notes.md", "t.md"}
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_page_of_settings_is_what_the_models_say() -> None:
+def test_the_page_of_settings_equals_the_models() -> None:
     assert (DOCS / "settings.md").read_text(encoding="utf-8") == page(), "run `make docs-settings`"
 
 
@@ -31,23 +31,23 @@ def test_every_setting_is_described(key: str) -> None:
     assert f"| `{name}` |" in part
 
 
-def test_no_secret_stands_on_the_page_of_settings() -> None:
+def test_the_page_of_settings_shows_no_secret() -> None:
     lines = [line for line in page().splitlines() if "secret" in line and line.startswith("|")]
     assert len(lines) >= 5
     assert all("| none |" in line for line in lines)
 
 
-def test_the_example_of_a_workspace_file_is_read() -> None:
+def test_the_example_of_a_workspace_file_is_valid() -> None:
     text = (DOCS / "workspaces.md").read_text(encoding="utf-8")
     example = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert example is not None
     catalogue = workspace_of(parse(example[1], "grocer.yaml"), stem="grocer")
     assert {one.type for one in catalogue.fields.values()} == set(FieldType), "the example has every type"
-    for name in (*_KEYS, *BUILTINS, *FieldType, *RESERVED):
+    for name in (*KEYS, *BUILTINS, *FieldType, *RESERVED):
         assert f"`{name}`" in text, name
 
 
-def test_every_page_that_is_cited_is_in_the_repository() -> None:
+def test_every_cited_page_is_in_the_repository() -> None:
     root = DOCS.parent
     folders = ("engine", "actors", "policies", "conf", "tests", "bench", "examples", "docs", ".ci")
     texts = [
@@ -63,7 +63,7 @@ def test_every_page_that_is_cited_is_in_the_repository() -> None:
     assert missing == set()
 
 
-def test_the_readme_leads_to_every_page() -> None:
+def test_the_readme_links_every_page() -> None:
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
     for name in (
         "workspaces",

@@ -47,7 +47,7 @@ SECRET_PIECES = ("hun", "ter", "2")
         "[::1",
     ],
 )
-def test_an_address_that_cannot_be_read_is_refused_without_its_secret(open_client: Any, rest: str) -> None:
+def test_an_unreadable_address_is_refused_without_its_secret(open_client: Any, rest: str) -> None:
     scheme, setting = OPENERS[open_client]
     with pytest.raises(WrongCall) as caught:
         open_client(f"{scheme}://{rest}")
@@ -100,7 +100,7 @@ def test_an_option_that_mongodb_does_not_know_is_refused_without_its_value(optio
         ("https://user:pw@search.example:9243/path", SEARCH),
     ],
 )
-def test_what_can_be_read_is_taken(url: str, schemes: tuple[str, ...]) -> None:
+def test_readable_addresses_are_accepted(url: str, schemes: tuple[str, ...]) -> None:
     require_readable("services.x_url", url, schemes)
 
 
@@ -137,9 +137,7 @@ def test_a_search_address_without_a_port_gets_the_usual_one(url: str, address: s
         ("mongodb", "authMechanism=hunter2"),
     ],
 )
-def test_an_option_that_its_driver_or_the_engine_cannot_use_is_refused_before_anybody_connects(
-    scheme: str, option: str
-) -> None:
+def test_an_unusable_option_is_refused_before_connecting(scheme: str, option: str) -> None:
     for open_client, (kind, setting) in OPENERS.items():
         if kind.rstrip("s") != scheme.rstrip("s"):
             continue
@@ -151,7 +149,7 @@ def test_an_option_that_its_driver_or_the_engine_cannot_use_is_refused_before_an
 
 
 @pytest.mark.parametrize("key", ["hunter2\n", "hun\r\nter2", "huntér2"])
-def test_a_key_that_cannot_travel_is_refused_without_being_told(key: str) -> None:
+def test_an_unsendable_key_is_refused_without_being_shown(key: str) -> None:
     with pytest.raises(WrongCall, match="elastic_api_key cannot be read") as caught:
         elastic_client("http://host:9200", api_key=key)
     assert not any(piece in f"{caught.value}{caught.value.remedy}" for piece in ("hun", "ter2"))

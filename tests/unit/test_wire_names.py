@@ -7,5 +7,5 @@ from tests.unit.wire_names import FILE, text
 REWRITE = ".venv/bin/python -m tests.unit.wire_names"
 
 
-def test_the_names_that_are_promises_are_those_that_were_promised() -> None:
+def test_wire_names_are_unchanged() -> None:
     assert FILE.read_text(encoding="utf-8") == text(), f"a name was added on purpose? write them anew: {REWRITE}"

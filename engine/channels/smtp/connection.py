@@ -21,7 +21,7 @@ _READ: Final = 65_536
 """Maximum bytes per read."""
 _BLOCK: Final = 180.0
 """Seconds within which the server must take some more of a body: RFC 5321 4.5.3.2.5."""
-_UNPROVEN: Final = 30.0
+UNPROVEN: Final = 30.0
 """Seconds to wait for an answer to pipelined commands before PIPELINING has proved to work.
 
 After this time, the pool sends the commands one by one on another connection, with the full time.
@@ -65,7 +65,7 @@ class Connection:
         if dialogue.out:
             wait = min(wait, _BLOCK)
         elif not dialogue.proven and dialogue.awaits is not Phase.DOT:
-            wait = min(wait, _UNPROVEN, self._options.attempt.total_seconds() * _UNPROVEN_SHARE)
+            wait = min(wait, UNPROVEN, self._options.attempt.total_seconds() * _UNPROVEN_SHARE)
         return min(self.used_at + wait, dialogue.deadline)
 
     def write(self) -> None:

@@ -167,7 +167,7 @@ class SmtpPool:
 
     def _turn(self) -> None:
         self._admit()
-        self._assign()
+        self.assign()
         self._tell()
         may_open = self._may_open()
         busy = self._windows or self._kept or self._opening
@@ -281,7 +281,7 @@ class SmtpPool:
             window.flight.put(ended, len(window.waiting))
         self._told.clear()
 
-    def _assign(self) -> None:
+    def assign(self) -> None:
         """Give a turn to every free connection; end a connection that is stale instead."""
         while self._windows and self._free:
             connection, _ = self._free.popitem()  # take the last used one, so that the others can become idle and end

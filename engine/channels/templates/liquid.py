@@ -41,8 +41,8 @@ _KEPT: Final = 1_000
 """Number of compiled templates kept: a process serves some hundred live messages at a time."""
 
 _OUTPUT: Final = re.compile(r"\{\{.*?\}\}", re.DOTALL)
-_ROOTS: Final = frozenset({"user", "campaign", "message", "workspace", "as_of", "timezone", "locale", "currency"})
-_KNOWN: Final[Mapping[str, frozenset[str]]] = {
+ROOTS: Final = frozenset({"user", "campaign", "message", "workspace", "as_of", "timezone", "locale", "currency"})
+ATTRIBUTES: Final[Mapping[str, frozenset[str]]] = {
     "campaign": frozenset({"name"}),
     "message": frozenset({"name"}),
     "workspace": frozenset({"name"}),
@@ -150,7 +150,7 @@ def _environment(*, escape: bool) -> Environment:
     return environment
 
 
-_ENVIRONMENTS: Final = {escape: _environment(escape=escape) for escape in (False, True)}
+ENVIRONMENTS: Final = {escape: _environment(escape=escape) for escape in (False, True)}
 
 
 def render(template: str, context: Mapping[str, object], *, html: bool = False) -> str:
@@ -198,7 +198,7 @@ def check(template: str, fields: frozenset[str] | None = None) -> list[Lint]:
             named = _unknown(use.segments, fields)
             if named is not None:
                 found.append(_lint(template, use.span.index, *named))
-    known = _ENVIRONMENTS[False].filters
+    known = ENVIRONMENTS[False].filters
     for name, spans in analysis.filters.items():
         if name not in known:
             found.extend(_lint(template, span.index, f"unknown filter {name!r}", name, list(known)) for span in spans)
@@ -231,7 +231,7 @@ def with_snippets(template: str, html: bool, snippets: Mapping[str, str] | None)
     if len(template) > LONGEST_TEMPLATE:
         raise TemplateFailed(f"longer than {LONGEST_TEMPLATE} characters")
     try:
-        made = _compiled(_ENVIRONMENTS[html], template, "")
+        made = _compiled(ENVIRONMENTS[html], template, "")
     except LiquidError as error:
         raise _failed(error, template) from None
     if snippets and isinstance(made, _Timed):
@@ -275,7 +275,7 @@ def _first_broken(template: str) -> int:
     """Return the position of the first output that cannot be read alone; Liquid gives none for one that ends early."""
     for output in _OUTPUT.finditer(template):
         try:
-            _ENVIRONMENTS[False].from_string(output[0])
+            ENVIRONMENTS[False].from_string(output[0])
         except LiquidError:
             return output.start()
     return 0
@@ -283,9 +283,9 @@ def _first_broken(template: str) -> int:
 
 def _unknown(segments: Sequence[object], fields: frozenset[str] | None) -> tuple[str, str, list[str]] | None:
     root = str(segments[0])
-    if root not in _ROOTS:
-        return f"unknown name {root!r}", root, [*_ROOTS, *(f"user.{name}" for name in fields or ())]
-    known = fields if root == "user" else _KNOWN.get(root)
+    if root not in ROOTS:
+        return f"unknown name {root!r}", root, [*ROOTS, *(f"user.{name}" for name in fields or ())]
+    known = fields if root == "user" else ATTRIBUTES.get(root)
     if known is None or len(segments) < 2 or not isinstance(segments[1], str) or segments[1] in known:
         return None
     return f"unknown name '{root}.{segments[1]}'", segments[1], [*known]

@@ -87,7 +87,7 @@ class LocalServices:
         self.notes: list[str] = []
         self._say = say
         self._record = Record(self.var)
-        self._programs: dict[ServiceName, Program] = {
+        self.programs: dict[ServiceName, Program] = {
             "mongo": Mongod(mongo_cache_gb),
             "broker": Valkey("broker"),
             "cache": Valkey("cache", cache_memory),
@@ -247,7 +247,7 @@ class LocalServices:
 
     def answers(self, name: ServiceName, entry: Entry) -> bool:
         """Return whether a local service replies within some seconds."""
-        return answers(entry.ports[0], self._programs[name].question)
+        return answers(entry.ports[0], self.programs[name].question)
 
     def leave(self) -> None:
         """Leave the services of this object running on purpose: nobody owns them any more."""
@@ -297,7 +297,7 @@ class LocalServices:
         """Return the address of a serving `name`: given, running already, or started now."""
         if name in self.given:
             return self.given[name]
-        program = self._programs[name]
+        program = self.programs[name]
         with locked(self.var / f".{name}.lock"):
             entry = self._record.read().get(name)
             if entry and entry.process and entry.alive and self._serves(program, entry.ports, entry.process):
@@ -320,7 +320,7 @@ class LocalServices:
 
     def _restart(self, name: ServiceName) -> Entry:
         """Start a dead service again, on its old ports and data; return its new entry. Raises `CannotStart`."""
-        program = self._programs[name]
+        program = self.programs[name]
         with locked(self.var / f".{name}.lock"):
             entry = self._record.read()[name]
             if entry.alive:

@@ -33,7 +33,8 @@ class Keeper:
 
     `read` returns the entries of all services. `restart` starts a service again and returns its new entry (raises
     `CannotStart`). `answers` asks a service a question; `kill` ends one that does not answer. `say` reports every
-    death, silence and return.
+    death, silence and return. `asked` holds the seconds between two questions, `hung` the seconds of
+    silence after which a service is killed.
     """
 
     def __init__(
@@ -46,13 +47,11 @@ class Keeper:
         ending: threading.Event,
         say: Say,
         backoff: Backoff = BACKOFF,
-        asked: float = ASKED,
-        hung: timedelta = HUNG,
     ) -> None:
         self._answers = answers
         self._kill = kill
-        self._asked = asked
-        self._hung = hung.total_seconds()
+        self.asked = ASKED
+        self.hung = HUNG.total_seconds()
         self._read = read
         self._restart = restart
         self._ending = ending
@@ -76,14 +75,14 @@ class Keeper:
     def _watch(self, name: ServiceName) -> None:
         entry = self._read().get(name)
         deaths, born = 0, time.monotonic()
-        silence = _Silence(self._asked)
+        silence = _Silence(self.asked)
         while not self._ending.wait(POLL):
             if entry is None or not entry.died:
                 entry = entry or self._read().get(name)
                 if entry is not None and silence.is_time():
                     self._ask(name, entry, silence)
                 continue
-            silence = _Silence(self._asked)
+            silence = _Silence(self.asked)
             entry = self._read().get(name)  # another process may have ended it on purpose, or started it again
             if entry is None or not entry.died:
                 continue
@@ -97,11 +96,11 @@ class Keeper:
         pid = entry.process.pid if entry.process else 0
         if self._ending.is_set() or entry.died:
             return
-        if lasting is not None and lasting >= self._hung:
+        if lasting is not None and lasting >= self.hung:
             self._say(f"{name} (pid {pid}) has said nothing for {lasting:.0f} s and is killed")
             self._kill(entry)
         elif silence.began_now:
-            self._say(f"{name} (pid {pid}) does not answer; it is killed after {self._hung:g} s of that")
+            self._say(f"{name} (pid {pid}) does not answer; it is killed after {self.hung:g} s of that")
         elif silence.ended_now:
             self._say(f"{name} (pid {pid}) answers again")
 

@@ -35,7 +35,7 @@ class CompletionOnSettle:
     def complete(self, entry: Entry, ends: Sequence[End], deliveries: Iterable[Delivery]) -> list[End]:
         """Return `ends` with their completions; `deliveries` are the ones that they name, all of known users."""
         settles = any(not isinstance(end, PutBack) for end in ends)
-        if not settles or not self._may_complete(entry):
+        if not settles or not self.may_complete(entry):
             return list(ends)
         by_id = {one.id: one for one in deliveries}
         written: list[End] = []
@@ -57,7 +57,7 @@ class CompletionOnSettle:
         self, entry: Entry, ended: Mapping[Settled, Sequence[Delivery]], documents: Mapping[str, Document]
     ) -> list[Unsent]:
         """Return the deliveries in `ended` (by their end) as `Unsent`; `documents` are the users by key, just read."""
-        may = self._may_complete(entry)
+        may = self.may_complete(entry)
         return [
             Unsent(
                 one,
@@ -70,7 +70,8 @@ class CompletionOnSettle:
             for one in some
         ]
 
-    def _may_complete(self, entry: Entry) -> bool:
+    def may_complete(self, entry: Entry) -> bool:
+        """Return whether the settling write may end enrolments of this campaign."""
         return not asks_users(entry.compiled) and self._stands(entry.record)
 
     def _stands(self, record: CampaignRecord) -> bool:

@@ -56,7 +56,7 @@ class Composer:
 
     def projection(self, entry: Entry) -> Mapping[str, int]:
         """Return the projection of the user fields that the mails of a campaign need."""
-        paths = {path: 1 for message in entry.loaded.file.messages for path in self._mailing(entry, message).paths}
+        paths = {path: 1 for message in entry.loaded.file.messages for path in self.renderer_of(entry, message).paths}
         return dict.fromkeys(ALWAYS, 1) | paths
 
     def compose(
@@ -89,7 +89,7 @@ class Composer:
             return Skip(SkipReason.SUPPRESSED)
         if entry.catalogue.sender is None and sender_of(entry.loaded, message) is None:
             return Retry(NO_SENDER, "no_sender", Cause.US, "the workspace file names no sender")
-        mailing = self._mailing(entry, message)
+        mailing = self.renderer_of(entry, message)
         try:
             written = Written(delivery_key(one.id, one.message), recipient, one.chosen_at, sent_at)
             return mailing.write(document, written)
@@ -98,7 +98,8 @@ class Composer:
         except BadMessage as error:
             return Failed(f"bad_message: {error}")
 
-    def _mailing(self, entry: Entry, message: Message) -> MailRenderer:
+    def renderer_of(self, entry: Entry, message: Message) -> MailRenderer:
+        """Return the renderer of a message; it is made again when the revision or the workspace file changes."""
         place = (entry.record.uid, entry.record.revision, message.name)
         known = self._mailings.get(place)
         if known is None or known.catalogue is not entry.catalogue:  # an edit may change its sender or locale

@@ -100,7 +100,7 @@ class SliceDeliverer:
         self._users = users
         self._deliveries = deliveries
         self._recovering = recovering
-        self._channels = channels
+        self.channels = channels
         self._clock = clock
         self._composing = Composer(bounces)
         self._pace = UNKNOWN
@@ -198,7 +198,7 @@ class SliceDeliverer:
         Afterwards every delivery that this process has marked is settled, provided that the store is available.
         """
         if not self._left_behind.wait(LAST):
-            self._channels("email").close()
+            self.channels("email").close()
         self._left_behind.close(BROKEN_OFF)
 
     def _sending(self, hold: Hold, entry: Entry, documents: Mapping[str, Document]) -> WindowSender:
@@ -207,7 +207,7 @@ class SliceDeliverer:
             deliveries=self._deliveries,
             suppressions=self._suppressions,
             composing=self._composing,
-            channel=self._channels("email"),
+            channel=self.channels("email"),
             clock=self._clock,
             hold=hold,
             entry=entry,

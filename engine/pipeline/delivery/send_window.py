@@ -150,13 +150,13 @@ class WindowSender:
         `documents` are the users by key. Raises `LeaseLost` if the lease has run out. Nothing is sent then. Nothing is
         marked either, if the check before the write notices it.
         """
-        envelopes = self._composed(waiting, documents)
+        envelopes = self.composed(waiting, documents)
         asked = [one for one in waiting if one.id in envelopes]
         if self._clock.monotonic() >= self._hold.until:
             raise LeaseLost
         token = self._sender.token() if asked else ""
         try:
-            marked = self._write(asked, token)
+            marked = self.write(asked, token)
             going = [one for one in asked if one.id in marked]
             if not going:
                 return
@@ -199,7 +199,7 @@ class WindowSender:
         """Settle the answers that have arrived."""
         self._gather()
         if self._answered:
-            self._write([], "")
+            self.write([], "")
 
     def _gather(self) -> None:
         """Collect the outcomes that have arrived from all windows."""
@@ -260,7 +260,7 @@ class WindowSender:
             return Failed(outcome.reason)
         return outcome
 
-    def _composed(self, waiting: Sequence[Delivery], documents: Mapping[str, Document]) -> dict[str, Envelope]:
+    def composed(self, waiting: Sequence[Delivery], documents: Mapping[str, Document]) -> dict[str, Envelope]:
         """Return the mails to send, by enrolment id; settle or put off the deliveries for which there is none.
 
         If nearly all mails of the campaign fail to be composed, the rest of the window is not begun.
@@ -300,7 +300,7 @@ class WindowSender:
             self._brake.settled(end.state, len(some))
         return envelopes
 
-    def _write(self, waiting: Sequence[Delivery], token: str) -> set[str]:
+    def write(self, waiting: Sequence[Delivery], token: str) -> set[str]:
         """Settle the collected answers and mark `waiting` in one write; return the ids that are now marked."""
         self._suppress()
         ends = [(answered, end, some) for answered in self._answered for end, some in _ends(answered)]

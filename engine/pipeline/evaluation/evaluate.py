@@ -97,12 +97,12 @@ class Evaluator:
         changes: list[StayChange] = []
         for look, decision in zip(looks, decisions, strict=True):
             if decision.enters is not None and look.row is not None:
-                opened.append(_opened(campaign, origin, look.suffix, look.row.key, decision))
+                opened.append(new_enrolment(campaign, origin, look.suffix, look.row.key, decision))
                 written[opened[-1].id] = look.row
                 if look.stay is not None and decision.converted_at is not None:
-                    changes.append(_converted(origin, look.stay, decision.converted_at, None))
+                    changes.append(conversion_change(origin, look.stay, decision.converted_at, None))
             elif look.stay is not None:
-                change = _changed(campaign, origin, look.stay, decision)
+                change = change_of(campaign, origin, look.stay, decision)
                 if change is not None:
                     changes.append(change)
                     if look.row is not None:
@@ -158,7 +158,7 @@ class Evaluator:
             if not users:
                 continue
             pairs = [(suffix_of_user(user), user) for user in users]
-            model = _opened(campaign, origin, *pairs[0], decision)
+            model = new_enrolment(campaign, origin, *pairs[0], decision)
             inserted = self._stays.enter_alike(model, pairs)
             self._again_after_command(campaign, origin, inserted)
             if recheck:
@@ -243,7 +243,7 @@ def _id_like(model: Enrolment) -> Callable[[tuple[str, str]], str]:
     return lambda pair: enrolment_id(model.workspace, model.campaign, pair[0], model.entry)
 
 
-def _opened(campaign: CompiledCampaign, origin: Origin, suffix: str, user: str, decision: Decision) -> Enrolment:
+def new_enrolment(campaign: CompiledCampaign, origin: Origin, suffix: str, user: str, decision: Decision) -> Enrolment:
     """Return the new enrolment that a decision opens, with the delivery that the decision chose."""
     as_of = origin.as_of
     entry = decision.enters or 1
@@ -269,12 +269,12 @@ def _opened(campaign: CompiledCampaign, origin: Origin, suffix: str, user: str, 
     )
 
 
-def _changed(campaign: CompiledCampaign, origin: Origin, stay: Enrolment, decision: Decision) -> StayChange | None:
+def change_of(campaign: CompiledCampaign, origin: Origin, stay: Enrolment, decision: Decision) -> StayChange | None:
     """Return the change that a decision makes to an enrolment; None if it changes nothing."""
     if campaign.only_converts:
         if decision.converted_at is None and decision.holds_until == stay.due_at:
             return None
-        return _converted(origin, stay, decision.converted_at, decision.holds_until)
+        return conversion_change(origin, stay, decision.converted_at, decision.holds_until)
     outgoing, settled, due_at = _choice(origin, decision)
     reason = _exit(decision)
     if reason is not None and stay.outgoing is not None:
@@ -296,7 +296,7 @@ def _changed(campaign: CompiledCampaign, origin: Origin, stay: Enrolment, decisi
     )
 
 
-def _converted(origin: Origin, stay: Enrolment, at: Instant | None, due_at: Instant | None) -> StayChange:
+def conversion_change(origin: Origin, stay: Enrolment, at: Instant | None, due_at: Instant | None) -> StayChange:
     """Return a change that writes only a conversion and `due_at`.
 
     The enrolment has ended, or its campaign is paused or has finished.

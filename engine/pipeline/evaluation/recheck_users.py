@@ -318,7 +318,7 @@ class UserRechecker:
             for uid in uids - {entry.record.uid for entry in entries}:
                 self._owed.owe(uid)
             as_of = self._clock.campaign_now()
-            self._slices.add([_alone(entry.record, suffix, asked.mark, as_of) for entry in entries])
+            self._slices.add([suspect_slice(entry.record, suffix, asked.mark, as_of) for entry in entries])
         self._looks.done(found)
         return len(found)
 
@@ -343,7 +343,7 @@ class StaleRowRecheck:
         return len(old)
 
 
-def _alone(record: CampaignRecord, suffix: str, mark: str, as_of: Instant) -> Slice:
+def suspect_slice(record: CampaignRecord, suffix: str, mark: str, as_of: Instant) -> Slice:
     """Return a slice over one user, for the suspects' lane."""
     return Slice(
         f"{enrolment_prefix(record.workspace, record.uid)}look/{mark}/{suffix}",

@@ -90,10 +90,10 @@ class ChangeFeed:
         self._workspaces = catalogues.snapshot()
         self._clock = clock
         self._outages = outages
-        self._stream: Stream | None = None
+        self.stream: Stream | None = None
         self._saved = float("-inf")
         self._tended = float("-inf")
-        self._generation = 0
+        self.generation = 0
         self._searched: frozenset[str] = frozenset()
         self._covered: dict[str, int] = {}
         self._away: set[str] = set()
@@ -103,13 +103,13 @@ class ChangeFeed:
         """Handle the next micro-batch, waiting up to `wait` for one; return how many changes it had."""
         self._take_up_workspaces()
         try:
-            stream = self._stream or self._open()
+            stream = self.stream or self._open()
             self._adopt()
             self._tend()
             batch = stream.take(MOST, wait)
         except self._lost:
             self.close()
-            self._gap("the change stream cannot be resumed")
+            self.begin_again("the change stream cannot be resumed")
             return 0
         if batch.changes:
             try:
@@ -150,30 +150,30 @@ class ChangeFeed:
 
     def close(self) -> None:
         """Close the stream; the next step opens it again at the last saved position."""
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        if self.stream is not None:
+            self.stream.close()
+            self.stream = None
 
     def _open(self) -> Stream:
         state = self._feeds.read()
-        self._generation = state.generation
+        self.generation = state.generation
         self._searched = frozenset(state.shapes)
-        self._stream = self._open_stream(state.token)
+        self.stream = self._open_stream(state.token)
         self._registry.refresh()
         if state.token is None:
-            self._gap("it starts for the first time", told=False)
-        return self._stream
+            self.begin_again("it starts for the first time", told=False)
+        return self.stream
 
-    def _gap(self, reason: str, *, told: bool = True) -> None:
+    def begin_again(self, reason: str, *, told: bool = True) -> None:
         """Recover from unknown changes: invalidate the cache, and evaluate and index everybody again.
 
         `told` says whether to log the gap. The first start on a database logs nothing, because nothing was missed.
         """
-        generation = self._generation = self._feeds.next_generation()
+        generation = self.generation = self._feeds.next_generation()
         if told:
             emit("feed.gap", reason=reason, generation=generation)
-        if self._stream is None:
-            self._stream = self._open_stream(None)
+        if self.stream is None:
+            self.stream = self._open_stream(None)
         mark = f"gap{generation:08d}"
         self._covered.clear()
         self._registry.refresh()
@@ -182,7 +182,7 @@ class ChangeFeed:
             self._looks.add_ranges(everybody, mark)
         self._feeds.fills(None, self._feeds.read().shapes)
         self._tended = float("-inf")
-        self._feeds.save(0, self._stream.start)
+        self._feeds.save(0, self.stream.start)
         self._messenger().look()
 
     def _adopt(self) -> None:
@@ -190,7 +190,7 @@ class ChangeFeed:
         if self._cache is None:
             return
         self._cold.update(
-            self._cache.adopt(FeedState(generation=self._generation), self._registry.named, self._workspaces)
+            self._cache.adopt(FeedState(generation=self.generation), self._registry.named, self._workspaces)
         )
         while self._cold and "cache" not in self._away:
             self._messenger().warm(self._cold.pop())
@@ -271,10 +271,10 @@ class ChangeFeed:
         if self._cache.refresh(workspace, documents, gone):
             self._away.discard("cache")
             return
-        self._generation = self._feeds.next_generation()
+        self.generation = self._feeds.next_generation()
         if "cache" not in self._away:
             self._away.add("cache")
-            emit("feed.gap", reason="the user cache is away", generation=self._generation)
+            emit("feed.gap", reason="the user cache is away", generation=self.generation)
         self._adopt()
 
     def _write(self, catalogue: Catalogue, documents: Sequence[Document]) -> None:

@@ -98,7 +98,7 @@ class AccessPathChooser:
         self._rates = rates
         self._clock = clock
         self._outages = outages
-        self._small = small
+        self.small = small
         self._count_up_to = count_up_to
         self._sizes: dict[str, tuple[float, int]] = {}
 
@@ -123,7 +123,7 @@ class AccessPathChooser:
 
     def for_plan(self, entry: Entry, wanted: Candidates, path: AccessPath | None, users: Population) -> Chosen:
         """Return the path that a launch now would take, or the requested one; do not query a stale Elasticsearch."""
-        if path is None and users.users <= self._small:
+        if path is None and users.users <= self.small:
             return self.choose(entry, wanted, users=users)
         searched = self._search is not None and not wanted.everybody
         behind = searched and not self._caught_up(AccessPath.ELASTIC, entry)
@@ -141,7 +141,7 @@ class AccessPathChooser:
         workspace = entry.record.workspace
         there = users or Population(self.size(workspace), estimated=True)
         about = "about " if there.estimated else ""
-        if there.users <= self._small:
+        if there.users <= self.small:
             only = Estimate(AccessPath.SCAN, there.users, there.users / self._rates.read().read[AccessPath.SCAN], 1)
             why = f"{about}{there.users:,} users: too few to look for another way"
             return Chosen(AccessPath.SCAN, only, (only,), there.users, None, "not counted", why)
@@ -163,7 +163,7 @@ class AccessPathChooser:
         if wanted.nobody:
             return False
         workspace = entry.record.workspace
-        if self.size(workspace) <= self._small or self._indexed(entry.compiled.audience.compiled.index_paths):
+        if self.size(workspace) <= self.small or self._indexed(entry.compiled.audience.compiled.index_paths):
             whole = hash_prefix(0), hash_prefix(HASH_SPACE)
             return bool(self._users.find_range(workspace, wanted.mongo().filter, *whole, 1, {"_id": 1}))
         return self._count(entry, wanted)[0] != 0

@@ -120,7 +120,7 @@ class RunPlanner:
         plan: dict[str, object] = {}
         kind = SLICE_OF_RUN[run.kind]
         if kind is SliceKind.CANDIDATES:
-            parts, plan = self._candidates(run, record)
+            parts, plan = self.candidates(run, record)
         elif kind in (SliceKind.DUE, SliceKind.IDLE):
             parts = self._found(run, record)
         else:
@@ -152,7 +152,7 @@ class RunPlanner:
         if now is not None and now.state is RunState.DROPPED:
             self._slices.drop_unclaimed(run.id)
 
-    def _candidates(self, run: Run, record: CampaignRecord) -> tuple[list[Slice], dict[str, object]]:
+    def candidates(self, run: Run, record: CampaignRecord) -> tuple[list[Slice], dict[str, object]]:
         """Cut the hash space by the chosen path; a run that was cut before its planner died keeps its slices."""
         entry = self._campaign_cache.of(record)
         wanted = entry.compiled.candidates(run.after, run.as_of)

@@ -149,14 +149,14 @@ class ClockTick:
         self._dispatcher = dispatcher
         self._messenger = messenger
         self._clock = clock
-        self._time = time
+        self.time = time
         self._asked: dict[str, float] = {}
         self._due_began: dict[str, float] = {}
         self._finished_to = ""
 
     def run(self) -> int:
         """Run one tick; return how many things it started, 0 if there was nothing to do."""
-        now, jumped = self._time()
+        now, jumped = self.time()
         self._expired_leases.run()
         self._live_campaigns.refresh()
         records = self._live_campaigns.those(watched)
@@ -325,7 +325,9 @@ class ClockTick:
             leave_out.add(uid)
             if uid in records:
                 record = records[uid]
-                count += self._obstacles.attempt(record, "plan deliveries", partial(self._round, record, now), 0)
+                count += self._obstacles.attempt(
+                    record, "plan deliveries", partial(self.plan_deliveries, record, now), 0
+                )
             elif uid in self._live_campaigns.those(finished):
                 count += self._reopen(self._live_campaigns.those(finished)[uid])
         return count
@@ -337,7 +339,7 @@ class ClockTick:
             emit("campaign.draining", workspace=record.workspace, campaign=record.name, campaign_uid=record.uid)
         return moved
 
-    def _round(self, record: CampaignRecord, now: Instant) -> int:
+    def plan_deliveries(self, record: CampaignRecord, now: Instant) -> int:
         """Add one round of delivering slices over all users of a campaign."""
         pieces = min(self._run_planner.pieces(record), self._campaign_cache.profile(record).in_flight)
         name = f"{enrolment_prefix(record.workspace, record.uid)}deliver/{self._clock.system_now():015d}"

@@ -72,12 +72,12 @@ class UserStream:
         pipeline = [{"$changeStream": stage}, {"$match": _OURS}, {"$project": _PROJECTION}]
         command = {"aggregate": 1, "pipeline": pipeline, "cursor": {"batchSize": 0}}
         reply = self._command({**command, "readConcern": {"level": "majority"}})
-        self._cursor = reply["cursor"]["id"]
+        self.cursor = reply["cursor"]["id"]
         self.start = str(reply["cursor"]["postBatchResumeToken"]["_data"])
 
     def take(self, most: int, wait: timedelta) -> Batch:
         """Return the next changes, at most `most`; wait up to `wait` if there are none. Raises `HistoryLost`."""
-        more = {"getMore": self._cursor, "collection": "$cmd.aggregate", "batchSize": most, "maxTimeMS": millis(wait)}
+        more = {"getMore": self.cursor, "collection": "$cmd.aggregate", "batchSize": most, "maxTimeMS": millis(wait)}
         cursor = self._command(more)["cursor"]
         token = str(cursor["postBatchResumeToken"]["_data"])
         users = [raw for raw in cursor["nextBatch"] if raw["ns"]["coll"] == "users"]

@@ -1,4 +1,4 @@
-"""Workspace files edited while the engine runs: what fits goes on, what does not says so, and nobody is missed."""
+"""Workspace files edited while the engine runs: fitting edits take effect, others are reported, no user is missed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from engine.pipeline.importing.job import Kind, Order, Summary
 from engine.pipeline.importing.run_import import Surroundings, run_import
 from engine.pipeline.scheduler import stuck_campaigns
 from engine.telemetry.events import listening
-from tests.integration.pipeline.feed.test_search_lost import fill
+from tests.integration.pipeline.feed.test_lost_search_index import fill
 from tests.support.pipeline_shop import SHOP
 from tests.support.pipeline_world import World
 from tests.support.reading_world import entered, following
@@ -32,14 +32,14 @@ TIERED: Final[dict[str, Any]] = {"campaign": "c", "audience": {"tier": "gold"}}
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are read again at each failure, and what fails is told at once."""
+    """A world that reads the files again at each failure, and reports failures at once."""
     monkeypatch.setattr("engine.pipeline.campaigns.compiled_cache.REREAD", 0.0)
     monkeypatch.setattr("engine.pipeline.scheduler.tick.DEBTS_EVERY", 0.0)
     monkeypatch.setattr(stuck_campaigns, "LASTING", 0.0)
 
 
 def with_field(world: World, **fields: object) -> None:
-    """Write the file of `shop` with more attributes; nobody has looked at it yet."""
+    """Write the file of `shop` with more attributes; no process has read it yet."""
     world.workspace(attributes={**ATTRIBUTES, **fields})
 
 
@@ -60,7 +60,7 @@ def test_a_process_that_does_not_know_a_field_reads_the_files_again_before_it_fa
     other.close()
 
 
-def test_a_live_campaign_is_compiled_anew_and_its_sender_follows_the_file(world: World) -> None:
+def test_a_live_campaign_is_compiled_again_and_its_sender_follows_the_file(world: World) -> None:
     world.user("first")
     world.start({"campaign": "c"})
     world.workspace(sender={"name": "Another", "address": "another@shop.example"})
@@ -75,7 +75,7 @@ def test_a_live_campaign_is_compiled_anew_and_its_sender_follows_the_file(world:
     assert [("Another" in line) for line in senders] == [True, False]
 
 
-def test_what_is_not_edited_is_not_compiled_again(world: World) -> None:
+def test_an_unedited_campaign_is_not_compiled_again(world: World) -> None:
     world.start({"campaign": "c"})
     before = world.app.campaign_cache.of(world.record("c")).compiled
     world.workspace("other", attributes={**ATTRIBUTES, "tier": "string"})
@@ -88,9 +88,9 @@ def test_what_is_not_edited_is_not_compiled_again(world: World) -> None:
     ["workspace: shop\nattributes: {plan: strin}\n", "workspace: sh", "", "workspace: other\n"],
     ids=["wrong", "half", "empty", "another"],
 )
-def test_an_invalid_file_keeps_the_last_good_set_and_is_told_wherever_policies_are(world: World, text: str) -> None:
+def test_an_invalid_file_keeps_the_last_good_set_and_is_reported_like_policies(world: World, text: str) -> None:
     world.start({"campaign": "c", "audience": GOLD})
-    world.app.hooks.process = "run"  # what a command cannot read is no loop that fails
+    world.app.hooks.process = "run"  # a file that a command cannot read is no failure of a loop
     before = world.app.catalogues.version
     path = world.folder / "conf/workspaces/shop.yaml"
     with listening() as heard:
@@ -111,7 +111,7 @@ def test_an_invalid_file_keeps_the_last_good_set_and_is_told_wherever_policies_a
     assert world.app.stores.process_failures.everything() == []
 
 
-def test_what_editors_and_config_maps_leave_beside_the_files_is_no_workspace(world: World) -> None:
+def test_leftovers_of_editors_and_config_maps_are_no_workspaces(world: World) -> None:
     folder, before = world.folder / "conf/workspaces", world.app.catalogues.version
     for name in (".shop.yaml.swp", "shop.yaml~", "#shop.yaml#", "notes.md", ".#shop.yaml"):
         (folder / name).write_text("workspace: nonsense")
@@ -131,7 +131,7 @@ def test_what_editors_and_config_maps_leave_beside_the_files_is_no_workspace(wor
     assert "tier" in world.app.catalogues["more"].fields
 
 
-def test_a_folder_that_is_empty_all_at_once_is_refused(world: World) -> None:
+def test_a_suddenly_empty_folder_is_refused(world: World) -> None:
     before = world.app.catalogues.version
     for path in (world.folder / "conf/workspaces").glob("*.yaml"):
         path.unlink()
@@ -166,9 +166,7 @@ LIVE: Final[dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("edit", list(UNFIT))
-def test_an_edit_that_a_live_campaign_does_not_fit_makes_it_stuck_and_mended_it_misses_nobody(
-    world: World, edit: str
-) -> None:
+def test_a_campaign_that_an_edit_broke_is_stuck_and_misses_nobody_once_mended(world: World, edit: str) -> None:
     spoil, told = UNFIT[edit]
     world.users(["in", "later"], plan="gold")
     world.change("later", plan="silver")
@@ -202,7 +200,7 @@ def test_an_edit_that_a_live_campaign_does_not_fit_makes_it_stuck_and_mended_it_
 
 
 def importing_while(world: World, edit: Callable[[], object], at: int) -> tuple[Order, Callable[[], Summary]]:
-    """An import of 60 users in batches of 10, during which the workspace's file is edited at a certain question."""
+    """Import 60 users in batches of 10, and edit the workspace's file at a given query."""
     path = world.folder / "users.csv"
     path.write_text("user_id,age\n" + "".join(f"u{line},7\n" for line in range(2, 62)))
     order, setting, asked = Order(Kind.USERS, path, batch=10), Importing(world.app, "shop"), iter(range(at))
@@ -216,7 +214,7 @@ def importing_while(world: World, edit: Callable[[], object], at: int) -> tuple[
 
 
 @pytest.mark.parametrize("at", [1, 4, 5, 6, 7])
-def test_an_import_reads_what_is_not_written_yet_by_the_file_as_it_is_now(world: World, at: int) -> None:
+def test_an_import_reads_its_remaining_rows_by_the_edited_file(world: World, at: int) -> None:
     _, run = importing_while(world, lambda: with_field(world, age="string"), at)
     summary = run()
     assert (summary.rows, summary.rejected) == (60, 0)
@@ -226,7 +224,7 @@ def test_an_import_reads_what_is_not_written_yet_by_the_file_as_it_is_now(world:
     assert f"from line {summary.reread_at} on" in next(remarks(summary))
 
 
-def test_an_import_whose_columns_an_edit_forbids_ends_there_and_goes_on_later(world: World) -> None:
+def test_an_import_whose_columns_an_edit_forbids_ends_and_can_be_resumed(world: World) -> None:
     order, run = importing_while(world, lambda: without(world, "age"), 6)
     with pytest.raises(WrongCall, match=r"was edited while the import ran: .*age") as caught:
         run()
@@ -241,7 +239,7 @@ def test_an_import_whose_columns_an_edit_forbids_ends_there_and_goes_on_later(wo
     assert world.database["users"].count_documents({"a.age": 7}) == 60
 
 
-def test_a_field_of_another_type_is_taken_when_the_campaign_is_applied_again(world: World) -> None:
+def test_a_field_of_another_type_is_accepted_when_the_campaign_is_applied_again(world: World) -> None:
     world.start({"campaign": "c", "audience": {"age": {"exists": True}}})
     world.workspace(attributes={**ATTRIBUTES, "age": "string"})
     world.reload()
@@ -254,7 +252,7 @@ def test_a_field_of_another_type_is_taken_when_the_campaign_is_applied_again(wor
     assert world.sent() == [("u", "one")]
 
 
-def test_a_launch_that_does_not_fit_waits_and_hinders_nobody(world: World) -> None:
+def test_a_launch_that_does_not_fit_the_workspace_waits_and_blocks_no_other(world: World) -> None:
     world.users(["u"], plan="gold")
     world.apply(LIVE)
     world.apply({"campaign": "other"})
@@ -274,7 +272,7 @@ def test_a_launch_that_does_not_fit_waits_and_hinders_nobody(world: World) -> No
 
 @pytest.fixture
 def golden(reading: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """Some users whom cache and Elasticsearch have."""
+    """A world with some users in cache and Elasticsearch."""
     monkeypatch.setattr(change_feed, "TENDED", 0.0)
     reading.users([f"u{i}" for i in range(30)], plan="gold")
     reading.feed()
@@ -284,11 +282,13 @@ def golden(reading: World, monkeypatch: pytest.MonkeyPatch) -> World:
 
 @pytest.mark.elastic
 @pytest.mark.parametrize("path", [AccessPath.CACHE, AccessPath.ELASTIC])
-def test_a_new_field_reaches_cache_and_index_before_they_count_as_whole(
+def test_cache_and_index_serve_a_new_field_only_once_they_are_complete(
     golden: World, elastic: Elasticsearch, path: AccessPath
 ) -> None:
     everybody = {raw["_id"] for raw in golden.database["users"].find()}
-    golden.database["users"].update_many({}, {"$set": {"a.tier": "gold"}})  # imported by who knew the field already
+    golden.database["users"].update_many(
+        {}, {"$set": {"a.tier": "gold"}}
+    )  # imported by a process that already knew the field
     golden.feed()
     with_field(golden, tier="string")
     golden.reload()
@@ -304,16 +304,16 @@ def test_a_new_field_reaches_cache_and_index_before_they_count_as_whole(
 
 
 def served(world: World) -> tuple[bool, bool]:
-    """Whether the user cache and Elasticsearch serve readers of the workspace file in force."""
+    """Return whether the user cache and Elasticsearch serve readers of the workspace file in force."""
     catalogue, cache = world.app.catalogues["shop"], world.app.cached_users
     assert cache is not None
     cache.epoch("shop", fresh=True)
     rows = cache.scan("shop", "0", "g", frozenset({"tier"}), catalogue)
-    return rows is not None, world.app._filled(catalogue) is not None
+    return rows is not None, world.app.filled_index(catalogue) is not None
 
 
 @pytest.mark.elastic
-def test_a_workspace_that_comes_back_is_read_anew(golden: World, elastic: Elasticsearch) -> None:
+def test_a_restored_workspace_is_read_again(golden: World, elastic: Elasticsearch) -> None:
     path = golden.folder / "conf/workspaces/shop.yaml"
     text = path.read_text()
     path.unlink()
@@ -330,7 +330,7 @@ def test_a_workspace_that_comes_back_is_read_anew(golden: World, elastic: Elasti
             assert entered(golden, route.value, GOLD, route) == (set(), route.value)
 
 
-def test_a_new_aggregate_is_derived_for_the_users_who_are_there(world: World) -> None:
+def test_a_new_aggregate_is_derived_for_existing_users(world: World) -> None:
     world.user("u")
     for at in (1, 2):
         world.event("u", "Seen", world.now - at)
@@ -355,7 +355,7 @@ ENDINGS: Final = {
 """What was done to a campaign before its file came not to fit; who has left it may still convert."""
 
 
-def test_conversions_of_then_are_counted_when_a_file_fits_again_whatever_became_of_its_campaign(world: World) -> None:
+def test_conversions_are_counted_once_a_file_fits_again_in_any_campaign_state(world: World) -> None:
     goal = {"any": [{"event": {"name": "Order Completed"}}, {"plan": "vip"}], "within": "10d"}
     for number, (name, steps) in enumerate(ENDINGS.items()):
         messages = [{"name": "one", "when": {"age": number}}, {"name": "two", "wait": "5d", "when": {"age": 99}}]
@@ -370,7 +370,7 @@ def test_conversions_of_then_are_counted_when_a_file_fits_again_whatever_became_
                 "messages": messages if name != "finished" else messages[:1],
             }
         )
-        if name in ("draining", "paused", "paused, then cancelled"):  # who is counted has left
+        if name in ("draining", "paused", "paused, then cancelled"):  # the users counted have left
             for user in ("in", "ahead"):
                 world.change(f"{number}-{user}", note="gone")
             world.user(f"{number}-stays", plan="gold", age=number)
@@ -399,7 +399,7 @@ def test_conversions_of_then_are_counted_when_a_file_fits_again_whatever_became_
     world.after("1d")
     world.steer("resume", "c2")
     world.settle()
-    found = {one.user.rsplit("/", 1)[1] for name in names for one in world.stays(name) if one.converted_at}
+    found = {one.user.rsplit("/", 1)[1] for name in names for one in world.enrolments(name) if one.converted_at}
     assert found == {f"{number}-{user}" for number in range(len(ENDINGS)) for user in ("in", "ahead")}
     assert {world.record(name).stuck for name in names} == {None}
     world.after("60d")
@@ -425,15 +425,19 @@ def test_a_campaign_whose_field_has_gone_for_good_can_be_cancelled_and_its_conve
     world.advance("2d")
     for _ in range(6):
         world.step()
-    assert [(str(stay.reason), stay.active) for stay in world.stays("c")] == [("cancelled", False)] * 2
+    assert [(str(enrolment.reason), enrolment.active) for enrolment in world.enrolments("c")] == [
+        ("cancelled", False)
+    ] * 2
     assert [world.record(name).stuck is None for name in ("c", "goal")] == [True, False]
     world.event("buys", "Order Completed")
     for _ in range(6):
         world.step()
-    assert [stay.converted_at is not None for stay in world.stays("c", "buys")] == [True]
-    world.advance("60d")  # the other's goal cannot be asked any more: when its time is over it ends without
+    assert [enrolment.converted_at is not None for enrolment in world.enrolments("c", "buys")] == [True]
+    world.advance("60d")  # the other's goal cannot be evaluated any more: its window ends without it
     world.settle()
-    assert [(str(stay.reason), stay.active) for stay in world.stays("goal")] == [("cancelled", False)] * 2
+    assert [(str(enrolment.reason), enrolment.active) for enrolment in world.enrolments("goal")] == [
+        ("cancelled", False)
+    ] * 2
     assert [(world.record(name).stuck, world.record(name).converting_until) for name in ("c", "goal")] == [
         (None, None)
     ] * 2

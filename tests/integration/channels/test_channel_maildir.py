@@ -1,4 +1,4 @@
-"""The Maildir channel: one file per key, whoever is killed and however often it is repeated."""
+"""The Maildir channel writes one file per key, despite kills and repeats."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_mail_that_a_reader_has_moved_still_counts(tmp_path: Path) -> None:
     assert names(tmp_path / "new") == [file_name("k/3")]
 
 
-def test_find_tells_exactly_what_was_delivered(tmp_path: Path) -> None:
+def test_find_returns_exactly_the_delivered_keys(tmp_path: Path) -> None:
     channel, other = MaildirChannel(tmp_path), MaildirChannel(tmp_path)
     assert channel.find("k/1") is False
     other.send([envelope("k/1")])
@@ -79,7 +79,7 @@ def test_a_torn_file_under_tmp_never_counts(tmp_path: Path) -> None:
     assert channel.send([envelope("k/1")]) == [Sent()]
 
 
-def test_old_leftovers_are_swept_and_young_ones_stay(tmp_path: Path) -> None:
+def test_old_leftovers_are_removed_and_recent_ones_are_kept(tmp_path: Path) -> None:
     MaildirChannel(tmp_path)
     for name, age in (("old", timedelta(hours=37)), ("young", timedelta(hours=35))):
         path = tmp_path / "tmp" / name
@@ -90,7 +90,7 @@ def test_old_leftovers_are_swept_and_young_ones_stay(tmp_path: Path) -> None:
     assert names(tmp_path / "tmp") == ["young"]
 
 
-def test_two_that_race_for_one_key_deliver_once(tmp_path: Path) -> None:
+def test_concurrent_deliveries_of_one_key_write_one_file(tmp_path: Path) -> None:
     barrier = threading.Barrier(8)
     outcomes: list[object] = []
 
@@ -109,7 +109,7 @@ def test_two_that_race_for_one_key_deliver_once(tmp_path: Path) -> None:
     assert len(names(tmp_path / "new")) == 50
 
 
-def test_a_sender_killed_anywhere_leaves_whole_mails_and_repeats_to_exactly_one(tmp_path: Path) -> None:
+def test_a_sender_killed_anywhere_leaves_whole_mails_and_the_repeat_makes_exactly_one(tmp_path: Path) -> None:
     total = 400
     for kill_after in (1, 25, 60, 110, 170):
         child = subprocess.Popen([sys.executable, "-c", SENDER, str(tmp_path), str(total)], stdout=subprocess.PIPE)
@@ -128,7 +128,7 @@ def test_a_sender_killed_anywhere_leaves_whole_mails_and_repeats_to_exactly_one(
     assert len(subjects) == total
 
 
-def test_a_disk_that_refuses_is_a_retry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_disk_is_a_retry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     channel = MaildirChannel(tmp_path)
     (tmp_path / "tmp").rmdir()
     (tmp_path / "tmp").write_text("")
@@ -137,7 +137,7 @@ def test_a_disk_that_refuses_is_a_retry(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @given(st.lists(st.text(min_size=1), min_size=2, max_size=2, unique=True))
-def test_file_names_are_safe_and_tell_keys_apart(keys: list[str]) -> None:
+def test_file_names_are_safe_and_unique_per_key(keys: list[str]) -> None:
     made = [file_name(key) for key in keys if key.isprintable()]
     assert len(set(made)) == len(made)
     for name in made:
@@ -146,6 +146,6 @@ def test_file_names_are_safe_and_tell_keys_apart(keys: list[str]) -> None:
         assert not name.startswith(".")
 
 
-def test_long_keys_have_names_of_their_own() -> None:
+def test_long_keys_have_unique_names() -> None:
     assert file_name("k" * 500) != file_name("k" * 501)
     assert len(file_name("k" * 5_000)) < 180

@@ -1,4 +1,4 @@
-"""The time limit of a lane, in one process too (docs/broker.md, row 16)."""
+"""The time limit of a lane holds in one process too (docs/broker.md, row 16)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.pipeline_world import World
 
 
 @pytest.mark.timeout(200)
-def test_an_actor_that_outstays_the_time_limit_of_its_lane_is_interrupted(
+def test_an_actor_that_exceeds_the_time_limit_of_its_lane_is_interrupted(
     make_world: Callable[..., World], services: Any
 ) -> None:
     world = make_world()
@@ -36,7 +36,7 @@ def test_an_actor_that_outstays_the_time_limit_of_its_lane_is_interrupted(
         world.user("v")
         world.apply({"campaign": "other", "messages": [{"name": "later", "wait": "1d"}]})
         world.launch("other")
-        installation.until(lambda: len(world.stays("other")) == 2, "other work that goes on", process)
+        installation.until(lambda: len(world.enrolments("other")) == 2, "other work that goes on", process)
         assert installation.end(process) == 0
     finally:
         installation.close()

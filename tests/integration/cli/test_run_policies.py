@@ -1,4 +1,4 @@
-"""Policies edited while the engine runs: in force within seconds, without a restart; a bad edit changes nothing."""
+"""Edited policies are in force within seconds, without a restart; a bad edit changes nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def at(line: dict[str, Any]) -> int:
     return parse_instant(line["@timestamp"])
 
 
-def test_an_edit_is_in_force_within_five_seconds_new_lanes_too_and_a_bad_one_is_refused(
+def test_an_edit_is_in_force_within_five_seconds_and_a_bad_one_is_refused(
     installation: Installation,
 ) -> None:
     world = installation.world
@@ -44,7 +44,7 @@ def test_an_edit_is_in_force_within_five_seconds_new_lanes_too_and_a_bad_one_is_
     (world.folder / "policies" / "lanes.yaml").write_text(yaml.safe_dump(lanes))
     world.profile(lane="express", deliver_lane="post")
     world.reload()
-    version = world.app.policies.version  # of both files: they may be read between the two writes as well
+    version = world.app.policies.version  # of both files: a process may read them between the two writes
     installation.until(lambda: installation.lines("policy.swapped", policy=version), "the new policies", process)
     swapped = installation.lines("policy.swapped", policy=version)[-1]
     assert at(swapped) - edited < SECONDS
@@ -68,7 +68,7 @@ def test_an_edit_is_in_force_within_five_seconds_new_lanes_too_and_a_bad_one_is_
     assert installation.end(process) == 0
 
 
-def test_what_is_queued_on_the_old_lane_moves_to_the_new_one(make_world: Callable[..., World]) -> None:
+def test_messages_queued_on_the_old_lane_move_to_the_new_one(make_world: Callable[..., World]) -> None:
     world = make_world(slice_users=2, in_flight=100, lane="slow")
     world.users([f"u{i}" for i in range(12)])
     world.apply({"campaign": "hello", "kind": "one_off"})
@@ -94,14 +94,14 @@ def test_what_is_queued_on_the_old_lane_moves_to_the_new_one(make_world: Callabl
             stop_fleets(broker, [slow, fast])
         assert moved.names >= {thread.name for thread in slow.workers}
         assert deciding.names == {thread.name for thread in fast.workers}
-        assert len(world.stays("hello")) == 12
+        assert len(world.enrolments("hello")) == 12
     finally:
         broker.flush_all()
         broker.close()
 
 
 class _Threads:
-    """The threads that told an event."""
+    """Return the threads that emitted an event."""
 
     def __init__(self, event: str) -> None:
         self._event = event
@@ -115,5 +115,5 @@ class _Threads:
             self._count.release()
 
     def wait(self, times: int) -> bool:
-        """Whether it was told so often within 30 s."""
+        """Return whether it was emitted that often within 30 s."""
         return all(self._count.acquire(timeout=30) for _ in range(times))

@@ -1,4 +1,4 @@
-"""`tidegate run` as a real process: one campaign from its file to its mails, and every way to end it."""
+"""`tidegate run` as a real process: one campaign from file to mails, and every way to end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ messages:
 """
 
 
-def test_a_campaign_is_applied_launched_and_sent_and_a_term_ends_everything(installation: Installation) -> None:
+def test_a_campaign_is_sent_and_a_sigterm_ends_every_process(installation: Installation) -> None:
     installation.world.users([f"u{i}" for i in range(20)])
     process = installation.running()
     family = installation.family(process)
@@ -41,7 +41,7 @@ def test_a_campaign_is_applied_launched_and_sent_and_a_term_ends_everything(inst
     installation.world.check()
 
 
-def test_a_ctrl_c_ends_it_with_130(installation: Installation) -> None:
+def test_ctrl_c_ends_run_with_130(installation: Installation) -> None:
     process = installation.running()
     family = installation.family(process)
     assert installation.end(process, signal.SIGINT) == 130
@@ -57,7 +57,7 @@ def test_a_kill_leaves_no_process_behind(installation: Installation) -> None:
     installation.until(lambda: installation.ended(family), "the end of every process")
 
 
-def test_who_is_killed_works_again(installation: Installation) -> None:
+def test_a_killed_process_is_restarted_and_works(installation: Installation) -> None:
     process = installation.running()
     (engine,) = psutil.Process(process.pid).children()
     engine.kill()
@@ -71,7 +71,7 @@ def test_who_is_killed_works_again(installation: Installation) -> None:
     assert installation.ended(family)
 
 
-def test_a_second_one_in_the_same_folder_is_refused(installation: Installation) -> None:
+def test_a_second_run_in_the_same_folder_is_refused(installation: Installation) -> None:
     process = installation.running()
     told = installation.call("run")
     assert told.code == 2
@@ -83,7 +83,7 @@ def test_a_second_one_in_the_same_folder_is_refused(installation: Installation) 
 
 @pytest.mark.long(seconds=40)
 @pytest.mark.timeout(200)
-def test_work_that_was_going_on_at_a_kill_is_done_by_the_next_one_and_nobody_is_written_to_twice(
+def test_the_next_run_finishes_the_work_of_a_killed_one_without_a_second_mail(
     installation: Installation,
 ) -> None:
     installation.world.users([f"u{i}" for i in range(1_500)])

@@ -1,4 +1,4 @@
-"""`tidegate up`: the processes of a Procfile on services that are given, one campaign from end to end."""
+"""`tidegate up`: the processes of a Procfile on given services, one campaign from end to end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WITHOUT_US = {"PATH": "/usr/bin:/bin"}
 
 
 @pytest.mark.timeout(200)
-def test_a_procfile_sends_a_campaign_and_a_ctrl_c_ends_every_process(installation: Installation) -> None:
+def test_a_procfile_sends_a_campaign_and_ctrl_c_ends_every_process(installation: Installation) -> None:
     """All processes start at once on an empty database, though no `tidegate` is on the path."""
     (installation.folder / "Procfile").write_text(PROCFILE)
     (installation.folder / "hello.yaml").write_text(HELLO)
@@ -36,7 +36,7 @@ def test_a_procfile_sends_a_campaign_and_a_ctrl_c_ends_every_process(installatio
     for name in world.database.list_collection_names():
         if name != "settings":  # campaign time
             world.database.drop_collection(name)
-    installation.env["TIDEGATE_SERVICES__ELASTIC_URL"] = "http://127.0.0.1:9"  # nobody answers there
+    installation.env["TIDEGATE_SERVICES__ELASTIC_URL"] = "http://127.0.0.1:9"  # nothing listens there
     process = installation.start("up", **WITHOUT_US)
     started = {"clock", "feed", "all", "suspect"}
     installation.until(
@@ -79,7 +79,7 @@ def test_a_procfile_sends_a_campaign_and_a_ctrl_c_ends_every_process(installatio
     assert all(one in told.err for one in ("warning: nothing works on it", *missing)), told.err
 
 
-def test_a_process_elsewhere_is_seen_by_the_stores(installation: Installation) -> None:
+def test_status_sees_a_process_elsewhere_through_the_stores(installation: Installation) -> None:
     """A worker without a supervisor of this folder, as on another machine."""
     process = installation.start("worker", "all")
     lanes = ["control", "fast", "deliver"]
@@ -94,11 +94,11 @@ def test_a_process_elsewhere_is_seen_by_the_stores(installation: Installation) -
 
 
 def started(installation: Installation) -> int:
-    """How often a worker process has told that it started."""
+    """Return how many worker processes have logged their start."""
     return len(installation.lines("worker.started"))
 
 
-def test_a_process_of_a_fleet_that_is_killed_is_there_again(installation: Installation) -> None:
+def test_a_killed_process_of_a_fleet_is_replaced(installation: Installation) -> None:
     process = installation.start("worker", "all")
     installation.until(lambda: started(installation) == 1, "the start", process)
     (child,) = psutil.Process(process.pid).children()

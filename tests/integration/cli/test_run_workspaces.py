@@ -1,4 +1,4 @@
-"""Workspace files edited under real processes: in force in each within five seconds, without a restart."""
+"""Edited workspace files are in force in every real process within five seconds, without a restart."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROCESSES = (("clock", "run"), ("feed",), ("worker", "all"))
 
 
 def test_an_edit_is_in_force_in_every_process_within_five_seconds(installation: Installation) -> None:
-    """Clock, feed and workers as in the Procfile; campaigns of a new field and a new workspace are applied at once."""
+    """Clock, feed and workers run as in the Procfile; campaigns of a new field and a new workspace apply at once."""
     world = installation.world
     world.user("before", plan="gold")
     processes = [installation.start(*arguments) for arguments in PROCESSES]
@@ -35,7 +35,7 @@ def test_an_edit_is_in_force_in_every_process_within_five_seconds(installation: 
     world.user("someone", workspace="fresh")
     world.user("after", plan="gold", tier="gold")
     installation.until(lambda: len(world.mails()) == 4, "the mails to whom both let in", processes[2])
-    both = {"workspace_set": world.app.catalogues.version}  # not what a process may have read between the two writes
+    both = {"workspace_set": world.app.catalogues.version}  # a process may have read the state between the two writes
     installation.until(
         lambda: len(installation.lines("workspace.swapped", **both)) == len(PROCESSES), "the edit everywhere"
     )

@@ -1,4 +1,4 @@
-"""A campaign with users who have just the rights that `docs/rights.md` names, on real services that check them."""
+"""A campaign runs with exactly the rights that `docs/rights.md` names, on real services that check them."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from tests.support.pipeline_world import World
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "rights.md").read_text(encoding="utf-8")
 rig = SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "stock" / "rig.py")))
-PASSWORD = "a-password"  # of servers that live as long as this test
+PASSWORD = "a-password"  # of servers that run as long as this test
 
 
 def from_page(call: str) -> Document:
-    """The argument of a call of mongosh on the page."""
+    """Return the argument of a mongosh call on the page."""
     found = re.search(rf"db\.{call}\((\{{.*?\}})\)\n```", PAGE, re.DOTALL)
     assert found is not None, f"docs/rights.md has no {call}"
     told: Document = json.loads(found[1].replace("PASSWORD", PASSWORD))
@@ -43,13 +43,13 @@ def from_page(call: str) -> Document:
 
 
 def acl_lines() -> list[str]:
-    """The users of broker and cache on the page."""
+    """Return the users of broker and cache on the page."""
     return [line.replace("PASSWORD", PASSWORD) for line in re.findall(r"^user tidegate .*$", PAGE, re.MULTILINE)]
 
 
 @pytest.fixture(scope="module")
 def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a mongod that asks for passwords, with the page's role and user."""
+    """Yield the address of a mongod with passwords, with the page's role and user."""
     folder = tmp_path_factory.mktemp("guarded")
     key = folder / "key"
     key.write_text("x" * 64)
@@ -60,7 +60,7 @@ def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         admin = MongoClient[Document]("127.0.0.1", ports[0], directConnection=True, serverSelectionTimeoutMS=20_000)
         member = {"_id": 0, "host": f"127.0.0.1:{ports[0]}"}
-        # Until there is a user, whoever comes from this machine may begin the set and make the first one.
+        # Until there is a user, any local client may initiate the set and create the first one.
         admin.admin.command("replSetInitiate", {"_id": "tidegate", "members": [member]})
         rig.wait_for(lambda: admin.admin.command("hello").get("isWritablePrimary"), what="a primary")
         admin.admin.command("createUser", "root", pwd=PASSWORD, roles=["root"])
@@ -78,7 +78,10 @@ def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def valkeys(tmp_path: Path) -> Iterator[list[str]]:
-    """The addresses of broker and cache for the page's users; their default users are off, and nothing was refused."""
+    """Yield the addresses of broker and cache for the page's users; default users are off.
+
+    Check that nothing was refused.
+    """
     servers, addresses = [], []
     for name, line in zip(("broker", "cache"), acl_lines(), strict=True):
         server = rig.Valkey(tmp_path / name)
@@ -98,7 +101,7 @@ def valkeys(tmp_path: Path) -> Iterator[list[str]]:
 
 @pytest.fixture
 def guarded(mongo: str, valkeys: list[str], tmp_path: Path) -> Iterator[World]:
-    """A whole engine whose users have the page's rights."""
+    """A whole engine with the page's rights."""
     with MongoClient[Document](mongo) as client:
         database = client["tidegate"]
         migrate_mongo(database)
@@ -138,7 +141,7 @@ def test_the_broker_works_with_just_the_rights_of_the_page(valkeys: list[str]) -
     broker = build_broker(valkeys[0], lanes=["lane"], namespace="tidegate:tidegate", maintenance_chance=1_000_000)
     options: dict[str, Any] = {"max_retries": 0, "time_limit": 10_000, "queue_name": "lane"}
     work = dramatiq.actor(done.append, broker=broker, actor_name="work", **options)
-    # A process that died long ago: maintenance looks for what it had taken, and forgets it.
+    # A process that died long ago: maintenance requeues its messages and forgets it.
     heartbeats = "tidegate:tidegate:__heartbeats__"
     broker.client.zadd(heartbeats, {"dead": 0})
     with rig.running(broker):
@@ -150,7 +153,7 @@ def test_the_broker_works_with_just_the_rights_of_the_page(valkeys: list[str]) -
         assert [depth.ready for depth in depths(broker)] == [0]
 
 
-def test_what_the_page_does_not_grant_is_refused(mongo: str, valkeys: list[str]) -> None:
+def test_rights_that_the_page_does_not_grant_are_refused(mongo: str, valkeys: list[str]) -> None:
     with MongoClient[Document](mongo) as client:
         for forbidden in (
             lambda: client["tidegate"].drop_collection("users"),

@@ -1,4 +1,4 @@
-"""What a user sees of a service that is wrong: in `check`, at a start, and while the engine runs."""
+"""What a user sees of a faulty service: in `check`, at a start, and while the engine runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MALFORMED = f"mongodb://owner:{PASSWORD}/x@127.0.0.1:1/"
 
 
 def told(done: Told, code: int, *words: str) -> None:
-    """That a command ended so: one error of three lines at most, without a traceback or a secret."""
+    """Check that a command ended with this code and one error of at most three lines, without traceback or secret."""
     assert done.code == code, done.err
     assert len(done.err.splitlines()) <= 3, done.err
     assert "Traceback" not in done.err
@@ -52,7 +52,7 @@ def told(done: Told, code: int, *words: str) -> None:
 @pytest.mark.parametrize(
     "command", [("check",), ("run",), ("up",), ("worker", "all"), ("status",), ("campaign", "list")]
 )
-def test_an_address_that_cannot_be_read_ends_every_command_with_one_sentence(
+def test_an_unreadable_address_ends_every_command_with_one_sentence(
     installation: Installation, command: tuple[str, ...]
 ) -> None:
     (installation.folder / "Procfile").write_text("web: sleep 1000\n")
@@ -70,7 +70,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize("command", ["up", "run", "worker all"])
 @pytest.mark.parametrize(("name", "url", "setting"), OPTIONS)
-def test_a_wrong_option_of_an_address_ends_what_would_wait_for_it(
+def test_a_wrong_option_of_an_address_ends_the_command_at_once(
     installation: Installation, command: str, name: str, url: str, setting: str
 ) -> None:
     (installation.folder / "Procfile").write_text("web: sleep 1000\n")
@@ -79,7 +79,7 @@ def test_a_wrong_option_of_an_address_ends_what_would_wait_for_it(
     assert done.out == "", "nothing was begun"
 
 
-def test_check_tells_what_is_wrong_with_each_service(installation: Installation, tmp_path: Path) -> None:
+def test_check_reports_the_fault_of_each_service(installation: Installation, tmp_path: Path) -> None:
     search = Search(401, error_of("security_exception"))
     replica = ("--replicaof", f"127.0.0.1 {refused_port()}")
     with (
@@ -125,7 +125,7 @@ def test_a_start_on_a_standalone_mongod_is_refused(
 
 
 @pytest.mark.long(seconds=20)
-def test_a_running_engine_outlives_a_search_that_refuses_and_a_broker_that_takes_nothing(
+def test_a_running_engine_survives_a_refusing_elasticsearch_and_a_full_broker(
     installation: Installation, tmp_path: Path
 ) -> None:
     search = Search(401, error_of("security_exception"))
@@ -161,7 +161,7 @@ def test_a_running_engine_outlives_a_search_that_refuses_and_a_broker_that_takes
 
 
 def rung_in_vain(installation: Installation, before: int) -> bool:
-    """Whether more rings were lost than `before`."""
+    """Return whether more wake-ups were lost than `before`."""
     return len(installation.lines("messenger.unheard")) > before
 
 
@@ -174,7 +174,7 @@ def set_to(server: redis.Redis, setting: str, value: object) -> None:
 
 @pytest.fixture
 def guarded_world(tmp_path: Path, services: Any) -> Iterator[tuple[World, MongoClient[dict[str, Any]]]]:
-    """A world whose user has the rights of docs/operations.md only; and the owner's client of its server."""
+    """Yield a world with only the rights of docs/operations.md, and the owner's client of its server."""
     with (
         guarded_mongod(tmp_path / "mongo") as address,
         MongoClient(f"mongodb://{OWNER}:{PASSWORD}@{address}/?replicaSet=guarded") as owner,
@@ -195,7 +195,7 @@ def guarded_world(tmp_path: Path, services: Any) -> Iterator[tuple[World, MongoC
 RIGHTS = [{"role": "readWrite", "db": "tidegate"}, {"role": "dbAdmin", "db": "tidegate"}]
 
 
-def test_rights_that_are_taken_away_blame_nobody_and_the_engine_goes_on_when_they_are_back(
+def test_revoked_rights_fail_no_user_and_the_engine_continues_once_restored(
     guarded_world: tuple[World, MongoClient[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world, owner = guarded_world
@@ -210,12 +210,12 @@ def test_rights_that_are_taken_away_blame_nobody_and_the_engine_goes_on_when_the
     world.settle()
     assert world.state("hello") == "finished"
     assert len(world.mails()) == 10
-    for piece in owner["tidegate"]["slices"].find():
-        assert piece.get("errors", 0) == 0, "nobody's data was to blame"
+    for slice_ in owner["tidegate"]["slices"].find():
+        assert slice_.get("errors", 0) == 0, "nobody's data was to blame"
     world.check()
 
 
-def test_log_lines_wait_while_the_search_refuses_and_are_shipped_when_it_does_not(tmp_path: Path) -> None:
+def test_log_lines_wait_while_the_log_search_refuses_and_are_shipped_later(tmp_path: Path) -> None:
     line = b'{"@timestamp": "2026-01-01T00:00:00Z", "message": "kept"}\n'
     (tmp_path / "all-1.ndjson").write_bytes(line)
     search = Search(401, error_of("security_exception"))
@@ -243,7 +243,7 @@ def until(fact: Callable[[], bool], what: str) -> None:
 
 
 def test_a_killed_child_of_run_leaves_no_service_behind(installation: Installation) -> None:
-    """`tidegate run` with services of its own: after a kill of its child and a TERM nothing is left."""
+    """After a kill of its child and a SIGTERM, `tidegate run` leaves none of its own services."""
     for name in ("MONGO", "BROKER", "CACHE"):
         del installation.env[f"TIDEGATE_SERVICES__{name}_URL"]
     installation.env["TIDEGATE_SERVICES__ELASTIC_URL"] = f"http://127.0.0.1:{refused_port()}"
@@ -260,7 +260,7 @@ def test_a_killed_child_of_run_leaves_no_service_behind(installation: Installati
     installation.until(lambda: "mongo runs again" in installation.said(), "mongod's return", process)
     pids = [one.pid for one in local.status() if one.pid is not None]
     (engine,) = psutil.Process(process.pid).children()
-    engine.kill()  # and told to end before another has taken its place
+    engine.kill()  # and told to end before a new child is forked
     assert installation.end(process, signal.SIGTERM) == 0
     assert [pid for pid in pids if birth_of(pid)] == []
     assert {one.state for one in local.status()} == {"ended", "absent"}

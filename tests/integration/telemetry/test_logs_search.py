@@ -1,4 +1,4 @@
-"""`tidegate logs search` and `ship` as a person calls them."""
+"""`tidegate logs search` and `ship` as a user calls them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STORY = ["run.planned", "slice.claimed", "batch.decided", "slice.closed", "run.d
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of log files in which a pass of two users was logged, found by the settings."""
+    """Yield a folder of log files of a pass over two users, found by the settings."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TIDEGATE_LOGS__FOLDER", str(tmp_path / "logs"))
     monkeypatch.delenv("TIDEGATE_SERVICES__ELASTIC_URL", raising=False)
@@ -58,7 +58,7 @@ def actions(result: Result) -> list[str]:
     return [line["event"]["action"] for line in json.loads(result.stdout)]
 
 
-def test_without_a_log_search_the_files_are_read_and_it_says_so(folder: Path) -> None:
+def test_without_a_log_search_the_files_are_read_with_a_note(folder: Path) -> None:
     result = called("search", "campaign:winback user:hh-1")
     assert "delivery.sent" in result.stdout
     assert "user=hh-1" in result.stdout
@@ -67,7 +67,7 @@ def test_without_a_log_search_the_files_are_read_and_it_says_so(folder: Path) ->
 
 
 @pytest.mark.parametrize("user", ["hh-1", "zoe@example.org"])
-def test_a_story_is_told_from_the_files(folder: Path, user: str) -> None:
+def test_the_story_of_a_delivery_is_read_from_the_files(folder: Path, user: str) -> None:
     result = called("search", f"campaign:winback user:{user}", "--story", "--json")
     assert actions(result) == STORY
     assert "zoe" not in result.stdout
@@ -79,7 +79,7 @@ def test_since_and_limit_narrow_a_search(folder: Path) -> None:
 
 
 @pytest.mark.elastic
-def test_a_story_is_told_from_the_log_search(
+def test_the_story_of_a_delivery_is_read_from_the_log_search(
     folder: Path,
     elastic: Elasticsearch,
     index_prefix: str,
@@ -118,7 +118,9 @@ def test_a_shipper_ends_within_a_second_of_its_signal(folder: Path, services: ob
     before = SystemClock().monotonic()
     child.send_signal(signal.SIGTERM)
     assert child.wait(5) == 0
-    assert SystemClock().monotonic() - before < 3.0  # a second, and what a loaded machine takes to end an interpreter
+    assert (
+        SystemClock().monotonic() - before < 3.0
+    )  # a second, plus the time in which a loaded machine ends an interpreter
     shipper = Shipper(folder, object())  # type: ignore[arg-type]  # the lock is free again
     assert shipper.waiting() == 0
     shipper.close()

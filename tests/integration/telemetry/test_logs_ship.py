@@ -1,4 +1,4 @@
-"""Shipping logs into a real Elasticsearch: at least once, never doubled, nobody waits for it."""
+"""Log lines reach a real Elasticsearch at least once, never doubled, and no process waits for it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Hands:
 
 
 class Memory:
-    """A sink that goes away when a test says so. (What Elasticsearch does is tested with Elasticsearch below.)"""
+    """A log search that a test can make unreachable. (Other tests below use Elasticsearch.)"""
 
     def __init__(self) -> None:
         self.taken: dict[str, bytes] = {}
@@ -90,7 +90,7 @@ def line(number: int, **fields: object) -> bytes:
 
 
 def deliveries(folder: Path, windows: Sequence[int], process: str = "deliver") -> None:
-    """The lines of deliveries that were settled in windows of these sizes."""
+    """Return the lines of deliveries that settled in windows of these sizes."""
     logs = configure(LogOptions(process, folder, console=False), clock=Hands())
     common: dict[str, object] = {"workspace": "grocer", "campaign": "spring", "campaign_uid": "spring-1"}
     users = count(1)
@@ -143,7 +143,7 @@ def test_without_its_state_a_shipper_repeats_the_same_ids(tmp_path: Path) -> Non
     assert len(sink.taken) == 50
 
 
-def test_windows_of_deliveries_go_as_few_documents_and_are_the_lines_of_the_file(tmp_path: Path) -> None:
+def test_windows_of_deliveries_ship_as_few_documents_with_the_lines_of_the_file(tmp_path: Path) -> None:
     deliveries(tmp_path, [50, 50, 1, 30])
     sink = Memory()
     shipper = Shipper(tmp_path, sink)
@@ -205,7 +205,7 @@ def test_a_line_that_is_still_being_written_waits_for_its_end(tmp_path: Path) ->
     assert list(sink.taken.values()) == [whole, whole]
 
 
-def test_lines_that_can_never_be_taken_are_put_aside_and_reported(tmp_path: Path) -> None:
+def test_lines_that_elasticsearch_always_refuses_are_set_aside_and_reported(tmp_path: Path) -> None:
     sink = Memory()
     path = tmp_path / "fast-1-0123abcd.0001.ndjson"
     path.write_bytes(b"\n".join([line(1), b"no json", line(2, x="poison"), line(3), b""]))
@@ -218,10 +218,10 @@ def test_lines_that_can_never_be_taken_are_put_aside_and_reported(tmp_path: Path
     assert [one["reason"] for one in aside] == ["mapping", "not a JSON line"]
 
 
-def test_while_the_log_search_is_away_lines_wait_and_are_shipped_when_it_is_back(
+def test_lines_wait_while_the_log_search_is_unreachable_and_are_shipped_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.telemetry.log_shipper._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("engine.telemetry.log_shipper.FIRST_PAUSE", 0.01)
     written(tmp_path, 10)
     sink = Memory()
     sink.away = True
@@ -302,7 +302,7 @@ def test_a_line_inside_a_bundle_is_found_by_its_own_fields_only(
 
 
 @pytest.mark.elastic
-def test_a_bundle_that_went_too_early_is_completed_after_a_kill(
+def test_a_bundle_shipped_too_early_is_completed_after_a_kill(
     tmp_path: Path, elastic: Elasticsearch, index_prefix: str
 ) -> None:
     deliveries(tmp_path, [50])
@@ -314,7 +314,7 @@ def test_a_bundle_that_went_too_early_is_completed_after_a_kill(
         shipper = Shipper(tmp_path, index)
         shipper.drain()
         shipper.close()
-        (tmp_path / "ship.json").unlink()  # killed before it noted what was taken
+        (tmp_path / "ship.json").unlink()  # killed before it noted what was accepted
         assert index.search({"match_all": {}}, 100) == lines_of(tmp_path)
 
 
@@ -328,7 +328,7 @@ def test_a_line_that_contradicts_the_mapping_is_refused_alone(elastic: Elasticse
 
 
 @pytest.mark.elastic
-def test_old_lines_are_forgotten_by_whole_indices(elastic: Elasticsearch, index_prefix: str) -> None:
+def test_old_lines_expire_by_whole_indices(elastic: Elasticsearch, index_prefix: str) -> None:
     stream = f"{index_prefix}logs"
     clock = Hands()
     index = LogIndex(elastic, clock, stream=stream, keep=timedelta(days=2), roll_after=timedelta(days=1))
@@ -350,7 +350,7 @@ def _backing(elastic: Elasticsearch, stream: str) -> list[str]:
 
 
 @pytest.mark.elastic
-def test_a_shipper_killed_again_and_again_doubles_and_loses_nothing(
+def test_a_repeatedly_killed_shipper_neither_doubles_nor_loses_lines(
     tmp_path: Path, elastic: Elasticsearch, services: object, index_prefix: str
 ) -> None:
     written(tmp_path, 1_500, max_bytes=50_000, keep=1_000)

@@ -19,7 +19,7 @@ from engine.settings import Settings
         ("json", True, True, None),
     ],
 )
-def test_lines_are_for_whoever_reads_them(
+def test_lines_are_readable_on_a_terminal_and_json_in_a_pipe(
     form: str, terminal: bool, stdout: bool, console: bool | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
@@ -28,7 +28,7 @@ def test_lines_are_for_whoever_reads_them(
     assert options.folder == Settings().log_folder
 
 
-def test_who_wants_no_lines_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logs_stdout_false_prints_no_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     settings = Settings.model_validate({"logs": {"stdout": False}})
     options = log_options(settings, "run")

@@ -24,7 +24,7 @@ def _expected(file: Path) -> list[str]:
     return [line.removeprefix("# expect: ") for line in lines if line.startswith("# expect: ")]
 
 
-def _told(error: InvalidSource, file: Path) -> list[str]:
+def _faults(error: InvalidSource, file: Path) -> list[str]:
     return [str(one).removeprefix(f"{file}:").removeprefix(f"{file.parent}/") for one in error.faults]
 
 
@@ -34,21 +34,21 @@ def good() -> PolicySet:
 
 
 @pytest.mark.parametrize("file", CAMPAIGNS, ids=lambda file: file.stem)
-def test_a_broken_campaign_file_is_refused_where_it_is_broken(file: Path, good: PolicySet) -> None:
+def test_a_broken_campaign_file_is_refused_with_its_place(file: Path, good: PolicySet) -> None:
     with pytest.raises(InvalidSource) as refused:
         load_campaign(file, read_workspaces(BROKEN / "workspaces"), good)
-    assert _told(refused.value, file) == _expected(file) != []
+    assert _faults(refused.value, file) == _expected(file) != []
 
 
 @pytest.mark.parametrize("file", POLICIES, ids=lambda file: f"{file.parent.name}-{file.stem}")
-def test_a_broken_policy_file_is_refused_where_it_is_broken(file: Path, tmp_path: Path) -> None:
+def test_a_broken_policy_file_is_refused_with_its_place(file: Path, tmp_path: Path) -> None:
     edited = tmp_path / ("lanes.yaml" if file.parent.name == "lanes" else file.name)
     shutil.copy(file, edited)
     with pytest.raises(InvalidSource) as refused:
         load_policies(ROOT / "policies", edited=edited)
-    assert _told(refused.value, edited) == _expected(file) != []
+    assert _faults(refused.value, edited) == _expected(file) != []
 
 
-def test_there_are_enough_broken_files_of_both_kinds() -> None:
+def test_there_are_enough_broken_campaigns_and_policies() -> None:
     assert len(CAMPAIGNS) >= 45
     assert len(POLICIES) >= 45

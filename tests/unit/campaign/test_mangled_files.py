@@ -94,7 +94,7 @@ def _refused_with_places() -> Iterator[None]:
 
 @settings(max_examples=60, deadline=None)
 @given(CUTS)
-def test_a_mangled_campaign_is_read_or_refused(cuts: list[tuple[int, int, str]]) -> None:
+def test_a_mangled_campaign_is_accepted_or_refused(cuts: list[tuple[int, int, str]]) -> None:
     with TemporaryDirectory() as folder:
         file = _write(folder, "campaign.yaml", _mangled(CAMPAIGN, cuts))
         with _refused_with_places():
@@ -104,7 +104,7 @@ def test_a_mangled_campaign_is_read_or_refused(cuts: list[tuple[int, int, str]])
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(["lanes.yaml", "profiles/lifecycle.yaml"]), CUTS)
-def test_a_mangled_policy_is_read_or_refused(name: str, cuts: list[tuple[int, int, str]]) -> None:
+def test_a_mangled_policy_is_accepted_or_refused(name: str, cuts: list[tuple[int, int, str]]) -> None:
     text = (ROOT / "policies" / name).read_text(encoding="utf-8")
     with TemporaryDirectory() as folder:
         edited = _write(folder, Path(name).name, _mangled(text, cuts))
@@ -115,7 +115,7 @@ def test_a_mangled_policy_is_read_or_refused(name: str, cuts: list[tuple[int, in
 
 @settings(max_examples=30, deadline=None)
 @given(CUTS)
-def test_a_mangled_settings_file_is_read_or_refused(cuts: list[tuple[int, int, str]]) -> None:
+def test_a_mangled_settings_file_is_accepted_or_refused(cuts: list[tuple[int, int, str]]) -> None:
     text = (ROOT / "conf" / "settings.yaml").read_text(encoding="utf-8")
     with TemporaryDirectory() as folder:
         file = _write(folder, "settings.yaml", _mangled(text, cuts))

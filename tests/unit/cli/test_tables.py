@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from engine.cli.tables import _joints, show, table, width_of
+from engine.cli.tables import break_points, show, table, width_of
 
 COLUMNS = ("query", "calls", "what")
 ROWS = [("enrolments.enter_alike", "1,000", "a sentence that is longer than the others"), ("users.read", "2", "")]
@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize("columns", ["", "20", "80"])
-def test_in_a_pipe_each_row_is_one_line_whatever_columns_says(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_a_pipe_each_row_is_one_line_despite_columns(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     stream = io.StringIO()
     show("a title", COLUMNS, ROWS, stream)
@@ -33,7 +33,7 @@ def test_in_a_pipe_each_row_is_one_line_whatever_columns_says(columns: str, monk
 
 
 @pytest.mark.parametrize("room", [1, 20, 40, 50, 60, 72, 73, 200])
-def test_on_a_terminal_no_word_is_cut_and_no_line_is_too_long_for_what_its_words_allow(room: int) -> None:
+def test_on_a_terminal_no_word_is_cut_and_lines_fit_if_their_words_do(room: int) -> None:
     lines = table(COLUMNS, ROWS, room)
     assert {word for line in lines for word in line.split()} == WORDS
     least = sum(len(word) for word in ("enrolments.enter_alike", "calls", "sentence")) + 4
@@ -56,10 +56,10 @@ def test_times_and_addresses_fit_into_a_narrow_terminal(room: int) -> None:
         assert max(map(width_of, lines)) <= room
         shown = "".join(" ".join(lines).split())
         for cell in (str(cell) for row in rows for cell in row):
-            assert all(piece in shown for word in cell.split() for piece in _joints(word))
+            assert all(piece in shown for word in cell.split() for piece in break_points(word))
 
 
-def test_what_no_break_makes_narrow_enough_is_shown_row_by_row() -> None:
+def test_a_table_too_wide_for_the_terminal_is_shown_row_by_row() -> None:
     assert table(SERVICES, RUNNING, 60) == [
         "service    mongo",
         "state      running",
@@ -77,7 +77,7 @@ def test_what_no_break_makes_narrow_enough_is_shown_row_by_row() -> None:
     ]
 
 
-def test_a_time_is_broken_where_it_has_a_joint() -> None:
+def test_a_time_is_broken_between_date_and_time() -> None:
     assert table(("name", "launched"), [("welcome-back", "2026-11-30T16:22:28.123Z")], 30) == [
         "name          launched",
         "welcome-back  2026-11-30T",
@@ -85,7 +85,7 @@ def test_a_time_is_broken_where_it_has_a_joint() -> None:
     ]
 
 
-def test_a_terminal_is_asked_for_its_width(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_width_comes_from_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "44")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setattr(os, "get_terminal_size", lambda *_: os.terminal_size((44, 20)))
@@ -95,12 +95,12 @@ def test_a_terminal_is_asked_for_its_width(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("cell", ["two\nlines", "[bold]not markup[/bold]", ":smile:", "", None, 3, "日本", "e\u0301"])
-def test_a_cell_is_shown_as_it_is(cell: object) -> None:
+def test_a_cell_is_printed_unchanged(cell: object) -> None:
     lines = table(("a", "b"), [(cell, "x")])
     assert "\n".join(line[:40] for line in lines[1:]).replace(" ", "").replace("x", "", 1) == str(cell).replace(" ", "")
 
 
-def test_columns_stand_below_each_other_for_wide_letters_too() -> None:
+def test_columns_align_with_wide_letters() -> None:
     lines = table(("a", "b"), [("日本", "x"), ("ab", "x")])
     assert len({width_of(line.rpartition("x")[0]) for line in lines[1:]}) == 1
 

@@ -28,7 +28,7 @@ def fixed(at_once: float, each: float) -> Cost:
     return lambda size: at_once + each * size
 
 
-def test_nothing_is_known_at_first_so_the_smallest_is_the_first() -> None:
+def test_without_measurements_the_smallest_size_is_chosen() -> None:
     assert Tuner().choose("users.read_range", (5_000, 500, 1_000)) == 500
 
 
@@ -38,18 +38,18 @@ def test_each_candidate_is_tried_and_then_the_best_is_kept() -> None:
     assert play(tuner, 20, fixed(0.005, 1e-5)) == {5_000: 20}
 
 
-def test_a_smaller_one_wins_where_a_large_batch_costs_more_for_each_user() -> None:
+def test_a_smaller_size_wins_if_a_large_batch_costs_more_per_user() -> None:
     tuner = Tuner()
     play(tuner, 3 * TRIALS, lambda size: size * (1e-5 if size <= 1_000 else 5e-5))
     assert tuner.choose("users.read_range", SIZES) == 1_000
 
 
-def test_a_candidate_that_would_take_too_long_is_not_even_tried() -> None:
+def test_a_candidate_expected_to_take_too_long_is_not_tried() -> None:
     tuner = Tuner()
     assert set(play(tuner, 500, fixed(0, 0.001))) == {500, 1_000}
 
 
-def test_a_slow_campaign_among_quick_ones_is_given_a_size_that_it_can_finish() -> None:
+def test_a_slow_campaign_among_quick_ones_gets_a_size_that_it_can_finish() -> None:
     tuner = Tuner()
     play(tuner, 50, fixed(0.005, 1e-5))
     assert tuner.choose("users.read_range", SIZES, pace=0.002) == 500
@@ -57,14 +57,14 @@ def test_a_slow_campaign_among_quick_ones_is_given_a_size_that_it_can_finish() -
     assert tuner.choose("users.read_range", SIZES) == 5_000
 
 
-def test_of_the_sizes_that_a_slow_campaign_can_finish_it_gets_the_best() -> None:
+def test_a_slow_campaign_gets_the_best_size_that_it_can_finish() -> None:
     tuner = Tuner()
     play(tuner, 50, lambda size: size * {500: 1e-5, 1_000: 2e-5, 5_000: 5e-6}[size])
     assert tuner.choose("users.read_range", SIZES) == 5_000
     assert tuner.choose("users.read_range", SIZES, pace=0.001) == 500
 
 
-def test_a_slow_campaign_in_between_does_not_disturb_what_the_quick_ones_use() -> None:
+def test_a_slow_campaign_does_not_change_the_size_of_quick_ones() -> None:
     tuner, cost = Tuner(), fixed(0.005, 1e-5)
     play(tuner, 2 * LONGEST_HORIZON, cost)
     for _ in range(50):
@@ -73,11 +73,11 @@ def test_a_slow_campaign_in_between_does_not_disturb_what_the_quick_ones_use() -
     assert play(tuner, 100, cost)[5_000] >= 100 - 2 * TRIALS
 
 
-def test_where_none_fits_the_smallest_goes_on() -> None:
+def test_the_smallest_size_is_used_if_none_fits() -> None:
     assert set(play(Tuner(), 200, fixed(0, 1.0))) == {500}
 
 
-def test_one_long_batch_is_chance_and_two_are_a_reason_to_leave_a_size() -> None:
+def test_a_size_is_left_after_two_long_batches_and_not_after_one() -> None:
     tuner = Tuner()
     play(tuner, 3 * TRIALS + WINDOW, fixed(0.005, 1e-5))
     slow = LONGEST * 2
@@ -106,14 +106,14 @@ def test_the_share_of_tries_decays_but_never_ends() -> None:
     assert 0 < late[1_000] <= TRIALS + 1
 
 
-def test_what_is_equal_within_the_noise_is_not_changed() -> None:
+def test_the_size_is_kept_while_others_are_equal_within_noise() -> None:
     tuner = Tuner()
     play(tuner, 3 * TRIALS + 1, fixed(0, 1e-5))
     before = play(tuner, 20, lambda size: size * (1.05e-5 if size == 5_000 else 1e-5))
     assert before == {5_000: 20}
 
 
-def test_the_short_batch_at_the_end_of_a_range_is_no_evidence_of_its_size() -> None:
+def test_the_short_last_batch_of_a_range_is_no_evidence_for_its_size() -> None:
     tuner = Tuner()
     play(tuner, 3 * TRIALS, fixed(0.005, 1e-5))
     for _ in range(WINDOW):
@@ -132,7 +132,7 @@ def test_a_short_batch_that_took_too_long_counts_as_if_it_had_been_full() -> Non
     assert large.recent[-1] == pytest.approx(0.001)
 
 
-def test_ranges_shorter_than_every_size_keep_nothing_waiting() -> None:
+def test_ranges_shorter_than_every_size_need_no_trial() -> None:
     tuner = Tuner()
     for _ in range(100):
         size = tuner.choose("enrolments.due", SIZES)
@@ -140,7 +140,7 @@ def test_ranges_shorter_than_every_size_keep_nothing_waiting() -> None:
     assert tuner.choose("enrolments.due", SIZES) in SIZES
 
 
-def test_queries_are_tuned_apart() -> None:
+def test_queries_are_tuned_independently() -> None:
     tuner = Tuner()
     play(tuner, 50, fixed(0.005, 1e-5), "cache.read")
     assert set(play(tuner, 50, fixed(0, 0.002), "users.read_range")) == {500}
@@ -157,7 +157,7 @@ def test_two_profiles_with_other_candidates_do_not_disturb_each_other() -> None:
     assert seen[500] < 30 < 100 < min(seen[1_000], seen[5_000])
 
 
-def test_evidence_tells_batches_users_median_tail_and_the_choice() -> None:
+def test_evidence_holds_batches_users_median_tail_and_the_choice() -> None:
     tuner = Tuner()
     play(tuner, 3 * TRIALS + 4, fixed(0.005, 1e-5))
     small, _, large = tuner.evidence("users.read_range")

@@ -36,11 +36,11 @@ def test_a_death_before_a_checkpoint_makes_a_suspect_which_may_run_at_once() -> 
     assert died() == Again(suspect=True, deaths=0, errors=0, after=None)
 
 
-def test_a_death_among_others_is_no_death_of_the_slice_itself() -> None:
+def test_a_death_among_other_slices_is_not_counted_for_the_slice() -> None:
     assert died(deaths=7).deaths == 0
 
 
-def test_a_death_after_progress_is_nobodys_fault() -> None:
+def test_a_death_after_progress_makes_no_suspect() -> None:
     assert died(progressed=True) == Again(suspect=False, deaths=0, errors=0, after=None)
     assert died(progressed=True, suspect=True, deaths=1) == Again(suspect=True, deaths=0, errors=0, after=None)
 
@@ -49,18 +49,18 @@ def test_a_suspect_that_dies_alone_is_counted_and_waits_a_lease() -> None:
     assert died(suspect=True) == Again(suspect=True, deaths=1, errors=0, after=LEASE)
 
 
-def test_a_suspect_of_many_is_halved_after_two_deaths() -> None:
+def test_a_suspect_of_many_users_is_halved_after_two_deaths() -> None:
     assert died(suspect=True, deaths=DEATHS_TO_HALVE - 1) == Halve()
 
 
-def test_a_suspect_of_one_is_buried_after_three_and_not_before() -> None:
+def test_a_suspect_of_one_user_is_buried_after_exactly_three_deaths() -> None:
     assert died(suspect=True, deaths=DEATHS_TO_BURY - 2, users=1) == Again(
         suspect=True, deaths=2, errors=0, after=LEASE
     )
     assert died(suspect=True, deaths=DEATHS_TO_BURY - 1, users=1) == Bury()
 
 
-def test_a_suspect_with_nobody_left_is_buried_too() -> None:
+def test_a_suspect_without_users_is_buried() -> None:
     assert died(suspect=True, deaths=DEATHS_TO_BURY - 1, users=0) == Bury()
 
 
@@ -82,7 +82,7 @@ def test_an_error_of_a_suspect_counts_like_a_death() -> None:
 
 
 @pytest.mark.parametrize("users", [1, 2, 500, 20_000])
-def test_one_poisonous_user_is_found_by_halving_and_nobody_else_is_buried(users: int) -> None:
+def test_halving_finds_one_poisonous_user_and_buries_no_other(users: int) -> None:
     """Each slice that contains the user kills its worker; the other slices end well."""
     poison, buried, finished = users // 3, [], 0
     open_slices, deaths_seen = [(0, users)], 0
@@ -110,5 +110,5 @@ def test_one_poisonous_user_is_found_by_halving_and_nobody_else_is_buried(users:
     assert deaths_seen <= 3 * (users.bit_length() + 1) + 2
 
 
-def test_a_storm_that_kills_every_claim_of_slices_that_are_no_suspects_halves_and_buries_nothing() -> None:
+def test_a_storm_over_slices_that_are_no_suspects_halves_and_buries_nothing() -> None:
     assert all(isinstance(died(deaths=n, users=u), Again) for n in range(20) for u in range(3))

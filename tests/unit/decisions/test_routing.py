@@ -36,7 +36,7 @@ def test_a_slice_travels_in_the_lane_of_its_profile(
     assert route(POLICIES, facts, suspect=suspect, kind=kind) == lane
 
 
-def test_only_lanes_of_the_policies_come_out() -> None:
+def test_routing_returns_only_lanes_of_the_policies() -> None:
     lanes = {
         route(POLICIES, replace(FACTS, cost=cost, slowed=slowed, profile=profile), suspect=suspect, kind=kind)
         for cost in Cost

@@ -20,7 +20,7 @@ from engine.domain.lifecycle import (
     check_transition,
 )
 from engine.errors import IllegalTransition
-from tests.unit.lifecycle_chart import PAGE, REWRITE, page
+from tests.unit.domain.lifecycle_chart import PAGE, REWRITE, page
 
 C, D = CampaignState, DeliveryState
 MACHINES: tuple[type[StrEnum], ...] = (CampaignState, StayState, DeliveryState, RunState, SliceState)
@@ -40,19 +40,19 @@ def test_every_state_has_a_sentence_and_a_row() -> None:
     assert all(sentence.endswith(".") for sentence in told)
 
 
-def test_states_of_two_machines_that_are_called_alike_have_each_its_own_sentence() -> None:
-    told = PAGE.read_text(encoding="utf-8")
-    assert "| `dropped` | A resume put a newer run in its place. |" in told
-    assert "| `dropped` | Given up unclaimed with its run. |" in told
+def test_equal_state_names_of_two_machines_have_separate_sentences() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert "| `dropped` | A resume put a newer run in its place. |" in page
+    assert "| `dropped` | Given up unclaimed with its run. |" in page
 
 
-def test_a_state_leads_only_to_states_of_its_own_kind() -> None:
+def test_a_transition_stays_within_its_state_machine() -> None:
     assert all(type(after) is states for states in MACHINES for ways in TRANSITIONS[states].values() for after in ways)
     assert all(type(before) is states for states in MACHINES for before in [*TRANSITIONS[states], *SENTENCES[states]])
 
 
 @pytest.mark.parametrize("states", MACHINES)
-def test_every_state_can_be_reached_from_the_first(states: type[StrEnum]) -> None:
+def test_every_state_is_reachable_from_the_first(states: type[StrEnum]) -> None:
     reached, ahead = set(), [next(iter(states))]
     while ahead:
         state = ahead.pop()
@@ -63,9 +63,7 @@ def test_every_state_can_be_reached_from_the_first(states: type[StrEnum]) -> Non
 
 
 @pytest.mark.parametrize(("before", "after"), PAIRS)
-def test_a_transition_is_made_where_the_table_has_it_and_refused_where_it_has_not(
-    before: StrEnum, after: StrEnum
-) -> None:
+def test_only_transitions_of_the_table_are_allowed(before: StrEnum, after: StrEnum) -> None:
     if after in TRANSITIONS[type(before)][before]:
         assert check_transition(before, after) is after
         return
@@ -73,7 +71,7 @@ def test_a_transition_is_made_where_the_table_has_it_and_refused_where_it_has_no
         check_transition(before, after)
 
 
-def test_a_refusal_names_what_is_possible() -> None:
+def test_a_refusal_names_the_possible_transitions() -> None:
     with pytest.raises(IllegalTransition) as refused:
         check_transition(C.PAUSED, C.FINISHED)
     assert str(refused.value) == "paused does not lead to finished; it leads to cancelled, draining, live"
@@ -86,7 +84,7 @@ def test_a_delivery_reaches_a_provider_only_through_attempting() -> None:
     assert D.SENT not in TRANSITIONS[D][D.QUEUED]
 
 
-def test_what_was_sent_is_never_sent_again() -> None:
+def test_a_sent_delivery_is_never_sent_again() -> None:
     assert TRANSITIONS[D][D.SENT] == TRANSITIONS[D][D.SKIPPED] == frozenset()
 
 
@@ -94,18 +92,18 @@ def test_only_a_failed_delivery_can_be_queued_again() -> None:
     assert {state for state in SETTLED if D.QUEUED in TRANSITIONS[D][state]} == {D.FAILED}
 
 
-def test_the_truth_may_arrive_late_for_an_unknown_delivery() -> None:
+def test_an_unknown_delivery_may_be_settled_later() -> None:
     assert TRANSITIONS[D][D.UNKNOWN] == {D.SENT, D.FAILED}
 
 
-def test_settled_are_all_but_those_on_their_way() -> None:
+def test_settled_states_are_all_except_queued_and_attempting() -> None:
     assert set(D) - SETTLED == {D.QUEUED, D.ATTEMPTING}
 
 
-def test_a_stay_that_ended_stays_ended() -> None:
+def test_an_ended_enrolment_stays_ended() -> None:
     assert TRANSITIONS[StayState][StayState.ENDED] == frozenset()
 
 
-def test_a_cancelled_campaign_is_never_revived_and_a_finished_one_only_to_drain() -> None:
+def test_a_cancelled_campaign_never_resumes_and_a_finished_one_only_drains() -> None:
     assert TRANSITIONS[C][C.CANCELLED] == frozenset()
     assert TRANSITIONS[C][C.FINISHED] == {C.DRAINING}

@@ -51,7 +51,7 @@ def _refusal(path: Path, text: str) -> list[str]:
     return [str(one).removeprefix(f"{path}:") for one in refused.value.faults]
 
 
-def test_the_file_that_is_shipped_is_good_in_every_environment() -> None:
+def test_the_shipped_file_is_valid_in_every_environment() -> None:
     assert load_settings(CONF).settings.email.transport == "maildir"
     assert load_settings(CONF, environment="production").settings.email.transport == "smtp"
 
@@ -63,7 +63,7 @@ def test_without_a_file_the_defaults_hold(tmp_path: Path, monkeypatch: pytest.Mo
     assert {source for _, source in _sources(loaded).values()} == {"default"}
 
 
-def test_an_environment_lies_over_the_default_one(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_overrides_the_default_one(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings(file).settings.services.mongo_database == "one"
     monkeypatch.setenv("TIDEGATE_ENV", "production")
     loaded = load_settings(file)
@@ -94,7 +94,7 @@ def test_variables_are_read_as_the_types_of_their_keys(file: Path, monkeypatch: 
     assert (settings.log_folder, settings.maildir) == (Path("/srv/var/logs"), Path("/srv/var/maildir"))
 
 
-def test_an_empty_variable_is_no_value(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_counts_as_unset(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIDEGATE_SERVICES__ELASTIC_URL", "")
     assert load_settings(file).settings.services.elastic_url is None
 
@@ -137,12 +137,12 @@ def test_a_secret_with_a_line_break_is_refused_without_showing_it(
 
 
 def test_a_secret_of_the_wrong_type_is_refused_without_showing_it(file: Path) -> None:
-    told = _refusal(file, "environments:\n  default:\n    email: {password: 4711}\n")
-    assert told == ["3:23: email.password: expected a text (write it in double quotes)"]
+    refusal = _refusal(file, "environments:\n  default:\n    email: {password: 4711}\n")
+    assert refusal == ["3:23: email.password: expected a text (write it in double quotes)"]
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "expected"),
     [
         ("LOGS__KEEP", "5k", "logs.keep: expected a whole number"),
         ("ENGINE__LEASE", "30", "write 30s for seconds"),
@@ -152,10 +152,10 @@ def test_a_secret_of_the_wrong_type_is_refused_without_showing_it(file: Path) ->
     ],
 )
 def test_a_wrong_variable_is_named(
-    name: str, value: str, told: str, file: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, value: str, expected: str, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(f"TIDEGATE_{name}", value)
-    with pytest.raises(WrongCall, match=f"environment TIDEGATE_{name}: .*{told}"):
+    with pytest.raises(WrongCall, match=f"environment TIDEGATE_{name}: .*{expected}"):
         load_settings(file)
 
 
@@ -172,7 +172,7 @@ def test_an_unknown_flag_is_refused(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("environment: {}\n", "1:1: environment: unknown key (the file holds environments:)"),
         ("environments:\n  default: 3\n", "2:12: environments.default: expected keys and values"),
@@ -186,13 +186,13 @@ def test_an_unknown_flag_is_refused(file: Path) -> None:
         ("environments: {}\nmore: 1\n", "2:1: more: unknown key"),
     ],
 )
-def test_a_mistake_in_the_file_is_told_with_its_place(text: str, told: str, file: Path) -> None:
+def test_a_mistake_in_the_file_is_reported_with_its_place(text: str, expected: str, file: Path) -> None:
     found = _refusal(file, text)
     assert len(found) == 1
-    assert found[0].startswith(told)
+    assert found[0].startswith(expected)
 
 
-def test_an_unknown_environment_is_refused_with_the_nearest(file: Path) -> None:
+def test_an_unknown_environment_is_refused_with_a_suggestion(file: Path) -> None:
     with pytest.raises(InvalidSource, match=r'no environment "prodution" .did you mean "production"'):
         load_settings(file, environment="prodution")
 
@@ -203,7 +203,7 @@ def test_an_environment_without_a_file_is_refused(tmp_path: Path, monkeypatch: p
         load_settings(environment="production")
 
 
-def test_a_file_that_is_named_and_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_missing_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(WrongCall, match=r"the settings file none\.yaml is not there") as refused:
         load_settings(Path("none.yaml"))
@@ -223,18 +223,18 @@ def test_a_file_that_is_named_and_is_not_there_is_refused(tmp_path: Path, monkey
         ("all", " ".join(SMTP_EXTENSIONS)),
     ],
 )
-def test_extensions_that_are_ignored_are_named_as_people_name_them(given: str, expected: str) -> None:
+def test_ignored_extensions_are_read_by_their_common_names(given: str, expected: str) -> None:
     assert Email(ignore_extensions=given).ignore_extensions == expected
     assert Email.model_validate({"ignore_extensions": given.split(", ")}).ignore_extensions == expected
 
 
 @pytest.mark.parametrize("given", ["pipeline", "starttls", 7, None])
-def test_an_extension_that_nobody_can_ignore_is_refused(given: object) -> None:
+def test_an_extension_that_cannot_be_ignored_is_refused(given: object) -> None:
     with pytest.raises(ValidationError, match="extension"):
         Email.model_validate({"ignore_extensions": given})
 
 
-def test_the_default_times_hold_what_rfc_5321_gives_a_server() -> None:
+def test_the_default_timeouts_are_those_of_rfc_5321() -> None:
     assert email_advice(Email(transport="smtp")) == ""
     assert "RFC 5321" in email_advice(Email(transport="smtp", attempt=timedelta(minutes=9)))
     assert email_advice(Email(attempt=timedelta(seconds=5))) == "", "no server, nothing to say"
@@ -283,12 +283,12 @@ def test_each_source_wins_over_the_one_before(file: Path, folder: Path, monkeypa
         ("TIDEGATE_EMAIL__PASSWORD=", ""),
     ],
 )
-def test_the_file_of_variables_is_read_as_elsewhere(line: str, value: str, file: Path, folder: Path) -> None:
+def test_the_env_file_is_read_in_the_usual_syntax(line: str, value: str, file: Path, folder: Path) -> None:
     (folder / ".env").write_bytes(f"{line}\n".encode())
     assert load_settings(file).settings.email.password.get_secret_value() == value
 
 
-def test_an_empty_variable_of_the_process_hides_the_files(
+def test_an_empty_variable_of_the_process_hides_that_of_the_env_file(
     file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / ".env").write_text("TIDEGATE_SERVICES__ELASTIC_URL=http://search\n")
@@ -298,7 +298,7 @@ def test_an_empty_variable_of_the_process_hides_the_files(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("# one\n\nTIDEGATE_EMAIL__PASSWORD\n", ".env:3:1: expected NAME=value"),
         ("TIDEGATE_EMAIL__PASSWORD='hush\n", ".env:1:1: expected NAME=value"),
@@ -309,24 +309,24 @@ def test_an_empty_variable_of_the_process_hides_the_files(
         ("TIDEGATE_EMAIL__PORT=70000\n", ".env:1 TIDEGATE_EMAIL__PORT: email.port: must be at most 65535"),
     ],
 )
-def test_a_mistake_in_the_file_of_variables_is_told_with_its_line(
-    text: str, told: str, file: Path, folder: Path
+def test_a_mistake_in_the_env_file_is_reported_with_its_line(
+    text: str, expected: str, file: Path, folder: Path
 ) -> None:
     (folder / ".env").write_text(text)
     with pytest.raises((InvalidSource, WrongCall)) as refused:
         load_settings(file)
-    assert str(refused.value).startswith(told)
+    assert str(refused.value).startswith(expected)
     assert "hush" not in f"{refused.value} {refused.value.remedy}"
 
 
-def test_one_underscore_where_two_belong_is_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_underscore_instead_of_two_is_reported(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIDEGATE_SERVICES_MONGO_URL", "mongodb://me:hush@db")
     with pytest.raises(WrongCall, match="nobody reads this") as refused:
         load_settings(file)
     assert refused.value.remedy == "did you mean TIDEGATE_SERVICES__MONGO_URL?"
 
 
-def test_what_other_processes_are_handed_makes_them_read_the_same(
+def test_variables_handed_to_other_processes_yield_the_same_settings(
     file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "mine.env").write_text("TIDEGATE_ENV=production\nTIDEGATE_ENGINE__LEASE=4s\nPORT=80\n")
@@ -339,7 +339,7 @@ def test_what_other_processes_are_handed_makes_them_read_the_same(
     assert load_settings().settings == loaded.settings
 
 
-def test_every_setting_is_read_by_somebody() -> None:
+def test_every_setting_is_used() -> None:
     root = CONF.parents[1]
     sources = [path for part in ("engine", "actors") for path in (root / part).rglob("*.py")]
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources if path.name != "model.py")

@@ -42,7 +42,7 @@ def apart(found: Sequence[Bundle | bytes]) -> list[Any]:
     return [line for document in documents for line in reversed(list(unbundled(document)))]
 
 
-def test_a_window_is_one_document_and_the_same_lines_again() -> None:
+def test_a_window_is_one_document_that_expands_to_the_same_lines() -> None:
     lines = window([f"hh-{number}" for number in range(50)])
     (one,) = bundled(lines)
     assert isinstance(one, Bundle)
@@ -52,7 +52,7 @@ def test_a_window_is_one_document_and_the_same_lines_again() -> None:
     assert len(one.document()) < sum(map(len, lines)) / 5
 
 
-def test_a_bundle_ends_where_the_numbers_say() -> None:
+def test_a_bundle_ends_at_a_multiple_of_its_longest() -> None:
     lines = window([f"hh-{number}" for number in range(2 * LONGEST + 10)])
     found = [one for one in bundled(lines) if isinstance(one, Bundle)]
     assert [len(one.lines) for one in found] == [LONGEST - 1, LONGEST, 11]
@@ -72,18 +72,18 @@ def test_a_bundle_ends_where_the_numbers_say() -> None:
         pytest.param(window(["a", "b\\c"]), id="a backslash"),
     ],
 )
-def test_lines_that_are_not_alike_stay_apart(lines: list[bytes]) -> None:
+def test_different_lines_are_not_bundled(lines: list[bytes]) -> None:
     found = list(bundled(lines))
     assert len(found) == 2
     assert apart(found) == [orjson.loads(line) for line in lines]
 
 
 @pytest.mark.parametrize("torn", [b'{"@timestamp', b"no json\n", b"[1]\n", b"\n", b'{"message":"x"}\n'])
-def test_what_is_no_line_stands_between_bundles(torn: bytes) -> None:
+def test_an_invalid_line_ends_a_bundle(torn: bytes) -> None:
     assert list(bundled([*window(["a"]), torn, *window(["b"], first=2)]))[1] == torn
 
 
-def test_a_value_that_is_cut_or_holds_more_than_itself_is_not_taken_for_one() -> None:
+def test_a_truncated_or_altered_line_is_not_bundled() -> None:
     first, second = window(["a", "b"])
     for wrong in (
         second.replace(b'"user":"b"', b'"user":"b","evil":"x"'),
@@ -101,7 +101,7 @@ files = st.lists(st.tuples(users, st.integers(0, 2), st.integers(0, 1)), max_siz
 
 @settings(deadline=None)
 @given(files)
-def test_any_lines_come_apart_as_they_were(given: list[tuple[list[str], int, int]]) -> None:
+def test_any_lines_round_trip_through_bundles(given: list[tuple[list[str], int, int]]) -> None:
     lines, number = [], LONGEST - 8
     for some, gap, moment in given:
         number += gap

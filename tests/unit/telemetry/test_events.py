@@ -22,7 +22,7 @@ def test_every_event_is_a_noun_and_a_verb_with_a_meaning(kind: events.EventType)
     assert all(kind.measurements.values()), "a measurement names its unit"
 
 
-def test_a_subscriber_hears_what_is_emitted_until_it_leaves() -> None:
+def test_a_subscriber_gets_events_until_it_unsubscribes() -> None:
     heard: list[Occurrence] = []
     leave = subscribe(heard.append)
     emit("batch.decided", run="r", users=3, reason=None, lane=None) if False else emit(
@@ -45,7 +45,7 @@ def test_a_name_outside_the_contract_is_refused(name: str, fields: dict[str, obj
         emit(name, **fields)
 
 
-def test_a_running_process_leaves_out_what_is_outside_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_production_process_omits_fields_outside_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
     events.strict(False)
     try:
         with listening() as heard:
@@ -58,7 +58,7 @@ def test_a_running_process_leaves_out_what_is_outside_the_contract(capsys: pytes
     assert capsys.readouterr().err.count("no field") <= 1
 
 
-def test_a_subscriber_that_raises_stops_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_raising_subscriber_stops_no_other(capsys: pytest.CaptureFixture[str]) -> None:
     secret = "s3cr3t"
 
     def broken(_: Occurrence) -> None:
@@ -74,12 +74,12 @@ def test_a_subscriber_that_raises_stops_nobody(capsys: pytest.CaptureFixture[str
     assert "s3cr3t" not in capsys.readouterr().err
 
 
-def test_waiting_for_what_never_happens_ends() -> None:
+def test_a_wait_for_an_event_times_out() -> None:
     with listening() as heard, pytest.raises(TimeoutError):
         heard.wait("clock.set", timeout=0.01)
 
 
-def test_a_delivery_finds_the_trace_of_the_run_that_chose_it() -> None:
+def test_a_delivery_has_the_trace_of_its_choosing_run() -> None:
     assert trace_id("winback", 5) == trace_id("winback", 5)
     assert len({trace_id("winback", 5), trace_id("winback", 6), trace_id("other", 5)}) == 3
     assert re.fullmatch("[0-9a-f]{32}", trace_id("winback", 5))

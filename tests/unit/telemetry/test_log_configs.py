@@ -26,7 +26,7 @@ def test_a_shippers_config_reads_our_files_and_writes_our_stream(path: Path) -> 
     assert Redactor(b"k" * 16).text(text).count("[") == text.count("["), "no credentials"
 
 
-def test_there_is_one_for_each_common_shipper() -> None:
+def test_each_common_shipper_has_a_config() -> None:
     assert [path.name for path in CONFIGS] == ["filebeat.yml", "fluent-bit.yaml", "vector.yaml"]
 
 

@@ -75,7 +75,7 @@ def test_a_batch_is_one_line_in_ecs_fields(logs: telemetry.Logs, tmp_path: Path)
     assert line["process"]["pid"] == os.getpid()
 
 
-def test_a_delivery_has_the_trace_of_the_pass_that_chose_it(logs: telemetry.Logs, tmp_path: Path) -> None:
+def test_a_delivery_has_the_trace_of_its_choosing_pass(logs: telemetry.Logs, tmp_path: Path) -> None:
     key = delivery_key(enrolment_id("grocer", "lapsed", user_suffix("hh-1"), 1), "first")
     emit("delivery.sent", campaign="lapsed", user="hh-1", key=key, chosen_at=AS_OF, as_of=AS_OF + 5)
     (line,) = lines(tmp_path)
@@ -98,7 +98,7 @@ def test_a_user_id_that_looks_like_an_address_is_pseudonymised(logs: telemetry.L
     assert line["labels"] == {"campaign": "lapsed", "user": name, "key": f"grocer/lapsed/~/{name}/0001/first"}
 
 
-def test_a_user_id_with_slashes_is_not_taken_for_a_key(logs: telemetry.Logs, tmp_path: Path) -> None:
+def test_a_user_id_with_slashes_is_not_read_as_a_key(logs: telemetry.Logs, tmp_path: Path) -> None:
     emit("delivery.sent", user="a/0a1b2c3d/b")
     emit("delivery.sent", user=user_key("grocer", "a/0a1b2c3d/b"))
     assert [line["labels"] for line in lines(tmp_path)] == [{"user": "a/0a1b2c3d/b"}] * 2
@@ -130,18 +130,18 @@ def test_processes_with_one_folder_use_the_same_pseudonyms(tmp_path: Path) -> No
         "line\nzoe@example.org\nline",
     ],
 )
-def test_an_address_in_a_text_is_taken_out(text: str) -> None:
+def test_an_address_in_a_text_is_redacted(text: str) -> None:
     masked = Redactor(b"k" * 16).text(text)
     assert "zo" not in masked.lower()
     assert "hunter2" not in masked
 
 
-def test_other_texts_stay_as_they_are() -> None:
+def test_other_texts_are_unchanged() -> None:
     for text in ("@timestamp", "a @ b", "slice grocer/1/0000-0fff", "took 3 ms @", "@decorated"):
         assert Redactor(b"k" * 16).text(text) == text
 
 
-def test_a_known_secret_is_taken_out_in_each_of_its_forms() -> None:
+def test_a_known_secret_is_redacted_in_each_of_its_forms() -> None:
     redactor = Redactor(b"k" * 16, ('p"ss/wörd-1',))
     value = 'p"ss/wörd-1'
     for form in (value, quote(value, safe=""), json.dumps(value, ensure_ascii=False)[1:-1]):
@@ -164,7 +164,7 @@ def _fail(value: str, address: str) -> None:
         raise ValueError(f"bad document {{'token': {value!r}}} of {address}") from cause
 
 
-def test_an_exception_keeps_its_place_and_loses_what_it_quotes(logs: telemetry.Logs, tmp_path: Path) -> None:
+def test_an_exception_keeps_its_place_and_loses_quoted_values(logs: telemetry.Logs, tmp_path: Path) -> None:
     value, address = "canary-value", "zoe@example.org"
     try:
         _fail(value, address)
@@ -186,7 +186,7 @@ def test_our_own_errors_keep_their_text(logs: telemetry.Logs, tmp_path: Path) ->
     assert line["error"]["message"] == "the broker 'b' does not answer"  # type: ignore[index]
 
 
-def test_an_outage_that_a_library_tells_is_no_unhandled_error(logs: telemetry.Logs, tmp_path: Path) -> None:
+def test_an_outage_raised_by_a_library_is_no_unhandled_error(logs: telemetry.Logs, tmp_path: Path) -> None:
     for error in (ServiceUnreachable("Elasticsearch does not answer"), KeyError("k")):
         logging.getLogger("dramatiq.worker").error("Failed to process m() with unhandled exception", exc_info=error)
     told = [(line["log.level"], line["message"]) for line in lines(tmp_path)]
@@ -196,7 +196,7 @@ def test_an_outage_that_a_library_tells_is_no_unhandled_error(logs: telemetry.Lo
     ]
 
 
-def test_libraries_and_structlog_take_the_same_way(logs: telemetry.Logs, tmp_path: Path) -> None:
+def test_library_and_structlog_lines_are_processed_alike(logs: telemetry.Logs, tmp_path: Path) -> None:
     logging.getLogger("dramatiq.worker").warning("lost %s with %s", "zoe@example.org", "hunter2-hunter2")
     logging.getLogger("pymongo.command").info("a whole document")
     structlog.get_logger().info("thing.done", run="r9", token="zoe@example.org")
@@ -215,7 +215,7 @@ def test_lines_below_the_level_are_left_out(tmp_path: Path) -> None:
     assert [line["message"] for line in lines(tmp_path)] == ["service.lost"]
 
 
-def test_lines_also_go_to_stdout_where_wanted(capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> None:
+def test_lines_also_go_to_stdout_if_configured(capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> None:
     logs = telemetry.configure(telemetry.LogOptions("x", None, stdout=True), clock=Still())
     emit("clock.set", campaign_time=AS_OF)
     logs.close()
@@ -224,7 +224,7 @@ def test_lines_also_go_to_stdout_where_wanted(capfdbinary: pytest.CaptureFixture
     assert not err
 
 
-def test_people_get_a_console_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_console_format_is_one_readable_line(capsys: pytest.CaptureFixture[str]) -> None:
     logs = telemetry.configure(telemetry.LogOptions("x", console=True), clock=Still())
     emit("batch.decided", users=12, campaign="lapsed", duration=timedelta(milliseconds=2))
     logs.close()
@@ -298,7 +298,7 @@ def test_a_killed_writer_leaves_at_most_one_torn_line(tmp_path: Path) -> None:
     assert torn <= 1
 
 
-def test_a_disk_that_refuses_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failing_disk_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
     file = LogFile(blocked, "fast")

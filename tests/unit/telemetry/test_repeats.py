@@ -27,7 +27,7 @@ def test_the_same_failure_is_written_once_in_a_window_and_then_with_the_count() 
     assert repeats.admit("slice.failed", "error", fields) is None
 
 
-def test_what_differs_is_written() -> None:
+def test_different_failures_are_written() -> None:
     repeats = Repeats(Seconds())
     error = failure()
     alike = {"error": error, "campaign_uid": "c1"}
@@ -40,7 +40,7 @@ def test_what_differs_is_written() -> None:
         assert repeats.admit(name, "error", fields) == 0
 
 
-def test_a_deliverys_own_line_and_what_is_no_error_are_never_held_back() -> None:
+def test_delivery_lines_and_other_levels_are_never_suppressed() -> None:
     repeats = Repeats(Seconds())
     for name, level, fields in (
         ("delivery.failed", "warning", {"error": failure()}),

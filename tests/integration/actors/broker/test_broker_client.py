@@ -1,4 +1,4 @@
-"""The client and its server: no retries, TLS, credentials, a Redis of its own (docs/broker.md, rows 10, 11)."""
+"""The broker's client: no retries, TLS, credentials, a Redis of its own (docs/broker.md, rows 10, 11)."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def message(number=0, queue="lane"):
 
 
 def test_a_script_whose_answer_is_lost_runs_once(valkey):
-    """Row 10: `RedisBroker(host=)` repeats it, and the message is there twice."""
+    """Row 10: `RedisBroker(host=)` repeats the script, which enqueues the message twice."""
     proxy = rig.Proxy(valkey.port)
     broker = rig.hardened(f"redis://127.0.0.1:{proxy.port}/0")
-    broker.enqueue(message())  # the script is loaded now
+    broker.enqueue(message())  # the script is now loaded
     proxy.cut_next_answer.set()
     with pytest.raises(ConnectionClosed):
         broker.enqueue(message())
@@ -41,17 +41,17 @@ def test_a_script_whose_answer_is_lost_runs_once(valkey):
 
 
 def test_every_way_to_connect_has_timeouts_and_no_retries():
-    """Row 10: for each scheme; a client is built without connecting."""
+    """Row 10, for each scheme; building a client does not connect."""
     for url in ("redis://127.0.0.1:1/0", "rediss://user:secret@127.0.0.1:1/2", "unix:///tmp/none.sock"):
         client = connect(url)
         connection = client.connection_pool.make_connection()
-        assert connection.retry._retries == 0
+        assert connection.retry.get_retries() == 0
         assert connection.socket_timeout == 5.0
         assert connection.health_check_interval == 15
 
 
-def test_tls_and_credentials_work_and_a_stranger_is_refused(another_valkey, tmp_path):
-    """A given Redis may want TLS, a user and a password."""
+def test_tls_and_credentials_work_and_wrong_ones_are_refused(another_valkey, tmp_path):
+    """A given Redis may require TLS, a user and a password."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -76,7 +76,7 @@ def test_tls_and_credentials_work_and_a_stranger_is_refused(another_valkey, tmp_
 
 
 def test_an_absent_redis_is_a_connection_error_with_a_remedy():
-    """What a command line shows has a way out; what Dramatiq sees is an error it knows."""
+    """The error that a command shows has a remedy; Dramatiq sees an error that it knows."""
     broker = rig.hardened(f"redis://127.0.0.1:{rig.free_port()}/0")
     with pytest.raises(ConnectionClosed):
         broker.enqueue(message())
@@ -87,7 +87,7 @@ def test_an_absent_redis_is_a_connection_error_with_a_remedy():
 
 
 def test_many_messages_go_out_in_one_call_and_all_of_them_run(valkey):
-    """Pipelined through the broker's own script: queue and message layout are Dramatiq's."""
+    """The messages are pipelined through the broker's own script; queue and message layout are Dramatiq's."""
     broker = rig.hardened(valkey.url)
     seen: set[int] = set()
 
@@ -109,7 +109,7 @@ def test_many_messages_go_out_in_one_call_and_all_of_them_run(valkey):
 
 
 def test_the_broker_refuses_to_share_a_redis_with_the_cache(valkey, another_valkey):
-    """Row 11: whatever the address or database says, one server is one server."""
+    """Row 11: two addresses or databases of one server are one server."""
     other = another_valkey()
     refuse_shared(valkey.client, other.client)
     same = redis.Redis(host="localhost", port=valkey.port, db=7)
@@ -119,13 +119,13 @@ def test_the_broker_refuses_to_share_a_redis_with_the_cache(valkey, another_valk
 
 
 def test_maintenance_is_quick_on_a_redis_of_its_own(valkey, another_valkey):
-    """Row 11: it looks through all keys, so a million cache keys must live elsewhere."""
+    """Row 11: maintenance reads all keys, so a million cache keys must live elsewhere."""
     cache = another_valkey("--enable-debug-command", "yes")
     cache.client.execute_command("DEBUG", "POPULATE", 200_000)
     broker = rig.hardened(valkey.url)
     valkey.client.zadd("tidegate:__heartbeats__", {"a-dead-process": 1})
     valkey.client.config_set("slowlog-log-slower-than", 10_000)  # microseconds
-    broker._quiet_until = 0.0
+    broker.quiet_until = 0.0
     assert broker.do_fetch("lane", 1) == []
     assert valkey.client.zscore("tidegate:__heartbeats__", "a-dead-process") is None, "maintenance ran"
     assert not [entry for entry in valkey.client.slowlog_get() if b"EVALSHA" in entry["command"].upper()]

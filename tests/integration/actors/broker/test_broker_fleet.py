@@ -25,13 +25,13 @@ valkey = rig.valkey
 
 
 def spins(pause):
-    """An actor that a cooperative deadline would have ended: it only ever computes."""
+    """Run an actor that only computes; a cooperative deadline would have ended it."""
     while True:
         pause.wait(0.01)
 
 
 def test_the_time_limit_interrupts_an_actor_in_one_process(valkey):
-    """Rows 8 and 16: stock's timer starts with the command line only."""
+    """Rows 8 and 16: stock's timer starts only with the command line."""
     backstop = TimeLimitBackstop(interval=0.05)
     broker = rig.hardened(valkey.url, middleware=default_middleware(time_limit=backstop))
     ends, left = [], []
@@ -55,7 +55,7 @@ def test_the_time_limit_interrupts_an_actor_in_one_process(valkey):
 
 
 def test_a_message_may_state_its_own_time_limit(valkey):
-    """A slice travels with the limit of its lane."""
+    """A slice's message carries the time limit of its lane."""
     broker = rig.hardened(valkey.url)
     left = []
 
@@ -70,7 +70,7 @@ def test_a_message_may_state_its_own_time_limit(valkey):
 
 
 def test_the_watchdog_reports_a_thread_that_no_interrupt_can_reach(valkey):
-    """Row 8: an asynchronous exception does not break a socket call."""
+    """Row 8: an asynchronous exception cannot interrupt a socket call."""
     reasons = []
     watchdog = Watchdog(on_failure=lambda reason, workers: reasons.append(reason), interval=0.05, grace=0.2)
     backstop = TimeLimitBackstop(interval=0.05)
@@ -88,8 +88,8 @@ def test_the_watchdog_reports_a_thread_that_no_interrupt_can_reach(valkey):
     ours.close()
 
 
-def test_a_driver_timeout_ends_what_the_time_limit_cannot(valkey):
-    """Row 8: so each driver has one."""
+def test_a_driver_timeout_ends_a_call_that_the_time_limit_cannot(valkey):
+    """Row 8: each driver has a timeout."""
     broker = rig.hardened(valkey.url)
     silent, ours = socket.socketpair()
     ours.settimeout(0.1)
@@ -107,7 +107,7 @@ def test_a_driver_timeout_ends_what_the_time_limit_cannot(valkey):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_the_watchdog_reports_a_dead_worker_thread(valkey):
-    """Row 8: an exception that arrives late ends a thread that waits for work."""
+    """Row 8: a late exception ends a thread that waits for work."""
     reasons = []
     watchdog = Watchdog(on_failure=lambda reason, workers: reasons.append(reason), interval=0.05)
     broker = rig.hardened(valkey.url, middleware=default_middleware(watchdog=watchdog))
@@ -150,7 +150,7 @@ def test_fleets_in_one_process_serve_their_own_lanes_without_a_warning(valkey, c
         rig.wait_for(lambda: len(ran) == 51, what="the fleet that lives on")
 
 
-def test_a_fleet_becomes_a_command_that_says_everything():
+def test_a_fleet_becomes_a_command_with_every_option():
     """Row 15: module first, its own lanes, processes and threads."""
     fleet = rig.Fleet(lanes=("fast", "looks"), processes=3, threads=5, prefetch=5)
     line = command_line(fleet)
@@ -179,14 +179,14 @@ def test_a_fleet_becomes_a_command_that_says_everything():
         ("dramatiq actors.dramatiq_entry -p two -t 1 -Q slow", "invalid int value"),
     ],
 )
-def test_a_command_that_serves_the_wrong_thing_is_refused(line, problem):
-    """Row 15: each of these starts, and does something else than meant."""
+def test_a_command_that_would_serve_the_wrong_lanes_is_refused(line, problem):
+    """Row 15: each of these commands starts, and does something else than intended."""
     with pytest.raises(WrongCall, match=re.escape(problem)):
         check_command_line(line.split())
 
 
 def test_a_fleet_without_lanes_has_no_command():
-    """Row 15: an empty -Q would serve everything."""
+    """Row 15: an empty -Q would serve every lane."""
     with pytest.raises(WrongCall):
         command_line(rig.Fleet(lanes=()))
 

@@ -1,4 +1,4 @@
-"""What may travel where, how often, and what becomes of it (docs/broker.md, rows 12, 13, 14)."""
+"""Lanes of messages, their retries, and their dead letters (docs/broker.md, rows 12, 13, 14)."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def actor(broker, function, **options):
     return dramatiq.actor(function, broker=broker, **limits)
 
 
-def test_a_queue_that_nobody_declared_is_refused_with_a_suggestion(valkey):
-    """Row 12: stock fills it silently."""
+def test_an_undeclared_queue_is_refused_with_a_suggestion(valkey):
+    """Row 12: stock fills an undeclared queue silently."""
     broker = rig.hardened(valkey.url, "fast", "slow")
     note = actor(broker, lambda: None, actor_name="note", queue_name="fast")
     with pytest.raises(QueueNotFound, match="did you mean 'slow'"):
@@ -38,7 +38,7 @@ def test_a_queue_that_nobody_declared_is_refused_with_a_suggestion(valkey):
 
 
 def test_a_worker_for_an_unknown_lane_or_for_none_does_not_start(valkey):
-    """Rows 12 and 15: one serves nothing, the other everything."""
+    """Rows 12 and 15: an unknown lane would serve nothing, no lane everything."""
     broker = rig.hardened(valkey.url, "fast")
     with pytest.raises(Refused, match="did you mean 'fast'"):
         dramatiq.Worker(broker, queues={"fats"}).start()
@@ -114,7 +114,7 @@ def test_dead_letters_are_listed_replayed_and_dropped(valkey):
 
 
 def test_a_message_on_the_wrong_lane_moves_and_carries_the_new_lanes_limit(valkey):
-    """An edited policy reroutes what is queued already, when a worker picks it up."""
+    """An edited policy reroutes queued messages when a worker picks them up."""
     current = {"lane": "slow"}
     reroute = Reroute(lambda message: current["lane"], lane_options=lambda lane: {"time_limit": 7_000})
     broker = rig.hardened(valkey.url, "fast", "slow", middleware=default_middleware(reroute=reroute))
@@ -128,7 +128,7 @@ def test_a_message_on_the_wrong_lane_moves_and_carries_the_new_lanes_limit(valke
     assert (stored.queue_name, stored.options["time_limit"], stored.options["hops"]) == ("slow", 7_000, 1)
 
 
-def test_a_message_that_two_policies_pass_back_and_forth_runs_after_two_hops(valkey):
+def test_a_message_that_two_policies_reroute_back_and_forth_runs_after_two_hops(valkey):
     """Two processes may hold different policies for a moment."""
     reroute = Reroute(lambda message: "slow" if message.queue_name == "fast" else "fast")
     broker = rig.hardened(valkey.url, "fast", "slow", middleware=default_middleware(reroute=reroute))
@@ -140,8 +140,8 @@ def test_a_message_that_two_policies_pass_back_and_forth_runs_after_two_hops(val
     assert ran == ["a"]
 
 
-def test_a_message_stays_where_it_is_when_the_other_lane_does_not_exist(valkey):
-    """Late is worse than slow."""
+def test_a_message_for_a_missing_lane_runs_in_its_present_lane(valkey):
+    """A message that runs late is worse than one in a slow lane."""
     broker = rig.hardened(valkey.url, middleware=default_middleware(reroute=Reroute(lambda message: "gone")))
     ran = []
     actor(broker, ran.append, actor_name="note").send("a")
@@ -161,7 +161,7 @@ def test_a_message_above_a_kilobyte_is_refused(valkey):
 
 
 def test_the_log_context_follows_the_message_and_is_cleared_after_run_and_skip(valkey):
-    """Through a retry and a rerouting, too; the next message of the thread starts clean."""
+    """The context survives a retry and a rerouting; the next message of the thread starts without one."""
     bound = threading.local()
     seen, cleared = [], []
 
@@ -181,9 +181,9 @@ def test_the_log_context_follows_the_message_and_is_cleared_after_run_and_skip(v
             raise Retry(delay=10)
 
     actor(broker, fails_once, queue_name="fast", max_retries=1).send()
-    context.capture = dict  # from now on nobody has a context to give
+    context.capture = dict  # from here on no context is set
     with rig.running(broker, rig.Fleet(lanes=("fast", "slow"), threads=1)):
         rig.wait_for(lambda: len(seen) == 2, what="both runs")
         rig.wait_for(lambda: all(d.taken == 0 for d in depths(broker)), what="the end")
     assert seen == ["t-1", "t-1"]
-    assert len(cleared) == 6  # before and after each of: the skip, the failure, the success
+    assert len(cleared) == 6  # before and after each of the skip, the failure, the success

@@ -1,4 +1,4 @@
-"""What an outage of Redis may cost: time, and never a message or a thread (docs/broker.md, rows 1, 2 and 7)."""
+"""An outage of Redis costs time, and never a message or a thread (docs/broker.md, rows 1, 2 and 7)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_retry_that_cannot_be_enqueued_leaves_a_dead_letter(valkey, quick_reco
 
 
 def test_every_delayed_message_runs_after_an_outage(valkey, quick_reconnects, caplog):
-    """Row 2: 43 retries wait in the delay queue when Redis goes away and comes back; stock ran 9 of them."""
+    """Row 2: 43 retries wait in the delay queue during an outage of Redis; stock ran 9 of them."""
     broker = rig.hardened(valkey.url)
     runs: Counter[int] = Counter()
     lock = threading.Lock()
@@ -69,7 +69,7 @@ def test_every_delayed_message_runs_after_an_outage(valkey, quick_reconnects, ca
 
 
 def test_a_frozen_redis_costs_no_message(valkey, quick_reconnects, monkeypatch):
-    """Row 2: an answer that does not come in time is a connection error too; what it carried is put back."""
+    """Row 2: a timed-out answer is a connection error too; the messages that it carried are requeued."""
     monkeypatch.setattr("actors.broker.redis_client.SOCKET_SECONDS", 0.3)
     broker = rig.hardened(valkey.url)
     runs: Counter[int] = Counter()
@@ -89,15 +89,15 @@ def test_a_frozen_redis_costs_no_message(valkey, quick_reconnects, monkeypatch):
         assert all(thread.is_alive() for thread in [*worker.workers, *worker.consumers.values()])
 
 
-def test_ids_whose_delivery_was_lost_are_put_back_and_held_ones_are_not(valkey):
-    """Row 2: the script may have run and its answer be lost; then Redis believes that this process has them."""
+def test_fetched_ids_whose_answer_was_lost_are_requeued_and_held_ones_are_not(valkey):
+    """Row 2: if the answer of the script is lost, Redis believes that this process holds the messages."""
     broker = rig.hardened(valkey.url)
     broker.declare_actor(dramatiq.actor(_nothing, broker=broker, queue_name="lane", max_retries=0, time_limit=1_000))
     for _ in range(3):
         _nothing_message(broker)
     first = broker.consume("lane", prefetch=1, timeout=10)
     held = next(first)
-    broker.do_fetch("lane", 2)  # nobody hears the answer
+    broker.do_fetch("lane", 2)  # the answer is lost
     assert depths(broker)[0].ready == 0
     broker.consume("lane", prefetch=1, timeout=10)
     assert depths(broker)[0].ready == 2
@@ -106,8 +106,8 @@ def test_ids_whose_delivery_was_lost_are_put_back_and_held_ones_are_not(valkey):
     broker.close()
 
 
-def test_a_closed_consumer_gives_back_what_it_fetched(valkey):
-    """Stock leaves what it has fetched and not handed out to the heartbeat timeout."""
+def test_a_closed_consumer_requeues_its_fetched_messages(valkey):
+    """Stock leaves messages that it fetched and did not hand out to the heartbeat timeout."""
     broker = rig.hardened(valkey.url)
     dramatiq.actor(_nothing, broker=broker, queue_name="lane", max_retries=0, time_limit=1_000)
     for _ in range(4):
@@ -121,7 +121,7 @@ def test_a_closed_consumer_gives_back_what_it_fetched(valkey):
 
 
 def test_an_unreadable_message_becomes_a_dead_letter_and_the_others_run(valkey):
-    """Stock lets the consumer fail on it each time it starts again."""
+    """A stock consumer fails on the message each time it starts again."""
     broker = rig.hardened(valkey.url)
     done = threading.Event()
 
@@ -139,7 +139,7 @@ def test_an_unreadable_message_becomes_a_dead_letter_and_the_others_run(valkey):
 
 
 def test_heartbeats_go_on_while_everything_is_full(valkey, monkeypatch):
-    """Row 7: stock sends none then, and another process is given the same message."""
+    """Row 7: stock sends no heartbeat then, and another process gets the same message."""
     monkeypatch.setattr("dramatiq.worker.DELAY_QUEUE_PREFETCH", 1)
     monkeypatch.setattr("actors.broker.consumer.HEARTBEAT_SECONDS", 0.2)
     runs: list[str] = []
@@ -162,13 +162,13 @@ def test_heartbeats_go_on_while_everything_is_full(valkey, monkeypatch):
         rig.wait_for(lambda: runs == ["one"], what="the first run")
         rig.wait_for(lambda: depths(one)[0].ready == 0)
         with rig.running(two):
-            two._quiet_until = 0.0  # the grace after a start
+            two.quiet_until = 0.0  # the grace after a start
             assert rig.holds_for(lambda: runs == ["one"], 4.0)
             release.set()
 
 
 def test_heartbeats_are_in_the_clock_of_redis(valkey, monkeypatch):
-    """Row 3: a machine whose clock is a minute off must not count as dead, nor bury the others."""
+    """Row 3: a machine whose clock is a minute off must neither count as dead nor declare others dead."""
     broker = rig.hardened(valkey.url)
     monkeypatch.setattr("actors.broker.broker.current_millis", lambda: rig.time.time_ns() // 1_000_000 - 60_000)
     broker.consume("lane", timeout=10)

@@ -22,7 +22,7 @@ def send(broker, actor, *args):
 
 
 def test_a_killed_workers_message_comes_back_within_25_seconds(valkey, command):
-    """Row 3: stock waits 60 s, and then for a lottery. Of a process on another machine only its heartbeat is known."""
+    """Row 3: stock waits 60 s, then a random time. Of a process on another machine only the heartbeat is known."""
     broker = rig.hardened(valkey.url, namespace="rig")
     victim = command(RIG_PLACE="another-machine/")
     send(broker, "batches", "long", 300)
@@ -35,8 +35,8 @@ def test_a_killed_workers_message_comes_back_within_25_seconds(valkey, command):
     broker.close()
 
 
-def test_what_a_killed_process_had_taken_is_put_back_by_the_next_one_on_its_machine(valkey, command):
-    """Row 3: it knows that the process is dead, and so need not wait until its heart has not beaten for a while."""
+def test_messages_of_a_killed_process_are_requeued_by_the_next_one_on_its_machine(valkey, command):
+    """Row 3: the next process on the machine knows that the first is dead; it need not wait for its heartbeat."""
     broker = rig.hardened(valkey.url, namespace="rig")
     victim = command(RIG_HEARTBEAT="3600000")
     for name in "abc":
@@ -52,8 +52,8 @@ def test_what_a_killed_process_had_taken_is_put_back_by_the_next_one_on_its_mach
     broker.close()
 
 
-def test_what_a_living_process_has_taken_stays_its_own(valkey, command):
-    """A process that starts beside it knows that it lives, even where it has not been heard of for long."""
+def test_messages_of_a_running_process_are_not_requeued(valkey, command):
+    """A process that starts on the same machine knows that the other runs, even after a long silence."""
     broker = rig.hardened(valkey.url, namespace="rig")
     first = command(RIG_HEARTBEAT="3600000")
     send(broker, "batches", "a", 300)
@@ -67,8 +67,8 @@ def test_what_a_living_process_has_taken_stays_its_own(valkey, command):
     broker.close()
 
 
-def test_sigterm_to_the_whole_group_lets_a_batch_end(valkey, command):
-    """Row 4: the worker gets it twice, from the group and from its parent; stock leaves at once."""
+def test_sigterm_to_the_whole_group_lets_a_batch_finish(valkey, command):
+    """Row 4: a worker gets SIGTERM twice, from the group and from its parent; stock leaves at once."""
     broker = rig.hardened(valkey.url, namespace="rig")
     workers = command()
     send(broker, "batches", "a", 300)
@@ -81,7 +81,7 @@ def test_sigterm_to_the_whole_group_lets_a_batch_end(valkey, command):
     broker.close()
 
 
-def test_workers_stop_within_five_seconds_and_messages_not_begun_go_back(valkey, command):
+def test_workers_stop_within_five_seconds_and_requeue_messages_not_begun(valkey, command):
     """Row 4: a supervisor such as honcho kills after 5 s."""
     broker = rig.hardened(valkey.url, namespace="rig")
     workers = command()
@@ -104,7 +104,7 @@ def test_workers_stop_within_five_seconds_and_messages_not_begun_go_back(valkey,
 
 
 def test_a_crashing_message_is_redelivered_and_each_crash_ends_the_command_for_its_supervisor(valkey, command):
-    """Row 9: the queue counts no deliveries, so the claim in MongoDB has to."""
+    """Row 9: the queue counts no deliveries, so the claim in MongoDB does."""
     broker = rig.hardened(valkey.url, namespace="rig")
     first = command(processes=2, RIG_HEARTBEAT="1000")
     send(broker, "crash", "poison")
@@ -119,8 +119,8 @@ def test_a_crashing_message_is_redelivered_and_each_crash_ends_the_command_for_i
     broker.close()
 
 
-def test_a_process_that_lost_a_worker_thread_ends_with_its_work_given_back(valkey, command):
-    """Row 8: stock lives on with fewer threads, or none."""
+def test_a_process_that_lost_a_worker_thread_requeues_its_messages_and_ends(valkey, command):
+    """Row 8: stock continues with fewer threads, or none."""
     broker = rig.hardened(valkey.url, namespace="rig")
     workers = command()
     send(broker, "end_another_thread")

@@ -1,4 +1,4 @@
-"""The SMTP channel against a real server: every answer becomes the outcome that it means."""
+"""The SMTP channel against a real server: every answer becomes its outcome."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PASSWORD = "hunter2-hunter2"
 
 @dataclass
 class Sink:
-    """A real SMTP server's handler: keeps what it took, answers as a test tells it."""
+    """An SMTP server's handler: keeps accepted mails, and answers as a test says."""
 
     taken: list[tuple[str, list[str], bytes]] = field(default_factory=list)
     options: list[list[str]] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Sink:
 
 
 class FreePort(Controller):
-    """A controller on whatever port is free: the stock one wants to know it before it listens."""
+    """A controller on any free port; the stock one needs to know the port before it listens."""
 
     def _trigger_server(self) -> None:
         assert self.server is not None
@@ -124,7 +124,7 @@ def envelope(number: int = 1, **changes: object) -> Envelope:
     )
 
 
-def test_a_window_of_mails_travels_over_one_connection() -> None:
+def test_a_window_of_mails_uses_one_connection() -> None:
     sink = Sink()
     with serving(sink) as port, sending(port) as channel:
         sent = [envelope(number) for number in range(20)]
@@ -175,18 +175,20 @@ def test_a_connection_is_renewed_after_its_number_of_mails() -> None:
         ("DOT", "DROP", Unknown("smtp_broken_after_dot")),
     ],
 )
-def test_an_answer_becomes_its_outcome_and_the_next_mail_still_goes(phase: str, answer: str, expected: Outcome) -> None:
+def test_each_answer_becomes_its_outcome_and_the_next_mail_is_still_sent(
+    phase: str, answer: str, expected: Outcome
+) -> None:
     sink = Sink(answers={phase: [answer]})
     with serving(sink) as port, sending(port) as channel:
         first, second = channel.send([envelope(1), envelope(2)])
         assert first == expected
-        # a sender that is refused is not tried again in the same window
+        # a refused sender is not tried again in the same window
         ours = isinstance(first, Retry) and first.cause is Cause.US
         assert [second, *channel.send([envelope(2)])] == [expected if ours else Sent(), Sent()]
     assert [rcpt for _, [rcpt], _ in sink.taken][-1] == "hh-2@example.org"
 
 
-def test_a_kept_connection_that_the_server_closed_is_renewed_without_a_trace() -> None:
+def test_a_kept_connection_that_the_server_closed_is_renewed_without_a_failure() -> None:
     sink = Sink()
     with serving(sink) as port, sending(port) as channel:
         assert channel.send([envelope(1)]) == [Sent()]
@@ -197,7 +199,7 @@ def test_a_kept_connection_that_the_server_closed_is_renewed_without_a_trace() -
     assert len(sink.taken) == 3
 
 
-def test_a_mail_that_the_server_took_before_it_broke_is_unknown() -> None:
+def test_a_mail_accepted_before_the_connection_broke_is_unknown() -> None:
     sink = Sink(drop="after_dot")
     with serving(sink) as port, sending(port) as channel:
         assert channel.send([envelope(1)]) == [Unknown("smtp_broken_after_dot")]
@@ -253,7 +255,7 @@ def test_a_server_whose_certificate_is_not_trusted_gets_nothing(tls: ssl.SSLCont
     assert len(sink.taken) == 1
 
 
-def test_a_server_without_starttls_gets_nothing_where_it_is_required() -> None:
+def test_a_server_without_required_starttls_gets_nothing() -> None:
     sink = Sink()
     with serving(sink) as port:
         with sending(port, security=Security.REQUIRED) as channel:
@@ -262,7 +264,7 @@ def test_a_server_without_starttls_gets_nothing_where_it_is_required() -> None:
             assert channel.send([envelope()]) == [Sent()]
 
 
-def test_a_server_that_cannot_be_reached_is_asked_once_per_window() -> None:
+def test_an_unreachable_server_is_tried_once_per_window() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         with sending(taken.getsockname()[1]) as channel:

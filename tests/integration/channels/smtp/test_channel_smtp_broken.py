@@ -1,4 +1,4 @@
-"""The SMTP channel against servers that break, stall or speak something else: what no well-behaved server does."""
+"""The SMTP channel against servers that break, stall or speak another protocol."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def envelope(text: str = "Hi") -> Envelope:
 
 @contextmanager
 def scripted(behave: Callable[[socket.socket], None]) -> Iterator[int]:
-    """A server that speaks bytes as a test writes them: for what no well-behaved server does."""
+    """A server that sends the bytes that a test writes, as no well-behaved server does."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -53,7 +53,7 @@ def _until_data(connection: socket.socket) -> None:
         connection.sendall(b"250 fine\r\n")
 
 
-def test_a_server_that_stays_silent_after_the_dot_leaves_it_unknown() -> None:
+def test_silence_after_the_final_dot_leaves_the_delivery_unknown() -> None:
     over = threading.Event()
 
     def silent(connection: socket.socket) -> None:
@@ -65,7 +65,7 @@ def test_a_server_that_stays_silent_after_the_dot_leaves_it_unknown() -> None:
         over.set()
 
 
-def test_a_server_that_drips_bytes_cannot_outlast_the_attempt() -> None:
+def test_a_server_that_drips_bytes_cannot_exceed_the_attempt() -> None:
     over = threading.Event()
 
     def dripping(connection: socket.socket) -> None:
@@ -82,7 +82,7 @@ def test_a_server_that_drips_bytes_cannot_outlast_the_attempt() -> None:
         over.set()
 
 
-def test_a_server_that_speaks_no_smtp_after_the_dot_leaves_it_unknown() -> None:
+def test_garbage_after_the_final_dot_leaves_the_delivery_unknown() -> None:
     def garbling(connection: socket.socket) -> None:
         _until_data(connection)
         connection.sendall(b"HTTP/1.1 200 OK\r\n")
@@ -92,7 +92,7 @@ def test_a_server_that_speaks_no_smtp_after_the_dot_leaves_it_unknown() -> None:
         assert channel.send([envelope()]) == [Unknown("smtp_broken_after_dot")]
 
 
-def test_a_server_that_breaks_while_the_body_travels_has_not_taken_it() -> None:
+def test_a_connection_that_breaks_within_the_body_has_not_delivered() -> None:
     def breaking(connection: socket.socket) -> None:
         _until_data(connection)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")

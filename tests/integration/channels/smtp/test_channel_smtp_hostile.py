@@ -1,8 +1,7 @@
-"""SMTP servers that hang, drip, close or answer out of order: none outlasts an attempt, none costs a mail.
+"""SMTP servers that hang, drip, close or answer out of order: none exceeds an attempt, none loses a mail.
 
-A `Hostile` server speaks SMTP on real sockets and misbehaves at one phase. Of every case the same must hold: the
-attempt ends in time, nothing that the server took is sent again, and only a mail whose final dot was on its way is
-unknown.
+A `Hostile` server speaks SMTP on real sockets and misbehaves at one phase. In every case the attempt ends in time, no
+accepted mail is sent again, and only a mail whose final dot was sent is unknown.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ REPLIES: Final = {
 
 @dataclass
 class Held:
-    """A connection's socket, which TLS replaces."""
+    """A connection's socket; TLS replaces it."""
 
     socket: socket.socket
 
@@ -59,8 +58,8 @@ class Held:
 class Hostile:
     """A server that does `what` (`hang`, `drip`, `close`, `garbage`, or any bytes as a reply) at `phase`.
 
-    It offers `extensions`; with `tls` also STARTTLS. Commands that are read together are answered in `order`, or all
-    but the first are lost (`loses_behind`).
+    It offers `extensions`; with `tls` also STARTTLS. It answers commands that arrive together in `order`, or loses all
+    but the first (`loses_behind`).
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class Hostile:
         self._phase, self._what, self._tls = phase, what, tls
         self._extensions = extensions
         self._loses_behind, self._order = loses_behind, order
-        self._over = threading.Event()
+        self.over = threading.Event()
 
     @contextmanager
     def listening(self) -> Iterator[int]:
@@ -100,7 +99,7 @@ class Hostile:
         try:
             yield listener.getsockname()[1]
         finally:
-            self._over.set()
+            self.over.set()
             listener.shutdown(socket.SHUT_RDWR)
             listener.close()
             for thread in [acceptor, *threads]:
@@ -111,7 +110,7 @@ class Hostile:
             self._talk(held)
 
     def _talk(self, held: Held) -> None:
-        if not self._say(held.socket, "CONNECT"):
+        if not self.say(held.socket, "CONNECT"):
             return
         heard, recipient, body = b"", b"", False
         while data := held.socket.recv(65_536):
@@ -124,7 +123,7 @@ class Hostile:
                 verb = "DOT" if body else line[:4].upper().decode()
                 self.commands.append(line)
                 if verb == "STAR":
-                    if not (self._tls and self._say(held.socket, "STARTTLS") and self._say(held.socket, "TLS")):
+                    if not (self._tls and self.say(held.socket, "STARTTLS") and self.say(held.socket, "TLS")):
                         return
                     held.socket = self._tls.wrap_socket(held.socket, server_side=True)
                     continue
@@ -141,10 +140,10 @@ class Hostile:
     def _answer(self, connection: socket.socket, replies: list[str]) -> bool:
         if self._order and len(replies) == len(self._order):
             replies = [replies[place] for place in self._order]
-        return all(self._say(connection, "AUTH" if verb == "AUTH" else verb) for verb in replies)
+        return all(self.say(connection, "AUTH" if verb == "AUTH" else verb) for verb in replies)
 
-    def _say(self, connection: socket.socket, phase: str) -> bool:
-        """Answer, or misbehave; False where nothing follows."""
+    def say(self, connection: socket.socket, phase: str) -> bool:
+        """Answer, or misbehave; return False if the connection ends."""
         if phase == "EHLO":
             offered = ("AUTH PLAIN", *self._extensions, *(["STARTTLS"] if self._tls else []))
             reply = b"".join(b"250-%s\r\n" % one.encode() for one in ("hostile", *offered[:-1]))
@@ -159,16 +158,16 @@ class Hostile:
             return True
         if self._what == "garbage":
             connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 3)
-            return self._over.wait(0.2)
+            return self.over.wait(0.2)
         if self._what == "close":
             return False
-        while not self._over.wait(0.05 if self._what == "drip" else 10):
+        while not self.over.wait(0.05 if self._what == "drip" else 10):
             connection.sendall(b"2")
         return False
 
 
 def outcome_of(hostile: Hostile, **options: object) -> tuple[list[Outcome], float]:
-    """What two mails come to, and in how many seconds."""
+    """Send two mails; return the outcomes and the seconds."""
     bounds = {"attempt": timedelta(seconds=ATTEMPT), "timeout": None}
     with hostile.listening() as port, sending(port, **(bounds | options)) as channel:
         began = time.monotonic()
@@ -177,13 +176,13 @@ def outcome_of(hostile: Hostile, **options: object) -> tuple[list[Outcome], floa
 
 @pytest.mark.parametrize("what", ["hang", "drip", "close", "garbage"])
 @pytest.mark.parametrize("phase", PHASES)
-def test_no_phase_outlasts_the_attempt_and_only_a_body_that_left_is_unknown(
+def test_no_phase_exceeds_the_attempt_and_only_a_finished_body_is_unknown(
     phase: str, what: str, tls: ssl.SSLContext, ca: Path
 ) -> None:
     secured = {"security": Security.REQUIRED, "ca": ca, "username": "grocer", "password": "secret-secret"}
     hostile = Hostile(phase, what, tls=tls)
     outcomes, seconds = outcome_of(hostile, **secured)
-    # two attempts at most, one after the other
+    # at most two attempts, in sequence
     assert seconds < 2 * ATTEMPT + SLACK
     if phase == "DOT":
         assert any(isinstance(one, Unknown) for one in outcomes)
@@ -195,14 +194,14 @@ def test_no_phase_outlasts_the_attempt_and_only_a_body_that_left_is_unknown(
 
 
 @pytest.mark.parametrize("what", ["hang", "drip", "close", "garbage", b"\x16\x03\x01\x02\x00\x01"])
-def test_tls_from_the_first_byte_is_bounded_too(what: str | bytes, ca: Path) -> None:
+def test_implicit_tls_is_bounded_too(what: str | bytes, ca: Path) -> None:
     outcomes, seconds = outcome_of(Hostile("CONNECT", what), security=Security.IMPLICIT, ca=ca)
     assert seconds < ATTEMPT + SLACK
     assert all(isinstance(one, Retry) and one.cause is not Cause.RECIPIENT for one in outcomes)
 
 
-def test_clear_text_behind_the_answer_to_starttls_is_refused(tls: ssl.SSLContext, ca: Path) -> None:
-    """Somebody in between put it there, to be read as if it had come over TLS."""
+def test_clear_text_after_the_starttls_answer_is_refused(tls: ssl.SSLContext, ca: Path) -> None:
+    """An attacker on the path injects clear text to be read as if it came over TLS."""
     hostile = Hostile("STARTTLS", b"220 go\r\n250-hostile\r\n250 AUTH PLAIN\r\n", tls=tls)
     outcomes, _ = outcome_of(hostile, security=Security.REQUIRED, ca=ca)
     assert outcomes == [Retry(timedelta(minutes=10), "smtp_tls")] * 2
@@ -216,8 +215,10 @@ def test_clear_text_behind_the_answer_to_starttls_is_refused(tls: ssl.SSLContext
     ],
     ids=["loses", "210", "201", "021", "120"],
 )
-def test_a_server_that_breaks_on_pipelining_is_used_without(hostile: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.channels.smtp.connection._UNPROVEN", 0.3)
+def test_a_server_that_breaks_on_pipelining_is_used_without_it(
+    hostile: Hostile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.channels.smtp.connection.UNPROVEN", 0.3)
     with hostile.listening() as port, sending(port, timeout=None) as channel:
         assert channel.send([envelope(number) for number in range(5)]) == [Sent()] * 5
         tried = hostile.connections
@@ -226,7 +227,7 @@ def test_a_server_that_breaks_on_pipelining_is_used_without(hostile: Hostile, mo
     assert len(hostile.taken) == len(set(hostile.taken)) == 9
 
 
-def test_a_short_attempt_has_the_time_to_do_without_pipelining() -> None:
+def test_a_short_attempt_leaves_time_to_retry_without_pipelining() -> None:
     hostile = Hostile(extensions=("PIPELINING",), loses_behind=True)
     with hostile.listening() as port, sending(port, timeout=None, attempt=timedelta(seconds=2)) as channel:
         assert channel.send([envelope(number) for number in range(5)]) == [Sent()] * 5
@@ -236,8 +237,11 @@ def test_a_short_attempt_has_the_time_to_do_without_pipelining() -> None:
     "reply", [b"503 5.5.1 Error: improper command pipelining\r\n", b"554 SMTP synchronization error\r\n"]
 )
 @pytest.mark.parametrize("phase", ["MAIL", "RCPT", "DATA"])
-def test_a_server_that_calls_pipelining_improper_is_asked_once_more_without(phase: str, reply: bytes) -> None:
-    """It does so whatever we do, so it is about us in the end; but nobody fails, and there is no third try."""
+def test_a_server_that_calls_pipelining_improper_is_retried_once_without_it(phase: str, reply: bytes) -> None:
+    """The server always misbehaves, so the refusal concerns the sender.
+
+    No delivery fails, and there is no third try.
+    """
     hostile = Hostile(phase, reply, extensions=("PIPELINING",))
     outcomes, _ = outcome_of(hostile)
     assert all(isinstance(one, Retry) and one.cause in (Cause.US, Cause.UNSURE) for one in outcomes)
@@ -245,32 +249,32 @@ def test_a_server_that_calls_pipelining_improper_is_asked_once_more_without(phas
 
 
 @pytest.mark.parametrize("ignored", [frozenset(), frozenset({"pipelining"}), frozenset({"size", "8bitmime"})])
-def test_extensions_that_are_ignored_are_not_used(ignored: frozenset[str]) -> None:
+def test_ignored_extensions_are_not_used(ignored: frozenset[str]) -> None:
     hostile = Hostile(extensions=("PIPELINING", "SIZE 9", "8BITMIME"))
     outcomes, _ = outcome_of(hostile, ignored=ignored)
     assert outcomes == ([Sent()] * 2 if "size" in ignored else [Failed("too_big")] * 2)
     assert not any(b"SIZE=" in line for line in hostile.commands)
 
 
-def test_a_further_connection_that_hangs_does_not_hold_up_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that takes one connection and lets the next wait for its greeting."""
+def test_a_second_connection_that_hangs_does_not_block_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server serves one connection and lets the next wait for its greeting."""
     hostile = Hostile()
-    say = hostile._say
+    say = hostile.say
 
     def hangs_from_the_second_on(connection: socket.socket, phase: str) -> bool:
         if phase == "CONNECT" and hostile.connections > 1:
-            hostile._over.wait(30)
+            hostile.over.wait(30)
             return False
         return say(connection, phase)
 
-    monkeypatch.setattr(hostile, "_say", hangs_from_the_second_on)
+    monkeypatch.setattr(hostile, "say", hangs_from_the_second_on)
     with hostile.listening() as port, sending(port, connections=4, timeout=None) as channel:
         for start in range(0, 60, 20):
             assert channel.send([envelope(number) for number in range(start, start + 20)]) == [Sent()] * 20
     assert hostile.connections <= 2, "it is not tried again for a while"
 
 
-def test_a_log_in_that_is_refused_is_not_tried_again_at_once() -> None:
+def test_a_refused_login_is_not_retried_at_once() -> None:
     """Servers lock accounts after a few wrong passwords, and every window of every thread would try."""
     hostile = Hostile("AUTH", b"535 5.7.8 wrong\r\n")
     login = {"username": "grocer", "password": "secret-secret"}
@@ -281,7 +285,7 @@ def test_a_log_in_that_is_refused_is_not_tried_again_at_once() -> None:
 
 
 class LoggingIn(Hostile):
-    """A server that offers one way to log in, asks `challenges` and keeps what it is told."""
+    """A server that offers one login mechanism, sends `challenges` and keeps the replies."""
 
     def __init__(self, mechanism: str, challenges: tuple[bytes, ...] = ()) -> None:
         super().__init__()
@@ -301,7 +305,7 @@ class LoggingIn(Hostile):
 
 
 @pytest.mark.parametrize(
-    ("mechanism", "challenges", "told"),
+    ("mechanism", "challenges", "expected"),
     [
         ("PLAIN", (), ["\0ünï\0pässwörd"]),
         ("LOGIN", (b"UGFzc3dvcmQ6",), ["ünï", "pässwörd"]),
@@ -309,24 +313,22 @@ class LoggingIn(Hostile):
     ],
 )
 def test_a_user_and_a_password_in_any_script_log_in_as_utf_8(
-    mechanism: str, challenges: tuple[bytes, ...], told: list[str]
+    mechanism: str, challenges: tuple[bytes, ...], expected: list[str]
 ) -> None:
     server = LoggingIn(mechanism, challenges)
     with server.listening() as port, sending(port, username="ünï", password="pässwörd") as channel:
         assert channel.send([envelope(1)]) == [Retry(timedelta(minutes=10), "smtp_535")]
-    assert [b64decode(one).decode() for one in server.told] == told
+    assert [b64decode(one).decode() for one in server.told] == expected
 
 
-def test_a_challenge_that_is_none_costs_a_retry_and_raises_nothing() -> None:
+def test_an_invalid_challenge_costs_a_retry_and_raises_nothing() -> None:
     server = LoggingIn("PLAIN", (b"!!!notbase64",))
     with server.listening() as port, sending(port, username="u", password="p") as channel:
         assert channel.send([envelope(1)]) == [Retry(timedelta(seconds=30), "smtp_garbled_at_connect")]
 
 
 @pytest.mark.parametrize("server", ["faß.invalid", "ünï.invalid"])
-def test_a_host_name_in_another_script_is_looked_up_as_idna_2008_has_it(
-    server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_international_host_name_is_resolved_by_idna_2008(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     find = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest: asked.append(host) or find("127.0.0.1", *rest))

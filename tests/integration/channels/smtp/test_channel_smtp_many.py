@@ -1,4 +1,4 @@
-"""Many connections to a provider that answers late: each is in use, and one that hangs takes no other's place."""
+"""Many connections to a late provider: all are used, and a hanging one does not block the others."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ PATIENT = {"timeout": timedelta(seconds=60), "attempt": timedelta(seconds=90)}
 
 
 class LateServer:
-    """An SMTP server with PIPELINING that answers late, and many connections at the same moment.
+    """An SMTP server with PIPELINING that answers late, and many simultaneous connections.
 
-    Connections whose number is in `greets_none` (from 1) hang at once, those in `hangs` at the end of their first
-    mail. `behind` counts mails whose MAIL came together with the body before them, `alone` the others.
+    Connections whose number is in `greets_none` (from 1) hang at once, those in `hangs` at the end of their first mail.
+    `behind` counts mails whose MAIL came together with the body before them, `alone` the others.
     """
 
     def __init__(self, hangs: frozenset[int] = frozenset(), greets_none: frozenset[int] = frozenset()) -> None:
@@ -39,12 +39,12 @@ class LateServer:
             threading.Thread(target=loop, daemon=True).start()
 
     def close(self) -> None:
-        """Answer everybody, take nobody any more."""
+        """Answer every mail; accept no new connection."""
         self.let_go.set()
         self._listener.close()
 
     def wait_for(self, connections: int, within: float = PATIENCE) -> bool:
-        """Wait until so many connections have come; gives whether they did."""
+        """Wait for that many connections; return whether they came."""
         until = time.monotonic() + within
         while self.connections < connections and time.monotonic() < until:
             time.sleep(0.01)
@@ -110,21 +110,21 @@ class LateServer:
 
 @pytest.fixture
 def server() -> Iterator[LateServer]:
-    """A server that is late and nothing else."""
+    """Yield a server that is only late."""
     late = LateServer()
     yield late
     late.close()
 
 
-def test_mails_go_on_travelling_behind_each_other_when_connections_are_renewed(server: LateServer) -> None:
-    """One round trip a mail: two of them where each waits until its connection is free halve what can be sent."""
+def test_mails_stay_pipelined_when_connections_are_renewed(server: LateServer) -> None:
+    """A mail costs one round trip; waiting for each connection to be free would make it two and halve the rate."""
     with sending(server.port, connections=16, per_connection=20) as channel:
         assert channel.send([envelope(number) for number in range(1_200)]) == [Sent()] * 1_200
     assert server.connections >= 60
     assert server.alone < 300, f"{server.behind} behind another one"
 
 
-def test_a_connection_that_is_kept_waiting_makes_room_for_another_one_while_others_are_served(
+def test_a_stalled_connection_is_replaced_while_others_are_served(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pool, "_HELD", 0.3)
@@ -138,8 +138,8 @@ def test_a_connection_that_is_kept_waiting_makes_room_for_another_one_while_othe
         assert {outcome for _, outcome in flight.take()} == {Sent()}
 
 
-def test_where_every_connection_is_kept_waiting_no_other_one_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that slows everybody down means it."""
+def test_no_connection_is_opened_while_every_connection_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that stalls every connection limits the sender on purpose."""
     monkeypatch.setattr(pool, "_HELD", 0.2)
     late = LateServer(hangs=frozenset(range(1, 100)))
     with sending(late.port, connections=4, **PATIENT) as channel:
@@ -150,7 +150,7 @@ def test_where_every_connection_is_kept_waiting_no_other_one_is_opened(monkeypat
         flight.wait_for_all(PATIENCE)
 
 
-def test_a_connection_that_hangs_while_it_is_set_up_does_not_count_as_a_refusal(
+def test_a_connection_that_hangs_during_set_up_is_no_refusal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pool, "_ONE_MORE", 0.3)

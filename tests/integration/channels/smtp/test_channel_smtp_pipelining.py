@@ -1,4 +1,4 @@
-"""The SMTP channel with PIPELINING and with many connections, against real servers and servers that break."""
+"""The SMTP channel with PIPELINING and many connections, against real servers and servers that break."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["authority", "ca", "tls"]  # fixtures
 
 
 class Pipelining(Sink):
-    """A real server that offers PIPELINING; it answers in order, as every server does."""
+    """An SMTP server that offers PIPELINING; it answers in order, as every server does."""
 
     async def handle_EHLO(self, server: SMTP, session, envelope, hostname, responses):  # noqa: N802 - aiosmtpd's hook
         await super().handle_EHLO(server, session, envelope, hostname, responses)
@@ -45,19 +45,19 @@ class Pipelining(Sink):
         ("DOT", "451 4.7.1 later", Retry(timedelta(minutes=5), "smtp_451")),
         ("DOT", "554 5.7.1 spam", Retry(timedelta(minutes=1), "smtp_554")),
         ("DOT", "421 4.3.2 shutting down", Retry(timedelta(minutes=1), "smtp_421")),
-        ("MAIL", "DROP", Sent()),  # before its body was begun: said again, one command at a time
+        ("MAIL", "DROP", Sent()),  # before its body: the mail is sent again, one command at a time
         ("RCPT", "DROP", Sent()),
         ("DOT", "DROP", Unknown("smtp_broken_after_dot")),
     ],
 )
-def test_an_answer_belongs_to_one_envelope_and_the_others_still_go(
+def test_an_answer_settles_one_envelope_and_the_others_are_still_sent(
     phase: str, answer: str, expected: Outcome, connections: int
 ) -> None:
     sink = Pipelining(answers={phase: [answer]})
     with serving(sink) as port, sending(port, connections=connections) as channel:
         outcomes = channel.send([envelope(number) for number in range(6)])
     if isinstance(expected, Retry) and phase == "MAIL" and expected.reason != "smtp_451":
-        # a sender that is refused is not tried again in the same window: only what was under way goes on
+        # a refused sender is not tried again in the same window: only mails under way continue
         assert expected in outcomes
         assert set(outcomes) <= {expected, Sent()}
     else:
@@ -69,7 +69,7 @@ def test_an_answer_belongs_to_one_envelope_and_the_others_still_go(
     assert set(went.values()) == {1}
 
 
-def test_a_window_travels_whole_over_one_connection() -> None:
+def test_a_window_is_pipelined_over_one_connection() -> None:
     sink = Pipelining()
     with serving(sink) as port, sending(port) as channel:
         sent = [envelope(number) for number in range(50)]
@@ -78,14 +78,14 @@ def test_a_window_travels_whole_over_one_connection() -> None:
     assert [raw for _, _, raw in sink.taken] == [one.raw for one in sent]
 
 
-def test_a_connection_takes_no_more_than_its_number_of_mails() -> None:
+def test_a_connection_carries_at_most_its_number_of_mails() -> None:
     sink = Pipelining()
     with serving(sink) as port, sending(port, per_connection=3) as channel:
         assert channel.send([envelope(number) for number in range(8)]) == [Sent()] * 8
     assert sink.connections == 3
 
 
-def test_large_bodies_travel_over_tls_with_the_next_envelope(tls: ssl.SSLContext, ca: Path) -> None:
+def test_large_bodies_are_pipelined_over_tls_with_the_next_envelope(tls: ssl.SSLContext, ca: Path) -> None:
     sink = Pipelining()
     text = ("x" * 70 + "\n") * 2_000
     with serving(sink, tls_context=tls, require_starttls=True) as port:
@@ -168,7 +168,7 @@ class Late:
 
 
 def test_many_connections_of_one_thread_wait_side_by_side() -> None:
-    """Forty mails, each of which waits four times a twentieth of a second, over ten connections."""
+    """Send forty mails over ten connections; each waits four times a twentieth of a second."""
     server = Late(0.05)
     with server.listening() as port, sending(port, connections=10) as channel:
         assert channel.send([envelope(number) for number in range(40)]) == [Sent()] * 40
@@ -179,8 +179,8 @@ def test_many_connections_of_one_thread_wait_side_by_side() -> None:
     assert len(server.taken) == 60
 
 
-def test_what_was_on_its_way_over_many_connections_is_unknown_and_nothing_else() -> None:
-    """From the eleventh body on the server takes each and breaks: the client cannot know, and counts exactly those."""
+def test_only_bodies_in_flight_on_broken_connections_are_unknown() -> None:
+    """From the eleventh body on the server accepts a mail and breaks: the client counts exactly those as unknown."""
     server = Late(0.01, breaks_after=10)
     with server.listening() as port, sending(port, connections=4) as channel:
         outcomes = channel.send([envelope(number) for number in range(30)])
@@ -191,7 +191,7 @@ def test_what_was_on_its_way_over_many_connections_is_unknown_and_nothing_else()
     assert set(server.taken.values()) == {1}
 
 
-def test_a_server_that_takes_fewer_connections_than_allowed_gets_those_it_takes() -> None:
+def test_a_server_that_accepts_few_connections_is_used_with_those() -> None:
     class Choosy(Pipelining):
         async def handle_EHLO(self, server: SMTP, session, envelope, hostname, responses):  # noqa: N802 - a hook
             session.host_name = hostname
@@ -210,7 +210,7 @@ def test_a_server_that_takes_fewer_connections_than_allowed_gets_those_it_takes(
 
 
 def scripted(behave: Callable[[socket.socket], None]) -> tuple[int, Callable[[], None]]:
-    """A server that speaks bytes as a test writes them, to one connection; gives its port and what ends it."""
+    """Serve the bytes that a test writes to one connection; yield the port and what ends the server."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -228,8 +228,8 @@ def scripted(behave: Callable[[socket.socket], None]) -> tuple[int, Callable[[],
     return listener.getsockname()[1], end
 
 
-def test_a_body_is_never_taken_for_commands_where_the_recipient_was_refused() -> None:
-    """The server refuses the recipient and yet says 354 to DATA: it gets a lone dot, and the next envelope."""
+def test_a_body_is_never_read_as_commands_after_a_refused_recipient() -> None:
+    """The server refuses the recipient and still answers 354 to DATA: it gets a lone dot and the next envelope."""
     heard: list[bytes] = []
 
     def lenient(connection: socket.socket) -> None:
@@ -257,7 +257,7 @@ def test_a_body_is_never_taken_for_commands_where_the_recipient_was_refused() ->
 
 
 def test_a_silent_server_leaves_one_unknown_and_the_rest_for_later() -> None:
-    """It takes the first body and says nothing more; the second envelope had travelled with it."""
+    """The server accepts the first body and falls silent; the second envelope was sent with it."""
     over = threading.Event()
 
     def silent(connection: socket.socket) -> None:
@@ -283,8 +283,8 @@ def test_a_silent_server_leaves_one_unknown_and_the_rest_for_later() -> None:
     assert time.monotonic() - began < 10
 
 
-def test_an_exception_in_the_middle_costs_its_connection_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next window must not continue somebody else's transaction."""
+def test_an_exception_within_a_mail_costs_only_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next window must not continue the transaction of another mail."""
     sink = Pipelining()
     with serving(sink) as port, sending(port, connections=1) as channel:
         assert channel.send([envelope(1)]) == [Sent()]
@@ -307,13 +307,13 @@ def test_an_exception_in_the_middle_costs_its_connection_and_nothing_else(monkey
     assert [rcpt for _, [rcpt], _ in sink.taken][-1] == "hh-4@example.org"
 
 
-def test_a_loop_that_ends_gives_everything_back_and_another_takes_over(
+def test_a_stopped_loop_returns_its_mails_and_another_takes_over(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     sink = Pipelining()
     with serving(sink) as port, sending(port) as channel:
         with monkeypatch.context() as patch:
-            patch.setattr(SmtpPool, "_assign", lambda self: 1 / 0)
+            patch.setattr(SmtpPool, "assign", lambda self: 1 / 0)
             assert channel.send([envelope(1), envelope(2)]) == [NotBegun(), NotBegun()]
         assert channel.send([envelope(1), envelope(2)]) == [Sent(), Sent()]
     assert "has ended" in caplog.text

@@ -1,4 +1,4 @@
-"""The same Procfile by honcho and by our supervisor: each line runs with the same arguments and environment.
+"""The same Procfile under honcho and under our supervisor: each line gets the same arguments and environment.
 
 Each line is its own process type, so that one run of each shows them all.
 """
@@ -103,14 +103,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def by_honcho(folder: Path) -> dict[str, list[Any]]:
-    """What each line does by honcho's own classes: exit code and output."""
+    """Return exit code and output of each line under honcho's own classes."""
     done = subprocess.run([sys.executable, "-c", DRIVER], cwd=folder, capture_output=True, text=True, check=True)
     told: dict[str, list[Any]] = json.loads(done.stdout)
     return told
 
 
 def by_us(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
-    """What each line does by our supervisor, which is told to end when every line has ended once."""
+    """Return exit code and output of each line under our supervisor, which ends when every line has ended once."""
     types = read_procfile(folder / "Procfile")
     stream = StringIO()
     output = Output(stream, [kind.name for kind in types], now=datetime.now)

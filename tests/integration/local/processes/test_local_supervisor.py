@@ -1,4 +1,4 @@
-"""The supervisor as a process of its own, with real programs under it."""
+"""The supervisor as a separate process, with real programs under it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ sys.exit(Supervisor(
     backoff=Backoff(timedelta(milliseconds=1), timedelta(seconds=1), timedelta(seconds=options.get("healthy", 60))),
 ).run())
 """
-# Says each TERM it hears, and ends at the first unless it is told to be stubborn.
+# Prints each SIGTERM, and ends at the first unless it is told to be stubborn.
 PROGRAM = """
 import select, signal, sys, time
 def hear(number, frame):
@@ -53,7 +53,7 @@ print("ready", *sys.argv[1:], flush=True)
 while True:
     select.select([], [], [], 0.05)  # not `pause`: a signal that comes just before it would be slept over
 """
-# A main process with a child, and a grandchild that fled into a session of its own.
+# A main process with a child, and a grandchild in a session of its own.
 FAMILY = """
 import os, signal, subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
@@ -64,7 +64,7 @@ signal.pause()
 
 
 class Run:
-    """A supervisor under test; its output is read line by line, and what was read is kept."""
+    """A supervisor under test; it reads the output line by line and keeps it."""
 
     def __init__(self, argv: list[str], folder: Path, env: dict[str, str] | None = None) -> None:
         self.process = subprocess.Popen(
@@ -79,7 +79,7 @@ class Run:
         self.read: list[str] = []
 
     def until(self, pattern: str, times: int = 1) -> re.Match[str]:
-        """Read on until `pattern` was found `times` times in lines not yet read; the last match."""
+        """Read until `pattern` is found `times` times in unread lines; return the last match."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.read.append(line.rstrip("\n"))
@@ -90,7 +90,7 @@ class Run:
         raise AssertionError(f"{pattern!r} never came:\n" + "\n".join(self.read))
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Tell it to end; its exit code after the last of its output was read."""
+        """End the supervisor; return its exit code once all its output is read."""
         self.process.send_signal(number)
         return self.rest()
 
@@ -108,7 +108,7 @@ Start = Callable[..., Run]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Writes a Procfile and starts the supervisor on it."""
+    """Yield a function that writes a Procfile and starts the supervisor on it."""
     runs: list[Run] = []
     (tmp_path / "program.py").write_text(PROGRAM)
     (tmp_path / "family.py").write_text(FAMILY)
@@ -127,7 +127,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def gone(pid: int) -> None:
-    """Wait until a process that is no child of ours has ended."""
+    """Wait for the end of a process that is no child of this one."""
     try:
         psutil.Process(pid).wait(timeout=60)
     except psutil.NoSuchProcess:
@@ -150,7 +150,7 @@ def test_the_environment_given_reaches_the_processes(start: Start) -> None:
     assert run.count("| here-2") >= 1
 
 
-def test_what_ends_is_started_again_after_a_delay_that_doubles(start: Start) -> None:
+def test_an_ended_process_is_restarted_after_a_doubling_delay(start: Start) -> None:
     run = start("web: sh -c 'exit 3'\n")
     run.until("starts again", times=5)
     run.end()
@@ -159,7 +159,7 @@ def test_what_ends_is_started_again_after_a_delay_that_doubles(start: Start) -> 
     assert run.count("ended with code 3") >= 5
 
 
-def test_the_delay_is_forgotten_after_a_healthy_life(start: Start) -> None:
+def test_the_delay_is_reset_after_a_healthy_run(start: Start) -> None:
     run = start("web: sh -c 'exit 3'\n", healthy=0)
     run.until("starts again", times=4)
     run.end()
@@ -184,7 +184,7 @@ def test_a_program_that_cannot_be_started_does_not_stop_the_others(start: Start)
     assert run.count("| ready") == 1
 
 
-def test_ctrl_c_reaches_each_program_once_and_as_term(start: Start) -> None:
+def test_ctrl_c_reaches_each_program_once_as_sigterm(start: Start) -> None:
     run = start("web: PYTHON program.py\nslow: PYTHON program.py\n")
     run.until("ready", times=2)
     os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does
@@ -201,14 +201,14 @@ def test_term_reaches_a_program_behind_a_shell(start: Start) -> None:
     assert run.count("slowly done") == 1  # its shell died at once; it has its stop timeout all the same
 
 
-def test_a_program_behind_a_shell_that_outstays_its_stop_timeout_is_killed(start: Start) -> None:
+def test_a_program_behind_a_shell_that_exceeds_its_stop_timeout_is_killed(start: Start) -> None:
     run = start("web: true && PYTHON program.py stubborn\n", stop={"web": 0.3})
     run.until("ready")
     assert run.end() == 0
     assert run.count("web outstays its stop timeout") == 1
 
 
-def test_whoever_outstays_its_own_stop_timeout_is_killed(start: Start) -> None:
+def test_a_program_that_exceeds_its_stop_timeout_is_killed(start: Start) -> None:
     run = start("web: PYTHON program.py stubborn\nslow: PYTHON program.py\n", stop={"web": 0.3, "slow": 1000})
     run.until("ready", times=2)
     assert run.end() == 0
@@ -226,7 +226,7 @@ def test_the_second_ctrl_c_kills_at_once(start: Start) -> None:
     assert run.count("web ended by SIGKILL") == 1
 
 
-def test_no_process_is_left_not_even_one_that_fled_its_group(start: Start) -> None:
+def test_no_process_is_left_even_outside_its_group(start: Start) -> None:
     run = start("web: PYTHON family.py\n")
     family = [int(pid) for pid in run.until(r"family (\d+) (\d+) (\d+)").groups()]
     run.end()

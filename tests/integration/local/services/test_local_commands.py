@@ -1,4 +1,4 @@
-"""`tidegate up`, `down` and `status` as a user types them, mounted in an app of their own."""
+"""`tidegate up`, `down` and `status` as a user types them, mounted in a separate app."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ GIVEN = {"TIDEGATE_SERVICES__ELASTIC_URL": "http://127.0.0.1:9"}  # none of thes
 
 @pytest.fixture
 def tidegate(tmp_path: Path) -> Iterator[Tidegate]:
-    """Runs a command in the folder `tmp_path`, with local services of its own."""
+    """Return a function that runs a command in the folder `tmp_path`, with local services of its own."""
     (tmp_path / "app.py").write_text(APP)
     started: list[subprocess.Popen[str]] = []
 
@@ -140,7 +140,7 @@ def test_ctrl_c_ends_up_with_its_services(tidegate: Tidegate, tmp_path: Path) ->
     assert [one.name for one in before if one.pid and birth_of(one.pid)] == []
 
 
-def test_detached_services_stay_until_down(tidegate: Tidegate) -> None:
+def test_detached_services_run_until_down(tidegate: Tidegate) -> None:
     up = tidegate("up", "--services-only", "--detach")
     up.communicate()
     assert up.returncode == 0
@@ -170,7 +170,7 @@ def test_given_addresses_are_shown_without_their_password(tidegate: Tidegate) ->
     output, _ = command.communicate()
     assert command.returncode == 3, "nobody answers there"
     assert "secret" not in output
-    assert output.count("given, does not answer") == 3, output  # of an address by DNS only the driver can tell
+    assert output.count("given, does not answer") == 3, output  # only the driver can judge an address by DNS
     assert "rediss://***@broker.example:6380/0" in output
 
 
@@ -184,7 +184,7 @@ def test_given_addresses_are_shown_without_their_password(tidegate: Tidegate) ->
         (["--detach"], "--detach needs --services-only"),
     ],
 )
-def test_a_wrong_call_is_refused_before_anything_starts(
+def test_a_wrong_command_line_is_refused_before_anything_starts(
     tidegate: Tidegate, tmp_path: Path, arguments: list[str], complaint: str
 ) -> None:
     (tmp_path / "Procfile").write_text("slow: sleep 1000\n")

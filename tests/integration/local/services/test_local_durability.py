@@ -1,4 +1,4 @@
-"""What a crash of a local service must not lose, and the configurations for servers of one's own."""
+"""A crash of a local service loses no data; the shipped server configurations work."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONFIGS = Path(__file__).parents[4] / "conf" / "services"
 
 @pytest.fixture
 def first(tmp_path: Path) -> Iterator[LocalServices]:
-    """Services that will crash."""
+    """Yield services that will crash."""
     services = LocalServices(tmp_path, mongo_cache_gb=0.25)
     yield services
     services.stop()
@@ -32,7 +32,7 @@ def first(tmp_path: Path) -> Iterator[LocalServices]:
 
 @pytest.fixture
 def second(tmp_path: Path, first: LocalServices) -> Iterator[LocalServices]:
-    """Services of the same folder that start after the crash."""
+    """Yield services of the same folder, started after the crash."""
     services = LocalServices(tmp_path, mongo_cache_gb=0.25)
     yield services
     services.stop(everything=True, discard=True)
@@ -102,7 +102,7 @@ def test_kill_9_of_the_broker_loses_no_acknowledged_write(first: LocalServices, 
 
 
 @pytest.mark.parametrize(("name", "policy"), [("broker", "noeviction"), ("cache", "allkeys-lru")])
-def test_the_configs_for_servers_of_ones_own_are_understood(name: str, policy: str, tmp_path: Path) -> None:
+def test_mongod_and_valkey_accept_the_shipped_configurations(name: str, policy: str, tmp_path: Path) -> None:
     (port,) = free_ports(1)
     own = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path)]
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The local services: started, used again, ended; what a killed run left."""
+"""The local services: started, reused, ended; services of a killed run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Make = Callable[..., LocalServices]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
-    """Makes `LocalServices` of one folder; all are ended afterwards."""
+    """Yield a function that makes `LocalServices` of one folder; end all afterwards."""
 
     everyone: list[LocalServices] = []
 
@@ -82,7 +82,7 @@ def config(url: str, name: str) -> str:
 
 
 def start_and_kill(folder: Path) -> None:
-    """A run that starts broker and cache and is killed before it can end them."""
+    """A run that starts broker and cache, and is killed before it can end them."""
     run = subprocess.Popen([sys.executable, "-c", START_AND_HANG, str(folder)], stdout=subprocess.PIPE, text=True)
     with run:
         assert run.stdout is not None
@@ -101,7 +101,7 @@ def test_a_start_brings_a_replica_set_a_durable_broker_and_a_forgetful_cache(mak
     assert urls.elastic_url is None
 
 
-def test_a_stop_leaves_no_process_and_the_next_start_has_the_same_addresses_and_data(make: Make) -> None:
+def test_a_restart_keeps_addresses_and_data_and_a_stop_leaves_no_process(make: Make) -> None:
     first = make()
     before = first.start(NEEDED)
     with MongoClient(before.mongo_url, w="majority") as client:
@@ -143,7 +143,7 @@ def test_running_services_are_used_again_and_only_their_starter_ends_them(make: 
     assert set(first.stop()) == {"broker", "cache"}
 
 
-def test_two_that_start_at_once_share_one_set(make: Make) -> None:
+def test_concurrent_starts_share_one_set_of_services(make: Make) -> None:
     both: list[Urls] = []
     threads = [threading.Thread(target=lambda: both.append(make().start(["broker", "cache"]))) for _ in range(2)]
     for thread in threads:
@@ -153,7 +153,7 @@ def test_two_that_start_at_once_share_one_set(make: Make) -> None:
     assert both[0] == both[1]
 
 
-def test_what_a_killed_run_left_is_recognised_and_used_again(make: Make, tmp_path: Path) -> None:
+def test_services_of_a_killed_run_are_recognised_and_reused(make: Make, tmp_path: Path) -> None:
     start_and_kill(tmp_path)
     services = make()
     left = pids(services)
@@ -164,7 +164,7 @@ def test_what_a_killed_run_left_is_recognised_and_used_again(make: Make, tmp_pat
     assert not [pid for pid in left.values() if psutil.pid_exists(pid) and members(pid)]
 
 
-def test_what_a_killed_run_left_without_a_record_is_ended_before_a_start(make: Make, tmp_path: Path) -> None:
+def test_unrecorded_services_of_a_killed_run_are_ended_before_a_start(make: Make, tmp_path: Path) -> None:
     start_and_kill(tmp_path)
     services = make()
     left = pids(services)
@@ -173,10 +173,10 @@ def test_what_a_killed_run_left_without_a_record_is_ended_before_a_start(make: M
     assert not members(left["broker"])
     assert members(pids(services)["broker"])
     (tmp_path / "services.json").unlink()
-    make().start(["broker", "cache"])  # else the fixture could not know them
+    make().start(["broker", "cache"])  # so that the fixture knows them
 
 
-def test_a_stranger_with_a_recorded_pid_is_left_alone(make: Make, tmp_path: Path) -> None:
+def test_a_foreign_process_with_a_recorded_pid_is_not_ended(make: Make, tmp_path: Path) -> None:
     services = make()
     services.start(["broker"])
     services.stop()
@@ -209,12 +209,12 @@ def test_asking_for_running_services_names_the_one_that_does_not_run(make: Make)
     assert "tidegate up" in caught.value.remedy
 
 
-def test_a_service_that_does_not_start_is_told_with_its_last_words(make: Make) -> None:
+def test_a_service_that_does_not_start_is_reported_with_its_last_output(make: Make) -> None:
     with pytest.raises(CannotStart, match=r"(?s)cache: it does not start.*memory"):
         make(cache_memory="lots").start(["cache"])
 
 
-def test_without_java_everything_else_runs_and_a_note_says_what_that_costs(
+def test_without_java_the_other_services_run_and_a_note_names_the_cost(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")

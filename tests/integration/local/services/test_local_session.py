@@ -1,4 +1,4 @@
-"""The services of a test session: none is left, however the session ends."""
+"""A test session leaves no service, however it ends."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ Session = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def session(tmp_path: Path) -> Iterator[Session]:
-    """Starts an inner session with its own temporary folder and, unless it has workers, waits until it serves."""
+    """Yield a function that starts an inner session with its own temporary folder.
+
+    It waits until the session serves, unless it has workers.
+    """
     (tmp_path / "tests").mkdir()
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
     (tmp_path / "tests" / "test_inner.py").write_text(INNER)
@@ -66,7 +69,7 @@ def session(tmp_path: Path) -> Iterator[Session]:
 
 
 def record(folder: Path) -> dict[str, int]:
-    """The pids in the only record below `folder`."""
+    """Return the pids in the only record below `folder`."""
     (path,) = folder.glob("tidegate-tests-*/*/services.json")
     return {name: entry["process"]["pid"] for name, entry in json.loads(path.read_text()).items()}
 

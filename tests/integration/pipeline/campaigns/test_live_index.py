@@ -1,4 +1,4 @@
-"""The index of live campaigns: it reads campaigns once, then what somebody changed; views are kept up by change."""
+"""The index of live campaigns reads campaigns once, then only changed ones; views follow the changes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def live(record: CampaignRecord) -> bool:
 
 
 def changed(index: LiveCampaigns) -> bool:
-    """Whether a refresh brought what others must act on."""
+    """Return whether a refresh found a change that others must act on."""
     before = index.generation
     index.refresh()
     return index.generation > before
@@ -67,7 +67,7 @@ def index(campaigns: Campaigns, clock: HandClock) -> LiveCampaigns:
     return made
 
 
-def test_those_of_a_test_come_and_go_with_what_others_change(index: LiveCampaigns, campaigns: Campaigns) -> None:
+def test_the_index_follows_changes_by_others(index: LiveCampaigns, campaigns: Campaigns) -> None:
     before = index.those(live)
     assert set(before) == {"c0", "c1", "c2"}
     campaigns.move(before["c1"], C.PAUSED)
@@ -81,7 +81,7 @@ def test_those_of_a_test_come_and_go_with_what_others_change(index: LiveCampaign
     assert set(index.those(live)) == {"c0", "c1", "c2"}
 
 
-def test_its_own_passes_are_known_at_once_and_are_no_change(index: LiveCampaigns, campaigns: Campaigns) -> None:
+def test_own_passes_are_known_at_once_and_are_no_change(index: LiveCampaigns, campaigns: Campaigns) -> None:
     generation = index.generation
     campaigns.passed(["c0"], 20, crossed=True)
     index.passed(["c0"], 20, crossed=True)
@@ -91,7 +91,7 @@ def test_its_own_passes_are_known_at_once_and_are_no_change(index: LiveCampaigns
     assert index.generation == generation
 
 
-def test_passes_of_another_clock_are_taken_up_in_a_minute(
+def test_passes_of_another_clock_are_read_within_a_minute(
     index: LiveCampaigns, campaigns: Campaigns, clock: HandClock
 ) -> None:
     campaigns.passed(["c0", "c1"], 20)
@@ -104,10 +104,10 @@ def test_passes_of_another_clock_are_taken_up_in_a_minute(
     }
 
 
-def test_a_change_whose_moment_lay_too_far_back_is_found_too(
+def test_a_change_dated_too_early_is_found_too(
     index: LiveCampaigns, campaigns: Campaigns, clock: HandClock, database: Database[dict[str, Any]]
 ) -> None:
-    """A new primary's clock may be behind: what it dates is older than what was read already."""
+    """A new primary's clock may be behind, so its writes may be dated before what was read already."""
     campaigns.move(index.those(live)["c2"], C.PAUSED)
     database.campaigns.update_one({"_id": "c2"}, [{"$set": {"touched": {"$subtract": ["$touched", 86_400_000]}}}])
     new = CampaignRecord("c3", "shop", "n3", "continuous", C.DRAFT, 1, {"campaign": "n3"})

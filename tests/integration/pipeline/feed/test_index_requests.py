@@ -1,4 +1,4 @@
-"""Requests to index are kept until they are done, and remembered when nobody heard them."""
+"""Index requests are kept until they are done, and enqueued again if unheard."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LATER = timedelta(seconds=-1)
 
 
 class Taken:
-    """An index that notes what it is given, or refuses it."""
+    """An index that notes the documents it gets, or refuses them."""
 
     def __init__(self, *, away: bool = False) -> None:
         self.users: list[str] = []
@@ -32,7 +32,7 @@ class Taken:
         self.away = away
 
     def refresh(self) -> None:
-        """What was taken is there at once."""
+        """Do nothing: accepted documents are visible at once."""
         self.refreshed += 1
 
     def index(self, documents: Iterable[Mapping[str, Any]], *, again: bool = False) -> int:
@@ -59,7 +59,7 @@ def indexing(world: World, index: Taken, *, busy: bool = False) -> SearchIndexer
     )
 
 
-def test_a_request_is_taken_away_when_it_is_done(world: World) -> None:
+def test_a_finished_request_is_removed(world: World) -> None:
     key = world.user("u")
     [request] = world.app.stores.index_requests.add([IndexRequest(keys=[key])])
     index = Taken()
@@ -68,14 +68,14 @@ def test_a_request_is_taken_away_when_it_is_done(world: World) -> None:
     assert index.users == [key]
 
 
-def test_a_request_that_could_not_be_done_is_kept(world: World) -> None:
+def test_a_failed_request_is_kept(world: World) -> None:
     [request] = world.app.stores.index_requests.add([IndexRequest(keys=[world.user("u")])])
     with pytest.raises(ConnectionError):
         indexing(world, Taken(away=True)).run(request)
     assert world.app.stores.index_requests.get(request) is not None
 
 
-def test_a_range_brings_every_user_in_it_and_no_other(world: World) -> None:
+def test_a_range_request_indexes_exactly_the_users_in_it(world: World) -> None:
     world.users([f"u{i}" for i in range(50)])
     requests = [IndexRequest((), "shop", "", "8"), IndexRequest((), "shop", "8", "g")]
     index = Taken()
@@ -105,13 +105,13 @@ def test_a_request_waits_for_a_process_that_has_read_the_files_of_the_feed(world
     assert indexing(world, Taken()).run(request) == 1, "it reads the files again by itself"
 
 
-def test_everybody_takes_the_place_of_those_who_were_asked_for_before(world: World) -> None:
-    """As when Elasticsearch joins while users are imported: nobody is indexed twice."""
+def test_a_request_for_everybody_replaces_earlier_ones_of_its_workspace(world: World) -> None:
+    """Elasticsearch joins while users are imported: no user is indexed twice."""
     requests = world.app.stores.index_requests
     key = world.user("u")
     (old,) = requests.add([IndexRequest(keys=[key])])
     (other,) = requests.add([IndexRequest(keys=[world.user("u", "other")])])
-    made = world.app._reindex("shop")
+    made = world.app.reindex("shop")
     assert requests.get(old) is None
     assert requests.get(other) is not None
     index = Taken()
@@ -120,13 +120,13 @@ def test_everybody_takes_the_place_of_those_who_were_asked_for_before(world: Wor
     assert index.users == [key]
 
 
-def test_the_last_request_makes_searches_see_what_all_have_brought(world: World) -> None:
+def test_the_last_request_refreshes_the_index_for_all(world: World) -> None:
     requests = world.app.stores.index_requests
     ids = requests.add([IndexRequest(keys=[world.user(f"u{number}")]) for number in range(5)])
     index = Taken()
     for one in ids[:-1]:
         indexing(world, index).run(one)
-        indexing(world, index).run(one)  # its message came twice
+        indexing(world, index).run(one)  # its message arrived twice
     assert (len(index.users), index.refreshed) == (4, 0)
     assert requests.any()
     indexing(world, index).run(ids[-1])
@@ -135,7 +135,7 @@ def test_the_last_request_makes_searches_see_what_all_have_brought(world: World)
 
 
 class Told:
-    """Notes which requests workers are told of, each with whether it is in its turn."""
+    """Notes the requests that are enqueued, each with whether it waits for its turn."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, bool]] = []
@@ -145,7 +145,7 @@ class Told:
 
 
 class HandClock(SystemClock):
-    """A clock whose seconds pass when they are told to."""
+    """A clock that a test moves."""
 
     seconds = 0.0
 
@@ -153,7 +153,7 @@ class HandClock(SystemClock):
         return self.seconds
 
 
-def test_while_mails_go_out_ranges_of_users_are_indexed_one_by_one_in_their_turn(world: World) -> None:
+def test_range_requests_are_indexed_one_at_a_time_while_mails_are_sent(world: World) -> None:
     requests, index, busy = world.app.stores.index_requests, Taken(), True
     users = [world.user(f"u{number}") for number in range(4)]
     ranges = requests.add([IndexRequest((), "shop", *one) for one in cut(4)])
@@ -176,7 +176,7 @@ def test_while_mails_go_out_ranges_of_users_are_indexed_one_by_one_in_their_turn
     assert not turns.run()
 
 
-def test_users_who_are_asked_for_by_key_do_not_wait_for_mails(world: World) -> None:
+def test_requests_by_key_do_not_wait_for_mails(world: World) -> None:
     key = world.user("u")
     [request] = world.app.stores.index_requests.add([IndexRequest(keys=[key])])
     index = Taken()
@@ -184,18 +184,18 @@ def test_users_who_are_asked_for_by_key_do_not_wait_for_mails(world: World) -> N
     assert index.users == [key]
 
 
-def test_of_requests_that_end_at_the_same_moment_one_makes_searches_see_both(world: World) -> None:
+def test_one_of_two_concurrent_requests_refreshes_the_index_for_both(world: World) -> None:
     requests = world.app.stores.index_requests
     first, second = requests.add([IndexRequest(keys=[world.user(name)]) for name in ("u1", "u2")])
     assert requests.indexed(first) == []
     assert sorted(requests.indexed(second)) == sorted([first, second]), "whoever comes later knows of both"
     index = Taken()
-    indexing(world, index).run(first)  # it died before it looked, and was told once more
+    indexing(world, index).run(first)  # the worker died before it claimed the request, which was enqueued again
     assert (index.users, index.refreshed) == ([], 1)
     assert not requests.any()
 
 
-def test_many_keys_are_cut_into_several_requests(database: Database[dict[str, Any]]) -> None:
+def test_many_keys_are_split_into_several_requests(database: Database[dict[str, Any]]) -> None:
     migrate_mongo(database)
     requests = IndexRequests(database)
     ids = requests.add([IndexRequest(keys=[f"w/0/{i}" for i in range(KEYS_AT_ONCE + 1)])])
@@ -203,7 +203,7 @@ def test_many_keys_are_cut_into_several_requests(database: Database[dict[str, An
     assert [len(one.keys) for one in told if one is not None] == [KEYS_AT_ONCE, 1]
 
 
-def test_what_nobody_heard_is_told_once_more(database: Database[dict[str, Any]]) -> None:
+def test_an_unclaimed_request_is_enqueued_again(database: Database[dict[str, Any]]) -> None:
     migrate_mongo(database)
     requests = IndexRequests(database)
     ids = requests.add([IndexRequest(keys=["w/0/a"])])

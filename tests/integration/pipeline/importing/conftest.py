@@ -1,4 +1,4 @@
-"""What import tests share: a workspace, its stores on a real database, and files written on the spot."""
+"""Fixtures of import tests: a workspace, its stores on a real database, and files written on the spot."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ class Importer:
         order = Order(Kind(kind), path, layout=layout or Layout(), **more)
         return run_import(order, self.catalogue, self.stores)
 
-    def told(self) -> dict[str, Mapping[str, Any]]:
-        """Every user by id, without what differs from run to run."""
+    def stored_users(self) -> dict[str, Mapping[str, Any]]:
+        """Return every user by id, without fields that differ from run to run."""
         found = self.database["users"].find({}, {"rev": 0, "changed": 0, "_id": 0, "w": 0})
         return {one.pop("u"): one for one in found}
 
     def rejected(self, summary: Summary) -> list[tuple[int, str]]:
-        """Line and reason of each rejected row."""
+        """Return line and reason of each rejected row."""
         if summary.rejects is None:
             return []
         lines = summary.rejects.read_text().splitlines()
@@ -89,7 +89,7 @@ def importer(database: Database[dict[str, Any]], tmp_path: Path) -> Importer:
 
 @pytest.fixture
 def another(database: Database[dict[str, Any]], tmp_path: Path) -> Any:
-    """Makes importers on further, empty databases beside the first."""
+    """Yield a function that makes importers on further, empty databases."""
     made: list[Database[dict[str, Any]]] = []
 
     def make() -> Importer:
@@ -103,12 +103,12 @@ def another(database: Database[dict[str, Any]], tmp_path: Path) -> Any:
 
 
 def counts(summary: Summary) -> Sequence[int]:
-    """created, updated, unchanged, repeated, rejected."""
+    """Return the counts: created, updated, unchanged, repeated, rejected."""
     return tuple(summary.counts[name] for name in ("created", "updated", "unchanged", "repeated", "rejected"))
 
 
 class Running:
-    """One import that goes on in a process of its own."""
+    """An import that runs in a separate process."""
 
     def __init__(self, server: subprocess.Popen[str], pid: int, out: Path) -> None:
         self._server = server
@@ -119,7 +119,7 @@ class Running:
         os.kill(self.pid, signal.SIGKILL)
 
     def end(self) -> tuple[list[str], int]:
-        """What it still prints, and its exit status."""
+        """Return the remaining output and the exit status."""
         with self.lines:
             told = self.lines.readlines()
         return told, int(ask(self._server, {"wait": self.pid})["status"])
@@ -149,25 +149,25 @@ class Program:
         return Running(self._server, ask(self._server, {**told, "out": str(out)})["pid"], out)
 
     def run(self, importer: Importer, kind: str, path: Path, **more: Any) -> dict[str, Any]:
-        """Run to the end; the last line that it prints."""
+        """Run to the end; return the last line of output."""
         told, status = self.start(importer, kind, path, **more).end()
         assert status == 0
         last: dict[str, Any] = json.loads(told[-1])
         return last
 
     def run_alone(self, importer: Importer, kind: str, path: Path) -> dict[str, Any]:
-        """Run to the end in a fresh interpreter, so that its memory is its own."""
+        """Run to the end in a fresh interpreter, to measure its memory alone."""
         told = {"mongo": self._mongo, "database": importer.database.name, "kind": kind, "path": str(path)}
         words = [sys.executable, str(PROGRAM), json.dumps(told)]
         last: dict[str, Any] = json.loads(subprocess.check_output(words, text=True).splitlines()[-1])
         return last
 
     def run_and_die(self, importer: Importer, kind: str, path: Path, **more: Any) -> None:
-        """Run until it kills itself."""
+        """Run until the import kills itself."""
         assert self.start(importer, kind, path, **more).end()[1] == -signal.SIGKILL
 
     def run_and_kill(self, importer: Importer, kind: str, path: Path, rows: int, **more: Any) -> bool:
-        """Run until it has told so many rows, then kill it; False where it came to its end before that."""
+        """Run until that many rows are reported, then kill it; return False if it ended before."""
         running = self.start(importer, kind, path, **more)
         for line in running.lines:
             if json.loads(line)["rows"] >= rows:
@@ -195,7 +195,7 @@ def program(services: Any, forking: subprocess.Popen[str], tmp_path: Path) -> Pr
 
 @dataclass
 class Setting:
-    """What the composition root hands to the command, on the test's database."""
+    """The objects that the composition root hands to the command, on the test's database."""
 
     importer: Any
 
@@ -217,7 +217,7 @@ def call(importer: Any) -> Any:
 
     @app.command()
     def other() -> None:
-        """Another command, so that `import` stays a group."""
+        """Do nothing: a second command makes `import` a group."""
 
     def run(*words: str, given: bytes | None = None) -> Result:
         return CliRunner().invoke(app, ["import", *words], input=given)

@@ -1,8 +1,8 @@
-"""One import as a process of its own, for tests that kill it or measure it.
+"""One import in a separate process, for tests that kill it or measure it.
 
 `python program.py '{"mongo": ..., "database": ..., "kind": ..., "path": ..., "order": {...}, "die": {"record": 3}}'`
-prints a line of JSON per batch and one at the end. `die` kills it behind the n-th call of a store's method.
-`python program.py serve` does so for each line of stdin, in a fork each: the libraries are imported once, not per kill.
+prints a line of JSON per batch and one at the end. `die` kills it after the n-th call of a store's method. `python
+program.py serve` does so for each line of stdin, in a fork each: the libraries are imported once, not per kill.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from engine.stores.mongo.users import Users
 
 
 def peak_memory() -> float:
-    """The most memory of this program so far, in MiB; `ru_maxrss` would also tell of the process that started it."""
+    """Return this program's peak memory in MiB; `ru_maxrss` would include the parent process."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))) / 1024
 
 
 def dying(call: Callable[..., Any], times: int) -> Callable[..., Any]:
-    """`call`, behind whose n-th return the process is killed."""
+    """Wrap `call` to kill the process after its n-th return."""
     left = [times]
 
     def wrapped(*args: Any, **more: Any) -> Any:
@@ -97,21 +97,21 @@ def main(told: dict[str, Any]) -> None:
 
 
 def serve() -> None:
-    """Fork a process for each order, its output in the named pipe `out`; `{"wait": pid}` tells how it has ended."""
+    """Fork a process for each order, with its output in the named pipe `out`; `{"wait": pid}` returns how it ended."""
     for line in sys.stdin:
-        told = json.loads(line)
-        if "wait" in told:
-            say({"status": os.waitstatus_to_exitcode(os.waitpid(told["wait"], 0)[1])})
+        document = json.loads(line)
+        if "wait" in document:
+            say({"status": os.waitstatus_to_exitcode(os.waitpid(document["wait"], 0)[1])})
             continue
         pid = os.fork()
         if pid:
             say({"pid": pid})
             continue
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(os.open(told["out"], os.O_WRONLY), 1)
+        os.dup2(os.open(document["out"], os.O_WRONLY), 1)
         code = 1
         try:
-            main(told)
+            main(document)
             code = 0
         finally:
             os._exit(code)

@@ -1,4 +1,4 @@
-"""`tidegate import` as it is typed."""
+"""`tidegate import` as a user types it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def test_the_summary_is_one_document_whose_numbers_add_up(importer: Any, call: A
     assert summary["rejects_file"] == f"{path}.rejects.ndjson"
 
 
-def test_more_rejected_rows_than_allowed_end_with_1_after_everything_else_is_in(importer: Any, call: Any) -> None:
+def test_too_many_rejected_rows_exit_1_after_all_others_are_imported(importer: Any, call: Any) -> None:
     path = importer.write("a.csv", "user_id,age\nu1,x\nu2,7\n")
     told = call("users", str(path), "-w", "shop", "--rejects", str(importer.folder / "r.csv"))
     assert told.exit_code == 1
     assert "2 rows: 1 created" in told.stdout
     assert "1 rows were rejected, more than --max-rejects allows" in told.stderr
-    assert list(importer.told()) == ["u2"]
+    assert list(importer.stored_users()) == ["u2"]
 
 
 def test_events_and_lists_are_imported(importer: Any, call: Any) -> None:
@@ -43,8 +43,8 @@ def test_events_and_lists_are_imported(importer: Any, call: Any) -> None:
     told = call("lists", str(users), "-w", "shop", "--list", "vips", "--mode", "replace", "--ignore", "x", "--json")
     assert told.exit_code == 0
     assert json.loads(told.stdout)["list"] == "vips"
-    assert importer.told()["u1"]["lists"] == ["vips"]
-    assert importer.told()["u1"]["g"]["orders_value"] == 250
+    assert importer.stored_users()["u1"]["lists"] == ["vips"]
+    assert importer.stored_users()["u1"]["g"]["orders_value"] == 250
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_events_and_lists_are_imported(importer: Any, call: Any) -> None:
         (("users", "none.csv", "-w", "shop", "--max-rejects", "101%"), "a share such as 1%"),
     ],
 )
-def test_a_wrong_call_is_an_error_of_its_author(call: Any, words: Sequence[str], error: str) -> None:
+def test_a_wrong_command_line_is_a_usage_error(call: Any, words: Sequence[str], error: str) -> None:
     told = call(*words)
     assert isinstance(told.exception, WrongCall)
     assert told.exception.exit_code == 2

@@ -1,4 +1,4 @@
-"""Events are idempotent: twice, shuffled, resumed after a kill anywhere, they leave identical users."""
+"""Events are idempotent: repeated, shuffled or resumed after any kill, they leave identical users."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DAY = 86_400_000
 
 
 def rows_of(rng: random.Random, count: int, users: int) -> list[str]:
-    """Orders and redemptions of some users over 60 days; every tenth row is said twice, every fifth has no id."""
+    """Return orders and redemptions of some users over 60 days; every tenth row is repeated, every fifth has no id."""
     rows: list[str] = []
     for number in range(count):
         user, day = rng.randrange(users), rng.randrange(60)
@@ -34,7 +34,7 @@ def rows_of(rng: random.Random, count: int, users: int) -> list[str]:
 
 
 class Orders:
-    """A query of orders in a window, as a predicate makes it."""
+    """Return a query for orders in a window, as a predicate makes it."""
 
     name = "Order Completed"
     properties = ("value",)
@@ -47,7 +47,7 @@ class Orders:
 
 
 def windows(importer: Any, users: int) -> dict[str, Any]:
-    """Windowed counts and sums of every user at some instants."""
+    """Return windowed counts and sums of every user at some instants."""
     keys = sorted(user_key("shop", f"u{n}") for n in range(users))
     told: dict[str, Any] = {}
     for at in ("2026-01-15", "2026-02-10", "2026-03-01"):
@@ -59,11 +59,11 @@ def windows(importer: Any, users: int) -> dict[str, Any]:
 
 
 def state(importer: Any, users: int) -> tuple[Any, Any, int]:
-    return importer.told(), windows(importer, users), importer.database["events"].count_documents({})
+    return importer.stored_users(), windows(importer, users), importer.database["events"].count_documents({})
 
 
 def recomputed(rows: Iterable[str]) -> dict[str, tuple[int, int, int, int]]:
-    """Count, sum, first and last order of each user, straight from the rows."""
+    """Return count, sum, first and last order of each user, computed from the rows."""
     seen: set[tuple[str, ...]] = set()
     told: dict[str, list[tuple[int, int]]] = {}
     for row in rows:
@@ -75,7 +75,9 @@ def recomputed(rows: Iterable[str]) -> dict[str, tuple[int, int, int, int]]:
     return {user: (len(one), sum(value for _, value in one), min(one)[0], max(one)[0]) for user, one in told.items()}
 
 
-def test_twice_shuffled_and_killed_events_leave_identical_users(importer: Any, another: Any, program: Any) -> None:
+def test_repeated_shuffled_and_killed_imports_of_events_leave_identical_users(
+    importer: Any, another: Any, program: Any
+) -> None:
     rng = random.Random(11)
     rows = rows_of(rng, 2_000, 120)
     straight = importer.write("a.csv", HEADER + "".join(rows))
@@ -109,9 +111,9 @@ def test_twice_shuffled_and_killed_events_leave_identical_users(importer: Any, a
     assert state(killed, 120) == expected
 
 
-def test_a_user_who_is_first_heard_of_by_an_event_is_created_with_the_id_only(importer: Any) -> None:
+def test_an_event_of_an_unknown_user_creates_it_with_the_id_only(importer: Any) -> None:
     importer.run("events", importer.write("a.csv", HEADER + "u1,Order Completed,2026-01-01,1,2.50,\n"))
-    assert importer.told() == {
+    assert importer.stored_users() == {
         "u1": {
             "g": {
                 "orders_count": 1,
@@ -133,7 +135,7 @@ def test_a_user_who_is_first_heard_of_by_an_event_is_created_with_the_id_only(im
     assert "event:Order Completed" in document["changed"]
 
 
-def test_an_event_raises_the_revision_and_names_what_changed(importer: Any) -> None:
+def test_an_event_raises_the_revision_and_names_the_changed_fields(importer: Any) -> None:
     importer.run("users", importer.write("u.csv", "user_id,age\nu1,7\nu2,8\n"))
     before = {one["u"]: one for one in importer.database["users"].find()}
     importer.run("events", importer.write("a.csv", HEADER + "u1,Order Completed,2026-01-01,1,2.50,\n"))
@@ -152,8 +154,8 @@ def test_the_same_id_at_another_time_is_the_same_event_and_the_first_wins(import
     )
     summary = importer.run("events", importer.write("a.csv", HEADER + rows))
     assert (summary.counts["created"], summary.counts["repeated"]) == (2, 1)
-    assert importer.told()["u1"]["g"]["orders_value"] == 250
-    assert importer.told()["u2"]["g"]["orders_value"] == 100
+    assert importer.stored_users()["u1"]["g"]["orders_value"] == 250
+    assert importer.stored_users()["u2"]["g"]["orders_value"] == 100
 
 
 def test_events_of_a_deleted_user_are_rejected_and_not_stored(importer: Any) -> None:
@@ -170,7 +172,7 @@ def test_events_of_a_deleted_user_are_rejected_and_not_stored(importer: Any) -> 
     assert importer.database["events"].count_documents({}) == 1
 
 
-def test_events_that_arrive_while_their_user_is_deleted_are_removed(importer: Any) -> None:
+def test_events_that_arrive_during_the_deletion_of_their_user_are_removed(importer: Any) -> None:
     key = user_key("shop", "u1")
     importer.run("events", importer.write("a.csv", HEADER + "u1,Order Completed,2026-01-01,1,2.50,\n"))
     importer.users.delete(key)
@@ -179,7 +181,7 @@ def test_events_that_arrive_while_their_user_is_deleted_are_removed(importer: An
     assert importer.users.get(key)["deleted"] is True
 
 
-def test_two_processes_store_events_of_the_same_users_at_once(importer: Any, another: Any, program: Any) -> None:
+def test_concurrent_imports_of_events_of_the_same_users_lose_none(importer: Any, another: Any, program: Any) -> None:
     rows = rows_of(random.Random(5), 1_500, 60)
     paths = [importer.write(f"{part}.csv", HEADER + "".join(rows[part::2])) for part in range(2)]
     running = [program.start(importer, "events", path, order={"batch": 200}) for path in paths]
@@ -192,31 +194,31 @@ def test_two_processes_store_events_of_the_same_users_at_once(importer: Any, ano
     assert state(importer, 60) == state(alone, 60)
 
 
-def test_sums_are_exact_beyond_doubles_and_stay_at_the_bound_of_64_bits(importer: Any) -> None:
+def test_sums_are_exact_beyond_doubles_and_saturate_at_64_bits(importer: Any) -> None:
     big = (1 << 63) - 1
     values = [f"{big // 100}.{big % 100:02}", "0.01", "-90071992547409.93"]
     rows = "".join(f"u1,Order Completed,2026-01-01,{n},{value},\n" for n, value in enumerate(values[:1] + values[2:]))
     importer.run("events", importer.write("a.csv", HEADER + rows))
-    assert importer.told()["u1"]["g"]["orders_value"] == big - 9007199254740993
+    assert importer.stored_users()["u1"]["g"]["orders_value"] == big - 9007199254740993
     importer.run("events", importer.write("b.csv", HEADER + f"u1,Order Completed,2026-01-01,9,{values[0]},\n"))
-    assert importer.told()["u1"]["g"]["orders_value"] == big
+    assert importer.stored_users()["u1"]["g"]["orders_value"] == big
 
 
 def test_a_new_aggregate_is_derived_for_everybody(importer: Any) -> None:
     importer.run("users", importer.write("u.csv", "user_id\n" + "".join(f"u{n}\n" for n in range(25))))
     importer.run("events", importer.write("a.csv", HEADER + "u1,Order Completed,2026-01-01,1,2.50,\n"))
-    expected = importer.told()
+    expected = importer.stored_users()
     importer.database["users"].update_many({}, {"$unset": {"g": 1}})
     touched: set[str] = set()
     for keys in importer.derivation.derive_all(7):
         touched |= keys
     assert len(touched) == 25
-    assert importer.told() == expected
+    assert importer.stored_users() == expected
     assert list(importer.derivation.derive_all(10)) == [set(), set(), set()]
 
 
 @pytest.mark.parametrize("adjacent", [True, False])
-def test_facts_are_fetched_by_query_for_the_asked_users_only(importer: Any, adjacent: bool) -> None:
+def test_facts_are_fetched_by_query_for_the_given_users_only(importer: Any, adjacent: bool) -> None:
     rows = "".join(f"u{n},Order Completed,2026-01-{1 + n % 28:02},{n},{n},\n" for n in range(40))
     importer.run("events", importer.write("a.csv", HEADER + rows))
     keys = sorted(user_key("shop", f"u{n}") for n in range(0, 40, 2))

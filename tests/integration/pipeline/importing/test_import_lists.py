@@ -1,4 +1,4 @@
-"""Lists from files: members are the truth, users tell of them."""
+"""Lists from files: members are the truth, users hold a copy."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def members(importer: Any, name: str) -> list[str]:
 
 
 def lists(importer: Any) -> dict[str, list[str]]:
-    return {user: one.get("lists", []) for user, one in importer.told().items()}
+    return {user: one.get("lists", []) for user, one in importer.stored_users().items()}
 
 
-def test_members_are_added_and_their_users_tell_of_it(importer: Any) -> None:
+def test_members_are_added_and_noted_in_their_users(importer: Any) -> None:
     importer.run("users", importer.write("u.csv", "user_id,age\nu1,7\n"))
     before = importer.users.get(user_key("shop", "u1"))
     path = importer.write("a.csv", "user_id\nu1\nu2\nu1\n\n,\n")
@@ -35,7 +35,7 @@ def test_members_are_added_and_their_users_tell_of_it(importer: Any) -> None:
     assert importer.lists.size("shop", "a") == 1
 
 
-def test_replacing_ends_the_memberships_that_the_file_does_not_name(importer: Any, program: Any) -> None:
+def test_a_replacement_ends_the_memberships_that_the_file_does_not_name(importer: Any, program: Any) -> None:
     first = importer.write("a.csv", "user_id\n" + "".join(f"u{n}\n" for n in range(300)))
     importer.run("lists", first, list_name="l")
     importer.run("lists", first, list_name="other")
@@ -48,7 +48,7 @@ def test_replacing_ends_the_memberships_that_the_file_does_not_name(importer: An
     assert {user for user, names in lists(importer).items() if "other" in names} == {f"u{n}" for n in range(300)}
 
 
-def test_a_killed_replacement_is_taken_up_and_removes_nobody_whom_the_file_names(importer: Any, program: Any) -> None:
+def test_a_killed_replacement_resumes_and_removes_no_member_in_the_file(importer: Any, program: Any) -> None:
     first = importer.write("a.csv", "user_id\n" + "".join(f"u{n}\n" for n in range(300)))
     importer.run("lists", first, list_name="l")
     second = importer.write("b.csv", "user_id\n" + "".join(f"u{n}\n" for n in range(200, 400)))
@@ -67,7 +67,7 @@ def test_a_replacement_with_too_many_rejected_rows_removes_nobody(importer: Any)
     assert members(importer, "l") == ["u1", "u2", "u3"]
 
 
-def test_members_are_removed_and_a_stranger_is_not_created(importer: Any) -> None:
+def test_members_are_removed_and_an_unknown_user_is_not_created(importer: Any) -> None:
     importer.run("lists", importer.write("a.csv", "user_id\nu1\nu2\n"), list_name="l")
     summary = importer.run("lists", importer.write("b.csv", "user_id\nu1\nu9\nu1\n"), list_name="l", mode="remove")
     assert summary.counts == {"created": 0, "updated": 1, "unchanged": 1, "repeated": 1, "rejected": 0}
@@ -75,7 +75,7 @@ def test_members_are_removed_and_a_stranger_is_not_created(importer: Any) -> Non
     assert lists(importer) == {"u1": [], "u2": ["l"]}
 
 
-def test_a_deleted_user_is_no_member_any_more_and_does_not_become_one(importer: Any) -> None:
+def test_a_deleted_user_loses_memberships_and_gains_none(importer: Any) -> None:
     path = importer.write("a.csv", "user_id\nu1\nu2\n")
     importer.run("lists", path, list_name="l")
     key = user_key("shop", "u1")

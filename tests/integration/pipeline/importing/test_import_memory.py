@@ -12,7 +12,7 @@ MOST_MIB = 300
 
 
 @pytest.mark.long(seconds=60)
-@pytest.mark.timeout(900)  # a minute alone, more beside other tests
+@pytest.mark.timeout(900)  # a minute alone, more with other tests beside it
 def test_a_csv_file_of_a_million_rows_is_imported_in_less_than_300_mib(importer: Any, program: Any) -> None:
     path = importer.folder / "users.csv"
     with path.open("w") as file:

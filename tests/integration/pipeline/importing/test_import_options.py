@@ -1,4 +1,4 @@
-"""Imports with options, from standard input and of damaged files, on a real MongoDB."""
+"""Imports with options, from standard input, and of damaged files, on a real MongoDB."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from engine.pipeline.importing.line_reader import DamagedFile
 
 
 def counts(summary: Any) -> tuple[int, ...]:
-    """created, updated, unchanged, repeated, rejected; they always add up."""
+    """Return the counts created, updated, unchanged, repeated and rejected; check that they add up."""
     assert sum(summary.counts.values()) == summary.rows
     return tuple(summary.counts[name] for name in ("created", "updated", "unchanged", "repeated", "rejected"))
 
 
-def test_a_truncated_file_is_in_up_to_its_damage_and_the_whole_one_completes_it(importer: Any) -> None:
+def test_a_truncated_file_is_imported_up_to_its_damage_and_the_whole_one_completes_it(importer: Any) -> None:
     content = b"user_id,age\n" + b"".join(b"u%d,%d\n" % (n, n) for n in range(7_000)) + b"x,bad\n" * 3
     packed = gzip.compress(content)
     path = importer.write("a.csv.gz", packed[: len(packed) // 2])
@@ -50,10 +50,10 @@ def test_a_damaged_file_that_replaces_a_list_removes_nobody(importer: Any) -> No
     packed = gzip.compress(b"user_id\nb\n" + b"".join(b"n%d\n" % n for n in range(9_000)))
     with pytest.raises(DamagedFile):
         importer.run("lists", importer.write("b.csv.gz", packed[:-20]), list_name="vips", mode=Mode.REPLACE)
-    assert importer.told()["a"]["lists"] == ["vips"]
+    assert importer.stored_users()["a"]["lists"] == ["vips"]
 
 
-def test_odd_values_of_parquet_are_rejects_and_all_other_rows_are_in(importer: Any) -> None:
+def test_odd_values_of_parquet_are_rejects_and_all_other_rows_are_imported(importer: Any) -> None:
     micros = pa.array([253_402_300_800_000_000 if n == 777 else n for n in range(2_000)], pa.int64())
     table = pa.table({"user_id": [f"u{n}" for n in range(2_000)], "joined": micros.cast(pa.timestamp("us"))})
     table = table.append_column("big", pa.array([2**64 - 1] * 2_000, pa.uint64()))
@@ -66,7 +66,7 @@ def test_odd_values_of_parquet_are_rejects_and_all_other_rows_are_in(importer: A
     assert "outside of the years 1 to 9999" in reason
 
 
-def test_every_option_is_part_of_what_an_import_is(tmp_path: Path) -> None:
+def test_every_option_is_part_of_the_identity_of_an_import(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("user_id\nu\n")
     layouts = [
@@ -81,7 +81,7 @@ def test_every_option_is_part_of_what_an_import_is(tmp_path: Path) -> None:
     assert identity(orders[0]) == identity(Order(Kind.USERS, path))
 
 
-def test_a_killed_import_with_options_goes_on_with_the_same_ones_only(importer: Any, program: Any) -> None:
+def test_a_killed_import_resumes_only_with_the_same_options(importer: Any, program: Any) -> None:
     rows = "".join(f"u{n};{'ja' if n % 2 else 'nein'};{n},5\n" for n in range(100))
     path = importer.write("a.csv", "user_id;vip;score\n" + rows)
     options = {"values": {"vip": {"ja": "true", "nein": "false"}}, "decimal_comma": True}
@@ -96,40 +96,42 @@ def test_a_killed_import_with_options_goes_on_with_the_same_ones_only(importer: 
     assert counts(other) == (0, 0, 100, 0, 0)
 
 
-def test_a_killed_import_of_an_encoded_gzip_array_goes_on_where_it_was(importer: Any, program: Any) -> None:
+def test_a_killed_import_of_an_encoded_gzip_array_resumes(importer: Any, program: Any) -> None:
     rows = [{"user_id": f"ü{n}", "age": n} for n in range(100)]
     path = importer.write("a.json.gz", gzip.compress(json.dumps(rows, ensure_ascii=False).encode("utf-16")))
     program.run_and_die(importer, "users", path, order={"batch": 10, "encoding": "utf-16"}, die={"save": 5})
     summary = importer.run("users", path, encoding="utf-16")
     assert summary.resumed_at == 51
     assert counts(summary) == (100, 0, 0, 0, 0)
-    assert importer.told()["ü99"]["a"] == {"age": 99}
+    assert importer.stored_users()["ü99"]["a"] == {"age": 99}
 
 
-@pytest.mark.parametrize(("options", "told"), [(("mal", "email"), "did you mean mail?"), (("mail", "emial"), "email?")])
-def test_an_option_that_names_no_key_of_a_short_file_writes_nothing(importer: Any, options: Any, told: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "expected"), [(("mal", "email"), "did you mean mail?"), (("mail", "emial"), "email?")]
+)
+def test_an_option_that_names_no_key_of_a_short_file_writes_nothing(importer: Any, options: Any, expected: str) -> None:
     path = importer.write("a.ndjson", '{"user_id": "u", "mail": "a@x.example"}\n')
     with pytest.raises(WrongCall) as caught:
         importer.run("users", path, layout=Layout(dict([options]), ignore_unknown=True))
-    assert told in f"{caught.value} {caught.value.remedy}"
-    assert importer.told() == {}
+    assert expected in f"{caught.value} {caught.value.remedy}"
+    assert importer.stored_users() == {}
 
 
-def test_a_key_that_no_row_of_a_long_file_has_is_told_at_its_end(importer: Any) -> None:
+def test_a_key_that_no_row_of_a_long_file_has_is_reported_at_the_end(importer: Any) -> None:
     path = importer.write("a.ndjson", "".join(f'{{"user_id": "u{n}"}}\n' for n in range(30)))
     summary = importer.run("users", path, layout=Layout({"seldom": "note"}), batch=10)
     assert summary.unused == ("seldom",)
     assert not summary.fine
     path = importer.write("b.ndjson", path.read_text() + '{"user_id": "v", "seldom": "x"}\n')
     assert importer.run("users", path, layout=Layout({"seldom": "note"}), batch=10).fine
-    assert importer.told()["v"]["a"] == {"note": "x"}
+    assert importer.stored_users()["v"]["a"] == {"note": "x"}
 
 
 def test_rows_without_an_id_are_numbered_the_same_each_time(importer: Any) -> None:
     users = importer.write("customers.csv", "age\n7\n7\n")
     for expected in ((2, 0, 0, 0, 0), (0, 0, 2, 0, 0)):
         assert counts(importer.run("users", users, layout=Layout(row_id=True), restart=True)) == expected
-    assert set(importer.told()) == {"customers-2", "customers-3"}
+    assert set(importer.stored_users()) == {"customers-2", "customers-3"}
     row = "u,Coupon Redeemed,2026-01-01\n"
     events = importer.write("orders.csv", "user_id,name,time\n" + row * 3)
     assert counts(importer.run("events", events)) == (1, 0, 0, 2, 0)
@@ -152,12 +154,12 @@ def test_bad_addresses_are_rejected_and_counted_or_left_out(importer: Any) -> No
     summary = importer.run("users", path)
     assert counts(summary) == (1, 0, 0, 0, 2)
     assert (summary.bad_addresses, summary.omitted) == (2, 0)
-    assert importer.told()["u1"]["email"] == "A@x.example"
+    assert importer.stored_users()["u1"]["email"] == "A@x.example"
     summary = importer.run("users", path, layout=Layout(omit_addresses=True))
     assert counts(summary) == (1, 1, 1, 0, 0)
     assert (summary.bad_addresses, summary.omitted) == (2, 2)
     assert summary.example.startswith("line 3: email: ")
-    told = importer.told()
+    told = importer.stored_users()
     assert told["u2"]["email"] == "good@x.example"
     assert told["u2"]["unsubscribed"] is True
     assert "email" not in told["u3"]
@@ -192,7 +194,7 @@ def test_standard_input_is_read(
     assert (summary["file"], summary["created"], summary["rejected"]) == ("stdin", 1, 1)
     assert summary["rejects_file"] == "stdin.rejects.ndjson"
     assert Path("stdin.rejects.ndjson").exists()
-    assert list(importer.told()) == ["u1"]
+    assert list(importer.stored_users()) == ["u1"]
     assert importer.database["imports"].count_documents({}) == 0
 
 
@@ -207,7 +209,7 @@ def test_a_named_pipe_is_a_stream_too(importer: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "expected"),
     [
         ("folder", "is a folder"),
         ("none.csv", "there is no such file"),
@@ -215,10 +217,10 @@ def test_a_named_pipe_is_a_stream_too(importer: Any, tmp_path: Path) -> None:
         ("-", "Parquet is not read from a pipe"),
     ],
 )
-def test_what_is_no_file_is_refused(importer: Any, name: str, told: str) -> None:
+def test_a_path_that_is_no_file_is_refused(importer: Any, name: str, expected: str) -> None:
     (importer.folder / "folder").mkdir()
     path = Path("-") if name == "-" else importer.folder / name
-    with pytest.raises(WrongCall, match=told):
+    with pytest.raises(WrongCall, match=expected):
         importer.run("users", path, form="parquet" if name == "-" else None, rejects=importer.folder / "r.ndjson")
 
 
@@ -232,7 +234,7 @@ def test_options_reach_an_import_from_the_command_line(importer: Any, call: Any)
     )  # fmt: skip
     assert told.exit_code == 0, told.output
     assert "left out, as the workspace does not declare them: Rest" in told.stderr
-    assert importer.told()["u1"] == {
+    assert importer.stored_users()["u1"] == {
         "email": "Ann@shop.example", "unsubscribed": True, "a": {"joined": 1_767_139_200_000, "spent": 123_450},
         "g": {"orders_count": 0, "orders_value": 0},
     }  # fmt: skip

@@ -20,12 +20,12 @@ from engine.pipeline.importing.job import Limit, Summary
 
 
 def counts(summary: Summary) -> Sequence[int]:
-    """created, updated, unchanged, repeated, rejected; they always add up."""
+    """Return the counts created, updated, unchanged, repeated and rejected; check that they add up."""
     assert sum(summary.counts.values()) == summary.rows
     return tuple(summary.counts[name] for name in ("created", "updated", "unchanged", "repeated", "rejected"))
 
 
-def test_new_users_are_created_changed_ones_updated_and_equal_ones_left_alone(importer: Any) -> None:
+def test_new_users_are_created_changed_ones_updated_and_equal_ones_unchanged(importer: Any) -> None:
     first = importer.write("a.csv", "user_id,email,age,plan\nu1,a@x.example,7,Gold\nu2,,8,\n")
     assert counts(importer.run("users", first)) == (2, 0, 0, 0, 0)
     before = {one["u"]: one["rev"] for one in importer.database["users"].find()}
@@ -46,16 +46,16 @@ def test_new_users_are_created_changed_ones_updated_and_equal_ones_left_alone(im
 def test_rows_of_one_user_in_one_file_are_applied_in_their_order(importer: Any) -> None:
     path = importer.write("a.csv", "user_id,age,note\nu,1,x\nu,2,\nu,2,x\nu,3,y\n")
     assert counts(importer.run("users", path)) == (1, 2, 1, 0, 0)
-    assert importer.told()["u"]["a"] == {"age": 3, "note": "y"}
+    assert importer.stored_users()["u"]["a"] == {"age": 3, "note": "y"}
 
 
 def test_null_removes_a_field_and_its_folded_copy(importer: Any) -> None:
     importer.run("users", importer.write("a.ndjson", '{"user_id": "u", "plan": "Gold", "email": "x@y.example"}'))
     importer.run("users", importer.write("b.ndjson", '{"user_id": "u", "plan": null, "email": null}'))
-    told = importer.told()["u"]
-    assert "email" not in told
-    assert told["a"] == {}
-    assert told["k"] == {}
+    user = importer.stored_users()["u"]
+    assert "email" not in user
+    assert user["a"] == {}
+    assert user["k"] == {}
 
 
 def test_texts_that_look_like_expressions_of_mongodb_stay_texts(importer: Any) -> None:
@@ -63,8 +63,8 @@ def test_texts_that_look_like_expressions_of_mongodb_stay_texts(importer: Any) -
     importer.run("users", importer.write("a.ndjson", "\n".join(map(json.dumps, rows))))
     rows = [{"user_id": "u", "note": "$rev"}, {"user_id": "$rev", "tags": ["$$ROOT"]}]
     importer.run("users", importer.write("b.ndjson", "\n".join(map(json.dumps, rows))))
-    assert importer.told()["u"]["a"] == {"note": "$rev"}
-    assert importer.told()["$rev"]["a"] == {"note": "$$NOW", "tags": ["$$ROOT"]}
+    assert importer.stored_users()["u"]["a"] == {"note": "$rev"}
+    assert importer.stored_users()["$rev"]["a"] == {"note": "$$NOW", "tags": ["$$ROOT"]}
 
 
 def test_csv_ndjson_and_parquet_leave_the_same_users(importer: Any, another: Any, tmp_path: Path) -> None:
@@ -79,12 +79,12 @@ def test_csv_ndjson_and_parquet_leave_the_same_users(importer: Any, another: Any
     for path in (csv, ndjson, tmp_path / "a.parquet"):
         one = another()
         assert counts(one.run("users", path, batch=9)) == (50, 0, 0, 0, 0)
-        told.append(one.told())
+        told.append(one.stored_users())
     assert told[0] == told[1] == told[2]
 
 
 def planted_csv(rng: random.Random, rows: int) -> tuple[bytes, list[int], int]:
-    """A file with 200 faults of ten kinds; the lines at which they begin, and the number of good rows."""
+    """Write a file with 200 faults of ten kinds; return the lines where they begin and the number of good rows."""
     wrong = set(rng.sample(range(rows), 200))
     out, line, faulty = [b"user_id,email,age,score,joined,note\n"], 2, []
     for number in range(rows):
@@ -148,7 +148,7 @@ def test_exactly_the_planted_faults_of_an_ndjson_file_are_rejected(importer: Any
     assert counts(importer.run("users", importer.folder / "a.ndjson")) == (0, 0, 1_800, 0, 200)
 
 
-def test_a_rejects_file_in_csv_tells_line_reason_and_row(importer: Any) -> None:
+def test_a_rejects_file_in_csv_has_line_reason_and_row(importer: Any) -> None:
     path = importer.write("a.csv", "user_id,age\nu1,x\nu2,2\n,3\n")
     summary = importer.run("users", path, rejects=importer.folder / "bad.csv", limit=Limit(rows=2))
     told = (importer.folder / "bad.csv").read_text().splitlines()
@@ -177,7 +177,7 @@ def test_a_tombstone_is_not_revived_unless_asked(importer: Any) -> None:
     assert "deleted" not in back
 
 
-def test_a_killed_import_goes_on_and_its_counts_add_up(importer: Any, program: Any) -> None:
+def test_a_killed_import_resumes_and_its_counts_add_up(importer: Any, program: Any) -> None:
     content, faulty, good = planted_csv(random.Random(9), 3_000)
     path = importer.write("a.csv", content)
     for die in ({"apply": 2}, {"save": 2}):
@@ -194,7 +194,7 @@ def test_a_killed_import_goes_on_and_its_counts_add_up(importer: Any, program: A
     assert counts(again) == (0, 0, good, 0, 200)
 
 
-def test_a_restart_forgets_where_it_was(importer: Any, program: Any) -> None:
+def test_restart_begins_the_import_again(importer: Any, program: Any) -> None:
     path = importer.write("a.csv", "user_id,age\n" + "".join(f"u{n},1\n" for n in range(100)))
     program.run_and_die(importer, "users", path, order={"batch": 10}, die={"save": 5})
     summary = importer.run("users", path, restart=True)
@@ -202,7 +202,7 @@ def test_a_restart_forgets_where_it_was(importer: Any, program: Any) -> None:
     assert counts(summary) == (50, 0, 50, 0, 0)
 
 
-def test_a_file_that_has_changed_is_not_taken_up_in_the_middle(importer: Any, program: Any) -> None:
+def test_an_import_of_a_changed_file_does_not_resume(importer: Any, program: Any) -> None:
     path = importer.write("a.csv", "user_id,age\n" + "".join(f"u{n},1\n" for n in range(100)))
     program.run_and_die(importer, "users", path, order={"batch": 10}, die={"save": 5})
     status = path.stat()
@@ -213,7 +213,7 @@ def test_a_file_that_has_changed_is_not_taken_up_in_the_middle(importer: Any, pr
     assert counts(summary) == (50, 50, 0, 0, 0)
 
 
-def test_two_processes_import_the_same_users_at_once(importer: Any, program: Any) -> None:
+def test_concurrent_imports_of_the_same_users_lose_no_change(importer: Any, program: Any) -> None:
     rows = list(range(4_000))
     paths = []
     for seed, column in ((1, "age"), (2, "note")):
@@ -223,16 +223,16 @@ def test_two_processes_import_the_same_users_at_once(importer: Any, program: Any
     running = [program.start(importer, "users", path, order={"batch": 400}) for path in paths]
     ended = [process.end() for process in running]
     assert [status for _, status in ended] == [0, 0]
-    ends = [json.loads(told[-1]) for told, _ in ended]
+    ends = [json.loads(lines[-1]) for lines, _ in ended]
     assert ends[0]["created"] + ends[1]["created"] == 4_000
     assert ends[0]["updated"] + ends[1]["updated"] == 4_000
-    told = importer.told()
-    assert {user: (one["a"]["age"], one["a"]["note"]) for user, one in told.items()} == {
+    stored = importer.stored_users()
+    assert {user: (one["a"]["age"], one["a"]["note"]) for user, one in stored.items()} == {
         f"u{n}": (n, str(n)) for n in rows
     }
 
 
-def test_a_second_import_of_the_same_file_is_refused_while_the_first_goes_on(importer: Any, program: Any) -> None:
+def test_a_second_import_of_the_same_file_is_refused_during_the_first(importer: Any, program: Any) -> None:
     path = importer.write("a.csv", "user_id,age\n" + "".join(f"u{n},1\n" for n in range(2_000)))
     process = program.start(importer, "users", path, order={"batch": 10})
     process.lines.readline()
@@ -243,7 +243,7 @@ def test_a_second_import_of_the_same_file_is_refused_while_the_first_goes_on(imp
 
 
 @pytest.mark.parametrize(
-    ("content", "more", "told"),
+    ("content", "more", "expected"),
     [
         ("user_id,agee\nu,1\n", {}, "did you mean age?"),
         ("id,age\nu,1\n", {}, "--map"),
@@ -251,15 +251,15 @@ def test_a_second_import_of_the_same_file_is_refused_while_the_first_goes_on(imp
         ("user_id,age\nu,1\n", {"list_name": "x"}, "for lists"),
     ],
 )
-def test_a_wrong_file_or_order_writes_nothing(importer: Any, content: str, more: Any, told: str) -> None:
+def test_a_wrong_file_or_order_writes_nothing(importer: Any, content: str, more: Any, expected: str) -> None:
     with pytest.raises(WrongCall) as caught:
         importer.run("users", importer.write("a.csv", content), **more)
-    assert told in f"{caught.value} {caught.value.remedy}"
-    assert importer.told() == {}
+    assert expected in f"{caught.value} {caught.value.remedy}"
+    assert importer.stored_users() == {}
 
 
 def test_mapping_and_defaults_reach_the_users(importer: Any) -> None:
     path = importer.write("a.csv", "mail,alter\na@x.example,7\n")
     layout = Layout({"mail": "user_id", "alter": "age"}, {"plan": "Free"})
     importer.run("users", path, layout=layout)
-    assert importer.told()["a@x.example"]["a"] == {"age": 7, "plan": "Free"}
+    assert importer.stored_users()["a@x.example"]["a"] == {"age": 7, "plan": "Free"}

@@ -1,4 +1,4 @@
-"""Whatever way candidates are found, the same users enter: any audience, any change, any state of the cache.
+"""Every access path enrols the same users, for any audience, change and state of the cache.
 
 Sixty random cases; `TIDEGATE_PATH_CASES=300` tries more.
 """
@@ -34,7 +34,7 @@ USERS: Final = [f"u{i}" for i in range(60)]
 
 
 def change(world: World, draw: random.Random, users: list[str]) -> None:
-    """Change some users, delete some, and let some come (back)."""
+    """Change some users, delete some, and create some (again)."""
     for user in users:
         if draw.random() < 0.1:
             world.app.stores.users.delete(user_key("shop", user))
@@ -56,7 +56,7 @@ def change(world: World, draw: random.Random, users: list[str]) -> None:
 
 
 def audience(draw: random.Random) -> dict[str, Any]:
-    """An audience of one to three clauses, some of them under `none`."""
+    """Return an audience of one to three clauses, some under `none`."""
     leaves: list[dict[str, Any]] = [
         {"plan": draw.choice(["gold", "silver"])},
         {"age": {"gte": draw.choice([18, 31])}},
@@ -73,9 +73,9 @@ def audience(draw: random.Random) -> dict[str, Any]:
 
 
 def disturb(world: World, client: redis.Redis, draw: random.Random, begin_anew: Callable[[], None]) -> tuple[str, int]:
-    """Put the cache into some state: as it is, cold, half evicted, or of a generation that counts no more.
+    """Put the cache into some state: unchanged, cold, half evicted, or of an outdated generation.
 
-    Also gives how many buckets were taken from it.
+    Return the number of buckets removed.
     """
     state = draw.choice(["warm", "warm", "cold", "half evicted", "stale"])
     keys = sorted(client.scan_iter(f"{world.database.name}:u:*"))
@@ -88,14 +88,14 @@ def disturb(world: World, client: redis.Redis, draw: random.Random, begin_anew: 
 
 
 def timed(world: World, name: str) -> int:
-    """How many users of a campaign's launch tell the planner how quick its path is."""
+    """Return how many users of a campaign's launch count for the path's measured rate."""
     run = world.database["runs"].find_one({"campaign": world.record(name).uid})
     assert run is not None
     return int(run["results"].get("timed", 0))
 
 
 @pytest.mark.timeout(900)
-def test_every_path_lets_the_same_users_in(reading: World) -> None:
+def test_every_access_path_enrols_the_same_users(reading: World) -> None:
     draw = random.Random(4)
     world = reading
     taken: set[str] = set()
@@ -104,7 +104,7 @@ def test_every_path_lets_the_same_users_in(reading: World) -> None:
     assert url is not None
     with following(world) as begin_anew, redis.Redis.from_url(url.get_secret_value()) as client:
         change(world, draw, USERS)
-        begin_anew()  # as many buckets as the users need
+        begin_anew()  # as many buckets as the users require
         for number in range(CASES):
             change(world, draw, draw.sample(USERS, draw.randrange(0, 6)))
             state, buckets = disturb(world, client, draw, begin_anew)
@@ -122,8 +122,8 @@ def test_every_path_lets_the_same_users_in(reading: World) -> None:
     assert min(evicted["cold"], evicted["half evicted"]) > CASES / 2, evicted
 
 
-def test_a_cache_that_outlived_its_database_counts_no_more(reading: World) -> None:
-    """MongoDB begins anew, with other users under the same keys; Redis still holds those of before."""
+def test_a_cache_of_a_replaced_database_is_not_used(reading: World) -> None:
+    """MongoDB is replaced, with other users under the same keys; Redis still holds the previous ones."""
     gold = {"all": [{"plan": "gold"}]}
     for life, plan in enumerate(("silver", "gold")):
         reading.close()
@@ -131,7 +131,7 @@ def test_a_cache_that_outlived_its_database_counts_no_more(reading: World) -> No
             reading.database[name].delete_many({})
         reading.app = reading.open()
         reading.users(USERS[:10], plan=plan)
-        reading.feed()  # which begins now, and so never saw them come
+        reading.feed()  # the feed begins now, so it never saw the changes
         with following(reading):
             found, took = entered(reading, f"life{life}", gold, AccessPath.CACHE)
             assert took == "cache"
@@ -142,9 +142,7 @@ def test_a_cache_that_outlived_its_database_counts_no_more(reading: World) -> No
             assert cache.warm_share("shop") == 1.0
 
 
-def test_a_cache_that_readers_reach_and_the_feed_does_not_is_never_stale(
-    reading: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_that_only_readers_reach_is_never_stale(reading: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world, cache = reading, reading.app.cached_users
     assert cache is not None
     plans = ("gold", "silver", "gold")
@@ -160,9 +158,7 @@ def test_a_cache_that_readers_reach_and_the_feed_does_not_is_never_stale(
     assert len(heard.of("feed.gap")) == 1, "one warning for one outage"
 
 
-def test_a_slice_goes_on_by_mongodb_when_elasticsearch_goes_away(
-    reading: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slice_continues_by_mongodb_when_elasticsearch_fails(reading: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world = reading
     index = world.app.stores.user_index
     assert index is not None
@@ -178,7 +174,7 @@ def test_a_slice_goes_on_by_mongodb_when_elasticsearch_goes_away(
     assert timed(world, "gone") == 0, "MongoDB's time says nothing of Elasticsearch"
 
 
-def test_only_what_the_cache_held_says_how_quick_it_is(reading: World) -> None:
+def test_only_users_read_from_the_cache_measure_its_rate(reading: World) -> None:
     world = reading
     world.users(USERS, plan="gold")
     with following(world):
@@ -188,11 +184,11 @@ def test_only_what_the_cache_held_says_how_quick_it_is(reading: World) -> None:
 
 
 @pytest.mark.parametrize("path", [AccessPath.ELASTIC, None])
-def test_a_plan_counts_nobody_by_what_is_behind(
+def test_a_plan_counts_no_user_by_a_store_that_is_behind(
     reading: World, monkeypatch: pytest.MonkeyPatch, path: AccessPath | None
 ) -> None:
     world = reading
-    monkeypatch.setattr(world.app.access_paths, "_small", 1)
+    monkeypatch.setattr(world.app.access_paths, "small", 1)
     with following(world):
         assert entered(world, "filled", {"plan": "gold"}, AccessPath.ELASTIC) == (set(), "elastic")
     monkeypatch.setattr("engine.pipeline.scheduler.access_path.PATIENCE", 0.05)
@@ -211,7 +207,7 @@ def test_a_plan_counts_nobody_by_what_is_behind(
     assert (planned.audience, planned.counted, planned.share) == (len(USERS), "by Elasticsearch", 1.0)
 
 
-def test_campaigns_go_on_while_elasticsearch_and_the_cache_are_away(make_world: Callable[..., World]) -> None:
+def test_campaigns_continue_while_elasticsearch_and_the_cache_are_unreachable(make_world: Callable[..., World]) -> None:
     world = make_world(reading=True)
     nowhere = SecretStr("http://127.0.0.1:9"), SecretStr("redis://127.0.0.1:9/0")
     services = world.settings.services.model_copy(update={"elastic_url": nowhere[0], "cache_url": nowhere[1]})
@@ -234,7 +230,7 @@ def test_campaigns_go_on_while_elasticsearch_and_the_cache_are_away(make_world: 
 
 
 @pytest.mark.timeout(600)
-def test_launches_miss_nobody_while_users_keep_changing(reading: World) -> None:
+def test_launches_miss_no_user_while_users_keep_changing(reading: World) -> None:
     world = reading
     draw = random.Random(7)
     change(world, draw, USERS)
@@ -259,8 +255,8 @@ def test_launches_miss_nobody_while_users_keep_changing(reading: World) -> None:
                 world.app.clock_tick.launch(record, world.now)
                 run = world.app.stores.runs.undecided([record.uid])[0]
                 world.app.run_planner.run(run.id)
-                for piece in world.app.stores.slices.of_run(run.id):
-                    world.app.slice_decider.run(piece.id)
+                for slice_ in world.app.stores.slices.of_run(run.id):
+                    world.app.slice_decider.run(slice_.id)
                 world.app.run_completion.run(run.id)
                 world.app.rechecker.run()
         finally:
@@ -273,7 +269,9 @@ def test_launches_miss_nobody_while_users_keep_changing(reading: World) -> None:
         pass
     gold = {one["_id"] for one in world.database["users"].find({"a.plan": "gold", "deleted": {"$ne": True}})}
     for name in names:
-        stays = world.stays(name)
-        missed = gold - {stay.user for stay in stays}  # who left and came back was not: the campaign is entered once
-        wrong = {stay.user for stay in stays if stay.active} - gold
+        enrolments = world.enrolments(name)
+        missed = gold - {
+            enrolment.user for enrolment in enrolments
+        }  # except users who left and came back: the campaign is entered once
+        wrong = {enrolment.user for enrolment in enrolments if enrolment.active} - gold
         assert (name, missed, wrong) == (name, set(), set())

@@ -1,4 +1,4 @@
-"""Conversions are counted until the goal's window closes, whatever has become of the campaign meanwhile."""
+"""Conversions count until the goal's window closes, whatever the campaign's state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.domain.campaign import FOR_EVER, LATE
 from engine.domain.keys import suffix_of_user, user_key
 from engine.domain.lifecycle import SliceState
 from engine.pipeline.control.replay import replay
-from engine.pipeline.evaluation.recheck_users import _alone
+from engine.pipeline.evaluation.recheck_users import suspect_slice
 from tests.support.pipeline_world import START, World
 
 DAY = 86_400_000
@@ -23,13 +23,13 @@ KINDS = ("one_off", "continuous")
 
 
 def converted(world: World, name: str) -> dict[str, int]:
-    """Who converted (user id), and how many days after the start."""
-    found = world.stays(name)
+    """Return who converted (user id), and how many days after the start."""
+    found = world.enrolments(name)
     return {one.user.rsplit("/", 1)[1]: (one.converted_at - START) // DAY for one in found if one.converted_at}
 
 
 def both(world: World, spec: Mapping[str, Any]) -> None:
-    """Start the same campaign as `one_off` and as `continuous`; the latter is stopped, so that both finish."""
+    """Start the same campaign as `one_off` and as `continuous`; stop the latter, so that both finish."""
     for kind in KINDS:
         world.start({"campaign": kind, **spec, "kind": kind, "exit": {"unmatched": False}})
     world.steer("stop", "continuous")
@@ -37,7 +37,7 @@ def both(world: World, spec: Mapping[str, Any]) -> None:
 
 
 def alike(world: World) -> dict[str, int]:
-    """Who converted in both."""
+    """Return who converted in both campaigns; check that they agree."""
     told = [converted(world, kind) for kind in KINDS]
     assert told[0] == told[1]
     counts = [world.app.plans.report(world.record(kind)).counts for kind in KINDS]
@@ -46,7 +46,7 @@ def alike(world: World) -> dict[str, int]:
     return told[0]
 
 
-def test_two_files_that_differ_in_their_kind_only_count_the_same_conversions(world: World) -> None:
+def test_files_that_differ_only_in_kind_count_the_same_conversions(world: World) -> None:
     world.users(["soon", "last-moment", "too-late", "never", "arrives-late"], plan="free")
     both(world, {"goal": BUY})
     assert [world.state(kind) for kind in KINDS] == ["finished"] * 2
@@ -55,7 +55,7 @@ def test_two_files_that_differ_in_their_kind_only_count_the_same_conversions(wor
     world.event("soon", ORDER)
     world.settle()
     assert alike(world) == {"soon": 2}
-    world.event("soon", ORDER, START + 2 * DAY + 1)  # the first one stands
+    world.event("soon", ORDER, START + 2 * DAY + 1)  # the first conversion remains
     world.advance(to=START + 10 * DAY)
     world.event("last-moment", ORDER)
     world.settle()
@@ -63,10 +63,12 @@ def test_two_files_that_differ_in_their_kind_only_count_the_same_conversions(wor
     world.event("too-late", ORDER)
     world.settle()
     world.after("20d")
-    world.event("arrives-late", ORDER, START + 5 * DAY)  # it happened in the window and is stored after it
+    world.event("arrives-late", ORDER, START + 5 * DAY)  # the event is in the window and stored after it
     world.settle()
     assert alike(world) == {"soon": 2, "last-moment": 10, "arrives-late": 5}
-    assert {(str(stay.reason), len(stay.settled)) for kind in KINDS for stay in world.stays(kind)} == {("completed", 1)}
+    assert {
+        (str(enrolment.reason), len(enrolment.settled)) for kind in KINDS for enrolment in world.enrolments(kind)
+    } == {("completed", 1)}
     assert len(world.mails()) == 2 * 5
 
 
@@ -84,8 +86,8 @@ def test_a_goal_on_fields_and_one_on_either_are_counted_after_the_end(world: Wor
 
 
 @pytest.mark.parametrize("jump", [False, True])
-def test_time_alone_brings_a_conversion_after_the_end(world: World, jump: bool) -> None:
-    """Also where campaign time is set on past the end of the window, past the moments at which it is met."""
+def test_time_alone_can_make_a_conversion_after_the_end(world: World, jump: bool) -> None:
+    """Conversions count even if campaign time jumps past the end of the window."""
     world.user("met", vip_until=START + 12 * DAY)  # within the next five days from the 7th day on
     world.user("for-a-day", vip_until=START + 7 * DAY + DAY // 2)  # from the middle of the second day on
     world.user("after", vip_until=START + 20 * DAY)
@@ -95,16 +97,16 @@ def test_time_alone_brings_a_conversion_after_the_end(world: World, jump: bool) 
     if jump:
         world.after("90d")
     assert alike(world) == {"met": 7, "for-a-day": 2 if jump else 3}
-    assert {str(stay.reason) for kind in KINDS for stay in world.stays(kind)} == {"completed"}
+    assert {str(enrolment.reason) for kind in KINDS for enrolment in world.enrolments(kind)} == {"completed"}
 
 
-def test_time_brings_the_conversion_of_a_goal_that_does_not_end_the_stay(world: World) -> None:
+def test_time_alone_can_meet_a_goal_that_does_not_end_the_enrolment(world: World) -> None:
     world.user("u", vip_until=START + 12 * DAY)
     goal = {"vip_until": {"within_next": "5d"}, "within": "10d", "exits": False}
     world.start({"campaign": "series", "goal": goal, "messages": [{"name": "one"}, {"name": "two", "wait": "30d"}]})
     world.advance(to=START + 7 * DAY)
     world.settle()
-    assert (world.stay("series", "u").active, converted(world, "series")) == (True, {"u": 7})
+    assert (world.enrolment("series", "u").active, converted(world, "series")) == (True, {"u": 7})
 
 
 def test_an_event_from_before_a_jump_past_every_window_is_counted(world: World) -> None:
@@ -112,7 +114,7 @@ def test_an_event_from_before_a_jump_past_every_window_is_counted(world: World) 
     both(world, {"goal": BUY})
     world.event("u", ORDER, START + DAY)
     world.app.stores.times.advance(START + 400 * DAY, world.app.system.system_now())
-    world.tick()  # a clock sees that all is over before the feed has seen the event
+    world.tick()  # a clock sees the window's end before the feed sees the event
     assert world.app.quiescence.what() == "the feed has not handled every change yet (does it run?)"
     world.settle()
     assert alike(world) == {"u": 1}
@@ -122,7 +124,7 @@ def test_an_event_from_before_a_jump_past_every_window_is_counted(world: World) 
     assert alike(world) == {"u": 1}
 
 
-def test_the_windows_end_closes_a_campaign_for_good_and_it_costs_nothing_then(world: World) -> None:
+def test_a_campaign_costs_nothing_after_its_conversion_window(world: World) -> None:
     world.user("u")
     both(world, {"goal": BUY})
     world.advance(to=START + 10 * DAY + LATE)
@@ -174,9 +176,9 @@ def test_while_a_campaign_is_paused_conversions_are_counted_and_nothing_else_hap
     world.start({"campaign": "series", "kind": kind, "exit": {"when": {"plan": "gone"}}, "goal": goal, "messages": two})
     world.change("done", plan="gone")
     world.settle()
-    assert not world.stay("series", "done").active
+    assert not world.enrolment("series", "done").active
     world.steer("pause", "series")
-    before = {user: world.stay("series", user) for user in ("inside", "done", "both")}
+    before = {user: world.enrolment("series", user) for user in ("inside", "done", "both")}
     world.advance("1d")
     world.event("done", ORDER)
     world.change("inside", age=99)
@@ -184,20 +186,24 @@ def test_while_a_campaign_is_paused_conversions_are_counted_and_nothing_else_hap
     world.user("new", plan="free")
     world.settle()
     assert converted(world, "series") == {"done": 1, "inside": 1}
-    assert {user: world.stay("series", user).active for user in before} == {"inside": True, "done": False, "both": True}
-    assert world.stay("series", "inside").due_at == before["inside"].due_at
-    assert world.stay("series", "inside").revision == before["inside"].revision
-    assert len(world.stays("series")) == 3
+    assert {user: world.enrolment("series", user).active for user in before} == {
+        "inside": True,
+        "done": False,
+        "both": True,
+    }
+    assert world.enrolment("series", "inside").due_at == before["inside"].due_at
+    assert world.enrolment("series", "inside").revision == before["inside"].revision
+    assert len(world.enrolments("series")) == 3
     world.steer("resume", "series")
     world.settle()
-    assert {user: str(world.stay("series", user).reason) for user in before} == {
+    assert {user: str(world.enrolment("series", user).reason) for user in before} == {
         "inside": "goal", "done": "unmatched", "both": "unmatched"
     }  # fmt: skip
-    assert len(world.stays("series")) == (4 if kind == "continuous" else 3)
+    assert len(world.enrolments("series")) == (4 if kind == "continuous" else 3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_cancelled_campaign_counts_the_conversions_of_those_who_were_in_it(world: World, kind: str) -> None:
+def test_a_cancelled_campaign_counts_conversions_of_its_enrolments(world: World, kind: str) -> None:
     world.users(["in-time", "too-late"])
     two = [{"name": "one"}, {"name": "two", "wait": "5d"}]
     world.start({"campaign": "series", "kind": kind, "goal": BUY, "messages": two})
@@ -211,13 +217,13 @@ def test_a_cancelled_campaign_counts_the_conversions_of_those_who_were_in_it(wor
     world.event("too-late", ORDER)
     world.settle()
     assert converted(world, "series") == {"in-time": 2}
-    assert {str(stay.reason) for stay in world.stays("series")} == {"cancelled"}
+    assert {str(enrolment.reason) for enrolment in world.enrolments("series")} == {"cancelled"}
     assert len(world.mails()) == 2
     world.after("40d")
     assert world.closed("series")
 
 
-def test_a_replay_drains_again_and_conversions_go_on_being_counted(world: World) -> None:
+def test_a_replay_drains_again_and_conversions_still_count(world: World) -> None:
     world.user("mended", age=0)
     world.user("other", age=1)
     message = {"name": "one", "body": "{{ 10 | divided_by: user.age }}"}
@@ -237,22 +243,22 @@ def test_a_replay_drains_again_and_conversions_go_on_being_counted(world: World)
     assert world.ends("hello", "mended") == [("one", "sent", None)]
 
 
-def test_who_entered_again_converts_on_the_latest_stay_alone(world: World) -> None:
+def test_a_user_who_entered_again_converts_only_in_the_latest_enrolment(world: World) -> None:
     world.user("u")
     goal = {**BUY, "within": "20d"}
     world.start({"campaign": "series", "entry": {"again_after": "5d"}, "goal": goal})
     world.after("5d")
     world.steer("stop", "series")
     world.settle()
-    assert (world.state("series"), len(world.stays("series"))) == ("finished", 2)
+    assert (world.state("series"), len(world.enrolments("series"))) == ("finished", 2)
     world.after("10d")
-    assert len(world.stays("series")) == 2
+    assert len(world.enrolments("series")) == 2
     world.event("u", ORDER)
     world.settle()
-    assert [stay.converted_at for stay in world.stays("series")] == [None, START + 15 * DAY]
+    assert [enrolment.converted_at for enrolment in world.enrolments("series")] == [None, START + 15 * DAY]
 
 
-def test_who_is_deleted_after_the_end_keeps_what_was_done_before(world: World) -> None:
+def test_a_user_deleted_after_the_end_keeps_earlier_conversions(world: World) -> None:
     world.users(["bought", "gone"], plan="free")
     both(world, {"goal": {"any": [{"event": {"name": ORDER}}, {"plan": "pro"}], "within": "10d"}})
     world.advance("1d")
@@ -261,11 +267,11 @@ def test_who_is_deleted_after_the_end_keeps_what_was_done_before(world: World) -
         world.app.stores.users.delete(user_key("shop", user))
     world.settle()
     assert alike(world) == {"bought": 1}
-    assert {str(stay.reason) for kind in KINDS for stay in world.stays(kind)} == {"completed"}
+    assert {str(enrolment.reason) for kind in KINDS for enrolment in world.enrolments(kind)} == {"completed"}
 
 
 @pytest.mark.parametrize("paused", [False, True])
-def test_an_edited_goal_is_asked_of_those_who_have_left_too(make_world: Callable[..., World], paused: bool) -> None:
+def test_an_edited_goal_applies_to_users_who_left_too(make_world: Callable[..., World], paused: bool) -> None:
     world = make_world(reconcile="900d")
     world.users(["u", "v", "stays"])
     two = [{"name": "one"}, {"name": "two", "wait": "30d"}]
@@ -288,7 +294,7 @@ def test_an_edited_goal_is_asked_of_those_who_have_left_too(make_world: Callable
     assert converted(world, "series") == {"u": 1}
 
 
-def test_a_gap_in_the_feed_is_made_up_for_in_campaigns_that_have_ended(
+def test_a_gap_in_the_feed_is_recovered_in_ended_campaigns(
     make_world: Callable[..., World],
 ) -> None:
     world = make_world()
@@ -296,31 +302,31 @@ def test_a_gap_in_the_feed_is_made_up_for_in_campaigns_that_have_ended(
     both(world, {"goal": BUY})
     world.event("u", ORDER, START + 1)
     world.feed()
-    world.database["looks"].delete_many({})  # as if its changes had never been told
+    world.database["looks"].delete_many({})  # as if the feed had never reported its changes
     world.advance("1d")
-    world.app.change_feed._gap("a test")
+    world.app.change_feed.begin_again("a test")
     world.settle()
     assert alike(world) == {"u": 0}
 
 
-def test_a_user_whose_data_kills_every_worker_does_not_come_into_a_campaign_that_has_ended(world: World) -> None:
-    """Looks whose takers died become slices of one user, in every campaign that is concerned."""
+def test_a_user_who_kills_every_worker_does_not_enter_an_ended_campaign(world: World) -> None:
+    """Requests whose workers died become slices of one user, in every campaign concerned."""
     world.user("inside")
     both(world, {"goal": BUY})
     world.user("outside")
     for record in map(world.record, KINDS):
         for user in ("inside", "outside"):
-            suspect = _alone(record, suffix_of_user(user_key("shop", user)), "mark", world.now)
+            suspect = suspect_slice(record, suffix_of_user(user_key("shop", user)), "mark", world.now)
             world.app.stores.slices.add([replace(suspect, deaths=DEATHS_TO_BURY)])
             world.app.expired_leases.treat(suspect.id)
             found = world.app.stores.slices.get(suspect.id)
             assert found is not None
             assert found.state is SliceState.DEAD
     world.settle()
-    assert {stay.user for kind in KINDS for stay in world.stays(kind)} == {user_key("shop", "inside")}
+    assert {enrolment.user for kind in KINDS for enrolment in world.enrolments(kind)} == {user_key("shop", "inside")}
 
 
-def test_explain_says_until_when_a_conversion_is_counted(world: World) -> None:
+def test_explain_shows_until_when_a_conversion_counts(world: World) -> None:
     world.users(["u", "v"])
     both(world, {"goal": BUY})
     world.event("v", ORDER, START + DAY)

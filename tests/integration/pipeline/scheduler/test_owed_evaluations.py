@@ -1,4 +1,4 @@
-"""What an edit, a resume or a cancel made necessary is owed until a run has done it, whatever comes in between."""
+"""An evaluation that an edit, a resume or a cancel requires is owed until a run has done it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def series(**more: Any) -> dict[str, Any]:
 
 
 def expire(world: World) -> None:
-    """Let every lease run out: whoever held one is dead."""
+    """Expire every lease: its holders count as dead."""
     past = {"$dateSubtract": {"startDate": "$$NOW", "unit": "second", "amount": 1}}
     world.database["slices"].update_many({"lease": {"$exists": True}}, [{"$set": {"lease.until": past}}])
 
 
 def hold(world: World, number: int) -> None:
-    """A worker claims `number` deciding slices and dies with them."""
+    """Let a worker claim `number` deciding slices and die."""
     held = list(world.database["slices"].find({"kind": {"$ne": "deliver"}, "state": "open"}).limit(number))
     for raw in held:
         assert world.app.stores.slices.claim(raw["_id"], f"dead-{raw['_id']}", world.settings.engine.lease)
@@ -43,7 +43,7 @@ def sliced(make_world: Callable[..., World]) -> World:
 
 
 def test_resume_after_an_edit_and_a_killed_worker_evaluates_everybody(sliced: World) -> None:
-    """The edit's pass of several slices: a dead worker holds two, the resume drops the others."""
+    """A dead worker holds two slices of the edit's pass; the resume drops the others."""
     sliced.users([f"in{i}" for i in range(20)], plan="pro")
     sliced.users([f"out{i}" for i in range(20)], plan="free")
     sliced.start(series(audience={"plan": "pro"}))
@@ -59,9 +59,9 @@ def test_resume_after_an_edit_and_a_killed_worker_evaluates_everybody(sliced: Wo
     sliced.tick()
     expire(sliced)
     sliced.settle()
-    stays = sliced.stays("series")
-    assert len(stays) == 40
-    assert {stay.revision for stay in stays} == {2}
+    enrolments = sliced.enrolments("series")
+    assert len(enrolments) == 40
+    assert {enrolment.revision for enrolment in enrolments} == {2}
     states = {run["_id"].split("/", 2)[2]: run["state"] for run in sliced.runs("series")}
     assert states["pass/evaluation/000001"] == states["stays/evaluation/000001"] == "dropped"
     assert states["resume/evaluation/000002"] == "decided"
@@ -93,19 +93,19 @@ def test_stopping_a_paused_campaign_evaluates_those_inside_as_a_resume_does(worl
     world.settle()
     world.steer("stop", "series")
     world.settle()
-    assert str(world.stay("series", "leaves").reason) == "unmatched"
-    assert world.stay("series", "stays").active
+    assert str(world.enrolment("series", "leaves").reason) == "unmatched"
+    assert world.enrolment("series", "stays").active
 
 
-def test_a_change_or_an_edit_while_a_launch_is_paused_is_taken_up(sliced: World) -> None:
-    """The launch run keeps its slices and is no pass over those whom it had reached before the pause."""
+def test_a_change_or_an_edit_during_a_paused_launch_is_evaluated(sliced: World) -> None:
+    """The launch run keeps its slices and does not evaluate users it reached before the pause."""
     sliced.users([f"u{i}" for i in range(20)], plan="pro")
     sliced.apply(series(audience={"plan": "pro"}))
     sliced.launch("series")
     sliced.tick()
     sliced.work(lambda kind, ident: kind == "plan" or (kind == "process" and ident.endswith("/0000")))
     sliced.step()
-    first = sliced.stays("series")
+    first = sliced.enrolments("series")
     assert sliced.database["runs"].count_documents({"kind": "launch", "state": "running"}) == 1 or len(first) == 20
     sliced.steer("pause", "series")
     changed = first[0].user.rsplit("/", 1)[1]
@@ -114,12 +114,12 @@ def test_a_change_or_an_edit_while_a_launch_is_paused_is_taken_up(sliced: World)
     sliced.settle()
     sliced.steer("resume", "series")
     sliced.settle()
-    assert str(sliced.stay("series", changed).reason) == "unmatched"
-    assert {stay.revision for stay in sliced.stays("series")} == {2}
+    assert str(sliced.enrolment("series", changed).reason) == "unmatched"
+    assert {enrolment.revision for enrolment in sliced.enrolments("series")} == {2}
 
 
-def test_a_delivery_that_is_replayed_while_its_campaign_finishes_is_sent(world: World) -> None:
-    """The replay queued it when the campaign was live, and so had nothing to reopen; then it finished."""
+def test_a_delivery_replayed_while_its_campaign_finishes_is_sent(world: World) -> None:
+    """The replay queued the delivery in a live campaign, so it reopened nothing; then the campaign finished."""
     world.user("u", age=0)
     message = {"name": "one", "body": "{{ 10 | divided_by: user.age }}"}
     world.start({"campaign": "hello", "kind": "one_off", "messages": [message]})
@@ -133,7 +133,7 @@ def test_a_delivery_that_is_replayed_while_its_campaign_finishes_is_sent(world: 
     assert world.state("hello") == "finished"
 
 
-def test_a_campaign_that_is_edited_while_it_finishes_does_not_finish(world: World) -> None:
+def test_a_campaign_edited_while_it_finishes_does_not_finish(world: World) -> None:
     world.user("u")
     world.start(series())
     world.steer("stop", "series")
@@ -148,7 +148,7 @@ def test_a_campaign_that_is_edited_while_it_finishes_does_not_finish(world: Worl
     assert world.state("series") == "finished"
 
 
-def test_an_edit_that_crosses_a_pause_is_taken_up_after_the_resume(world: World) -> None:
+def test_an_edit_concurrent_with_a_pause_is_evaluated_after_the_resume(world: World) -> None:
     """The campaign is paused between the edit's read and its write."""
     world.user("u", plan="free")
     world.start(series(audience={"plan": "free"}))
@@ -163,14 +163,14 @@ def test_an_edit_that_crosses_a_pause_is_taken_up_after_the_resume(world: World)
     world.app.stores.campaigns.named = paused_after  # type: ignore[method-assign]
     world.apply(series(audience={"plan": "pro"}))
     world.settle()
-    assert world.stay("series", "u").active
+    assert world.enrolment("series", "u").active
     world.steer("resume", "series")
     world.settle()
-    assert str(world.stay("series", "u").reason) == "unmatched"
+    assert str(world.enrolment("series", "u").reason) == "unmatched"
 
 
-def test_a_launch_run_that_was_written_before_an_edit_finds_the_edited_audience(world: World) -> None:
-    """The clock died between the launch run and the campaign's state."""
+def test_a_launch_run_written_before_an_edit_finds_the_edited_audience(world: World) -> None:
+    """The clock died between creating the launch run and changing the campaign's state."""
     world.user("u", plan="pro")
     world.apply(series(audience={"none": [{"all": []}]}))
     world.launch("series")
@@ -181,8 +181,8 @@ def test_a_launch_run_that_was_written_before_an_edit_finds_the_edited_audience(
     assert world.sent() == [("u", "one")]
 
 
-def test_a_planner_that_dies_after_some_slices_leaves_no_gap(sliced: World) -> None:
-    """The second one finds that the workspace is of another size."""
+def test_a_planner_killed_after_some_slices_leaves_no_gap(sliced: World) -> None:
+    """The second plan sees a workspace of another size."""
     sliced.users([f"u{i}" for i in range(20)])
     sliced.start(series())
     sliced.apply(series(audience={"plan": "pro"}))
@@ -199,10 +199,10 @@ def test_a_planner_that_dies_after_some_slices_leaves_no_gap(sliced: World) -> N
         sliced.app.stores.slices.add = add  # type: ignore[method-assign]
     sliced.app.run_planner.pieces = lambda record: 2  # type: ignore[method-assign]
     sliced.settle()
-    assert {str(stay.reason) for stay in sliced.stays("series")} == {"unmatched"}
+    assert {str(enrolment.reason) for enrolment in sliced.enrolments("series")} == {"unmatched"}
 
 
-def test_a_run_that_is_dropped_while_it_is_cut_leaves_no_slices_behind(sliced: World) -> None:
+def test_a_run_dropped_while_its_slices_are_cut_leaves_no_slices(sliced: World) -> None:
     sliced.users([f"u{i}" for i in range(20)])
     sliced.start(series())
     sliced.apply(series(holdout="1%"))
@@ -219,8 +219,8 @@ def test_a_run_that_is_dropped_while_it_is_cut_leaves_no_slices_behind(sliced: W
     assert not sliced.app.stores.slices.has_open(run.id)
 
 
-def test_an_edit_of_the_audience_while_a_list_is_read_reads_on_without_it(sliced: World) -> None:
-    """Slices that were cut for a list go on when the edited audience asks for none."""
+def test_list_slices_continue_when_the_edited_audience_has_no_list(sliced: World) -> None:
+    """Slices cut for a list continue when the edited audience has no list."""
     sliced.users([f"u{i}" for i in range(6)], plan="pro")
     sliced.apply(series())
     sliced.launch("series")
@@ -229,11 +229,11 @@ def test_an_edit_of_the_audience_while_a_list_is_read_reads_on_without_it(sliced
     sliced.work(lambda kind, ident: kind == "plan")
     sliced.database["slices"].update_many({"kind": "candidates"}, {"$set": {"path": "list"}})
     sliced.settle()
-    assert len(sliced.stays("series")) == 6
+    assert len(sliced.enrolments("series")) == 6
 
 
-def test_the_loser_of_a_race_has_the_enrolment_evaluated_again(world: World) -> None:
-    """Another process, which had read the user before a change, writes first: the change is not lost."""
+def test_the_writer_that_loses_a_race_requests_another_evaluation(world: World) -> None:
+    """Another process, which read the user before a change, writes first: the change is not lost."""
     world.user("u", plan="pro")
     world.start(series(audience={"plan": "pro"}))
     world.change("u", plan="free")
@@ -247,62 +247,62 @@ def test_the_loser_of_a_race_has_the_enrolment_evaluated_again(world: World) -> 
 
     world.app.stores.enrolments.advance = overtaken  # type: ignore[method-assign]
     world.settle()
-    assert str(world.stay("series", "u").reason) == "unmatched"
+    assert str(world.enrolment("series", "u").reason) == "unmatched"
 
 
-def test_who_enters_by_a_revision_that_an_edit_has_overtaken_is_evaluated_by_the_new_one(sliced: World) -> None:
-    """The edit's own runs are over before the worker of the launch run, which had read the old revision, writes."""
+def test_a_user_who_enters_under_an_old_revision_is_evaluated_under_the_new_one(sliced: World) -> None:
+    """The edit's runs are over before the launch run's worker, which read the old revision, writes."""
     later = [{"name": "one", "wait": "5d"}]
     sliced.users([f"u{i}" for i in range(4)], plan="pro")
     sliced.apply(series(audience={"plan": "pro"}, messages=later))
     sliced.launch("series")
     enter = sliced.app.stores.enrolments.enter_alike
 
-    def edited_first(*stays: object) -> set[str]:
+    def edited_first(*enrolments: object) -> set[str]:
         sliced.app.stores.enrolments.enter_alike = enter  # type: ignore[method-assign]
         sliced.apply(series(audience={"plan": "free"}, messages=later))
         other = sliced.open()
         try:
             other.live_campaigns.refresh()
-            (stays_run,) = other.owed_evaluations.run(other.stores.runs.undecided(), sliced.now)
-            other.run_planner.run(stays_run.id)
-            for piece in other.stores.slices.of_run(stays_run.id):
-                other.slice_decider.run(piece.id)
-            assert other.run_completion.run(stays_run.id)
+            (evaluation_run,) = other.owed_evaluations.run(other.stores.runs.undecided(), sliced.now)
+            other.run_planner.run(evaluation_run.id)
+            for slice_ in other.stores.slices.of_run(evaluation_run.id):
+                other.slice_decider.run(slice_.id)
+            assert other.run_completion.run(evaluation_run.id)
         finally:
             other.close()
-        return enter(*stays)  # type: ignore[arg-type]
+        return enter(*enrolments)  # type: ignore[arg-type]
 
     sliced.app.stores.enrolments.enter_alike = edited_first  # type: ignore[method-assign,assignment]
     sliced.settle()
-    assert {str(stay.reason) for stay in sliced.stays("series")} == {"unmatched"}
+    assert {str(enrolment.reason) for enrolment in sliced.enrolments("series")} == {"unmatched"}
 
 
 @pytest.mark.parametrize("alike", [True, False], ids=["together", "one by one"])
 @pytest.mark.parametrize("gone", [False, True], ids=["changed", "deleted"])
-def test_who_changes_between_a_slices_read_and_its_write_is_evaluated_again(
+def test_a_user_who_changes_between_a_slices_read_and_write_is_evaluated_again(
     world: World, *, alike: bool, gone: bool
 ) -> None:
-    """The look that the change brings finds nobody enrolled and is over before the slice enters the user."""
+    """The evaluation of the change finds no enrolment, and is over before the slice enrols the user."""
     rule = {} if alike else {"exit": {"when": {"plan": "banned"}}}
     world.user("u", plan="pro")
     world.apply(series(audience={"plan": "pro"}, messages=[{"name": "one", "wait": "5d"}], **rule))
     world.launch("series")
-    stays = world.app.stores.enrolments
+    enrolments = world.app.stores.enrolments
     name = "enter_alike" if alike else "enter"
-    enter = getattr(stays, name)
+    enter = getattr(enrolments, name)
 
     def changed_first(*told: object) -> set[str]:
-        setattr(stays, name, enter)
+        setattr(enrolments, name, enter)
         if gone:
             world.app.imports("shop").tombstones.delete(user_key("shop", "u"))
         else:
             world.change("u", plan="free")
         world.feed()
         world.app.rechecker.run()
-        assert not world.stays("series")
+        assert not world.enrolments("series")
         return enter(*told)  # type: ignore[no-any-return]
 
-    setattr(stays, name, changed_first)
+    setattr(enrolments, name, changed_first)
     world.settle()
-    assert str(world.stay("series", "u").reason) == ("deleted" if gone else "unmatched")
+    assert str(world.enrolment("series", "u").reason) == ("deleted" if gone else "unmatched")

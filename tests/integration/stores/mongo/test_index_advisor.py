@@ -1,4 +1,4 @@
-"""The index advisor on a real MongoDB: what serves what, what is missing, and what it would save."""
+"""The index advisor on a real MongoDB: which index serves a query, what is missing, what it would save."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ USERS = 400
 
 @pytest.fixture(autouse=True)
 def indexes_as_before(world: World) -> Iterator[None]:
-    """The database is used again by other tests: what was made or dropped here is undone."""
+    """A world whose index changes are undone, because other tests use the database again."""
     yield
     world.database.users.drop_indexes()
     migrate_mongo(world.database)
@@ -25,7 +25,7 @@ def indexes_as_before(world: World) -> Iterator[None]:
 
 @pytest.fixture
 def shop(world: World) -> World:
-    """Of 400 users ten are gold; the sixteenth part is a member until some day, and all have a plan."""
+    """400 users: ten are gold, a sixteenth are members until some day, and all have a plan."""
     names = [f"u{n}" for n in range(USERS)]
     world.users(names[:10], plan="gold")
     world.users(names[10:], plan="free")
@@ -40,7 +40,7 @@ def advised(world: World, part: str = "audience") -> Advice:
 
 
 def examined(world: World, query: dict[str, Any]) -> int:
-    """Documents that MongoDB examines for a find on users."""
+    """Return the number of documents that MongoDB examines for a find on users."""
     find = {"find": "users", "filter": query}
     told = world.database.command("explain", find, verbosity="executionStats")
     return int(told["executionStats"]["totalDocsExamined"])
@@ -56,7 +56,7 @@ def audience_filter(world: World, name: str) -> dict[str, Any]:
     return {"$and": [{"w": "shop"}, compiled.mongo(world.now).filter]}
 
 
-def test_a_missing_index_is_named_with_what_a_scan_reads_and_what_it_would_read(shop: World) -> None:
+def test_a_missing_index_is_named_with_documents_read_with_and_without_it(shop: World) -> None:
     shop.apply({"campaign": "golden", "audience": {"plan": "gold"}})
     found = advised(shop)
     assert (found.served_by, found.users, found.reads, found.would_read) == (None, USERS, USERS, 10)
@@ -67,7 +67,7 @@ def test_a_missing_index_is_named_with_what_a_scan_reads_and_what_it_would_read(
     )
 
 
-def test_the_index_that_was_advised_serves_and_reads_what_was_said(shop: World) -> None:
+def test_an_advised_index_serves_and_reads_as_estimated(shop: World) -> None:
     shop.apply({"campaign": "golden", "audience": {"all": [{"plan": "gold"}, {"age": {"exists": False}}]}})
     query = audience_filter(shop, "golden")
     assert examined(shop, query) == USERS
@@ -78,7 +78,7 @@ def test_the_index_that_was_advised_serves_and_reads_what_was_said(shop: World) 
     assert examined(shop, query) == 10
 
 
-def test_of_several_conditions_the_one_that_leaves_fewest_is_advised(shop: World) -> None:
+def test_the_most_selective_of_several_conditions_is_advised(shop: World) -> None:
     shop.apply({"campaign": "c", "audience": {"all": [{"vip_until": {"within_next": "365d"}}, {"plan": "gold"}]}})
     assert advised(shop).index == ("w", "a.plan", "_id")
     shop.apply({"campaign": "c", "audience": {"all": [{"vip_until": {"within_next": "5d"}}, {"plan": "gold"}]}})
@@ -89,12 +89,15 @@ def test_of_several_conditions_the_one_that_leaves_fewest_is_advised(shop: World
 def test_a_broad_audience_and_one_without_a_required_condition_get_no_index(shop: World) -> None:
     shop.apply({"campaign": "broad", "audience": {"plan": "free"}})
     shop.apply({"campaign": "either", "audience": {"any": [{"plan": "gold"}, {"age": 7}]}})
-    told = [one for one in shop.app.missing_indexes.advise() if one.part == "audience"]
-    assert [(one.campaign, one.served_by, one.index) for one in told] == [("broad", None, None), ("either", None, None)]
-    assert told[0].text == "audience: no index would help; a MongoDB scan reads every user of shop (400)"
+    advice = [one for one in shop.app.missing_indexes.advise() if one.part == "audience"]
+    assert [(one.campaign, one.served_by, one.index) for one in advice] == [
+        ("broad", None, None),
+        ("either", None, None),
+    ]
+    assert advice[0].text == "audience: no index would help; a MongoDB scan reads every user of shop (400)"
 
 
-def test_everybody_is_read_by_key_range_and_a_list_by_its_own(shop: World) -> None:
+def test_everybody_is_read_by_key_range_and_a_list_by_its_index(shop: World) -> None:
     shop.apply({"campaign": "all"})
     found = advised(shop)
     assert (found.served_by, found.reads) == ("_id_, everybody", USERS)
@@ -104,22 +107,22 @@ def test_everybody_is_read_by_key_range_and_a_list_by_its_own(shop: World) -> No
     assert (found.served_by, found.reads) == ("the range of list vips", 3)
 
 
-def test_crossing_sets_have_their_rows_and_their_indexes(shop: World) -> None:
+def test_the_advice_covers_crossing_sets_and_their_indexes(shop: World) -> None:
     audience = {"all": [{"vip_until": {"within_next": "5d"}}, {"event": {"name": "Seen", "within": "3d"}}]}
     shop.apply({"campaign": "timed", "audience": audience})
-    told = {one.part: one for one in shop.app.missing_indexes.advise()}
-    events = [one for part, one in told.items() if part.startswith("crossing: Seen")]
+    advice = {one.part: one for one in shop.app.missing_indexes.advise()}
+    events = [one for part, one in advice.items() if part.startswith("crossing: Seen")]
     assert len(events) == 2
     assert {one.served_by for one in events} == {"events: workspace_name_time"}
-    fields = [one for part, one in told.items() if part.startswith("crossing: vip_until")]
+    fields = [one for part, one in advice.items() if part.startswith("crossing: vip_until")]
     assert fields
     assert all(one.served_by is None and one.index == ("w", "a.vip_until", "_id") for one in fields)
     create(shop, fields[0])
-    told = {one.part: one for one in shop.app.missing_indexes.advise()}
-    assert all(told[one.part].served_by == "w_1_a.vip_until_1__id_1" for one in fields)
+    advice = {one.part: one for one in shop.app.missing_indexes.advise()}
+    assert all(advice[one.part].served_by == "w_1_a.vip_until_1__id_1" for one in fields)
 
 
-def test_a_one_off_crosses_nothing_and_one_that_is_over_is_left_out(shop: World) -> None:
+def test_one_off_campaigns_have_no_crossing_sets_and_ended_ones_are_omitted(shop: World) -> None:
     shop.apply({"campaign": "once", "kind": "one_off", "audience": {"vip_until": {"within_next": "5d"}}})
     assert [one.part for one in shop.app.missing_indexes.advise()] == ["audience"]
     shop.launch("once")
@@ -128,7 +131,7 @@ def test_a_one_off_crosses_nothing_and_one_that_is_over_is_left_out(shop: World)
     assert shop.app.missing_indexes.advise() == []
 
 
-def test_what_is_judged_on_the_enrolled_is_read_by_key(shop: World) -> None:
+def test_rules_on_enrolled_users_are_read_by_key(shop: World) -> None:
     shop.apply(
         {
             "campaign": "full",
@@ -138,8 +141,8 @@ def test_what_is_judged_on_the_enrolled_is_read_by_key(shop: World) -> None:
             "messages": [{"name": "one", "when": {"age": {"gte": 18}}}],
         }
     )
-    told = {one.part: one.served_by for one in shop.app.missing_indexes.advise()}
-    assert told == {
+    advice = {one.part: one.served_by for one in shop.app.missing_indexes.advise()}
+    assert advice == {
         "audience": None,
         "exit rule": "_id_, user_name_time",
         "goal": "_id_",
@@ -169,7 +172,7 @@ def test_each_named_query_has_its_index_after_a_migration(world: World) -> None:
     assert any(one.explained for one in named)
 
 
-def test_a_named_query_without_its_index_is_told(world: World) -> None:
+def test_a_named_query_without_its_index_is_reported(world: World) -> None:
     world.database.enrolments.drop_index("due")
     world.database.events.drop_indexes()
     wrong = {one.name: one.problem for one in IndexAdvisor(world.database).named() if one.problem}

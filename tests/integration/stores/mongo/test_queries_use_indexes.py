@@ -1,6 +1,6 @@
-"""What the stores really ask MongoDB: every command of every method is explained, and none scans a collection.
+"""Every command of every store method is explained, and none scans a collection.
 
-A listener sees the commands as the driver sends them, so a query that is built elsewhere or without a name is seen too.
+A listener sees the commands as the driver sends them, so it also sees a query built elsewhere or without a name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from engine.query_metrics import MEASUREMENTS
 from engine.stores.migrations import migrate_mongo
 from engine.stores.mongo.enrolments import Enrolments
 from engine.stores.mongo.query_plans import QUERIES, ExplainedQuery, Plan, explain
-from tests.support.looks import NOW, stay
+from tests.support.decision_cases import NOW, enrolment
 from tests.support.store_calls import CALLS, STORES
 from tests.support.store_filled import fill
 
@@ -49,13 +49,13 @@ OF_A_COMMAND = (
 
 
 class Overhearing(CommandListener):
-    """Keeps the commands that ask something of documents."""
+    """Keeps the commands that query documents."""
 
     def __init__(self) -> None:
         self.heard: list[Document] = []
 
     def started(self, event: CommandStartedEvent) -> None:
-        """Keep it in the form in which `explain` takes it: one statement, nothing of the session."""
+        """Keep the command in the form that `explain` accepts: one statement, nothing of the session."""
         name, command = event.command_name, event.command
         if name not in ASKING or "lsid" not in command:
             return
@@ -68,10 +68,10 @@ class Overhearing(CommandListener):
             self.heard.append(head | update)
 
     def succeeded(self, event: object) -> None:
-        """Nothing to keep."""
+        """Keep nothing."""
 
     def failed(self, event: object) -> None:
-        """Nothing to keep."""
+        """Keep nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def plans(database: Database[Document], heard: list[Document]) -> list[tuple[Doc
 
 
 @pytest.mark.parametrize("name", sorted(CALLS))
-def test_a_call_scans_no_collection_and_uses_only_the_indexes_it_names(
+def test_a_store_call_scans_no_collection_and_uses_only_its_named_indexes(
     filled: Database[Document], overhearing: Overhearing, name: str
 ) -> None:
     store, method = name.split(".")
@@ -123,8 +123,8 @@ def test_every_public_method_of_every_store_is_called() -> None:
     assert methods == set(CALLS)
 
 
-def test_every_store_that_holds_a_collection_is_among_them() -> None:
-    """Those that are not are made of others, or speak to another service."""
+def test_every_store_with_a_collection_is_checked() -> None:
+    """The methods not called combine others, or speak to another service."""
     known = {kind for kind, _ in STORES.values()}
     apart = {
         "RedisWakeup",
@@ -147,12 +147,12 @@ def test_every_store_that_holds_a_collection_is_among_them() -> None:
     assert {kind for kind in found if kind.__name__ not in apart} == known
 
 
-def test_every_named_query_is_a_method_and_names_an_index_that_its_call_may_use() -> None:
+def test_every_named_query_is_a_method_and_names_an_allowed_index() -> None:
     assert set(NAMED) <= set(CALLS)
     assert {name for name, index in NAMED.items() if not set(index.split(" or ")) <= CALLS[name].uses} == set()
 
 
-def test_every_call_of_a_store_and_every_named_query_is_measured_by_its_name(filled: Database[Document]) -> None:
+def test_every_store_call_and_named_query_is_measured_by_name(filled: Database[Document]) -> None:
     for name, call in CALLS.items():
         call.make(STORES[name.split(".")[0]][1](filled))
     measured = {figure.name for figure in MEASUREMENTS.figures()}
@@ -166,7 +166,7 @@ def test_a_registered_query_uses_its_index_and_scans_no_collection(filled: Datab
     assert QUERIES[name].index in plan.indexes
 
 
-def test_a_scan_would_be_heard(filled: Database[Document], overhearing: Overhearing) -> None:
+def test_a_collection_scan_is_detected(filled: Database[Document], overhearing: Overhearing) -> None:
     overhearing.heard.clear()
     filled.users.find_one({"email": "nobody@example.org"})
     filled.users.update_many({"email": "nobody@example.org"}, {"$set": {"x": 1}})
@@ -176,9 +176,7 @@ def test_a_scan_would_be_heard(filled: Database[Document], overhearing: Overhear
     assert [plan.scans for _, plan in plans(filled, heard)] == [True] * 4
 
 
-def test_the_probe_for_due_stays_is_answered_by_its_index_alone(
-    filled: Database[Document], overhearing: Overhearing
-) -> None:
+def test_the_probe_for_due_enrolments_is_a_covered_query(filled: Database[Document], overhearing: Overhearing) -> None:
     for method in ("first_due_campaign", "due_ids"):
         overhearing.heard.clear()
         CALLS[f"enrolments.{method}"].make(STORES["enrolments"][1](filled))
@@ -186,7 +184,7 @@ def test_the_probe_for_due_stays_is_answered_by_its_index_alone(
 
 
 @pytest.mark.parametrize("method", ["enter_alike", "present"])
-def test_who_has_a_stay_is_read_from_keys_alone_as_a_range_and_one_by_one(
+def test_the_users_with_enrolments_are_read_by_covered_queries(
     filled: Database[Document], overhearing: Overhearing, method: str
 ) -> None:
     overhearing.heard.clear()
@@ -197,11 +195,11 @@ def test_who_has_a_stay_is_read_from_keys_alone_as_a_range_and_one_by_one(
 
 
 @pytest.mark.parametrize(("few", "index"), [(True, "due"), (False, "_id_")])
-def test_due_stays_are_read_by_their_index_where_few_are_due_and_by_key_where_all_are(
+def test_due_enrolments_are_read_by_their_index_if_few_and_by_key_if_all(
     filled: Database[Document], overhearing: Overhearing, *, few: bool, index: str
 ) -> None:
     store = Enrolments(filled)
-    people = [stay(name=f"due-{few}-{n}") for n in range(1_500)]
+    people = [enrolment(name=f"due-{few}-{n}") for n in range(1_500)]
     uid = f"due{few}".lower()
     due = [
         replace(one, id=one.id.replace("c1", uid, 1), campaign=uid, due_at=None if few and n % 500 else NOW)

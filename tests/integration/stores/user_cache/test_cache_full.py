@@ -1,4 +1,4 @@
-"""A user cache that is too small for its users, as a whole installation meets it: campaigns go on, and are right."""
+"""An installation with a user cache too small for its users: campaigns continue correctly."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GOLD, SILVER = (name + "x" * 5_000 for name in ("gold", "silver"))
 
 @pytest.fixture
 def valkey(tmp_path: Path) -> Iterator[Any]:
-    """A cache of 10 MB of one's own."""
+    """Yield a separate cache of 10 MB."""
     made = rig.Valkey(
         tmp_path / "cache", "--appendonly", "no", "--maxmemory", "10mb", "--maxmemory-policy", "allkeys-lru"
     )
@@ -40,7 +40,7 @@ def valkey(tmp_path: Path) -> Iterator[Any]:
 
 @pytest.fixture
 def small(make_world: Callable[..., World], valkey: Any) -> World:
-    """A world whose user cache is that one."""
+    """Yield a world with that user cache."""
     world = make_world(reading=True)
     services = world.settings.services.model_copy(update={"elastic_url": None, "cache_url": SecretStr(valkey.url)})
     app = App(world.settings.model_copy(update={"services": services}))
@@ -52,7 +52,7 @@ def small(make_world: Callable[..., World], valkey: Any) -> World:
     return world
 
 
-def test_campaigns_go_on_and_are_right_while_the_user_cache_is_full(small: World, valkey: Any) -> None:
+def test_campaigns_continue_correctly_while_the_user_cache_is_full(small: World, valkey: Any) -> None:
     world, gold = small, {"plan": GOLD}
     world.users(USERS[:1_500], plan=GOLD)
     world.users(USERS[1_500:], plan=SILVER)

@@ -61,7 +61,7 @@ SEEN = context(DOCUMENT, CATALOGUE, campaign="lapsed", message="first", as_of=pa
         ("{{ campaign.name }}/{{ message.name }}/{{ workspace.name }}", "lapsed/first/grocer"),
     ],
 )
-def test_a_template_prints_what_people_expect(template: str, expected: str) -> None:
+def test_a_template_renders_common_liquid(template: str, expected: str) -> None:
     assert render(template, SEEN) == expected
 
 
@@ -141,7 +141,7 @@ def test_a_text_beyond_the_limit_is_refused() -> None:
         ("{{ 'a' ", 1, 1),
     ],
 )
-def test_a_syntax_error_is_told_with_its_line_and_column(template: str, line: int, column: int) -> None:
+def test_a_syntax_error_is_reported_with_its_line_and_column(template: str, line: int, column: int) -> None:
     with pytest.raises(TemplateFailed) as failure:
         check(template)
     assert (failure.value.line, failure.value.column) == (line, pytest.approx(column, abs=4))
@@ -163,7 +163,7 @@ def test_names_that_a_template_makes_itself_are_known() -> None:
     assert check("{% for t in user.tags %}{{ t }}{{ forloop.index }}{% endfor %}{% assign z = 1 %}{{ z }}") == []
 
 
-def test_a_failure_while_rendering_tells_nothing_of_the_user() -> None:
+def test_a_rendering_failure_reveals_nothing_of_the_user() -> None:
     seen = {**SEEN, "user": {"first_name": "s3cr3t", "zone": "s3cr3t/zone"}}
     for template in (
         "{{ 'now' | date: '%Y', user.zone }}",

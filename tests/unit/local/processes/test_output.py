@@ -18,7 +18,7 @@ def output(stream: io.StringIO) -> Output:
     return Output(stream, ["web", "slow.1"], now=lambda: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
 
 
-def test_only_whole_lines_are_written_until_the_end() -> None:
+def test_only_whole_lines_are_written_before_the_end() -> None:
     stream = io.StringIO()
     lines = output(stream)
     lines.feed("web", b"one\ntw")
@@ -29,7 +29,7 @@ def test_only_whole_lines_are_written_until_the_end() -> None:
     assert [line.partition("| ")[2] for line in stream.getvalue().splitlines()] == ["one", "mine", "two", "thr"]
 
 
-def test_bytes_that_are_no_text_do_not_stop_it() -> None:
+def test_invalid_utf_8_does_not_stop_the_output() -> None:
     stream = io.StringIO()
     output(stream).feed("web", b"\xff\xfe\n")
     assert stream.getvalue().endswith("| \ufffd\ufffd\n")
@@ -52,7 +52,7 @@ def test_a_terminal_gets_a_colour_for_each_process(monkeypatch: pytest.MonkeyPat
     assert second.startswith("\x1b[33m")
 
 
-def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_color_disables_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     stream = Terminal()
     output(stream).say("hello")
@@ -65,7 +65,7 @@ LOGGED = (
 )
 
 
-def test_a_line_of_the_logs_is_a_sentence_for_people_and_any_other_stays() -> None:
+def test_a_log_line_becomes_a_sentence_and_any_other_is_unchanged() -> None:
     stream = io.StringIO()
     lines = output(stream)
     lines.feed("web", LOGGED + b"\nplain\n" + b'{"@timestamp": broken\n')
@@ -82,7 +82,7 @@ ALIKE = [
 ]
 
 
-def test_lines_that_are_alike_are_one_sentence_for_people() -> None:
+def test_equal_lines_become_one_sentence_on_a_terminal() -> None:
     stream = io.StringIO()
     lines = output(stream)
     heard: list[str] = []
@@ -94,7 +94,7 @@ def test_lines_that_are_alike_are_one_sentence_for_people() -> None:
     assert heard == ["delivery.sent"] * 2
 
 
-def test_a_line_that_stands_for_several_says_how_many() -> None:
+def test_a_line_for_several_states_the_count() -> None:
     stream = io.StringIO()
     brief = [line[:-1] + b',"alike":%d}' % count for line, count in zip(ALIKE[:3], (1_000, 1_000, 7), strict=True)]
     output(stream).feed("web", b"\n".join([*brief, b"plain", LOGGED, b""]))
@@ -105,7 +105,7 @@ def test_a_line_that_stands_for_several_says_how_many() -> None:
     assert shown == [f"{told}hh-1, and 1,999 more", f"{told}hh-3, and 6 more", "plain", f"{told}hh-1 took=2.0ms"]
 
 
-def test_lines_that_are_alike_stay_lines_for_machines() -> None:
+def test_equal_lines_stay_separate_as_json() -> None:
     stream = io.StringIO()
     Output(stream, ["web"], now=lambda: datetime(2026, 1, 2, tzinfo=UTC), as_json=True).feed(
         "web", b"\n".join([*ALIKE, b""])
@@ -113,7 +113,7 @@ def test_lines_that_are_alike_stay_lines_for_machines() -> None:
     assert stream.getvalue().splitlines() == [line.decode() for line in ALIKE]
 
 
-def test_machines_get_one_document_a_line() -> None:
+def test_json_output_is_one_document_a_line() -> None:
     stream = io.StringIO()
     lines = Output(stream, ["web"], now=lambda: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), as_json=True)
     lines.feed("web", LOGGED + b"\nplain\n")
@@ -129,7 +129,7 @@ def test_machines_get_one_document_a_line() -> None:
     assert json.loads(own)["labels"] == {"process": "tidegate"}
 
 
-def test_whoever_wants_hears_the_events() -> None:
+def test_a_listener_gets_the_events() -> None:
     heard: list[tuple[str, str]] = []
     lines = output(io.StringIO())
     lines.told = lambda name, event: heard.append((name, event))

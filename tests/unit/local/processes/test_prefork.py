@@ -76,7 +76,7 @@ def keep() -> Iterator[Keep]:
             one.process.communicate()
 
 
-def test_a_child_that_is_killed_is_forked_again_and_its_sibling_never_notices(keep: Keep) -> None:
+def test_a_killed_child_is_forked_again_and_its_sibling_continues(keep: Keep) -> None:
     parent = keep(2)
     first, second = parent.born(), parent.born()
     os.kill(first, signal.SIGKILL)
@@ -86,14 +86,14 @@ def test_a_child_that_is_killed_is_forked_again_and_its_sibling_never_notices(ke
     assert {one.pid for one in psutil.Process(parent.process.pid).children()} == {second, third}
 
 
-def test_one_that_ends_itself_because_it_is_unwell_is_forked_again_too(keep: Keep) -> None:
+def test_a_child_that_ends_itself_as_unwell_is_forked_again(keep: Keep) -> None:
     parent = keep(do="tell(f'born {os.getpid()}'); sys.exit(70)")
     first = parent.born()
     assert parent.line() == f"told child 1 (pid {first}) ended with code 70; it is forked again in 0.05 s"
     assert parent.born() != first
 
 
-def test_one_that_ends_with_another_code_ends_all_and_its_code_is_told(keep: Keep) -> None:
+def test_a_child_that_ends_with_another_code_ends_all_with_that_code(keep: Keep) -> None:
     parent = keep(2, f"signal.signal(signal.SIGUSR1, lambda *_: sys.exit(3)){SERVE}")
     first, second = parent.born(), parent.born()
     os.kill(first, signal.SIGUSR1)
@@ -104,21 +104,21 @@ def test_one_that_ends_with_another_code_ends_all_and_its_code_is_told(keep: Kee
     assert not psutil.pid_exists(second)
 
 
-def test_the_parent_ends_with_its_last_child_and_not_with_its_patience(keep: Keep) -> None:
+def test_the_parent_ends_as_soon_as_its_last_child(keep: Keep) -> None:
     parent = keep(do="sys.exit(2)", patience=3_600)
     said, _ = parent.process.communicate(timeout=60)
     assert parent.process.returncode == 2
     assert said == "over\n", "whoever supervises tells of our code"
 
 
-def test_a_term_reaches_the_children_and_the_parent_ends_after_them(keep: Keep) -> None:
+def test_sigterm_reaches_the_children_and_the_parent_ends_after_them(keep: Keep) -> None:
     parent = keep(2, IN_ORDER)
     children = [parent.born(), parent.born()]
     assert parent.end(signal.SIGTERM) == (0, "in order\nin order\nover\n")
     assert not [pid for pid in children if psutil.pid_exists(pid)]
 
 
-def test_a_ctrl_c_ends_the_children_in_order_and_tells_so_by_130(keep: Keep) -> None:
+def test_ctrl_c_ends_the_children_in_order_and_exits_130(keep: Keep) -> None:
     parent = keep(do=IN_ORDER)
     parent.born()
     os.killpg(parent.process.pid, signal.SIGINT)  # as a terminal does: to the whole group
@@ -126,7 +126,7 @@ def test_a_ctrl_c_ends_the_children_in_order_and_tells_so_by_130(keep: Keep) -> 
     assert (parent.process.returncode, said) == (130, "in order\nover\n")
 
 
-def test_a_child_that_does_not_listen_is_killed_before_the_patience_is_over(keep: Keep) -> None:
+def test_a_child_that_ignores_sigterm_is_killed_before_the_stop_timeout(keep: Keep) -> None:
     parent = keep(do=STUBBORN, patience=0.5)
     child = parent.born()
     assert parent.end(signal.SIGTERM) == (0, "no\nover\n")

@@ -30,7 +30,7 @@ def test_lines_are_read_in_order_without_comments_and_blanks(tmp_path: Path) -> 
     assert read_procfile(path) == (ProcessType("web", "serve --port 1"), ProcessType("slow-2", "work -Q 'a b' # kept"))
 
 
-def test_every_wrong_line_is_told_with_its_place(tmp_path: Path) -> None:
+def test_every_wrong_line_is_reported_with_its_place(tmp_path: Path) -> None:
     path = written(tmp_path, "web serve\nslow: work\nslow: again\nempty:\n")
     with pytest.raises(InvalidSource) as caught:
         read_procfile(path)
@@ -45,7 +45,7 @@ def test_a_file_without_a_process_type_is_refused(tmp_path: Path) -> None:
         read_procfile(written(tmp_path, "# nothing\n"))
 
 
-def test_a_missing_file_is_a_wrong_call_with_a_remedy(tmp_path: Path) -> None:
+def test_a_missing_procfile_is_a_usage_error_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(WrongCall, match="No such file") as caught:
         read_procfile(tmp_path / "Procfile")
     assert "tidegate init" in caught.value.remedy
@@ -82,11 +82,11 @@ def test_each_process_gets_the_port_that_honcho_gives_it(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("given", "first"), [("8000", 8000), ("", 5000), ("x", 5000), (None, 5000)])
-def test_a_port_that_is_given_is_the_first_one(given: str | None, first: int) -> None:
+def test_a_given_port_is_the_first_one(given: str | None, first: int) -> None:
     assert list(ports([ProcessType("a", "x"), ProcessType("b", "x")], {"a": 0}, given)) == [first + 100]
 
 
-def test_our_own_programs_come_first_on_the_path() -> None:
+def test_programs_of_this_installation_come_first_on_the_path() -> None:
     merged = environment({"PATH": "/given", "A": "1"}, {"A": "2"})
     folders = merged["PATH"].split(os.pathsep)
     assert folders[0] == str(Path(sys.executable).parent)
@@ -94,7 +94,7 @@ def test_our_own_programs_come_first_on_the_path() -> None:
     assert merged["A"] == "2"
 
 
-def test_a_script_that_was_called_elsewhere_is_found_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_script_called_from_elsewhere_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "tidegate"
     script.touch()
     monkeypatch.setattr(sys, "argv", [str(script), "up"])
@@ -116,5 +116,5 @@ def test_a_script_that_was_called_elsewhere_is_found_too(tmp_path: Path, monkeyp
         ("! a", "! a"),
     ],
 )
-def test_a_plain_command_takes_the_place_of_its_shell(line: str, run: str) -> None:
+def test_a_plain_command_replaces_its_shell(line: str, run: str) -> None:
     assert by_shell(line) == ("/bin/sh", "-c", run)

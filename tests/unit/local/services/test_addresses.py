@@ -11,7 +11,7 @@ from engine.local.services.registry_file import Entry, Record
 from engine.process_identity import Born
 
 
-def test_the_environment_leaves_out_what_does_not_run() -> None:
+def test_the_environment_omits_services_that_do_not_run() -> None:
     assert Urls("m", "b", "c", None).environment() == {
         "TIDEGATE_SERVICES__MONGO_URL": "m",
         "TIDEGATE_SERVICES__BROKER_URL": "b",
@@ -37,7 +37,7 @@ def test_an_address_is_shown_without_credentials(url: str, shown: str) -> None:
     assert without_secrets(url) == shown
 
 
-def test_a_record_reads_back_what_was_written(tmp_path: Path) -> None:
+def test_a_record_round_trips(tmp_path: Path) -> None:
     record = Record(tmp_path)
     running = Entry("redis://x", (1, 2), Born(3, "b:4"), "/home", Born(5, "b:6"))
     ended = Entry("mongodb://x", (7,), None, "/data", None)
@@ -47,11 +47,11 @@ def test_a_record_reads_back_what_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"mongo": {}}', '{"mongo": {"ports": 1}}', json.dumps({"x": 1})])
-def test_a_file_that_is_no_record_counts_as_none(tmp_path: Path, text: str) -> None:
+def test_an_invalid_record_file_counts_as_missing(tmp_path: Path, text: str) -> None:
     (tmp_path / "services.json").write_text(text)
     assert Record(tmp_path).read() == {}
 
 
-def test_a_back_off_doubles_up_to_its_longest() -> None:
+def test_a_back_off_doubles_up_to_its_limit() -> None:
     delays = [Backoff().delay(deaths).total_seconds() for deaths in (1, 2, 3, 4, 8, 9, 1000)]
     assert delays == [0.25, 0.5, 1.0, 2.0, 30.0, 30.0, 30.0]

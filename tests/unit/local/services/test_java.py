@@ -24,21 +24,21 @@ def fake(folder: Path, version: str, modules: str = MODULES) -> Path:
     return program
 
 
-def test_a_later_one_serves(tmp_path: Path) -> None:
+def test_a_later_java_is_accepted(tmp_path: Path) -> None:
     assert examine(fake(tmp_path, "21.0.1"), None) == Java(tmp_path, "21.0.1")
 
 
 @pytest.mark.parametrize("version", ["11.0.2", "1.8.0_392"])
-def test_an_old_one_does_not(tmp_path: Path, version: str) -> None:
+def test_an_old_java_is_rejected(tmp_path: Path, version: str) -> None:
     assert f"is version {version}" in str(examine(fake(tmp_path, version), None))
 
 
-def test_one_without_all_modules_does_not(tmp_path: Path) -> None:
+def test_a_java_without_all_modules_is_rejected(tmp_path: Path) -> None:
     found = examine(fake(tmp_path, "17.0.9", MODULES.replace("jdk.jlink@17", "")), None)
     assert "lacks the modules jdk.jlink" in str(found)
 
 
-def test_a_missing_one_does_not(tmp_path: Path) -> None:
+def test_a_missing_java_is_rejected(tmp_path: Path) -> None:
     assert "does not run" in str(examine(tmp_path / "java", None))
 
 
@@ -50,7 +50,7 @@ def test_java_home_comes_before_the_path(tmp_path: Path, monkeypatch: pytest.Mon
     assert find_java(None, tmp_path, print).version == "17.0.1"
 
 
-def test_an_unfit_java_home_gives_way_to_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_path_is_used_if_java_home_is_unfit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake(tmp_path / "home", "11")
     fake(tmp_path / "path", "17.0.2")
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "home"))
@@ -58,7 +58,7 @@ def test_an_unfit_java_home_gives_way_to_the_path(tmp_path: Path, monkeypatch: p
     assert find_java(None, tmp_path, print).version == "17.0.2"
 
 
-def test_without_any_the_error_says_what_was_tried_and_what_to_install(
+def test_without_java_the_error_names_what_was_tried_and_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake(tmp_path / "home", "11")

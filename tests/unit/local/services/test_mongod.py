@@ -25,17 +25,17 @@ def test_an_unknown_library_is_named_as_it_is() -> None:
     assert "install libodd.so.9" in error.remedy
 
 
-def test_an_old_c_library_is_told() -> None:
+def test_an_old_c_library_is_reported() -> None:
     error = missing_part("/x/mongod: /lib/libc.so.6: version `GLIBC_2.34' not found (required by mongod)")
     assert "glibc 2.34 or later is needed" in str(error)
 
 
-def test_a_program_that_cannot_be_executed_is_told(tmp_path: Path) -> None:
+def test_a_program_that_cannot_be_executed_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CannotStart, match="No such file"):
         probe(tmp_path / "mongod")
 
 
-def test_a_program_of_another_machine_is_told(tmp_path: Path) -> None:
+def test_a_program_for_another_machine_is_reported(tmp_path: Path) -> None:
     program = tmp_path / "mongod"
     program.write_bytes(b"\x7fELF not for here")
     program.chmod(0o755)
@@ -43,7 +43,7 @@ def test_a_program_of_another_machine_is_told(tmp_path: Path) -> None:
         probe(program)
 
 
-def test_without_its_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(CannotStart) as caught:
         binary()

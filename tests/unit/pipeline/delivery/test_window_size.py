@@ -27,23 +27,23 @@ def test_a_window_lasts_half_a_second(most: int, pace: float, size: int) -> None
 
 
 @given(st.integers(1, 1_000), st.floats(0.01, 1e6))
-def test_a_window_is_never_longer_than_it_may_nor_larger(most: int, pace: float) -> None:
+def test_a_window_never_exceeds_its_longest_time_or_largest_size(most: int, pace: float) -> None:
     size = window_size(most, pace)
     assert 1 <= size <= most
     assert size <= FEWEST or size / pace <= AHEAD
 
 
-def test_as_many_are_read_as_two_turns_send() -> None:
+def test_a_read_covers_two_turns_of_sending() -> None:
     assert (read_size(1.0), read_size(40.0), read_size(5_000.0)) == (LEAST_READ, 400, READ_AHEAD)
 
 
-def test_a_pace_follows_the_provider_and_a_burst_raises_it_a_little() -> None:
+def test_the_pace_follows_the_provider_and_a_burst_raises_it_little() -> None:
     assert paced(100.0, 1_000, 0.01) == 100.0 * (1 + FASTER) / 2
     assert paced(100.0, 50, 0.5) == 100.0
     assert paced(100.0, 0, 5.0) == pytest.approx(50.1)
 
 
-def test_a_pace_comes_to_the_providers_within_a_few_windows() -> None:
+def test_the_pace_reaches_the_providers_within_a_few_windows() -> None:
     pace = UNKNOWN
     for _ in range(12):
         size = window_size(1_000, pace)

@@ -68,7 +68,7 @@ def times(seconds: list[int | None], unit: str, zone: str | None = None) -> pa.A
         ("tags", pa.array([["a", None], ["b"], None, [], ["c"]])),
     ],
 )
-def test_each_odd_value_costs_its_own_row_and_no_other(tmp_path: Path, column: str, kinds: pa.Array) -> None:
+def test_each_odd_value_loses_only_its_own_row(tmp_path: Path, column: str, kinds: pa.Array) -> None:
     count = len(kinds)
     table = pa.table({"user_id": [f"u{n}" for n in range(count)], column: kinds})
     single = []
@@ -81,40 +81,40 @@ def test_each_odd_value_costs_its_own_row_and_no_other(tmp_path: Path, column: s
     assert single[2] == {} or column == "note" or isinstance(single[2], str), "null says nothing"
 
 
-def test_a_time_in_the_year_10000_is_a_reject_that_says_so(tmp_path: Path) -> None:
+def test_a_time_in_the_year_10000_is_rejected_with_the_reason(tmp_path: Path) -> None:
     table = pa.table({"user_id": ["a", "b", "c"], "joined": times([0, YEAR_10000, 86_400], "us")})
-    told = imported(tmp_path / "a.parquet", table)
-    assert told == [
+    counts = imported(tmp_path / "a.parquet", table)
+    assert counts == [
         {"a.joined": 0},
         "joined: expected a time such as 2026-12-01T08:00:00Z, got a time outside of the years 1 to 9999",
         {"a.joined": 86_400_000},
     ]
 
 
-def test_a_time_is_an_instant_whatever_its_zone_is_called(tmp_path: Path) -> None:
+def test_a_time_is_an_instant_in_any_zone_notation(tmp_path: Path) -> None:
     for zone in ("UTC", "Mars/Phobos", "W. Europe Standard Time", "+05:30"):
         table = pa.table({"user_id": ["a", "b"], "joined": times([86_400, YEAR_10000], "us", zone)})
-        told = imported(tmp_path / "a.parquet", table)
-        assert told[0] == {"a.joined": 86_400_000}
-        assert "outside of the years 1 to 9999" in str(told[1])
+        counts = imported(tmp_path / "a.parquet", table)
+        assert counts[0] == {"a.joined": 86_400_000}
+        assert "outside of the years 1 to 9999" in str(counts[1])
     table = pa.table({"user_id": ["a", "b"], "note": [None, [0]]}).cast(
         pa.schema([("user_id", pa.string()), ("note", pa.list_(pa.timestamp("us", "Mars/Phobos")))])
     )
-    told = imported(tmp_path / "a.parquet", table)
-    assert told[0] == {}
-    assert isinstance(told[1], str), "a row's fault"
+    counts = imported(tmp_path / "a.parquet", table)
+    assert counts[0] == {}
+    assert isinstance(counts[1], str), "a row's fault"
 
 
-def test_an_odd_value_in_a_column_that_is_left_out_costs_nothing(tmp_path: Path) -> None:
+def test_an_odd_value_in_an_ignored_column_loses_no_row(tmp_path: Path) -> None:
     table = pa.table({"user_id": ["a", "b"], "x": times([0, YEAR_10000], "us"), "y": [b"\xff", b"\0"]})
-    told = imported(tmp_path / "a.parquet", table, Layout(ignored=frozenset({"x"}), ignore_unknown=True))
-    assert told == [{}, {}]
+    counts = imported(tmp_path / "a.parquet", table, Layout(ignored=frozenset({"x"}), ignore_unknown=True))
+    assert counts == [{}, {}]
 
 
 def test_bytes_that_are_no_text_in_a_text_column_are_a_reject(tmp_path: Path) -> None:
     broken = pa.Array.from_buffers(pa.string(), 2, pa.array([b"ok", b"\xff\xfe"]).buffers())
-    told = imported(tmp_path / "a.parquet", pa.table({"user_id": ["a", "b"], "note": broken}))
-    assert told == [{"a.note": "ok"}, "note: expected text, got bytes that are not UTF-8"]
+    counts = imported(tmp_path / "a.parquet", pa.table({"user_id": ["a", "b"], "note": broken}))
+    assert counts == [{"a.note": "ok"}, "note: expected text, got bytes that are not UTF-8"]
 
 
 def test_structs_of_parquet_are_columns_by_their_path(tmp_path: Path) -> None:
@@ -158,12 +158,12 @@ def test_whole_decimals_of_parquet_are_whole_numbers(tmp_path: Path) -> None:
         ('{"$gt": ""}', {"$gt": ""}),
     ],
 )
-def test_extended_json_becomes_what_it_wraps(written: str, value: object) -> None:
+def test_extended_json_becomes_the_wrapped_value(written: str, value: object) -> None:
     assert plain(msgspec.json.decode(written)) == value
 
 
 @pytest.mark.parametrize(
-    ("written", "told"),
+    ("written", "expected"),
     [
         ('{"$date": {"$numberLong": "253402300800000"}}', "a time outside of the years 1 to 9999"),
         ('{"$date": {"$numberLong": "99999999999999999999"}}', "a time outside"),
@@ -185,11 +185,11 @@ def test_extended_json_becomes_what_it_wraps(written: str, value: object) -> Non
     ],
 )
 @pytest.mark.parametrize("field", ["joined", "age", "score", "spent", "note", "vip"])
-def test_what_has_no_counterpart_is_refused_by_what_it_is(written: str, told: str, field: str) -> None:
+def test_unsupported_extended_json_is_refused_by_its_type(written: str, expected: str, field: str) -> None:
     found = outcome(UserRows(SHOP, None, Layout()), {"user_id": "u", field: plain(msgspec.json.decode(written))})
     assert isinstance(found, str)
     assert found.startswith(f"{field}: ")
-    assert told in found
+    assert expected in found
 
 
 MONGOEXPORT = """\
@@ -198,7 +198,7 @@ MONGOEXPORT = """\
 """
 
 
-def test_what_mongoexport_writes_is_read_relaxed_and_canonical(tmp_path: Path) -> None:
+def test_relaxed_and_canonical_mongoexport_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "users.json").write_text(MONGOEXPORT)
     layout = Layout({"_id": "user_id", "profile.name.first": "first_name"}, ignore_unknown=True)
     reader = open_reader(tmp_path / "users.json")

@@ -38,7 +38,7 @@ VIP = ["vip=yes:true,no:false,1:true,0:false,n/a:"]
         ("n/a", {}), ("N/A", {}), ("maybe", 'vip: expected true or false, got "maybe"'),
     ],
 )  # fmt: skip
-def test_values_map_texts_to_what_they_mean(raw: Any, expected: Any, *, table: bool) -> None:
+def test_values_map_texts_to_values(raw: Any, expected: Any, *, table: bool) -> None:
     told = read({"vip": raw}, table=table, values=VIP)
     assert told == expected or (isinstance(expected, str) and str(told).startswith(expected))
 
@@ -91,18 +91,18 @@ def test_a_date_of_another_format_is_a_reject_that_names_the_format(date_format:
         ("score", "1,5", 1.5), ("score", "1,5e3", 1500.0), ("score", "12.345,5", 12_345.5), ("age", "1.234", 1234),
     ],
 )  # fmt: skip
-def test_decimal_commas_are_read_where_they_are_announced(field: str, raw: str, value: Any, *, table: bool) -> None:
+def test_decimal_commas_are_read_with_the_option(field: str, raw: str, value: Any, *, table: bool) -> None:
     assert read({field: raw}, table=table, decimal_comma=True) == {f"a.{field}": value}
 
 
 @pytest.mark.parametrize("raw", ["12.50", "1.23,4", "1,234.5", "1.234.5", "a", ",5", "1,"])
-def test_what_is_no_number_with_a_decimal_comma_is_refused_as_such(raw: str) -> None:
+def test_an_invalid_number_with_a_decimal_comma_is_refused(raw: str) -> None:
     assert "--decimal-comma such as 1.234,50" in str(read({"spent": raw}, decimal_comma=True))
     assert read({"spent": 12.5}, decimal_comma=True) == {"a.spent": 1250}, "numbers of JSON are numbers"
 
 
 @pytest.mark.parametrize(
-    ("field", "raw", "told"),
+    ("field", "raw", "expected"),
     [
         ("spent", "12,50", 'got "12,50" (did you mean 12.50?); pass --decimal-comma'),
         ("spent", "1.234,50", "(did you mean 1234.50?); pass --decimal-comma"),
@@ -122,8 +122,8 @@ def test_what_is_no_number_with_a_decimal_comma_is_refused_as_such(raw: str) -> 
         ("joined", 1_767_225_600_000, "pass --date-format unix-ms"),
     ],
 )
-def test_a_refusal_names_the_option_that_reads_the_value(field: str, raw: Any, told: str) -> None:
-    assert str(read({field: raw})).endswith(told)
+def test_a_refusal_names_the_option_that_reads_the_value(field: str, raw: Any, expected: str) -> None:
+    assert str(read({field: raw})).endswith(expected)
 
 
 NESTED = {"profile": {"name": {"first": "Ann", "last": "A"}, "age": 7}, "mails": [{"to": "a@x.example"}, {"to": "b"}]}
@@ -141,7 +141,7 @@ def test_paths_lead_into_objects_and_arrays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "options", "told"),
+    ("row", "options", "expected"),
     [
         (NESTED, {"maps": ["profile.name.first=first_name"], "ignores": ["mails"]}, '"profile.name.last" (pass --map'),
         ({"email2": "x"}, {}, "did you mean email?"),
@@ -150,11 +150,11 @@ def test_paths_lead_into_objects_and_arrays() -> None:
         ({"a": 1, "age": 2}, {"maps": ["a=age"]}, "age is there twice"),
     ],
 )
-def test_what_no_option_names_is_still_refused(row: Any, options: Any, told: str) -> None:
-    assert told in str(read(row, **options))
+def test_columns_that_no_option_names_are_refused(row: Any, options: Any, expected: str) -> None:
+    assert expected in str(read(row, **options))
 
 
-def test_unknown_columns_and_keys_are_left_out_where_that_is_asked_and_told() -> None:
+def test_unknown_columns_and_keys_are_ignored_with_the_option_and_reported() -> None:
     rows = UserRows(SHOP, None, layout(ignore_unknown=True))
     change = rows.read(
         {"user_id": "u", "age": 1, "x": 1, "$set": 2, "a.b": 3, "attributes": {"y": 1}, "orders_count": 4}
@@ -176,7 +176,7 @@ def test_unknown_columns_and_keys_are_left_out_where_that_is_asked_and_told() ->
 
 @pytest.mark.parametrize("columns", [None, ["user_id", "mail", "alter"]])
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         ({"maps": ["mail=emial"]}, "did you mean email?"),
         ({"maps": ["mail=orders_count"]}, "derived from events"),
@@ -194,14 +194,14 @@ def test_unknown_columns_and_keys_are_left_out_where_that_is_asked_and_told() ->
         ({"defaults": ["agee=7"]}, "did you mean age?"),
     ],
 )
-def test_an_option_that_names_what_is_not_there_is_refused(options: Any, told: str, columns: Any) -> None:
+def test_an_option_that_names_a_missing_column_is_refused(options: Any, expected: str, columns: Any) -> None:
     with pytest.raises(WrongCall) as caught:
         UserRows(SHOP, columns, layout(**options))
-    assert told in f"{caught.value} {caught.value.remedy}"
+    assert expected in f"{caught.value} {caught.value.remedy}"
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         ({"maps": ["total=valeu"]}, "did you mean value?"),
         ({"values": ["name=buy:Order Complete"]}, "did you mean Order Completed?"),
@@ -209,13 +209,13 @@ def test_an_option_that_names_what_is_not_there_is_refused(options: Any, told: s
         ({"defaults": ["nam=x"]}, "did you mean name?"),
     ],
 )
-def test_an_option_that_no_event_knows_is_refused(options: Any, told: str) -> None:
+def test_an_option_that_no_event_knows_is_refused(options: Any, expected: str) -> None:
     with pytest.raises(WrongCall) as caught:
         EventRows(SHOP, None, layout(**options))
-    assert told in f"{caught.value} {caught.value.remedy}"
+    assert expected in f"{caught.value} {caught.value.remedy}"
 
 
-def test_options_reach_events_of_tables_and_of_json() -> None:
+def test_options_apply_to_events_of_tables_and_of_json() -> None:
     options: dict[str, Any] = {
         "values": ["name=buy:Order Completed"], "date_formats": ["%d.%m.%Y"], "decimal_comma": True,
         "maps": ["wer=user_id", "was=name", "wann=time", "betrag=value"],

@@ -40,7 +40,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.ndjson", "a.jsonl.gz", "a.parquet"])
-def test_every_format_tells_the_same_rows_and_goes_on_behind_any_batch(files: dict[str, Path], name: str) -> None:
+def test_every_format_yields_the_same_rows_and_resumes_after_any_batch(files: dict[str, Path], name: str) -> None:
     whole = rows(files[name])
     told = [
         row.values if isinstance(row.values, dict) else dict(zip(["user_id", "age"], row.values, strict=True))
@@ -76,7 +76,7 @@ def test_parquet_values_keep_their_types(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         (b"", "the file is empty"),
         (b"\xff\xfeu\0", "UTF-16"),
@@ -86,12 +86,12 @@ def test_parquet_values_keep_their_types(tmp_path: Path) -> None:
         (b"user_id,age\ru1,7\r", "CR alone"),
     ],
 )
-def test_a_file_that_is_wrong_as_a_whole_is_refused(tmp_path: Path, content: bytes, told: str) -> None:
+def test_an_unusable_file_is_refused(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(content)
     with pytest.raises(WrongCall) as caught:
         open_reader(path)
-    assert told in f"{caught.value} {caught.value.remedy}"
+    assert expected in f"{caught.value} {caught.value.remedy}"
 
 
 def test_an_unknown_format_and_a_false_parquet_file_are_refused(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "expected"),
     [
         (b'{"user_id": "u"', "not valid JSON"),
         (b'{"user_id": "u}', "not valid JSON"),
@@ -128,17 +128,17 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> Non
         (b"[" * 100_000, "not valid JSON"),
     ],
 )
-def test_a_bad_line_of_ndjson_costs_itself_only(tmp_path: Path, line: bytes, told: str) -> None:
+def test_a_bad_line_of_ndjson_loses_only_itself(tmp_path: Path, line: bytes, expected: str) -> None:
     path = tmp_path / "a.ndjson"
     path.write_bytes(b'{"user_id": "a"}\n' + line + b'\n\n{"user_id": "b"}\n')
     read = rows(path)
     assert [row.line for row in read] == [1, 2, 4]
-    assert told in read[1].fault
+    assert expected in read[1].fault
     assert not read[0].fault
     assert not read[2].fault
 
 
-def test_a_truncated_gzip_or_parquet_file_is_refused_where_it_ends(tmp_path: Path) -> None:
+def test_a_truncated_gzip_or_parquet_file_is_refused(tmp_path: Path) -> None:
     packed = gzip.compress(b"user_id,age\n" + b"".join(b"user-%d,%d\n" % (n, n * 7919) for n in range(20_000)))
     path = tmp_path / "a.csv.gz"
     path.write_bytes(packed[: len(packed) // 2])
@@ -153,7 +153,7 @@ def test_a_truncated_gzip_or_parquet_file_is_refused_where_it_ends(tmp_path: Pat
         rows(whole, 1000)
 
 
-def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_without_pyarrow_is_refused_with_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.delitem(sys.modules, "engine.pipeline.importing.parquet", raising=False)
     with pytest.raises(WrongCall, match="Parquet is read by pyarrow, which is not installed") as refused:

@@ -64,7 +64,7 @@ def test_cells_become_values_of_the_catalogue(catalogue: Catalogue) -> None:
     }
 
 
-def test_an_empty_cell_says_nothing_and_an_empty_array_removes(catalogue: Catalogue) -> None:
+def test_an_empty_cell_changes_nothing_and_an_empty_array_removes(catalogue: Catalogue) -> None:
     assert user(catalogue, ["u1", "", "[]"], ["user_id", "age", "tags"]) == {"a.tags": None, "k.tags": None}
 
 
@@ -81,12 +81,12 @@ def test_ndjson_is_read_flat_and_nested(catalogue: Catalogue) -> None:
     assert flat == user(catalogue, {"userId": "u1", "email": "x@y.example", "traits": {"age": 3}})
 
 
-def test_numbers_are_taken_as_ids(catalogue: Catalogue) -> None:
+def test_numbers_are_accepted_as_ids(catalogue: Catalogue) -> None:
     assert ListRows(catalogue, ["user_id"], Layout()).read([17]) == user_key("shop", "17")
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "expected"),
     [
         ({"age": 3}, "user_id is missing"),
         ({"user_id": ""}, "user_id is missing"),
@@ -116,12 +116,12 @@ def test_numbers_are_taken_as_ids(catalogue: Catalogue) -> None:
         ({"user_id": "a", "orders_count": 3}, 'no attribute "orders_count"'),
     ],
 )
-def test_a_wrong_row_is_refused_with_what_is_wrong(catalogue: Catalogue, values: Any, told: str) -> None:
-    assert told in reason(catalogue, values)
+def test_a_wrong_row_is_refused_with_the_reason(catalogue: Catalogue, values: Any, expected: str) -> None:
+    assert expected in reason(catalogue, values)
 
 
 @pytest.mark.parametrize(
-    ("columns", "layout", "told"),
+    ("columns", "layout", "expected"),
     [
         (["id", "age"], {}, "--map"),
         (["user_id", "agee"], {}, "did you mean age?"),
@@ -133,10 +133,12 @@ def test_a_wrong_row_is_refused_with_what_is_wrong(catalogue: Catalogue, values:
         (["user_id"], {"defaults": {"user_id": "3"}}, "names its own user"),
     ],
 )
-def test_a_wrong_header_is_refused_at_once(catalogue: Catalogue, columns: list[str], layout: Any, told: str) -> None:
+def test_a_wrong_header_is_refused_at_once(
+    catalogue: Catalogue, columns: list[str], layout: Any, expected: str
+) -> None:
     with pytest.raises(WrongCall) as caught:
         UserRows(catalogue, columns, Layout(**layout))
-    assert told in f"{caught.value} {caught.value.remedy}"
+    assert expected in f"{caught.value} {caught.value.remedy}"
 
 
 def test_columns_are_renamed_ignored_and_given_defaults(catalogue: Catalogue) -> None:
@@ -165,7 +167,7 @@ def test_an_event_is_the_same_from_a_table_and_from_ndjson(catalogue: Catalogue)
     assert table.at == 1767225600000
 
 
-def test_equal_rows_without_an_id_are_one_event_and_others_are_not(catalogue: Catalogue) -> None:
+def test_only_equal_rows_without_an_id_are_one_event(catalogue: Catalogue) -> None:
     rows = EventRows(catalogue, ["user_id", "time", "value"], Layout(defaults={"name": "Order Completed"}))
     first = rows.read(["u1", "2026-01-01", "1.00"])
     assert rows.read(["u1", "2026-01-01T00:00:00Z", "1"]).id == first.id
@@ -184,7 +186,7 @@ def test_a_given_id_is_kept(catalogue: Catalogue) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "expected"),
     [
         ({"user_id": "u", "time": "2026-01-01"}, "name is missing"),
         ({"user_id": "u", "name": "Order Complete", "time": "2026-01-01"}, "did you mean Order Completed?"),
@@ -205,14 +207,14 @@ def test_a_given_id_is_kept(catalogue: Catalogue) -> None:
         ({"user_id": "u", "name": "Coupon Redeemed", "time": "2026-01-01", "properties": [1]}, "an event has no key"),
     ],
 )
-def test_a_wrong_event_is_refused_with_what_is_wrong(catalogue: Catalogue, values: Any, told: str) -> None:
+def test_a_wrong_event_is_refused_with_the_reason(catalogue: Catalogue, values: Any, expected: str) -> None:
     with pytest.raises(RowFaultError) as caught:
         EventRows(catalogue, None, Layout()).read(values)
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("columns", "layout", "told"),
+    ("columns", "layout", "expected"),
     [
         (["user_id", "time"], {}, "--default name="),
         (["user_id", "name"], {}, "no column time"),
@@ -221,10 +223,12 @@ def test_a_wrong_event_is_refused_with_what_is_wrong(catalogue: Catalogue, value
         (["user_id", "time", "value"], {"defaults": {"name": "Coupon Redeemed"}}, "no event has such a property"),
     ],
 )
-def test_a_wrong_header_of_events_is_refused(catalogue: Catalogue, columns: list[str], layout: Any, told: str) -> None:
+def test_a_wrong_header_of_events_is_refused(
+    catalogue: Catalogue, columns: list[str], layout: Any, expected: str
+) -> None:
     with pytest.raises(WrongCall) as caught:
         EventRows(catalogue, columns, Layout(**layout))
-    assert told in f"{caught.value} {caught.value.remedy}"
+    assert expected in f"{caught.value} {caught.value.remedy}"
 
 
 def test_a_list_has_user_ids_only(catalogue: Catalogue) -> None:

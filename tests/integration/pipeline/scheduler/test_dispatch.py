@@ -1,0 +1,30 @@
+"""Unclaimed slices are enqueued again after a while, and at once by a clock that has just started."""
+
+from __future__ import annotations
+
+from tests.support.pipeline_world import World
+
+
+def rung(world: World) -> list[str]:
+    """Return the enqueued slices; the messages are dropped."""
+    asked = [ident for kind, ident, _ in world.asked if kind == "process"]
+    world.asked.clear()
+    return asked
+
+
+def test_a_clock_enqueues_a_slice_once_and_its_successor_enqueues_unclaimed_slices(world: World) -> None:
+    world.users(["a", "b"])
+    world.apply({"campaign": "c"})
+    world.launch("c")
+    world.tick()
+    world.work(lambda kind, _: kind == "plan")
+    world.tick()
+    (first,) = rung(world)
+    world.tick()
+    assert rung(world) == [], "it waits for an answer"
+    successor = world.open()
+    successor.clock_tick.run()
+    assert rung(world) == [first]
+    successor.clock_tick.run()
+    assert rung(world) == []
+    successor.close()

@@ -1,5 +1,0 @@
-"""The counts store keeps its own tests on the database in memory, so that the model may rely on it."""
-
-from __future__ import annotations
-
-from tests.integration.stores.mongo.test_store_counts import *  # noqa: F403

@@ -1,0 +1,84 @@
+"""Draw `docs/lifecycle.md` from the tables of `engine.domain.lifecycle`.
+
+`.venv/bin/python -m tests.unit.domain.lifecycle_chart` rewrites the page; `test_lifecycle.py` fails while it is out of
+date.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from engine.domain.lifecycle import (
+    SENTENCES,
+    SETTLED,
+    SKIPPED_BECAUSE,
+    TRANSITIONS,
+    CampaignState,
+    DeliveryState,
+    ExitReason,
+    RunState,
+    SkipReason,
+    SliceState,
+    StayState,
+)
+
+PAGE: Final = Path(__file__).parents[3] / "docs" / "lifecycle.md"
+REWRITE: Final = ".venv/bin/python -m tests.unit.domain.lifecycle_chart"
+
+_SETTLED: Final = ", ".join(f"`{state}`" for state in DeliveryState if state in SETTLED)
+_SKIPPED: Final = f" A skipped one says why: {', '.join(f'`{reason}`' for reason in SkipReason)}."
+
+_REASONS: Final = "\n| skipped because | meaning |\n|---|---|\n" + "".join(
+    f"| `{reason}` | {SKIPPED_BECAUSE[reason]} |\n" for reason in SkipReason
+)
+
+MACHINES: Final[dict[str, tuple[type[StrEnum], str]]] = {
+    "Campaign": (CampaignState, "From its first apply to its end. Only `live` lets users in."),
+    "Stay (enrolment)": (
+        StayState,
+        f"One user's stay in one campaign. It ends for exactly one reason: {', '.join(f'`{r}`' for r in ExitReason)}.",
+    ),
+    "Delivery": (
+        DeliveryState,
+        f"One message to one user in one stay. Settled, and not chosen again in that stay: {_SETTLED}.{_SKIPPED}",
+    ),
+    "Run": (RunState, "One pass of one campaign with a fixed `as_of`."),
+    "Slice": (SliceState, "A part of a run, or of a campaign's deliveries: what one worker holds under a lease."),
+}
+
+INTRODUCTION: Final = f"""\
+# The lifecycle on one page
+
+Every state that the engine knows, and the only transitions between them. `engine/domain/lifecycle.py` holds the
+tables; after a change there, `{REWRITE}` rewrites this page.
+[Concepts](concepts.md) explains the words.
+"""
+
+
+def page() -> str:
+    """Return the whole page."""
+    return INTRODUCTION + "".join(_section(name, *told) for name, told in MACHINES.items())
+
+
+def _section(name: str, states: type[StrEnum], introduction: str) -> str:
+    rows = ""
+    for state in states:
+        leads = ", ".join(f"`{after}`" for after in _after(states, state)) or "an end"
+        rows += f"| `{state}` | {SENTENCES[states][state]} | {leads} |\n"
+    arrows = "".join(f"    {before} --> {after}\n" for before in states for after in _after(states, before))
+    ends = "".join(f"    {state} --> [*]\n" for state in states if not TRANSITIONS[states][state])
+    first = next(iter(states))
+    chart = f"```mermaid\nstateDiagram-v2\n    [*] --> {first}\n{arrows}{ends}```\n"
+    reasons = _REASONS if states is DeliveryState else ""
+    return f"\n## {name}\n{introduction}\n\n{chart}\n| state | meaning | leads to |\n|---|---|---|\n{rows}{reasons}"
+
+
+def _after(states: type[StrEnum], before: StrEnum) -> list[StrEnum]:
+    """Return the states that follow `before`, in the order of the states."""
+    return [state for state in states if state in TRANSITIONS[states][before]]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
