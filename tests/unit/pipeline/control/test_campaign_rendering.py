@@ -173,10 +173,10 @@ def test_texts_name_text_snippets_and_html_html_ones(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
-        ("{% layout 'empty' %}Hi", 'the layout "empty" does not print what stands in it (write {{ content }} there)'),
+        ("{% layout 'empty' %}Hi", 'the layout "empty" does not print its content (write {{ content }} there)'),
         ("{% layout 'frame' %}Hi{% block tilte %}x{% endblock %}", 'the layout "frame" has no block "tilte"'),
-        ("<p>{% layout 'frame' %}Hi", "a layout is named behind other text"),
-        ("{% include user.plan %}", "the name of a snippet must stand in quotes"),
+        ("<p>{% layout 'frame' %}Hi", "a layout is named after other text"),
+        ("{% include user.plan %}", "the name of a snippet must be in quotes"),
         ("{% render 'own' %}", '"own" names itself'),
     ],
 )
@@ -194,7 +194,7 @@ def test_snippets_that_double_at_every_level_are_refused_before_anybody_waits_fo
         folder.write(f"campaigns/templates/s{level}.html", f"{{% render 's{level + 1}' %}}" * 2)
     folder.write("campaigns/templates/s40.html", "x")
     (told,) = folder.refused("format: html, body: \"{% render 's0' %}\"")
-    assert "names layouts and snippets more than 1000 times, those within others counted" in told
+    assert "names layouts and snippets more than 1000 times, including those inside others" in told
 
 
 def test_no_snippet_lies_outside_its_folders(folder: Folder) -> None:
@@ -212,7 +212,7 @@ def test_an_edit_of_a_layout_is_told_and_one_of_a_snippet_that_nobody_names_is_n
     folder.write("campaigns/templates/frame.html", "<b>{{ content }}</b>")
     after = folder.load("format: html, body: \"{% layout 'frame' %}x\"")
     assert [one.text for one in snippet_changes(before.texts, after.texts)] == [
-        'the snippet or layout "frame" is another one: in everything sent from now on'
+        'the snippet or layout "frame" changed: in everything sent from now on'
     ]
 
 
@@ -277,8 +277,8 @@ def test_the_changes_of_a_sender_are_told_with_what_they_were(folder: Folder) ->
     assert [one.text.removesuffix(": in everything sent from now on") for one in changes(old, new)] == [
         "the sender is New <new@shop.example> (was the default)",
         "bounces go to b@c.example (was the default)",
-        "another header (X-A)",
-        '"m0": answers go to a@b.example (was the default)',
+        "the header X-A changed",
+        '"m0": replies go to a@b.example (was the default)',
         '"m0" has another preheader and format',
     ]
 
@@ -312,7 +312,7 @@ def test_what_fails_for_some_is_warned_of_with_who_they_are(folder: Folder) -> N
         ["m0.body:1: fails for a user without any field: divided_by: can't divide by 0"],
     )
     assert folder.found("body: \"{% if user.plan == 'pro' %}{{ 'a' | slice: 'q' }}{% endif %}\"")[1] == [
-        'm0.body:1: fails for a user whose fields are "pro": slice: cannot handle what it is given'
+        'm0.body:1: fails for a user whose fields are "pro": slice: cannot handle its input'
     ]
     every = (
         "{% for t in user.tags %}{{ t }}{% endfor %}{{ user.balance | money }}{{ user.last_order_at | date: 'long' }}"
@@ -331,7 +331,7 @@ def test_an_address_that_no_server_takes_is_refused(folder: Folder) -> None:
 def test_a_message_that_nobody_sends_is_refused(folder: Folder) -> None:
     folder.write("conf/workspaces/shop.yaml", "workspace: shop\n")
     faults, _ = folder.found("body: Hi")
-    assert "nobody is named as its sender (add sender: to the workspace's file)" in faults[0]
+    assert "it has no sender (add sender: to the workspace's file)" in faults[0]
     assert folder.found("body: Hi, sender: a@b.example") == ([], [])
 
 
