@@ -42,7 +42,7 @@ def test_every_state_has_a_sentence_and_a_row() -> None:
 
 def test_states_of_two_machines_that_are_called_alike_have_each_its_own_sentence() -> None:
     told = PAGE.read_text(encoding="utf-8")
-    assert "| `dropped` | A resume put a newer run in its place. |" in told
+    assert "| `dropped` | A resume replaced it with a newer run. |" in told
     assert "| `dropped` | Given up unclaimed with its run. |" in told
 
 
