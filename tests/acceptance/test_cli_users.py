@@ -86,7 +86,7 @@ def test_explain_tells_of_a_stay_that_waits_and_when_it_is_looked_at_next(shop: 
     assert told["next_look"] == format_instant(START + 3 * DAY)
     (stay,) = told["stays"]
     assert [(one["message"], one["state"]) for one in stay["messages"]] == [("one", "sent")]
-    assert "looked at next by time" in tidegate("explain", "series", "sam").out
+    assert "next evaluation by time" in tidegate("explain", "series", "sam").out
 
 
 def test_explain_tells_why_a_stay_ended(shop: World, tidegate: Tidegate) -> None:
@@ -95,7 +95,7 @@ def test_explain_tells_why_a_stay_ended(shop: World, tidegate: Tidegate) -> None
     shop.after("3d")
     told = explained(tidegate, "sam")
     assert "completed" in told["now"]
-    assert "entered once" in told["now"]
+    assert "enters this campaign once" in told["now"]
     assert [one["message"] for one in told["stays"][0]["messages"]] == ["one", "two"]
 
 
@@ -130,7 +130,7 @@ def test_a_preview_shows_a_message_and_sends_nothing(shop: World, tidegate: Tide
     shop.user("lea", plan="free", email="lea@nowhere")
     shop.user("kim", plan="free", email="kim@x.example", unsubscribed=True)
     assert tidegate(*PREVIEW, "lea").err == (
-        "note: lea gets no mail. The e-mail address is no address: mails are skipped (no_address)\n"
+        "note: lea gets no mail. The e-mail address is not valid: mails are skipped (no_address)\n"
     )
     assert tidegate(*PREVIEW, "kim").err == "note: kim gets no mail. Unsubscribed: mails are skipped (suppressed)\n"
     told = tidegate("campaign", "preview", str(shop.folder / "campaigns" / "series.yaml"), "--json")
@@ -200,7 +200,7 @@ def test_a_suppressed_address_is_shown_explained_and_can_be_lifted(shop: World, 
     assert "one: skipped (suppressed)" in words
     assert SKIPPED_BECAUSE[SkipReason.SUPPRESSED] in words
     assert "note: sam gets no mail. Mail to the address bounced" in tidegate(*PREVIEW, "sam").err
-    assert tidegate("user", "unsuppress", "sam", "-w", "shop").err == "the address of sam is sent to again\n"
+    assert tidegate("user", "unsuppress", "sam", "-w", "shop").err == "mails to the address of sam are sent again\n"
     assert tidegate("user", "unsuppress", "sam", "-w", "shop").err == "the address of sam was not suppressed\n"
     assert tidegate("user", "show", "sam", "-w", "shop", "--json").document["suppressed"] is None
     shop.user("none", email=None)
@@ -255,7 +255,7 @@ def test_an_advance_says_what_is_still_open_after_its_patience(shop: World, tide
     shop.launch("series")
     told = tidegate("clock", "advance", "--by", "1d", "--patience", "50ms")
     assert told.code == 1
-    assert "series is to be launched" in told.err
+    assert "series waits for its launch" in told.err
 
 
 def test_origins_show_where_settings_came_from_and_no_secret(
