@@ -29,7 +29,7 @@ def live(stage: World, recover: Callable[..., Performer]) -> World:
 def test_a_cancelled_campaign_ends_its_stays_whoever_dies(live: World, recover: Callable[..., Performer]) -> None:
     """The command is one write; the run over the stays is the tick's, and a tick that dies behind it is no loss."""
     live.steer("cancel", NAME)
-    assert live.app.quiescence.what() == f"campaign {NAME} has users to evaluate again"
+    assert live.app.quiescence.what() == f"campaign {NAME} has users to re-evaluate"
     recover(live, (("settle",),), "run.started=raise")
     live.check()
     assert {(stay.state, stay.reason) for stay in live.stays(NAME)} == {("ended", "cancelled")}
@@ -48,7 +48,7 @@ def test_a_resume_or_an_edit_is_carried_out_whoever_dies(
         two = [{"name": "one"}, {"name": "two", "wait": "2d"}]
         live.apply({"campaign": NAME, "audience": wider, "messages": two})
     live.steer("resume", NAME)
-    assert live.app.quiescence.what() == f"campaign {NAME} has users to evaluate again"
+    assert live.app.quiescence.what() == f"campaign {NAME} has users to re-evaluate"
     recover(live, (("settle",),), "run.started=raise")
     live.check()
     assert live.state(NAME) == "live"

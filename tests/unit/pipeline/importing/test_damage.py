@@ -231,7 +231,7 @@ def test_other_encodings_are_read_where_they_are_named(tmp_path: Path, name: str
 def test_bytes_that_are_no_text_of_the_encoding_cost_their_row(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"user_id,note\n1,J\xfcrgen\n2,a\x81b\n3,x\n")
     rows, _ = read(tmp_path / "a.csv", encoding="cp1252")
-    assert [row.fault for row in rows] == ["", "has bytes that are no text in cp1252 (is it another encoding?)", ""]
+    assert [row.fault for row in rows] == ["", "has bytes that are not text in cp1252 (pass another --encoding)", ""]
     rows, _ = read(tmp_path / "a.csv")
     assert [bool(row.fault) for row in rows] == [True, True, False]
     assert "--encoding" in rows[0].fault
