@@ -68,7 +68,7 @@ def test_it_is_started_after_the_others_and_its_address_is_known_before(
     search.fetched.set()
     url = local.start(["elastic"], wait_for_search=False).elastic_url
     assert url is not None
-    assert said == ["elastic starts meanwhile; the engine takes it up when it serves"]
+    assert said == ["elastic starts meanwhile; the engine uses it once it serves"]
     assert {one.state for one in local.status()} == {"absent"}, "nothing takes processor time yet"
     local.start_search()
     search.serves.set()
@@ -93,7 +93,7 @@ def test_what_is_fetched_for_long_holds_up_nobody_and_a_failure_is_told_when_it_
     monkeypatch.setattr(module, "_DECIDED", 0.01)
     search.missing = "elasticsearch: the network is away"
     assert local.start(["elastic"], wait_for_search=False).elastic_url is not None
-    assert said == ["elastic is fetched or unpacked meanwhile; the engine takes it up when it serves"]
+    assert said == ["elastic is fetched or unpacked meanwhile; the engine uses it once it serves"]
     search.fetched.set()
     with pytest.raises(CannotStart):
         local.url("elastic")
