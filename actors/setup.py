@@ -82,7 +82,7 @@ def _wanted_lane(app: App, message: MessageProxy) -> str | None:
             as_of=piece.as_of,
             policy=app.policies.version,
             lane=lane,
-            reason=f"rung on {q_name(message.queue_name)}",
+            reason=f"enqueued on {q_name(message.queue_name)}",
         )
     return lane
 

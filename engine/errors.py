@@ -52,7 +52,7 @@ class EngineError(Exception):
 
 
 class AuthorError(EngineError):
-    """A file or an argument is wrong; its author has to mend it."""
+    """A file or an argument is wrong; its author has to fix it."""
 
     exit_code = 2
 
@@ -78,7 +78,7 @@ class NotFound(WrongCall):
 
 
 class OperatorError(EngineError):
-    """A service or a setting is wrong; an operator has to mend it."""
+    """A service or a setting is wrong; an operator has to fix it."""
 
 
 class ServiceUnreachable(OperatorError):

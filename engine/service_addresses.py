@@ -47,10 +47,12 @@ def require_readable(setting: str, url: str, schemes: tuple[str, ...]) -> None:
     hosts, _, path = hosts_and_path.partition("/")
     if not _hosts_are_readable(hosts):
         problem = "its host or port cannot be read"
-        remedy = f"write {scheme}://USER:PASSWORD@HOST:PORT; what a password has of /?#[]@:% is percent-encoded"
+        remedy = f"write {scheme}://USER:PASSWORD@HOST:PORT; percent-encode /?#[]@:% in a password"
         raise WrongCall(f"{setting} cannot be read: {problem}", remedy=remedy)
     if scheme in REDIS and path and not path.isdecimal():
-        raise WrongCall(f"{setting} cannot be read: its database is no number", remedy=f"write {scheme}://HOST:PORT/0")
+        raise WrongCall(
+            f"{setting} cannot be read: its database is not a number", remedy=f"write {scheme}://HOST:PORT/0"
+        )
 
 
 def _require_escaped(setting: str, credentials: str, *, colons: bool) -> None:
@@ -58,7 +60,7 @@ def _require_escaped(setting: str, credentials: str, *, colons: bool) -> None:
     bad = any(character in credentials for character in "/?#[]@ ") or _BAD_PERCENT.search(credentials)
     if bad or (not colons and credentials.count(":") > 1):
         raise WrongCall(
-            f"{setting} cannot be read: its user or password holds a character that divides addresses",
+            f"{setting} cannot be read: its user or password contains a character that divides addresses",
             remedy=_ESCAPE,
         )
 
@@ -69,7 +71,7 @@ def _require_known_options(setting: str, options: str) -> None:
         return  # an unescaped password, which the caller reports
     if any(name.partition("=")[0] not in REDIS_OPTIONS for name in options.split("&") if name):
         remedy = f"use some of {', '.join(sorted(REDIS_OPTIONS))}"
-        raise WrongCall(f"{setting} cannot be read: it has an option that the engine does not take", remedy=remedy)
+        raise WrongCall(f"{setting} cannot be read: it has an option that the engine does not accept", remedy=remedy)
 
 
 def _hosts_are_readable(text: str) -> bool:

@@ -71,11 +71,11 @@ def edit_faults(old: CampaignFile, new: CampaignFile, node: Node, aliases: Alias
                 faults.append(Fault(node.find("messages", i, "was").mark, f"messages[{i}].was", problem, "remove was:"))
         elif gone and message.was is None:
             names = ", ".join(gone)
-            problem = f'"{message.name}" is new while {names} is gone: a rename that is not told is sent again to all'
+            problem = f'"{message.name}" is new and {names} is gone: a rename without was: is sent again to everyone'
             hint = f"write was: {gone[0]} if it is the same message, was: none if it is not"
             faults.append(Fault(node.find("messages", i, "name").mark, f"messages[{i}]", problem, hint))
         elif message.was not in (None, NO_MESSAGE) and message.was not in gone:
-            problem = f'no message "{message.was}" was there before'
+            problem = f'the applied campaign has no message "{message.was}" to rename'
             hint = nearest(message.was, gone) if gone else "remove was:"
             faults.append(Fault(node.find("messages", i, "was").mark, f"messages[{i}].was", problem, hint))
     return faults
@@ -106,41 +106,44 @@ def changes(old: CampaignFile, new: CampaignFile) -> list[Change]:
 
 def _changes(old: CampaignFile, new: CampaignFile) -> Iterator[Change]:
     if old.audience != new.audience:
-        tail = "those enrolled who do not match the new one leave" if new.unmatched_exits else "those enrolled stay"
-        yield Change(Concern.AUDIENCE, f"the audience is another one: {tail}")
+        tail = "enrolled users who do not match it leave" if new.unmatched_exits else "enrolled users remain"
+        yield Change(Concern.AUDIENCE, f"the audience changes: {tail}")
     if old.starts_at != new.starts_at:
-        yield Change(Concern.TIMES, f"starts {_at(new.starts_at)} (was {_at(old.starts_at)}): those enrolled stay")
+        yield Change(Concern.TIMES, f"starts {_at(new.starts_at)} (was {_at(old.starts_at)}): enrolled users remain")
     if old.ends_at != new.ends_at:
         yield Change(
-            Concern.TIMES, f"intake ends {_at(new.ends_at)} (was {_at(old.ends_at)}): those enrolled go on to their end"
+            Concern.TIMES,
+            f"intake ends {_at(new.ends_at)} (was {_at(old.ends_at)}): enrolled users continue to their end",
         )
     if old.profile != new.profile:
         words = f"{new.profile or 'by matching'} (was {old.profile or 'by matching'})"
-        yield Change(Concern.PROFILE, f"the profile is {words}: lane and inactivity window may be others")
+        yield Change(Concern.PROFILE, f"the profile is {words}: lane and inactivity window may change")
     if old.entry != new.entry:
         again = new.entry.again_after
         text = (
-            "nobody enters a second time"
+            "no user enters a second time"
             if again is None
-            else f"those who left enter again after {format_duration(again)}"
+            else f"users who left can enter again after {format_duration(again)}"
         )
-        yield Change(Concern.ENTRY, f"{text}; those enrolled are not touched")
+        yield Change(Concern.ENTRY, f"{text}; enrolled users are not affected")
     if old.unmatched_exits != new.unmatched_exits:
-        text = "now leave" if new.unmatched_exits else "now stay"
-        yield Change(Concern.EXIT, f"those enrolled who no longer match {text}")
+        text = "now leave" if new.unmatched_exits else "now remain"
+        yield Change(Concern.EXIT, f"enrolled users who no longer match {text}")
     if old.exit.when != new.exit.when:
-        text = "is gone" if new.exit.when is None else "is another one: those enrolled who meet it leave"
+        text = "is removed" if new.exit.when is None else "changes: enrolled users who meet it leave"
         yield Change(Concern.EXIT, f"the exit rule {text}")
     if old.goal != new.goal:
         text = (
-            "is gone: nobody leaves for it any more" if new.goal is None else "is another one: conversions so far stay"
+            "is removed: no user leaves because of it any more"
+            if new.goal is None
+            else "changes: conversions counted so far remain"
         )
         yield Change(Concern.GOAL, f"the goal {text}")
     if old.holdout != new.holdout:
         words = f"{new.holdout:.4%} (was {old.holdout:.4%})".replace(".0000%", "%")
-        yield Change(Concern.HOLDOUT, f"the holdout is {words}: for new stays; those enrolled keep their arm")
+        yield Change(Concern.HOLDOUT, f"the holdout is {words} for new enrolments; enrolled users keep their arm")
     if old.at_most_once != new.at_most_once:
-        yield Change(Concern.DELIVERY, "what happens to a message whose sender died is another: from the next send on")
+        yield Change(Concern.DELIVERY, "the treatment of a message whose sender died changes, from the next send on")
     for text in _sender(old, new):
         yield Change(Concern.SENDER, f"{text}: in everything sent from now on")
     yield from _messages(old, new)
@@ -151,13 +154,13 @@ def _sender(old: Letterhead, new: Letterhead) -> Iterator[str]:
     if old.sender != new.sender:
         yield f"the sender is {_mailbox(new.sender)} (was {_mailbox(old.sender)})"
     if old.reply_to != new.reply_to:
-        yield f"answers go to {_mailbox(new.reply_to)} (was {_mailbox(old.reply_to)})"
+        yield f"replies go to {_mailbox(new.reply_to)} (was {_mailbox(old.reply_to)})"
     if old.envelope_from != new.envelope_from:
         yield f"bounces go to {new.envelope_from or 'the default'} (was {old.envelope_from or 'the default'})"
     names = [*old.headers, *(name for name in new.headers if name not in old.headers)]
     differing = [name for name in names if old.headers.get(name) != new.headers.get(name)]
     if differing:
-        yield f"{'another header' if len(differing) == 1 else 'other headers'} ({', '.join(differing)})"
+        yield f"{'the header' if len(differing) == 1 else 'the headers'} {', '.join(differing)} changed"
 
 
 def _mailbox(one: SenderOf | ReplyTo | None) -> str:
@@ -173,7 +176,7 @@ def snippet_changes(old: KeptTexts, new: KeptTexts) -> Iterator[Change]:
     before = {(one.form, one.name): one.text for one in old.snippets}
     for one in new.snippets:
         if before.get((one.form, one.name), one.text) != one.text:
-            text = f'the snippet or layout "{one.name}" is another one: in everything sent from now on'
+            text = f'the snippet or layout "{one.name}" changed: in everything sent from now on'
             yield Change(Concern.MESSAGES, text)
 
 
@@ -183,28 +186,32 @@ def _messages(old: CampaignFile, new: CampaignFile) -> Iterator[Change]:
     renamed = renames(old, new)
     for name in before:
         if name not in after and name not in renamed.values():
-            yield Change(Concern.MESSAGES, f'"{name}" is gone: nobody gets it any more, what is queued is skipped')
+            yield Change(
+                Concern.MESSAGES, f'"{name}" is removed: no user gets it any more, and queued ones are skipped'
+            )
     for name, message in after.items():
         earlier = before.get(renamed.get(name, name))
         if earlier is None:
-            text = f'"{name}" is new: it reaches those still active, not those who have left'
+            text = f'"{name}" is new: it reaches active users, not those who have left'
             yield Change(Concern.MESSAGES, text)
             continue
         if name in renamed:
-            yield Change(Concern.MESSAGES, f'"{name}" was "{renamed[name]}": who has had that does not get it again')
+            yield Change(Concern.MESSAGES, f'"{name}" was "{renamed[name]}": users who got that do not get it again')
         yield from _message(name, earlier, message)
     kept = [renamed.get(name, name) for name in after if renamed.get(name, name) in before]
     if kept != [name for name in before if name in kept]:
-        yield Change(Concern.MESSAGES, "the order is another one: those enrolled go on with the first not yet settled")
+        yield Change(
+            Concern.MESSAGES, "the order changes: enrolled users continue with the first message that is not settled"
+        )
 
 
 def _message(name: str, old: Message, new: Message) -> Iterator[Change]:
     if old.wait != new.wait:
         words = f"{format_duration(new.wait)} (was {format_duration(old.wait)})"
-        yield Change(Concern.MESSAGES, f'"{name}" waits {words}: those still waiting get it at the new time')
+        yield Change(Concern.MESSAGES, f'"{name}" waits {words}: users still waiting get it at the new time')
     if old.when != new.when:
         yield Change(
-            Concern.MESSAGES, f'"{name}" has another rule: those who have not had it are judged by the new one'
+            Concern.MESSAGES, f'"{name}" has another rule: users who have not had it are judged by the new one'
         )
     if old.not_after != new.not_after:
         yield Change(Concern.MESSAGES, f'"{name}" is too late {_at(new.not_after)} (was {_at(old.not_after)})')

@@ -79,7 +79,7 @@ def convert(text: str, form: str) -> Converted:
     pieces = list(MARKUP.finditer(text))
     marks = iter(range(len(pieces)))
     if _MARK.search(text):
-        raise NotConverted("holds a word that stands for Liquid here: tgq...qgt", "write it otherwise")
+        raise NotConverted("contains a word that is reserved for Liquid here: tgq...qgt", "use another word")
     bare = MARKUP.sub(lambda _: f"tgq{next(marks)}qgt", text)
     made = _markdown(bare, pieces) if form == "markdown" else _mjml(bare, text, pieces)
     kept = [int(found[1]) for found in _MARK.finditer(made)]
@@ -111,10 +111,10 @@ def _mjml(bare: str, text: str, pieces: list[re.Match[str]]) -> str:
         raise NotConverted("MJML needs a library that is not installed", "pip install 'tidegate[mjml]'") from None
     document = _MJML.search(bare)
     if document is None:
-        raise NotConverted("holds no <mjml>...</mjml>", "write one, or name the file .html")
+        raise NotConverted("contains no <mjml>...</mjml>", "write one, or name the file .html")
     before, after = bare[: document.start()], bare[document.end() :]
     if _MARK.sub("", before + after).strip():
-        raise NotConverted("there is text beside <mjml>...</mjml>", "only Liquid tags may stand there")
+        raise NotConverted("there is text outside <mjml>...</mjml>", "only Liquid tags may be there")
     wrong = _wrong_element(document[0])
     if wrong is not None:
         place, problem, hint = wrong
@@ -140,7 +140,11 @@ def _wrong_element(document: str) -> tuple[int, str, str] | None:
             opened.append((name, found.start()))
         elif closing:
             if not opened or opened[-1][0] != name:
-                return found.start(), f"</{name}> closes what was not opened", "close the elements in their order"
+                return (
+                    found.start(),
+                    f"</{name}> closes an element that is not open",
+                    "close the elements in their order",
+                )
             opened.pop()
     return (opened[-1][1], f"<{opened[-1][0]}> is not closed", f"add </{opened[-1][0]}>") if opened else None
 

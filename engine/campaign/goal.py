@@ -39,7 +39,7 @@ def read_goal(goal: GoalRule, node: Node, catalogue: Catalogue, faults: list[Fau
             Fault(
                 place.mark,
                 dotted(("goal", *steps)),
-                "only one event may stand here, by itself or in a first any:",
+                "only one event is allowed here, alone or in an any: at the top",
                 hint,
             )
             for steps, place in _events(fields, path)

@@ -153,6 +153,8 @@ def _against_policies(loaded: LoadedCampaign, policies: PolicySet) -> Iterator[F
     for i, message in enumerate(loaded.file.messages):
         if message.wait >= profile.inactivity:
             window = format_duration(profile.inactivity)
-            problem = f'would never end: the profile "{profile.profile}" ends a stay after {window} without a message'
+            problem = (
+                f'would never end: the profile "{profile.profile}" ends an enrolment after {window} without a message'
+            )
             mark = loaded.node.find("messages", i, "wait").mark
             yield Fault(mark, f"messages[{i}].wait", problem, f"wait less than {window}, or name another profile")

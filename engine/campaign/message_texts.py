@@ -107,7 +107,7 @@ class _Reader:
         if body is not None:
             form = form or (format_of_inline(body.text) if body.path is None else format_of(body.path))
             if form is None:
-                problem = f'the name "{body.path}" does not tell the format'
+                problem = f'the name "{body.path}" does not show the format'
                 hint = "write format: html, text, markdown or mjml"
                 self._faults.append(
                     Fault(self._node.find("messages", i, "body").mark, f"messages[{i}].body", problem, hint)
@@ -125,7 +125,10 @@ class _Reader:
 
     def _plain_only(self, i: int, message: Message) -> None:
         """Report the parts that a plain text body leaves no room for."""
-        for key, hint in (("text", "remove text:, or write format: html"), ("preheader", "its first line is shown")):
+        for key, hint in (
+            ("text", "remove text:, or write format: html"),
+            ("preheader", "remove it: mail clients show the body's first line"),
+        ):
             if getattr(message, key) is not None:
                 mark = self._node.find("messages", i, key).mark
                 self._faults.append(Fault(mark, f"messages[{i}].{key}", "the body is plain text already", hint))
@@ -175,8 +178,8 @@ class _Reader:
         self._namings = 0
         self._collect(source, where, form, ())
         if self._namings > _MOST_NAMINGS:
-            problem = f"names layouts and snippets more than {_MOST_NAMINGS} times, those within others counted"
-            self._faults.append(Fault(source.mark(0), dotted(where), problem, "put what is alike into one snippet"))
+            problem = f"names layouts and snippets more than {_MOST_NAMINGS} times, including those inside others"
+            self._faults.append(Fault(source.mark(0), dotted(where), problem, "put repeated parts into one snippet"))
             return
         self._faults.extend(check_text(source, where, self._fields, self._known(form)))
 
@@ -197,7 +200,7 @@ class _Reader:
             if name in outer:
                 problem = f'"{name}" names itself'
                 self._faults.append(
-                    Fault(source.mark(part.index), dotted(where), problem, "a snippet may not hold itself")
+                    Fault(source.mark(part.index), dotted(where), problem, "a snippet must not contain itself")
                 )
                 continue
             if (form, name) not in self.snippets:
@@ -221,7 +224,7 @@ class _Reader:
         except LiquidError:
             return  # `_check` reports it
         if not prints:
-            problem = f'the layout "{part.name}" does not print what stands in it'
+            problem = f'the layout "{part.name}" does not print its content'
             self._faults.append(Fault(source.mark(part.index), dotted(where), problem, "write {{ content }} there"))
 
     def _known(self, form: str) -> dict[str, Source]:
@@ -271,7 +274,11 @@ class _Reader:
             if place.is_file()
         }
         near = nearest(name, sorted(files))
-        return near if near.startswith("did") else "put it into templates/, beside the campaign or in the workspace's"
+        return (
+            near
+            if near.startswith("did")
+            else "put it into templates/ beside the campaign, or into the workspace's templates"
+        )
 
 
 def _has_block(text: str, name: str) -> bool:

@@ -126,7 +126,7 @@ class GoalRule(Model):
         own = {key: given[key] for key in ("within", "exits") if key in given}
         rule = {key: value for key, value in given.items() if key not in own}
         if not rule:
-            raise Misfit("says when, but not what: no event and no field", "write event: {name: NAME}")
+            raise Misfit("names no event and no field, only how it counts", "write event: {name: NAME}")
         return {**own, "rule": rule}
 
     @model_serializer(mode="plain")
@@ -162,17 +162,19 @@ class Message(Letterhead):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.name == NO_MESSAGE:
-            raise Misfit(f'no message may be called "{NO_MESSAGE}"', "was: none means a new one", at=("name",))
+            raise Misfit(f'no message may be called "{NO_MESSAGE}"', "was: none marks a new message", at=("name",))
         if self.was == self.name:
             raise Misfit("names the message itself", "remove was:", at=("was",))
         for key, text in (("subject", self.subject), ("preheader", self.preheader or "")):
             if "\n" in text or "\r" in text:
-                raise Misfit(f"a {key} is one line", "remove the line break", at=(key,))
+                raise Misfit(f"a {key} must be one line", "remove the line break", at=(key,))
         if self.format == "text" and self.text is not None:
             raise Misfit("the body is plain text already", "remove text:, or write format: html", at=("text",))
         if self.format == "text" and self.preheader is not None:
             raise Misfit(
-                "a body of plain text has no preheader", "remove it: its first line is shown", at=("preheader",)
+                "a body of plain text has no preheader",
+                "remove it: mail clients show the body's first line",
+                at=("preheader",),
             )
         return self
 
@@ -211,7 +213,7 @@ class CampaignFile(Letterhead):
         if self.starts_at is not None and self.ends_at is not None and self.ends_at <= self.starts_at:
             raise Misfit("is not later than starts_at", at=("ends_at",))
         if self.holdout >= 1:
-            raise Misfit("with 100% nobody would get a message", "write less than 100%", at=("holdout",))
+            raise Misfit("with 100% no user would get a message", "write less than 100%", at=("holdout",))
         return self
 
     @model_validator(mode="after")
@@ -227,9 +229,11 @@ class CampaignFile(Letterhead):
         renamed = [(i, message.was) for i, message in enumerate(self.messages) if message.was not in (None, NO_MESSAGE)]
         for position, (i, was) in enumerate(renamed):
             if was in [other for _, other in renamed[:position]]:
-                raise Misfit(f'two messages were "{was}"', "a message becomes one other", at=("messages", i, "was"))
+                raise Misfit(
+                    f"two messages have was: {was}", "only one message can take its name", at=("messages", i, "was")
+                )
             if was in names:
-                problem = f'the message "{was}" still exists, so this one was not it'
+                problem = f'the message "{was}" still exists, so this message cannot be its new name'
                 raise Misfit(problem, "write was: none for a new message", at=("messages", i, "was"))
         return self
 

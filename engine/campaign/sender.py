@@ -75,7 +75,7 @@ class SenderOf(Model):
     @model_validator(mode="after")
     def _says_something(self) -> SenderOf:
         if self.name is None and self.address is None:
-            raise Misfit("says neither name nor address", "write {name: NAME}, {address: ADDRESS} or both")
+            raise Misfit("has neither name nor address", "write {name: NAME}, {address: ADDRESS} or both")
         return self
 
 
@@ -100,16 +100,16 @@ def _check_headers(given: object) -> object:
     for name, value in given.items():
         low = str(name).lower()
         if not _NAME.fullmatch(str(name)):
-            raise Misfit(f"{shown(name)} is no name of a header", "use letters, digits and -", at=(name,))
+            raise Misfit(f"{shown(name)} is not a header name", "use letters, digits and -", at=(name,))
         if low in RESERVED or low.startswith(RESERVED_BEGINNINGS):
             keys = {"from": "sender:", "reply-to": "reply_to:", "return-path": "envelope_from:", "subject": "subject:"}
             hint = f"use {keys[low]}" if low in keys else "remove it"
             raise Misfit(f"{name} is written by the engine or by mail servers", hint, at=(name,))
         if low in seen:
-            raise Misfit(f"{name} is there twice (names differ by case only)", "keep one", at=(name,))
+            raise Misfit(f"{name} is given twice (the names differ only in case)", "keep one", at=(name,))
         seen.add(low)
         if isinstance(value, str) and ("\n" in value or "\r" in value):
-            raise Misfit("a header is one line", "remove the line break", at=(name,))
+            raise Misfit("a header must be one line", "remove the line break", at=(name,))
         if isinstance(value, str) and len(value) > _LONGEST_VALUE:
             raise Misfit(f"is longer than {_LONGEST_VALUE} characters", at=(name,))
     return given

@@ -116,7 +116,7 @@ def read_text(folder: Path, node: Node, path: Steps, faults: list[Fault]) -> Sou
 
     place = resolved(folder, value)
     if place is None:
-        refuse("no file can be called so", "name a template beside the campaign")
+        refuse("no file can have this name", "name a template beside the campaign")
         return None
     if Path(value).is_absolute() or not place.is_relative_to(folder.resolve()):
         refuse(f'the template "{value}" is outside the folder of the campaign file', "put it beside the campaign")
@@ -162,7 +162,7 @@ def file_text(place: Path) -> str:
     except UnicodeDecodeError as error:
         raise UnreadableText(f"is not UTF-8 (byte {error.start})", "save it as UTF-8") from error
     if "\0" in text:
-        raise UnreadableText("holds NUL bytes, as UTF-16 does", "save it as UTF-8")
+        raise UnreadableText("contains NUL bytes, as UTF-16 text does", "save it as UTF-8")
     if not text.strip():
         raise UnreadableText("is empty")
     return text
@@ -241,15 +241,13 @@ def _parts(nodes: Iterable[LiquidNode], context: RenderContext, *, top: bool = F
         index = node.token.start_index
         if isinstance(node, LayoutNode):
             if before or not top:
-                raise WrongPart(
-                    "a layout is named behind other text", "begin the template with {% layout ... %}", index
-                )
+                raise WrongPart("a layout is named after other text", "begin the template with {% layout ... %}", index)
             outside = [one for one in node.body.nodes if not isinstance(one, BlockTagNode)]
             blocks = [(one.name, one.token.start_index) for one in node.body.nodes if isinstance(one, BlockTagNode)]
             yield Part(str(node.name.value), index, any(not one.blank for one in outside), tuple(blocks))
         elif isinstance(node, RenderNode | IncludeNode):
             if not isinstance(node.name, StringLiteral):
-                raise WrongPart("the name of a snippet must stand in quotes", "choose between snippets with if", index)
+                raise WrongPart("the name of a snippet must be in quotes", "choose between snippets with if", index)
             yield Part(str(node.name.value), index)
         before = before or not (node.blank or (isinstance(node, ContentNode) and not node.text.strip()))
         yield from _parts(node.children(context, include_partials=False), context)

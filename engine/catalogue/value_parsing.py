@@ -89,7 +89,7 @@ def _elements(text: str) -> list[object]:
     try:
         read = msgspec.json.decode(text)
     except msgspec.DecodeError as error:
-        raise RefusedValueError(f"starts like a JSON array and is none: {error}") from error
+        raise RefusedValueError(f"starts like a JSON array but is not one: {error}") from error
     return list(read) if isinstance(read, list) else [read]
 
 
@@ -195,7 +195,7 @@ def _time(raw: object) -> int:
     except (ValueError, OverflowError) as error:
         raise RefusedValueError(f"expected a time such as 2026-12-01T08:00:00Z, got {_show(raw)}") from error
     if not _FIRST <= at <= _LAST:
-        raise RefusedValueError(f"{_show(raw)} is outside of the years 1 to 9999 of UTC")
+        raise RefusedValueError(f"{_show(raw)} is outside the years 1 to 9999 UTC")
     return at
 
 

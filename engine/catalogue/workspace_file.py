@@ -130,7 +130,7 @@ class _Reader:
         parts = self.mapping(self.root, (), KEYS)
         name = self.text(parts, "workspace", (), self.root)
         if name and not _WORKSPACE.fullmatch(name):
-            self.fault(parts["workspace"], ("workspace",), f"{name!r} is no name", "use a-z, 0-9, - and _")
+            self.fault(parts["workspace"], ("workspace",), f"{name!r} is not a valid name", "use a-z, 0-9, - and _")
         elif name and stem is not None and name != stem:
             self.fault(parts["workspace"], ("workspace",), f"the file is called {stem}", f"write workspace: {stem}")
         zone = self.zone(parts)
@@ -154,7 +154,7 @@ class _Reader:
             from zoneinfo import available_timezones
 
             self.fault(
-                parts["timezone"], ("timezone",), f"{name!r} is no time zone", closest(name, available_timezones())
+                parts["timezone"], ("timezone",), f"{name!r} is not a time zone", closest(name, available_timezones())
             )
         return name
 
@@ -166,12 +166,12 @@ class _Reader:
         try:
             Locale.parse(str(node.value).replace("-", "_"))
         except (UnknownLocaleError, ValueError):
-            self.fault(node, ("locale",), f"{node.value!r} is no locale", "write e.g. de or de_AT")
+            self.fault(node, ("locale",), f"{node.value!r} is not a locale", "write e.g. de or de_AT")
         return str(node.value)
 
     def currency(self, node: Node | None) -> str:
         if node is not None and not re.fullmatch(r"[A-Z]{3}", str(node.value)):
-            self.fault(node, ("currency",), f"{node.value!r} is no currency", "write its three letters, e.g. EUR")
+            self.fault(node, ("currency",), f"{node.value!r} is not a currency", "write its three letters, e.g. EUR")
         return "" if node is None else str(node.value)
 
     def sender(self, node: Node | None) -> Sender | None:
@@ -183,7 +183,7 @@ class _Reader:
         sender = Sender(name, address, **more)
         for key, value in (("address", sender.address), *more.items()):
             if value and envelope_address(value) is None:
-                self.fault(parts[key], ("sender", key), f"{value!r} is no e-mail address")
+                self.fault(parts[key], ("sender", key), f"{value!r} is not an e-mail address")
         if any(ord(letter) < 32 for letter in sender.name):
             self.fault(parts["name"], ("sender", "name"), "has a line break or control character")
         return sender
@@ -204,7 +204,7 @@ class _Reader:
                        "date": "time", "datetime": "time", "timestamp": "time", "money": "decimal"}  # fmt: skip
             if str(kind.value) in aliases:
                 hint = f"did you mean {aliases[str(kind.value)]}?"
-            self.fault(kind, path, f"{kind.value!r} is no type", hint)
+            self.fault(kind, path, f"{kind.value!r} is not a type", hint)
             return None
         return self.options(FieldType(str(kind.value)), parts, name, path[:-1] if parts else path)
 
@@ -214,7 +214,10 @@ class _Reader:
             self.fault(many, (*path, "many"), "expected true or false")
         elif many is not None and many.value and type_ not in MANY_TYPES:
             self.fault(
-                many, (*path, "many"), f"an array of {type_} is not kept", f"arrays: {', '.join(sorted(MANY_TYPES))}"
+                many,
+                (*path, "many"),
+                f"an array of {type_} is not supported",
+                f"arrays: {', '.join(sorted(MANY_TYPES))}",
             )
         if case is not None and case.value not in ("ignore", "keep"):
             self.fault(case, (*path, "case"), "expected ignore or keep")
@@ -223,7 +226,7 @@ class _Reader:
         places = 0
         if type_ is FieldType.DECIMAL:
             if scale is None:
-                self.fault_key(path, "a decimal needs its places", "write {type: decimal, scale: 2}")
+                self.fault_key(path, "a decimal needs a scale", "write {type: decimal, scale: 2}")
             elif type(scale.value) is not int or not 0 <= scale.value <= _LARGEST_SCALE:
                 self.fault(scale, (*path, "scale"), f"expected a whole number from 0 to {_LARGEST_SCALE}")
             else:
@@ -242,12 +245,14 @@ class _Reader:
 
     def name(self, name: str, path: Path_) -> bool:
         if name in BUILTINS:
-            self.fault_key(path, "is built in", "remove it, or call it otherwise")
+            self.fault_key(path, "is built in", "remove it, or rename it")
         elif name in RESERVED:
-            self.fault_key(path, "is a word of the language", f"did you mean {name}_name?")
+            self.fault_key(path, "is a word of the predicate language", f"did you mean {name}_name?")
         elif not _NAME.fullmatch(name):
             self.fault_key(
-                path, f"{name!r} is no name", f"did you mean {re.sub(r'[^A-Za-z0-9_]+', '_', name).strip('_')}?"
+                path,
+                f"{name!r} is not a valid name",
+                f"did you mean {re.sub(r'[^A-Za-z0-9_]+', '_', name).strip('_')}?",
             )
         else:
             return True
@@ -259,11 +264,13 @@ class _Reader:
             path: Path_ = ("events", name)
             if not _EVENT.fullmatch(name):
                 hint = f"did you mean {re.sub(r'[./$]+', '_', name).strip()}?"
-                self.fault_key(path, "an event's name has no dot, slash, dollar or space around it", hint)
+                self.fault_key(
+                    path, "an event's name must not contain a dot, slash or dollar, nor begin or end with a space", hint
+                )
             properties: dict[str, Property] = {}
             for key, shaped in self.mapping(declared, path).items():
                 if not _NAME.fullmatch(key):
-                    self.fault_key((*path, key), f"{key!r} is no name", "use letters, digits and _")
+                    self.fault_key((*path, key), f"{key!r} is not a valid name", "use letters, digits and _")
                 elif shape := self.shape(shaped, key, (*path, key)):
                     properties[key] = Property(key, shape.type, shape.many, shape.scale, shape.case_ignored)
             found[name] = EventType(name, properties)
@@ -278,7 +285,7 @@ class _Reader:
             path: Path_ = ("aggregates", name)
             parts = self.mapping(declared, path, ("event", "count", "first", "last", "sum"))
             if name in attributes:
-                self.fault_key(path, "is an attribute too", "call one of them otherwise")
+                self.fault_key(path, "is an attribute too", "rename one of them")
             if not self.name(name, path) or not parts:
                 continue
             event = self.text(parts, "event", path, declared)

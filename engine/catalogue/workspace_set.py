@@ -123,7 +123,7 @@ class WorkspaceWatcher(FolderWatcher[WorkspaceSet]):
     def _read(self, folder: Path) -> WorkspaceSet:
         read = WorkspaceSet(read_workspaces(folder))
         if not read and self.current:
-            hint = "write NAME.yaml there; tidegate init makes an example"
+            hint = "write NAME.yaml there; tidegate init creates an example"
             raise InvalidSource([Fault(Mark(folder.name, 1, 1), "", "there is no workspace file any more", hint)])
         return read.over(self.current)
 

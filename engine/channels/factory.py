@@ -78,4 +78,5 @@ def email_advice(email: EmailSettings) -> str:
     if email.transport != "smtp" or not below:
         return ""
     told = " and ".join(below)
-    return f"{told}: RFC 5321 gives a server {format_duration(dot)} to take a mail, so a slow one leaves it unknown"
+    rule = f"RFC 5321 gives a server {format_duration(dot)} to take a mail"
+    return f"{told}: {rule}, so mails to a slow server may end as unknown"

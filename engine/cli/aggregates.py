@@ -35,7 +35,7 @@ def wait_for_aggregates(app: App, record: CampaignRecord) -> None:
         if time.monotonic() > until:
             raise EngineError(
                 f"{', '.join(named)} is not computed for all users of {record.workspace} yet",
-                remedy="do the feed and the workers run (tidegate status)? then apply again",
+                remedy="check with tidegate status that the feed and the workers run, then apply again",
             )
         time.sleep(ASK_EVERY)
 

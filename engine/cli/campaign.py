@@ -49,9 +49,9 @@ def mount(app: typer.Typer) -> None:
     group.command(epilog="Example: tidegate campaign launch winback --expect 1200")(launch)
     group.command(epilog='Example: tidegate campaign pause winback --reason "wrong price"')(pause)
     for name, what, done in (
-        ("resume", "Go on where it was paused.", "resumed"),
-        ("stop", "Let nobody in any more; those inside go on to their end.", "stopped"),
-        ("cancel", "End every stay, and skip what is queued.", "cancelled"),
+        ("resume", "Resume it where it was paused.", "resumed"),
+        ("stop", "Let no user in any more; enrolled users continue to their end.", "stopped"),
+        ("cancel", "End every enrolment, and skip queued messages.", "cancelled"),
     ):
         group.command(name, help=what, epilog=f"Example: tidegate campaign {name} winback")(_steer(name, done))
     group.command(epilog="Example: tidegate campaign report winback")(report)
@@ -68,7 +68,7 @@ def mount(app: typer.Typer) -> None:
 def apply(
     context: typer.Context,
     files: Annotated[list[Path], typer.Argument(help="Campaign files.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would do.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what it would do.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Apply campaign files: all are checked first, and if one is wrong, none is applied."""
@@ -165,7 +165,9 @@ def plan(
     name: Name,
     workspace: InWorkspace = None,
     path: Annotated[AccessPath | None, typer.Option(help="Plan with this access path.")] = None,
-    capacity: Annotated[str | None, typer.Option(metavar="30m", help="Workers needed to be done in this.")] = None,
+    capacity: Annotated[
+        str | None, typer.Option(metavar="30m", help="Show the workers needed to finish in this time.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a launch now would do: the number of users, the access path, the cost, the lane and the slices."""
@@ -181,9 +183,11 @@ def plan(
         show_json(document)
         return
     show_table(f"{record.workspace}/{record.name}", ("", ""), plan_rows(planned))
-    show_table("access paths", ("path", "users read", "time", "MongoDB operations", "not, because"), path_rows(planned))
+    show_table("access paths", ("path", "users read", "time", "MongoDB operations", "why not"), path_rows(planned))
     if needed is not None:
-        show_table(f"to be done in {capacity}", ("", "workers needed", "there are", "done in"), capacity_rows(*needed))
+        show_table(
+            f"to finish in {capacity}", ("", "workers needed", "available", "finished in"), capacity_rows(*needed)
+        )
 
 
 def _duration(text: str) -> timedelta:
@@ -197,9 +201,9 @@ def launch(
     context: typer.Context,
     name: Name,
     workspace: InWorkspace = None,
-    expect: Annotated[int | None, typer.Option(help="Refuse when the audience is not about this many.")] = None,
-    drift: Annotated[int, typer.Option(help="How far it may be off, in percent.")] = 5,
-    path: Annotated[AccessPath | None, typer.Option(help="Take this access path, whatever it costs.")] = None,
+    expect: Annotated[int | None, typer.Option(help="Refuse unless the audience is about this many users.")] = None,
+    drift: Annotated[int, typer.Option(help="The allowed deviation from --expect, in percent.")] = 5,
+    path: Annotated[AccessPath | None, typer.Option(help="Use this access path, whatever it costs.")] = None,
 ) -> None:
     """Launch a campaign: at its start time, or at once if that has passed."""
     with opened(context) as app:
@@ -209,7 +213,7 @@ def launch(
             if abs(audience - expect) * 100 > drift * expect:
                 raise WrongCall(
                     f"the audience is {audience} users, not about {expect} ({drift} % allowed)",
-                    remedy="look at it with tidegate campaign plan, then launch with the count you accept",
+                    remedy="check it with tidegate campaign plan, then launch with the count that you accept",
                 )
         moved = app.commands.launch(record, path=path)
         mails, missing = where_mails_go(app.settings), _missing(app, moved)
@@ -240,7 +244,7 @@ def _warning(missing: Sequence[str]) -> list[str]:
     if not missing:
         return []
     return [
-        f"warning: nothing works on it: for 10 s there has been {', '.join(missing)}",
+        f"warning: it cannot progress: for 10 s there has been {', '.join(missing)}",
         "  start them: tidegate up, or tidegate run; tidegate status shows what runs",
     ]
 
@@ -249,7 +253,7 @@ def pause(
     context: typer.Context,
     name: Name,
     workspace: InWorkspace = None,
-    reason: Annotated[str | None, typer.Option(help="Why; shown wherever the campaign is.")] = None,
+    reason: Annotated[str | None, typer.Option(help="The reason; every view of the campaign shows it.")] = None,
 ) -> None:
     """Pause a campaign: no user is decided and no message is sent until it is resumed."""
     with opened(context) as app:
@@ -293,8 +297,8 @@ def send_test(
     context: typer.Context,
     name: Name,
     message: Annotated[str, typer.Argument(help="The message's name.")],
-    user: Annotated[str, typer.Option(help="The user as whom it is rendered.")],
-    to: Annotated[str, typer.Option(help="The address it goes to.")],
+    user: Annotated[str, typer.Option(help="The user to render it for.")],
+    to: Annotated[str, typer.Option(help="The address to send it to.")],
     workspace: InWorkspace = None,
 ) -> None:
     """Send one message, rendered for a user, to another address; nothing is recorded."""
@@ -302,7 +306,7 @@ def send_test(
     from engine.pipeline.delivery.compose import trial
 
     if envelope_address(to) is None:
-        raise WrongCall(f"--to {to} is no address")
+        raise WrongCall(f"--to {to} is not an address")
     with opened(context) as app:
         record = app.named(name, workspace)
         document = living_user(app, record.workspace, user)
@@ -319,7 +323,9 @@ def send_test(
         )
         outcome = app.channel("email").send([envelope])[0]
     if not isinstance(outcome, Sent):
-        raise EngineError(f"it was not sent: {outcome}", remedy="tidegate check --origin shows the email settings")
+        raise EngineError(
+            f"the message was not sent: {outcome}", remedy="tidegate check --origin shows the email settings"
+        )
     if app.settings.email.transport == "maildir":
         where = app.settings.maildir / "new"
         say(f"a mail to {to} is in {where}; nothing is sent (email.transport: smtp sends)")

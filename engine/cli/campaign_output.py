@@ -231,7 +231,7 @@ def show_report(told: Report, user_shown: Callable[[str], str] = str) -> None:
     typer.echo("\n".join([f"{record.workspace}/{record.name}: {record.state}", *standing_lines(record)]))
     exits = [(f"exited({reason})", f"{count:,}") for reason, count in sorted(counts.exited.items())]
     rows: list[tuple[object, ...]] = [("entered", f"{counts.entered:,}"), ("active", f"{counts.active:,}"), *exits]
-    show_table("stays", ("", ""), [*rows, ("in the holdout", f"{counts.holdout:,}")])
+    show_table("enrolments", ("", ""), [*rows, ("in the holdout", f"{counts.holdout:,}")])
     if told.conversions is not None:
         _show_conversions(told.conversions, counts)
     planned = run_rows(told)
@@ -267,11 +267,13 @@ def _show_conversions(told: Conversions, counts: CampaignCounts) -> None:
 def conversions_sentence(told: Conversions) -> str:
     """Return a sentence on how long conversions are counted."""
     if told.within is None:
-        return "conversions are counted for ever: the goal has no within:"
+        return "conversions are counted forever: the goal has no within:"
     if told.until is None:
         return f"conversions are counted for {format_duration(told.within)} after each entry"
     until = format_instant(told.until)
     if told.open:
-        return f"conversions counted until {until}" + (", later for whoever enters yet" if told.entering else "")
-    late = f"; events from before that count until {format_instant(told.late_until)}" if told.late_until else ""
+        return f"conversions counted until {until}" + (
+            ", later for users who enter from now on" if told.entering else ""
+        )
+    late = f"; events from before then are counted until {format_instant(told.late_until)}" if told.late_until else ""
     return f"conversions closed at {until}{late}"

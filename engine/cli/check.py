@@ -102,7 +102,7 @@ def _results(app: App) -> list[tuple[str, int, str]]:
     for name, run in _checks(app).items():
         lost = next((code for done, code, _ in results if done == "mongodb" and code), 0)
         left_out = name in ("campaigns", "loops", "indexes") and lost
-        results.append((name, lost, "not asked: MongoDB does not serve") if left_out else _result(name, run))
+        results.append((name, lost, "not checked: the check of MongoDB failed") if left_out else _result(name, run))
     return results
 
 
@@ -164,7 +164,7 @@ def _redis(app: App, which: str) -> redis.Redis:
 def _elastic(app: App) -> str:
     client, index = app.stores.elastic, app.stores.user_index
     if client is None or index is None:
-        return "none: audiences are found without it, logs are searched in files"
+        return "none: the engine finds audiences without it and searches logs in files"
     from engine.stores.probes import probe_search
 
     return probe_search(client, index.alias)
@@ -194,7 +194,7 @@ def _campaigns(app: App) -> str:
             else:
                 wrong += [f"{name} is stuck: {record.stuck}"] if record.stuck else []
     if wrong:
-        return _wrong("; ".join(wrong), "tidegate campaign report NAME says more")
+        return _wrong("; ".join(wrong), "tidegate campaign report NAME shows more")
     return f"{len(records)}, all fit their workspaces"
 
 
@@ -205,10 +205,11 @@ def _processes(app: App) -> str:
         alike.setdefault((one.loop, one.reason), []).append(one)
     if alike:
         told = [
-            f"{loop} fails since {format_instant(some[0].since)} ({', '.join(one.process for one in some)}): {reason}"
+            f"{loop} has failed since {format_instant(some[0].since)} "
+            f"({', '.join(one.process for one in some)}): {reason}"
             for (loop, reason), some in alike.items()
         ]
-        return _wrong("; ".join(told), "it goes away when the loop works again, or a day after its process has ended")
+        return _wrong("; ".join(told), "the report ends when the loop works again, or a day after its process ended")
     return "no loop fails"
 
 
@@ -218,9 +219,9 @@ def migrate_all(context: typer.Context) -> None:
         workspaces = app.workspace_watcher.current.whole()
         count = migrate(app, search_needed=True)
         say(
-            f"{count} indexes of MongoDB are there; "
-            + ("the users' index too" if app.stores.user_index else "no search")
+            f"{count} MongoDB indexes exist; "
+            + ("the search index of users exists too" if app.stores.user_index else "there is no search index")
         )
         for name, catalogue in workspaces.items():
             changed = sum(len(keys) for keys in app.stores.derivation(catalogue).derive_all())
-            say(f"{name}: {changed} users had aggregates to bring in line")
+            say(f"{name}: aggregates of {changed} users were recomputed")

@@ -49,7 +49,7 @@ def show(context: typer.Context, as_json: AsJson = False) -> None:
             return
         rows: list[tuple[object, ...]] = [
             ("campaign time", format_instant(now)),
-            ("moves", "when it is advanced" if fixed else "with the system's"),
+            ("moves", "when it is advanced" if fixed else "with system time"),
             ("open", what or "nothing"),
         ]
         show_table("", ("", ""), rows)
@@ -59,7 +59,7 @@ def advance(
     context: typer.Context,
     to: Annotated[str | None, typer.Option("--to", help="A moment, ISO 8601; without a zone it is UTC.")] = None,
     by: Annotated[str | None, typer.Option("--by", help="A duration such as 1d.")] = None,
-    wait: Annotated[bool, typer.Option(help="Return when nothing is open at the new time.")] = True,
+    wait: Annotated[bool, typer.Option(help="Return once no work is open at the new time.")] = True,
     patience: Annotated[str, typer.Option(help="How long to wait for that.")] = "10m",
 ) -> None:
     """Set campaign time to a later moment, and wait until no work is pending at it.
@@ -67,7 +67,7 @@ def advance(
     Campaign time then stays there until it is advanced again: for replays and tests.
     """
     if (to is None) == (by is None):
-        raise WrongCall("say --to MOMENT or --by DURATION")
+        raise WrongCall("give either --to MOMENT or --by DURATION")
     with opened(context) as app:
         target = _target(app, to, by)
         longest = length_of("--patience", patience).total_seconds()
@@ -119,7 +119,10 @@ def wait_until_closed(app: App, longest: float) -> None:
             asked = now
             _refuse_stuck(app, fails_since=now - began)
         if now - began > longest:
-            raise EngineError(f"still open after {longest:.0f} s: {what}", remedy="do the workers and the clock run?")
+            raise EngineError(
+                f"still open after {longest:.0f} s: {what}",
+                remedy="check with tidegate status that the workers and the clock run",
+            )
         time.sleep(ASK_EVERY)
 
 
@@ -127,13 +130,13 @@ def _refuse_stuck(app: App, fails_since: float) -> None:
     """Raise `EngineError` if waiting is pointless."""
     stuck = app.quiescence.in_vain()
     if stuck is not None:
-        remedy = "tidegate campaign report NAME says since when; what is mended goes on by itself"
+        remedy = "tidegate campaign report NAME shows since when; fix the cause, and the campaign continues by itself"
         raise EngineError(stuck, remedy=remedy)
     if fails_since > LASTING:
         for one in app.stores.process_failures.everything():
             lasts = one.last - one.since >= LASTING * 1000
             if one.loop in VITAL and lasts and app.system.system_now() - one.last < LASTING * 2000:
                 raise EngineError(
-                    f"the {one.loop} of {one.process} fails since {format_instant(one.since)}: {one.reason}",
-                    remedy="mend what it names; it goes on by itself",
+                    f"the {one.loop} of {one.process} has failed since {format_instant(one.since)}: {one.reason}",
+                    remedy="fix what it names; the loop continues by itself",
                 )

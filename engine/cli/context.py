@@ -29,9 +29,7 @@ LogFormat = Annotated[
     Literal["people", "json"] | None,
     typer.Option("--log-format", help="Sentences for people, or JSON lines; the log files are JSON in any case."),
 ]
-InWorkspace = Annotated[
-    str | None, typer.Option("--workspace", "-w", help="Its workspace, where names are not unique.")
-]
+InWorkspace = Annotated[str | None, typer.Option("--workspace", "-w", help="Its workspace, if names are not unique.")]
 
 
 @dataclass
@@ -49,7 +47,7 @@ class Call:
         from engine.settings import DOTENV, load_settings
 
         if self.dotenv is not None and not self.dotenv.exists():
-            raise WrongCall(f"--env-file {self.dotenv} is not there")
+            raise WrongCall(f"--env-file {self.dotenv} does not exist")
         return load_settings(self.file, environment=self.environment, flags=self.flags, dotenv=self.dotenv or DOTENV)
 
 

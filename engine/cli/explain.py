@@ -47,12 +47,12 @@ def explain(
     for stay in told.stays:
         lines += _stay(stay)
     if told.next_look is not None:
-        lines.append(f"looked at next by time: {format_instant(told.next_look)}")
+        lines.append(f"next evaluation by time: {format_instant(told.next_look)}")
     typer.echo("\n".join(lines))
 
 
 def _stay(stay: Enrolment) -> list[str]:
-    head = f"stay {stay.entry}: entered {format_instant(stay.entered_at)}, {stay.state}"
+    head = f"enrolment {stay.entry}: entered {format_instant(stay.entered_at)}, {stay.state}"
     if stay.ended_at is not None:
         head += f" ({stay.reason}) at {format_instant(stay.ended_at)}"
     if stay.holdout:

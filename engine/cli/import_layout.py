@@ -48,11 +48,11 @@ def value_maps(texts: Sequence[str]) -> dict[str, dict[str, str]]:
             if len(halves) != 2:
                 raise WrongCall(
                     f"--values {name}={told}: expected TEXT:VALUE, got {part!r}",
-                    remedy=f"such as {name}=yes:true,no:false; write \\: and \\, inside of a text",
+                    remedy=f"such as {name}=yes:true,no:false; write \\: and \\, inside a text",
                 )
             text, meaning = (re.sub(r"\\([,:\\])", r"\1", half) for half in halves)
             if meanings.setdefault(text, meaning) != meaning:
-                raise WrongCall(f"--values {name}={told}: {text!r} is there twice")
+                raise WrongCall(f"--values {name}={told}: {text!r} is given twice")
         read[name] = meanings
     return read
 

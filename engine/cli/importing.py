@@ -58,12 +58,14 @@ class Form(StrEnum):
 
 File = Annotated[Path, typer.Argument(help="CSV, NDJSON, a JSON array (also .gz), Parquet; - is standard input.")]
 Workspace = Annotated[str, typer.Option("--workspace", "-w", help="The workspace it belongs to.")]
-Format = Annotated[Form | None, typer.Option("--format", help="The format, where the name does not tell.")]
+Format = Annotated[Form | None, typer.Option("--format", help="The format, if the file name does not show it.")]
 Delimiter = Annotated[str, typer.Option(help="What separates the columns of a CSV file.")]
 Maps = Annotated[list[str] | None, typer.Option("--map", help="COLUMN=FIELD; profile.name=FIELD reads nested JSON.")]
-Defaults = Annotated[list[str] | None, typer.Option("--default", help="NAME=VALUE where a row says nothing.")]
+Defaults = Annotated[list[str] | None, typer.Option("--default", help="NAME=VALUE for rows without a value.")]
 Ignores = Annotated[list[str] | None, typer.Option("--ignore", help="A column to leave out.")]
-IgnoreUnknown = Annotated[bool, typer.Option("--ignore-unknown", help="Leave out what no workspace file declares.")]
+IgnoreUnknown = Annotated[
+    bool, typer.Option("--ignore-unknown", help="Leave out columns that the workspace does not declare.")
+]
 ValueMaps = Annotated[list[str] | None, typer.Option("--values", help="FIELD=TEXT:VALUE,...: what texts mean.")]
 DateFormats = Annotated[
     list[str] | None,
@@ -73,16 +75,18 @@ DecimalComma = Annotated[bool, typer.Option("--decimal-comma", help="Numbers are
 Encoding = Annotated[str, typer.Option(help="The encoding of CSV and JSON, e.g. cp1252.")]
 RowId = Annotated[bool, typer.Option("--row-id", help="Rows have no id: make one from file name and line.")]
 RejectsFile = Annotated[Path | None, typer.Option("--rejects", help="Where rejected rows go (.ndjson or .csv).")]
-MaxRejects = Annotated[str, typer.Option(help="Rejected rows that are still fine: a number, or a share as 1%.")]
+MaxRejects = Annotated[str, typer.Option(help="How many rejected rows to accept: a number, or a share such as 1%.")]
 BatchSize = Annotated[int, typer.Option("--batch", help="Rows written at a time.")]
-Restart = Annotated[bool, typer.Option("--restart/--resume", help="Begin again, or go on where a run was cut off.")]
+Restart = Annotated[
+    bool, typer.Option("--restart/--resume", help="Start again, or continue where an interrupted run stopped.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
 def mount(app: typer.Typer, open_import: OpenImport) -> None:
     """Add the group `import` to `app`; `open_import` is called once the arguments are read."""
-    group = typer.Typer(cls=Group, no_args_is_help=True, help="Bring in users, events and lists.")
+    group = typer.Typer(cls=Group, no_args_is_help=True, help="Import users, events and lists.")
 
     def bring_in(context: typer.Context, order: Order, workspace: str, *, as_json: bool, quiet: bool) -> None:
         with open_import(context, workspace) as setting, watching(name_of(order.path), quiet=quiet) as watch:
@@ -111,7 +115,7 @@ def mount(app: typer.Typer, open_import: OpenImport) -> None:
         max_rejects: MaxRejects = "0",
         batch: BatchSize = 5_000,
         restart: Restart = False,
-        revive: Annotated[bool, typer.Option("--revive", help="Create deleted users anew.")] = False,
+        revive: Annotated[bool, typer.Option("--revive", help="Create deleted users again.")] = False,
         bad_address: Annotated[
             BadAddress, typer.Option(help="A row with a bad e-mail address: reject it, or omit the address.")
         ] = BadAddress.REJECT,
@@ -280,13 +284,13 @@ def show(order: Order, workspace: str, summary: Summary, *, as_json: bool, quiet
 def remarks(summary: Summary) -> Iterator[str]:
     """Yield further remarks: an edited file, columns left out, options that named nothing, addresses."""
     if summary.reread_at is not None:
-        yield f"the workspace's file was edited meanwhile: from line {summary.reread_at} on it counts as it is now"
+        yield f"the workspace file was edited meanwhile: from line {summary.reread_at} on the new version applies"
     if summary.left_out:
         names = ", ".join(summary.left_out)
         yield f"left out, as the workspace does not declare them: {names[:300]}"
     for name in summary.unused:
         yield f"no row has the key {name}, which --map or --ignore names"
     if summary.omitted:
-        yield f"{summary.omitted} users came in without their address, which is none; {summary.example}"
+        yield f"{summary.omitted} users were imported without their e-mail address, which is invalid; {summary.example}"
     elif summary.bad_addresses:
-        yield f"{summary.bad_addresses} of the rejected rows have an e-mail address that is none"
+        yield f"{summary.bad_addresses} of the rejected rows have an invalid e-mail address"

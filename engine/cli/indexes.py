@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from engine.pipeline.insight.index_advisor import Advice
     from engine.stores.mongo.index_advisor import NamedQuery
 
-REMEDY = "tidegate migrate makes missing indexes"
+REMEDY = "tidegate migrate creates missing indexes"
 
 
 def named_queries_served(app: App) -> str:
@@ -26,7 +26,7 @@ def named_queries_served(app: App) -> str:
     wrong = [f"{one.name}: {one.problem}" for one in found if one.problem]
     if wrong:
         raise OperatorError("; ".join(wrong), remedy=REMEDY)
-    return f"each of {len(found)} named queries has its own; check --indexes tells of campaigns"
+    return f"each of {len(found)} named queries has its index; check --indexes shows those of campaigns"
 
 
 def show_indexes(app: App, *, as_json: bool) -> None:
@@ -48,17 +48,17 @@ def show_indexes(app: App, *, as_json: bool) -> None:
 
 def _show(named: Sequence[NamedQuery], advice: Sequence[Advice]) -> None:
     rows: list[tuple[object, ...]] = [
-        (one.name, one.index, one.problem or ("as MongoDB plans it" if one.explained else "is there")) for one in named
+        (one.name, one.index, one.problem or ("as MongoDB plans it" if one.explained else "exists")) for one in named
     ]
     show_table("named queries", ("query", "index", ""), rows)
     typer.echo("\npredicates of campaigns")
     for one in advice:
         typer.echo(f"campaign {one.workspace}/{one.campaign}: {one.text}")
     if not advice:
-        typer.echo("no campaign is applied that is not over")
+        typer.echo("there is no applied campaign that has not ended")
     suggested = _suggested(advice)
     if suggested:
-        typer.echo("\nto make the missing ones, in mongosh:")
+        typer.echo("\nto create the missing ones, in mongosh:")
     for command, count in suggested:
         typer.echo(f"{command}  // {count} predicate{'s' if count > 1 else ''}")
 

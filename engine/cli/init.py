@@ -35,7 +35,7 @@ def mount(app: typer.Typer) -> None:
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="Where; made if missing.")] = Path(),
+    folder: Annotated[Path, typer.Argument(help="The folder; created if it is missing.")] = Path(),
 ) -> None:
     """Write a Procfile, policies, settings and an example with users and events; existing files are never changed."""
     wanted = files()

@@ -34,11 +34,11 @@ _LOOK_AGAIN: Final = 5.0
 """Seconds between two attempts to find a log search."""
 
 Since = Annotated[str, typer.Option(help="How far back: 1h, 7d, or a moment such as 2026-12-01T08:00Z.")]
-Limit = Annotated[int, typer.Option(min=1, max=10_000, help="The newest lines that are shown.")]
+Limit = Annotated[int, typer.Option(min=1, max=10_000, help="How many of the newest lines to show.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Story = Annotated[bool, typer.Option("--story", help="Every line of the newest delivery found, from split to send.")]
 FromFiles = Annotated[bool, typer.Option("--files", help="Read this machine's log files, not the log search.")]
-Once = Annotated[bool, typer.Option("--once", help="Ship what is there, then end.")]
+Once = Annotated[bool, typer.Option("--once", help="Ship the existing lines, then exit.")]
 Keep = Annotated[str, typer.Option(help="How long lines are kept, e.g. 30d; 'ever' keeps them.")]
 
 

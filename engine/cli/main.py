@@ -53,7 +53,9 @@ def _main(
     ] = None,
     given: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="A setting, over files and variables; repeatable."),
+        typer.Option(
+            "--set", metavar="SECTION.KEY=VALUE", help="A setting, which overrides files and variables; repeatable."
+        ),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read in `main`
     version: Annotated[  # noqa: ARG001 - its callback answers
@@ -65,7 +67,7 @@ def _main(
     for text in given or ():
         key, separator, value = text.partition("=")
         if not separator or "." not in key:
-            raise WrongCall(f"--set wants SECTION.KEY=VALUE, got {text}")
+            raise WrongCall(f"--set needs SECTION.KEY=VALUE, got {text}")
         flags[key] = value
     context.obj = Call(settings, env, flags, env_file)
 
@@ -188,9 +190,9 @@ def _failed(error: OSError, *, debug: bool) -> int:
     """Report a refusal of the operating system: a file or a folder, or stdout on a full disk."""
     why = error.strerror or type(error).__name__
     if error.filename is not None:
-        return _told(error, f"{error.filename}: {why}", "look at the path and its rights", BAD_CALL, debug=debug)
+        return _told(error, f"{error.filename}: {why}", "check the path and its permissions", BAD_CALL, debug=debug)
     _silence()
-    return _told(error, f"the system refused: {why}", "--debug shows where", BAD_ANSWER, debug=debug)
+    return _told(error, f"the operating system refused: {why}", "--debug shows where", BAD_ANSWER, debug=debug)
 
 
 def _silence() -> None:
@@ -209,7 +211,7 @@ def _misused(error: typer.TyperException) -> int:
         sys.stderr.write(f"{text.rstrip()}\n")
     else:
         path = "tidegate" if context is None else context.command_path
-        _told(error, text, f"{path} --help shows how it is called", BAD_CALL, debug=False)
+        _told(error, text, f"{path} --help shows the usage", BAD_CALL, debug=False)
     return BAD_CALL
 
 

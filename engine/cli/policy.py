@@ -29,7 +29,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.
 
 def mount(app: typer.Typer, history: History) -> None:
     """Add the group `policy` to `app`; only the commands that need `history` call it."""
-    group = typer.Typer(cls=Group, no_args_is_help=True, help="What steers: lanes, fleets and profiles.")
+    group = typer.Typer(cls=Group, no_args_is_help=True, help="The policies: lanes, fleets and profiles.")
 
     @group.command("diff", epilog="Example: tidegate policy diff 81207b9847b8")
     def _diff(
@@ -116,7 +116,7 @@ def show_route(
     kind: Annotated[Literal["one_off", "continuous"], typer.Option(help="How users enter.")] = "continuous",
     cost: Annotated[Literal["quick", "slow"], typer.Option(help="What its audience costs.")] = "quick",
     profile: Annotated[str, typer.Option(help="The profile that it names.")] = "",
-    slowed: Annotated[bool, typer.Option("--slowed", help="As if it was measured to be slow.")] = False,
+    slowed: Annotated[bool, typer.Option("--slowed", help="As if it were measured as slow.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show which profile governs a campaign, why, and which lanes its slices use."""
@@ -131,7 +131,7 @@ def show_route(
     elif workspace and campaign:
         facts = CampaignFacts(workspace, campaign, CampaignKind(kind), Cost(cost), profile or None, slowed)
     else:
-        raise WrongCall("which campaign?", remedy="give its file, or --workspace and --campaign")
+        raise WrongCall("no campaign is given", remedy="give its file, or --workspace and --campaign")
     told = _governed(policies, facts)
     if as_json:
         typer.echo(json.dumps({**asdict(told), "cost": facts.cost, "suspect_lane": SUSPECT}))
@@ -177,7 +177,7 @@ def _edited(folder: Path, file: Path | None) -> PolicySet:
     if file is None:
         return load_policies(folder)
     if not file.exists():
-        raise NotFound(f"{file} is not there")
+        raise NotFound(f"{file} does not exist")
     return load_policies(file) if file.is_dir() else load_policies(folder, edited=file)
 
 

@@ -24,12 +24,10 @@ EmlFile = Annotated[Path | None, typer.Option(help="Write the whole mail to this
 def show_preview(
     context: typer.Context,
     campaign: Annotated[str, typer.Argument(help="The campaign's name, or a campaign file that is not yet applied.")],
-    message: Annotated[str | None, typer.Option(help="Which message; without it the first.")] = None,
+    message: Annotated[str | None, typer.Option(help="The message; default: the first.")] = None,
     user: Annotated[str | None, typer.Option(help="As this user would get it.")] = None,
-    sample: Annotated[
-        bool, typer.Option("--sample", help="As a user made up, with every field (the default).")
-    ] = False,
-    empty: Annotated[bool, typer.Option("--empty", help="As a user made up, without any field.")] = False,
+    sample: Annotated[bool, typer.Option("--sample", help="As a made-up user with every field (the default).")] = False,
+    empty: Annotated[bool, typer.Option("--empty", help="As a made-up user without any field.")] = False,
     html: HtmlFile = None,
     eml: EmlFile = None,
     text: Annotated[bool, typer.Option("--text", help="Only the text part.")] = False,

@@ -12,7 +12,7 @@ import typer
 from engine.cli.context import LogFormat
 
 NoServices = Annotated[bool, typer.Option("--no-services", help="Start no local service.")]
-AsDramatiq = Annotated[bool, typer.Option("--dramatiq", help="Become Dramatiq's own command instead.")]
+AsDramatiq = Annotated[bool, typer.Option("--dramatiq", help="Run Dramatiq's own command instead.")]
 
 
 def mount(app: typer.Typer) -> None:

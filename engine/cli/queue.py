@@ -21,7 +21,7 @@ Id = Annotated[list[str] | None, typer.Argument(help="Message ids; default: all.
 
 def mount(app: typer.Typer) -> None:
     """Add the group `queue` to `app`."""
-    group = typer.Typer(cls=Group, no_args_is_help=True, help="The lanes' queues. What they are about is in MongoDB.")
+    group = typer.Typer(cls=Group, no_args_is_help=True, help="The lanes' queues. The work itself is in MongoDB.")
     group.command("list", epilog="Example: tidegate queue list --json")(list_queues)
     group.command("deadletters", epilog="Example: tidegate queue deadletters fast")(deadletters)
     group.command("replay", epilog="Example: tidegate queue replay fast")(replay_dead)
@@ -103,4 +103,4 @@ def drop_dead(context: typer.Context, lane: Lane, ids: Id = None) -> None:
     from actors.broker.queue_admin import drop
 
     with opened(context) as app:
-        say(f"{drop(_broker_of(app, lane), lane, ids)} dead letters are gone")
+        say(f"{drop(_broker_of(app, lane), lane, ids)} dead letters are deleted")

@@ -48,7 +48,9 @@ def up(
     context: typer.Context,
     procfile: Annotated[Path, typer.Option(help="The file with the process types.")] = Path("Procfile"),
     scale: Annotated[list[str] | None, typer.Option(help="How many of each, e.g. slow=4,deliver=2.")] = None,
-    stop_timeout: Annotated[list[str] | None, typer.Option(help="Until KILL after TERM, e.g. deliver=60s.")] = None,
+    stop_timeout: Annotated[
+        list[str] | None, typer.Option(help="The time from TERM to KILL, e.g. deliver=60s.")
+    ] = None,
     services_only: Annotated[bool, typer.Option("--services-only", help="Start no process of the Procfile.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="With --services-only: leave them running.")] = False,
     log_format: LogFormat = None,

@@ -31,7 +31,7 @@ def stats(
     within: Within = "24h",
     campaigns: Limit = 20,
     workspace: Annotated[
-        str | None, typer.Option("--workspace", "-w", help="Rank the campaigns of this workspace alone.")
+        str | None, typer.Option("--workspace", "-w", help="Rank only the campaigns of this workspace.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -112,7 +112,7 @@ def _show_sizes(tried: Sequence[SizeStatistics]) -> None:
 
 def _show_cache(share: CacheStatistics, memory: CacheMemory | None) -> None:
     if share.hit_rate is None:
-        found = "nobody was read from it"
+        found = "no user was read from it"
     else:
         found = f"{share.hit_rate:.2%} of {share.read:,} users came from it"
     if memory is None:
@@ -135,8 +135,8 @@ def _show_campaigns(ranked: Sequence[CampaignStatistics]) -> None:
         )
         for one in ranked
     ]
-    columns = ("campaign", "users looked at", "messages", "looks a message", "window", "advised window")
-    show_table("\ncampaigns by users looked at per message (decided runs of 7 days, and launches)", columns, rows)
+    columns = ("campaign", "users evaluated", "messages", "evaluations a message", "window", "advised window")
+    show_table("\ncampaigns by users evaluated per message (decided runs of 7 days, and launches)", columns, rows)
 
 
 def _advice(one: CampaignStatistics) -> str:

@@ -133,7 +133,7 @@ def _print(shown: Shown, folder: str) -> None:
         typer.echo(_NOTHING.format(folder))
     elif not shown.elsewhere:
         typer.echo(
-            "tidegate up does not run, and no process elsewhere was heard of for 10 s: nobody works on campaigns"
+            "tidegate up does not run, and no process elsewhere has reported for 10 s: campaigns do not progress"
         )
     else:
         typer.echo("tidegate up does not run here")

@@ -56,7 +56,7 @@ def show(context: typer.Context, user: UserId, workspace: Workspace, as_json: As
     rows: list[tuple[object, ...]] = [
         (names[one.campaign], one.entry, one.state, one.reason or "", format_instant(one.entered_at)) for one in stays
     ]
-    show_table("stays", ("campaign", "entry", "state", "reason", "entered"), rows)
+    show_table("enrolments", ("campaign", "entry", "state", "reason", "entered"), rows)
     found: list[tuple[object, ...]] = [(one["n"], format_instant(one["t"]), one.get("p", {})) for one in events]
     show_table("events", ("event", "time", "properties"), found)
 
@@ -65,14 +65,14 @@ def erase(
     context: typer.Context,
     user: UserId,
     workspace: Workspace,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; there is no way back.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Confirm the erasure, which cannot be undone.")] = False,
 ) -> None:
     """Erase a user: delete events, memberships and fields, and keep a tombstone.
 
     Every enrolment of the user ends at its next evaluation.
     """
     if not yes:
-        raise WrongCall(f"this erases {user} in {workspace} for good", remedy="say --yes")
+        raise WrongCall(f"this erases {user} in {workspace} for good", remedy="give --yes")
     with opened(context) as app:
         key = user_key(workspace, user)
         if app.stores.users.get(key) is None:
@@ -101,7 +101,7 @@ def unsuppress(context: typer.Context, user: UserId, workspace: Workspace) -> No
         lifted = app.stores.suppressions.lift(workspace, address)
         if lifted:
             emit("address.restored", workspace=workspace, user=user, reason="by_hand")
-    say(f"the address of {user} is sent to again" if lifted else f"the address of {user} was not suppressed")
+    say(f"mails to the address of {user} are sent again" if lifted else f"the address of {user} was not suppressed")
 
 
 def _suppression(one: Suppression, names: Mapping[str, str]) -> dict[str, object]:

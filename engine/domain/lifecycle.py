@@ -87,13 +87,13 @@ class SliceState(StrEnum):
 
 SENTENCES: Final[Mapping[type[StrEnum], Mapping[StrEnum, str]]] = {
     CampaignState: {
-        CampaignState.DRAFT: "Applied, never launched: nobody is in it.",
+        CampaignState.DRAFT: "Applied, never launched: no user is in it.",
         CampaignState.SCHEDULED: "Launched, and waiting for its start in campaign time.",
-        CampaignState.LIVE: "Users enter, are looked at and are written to.",
+        CampaignState.LIVE: "Users enter, are evaluated and get messages.",
         CampaignState.PAUSED: "Nothing is decided and nothing is sent until it is resumed.",
-        CampaignState.DRAINING: "Nobody enters any more; those inside go on to their end.",
-        CampaignState.FINISHED: "Every stay has ended and every message is settled; the counts add up.",
-        CampaignState.CANCELLED: "Ended by hand: every stay exits and nothing more is sent.",
+        CampaignState.DRAINING: "No user enters any more; enrolled users continue to their end.",
+        CampaignState.FINISHED: "Every enrolment has ended and every message is settled; the counts add up.",
+        CampaignState.CANCELLED: "Ended by hand: every enrolment ends and nothing more is sent.",
     },
     StayState: {
         StayState.ACTIVE: "The user is in the campaign.",
@@ -102,23 +102,23 @@ SENTENCES: Final[Mapping[type[StrEnum], Mapping[StrEnum, str]]] = {
     DeliveryState: {
         DeliveryState.QUEUED: "Chosen; a deliver slice will send it, not before its time.",
         DeliveryState.ATTEMPTING: "Marked durably with a token; the provider is being called or has been.",
-        DeliveryState.SENT: "The provider took it.",
+        DeliveryState.SENT: "The provider accepted it.",
         DeliveryState.FAILED: "The provider refused it for good, or it could not be made (a broken template).",
-        DeliveryState.UNKNOWN: "Nobody can tell whether the provider took it; it is not repeated.",
+        DeliveryState.UNKNOWN: "It is not known whether the provider accepted it; the engine does not send it again.",
         DeliveryState.SKIPPED: "It was not sent, for a reason that is counted.",
     },
     RunState: {
         RunState.PLANNING: "Its slices are being written.",
         RunState.RUNNING: "All its slices are written and some are open.",
         RunState.DECIDED: "It is fully planned and no slice of it is open.",
-        RunState.DROPPED: "A resume put a newer run in its place.",
+        RunState.DROPPED: "A resume replaced it with a newer run.",
     },
     SliceState: {
         SliceState.OPEN: "To be claimed, or claimed under a lease.",
         SliceState.DONE: "Every user in its range was handled.",
-        SliceState.SPLIT: "Cut into halves that took its place.",
+        SliceState.SPLIT: "Split into halves that replace it.",
         SliceState.DROPPED: "Given up unclaimed with its run.",
-        SliceState.DEAD: "It kept killing its worker; its one user's stay ended as failed(poison).",
+        SliceState.DEAD: "It kept killing its worker; its one user's enrolment ended as failed(poison).",
     },
 }
 """The meaning of each state, by state machine. Two machines may share a state name, and such states compare equal as
@@ -130,7 +130,7 @@ SKIPPED_BECAUSE: Final[Mapping[SkipReason, str]] = {
     SkipReason.CANCELLED: "The campaign was cancelled, or the message was removed.",
     SkipReason.EXITED: "The user left the campaign before it was sent.",
     SkipReason.SUPPRESSED: "The user is unsubscribed or deleted, or mail to the address bounced.",
-    SkipReason.NO_ADDRESS: "The user has no usable address: it is missing, empty, or no address.",
+    SkipReason.NO_ADDRESS: "The user has no usable address: it is missing, empty or not an address.",
     SkipReason.NO_SMTPUTF8: "The address needs SMTPUTF8, which the mail server or the recipient's does not offer.",
 }
 """Each reason for not sending a chosen message, with a sentence. None of them is a failure."""

@@ -23,12 +23,12 @@ _DONE: Final[Mapping[CampaignState, str]] = {
 
 _INSTEAD: Final[Mapping[CampaignState, str]] = {
     _C.DRAFT: "tidegate campaign launch starts it",
-    _C.SCHEDULED: "it goes live by itself when its start has come; tidegate campaign cancel ends it",
+    _C.SCHEDULED: "it goes live by itself at its start; tidegate campaign cancel ends it",
     _C.LIVE: "it can be paused, stopped or cancelled; an edit of its file is applied while it runs",
     _C.PAUSED: "it can be resumed, stopped or cancelled",
-    _C.DRAINING: "nobody enters any more; it can be paused or cancelled, and finishes by itself",
-    _C.FINISHED: "to run it again give its file another campaign: name",
-    _C.CANCELLED: "to run it again give its file another campaign: name",
+    _C.DRAINING: "no user enters any more; it can be paused or cancelled, and finishes by itself",
+    _C.FINISHED: "to run it again, give its file another campaign: name",
+    _C.CANCELLED: "to run it again, give its file another campaign: name",
 }
 """The remedy that messages suggest for a campaign in this state."""
 

@@ -62,7 +62,7 @@ def load_policies(folder: Path, *, edited: Path | None = None) -> PolicySet:
         faults += _profile_faults(one, lanes)
     faults += _twins(profiles)
     if f"{PROFILES_FOLDER}/{DEFAULT}.yaml" not in sources:
-        hint = "write profiles/default.yaml: it governs what no other profile is for"
+        hint = "write profiles/default.yaml: it governs campaigns that no other profile matches"
         faults.append(Fault(Mark(f"{name}/{PROFILES_FOLDER}", 1, 1), "", f'there is no profile "{DEFAULT}"', hint))
     if faults or lanes is None:
         raise InvalidSource(faults)
@@ -139,7 +139,7 @@ def _profile_faults(one: _Read, lanes: Lanes | None) -> list[Fault]:
         problem = f'the name differs from the file\'s, "{one.stem}"'
         faults.append(Fault(node.find("profile").mark, "profile", problem, f"write profile: {one.stem}"))
     if profile.profile == DEFAULT and profile.matches is not None:
-        problem = "the default profile is for whatever no other one matches"
+        problem = "the default profile governs campaigns that no other profile matches"
         faults.append(Fault(node.key_mark("matches"), "matches", problem, "remove matches:"))
     if lanes is None:
         return faults

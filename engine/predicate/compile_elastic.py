@@ -93,7 +93,7 @@ def elastic_query(tree: Tree, as_of: Instant) -> Document:
 def path_of(shape: Shape) -> str:
     """Return the path of a field in an indexed user. Raises `AssertionError` for an event's property."""
     if not isinstance(shape, Field):
-        raise AssertionError(f"{shape.name} is no field of a user")  # noqa: TRY004 - a bug, not a wrong argument
+        raise AssertionError(f"{shape.name} is not a field of a user")  # noqa: TRY004 - a bug, not a wrong argument
     return shape.elastic_path
 
 

@@ -91,7 +91,7 @@ def mongo_filter(tree: Tree, as_of: Instant) -> Document:  # noqa: C901 - a case
 def path_of(shape: Shape) -> str:
     """Return the path of a field in a user document. Raises `AssertionError` for an event's property."""
     if not isinstance(shape, Field):
-        raise AssertionError(f"{shape.name} is no field of a user")  # noqa: TRY004 - a bug, not a wrong argument
+        raise AssertionError(f"{shape.name} is not a field of a user")  # noqa: TRY004 - a bug, not a wrong argument
     return shape.mongo_path
 
 

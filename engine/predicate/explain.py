@@ -185,8 +185,8 @@ class _Teller:
             return self.summary(event)
         times = sorted(t for t, _ in self.events[self.queries[event]] if t <= self.as_of)
         if not times:
-            return f"no {event} up to {format_instant(self.as_of)} was looked at"
-        return f"{len(times)} {event} looked at, the last at {format_instant(times[-1])}"
+            return f"no {event} up to {format_instant(self.as_of)} was considered"
+        return f"{len(times)} {event} considered, the last at {format_instant(times[-1])}"
 
 
 def show(shape: Shape, value: object) -> str:

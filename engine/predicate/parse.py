@@ -48,7 +48,9 @@ def parse_predicate(node: Node, catalogue: Catalogue, path: Path_ = ()) -> Tree:
     parser = _Parser(catalogue)
     tree = parser.predicate(node, path, 0)
     if parser.leaves > MOST_LEAVES:
-        parser.faults.add(node.mark, path, f"{parser.leaves} leaves; at most {MOST_LEAVES} fit", "use in: or a list")
+        parser.faults.add(
+            node.mark, path, f"{parser.leaves} leaves; at most {MOST_LEAVES} are allowed", "use in: or a list"
+        )
     if parser.faults.found:
         raise InvalidSource(parser.faults.found)
     return tree
@@ -66,7 +68,7 @@ class _Parser:
             self.faults.add(node.mark, path, "expected a predicate", hint)
             return NOBODY
         if not node.value:
-            self.faults.add(node.mark, path, "an empty predicate", "write all: [] for everybody")
+            self.faults.add(node.mark, path, "an empty predicate", "write all: [] for all users")
         parts = [self.entry(key, value, node, (*path, key), depth) for key, value in node.value.items()]
         return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
 
@@ -95,11 +97,11 @@ class _Parser:
             self.faults.add(node.mark, path, f"{key} takes a list of predicates", hint)
             return NOBODY
         if depth >= DEEPEST:
-            self.faults.add(node.mark, path, f"nested deeper than {DEEPEST} levels", "write it flatter")
+            self.faults.add(node.mark, path, f"nested deeper than {DEEPEST} levels", "nest it less")
             return NOBODY
         if not node.value and key != "all":
-            hint = "remove it, or write all: [] for everybody"
-            self.faults.add(node.mark, path, f"{key} of nothing", hint)
+            hint = "remove it, or write all: [] for all users"
+            self.faults.add(node.mark, path, f"{key} is empty", hint)
         parts = tuple(self.predicate(item, (*path, i), depth + 1) for i, item in enumerate(node.value))
         if key == "all":
             return AllOf(parts) if parts else EVERYBODY

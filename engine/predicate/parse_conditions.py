@@ -57,7 +57,7 @@ def read_duration(node: Node, path: tuple[str | int, ...], faults: Faults, *, ze
         else:
             if length or zero:
                 return length
-            faults.add(node.mark, path, "a window of no length holds nothing", "write a longer one, e.g. 1d")
+            faults.add(node.mark, path, "a window of length zero contains nothing", "write a longer one, e.g. 1d")
             return None
     hint = f"did you mean {node.value}d?" if str(node.value).isdigit() else ""
     shown = node.value if isinstance(node.value, (str, int, float)) else "something else"
@@ -163,7 +163,7 @@ class _Conditions:
             self.faults.add(operand.mark, path, "expected a list of values", f"write {key}: [...]")
             return
         if len(operand.value) > MOST_VALUES:
-            problem = f"{len(operand.value)} values; at most {MOST_VALUES} fit"
+            problem = f"{len(operand.value)} values; at most {MOST_VALUES} are allowed"
             self.faults.add(operand.mark, path, problem, "import them as a list")
             return
         read = [read_literal(self.shape, item, (*path, i), self.faults) for i, item in enumerate(operand.value)]

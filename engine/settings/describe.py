@@ -24,26 +24,26 @@ DESCRIPTIONS: Final = {
     "its name, so several installations may share the servers",
     "services.broker_url": "Redis or Valkey for the queues; empty: a local one is started",
     "services.cache_url": "Redis or Valkey for the user cache, another instance than the broker's; empty: a local one",
-    "services.elastic_url": "Elasticsearch, which is optional; empty: a local one where it can be had",
+    "services.elastic_url": "Elasticsearch, which is optional; empty: a local one if it is available",
     "services.elastic_api_key": "The encoded API key of Elasticsearch",
     "services.elastic_ca": "A PEM file with the authority that signed Elasticsearch's certificate",
     "paths.var": "Data of local services, logs and the Maildir",
     "paths.policies": "The policy files (`docs/policies.md`)",
     "paths.workspaces": "The workspace files (`docs/workspaces.md`)",
     "paths.campaigns": "The campaign files (`docs/campaigns.md`)",
-    "engine.lease": "How long a slice is a worker's own; that of a worker that was killed is back after it",
-    "engine.checkpoint": "How often at most a slice writes its cursor and asks whether to go on",
-    "engine.tick": "Time between two looks of the clock's process at what is due",
-    "engine.ring_again": "A slice that was enqueued and not claimed is enqueued again after it",
-    "engine.attempt_limit": "Where sending was broken off for longer, its campaign is stuck (`docs/stuck.md`)",
-    "engine.stop_timeout": "What a process that is told to stop has left before it is killed",
-    "engine.scan_up_to": "Users of a workspace up to which a pass reads MongoDB without choosing an access path",
+    "engine.lease": "How long a worker holds a slice; the slice of a killed worker is free again after that",
+    "engine.checkpoint": "The shortest time between two checkpoints, where a slice writes its cursor and may stop",
+    "engine.tick": "Time between two ticks of the clock process, which looks for due work",
+    "engine.ring_again": "Time after which a slice that was enqueued but not claimed is enqueued again",
+    "engine.attempt_limit": "If sending was interrupted for longer, the campaign is stuck (`docs/stuck.md`)",
+    "engine.stop_timeout": "How long a process that is asked to stop may take before it is killed",
+    "engine.scan_up_to": "Up to this many users in a workspace, a pass reads MongoDB without choosing an access path",
     "engine.elastic_heap": "Memory of the local Elasticsearch's heap",
-    "engine.cache_memory": "Memory of the local cache; the least used goes first",
+    "engine.cache_memory": "Memory of the local cache, which evicts the least used keys first",
     "logs.folder": "Log files; empty: `logs` below `paths.var`",
-    "logs.level": "What is written: this level and those above",
-    "logs.max_bytes": "A log file of this size is put aside and a new one is begun",
-    "logs.keep": "Files that were put aside and are kept, for each process",
+    "logs.level": "The lowest level of the lines that are written",
+    "logs.max_bytes": "At this size a log file is closed and a new one begins",
+    "logs.keep": "How many closed files are kept, for each process",
     "logs.stdout": "Whether lines are also printed",
     "logs.brief": "Whether the lines of a window of deliveries are printed as one; the files hold each",
     "email.transport": "`maildir` writes mails into a folder, `smtp` sends them (`docs/channels.md`)",
@@ -51,32 +51,32 @@ DESCRIPTIONS: Final = {
     "email.host": "The SMTP server",
     "email.port": "Its port",
     "email.starttls": "Encryption: `required` or `opportunistic` by STARTTLS, `implicit` from the first byte, or `off`",
-    "email.username": "The user at the SMTP server; empty: nobody logs in",
+    "email.username": "The user at the SMTP server; empty: no login",
     "email.password": "The password at the SMTP server",
-    "email.timeout": "How long one answer of the server is waited for; none: as RFC 5321 says for each",
-    "email.attempt": "How long one attempt may take in all",
+    "email.timeout": "How long to wait for one answer of the server; none: as RFC 5321 says for each",
+    "email.attempt": "How long one attempt may take in total",
     "email.per_connection": "Mails sent over one connection before a new one is opened",
     "email.connections": "Connections for each delivering thread of a process",
     "email.ca": "A PEM file with the authority that signed the server's certificate; empty: the machine's authorities",
-    "email.helo": "The name by which we greet; empty: the machine's",
-    "email.ignore_extensions": "Extensions of SMTP that are not used though the server offers them",
-    "email.envelope_from": "Where bounces go, for campaigns and workspaces that do not say it; empty: to the sender",
+    "email.helo": "The name in the greeting to the server; empty: the machine's",
+    "email.ignore_extensions": "SMTP extensions that are not used even if the server offers them",
+    "email.envelope_from": "Where bounces go, for campaigns and workspaces that do not set it; empty: to the sender",
 }
 """What each setting means. One more setting needs one more line here."""
 
 _HEAD: Final = f"""\
 # Which settings are there?
 
-Made from the settings' models by `make docs-settings`; do not edit this page. A setting is read from these places, the
-last one wins:
+`make docs-settings` generates this page from the settings' models; do not edit it. The engine reads a setting from
+these places; the last one wins:
 
 1. `conf/settings.yaml`, its environment `default`, then the one that `TIDEGATE_ENV` or `--env` names;
-2. `.env` in the folder where the command is called: lines `{PREFIX}SECTION__KEY=value`;
+2. `.env` in the folder where the command is run: lines `{PREFIX}SECTION__KEY=value`;
 3. a variable of the environment, `{PREFIX}SECTION__KEY`, e.g. `{PREFIX}EMAIL__PASSWORD`;
 4. the flag `tidegate --set section.key=value COMMAND`.
 
 `tidegate check --origin` shows every setting with its value and where it comes from; secrets are left out. An unknown
-section or key, or a value of another type, is refused with its place. A duration is written `250ms`, `90s`, `15m`,
+section or key, or a value of another type, is refused with its place. Write a duration as `250ms`, `90s`, `15m`,
 `12h` or `14d`. Passwords and keys belong into variables or `.env`, not into the settings file. A process reads its
 settings once, at its start.
 """

@@ -80,7 +80,7 @@ def load_settings(
     path = Path(named or SETTINGS)
     if named and not path.exists():
         source = "--settings" if file else f"{SETTINGS_FILE} ({variables[SETTINGS_FILE].source})"
-        raise WrongCall(f"the settings file {path} is not there", remedy=f"{source} names it")
+        raise WrongCall(f"the settings file {path} does not exist", remedy=f"{source} names it")
     node = _over(_file(path, chosen), _variables(variables))
     handed = {name: one.value for name, one in variables.items() if name not in os.environ}
     for key, value in (flags or {}).items():
@@ -109,7 +109,9 @@ def _file(file: Path, chosen: str) -> Node:
     """Return the chosen environment of the file merged over its default one."""
     if not file.exists():
         if chosen != DEFAULT:
-            raise WrongCall(f'{file} is not there, so it has no environment "{chosen}"', remedy=f"unset {ENVIRONMENT}")
+            raise WrongCall(
+                f'{file} does not exist, so it has no environment "{chosen}"', remedy=f"unset {ENVIRONMENT}"
+            )
         return Node(Mark(str(file), 1, 1), {})
     root = read(file)
     faults = [

@@ -35,14 +35,18 @@ def _line(value: object) -> object:
     """An address or a key is one line: drivers find out only when they speak, and quote it."""
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     if isinstance(text, str) and any(letter < " " or letter == "\x7f" for letter in text):
-        raise Misfit("holds a line break or another control character", "write it on one line, with nothing behind it")
+        raise Misfit(
+            "contains a line break or another control character", "write it on one line, with nothing after it"
+        )
     return value
 
 
 def _url(*schemes: str) -> AfterValidator:
     def check(value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value().startswith(tuple(f"{scheme}://" for scheme in schemes)):
-            raise Misfit(f"is no address of this service: it starts with {' or '.join(s + '://' for s in schemes)}")
+            raise Misfit(
+                f"is not an address of this service: one starts with {' or '.join(s + '://' for s in schemes)}"
+            )
         return value
 
     return AfterValidator(check)
@@ -60,7 +64,7 @@ def _extensions(value: object) -> object:
     names = re.findall(r"[^\s,]+", text.lower())
     for name in names:
         if name not in (*SMTP_EXTENSIONS, "all"):
-            raise Misfit(f'"{name}" is no extension that can be ignored', nearest(name, (*SMTP_EXTENSIONS, "all")))
+            raise Misfit(f'"{name}" is not an extension that can be ignored', nearest(name, (*SMTP_EXTENSIONS, "all")))
     return " ".join(SMTP_EXTENSIONS if "all" in names else names)
 
 

@@ -94,7 +94,7 @@ def settings_among(variables: Mapping[str, Variable]) -> Iterator[tuple[str, str
         elif section in Settings.model_fields:
             yield from _whole_section(section, variable.value, source)
         elif meant := _with_one_underscore(section):
-            raise WrongCall(f"{source}: nobody reads this", remedy=f"did you mean {meant}?")
+            raise WrongCall(f"{source}: the engine does not read this", remedy=f"did you mean {meant}?")
 
 
 def _whole_section(section: str, text: str, source: str) -> Iterator[tuple[str, str, str, str]]:

@@ -32,12 +32,14 @@ shutting down (91, 11600), no configuration yet or no suitable server (94, 133, 
 _TLS: Final = re.compile(r"\b(SSL|TLS|certificate)", re.IGNORECASE)
 _FORBIDDEN: Final = re.compile(r'execute command \{ (\w+): "?([\w.$]+)"?.*', re.DOTALL)
 _LONGEST: Final = 160
-_SILENT: Final = "it takes a connection and says nothing"
-_ROOM: Final = "make room there; the engine goes on by itself"
+_SILENT: Final = "it accepts a connection and sends nothing"
+_ROOM: Final = "make room there; the engine continues by itself"
 _STATUS: Final = "tidegate status shows what runs"
-_ABSENT: Final = f"tidegate up starts a local one, a server of your own you start yourself; {_STATUS}"
+_ABSENT: Final = f"start a local one with tidegate up, or your own server yourself; {_STATUS}"
 _RIGHTS: Final = "give its user the rights of docs/rights.md"
-_TLS_REMEDY: Final = "does the address say TLS (tls=true, rediss://, https://) where the server does, and with its CA?"
+_TLS_REMEDY: Final = (
+    "ask for TLS in the address (tls=true, rediss://, https://), with the CA, exactly if the server uses it"
+)
 
 
 def trouble_of(error: BaseException) -> EngineError | None:
@@ -62,10 +64,10 @@ def mongo_trouble(error: PyMongoError) -> EngineError:
     if isinstance(error, ConfigurationError):
         return ServiceUnreachable(f"MongoDB cannot be found: {text}", remedy="check services.mongo_url and the DNS")
     if _TLS.search(str(error)):
-        return ServiceUnreachable(f"MongoDB: no TLS connection comes about: {text}", remedy=_TLS_REMEDY)
+        return ServiceUnreachable(f"MongoDB: no TLS connection is possible: {text}", remedy=_TLS_REMEDY)
     if "No replica set members" in text or "No primary" in text or "not primary" in text:
         return ServiceUnreachable(
-            f"MongoDB has no primary: {text}", remedy="rs.status() on one of its servers tells why"
+            f"MongoDB has no primary: {text}", remedy="rs.status() on one of its servers shows why"
         )
     return ServiceUnreachable(f"MongoDB does not answer: {text}", remedy=_ABSENT)
 
@@ -78,7 +80,7 @@ def _refused_by_mongo(code: int | None, text: str) -> EngineError:
         told = _FORBIDDEN.sub(r"execute \1 of \2", text).partition(" {")[0]
         return OperatorError(f"MongoDB does not allow it: {_first(told)}", remedy=_RIGHTS)
     if code in AWAY:
-        return ServiceUnreachable(f"MongoDB was away for a moment ({code}): {_first(text)}", remedy=_STATUS)
+        return ServiceUnreachable(f"MongoDB was briefly unavailable ({code}): {_first(text)}", remedy=_STATUS)
     if code == NO_SPACE:
         return OperatorError("MongoDB has no space left on its disk", remedy=_ROOM)
     return OperatorError(f"MongoDB refuses ({code}): {_first(text.partition(' {')[0])}", remedy=_STATUS)
@@ -98,7 +100,7 @@ def redis_trouble(error: redis.RedisError, name: str) -> EngineError:
     if isinstance(error, exceptions.ReadOnlyError) or "read only replica" in text.lower():
         return OperatorError(f"{name} is a read-only replica", remedy="give the address of its primary")
     if isinstance(error, exceptions.OutOfMemoryError) or "OOM" in text:
-        remedy = "raise its maxmemory, or give it less to keep; the engine goes on by itself then"
+        remedy = "raise its maxmemory, or store less in it; the engine continues by itself then"
         return OperatorError(f"{name} is full: it takes no writes (maxmemory)", remedy=remedy)
     if text.startswith("MISCONF"):
         return OperatorError(f"{name} cannot write to its disk, and takes no writes", remedy="make room there")
@@ -107,9 +109,9 @@ def redis_trouble(error: redis.RedisError, name: str) -> EngineError:
     if isinstance(error, redis.TimeoutError):
         return ServiceUnreachable(f"{name} does not answer: {_SILENT}", remedy=f"{_STATUS}; {_TLS_REMEDY}")
     if _TLS.search(text):
-        return ServiceUnreachable(f"{name}: no TLS connection comes about: {text}", remedy=_TLS_REMEDY)
+        return ServiceUnreachable(f"{name}: no TLS connection is possible: {text}", remedy=_TLS_REMEDY)
     if isinstance(error, exceptions.InvalidResponse) or "Protocol Error" in text:
-        return ServiceUnreachable(f"{name}: what answers there is no Redis", remedy="check its address")
+        return ServiceUnreachable(f"{name}: the server at that address is not Redis", remedy="check its address")
     if isinstance(error, redis.ConnectionError):
         hint = _TLS_REMEDY if "closed by server" in text.lower() else _ABSENT
         return ServiceUnreachable(f"{name} does not answer: {text}", remedy=hint)
@@ -137,7 +139,9 @@ def search_trouble(error: ApiError | TransportError) -> EngineError:
     if status in (429, 502, 503, 504):
         return ServiceUnreachable(f"Elasticsearch is too busy ({status})", remedy="try again later")
     if type(error).__name__ == "UnsupportedProductError":
-        return ServiceUnreachable("what answers there is no Elasticsearch", remedy="check services.elastic_url")
+        return ServiceUnreachable(
+            "the server at that address is not Elasticsearch", remedy="check services.elastic_url"
+        )
     kind = error.message if re.fullmatch(r"[a-z_]{1,80}", error.message) else type(error).__name__
     return OperatorError(f"Elasticsearch refuses: {status} {kind}", remedy=_STATUS)
 
@@ -145,9 +149,11 @@ def search_trouble(error: ApiError | TransportError) -> EngineError:
 def _unheard(error: TransportError) -> EngineError:
     kind, text = type(error).__name__, _first(str(error))
     if kind == "SerializationError":
-        return ServiceUnreachable("what answers there is no Elasticsearch", remedy="check services.elastic_url")
+        return ServiceUnreachable(
+            "the server at that address is not Elasticsearch", remedy="check services.elastic_url"
+        )
     if kind == "TlsError" or _TLS.search(text):
-        return ServiceUnreachable(f"Elasticsearch: no TLS connection comes about: {text}", remedy=_TLS_REMEDY)
+        return ServiceUnreachable(f"Elasticsearch: no TLS connection is possible: {text}", remedy=_TLS_REMEDY)
     if kind == "ConnectionTimeout":
         return ServiceUnreachable(f"Elasticsearch does not answer: {_SILENT}", remedy=_STATUS)
     return ServiceUnreachable(f"Elasticsearch does not answer: {kind}", remedy=_ABSENT)

@@ -87,7 +87,7 @@ def probe_broker(client: redis.Redis, database: str) -> str:
     eviction = _eviction(client)
     if eviction not in (None, "noeviction"):
         raise OperatorError("the broker's Redis evicts keys", remedy="set maxmemory-policy noeviction there")
-    return f"{version}, {'evicts nothing' if eviction else 'does not tell whether it evicts keys'}"
+    return f"{version}, {'evicts nothing' if eviction else 'does not report whether it evicts keys'}"
 
 
 def probe_cache(client: redis.Redis, database: str) -> str:
@@ -120,7 +120,7 @@ def require_fit_redis(info: Mapping[str, Any], name: str) -> str:
         raise OperatorError(f"{name} is Redis {version}, which is too old", remedy="the engine needs 6.0 or later")
     if info.get("role") == "slave":
         raise OperatorError(f"{name} is a read-only replica", remedy="give the address of its primary")
-    return str(info.get("valkey_version") or version or "it does not tell its version")
+    return str(info.get("valkey_version") or version or "it does not report its version")
 
 
 def _info(client: redis.Redis) -> Mapping[str, Any]:
@@ -152,7 +152,7 @@ def probe_search(client: Elasticsearch, alias: str) -> str:
     try:
         health = str(asking.cluster.health(timeout="4s")["status"])
         if health == "red":
-            raise OperatorError("Elasticsearch is red: some data is missing", remedy="its health report tells why")
+            raise OperatorError("Elasticsearch is red: some data is missing", remedy="its health report shows why")
         with suppress(NotFoundError):  # the index is created later
             blocks = asking.indices.get_settings(index=alias, name="index.blocks.*", flat_settings=True)
             if any("true" in one.get("settings", {}).values() for one in blocks.body.values()):
@@ -167,7 +167,7 @@ def probe_search(client: Elasticsearch, alias: str) -> str:
 
 
 def _no_search() -> ServiceUnreachable:
-    return ServiceUnreachable("what answers there is no Elasticsearch", remedy="check services.elastic_url")
+    return ServiceUnreachable("the server at that address is not Elasticsearch", remedy="check services.elastic_url")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -37,32 +37,37 @@ _event("clock.set", "Campaign time was moved forward.", instants="campaign_time"
 
 for _verb, _meaning in {
     "applied": "A campaign file was applied.",
-    "launched": "It was launched.",
-    "started": "Its start has come: it is live.",
-    "paused": "It was paused by hand or by its error budget.",
-    "resumed": "It was resumed.",
-    "stopped": "Intake ended: it is draining.",
-    "draining": "It drains: nobody enters any more.",
-    "cancelled": "It was cancelled.",
-    "finished": "Every stay has ended and every message is settled.",
-    "closed": "Its last goal window is over: conversions are counted no more.",
+    "launched": "The campaign was launched.",
+    "started": "The campaign's start has come: it is live.",
+    "paused": "The campaign was paused by hand or by its error budget.",
+    "resumed": "The campaign was resumed.",
+    "stopped": "Intake was ended: the campaign is draining.",
+    "draining": "The campaign drains: no user enters any more.",
+    "cancelled": "The campaign was cancelled.",
+    "finished": "Every enrolment has ended and every message is settled.",
+    "closed": "The campaign's last goal window is over: conversions are no longer counted.",
 }.items():
     _event(f"campaign.{_verb}", _meaning, f"{_CAMPAIGN} kind profile state reason", measures={"revision": "number"})
 _event(
     "campaign.stuck",
-    "It cannot finish by itself; the reason says what to mend.",
+    "The campaign cannot finish by itself; the reason says what to fix.",
     f"{_CAMPAIGN} reason slice",
     level="warning",
     outcome="failure",
     measures={"deliveries": "messages"},
 )
 
-_event("campaign.unstuck", "What kept it is mended: it goes on.", f"{_CAMPAIGN} reason")
-_event("campaign.slowed", "It was measured to be slow: to its slow lane.", f"{_CAMPAIGN} profile", level="warning")
-_event("campaign.recovered", "It is quick again: back to its own lane.", f"{_CAMPAIGN} profile")
+_event("campaign.unstuck", "The obstacle is gone: the campaign continues.", f"{_CAMPAIGN} reason")
+_event(
+    "campaign.slowed",
+    "The campaign was measured as slow and moves to its slow lane.",
+    f"{_CAMPAIGN} profile",
+    level="warning",
+)
+_event("campaign.recovered", "The campaign is quick again and moves back to its own lane.", f"{_CAMPAIGN} profile")
 _event(
     "campaign.over_budget",
-    "More of its deliveries failed than its profile allows.",
+    "More of the campaign's deliveries failed than its profile allows.",
     f"{_CAMPAIGN} profile reason",
     level="error",
     outcome="failure",
@@ -71,33 +76,35 @@ _event(
 
 _event(
     "run.planned",
-    "A run was cut into slices.",
+    "A run was split into slices.",
     f"{_RUN} path",
     instants="as_of",
     measures={"slices": "slices", "users": "users"},
 )
 _event(
     "run.failed",
-    "Planning or closing a run raised; it is tried again after a back-off.",
+    "Planning or closing a run failed; the engine tries again after a back-off.",
     f"{_RUN} reason",
     level="error",
     outcome="failure",
     instants="as_of",
 )
 _event("run.decided", "No slice of the run is open.", _RUN, instants="as_of", measures={"slices": "slices"} | _COUNTS)
-_event("run.dropped", "A newer run took its place.", f"{_RUN} reason", instants="as_of", measures={"slices": "slices"})
+_event(
+    "run.dropped", "A newer run replaced the run.", f"{_RUN} reason", instants="as_of", measures={"slices": "slices"}
+)
 _event("slice.claimed", "A worker holds the slice under a lease.", _SLICE, instants="as_of", measures=_RANGE)
 _event("slice.closed", "Every user in its range was handled.", f"{_SLICE} state", instants="as_of", measures=_RANGED)
 _event(
     "slice.released",
-    "Given back before its end, at a checkpoint.",
+    "The slice was given back before its end, at a checkpoint.",
     f"{_SLICE} reason",
     instants="as_of",
     measures=_RANGED,
 )
 _event(
     "slice.failed",
-    "An attempt raised; it is tried again.",
+    "An attempt failed; the engine tries again.",
     f"{_SLICE} reason",
     level="error",
     outcome="failure",
@@ -106,7 +113,7 @@ _event(
 )
 _event(
     "slice.suspect",
-    "A claim died before a checkpoint: to the lane of suspects.",
+    "A claim died before a checkpoint: the slice moves to the lane of suspects.",
     f"{_SLICE} reason",
     level="warning",
     outcome="failure",
@@ -115,7 +122,7 @@ _event(
 )
 _event(
     "slice.split",
-    "A suspect was cut into halves.",
+    "A suspect slice was split into halves.",
     f"{_SLICE} reason",
     level="warning",
     outcome="failure",
@@ -131,7 +138,9 @@ _event(
     instants="as_of",
     measures=_RANGE,
 )
-_event("slice.moved", "Rung on another lane after a policy edit.", f"{_SLICE} reason", instants="as_of")
+_event(
+    "slice.moved", "The slice was enqueued on another lane after a policy edit.", f"{_SLICE} reason", instants="as_of"
+)
 _event(
     "batch.decided",
     "One batch of users was decided and its checkpoint written.",
@@ -141,19 +150,19 @@ _event(
 )
 _event(
     "looks.decided",
-    "Users who had changed were looked at in one campaign.",
+    "Changed users were evaluated in one campaign.",
     f"{_CAMPAIGN} slice",
     instants="as_of",
     measures=_COUNTS,
 )
 _event(
     "feed.handled",
-    "A micro-batch of changes is in the cache and in the index, and its looks are asked for.",
+    "A micro-batch of changes is in the cache and in the index, and its re-evaluations are requested.",
     measures={"users": "users", "looks": "users"},
 )
 _event(
     "feed.gap",
-    "What changed is not known, or did not reach the cache: what was cached before counts no more.",
+    "Changes are unknown, or did not reach the cache: everything cached before is invalid.",
     "reason",
     level="warning",
     outcome="failure",
@@ -161,13 +170,13 @@ _event(
 )
 _event(
     "search.refilled",
-    "The users of some workspaces are put into Elasticsearch: for the first time, or anew.",
+    "The users of some workspaces are indexed in Elasticsearch, for the first time or again.",
     "reason",
     level="warning",
 )
 _event(
     "plan.fallback",
-    "A pass reads MongoDB itself, since what it would have read was not up to date.",
+    "A pass reads MongoDB, because its access path was not up to date.",
     f"{_CAMPAIGN} run reason",
     level="warning",
     outcome="failure",
@@ -175,11 +184,15 @@ _event(
 _event("batch.delivered", "One window of deliveries was settled.", _SLICE, instants="as_of", measures=_RANGED)
 
 _event(
-    "delivery.sent", "The provider took it.", _DELIVERY, instants="chosen_at as_of", measures={"attempts": "attempts"}
+    "delivery.sent",
+    "The provider accepted the message.",
+    _DELIVERY,
+    instants="chosen_at as_of",
+    measures={"attempts": "attempts"},
 )
 _event(
     "delivery.failed",
-    "Refused for good, or it could not be made.",
+    "The provider refused the message for good, or it could not be made.",
     _DELIVERY,
     level="warning",
     outcome="failure",
@@ -188,7 +201,7 @@ _event(
 )
 _event(
     "delivery.unknown",
-    "Nobody can tell whether the provider took it.",
+    "It is not known whether the provider accepted the message.",
     _DELIVERY,
     level="warning",
     outcome="unknown",
@@ -197,14 +210,14 @@ _event(
 )
 _event(
     "delivery.skipped",
-    "Settled without being sent.",
+    "The message was settled without being sent.",
     _DELIVERY,
     instants="chosen_at as_of",
     measures={"attempts": "attempts"},
 )
 _event(
     "delivery.retried",
-    "Not now: it is queued again.",
+    "The message was not sent now: it is queued again.",
     _DELIVERY,
     outcome="unknown",
     instants="chosen_at as_of not_before",
@@ -221,12 +234,14 @@ _event(
 )
 _event(
     "address.suppressed",
-    "A mail to it bounced for good: nothing more is sent to it, until a person lifts that.",
+    "A mail to an address bounced for good: nothing more is sent to it until a person lifts the suppression.",
     f"{_CAMPAIGN} message user key reason",
     level="warning",
     outcome="failure",
 )
-_event("address.restored", "A person lifted a suppression: it is sent to again.", "workspace user reason")
+_event(
+    "address.restored", "A person lifted a suppression: mails to the address are sent again.", "workspace user reason"
+)
 _event(
     "lease.reconciled",
     "Expired leases were put back in their lanes.",
@@ -234,10 +249,12 @@ _event(
     measures={"slices": "slices", "deliveries": "messages"},
 )
 
-_event("policy.swapped", "A whole valid set of policies is in force.", "policy path", measures={"profiles": "profiles"})
+_event(
+    "policy.swapped", "A complete valid set of policies is in force.", "policy path", measures={"profiles": "profiles"}
+)
 _event(
     "policy.refused",
-    "An edit is invalid; the last good set stays.",
+    "An edit is invalid; the last good set stays in force.",
     "policy path",
     level="error",
     outcome="failure",
@@ -245,13 +262,13 @@ _event(
 )
 _event(
     "workspace.swapped",
-    "A whole valid set of workspace files is in force; the text names those that changed.",
+    "A complete valid set of workspace files is in force; the text names those that changed.",
     "workspace_set path",
     measures={"workspaces": "workspaces"},
 )
 _event(
     "workspace.refused",
-    "An edit of a workspace file is invalid; the last good set stays.",
+    "An edit of a workspace file is invalid; the last good set stays in force.",
     "workspace_set path",
     level="error",
     outcome="failure",
@@ -314,7 +331,7 @@ _event(
 )
 _event(
     "engine.failed",
-    "Something raised that nobody expected; the error says where.",
+    "An unexpected error was raised; the error says where.",
     f"{_SLICE} process message user entry key reason channel",
     level="error",
     outcome="failure",

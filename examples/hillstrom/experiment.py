@@ -75,7 +75,7 @@ def perform(engine: Engine, file: Path, folder: Path, say: Callable[[str], None]
     engine.wait_until_nothing_is_open(PATIENCE)
     states = {name: engine.report(name)["state"] for name in CAMPAIGNS}
     if set(states.values()) != {"finished"}:
-        raise EngineError(f"not every campaign is finished: {states}", remedy="look at tidegate campaign report")
+        raise EngineError(f"not every campaign is finished: {states}", remedy="tidegate campaign report NAME shows why")
     say("all campaigns are finished; now the visits and purchases come in, day by day")
     for number, events in enumerate(days, start=1):
         count = engine.import_events(events) if events.stat().st_size else 0

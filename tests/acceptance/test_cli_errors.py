@@ -204,7 +204,7 @@ def test_a_full_disk_under_stdout_is_reported_without_a_traceback(installation: 
             timeout=60,
             check=False,
         )
-    assert ran.stderr == "tidegate: the system refused: No space left on device\n  --debug shows where\n"
+    assert ran.stderr == "tidegate: the operating system refused: No space left on device\n  --debug shows where\n"
     assert ran.returncode == 1
 
 

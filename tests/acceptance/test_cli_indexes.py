@@ -50,4 +50,4 @@ def test_a_named_query_without_its_index_is_an_error(installation: Installation,
 def test_an_empty_installation_is_reported(tidegate: Tidegate) -> None:
     told = tidegate("check", "--indexes")
     assert told.code == 0
-    assert "no campaign is applied that is not over" in told.out
+    assert "there is no applied campaign that has not ended" in told.out

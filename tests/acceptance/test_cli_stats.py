@@ -62,7 +62,7 @@ def test_stats_prints_three_tables(
     world.app.statistics_recorder.stop()
     told = tidegate("stats")
     assert told.code == 0
-    words = ("named queries", "users.read_range", "batch sizes", "user cache:", "looks a message", "shop/hello")
+    words = ("named queries", "users.read_range", "batch sizes", "user cache:", "evaluations a message", "shop/hello")
     assert all(one in told.out for one in (*words, "too little"))
 
 

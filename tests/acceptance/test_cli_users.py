@@ -86,7 +86,7 @@ def test_explain_shows_a_waiting_enrolment_and_its_next_evaluation(shop: World, 
     assert explanation["next_look"] == format_instant(START + 3 * DAY)
     (enrolment,) = explanation["stays"]
     assert [(one["message"], one["state"]) for one in enrolment["messages"]] == [("one", "sent")]
-    assert "looked at next by time" in tidegate("explain", "series", "sam").out
+    assert "next evaluation by time" in tidegate("explain", "series", "sam").out
 
 
 def test_explain_shows_why_an_enrolment_ended(shop: World, tidegate: Tidegate) -> None:
@@ -95,7 +95,7 @@ def test_explain_shows_why_an_enrolment_ended(shop: World, tidegate: Tidegate) -
     shop.after("3d")
     explanation = explained(tidegate, "sam")
     assert "completed" in explanation["now"]
-    assert "entered once" in explanation["now"]
+    assert "enters this campaign once" in explanation["now"]
     assert [one["message"] for one in explanation["stays"][0]["messages"]] == ["one", "two"]
 
 
@@ -130,7 +130,7 @@ def test_a_preview_shows_a_message_and_sends_nothing(shop: World, tidegate: Tide
     shop.user("lea", plan="free", email="lea@nowhere")
     shop.user("kim", plan="free", email="kim@x.example", unsubscribed=True)
     assert tidegate(*PREVIEW, "lea").err == (
-        "note: lea gets no mail. The e-mail address is no address: mails are skipped (no_address)\n"
+        "note: lea gets no mail. The e-mail address is not valid: mails are skipped (no_address)\n"
     )
     assert tidegate(*PREVIEW, "kim").err == "note: kim gets no mail. Unsubscribed: mails are skipped (suppressed)\n"
     told = tidegate("campaign", "preview", str(shop.folder / "campaigns" / "series.yaml"), "--json")
@@ -198,7 +198,7 @@ def test_a_suppressed_address_is_shown_explained_and_can_be_lifted(shop: World, 
     assert "one: skipped (suppressed)" in words
     assert SKIPPED_BECAUSE[SkipReason.SUPPRESSED] in words
     assert "note: sam gets no mail. Mail to the address bounced" in tidegate(*PREVIEW, "sam").err
-    assert tidegate("user", "unsuppress", "sam", "-w", "shop").err == "the address of sam is sent to again\n"
+    assert tidegate("user", "unsuppress", "sam", "-w", "shop").err == "mails to the address of sam are sent again\n"
     assert tidegate("user", "unsuppress", "sam", "-w", "shop").err == "the address of sam was not suppressed\n"
     assert tidegate("user", "show", "sam", "-w", "shop", "--json").document["suppressed"] is None
     shop.user("none", email=None)
@@ -253,7 +253,7 @@ def test_an_advance_that_times_out_reports_the_pending_work(shop: World, tidegat
     shop.launch("series")
     told = tidegate("clock", "advance", "--by", "1d", "--patience", "50ms")
     assert told.code == 1
-    assert "series is to be launched" in told.err
+    assert "series waits for its launch" in told.err
 
 
 def test_origins_show_the_source_of_each_setting_and_no_secret(

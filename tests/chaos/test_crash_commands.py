@@ -31,7 +31,7 @@ def test_a_cancelled_campaign_ends_its_enrolments_after_any_crash(
 ) -> None:
     """The command is one write; the tick makes the run over the enrolments, so a tick killed after it loses nothing."""
     live.steer("cancel", NAME)
-    assert live.app.quiescence.what() == f"campaign {NAME} has users to evaluate again"
+    assert live.app.quiescence.what() == f"campaign {NAME} has users to re-evaluate"
     recover(live, (("settle",),), "run.started=raise")
     live.check()
     assert {(enrolment.state, enrolment.reason) for enrolment in live.enrolments(NAME)} == {("ended", "cancelled")}
@@ -50,7 +50,7 @@ def test_a_resume_or_an_edit_is_carried_out_after_any_crash(
         two = [{"name": "one"}, {"name": "two", "wait": "2d"}]
         live.apply({"campaign": NAME, "audience": wider, "messages": two})
     live.steer("resume", NAME)
-    assert live.app.quiescence.what() == f"campaign {NAME} has users to evaluate again"
+    assert live.app.quiescence.what() == f"campaign {NAME} has users to re-evaluate"
     recover(live, (("settle",),), "run.started=raise")
     live.check()
     assert live.state(NAME) == "live"

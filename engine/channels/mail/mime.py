@@ -91,14 +91,14 @@ def build(mail: Mail) -> Envelope:
     """
     sender, recipient = envelope_address(mail.sender.address), envelope_address(mail.recipient)
     if sender is None:
-        raise BadMessage("bad_sender: the workspace's sender is no address")
+        raise BadMessage("bad_sender: the workspace's sender is not a valid address")
     if recipient is None:
-        raise BadMessage("bad_address: the user's address is none")
+        raise BadMessage("bad_address: the user's address is not valid")
     if not mail.html and not mail.text:
         raise BadMessage("empty: the mail has neither HTML nor text")
     bounces = envelope_address(mail.envelope_from) if mail.envelope_from else sender
     if bounces is None:
-        raise BadMessage("bad_envelope_from: the address for bounces is none")
+        raise BadMessage("bad_envelope_from: the bounce address is not valid")
     headers = [
         b"From: " + mailbox(mail.sender.name, sender, "From"),
         *reply_to_line(mail.reply_to),
@@ -204,7 +204,7 @@ def reply_to_line(reply_to: Sender | None) -> list[bytes]:
         return []
     address = envelope_address(reply_to.address)
     if address is None:
-        raise BadMessage("bad_reply_to: the address for answers is none")
+        raise BadMessage("bad_reply_to: the reply address is not valid")
     return [b"Reply-To: " + mailbox(reply_to.name, address, "Reply-To")]
 
 

@@ -150,7 +150,7 @@ class BoundedSmtp(smtplib.SMTP):
     def live(self) -> socket.socket:
         """The socket. Raises `ConnectionLost` if it is already closed."""
         if self.sock is None:
-            raise ConnectionLost("closed while it was opened")
+            raise ConnectionLost("closed while it was being opened")
         return self.sock
 
     def _line(self, until: float) -> bytes:
@@ -192,7 +192,7 @@ class BoundedSmtp(smtplib.SMTP):
         if code != 220:
             raise smtplib.SMTPResponseException(code, said)
         if self._heard:
-            raise ssl.SSLError("clear text behind the answer to STARTTLS")  # somebody in between inserted it
+            raise ssl.SSLError("clear text after the answer to STARTTLS")  # somebody in between inserted it
         self._wrap()
         # RFC 3207: forget what was said before
         self.helo_resp = self.ehlo_resp = None
@@ -241,7 +241,7 @@ class BoundedSmtp(smtplib.SMTP):
         """Log in by one mechanism only: `smtplib.login` tries all, and servers lock accounts after a few failures."""
         options = self._options
         if options.security is Security.OPPORTUNISTIC and not isinstance(self.sock, ssl.SSLSocket):
-            raise smtplib.SMTPNotSupportedError("no log-in in clear text unless `off` asks for it")
+            raise smtplib.SMTPNotSupportedError("no login in clear text unless the encryption is `off`")
         offered = self.esmtp_features.get("auth", "").upper().split()
         self.user, self.password = options.username, options.password
         try:
@@ -252,7 +252,7 @@ class BoundedSmtp(smtplib.SMTP):
             elif "CRAM-MD5" in offered:
                 self.auth("CRAM-MD5", self._cram_md5)
             else:
-                raise smtplib.SMTPNotSupportedError("no known way to log in is offered")
+                raise smtplib.SMTPNotSupportedError("no known login mechanism is offered")
         finally:
             self.password = ""  # smtplib would keep it without further use
 
@@ -318,7 +318,7 @@ def _within(seconds: float, call: Callable[[], Result]) -> Result:
     except Empty:
         raise TimeoutError("the resolver does not answer") from None
     if isinstance(found, UnicodeError):
-        raise ConnectionLost("no name of a host")
+        raise ConnectionLost("not a host name")
     if isinstance(found, OSError):
         raise found
     return found

@@ -99,7 +99,7 @@ class SmtpPool:
             if sender not in senders and envelope_address(sender) == sender:
                 senders.add(sender)
             if sender not in senders:
-                refused = Retry(REFUSED, "bad_sender", Cause.US, "the sender's address is no address")
+                refused = Retry(REFUSED, "bad_sender", Cause.US, "the sender's address is not valid")
                 window.ended.append((place, refused))
             elif envelope_address(recipient) == recipient:
                 window.waiting.append(Turn(place, envelope, body_of(envelope)))

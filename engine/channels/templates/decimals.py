@@ -40,7 +40,7 @@ _MOST_BITS: Final = 512
 
 def _bounded(made: Number) -> Number:
     if isinstance(made, int) and made.bit_length() > _MOST_BITS:
-        raise BadArgument("too large a number")
+        raise BadArgument("the number is too large")
     return made
 
 

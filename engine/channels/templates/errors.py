@@ -69,8 +69,8 @@ def cause_of(error: LiquidError) -> str:
     if isinstance(error, LiquidTypeError | FilterArgumentError) and word.isidentifier():
         if isinstance(error.__cause__, TypeError) and "argument" in str(error.__cause__):
             return f"{word}: wrong number of arguments"
-        return f"{word}: cannot handle what it is given"
-    return f"a filter or tag cannot handle what it is given ({type(error).__name__})"
+        return f"{word}: cannot handle its input"
+    return f"a filter or tag cannot handle its input ({type(error).__name__})"
 
 
 def _kinds(message: str) -> str:

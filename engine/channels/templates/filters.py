@@ -44,7 +44,7 @@ def _limited(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         # `replace` of nothing by a long text squares what a user typed: refuse it before it is made.
         product = sizes[0] * max(sizes[1:], default=1) if name in _MULTIPLYING else max(sizes)
         if product > LARGEST_VALUE:
-            raise OutputStreamLimitError(f"{name}: too long a value", token=None)
+            raise OutputStreamLimitError(f"{name}: the value is too long", token=None)
         try:
             made = function(value, *arguments, **named)
         except (LiquidError, TypeError):
@@ -52,7 +52,7 @@ def _limited(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:  # noqa: BLE001 - a filter may get any value; report the place, not the value
             raise FilterArgumentError(type(error).__name__, token=None) from None
         if _length(made) > LARGEST_VALUE:
-            raise OutputStreamLimitError(f"{name}: makes too long a value", token=None)
+            raise OutputStreamLimitError(f"{name}: the result is too long", token=None)
         return made
 
     for flag in ("with_context", "with_environment"):  # Liquid's flags for a filter's extra arguments

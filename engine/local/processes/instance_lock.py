@@ -35,7 +35,7 @@ class InstanceLock:
                 runner = self.runner()
                 who = f" (pid {runner.pid})" if runner else ""
                 message = f"{self.command()} already runs for {self._path.parent}{who}"
-                raise WrongCall(message, remedy="`tidegate down` ends it; or give another paths.var") from taken
+                raise WrongCall(message, remedy="`tidegate down` ends it; or set another paths.var") from taken
             self._path.write_text(json.dumps({**asdict(myself()), "command": command}), encoding="utf-8")
             try:
                 yield

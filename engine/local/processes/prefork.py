@@ -149,7 +149,7 @@ class _Parent:
         if not ends_all:
             self.say(f"{death}; it is forked again in {delay:g} s")
         elif len(self.children) > 1:
-            self.say(f"{death}; the others are told to end")
+            self.say(f"{death}; the others are asked to end")
 
     def _tell(self, number: signal.Signals) -> None:
         for child in self.children:

@@ -63,7 +63,7 @@ def read_procfile(path: Path) -> tuple[ProcessType, ...]:
         if not (found := _LINE.fullmatch(line.rstrip())):
             faults.append(Fault(mark, "", f"expected `name: command`, got {line.strip()[:60]!r}"))
         elif found[1] in types:
-            faults.append(Fault(mark, found[1], "this name stands in the file twice", "give one of them another"))
+            faults.append(Fault(mark, found[1], "this name is in the file twice", "give one of them another name"))
         else:
             types[found[1]] = ProcessType(found[1], found[2])
     if not types and not faults:

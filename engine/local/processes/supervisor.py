@@ -145,7 +145,7 @@ class Supervisor:
         if instance.child is None and not stopping and instance.start_at is not None and now >= instance.start_at:
             self._start(instance, now)
         if instance.child is not None and instance.kill_at is not None and now >= instance.kill_at:
-            self.output.say(f"{instance.name} outstays its stop timeout and is killed")
+            self.output.say(f"{instance.name} exceeds its stop timeout and is killed")
             instance.kill_at = None
             _signal_group(instance.child.pid, signal.SIGKILL)
 

@@ -70,7 +70,7 @@ def examine(program: Path, user: str | None) -> Java | str:
     home = re.search(r"^\s*java\.home = (.+)$", shown, re.MULTILINE)
     version = re.search(r"^\s*java\.version = (\S+)$", shown, re.MULTILINE)
     if home is None or version is None:
-        return f"{program} does not tell its version"
+        return f"{program} does not report its version"
     if int(re.split(r"[.\-+_]", version[1])[0]) < OLDEST:
         return f"{program} is version {version[1]}"
     if missing := _MODULES - {line.partition("@")[0] for line in modules.split()}:

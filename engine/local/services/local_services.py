@@ -167,7 +167,7 @@ class LocalServices:
         if launch.done():
             return self.elastic_url()
         what = "starts" if prepared.done() else "is fetched or unpacked"
-        self._say(f"elastic {what} meanwhile; the engine takes it up when it serves")
+        self._say(f"elastic {what} meanwhile; the engine uses it once it serves")
         launch.add_done_callback(self._came_late)
         wait_for([launch, chosen], None, FIRST_COMPLETED)
         return chosen.result() if chosen.done() else None
@@ -371,7 +371,9 @@ class LocalServices:
             if program.ready(ports, child.pid):
                 self._say(f"{program.name} serves at port {ports[0]}, after {time.monotonic() - began:.1f} s")
                 if chosen.result() != entry.url:  # another program took its port
-                    self._say(f"{program.name} was to serve elsewhere: stop and start what uses it")
+                    self._say(
+                        f"{program.name} serves at another address than announced: restart the processes that use it"
+                    )
                 return entry.url
             if self._ending.wait(_POLL) or time.monotonic() > deadline:
                 break

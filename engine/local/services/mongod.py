@@ -170,5 +170,5 @@ def missing_part(complaint: str) -> CannotStart:
         return CannotStart(f"mongod: the shared library {library} is missing", remedy=f"{install}, {_REMEDY}")
     if found := re.search(r"version [`']GLIBC_([\d.]+)' not found", complaint):
         return CannotStart(f"mongod: glibc {found[1]} or later is needed", remedy=_REMEDY[3:])
-    first = complaint.strip().splitlines()[0] if complaint.strip() else "it ended without a word"
+    first = complaint.strip().splitlines()[0] if complaint.strip() else "it ended without a message"
     return CannotStart(f"mongod: it does not run here: {first}", remedy=_REMEDY[3:])

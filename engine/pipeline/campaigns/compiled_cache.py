@@ -276,7 +276,7 @@ def _misfit(record: CampaignRecord, error: EngineError) -> Unfit:
 def _unfit(record: CampaignRecord, reason: str) -> Unfit:
     return Unfit(
         f"its file does not fit the workspace {record.workspace}: {reason}",
-        remedy=f"mend conf/workspaces/{record.workspace}.yaml"
+        remedy=f"fix conf/workspaces/{record.workspace}.yaml"
         + ("" if record.state in ENDED else f", or apply the campaign {record.name} without it"),
     )
 
@@ -285,7 +285,7 @@ def _retyped(record: CampaignRecord, name: str, applied: str, now: str | None) -
     """Return the error of a changed type: users' values would be read differently or count as missing, unasked."""
     return Unfit(
         f"{name} was {applied} when the campaign was applied, and the workspace {record.workspace} says {now}: "
-        "the values that users hold are read otherwise, or count as missing",
+        "stored values of users are read differently, or count as missing",
         remedy=f"restore its type, or import the values again and apply the campaign {record.name} again",
     )
 

@@ -108,7 +108,7 @@ class CampaignCommands:
             if now is None or now.revision != found[0].revision:
                 # A concurrent edit ends the retries; after a concurrent pause, resume or end, judge the edit again.
                 break
-        raise WrongCall(f"{file.campaign} was edited by somebody else meanwhile", remedy="apply it again")
+        raise WrongCall(f"campaign {file.campaign} was edited concurrently", remedy="apply it again")
 
     def _edited(self, loaded: LoadedCampaign, before: CampaignRecord) -> Applied:
         """Return the next revision, or the present one if nothing changes."""
@@ -262,7 +262,10 @@ class CampaignCommands:
             if now is None or now.state is not record.state:
                 break
             before = now  # a concurrent edit came first
-        raise WrongCall(f"the state of campaign {record.name} changed meanwhile", remedy="look at it and try again")
+        raise WrongCall(
+            f"campaign {record.name} changed state concurrently",
+            remedy=f"run tidegate campaign show {record.name}, then retry",
+        )
 
     def _emit(self, what: str, record: CampaignRecord, **more: object) -> None:
         emit(

@@ -119,4 +119,4 @@ def _sender(loaded: LoadedCampaign, i: int, message: Message) -> Iterator[Fault]
     """Yield a fault for a message without a sender."""
     if sender_of(loaded, message) is None:
         mark = loaded.node.find("messages", i).mark
-        yield Fault(mark, f"messages[{i}]", "nobody is named as its sender", "add sender: to the workspace's file")
+        yield Fault(mark, f"messages[{i}]", "it has no sender", "add sender: to the workspace's file")

@@ -17,7 +17,7 @@ from engine.pipeline.ports.feed import FeedStore, RecheckStore
 from engine.pipeline.ports.work import RunStore
 from engine.pipeline.scheduler.owed_evaluations import owing
 
-CHANGED: Final = "users who changed are to be looked at"
+CHANGED: Final = "changed users wait for their evaluation"
 
 PATIENCE: Final = 1.0
 """Seconds that one query waits for the feed to catch up."""
@@ -114,14 +114,14 @@ class Quiescence:
             if record.uid in without:
                 continue
             if (record.state in GOING or record.converting) and record.uid in owed:
-                return f"campaign {record.name} has a pass to make"
+                return f"campaign {record.name} has a pass pending"
             if record.state is CampaignState.SCHEDULED and (record.starts_at or 0) <= now:
-                return f"campaign {record.name} is to be launched"
+                return f"campaign {record.name} waits for its launch"
             if owing(record):
-                return f"campaign {record.name} has users to evaluate again"
+                return f"campaign {record.name} has users to re-evaluate"
             going = record.state in GOING
             if going and self._time_is_set() and record.pass_as_of < now:
-                return f"campaign {record.name} has a pass to make"
+                return f"campaign {record.name} has a pass pending"
         moving = [one.uid for one in records if (one.state in LOOKED_AT or one.converting) and one.uid not in without]
         standing = [record.uid for record in records if record.uid not in moving]
         runs = self._runs.count_all()
@@ -129,8 +129,8 @@ class Quiescence:
             if run.campaign not in standing:
                 return f"run {run.id} is not decided"
         if self._deliveries.has_outgoing(None, now, leave_out=standing):
-            return "a delivery is on its way"
+            return "a delivery is pending"
         due = self._stays.first_due_campaign(now, standing)
         if due is not None:
-            return f"a stay of campaign {due} is due"
-        return "a run was made meanwhile" if self._runs.count_all() != runs else None
+            return f"an enrolment in campaign {due} is due"
+        return "a run was created meanwhile" if self._runs.count_all() != runs else None

@@ -277,8 +277,8 @@ def _is_obstacle(refusal: Retry, sending: WindowSender, waiting: Sequence[Delive
 def _sentence(refusal: Retry) -> str:
     said = f": {refusal.said}" if refusal.said else ""
     if refusal.cause is Cause.PROVIDER:
-        return f"no mail can be handed over ({refusal.reason}{said}); the mails wait, and it is tried again"
-    return f"the mail server refuses us ({refusal.reason}{said}); the mails wait, and go on once it is mended"
+        return f"no mail can be handed over ({refusal.reason}{said}); the mails wait, and the engine tries again"
+    return f"the mail server refuses us ({refusal.reason}{said}); the mails wait until the cause is fixed"
 
 
 def window_size(most: int, pace: float) -> int:

@@ -78,7 +78,7 @@ class CandidateReader:
                 return found or self._stand_in(piece, entry, wanted, first, size)
             case AccessPath.ELASTIC:
                 if self._index is None:
-                    raise ProgrammerError("a slice asks for Elasticsearch, and there is none")
+                    raise ProgrammerError("a slice needs Elasticsearch, but there is none")
                 query, index = wanted.elastic().filter, self._filled(entry.catalogue)
                 if index is None:  # lost since the run was planned
                     return self._stand_in(piece, entry, wanted, first, size)

@@ -57,7 +57,7 @@ LASTING: Final = 3.0
 
 
 class Refused(EngineError):
-    """Some campaigns could not evaluate these users, for a reason that is not theirs."""
+    """Some campaigns could not evaluate these users, for a reason that the users did not cause."""
 
 
 class UserRechecker:
@@ -207,7 +207,7 @@ class UserRechecker:
         """Mark a campaign as stuck once its evaluations have failed for `LASTING` seconds."""
         since = self._failing.setdefault(record.uid, self._clock.monotonic())
         if self._clock.monotonic() - since >= LASTING:
-            reason = f"evaluating users who changed fails: {reason_of(error)}"
+            reason = f"evaluating changed users fails: {reason_of(error)}"
             self._campaigns.set_stuck(record.uid, StuckBy.CHANGE, reason)
 
     def _worked(self, record: CampaignRecord) -> None:

@@ -161,7 +161,7 @@ class ChangeFeed:
         self.stream = self._open_stream(state.token)
         self._registry.refresh()
         if state.token is None:
-            self.begin_again("it starts for the first time", told=False)
+            self.begin_again("the feed starts for the first time", told=False)
         return self.stream
 
     def begin_again(self, reason: str, *, told: bool = True) -> None:
@@ -274,7 +274,7 @@ class ChangeFeed:
         self.generation = self._feeds.next_generation()
         if "cache" not in self._away:
             self._away.add("cache")
-            emit("feed.gap", reason="the user cache is away", generation=self.generation)
+            emit("feed.gap", reason="the user cache does not answer", generation=self.generation)
         self._adopt()
 
     def _write(self, catalogue: Catalogue, documents: Sequence[Document]) -> None:
@@ -306,9 +306,9 @@ def _refilled(found: str | None, before: FeedState, behind: Sequence[str]) -> di
         if name not in before.shapes:
             reason = "a campaign searches its users"
         elif before.index is None:
-            reason = "what changed was missed"
+            reason = "changes were missed"
         elif found != before.index:
-            reason = "another index was there before"
+            reason = "the index was replaced"
         else:
             reason = "the workspace file was edited"
         reasons.setdefault(reason, []).append(name)

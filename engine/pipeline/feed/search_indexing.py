@@ -81,7 +81,7 @@ DERIVED_AT_ONCE: Final = 1_000
 
 
 class Behind(EngineError):
-    """This process and the feed have read different workspace files; the request is done when both have the same."""
+    """This process and the feed have read different workspace files; the request waits until both have the same."""
 
 
 class SearchIndexer:

@@ -52,10 +52,10 @@ def read_address(raw: str) -> str:
     try:
         told: str = validate(raw, check_deliverability=False, test_environment=True).normalized
     except error_kind as error:
-        raise BadAddressError(f"email: {raw[:80]!r} is no address: {error}") from error
+        raise BadAddressError(f"email: {raw[:80]!r} is not an address: {error}") from error
     if envelope_address(told) is None:
         why = "at most 64 bytes before the @ and 254 in all can be sent to"
-        raise BadAddressError(f"email: {raw[:80]!r} is no address: {why}")
+        raise BadAddressError(f"email: {raw[:80]!r} is not an address: {why}")
     return told
 
 

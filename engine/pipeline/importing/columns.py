@@ -71,7 +71,7 @@ class Layout:
             place = columns.index("") + 1
             raise WrongCall(
                 f"column {place} of the header has no name",
-                remedy="name it, is there a delimiter too many, or pass --ignore-unknown",
+                remedy="name it, remove an extra delimiter, or pass --ignore-unknown",
             )
         taken = {self.mapping.get(column, column) for column in columns}
         found: list[str | None] = []
@@ -83,7 +83,7 @@ class Layout:
         named = [name for name in found if name is not None]
         for name in named:
             if named.count(name) > 1:
-                raise WrongCall(f"the column {name} is there twice", remedy="remove one, or pass --ignore or --map")
+                raise WrongCall(f"the column {name} appears twice", remedy="remove one, or pass --ignore or --map")
         return found
 
 
@@ -138,7 +138,7 @@ def read_value(name: str, shape: Shape, raw: object) -> Stored | None:
             raise RowFaultError(f"{name}: has a NUL character (remove it)")
         if zone and value not in _zones():
             raise RowFaultError(
-                f'timezone: "{value[:60]}" is no time zone ({closest(value, _zones()) or "e.g. Europe/Berlin"})'
+                f'timezone: "{value[:60]}" is not a time zone ({closest(value, _zones()) or "e.g. Europe/Berlin"})'
             )
     elif isinstance(value, list) and any(isinstance(one, str) and "\0" in one for one in value):
         raise RowFaultError(f"{name}: has a NUL character (remove it)")

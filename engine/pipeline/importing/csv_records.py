@@ -161,7 +161,7 @@ def recoded_fault(row: RawRow, encoding: str) -> RawRow:
     """Return the row with its fault named after the requested encoding: invalid bytes were marked by 0xff."""
     if "is not UTF-8" not in row.fault or encoding == "UTF-8":
         return row
-    return row._replace(fault=f"has bytes that are no text in {encoding} (is it another encoding?)")
+    return row._replace(fault=f"has bytes that are not text in {encoding} (pass another --encoding)")
 
 
 def miscounted(found: int, columns: int) -> str:
@@ -184,7 +184,7 @@ def tokenise(text: str, delimiter: str) -> list[str] | str | None:
             cells.append(text[at + 1 : end].replace('""', '"'))
             at = end + 1
             if at < size and text[at] != delimiter:
-                return f"column {len(cells)} goes on behind its closing quote (double a quote to mean one)"
+                return f"column {len(cells)} continues after its closing quote (double a quote to mean one)"
         else:
             end = text.find(delimiter, at)
             end = size if end < 0 else end

@@ -49,17 +49,21 @@ def _time(inner: Any, _: Any) -> object:
     if isinstance(inner, str):
         return inner
     if isinstance(inner, bool) or not isinstance(inner, int):
-        return Odd("a date that is none")
+        return Odd("an invalid date")
     try:
         return format_instant(inner)
     except (OverflowError, ValueError):
-        return Odd("a time outside of the years 1 to 9999")
+        return Odd("a time outside the years 1 to 9999")
 
 
 def _whole(inner: Any, _: Any) -> object:
     if isinstance(inner, int) and not isinstance(inner, bool):
         return inner
-    return int(inner) if isinstance(inner, str) and re.fullmatch(r"[-+]?[0-9]{1,30}", inner) else Odd("no whole number")
+    return (
+        int(inner)
+        if isinstance(inner, str) and re.fullmatch(r"[-+]?[0-9]{1,30}", inner)
+        else Odd("an invalid whole number")
+    )
 
 
 def _double(inner: Any, _: Any) -> object:
@@ -68,14 +72,14 @@ def _double(inner: Any, _: Any) -> object:
     try:
         return float(inner)
     except (TypeError, ValueError, OverflowError):
-        return Odd("no number")
+        return Odd("an invalid number")
 
 
 def _decimal(inner: Any, _: Any) -> object:
     try:
         read = Decimal(inner)
     except (InvalidOperation, TypeError, ValueError):
-        return Odd("no decimal number")
+        return Odd("an invalid decimal")
     return read if read.is_finite() else Odd(f"a decimal that is {inner}")
 
 
@@ -95,21 +99,21 @@ def _uuid(inner: Any, _: Any) -> object:
     try:
         return str(uuid.UUID(inner))
     except (AttributeError, TypeError, ValueError):
-        return Odd("no UUID")
+        return Odd("an invalid UUID")
 
 
 def _oid(inner: Any, _: Any) -> object:
-    return inner if isinstance(inner, str) and _OID.fullmatch(inner) else Odd("no ObjectId")
+    return inner if isinstance(inner, str) and _OID.fullmatch(inner) else Odd("an invalid ObjectId")
 
 
 def _timestamp(inner: Any, _: Any) -> object:
     """Read MongoDB's own timestamp: seconds and a counter."""
     seconds = plain(inner.get("t")) if isinstance(inner, dict) else None
-    return _time(seconds * 1_000, None) if type(seconds) is int else Odd("a timestamp that is none")
+    return _time(seconds * 1_000, None) if type(seconds) is int else Odd("an invalid timestamp")
 
 
 def _text(inner: Any, _: Any) -> object:
-    return inner if isinstance(inner, str) else Odd("no text")
+    return inner if isinstance(inner, str) else Odd("an invalid text")
 
 
 def _odd(what: str) -> Callable[[Any, Any], object]:

@@ -124,7 +124,7 @@ def check(order: Order) -> None:
     """Refuse an order that makes no sense. Raises `WrongCall`."""
     if order.kind is Kind.LISTS:
         if not order.list_name:
-            raise WrongCall("a list has a name", remedy="pass --list NAME")
+            raise WrongCall("the list has no name", remedy="pass --list NAME")
         try:
             identifier(order.list_name, "--list")
         except RowFaultError as error:
@@ -134,12 +134,12 @@ def check(order: Order) -> None:
     if order.revive and order.kind is not Kind.USERS:
         raise WrongCall("--revive is for users")
     if not 1 <= order.batch <= 10_000:
-        raise WrongCall("a batch has 1 to 10000 rows")
+        raise WrongCall("--batch: a batch has 1 to 10000 rows")
     if order.layout.row_id and order.kind is Kind.LISTS:
-        raise WrongCall("--row-id is for users and events", remedy="a list names its users")
+        raise WrongCall("--row-id is for users and events", remedy="the rows of a list name its users")
     _check_file(order.path)
     if order.rejects_path.resolve() == order.path.resolve():
-        raise WrongCall("the rejects file is the file itself", remedy="pass another --rejects FILE")
+        raise WrongCall("the rejects file is the imported file itself", remedy="pass another --rejects FILE")
 
 
 def _check_file(path: Path) -> None:
@@ -186,5 +186,7 @@ def locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise WrongCall(f"{path}: another import of this file goes on", remedy="wait for it, or end it") from error
+            raise WrongCall(
+                f"{path}: another import of this file is running", remedy="wait for it, or end it"
+            ) from error
         yield

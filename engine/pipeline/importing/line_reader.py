@@ -163,4 +163,4 @@ def damaged(where: str, error: Exception) -> DamagedFile:
     if isinstance(error, zlib.error):
         why = why.partition("decompressing data: ")[2] or why
         why = f"it cannot be unpacked ({why}), so rows shortly before may be wrong too"
-    return DamagedFile(f"{where}: the file is damaged: {why}", remedy="get it again, whole, and import it again")
+    return DamagedFile(f"{where}: the file is damaged: {why}", remedy="get a complete copy, and import it again")

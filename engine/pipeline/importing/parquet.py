@@ -153,7 +153,7 @@ def _converted(column: Any, kind: Any) -> list[Any]:
 
 
 _ODD: Final[Sequence[tuple[Callable[[Any], bool], str]]] = (
-    (lambda kind: pa.types.is_temporal(kind), "a time outside of the years 1 to 9999"),
-    (lambda kind: pa.types.is_decimal(kind), "a decimal that is none"),
+    (lambda kind: pa.types.is_temporal(kind), "a time outside the years 1 to 9999"),
+    (lambda kind: pa.types.is_decimal(kind), "an invalid decimal"),
     (lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind), "bytes that are not UTF-8"),
 )

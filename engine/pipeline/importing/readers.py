@@ -68,14 +68,14 @@ def open_reader(path: Path, *, form: str | None = None, delimiter: str = ",", en
         source.close()
         raise
     source.close()
-    raise WrongCall(f"{path}: the name does not tell the format", remedy="pass --format csv, ndjson or parquet")
+    raise WrongCall(f"{path}: the name does not show the format", remedy="pass --format csv, ndjson or parquet")
 
 
 def _open_parquet(path: Path, encoding: str) -> Reader:
     if is_stream(path):
-        raise WrongCall("Parquet is not read from a pipe: its index stands at its end", remedy="name a file")
+        raise WrongCall("Parquet is not read from a pipe: its index is at its end", remedy="name a file")
     if encoding != "utf-8":
-        raise WrongCall("--encoding is for CSV and JSON; Parquet says itself how it is encoded")
+        raise WrongCall("--encoding is for CSV and JSON; Parquet declares its own encoding")
     try:
         # Imported here, because pyarrow takes half a second, and most imports and all other commands do not need it.
         from engine.pipeline.importing.parquet import ParquetReader

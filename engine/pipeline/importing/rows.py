@@ -165,7 +165,7 @@ class UserRows:
                 self._refuse(one)
                 continue
             if name in told:
-                raise RowFaultError(f"{name} is there twice (keep one)")
+                raise RowFaultError(f"{name} appears twice (keep one)")
             told.add(name)
             raw = self._conversions[name](one.raw) if name in self._conversions else one.raw
             if raw is not NOTHING:
@@ -218,7 +218,7 @@ class EventRows:
         if "name" not in targets and default is None:
             example = closest("", self._events) or next(iter(self._events))
             raise WrongCall(
-                "the file has no column name, so which event is it?", remedy=f'pass --default name="{example}"'
+                "the file has no column name, so the event is unknown", remedy=f'pass --default name="{example}"'
             )
         self._places = {name: place for place, name in enumerate(targets) if name is not None}
         possible = [self._events[default]] if default and "name" not in targets else list(self._events.values())
@@ -264,7 +264,7 @@ class EventRows:
         user_id = identifier(self._given(told, "user_id"), "user_id")
         name = self._given(told, "name", self._name)
         if absent(name):
-            raise RowFaultError("name is missing: which event is it?")
+            raise RowFaultError("name is missing, so the event is unknown")
         kind = self._events.get(name) if isinstance(name, str) else None
         if kind is None:
             hint = closest(str(name), self._events) or "declare it in the workspace file"
@@ -318,7 +318,7 @@ class EventRows:
                 if not self.unknown.leave_out(one.path or one.key):
                     refuse_key(one.key, (*_OWN, "properties"), "an event has no key", one.path)
             elif name in told:
-                raise RowFaultError(f"{name} is there twice (keep one)")
+                raise RowFaultError(f"{name} appears twice (keep one)")
             else:
                 told[name] = raw
         if "user_id" not in told and "_id" in values and "user_id" not in self._defaults:

@@ -229,7 +229,7 @@ class _Import:
                     target = make_target(self._order, catalogue, stores, self._reader.columns, self._run)
                 except WrongCall as error:
                     told = f"the file of workspace {catalogue.workspace} was edited while the import ran: {error}"
-                    remedy = f"{error.remedy}; the same command goes on where it ended".removeprefix("; ")
+                    remedy = f"{error.remedy}; the same command continues where it stopped".removeprefix("; ")
                     raise WrongCall(told, remedy=remedy) from error
                 target.rows.keys.unseen &= before.keys.unseen
                 self._left_out |= set(before.unknown.names)

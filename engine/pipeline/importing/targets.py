@@ -9,7 +9,7 @@ from engine.domain.changes import Applied, NewEvent, RowOutcome, UserChange
 from engine.pipeline.importing.ports import ImportStores
 from engine.pipeline.importing.rows import EventRows, ListRows, UserRows, Values
 
-DELETED_USER = "the user was deleted, and what is stored of a deleted user is nothing"
+DELETED_USER = "the user was deleted, and the engine stores nothing about a deleted user"
 
 Change = TypeVar("Change")
 

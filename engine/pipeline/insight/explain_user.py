@@ -56,9 +56,9 @@ class Explanation:
     address: str = ""
 
 
-UNKNOWN: Final = "is it the user_id that was imported, and the campaign's workspace?"
+UNKNOWN: Final = "check the user_id, and that it was imported into the campaign's workspace"
 
-STUCK: Final = "the campaign is stuck, and nothing is promised until that is mended"
+STUCK: Final = "the campaign is stuck, and what happens next is unknown until the cause is fixed"
 
 
 class UserExplainer:
@@ -132,7 +132,7 @@ def unreachable(suppressions: SuppressionStore, workspace: str, document: Docume
         return "" if document.get("deleted") else f"unsubscribed: mails are skipped ({SkipReason.SUPPRESSED})"
     recipient = recipient_of(document)
     if recipient is None:
-        what = "is no address" if document.get("email") else "is missing"
+        what = "is not valid" if document.get("email") else "is missing"
         return f"the e-mail address {what}: mails are skipped ({SkipReason.NO_ADDRESS})"
     bounced = suppressions.get(workspace, recipient)
     if bounced is None:
@@ -162,15 +162,15 @@ def _sentence(
     if record.stuck is not None:
         return f"{STUCK}: {record.stuck}"
     if campaign.state in (CampaignState.DRAFT, CampaignState.SCHEDULED):
-        return f"the campaign is {campaign.state}: nobody is evaluated before it is live"
+        return f"the campaign is {campaign.state}: no user is evaluated before it is live"
     match decision.outcome:
         case Ignore():
             return _outside(campaign, facts, stay, as_of)
         case Exit(reason):
-            return f"the next look ends the stay ({reason}): {_EXITS[reason]}"
+            return f"the next evaluation ends the enrolment ({reason}): {_EXITS[reason]}"
         case Send(message, skip):
             entering = "enters and " if decision.enters else ""
-            return f"the next look {entering}chooses {message}" + (f", skipped ({skip})" if skip else "")
+            return f"the next evaluation {entering}chooses {message}" + (f", skipped ({skip})" if skip else "")
         case Wait():
             return _waiting(stay, decision)
 
@@ -182,15 +182,15 @@ def _outside(campaign: CompiledCampaign, facts: Facts, stay: Enrolment | None, a
     if stay is not None and campaign.intake_open and campaign.again_after is not None and stay.ended_at is not None:
         opens = stay.ended_at + millis(campaign.again_after)
         if as_of < opens:
-            return f"the last stay has ended; a new one may begin at {format_instant(opens)}{converting}"
+            return f"the last enrolment has ended; a new one may begin at {format_instant(opens)}{converting}"
     if stay is not None and campaign.again_after is None:
         reason = f" ({stay.reason}): {_EXITS[stay.reason]}" if stay.reason else ""
-        return f"the stay has ended{reason}; this campaign is entered once{converting}"
+        return f"the enrolment has ended{reason}; a user enters this campaign once{converting}"
     if not campaign.intake_open:
-        return f"nobody enters: the campaign is {campaign.state}{converting}"
+        return f"no user enters: the campaign is {campaign.state}{converting}"
     if not campaign.audience.matches(facts, as_of):
         return "the user does not match the audience"
-    return "the goal is reached already, so the user does not enter"
+    return "the user has already reached the goal, and does not enter"
 
 
 def _converting(campaign: CompiledCampaign, stay: Enrolment, as_of: Instant) -> str:
@@ -199,7 +199,7 @@ def _converting(campaign: CompiledCampaign, stay: Enrolment, as_of: Instant) -> 
         return ""
     closes = campaign.goal.closes(stay.entered_at)
     if closes is None:
-        return "; a conversion is counted for ever"
+        return "; a conversion is counted forever"
     return f"; a conversion is counted until {format_instant(closes)}" if as_of <= closes else ""
 
 
@@ -209,4 +209,4 @@ def _waiting(stay: Enrolment | None, decision: Decision) -> str:
         return f"{stay.outgoing.message} is {word} (attempt {stay.outgoing.attempts + 1})"
     if decision.holds_until is None:
         return "waits: no message's own rule holds, and time alone will not change that"
-    return f"waits until {format_instant(decision.holds_until)}, unless the user changes before"
+    return f"waits until {format_instant(decision.holds_until)}, unless the user changes earlier"

@@ -65,7 +65,7 @@ class Advice:
         if self.problem:
             return f"cannot be read: {self.problem}"
         if self.served_by is not None:
-            about = "those who are looked at" if self.reads is None else f"about {self.reads:,} users"
+            about = "only users who are evaluated anyway" if self.reads is None else f"about {self.reads:,} users"
             return f"{self.part}: {self.served_by}, {about}"
         about = "about " if self.estimated else ""
         scan = f"a MongoDB scan reads every user of {self.workspace} ({about}{self.users:,})"
@@ -149,7 +149,7 @@ class MissingIndexes:
         if answer.holds is not None:
             users = self._users(record.workspace)
             reads = users if answer.holds else 0
-            return Advice(record.workspace, record.name, "audience", f"{BY_KEY}, everybody", users, reads)
+            return Advice(record.workspace, record.name, "audience", f"{BY_KEY}, all users", users, reads)
         if audience.required_lists:
             name, reads = min(
                 ((name, self._matching(record.workspace, {"lists": name})) for name in audience.required_lists),

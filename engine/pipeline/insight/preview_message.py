@@ -52,9 +52,7 @@ def preview(
     """
     message = message_named(loaded, message_name)
     if sender_of(loaded, message) is None:
-        raise WrongCall(
-            f"nobody is named as the sender of {message.name}", remedy="add sender: to the workspace's file"
-        )
+        raise WrongCall(f"{message.name} has no sender", remedy="add sender: to the workspace's file")
     user = _made_up(loaded, as_of, empty=empty) if document is None else user_values(document, loaded.catalogue)
     mailing = MailRenderer(letter_of(loaded, loaded.file.campaign, message, bounces), message.name, loaded.catalogue)
     values = {**surroundings(loaded.catalogue, loaded.file.campaign, message.name, as_of), "user": user}

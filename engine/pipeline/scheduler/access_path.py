@@ -119,7 +119,7 @@ class AccessPathChooser:
         if not stale:
             return chosen
         emit("plan.fallback", workspace=run.workspace, campaign=entry.record.name, run=run.id, reason="feed_behind")
-        return self.forced(AccessPath.SCAN, entry, wanted, why="the feed is behind: MongoDB itself is read")
+        return self.forced(AccessPath.SCAN, entry, wanted, why="the feed is behind: the pass reads MongoDB")
 
     def for_plan(self, entry: Entry, wanted: Candidates, path: AccessPath | None, users: Population) -> Chosen:
         """Return the path that a launch now would take, or the requested one; do not query a stale Elasticsearch."""
@@ -143,7 +143,7 @@ class AccessPathChooser:
         about = "about " if there.estimated else ""
         if there.users <= self.small:
             only = Estimate(AccessPath.SCAN, there.users, there.users / self._rates.read().read[AccessPath.SCAN], 1)
-            why = f"{about}{there.users:,} users: too few to look for another way"
+            why = f"{about}{there.users:,} users: too few to choose another access path"
             return Chosen(AccessPath.SCAN, only, (only,), there.users, None, "not counted", why)
         told, matches, counted = self._told(entry, wanted, there.users, behind=behind)
         there = there.at_least(matches or 0)
@@ -173,7 +173,7 @@ class AccessPathChooser:
         path: AccessPath,
         entry: Entry,
         wanted: Candidates,
-        why: str = "it was asked for",
+        why: str = "it was requested",
         *,
         users: Population | None = None,
         behind: bool = False,
@@ -184,10 +184,10 @@ class AccessPathChooser:
         mine = next((one for one in told if one.path is path and one.possible), None)
         if mine is None:
             mine = next(one for one in told if one.path is AccessPath.SCAN)
-            why = f"{path.value} cannot be taken: {next((o.reason for o in told if o.path is path), 'unknown')}"
+            why = f"{path.value} cannot be used: {next((o.reason for o in told if o.path is path), 'unknown')}"
         elif path in (AccessPath.CACHE, AccessPath.ELASTIC) and not self._caught_up(path, entry):
             mine = next(one for one in told if one.path is AccessPath.SCAN)
-            why = "the feed is behind: MongoDB itself is read"
+            why = "the feed is behind: the pass reads MongoDB"
         return Chosen(mine.path, mine, told, max(size, matches or 0), matches, counted, why)
 
     def _told(
@@ -205,7 +205,7 @@ class AccessPathChooser:
         if matches is None:
             impossible[AccessPath.ELASTIC] = counted
             if wanted.everybody:
-                matches, counted = users, "everybody"
+                matches, counted = users, "all users"
             else:
                 share = self._sampled(entry, wanted, cached=refused is None)
                 matches, counted = int(share * users), f"estimated from {SAMPLE:,} users"
@@ -221,7 +221,7 @@ class AccessPathChooser:
         if audience.required_lists:
             reads[AccessPath.LIST] = self._lists(workspace).size(workspace, audience.required_lists[0])
         else:
-            impossible[AccessPath.LIST] = "the audience asks for no list"
+            impossible[AccessPath.LIST] = "the audience names no list"
         served = self._indexed(audience.index_paths)
         if served:
             asked = audience.index_filters(wanted.as_of)
@@ -239,10 +239,10 @@ class AccessPathChooser:
         if self._search is None:
             return None, "there is no Elasticsearch"
         if wanted.everybody:
-            return None, "everybody is wanted: there is nothing to search for"
+            return None, "the audience is all users: there is nothing to search for"
         index = self._searchable(entry)
         if index is None:
-            return None, "not everybody is in it yet"
+            return None, "it does not have all users yet"
         try:
             return self._search.count(wanted.elastic().filter, entry.record.workspace, index), BY_SEARCH
         except self._outages:

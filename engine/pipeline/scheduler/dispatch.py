@@ -75,7 +75,9 @@ class Dispatcher:
                 continue
             record = records[one.campaign]
             if one.deaths >= DEATHS_TO_HALVE:
-                self._obstacles.attempt(record, "end whoever kills its workers", partial(self._treat, one.id), None)
+                self._obstacles.attempt(
+                    record, "halve or end a slice that kills its workers", partial(self._treat, one.id), None
+                )
             flight = (one.campaign, one.kind is SliceKind.DELIVER)
             if flying[flight] < self._most(record, one, lanes[one.id]):
                 flying[flight] += 1

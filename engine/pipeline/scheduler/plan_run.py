@@ -157,7 +157,7 @@ class RunPlanner:
         entry = self._campaign_cache.of(record)
         wanted = entry.compiled.candidates(run.after, run.as_of)
         if wanted.nobody:
-            return [], {"why": "nobody can match"}
+            return [], {"why": "no user can match"}
         before = self._slices.of_run(run.id)
         if before:
             number, path = before[0].of or len(before), before[0].path

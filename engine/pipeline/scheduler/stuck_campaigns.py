@@ -203,7 +203,7 @@ class Obstacles:
                 yield one.campaign, StuckBy.SLICE, f"{'sending' if sending else 'evaluating'} fails: {reason}", one.id
             elif sending and (one.broken_for or 0) > limit:
                 longest = format_duration(self._attempt_limit)
-                reason = f"slice {one.id} was broken off more than {longest} ago: its deliveries may be attempting"
+                reason = f"slice {one.id} was interrupted more than {longest} ago: its deliveries may be attempting"
                 yield one.campaign, StuckBy.SLICE, reason, one.id
 
     def _lasts(self, failure: Failure) -> bool:

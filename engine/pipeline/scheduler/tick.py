@@ -277,7 +277,7 @@ class ClockTick:
                 if uid in flowing:
                     continue
             count += self._obstacles.attempt(
-                records[uid], "plan what is due", partial(self._due_run, records[uid], now), 0
+                records[uid], "plan due work", partial(self._due_run, records[uid], now), 0
             )
         return count
 

@@ -38,7 +38,7 @@ MARGIN: Final = 0.2
 
 
 class LeaseLost(EngineError):
-    """The lease of this slice ran out; another worker goes on from its last checkpoint."""
+    """The lease of this slice ran out; another worker continues from its last checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)

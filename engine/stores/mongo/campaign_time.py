@@ -52,7 +52,7 @@ class CampaignTimes:
         )
         if floor is not None and to < floor:
             raise WrongCall(
-                f"campaign time moves only forward: it is {format_instant(floor)}, asked for {format_instant(to)}",
+                f"campaign time moves only forward: it is {format_instant(floor)}, requested {format_instant(to)}",
                 remedy="advance to a later moment, or start with an empty database",
             )
         if standing is None:
@@ -63,7 +63,7 @@ class CampaignTimes:
                 pass  # another call came first; the compare-and-set below decides
         done = self._all.update_one({"_id": "campaign_time", "at": {"$lte": to}}, {"$set": {"at": to}})
         if done.matched_count == 0:
-            raise WrongCall("campaign time was advanced further by somebody else meanwhile", remedy="read it again")
+            raise WrongCall("another process advanced campaign time further", remedy="read it again")
 
 
 class StoredClock(SystemClock):

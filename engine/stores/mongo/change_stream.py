@@ -42,7 +42,7 @@ _DERIVED: Final = frozenset({"rev", "changed", "w", "u"})
 
 
 class HistoryLost(EngineError):
-    """The change stream cannot go on from where it was: what changed meanwhile is not known."""
+    """The change stream cannot resume where it stopped: the changes since then are unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ _CREATED: Final = (RowOutcome.CREATED,)
 _UPDATED: Final = (RowOutcome.UPDATED,)
 _UNCHANGED: Final = (RowOutcome.UNCHANGED,)
 
-TOMBSTONE: Final = "this user was deleted, and an import does not revive anybody (pass --revive to create them anew)"
+TOMBSTONE: Final = "this user was deleted, and an import does not revive users (pass --revive to create them again)"
 
 
 class UserUpserts:

@@ -22,7 +22,7 @@ def elastic_client(url: str, *, api_key: str | None = None, ca_certificate: str 
     if ca_certificate is not None and not Path(ca_certificate).is_file():
         raise WrongCall(f"services.elastic_ca: there is no file {ca_certificate}", remedy="name the CA's PEM file")
     if api_key and not (api_key.isascii() and api_key.isprintable()):
-        problem = "services.elastic_api_key cannot be read: it holds a line break, or what is no plain character"
+        problem = "services.elastic_api_key cannot be read: it contains a line break or an unprintable character"
         raise WrongCall(problem, remedy="give the key as Elasticsearch shows it (its field encoded), on one line")
     try:
         return Elasticsearch(
@@ -36,4 +36,4 @@ def elastic_client(url: str, *, api_key: str | None = None, ca_certificate: str 
         )
     except (ValueError, TypeError, OSError) as error:
         remedy = "give either an API key or a user in the address, and a CA for https:// alone"
-        raise WrongCall("services.elastic_url and what belongs to it do not go together", remedy=remedy) from error
+        raise WrongCall("services.elastic_url and its other settings do not fit together", remedy=remedy) from error

@@ -25,7 +25,7 @@ PENDING: Final = 5.0
 SAMPLED: Final = 64
 """Buckets sampled to estimate the cached share of a workspace, within about 6 %."""
 
-COLD: Final = "the user cache is not in force yet: no feed has taken it up"
+COLD: Final = "the user cache is not in use yet: no feed maintains it"
 
 
 class CachedUsers:
@@ -80,7 +80,7 @@ class CachedUsers:
             return None
         self._layouts.want(workspace, fields, events)
         missing = sorted((fields - set(layout.held.fields)) | (events - layout.held.events))
-        return f"the user cache does not hold {', '.join(missing)} yet; it was asked to"
+        return f"the user cache does not hold {', '.join(missing)} yet; the feed was asked to add them"
 
     def warm_share(self, workspace: str) -> float:
         """Estimate the share of the workspace's buckets that is cached; 0 if Redis is away."""

@@ -228,7 +228,7 @@ def test_an_import_whose_columns_an_edit_forbids_ends_and_can_be_resumed(world: 
     order, run = importing_while(world, lambda: without(world, "age"), 6)
     with pytest.raises(WrongCall, match=r"was edited while the import ran: .*age") as caught:
         run()
-    assert caught.value.remedy.endswith("; the same command goes on where it ended")
+    assert caught.value.remedy.endswith("; the same command continues where it stopped")
     assert 0 < world.database["users"].count_documents({}) < 60
     world.workspace()
     world.reload()

@@ -70,13 +70,13 @@ def test_a_procfile_sends_a_campaign_and_ctrl_c_ends_every_process(installation:
     installation.until(lambda: installation.ended(family), "the end of every process")
     told = installation.call("status")
     assert told.code == 1
-    assert "nobody works on campaigns" in told.out
+    assert "campaigns do not progress" in told.out
     (installation.folder / "hello.yaml").write_text(HELLO.replace("campaign: hello", "campaign: again"))
     assert installation.call("campaign", "apply", "hello.yaml").code == 0
     told = installation.call("campaign", "launch", "again")
     assert told.code == 0
     missing = ("no clock", "no feed", "no worker of the lane control", "no worker of the lane deliver")
-    assert all(one in told.err for one in ("warning: nothing works on it", *missing)), told.err
+    assert all(one in told.err for one in ("warning: it cannot progress", *missing)), told.err
 
 
 def test_status_sees_a_process_elsewhere_through_the_stores(installation: Installation) -> None:

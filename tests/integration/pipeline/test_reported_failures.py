@@ -126,7 +126,7 @@ def test_unevaluable_changes_make_the_campaign_stuck_and_none_is_lost(
         world.user("u")
         for _ in range(6):
             world.step()
-        assert world.record("c").stuck == f"evaluating users who changed fails: {WHY}; make room on it"
+        assert world.record("c").stuck == f"evaluating changed users fails: {WHY}; make room on it"
         assert world.record("other").stuck is None
         assert world.sent() == [("u", "one")], "the other campaign goes on"
         assert [one.loop for one in world.app.stores.process_failures.everything()] == ["looks"]

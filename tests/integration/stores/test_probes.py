@@ -226,7 +226,7 @@ class TestRedis:
         told(lambda: ask(f"redis://127.0.0.1:{refused_port()}/0"), UNREACHABLE, name, "refused", "tidegate up")
 
     def test_a_hanging_server_is_reported(self, name: str, ask: Any, hanging: int) -> None:
-        told(lambda: ask(f"redis://127.0.0.1:{hanging}/0?{BRIEF}"), UNREACHABLE, name, "says nothing")
+        told(lambda: ask(f"redis://127.0.0.1:{hanging}/0?{BRIEF}"), UNREACHABLE, name, "sends nothing")
 
     @pytest.mark.parametrize("login", ["", f":x{PASSWORD[:3]}@", "worker:wrong@"])
     def test_a_wrong_or_missing_password_is_reported(self, name: str, ask: Any, locked: int, login: str) -> None:
@@ -276,7 +276,7 @@ class TestSearch:
     def test_a_hanging_server_is_reported(self, hanging: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("engine.stores.probes.SEARCH_SECONDS", 0.3)
         with contextlib.closing(elastic_client(f"http://127.0.0.1:{hanging}")) as client:
-            told(lambda: probe_search(client, "x"), UNREACHABLE, "says nothing")
+            told(lambda: probe_search(client, "x"), UNREACHABLE, "sends nothing")
 
     @pytest.mark.parametrize(
         ("status", "body", "code", "words"),
@@ -289,9 +289,9 @@ class TestSearch:
             (406, error_of("media_type_header_exception"), ANSWERED, "too old"),
             (400, error_of("media_type_header_exception"), ANSWERED, "too old"),
             (500, error_of("illegal_state_exception"), ANSWERED, "500 illegal_state_exception"),
-            (200, {"hello": "world"}, UNREACHABLE, "no Elasticsearch"),
-            (200, [], UNREACHABLE, "no Elasticsearch"),
-            (200, "<html>login</html>", UNREACHABLE, "no Elasticsearch"),
+            (200, {"hello": "world"}, UNREACHABLE, "not Elasticsearch"),
+            (200, [], UNREACHABLE, "not Elasticsearch"),
+            (200, "<html>login</html>", UNREACHABLE, "not Elasticsearch"),
             (200, {"status": "red"}, ANSWERED, "red"),
         ],
     )
@@ -303,7 +303,7 @@ class TestSearch:
 
     def test_another_product_is_refused(self) -> None:
         with Search(200, {"status": "green"}, product=False).serving() as port:
-            told(lambda: ask_search(f"http://127.0.0.1:{port}"), UNREACHABLE, "no Elasticsearch")
+            told(lambda: ask_search(f"http://127.0.0.1:{port}"), UNREACHABLE, "not Elasticsearch")
 
     def test_tls_to_a_plain_server_is_reported(self) -> None:
         with Search(200, {"status": "green"}).serving() as port:

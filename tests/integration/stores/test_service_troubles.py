@@ -107,7 +107,7 @@ def test_check_reports_the_fault_of_each_service(installation: Installation, tmp
         done = installation.call("check", TIDEGATE_SERVICES__MONGO_URL=lost)
         assert done.code == 3
         assert "MongoDB does not answer" in done.out
-        assert done.out.count("not asked: MongoDB does not serve") == 3, "campaigns, loops, indexes"
+        assert done.out.count("not checked: the check of MongoDB failed") == 3, "campaigns, loops, indexes"
         assert PASSWORD not in done.out + done.err
 
 

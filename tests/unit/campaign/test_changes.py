@@ -66,17 +66,17 @@ def test_each_changed_part_is_reported_once() -> None:
 
 def test_a_new_audience_reports_who_leaves() -> None:
     texts = [change.text for change in changes(_file(), _file(audience={"plan": "free"}))]
-    assert texts == ["the audience is another one: those enrolled who do not match the new one leave"]
+    assert texts == ["the audience changes: enrolled users who do not match it leave"]
 
 
 def test_a_new_message_reaches_those_still_active() -> None:
     texts = [change.text for change in changes(_file(), _file(_message("one"), _message("two")))]
-    assert texts == ['"two" is new: it reaches those still active, not those who have left']
+    assert texts == ['"two" is new: it reaches active users, not those who have left']
 
 
 def test_a_renamed_message_is_reported_with_its_other_changes() -> None:
     texts = [change.text for change in changes(_file(), _file(_message("uno", was="one", wait="1d", body="Ciao")))]
-    assert texts[0] == '"uno" was "one": who has had that does not get it again'
+    assert texts[0] == '"uno" was "one": users who got that do not get it again'
     assert texts[1].startswith('"uno" waits 1d (was 0s)')
     assert texts[2].startswith('"uno" has another body')
     assert len(texts) == 3
@@ -105,7 +105,9 @@ def test_only_adding_or_only_removing_needs_no_was() -> None:
 
 def test_was_must_name_a_previous_message() -> None:
     faults = _faults(_file(_message("one")), _message("uno", was="onne"))
-    assert faults == ['campaign.yaml:1:1: messages[0].was: no message "onne" was there before (did you mean "one"?)']
+    assert faults == [
+        'campaign.yaml:1:1: messages[0].was: the applied campaign has no message "onne" to rename (did you mean "one"?)'
+    ]
 
 
 def test_an_applied_was_may_stay_in_the_file() -> None:

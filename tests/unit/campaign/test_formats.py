@@ -113,7 +113,7 @@ def test_a_path_is_never_sent_as_a_text(tmp_path: Path) -> None:
     assert only(tmp_path, "format: markdown, body: t.tpl").body == "<p>x"
     assert refusal(tmp_path, "body: t.tpl") == [
         (
-            'campaign.yaml:6:50: messages[0].body: the name "t.tpl" does not tell the format '
+            'campaign.yaml:6:50: messages[0].body: the name "t.tpl" does not show the format '
             "(write format: html, text, markdown or mjml)"
         )
     ]
@@ -137,14 +137,14 @@ def test_a_file_that_is_not_utf_8_is_refused_by_its_encoding(tmp_path: Path) -> 
         'campaign.yaml:6:50: messages[0].body: the template "t.html" is empty'
     ]
     (told,) = refusal(tmp_path, "body: t.html", t_html="<p>Hi {{ user.plan }}".encode("utf-16-le"))
-    assert 'the template "t.html" holds NUL bytes, as UTF-16 does (save it as UTF-8)' in told
+    assert 'the template "t.html" contains NUL bytes, as UTF-16 text does (save it as UTF-8)' in told
 
 
 def test_an_impossible_file_name_is_a_fault_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "circle.html").symlink_to(tmp_path / "circle.html")
     for name in ('"a\\0.html"', f"{'a' * 5_000}.html", "circle.html"):
         (told,) = refusal(tmp_path, f"body: {name}")
-        assert told.endswith("no file can be called so (name a template beside the campaign)")
+        assert told.endswith("no file can have this name (name a template beside the campaign)")
     (told,) = refusal(tmp_path, f"body: \"<p>{{% render '{'a' * 5_000}' %}}\"")
     assert "there is no layout or snippet" in told
 
@@ -181,13 +181,13 @@ def test_mjml_becomes_html_and_its_liquid_is_unchanged() -> None:
 @pytest.mark.parametrize(
     ("text", "problem", "line"),
     [
-        ("<p>Hi</p>", "holds no <mjml>...</mjml>", 1),
+        ("<p>Hi</p>", "contains no <mjml>...</mjml>", 1),
         (MJML.replace("{mid}", "x").replace("mj-text", "mj-test"), "there is no element <mj-test> here", 2),
         (MJML.replace("{mid}", "{{ 1 }}<mj-include path='x'/>"), "there is no element <mj-include> here", 2),
-        (MJML.replace("</mj-text>", "{{ user.first_name }}"), "</mj-column> closes what was not opened", 3),
+        (MJML.replace("</mj-text>", "{{ user.first_name }}"), "</mj-column> closes an element that is not open", 3),
         (MJML.replace("</mj-body>", ""), "<mj-body> is not closed", 1),
         (MJML.replace("{mid}", "<a href=\"x>y</a>"), "not valid MJML", 1),
-        ("Hi " + MJML, "there is text beside <mjml>...</mjml>", 1),
+        ("Hi " + MJML, "there is text outside <mjml>...</mjml>", 1),
     ],
 )  # fmt: skip
 def test_invalid_mjml_is_refused_with_its_place(text: str, problem: str, line: int) -> None:
@@ -227,5 +227,5 @@ def test_the_format_is_stored_and_older_campaigns_keep_theirs(tmp_path: Path) ->
 
 def test_a_subject_that_a_block_scalar_ends_with_a_line_break_is_one_line(tmp_path: Path) -> None:
     assert refusal(tmp_path, 'preheader: "a\\nb", body: <p>')[0].endswith(
-        "a preheader is one line (remove the line break)"
+        "a preheader must be one line (remove the line break)"
     )

@@ -147,7 +147,7 @@ SENTENCES = {
     "closed, late events count": (
         record(C.FINISHED, converting_until=NOW + 10 * DAY),
         NOW + 10 * DAY + 1,
-        f"conversions closed at {CLOSES}; events from before that count until 2026-04-10T00:00:00.000Z",
+        f"conversions closed at {CLOSES}; events from before then are counted until 2026-04-10T00:00:00.000Z",
     ),
     "closed": (record(C.FINISHED), NOW + 90 * DAY, f"conversions closed at {CLOSES}"),
     "cancelled": (record(C.CANCELLED, converting_until=NOW + 99 * DAY), NOW, f"conversions counted until {CLOSES}"),
@@ -155,7 +155,7 @@ SENTENCES = {
     "entering": (
         record(C.LIVE, "continuous"),
         NOW + 90 * DAY,
-        f"conversions counted until {CLOSES}, later for whoever enters yet",
+        f"conversions counted until {CLOSES}, later for users who enter from now on",
     ),
     "stopped, then paused": (
         record(C.PAUSED, "continuous", resume_to=C.DRAINING),
@@ -165,7 +165,7 @@ SENTENCES = {
     "without a window": (
         record(C.FINISHED, goal={"plan": "pro"}, converting_until=FOR_EVER),
         NOW + 900 * DAY,
-        "conversions are counted for ever: the goal has no within:",
+        "conversions are counted forever: the goal has no within:",
     ),
 }
 

@@ -27,8 +27,9 @@ from engine.domain.lifecycle import (
 PAGE: Final = Path(__file__).parents[3] / "docs" / "lifecycle.md"
 REWRITE: Final = ".venv/bin/python -m tests.unit.domain.lifecycle_chart"
 
+_EXITS: Final = ", ".join(f"`{reason}`" for reason in ExitReason)
 _SETTLED: Final = ", ".join(f"`{state}`" for state in DeliveryState if state in SETTLED)
-_SKIPPED: Final = f" A skipped one says why: {', '.join(f'`{reason}`' for reason in SkipReason)}."
+_SKIPPED: Final = f" A skipped one has a reason: {', '.join(f'`{reason}`' for reason in SkipReason)}."
 
 _REASONS: Final = "\n| skipped because | meaning |\n|---|---|\n" + "".join(
     f"| `{reason}` | {SKIPPED_BECAUSE[reason]} |\n" for reason in SkipReason
@@ -36,13 +37,13 @@ _REASONS: Final = "\n| skipped because | meaning |\n|---|---|\n" + "".join(
 
 MACHINES: Final[dict[str, tuple[type[StrEnum], str]]] = {
     "Campaign": (CampaignState, "From its first apply to its end. Only `live` lets users in."),
-    "Stay (enrolment)": (
+    "Enrolment": (
         StayState,
-        f"One user's stay in one campaign. It ends for exactly one reason: {', '.join(f'`{r}`' for r in ExitReason)}.",
+        f"One user in one campaign, from entry to exit. It ends for exactly one reason: {_EXITS}.",
     ),
     "Delivery": (
         DeliveryState,
-        f"One message to one user in one stay. Settled, and not chosen again in that stay: {_SETTLED}.{_SKIPPED}",
+        f"One message to one user in one enrolment. Settled, and not chosen again in it: {_SETTLED}.{_SKIPPED}",
     ),
     "Run": (RunState, "One pass of one campaign with a fixed `as_of`."),
     "Slice": (SliceState, "A part of a run, or of a campaign's deliveries: what one worker holds under a lease."),
@@ -51,9 +52,9 @@ MACHINES: Final[dict[str, tuple[type[StrEnum], str]]] = {
 INTRODUCTION: Final = f"""\
 # The lifecycle on one page
 
-Every state that the engine knows, and the only transitions between them. `engine/domain/lifecycle.py` holds the
-tables; after a change there, `{REWRITE}` rewrites this page.
-[Concepts](concepts.md) explains the words.
+This page shows every state and every allowed transition. `{REWRITE}` draws it from
+the tables in `engine/domain/lifecycle.py`; run it after a change there. The terms are explained in
+[concepts](concepts.md).
 """
 
 

@@ -42,7 +42,7 @@ def test_every_state_has_a_sentence_and_a_row() -> None:
 
 def test_equal_state_names_of_two_machines_have_separate_sentences() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert "| `dropped` | A resume put a newer run in its place. |" in page
+    assert "| `dropped` | A resume replaced it with a newer run. |" in page
     assert "| `dropped` | Given up unclaimed with its run. |" in page
 
 

@@ -187,7 +187,7 @@ def test_an_explanation_shows_each_leaf_with_its_data() -> None:
         "d is 199.99",
         "t is 2026-11-30T00:00:00.000Z",
         "lists are new",
-        "1 Order Completed looked at, the last at 2026-11-30T23:59:59.997Z",
+        "1 Order Completed considered, the last at 2026-11-30T23:59:59.997Z",
         "b is true",
         "no Coupon Redeemed is stored",
     ]

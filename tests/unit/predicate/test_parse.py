@@ -62,9 +62,9 @@ BROKEN = [
     ("- level: 3", "1:1", "audience", "expected a predicate (write all: and the list under it)"),
     ("everybody", "1:1", "audience", "expected a predicate (e.g. orders_count: {gte: 3})"),
     ("all: {level: 3}", "1:6", ".all", "all takes a list of predicates (write a dash before it)"),
-    ("any: []", "1:6", ".any", "any of nothing"),
-    ("none: []", "1:7", ".none", "none of nothing"),
-    ("{}", "1:1", "audience", "an empty predicate (write all: [] for everybody)"),
+    ("any: []", "1:6", ".any", "any is empty"),
+    ("none: []", "1:7", ".none", "none is empty"),
+    ("{}", "1:1", "audience", "an empty predicate (write all: [] for all users)"),
     ("alll: []", "1:1", ".alll", "did you mean all?"),
     ("level: {gt: 3, gtee: 4}", "1:16", ".level.gtee", "no operator is called 'gtee' (did you mean gte?)"),
     ("level: {}", "1:8", ".level", "no condition (write {exists: true})"),
@@ -93,7 +93,7 @@ BROKEN = [
     ("seen_at: 2026-13-01", "1:10", ".seen_at", "expected a time"),
     ("seen_at: {within: 14}", "1:19", ".seen_at.within", "got 14 (did you mean 14d?)"),
     ("seen_at: {within: 2y}", "1:19", ".seen_at.within", "expected a duration such as 90s, 15m, 12h or 14d, got 2y"),
-    ("seen_at: {within: 0s}", "1:19", ".seen_at.within", "a window of no length holds nothing"),
+    ("seen_at: {within: 0s}", "1:19", ".seen_at.within", "a window of length zero contains nothing"),
     ("seen_at: {within: 999999999999999d}", "1:19", ".seen_at.within", "expected a duration"),
     ("vip: {exists: 1}", "1:15", ".vip.exists", "expected true or false"),
     ("level: {gt: {feld: score}}", "1:13", ".level.gt", "expected a value (or write {field: OTHER_FIELD})"),
@@ -186,7 +186,7 @@ def test_a_text_to_order_by_has_at_most_256_bytes() -> None:
 
 
 def test_a_set_has_at_most_10_000_values() -> None:
-    with pytest.raises(InvalidSource, match="at most 10000 fit"):
+    with pytest.raises(InvalidSource, match="at most 10000 are allowed"):
         read(f"level: {{in: [{', '.join(map(str, range(10_001)))}]}}")
 
 

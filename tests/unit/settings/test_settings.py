@@ -120,7 +120,9 @@ def test_a_wrong_address_is_refused_without_showing_it(
     name: str, value: str, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(f"TIDEGATE_{name}", value)
-    with pytest.raises(WrongCall, match=f"environment TIDEGATE_{name}: .* is no address of this service") as refused:
+    with pytest.raises(
+        WrongCall, match=f"environment TIDEGATE_{name}: .* is not an address of this service"
+    ) as refused:
         load_settings(file)
     assert "hush" not in str(refused.value)
 
@@ -132,7 +134,7 @@ def test_a_secret_with_a_line_break_is_refused_without_showing_it(
     monkeypatch.setenv(f"TIDEGATE_SERVICES__{name.upper()}", "mongodb://hunter2\n")
     with pytest.raises((InvalidSource, WrongCall)) as refused:
         load_settings(file)
-    assert "holds a line break or another control character" in str(refused.value)
+    assert "contains a line break or another control character" in str(refused.value)
     assert "hunter2" not in str(refused.value)
 
 
@@ -205,11 +207,11 @@ def test_an_environment_without_a_file_is_refused(tmp_path: Path, monkeypatch: p
 
 def test_a_named_missing_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(WrongCall, match=r"the settings file none\.yaml is not there") as refused:
+    with pytest.raises(WrongCall, match=r"the settings file none\.yaml does not exist") as refused:
         load_settings(Path("none.yaml"))
     assert refused.value.remedy == "--settings names it"
     Path(".env").write_text("TIDEGATE_SETTINGS=conf/setings.yaml\n")
-    with pytest.raises(WrongCall, match=r"conf/setings\.yaml is not there") as refused:
+    with pytest.raises(WrongCall, match=r"conf/setings\.yaml does not exist") as refused:
         load_settings()
     assert refused.value.remedy == "TIDEGATE_SETTINGS (.env:1) names it"
 
@@ -305,7 +307,7 @@ def test_an_empty_variable_of_the_process_hides_that_of_the_env_file(
         ("my password=hush\n", ".env:1:1: expected NAME=value"),
         ("A=1\nTIDEGATE_LOGS__LEVLE=info\n", ".env:2 TIDEGATE_LOGS__LEVLE: logs.levle: unknown key"),
         ("TIDEGATE_LOG__LEVEL=info\n", '.env:1 TIDEGATE_LOG__LEVEL: there is no section "log"'),
-        ("TIDEGATE_EMAIL_PASSWORD=hush\n", ".env:1 TIDEGATE_EMAIL_PASSWORD: nobody reads this"),
+        ("TIDEGATE_EMAIL_PASSWORD=hush\n", ".env:1 TIDEGATE_EMAIL_PASSWORD: the engine does not read this"),
         ("TIDEGATE_EMAIL__PORT=70000\n", ".env:1 TIDEGATE_EMAIL__PORT: email.port: must be at most 65535"),
     ],
 )
@@ -321,7 +323,7 @@ def test_a_mistake_in_the_env_file_is_reported_with_its_line(
 
 def test_one_underscore_instead_of_two_is_reported(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIDEGATE_SERVICES_MONGO_URL", "mongodb://me:hush@db")
-    with pytest.raises(WrongCall, match="nobody reads this") as refused:
+    with pytest.raises(WrongCall, match="the engine does not read this") as refused:
         load_settings(file)
     assert refused.value.remedy == "did you mean TIDEGATE_SERVICES__MONGO_URL?"
 

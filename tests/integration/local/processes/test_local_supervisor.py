@@ -205,14 +205,14 @@ def test_a_program_behind_a_shell_that_exceeds_its_stop_timeout_is_killed(start:
     run = start("web: true && PYTHON program.py stubborn\n", stop={"web": 0.3})
     run.until("ready")
     assert run.end() == 0
-    assert run.count("web outstays its stop timeout") == 1
+    assert run.count("web exceeds its stop timeout") == 1
 
 
 def test_a_program_that_exceeds_its_stop_timeout_is_killed(start: Start) -> None:
     run = start("web: PYTHON program.py stubborn\nslow: PYTHON program.py\n", stop={"web": 0.3, "slow": 1000})
     run.until("ready", times=2)
     assert run.end() == 0
-    assert run.count("web outstays its stop timeout") == 1
+    assert run.count("web exceeds its stop timeout") == 1
     assert run.count("web ended by SIGKILL") == 1
     assert run.count("slow ended with code 0") == 1
 

@@ -109,7 +109,7 @@ def test_failures_of_the_user_are_outside_the_error_budget(world: World) -> None
     assert report.counts.messages["one"].states == states
     assert report.adds_up
     explanation = world.app.explainer.run(world.record("c"), "bad3")
-    assert explanation.address == "the e-mail address is no address: mails are skipped (no_address)"
+    assert explanation.address == "the e-mail address is not valid: mails are skipped (no_address)"
 
 
 def test_a_few_failures_do_not_pause(world: World) -> None:
@@ -131,7 +131,7 @@ def test_a_delivery_that_attempts_for_too_long_makes_its_campaign_stuck(make_wor
     assert slices.free(slice_.id, token, suspect=True, deaths=0, after=None)
     assert looked_at(world) is None
     world.database["slices"].update_one({"_id": slice_.id}, {"$set": {"broken_at": datetime(2020, 1, 1, tzinfo=UTC)}})
-    assert "was broken off more than 1m ago" in (looked_at(world) or "")
+    assert "was interrupted more than 1m ago" in (looked_at(world) or "")
     slices.claim(slice_.id, token, timedelta(minutes=1))
     assert looked_at(world) is not None
     slices.checkpoint(slice_.id, token, "7", {}, timedelta(minutes=1))

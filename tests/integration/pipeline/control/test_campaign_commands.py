@@ -269,7 +269,7 @@ def test_a_command_that_the_state_forbids_is_refused_and_changes_nothing(world: 
     for verb, done in (("pause", "paused"), ("cancel", "cancelled"), ("stop", "stopped"), ("resume", "resumed")):
         with pytest.raises(IllegalTransition, match=f"^shop/hello is finished: it cannot be {done}$") as refused:
             world.steer(verb, "hello")
-        assert refused.value.remedy == "to run it again give its file another campaign: name"
+        assert refused.value.remedy == "to run it again, give its file another campaign: name"
     with pytest.raises(IllegalTransition, match=r"^shop/hello is finished: it cannot be launched$"):
         world.launch("hello")
     assert world.state("hello") == "finished"

@@ -162,7 +162,7 @@ def test_an_edit_of_a_layout_is_a_new_revision_and_no_worker_reads_its_file(worl
     assert world.apply(campaign).record.revision == 1
     frame.write_text("<body>second {{ content }}</body>", encoding="utf-8")
     (change,) = world.apply(campaign).changes
-    assert change.text.startswith('the snippet or layout "frame" is another one')
+    assert change.text.startswith('the snippet or layout "frame" changed')
     assert world.record("hello").revision == 2
     frame.unlink()
     world.user("u2", plan="free")

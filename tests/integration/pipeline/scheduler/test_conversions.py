@@ -332,7 +332,7 @@ def test_explain_shows_until_when_a_conversion_counts(world: World) -> None:
     world.event("v", ORDER, START + DAY)
     world.after("2d")
     told = {user: world.app.explainer.run(world.record("one_off"), user).now for user in "uv"}
-    ended = "the stay has ended (completed): every message is settled; this campaign is entered once"
+    ended = "the enrolment has ended (completed): every message is settled; a user enters this campaign once"
     assert told == {"u": f"{ended}; a conversion is counted until 2026-01-11T00:00:00.000Z", "v": ended}
     world.after("9d")
     assert world.app.explainer.run(world.record("one_off"), "u").now == ended

@@ -55,7 +55,7 @@ def test_resume_after_an_edit_and_a_killed_worker_evaluates_everybody(sliced: Wo
     sliced.steer("pause", "series")
     sliced.settle()
     sliced.steer("resume", "series")
-    assert sliced.app.quiescence.what() == "campaign series has users to evaluate again"
+    assert sliced.app.quiescence.what() == "campaign series has users to re-evaluate"
     sliced.tick()
     expire(sliced)
     sliced.settle()
@@ -127,7 +127,7 @@ def test_a_delivery_replayed_while_its_campaign_finishes_is_sent(world: World) -
     record = world.record("hello")
     assert record.state == "finished"
     assert world.app.stores.deliveries.replay_failed(f"shop/{record.uid}/", None, world.now) == 1
-    assert world.app.quiescence.what() == "a delivery is on its way"
+    assert world.app.quiescence.what() == "a delivery is pending"
     world.settle()
     assert world.ends("hello", "u") == [("one", "sent", None)]
     assert world.state("hello") == "finished"

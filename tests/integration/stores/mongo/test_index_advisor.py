@@ -100,7 +100,7 @@ def test_a_broad_audience_and_one_without_a_required_condition_get_no_index(shop
 def test_everybody_is_read_by_key_range_and_a_list_by_its_index(shop: World) -> None:
     shop.apply({"campaign": "all"})
     found = advised(shop)
-    assert (found.served_by, found.reads) == ("_id_, everybody", USERS)
+    assert (found.served_by, found.reads) == ("_id_, all users", USERS)
     shop.app.imports("shop").lists.add("vips", [key["_id"] for key in shop.database.users.find().limit(3)])
     shop.apply({"campaign": "all", "audience": {"all": [{"list": "vips"}, {"plan": "free"}]}})
     found = advised(shop)

@@ -107,7 +107,7 @@ def test_every_language_has_words_for_each_letter_and_every_filter() -> None:
 
 
 def test_growing_numbers_fail_before_they_fill_the_memory() -> None:
-    with pytest.raises(TemplateFailed, match="too large a number"):
+    with pytest.raises(TemplateFailed, match="the number is too large"):
         printed("{% assign x = 10 %}{% for i in (1..60) %}{% assign x = x | times: x %}{% endfor %}")
     assert printed("{{ 999999999999999999999999999999 | times: 10 }}") == "9999999999999999999999999999990"
 
@@ -145,7 +145,7 @@ def test_money_omits_missing_values_and_keeps_other_texts() -> None:
         ("\n{{ 5 | times }}", "times: wrong number of arguments", 2),
         ("{{ 5 | divided_by: user.x }}", "divided_by: can't divide by 0", 1),
         ("\n\n{% if 'a' > 3 %}{% endif %}", "cannot compare a number with a text", 3),
-        ("{{ 'x' | slice: 'q' }}", "slice: cannot handle what it is given", 1),
+        ("{{ 'x' | slice: 'q' }}", "slice: cannot handle its input", 1),
         ("{% for i in (1..99999) %}{{ i }}{% endfor %}", "loop iteration limit reached", 1),
     ],
 )

@@ -69,8 +69,9 @@ def test_a_log_line_becomes_a_sentence_and_any_other_is_unchanged() -> None:
     stream = io.StringIO()
     lines = output(stream)
     lines.feed("web", LOGGED + b"\nplain\n" + b'{"@timestamp": broken\n')
+    told = "The provider accepted the message. campaign=lapsed user=hh-1 took=2.0ms"
     assert stream.getvalue().splitlines() == [
-        "03:04:05 web      | info     delivery.sent: The provider took it. campaign=lapsed user=hh-1 took=2.0ms",
+        f"03:04:05 web      | info     delivery.sent: {told}",
         "03:04:05 web      | plain",
         '03:04:05 web      | {"@timestamp": broken',
     ]
@@ -89,7 +90,7 @@ def test_equal_lines_become_one_sentence_on_a_terminal() -> None:
     lines.told = lambda _, event: heard.append(event)
     lines.feed("web", b"\n".join([*ALIKE[:50], b"plain", ALIKE[50], b""]))
     prefix = "03:04:05 web      | "
-    told = f"{prefix}info     delivery.sent: The provider took it. campaign=lapsed user="
+    told = f"{prefix}info     delivery.sent: The provider accepted the message. campaign=lapsed user="
     assert stream.getvalue().splitlines() == [f"{told}hh-1, and 49 more", f"{prefix}plain", f"{told}hh-51"]
     assert heard == ["delivery.sent"] * 2
 
@@ -101,7 +102,7 @@ def test_a_line_for_several_states_the_count() -> None:
     shown = [
         line.partition("| ")[2].removeprefix("info     delivery.sent: ") for line in stream.getvalue().splitlines()
     ]
-    told = "The provider took it. campaign=lapsed user="
+    told = "The provider accepted the message. campaign=lapsed user="
     assert shown == [f"{told}hh-1, and 1,999 more", f"{told}hh-3, and 6 more", "plain", f"{told}hh-1 took=2.0ms"]
 
 

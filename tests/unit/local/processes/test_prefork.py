@@ -100,7 +100,7 @@ def test_a_child_that_ends_with_another_code_ends_all_with_that_code(keep: Keep)
     said, _ = parent.process.communicate()
     assert parent.process.returncode == 3
     (line,) = [line for line in said.splitlines() if line.startswith("told ")]
-    assert line.endswith(f" (pid {first}) ended with code 3; the others are told to end")
+    assert line.endswith(f" (pid {first}) ended with code 3; the others are asked to end")
     assert not psutil.pid_exists(second)
 
 

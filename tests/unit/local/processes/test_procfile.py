@@ -37,7 +37,7 @@ def test_every_wrong_line_is_reported_with_its_place(tmp_path: Path) -> None:
     lines = str(caught.value).splitlines()
     assert [line.split(":")[1] for line in lines] == ["1", "3", "4"]
     assert "expected `name: command`" in lines[0]
-    assert "stands in the file twice" in lines[1]
+    assert "is in the file twice" in lines[1]
 
 
 def test_a_file_without_a_process_type_is_refused(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_elasticsearch_starts_after_the_others_with_its_address_known_before(
     search.fetched.set()
     url = local.start(["elastic"], wait_for_search=False).elastic_url
     assert url is not None
-    assert said == ["elastic starts meanwhile; the engine takes it up when it serves"]
+    assert said == ["elastic starts meanwhile; the engine uses it once it serves"]
     assert {one.state for one in local.status()} == {"absent"}, "nothing takes processor time yet"
     local.start_search()
     search.serves.set()
@@ -95,7 +95,7 @@ def test_a_long_download_blocks_no_other_service_and_its_failure_is_reported(
     monkeypatch.setattr(module, "_DECIDED", 0.01)
     search.missing = "elasticsearch: the network is away"
     assert local.start(["elastic"], wait_for_search=False).elastic_url is not None
-    assert said == ["elastic is fetched or unpacked meanwhile; the engine takes it up when it serves"]
+    assert said == ["elastic is fetched or unpacked meanwhile; the engine uses it once it serves"]
     search.fetched.set()
     with pytest.raises(CannotStart):
         local.url("elastic")

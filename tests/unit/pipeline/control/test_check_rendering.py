@@ -171,10 +171,10 @@ def test_texts_use_text_snippets_and_html_uses_html_ones(folder: Folder) -> None
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
-        ("{% layout 'empty' %}Hi", 'the layout "empty" does not print what stands in it (write {{ content }} there)'),
+        ("{% layout 'empty' %}Hi", 'the layout "empty" does not print its content (write {{ content }} there)'),
         ("{% layout 'frame' %}Hi{% block tilte %}x{% endblock %}", 'the layout "frame" has no block "tilte"'),
-        ("<p>{% layout 'frame' %}Hi", "a layout is named behind other text"),
-        ("{% include user.plan %}", "the name of a snippet must stand in quotes"),
+        ("<p>{% layout 'frame' %}Hi", "a layout is named after other text"),
+        ("{% include user.plan %}", "the name of a snippet must be in quotes"),
         ("{% render 'own' %}", '"own" names itself'),
     ],
 )
@@ -192,7 +192,7 @@ def test_exponentially_nested_snippets_are_refused_quickly(folder: Folder) -> No
         folder.write(f"campaigns/templates/s{level}.html", f"{{% render 's{level + 1}' %}}" * 2)
     folder.write("campaigns/templates/s40.html", "x")
     (told,) = folder.refused("format: html, body: \"{% render 's0' %}\"")
-    assert "names layouts and snippets more than 1000 times, those within others counted" in told
+    assert "names layouts and snippets more than 1000 times, including those inside others" in told
 
 
 def test_no_snippet_lies_outside_its_folders(folder: Folder) -> None:
@@ -210,7 +210,7 @@ def test_an_edit_of_a_used_layout_is_reported_and_of_an_unused_snippet_is_not(fo
     folder.write("campaigns/templates/frame.html", "<b>{{ content }}</b>")
     after = folder.load("format: html, body: \"{% layout 'frame' %}x\"")
     assert [one.text for one in snippet_changes(before.texts, after.texts)] == [
-        'the snippet or layout "frame" is another one: in everything sent from now on'
+        'the snippet or layout "frame" changed: in everything sent from now on'
     ]
 
 
@@ -275,8 +275,8 @@ def test_changes_of_a_sender_are_reported_with_the_previous_values(folder: Folde
     assert [one.text.removesuffix(": in everything sent from now on") for one in changes(old, new)] == [
         "the sender is New <new@shop.example> (was the default)",
         "bounces go to b@c.example (was the default)",
-        "another header (X-A)",
-        '"m0": answers go to a@b.example (was the default)',
+        "the header X-A changed",
+        '"m0": replies go to a@b.example (was the default)',
         '"m0" has another preheader and format',
     ]
 
@@ -310,7 +310,7 @@ def test_a_template_that_fails_for_some_users_is_warned_about_with_their_descrip
         ["m0.body:1: fails for a user without any field: divided_by: can't divide by 0"],
     )
     assert folder.found("body: \"{% if user.plan == 'pro' %}{{ 'a' | slice: 'q' }}{% endif %}\"")[1] == [
-        'm0.body:1: fails for a user whose fields are "pro": slice: cannot handle what it is given'
+        'm0.body:1: fails for a user whose fields are "pro": slice: cannot handle its input'
     ]
     every = (
         "{% for t in user.tags %}{{ t }}{% endfor %}{{ user.balance | money }}{{ user.last_order_at | date: 'long' }}"
@@ -329,7 +329,7 @@ def test_an_address_that_no_server_takes_is_refused(folder: Folder) -> None:
 def test_a_message_without_a_sender_is_refused(folder: Folder) -> None:
     folder.write("conf/workspaces/shop.yaml", "workspace: shop\n")
     faults, _ = folder.found("body: Hi")
-    assert "nobody is named as its sender (add sender: to the workspace's file)" in faults[0]
+    assert "it has no sender (add sender: to the workspace's file)" in faults[0]
     assert folder.found("body: Hi, sender: a@b.example") == ([], [])
 
 

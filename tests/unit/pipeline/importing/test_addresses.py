@@ -79,7 +79,7 @@ def test_addresses_that_differ_by_the_case_of_the_domain_are_one(*, table: bool)
 
     assert read("a@Shop.EXAMPLE") == read("a@shop.example") == {"email": "a@shop.example"}
     assert read("") == ({} if table else {"email": None}), "an empty address is none"
-    with pytest.raises(RowFaultError, match="is no address"):
+    with pytest.raises(RowFaultError, match="is not an address"):
         read("a@shop")
     omitting = Layout(omit_addresses=True)
     assert read("a@shop", omitting) == {}

@@ -231,7 +231,7 @@ def test_named_encodings_are_read(tmp_path: Path, name: str, form: str) -> None:
 def test_bytes_invalid_in_the_encoding_lose_only_their_row(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"user_id,note\n1,J\xfcrgen\n2,a\x81b\n3,x\n")
     rows, _ = read(tmp_path / "a.csv", encoding="cp1252")
-    assert [row.fault for row in rows] == ["", "has bytes that are no text in cp1252 (is it another encoding?)", ""]
+    assert [row.fault for row in rows] == ["", "has bytes that are not text in cp1252 (pass another --encoding)", ""]
     rows, _ = read(tmp_path / "a.csv")
     assert [bool(row.fault) for row in rows] == [True, True, False]
     assert "--encoding" in rows[0].fault

@@ -147,7 +147,7 @@ def test_paths_lead_into_objects_and_arrays() -> None:
         ({"email2": "x"}, {}, "did you mean email?"),
         ({"profile": {"email": "x"}}, {}, "--map profile.PART=FIELD"),
         ({"profile": {"email": "x", "a": 1}}, {"maps": ["profile.a=age"]}, '"profile.email"'),
-        ({"a": 1, "age": 2}, {"maps": ["a=age"]}, "age is there twice"),
+        ({"a": 1, "age": 2}, {"maps": ["a=age"]}, "age appears twice"),
     ],
 )
 def test_columns_that_no_option_names_are_refused(row: Any, options: Any, expected: str) -> None:
@@ -184,7 +184,7 @@ def test_unknown_columns_and_keys_are_ignored_with_the_option_and_reported() -> 
         ({"values": ["unsubscribed=yes:treu"]}, "expected true or false"),
         ({"values": ["user_id=a:b"]}, "there is no such field"),
         ({"values": ["vip=yes"]}, "expected TEXT:VALUE"),
-        ({"values": ["vip=yes:true,yes:false"]}, "there twice"),
+        ({"values": ["vip=yes:true,yes:false"]}, "given twice"),
         ({"date_formats": ["joind=%Y"]}, "did you mean joined?"),
         ({"date_formats": ["age=%Y"]}, "it is of type integer, not a time"),
         ({"date_formats": ["%Q"]}, "bad directive"),

@@ -97,7 +97,7 @@ def test_an_unusable_file_is_refused(tmp_path: Path, content: bytes, expected: s
 def test_an_unknown_format_and_a_false_parquet_file_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("x")
-    with pytest.raises(WrongCall, match="does not tell the format"):
+    with pytest.raises(WrongCall, match="does not show the format"):
         open_reader(path)
     with pytest.raises(WrongCall, match="not a Parquet file"):
         open_reader(path, form="parquet")

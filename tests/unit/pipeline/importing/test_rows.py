@@ -112,7 +112,7 @@ def test_numbers_are_accepted_as_ids(catalogue: Catalogue) -> None:
         ({"user_id": "a", "a.age": 3}, "has a dot"),
         ({"user_id": "a", "agee": 3}, "did you mean age?"),
         ({"user_id": "a", "attributes": {"$where": 1}}, 'has a "$"'),
-        ({"user_id": "a", "age": 3, "attributes": {"age": 4}}, "age is there twice"),
+        ({"user_id": "a", "age": 3, "attributes": {"age": 4}}, "age appears twice"),
         ({"user_id": "a", "orders_count": 3}, 'no attribute "orders_count"'),
     ],
 )
@@ -126,7 +126,7 @@ def test_a_wrong_row_is_refused_with_the_reason(catalogue: Catalogue, values: An
         (["id", "age"], {}, "--map"),
         (["user_id", "agee"], {}, "did you mean age?"),
         (["user_id", "orders_count"], {}, "import the events"),
-        (["user_id", "age", "age"], {}, "there twice"),
+        (["user_id", "age", "age"], {}, "appears twice"),
         (["user_id", ""], {}, "has no name"),
         (["user_id"], {"mapping": {"x": "age"}}, "no such column"),
         (["user_id"], {"defaults": {"agee": "3"}}, "did you mean age?"),
@@ -198,7 +198,7 @@ def test_a_given_id_is_kept(catalogue: Catalogue) -> None:
         ),
         ({"user_id": "u", "name": "Coupon Redeemed", "time": "2026-01-01", "properties": {"$inc": 1}}, 'has a "$"'),
         ({"user_id": "u", "name": "Coupon Redeemed", "time": "2026-01-01", "value": 1}, "an event has no key"),
-        ({"user_id": "u", "name": "Coupon Redeemed", "event": "x", "time": "2026-01-01"}, "name is there twice"),
+        ({"user_id": "u", "name": "Coupon Redeemed", "event": "x", "time": "2026-01-01"}, "name appears twice"),
         (
             {"user_id": "u", "name": "Order Completed", "time": "2026-01-01", "properties": {"value": float("inf")}},
             "finite",
