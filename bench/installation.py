@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from bench.processes import Usage, family, used_by
+import psutil
+
+from bench.processes import Usage, family, kind_of, used_by
 
 BIG: Final = "big"
 """The audience of the campaign to everybody, and the first label of its users' domain."""
@@ -197,6 +199,13 @@ class Installation:
         """Return the resources that all processes of the installation have used so far."""
         assert self._up is not None
         return used_by(family(self._up.pid))
+
+    def one_of(self, kind: str) -> psutil.Process:
+        """Return a process of a kind that does its work: one that has a parent of the same kind."""
+        assert self._up is not None
+        alike = [one for one in family(self._up.pid) if kind_of(one.cmdline()) == kind]
+        pids = {one.pid for one in alike}
+        return next(one for one in alike if one.ppid() in pids)
 
     def wait_until_quiet(self, limit: float, look: float = 2.0, looks: int = 3) -> Usage:
         """Wait until the processes are idle, at most `limit` seconds; return their usage by then."""

@@ -29,6 +29,15 @@ from bench.termination import end_on_term
 REFUSAL: Final = "550 refused"
 """The reply of the provider that refuses everything."""
 
+RATE: Final = 100
+"""The limit of the provider, in mails a second."""
+PROCESSES: Final = 8
+"""Delivering processes that share it."""
+RATED_FOR: Final = 60.0
+"""Seconds that the limited campaign takes."""
+EDITED: Final = 6.0
+"""Seconds after which an edit of the policies is in force everywhere."""
+
 _PATIENCE: Final = 300.0
 """Seconds that a campaign may take to end in any way."""
 
@@ -138,11 +147,72 @@ def _brake(users: int, rounds: int) -> str:
     return "\n".join(rows) + said
 
 
-_RUN: Final[dict[str, Callable[[int, int], str]]] = {"brake": _brake}
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """A campaign at a limited rate, one delivering process killed meanwhile: what the sink saw (mails a second)."""
+
+    users: int
+    average: float
+    busiest: int
+    missing: int
+    doubled: int
+
+
+def rated(seconds: float, *, limited: bool) -> Rated:
+    """Send for about `seconds` with 8 delivering processes at `RATE`; kill one of them after a third of the time.
+
+    A mail whose process dies between the provider's answer and the settling may be sent twice: `doubled` counts it.
+    """
+    users = int(RATE * seconds)
+    with ground(QUICK, processes=PROCESSES) as (installation, server):
+        if limited:
+            lanes = installation.folder / "policies/lanes.yaml"
+            text = lanes.read_text(encoding="utf-8")
+            lanes.write_text(f"{text}\nrates:\n  email: {{per_second: {RATE}}}\n", encoding="utf-8")
+            installation.run("policy", "check")
+            time.sleep(EDITED)
+        installation.fill(users)
+        installation.apply(BIG, BIG)
+        installation.wait_until_quiet(30)
+        installation.run("campaign", "launch", BIG)
+        if limited:
+            time.sleep(seconds / 3)
+            installation.one_of("deliver").kill()
+        _until_taken(server, users)
+        counts = server.now()
+        group = counts["groups"][f"{BIG}.example"]
+        return Rated(
+            users=users,
+            average=(counts["mails"] - 1) / (group[2] - group[1]),
+            busiest=counts["busiest"],
+            missing=server.compared(installation.addresses)["missing"],
+            doubled=counts["repeated"],
+        )
+
+
+def _rate(_: int, rounds: int) -> str:
+    rows = [
+        "| limit | users | mails/s on average, median | in the busiest second, most | missing | doubled |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for limited in (True, False):
+        tried = [rated(RATED_FOR, limited=limited) for _ in range(rounds)]
+        print(*tried, sep="\n", file=sys.stderr, flush=True)
+        rows.append(
+            f"| {f'{RATE} a second, one process killed' if limited else 'none'} | {tried[0].users:,} "
+            f"| {statistics.median(one.average for one in tried):,.1f} | {max(one.busiest for one in tried):,} "
+            f"| {max(one.missing for one in tried):,} | {max(one.doubled for one in tried):,} |"
+        )
+    return "\n".join(rows)
+
+
+_RUN: Final[dict[str, Callable[[int, int], str]]] = {"brake": _brake, "rate": _rate}
 
 GOALS: Final = {
     "brake": "**P19**: the campaign is paused after at most 500 failed deliveries, within 5 s; `replay` then sends "
-    "every mail once."
+    "every mail once.",
+    "rate": "**P15**: 8 delivering processes, one of them killed, over 60 s: above 97 mails/s on average and at most "
+    "110 in any second at the sink.",
 }
 
 

@@ -76,6 +76,8 @@ class Taken:
     longest_ended: float = 0.0
     last: float = 0.0
     latest: bytes = b""
+    second: deque[float] = field(default_factory=deque)
+    busiest: int = 0
 
     def take(self, recipients: Sequence[bytes], size: int, now: float) -> None:
         """Count one whole mail at `now`; `recipients` as `RCPT TO:<name@domain>` names them."""
@@ -84,6 +86,10 @@ class Taken:
         if self.last and now - self.last > self.longest:
             self.longest, self.longest_ended = now - self.last, now
         self.last = now
+        self.second.append(now)
+        while self.second[0] <= now - 1:
+            self.second.popleft()
+        self.busiest = max(self.busiest, len(self.second))
         for address in recipients:
             self.recipients[address] = self.recipients.get(address, 0) + 1
             domain = address.rpartition(b"@")[2]
@@ -98,7 +104,8 @@ class Taken:
         """Return the counts as values for JSON.
 
         `repeated` counts mails to a recipient beyond the first. `longest` is the longest time without a mail in
-        seconds, and `longest_ended` its end (seconds since the epoch), to look for in the logs.
+        seconds, and `longest_ended` its end (seconds since the epoch), to look for in the logs. `busiest` is the most
+        mails within any sliding second.
         """
         named = sum(group.mails for group in self.groups.values())
         return {
@@ -109,6 +116,7 @@ class Taken:
             "recipients": len(self.recipients),
             "repeated": named - len(self.recipients),
             "longest": self.longest,
+            "busiest": self.busiest,
             "longest_ended": self.longest_ended,
             "latest": self.latest.decode(errors="replace"),
             "groups": {

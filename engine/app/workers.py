@@ -348,6 +348,7 @@ class Workers(Runtime):
         from engine.pipeline.delivery.deliver_slice import SliceDeliverer
         from engine.pipeline.delivery.late_answers import UnsettledWindows
         from engine.pipeline.delivery.recover_attempts import AttemptRecovery
+        from engine.pipeline.delivery.send_rate import SendRateKeeper
         from engine.pipeline.delivery.sender_lease import Sender
 
         s = self.stores
@@ -378,6 +379,7 @@ class Workers(Runtime):
             left_behind=UnsettledWindows(sender, s.OUTAGES),
             stop=self.stopping,
             completing=completing,
+            send_rate=SendRateKeeper(s.send_rates, lambda: self.campaign_cache.policies, self.clock),
             bounces=self.settings.email.envelope_from,
         )
 

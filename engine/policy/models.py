@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, WithJsonSchema, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
+from engine.clock import Instant
 from engine.yamlfile.scalars import Duration, Misfit, Model, Number, Percent, Slug, Text, Whole, nearest
 
 
@@ -91,12 +92,64 @@ class Share(Model):
     weight: Number = Field(default=1, gt=0, le=1_000)
 
 
+class WarmUp(Model):
+    """How a new sender begins: the mails an hour of each day from `since` on; afterwards the full rate holds."""
+
+    since: date
+    per_hour: tuple[Number, ...] = Field(min_length=1, max_length=366)
+
+    @field_validator("since", mode="before")
+    @classmethod
+    def _a_day(cls, given: object) -> object:
+        """A day as YAML reads it, or as JSON has it."""
+        if isinstance(given, datetime) or not isinstance(given, date | str):
+            raise Misfit(f"expected a day such as 2026-12-01, got {given!r}")
+        if isinstance(given, str):
+            try:
+                return date.fromisoformat(given)
+            except ValueError:
+                raise Misfit(f"expected a day such as 2026-12-01, got {given!r}") from None
+        return given
+
+    @model_validator(mode="after")
+    def _something_goes(self) -> Self:
+        for place, count in enumerate(self.per_hour):
+            if count <= 0:
+                raise Misfit(f"must be above 0, got {count:g}", at=("per_hour", place))
+        return self
+
+
+class Rate(Model):
+    """What a provider takes of a channel, from all workers together; at least one limit, and the lowest one holds."""
+
+    per_second: Number | None = Field(default=None, gt=0, le=1_000_000)
+    per_hour: Number | None = Field(default=None, gt=0, le=1_000_000_000)
+    warm_up: WarmUp | None = None
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if self.per_second is None and self.per_hour is None and self.warm_up is None:
+            raise Misfit("limits nothing", "write per_second: 100, or remove it")
+        return self
+
+    def per_second_at(self, at: Instant) -> float | None:
+        """Mails a second at system time `at`; None where only a warm-up that is over limits it."""
+        limits = [] if self.per_second is None else [float(self.per_second)]
+        limits += [] if self.per_hour is None else [self.per_hour / 3_600]
+        if self.warm_up is not None:
+            day = (datetime.fromtimestamp(at / 1000, UTC).date() - self.warm_up.since).days
+            if day < len(self.warm_up.per_hour):
+                limits.append(self.warm_up.per_hour[max(0, day)] / 3_600)
+        return min(limits, default=None)
+
+
 class Lanes(Model):
-    """`lanes.yaml`: every lane, the fleets that serve them, and how workspaces share them."""
+    """`lanes.yaml`: every lane, the fleets that serve them, how workspaces share them, and what providers take."""
 
     lanes: Mapping[Slug, Lane] = Field(min_length=1)
     fleets: Mapping[Slug, Fleet] = Field(min_length=1)
     workspaces: Mapping[Slug, Share] = Field(default_factory=dict)
+    rates: Mapping[Literal["email"], Rate] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod

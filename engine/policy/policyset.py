@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from engine.errors import NotFound
-from engine.policy.models import CampaignKind, Cost, Fleet, Lane, LaneKind, Lanes, Matches, Profile, Share
+from engine.policy.models import CampaignKind, Cost, Fleet, Lane, LaneKind, Lanes, Matches, Profile, Rate, Share
 
 DEFAULT: Final = "default"
 """The profile of a campaign that no other profile matches."""
@@ -41,6 +41,7 @@ class PolicySet:
     fleets: Mapping[str, Fleet]
     profiles: Mapping[str, Profile]
     workspaces: Mapping[str, Share] = field(default_factory=dict)
+    rates: Mapping[str, Rate] = field(default_factory=dict)
 
     @cached_property
     def version(self) -> str:
@@ -55,12 +56,13 @@ class PolicySet:
             "fleets": {name: fleet.model_dump(mode="json") for name, fleet in self.fleets.items()},
             "profiles": {name: one.model_dump(mode="json", by_alias=True) for name, one in self.profiles.items()},
             "workspaces": {name: one.model_dump(mode="json") for name, one in self.workspaces.items()},
+            "rates": {channel: one.model_dump(mode="json", exclude_none=True) for channel, one in self.rates.items()},
         }
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, object]) -> PolicySet:
         """Restore the set from `plain`, e.g. a recorded version. Raises pydantic's `ValidationError` if invalid."""
-        parts = {key: plain[key] for key in ("lanes", "fleets", "workspaces") if key in plain}
+        parts = {key: plain[key] for key in ("lanes", "fleets", "workspaces", "rates") if key in plain}
         lanes = Lanes.model_validate(parts)
         told = plain["profiles"]
         profiles = {n: Profile.model_validate(p) for n, p in told.items()} if isinstance(told, Mapping) else {}
@@ -74,6 +76,7 @@ class PolicySet:
             MappingProxyType(dict(lanes.fleets)),
             MappingProxyType(dict(profiles)),
             MappingProxyType(dict(lanes.workspaces)),
+            MappingProxyType({str(channel): rate for channel, rate in lanes.rates.items()}),
         )
 
     def profile_for(self, facts: CampaignFacts) -> Profile:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:  # imported at their use: most commands use only one service
     from engine.stores.mongo.users import Users
     from engine.stores.mongo.workspace_versions import WorkspaceVersions
     from engine.stores.redis.clock_wakeup import RedisWakeup
+    from engine.stores.redis.send_rate import RedisSendRates
     from engine.stores.search.user_index import UserIndex
     from engine.stores.user_cache.active_layouts import CacheLayouts
     from engine.stores.user_cache.buckets import UserCache
@@ -144,6 +145,13 @@ class Stores:
         from engine.stores.redis.clock_wakeup import RedisWakeup
 
         return RedisWakeup(self.broker_client, f"{self.database.name}:")
+
+    @cached_property
+    def send_rates(self) -> RedisSendRates:
+        """The send rates that all workers share; separate for each database on one Redis."""
+        from engine.stores.redis.send_rate import RedisSendRates
+
+        return RedisSendRates(self.broker_client, f"{self.database.name}:")
 
     @cached_property
     def users(self) -> Users:

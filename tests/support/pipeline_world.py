@@ -123,6 +123,11 @@ class World:
         """Write a profile file; it is in force at the next start, or after `reload`."""
         self._write(f"policies/profiles/{name}.yaml", {"profile": name, "lane": "fast", **keys})
 
+    def policies(self, lanes: Mapping[str, object]) -> None:
+        """Write `lanes.yaml`, and put it in force."""
+        self._write("policies/lanes.yaml", lanes)
+        self.reload()
+
     def workspace(self, name: str = "shop", /, **parts: object) -> Path:
         """Write a workspace file with some parts replaced; it is in force after `reload`."""
         return self._write(f"conf/workspaces/{name}.yaml", {"workspace": name, **SHOP, **parts})

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from engine.channels.channel import Channel
@@ -27,6 +28,7 @@ from engine.pipeline.delivery.compose import Composer, recipient_of
 from engine.pipeline.delivery.error_brake import CampaignBrake, ErrorBrake
 from engine.pipeline.delivery.late_answers import UnsettledWindows
 from engine.pipeline.delivery.recover_attempts import AttemptRecovery
+from engine.pipeline.delivery.send_rate import SendRateKeeper
 from engine.pipeline.delivery.send_window import LONGEST_HELD, WindowSender
 from engine.pipeline.delivery.sender_lease import Sender
 from engine.pipeline.ports.campaigns import CampaignStore
@@ -86,6 +88,7 @@ class SliceDeliverer:
         left_behind: UnsettledWindows,
         stop: Callable[[], bool],
         completing: CompletionOnSettle,
+        send_rate: SendRateKeeper,
         bounces: str = "",
     ) -> None:
         self._suppressions = suppressions
@@ -93,6 +96,7 @@ class SliceDeliverer:
         self._left_behind = left_behind
         self._stop = stop
         self._completing = completing
+        self._send_rate = send_rate
         self._campaign_health = campaign_health
         self._worker = worker
         self._campaigns = campaigns
@@ -177,7 +181,9 @@ class SliceDeliverer:
                 looked = now
                 if (found := self._campaigns.state_of(entry.record.uid)) is None or found.state != entry.record.state:
                     break
-            window = waiting[done : done + window_size(most, sending.pace)]
+            at_once = self._send_rate.at_once("email")
+            size = window_size(most, sending.pace) if at_once is None else min(most, at_once)
+            window = waiting[done : done + size]
             done += len(window)
             sending.window(window, documents)
             if sending.refusal is not None and not sending.taken:
@@ -218,6 +224,7 @@ class SliceDeliverer:
             pace=self._pace,
             go_on=lambda: not self._stop(),
             brake=self._brake_of(entry.record),
+            permit=partial(self._permit, entry.record),
             singly=self._most(entry) == 1,
             suppressed=self._suppressions.among(entry.record.workspace, addresses),
         )
@@ -234,6 +241,13 @@ class SliceDeliverer:
                 emit("campaign.stuck", **labels, reason=reason)
         elif marked is not None and (sending.mended or (sending.taken and self._is_old(marked))):
             self._campaigns.set_stuck(record.uid, StuckBy.SENDER, None)
+
+    def _permit(self, record: CampaignRecord, count: int, go_on: Callable[[], bool]) -> bool:
+        """Wait until the channel's rate lets `count` mails begin; without a rate they may begin at once."""
+        if self._send_rate.limit("email") is None:
+            return True
+        lane = self._campaign_cache.profile(record).deliver_lane
+        return self._send_rate.permit("email", count, lane, go_on)
 
     def _brake_of(self, record: CampaignRecord) -> CampaignBrake:
         return self._error_brake.of(record, self._campaign_cache.profile(record).errors)

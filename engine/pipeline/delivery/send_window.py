@@ -87,7 +87,8 @@ class WindowSender:
 
     Parameters: `now` returns campaign time. `suppressed` holds the addresses of the batch that bounced. `go_on` says
     whether there is time to begin another mail. `brake` hears all outcomes, and forbids another mail while nearly all
-    of them are failures. With `singly` a window waits for all its answers before the next one is sent.
+    of them are failures. `permit` waits until so many mails may begin. With `singly` a window waits for all its answers
+    before the next one is sent.
 
     Results: `pace` is the number of mails per second that the provider let this thread begin. `counts` holds the
     settled deliveries by the names of the telemetry contract. `refusal` is the last answer that was not about a
@@ -112,6 +113,7 @@ class WindowSender:
         pace: float,
         go_on: Callable[[], bool],
         brake: CampaignBrake,
+        permit: Callable[[int, Callable[[], bool]], bool],
         singly: bool = False,
         suppressed: Collection[str] = (),
     ) -> None:
@@ -126,6 +128,7 @@ class WindowSender:
         self._now = now
         self._go_on = go_on
         self._brake = brake
+        self._permit = permit
         self._singly = singly
         self._completing = completing
         self._suppressed = suppressed
@@ -152,6 +155,9 @@ class WindowSender:
         """
         envelopes = self.composed(waiting, documents)
         asked = [one for one in waiting if one.id in envelopes]
+        if asked and not self._permit(len(asked), self._may_begin):
+            self.not_begun.update(one.id for one in asked)
+            return
         if self._clock.monotonic() >= self._hold.until:
             raise LeaseLost
         token = self._sender.token() if asked else ""
@@ -169,13 +175,7 @@ class WindowSender:
             raise
         began = self._clock.monotonic()
         flight = self._channel.begin(
-            [envelopes[one.id] for one in going],
-            lambda: (
-                self._clock.monotonic() < self._hold.over_at
-                and self._sender.alive
-                and not self._brake.engaged
-                and self._go_on()
-            ),
+            [envelopes[one.id] for one in going], lambda: self._sender.alive and self._may_begin()
         )
         flight.observe(self._brake.heard)
         self._windows.append(Window(token, going, envelopes, flight))
@@ -187,6 +187,10 @@ class WindowSender:
         if self._clock.monotonic() < self._hold.over_at:  # later, nothing begins: no measure of the pace
             self.pace = paced(self.pace, len(going) - flight.waiting, self._clock.monotonic() - began)
         self._gather()
+
+    def _may_begin(self) -> bool:
+        """Whether there is time to begin another mail, and no reason against it."""
+        return self._clock.monotonic() < self._hold.over_at and not self._brake.engaged and self._go_on()
 
     def finish(self, within: float) -> None:
         """Wait up to `within` seconds for outstanding answers, then settle those that have arrived."""

@@ -38,6 +38,12 @@ class Messenger(Protocol):
         """Enqueue these index requests (ids); with `in_turn` the worker does them even while mails go out."""
 
 
+class SendRates(Protocol):
+    """Reserve sends of a channel for all processes together (`engine.stores.redis.send_rate`)."""
+
+    def take(self, channel: str, count: int, per_second: float, longest: float) -> tuple[bool, float] | None: ...
+
+
 class Heard(Protocol):
     """Wait for a wake-up of the clock."""
 
