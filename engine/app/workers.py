@@ -331,7 +331,7 @@ class Workers(Runtime):
         """Notices campaigns that are slow or fail too much."""
         from engine.pipeline.campaigns.health import CampaignHealth
 
-        return CampaignHealth(self.stores.campaigns, self.stores.counts, self.campaign_cache)
+        return CampaignHealth(self.stores.campaigns, self.stores.counts, self.campaign_cache, self.clock)
 
     @cached_property
     def obstacles(self) -> Obstacles:

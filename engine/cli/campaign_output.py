@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -175,17 +176,28 @@ def _conversions_document(told: Conversions, counts: CampaignCounts) -> dict[str
 
 
 def standing_document(record: CampaignRecord) -> dict[str, Any]:
-    """Return why a campaign does not go on: each mark that it is stuck, with its reason, and why it is paused."""
+    """Return why a campaign does not go on, or goes on in its slow lane: each mark with its reason."""
     marks = [
         {"by": by.value, "reason": one.reason, "since": format_instant(one.since)}
         for by, one in record.stuck_by.items()
     ]
-    return {"stuck": record.stuck, "stuck_by": marks, "paused_reason": record.paused_reason}
+    verdict = record.slowness
+    slowness = None if verdict is None else {**asdict(verdict), "since": format_instant(verdict.since)}
+    return {
+        "stuck": record.stuck,
+        "stuck_by": marks,
+        "paused_reason": record.paused_reason,
+        "slowed": record.slowed,
+        "slowness": slowness,
+    }
 
 
 def standing_lines(record: CampaignRecord) -> list[str]:
     """Return the same as lines for people; no lines while the campaign goes on."""
     lines = [f"stuck since {format_instant(one.since)}: {one.reason}" for one in record.stuck_by.values()]
+    if record.slowness is not None:
+        verdict = "in its slow lane" if record.slowed else "back in its own lane"
+        lines.append(f"{verdict} since {format_instant(record.slowness.since)}: {record.slowness.text}")
     return lines + ([f"paused: {record.paused_reason}"] if record.paused_reason else [])
 
 

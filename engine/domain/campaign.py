@@ -48,6 +48,30 @@ class Marks(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Slowness:
+    """The latest verdict that moved a campaign to its slow lane or back, at `since` (system time, ms).
+
+    `p50` and `p95` are seconds a user over the last `batches` batches of all processes, which read by `query`; `limit`
+    is what the profile allowed.
+    """
+
+    since: Instant
+    batches: int
+    p50: float
+    p95: float
+    limit: float
+    query: str
+
+    @property
+    def text(self) -> str:
+        """The evidence as one line."""
+        return (
+            f"p95 {self.p95 * 1e3:.3g} ms a user over {self.batches} batches by {self.query} (p50 {self.p50 * 1e3:.3g} "
+            f"ms), the profile allows {self.limit * 1e3:.3g} ms"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class CampaignRecord:
     """One campaign. Instants are campaign time.
 
@@ -66,9 +90,10 @@ class CampaignRecord:
     `accepted` counts the failed and ended deliveries at the last resume. The person who resumed has accepted them, so
     the error budget counts only later ones. `renamed` maps each message to its earlier names. `stuck_by` gives, for
     each kind of obstacle, why the campaign cannot go on by itself. `paused_reason` names who or what paused it.
-    `slowed` is True if the campaign was measured to be slow. `shapes` gives the types of the fields and events that the
-    file names, as they were when it was applied. `converting_until` is set on an ended campaign while conversions are
-    still counted in it: the last goal window closes at that instant at the latest (`FOR_EVER`: the goal has no window).
+    `slowed` is True if the campaign was measured to be slow, and `slowness` is the last verdict. `shapes` gives the
+    types of the fields and events that the file names, as they were when it was applied. `converting_until` is set on
+    an ended campaign while conversions are still counted in it: the last goal window closes at that instant at the
+    latest (`FOR_EVER`: the goal has no window).
     """
 
     uid: str
@@ -93,6 +118,7 @@ class CampaignRecord:
     stuck_by: Mapping[StuckBy, Stuck] = field(default_factory=dict)
     paused_reason: str | None = None
     slowed: bool = False
+    slowness: Slowness | None = None
     path: AccessPath | None = None
     renamed: Mapping[str, Sequence[str]] = field(default_factory=dict)
     evaluation_wanted: int = 0

@@ -197,10 +197,14 @@ class Matches(Model):
 
 
 class SlowWhen(Model):
-    """When a campaign is measured to be slow: the 95th percentile per user over so many batches in a row."""
+    """When a campaign is measured to be slow: the 95th percentile per user over so many batches in a row.
+
+    It stays in the slow lane `at_least` so long, so that a campaign near the limit does not swing between two lanes.
+    """
 
     per_user_p95: Duration
     batches: Whole = Field(default=10, ge=1, le=10_000)
+    at_least: Duration = timedelta(minutes=10)
 
 
 class Urgency(StrEnum):

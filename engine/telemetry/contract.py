@@ -61,10 +61,12 @@ _event("campaign.unstuck", "The obstacle is gone: the campaign continues.", f"{_
 _event(
     "campaign.slowed",
     "The campaign was measured as slow and moves to its slow lane.",
-    f"{_CAMPAIGN} profile",
+    f"{_CAMPAIGN} profile reason",
     level="warning",
 )
-_event("campaign.recovered", "The campaign is quick again and moves back to its own lane.", f"{_CAMPAIGN} profile")
+_event(
+    "campaign.recovered", "The campaign is quick again and moves back to its own lane.", f"{_CAMPAIGN} profile reason"
+)
 _event(
     "campaign.over_budget",
     "More of the campaign's deliveries failed than its profile allows.",

@@ -14,7 +14,7 @@ from pymongo.database import Database
 
 from engine.catalogue.catalogue import BUILTINS, Catalogue, EventType
 from engine.clock import moment
-from engine.domain.campaign import CampaignRecord
+from engine.domain.campaign import CampaignRecord, Slowness
 from engine.domain.changes import NewEvent
 from engine.domain.counts import Ends
 from engine.domain.enrolment import Settled, StayChange
@@ -63,6 +63,7 @@ FAR_APART = [(suffix_of_user(KEYS[0]), KEYS[0]), (suffix_of_user(KEYS[-1]), KEYS
 STAY = enrolment(name="hh-1", outgoing="one")
 MARKED = enrolment(name="hh-2", outgoing="one", attempting=True)
 RUN = Run("shop/c1/pass/000000000000001", "shop", "c1", RunKind.PASS, 1, RunState.RUNNING)
+SLOW = Slowness(since=9, batches=3, p50=0.002, p95=0.01, limit=0.001, query="users.scan")
 PIECE = Slice(f"{RUN.id}/0001", RUN.id, "shop", "c1", SliceKind.CANDIDATES, 1, "0", "g")
 CAMPAIGN = CampaignRecord("c1", "shop", "campaign-1", "continuous", CampaignState.LIVE, 1, {})
 ENDED = Settled("one", DeliveryState.SENT, NOW)
@@ -149,7 +150,8 @@ CALLS: Mapping[str, Call] = {
         lambda s: (s.set_stuck("c1", StuckBy.SLICE, "why"), s.set_stuck("c1", StuckBy.SLICE, None))
     ),
     "campaigns.accept_fewer": Call(lambda s: s.accept_fewer("c1", Ends(0, 5))),
-    "campaigns.set_slowed": Call(lambda s: (s.set_slowed("c1", slowed=True), s.set_slowed("c1", slowed=False))),
+    "campaigns.measured": Call(lambda s: s.measured("c1", [0.001, 0.002], 10)),
+    "campaigns.set_slowed": Call(lambda s: (s.set_slowed("c1", True, SLOW), s.set_slowed("c1", False, SLOW))),
     "campaigns.revisions": by("revision")(lambda s: s.revisions("c1")),
     "counts.failures": Call(lambda s: s.failures(PREFIX)),
     "counts.of": Call(lambda s: s.of(PREFIX)),

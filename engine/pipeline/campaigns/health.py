@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
+from dataclasses import dataclass, field
 from datetime import timedelta
 from threading import Lock
+from typing import Final
 
-from engine.decisions.slow_and_failing import is_slow, over_budget
-from engine.domain.campaign import CampaignRecord
+from engine.clock import Clock, millis
+from engine.decisions.slow_and_failing import is_slow, over_budget, percentile
+from engine.domain.campaign import CampaignRecord, Slowness
 from engine.domain.counts import Ends
 from engine.domain.keys import enrolment_prefix
 from engine.domain.lifecycle import GOING, CampaignState
@@ -24,6 +26,18 @@ def refused(record: CampaignRecord) -> bool:
     return StuckBy.SENDER in record.stuck_by
 
 
+MEASURED_EVERY: Final = 1.0
+"""Seconds between two writes of a campaign's batch times by one process; a batch above the limit is written at once."""
+
+
+@dataclass(slots=True)
+class _BatchTimes:
+    """Batches of one campaign that this process has measured and not written yet (seconds a user)."""
+
+    seconds: list[float] = field(default_factory=list)
+    written_at: float = float("-inf")
+
+
 class CampaignHealth:
     """Measures and judges campaigns; it writes its verdict to the campaign, and routing follows."""
 
@@ -32,33 +46,54 @@ class CampaignHealth:
         campaigns: CampaignStore,
         counts: EnrolmentCounts,
         campaign_cache: CampaignCache,
+        clock: Clock,
+        *,
+        every: float = MEASURED_EVERY,
     ) -> None:
         self._campaigns = campaigns
         self._counts = counts
         self._campaign_cache = campaign_cache
-        self._measured: dict[str, deque[float]] = {}
+        self._clock = clock
+        self._every = every
+        self._times: dict[str, _BatchTimes] = {}
         self._lock = Lock()
 
-    def batch(self, record: CampaignRecord, profile: Profile, users: int, took: timedelta) -> None:
-        """Record the measurement of one decided batch; move the campaign to its slow lane or back if needed."""
+    def batch(self, record: CampaignRecord, profile: Profile, users: int, took: timedelta, query: str) -> None:
+        """Record the measurement of one decided batch; move the campaign to its slow lane or back if needed.
+
+        All processes together judge: each writes its batches to the campaign, and judges by the last ones of all.
+        `query` is what the batch read its users by.
+        """
         rule = profile.slow_when
         if rule is None or users == 0:
             return
+        seconds, limit = took.total_seconds() / users, rule.per_user_p95.total_seconds()
         with self._lock:
-            kept = self._measured.setdefault(record.uid, deque(maxlen=rule.batches))
-            kept.append(took.total_seconds() / users)
-            slow = is_slow(list(kept), rule.per_user_p95, rule.batches, slowed=record.slowed)
-            if slow == record.slowed:
+            times = self._times.setdefault(record.uid, _BatchTimes())
+            times.seconds.append(seconds)
+            now = self._clock.monotonic()
+            suspect = seconds > limit and not record.slowed
+            if not suspect and now - times.written_at < self._every:
+                del times.seconds[: -rule.batches]
                 return
-            kept.clear()  # the other lane needs measurements of its own
-        self._campaigns.set_slowed(record.uid, slow)
-        emit(
-            "campaign.slowed" if slow else "campaign.recovered",
-            workspace=record.workspace,
-            campaign=record.name,
-            campaign_uid=record.uid,
-            profile=profile.profile,
-        )
+            measured, times.seconds, times.written_at = times.seconds, [], now
+        recent = self._campaigns.measured(record.uid, measured, rule.batches)
+        slow = is_slow(recent, rule.per_user_p95, rule.batches, slowed=record.slowed)
+        if slow == record.slowed:
+            return
+        at, moved = self._clock.system_now(), record.slowness
+        if not slow and moved is not None and at - moved.since < millis(rule.at_least):
+            return
+        verdict = Slowness(at, len(recent), percentile(recent, 0.5), percentile(recent, 0.95), limit, query)
+        if self._campaigns.set_slowed(record.uid, slow, verdict):
+            emit(
+                "campaign.slowed" if slow else "campaign.recovered",
+                workspace=record.workspace,
+                campaign=record.name,
+                campaign_uid=record.uid,
+                profile=profile.profile,
+                reason=verdict.text,
+            )
 
     def failures(self, record: CampaignRecord) -> Ends:
         """Count a campaign's failed deliveries and pause it if they exceed its error budget; return the counts.

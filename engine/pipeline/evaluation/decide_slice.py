@@ -137,7 +137,7 @@ class SliceDecider:
         else:
             cursor, counts = self._looked(hold, entry, campaign, profile, size)
         took = timedelta(seconds=self._clock.monotonic() - began)
-        self._campaign_health.batch(entry.record, profile, counts["users"], took)
+        self._campaign_health.batch(entry.record, profile, counts["users"], took, query)
         self._tuner.measured(query, size, counts["users"], took)
         self._pace[pace] = blended(self._pace.get(pace), counts["users"], took)
         self._handing_over.chosen(hold, first, cursor, counts["chosen"])

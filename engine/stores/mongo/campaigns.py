@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
-from pymongo import ASCENDING, IndexModel
+from pymongo import ASCENDING, IndexModel, ReturnDocument
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from engine.clock import Instant
-from engine.domain.campaign import CampaignRecord, Marks, Standing
+from engine.domain.campaign import CampaignRecord, Marks, Slowness, Standing
 from engine.domain.counts import NONE, Ends
 from engine.domain.document import Document
 from engine.domain.lifecycle import CampaignState, check_transition
@@ -205,9 +206,24 @@ class Campaigns:
         update = {"$min": fewer, "$currentDate": {"touched": True}}
         self._all.update_one({"_id": uid, "accepted": {"$exists": True}}, update)
 
-    def set_slowed(self, uid: str, slowed: bool) -> None:
-        """Note that a campaign was measured to be slow, or has recovered. Index: `_id`."""
-        self._all.update_one({"_id": uid}, _replacing({"slowed": slowed or None}))
+    def measured(self, uid: str, seconds: Sequence[float], keep: int) -> list[float]:
+        """Add batches' seconds a user, measured by one process; return the last `keep` of all processes. Index: `_id`.
+
+        The campaign's change time stays: these figures concern nobody but the next judgement.
+        """
+        update = {"$push": {"batch_times": {"$each": list(seconds), "$slice": -keep}}}
+        after = ReturnDocument.AFTER
+        raw = self._all.find_one_and_update({"_id": uid}, update, {"batch_times": 1}, return_document=after)
+        return [] if raw is None else [float(one) for one in raw["batch_times"]]
+
+    def set_slowed(self, uid: str, slowed: bool, verdict: Slowness) -> bool:
+        """Move a campaign to its slow lane or back; return False if another process came first. Index: `_id`.
+
+        The measured batches are dropped: the other lane needs measurements of its own.
+        """
+        wanted = {"_id": uid, "slowed": {"$ne": True} if slowed else True}
+        update = _replacing({"slowed": slowed or None, "slowness": asdict(verdict), "batch_times": None})
+        return self._all.update_one(wanted, update).matched_count == 1
 
     def touched_since(self, moment: datetime) -> tuple[list[CampaignRecord], datetime]:
         """Return campaigns changed at `moment` or later (MongoDB's clock), and the latest change time.
@@ -297,6 +313,7 @@ def _record(raw: Document) -> CampaignRecord:
         stuck_by=_stuck_by(raw),
         paused_reason=raw.get("paused_reason"),
         slowed=raw.get("slowed", False),
+        slowness=Slowness(**raw["slowness"]) if "slowness" in raw else None,
         path=AccessPath(raw["path"]) if "path" in raw else None,
         renamed=raw.get("renamed", {}),
         evaluation_wanted=raw.get("evaluation_wanted", 0),

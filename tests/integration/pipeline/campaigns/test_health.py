@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from random import Random
 
+from engine.clock import SystemClock
 from engine.decisions.routing import route
 from engine.domain.lifecycle import CampaignState
 from engine.domain.work import Slice, SliceKind
 from engine.pipeline.campaigns.compiled_cache import routing_facts
+from engine.pipeline.campaigns.health import MEASURED_EVERY, CampaignHealth
 from engine.pipeline.control.replay import replay
 from engine.policy.models import LaneKind
 from tests.support.pipeline_world import World
 
-SLOW = {"slow_when": {"per_user_p95": "1ms", "batches": 3}}
+SLOW = {"slow_when": {"per_user_p95": "1ms", "batches": 3, "at_least": "0s"}}
 FAILS_AT_ZERO = {"campaign": "c", "messages": [{"name": "one", "body": "{{ 10 | divided_by: user.age }}"}]}
 
 
-def measured(world: World, seconds: float, users: int = 100, batches: int = 3) -> None:
-    """Record that many batches of a campaign, of `seconds` each."""
-    for _ in range(batches):
+class Time(SystemClock):
+    """System time that a test moves."""
+
+    def __init__(self) -> None:
+        self.ms = 1_800_000_000_000
+
+    def system_now(self) -> int:
+        return self.ms
+
+    def monotonic(self) -> float:
+        return self.ms / 1000
+
+
+def health(world: World, time: Time | None = None) -> CampaignHealth:
+    """The health of a process of its own, which writes each batch at once unless it has a `time`."""
+    app, every = world.app, MEASURED_EVERY if time else 0.0
+    return CampaignHealth(app.stores.campaigns, app.stores.counts, app.campaign_cache, time or app.clock, every=every)
+
+
+def measured(
+    world: World, seconds: float, users: int = 100, batches: int = 3, by: Sequence[CampaignHealth] = ()
+) -> None:
+    """Record that many batches of a campaign, of `seconds` each, by the processes `by` in turns."""
+    processes = by or [health(world)]
+    for number in range(batches):
         record = world.record("c")
-        world.app.campaign_health.batch(
-            record, world.app.campaign_cache.profile(record), users, timedelta(seconds=seconds)
-        )
+        profile = world.app.campaign_cache.profile(record)
+        processes[number % len(processes)].batch(record, profile, users, timedelta(seconds=seconds), "users.scan")
 
 
 def lane(world: World) -> str:
@@ -38,6 +62,48 @@ def test_a_campaign_that_turns_slow_leaves_its_lane_and_comes_back(make_world: C
     slow = lane(world)
     measured(world, seconds=0.001)
     assert (before, slow, lane(world)) == ("fast", "slow", "fast")
+
+
+def test_the_verdict_is_that_of_all_processes_together(make_world: Callable[..., World]) -> None:
+    world = make_world(**SLOW)
+    world.start("campaign: c")
+    measured(world, seconds=1.0, by=[health(world), health(world), health(world)])
+    assert lane(world) == "slow"
+    slowness = world.record("c").slowness
+    assert slowness is not None
+    assert (slowness.batches, slowness.p50, slowness.p95, slowness.limit) == (3, 0.01, 0.01, 0.001)
+    assert slowness.text == ("p95 10 ms a user over 3 batches by users.scan (p50 10 ms), the profile allows 1 ms")
+
+
+def test_a_slow_campaign_stays_in_its_lane_for_a_while(make_world: Callable[..., World]) -> None:
+    world = make_world(slow_when={"per_user_p95": "1ms", "batches": 3, "at_least": "5m"})
+    world.start("campaign: c")
+    time = Time()
+    process = [health(world, time)]
+    measured(world, seconds=1.0, by=process)
+    lanes = []
+    for _ in range(6):
+        time.ms += 60_000
+        measured(world, seconds=0.001, by=process)
+        lanes.append(lane(world))
+    assert lanes == ["slow"] * 4 + ["fast"] * 2
+
+
+def test_a_campaign_on_the_border_moves_at_most_twice_in_ten_minutes(make_world: Callable[..., World]) -> None:
+    world = make_world(slow_when={"per_user_p95": "1ms", "batches": 10})
+    world.start("campaign: c")
+    time, chance = Time(), Random(7)
+    processes = [health(world, time) for _ in range(4)]
+    moves: list[int] = []
+    for _ in range(400):
+        time.ms += 4_000
+        before = lane(world)
+        quick = 0.3 if time.ms // 30_000 % 2 else 1.0  # half a minute on the border, half a minute quick
+        measured(world, seconds=0.1 * quick * chance.uniform(0.6, 1.4), batches=2, by=chance.sample(processes, 2))
+        if lane(world) != before:
+            moves.append(time.ms)
+    assert len(moves) >= 2, "it is slow, and it recovers"
+    assert all(later - earlier > 600_000 for earlier, later in zip(moves, moves[2:], strict=False))
 
 
 def test_a_profile_without_a_slow_threshold_moves_no_campaign(world: World) -> None:

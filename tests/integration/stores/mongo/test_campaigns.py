@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from engine.domain.campaign import CampaignRecord
+from engine.domain.campaign import CampaignRecord, Slowness
 from engine.domain.lifecycle import CampaignState
 from engine.domain.stuck import Stuck, StuckBy
 from engine.errors import IllegalTransition
 from engine.stores.mongo.campaigns import INDEXES, REVISION_INDEXES, Campaigns, upgrade
 from tests.support.store_threads import together
 
+SLOW = Slowness(since=9, batches=3, p50=0.002, p95=0.01, limit=0.001, query="users.scan")
 C = CampaignState
 DRAFT = CampaignRecord("uid1", "shop", "hello", "continuous", C.DRAFT, 1, {"campaign": "hello"}, ends_at=9)
 
@@ -171,13 +172,26 @@ def test_the_last_pass_never_goes_back(campaigns: Campaigns, draft: CampaignReco
 
 def test_marks_are_set_and_removed(campaigns: Campaigns, draft: CampaignRecord) -> None:
     campaigns.set_stuck("uid1", StuckBy.SLICE, "a slice is dead")
-    campaigns.set_slowed("uid1", slowed=True)
+    assert campaigns.set_slowed("uid1", slowed=True, verdict=SLOW)
+    assert not campaigns.set_slowed("uid1", slowed=True, verdict=SLOW), "another process came first"
     marked = campaigns.get("uid1")
     assert marked is not None
     assert (marked.stuck, marked.slowed) == ("a slice is dead", True)
     campaigns.set_stuck("uid1", StuckBy.SLICE, None)
-    campaigns.set_slowed("uid1", slowed=False)
-    assert campaigns.get("uid1") == draft
+    assert campaigns.set_slowed("uid1", slowed=False, verdict=SLOW)
+    assert campaigns.get("uid1") == replace(draft, slowness=SLOW)
+
+
+def test_batch_times_of_all_processes_are_kept_up_to_a_number_and_dropped_by_a_verdict(
+    campaigns: Campaigns, draft: CampaignRecord
+) -> None:
+    touched = campaigns.touched_since(datetime(2020, 1, 1, tzinfo=UTC))[1]
+    assert campaigns.measured("uid1", [1.0, 2.0], 3) == [1.0, 2.0]
+    assert campaigns.measured("uid1", [3.0, 4.0], 3) == [2.0, 3.0, 4.0]
+    assert campaigns.touched_since(datetime(2020, 1, 1, tzinfo=UTC))[1] == touched, "no process reads it again"
+    campaigns.set_slowed("uid1", slowed=True, verdict=SLOW)
+    assert campaigns.measured("uid1", [5.0], 3) == [5.0]
+    assert campaigns.measured("nobody", [5.0], 3) == []
 
 
 def test_each_obstacle_keeps_its_own_mark_and_start_time(campaigns: Campaigns, draft: CampaignRecord) -> None:
