@@ -2,19 +2,20 @@
 
 `TIDEGATE_FAILPOINTS="deliver.marked=kill@2,enter.inserted=raise"` kills the process (SIGKILL) at the second passage of
 one point and raises at the first passage of the other. `stop` stops the process (SIGSTOP) until somebody continues it.
-`hang` blocks the thread until it is interrupted, for example by a time limit. `@*` means every passage. A trailing
-`~TEXT` counts only passages whose keys contain that text: `slice.decided=kill@*~/hh-7` kills every process that decides
-about hh-7. Without the variable a passage costs one check of an empty dict. `docs/failure-modes.md` lists the points by
-name.
+`hang` blocks the thread until it is interrupted, for example by a time limit; `wait200` delays it by 200 ms. `@*` means
+every passage. A trailing `~TEXT` counts only passages whose keys contain that text: `slice.decided=kill@*~/hh-7` kills
+every process that decides about hh-7. Without the variable a passage costs one check of an empty dict.
+`docs/failure-modes.md` lists the points by name.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
 
@@ -50,6 +51,8 @@ POINTS: Final = frozenset(
 
 ACTIONS: Final = ("kill", "raise", "stop", "hang")
 
+_WAIT: Final = re.compile(r"wait\d{1,5}")
+
 LONGEST_HANG: Final = 300.0
 """Seconds after which a hanging thread continues anyway: far longer than any test waits."""
 
@@ -65,22 +68,24 @@ class _Wanted:
     action: str
     at: int | None
     about: str
+    passages: Iterator[int] = field(default_factory=lambda: count(1))
 
 
-def _read(text: str) -> dict[str, _Wanted]:
-    wanted: dict[str, _Wanted] = {}
+def _read(text: str) -> dict[str, list[_Wanted]]:
+    wanted: dict[str, list[_Wanted]] = {}
     for part in filter(None, text.split(",")):
         name, _, rest = part.partition("=")
         rest, _, about = rest.partition("~")
         action, _, at = rest.partition("@")
-        if name not in POINTS or action not in ACTIONS or not (at in ("", "*") or at.isdecimal()):
-            raise ValueError(f"TIDEGATE_FAILPOINTS: {part!r} is not POINT={'|'.join(ACTIONS)}[@passage|@*][~text]")
-        wanted[name] = _Wanted(action, None if at == "*" else int(at or 1), about)
+        known = action in ACTIONS or _WAIT.fullmatch(action)
+        if name not in POINTS or not known or not (at in ("", "*") or at.isdecimal()):
+            actions = "|".join((*ACTIONS, "waitMILLISECONDS"))
+            raise ValueError(f"TIDEGATE_FAILPOINTS: {part!r} is not POINT={actions}[@passage|@*][~text]")
+        wanted.setdefault(name, []).append(_Wanted(action, None if at == "*" else int(at or 1), about))
     return wanted
 
 
 _wanted: Final = _read(os.environ.get("TIDEGATE_FAILPOINTS", ""))
-_passages: Final = {name: count(1) for name in _wanted}
 _done: Final[set[str]] = set()
 
 
@@ -88,10 +93,8 @@ def arm(text: str) -> None:
     """Replace the armed failpoints by `text`, in the format of the environment variable; empty disarms all."""
     fresh = _read(text)
     _wanted.clear()
-    _passages.clear()
     _done.clear()
     _wanted.update(fresh)
-    _passages.update({name: count(1) for name in fresh})
 
 
 def done() -> frozenset[str]:
@@ -102,21 +105,27 @@ def done() -> frozenset[str]:
 def passage(name: str, about: Iterable[str] = ()) -> None:
     """Pass the point `name`, which concerns the keys in `about`.
 
-    Kill or stop the process, hang, or raise `Failpoint`, if a test requested it.
+    Kill or stop the process, hang, wait, or raise `Failpoint`, if a test requested it.
     """
     if not _wanted or name not in _wanted:
         return
-    wanted = _wanted[name]
-    if wanted.about and not any(wanted.about in one for one in about):
-        return
-    if next(_passages[name]) != wanted.at and wanted.at is not None:
-        return
-    _done.add(name)
-    if wanted.action == "raise":
+    keys = tuple(about)
+    for wanted in _wanted[name]:
+        if wanted.about and not any(wanted.about in key for key in keys):
+            continue
+        if next(wanted.passages) == wanted.at or wanted.at is None:
+            _done.add(name)
+            _act(name, wanted.action)
+
+
+def _act(name: str, action: str) -> None:
+    if action == "raise":
         raise Failpoint(name)
-    if wanted.action == "hang":
+    if action.startswith("wait"):
+        time.sleep(int(action.removeprefix("wait")) / 1000)
+    elif action == "hang":
         until = time.monotonic() + LONGEST_HANG
         while time.monotonic() < until:
             time.sleep(0.05)  # short, because an asynchronous exception waits for its end
-        return
-    os.kill(os.getpid(), signal.SIGKILL if wanted.action == "kill" else signal.SIGSTOP)
+    else:
+        os.kill(os.getpid(), signal.SIGKILL if action == "kill" else signal.SIGSTOP)

@@ -312,7 +312,12 @@ def _changed(document: Document, operator: str, path: str, operand: Any, now: da
             wins = max if operator == "$max" else min
             put(document, path, operand if before is MISSING else wins(before, operand, key=rank))
         case "$push":
-            put(document, path, [*([] if before is MISSING else before), copied(operand)])
+            many = isinstance(operand, dict) and "$each" in operand
+            pushed = [
+                *([] if before is MISSING else before),
+                *(copied(operand["$each"]) if many else [copied(operand)]),
+            ]
+            put(document, path, pushed[operand["$slice"] :] if many and "$slice" in operand else pushed)
         case "$addToSet":
             held = [] if before is MISSING else list(before)
             more = operand["$each"] if isinstance(operand, dict) and "$each" in operand else [operand]

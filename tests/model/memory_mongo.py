@@ -218,14 +218,16 @@ class MemoryCollection:
                 self._store(_plain(document), new=False)
         return Done()
 
-    def find_one_and_update(self, query: Mapping[str, Any], update: Any, **options: object) -> Document | None:
+    def find_one_and_update(
+        self, query: Mapping[str, Any], update: Any, projection: Mapping[str, int] | None = None, **options: object
+    ) -> Document | None:
         """Update the first that matches, and return it afterwards."""
         with self.database.lock:
             found = self._those(query)
             if not found:
                 return None
             self._write({"_id": found[0]["_id"]}, update, upsert=False, many=False)
-            return projected(self.documents[found[0]["_id"]], None)
+            return projected(self.documents[found[0]["_id"]], projection)
 
     def delete_one(self, query: Mapping[str, Any]) -> Done:
         """Delete the first that matches."""

@@ -53,6 +53,16 @@ def test_a_failpoint_can_fire_at_every_passage() -> None:
             passage("slice.closed")
 
 
+def test_a_failpoint_can_delay_some_passages_and_another_of_its_actions_others() -> None:
+    arm("slice.decided=wait1@*~/a-,slice.decided=raise@*~/b-")
+    passage("slice.decided", ["/hh/a-1/"])
+    assert done() == {"slice.decided"}
+    with pytest.raises(Failpoint):
+        passage("slice.decided", ["/hh/b-1/"])
+    with pytest.raises(ValueError, match="waitMILLISECONDS"):
+        arm("slice.decided=wait")
+
+
 def test_a_failpoint_can_fire_for_one_user() -> None:
     arm("slice.decided=raise@*~/hh-7/")
     passage("slice.decided", ["/hh-1/", "/hh-2/"])

@@ -158,7 +158,8 @@ class Deliveries:
             "outgoing": {"$exists": False},
             "settled": {"$elemMatch": match},
         }
-        found = self._all.find(wanted, {"version": 1, "settled": 1}, hint="_id_", batch_size=REPLAYED_AT_ONCE)
+        fields = {"version": 1, "settled": 1}
+        found = iter(self._all.find(wanted, fields, hint="_id_", batch_size=REPLAYED_AT_ONCE))
         count = 0
         while some := list(islice(found, REPLAYED_AT_ONCE)):
             writes: list[UpdateOne] = []

@@ -9,9 +9,11 @@ begins where the latest lost one may have begun.
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, Final
 
 import redis
+from redis.commands.core import Script
 
 KEPT: Final = timedelta(hours=1)
 """How long an unused key is kept beyond its last reservation."""
@@ -40,8 +42,12 @@ class RedisSendRates:
     """Reserves sends for all processes of an installation."""
 
     def __init__(self, client: redis.Redis, namespace: str = "") -> None:
-        self._take = client.register_script(TAKE)
+        self._client = client
         self._namespace = namespace
+
+    @cached_property
+    def _take(self) -> Script:
+        return self._client.register_script(TAKE)
 
     def take(self, channel: str, count: int, per_second: float, longest: float) -> tuple[bool, float] | None:
         """Reserve `count` sends at a rate: whether they are reserved, and the seconds until they may begin.
