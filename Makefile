@@ -10,12 +10,14 @@ PY := .venv/bin/python
 UV := .tools/bin/uv
 PYTEST := .venv/bin/pytest -q -m "not stock"
 TEST_PROCESSES ?= 3
+# unit tests wait for nothing, so each processor gets one process
+UNDER_COVERAGE := $(PYTEST) -n logical --dist loadfile tests/unit --cov
 STAMP := .venv/.made-from-lock
 export UV_PYTHON_DOWNLOADS := never
 # bytecode is kept, whatever the machine says: without it each process compiles 1,500 files when it starts, for 1.1 s
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help check-needs env lock lint types contracts format test test-unit test-conformance test-property \
+.PHONY: help check-needs env lock lint types contracts format coverage test test-unit test-conformance test-property \
 	test-integration test-model test-chaos test-acceptance test-stock demo demo-year demo-chaos docs-settings \
 	bench bench-e2e bench-lanes bench-full clean
 
@@ -62,10 +64,18 @@ types: env ## mypy, strict
 contracts: env ## the floors: who may import whom
 	@.venv/bin/lint-imports > .venv/contracts.log || { cat .venv/contracts.log; exit 1; }
 
-# one call for all layers, so that the services start once; three processes on two cores, for much of a test is waiting,
-# and a file's tests in one of them, for they may share what they made; the order is random, but what takes long comes first
-test: check-needs lint types contracts ## everything: lint, types, contracts, all layers
-	@$(PYTEST) -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+# Coverage is that of the unit tests: tracing doubles a test's processor time, and under CPython 3.11 a traced process
+# can hang on a time limit (tests/conftest.py). So they run apart, without services.
+# One call for all other layers, so that the services start once; three processes on two cores, for much of a test is
+# waiting, and a file's tests in one of them, for they may share what they made; the order is random, but what takes
+# long comes first.
+test: check-needs lint types contracts ## everything: lint, types, contracts, all layers, coverage of the unit tests
+	@$(UNDER_COVERAGE) --cov-report=
+	@$(PYTEST) -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --ignore=tests/unit
+	@echo "the unit tests cover $$(.venv/bin/coverage report --format=total --precision=1) % of the statements"
+
+coverage: env ## which lines the unit tests do not reach
+	@$(UNDER_COVERAGE) --cov-report=term-missing:skip-covered
 
 test-unit test-conformance test-property test-integration test-model test-chaos test-acceptance: test-%: env
 	@$(PYTEST) tests/$*
@@ -108,4 +118,4 @@ bench-full: check-needs env ## the same with a million users, and three million 
 	@$(PY) -m bench.e2e --only million
 
 clean: ## remove what was made, but for what the demo left in var/
-	@rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .tools .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,3 +1,3 @@
 """Tidegate's campaign engine: all knowledge about campaigns. It does not import Dramatiq."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

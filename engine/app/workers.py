@@ -5,7 +5,6 @@ Each use case is imported at its first use: a command that lists campaigns needs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from engine.app.runtime import Runtime
 from engine.errors import EngineError
 
 if TYPE_CHECKING:
-    from engine.catalogue.catalogue import Catalogue
+    from engine.app.index_filling import IndexFilling
     from engine.pipeline.campaigns.change_triggers import ChangeTriggers
     from engine.pipeline.campaigns.health import CampaignHealth
     from engine.pipeline.campaigns.live_index import LiveCampaigns
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from engine.pipeline.scheduler.stuck_campaigns import Obstacles
     from engine.pipeline.scheduler.tick import ClockTick
     from engine.pipeline.slices.runner import SliceWorker
-    from engine.stores.mongo.index_requests import IndexRequest
     from engine.stores.mongo.lists import Lists
     from engine.stores.user_cache.cache import CachedUsers
 
@@ -75,7 +73,7 @@ class Workers(Runtime):
             users=s.users,
             lists=self._lists,
             search=s.user_index,
-            filled=self.filled_index,
+            filled=self.index_filling.filled,
             cache=self.cached_users,
             feed=s.feeds,
             rates=s.rates,
@@ -85,18 +83,12 @@ class Workers(Runtime):
             count_up_to=s.audience.count_up_to,
         )
 
-    def filled_index(self, catalogue: Catalogue) -> str | None:
-        """Return the name of the Elasticsearch index that contains all users of a workspace in its catalogue's form.
+    @cached_property
+    def index_filling(self) -> IndexFilling:
+        """Fills the users' index, and knows whether it is complete."""
+        from engine.app.index_filling import IndexFilling
 
-        Return None if there is no such index or some users are still to be indexed. The index is read before the
-        requests, because the feed records an index only after the requests to fill it.
-        """
-        from engine.catalogue.workspace_set import indexed_shape
-
-        state = self.stores.feeds.read()
-        if state.index is None or state.shapes.get(catalogue.workspace) != indexed_shape(catalogue):
-            return None
-        return None if self.stores.index_requests.any() else state.index_name
+        return IndexFilling(self.stores, lambda workspace: self.access_paths.size(workspace), self.messenger)
 
     @cached_property
     def cached_users(self) -> CachedUsers | None:
@@ -124,7 +116,7 @@ class Workers(Runtime):
         s = self.stores
         cache = self.cached_users
         recheck = None if cache is None else StaleRowRecheck(cache, s.looks)
-        finding = CandidateReader(s.users, self._lists, s.user_index, self.filled_index, cache)
+        finding = CandidateReader(s.users, self._lists, s.user_index, self.index_filling.filled, cache)
         return Enroller(finding, self.evaluator, s.enrolments, recheck, self.clock)
 
     @cached_property
@@ -168,7 +160,6 @@ class Workers(Runtime):
         from engine.pipeline.campaigns.live_index import LiveCampaigns
         from engine.pipeline.feed.change_feed import ChangeFeed
         from engine.stores.mongo.change_stream import HistoryLost
-        from engine.stores.mongo.index_requests import IndexRequest
 
         s = self.stores
         return ChangeFeed(
@@ -180,50 +171,15 @@ class Workers(Runtime):
             looks=s.looks,
             cache=self.cached_users,
             index=s.user_index,
-            keep_request=lambda keys: self._ask_index([IndexRequest(keys)]),
-            reindex=self.reindex,
-            derive=self._derive,
-            make_index=self._make_index,
+            keep_request=self.index_filling.index,
+            reindex=self.index_filling.reindex,
+            derive=self.index_filling.derive,
+            make_index=self.index_filling.create,
             messenger=self.messenger,
             catalogues=self.catalogues,
             clock=self.clock,
             outages=self.search_outages,
         )
-
-    def _make_index(self) -> None:
-        """Create the users' index if it is missing."""
-        from engine.stores.migrations import migrate_search
-
-        if self.stores.user_index is not None:
-            migrate_search(self.stores.user_index)
-
-    def reindex(self, workspace: str) -> list[str]:
-        """Store requests to index every user of a workspace, in ranges of some thousand; return their ids.
-
-        They replace requests for single users that were stored while Elasticsearch was away.
-        """
-        from engine.domain.keys import cut
-        from engine.stores.mongo.index_requests import IndexRequest
-
-        requests = self.stores.index_requests
-        included = requests.of_users(workspace)
-        pieces = max(1, min(256, self.access_paths.size(workspace) // 5_000))
-        made = requests.add([IndexRequest((), workspace, *one) for one in cut(pieces)])
-        requests.done(included)
-        return made
-
-    def _derive(self, workspace: str) -> list[str]:
-        """Store requests to derive every user of a workspace, in ranges of some thousand; return their ids."""
-        from engine.domain.keys import cut
-        from engine.stores.mongo.index_requests import IndexRequest
-
-        pieces = max(1, min(256, self.access_paths.size(workspace) // 5_000))
-        ranges = [IndexRequest((), workspace, *one, derive=True) for one in cut(pieces)]
-        return self.stores.index_requests.add(ranges)
-
-    def _ask_index(self, requests: Sequence[IndexRequest]) -> None:
-        """Store index requests and enqueue them; the clock enqueues those again that no worker has received."""
-        self.messenger().index(self.stores.index_requests.add(requests))
 
     @cached_property
     def run_completion(self) -> RunCompletion:

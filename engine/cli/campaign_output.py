@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,13 @@ import typer
 from engine.cli.context import show_table
 from engine.clock import format_duration, format_instant
 from engine.domain.keys import user_id_of
+from engine.domain.lifecycle import RunState
 
 if TYPE_CHECKING:
     from engine.decisions.access_path_cost import Capacity, Estimate
     from engine.domain.campaign import CampaignRecord
     from engine.domain.counts import Arm, CampaignCounts
+    from engine.domain.work import RunSummary
     from engine.pipeline.insight.campaign_report import Conversions, Report
     from engine.pipeline.insight.plan_and_report import Plan
 
@@ -147,13 +149,13 @@ def report_document(told: Report, user_shown: Callable[[str], str] = str) -> dic
         ],
         "runs": [
             {
-                "run": raw["_id"],
-                "kind": raw["kind"],
-                "as_of": format_instant(raw["as_of"]),
-                "state": raw["state"],
-                **({"plan": raw["plan"], "actual": actual(raw)} if raw.get("plan") else {}),
+                "run": run.id,
+                "kind": run.kind.value,
+                "as_of": format_instant(run.as_of),
+                "state": run.state.value,
+                **({"plan": run.plan, "actual": actual(run)} if run.plan else {}),
             }
-            for raw in told.runs
+            for run in told.runs
         ],
     }
 
@@ -201,33 +203,32 @@ def standing_lines(record: CampaignRecord) -> list[str]:
     return lines + ([f"paused: {record.paused_reason}"] if record.paused_reason else [])
 
 
-def actual(raw: Mapping[str, Any]) -> dict[str, Any]:
+def actual(run: RunSummary) -> dict[str, Any]:
     """Return the actual cost of a run, to compare with its estimate.
 
     It holds the users read, the workers' seconds and the wall-clock seconds.
     """
-    results = raw.get("results", {})
-    planned, ended = raw.get("planned_at"), raw.get("ended_at")
+    results = run.results
     return {
         "reads": results.get("users", 0),
         "matches": results.get("matched", 0),
         "entered": results.get("entered", 0),
         "seconds_reading": round(results.get("read_us", 0) / 1_000_000, 4),
-        **({"seconds_wall": (ended - planned).total_seconds()} if planned and ended else {}),
+        **({"seconds_wall": run.took.total_seconds()} if run.took is not None else {}),
     }
 
 
 def run_rows(told: Report) -> list[tuple[object, ...]]:
     """Return the runs that were planned by cost: estimate against actual."""
     rows: list[tuple[object, ...]] = []
-    for raw in told.runs:
-        plan = raw.get("plan") or {}
-        if "reads" in plan and raw["state"] == "decided":
-            took = actual(raw)
+    for run in told.runs:
+        plan = run.plan
+        if "reads" in plan and run.state is RunState.DECIDED:
+            took = actual(run)
             rows.append(
                 (
-                    raw["kind"],
-                    format_instant(raw["as_of"]),
+                    run.kind.value,
+                    format_instant(run.as_of),
                     plan["path"],
                     f"{plan['reads']:,} / {took['reads']:,}",
                     f"{plan['matches']:,} / {took['matches']:,}" if plan.get("matches") is not None else "",

@@ -15,6 +15,7 @@ from engine.errors import EngineError, NotFound, WrongCall
 if TYPE_CHECKING:
     from engine.app.app import App
     from engine.campaign.load import LoadedCampaign
+    from engine.domain.document import UserDocument
     from engine.pipeline.insight.preview_message import Preview
 
 HtmlFile = Annotated[Path | None, typer.Option(help="Write the HTML to this file; - is the terminal.")]
@@ -67,7 +68,7 @@ def _loaded(app: App, campaign: str, workspace: str | None) -> LoadedCampaign:
     return app.campaign_cache.of(app.named(campaign, workspace)).loaded
 
 
-def living_user(app: App, workspace: str, user: str) -> dict[str, object]:
+def living_user(app: App, workspace: str, user: str) -> UserDocument:
     """Return the document of a user, to render a mail for. Raises `NotFound`, also for a deleted user."""
     documents = app.stores.users.read_keys([user_key(workspace, user)])
     if not documents or documents[0].get("deleted"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 
 from engine.clock import Instant
@@ -110,6 +112,23 @@ class Run:
     def evaluates_all(self) -> bool:
         """Whether the run evaluates everybody who may enter, not only users whom time has let in since another pass."""
         return self.kind in OF_EVERYBODY or (self.kind is RunKind.PASS and self.after is None)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """A run as a report shows it: what planning chose and estimated, and what came of it.
+
+    `plan` is empty if planning estimated nothing. `results` holds counts by name. `took` is the wall-clock time from
+    the plan to the end (None until then).
+    """
+
+    id: str
+    kind: RunKind
+    as_of: Instant
+    state: RunState
+    plan: Mapping[str, object]
+    results: Mapping[str, int]
+    took: timedelta | None
 
 
 @dataclass(frozen=True, slots=True)

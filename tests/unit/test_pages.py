@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from engine import __version__
 from engine.catalogue.catalogue import BUILTINS
 from engine.catalogue.values import FieldType
 from engine.catalogue.workspace_file import KEYS, RESERVED, workspace_of
@@ -72,9 +74,19 @@ def test_the_readme_links_every_page() -> None:
         "backup",
         "upgrade",
         "production",
+        "releasing",
         "semantics",
         "architecture",
         "glossary",
     ):
         assert (DOCS / f"{name}.md").exists()
         assert f"(docs/{name}.md)" in readme
+
+
+def test_the_version_is_the_same_in_the_package_the_project_and_the_changelog() -> None:
+    root = DOCS.parent
+    assert tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"] == __version__
+    sections = re.findall(r"^## \[(.+?)\](.*)$", (root / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sections[0] == ("Unreleased", "")
+    assert sections[1][0] == __version__
+    assert re.fullmatch(r" - \d{4}-\d{2}-\d{2}", sections[1][1])

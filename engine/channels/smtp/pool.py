@@ -15,7 +15,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 from typing import Final
 
@@ -24,9 +23,10 @@ from engine.channels.mail.addresses import envelope_address
 from engine.channels.smtp.connect_thread import Opening, refused
 from engine.channels.smtp.connection import Connection, SmtpOptions
 from engine.channels.smtp.protocol import Turn, body_of
-from engine.channels.smtp.replies import CONNECTION, REFUSED, Phase
+from engine.channels.smtp.replies import REFUSED, Phase
 from engine.channels.smtp.server_state import ServerState
-from engine.domain.delivery import Cause, Envelope, NotBegun, Outcome, Retry, Skipped
+from engine.channels.smtp.waiting_windows import LATE, WaitingWindows, Window
+from engine.domain.delivery import Cause, Envelope, NotBegun, Retry, Skipped
 from engine.domain.lifecycle import SkipReason
 
 _log = logging.getLogger("engine.channels.smtp_postman")
@@ -47,19 +47,6 @@ _SETTLING: Final = 5.0
 """Seconds within which the thread must end after it was asked to break off."""
 
 
-_LATE: Final = Retry(CONNECTION, f"smtp_timeout_at_{Phase.MAIL}", Cause.PROVIDER)
-
-
-@dataclass(eq=False, slots=True)
-class _Window:
-    """A window: its flight, the turns that wait, and outcomes not yet reported to the flight."""
-
-    flight: Flight
-    go_on: Callable[[], bool]
-    waiting: deque[Turn] = field(default_factory=deque)
-    ended: list[tuple[int, Outcome]] = field(default_factory=list)
-
-
 class SmtpPool:
     """Send windows. The thread starts with the first window and ends with `close`."""
 
@@ -68,7 +55,7 @@ class SmtpPool:
         self._options = options
         self._server = ServerState()
         self._lock = threading.Lock()
-        self._inbox: deque[_Window | Opening] = deque()
+        self._inbox: deque[Window | Opening] = deque()
         self._thread: threading.Thread | None = None
         self._closing = False
         self._over = False
@@ -78,9 +65,7 @@ class SmtpPool:
         self._selector = DefaultSelector()
         self._selector.register(self._ear, EVENT_READ)
         # only the thread uses the following fields
-        self._windows: deque[_Window] = deque()
-        self._owner: dict[Turn, _Window] = {}
-        self._told: dict[_Window, None] = {}
+        self._windows = WaitingWindows(options.attempt.total_seconds())
         self._kept: list[Connection] = []
         self._free: dict[Connection, None] = {}
         self._events: dict[Connection, int] = {}
@@ -92,7 +77,7 @@ class SmtpPool:
     def begin(self, envelopes: Sequence[Envelope], go_on: Callable[[], bool]) -> Flight:
         """Send a window; its flight gets one outcome per envelope."""
         flight = Flight(len(envelopes))
-        window = _Window(flight, go_on)
+        window = Window(flight, go_on)
         senders: set[str] = set()
         for place, envelope in enumerate(envelopes):
             sender, recipient = envelope.sender, envelope.recipient
@@ -137,7 +122,7 @@ class SmtpPool:
             self._thread = threading.Thread(target=self._run, name="smtp-pool", daemon=True)
             self._thread.start()
 
-    def _give(self, one: _Window | Opening) -> None:
+    def _give(self, one: Window | Opening) -> None:
         with self._lock:
             late = self._over
             if not late:
@@ -168,7 +153,7 @@ class SmtpPool:
     def _turn(self) -> None:
         self._admit()
         self.assign()
-        self._tell()
+        self._windows.report()
         may_open = self._may_open()
         busy = self._windows or self._kept or self._opening
         ready = self._selector.select(0 if may_open else _LOOK if busy else None)
@@ -182,7 +167,7 @@ class SmtpPool:
             self._open()
         if not ready or time.monotonic() - self._looked_at > _LOOK:
             self._look()
-        self._tell()
+        self._windows.report()
 
     def _most(self) -> int:
         """Return how many connections may be kept: the configured number for each thread, until the server refuses one.
@@ -205,7 +190,7 @@ class SmtpPool:
         soon = sum(now - began < _SLOW_OPENING for began in self._opening.values())
         if not soon:
             return True
-        return len(self._kept) + soon < self._had and soon < self._waiting()
+        return len(self._kept) + soon < self._had and soon < self._windows.count
 
     def _admit(self) -> None:
         """Process the inbox: new windows and connections."""
@@ -214,72 +199,16 @@ class SmtpPool:
             if isinstance(one, Opening):
                 self._opened(one)
                 continue
-            self._owner |= dict.fromkeys(one.waiting, one)
-            if one.ended:
-                self._told[one] = None
-            self._windows.append(one)
+            self._windows.add(one)
             if not self._kept and (refusal := self._server.refusal) is not None:
-                self._give_up(refusal)
-
-    def _next(self) -> Turn | None:
-        """Return the next turn, with its deadline; the windows take turns."""
-        now = time.monotonic()
-        while self._windows:
-            window = self._windows[0]
-            if not window.go_on():
-                self._leave(window, NotBegun())
-                continue
-            turn = window.waiting.popleft()
-            self._told[window] = None
-            self._windows.rotate(-1)
-            if not window.waiting:
-                self._windows.remove(window)
-            turn.deadline = turn.deadline or now + self._options.attempt.total_seconds()
-            if turn.deadline > now:
-                return turn
-            self._ended(turn, _LATE)
-        return None
+                self._windows.end_all(refusal)
 
     def _behind(self) -> Turn | None:
         """Return the next turn for a connection that writes a body; None if free connections can take all that wait.
 
         A turn would wait behind the body, but not on a free connection.
         """
-        return self._next() if self._waiting() > len(self._free) else None
-
-    def _waiting(self) -> int:
-        """Return how many turns wait in all windows."""
-        return sum(len(one.waiting) for one in self._windows)
-
-    def _leave(self, window: _Window, outcome: Outcome) -> None:
-        """End all waiting turns of a window with `outcome`, without beginning them."""
-        for turn in window.waiting:
-            self._owner.pop(turn)
-            window.ended.append((turn.place, outcome))
-        window.waiting.clear()
-        self._told[window] = None
-        with contextlib.suppress(ValueError):
-            self._windows.remove(window)
-
-    def _again(self, turns: Sequence[Turn]) -> None:
-        """Put turns that came back unharmed at the front of their windows."""
-        for turn in reversed(turns):
-            window = self._owner[turn]
-            if not window.waiting:
-                self._windows.appendleft(window)
-            window.waiting.appendleft(turn)
-
-    def _ended(self, turn: Turn, outcome: Outcome) -> None:
-        window = self._owner.pop(turn)
-        window.ended.append((turn.place, outcome))
-        self._told[window] = None
-
-    def _tell(self) -> None:
-        """Report the new outcomes to the flights."""
-        for window in self._told:
-            ended, window.ended = window.ended, []
-            window.flight.put(ended, len(window.waiting))
-        self._told.clear()
+        return self._windows.next() if self._windows.count > len(self._free) else None
 
     def assign(self) -> None:
         """Give a turn to every free connection; end a connection that is stale instead."""
@@ -287,7 +216,7 @@ class SmtpPool:
             connection, _ = self._free.popitem()  # take the last used one, so that the others can become idle and end
             if connection.stale:
                 self._forget(connection)
-            elif (turn := self._next()) is not None:
+            elif (turn := self._windows.next()) is not None:
                 connection.used_at = time.monotonic()  # the wait for the server begins now
                 connection.dialogue.begin(turn)
                 self._serve(connection, EVENT_WRITE)
@@ -315,12 +244,12 @@ class SmtpPool:
         """Record the finished turns, and watch for the next event of the connection."""
         dialogue = connection.dialogue
         if broken is not None or dialogue.over:
-            self._again(dialogue.lost(broken or "smtp_broken"))
+            self._windows.put_back(dialogue.lost(broken or "smtp_broken"))
         for turn in dialogue.ended:
             if turn.outcome is not None:  # always true: a turn in `ended` has an outcome
-                self._ended(turn, turn.outcome)
-                if isinstance(turn.outcome, Retry) and turn.phase is Phase.MAIL:
-                    self._after_refusal(turn.envelope.sender, turn.outcome)
+                self._windows.end(turn, turn.outcome)
+                if isinstance(turn.outcome, Retry) and turn.phase is Phase.MAIL and turn.outcome.cause is Cause.US:
+                    self._windows.end_sender(turn.envelope.sender, turn.outcome)  # the server would refuse them too
         dialogue.ended.clear()
         if dialogue.suspect:
             self._server.distrust()
@@ -332,17 +261,6 @@ class SmtpPool:
         self._watch(connection)
         if dialogue.idle:
             self._free[connection] = None
-
-    def _after_refusal(self, sender: str, outcome: Retry) -> None:
-        """End all waiting turns of a refused sender: the server would refuse them too."""
-        if outcome.cause is not Cause.US:
-            return
-        for window in [*self._windows]:
-            for turn in [turn for turn in window.waiting if turn.envelope.sender == sender]:
-                window.waiting.remove(turn)
-                self._ended(turn, outcome)
-            if not window.waiting:
-                self._windows.remove(window)
 
     def _watch(self, connection: Connection) -> None:
         wanted = EVENT_READ | EVENT_WRITE if connection.dialogue.out else EVENT_READ
@@ -362,8 +280,8 @@ class SmtpPool:
 
     def _open(self) -> None:
         """Set up one more connection in its own thread: a server may take minutes for it."""
-        first, now = self._windows[0].waiting[0], time.monotonic()
-        first.deadline = first.deadline or now + self._options.attempt.total_seconds()
+        now = time.monotonic()
+        first = self._windows.first(now)
         deadline = min(first.deadline, now + _ONE_MORE) if self._kept else first.deadline
         opened = Opening(self._options, self._server, deadline)
         self._opening[opened] = now
@@ -385,18 +303,17 @@ class SmtpPool:
         elif error is not None:
             outcome = refused(error)
             self._server.close(outcome)
-            self._give_up(outcome)
+            self._windows.end_all(outcome)
 
     def _look(self) -> None:
         """End overdue and idle connections; if the server answers on none, end all waiting turns."""
         now = self._looked_at = time.monotonic()
-        for window in [window for window in self._windows if not window.go_on()]:
-            self._leave(window, NotBegun())
+        self._windows.end_stopped()
         late = [one for one in self._events if not one.dialogue.idle and one.until <= now]
         for connection in late:
             self._after(connection, "smtp_timeout")
         if late and not self._kept and not self._opening and not any(one.dialogue.suspect for one in late):
-            self._give_up(_LATE)
+            self._windows.end_all(LATE)
         idle = [one for one in self._free if one.stale]
         for connection in idle:
             self._forget(connection)
@@ -408,31 +325,25 @@ class SmtpPool:
             self._held = sum(now - since > _HELD for since in waiting)
             self._held += sum(now - began > _SLOW_OPENING for began in self._opening.values())
 
-    def _give_up(self, outcome: Outcome) -> None:
-        """End all waiting turns of all windows with `outcome`, without beginning them."""
-        for window in [*self._windows]:
-            self._leave(window, outcome)
-
     def _end(self) -> None:
         """Break everything off: turns not begun become `NotBegun`, and a mail after its final dot becomes `Unknown`."""
         with self._lock:
             self._closing = self._over = True
         while self._inbox:
             one = self._inbox.popleft()
-            if isinstance(one, _Window):
-                self._owner |= dict.fromkeys(one.waiting, one)
-                self._windows.append(one)
+            if isinstance(one, Window):
+                self._windows.add(one)
             else:
                 one.drop()
         for connection in [*self._kept]:
             for turn in connection.dialogue.lost():
-                self._ended(turn, NotBegun())
+                self._windows.end(turn, NotBegun())
             for turn in connection.dialogue.ended:
                 if turn.outcome is not None:
-                    self._ended(turn, turn.outcome)
+                    self._windows.end(turn, turn.outcome)
             self._forget(connection)
-        self._give_up(NotBegun())
-        self._tell()
+        self._windows.end_all(NotBegun())
+        self._windows.report()
         self._selector.close()
         self._wakeup.close()
         self._ear.close()

@@ -13,7 +13,7 @@ from typing import Final
 
 from engine.catalogue.catalogue import Catalogue
 from engine.catalogue.fields import Row
-from engine.domain.document import Document
+from engine.domain.document import UserDocument
 from engine.domain.keys import AFTER, bound_behind
 from engine.domain.work import AccessPath, Slice
 from engine.errors import EngineError, ProgrammerError
@@ -145,6 +145,6 @@ class CandidateReader:
         return Found(rows, users, then, changes, timed=hits >= users)
 
 
-def _living(entry: Entry, wanted: Candidates, documents: Sequence[Document]) -> list[Row]:
+def _living(entry: Entry, wanted: Candidates, documents: Sequence[UserDocument]) -> list[Row]:
     """Return the candidates among some documents, as rows."""
     return wanted.living(list(map(entry.catalogue.row, documents)), wanted.as_of)

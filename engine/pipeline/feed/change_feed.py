@@ -15,7 +15,7 @@ from typing import Final
 from engine.catalogue.catalogue import Catalogue
 from engine.catalogue.workspace_set import LiveWorkspaces, derived_shape, indexed_shape
 from engine.clock import Clock
-from engine.domain.document import Document
+from engine.domain.document import UserDocument
 from engine.domain.keys import cut, workspace_of
 from engine.domain.looks import EVERYTHING, FeedState
 from engine.failpoints import passage
@@ -260,7 +260,7 @@ class ChangeFeed:
             duration=timedelta(seconds=self._clock.monotonic() - began),
         )
 
-    def _refresh(self, workspace: str, documents: Sequence[Document], gone: Sequence[str]) -> None:
+    def _refresh(self, workspace: str, documents: Sequence[UserDocument], gone: Sequence[str]) -> None:
         """Write newer rows into the cache. Each time the cache is unreachable, invalidate everything that it holds.
 
         Every failure needs its own invalidation: readers may reach the cache meanwhile, and load rows that the next
@@ -277,7 +277,7 @@ class ChangeFeed:
             emit("feed.gap", reason="the user cache does not answer", generation=self.generation)
         self._adopt()
 
-    def _write(self, catalogue: Catalogue, documents: Sequence[Document]) -> None:
+    def _write(self, catalogue: Catalogue, documents: Sequence[UserDocument]) -> None:
         """Index whole documents into Elasticsearch; if that fails, store a request to index them later."""
         if self._index is None:
             return

@@ -9,8 +9,8 @@ from datetime import timedelta
 from engine.clock import Instant
 from engine.domain.campaign import CONTINUOUS, FOR_EVER, LATE, CampaignRecord
 from engine.domain.counts import CampaignCounts, FailureCount, MessageCounts
-from engine.domain.document import Document
 from engine.domain.lifecycle import CampaignState
+from engine.domain.work import RunSummary
 from engine.pipeline.scheduler.conversion_window import goal_window, window_end
 
 
@@ -51,7 +51,7 @@ class Report:
     record: CampaignRecord
     counts: CampaignCounts
     adds_up: bool
-    runs: tuple[Document, ...]
+    runs: tuple[RunSummary, ...]
     messages: tuple[MessageLine, ...]
     conversions: Conversions | None
     failures: tuple[FailureCount, ...] = ()

@@ -10,7 +10,7 @@ from engine.campaign.compiled import CompiledCampaign, Facts
 from engine.clock import Clock, Instant, format_instant, millis
 from engine.decisions.decide import Decision, Exit, Ignore, Send, Wait, decide
 from engine.domain.campaign import CampaignRecord
-from engine.domain.document import Document
+from engine.domain.document import UserDocument
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import user_key
 from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason
@@ -118,7 +118,7 @@ class UserExplainer:
         )
 
     def _unfit(
-        self, record: CampaignRecord, user_id: str, document: Document, as_of: Instant, reason: str
+        self, record: CampaignRecord, user_id: str, document: UserDocument, as_of: Instant, reason: str
     ) -> Explanation:
         """Explain without the campaign's rules, because its file does not fit its workspace."""
         known, now = not document.get("deleted"), f"{STUCK}: {reason}"
@@ -126,7 +126,7 @@ class UserExplainer:
         return Explanation(record, user_id, as_of, known, False, now, None, (), stays)
 
 
-def unreachable(suppressions: SuppressionStore, workspace: str, document: Document) -> str:
+def unreachable(suppressions: SuppressionStore, workspace: str, document: UserDocument) -> str:
     """Return why the deliver step would skip a user's mail; empty if it would not, or if the user is deleted."""
     if document.get("deleted") or document.get("unsubscribed") is True:
         return "" if document.get("deleted") else f"unsubscribed: mails are skipped ({SkipReason.SUPPRESSED})"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from engine.clock import Instant
 from engine.domain.counts import Population
-from engine.domain.document import Document
+from engine.domain.document import UserDocument
 from engine.predicate.compiled import EventFacts, EventQuery
 
 
@@ -16,8 +16,8 @@ class UserReads(Protocol):
 
     def read_range(
         self, workspace: str, first: str, until: str, limit: int, projection: Mapping[str, int] | None = None
-    ) -> list[Document]: ...
-    def read_keys(self, keys: Iterable[str], projection: Mapping[str, int] | None = None) -> list[Document]: ...
+    ) -> list[UserDocument]: ...
+    def read_keys(self, keys: Iterable[str], projection: Mapping[str, int] | None = None) -> list[UserDocument]: ...
     def estimate(self, workspace: str) -> int: ...
     def population(self, workspace: str, most: int) -> Population: ...
 
@@ -33,7 +33,7 @@ class EventReads(Protocol):
 class AudienceCounts(Protocol):
     """Count users inside MongoDB, for filters that MongoDB answers exactly."""
 
-    def count(self, workspace: str, query: Mapping[str, Any]) -> int: ...
+    def count(self, workspace: str, query: Mapping[str, object]) -> int: ...
 
 
 class RangeReads(Protocol):
@@ -41,17 +41,17 @@ class RangeReads(Protocol):
 
     def read_range(
         self, workspace: str, first: str, until: str, limit: int, projection: Mapping[str, int] | None = None
-    ) -> list[Document]: ...
-    def read_keys(self, keys: Iterable[str], projection: Mapping[str, int] | None = None) -> list[Document]: ...
+    ) -> list[UserDocument]: ...
+    def read_keys(self, keys: Iterable[str], projection: Mapping[str, int] | None = None) -> list[UserDocument]: ...
     def find_range(
         self,
         workspace: str,
-        query: Mapping[str, Any],
+        query: Mapping[str, object],
         first: str,
         until: str,
         limit: int,
         projection: Mapping[str, int] | None = None,
-    ) -> list[Document]: ...
+    ) -> list[UserDocument]: ...
     def estimate(self, workspace: str) -> int: ...
     def indexed(self) -> list[tuple[str, ...]]: ...
 

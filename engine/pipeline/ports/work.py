@@ -8,9 +8,8 @@ from typing import Protocol
 
 from engine.clock import Instant
 from engine.decisions.access_path_cost import Rates
-from engine.domain.document import Document
 from engine.domain.lifecycle import RunState, SliceState
-from engine.domain.work import AccessPath, Expired, Run, RunKind, Slice, SliceKind, Waiting
+from engine.domain.work import AccessPath, Expired, Run, RunKind, RunSummary, Slice, SliceKind, Waiting
 
 
 class SliceStore(Protocol):
@@ -65,7 +64,7 @@ class RunStore(Protocol):
     def failed(self, run: Run, reason: str, rests: timedelta) -> None: ...
     def count(self, campaign: str, kind: RunKind, as_of: Instant) -> int: ...
     def count_all(self) -> int: ...
-    def of_campaign(self, campaign: str, limit: int) -> list[Document]: ...
+    def of_campaign(self, campaign: str, limit: int) -> list[RunSummary]: ...
     def launch_decided(self, campaign: str) -> bool: ...
 
 

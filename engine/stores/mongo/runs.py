@@ -14,7 +14,7 @@ from pymongo.errors import DuplicateKeyError
 from engine.clock import Instant, millis
 from engine.domain.document import Document
 from engine.domain.lifecycle import RunState, check_transition
-from engine.domain.work import AccessPath, Failure, Run, RunKind
+from engine.domain.work import AccessPath, Failure, Run, RunKind, RunSummary
 from engine.query_metrics import named_queries
 from engine.stores.mongo.client import MAJORITY, READ_MAJORITY
 from engine.stores.mongo.work_documents import without_none
@@ -120,11 +120,10 @@ class Runs:
         """Return the number of runs from the collection's metadata; a change shows that a run was created meanwhile."""
         return self._all.estimated_document_count()
 
-    def of_campaign(self, campaign: str, limit: int) -> list[Document]:
-        """Return the latest runs of a campaign as stored, for the report. Index: `campaign`."""
-        return list(
-            self._all.find({"campaign": campaign}, hint="campaign").sort([("kind", 1), ("as_of", -1)]).limit(limit)
-        )
+    def of_campaign(self, campaign: str, limit: int) -> list[RunSummary]:
+        """Return the latest runs of a campaign, for the report. Index: `campaign`."""
+        found = self._all.find({"campaign": campaign}, hint="campaign").sort([("kind", 1), ("as_of", -1)]).limit(limit)
+        return [_summary(raw) for raw in found]
 
     def results_of(self, campaigns: Sequence[str]) -> dict[str, dict[str, int]]:
         """Return the results of the decided runs, summed by name, for each of `campaigns` by uid.
@@ -173,6 +172,19 @@ def _run(raw: Document) -> Run:
         AccessPath(raw["path"]) if "path" in raw else None,
         raw.get("evaluation", 0),
         Failure(**raw["failure"]) if "failure" in raw else None,
+    )
+
+
+def _summary(raw: Document) -> RunSummary:
+    planned, ended = raw.get("planned_at"), raw.get("ended_at")
+    return RunSummary(
+        id=raw["_id"],
+        kind=RunKind(raw["kind"]),
+        as_of=raw["as_of"],
+        state=RunState(raw["state"]),
+        plan=raw.get("plan") or {},
+        results=raw.get("results") or {},
+        took=ended - planned if planned and ended else None,
     )
 
 

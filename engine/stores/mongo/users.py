@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from pymongo import UpdateMany
 from pymongo.database import Database
@@ -17,7 +17,7 @@ from pymongo.errors import AutoReconnect
 
 from engine.clock import Instant, instant
 from engine.domain.counts import Population
-from engine.domain.document import Document
+from engine.domain.document import Document, UserDocument
 from engine.domain.keys import HASH_SPACE, hash_prefix, user_id_of, user_key, workspace_of
 from engine.errors import EngineError
 from engine.query_metrics import measured, named_queries
@@ -109,6 +109,10 @@ def steps_of(paths: tuple[str, ...]) -> tuple[tuple[str, str, str], ...]:
     return tuple((path, *path.partition(".")[::2]) for path in paths)
 
 
+def _users(found: Iterable[Document]) -> list[UserDocument]:
+    return cast("list[UserDocument]", list(found))
+
+
 @named_queries("users")
 class Users:
     """The `users` collection of one database, written with majority."""
@@ -127,10 +131,10 @@ class Users:
 
     def read_range(
         self, workspace: str, first: str, until: str, limit: int, projection: Mapping[str, int] | None = None
-    ) -> list[Document]:
+    ) -> list[UserDocument]:
         """Return at most `limit` users with a suffix in [first, until), with tombstones, in the order of their keys."""
         found = self._users.find(range_filter(workspace, first, until), projection, batch_size=limit)
-        return list(found.sort("_id", 1).limit(limit))
+        return _users(found.sort("_id", 1).limit(limit))
 
     def find_range(
         self,
@@ -140,14 +144,14 @@ class Users:
         until: str,
         limit: int,
         projection: Mapping[str, int] | None = None,
-    ) -> list[Document]:
+    ) -> list[UserDocument]:
         """Return at most `limit` users who match `query` with a suffix in [first, until), in the order of their keys.
 
         Index: one that begins with the workspace and a field of the query if there is one, otherwise a range scan.
         """
         wanted = {"$and": [{"w": workspace, **range_filter(workspace, first, until)}, dict(query)]}
         found = self._users.find(wanted, projection, batch_size=limit)
-        return list(found.sort("_id", 1).limit(limit))
+        return _users(found.sort("_id", 1).limit(limit))
 
     def indexed(self) -> list[tuple[str, ...]]:
         """Return the keys of every index, in order."""
@@ -162,9 +166,9 @@ class Users:
         found = users.find(range_filter(workspace, first, until), projection, batch_size=_ONE_ANSWER)
         return list(found.sort("_id", 1))
 
-    def read_keys(self, keys: Iterable[str], projection: Mapping[str, int] | None = None) -> list[Document]:
+    def read_keys(self, keys: Iterable[str], projection: Mapping[str, int] | None = None) -> list[UserDocument]:
         """Return those of `keys` that exist, in the order of their keys."""
-        return list(self._users.find(keys_filter(keys), projection).sort("_id", 1))
+        return _users(self._users.find(keys_filter(keys), projection).sort("_id", 1))
 
     def deleted(self, keys: Iterable[str]) -> set[str]:
         """Return those of `keys` that are tombstones."""

@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Final
 
 from engine.catalogue.catalogue import Catalogue
-from engine.domain.document import Document
+from engine.domain.document import UserDocument
 from engine.domain.looks import FeedState
 from engine.stores.mongo.feed_position import FeedPosition
 from engine.stores.user_cache.active_layouts import CacheLayouts
@@ -167,7 +167,7 @@ class CachedUsers:
         layout = self._adopted.get(catalogue.workspace)
         return layout is not None and layout.catalogue is catalogue and layout.generation == state.generation
 
-    def refresh(self, workspace: str, documents: Sequence[Document], gone: Sequence[str] = ()) -> bool:
+    def refresh(self, workspace: str, documents: Sequence[UserDocument], gone: Sequence[str] = ()) -> bool:
         """Update cached users to these documents and drop those that are gone; return whether Redis took it all."""
         layout = self._adopted.get(workspace)
         if layout is None:

@@ -309,7 +309,7 @@ def served(world: World) -> tuple[bool, bool]:
     assert cache is not None
     cache.epoch("shop", fresh=True)
     rows = cache.scan("shop", "0", "g", frozenset({"tier"}), catalogue)
-    return rows is not None, world.app.filled_index(catalogue) is not None
+    return rows is not None, world.app.index_filling.filled(catalogue) is not None
 
 
 @pytest.mark.elastic

@@ -81,6 +81,7 @@ def test_a_document_that_expands_aliases_is_refused() -> None:
     assert "anchors" in _refusal("a: &a [1]\nb: &b [*a, *a]\nc: [*b, *b]\n")
 
 
+@pytest.mark.no_cover  # traced, it takes 5 s
 def test_a_document_that_is_nested_too_deeply_is_refused() -> None:
     assert "nested too deeply" in _refusal("[" * 20_000)
 

@@ -37,13 +37,22 @@ sys.exit(Supervisor(
     backoff=Backoff(timedelta(milliseconds=1), timedelta(seconds=1), timedelta(seconds=options.get("healthy", 60))),
 ).run())
 """
-# Prints each SIGTERM, and ends at the first unless it is told to be stubborn.
+# Prints each SIGTERM, and ends at the first unless it is told to be stubborn; if it is slow, only once the supervisor
+# has seen the end of the shell before it.
 PROGRAM = """
-import select, signal, sys, time
+import os, select, signal, sys
+shell = os.getppid()
+def there(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 def hear(number, frame):
     print("heard", signal.Signals(number).name, flush=True)
     if "slow" in sys.argv:
-        time.sleep(0.5)
+        while there(shell):
+            select.select([], [], [], 0.01)
         print("slowly done", flush=True)
     if "stubborn" not in sys.argv:
         sys.exit(0)

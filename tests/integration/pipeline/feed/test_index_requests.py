@@ -111,7 +111,7 @@ def test_a_request_for_everybody_replaces_earlier_ones_of_its_workspace(world: W
     key = world.user("u")
     (old,) = requests.add([IndexRequest(keys=[key])])
     (other,) = requests.add([IndexRequest(keys=[world.user("u", "other")])])
-    made = world.app.reindex("shop")
+    made = world.app.index_filling.reindex("shop")
     assert requests.get(old) is None
     assert requests.get(other) is not None
     index = Taken()

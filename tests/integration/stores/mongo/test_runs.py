@@ -96,7 +96,7 @@ def test_runs_are_counted_by_kind_and_moment(runs: Runs) -> None:
 def test_the_latest_runs_of_a_campaign_are_listed_first(runs: Runs) -> None:
     for as_of in (5, 7, 6):
         runs.add(replace(RUN, id=f"pass/{as_of}", as_of=as_of))
-    assert [raw["as_of"] for raw in runs.of_campaign("c1", 2)] == [7, 6]
+    assert [run.as_of for run in runs.of_campaign("c1", 2)] == [7, 6]
 
 
 def test_ended_runs_expire_except_launches(runs: Runs) -> None:

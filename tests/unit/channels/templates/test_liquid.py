@@ -97,6 +97,7 @@ def test_dates_are_read_and_written_as_in_liquid(template: str, expected: str) -
     assert printed(template) == expected
 
 
+@pytest.mark.no_cover  # traced, it takes 9 s
 def test_every_language_has_words_for_each_letter_and_every_filter() -> None:
     every = (
         "{{ 0 | date: '%A %a %B %b %p %P %c' }}{{ 0 | date: 'full' }}{{ 1.5 | money }}{{ 1 | number }}{{ 1 | percent }}"
