@@ -90,9 +90,12 @@ def without_java(folder: Path) -> dict[str, str]:
 class Installation:
     """One folder; `port` is the sink's."""
 
-    def __init__(self, folder: Path, port: int, *, elastic: bool = True, processes: int = 1) -> None:
-        """Write the folder; start nothing yet."""
+    def __init__(
+        self, folder: Path, port: int, *, elastic: bool = True, processes: int = 1, failpoints: str = ""
+    ) -> None:
+        """Write the folder; start nothing yet. `failpoints` are those of `tidegate up` (`engine.failpoints`)."""
         self.folder = folder
+        self._failpoints = failpoints
         self._tidegate = str(Path(sys.executable).with_name("tidegate"))
         self._env = {**os.environ, **({} if elastic else without_java(folder.with_name(f"{folder.name}-no-java")))}
         self.elastic = elastic
@@ -142,8 +145,9 @@ class Installation:
     def running(self) -> Iterator[None]:
         """Run `tidegate up` during the block, which begins when everything answers."""
         with (self.folder / "up.log").open("wb") as log:
+            env = {**self._env, "TIDEGATE_FAILPOINTS": self._failpoints}
             self._up = subprocess.Popen(
-                [self._tidegate, "up"], cwd=self.folder, env=self._env, stdout=log, stderr=subprocess.STDOUT
+                [self._tidegate, "up"], cwd=self.folder, env=env, stdout=log, stderr=subprocess.STDOUT
             )
         try:
             self._wait_until_ready()
@@ -180,6 +184,15 @@ class Installation:
             time.sleep(1)
         self.wait_until_quiet(_SETTLE)
         return took
+
+    def fill_workspace(self, name: str, users: int) -> None:
+        """Add a workspace with users of its own (`NAME-0` and so on), and import them."""
+        file = self.folder / f"conf/workspaces/{name}.yaml"
+        file.write_text(_WORKSPACE.replace("workspace: example", f"workspace: {name}"), encoding="utf-8")
+        rows = self.folder / f"{name}.csv"
+        lines = [f"{name}-{number},{name}-{number}@{name}.example,Name{number}" for number in range(users)]
+        rows.write_text("\n".join(["user_id,email,first_name", *lines, ""]), encoding="utf-8")
+        self.run("import", "users", rows.name, "--workspace", name, "--quiet")
 
     def apply(self, name: str, segment: str) -> None:
         """Write and apply a campaign."""

@@ -38,6 +38,13 @@ RATED_FOR: Final = 60.0
 EDITED: Final = 6.0
 """Seconds after which an edit of the policies is in force everywhere."""
 
+WORKSPACES: Final = {"a": (50, 1), "b": (150, 2), "c": (500, 5)}
+"""Workspaces by name: the milliseconds that a batch of each waits, and its weight."""
+SHARED_USERS: Final = 100_000
+"""Users of each of these workspaces."""
+SLICE: Final = 500
+"""Users of a slice, which is one batch."""
+
 _PATIENCE: Final = 300.0
 """Seconds that a campaign may take to end in any way."""
 
@@ -206,13 +213,96 @@ def _rate(_: int, rounds: int) -> str:
     return "\n".join(rows)
 
 
-_RUN: Final[dict[str, Callable[[int, int], str]]] = {"brake": _brake, "rate": _rate}
+def shared(*, weighted: bool) -> dict[str, float]:
+    """Launch a campaign in each of three workspaces at once; return the lane-seconds of each while all have work.
+
+    A slice of `a` takes 50 ms, one of `b` 150 and one of `c` 500. Hardly any user gets a mail: 99 % are in the holdout.
+    """
+    failpoints = ",".join(f"slice.decided=wait{wait}@*~/{name}-" for name, (wait, _) in WORKSPACES.items())
+    with ground(QUICK, elastic=False, failpoints=failpoints) as (installation, _):
+        installation.edit("policies/profiles/bulk.yaml", "slice_users: 20000", f"slice_users: {SLICE}")
+        installation.edit("policies/profiles/bulk.yaml", "candidates: [1000, 5000]", f"candidates: [{SLICE}]")
+        if weighted:
+            lanes = installation.folder / "policies/lanes.yaml"
+            weights = ", ".join(f"{name}: {{weight: {weight}}}" for name, (_, weight) in WORKSPACES.items())
+            lanes.write_text(f"{lanes.read_text(encoding='utf-8')}\nworkspaces: {{{weights}}}\n", encoding="utf-8")
+        for name in WORKSPACES:
+            installation.fill_workspace(name, SHARED_USERS)
+        installation.wait_until_quiet(60)
+        for name in WORKSPACES:
+            path = installation.folder / "campaigns" / f"to-{name}.yaml"
+            path.write_text(
+                f"campaign: to-{name}\nworkspace: {name}\nkind: one_off\naudience: {{all: []}}\nholdout: 99%\n"
+                'messages:\n  - {name: hello, channel: email, subject: "Hello", body: "Hello"}\n',
+                encoding="utf-8",
+            )
+            installation.run("campaign", "apply", f"campaigns/{path.name}")
+        for name in WORKSPACES:
+            installation.run("campaign", "launch", f"to-{name}")
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            decided = [one["labels"]["workspace"] for _, _, one in log_events(installation, "run.decided")]
+            if decided:
+                break
+            time.sleep(2)
+        return _lane_seconds(installation)
+
+
+def _lane_seconds(installation: Installation) -> dict[str, float]:
+    """Return the time for which workers held deciding slices of each workspace, once all three have begun.
+
+    The time ends when the first workspace has no slice left.
+    """
+    held: list[tuple[str, float, float]] = []
+    begun: dict[str, tuple[str, float]] = {}
+    names = ("slice.claimed", "slice.closed", "slice.released")
+    for event, at, line in sorted(log_events(installation, *names), key=lambda one: one[1]):
+        labels = line["labels"]
+        if "/deliver/" in labels["slice"]:
+            continue  # another lane
+        if event == "slice.claimed":
+            begun[labels["slice"]] = (labels["workspace"], at)
+        elif labels["slice"] in begun:
+            workspace, since = begun.pop(labels["slice"])
+            held.append((workspace, since, at))
+    first = max(min(since for name, since, _ in held if name == workspace) for workspace in WORKSPACES)
+    last = min(max(until for name, _, until in held if name == workspace) for workspace in WORKSPACES)
+    spent = dict.fromkeys(WORKSPACES, 0.0)
+    for name, since, until in held:
+        spent[name] += max(0.0, min(until, last) - max(since, first))
+    return spent
+
+
+def _shares(_: int, rounds: int) -> str:
+    rows = [
+        "| weights | lane-seconds of `a`, `b`, `c` | their shares | by the weights | largest error |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for weighted in (True, False):
+        weights = [weight if weighted else 1 for _, weight in WORKSPACES.values()]
+        for _round in range(rounds):
+            spent = list(shared(weighted=weighted).values())
+            print(weighted, spent, file=sys.stderr, flush=True)
+            shares = [seconds / sum(spent) for seconds in spent]
+            due = [weight / sum(weights) for weight in weights]
+            worst = max(abs(share / want - 1) for share, want in zip(shares, due, strict=True))
+            rows.append(
+                f"| {' : '.join(map(str, weights))} | {', '.join(f'{one:.1f}' for one in spent)} "
+                f"| {', '.join(f'{one:.1%}' for one in shares)} | {', '.join(f'{one:.1%}' for one in due)} "
+                f"| {worst:.1%} |"
+            )
+    return "\n".join(rows)
+
+
+_RUN: Final[dict[str, Callable[[int, int], str]]] = {"brake": _brake, "rate": _rate, "shares": _shares}
 
 GOALS: Final = {
     "brake": "**P19**: the campaign is paused after at most 500 failed deliveries, within 5 s; `replay` then sends "
     "every mail once.",
     "rate": "**P15**: 8 delivering processes, one of them killed, over 60 s: above 97 mails/s on average and at most "
     "110 in any second at the sink.",
+    "shares": "**P14**: lane-seconds of three workspaces with weights 1 : 2 : 5, whose slices cost 1 : 3 : 10, within "
+    "5 % of the weights while all have work.",
 }
 
 
