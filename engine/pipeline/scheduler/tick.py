@@ -140,7 +140,7 @@ class ClockTick:
         self._campaigns = campaigns
         self._runs = runs
         self._slices = slices
-        self._stays = stays
+        self._enrolments = stays
         self._deliveries = deliveries
         self._campaign_cache = campaign_cache
         self._run_planner = run_planner
@@ -150,7 +150,7 @@ class ClockTick:
         self._messenger = messenger
         self._clock = clock
         self.time = time
-        self._asked: dict[str, float] = {}
+        self._asked_at: dict[str, float] = {}
         self._due_began: dict[str, float] = {}
         self._finished_to = ""
 
@@ -163,7 +163,7 @@ class ClockTick:
         unchecked = self._obstacles.check(self._live_campaigns.those(working), self._live_campaigns.generation)
         open_runs = self._runs.undecided()
         known = {run.id for run in open_runs}
-        self._asked = {run_id: asked for run_id, asked in self._asked.items() if run_id in known}
+        self._asked_at = {run_id: asked_at for run_id, asked_at in self._asked_at.items() if run_id in known}
         moved = sum(
             self._obstacles.attempt(record, "launch it or close its intake", partial(self._by_time, record, now), False)
             for record in self._live_campaigns.those(timed).values()
@@ -177,7 +177,7 @@ class ClockTick:
         moved += self._due(self._live_campaigns.those(working), open_runs, now, stands=jumped)
         moved += self._undecided(open_runs)
         moved += self._deliver(records, {run.campaign for run in open_runs}, now)
-        moved += self._looks(now)
+        moved += self._enqueue_rechecks(now)
         moved += self._finish()
         moved += self._conversion_deadlines.run(now)
         self._forget_refusals()
@@ -185,7 +185,7 @@ class ClockTick:
             self._live_campaigns.those(working), self._live_campaigns.those(stuck), open_runs
         )
 
-    def _looks(self, now: Instant) -> int:
+    def _enqueue_rechecks(self, now: Instant) -> int:
         """Enqueue waiting re-evaluation requests, including those whose message was lost."""
         count = self._rechecker.suspects()
         if self._rechecker.waiting(now):
@@ -266,10 +266,10 @@ class ClockTick:
         leave_out = {run.campaign for run in open_runs if run.kind is RunKind.DUE}
         leave_out |= self._live_campaigns.those(resting).keys() | self._obstacles.unfit
         count = 0
-        while (uid := self._stays.first_due_campaign(now, sorted(leave_out))) is not None:
+        while (uid := self._enrolments.first_due_campaign(now, sorted(leave_out))) is not None:
             leave_out.add(uid)
             if uid not in records:
-                self._stays.clear_due(uid)  # the campaign ended while this enrolment was being settled
+                self._enrolments.clear_due(uid)  # the campaign ended while this enrolment was being settled
                 continue
             if uid in self._due_began and not stands:
                 if flowing is None:
@@ -295,10 +295,10 @@ class ClockTick:
             resting = run.failure is not None and run.failure.until > now
             if resting or run.campaign in self._obstacles.unfit:
                 continue
-            fresh = run.id not in self._asked  # a clock made it and was killed before it enqueued the run
-            if not fresh and at - self._asked.setdefault(run.id, at) < ASK_AGAIN:
+            fresh = run.id not in self._asked_at  # a clock made it and was killed before it enqueued the run
+            if not fresh and at - self._asked_at.setdefault(run.id, at) < ASK_AGAIN:
                 continue
-            self._asked[run.id] = at
+            self._asked_at[run.id] = at
             if run.state is RunState.PLANNING:
                 self._messenger().plan(run.id)
                 count += 1
@@ -352,5 +352,5 @@ class ClockTick:
         return 1
 
     def _ask_plan(self, run_id: str) -> None:
-        self._asked[run_id] = self._clock.monotonic()
+        self._asked_at[run_id] = self._clock.monotonic()
         self._messenger().plan(run_id)

@@ -19,7 +19,7 @@ from pymongo.database import Database
 from engine.clock import Instant, millis
 from engine.domain.document import Document
 from engine.domain.keys import cut, position_of, suffix_of_user, workspace_of
-from engine.domain.looks import DirtyRange, Look
+from engine.domain.looks import DirtyRange, RecheckRequest
 from engine.query_metrics import named_queries
 from engine.stores.mongo.bulk_writes import write
 from engine.stores.mongo.client import EPOCH, MAJORITY
@@ -87,7 +87,7 @@ class PendingRechecks:
         if writes:
             write(self._ranges, writes)
 
-    def take(self, limit: int, lease: timedelta, now: Instant) -> list[Look]:
+    def take(self, limit: int, lease: timedelta, now: Instant) -> list[RecheckRequest]:
         """Take up to `limit` requests that nobody holds and whose campaign time has come, by key. Index: `ready`.
 
         If a worker dies, its requests become free after `lease`. They are then taken one by one, so that another death
@@ -107,7 +107,7 @@ class PendingRechecks:
         found = self._all.find(wanted, {"_id": 1}, hint="ready").sort([("after", 1), ("_id", 1)]).limit(limit)
         return [raw["_id"] for raw in found]
 
-    def done(self, looks: Sequence[Look]) -> int:
+    def done(self, looks: Sequence[RecheckRequest]) -> int:
         """Remove finished requests, free those whose user changed meanwhile; return how many went. Index: `_id`."""
         if not looks:
             return 0
@@ -117,11 +117,11 @@ class PendingRechecks:
             self._give_back(looks)
         return deleted
 
-    def _give_back(self, looks: Iterable[Look]) -> None:
+    def _give_back(self, looks: Iterable[RecheckRequest]) -> None:
         left = {"_id": {"$in": [look.user for look in looks]}}
         self._all.update_many(left, {"$unset": {"until": "", "token": "", "attempts": ""}})
 
-    def put_off(self, looks: Mapping[Look, Instant]) -> None:
+    def put_off(self, looks: Mapping[RecheckRequest, Instant]) -> None:
         """Give requests back, to be taken at their campaign times (a newer change: at once). Index: `_id`."""
         if looks:
             writes = [
@@ -131,7 +131,7 @@ class PendingRechecks:
             write(self._all, writes)
             self._give_back(looks)
 
-    def rest(self, looks: Sequence[Look], rests: timedelta) -> None:
+    def rest(self, looks: Sequence[RecheckRequest], rests: timedelta) -> None:
         """Let requests rest that failed for a reason that is not theirs; this counts as no attempt. Index: `_id`."""
         until: Document = {"$set": {"until": {"$add": ["$$NOW", millis(rests)]}}}
         wanted = {"_id": {"$in": [look.user for look in looks]}, "until": {"$gt": EPOCH}}
@@ -142,7 +142,7 @@ class PendingRechecks:
         wanted = {"until": {"$gt": EPOCH}, "$expr": {"$lt": ["$until", "$$NOW"]}}
         return self._all.update_many(wanted, {"$unset": {"until": "", "token": ""}}, hint="ready").modified_count
 
-    def suspects(self, limit: int) -> list[Look]:
+    def suspects(self, limit: int) -> list[RecheckRequest]:
         """Return requests whose workers died repeatedly and that nobody holds. Index: `ready`."""
         return [_look(raw) for raw in self._all.find({**_FREE, **_SUSPECT}, hint="ready").sort("_id", 1).limit(limit)]
 
@@ -190,8 +190,8 @@ class PendingRechecks:
         return self._ranges.delete_one({"_id": dirty.id, "mark": dirty.mark}).deleted_count == 1
 
 
-def _look(raw: Document) -> Look:
-    return Look(raw["_id"], frozenset(raw["names"]), raw["mark"])
+def _look(raw: Document) -> RecheckRequest:
+    return RecheckRequest(raw["_id"], frozenset(raw["names"]), raw["mark"])
 
 
 NAMED: Final[Mapping[str, str]] = {
