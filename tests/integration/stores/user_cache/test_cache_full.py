@@ -46,7 +46,7 @@ def small(make_world: Callable[..., World], valkey: Any) -> World:
     app = App(world.settings.model_copy(update={"services": services}))
     app.hooks.messenger = Collected(world.asked)
     server = CacheServer(cache_client(valkey.url), emit)
-    app.stores.user_cache = UserCache(server, app.stores.users, emit, looks=timedelta(milliseconds=20))
+    app.stores.user_cache = UserCache(server, app.stores.users, emit, between_checks=timedelta(milliseconds=20))
     world.close()
     world.app = app
     return world
