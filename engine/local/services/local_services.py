@@ -214,10 +214,10 @@ class LocalServices:
                 shown.append(_status(name, entry))
         return shown
 
-    def asked(self, one: Status) -> Status:
+    def probed(self, one: Status) -> Status:
         """Return the status with `answers`: a given address takes connections, a local service replies."""
         if one.state == "given":
-            return one.asked(reaches)
+            return one.probed(reaches)
         entry = self._record.read().get(one.name)
         if one.state != "running" or entry is None:
             return one

@@ -103,8 +103,8 @@ class Deliveries:
         """Settle attempted deliveries and then mark queued ones with `token`, in one ordered write.
 
         Return the ids of the enrolments that are now durably `attempting`: those that still had the version that was
-        read. An end is written only if its token is still set. If fewer documents matched than requested, the token is read
-        back. Index: `_id`.
+        read. An end is written only if its token is still set. If fewer documents matched than requested, the token is
+        read back. Index: `_id`.
         """
         writes = [*map(_ended, ends), *_marked(enrolments, token)]
         if not writes:

@@ -68,7 +68,7 @@ class UserCache:
     def __init__(
         self, server: CacheServer, users: UserRanges, tell: Tell = unheard, between_checks: timedelta = BETWEEN_CHECKS
     ) -> None:
-        """`tell` receives an event if the memory is too small; `between_checks` is the pause between two checks of it."""
+        """`tell` receives an event if the memory is too small; `between_checks` passes between two checks of it."""
         self._server = server
         self._loader = BucketLoader(server, users, MemoryWatch(server, tell, between_checks))
         self._counts = CacheCounts()
