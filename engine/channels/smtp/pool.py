@@ -31,7 +31,7 @@ from engine.domain.lifecycle import SkipReason
 
 _log = logging.getLogger("engine.channels.smtp_postman")
 
-_LOOK: Final = 0.1
+_CHECK_EVERY: Final = 0.1
 """Seconds between checks for connections that keep us waiting, however busy the others are."""
 _ONE_MORE: Final = 10.0
 """Maximum seconds to set up a connection beside others: it is useful, not necessary."""
@@ -80,14 +80,14 @@ class SmtpPool:
         # only the thread uses the following fields
         self._windows: deque[_Window] = deque()
         self._owner: dict[Turn, _Window] = {}
-        self._told: dict[_Window, None] = {}
+        self._with_news: dict[_Window, None] = {}
         self._kept: list[Connection] = []
         self._free: dict[Connection, None] = {}
         self._events: dict[Connection, int] = {}
         self._opening: dict[Opening, float] = {}
         self._had = 0
         self._held = 0
-        self._served_at = self._looked_at = time.monotonic()
+        self._served_at = self._checked_at = time.monotonic()
 
     def begin(self, envelopes: Sequence[Envelope], go_on: Callable[[], bool]) -> Flight:
         """Send a window; its flight gets one outcome per envelope."""
@@ -137,18 +137,18 @@ class SmtpPool:
             self._thread = threading.Thread(target=self._run, name="smtp-pool", daemon=True)
             self._thread.start()
 
-    def _give(self, one: _Window | Opening) -> None:
+    def _give(self, work: _Window | Opening) -> None:
         with self._lock:
             late = self._over
             if not late:
-                self._inbox.append(one)
+                self._inbox.append(work)
         if not late:
             self._ring()
-        elif isinstance(one, Opening):
-            one.drop()
+        elif isinstance(work, Opening):
+            work.drop()
         else:
-            one.ended += [(turn.place, NotBegun()) for turn in one.waiting]
-            one.flight.put(one.ended, 0)
+            work.ended += [(turn.place, NotBegun()) for turn in work.waiting]
+            work.flight.put(work.ended, 0)
 
     def _ring(self) -> None:
         with contextlib.suppress(BlockingIOError, OSError):  # a wake-up is already pending, or the thread has ended
@@ -171,7 +171,7 @@ class SmtpPool:
         self._tell()
         may_open = self._may_open()
         busy = self._windows or self._kept or self._opening
-        ready = self._selector.select(0 if may_open else _LOOK if busy else None)
+        ready = self._selector.select(0 if may_open else _CHECK_EVERY if busy else None)
         for key, mask in ready:
             if key.data is None:
                 with contextlib.suppress(BlockingIOError):
@@ -180,8 +180,8 @@ class SmtpPool:
                 self._serve(key.data, mask)
         if not ready and may_open:
             self._open()
-        if not ready or time.monotonic() - self._looked_at > _LOOK:
-            self._look()
+        if not ready or time.monotonic() - self._checked_at > _CHECK_EVERY:
+            self._check_connections()
         self._tell()
 
     def _most(self) -> int:
@@ -191,8 +191,8 @@ class SmtpPool:
         """
         if not self._server.takes_more:
             return max(1, len(self._kept))
-        asked = max(1, self._options.connections) * max(1, self._options.threads)
-        return min(_MOST_OVER * asked, asked + self._held)
+        most = max(1, self._options.connections) * max(1, self._options.threads)
+        return min(_MOST_OVER * most, most + self._held)
 
     def _may_open(self) -> bool:
         """Whether another connection may be set up: one at a time, but up to the previous number at once.
@@ -210,14 +210,14 @@ class SmtpPool:
     def _admit(self) -> None:
         """Process the inbox: new windows and connections."""
         while self._inbox:
-            one = self._inbox.popleft()
-            if isinstance(one, Opening):
-                self._opened(one)
+            work = self._inbox.popleft()
+            if isinstance(work, Opening):
+                self._opened(work)
                 continue
-            self._owner |= dict.fromkeys(one.waiting, one)
-            if one.ended:
-                self._told[one] = None
-            self._windows.append(one)
+            self._owner |= dict.fromkeys(work.waiting, work)
+            if work.ended:
+                self._with_news[work] = None
+            self._windows.append(work)
             if not self._kept and (refusal := self._server.refusal) is not None:
                 self._give_up(refusal)
 
@@ -230,7 +230,7 @@ class SmtpPool:
                 self._leave(window, NotBegun())
                 continue
             turn = window.waiting.popleft()
-            self._told[window] = None
+            self._with_news[window] = None
             self._windows.rotate(-1)
             if not window.waiting:
                 self._windows.remove(window)
@@ -249,7 +249,7 @@ class SmtpPool:
 
     def _waiting(self) -> int:
         """Return how many turns wait in all windows."""
-        return sum(len(one.waiting) for one in self._windows)
+        return sum(len(window.waiting) for window in self._windows)
 
     def _leave(self, window: _Window, outcome: Outcome) -> None:
         """End all waiting turns of a window with `outcome`, without beginning them."""
@@ -257,7 +257,7 @@ class SmtpPool:
             self._owner.pop(turn)
             window.ended.append((turn.place, outcome))
         window.waiting.clear()
-        self._told[window] = None
+        self._with_news[window] = None
         with contextlib.suppress(ValueError):
             self._windows.remove(window)
 
@@ -272,14 +272,14 @@ class SmtpPool:
     def _ended(self, turn: Turn, outcome: Outcome) -> None:
         window = self._owner.pop(turn)
         window.ended.append((turn.place, outcome))
-        self._told[window] = None
+        self._with_news[window] = None
 
     def _tell(self) -> None:
         """Report the new outcomes to the flights."""
-        for window in self._told:
+        for window in self._with_news:
             ended, window.ended = window.ended, []
             window.flight.put(ended, len(window.waiting))
-        self._told.clear()
+        self._with_news.clear()
 
     def assign(self) -> None:
         """Give a turn to every free connection; end a connection that is stale instead."""
@@ -345,13 +345,13 @@ class SmtpPool:
                 self._windows.remove(window)
 
     def _watch(self, connection: Connection) -> None:
-        wanted = EVENT_READ | EVENT_WRITE if connection.dialogue.out else EVENT_READ
+        interest = EVENT_READ | EVENT_WRITE if connection.dialogue.out else EVENT_READ
         known = self._events.get(connection)
         if known is None:
-            self._selector.register(connection.socket, wanted, connection)
-        elif known != wanted:
-            self._selector.modify(connection.socket, wanted, connection)
-        self._events[connection] = wanted
+            self._selector.register(connection.socket, interest, connection)
+        elif known != interest:
+            self._selector.modify(connection.socket, interest, connection)
+        self._events[connection] = interest
 
     def _forget(self, connection: Connection) -> None:
         if self._events.pop(connection, None) is not None:
@@ -387,24 +387,29 @@ class SmtpPool:
             self._server.close(outcome)
             self._give_up(outcome)
 
-    def _look(self) -> None:
+    def _check_connections(self) -> None:
         """End overdue and idle connections; if the server answers on none, end all waiting turns."""
-        now = self._looked_at = time.monotonic()
+        now = self._checked_at = time.monotonic()
         for window in [window for window in self._windows if not window.go_on()]:
             self._leave(window, NotBegun())
-        late = [one for one in self._events if not one.dialogue.idle and one.until <= now]
+        late = [busy for busy in self._events if not busy.dialogue.idle and busy.until <= now]
         for connection in late:
             self._after(connection, "smtp_timeout")
-        if late and not self._kept and not self._opening and not any(one.dialogue.suspect for one in late):
+        if (
+            late
+            and not self._kept
+            and not self._opening
+            and not any(connection.dialogue.suspect for connection in late)
+        ):
             self._give_up(_LATE)
-        idle = [one for one in self._free if one.stale]
+        idle = [free for free in self._free if free.stale]
         for connection in idle:
             self._forget(connection)
         if idle:
             self._had = len(self._kept)  # no more are needed
         self._held = 0
         if now - self._served_at < _HELD:
-            waiting = [one.used_at for one in self._events if not one.dialogue.idle]
+            waiting = [busy.used_at for busy in self._events if not busy.dialogue.idle]
             self._held = sum(now - since > _HELD for since in waiting)
             self._held += sum(now - began > _SLOW_OPENING for began in self._opening.values())
 
@@ -418,12 +423,12 @@ class SmtpPool:
         with self._lock:
             self._closing = self._over = True
         while self._inbox:
-            one = self._inbox.popleft()
-            if isinstance(one, _Window):
-                self._owner |= dict.fromkeys(one.waiting, one)
-                self._windows.append(one)
+            work = self._inbox.popleft()
+            if isinstance(work, _Window):
+                self._owner |= dict.fromkeys(work.waiting, work)
+                self._windows.append(work)
             else:
-                one.drop()
+                work.drop()
         for connection in [*self._kept]:
             for turn in connection.dialogue.lost():
                 self._ended(turn, NotBegun())
