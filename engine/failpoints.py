@@ -59,7 +59,7 @@ class Failpoint(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Planned:
     """The action at a point, its passage (None: every one), and a text that the passage's keys must contain."""
 
     action: str
@@ -67,30 +67,30 @@ class _Wanted:
     about: str
 
 
-def _read(text: str) -> dict[str, _Wanted]:
-    wanted: dict[str, _Wanted] = {}
+def _read(text: str) -> dict[str, _Planned]:
+    planned: dict[str, _Planned] = {}
     for part in filter(None, text.split(",")):
         name, _, rest = part.partition("=")
         rest, _, about = rest.partition("~")
         action, _, at = rest.partition("@")
         if name not in POINTS or action not in ACTIONS or not (at in ("", "*") or at.isdecimal()):
             raise ValueError(f"TIDEGATE_FAILPOINTS: {part!r} is not POINT={'|'.join(ACTIONS)}[@passage|@*][~text]")
-        wanted[name] = _Wanted(action, None if at == "*" else int(at or 1), about)
-    return wanted
+        planned[name] = _Planned(action, None if at == "*" else int(at or 1), about)
+    return planned
 
 
-_wanted: Final = _read(os.environ.get("TIDEGATE_FAILPOINTS", ""))
-_passages: Final = {name: count(1) for name in _wanted}
+_planned: Final = _read(os.environ.get("TIDEGATE_FAILPOINTS", ""))
+_passages: Final = {name: count(1) for name in _planned}
 _done: Final[set[str]] = set()
 
 
 def arm(text: str) -> None:
     """Replace the armed failpoints by `text`, in the format of the environment variable; empty disarms all."""
     fresh = _read(text)
-    _wanted.clear()
+    _planned.clear()
     _passages.clear()
     _done.clear()
-    _wanted.update(fresh)
+    _planned.update(fresh)
     _passages.update({name: count(1) for name in fresh})
 
 
@@ -104,19 +104,19 @@ def passage(name: str, about: Iterable[str] = ()) -> None:
 
     Kill or stop the process, hang, or raise `Failpoint`, if a test requested it.
     """
-    if not _wanted or name not in _wanted:
+    if not _planned or name not in _planned:
         return
-    wanted = _wanted[name]
-    if wanted.about and not any(wanted.about in one for one in about):
+    planned = _planned[name]
+    if planned.about and not any(planned.about in value for value in about):
         return
-    if next(_passages[name]) != wanted.at and wanted.at is not None:
+    if next(_passages[name]) != planned.at and planned.at is not None:
         return
     _done.add(name)
-    if wanted.action == "raise":
+    if planned.action == "raise":
         raise Failpoint(name)
-    if wanted.action == "hang":
+    if planned.action == "hang":
         until = time.monotonic() + LONGEST_HANG
         while time.monotonic() < until:
             time.sleep(0.05)  # short, because an asynchronous exception waits for its end
         return
-    os.kill(os.getpid(), signal.SIGKILL if wanted.action == "kill" else signal.SIGSTOP)
+    os.kill(os.getpid(), signal.SIGKILL if planned.action == "kill" else signal.SIGSTOP)

@@ -149,7 +149,7 @@ def _changes(old: CampaignFile, new: CampaignFile) -> Iterator[Change]:
     yield from _messages(old, new)
 
 
-def _mailbox(old: Letterhead, new: Letterhead) -> Iterator[str]:
+def _sender(old: Letterhead, new: Letterhead) -> Iterator[str]:
     """Yield the differences of the sender settings, as phrases."""
     if old.sender != new.sender:
         yield f"the sender is {_mailbox(new.sender)} (was {_mailbox(old.sender)})"

@@ -36,7 +36,7 @@ class Flight:
         return bool(self._came)
 
     def observe(self, observer: Callable[[Sequence[tuple[int, Outcome]]], None]) -> None:
-        """Pass all outcomes to `observer` as they come, those that have come first; it is called by the channel's thread.
+        """Pass all outcomes to `observer` as they come, earlier ones first; the channel's thread calls it.
 
         `observer` must be quick, and must not use the flight.
         """

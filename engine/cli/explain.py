@@ -45,7 +45,7 @@ def explain(
     ]
     if explanation.known and (explanation.matches or explanation.audience):
         lines.append("matches the audience:" if explanation.matches else "does not match the audience:")
-        lines += [f"  {leaf.told}  ({leaf.where}; {leaf.data})" for leaf in explanation.audience]
+        lines += [f"  {leaf.sentence}  ({leaf.where}; {leaf.data})" for leaf in explanation.audience]
     if explanation.address:
         lines.append(explanation.address)
     for enrolment in explanation.stays:

@@ -127,7 +127,7 @@ def _supervise(
 ) -> int:
     """Run the processes; when all of ours serve, say so once and call `ready`."""
     ours = {name for name, kind in instances(types, scale) if kind.command.split()[0].endswith("tidegate")}
-    output.told = _Readiness(ours, output, ready).hear
+    output.on_event = _Readiness(ours, output, ready).hear
     return Supervisor(types, output, Path.cwd(), scale=scale, env=env, stop_timeouts=timeouts, tell=tell).run()
 
 

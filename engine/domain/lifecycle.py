@@ -188,8 +188,8 @@ State = TypeVar("State", bound=StrEnum)
 
 def check_transition(before: State, after: State) -> State:
     """Return `after` if the table allows it from `before`; raise `IllegalTransition` otherwise."""
-    ways = TRANSITIONS[type(before)][before]
-    if after not in ways:
-        allowed = ", ".join(sorted(ways)) or "nothing"
+    transitions = TRANSITIONS[type(before)][before]
+    if after not in transitions:
+        allowed = ", ".join(sorted(transitions)) or "nothing"
         raise IllegalTransition(f"{before} does not lead to {after}; it leads to {allowed}")
     return after

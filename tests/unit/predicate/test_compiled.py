@@ -221,7 +221,7 @@ def test_an_explanation_is_true_in_every_group(audience: str, person: dict[str, 
     predicate = compiled(audience)
     row = row_of(Person(person))
     found = predicate.explain(row, (), NOW)
-    assert [leaf.told for leaf in found] == expected
+    assert [leaf.sentence for leaf in found] == expected
     assert any(leaf.failed for leaf in found) is not predicate.matches(row, (), NOW)
     assert all(("is missing" in leaf.data) == ("b" not in person) for leaf in found if leaf.text == "b: true")
 

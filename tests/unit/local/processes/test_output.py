@@ -87,7 +87,7 @@ def test_equal_lines_become_one_sentence_on_a_terminal() -> None:
     stream = io.StringIO()
     lines = output(stream)
     heard: list[str] = []
-    lines.told = lambda _, event: heard.append(event)
+    lines.on_event = lambda _, event: heard.append(event)
     lines.feed("web", b"\n".join([*ALIKE[:50], b"plain", ALIKE[50], b""]))
     prefix = "03:04:05 web      | "
     told = f"{prefix}info     delivery.sent: The provider accepted the message. campaign=lapsed user="
@@ -133,6 +133,6 @@ def test_json_output_is_one_document_a_line() -> None:
 def test_a_listener_gets_the_events() -> None:
     heard: list[tuple[str, str]] = []
     lines = output(io.StringIO())
-    lines.told = lambda name, event: heard.append((name, event))
+    lines.on_event = lambda name, event: heard.append((name, event))
     lines.feed("web", b"plain\n" + LOGGED + b"\n")
     assert heard == [("web", "delivery.sent")]
