@@ -16,7 +16,7 @@ from bench.ours import Engine
 from bench.population import AS_OF, DAY_MS, WORKSPACE
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import enrolment_id, user_key, user_suffix
-from engine.domain.lifecycle import CampaignState, StayState
+from engine.domain.lifecycle import CampaignState, EnrolmentState
 from engine.stores.mongo.work_documents import enrolment_document
 
 DUE: Final = 100
@@ -82,7 +82,7 @@ def _documents(uid: str, first: int, until: int) -> Iterator[dict[str, Any]]:
                 campaign=uid,
                 user=user_key(WORKSPACE, user),
                 entry=1,
-                state=StayState.ACTIVE,
+                state=EnrolmentState.ACTIVE,
                 entered_at=AS_OF,
                 revision=1,
                 version=1,

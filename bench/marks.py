@@ -19,7 +19,7 @@ from bench.population import AS_OF, WORKSPACE
 from engine.domain.delivery import Delivery
 from engine.domain.enrolment import Enrolment, Outgoing, Settled
 from engine.domain.keys import enrolment_id, user_key, user_suffix
-from engine.domain.lifecycle import DeliveryState, StayState
+from engine.domain.lifecycle import DeliveryState, EnrolmentState
 from engine.domain.settling import Settling
 from engine.stores.migrations import migrate_mongo
 from engine.stores.mongo.client import MAJORITY
@@ -66,7 +66,7 @@ def _enrolment(number: int) -> Enrolment:
         campaign=CAMPAIGN,
         user=user_key(WORKSPACE, user),
         entry=1,
-        state=StayState.ACTIVE,
+        state=EnrolmentState.ACTIVE,
         entered_at=AS_OF,
         revision=1,
         version=1,

@@ -67,7 +67,7 @@ class NoMessages:
     def finish(self, run_id: str) -> None:
         """Send nothing: the bench decides the run."""
 
-    def look(self) -> None:
+    def recheck(self) -> None:
         """Send nothing: the bench evaluates changed users."""
 
     def index(self, requests: Sequence[str], *, in_turn: bool = False) -> None:

@@ -95,7 +95,7 @@ def capacity_document(capacity: Capacity) -> dict[str, Any]:
     return {
         "workers": capacity.workers,
         "there_are": capacity.there_are,
-        "seconds": capacity.with_those.total_seconds(),
+        "seconds": capacity.duration.total_seconds(),
         "estimated": True,
     }
 
@@ -107,7 +107,7 @@ def capacity_rows(deciding: Capacity, sending: Capacity) -> list[tuple[object, .
             what,
             f"about {capacity.workers}",
             capacity.there_are,
-            f"about {format_duration(timedelta(seconds=round(capacity.with_those.total_seconds()))) or '0s'}",
+            f"about {format_duration(timedelta(seconds=round(capacity.duration.total_seconds()))) or '0s'}",
         )
         for what, capacity in (("deciding", deciding), ("sending the first message", sending))
     ]

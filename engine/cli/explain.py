@@ -48,10 +48,10 @@ def explain(
         lines += [f"  {leaf.sentence}  ({leaf.where}; {leaf.data})" for leaf in explanation.audience]
     if explanation.address:
         lines.append(explanation.address)
-    for enrolment in explanation.stays:
+    for enrolment in explanation.enrolments:
         lines += _enrolment_lines(enrolment)
-    if explanation.next_look is not None:
-        lines.append(f"next evaluation by time: {format_instant(explanation.next_look)}")
+    if explanation.next_evaluation is not None:
+        lines.append(f"next evaluation by time: {format_instant(explanation.next_evaluation)}")
     typer.echo("\n".join(lines))
 
 
@@ -88,7 +88,7 @@ def _document(explanation: Explanation) -> dict[str, object]:
         "known": explanation.known,
         "matches": explanation.matches,
         "now": explanation.now,
-        "next_look": None if explanation.next_look is None else format_instant(explanation.next_look),
+        "next_look": None if explanation.next_evaluation is None else format_instant(explanation.next_evaluation),
         "address": explanation.address,
         "audience": [
             {
@@ -122,6 +122,6 @@ def _document(explanation: Explanation) -> dict[str, object]:
                     for delivery in enrolment.settled
                 ],
             }
-            for enrolment in explanation.stays
+            for enrolment in explanation.enrolments
         ],
     }

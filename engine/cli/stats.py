@@ -127,7 +127,7 @@ def _show_campaigns(ranked: Sequence[CampaignStatistics]) -> None:
     rows: list[tuple[object, ...]] = [
         (
             f"{campaign.record.workspace}/{campaign.record.name}",
-            f"{campaign.looked_at:,}",
+            f"{campaign.evaluated:,}",
             f"{campaign.chosen:,}",
             "-" if campaign.each is None else f"{campaign.each:,.1f}",
             format_duration(campaign.window),
@@ -163,7 +163,7 @@ def _campaign_document(campaign: CampaignStatistics) -> dict[str, Any]:
     return {
         "workspace": campaign.record.workspace,
         "campaign": campaign.record.name,
-        "looked_at": campaign.looked_at,
+        "looked_at": campaign.evaluated,
         "messages": campaign.chosen,
         "looked_at_per_message": campaign.each,
         "inactivity": format_duration(campaign.window),

@@ -149,7 +149,7 @@ class Capacity:
     """How many workers a launch needs to finish in time, and how long it takes with the existing ones."""
 
     workers: int
-    with_those: timedelta
+    duration: timedelta
     there_are: int
 
 

@@ -16,7 +16,7 @@ from typing import Protocol, TypeAlias
 from engine.campaign.compiled import CompiledCampaign, CompiledMessage, Facts
 from engine.clock import Instant, millis
 from engine.domain.enrolment import Enrolment
-from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason, StayState
+from engine.domain.lifecycle import CampaignState, DeliveryState, EnrolmentState, ExitReason, SkipReason
 
 
 class Window(Protocol):
@@ -146,7 +146,7 @@ def _enter(
         campaign=campaign.uid,
         user=facts.row.key,
         entry=entry,
-        state=StayState.ACTIVE,
+        state=EnrolmentState.ACTIVE,
         entered_at=as_of,
         revision=campaign.revision,
         version=0,

@@ -51,8 +51,8 @@ def parse_predicate(node: Node, catalogue: Catalogue, path: Path_ = ()) -> Tree:
         parser.faults.add(
             node.mark, path, f"{parser.leaves} leaves; at most {MOST_LEAVES} are allowed", "use in: or a list"
         )
-    if parser.faults.found:
-        raise InvalidSource(parser.faults.found)
+    if parser.faults.collected:
+        raise InvalidSource(parser.faults.collected)
     return tree
 
 

@@ -148,7 +148,7 @@ def trace_id(campaign: str, as_of: Instant) -> str:
     return blake2b(f"{campaign}\0{as_of}".encode(), digest_size=16).hexdigest()
 
 
-class Heard:
+class CollectedEvents:
     """Collects the emitted events; tests wait for these facts instead of seconds."""
 
     def __init__(self) -> None:
@@ -183,11 +183,11 @@ class Heard:
 
 
 @contextmanager
-def listening() -> Iterator[Heard]:
+def listening() -> Iterator[CollectedEvents]:
     """Collect every event that this process emits while the block runs."""
-    listener = Heard()
-    unsubscribe = subscribe(listener)
+    collected = CollectedEvents()
+    unsubscribe = subscribe(collected)
     try:
-        yield listener
+        yield collected
     finally:
         unsubscribe()

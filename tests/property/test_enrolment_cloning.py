@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.domain.enrolment import Enrolment, Outgoing, Settled
 from engine.domain.keys import enrolment_id, user_suffix
-from engine.domain.lifecycle import DeliveryState, ExitReason, StayState
+from engine.domain.lifecycle import DeliveryState, EnrolmentState, ExitReason
 from engine.stores.mongo.enrolment_cloning import Copies
 from engine.stores.mongo.work_documents import enrolment_document
 
@@ -26,7 +26,7 @@ MODELS = st.builds(
     campaign=NAMES,
     user=st.just(""),
     entry=st.integers(1, 9_999),
-    state=st.sampled_from(StayState),
+    state=st.sampled_from(EnrolmentState),
     entered_at=INSTANTS,
     revision=st.integers(1, 1 << 31),
     version=st.integers(1, 9),

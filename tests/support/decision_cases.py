@@ -15,7 +15,7 @@ from engine.decisions.decide import Decision, Exit, Send, decide
 from engine.domain.campaign import CampaignRecord
 from engine.domain.enrolment import Enrolment, Outgoing, Settled
 from engine.domain.keys import enrolment_id, suffix_of_user, user_key
-from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason, StayState
+from engine.domain.lifecycle import CampaignState, DeliveryState, EnrolmentState, ExitReason, SkipReason
 from engine.yamlfile.nodes import parse
 
 NOW = 1_796_083_200_000
@@ -147,7 +147,7 @@ def enrolment(
         campaign="c1",
         user=key,
         entry=entry,
-        state=StayState.ACTIVE if ended is None else StayState.ENDED,
+        state=EnrolmentState.ACTIVE if ended is None else EnrolmentState.ENDED,
         entered_at=entered_at,
         revision=1,
         version=1,

@@ -85,7 +85,7 @@ class Collected:
         """Record a run to plan."""
         self._asked.append(("plan", run_id, "control"))
 
-    def look(self) -> None:
+    def recheck(self) -> None:
         """Record a request to evaluate changed users."""
         self._asked.append(("look", "", "looks"))
 

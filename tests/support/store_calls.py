@@ -17,7 +17,7 @@ from engine.clock import moment
 from engine.domain.campaign import CampaignRecord
 from engine.domain.changes import NewEvent
 from engine.domain.counts import Ends
-from engine.domain.enrolment import Settled, StayChange
+from engine.domain.enrolment import EnrolmentChange, Settled
 from engine.domain.keys import enrolment_prefix, suffix_of_user, user_key
 from engine.domain.lifecycle import CampaignState, DeliveryState, RunState, SliceState
 from engine.domain.looks import DirtyRange, RecheckRequest
@@ -189,9 +189,9 @@ CALLS: Mapping[str, Call] = {
     ),
     "enrolments.present": Call(lambda s: [s.present("shop", "c1", [suffix for suffix, _ in FAR_APART])]),
     "enrolments.advance": Call(
-        lambda s: s.advance([StayChange(STAY.id, 1, 1, NOW, None), StayChange(MARKED.id, 1, 1, NOW, NOW)])
+        lambda s: s.advance([EnrolmentChange(STAY.id, 1, 1, NOW, None), EnrolmentChange(MARKED.id, 1, 1, NOW, NOW)])
     ),
-    "enrolments.overtaken": Call(lambda s: s.overtaken([StayChange(STAY.id, 1, 1, NOW, None)])),
+    "enrolments.overtaken": Call(lambda s: s.overtaken([EnrolmentChange(STAY.id, 1, 1, NOW, None)])),
     "enrolments.wake": Call(lambda s: s.wake([STAY.id, MARKED.id], NOW)),
     "enrolments.clear_due": by("due")(lambda s: s.clear_due("c3")),
     "enrolments.make_due": by("user")(lambda s: s.make_due(KEYS[0], NOW)),
@@ -202,7 +202,7 @@ CALLS: Mapping[str, Call] = {
     "events.fetch": by("user_name_time")(
         lambda s: [s.fetch(KEYS, ORDERS, NOW, adjacent=near) for near in (True, False)]
     ),
-    "events.of_user": by("user_name_time")(lambda s: s.of_user(KEYS[0])),
+    "events.of_user": by("user_name_time")(lambda s: s.stays_of(KEYS[0])),
     "events.erase": by("user_name_time")(lambda s: s.erase(KEYS[:2])),
     "feeds.read": Call(lambda s: s.read()),
     "feeds.save": Call(lambda s: s.save(5, "82")),

@@ -125,7 +125,7 @@ class SmtpPool:
             self._closing = True
             thread = self._thread
             self._over = thread is None
-        self._ring()
+        self._wake()
         if thread is not None and thread is not threading.current_thread():
             thread.join(_SETTLING)
         until = time.monotonic() + _NEARLY
@@ -143,14 +143,14 @@ class SmtpPool:
             if not late:
                 self._inbox.append(work)
         if not late:
-            self._ring()
+            self._wake()
         elif isinstance(work, Opening):
             work.drop()
         else:
             work.ended += [(turn.place, NotBegun()) for turn in work.waiting]
             work.flight.put(work.ended, 0)
 
-    def _ring(self) -> None:
+    def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError, OSError):  # a wake-up is already pending, or the thread has ended
             self._wakeup.send(b".")
 

@@ -127,7 +127,7 @@ class Supervisor:
                 obeyed += 1
                 self._stop(now, obeyed, signal.Signals(number).name)
             for instance in self._instances:
-                self._look_at(instance, now, stopping=obeyed > 0)
+                self._check(instance, now, stopping=obeyed > 0)
             self._tell_changes()
 
     def _tell_changes(self) -> None:
@@ -140,7 +140,7 @@ class Supervisor:
             self._reported = states
             self.tell(states)
 
-    def _look_at(self, instance: Instance, now: float, *, stopping: bool) -> None:
+    def _check(self, instance: Instance, now: float, *, stopping: bool) -> None:
         """Do the due action for one process: collect it, start it, or kill it."""
         if instance.child is not None and instance.child.poll() is not None and not (stopping and _lingers(instance)):
             self._bury(instance, now, stopping=stopping)

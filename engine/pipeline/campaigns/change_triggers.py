@@ -43,7 +43,7 @@ class ChangeTriggers:
         with self._lock:  # a second caller waits until the first one has built the registry
             self._live_campaigns.refresh()
             while (built_for := (self._live_campaigns.generation, self._campaign_cache.workspaces)) != self._built_for:
-                self._build(self._live_campaigns.those(concerned))
+                self._build(self._live_campaigns.where(concerned))
                 self._built_for = built_for  # repeat if the workspaces changed: entries must be consistent
 
     def _build(self, records: Mapping[str, CampaignRecord]) -> None:

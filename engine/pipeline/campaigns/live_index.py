@@ -62,7 +62,7 @@ class LiveCampaigns:
                 self._mark(self._campaigns.marks())
                 self._marked = now
 
-    def those(self, test: Test) -> Mapping[str, CampaignRecord]:
+    def where(self, test: Test) -> Mapping[str, CampaignRecord]:
         """Return the known campaigns for which `test` holds, by uid; the returned mapping never changes.
 
         The index updates each view with every record that changes, so a call at each tick costs nothing. `test` must

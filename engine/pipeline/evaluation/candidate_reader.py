@@ -30,7 +30,7 @@ READS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Step:
     """Result of one step of a path.
 
     `rows` are the candidates. `read` counts the users that were read for them. `then` is the bound of the next step
@@ -64,7 +64,7 @@ class CandidateReader:
         self._filled = filled
         self._cache = cache
 
-    def next(self, hold: Hold, entry: Entry, candidates: Candidates, first: str, size: int) -> Found:
+    def next(self, hold: Hold, entry: Entry, candidates: Candidates, first: str, size: int) -> Step:
         """Read about `size` users from bound `first` on; from the user cache more, if few of them match.
 
         Raises `ProgrammerError` if the slice asks for Elasticsearch and the process has none.
@@ -99,22 +99,22 @@ class CandidateReader:
             case _:
                 return self._scanned(slice_, entry, candidates, first, size)
         then = bound_behind(documents[-1]["_id"]) if len(documents) == size else None
-        return Found(_living(entry, candidates, documents), len(documents), then)
+        return Step(_living(entry, candidates, documents), len(documents), then)
 
-    def _named(self, entry: Entry, candidates: Candidates, keys: Sequence[str], size: int) -> Found:
+    def _named(self, entry: Entry, candidates: Candidates, keys: Sequence[str], size: int) -> Step:
         documents = self._users.read_keys(keys, entry.projection) if keys else []
         then = bound_behind(keys[-1]) if len(keys) == size else None
-        return Found(_living(entry, candidates, documents), len(keys), then)
+        return Step(_living(entry, candidates, documents), len(keys), then)
 
-    def _scanned(self, slice_: Slice, entry: Entry, candidates: Candidates, first: str, size: int) -> Found:
+    def _scanned(self, slice_: Slice, entry: Entry, candidates: Candidates, first: str, size: int) -> Step:
         documents = self._users.read_range(slice_.workspace, first, slice_.until, size, entry.projection)
         then = bound_behind(documents[-1]["_id"]) if len(documents) == size else None
-        return Found(_living(entry, candidates, documents), len(documents), then)
+        return Step(_living(entry, candidates, documents), len(documents), then)
 
-    def _stand_in(self, slice_: Slice, entry: Entry, candidates: Candidates, first: str, size: int) -> Found:
+    def _stand_in(self, slice_: Slice, entry: Entry, candidates: Candidates, first: str, size: int) -> Step:
         return replace(self._scanned(slice_, entry, candidates, first, size), timed=False)
 
-    def _cached(self, hold: Hold, entry: Entry, candidates: Candidates, first: str, size: int) -> Found | None:
+    def _cached(self, hold: Hold, entry: Entry, candidates: Candidates, first: str, size: int) -> Step | None:
         """Read the next rows of the open cache scan, which reads ahead; return None if no cache is usable (any more).
 
         Read at least `size` users. While fewer than `size // READS` candidates were found, continue up to
@@ -142,7 +142,7 @@ class CandidateReader:
             if users >= size and (users >= READS * size or len(rows) >= size // READS):
                 then = None if scan.reached >= slice_.until else scan.reached
                 break
-        return Found(rows, users, then, changes, timed=hits >= users)
+        return Step(rows, users, then, changes, timed=hits >= users)
 
 
 def _living(entry: Entry, candidates: Candidates, documents: Sequence[Document]) -> list[Row]:

@@ -13,7 +13,7 @@ from engine.campaign.compiled import CompiledCampaign
 from engine.clock import Clock, Instant, millis
 from engine.decisions.batch_size import Tuner, blended
 from engine.decisions.decide import Decision, Exit, Send
-from engine.domain.enrolment import Enrolment, StayChange
+from engine.domain.enrolment import Enrolment, EnrolmentChange
 from engine.domain.keys import AFTER, enrolment_prefix, kind_of_run, suffix_of_user
 from engine.domain.lifecycle import LOOKED_AT, CampaignState, ExitReason
 from engine.domain.work import AccessPath, RunKind, Slice, SliceKind
@@ -159,8 +159,8 @@ class SliceDecider:
 
     def _entry(self, hold: Hold) -> Entry:
         """Return the campaign as of the last guard check: read it once per `pace` of the worker, not once per batch."""
-        if hold.entry is None or hold.entry[0] != hold.looked:
-            hold.entry = (hold.looked, self._campaign_cache.open(hold.slice.campaign))
+        if hold.entry is None or hold.entry[0] != hold.guarded_at:
+            hold.entry = (hold.guarded_at, self._campaign_cache.open(hold.slice.campaign))
         return hold.entry[1]
 
     def _evaluate_batch(
@@ -231,7 +231,7 @@ class SliceDecider:
         ]
         self._enrolments.advance(
             [
-                StayChange(enrolment.id, enrolment.version, enrolment.revision, enrolment.idle_since, None)
+                EnrolmentChange(enrolment.id, enrolment.version, enrolment.revision, enrolment.idle_since, None)
                 for enrolment in old
             ]
         )

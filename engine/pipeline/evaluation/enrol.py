@@ -18,7 +18,7 @@ from engine.domain.keys import AFTER, suffix_of_user
 from engine.domain.work import AccessPath
 from engine.failpoints import passage
 from engine.pipeline.campaigns.compiled_cache import Entry
-from engine.pipeline.evaluation.candidate_reader import CandidateReader, Found
+from engine.pipeline.evaluation.candidate_reader import CandidateReader, Step
 from engine.pipeline.evaluation.evaluate import Evaluation, Evaluator, Origin
 from engine.pipeline.ports.enrolments import EnrolmentStore
 from engine.pipeline.ports.user_cache import Recheck
@@ -30,7 +30,7 @@ READ_US: Final = "read_us"
 """Key in a slice's results: microseconds that the access path took to read. The planner derives its rates from it."""
 
 TIMED: Final = "timed"
-"""Key in a slice's results: users read in that time by the path itself, not by a stand-in (`Found.timed`)."""
+"""Key in a slice's results: users read in that time by the path itself, not by a stand-in (`Step.timed`)."""
 
 MEASURED: Final = frozenset({READ_US, TIMED})
 """Keys of a slice's results that only the planner uses."""
@@ -140,6 +140,6 @@ def _key(row: Row) -> str:
     return row.key
 
 
-def _cursor(step: Found) -> str | None:
+def _cursor(step: Step) -> str | None:
     """Return the cursor behind a batch (the next bound is `cursor + AFTER`); None at the end of the range."""
     return None if step.then is None else step.then.removesuffix(AFTER)

@@ -10,9 +10,9 @@ from engine.campaign.compiled import CompiledCampaign, Facts
 from engine.catalogue.fields import Row
 from engine.clock import Instant
 from engine.decisions.decide import Decision, Exit, Send, alike, decide
-from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
+from engine.domain.enrolment import Enrolment, EnrolmentChange, Outgoing, Settled
 from engine.domain.keys import enrolment_id, suffix_of_user, user_of_enrolment
-from engine.domain.lifecycle import DeliveryState, ExitReason, SkipReason, StayState
+from engine.domain.lifecycle import DeliveryState, EnrolmentState, ExitReason, SkipReason
 from engine.pipeline.campaigns.event_labels import EndedDelivery, tell_ends
 from engine.pipeline.ports.campaigns import CampaignStore
 from engine.pipeline.ports.enrolments import EnrolmentStore
@@ -98,7 +98,7 @@ class Evaluator:
         counts: Counter[str] = Counter()
         written: dict[str, Row] = {}
         opened: list[Enrolment] = []
-        changes: list[StayChange] = []
+        changes: list[EnrolmentChange] = []
         for evaluation, decision in zip(evaluations, decisions, strict=True):
             if decision.enters is not None and evaluation.row is not None:
                 opened.append(new_enrolment(campaign, origin, evaluation.suffix, evaluation.row.key, decision))
@@ -210,7 +210,7 @@ class Evaluator:
         campaign: CompiledCampaign,
         origin: Origin,
         evaluations: Sequence[Evaluation],
-        changes: Sequence[StayChange],
+        changes: Sequence[EnrolmentChange],
         *,
         all_written: bool,
     ) -> None:
@@ -266,7 +266,7 @@ def new_enrolment(campaign: CompiledCampaign, origin: Origin, suffix: str, user:
         campaign=campaign.uid,
         user=user,
         entry=entry,
-        state=StayState.ACTIVE if ended is None else StayState.ENDED,
+        state=EnrolmentState.ACTIVE if ended is None else EnrolmentState.ENDED,
         entered_at=as_of,
         revision=campaign.revision,
         version=1,
@@ -282,7 +282,7 @@ def new_enrolment(campaign: CompiledCampaign, origin: Origin, suffix: str, user:
 
 def change_of(
     campaign: CompiledCampaign, origin: Origin, enrolment: Enrolment, decision: Decision
-) -> StayChange | None:
+) -> EnrolmentChange | None:
     """Return the change that a decision makes to an enrolment; None if it changes nothing."""
     if campaign.only_converts:
         if decision.converted_at is None and decision.holds_until == enrolment.due_at:
@@ -298,7 +298,7 @@ def change_of(
     nothing = reason is None and outgoing is None and settled is None and decision.converted_at is None
     if nothing and due_at == enrolment.due_at and (not enrolment.active or enrolment.revision == campaign.revision):
         return None
-    return StayChange(
+    return EnrolmentChange(
         id=enrolment.id,
         version=enrolment.version,
         revision=campaign.revision,
@@ -311,12 +311,14 @@ def change_of(
     )
 
 
-def conversion_change(origin: Origin, enrolment: Enrolment, at: Instant | None, due_at: Instant | None) -> StayChange:
+def conversion_change(
+    origin: Origin, enrolment: Enrolment, at: Instant | None, due_at: Instant | None
+) -> EnrolmentChange:
     """Return a change that writes only a conversion and `due_at`.
 
     The enrolment has ended, or its campaign is paused or has finished.
     """
-    return StayChange(enrolment.id, enrolment.version, enrolment.revision, origin.as_of, due_at, converted_at=at)
+    return EnrolmentChange(enrolment.id, enrolment.version, enrolment.revision, origin.as_of, due_at, converted_at=at)
 
 
 def _exit(decision: Decision) -> ExitReason | None:

@@ -183,7 +183,7 @@ class ChangeFeed:
         self._feeds.fills(None, self._feeds.read().shapes)
         self._tended = float("-inf")
         self._feeds.save(0, self.stream.start)
-        self._messenger().look()
+        self._messenger().recheck()
 
     def _adopt(self) -> None:
         """Activate the current cache layouts, and enqueue the warm-up of new ones once the cache is reachable."""
@@ -258,7 +258,7 @@ class ChangeFeed:
             else:
                 self._rechecks.add(concerned, mark)
             passage("feed.asked")
-            self._messenger().look()
+            self._messenger().recheck()
         emit(
             "feed.handled",
             users=len(names),

@@ -28,9 +28,11 @@ class Numbered:
         self._stem = name.partition(".")[0] or name
         self._column = column
         columns = reader.columns
-        for one in columns or ():
-            if one not in layout.ignored and self._means_id(one):
-                raise WrongCall(f"--row-id: the file has a column {one}", remedy="leave out --row-id, or pass --ignore")
+        for present in columns or ():
+            if present not in layout.ignored and self._means_id(present):
+                raise WrongCall(
+                    f"--row-id: the file has a column {present}", remedy="leave out --row-id, or pass --ignore"
+                )
         self.columns: tuple[str, ...] | None = None if columns is None else (*columns, column)
 
     def _means_id(self, key: str) -> bool:

@@ -38,10 +38,10 @@ _EXITS = {
 class Explanation:
     """Why a user did or did not get a message.
 
-    `now` says in a sentence what an evaluation at `as_of` decides. `next_look` is when time brings the next evaluation
-    (None: only a change of the user or the next pass does). `audience` holds each leaf of the audience with its data,
-    `stays` every enrolment with its deliveries. `address` says why mail does not reach the user at present; it is empty
-    if mail does.
+    `now` says in a sentence what an evaluation at `as_of` decides. `next_evaluation` is when time brings the next
+    evaluation (None: only a change of the user or the next pass does). `audience` holds each leaf of the audience with
+    its data, `enrolments` every enrolment with its deliveries. `address` says why mail does not reach the user at
+    present; it is empty if mail does.
     """
 
     record: CampaignRecord
@@ -50,9 +50,9 @@ class Explanation:
     known: bool
     matches: bool
     now: str
-    next_look: Instant | None
+    next_evaluation: Instant | None
     audience: Sequence[LeafResult]
-    stays: Sequence[Enrolment]
+    enrolments: Sequence[Enrolment]
     address: str = ""
 
 
@@ -111,9 +111,9 @@ class UserExplainer:
             known=not row.deleted,
             matches=campaign.audience.matches(facts, as_of),
             now=_sentence(campaign, facts, latest, decision, as_of, record),
-            next_look=latest.due_at if latest is not None and not _stands(record) else None,
+            next_evaluation=latest.due_at if latest is not None and not _stands(record) else None,
             audience=leaves,
-            stays=enrolments,
+            enrolments=enrolments,
             address=unreachable(self._suppressions, record.workspace, document),
         )
 

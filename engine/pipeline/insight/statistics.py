@@ -56,13 +56,13 @@ class SizeStatistics:
 class CampaignStatistics:
     """The cost of a campaign's decided runs: those of the last week, and its launch.
 
-    The runs evaluated `looked_at` users and chose `chosen` messages, including those of the holdout. `window` is the
+    The runs evaluated `evaluated` users and chose `chosen` messages, including those of the holdout. `window` is the
     campaign's inactivity window; `advice` is the window that its enrolments suggest
     (`engine.decisions.inactivity_advice`; None: too little evidence), from `stretches` quiet stretches.
     """
 
     record: CampaignRecord
-    looked_at: int
+    evaluated: int
     chosen: int
     window: timedelta
     advice: timedelta | None
@@ -71,7 +71,7 @@ class CampaignStatistics:
     @property
     def each(self) -> float | None:
         """Return users evaluated per message; None if no message was chosen."""
-        return self.looked_at / self.chosen if self.chosen else None
+        return self.evaluated / self.chosen if self.chosen else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +158,13 @@ class Statistics:
         ranked.sort(key=lambda row: (row[1] / row[2] if row[2] else float("inf"), row[1]), reverse=True)
         return [self._campaign(*row) for row in ranked[:limit]]
 
-    def _campaign(self, record: CampaignRecord, looked_at: int, chosen: int) -> CampaignStatistics:
+    def _campaign(self, record: CampaignRecord, evaluated: int, chosen: int) -> CampaignStatistics:
         quiet = self._counts.quiet_stretches(enrolment_prefix(record.workspace, record.uid), SAMPLED)
         messages = self._campaign_cache.of(record).compiled.messages
         longest = max((message.wait for message in messages), default=timedelta(0))
         return CampaignStatistics(
             record,
-            looked_at,
+            evaluated,
             chosen,
             self._campaign_cache.profile(record).inactivity,
             advised(quiet, longest),

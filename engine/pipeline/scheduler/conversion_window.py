@@ -105,7 +105,7 @@ class ConversionDeadlines:
         """
         over = {
             uid: record
-            for uid, record in self._live_campaigns.those(closing).items()
+            for uid, record in self._live_campaigns.where(closing).items()
             if record.converting_until is not None and record.converting_until + LATE < now
         }
         self._seen = {uid: seen for uid, seen in self._seen.items() if uid in over}

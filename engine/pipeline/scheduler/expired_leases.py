@@ -11,9 +11,9 @@ from typing import Final
 
 from engine.clock import Clock, Instant
 from engine.decisions.poison import DEATHS_TO_BURY, DEATHS_TO_HALVE, Again, after_death
-from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
+from engine.domain.enrolment import Enrolment, EnrolmentChange, Outgoing, Settled
 from engine.domain.keys import enrolment_id, enrolment_prefix, suffix_of_enrolment, suffix_of_user
-from engine.domain.lifecycle import GOING, DeliveryState, ExitReason, SliceState, StayState
+from engine.domain.lifecycle import GOING, DeliveryState, EnrolmentState, ExitReason, SliceState
 from engine.domain.settling import Settling, Unsent
 from engine.domain.work import OF_USERS, Expired, Slice, SliceKind
 from engine.failpoints import passage
@@ -151,7 +151,7 @@ class ExpiredLeases:
                         campaign=slice_.campaign,
                         user=user,
                         entry=1,
-                        state=StayState.ENDED,
+                        state=EnrolmentState.ENDED,
                         entered_at=now,
                         revision=1 if revision is None else revision.revision,
                         version=1,
@@ -164,7 +164,7 @@ class ExpiredLeases:
             return bool(inserted)
         if enrolment.active:
             settled = None if enrolment.outgoing is None else _given_up(enrolment.outgoing, now)
-            change = StayChange(
+            change = EnrolmentChange(
                 enrolment.id,
                 enrolment.version,
                 enrolment.revision,

@@ -89,7 +89,7 @@ class PeriodicPasses:
 
     def _coming(self, now: Instant, *, jumped: bool) -> list[CampaignRecord]:
         """Return the campaigns whose pass is due by `now`, in no order."""
-        records = self._live_campaigns.those(going)
+        records = self._live_campaigns.where(going)
         if jumped:
             return [record for record in records.values() if record.pass_as_of < now]
         generation, policies = self._live_campaigns.generation, self._campaign_cache.policies

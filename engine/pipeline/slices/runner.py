@@ -63,8 +63,8 @@ class Scan:
 class Hold:
     """A slice under a lease. Its holder trusts the lease until `until` on its own monotonic clock (s).
 
-    `looked` is the time of the last guard check (s on the same clock). `entry` is the campaign, with the guard check
-    after which it was read. `worked` says whether a batch was done, `ahead` whether one was done since the last
+    `guarded_at` is the time of the last guard check (s on the same clock). `entry` is the campaign, with the guard
+    check after which it was read. `worked` says whether a batch was done, `ahead` whether one was done since the last
     checkpoint. `scan` is the cache scan that the batches come from. `over_at` is the end of the turn. `chosen` counts
     the deliveries from bound `chosen_from` on that still need a delivering slice.
     """
@@ -73,7 +73,7 @@ class Hold:
     token: str
     until: float
     counts: Counter[str]
-    looked: float = float("-inf")
+    guarded_at: float = float("-inf")
     ahead: bool = False
     worked: bool = False
     entry: tuple[float, Entry] | None = None
@@ -164,7 +164,7 @@ class SliceWorker:
         self, hold: Hold, guard: Callable[[Slice], str | None], batch: Callable[[Hold], Progress]
     ) -> Slice | None:
         while True:
-            over = self._clock.monotonic() - hold.looked >= self._pace
+            over = self._clock.monotonic() - hold.guarded_at >= self._pace
             if over and hold.ahead:
                 self._checkpoint(hold)
             reason = "stopping" if self._stop() else guard(hold.slice) if over else None
@@ -175,7 +175,7 @@ class SliceWorker:
                 emit("slice.released", **self._labels(hold.slice), reason=reason)
                 return None
             if over:
-                hold.looked = self._clock.monotonic()
+                hold.guarded_at = self._clock.monotonic()
             progress = batch(hold)
             passage("slice.recorded")
             hold.counts += progress.counts

@@ -17,7 +17,7 @@ from pymongo.database import Database
 
 from engine.clock import Instant
 from engine.domain.document import Document
-from engine.domain.enrolment import Enrolment, StayChange
+from engine.domain.enrolment import Enrolment, EnrolmentChange
 from engine.domain.keys import HIGHEST, campaign_of, enrolment_ids, suffix_of_enrolment
 from engine.failpoints import passage
 from engine.query_metrics import named_queries
@@ -209,7 +209,7 @@ class Enrolments:
             self._all.update_many({"_id": {"$in": earlier}, "state": "ended"}, {"$unset": {"due_at": ""}})
             passage("enter.reentered")
 
-    def advance(self, changes: Sequence[StayChange]) -> int:
+    def advance(self, changes: Sequence[EnrolmentChange]) -> int:
         """Write decisions on existing enrolments, equal ones together; return how many still had the version read."""
         groups: dict[bytes, tuple[int, Document, list[str]]] = {}
         for change in changes:
@@ -225,7 +225,7 @@ class Enrolments:
         passage("choose.advanced", (f"{sent.id}/{sent.outgoing.message}" for sent in changes if sent.outgoing))
         return matched
 
-    def overtaken(self, changes: Sequence[StayChange]) -> list[str]:
+    def overtaken(self, changes: Sequence[EnrolmentChange]) -> list[str]:
         """Return the ids of `changes` that are not in effect, because another write came first. Index: `_id`."""
         by_id = {change.id: change for change in changes}
         return [raw["_id"] for raw in self._all.find({"_id": {"$in": list(by_id)}}) if not _stands(by_id, raw)]
@@ -286,7 +286,7 @@ def _idle(campaign: str | Document, before: Instant) -> Document:
     }
 
 
-def _stands(changes: Mapping[str, StayChange], raw: Document) -> bool:
+def _stands(changes: Mapping[str, EnrolmentChange], raw: Document) -> bool:
     """Whether an enrolment is as its change would leave it; it does not matter who wrote it."""
     change = changes[raw["_id"]]
     chosen = None if change.outgoing is None else change.outgoing.message
@@ -300,7 +300,7 @@ def _stands(changes: Mapping[str, StayChange], raw: Document) -> bool:
     )
 
 
-def _update(change: StayChange) -> Document:
+def _update(change: EnrolmentChange) -> Document:
     """Build the MongoDB update of one decision."""
     fields: Document = {"revision": change.revision}
     gone: Document = {}

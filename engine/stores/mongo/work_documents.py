@@ -9,7 +9,7 @@ from typing import Any
 from engine.clock import Instant, instant
 from engine.domain.document import Document
 from engine.domain.enrolment import Enrolment, Outgoing, Settled
-from engine.domain.lifecycle import DeliveryState, ExitReason, SliceState, StayState
+from engine.domain.lifecycle import DeliveryState, EnrolmentState, ExitReason, SliceState
 from engine.domain.work import AccessPath, Slice, SliceKind
 
 
@@ -98,7 +98,7 @@ def read_enrolment(raw: Document) -> Enrolment:
         campaign=raw["campaign"],
         user=raw["user"],
         entry=raw["entry"],
-        state=StayState(raw["state"]),
+        state=EnrolmentState(raw["state"]),
         entered_at=raw["entered_at"],
         revision=raw["revision"],
         version=raw["version"],

@@ -190,7 +190,7 @@ def test_a_campaign_that_an_edit_broke_is_stuck_and_misses_nobody_once_mended(wo
         "others write meanwhile"
     )
     explained = world.app.explainer.run(record, "in")
-    assert (explained.next_look, told in explained.now) == (None, True)
+    assert (explained.next_evaluation, told in explained.now) == (None, True)
     assert len(world.mails()) == 1
     world.workspace()
     world.reload()

@@ -18,7 +18,7 @@ from engine.pipeline.loop_failures import WRITTEN, LoopFailures
 from engine.pipeline.scheduler import stuck_campaigns
 from engine.pipeline.slices import runner
 from engine.stores.mongo.client import Away
-from engine.telemetry.events import Heard, listening
+from engine.telemetry.events import CollectedEvents, listening
 from tests.support.pipeline_shop import hurry
 from tests.support.pipeline_world import World
 
@@ -40,7 +40,7 @@ def raise_data(*_: object, **__: object) -> Any:
 
 
 @pytest.fixture
-def heard() -> Iterator[Heard]:
+def heard() -> Iterator[CollectedEvents]:
     with listening() as one:
         yield one
 
@@ -84,7 +84,7 @@ FAILING: Final = {
 
 @pytest.mark.parametrize("what", FAILING)
 def test_a_repeated_failure_makes_the_campaign_stuck_with_its_reason_until_mended(
-    world: World, monkeypatch: pytest.MonkeyPatch, heard: Heard, what: str
+    world: World, monkeypatch: pytest.MonkeyPatch, heard: CollectedEvents, what: str
 ) -> None:
     world.user("u")
     world.apply({"campaign": "c", "kind": "one_off"})

@@ -94,7 +94,7 @@ def test_slice_sizes_follow_the_target_time_and_the_policy_for_mongodb(
 
 def test_capacity_estimates_workers_needed_and_time_to_finish() -> None:
     needed = capacity(600.0, timedelta(minutes=2), 2)
-    assert (needed.workers, needed.there_are, needed.with_those) == (5, 2, timedelta(minutes=5))
+    assert (needed.workers, needed.there_are, needed.duration) == (5, 2, timedelta(minutes=5))
     assert capacity(0.0, timedelta(minutes=1), 0).workers == 1
 
 

@@ -13,17 +13,17 @@ from engine.domain.lifecycle import (
     TRANSITIONS,
     CampaignState,
     DeliveryState,
+    EnrolmentState,
     RunState,
     SkipReason,
     SliceState,
-    StayState,
     check_transition,
 )
 from engine.errors import IllegalTransition
 from tests.unit.domain.lifecycle_chart import PAGE, REWRITE, page
 
 C, D = CampaignState, DeliveryState
-MACHINES: tuple[type[StrEnum], ...] = (CampaignState, StayState, DeliveryState, RunState, SliceState)
+MACHINES: tuple[type[StrEnum], ...] = (CampaignState, EnrolmentState, DeliveryState, RunState, SliceState)
 PAIRS = [(before, after) for states in MACHINES for before in states for after in states]
 
 
@@ -101,7 +101,7 @@ def test_settled_states_are_all_except_queued_and_attempting() -> None:
 
 
 def test_an_ended_enrolment_stays_ended() -> None:
-    assert TRANSITIONS[StayState][StayState.ENDED] == frozenset()
+    assert TRANSITIONS[EnrolmentState][EnrolmentState.ENDED] == frozenset()
 
 
 def test_a_cancelled_campaign_never_resumes_and_a_finished_one_only_drains() -> None:

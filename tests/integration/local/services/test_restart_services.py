@@ -113,12 +113,12 @@ def test_a_hanging_service_is_killed_and_restarted_at_its_address(make: Make, mo
     services = make(say=said)
     urls = services.start(NEEDED)
     monkeypatch.setattr("engine.local.services.reachability.ANSWERS", 0.5)
-    services.keeper.asked, services.keeper.hung = 0.2, 3.0
+    services.keeper.between_questions, services.keeper.hung = 0.2, 3.0
     services.keep()
     before = pids(services)
     os.kill(before["cache"], signal.SIGSTOP)
     said.until("cache", f"pid {before['cache']}", "does not answer; it is killed after 3 s")
-    assert {one.name: one.answers for one in map(services.asked, services.status()) if one.pid} == {
+    assert {one.name: one.answers for one in map(services.probed, services.status()) if one.pid} == {
         "mongo": True,
         "broker": True,
         "cache": False,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from engine.domain.enrolment import Enrolment, Settled, StayChange
+from engine.domain.enrolment import Enrolment, EnrolmentChange, Settled
 from engine.domain.keys import enrolment_prefix
 from engine.domain.lifecycle import DeliveryState, ExitReason
 from engine.domain.settling import Completion, PutBack, Settling, Unsent
@@ -83,7 +83,7 @@ def test_a_window_that_overlaps_another_gets_only_its_own_marks(deliveries: Deli
 def test_a_delivery_of_an_exited_enrolment_is_not_marked(
     deliveries: Deliveries, enrolments: Enrolments, queued: Enrolment
 ) -> None:
-    enrolments.advance([StayChange(queued.id, queued.version, 1, NOW, None, ExitReason.UNMATCHED)])
+    enrolments.advance([EnrolmentChange(queued.id, queued.version, 1, NOW, None, ExitReason.UNMATCHED)])
     assert deliveries.settle_and_mark([], [queued], "t1") == set()
 
 
@@ -261,7 +261,7 @@ def test_a_window_after_a_recovery_by_others_gets_only_its_own_marks(
     deliveries.settle_and_mark([], people[:2], "t1")
     ours = [Settling([one.id for one in people[:2]], "t1", SENT)]
     assert deliveries.settle(ours) == 2
-    enrolments.advance([StayChange(people[2].id, 1, 1, NOW, None, ExitReason.UNMATCHED)])
+    enrolments.advance([EnrolmentChange(people[2].id, 1, 1, NOW, None, ExitReason.UNMATCHED)])
     assert deliveries.settle_and_mark(ours, people[2:], "t2") == {people[3].id}
 
 

@@ -11,9 +11,9 @@ from pymongo.database import Database
 
 from engine.clock import Instant
 from engine.decisions.decide import decide
-from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
+from engine.domain.enrolment import Enrolment, EnrolmentChange, Outgoing, Settled
 from engine.domain.keys import enrolment_prefix, suffix_of_user
-from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, StayState
+from engine.domain.lifecycle import CampaignState, DeliveryState, EnrolmentState, ExitReason
 from engine.failpoints import Failpoint, arm, done
 from engine.pipeline.evaluation.evaluate import change_of
 from engine.stores.mongo.enrolments import INDEXES, Enrolments
@@ -38,8 +38,8 @@ def the_one(enrolments: Enrolments, name: str = "ann") -> Enrolment:
     return found[0]
 
 
-def change(of: Enrolment, **more: Any) -> StayChange:
-    return StayChange(of.id, of.version, of.revision, NOW, **{"due_at": None, **more})
+def change(of: Enrolment, **more: Any) -> EnrolmentChange:
+    return EnrolmentChange(of.id, of.version, of.revision, NOW, **{"due_at": None, **more})
 
 
 def test_repeated_enrols_insert_one_enrolment(enrolments: Enrolments) -> None:
@@ -188,7 +188,7 @@ def test_an_exit_settles_the_queued_delivery_in_the_same_write(enrolments: Enrol
     skipped = Settled("one", DeliveryState.SKIPPED, NOW, "exited")
     enrolments.advance([change(queued, exit=ExitReason.UNMATCHED, settled=skipped)])
     found = the_one(enrolments)
-    assert (found.state, found.reason, found.ended_at) == (StayState.ENDED, ExitReason.UNMATCHED, NOW)
+    assert (found.state, found.reason, found.ended_at) == (EnrolmentState.ENDED, ExitReason.UNMATCHED, NOW)
     assert (found.outgoing, found.settled, found.version) == (None, (skipped,), 2)
 
 
