@@ -96,8 +96,8 @@ def _pass(engine: Engine, uid: str, due: int) -> Cost:
     app = engine.app
     app.stores.times.advance(app.clock.campaign_now() + 60_000, app.system.system_now())
     if due:
-        wanted = {"campaign": uid, "due_at": {"$gt": AS_OF + 900 * DAY_MS}}
-        ids = [raw["_id"] for raw in engine.database["enrolments"].find(wanted, {"_id": 1}).limit(due)]
+        query = {"campaign": uid, "due_at": {"$gt": AS_OF + 900 * DAY_MS}}
+        ids = [raw["_id"] for raw in engine.database["enrolments"].find(query, {"_id": 1}).limit(due)]
         engine.database["enrolments"].update_many({"_id": {"$in": ids}}, {"$set": {"due_at": app.clock.campaign_now()}})
     server = psutil.Process(int(engine.database.command("serverStatus")["pid"]))
     own, mongod = _cpu(psutil.Process()), _cpu(server)

@@ -202,7 +202,7 @@ CALLS: Mapping[str, Call] = {
     "events.fetch": by("user_name_time")(
         lambda s: [s.fetch(KEYS, ORDERS, NOW, adjacent=near) for near in (True, False)]
     ),
-    "events.of_user": by("user_name_time")(lambda s: s.stays_of(KEYS[0])),
+    "events.of_user": by("user_name_time")(lambda s: s.of_user(KEYS[0])),
     "events.erase": by("user_name_time")(lambda s: s.erase(KEYS[:2])),
     "feeds.read": Call(lambda s: s.read()),
     "feeds.save": Call(lambda s: s.save(5, "82")),
