@@ -24,7 +24,7 @@ FLOOR_TEST: float = 6_000_000
 def passes(results: Mapping[str, Passes], rounds: int) -> str:
     """Return the tables of P1, P1b, P1c, P2 and P11."""
     parts = [f"Medians of {rounds} rounds, in turns."]
-    for name, group in results.items():
+    for name, few in results.items():
         parts.append(f"### Audience: {name} of the users match\n\n{table(few.rounds)}")
     few, fifth = results["1%"], results["22%"]
     naive, competent, _, ours = few.rounds
