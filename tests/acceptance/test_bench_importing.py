@@ -28,8 +28,8 @@ def app(database: Database[dict[str, Any]], services: Any, tmp_path: Path) -> It
 
 def test_every_row_of_every_way_ends_with_the_stated_outcome(app: App, tmp_path: Path) -> None:
     results = compare(app, write_files(tmp_path, 300), rounds=1)
-    assert [one.passes[0].matched for one in results] == [300] * 5
-    assert all(one.passes[0].mongod_cpu >= 0 and one.rate() > 0 for one in results)
+    assert [result.passes[0].matched for result in results] == [300] * 5
+    assert all(result.passes[0].mongod_cpu >= 0 and result.rate() > 0 for result in results)
 
 
 def test_the_files_are_the_same_for_the_same_seed(tmp_path: Path) -> None:

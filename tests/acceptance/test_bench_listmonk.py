@@ -67,8 +67,8 @@ def api() -> Iterator[tuple[Api, str]]:
     class Handler(BaseHTTPRequestHandler):
         def _handle(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            code, told = own.answer(self.command, self.path, body, self.headers.get("Authorization"))
-            data = json.dumps(told).encode()
+            code, answer = own.answer(self.command, self.path, body, self.headers.get("Authorization"))
+            data = json.dumps(answer).encode()
             self.send_response(code)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()

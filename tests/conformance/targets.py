@@ -79,17 +79,21 @@ def by_mongo(
     catalogue = predicate.catalogue
     answer = predicate.mongo(as_of)
     reach = {"$gte": f"{catalogue.workspace}/", "$lt": f"{catalogue.workspace}0"}
-    found = list(database.users.find({"_id": reach, **answer.filter}, predicate.catalogue.projection()))
-    candidates = {document["u"] for document in found}
+    documents = list(database.users.find({"_id": reach, **answer.filter}, predicate.catalogue.projection()))
+    candidates = {document["u"] for document in documents}
     if answer.exact:
         return candidates, candidates, True
-    facts: dict[str, list[list[Any]]] = {document["_id"]: [[] for _ in predicate.event_queries] for document in found}
+    facts: dict[str, list[list[Any]]] = {
+        document["_id"]: [[] for _ in predicate.event_queries] for document in documents
+    }
     for place, query in enumerate(predicate.event_queries):
         asked = {"user": {"$in": list(facts)}, **query.mongo(as_of)}
         for event in database.events.find(asked, query.projection()):
             facts[event["user"]][place].append((event["t"], event.get("p", {})))
     final = {
-        document["u"] for document in found if predicate.matches(catalogue.row(document), facts[document["_id"]], as_of)
+        document["u"]
+        for document in documents
+        if predicate.matches(catalogue.row(document), facts[document["_id"]], as_of)
     }
     return final, candidates, False
 

@@ -161,19 +161,19 @@ def property_holds(name: str, condition: Any, properties: Mapping[str, Any], now
 
 
 def happened(asked: Mapping[str, Any], events: Sequence[Event], now: int) -> bool:
-    found = among(asked, events, now)
+    stored = among(asked, events, now)
     if "after" in asked:
         others = [t for t, _ in among(asked["after"], events, now)]
-        found = [(t, properties) for t, properties in found if any(other < t for other in others)]
-    if "count" not in asked and "sum" not in asked and not found:
+        stored = [(t, properties) for t, properties in stored if any(other < t for other in others)]
+    if "count" not in asked and "sum" not in asked and not stored:
         return False
     count = asked.get("count", {"gte": 0})
     count = count if isinstance(count, dict) else {"eq": count}
-    if not all(compare(op, len(found), edge) for op, edge in count.items()):
+    if not all(compare(op, len(stored), edge) for op, edge in count.items()):
         return False
     if "sum" not in asked:
         return True
     of = asked["sum"]["of"]
     kind = PROPERTIES[of][0]
-    total = sum(value for _, properties in found for value in values_of(properties.get(of), kind, many=False))
+    total = sum(value for _, properties in stored for value in values_of(properties.get(of), kind, many=False))
     return all(compare(op, total, literal(edge, kind)) for op, edge in asked["sum"].items() if op != "of")

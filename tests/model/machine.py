@@ -178,7 +178,7 @@ class Campaign(RuleBasedStateMachine):
     def launch(self) -> None:
         if self._steer("launch") and self.reference.one_off:
             people, now, file = self.reference.people, self.world.now, self.reference.file
-            self.reference.at_launch = {user for user, one in people.items() if enters(file, one, now)}
+            self.reference.at_launch = {user for user, enrolment in people.items() if enters(file, enrolment, now)}
 
     def pause(self) -> None:
         self._steer("pause")
@@ -206,10 +206,10 @@ class Campaign(RuleBasedStateMachine):
 
     def replay(self) -> None:
         failed = {
-            f"{enrolment.id}/{one.message}": enrolment
+            f"{enrolment.id}/{delivery.message}": enrolment
             for enrolment in self.world.enrolments()
-            for one in enrolment.settled
-            if str(one.state) == "failed"
+            for delivery in enrolment.settled
+            if str(delivery.state) == "failed"
             and enrolment.outgoing is None
             and str(enrolment.reason) in ("None", "completed", "failed")
         }
@@ -220,7 +220,7 @@ class Campaign(RuleBasedStateMachine):
         refused = self.world.provider.refused
         for key, enrolment in failed.items():
             user = enrolment.user.rsplit("/", 1)[1]
-            first = next(one.message for one in enrolment.settled if str(one.state) == "failed")
+            first = next(delivery.message for delivery in enrolment.settled if str(delivery.state) == "failed")
             if f"{user}@x.example" not in refused and key == f"{enrolment.id}/{first}":
                 self.reference.replayed.add(key)
 

@@ -101,11 +101,15 @@ class MemoryCollection:
                 held = self.documents.get(key)
                 candidates: Iterable[Document] = [] if held is None else [held]
             elif isinstance(key, dict) and list(key) == ["$in"]:
-                candidates = [self.documents[one] for one in dict.fromkeys(key["$in"]) if one in self.documents]
+                candidates = [
+                    self.documents[key_of_user]
+                    for key_of_user in dict.fromkeys(key["$in"])
+                    if key_of_user in self.documents
+                ]
             else:
                 candidates = list(self.documents.values())
             test, now = self.database.test(query), self.database.now()
-            return [one for one in candidates if test(one, now)]
+            return [candidate for candidate in candidates if test(candidate, now)]
 
     def find(
         self,
@@ -133,8 +137,8 @@ class MemoryCollection:
 
     def count_documents(self, query: Mapping[str, Any], *, hint: str | None = None, limit: int | None = None) -> int:
         """Return how many match, up to `limit`."""
-        found = len(self._those(query, hint))
-        return found if limit is None else min(found, limit)
+        count = len(self._those(query, hint))
+        return count if limit is None else min(count, limit)
 
     def estimated_document_count(self) -> int:
         """Return the number of documents."""
@@ -147,10 +151,10 @@ class MemoryCollection:
     def create_indexes(self, models: Sequence[Any]) -> list[str]:
         """Keep unique indexes; note the others by name."""
         for model in models:
-            told = model.document
-            self.indexes.add(told["name"])
-            if told.get("unique"):
-                self.unique.append(tuple(told["key"]))
+            answer = model.document
+            self.indexes.add(answer["name"])
+            if answer.get("unique"):
+                self.unique.append(tuple(answer["key"]))
         return [model.document["name"] for model in models]
 
     # writing
@@ -246,15 +250,17 @@ class MemoryCollection:
         """Several writes, one after another."""
         total = Done()
         with self.database.lock:
-            for one in writes:
-                if isinstance(one, InsertOne):
-                    self.insert_one(one._doc)
+            for write in writes:
+                if isinstance(write, InsertOne):
+                    self.insert_one(write._doc)
                     continue
-                if isinstance(one, DeleteOne):
-                    total.deleted_count += self.delete_one(one._filter).deleted_count
+                if isinstance(write, DeleteOne):
+                    total.deleted_count += self.delete_one(write._filter).deleted_count
                     continue
-                done = self._write(one._filter, one._doc, upsert=bool(one._upsert), many=isinstance(one, UpdateMany))
-                assert isinstance(one, (UpdateOne, UpdateMany))
+                done = self._write(
+                    write._filter, write._doc, upsert=bool(write._upsert), many=isinstance(write, UpdateMany)
+                )
+                assert isinstance(write, (UpdateOne, UpdateMany))
                 total.matched_count += done.matched_count
                 total.modified_count += done.modified_count
         return total
@@ -264,7 +270,10 @@ class MemoryCollection:
     def aggregate(self, pipeline: Sequence[Mapping[str, Any]], **options: object) -> Cursor:
         """Run the stages that the stores use."""
         with self.database.lock:
-            found = [projected(one, None) for one in sorted(self.documents.values(), key=lambda one: rank(one["_id"]))]
+            found = [
+                projected(document, None)
+                for document in sorted(self.documents.values(), key=lambda one: rank(one["_id"]))
+            ]
             return Cursor(self._staged(found, pipeline), None)
 
     def _staged(self, found: list[Document], pipeline: Sequence[Mapping[str, Any]]) -> list[Document]:
@@ -330,7 +339,7 @@ def _grouped(found: list[Document], told: Mapping[str, Any], now: datetime) -> l
         for name, spec in told.items():
             if name != "_id":
                 ((operator, operand),) = spec.items()
-                values = [evaluated(operand, one, now) for one in members]
+                values = [evaluated(operand, member, now) for member in members]
                 row[name] = {"$sum": sum, "$min": min, "$max": max}[operator](values)
         rows.append(row)
     return rows

@@ -144,17 +144,19 @@ class Provider:
 
     def begin(self, envelopes: Sequence[Envelope], go_on: Callable[[], bool]) -> Flight:
         flight = Flight(len(envelopes))
-        flight.put([(place, self._take(one) if go_on() else NotBegun()) for place, one in enumerate(envelopes)], 0)
+        flight.put(
+            [(place, self._take(envelope) if go_on() else NotBegun()) for place, envelope in enumerate(envelopes)], 0
+        )
         return flight
 
     def send(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
         return attempt(self, envelopes)
 
-    def _take(self, one: Envelope) -> Outcome:
-        if one.recipient in self.refused:
+    def _take(self, envelope: Envelope) -> Outcome:
+        if envelope.recipient in self.refused:
             return Failed("refused")
-        if one.key not in self.taken:
-            self.taken[one.key] += 1
+        if envelope.key not in self.taken:
+            self.taken[envelope.key] += 1
         return Sent()
 
     def find(self, key: str) -> bool | None:
@@ -192,7 +194,7 @@ def _names(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> frozen
         if old == new:
             continue
         if isinstance(old, dict) and isinstance(new, dict):
-            paths += [f"{key}.{one}" for one in old.keys() | new.keys() if old.get(one) != new.get(one)]
+            paths += [f"{key}.{item}" for item in old.keys() | new.keys() if old.get(item) != new.get(item)]
         else:
             paths.append(key)
     return frozenset(names_of_paths(paths))

@@ -48,7 +48,7 @@ def check_settling(history: History, enrolment: Enrolment, end: DeliveryState, a
     If the write does not end it, the evaluation does not either, unless the campaign asks something of its users.
     """
     assert enrolment.outgoing is not None
-    names = [one.message for one in enrolment.settled]
+    names = [delivery.message for delivery in enrolment.settled]
     found = completion(history.campaign, names, enrolment.outgoing.message, as_of)
     later, reason = evaluated(history, settled_as(enrolment, end, as_of), as_of)
     if found is not None:

@@ -86,7 +86,7 @@ def test_arms_are_uniform_and_independent_of_the_key_layout(campaign: str, purpo
     arms = [arm(campaign, purpose, name) for name in people]
     assert all(0 <= one < 1 for one in arms)
     assert abs(sum(arms) / 1_000 - 0.5) < 0.046
-    low = [one for one, name in zip(arms, people, strict=True) if int(layout_hash(name), 16) < HASH_SPACE // 2]
+    low = [item for item, name in zip(arms, people, strict=True) if int(layout_hash(name), 16) < HASH_SPACE // 2]
     assert abs(sum(one < 0.5 for one in low) / len(low) - 0.5) < 0.13
 
 

@@ -23,7 +23,7 @@ VALUE = st.recursive(
     max_leaves=6,
 )
 SUMMARY = st.fixed_dictionaries({"n": WHOLE, "first": WHOLE, "last": WHOLE})
-NAMES = [name for name, one in CATALOGUE.fields.items() if one.kind == "attribute"]
+NAMES = [name for name, field in CATALOGUE.fields.items() if field.kind == "attribute"]
 PARTS = {
     **dict.fromkeys(("email", "first_name", "unsubscribed", "timezone", "created_at", "deleted"), VALUE),
     "lists": VALUE | st.lists(TEXT, max_size=3),

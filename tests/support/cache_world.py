@@ -50,13 +50,13 @@ class CacheWorld:
         database: Database[Document],
         url: str,
         catalogue: Catalogue = CATALOGUE,
-        looks: timedelta = timedelta(seconds=10),
+        pause: timedelta = timedelta(seconds=10),
     ) -> None:
         self.database, self.catalogue = database, catalogue
         self.users = Users(database)
         self.redis = redis.Redis.from_url(url, socket_timeout=10)
         self.layouts = CacheLayouts(database, self.users, "t:")
-        self.cache = UserCache(CacheServer(cache_client(url), emit), self.users, emit, looks)
+        self.cache = UserCache(CacheServer(cache_client(url), emit), self.users, emit, pause)
 
     def close(self) -> None:
         self.cache.close()
@@ -114,7 +114,7 @@ class CacheWorld:
 
 def slots_of(catalogue: Catalogue, row: Row) -> Document:
     """Return a row as slot name to (value, type), independent of the order of its fields."""
-    slots = ("key", "rev", "deleted", "lists", "e", *(one.slot for one in catalogue.fields.values()))
+    slots = ("key", "rev", "deleted", "lists", "e", *(field.slot for field in catalogue.fields.values()))
     raw = msgspec.structs.asdict(row)  # type: ignore[arg-type]
     assert set(raw) == set(slots)
     return {name: (raw[name], type(raw[name])) for name in slots}

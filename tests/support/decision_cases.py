@@ -67,12 +67,12 @@ class Someone:
 
     def document(self) -> dict[str, Any]:
         """Return the document of `users`, with event summaries that match `events`."""
-        told: dict[str, dict[str, int]] = {}
+        values: dict[str, dict[str, int]] = {}
         for event, t, _ in self.events:
-            one = told.setdefault(event, {"n": 0, "first": t, "last": t})
-            told[event] = {"n": one["n"] + 1, "first": min(one["first"], t), "last": max(one["last"], t)}
+            one = values.setdefault(event, {"n": 0, "first": t, "last": t})
+            values[event] = {"n": one["n"] + 1, "first": min(one["first"], t), "last": max(one["last"], t)}
         document = {"_id": self.key, "w": "shop", "u": self.name, "rev": 1, "a": dict(self.attributes)}
-        return document | {"e": told, "lists": list(self.lists)} | ({"deleted": True} if self.deleted else {})
+        return document | {"e": values, "lists": list(self.lists)} | ({"deleted": True} if self.deleted else {})
 
     def facts(self, campaign: CompiledCampaign) -> Facts:
         """Return everything that an evaluation of this campaign can know about the user."""
@@ -157,7 +157,7 @@ def enrolment(
         holdout=holdout,
         converted_at=converted_at,
         outgoing=None if outgoing is None else Outgoing(outgoing, state, entered_at, entered_at),
-        settled=tuple(Settled(one, DeliveryState.SENT, at) for one, at in settled),
+        settled=tuple(Settled(delivery, DeliveryState.SENT, at) for delivery, at in settled),
     )
 
 

@@ -169,11 +169,11 @@ def identities_hold(enrolments: Iterable[Enrolment]) -> bool:
     if len(enrolments) != by_state[EnrolmentState.ACTIVE] + by_reason.total():
         return False
     for enrolment in enrolments:
-        names = [one.message for one in enrolment.settled] + (
+        names = [delivery.message for delivery in enrolment.settled] + (
             [enrolment.outgoing.message] if enrolment.outgoing else []
         )
-        skipped = [one for one in enrolment.settled if one.state is DeliveryState.SKIPPED]
-        if len(names) != len(set(names)) or any(one.reason is None for one in skipped):
+        skipped = [delivery for delivery in enrolment.settled if delivery.state is DeliveryState.SKIPPED]
+        if len(names) != len(set(names)) or any(delivery.reason is None for delivery in skipped):
             return False
         if not enrolment.active and (
             enrolment.reason is None or enrolment.ended_at is None or enrolment.outgoing is not None

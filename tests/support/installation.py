@@ -127,7 +127,7 @@ class Installation:
 
     def ended(self, family: list[psutil.Process]) -> bool:
         """Return whether none of these processes runs any more."""
-        return not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family)
+        return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family)
 
     def end(self, process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> int:
         """Send a signal, wait for the process to end, and return the exit code."""
@@ -138,9 +138,9 @@ class Installation:
         """Kill the processes that a failed test left."""
         for process in self._started:
             if process.poll() is None:
-                for one in self.family(process):
-                    if one.is_running():
-                        one.kill()
+                for worker in self.family(process):
+                    if worker.is_running():
+                        worker.kill()
                 process.wait()
 
 

@@ -307,7 +307,9 @@ class World:
 
     def ends(self, name: str, user: str) -> list[tuple[str, str, str | None]]:
         """Return message, state and reason of each settled delivery in a user's latest enrolment, in order."""
-        return [(one.message, one.state.value, one.reason) for one in self.enrolment(name, user).settled]
+        return [
+            (delivery.message, delivery.state.value, delivery.reason) for delivery in self.enrolment(name, user).settled
+        ]
 
     def mails(self) -> list[Mail]:
         """Return every mail of the Maildir, by delivery key."""

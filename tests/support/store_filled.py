@@ -60,7 +60,9 @@ def fill(database: Database[dict[str, Any]]) -> None:
     for name in ("leases", "policies", "settings", "imports", "cache_layouts"):
         database[name].insert_many([{"_id": f"x{n}", "first_used_at": n} for n in range(500)])
     requests = [{"_id": key, "names": ["plan"], "mark": "m"} for key in keys.values()]
-    database.looks.insert_many([{**one, "until": moment(n)} if n % 9 == 0 else one for n, one in enumerate(requests)])
+    database.looks.insert_many(
+        [{**request, "until": moment(n)} if n % 9 == 0 else request for n, request in enumerate(requests)]
+    )
     database.dirty_ranges.insert_many(
         [{"_id": f"w/{n}", "workspace": "w", "first": "0", "last": "1", "names": [], "mark": "m"} for n in range(500)]
     )

@@ -96,7 +96,7 @@ def test_check_reports_the_fault_of_each_service(installation: Installation, tmp
         )
         assert done.code == 3, "the search refuses the login"
         assert done.err == ""
-        rows = {one["check"]: (one["ok"], one["told"]) for one in done.document}
+        rows = {row["check"]: (row["ok"], row["told"]) for row in done.document}
         assert rows["mongodb"][0]
         assert rows["campaigns"][0]
         assert rows["broker"] == (False, "the broker is a read-only replica. give the address of its primary")

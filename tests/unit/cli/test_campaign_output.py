@@ -83,13 +83,13 @@ def record(state: CampaignState = C.LIVE, kind: str = "one_off", **more: Any) ->
 
 
 def counts(last_entered: int | None = NOW, **more: Any) -> CampaignCounts:
-    told: dict[str, Any] = {"entered": 10, "active": 0, "exited": {"completed": 10}, "messages": {}}
-    told |= {"holdout": 0, "converted": 0, "converted_holdout": 0}
-    return CampaignCounts(**told | more, last_entered=last_entered)
+    values: dict[str, Any] = {"entered": 10, "active": 0, "exited": {"completed": 10}, "messages": {}}
+    values |= {"holdout": 0, "converted": 0, "converted_holdout": 0}
+    return CampaignCounts(**values | more, last_entered=last_entered)
 
 
-def report(of: CampaignRecord, told: CampaignCounts, now: int = NOW) -> Report:
-    return Report(of, told, True, (), messages(of, told), conversions(of, told, now))
+def report(of: CampaignRecord, campaign_counts: CampaignCounts, now: int = NOW) -> Report:
+    return Report(of, campaign_counts, True, (), messages(of, campaign_counts), conversions(of, campaign_counts, now))
 
 
 def test_messages_are_in_the_order_of_the_file_with_removed_ones_last(
@@ -98,7 +98,7 @@ def test_messages_are_in_the_order_of_the_file_with_removed_ones_last(
     found = {name: MessageCounts(1, {"sent": 1}) for name in ("alpha", "gone", "before-zulu", "zulu", "first-zulu")}
     of = record(renamed={"zulu": ["first-zulu", "before-zulu"]})
     told = report(of, counts(messages=found))
-    lines = [(one.name, one.counts.decided, one.note) for one in told.messages]
+    lines = [(message.name, message.counts.decided, message.note) for message in told.messages]
     assert lines == [
         ("zulu", 1, ""),
         ("alpha", 1, ""),

@@ -17,7 +17,7 @@ GONE = Someone({"plan": "free"})
 
 def ends(history: History) -> list[tuple[str, str | None]]:
     assert history.latest is not None
-    return [(one.message, one.reason or one.state.value) for one in history.latest.settled]
+    return [(delivery.message, delivery.reason or delivery.state.value) for delivery in history.latest.settled]
 
 
 def story(

@@ -60,7 +60,7 @@ the tables in `engine/domain/lifecycle.py`; run it after a change there. The ter
 
 def page() -> str:
     """Return the whole page."""
-    return INTRODUCTION + "".join(_section(name, *told) for name, told in MACHINES.items())
+    return INTRODUCTION + "".join(_section(name, *machine) for name, machine in MACHINES.items())
 
 
 def _section(name: str, states: type[StrEnum], introduction: str) -> str:

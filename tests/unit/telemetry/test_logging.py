@@ -189,8 +189,8 @@ def test_our_own_errors_keep_their_text(logs: telemetry.Logs, tmp_path: Path) ->
 def test_an_outage_raised_by_a_library_is_no_unhandled_error(logs: telemetry.Logs, tmp_path: Path) -> None:
     for error in (ServiceUnreachable("Elasticsearch does not answer"), KeyError("k")):
         logging.getLogger("dramatiq.worker").error("Failed to process m() with unhandled exception", exc_info=error)
-    told = [(line["log.level"], line["message"]) for line in lines(tmp_path)]
-    assert told == [
+    received = [(line["log.level"], line["message"]) for line in lines(tmp_path)]
+    assert received == [
         ("warning", "library.logged: Failed to process m() now"),
         ("error", "library.logged: Failed to process m() with unhandled exception"),
     ]

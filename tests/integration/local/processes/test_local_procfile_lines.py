@@ -105,8 +105,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def by_honcho(folder: Path) -> dict[str, list[Any]]:
     """Return exit code and output of each line under honcho's own classes."""
     done = subprocess.run([sys.executable, "-c", DRIVER], cwd=folder, capture_output=True, text=True, check=True)
-    told: dict[str, list[Any]] = json.loads(done.stdout)
-    return told
+    document: dict[str, list[Any]] = json.loads(done.stdout)
+    return document
 
 
 def by_us(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
@@ -117,7 +117,7 @@ def by_us(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]
     exits: dict[str, str] = {}
 
     def tell(states: Any) -> None:
-        exits.update({one.name: one.last_exit for one in states if one.last_exit})
+        exits.update({state.name: state.last_exit for state in states if state.last_exit})
         if len(exits) == len(types):
             os.kill(os.getpid(), 15)
 

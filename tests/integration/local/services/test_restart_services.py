@@ -96,9 +96,9 @@ def test_a_dead_service_is_restarted_at_its_address_with_its_data_and_reported(m
         assert client.x.y.count_documents({}) == 1
         assert broker.get("kept") == b"yes"
     shown = {one.name: one for one in services.status() if one.name in NEEDED}
-    assert {one.state for one in shown.values()} == {"running"}
-    assert {one.restarts for one in shown.values()} == {1}
-    assert {one.last_exit for one in shown.values()} == {"by SIGKILL"}
+    assert {status.state for status in shown.values()} == {"running"}
+    assert {status.restarts for status in shown.values()} == {1}
+    assert {status.last_exit for status in shown.values()} == {"by SIGKILL"}
     assert not set(pids(services).values()) & set(before.values())
     os.kill(pids(services)["cache"], signal.SIGKILL)
     said.until("cache", "it starts again in 0.5 s")
@@ -118,7 +118,7 @@ def test_a_hanging_service_is_killed_and_restarted_at_its_address(make: Make, mo
     before = pids(services)
     os.kill(before["cache"], signal.SIGSTOP)
     said.until("cache", f"pid {before['cache']}", "does not answer; it is killed after 3 s")
-    assert {one.name: one.answers for one in map(services.probed, services.status()) if one.pid} == {
+    assert {item.name: item.answers for item in map(services.probed, services.status()) if item.pid} == {
         "mongo": True,
         "broker": True,
         "cache": False,

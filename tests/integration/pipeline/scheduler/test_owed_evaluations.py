@@ -155,10 +155,10 @@ def test_an_edit_concurrent_with_a_pause_is_evaluated_after_the_resume(world: Wo
     named = world.app.stores.campaigns.named
 
     def paused_after(name: str, workspace: str | None = None) -> list[CampaignRecord]:
-        found = named(name, workspace)
+        stored = named(name, workspace)
         world.app.stores.campaigns.named = named  # type: ignore[method-assign]
         world.steer("pause", "series")
-        return found
+        return stored
 
     world.app.stores.campaigns.named = paused_after  # type: ignore[method-assign]
     world.apply(series(audience={"plan": "pro"}))

@@ -138,13 +138,13 @@ def test_every_store_with_a_collection_is_checked() -> None:
         "Stores",
         "StoredClock",
     }
-    found = {
+    users = {
         kind
         for module in MODULES
         for _, kind in inspect.getmembers(module, inspect.isclass)
         if kind.__module__ == module.__name__ and "database" in inspect.signature(kind.__init__).parameters
     }
-    assert {kind for kind in found if kind.__name__ not in apart} == known
+    assert {kind for kind in users if kind.__name__ not in apart} == known
 
 
 def test_every_named_query_is_a_method_and_names_an_allowed_index() -> None:
@@ -202,11 +202,11 @@ def test_due_enrolments_are_read_by_their_index_if_few_and_by_key_if_all(
     people = [enrolment(name=f"due-{few}-{n}") for n in range(1_500)]
     uid = f"due{few}".lower()
     due = [
-        replace(one, id=one.id.replace("c1", uid, 1), campaign=uid, due_at=None if few and n % 500 else NOW)
-        for n, one in enumerate(people)
+        replace(person, id=person.id.replace("c1", uid, 1), campaign=uid, due_at=None if few and n % 500 else NOW)
+        for n, person in enumerate(people)
     ]
     store.enter(due)
     overhearing.heard.clear()
-    found = store.due(f"shop/{uid}/", "", f"shop/{uid}/g", NOW, 100)
-    assert [one.id for one in found] == sorted(one.id for one in due if one.due_at == NOW)[:100]
+    enrolments = store.due(f"shop/{uid}/", "", f"shop/{uid}/g", NOW, 100)
+    assert [person.id for person in enrolments] == sorted(person.id for person in due if person.due_at == NOW)[:100]
     assert [plan.indexes for _, plan in plans(filled, list(overhearing.heard))] == [{index}]
