@@ -175,8 +175,8 @@ class Obstacles:
         for uid, by, reason, slice_ in (*self._own(), *self._of_runs(runs), *self._of_slices(waiting)):
             reasons.setdefault(uid, {}).setdefault(by, {}).setdefault(reason, slice_)
         for uid in self._unfit.keys() & reasons.keys():
-            only_file = {by: slices for by, slices in reasons[uid].items() if by is StuckBy.FILE}
-            reasons[uid] = only_file  # the rest follows from it
+            # the rest follows from it
+            reasons[uid] = {by: slices for by, slices in reasons[uid].items() if by is StuckBy.FILE}
         return reasons
 
     def _own(self) -> Iterator[tuple[str, StuckBy, str, str | None]]:

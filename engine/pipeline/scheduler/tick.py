@@ -182,7 +182,7 @@ class ClockTick:
         moved += self._conversion_deadlines.run(now)
         self._forget_refusals()
         return moved + self._dispatcher.run(
-            self._live_campaigns.where(working), self._live_campaigns.those(stuck), open_runs
+            self._live_campaigns.where(working), self._live_campaigns.where(stuck), open_runs
         )
 
     def _enqueue_rechecks(self, now: Instant) -> int:
