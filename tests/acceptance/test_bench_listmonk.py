@@ -97,8 +97,8 @@ def test_one_campaign_goes_to_the_imported_users_and_leaves_nothing(
         assert server.now()["recipients"] == 5
     assert (sent.users, sent.missing, sent.doubled, sent.cost) == (5, 0, 0, None)
     assert 0 < sent.first <= sent.last
-    asked = [(method, path) for method, path, _ in own.requests if method != "GET"]
-    assert asked == [
+    requests_made = [(method, path) for method, path, _ in own.requests if method != "GET"]
+    assert requests_made == [
         ("PUT", "/api/settings"),
         ("POST", "/api/lists"),
         ("POST", "/api/import/subscribers"),

@@ -35,14 +35,14 @@ def test_every_process_records_its_measurements_even_of_its_last_seconds(
     assert installation.end(process, signal.SIGINT) == 130
     assert {"clock", "all"} <= set(world.database.stats.distinct("process"))
     answer = tidegate("stats", "--json").document
-    asked = {one["query"]: one for one in answer["queries"]}
-    read = asked["users.read_range"]
+    by_query = {row["query"]: row for row in answer["queries"]}
+    read = by_query["users.read_range"]
     assert (read["documents"], read["failed"]) == (60, 0)
     assert read["calls"] >= 1
     assert read["worst"]["campaign"] == "hello"
     assert 0 < read["median_seconds"] <= read["p95_seconds"] <= read["p99_seconds"]
     assert read["worst"]["seconds"] >= read["p99_seconds"]
-    assert {"enrolments.enter_alike", "deliveries.settle_and_mark", "slices.waiting", "runs.undecided"} <= set(asked)
+    assert {"enrolments.enter_alike", "deliveries.settle_and_mark", "slices.waiting", "runs.undecided"} <= set(by_query)
     (campaign,) = answer["campaigns"]
     assert (campaign["campaign"], campaign["looked_at"], campaign["messages"]) == ("hello", 60, 50)
     assert campaign["looked_at_per_message"] == pytest.approx(1.2)
@@ -77,7 +77,7 @@ def test_a_campaign_with_many_evaluations_per_message_comes_first(
         world.launch(name)
     world.settle()
     answer = tidegate("stats", "--json").document["campaigns"]
-    assert [one["campaign"] for one in answer] == ["nobody", "few", "many"]
+    assert [row["campaign"] for row in answer] == ["nobody", "few", "many"]
     assert answer[0]["looked_at_per_message"] is None
     assert answer[1]["looked_at_per_message"] > answer[2]["looked_at_per_message"]
     assert len(tidegate("stats", "--campaigns", "1", "--json").document["campaigns"]) == 1

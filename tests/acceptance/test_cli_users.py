@@ -85,7 +85,7 @@ def test_explain_shows_a_waiting_enrolment_and_its_next_evaluation(shop: World, 
     assert explanation["now"].startswith(f"waits until {format_instant(START + 3 * DAY)}")
     assert explanation["next_look"] == format_instant(START + 3 * DAY)
     (enrolment,) = explanation["stays"]
-    assert [(one["message"], one["state"]) for one in enrolment["messages"]] == [("one", "sent")]
+    assert [(row["message"], row["state"]) for row in enrolment["messages"]] == [("one", "sent")]
     assert "next evaluation by time" in tidegate("explain", "series", "sam").out
 
 
@@ -170,7 +170,7 @@ def test_a_user_can_be_shown_and_erased_for_good(shop: World, tidegate: Tidegate
     answer = tidegate("user", "show", "sam", "-w", "shop", "--json").document
     assert answer["user"]["email"] == "sam@x.example"
     assert answer["stays"] == [{"campaign": "series", "entry": 1, "state": "active"}]
-    assert [one["n"] for one in answer["events"]] == ["Order Completed"]
+    assert [row["n"] for row in answer["events"]] == ["Order Completed"]
     assert tidegate("user", "erase", "sam", "-w", "shop", "--yes").code == 0
     shop.settle()
     assert str(shop.enrolment("series", "sam").reason) == "deleted"
@@ -282,13 +282,13 @@ def test_dead_letters_can_be_listed_replayed_and_dropped(shop: World, tidegate: 
             broker.enqueue(message.copy(options={"max_retries": 0}))
         shop.app.__dict__["slice_decider"] = _Broken()
         _serve(shop, broker, lambda: len(list_dead(broker, "fast")) == 2)
-        found = tidegate("queue", "deadletters", "fast", "--json").document
-        assert {one["actor"] for one in found} == {"process_slice"}
-        assert {one["arguments"] for one in found} == {"slice-0", "slice-1"}
-        assert "ValueError" in found[0]["failure"]
+        letters = tidegate("queue", "deadletters", "fast", "--json").document
+        assert {letter["actor"] for letter in letters} == {"process_slice"}
+        assert {letter["arguments"] for letter in letters} == {"slice-0", "slice-1"}
+        assert "ValueError" in letters[0]["failure"]
         row = next(row for row in tidegate("queue", "list", "--json").document if row["queue"] == "fast")
         assert (row["ready"], row["dead"]) == (0, 2)
-        assert "1 messages" in tidegate("queue", "replay", "fast", found[0]["id"]).err
+        assert "1 messages" in tidegate("queue", "replay", "fast", letters[0]["id"]).err
         row = next(row for row in tidegate("queue", "list", "--json").document if row["queue"] == "fast")
         assert (row["ready"], row["dead"]) == (1, 1)
         assert "1 dead letters" in tidegate("queue", "drop", "fast").err

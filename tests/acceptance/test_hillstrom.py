@@ -75,8 +75,8 @@ def test_the_reports_have_the_numbers_of_the_file_though_every_campaign_was_fini
     assert said[1].startswith("all campaigns are finished")
     by_name = {name: tidegate("campaign", "report", name, "--json").document for name in CAMPAIGNS}
     assert {arm: table_row(by_name[f"{arm}-visits"], by_name[f"{arm}-purchases"]) for arm in ARMS} == PLANTED
-    assert {one["state"] for one in by_name.values()} == {"finished"}
-    assert {one["conversions"]["until"] for one in by_name.values()} == {"2008-03-20T14:00:00.000Z"}
+    assert {report["state"] for report in by_name.values()} == {"finished"}
+    assert {report["conversions"]["until"] for report in by_name.values()} == {"2008-03-20T14:00:00.000Z"}
     assert by_name["mens-visits"]["conversions"]["treated"] == {"entered": 213, "converted": 39, "rate": 39 / 213}
     assert by_name["control-visits"]["messages"] == {"nothing": {"decided": 213, "skipped(too_late)": 213}}
     mailed = {mail.user for mail in world.mails()}

@@ -212,12 +212,12 @@ def test_halves_have_deterministic_ids_and_cover_the_rest_of_their_slice(
     after = {slice_["_id"]: slice_ for slice_ in slices(world)}
     for ident, (first, until, _) in halves.items():
         assert (after[ident]["first"], after[ident]["until"]) == (first, until)
-    for one in after.values():
-        if one["state"] == "split":
-            lower, upper = after[one["_id"] + "a"], after[one["_id"] + "b"]
-            assert (lower["first"], upper["until"]) == (one["first"], one["until"])
+    for half in after.values():
+        if half["state"] == "split":
+            lower, upper = after[half["_id"] + "a"], after[half["_id"] + "b"]
+            assert (lower["first"], upper["until"]) == (half["first"], half["until"])
             assert lower["until"] == upper["first"]
-            assert (lower["run"], upper["run"]) == (one["run"], one["run"])
+            assert (lower["run"], upper["run"]) == (half["run"], half["run"])
     check_that_one_failed(world, settled=[])
 
 

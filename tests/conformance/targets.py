@@ -66,9 +66,9 @@ def by_python(predicate: CompiledPredicate, people: Mapping[str, Person], as_of:
     batch = predicate.filter_rows([rows[name] for name in names], {rows[n].key: facts[n] for n in names}, as_of)
     assert {names[place] for place in batch} == single
     for name in names:
-        told = predicate.maybe(rows[name], as_of)
-        assert told in (None, name in single), f"maybe says {told} of {name}"
-        assert told is not None or predicate.event_queries, f"maybe does not know {name}, and no event could tell"
+        verdict = predicate.maybe(rows[name], as_of)
+        assert verdict in (None, name in single), f"maybe says {verdict} of {name}"
+        assert verdict is not None or predicate.event_queries, f"maybe does not know {name}, and no event could tell"
     return single
 
 
@@ -87,8 +87,8 @@ def by_mongo(
         document["_id"]: [[] for _ in predicate.event_queries] for document in documents
     }
     for place, query in enumerate(predicate.event_queries):
-        asked = {"user": {"$in": list(facts)}, **query.mongo(as_of)}
-        for event in database.events.find(asked, query.projection()):
+        query_ = {"user": {"$in": list(facts)}, **query.mongo(as_of)}
+        for event in database.events.find(query_, query.projection()):
             facts[event["user"]][place].append((event["t"], event.get("p", {})))
     final = {
         document["u"]

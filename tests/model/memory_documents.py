@@ -36,8 +36,8 @@ def at(document: Any, path: str) -> Any:
     for number, step in enumerate(steps := path.split(".")):
         if isinstance(value, list):
             rest = ".".join(steps[number:])
-            found = [item for item in (at(each, rest) for each in value) if item is not MISSING]
-            return found or MISSING
+            values = [item for item in (at(each, rest) for each in value) if item is not MISSING]
+            return values or MISSING
         if not isinstance(value, dict) or step not in value:
             return MISSING
         value = value[step]
@@ -66,12 +66,12 @@ _ORDER: Final[dict[str, Callable[[Any, Any], bool]]] = {
 }
 
 
-def _same(value: Any, wanted: Any) -> bool:
+def _same(value: Any, operand: Any) -> bool:
     if value is MISSING:
-        return wanted is None
-    if _kind(value) == _kind(wanted) and value == wanted:
+        return operand is None
+    if _kind(value) == _kind(operand) and value == operand:
         return True
-    return isinstance(value, list) and any(_same(item, wanted) for item in value)
+    return isinstance(value, list) and any(_same(item, operand) for item in value)
 
 
 def _condition(operator: str, operand: Any) -> Callable[[Any], bool]:
@@ -81,8 +81,8 @@ def _condition(operator: str, operand: Any) -> Callable[[Any], bool]:
         case "$ne":
             return lambda value: not _same(value, operand)
         case "$in":
-            wanted = list(operand)
-            return lambda value: any(_same(value, key) for key in wanted)
+            members = list(operand)
+            return lambda value: any(_same(value, key) for key in members)
         case "$nin":
             left_out = list(operand)
             return lambda value: not any(_same(value, item) for item in left_out)
@@ -95,7 +95,7 @@ def _condition(operator: str, operand: Any) -> Callable[[Any], bool]:
             types |= {"int", "long", "double"} if "number" in types else set()
             return lambda value: any(_type(item) in types for item in (value if isinstance(value, list) else [value]))
         case "$not":
-            inner = [_condition(name, told) for name, told in operand.items()]
+            inner = [_condition(name, condition) for name, condition in operand.items()]
             return lambda value: not all(condition(value) for condition in inner)
         case "$elemMatch":
             test = compiled(operand)
@@ -116,15 +116,15 @@ def _field(path: str, wanted: Any) -> Test:
 def compiled(query: Mapping[str, Any]) -> Test:
     """Return a filter as a test of one document at a moment of the server's clock."""
     tests: list[Test] = []
-    for key, wanted in query.items():
+    for key, condition in query.items():
         if key in ("$and", "$or", "$nor"):
-            tests.append(_together(key, [compiled(key_of_user) for key_of_user in wanted]))
+            tests.append(_together(key, [compiled(key_of_user) for key_of_user in condition]))
         elif key == "$expr":
-            tests.append(lambda document, now, wanted=wanted: truth(evaluated(wanted, document, now)))  # type: ignore[misc]
+            tests.append(lambda document, now, wanted=condition: truth(evaluated(wanted, document, now)))  # type: ignore[misc]
         elif key.startswith("$"):
             raise NotImplementedError(key)
         else:
-            tests.append(_field(key, wanted))
+            tests.append(_field(key, condition))
     if len(tests) == 1:
         return tests[0]
     return lambda document, now: all(test(document, now) for test in tests)
@@ -252,16 +252,16 @@ def _operated(operator: str, operand: Any, document: Document, now: datetime) ->
 
 def put(document: Document, path: str, value: Any) -> None:
     """Set a dotted path; create missing documents on it."""
-    *way, last = path.split(".")
-    for step in way:
+    *steps, last = path.split(".")
+    for step in steps:
         document = document.setdefault(step, {})
     document[last] = value
 
 
 def removed(document: Document, path: str) -> None:
     """Unset a dotted path."""
-    *way, last = path.split(".")
-    for step in way:
+    *steps, last = path.split(".")
+    for step in steps:
         document = document.get(step, {})
     document.pop(last, None)
 
@@ -319,7 +319,7 @@ def _changed(document: Document, operator: str, path: str, operand: Any, now: da
             put(document, path, held + [item for item in more if item not in held])
         case "$pull":
             test = compiled(operand)
-            put(document, path, [one for one in before if not test(one, now)])
+            put(document, path, [item for item in before if not test(item, now)])
         case "$currentDate":
             put(document, path, now)
         case _:

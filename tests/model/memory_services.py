@@ -124,7 +124,7 @@ class _Silent:
     def __enter__(self) -> _Silent:
         return self
 
-    def __exit__(self, *told: object) -> None:
+    def __exit__(self, *error: object) -> None:
         return None
 
     def __getattr__(self, name: str) -> Callable[..., None]:
@@ -177,9 +177,9 @@ class MemoryStream:
     def take(self, most: int, wait: timedelta) -> Batch:
         changes = self._database.changes[self._at : self._at + most]
         self._at += len(changes)
-        told = [Changed(after["_id"], _names(before, after)) for _, before, after in changes]
+        batch = [Changed(after["_id"], _names(before, after)) for _, before, after in changes]
         at = 1 << 32 | self._at
-        return Batch(told, str(self._at), at, at if told else 0)
+        return Batch(batch, str(self._at), at, at if batch else 0)
 
     def close(self) -> None:
         """Nothing is open."""

@@ -115,8 +115,8 @@ class Reference:
         """Note, after a change, who could have entered so far under any revision."""
         for user, person in self.people.items():
             if user not in self.could_enter:
-                told = (matches(file.audience, person, at) for file in self.files for at in self.times)
-                if any(told):
+                matching = (matches(file.audience, person, at) for file in self.files for at in self.times)
+                if any(matching):
                     self.could_enter.add(user)
 
     # section 4, 7: nothing is left undone
@@ -124,16 +124,16 @@ class Reference:
     def judge(self, state: str, enrolments: Sequence[Any], taken: Mapping[str, int]) -> None:
         """Judge everything while nothing is open; `taken` are the mails by delivery key."""
         by_user: dict[str, list[Any]] = {}
-        for one in enrolments:
-            by_user.setdefault(one.user.rsplit("/", 1)[1], []).append(one)
+        for each in enrolments:
+            by_user.setdefault(each.user.rsplit("/", 1)[1], []).append(each)
         for user, history in by_user.items():
             self._history(user, history)
         self._mails(enrolments, taken, state)
         if state == "paused":
             return
         active = {user: history[-1] for user, history in by_user.items() if history[-1].active}
-        for one in enrolments:
-            must(one.outgoing is None, f"nothing is open, and a delivery is on its way: {one}")
+        for each in enrolments:
+            must(each.outgoing is None, f"nothing is open, and a delivery is on its way: {each}")
         if state == "live" and self.file.ends is not None:
             must(self.now < self.file.ends, f"live at {self.now}, and its intake ended at {self.file.ends}")
         if state in ("cancelled", "finished"):
@@ -273,16 +273,16 @@ class Reference:
         sent: set[str] = set()
         for enrolment in enrolments:
             for delivery in enrolment.settled:
-                told = (str(delivery.state), delivery.reason)
-                must(told[0] in ("sent", "failed", "skipped"), f"{enrolment.user}: {delivery.message} ended as {told}")
-                if told[0] == "sent":
+                end = (str(delivery.state), delivery.reason)
+                must(end[0] in ("sent", "failed", "skipped"), f"{enrolment.user}: {delivery.message} ended as {end}")
+                if end[0] == "sent":
                     sent.add(f"{enrolment.id}/{delivery.message}")
-                if told[0] == "skipped":
+                if end[0] == "skipped":
                     must(
                         self._may_skip(enrolment, delivery),
                         f"{enrolment.user}: {delivery.message} was skipped ({delivery.reason})",
                     )
-                if told[0] == "failed" and state != "paused":
+                if end[0] == "failed" and state != "paused":
                     mended = f"{enrolment.id}/{delivery.message}" in self.replayed
                     must(not mended, f"{enrolment.user}: {delivery.message} was replayed and is failed")
             if enrolment.outgoing is not None and state == "paused":
@@ -292,14 +292,14 @@ class Reference:
         must(not taken.keys() - sent, f"taken by the provider, and not sent: {sorted(taken.keys() - sent)}")
         must(all(count == 1 for count in taken.values()), f"sent twice: {taken}")
 
-    def _may_skip(self, enrolment: Any, one: Any) -> bool:
+    def _may_skip(self, enrolment: Any, message: Any) -> bool:
         """Return whether the skip reason is possible.
 
         It is `exited` with its enrolment, `cancelled` with the campaign or by an edit that removed the message.
         """
-        removed = any(one.message not in {message.name for message in file.messages} for file in self.files)
+        removed = any(message.message not in {message.name for message in file.messages} for file in self.files)
         gone = self.people[enrolment.user.rsplit("/", 1)[1]].deleted
-        match one.reason:
+        match message.reason:
             case "exited":
                 return not enrolment.active
             case "cancelled":

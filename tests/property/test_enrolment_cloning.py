@@ -16,7 +16,7 @@ from engine.stores.mongo.work_documents import enrolment_document
 
 INSTANTS = st.integers(0, 1 << 42)
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1, max_size=12)
-USERS = st.lists(st.text(min_size=1, max_size=30).filter(lambda one: one.isprintable()), min_size=1, max_size=8)
+USERS = st.lists(st.text(min_size=1, max_size=30).filter(lambda text: text.isprintable()), min_size=1, max_size=8)
 OUTGOING = st.builds(Outgoing, NAMES, st.just(DeliveryState.QUEUED), INSTANTS, INSTANTS, slice=st.none() | NAMES)
 SETTLED = st.builds(Settled, NAMES, st.just(DeliveryState.SKIPPED), INSTANTS, st.none() | NAMES)
 MODELS = st.builds(

@@ -22,8 +22,8 @@ def filled(queues: dict[str, dict[str, int]]) -> dict[str, dict[str, list[str]]]
     return {w: {c: [f"{w}/{c}:{i}" for i in range(n)] for c, n in campaigns.items()} for w, campaigns in queues.items()}
 
 
-def campaign(piece: str) -> str:
-    return piece.split(":")[0].split("/")[1]
+def campaign(slice_: str) -> str:
+    return slice_.split(":")[0].split("/")[1]
 
 
 @given(QUEUES, WEIGHTS, st.integers(0, 60))
@@ -88,8 +88,8 @@ def test_everybody_is_served_in_the_end(
     shares = FairShares()
     for _ in range(sum(n for queue in queues.values() for n in queue.values())):
         picked = shares.pick(left, room, weights=weights)
-        for piece in picked:
-            shares.measured(piece, 0.5, ended=True)
-        left = {w: {c: [p for p in one if p not in picked] for c, one in own.items()} for w, own in left.items()}
-    assert not any(one for own in left.values() for one in own.values())
+        for taken in picked:
+            shares.measured(taken, 0.5, ended=True)
+        left = {w: {c: [p for p in slices if p not in picked] for c, slices in own.items()} for w, own in left.items()}
+    assert not any(slice_ for own in left.values() for slice_ in own.values())
     assert not shares.unmeasured

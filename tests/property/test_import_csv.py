@@ -58,7 +58,7 @@ LINES = st.lists(
 @given(st.binary(max_size=200) | LINES.map(b"\n".join), st.integers(1, 3), st.integers(1, 5))
 def test_records_read_in_blocks_equal_records_read_one_by_one(content: bytes, columns: int, size: int) -> None:
     records = CsvRecords(Lines(io.BytesIO(content), 0, 1), columns, ",")
-    told = [
+    expected = [
         (record.line, record.cells, record.fault, record.raw)
         for record in CsvRecords(Lines(io.BytesIO(content), 0, 1), columns, ",")
     ]
@@ -71,8 +71,8 @@ def test_records_read_in_blocks_equal_records_read_one_by_one(content: bytes, co
         there = io.BytesIO(content)
         there.seek(after.offset)
         rest = [(record.line, record.cells) for record in CsvRecords(Lines(there, *after), columns, ",")]
-        assert rest == [one[:2] for one in told[len(raw_rows) :]], "reading goes on behind them"
-    assert [tuple(row) for row in raw_rows] == told
+        assert rest == [row[:2] for row in expected[len(raw_rows) :]], "reading goes on behind them"
+    assert [tuple(row) for row in raw_rows] == expected
 
 
 @settings(deadline=None)

@@ -69,8 +69,8 @@ class Someone:
         """Return the document of `users`, with event summaries that match `events`."""
         values: dict[str, dict[str, int]] = {}
         for event, t, _ in self.events:
-            one = values.setdefault(event, {"n": 0, "first": t, "last": t})
-            values[event] = {"n": one["n"] + 1, "first": min(one["first"], t), "last": max(one["last"], t)}
+            summary = values.setdefault(event, {"n": 0, "first": t, "last": t})
+            values[event] = {"n": summary["n"] + 1, "first": min(summary["first"], t), "last": max(summary["last"], t)}
         document = {"_id": self.key, "w": "shop", "u": self.name, "rev": 1, "a": dict(self.attributes)}
         return document | {"e": values, "lists": list(self.lists)} | ({"deleted": True} if self.deleted else {})
 

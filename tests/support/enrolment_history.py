@@ -129,8 +129,8 @@ class History:
         origin = origin_at(as_of)
         if decision.enters is not None:
             if self.latest is not None:
-                found = decision.converted_at
-                change = None if found is None else conversion_change(origin, self.latest, found, None)
+                converted = decision.converted_at
+                change = None if converted is None else conversion_change(origin, self.latest, converted, None)
                 last = self.latest if change is None else advanced(self.latest, change)
                 self.enrolments[-1] = replace(last, due_at=None)
             suffix = suffix_of_user(self.user.key)

@@ -100,21 +100,21 @@ class Installation:
     def until(self, fact: Callable[[], Any], what: str, process: subprocess.Popen[bytes] | None = None) -> Any:
         """Wait until `fact()` is true and return its value; fail after `PATIENCE`, or if `process` has ended."""
         pause, deadline = threading.Event(), time.monotonic() + PATIENCE
-        while not (found := fact()):
+        while not (value := fact()):
             ended = process is not None and process.poll() is not None
             assert not ended, f"it ended before {what}:\n{self.said()[-3000:]}"
             assert time.monotonic() < deadline, f"{what} never came:\n{self.said()[-3000:]}"
             pause.wait(_POLL)
-        return found
+        return value
 
     def lines(self, event: str = "", **labels: str) -> list[dict[str, Any]]:
         """Return all processes' log lines with this event (if one is given) and these labels, in order of time."""
         files = (self.folder / "var" / "logs").glob("*.ndjson")
         whole = [raw for path in files for raw in path.read_bytes().splitlines() if raw.endswith(b"}")]
-        found = [json.loads(raw) for raw in whole]
+        lines = [json.loads(raw) for raw in whole]
         chosen = [
             line
-            for line in found
+            for line in lines
             if event in ("", line["event"]["action"])
             and all(line.get("labels", {}).get(key) == value for key, value in labels.items())
         ]

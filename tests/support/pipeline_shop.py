@@ -100,10 +100,10 @@ class Collected:
         self._asked.append(("finish", run_id, "control"))
 
 
-def state_of(enrolment: Enrolment, one: Any) -> tuple[str, str]:
+def state_of(enrolment: Enrolment, delivery: Any) -> tuple[str, str]:
     """Return message and state of a delivery, settled or not, as reports name them."""
-    state = str(one.state)
-    return one.message, f"skipped({one.reason})" if state == "skipped" else state
+    state = str(delivery.state)
+    return delivery.message, f"skipped({delivery.reason})" if state == "skipped" else state
 
 
 def sent_keys(enrolments: Sequence[Enrolment]) -> list[str]:

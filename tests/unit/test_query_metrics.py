@@ -138,8 +138,8 @@ def test_a_quantile_is_within_two_percent_of_the_measured_value(seconds: list[fl
     measurements = Measurements()
     for second in seconds:
         measurements.record("a", second, 0)
-    told = durations(only(measurements)).get_value_at_percentile(share)
+    quantile = durations(only(measurements)).get_value_at_percentile(share)
     ordered = sorted(min(max(1, int(second * 1e6)), LONGEST) for second in seconds)
     exact = ordered[max(1, int(share * len(ordered) / 100 + 0.5)) - 1]  # the histogram's own rank
-    assert abs(told - exact) <= max(1, 0.02 * exact)
+    assert abs(quantile - exact) <= max(1, 0.02 * exact)
     assert DIGITS == 2

@@ -25,7 +25,7 @@ OPENERS: dict[Callable[[str], Any], tuple[str, str]] = {
 SECRET_PIECES = ("hun", "ter", "2")
 
 
-@pytest.mark.parametrize("open_client", OPENERS, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("open_client", OPENERS, ids=lambda opener: opener.__name__)
 @pytest.mark.parametrize(
     "rest",
     [
@@ -58,7 +58,7 @@ def test_an_unreadable_address_is_refused_without_its_secret(open_client: Any, r
         assert secret_piece not in text.replace("character", ""), text
 
 
-@pytest.mark.parametrize("open_client", OPENERS, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("open_client", OPENERS, ids=lambda opener: opener.__name__)
 @pytest.mark.parametrize("text", ["", "host:1234", "ftp://user:hunter2@host", "hunter2", "://x"])
 def test_another_scheme_is_refused(open_client: Any, text: str) -> None:
     with pytest.raises(WrongCall, match="does not begin with") as caught:

@@ -67,8 +67,8 @@ def _options(command: Any) -> Iterator[str]:
 def _properties(schema: Any, path: str = "") -> Iterator[str]:
     """The paths of all keys that a JSON Schema allows."""
     if isinstance(schema, list):
-        for one in schema:
-            yield from _properties(one, path)
+        for part in schema:
+            yield from _properties(part, path)
     elif isinstance(schema, dict):
         for key, inner in schema.items():
             if key == "properties":

@@ -203,10 +203,10 @@ def importing_while(world: World, edit: Callable[[], object], at: int) -> tuple[
     """Import 60 users in batches of 10, and edit the workspace's file at a given query."""
     path = world.folder / "users.csv"
     path.write_text("user_id,age\n" + "".join(f"u{line},7\n" for line in range(2, 62)))
-    order, setting, asked = Order(Kind.USERS, path, batch=10), Importing(world.app, "shop"), iter(range(at))
+    order, setting, numbers = Order(Kind.USERS, path, batch=10), Importing(world.app, "shop"), iter(range(at))
 
     def follow() -> Surroundings:
-        if next(asked, None) == at - 1:
+        if next(numbers, None) == at - 1:
             edit()
         return setting.follow()
 

@@ -88,9 +88,9 @@ def test_status_sees_a_process_elsewhere_through_the_stores(installation: Instal
     installation.until(lambda: installation.world.app.liveness.missing(lanes) == ["no clock", "no feed"], "it", process)
     result = installation.call("status", "--json")
     assert (result.code, result.document["up"], result.document["processes"]) == (0, None, None)
-    (one,) = result.document["elsewhere"]
-    assert one["process"] == "all"
-    assert set(lanes) <= set(one["lanes"])
+    (process_,) = result.document["elsewhere"]
+    assert process_["process"] == "all"
+    assert set(lanes) <= set(process_["lanes"])
     assert installation.end(process) == 0
     assert "no worker of the lane fast" in installation.world.app.liveness.missing(lanes)
 

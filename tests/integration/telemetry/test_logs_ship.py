@@ -269,7 +269,7 @@ def test_a_line_is_created_once_and_found_by_its_fields(elastic: Elasticsearch, 
     assert index.create([Document("a", raw), Document("c", line(3))]) == Taken()
     match = index.search({"match_all": {}}, 10)
     assert match is not None
-    assert [one["message"] for one in match] == ["line 1", "line 2", "line 3"]
+    assert [hit["message"] for hit in match] == ["line 1", "line 2", "line 3"]
     assert index.search({"term": {"labels.brand_new": "x"}}, 10) == [orjson.loads(raw)]
 
 

@@ -49,8 +49,8 @@ def test_each_changed_part_is_reported_once() -> None:
         ends_at="2027-12-01",
         at_most_once=True,
     )
-    told = [change.concern for change in changes(_file(), new)]
-    assert told == [
+    concerns = [change.concern for change in changes(_file(), new)]
+    assert concerns == [
         Concern.AUDIENCE,
         Concern.TIMES,
         Concern.TIMES,

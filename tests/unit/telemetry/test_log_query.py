@@ -110,11 +110,11 @@ def test_lines_without_a_user_have_no_story() -> None:
 )
 def test_a_query_finds_lines_by_terms_and_words(text: str, found: int) -> None:
     query = parse_query(text, REDACTOR)
-    assert sum(query.matches(one) for one in passes()) == found
+    assert sum(query.matches(entry) for entry in passes()) == found
 
 
 def test_since_omits_older_lines() -> None:
-    assert sum(LogQuery(since=8).matches(one) for one in passes()) == 5
+    assert sum(LogQuery(since=8).matches(entry) for entry in passes()) == 5
 
 
 @pytest.mark.parametrize(
@@ -132,9 +132,9 @@ def test_a_pseudonymised_user_is_found_by_the_address() -> None:
 
 
 def test_the_newest_lines_of_many_files_are_in_order_without_torn_ones(tmp_path: Path) -> None:
-    lines = [json.dumps(one) for one in passes()]
+    lines = [json.dumps(entry) for entry in passes()]
     (tmp_path / "fast-1-0123abcd.0001.ndjson").write_text("\n".join(lines[::2]) + '\n{"@timest')
     (tmp_path / "slow-2-0123abcd.0001.ndjson").write_text("\n".join(lines[1::2]) + "\n")
     (tmp_path / "other.txt").write_text("no log")
     match = Files(tmp_path).search(parse_query("campaign:lapsed", REDACTOR), 3)
-    assert [value_of(one, "event.sequence") for one in match] == [8, 9, 10]
+    assert [value_of(entry, "event.sequence") for entry in match] == [8, 9, 10]

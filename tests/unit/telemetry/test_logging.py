@@ -171,11 +171,11 @@ def test_an_exception_keeps_its_place_and_loses_quoted_values(logs: telemetry.Lo
     except ValueError as error:
         emit("engine.failed", slice="s", error=error)
     (line,) = lines(tmp_path)
-    told = line["error"]
-    assert isinstance(told, dict)
-    assert (told["type"], told["message"]) == ("builtins.ValueError", "bad document {…")
-    assert "KeyError: '…" in told["stack_trace"]
-    assert "in _fail" in told["stack_trace"]
+    failure = line["error"]
+    assert isinstance(failure, dict)
+    assert (failure["type"], failure["message"]) == ("builtins.ValueError", "bad document {…")
+    assert "KeyError: '…" in failure["stack_trace"]
+    assert "in _fail" in failure["stack_trace"]
     assert "canary-value" not in json.dumps(line)
     assert "zoe@" not in json.dumps(line)
 

@@ -112,12 +112,12 @@ class Hostile:
     def _talk(self, held: Held) -> None:
         if not self.say(held.socket, "CONNECT"):
             return
-        heard, recipient, body = b"", b"", False
+        received, recipient, body = b"", b"", False
         while data := held.socket.recv(65_536):
-            heard += data
+            received += data
             replies: list[str] = []
-            while b"\r\n" in heard:
-                line, _, heard = heard.partition(b"\r\n")
+            while b"\r\n" in received:
+                line, _, received = received.partition(b"\r\n")
                 if body and line != b".":
                     continue
                 verb = "DOT" if body else line[:4].upper().decode()
@@ -133,7 +133,7 @@ class Hostile:
                     self.taken.append(recipient)
                 replies.append(verb)
                 if self._loses_behind:
-                    heard = b""  # as a firewall that lets one command through at a time
+                    received = b""  # as a firewall that lets one command through at a time
             if replies and not self._answer(held.socket, replies):
                 return
 
@@ -294,13 +294,13 @@ class LoggingIn(Hostile):
 
     def _talk(self, held: Held) -> None:
         held.socket.sendall(b"220 x\r\n")
-        with held.socket.makefile("rb") as heard:
-            heard.readline()
+        with held.socket.makefile("rb") as stream:
+            stream.readline()
             held.socket.sendall(b"250-x\r\n250 AUTH %s\r\n" % self._mechanism.encode())
-            self.told += heard.readline().split()[2:]
+            self.told += stream.readline().split()[2:]
             for challenge in self._challenges:
                 held.socket.sendall(b"334 %s\r\n" % challenge)
-                self.told.append(heard.readline().strip())
+                self.told.append(stream.readline().strip())
         held.socket.sendall(b"535 5.7.8 no\r\n")
 
 
@@ -318,7 +318,7 @@ def test_a_user_and_a_password_in_any_script_log_in_as_utf_8(
     server = LoggingIn(mechanism, challenges)
     with server.listening() as port, sending(port, username="ünï", password="pässwörd") as channel:
         assert channel.send([envelope(1)]) == [Retry(timedelta(minutes=10), "smtp_535")]
-    assert [b64decode(one).decode() for one in server.told] == expected
+    assert [b64decode(word).decode() for word in server.told] == expected
 
 
 def test_an_invalid_challenge_costs_a_retry_and_raises_nothing() -> None:

@@ -137,7 +137,7 @@ def test_ctrl_c_ends_up_with_its_services(tidegate: Tidegate, tmp_path: Path) ->
     up.send_signal(signal.SIGINT)
     up.communicate()
     assert up.returncode == 130
-    assert [one.name for one in before if one.pid and birth_of(one.pid)] == []
+    assert [service.name for service in before if service.pid and birth_of(service.pid)] == []
 
 
 def test_detached_services_run_until_down(tidegate: Tidegate) -> None:

@@ -95,7 +95,7 @@ def test_a_dead_service_is_restarted_at_its_address_with_its_data_and_reported(m
     with MongoClient(urls.mongo_url, w="majority") as client, redis.Redis.from_url(urls.broker_url) as broker:
         assert client.x.y.count_documents({}) == 1
         assert broker.get("kept") == b"yes"
-    shown = {one.name: one for one in services.status() if one.name in NEEDED}
+    shown = {status.name: status for status in services.status() if status.name in NEEDED}
     assert {status.state for status in shown.values()} == {"running"}
     assert {status.restarts for status in shown.values()} == {1}
     assert {status.last_exit for status in shown.values()} == {"by SIGKILL"}
@@ -144,7 +144,7 @@ def test_a_service_ended_on_purpose_is_not_restarted(make: Make) -> None:
     make().stop(everything=True)
     broker_died = [line for line in said.lines if "runs again" in line]
     assert broker_died == []
-    assert {one.state for one in services.status()} == {"ended", "absent"}
+    assert {status.state for status in services.status()} == {"ended", "absent"}
 
 
 @pytest.mark.parametrize("on_purpose", [False, True])

@@ -63,10 +63,10 @@ def test_a_refusal_of_the_sender_fails_no_delivery_and_sending_continues_once_me
     world.users(USERS)
     world.apply({"campaign": "hello", "kind": "one_off"})
     world.launch("hello")
-    asked = 100_000
+    limit = 100_000
     for _ in range(3):
         tries(world, 1)
-        spent, asked = asked - len(sink.answers[phase]), len(sink.answers[phase])
+        spent, limit = limit - len(sink.answers[phase]), len(sink.answers[phase])
         assert 0 < spent <= 250, "a window of each slice is tried, not everybody"
     assert states(world) == {"queued": len(USERS)}
     record = world.record("hello")

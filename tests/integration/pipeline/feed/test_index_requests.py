@@ -124,9 +124,9 @@ def test_the_last_request_refreshes_the_index_for_all(world: World) -> None:
     requests = world.app.stores.index_requests
     ids = requests.add([IndexRequest(keys=[world.user(f"u{number}")]) for number in range(5)])
     index = Taken()
-    for one in ids[:-1]:
-        indexing(world, index).run(one)
-        indexing(world, index).run(one)  # its message arrived twice
+    for request in ids[:-1]:
+        indexing(world, index).run(request)
+        indexing(world, index).run(request)  # its message arrived twice
     assert (len(index.users), index.refreshed) == (4, 0)
     assert requests.any()
     indexing(world, index).run(ids[-1])
@@ -157,21 +157,21 @@ def test_range_requests_are_indexed_one_at_a_time_while_mails_are_sent(world: Wo
     requests, index, busy = world.app.stores.index_requests, Taken(), True
     users = [world.user(f"u{number}") for number in range(4)]
     ranges = requests.add([IndexRequest((), "shop", *request) for request in cut(4)])
-    told, clock = Told(), HandClock()
-    turns = IndexTurns(requests, lambda: busy, told, clock)  # type: ignore[arg-type] - of a messenger it uses this only
+    listener, clock = Told(), HandClock()
+    turns = IndexTurns(requests, lambda: busy, listener, clock)  # type: ignore[arg-type] - of a messenger it uses this only
     for range_ in ranges:
         assert indexing(world, index, busy=True).run(range_) == 0
     assert not index.users
     for second in range(9):
         clock.seconds = second
         turns.run()
-    assert [in_turn for _, in_turn in told.heard] == [True] * 3, "one in four seconds"
-    for line, in_turn in told.heard:
+    assert [in_turn for _, in_turn in listener.heard] == [True] * 3, "one in four seconds"
+    for line, in_turn in listener.heard:
         indexing(world, index, busy=True).run(line, in_turn=in_turn)
     busy = False
     turns.run()
-    assert [in_turn for _, in_turn in told.heard[3:]] == [False]
-    indexing(world, index).run(told.heard[3][0])
+    assert [in_turn for _, in_turn in listener.heard[3:]] == [False]
+    indexing(world, index).run(listener.heard[3][0])
     assert sorted(index.users) == sorted(users)
     assert not turns.run()
 

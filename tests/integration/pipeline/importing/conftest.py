@@ -125,10 +125,10 @@ class Running:
         return lines, int(ask(self._server, {"wait": self.pid})["status"])
 
 
-def ask(server: subprocess.Popen[str], told: Mapping[str, Any]) -> dict[str, Any]:
+def ask(server: subprocess.Popen[str], order: Mapping[str, Any]) -> dict[str, Any]:
     assert server.stdin is not None
     assert server.stdout is not None
-    server.stdin.write(json.dumps(told) + "\n")
+    server.stdin.write(json.dumps(order) + "\n")
     server.stdin.flush()
     answer: dict[str, Any] = json.loads(server.stdout.readline())
     return answer

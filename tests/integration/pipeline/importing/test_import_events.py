@@ -88,9 +88,11 @@ def test_repeated_shuffled_and_killed_imports_of_events_leave_identical_users(
     assert summary.counts["created"] == 2_000
     expected = state(importer, 120)
     aggregates = {
-        user: tuple(one["g"].get(name) for name in ("orders_count", "orders_value", "first_order_at", "last_order_at"))
-        for user, one in expected[0].items()
-        if one["g"]["orders_count"]
+        user: tuple(
+            aggregates_["g"].get(name) for name in ("orders_count", "orders_value", "first_order_at", "last_order_at")
+        )
+        for user, aggregates_ in expected[0].items()
+        if aggregates_["g"]["orders_count"]
     }
     assert aggregates == recomputed(rows)
     summary = importer.run("events", straight, batch=333)
@@ -188,7 +190,7 @@ def test_concurrent_imports_of_events_of_the_same_users_lose_none(importer: Any,
     running = [program.start(importer, "events", path, order={"batch": 200}) for path in paths]
     ended = [process.end() for process in running]
     assert [status for _, status in ended] == [0, 0]
-    ends = [json.loads(told[-1]) for told, _ in ended]
+    ends = [json.loads(output[-1]) for output, _ in ended]
     assert sum(end["created"] for end in ends) == 1_500
     alone = another()
     alone.run("events", alone.write("all.csv", HEADER + "".join(rows)))
@@ -225,8 +227,8 @@ def test_facts_are_fetched_by_query_for_the_given_users_only(importer: Any, adja
     keys = sorted(user_key("shop", f"u{n}") for n in range(0, 40, 2))
     facts = importer.events.fetch(keys, [Orders(7), Orders(60)], parse_instant("2026-01-31"), adjacent=adjacent)
     assert sorted(facts) == keys
-    one = facts[user_key("shop", "u26")]
-    assert one == ([(parse_instant("2026-01-27"), {"value": 2600})],) * 2
+    of_user = facts[user_key("shop", "u26")]
+    assert of_user == ([(parse_instant("2026-01-27"), {"value": 2600})],) * 2
     assert facts[user_key("shop", "u2")] == ([], [(parse_instant("2026-01-03"), {"value": 200})])
 
 

@@ -77,9 +77,9 @@ def test_csv_ndjson_and_parquet_leave_the_same_users(importer: Any, another: Any
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=7)
     reported = []
     for path in (csv, ndjson, tmp_path / "a.parquet"):
-        one = another()
-        assert counts(one.run("users", path, batch=9)) == (50, 0, 0, 0, 0)
-        reported.append(one.stored_users())
+        importer_ = another()
+        assert counts(importer_.run("users", path, batch=9)) == (50, 0, 0, 0, 0)
+        reported.append(importer_.stored_users())
     assert reported[0] == reported[1] == reported[2]
 
 
@@ -227,7 +227,7 @@ def test_concurrent_imports_of_the_same_users_lose_no_change(importer: Any, prog
     assert ends[0]["created"] + ends[1]["created"] == 4_000
     assert ends[0]["updated"] + ends[1]["updated"] == 4_000
     stored = importer.stored_users()
-    assert {user: (one["a"]["age"], one["a"]["note"]) for user, one in stored.items()} == {
+    assert {user: (document["a"]["age"], document["a"]["note"]) for user, document in stored.items()} == {
         f"u{n}": (n, str(n)) for n in rows
     }
 

@@ -115,8 +115,8 @@ def test_every_access_path_enrols_the_same_users(reading: World) -> None:
                 for path in (AccessPath.SCAN, AccessPath.CACHE, AccessPath.ELASTIC)
             }
             expected, _ = results[AccessPath.SCAN]
-            for path, (found, took) in results.items():
-                assert found == expected, (number, state, path, rule, found ^ expected)
+            for path, (entered_, took) in results.items():
+                assert entered_ == expected, (number, state, path, rule, entered_ ^ expected)
                 taken.add(took)
     assert {"scan", "cache", "elastic"} <= taken
     assert min(evicted["cold"], evicted["half evicted"]) > CASES / 2, evicted
@@ -178,9 +178,9 @@ def test_only_users_read_from_the_cache_measure_its_rate(reading: World) -> None
     world = reading
     world.users(USERS, plan="gold")
     with following(world):
-        for name, wanted in (("cold", 0), ("warm", len(USERS))):
+        for name, share in (("cold", 0), ("warm", len(USERS))):
             users, took = entered(world, name, {"plan": "gold"}, AccessPath.CACHE)
-            assert (len(users), took, timed(world, name)) == (len(USERS), "cache", wanted)
+            assert (len(users), took, timed(world, name)) == (len(USERS), "cache", share)
 
 
 @pytest.mark.parametrize("path", [AccessPath.ELASTIC, None])
@@ -264,8 +264,8 @@ def test_launches_miss_no_user_while_users_keep_changing(reading: World) -> None
         finally:
             stop.set()
             writer.join()
-        wanted = world.app.stores.feeds.now()
-        while world.app.stores.feeds.position() < wanted:
+        position = world.app.stores.feeds.now()
+        while world.app.stores.feeds.position() < position:
             stop.wait(0.005)
     while world.app.rechecker.run():
         pass

@@ -42,12 +42,12 @@ def both(world: World, spec: Mapping[str, Any]) -> None:
 
 def alike(world: World) -> dict[str, int]:
     """Return who converted in both campaigns; check that they agree."""
-    told = [converted(world, kind) for kind in KINDS]
-    assert told[0] == told[1]
+    outcomes = [converted(world, kind) for kind in KINDS]
+    assert outcomes[0] == outcomes[1]
     counts = [world.app.plans.report(world.record(kind)).counts for kind in KINDS]
-    assert counts[0].converted == counts[1].converted == len(told[0])
+    assert counts[0].converted == counts[1].converted == len(outcomes[0])
     assert counts[0].converted_holdout == counts[1].converted_holdout
-    return told[0]
+    return outcomes[0]
 
 
 def test_files_that_differ_only_in_kind_count_the_same_conversions(world: World) -> None:

@@ -30,7 +30,7 @@ def random_enrolment(rnd: random.Random, name: str, entry: int) -> Enrolment:
         )
         settled.append(Settled(message, state, NOW, reason, 1))
     going = rnd.choice([None, "queued", "attempting"]) if not ended else None
-    one = enrolment(
+    drawn = enrolment(
         name=name,
         entry=entry,
         ended=(rnd.choice(list(ExitReason)), NOW) if ended else None,
@@ -39,7 +39,7 @@ def random_enrolment(rnd: random.Random, name: str, entry: int) -> Enrolment:
         holdout=rnd.random() < 0.2,
         converted_at=NOW if rnd.random() < 0.3 else None,
     )
-    return replace(one, settled=tuple(settled))
+    return replace(drawn, settled=tuple(settled))
 
 
 def test_counts_equal_a_count_by_hand_and_both_identities_hold(

@@ -110,9 +110,9 @@ def test_users_with_enrolments_are_found_whether_near_or_far_apart(enrolments: E
     enrolments.enter_alike(enrolment(), alike([f"hh-{n}" for n in range(many)]))
     enrolments.enter([enrolment(ended=(ExitReason.GOAL, NOW)), enrolment(entry=2), enrolment(name="bob")])
     enrolments.enter([replace(enrolment(name="eve"), id=enrolment(name="eve").id.replace("c1", "c2"), campaign="c2")])
-    asked = sorted(suffix for suffix, _ in alike(["ann", "bob", "eve", "zoe"]))
-    assert enrolments.present("shop", "c1", asked) == {enrolment().suffix, enrolment(name="bob").suffix}
-    assert enrolments.present("shop", "c2", asked) == {enrolment(name="eve").suffix}
+    suffixes = sorted(suffix for suffix, _ in alike(["ann", "bob", "eve", "zoe"]))
+    assert enrolments.present("shop", "c1", suffixes) == {enrolment().suffix, enrolment(name="bob").suffix}
+    assert enrolments.present("shop", "c2", suffixes) == {enrolment(name="eve").suffix}
     assert enrolments.present("shop", "c1", []) == set()
 
 
@@ -223,22 +223,24 @@ def test_mongodb_writes_a_decision_as_the_model_of_the_tests_does(
 
 
 def test_the_latest_enrolment_of_each_user_of_a_range_is_read_by_suffix(enrolments: Enrolments) -> None:
-    everyone = sorted((enrolment(name=f"hh-{n}") for n in range(20)), key=lambda one: one.id)
+    everyone = sorted((enrolment(name=f"hh-{n}") for n in range(20)), key=lambda person: person.id)
     enrolments.enter(everyone)
     enrolments.enter([replace(person, id=person.id[:-1] + "2", entry=2) for person in everyone[:5]])
     stored = enrolments.latest("shop", "c1", everyone[2].suffix, everyone[9].suffix)
     assert list(stored) == [person.suffix for person in everyone[2:10]]
-    assert [one.entry for one in stored.values()] == [2, 2, 2, 1, 1, 1, 1, 1]
+    assert [latest_.entry for latest_ in stored.values()] == [2, 2, 2, 1, 1, 1, 1, 1]
 
 
 def test_the_latest_enrolments_of_named_users_are_read(enrolments: Enrolments) -> None:
     enrolments.enter([enrolment(ended=(ExitReason.GOAL, NOW)), enrolment(entry=2), enrolment(name="bob")])
     latest = enrolments.latest_of("c1", [enrolment().user, enrolment(name="eve").user])
-    assert {user: one.entry for user, one in latest.items()} == {enrolment().user: 2}
+    assert {user: person.entry for user, person in latest.items()} == {enrolment().user: 2}
 
 
 def test_active_and_due_enrolments_are_read_page_by_page_in_order(enrolments: Enrolments) -> None:
-    people = sorted((replace(enrolment(name=f"hh-{n}"), due_at=NOW + n % 2) for n in range(10)), key=lambda one: one.id)
+    people = sorted(
+        (replace(enrolment(name=f"hh-{n}"), due_at=NOW + n % 2) for n in range(10)), key=lambda person: person.id
+    )
     enrolments.enter([*people, replace(enrolment(ended=(ExitReason.GOAL, NOW), name="gone"), due_at=NOW)])
     first = enrolments.active(PREFIX, "", PREFIX + "g", 4)
     rest = enrolments.active(PREFIX, first[-1].id, PREFIX + "g", 100)

@@ -155,9 +155,9 @@ def test_a_share_is_estimated_from_a_sample(world: World) -> None:
     world.users([f"u{n}" for n in range(many)], plan="free")
     world.users([f"u{n}" for n in range(0, many, 10)], plan="gold")
     advisor = IndexAdvisor(world.database)
-    found = advisor.users("shop")
-    total = found.users
-    assert (total, found.estimated) == (pytest.approx(many, rel=0.1), True)
+    population = advisor.users("shop")
+    total = population.users
+    assert (total, population.estimated) == (pytest.approx(many, rel=0.1), True)
     assert advisor.matching("shop", {"a.plan": "gold"}, total) == pytest.approx(many / 10, rel=0.25)
     assert 0 < advisor.matching("shop", {"a.plan": "none"}, total) <= 4
     assert advisor.matching("other", {"a.plan": "gold"}, 0) == 0

@@ -90,8 +90,8 @@ def filled(services: Any, overhearing: Overhearing) -> Iterator[Database[Documen
         client.drop_database(database)
 
 
-def plans(database: Database[Document], heard: list[Document]) -> list[tuple[Document, Plan]]:
-    return [(command, explain(database, ExplainedQuery("heard", "", command))) for command in heard]
+def plans(database: Database[Document], commands: list[Document]) -> list[tuple[Document, Plan]]:
+    return [(command, explain(database, ExplainedQuery("heard", "", command))) for command in commands]
 
 
 @pytest.mark.parametrize("name", sorted(CALLS))
@@ -103,12 +103,12 @@ def test_a_store_call_scans_no_collection_and_uses_only_its_named_indexes(
     assert callable(getattr(made, method))
     overhearing.heard.clear()
     CALLS[name].make(made)
-    heard, used = list(overhearing.heard), set()
-    for command, plan in plans(filled, heard):
+    commands, used = list(overhearing.heard), set()
+    for command, plan in plans(filled, commands):
         assert not plan.scans, command
         assert plan.indexes <= CALLS[name].uses, command
         used |= plan.indexes
-    assert bool(used) is bool(CALLS[name].uses) or not heard, "an index is named and none is used"
+    assert bool(used) is bool(CALLS[name].uses) or not commands, "an index is named and none is used"
     if name in NAMED:
         assert set(NAMED[name].split(" or ")) & used, f"{name} says that it relies on {NAMED[name]}"
 
@@ -172,8 +172,8 @@ def test_a_collection_scan_is_detected(filled: Database[Document], overhearing: 
     filled.users.update_many({"email": "nobody@example.org"}, {"$set": {"x": 1}})
     list(filled.users.aggregate([{"$match": {"email": "nobody@example.org"}}]))
     filled.users.find_one_and_update({"email": "nobody@example.org"}, {"$set": {"x": 1}})
-    heard = list(overhearing.heard)
-    assert [plan.scans for _, plan in plans(filled, heard)] == [True] * 4
+    commands = list(overhearing.heard)
+    assert [plan.scans for _, plan in plans(filled, commands)] == [True] * 4
 
 
 def test_the_probe_for_due_enrolments_is_a_covered_query(filled: Database[Document], overhearing: Overhearing) -> None:
@@ -189,9 +189,9 @@ def test_the_users_with_enrolments_are_read_by_covered_queries(
 ) -> None:
     overhearing.heard.clear()
     CALLS[f"enrolments.{method}"].make(STORES["enrolments"][1](filled))
-    found = [command for command in overhearing.heard if "find" in command]
-    assert {"hint" in command for command in found} == {True, False}, "both ways are asked for"
-    assert [plan.stages & {"FETCH"} for _, plan in plans(filled, found)] == [set()] * len(found)
+    finds = [command for command in overhearing.heard if "find" in command]
+    assert {"hint" in command for command in finds} == {True, False}, "both ways are asked for"
+    assert [plan.stages & {"FETCH"} for _, plan in plans(filled, finds)] == [set()] * len(finds)
 
 
 @pytest.mark.parametrize(("few", "index"), [(True, "due"), (False, "_id_")])

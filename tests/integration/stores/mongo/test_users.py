@@ -19,7 +19,7 @@ from tests.support.store_proxy import Cutting
 
 
 def add(users: Users, *ids: str, workspace: str = "w") -> None:
-    edits = {user_key(workspace, one): Edit({"email": f"{one}@x.example"}, ["email"]) for one in ids}
+    edits = {user_key(workspace, name): Edit({"email": f"{name}@x.example"}, ["email"]) for name in ids}
     users.rewrite(edits, lambda some, documents: {key: edits[key] for key in some if key not in documents})
 
 
@@ -27,14 +27,14 @@ def test_suffix_ranges_yield_every_user_once_in_order(database: Database[Documen
     users = Users(database)
     add(users, *(f"u{n}" for n in range(500)))
     add(users, *(f"u{n}" for n in range(50)), workspace="w2")
-    found = [one["_id"] for first, until in cut(7) for one in users.read_range("w", first, until, 1_000)]
-    assert found == sorted(user_key("w", f"u{n}") for n in range(500))
+    keys = [document["_id"] for first, until in cut(7) for document in users.read_range("w", first, until, 1_000)]
+    assert keys == sorted(user_key("w", f"u{n}") for n in range(500))
     paged: list[str] = []
     first = "0"
     while batch := users.read_range("w", first, HIGHEST, 64, {"_id": 1}):
-        paged += [one["_id"] for one in batch]
+        paged += [document["_id"] for document in batch]
         first = batch[-1]["_id"].split("/", 1)[1] + "\0"
-    assert paged == found
+    assert paged == keys
     assert users.read_range("x", "0", HIGHEST, 10) == []
 
 
@@ -106,10 +106,10 @@ def test_a_writer_that_read_an_older_revision_retries(database: Database[Documen
         asked_for.append(set(some))
         if len(asked_for) == 1:
             users.rewrite([key], lambda _asked, _documents: {key: Edit({"a.age": 5}, ["age"])})
-        wanted = {one: (documents[one].get("a") or {}).get("age", 0) + 1 for one in some}
+        ages = {each: (documents[each].get("a") or {}).get("age", 0) + 1 for each in some}
         if len(asked_for) > 1:
-            wanted = {key_of_user: age for key_of_user, age in wanted.items() if key_of_user == key}
-        return {key_of_user: Edit({"a.age": age}, ["age"]) for key_of_user, age in wanted.items()}
+            ages = {key_of_user: age for key_of_user, age in ages.items() if key_of_user == key}
+        return {key_of_user: Edit({"a.age": age}, ["age"]) for key_of_user, age in ages.items()}
 
     assert users.rewrite([key, other], plan) == {key: False, other: False}
     assert asked_for == [{key, other}, {key, other}]
@@ -154,7 +154,7 @@ def test_a_connection_that_breaks_again_and_again_is_an_error(
     key, ages = user_key("w", "u"), iter(range(100))
     cutting.cuts = 2
     with pytest.raises(AutoReconnect):
-        through.rewrite([key], lambda some, _: {one: Edit({"a.age": next(ages)}, ["age"]) for one in some})
+        through.rewrite([key], lambda some, _: {each: Edit({"a.age": next(ages)}, ["age"]) for each in some})
     assert cutting.cuts == 0
 
 
@@ -165,10 +165,10 @@ def test_eight_concurrent_writers_lose_no_increment(database: Database[Document]
 
     def write(number: int) -> None:
         def plan(some: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:
-            before = {one: (documents[one].get("a") or {}).get("all", 0) for one in some}
-            if any(f"by{number}" in (documents[one].get("a") or {}) for one in some):
+            before = {each: (documents[each].get("a") or {}).get("all", 0) for each in some}
+            if any(f"by{number}" in (documents[each].get("a") or {}) for each in some):
                 return {}
-            return {one: Edit({f"a.by{number}": 1, "a.all": count + 1}, ["all"]) for one, count in before.items()}
+            return {each: Edit({f"a.by{number}": 1, "a.all": count + 1}, ["all"]) for each, count in before.items()}
 
         for key in keys:
             users.rewrite([key], plan)
@@ -188,7 +188,7 @@ def test_an_endless_write_conflict_raises(database: Database[Document]) -> None:
 
     def plan(some: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:
         database["users"].update_one({"_id": key}, {"$inc": {"rev": 1}})
-        return {one: Edit({"a.age": documents[one]["rev"]}, ["age"]) for one in some}
+        return {each: Edit({"a.age": documents[each]["rev"]}, ["age"]) for each in some}
 
     with pytest.raises(Contended):
         users.rewrite([key], plan)

@@ -129,12 +129,12 @@ def test_a_flush_in_the_middle_of_a_scan_costs_loads_and_no_user(world: CacheWor
     world.fill(3_000)
     layout = world.adopt()
     world.cache.warm(layout)
-    found = {}
+    revisions = {}
     for number, rows in enumerate(world.cache.scan(layout, "0", HIGHEST, 300)):
-        found |= {row.key: row for row in rows.rows}
+        revisions |= {row.key: row for row in rows.rows}
         if number == 3:
             world.redis.flushdb()
-    assert set(found) == set(world.stored())
+    assert set(revisions) == set(world.stored())
     assert world.read(layout) == world.stored()
 
 

@@ -184,8 +184,8 @@ def test_content_that_a_layout_would_lose_is_refused(folder: Folder, body: str, 
     folder.write("campaigns/templates/frame.html", FRAME.replace("{% render 'foot' %}", ""))
     folder.write("campaigns/templates/empty.html", "<i>{% block title %}{% endblock %}</i>")
     folder.write("campaigns/templates/own.html", "{% render 'own' %}")
-    (told,) = folder.refused(f'format: html, body: "{body}"')
-    assert problem in told
+    (message,) = folder.refused(f'format: html, body: "{body}"')
+    assert problem in message
     folder.load("format: html, body: \"{% layout 'empty' %}\n{% block title %}x{% endblock %}\"")
 
 
@@ -254,8 +254,8 @@ def test_an_edit_of_the_workspace_file_reaches_the_next_mail_of_the_same_revisio
 
 def test_no_user_field_can_move_the_preheader(folder: Folder) -> None:
     loaded = folder.load("format: html, preheader: P, body: \"<p title='{{ user.first_name }}'>x</p>\"")
-    told = "\ue001tidegate-preheader\ue001"
-    assert html(written(loaded, first_name=told)[0]).endswith(f"<p title='{told}'>x</p>")
+    marker = "\ue001tidegate-preheader\ue001"
+    assert html(written(loaded, first_name=marker)[0]).endswith(f"<p title='{marker}'>x</p>")
 
 
 def test_a_preheader_is_hidden_in_the_html_and_no_part_of_the_text(folder: Folder) -> None:

@@ -139,12 +139,12 @@ def parquet(path: Path, *, checked: bool = False) -> int:
 @pytest.mark.parametrize("checked", [False, True])
 def test_all_rows_before_a_damaged_page_of_parquet_are_read(tmp_path: Path, *, checked: bool) -> None:
     before = parquet(tmp_path / "a.parquet", checked=checked)
-    found = [read(tmp_path / "a.parquet", size) for size in (5_000, 300)]
-    assert found[0] == found[1]
-    rows, told = found[0]
+    results = [read(tmp_path / "a.parquet", size) for size in (5_000, 300)]
+    assert results[0] == results[1]
+    rows, problem = results[0]
     assert len(rows) > before, "pages before the damaged one count"
     assert [row.values for row in rows] == [(f"u{n}", n) for n in range(len(rows))]
-    assert told.startswith(f"row {len(rows) + 1}: the file is damaged")
+    assert problem.startswith(f"row {len(rows) + 1}: the file is damaged")
 
 
 def test_parquet_without_its_end_is_refused(tmp_path: Path) -> None:

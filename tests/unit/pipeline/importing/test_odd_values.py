@@ -186,10 +186,10 @@ def test_extended_json_becomes_the_wrapped_value(written: str, value: object) ->
 )
 @pytest.mark.parametrize("field", ["joined", "age", "score", "spent", "note", "vip"])
 def test_unsupported_extended_json_is_refused_by_its_type(written: str, expected: str, field: str) -> None:
-    found = outcome(UserRows(SHOP, None, Layout()), {"user_id": "u", field: plain(msgspec.json.decode(written))})
-    assert isinstance(found, str)
-    assert found.startswith(f"{field}: ")
-    assert expected in found
+    result = outcome(UserRows(SHOP, None, Layout()), {"user_id": "u", field: plain(msgspec.json.decode(written))})
+    assert isinstance(result, str)
+    assert result.startswith(f"{field}: ")
+    assert expected in result
 
 
 MONGOEXPORT = """\

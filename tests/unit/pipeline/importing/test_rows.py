@@ -142,7 +142,7 @@ def test_a_wrong_header_is_refused_at_once(
 
 
 def test_columns_are_renamed_ignored_and_given_defaults(catalogue: Catalogue) -> None:
-    told = user(
+    row = user(
         catalogue,
         ["u1", "7", "?", ""],
         ["kunde", "alter", "x", "plan"],
@@ -150,7 +150,7 @@ def test_columns_are_renamed_ignored_and_given_defaults(catalogue: Catalogue) ->
         ignored=frozenset({"x"}),
         defaults={"plan": "free", "vip": "false"},
     )
-    assert told == {"a.age": 7, "a.plan": "free", "k.plan": "free", "a.vip": False}
+    assert row == {"a.age": 7, "a.plan": "free", "k.plan": "free", "a.vip": False}
 
 
 def test_an_event_is_the_same_from_a_table_and_from_ndjson(catalogue: Catalogue) -> None:
